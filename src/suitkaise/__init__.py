@@ -1,0 +1,1 @@
+"""Declare supervision trees of processes and threads; they are kept alive."""

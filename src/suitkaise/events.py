@@ -1,0 +1,230 @@
+"""What happened in a tree, as typed events: each prints itself for people and turns into a dict for machines.
+
+`at` is seconds on the monotonic clock of the program that owns the tree; `wall` is the same as Unix time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from suitkaise.exits import ExitReason
+
+__all__ = [
+    "ChildAbandoned",
+    "ChildExited",
+    "ChildIgnored",
+    "ChildRestarting",
+    "ChildStartFailure",
+    "ChildStarted",
+    "ChildStopError",
+    "ChildStopped",
+    "Event",
+    "KeeperLost",
+    "SupervisorGaveUp",
+    "SupervisorStarted",
+    "SupervisorStopped",
+    "SupervisorStopping",
+]
+
+_WALL = time.time() - time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The base of all events; `path` names the worker or supervisor that it is about."""
+
+    level: ClassVar[str] = "info"
+
+    path: str
+    at: float
+
+    @property
+    def kind(self) -> str:
+        """The event's name in snake case: `child_exited`.
+
+        >>> SupervisorStarted("app", 0.0).kind
+        'supervisor_started'
+        """
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    @property
+    def wall(self) -> float:
+        """When it happened, in seconds of Unix time."""
+        return self.at + _WALL
+
+    @property
+    def depth(self) -> int:
+        """How deep in the tree it happened; the root is 0."""
+        return self.path.count("/")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields["at"] = self.wall
+        return {"event": self.kind, **{name: _plain(value) for name, value in fields.items()}}
+
+    def __str__(self) -> str:
+        return f"{'  ' * self.depth}{self.path.rpartition('/')[2]} {self._text()}"
+
+    def _text(self) -> str:
+        raise AssertionError(f"{type(self).__name__} has no text")
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [_plain(part) for part in value]
+    return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStarted(Event):
+    """A child is up: its `on_start` has returned."""
+
+    pid: int | None = None
+    restarts: int = 0
+    took: float | None = None
+
+    def _text(self) -> str:
+        pid = f" (pid {self.pid})" if self.pid is not None else ""
+        if not self.restarts:
+            return f"started{pid}"
+        took = f" {self.took * 1000:.1f} ms after its end" if self.took is not None else ""
+        return f"is back{pid}{took}, restart {self.restarts}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildIgnored(Event):
+    """A child's `on_start` raised `Ignore`: there is no live worker, and that is fine (rule 11)."""
+
+    def _text(self) -> str:
+        return "chose not to run (Ignore)"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStartFailure(Event):
+    """A child's start failed."""
+
+    level: ClassVar[str] = "error"
+    reason: ExitReason | None = None
+
+    def _text(self) -> str:
+        return f"failed to start: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildExited(Event):
+    """A child ended without being told to."""
+
+    level: ClassVar[str] = "warning"
+    reason: ExitReason | None = None
+    pid: int | None = None
+
+    def _text(self) -> str:
+        pid = f" (pid {self.pid})" if self.pid is not None else ""
+        return f"ended{pid}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRestarting(Event):
+    """A child will be started again, after `delay` seconds; `used` of the `allowed` restarts are spent."""
+
+    level: ClassVar[str] = "warning"
+    delay: float = 0.0
+    used: int = 0
+    allowed: float = 0
+
+    def _text(self) -> str:
+        delay = f" in {self.delay:.3g} s" if self.delay else ""
+        return f"restarts{delay} ({self.used} of {self.allowed:g} in the window)"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStopped(Event):
+    """A child ended because it was told to."""
+
+    reason: ExitReason | None = None
+
+    def _text(self) -> str:
+        return f"stopped: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStopError(Event):
+    """A child was told to stop and ended oddly, or had to be killed (rules 42 and 43)."""
+
+    level: ClassVar[str] = "error"
+    reason: ExitReason | None = None
+
+    def _text(self) -> str:
+        return f"did not stop cleanly: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildAbandoned(Event):
+    """A thread did not stop in time. Threads cannot be killed: it is cut off and left behind (rule 59)."""
+
+    level: ClassVar[str] = "error"
+
+    def _text(self) -> str:
+        return "is abandoned: a thread cannot be killed, and it did not stop"
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorStarted(Event):
+    """All children of a supervisor are up."""
+
+    def _text(self) -> str:
+        return "supervisor started"
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorStopping(Event):
+    """A supervisor begins to stop its children, in reverse start order."""
+
+    why: str = ""
+
+    def _text(self) -> str:
+        return f"supervisor stops its children: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorGaveUp(Event):
+    """A supervisor needed more restarts than its intensity allows (rule 28)."""
+
+    level: ClassVar[str] = "error"
+    child: str = ""
+    reason: ExitReason | None = None
+    max_restarts: float = 0
+    max_seconds: float = 0
+
+    def _text(self) -> str:
+        return (
+            f"supervisor gives up: {self.child!r} would need more than {self.max_restarts:g} restarts "
+            f"in {self.max_seconds:g} s; last reason: {self.reason}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorStopped(Event):
+    """A supervisor and all its children are gone."""
+
+    reason: ExitReason | None = None
+
+    def _text(self) -> str:
+        return f"supervisor stopped: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperLost(Event):
+    """The process that forks the workers died; a new one takes over and no worker is lost."""
+
+    level: ClassVar[str] = "warning"
+
+    def _text(self) -> str:
+        return "keeper died; a new one takes over"
