@@ -1,1 +1,92 @@
-"""Declare supervision trees of processes and threads; they are kept alive."""
+"""Supervision trees for Python: processes and threads that do not stay dead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from suitkaise.errors import (
+    AskTimeout,
+    ChildAlreadyPresent,
+    ChildAlreadyStarted,
+    ChildNotFound,
+    ChildRestarting,
+    ChildRunning,
+    ChildStartFailed,
+    DeadlockError,
+    Ignore,
+    MailboxFull,
+    MaxChildren,
+    NotBuiltYet,
+    NotSerializable,
+    Reject,
+    RuntimeGone,
+    SpecError,
+    StorageError,
+    SuitkaiseError,
+    TreeFailed,
+    WorkerDead,
+    WorkerFailed,
+)
+from suitkaise.exits import Crashed, ExitCode, ExitReason, GaveUp, Hung, Killed, Lost, Normal, Shutdown, Signaled, StartFailure
+from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.refs import WorkerRef, whereis
+from suitkaise.specs import Backoff, Child, Command, DynamicSupervisor, Supervisor
+from suitkaise.statuses import Status
+from suitkaise.workers.worker import Process, Thread
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "AskTimeout",
+    "Backoff",
+    "Child",
+    "ChildAlreadyPresent",
+    "ChildAlreadyStarted",
+    "ChildNotFound",
+    "ChildRestarting",
+    "ChildRunning",
+    "ChildStartFailed",
+    "Command",
+    "Crashed",
+    "DeadlockError",
+    "DynamicSupervisor",
+    "ExitCode",
+    "ExitReason",
+    "GaveUp",
+    "Hung",
+    "Ignore",
+    "Killed",
+    "Lost",
+    "MailboxFull",
+    "MaxChildren",
+    "Normal",
+    "NotBuiltYet",
+    "NotSerializable",
+    "Process",
+    "Reject",
+    "RuntimeGone",
+    "Shutdown",
+    "Signaled",
+    "SpecError",
+    "StartFailure",
+    "Status",
+    "StorageError",
+    "SuitkaiseError",
+    "Supervisor",
+    "Thread",
+    "TreeFailed",
+    "WorkerDead",
+    "WorkerFailed",
+    "WorkerRef",
+    "__version__",
+    "whereis",
+]
+
+_LATER = ("xprocess", "skthreading", "skglobals")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        raise NotBuiltYet(f"suitkaise.{name} is not built yet")
+    raise AttributeError(f"module 'suitkaise' has no attribute {name!r}")

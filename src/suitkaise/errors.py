@@ -17,15 +17,19 @@ __all__ = [
     "ChildStartFailed",
     "DeadlockError",
     "EntryExists",
+    "EntryNotFound",
     "Ignore",
     "MailboxFull",
     "MaxChildren",
     "NotBuiltYet",
     "NotSerializable",
+    "OwnerDead",
     "Reject",
     "RuntimeGone",
     "SpecError",
     "StorageError",
+    "StorageFull",
+    "StorageGone",
     "SuitkaiseError",
     "TransactionConflict",
     "TreeFailed",
@@ -136,6 +140,24 @@ class StorageError(SuitkaiseError):
 
 class EntryExists(StorageError):
     """`add(..., exist_ok=False)` of a name that exists."""
+
+
+class EntryNotFound(StorageError, KeyError):
+    """No entry of that name in that container; the message names the nearest ones."""
+
+    __str__ = Exception.__str__  # KeyError would show the message in quotes
+
+
+class StorageFull(StorageError):
+    """There is no room left where the storage lies. What is stored can still be read."""
+
+
+class OwnerDead(StorageError):
+    """A late write of a worker's incarnation that is over already; nothing of it was stored."""
+
+
+class StorageGone(StorageError, RuntimeGone):
+    """The program that kept the storage is gone, so nothing can be stored in it any more."""
 
 
 class TransactionConflict(StorageError):

@@ -111,13 +111,14 @@ class _Child:
     spec: Child
     at: _At = _At.NEW
     incarnation: int = 0
+    before: int = 0  # the number before its first incarnation
     attempt: int = 0  # restarts since it was last stable, for the backoff
-    retry: int = 0  # numbers its pending retries, so that a cancelled one is known as such
     counted: bool = False  # the pending retry is counted already
     alone: bool = False  # it is being restarted by itself, not by a job
     ordered: bool = False  # its last end was an order
+    returning: bool = False  # a group restart has stopped it and will start it again
     abandoned: bool = False
-    ready_at: float = 0.0
+    ready_at: float | None = None  # when this incarnation came up
     ended_at: float = 0.0
     last_exit: ExitReason | None = None
     pid: int | None = None
@@ -128,7 +129,7 @@ class _Child:
 
     @property
     def restarts(self) -> int:
-        return max(0, self.incarnation - 1)
+        return max(0, self.incarnation - self.before - 1)
 
 
 Job: TypeAlias = Generator["_Child", None, None]
@@ -150,6 +151,7 @@ class Policy:
         self.reason: ExitReason | None = None
         self._children = {child.id: _Child(child) for child in spec.children}
         self._restarts: deque[float] = deque()
+        self._retired = 0  # the highest incarnation number of children that were removed
         self._chance = chance if chance is not None else random.Random(path).random
         self._jobs: deque[tuple[Request | None, Job]] = deque()
         self._job: Job | None = None
@@ -188,14 +190,25 @@ class Policy:
         """The status of one child."""
         return self._status(self._find(id))
 
+    def incarnation_of(self, id: str) -> int:
+        """The number of a child's newest incarnation; 0 for none."""
+        child = self._children.get(id)
+        return 0 if child is None else child.incarnation
+
+    def is_over(self, id: str) -> bool:
+        """Whether nothing but a request will start this child again."""
+        child = self._children.get(id)
+        return child is None or (child.at in (_At.STOPPED, _At.IGNORED) and not child.returning)
+
     # ------------------------------------------------------------ what happens
     def handle(self, event: Input, now: float) -> list[Action]:
         """Take in one event at time `now` (seconds, monotonic) and say what is to be done, in this order."""
         self._now = now
         match event:
             case Begin():
-                self.phase = Phase.STARTING
-                self._queue(self._start_all())
+                if self.phase is Phase.NEW:
+                    self.phase = Phase.STARTING
+                    self._queue(self._start_all())
             case Ready(id, incarnation, pid):
                 self._on_ready(id, incarnation, pid)
             case Ignored(id, incarnation):
@@ -231,6 +244,8 @@ class Policy:
         if child is None or child.at not in (_At.STARTING, _At.STOPPING):
             return
         child.at = _At.IGNORED if child.at is _At.STARTING else _At.STOPPED
+        if child.last_exit is None:
+            child.ended_at = self._now
         self._emit(events.ChildIgnored, child)
         if child.temporary and child.at is _At.IGNORED:
             self._remove(child)
@@ -242,28 +257,30 @@ class Policy:
         was, child.at = child.at, _At.STOPPED
         child.last_exit, child.ended_at, child.abandoned = reason, self._now, abandoned
         child.ordered = was is _At.STOPPING
+        backoff = child.spec.backoff
+        if backoff is not None and child.ready_at is not None and self._now - child.ready_at >= backoff.reset_after:
+            child.attempt = 0
         if was is _At.STOPPING:
             expected = reason.clean or (child.spec.shutdown == "brutal_kill" and isinstance(reason, Killed))
             self._emit(events.ChildStopped if expected else events.ChildStopError, child, reason=reason)
         elif was is _At.STARTING:
             self._emit(events.ChildStartFailure, child, reason=reason)
-            if child.alone:
+            if child.alone and self.phase is Phase.RUNNING:
                 self._try_later(child)
         else:
             self._emit(events.ChildExited, child, reason=reason, pid=child.pid)
-            if self.phase is Phase.STOPPING:
-                return
-            child.at = _At.DOWN
-            if self.phase is Phase.RUNNING and self.spec.strategy == "one_for_one":
-                self._after_exit(child)
-            else:
-                self._queue(self._exit_job(child, incarnation))
+            if self.phase is not Phase.STOPPING:
+                child.at = _At.DOWN
+                if self.phase is Phase.RUNNING and self.spec.strategy == "one_for_one":
+                    self._after_exit(child)
+                else:
+                    self._queue(self._exit_job(child, incarnation))
         if abandoned:
             self._emit(events.ChildAbandoned, child)
 
     def _on_retry(self, id: str, number: int) -> None:
         child = self._children.get(id)
-        if child is None or not self._retry_pending(child, number):
+        if child is None or self.phase is not Phase.RUNNING or not self._retry_pending(child, number):
             return
         if self.spec.strategy != "one_for_one":
             self._queue(self._retry_job(child, number))
@@ -272,7 +289,7 @@ class Policy:
 
     def _on_request(self, request: Request) -> None:
         if self.phase in (Phase.STOPPING, Phase.ENDED):
-            self._out.append(Refuse(request.request, self._stopping_error()))
+            self._out.append(Refuse(request.request, self.stopping_error()))
             return
         match request:
             case StartChild(_, child):
@@ -300,9 +317,6 @@ class Policy:
             self._restart(child)
 
     def _restart(self, child: _Child) -> None:
-        backoff = child.spec.backoff
-        if backoff is not None and self._now - child.ready_at >= backoff.reset_after:
-            child.attempt = 0
         delay = self._delay(child)
         if not self._count_restart(child, delay):
             return
@@ -351,11 +365,10 @@ class Policy:
 
     def _wait_for_retry(self, child: _Child, delay: float, *, counted: bool) -> None:
         child.at, child.counted = _At.RESTARTING, counted
-        child.retry += 1
-        self._out.append(Wake(("retry", child.spec.id, child.retry), self._now + delay))
+        self._out.append(Wake(("retry", child.spec.id, child.incarnation), self._now + delay))
 
     def _retry_pending(self, child: _Child, number: int) -> bool:
-        return child.at is _At.RESTARTING and child.retry == number
+        return child.at is _At.RESTARTING and child.incarnation == number
 
     def _exit_job(self, child: _Child, incarnation: int) -> Job:
         if child.at is _At.DOWN and child.incarnation == incarnation:
@@ -373,6 +386,7 @@ class Policy:
             group = group[group.index(child) :]
         for member in reversed(group):
             if member is not child:
+                member.returning = True
                 yield from self._stop(member)
         if delay:
             self._wait_for_retry(child, delay, counted=True)
@@ -387,17 +401,19 @@ class Policy:
 
     # ------------------------------------------------------------ starting and stopping one child
     def _start(self, child: _Child, *, alone: bool = False) -> None:
-        previous = Previous(child.incarnation, child.last_exit, child.ended_at) if child.incarnation else None
+        starts = child.incarnation - child.before
+        previous = Previous(starts, child.last_exit, child.ended_at) if starts else None
         child.incarnation += 1
-        child.at, child.alone = _At.STARTING, alone
+        child.ready_at = None
+        child.at, child.alone, child.returning = _At.STARTING, alone, False
         self._out.append(Start(child.spec, child.incarnation, previous))
 
     def _start_in_job(self, child: _Child) -> Job:
         self._start(child)
         yield child
 
-    def _stop(self, child: _Child) -> Job:
-        """Stop a child by its shutdown, and wait until it is gone (rules 42-44)."""
+    def _stop(self, child: _Child, *, for_good: bool = True) -> Job:
+        """Stop a child by its shutdown, and wait until it is gone (rules 42-44); a temporary one is then forgotten."""
         if child.at in (_At.RUNNING, _At.STARTING):
             child.at = _At.STOPPING
             shutdown = child.spec.shutdown
@@ -411,7 +427,7 @@ class Policy:
             yield child
         if child.at in (_At.DOWN, _At.RESTARTING):
             child.at = _At.STOPPED
-        if child.temporary:
+        if child.temporary and for_good:
             self._remove(child)
 
     # ------------------------------------------------------------ the whole supervisor
@@ -437,7 +453,7 @@ class Policy:
         self._jobs.clear()
         for request in waiting:
             if request is not None:
-                self._out.append(Refuse(request.request, self._stopping_error()))
+                self._out.append(Refuse(request.request, self.stopping_error()))
         self._out.append(Emit(events.SupervisorStopping(self.path, self._now, why=str(reason))))
         self._queue(self._stop_all(reason))
 
@@ -459,16 +475,24 @@ class Policy:
         """Rules 47-49; `child` has just ended by itself and stays so."""
         if not child.spec.significant or self.spec.auto_shutdown == "never":
             return
-        alive = any(
-            other.spec.significant and other.at not in (_At.STOPPED, _At.IGNORED, _At.NEW)
-            for other in self._children.values()
-        )
-        if self.spec.auto_shutdown == "any_significant" or not alive:
-            self._shut_down(Shutdown(f"auto-shutdown: {child.spec.id!r} has ended"))
+        reason = Shutdown(f"auto-shutdown: {child.spec.id!r} has ended")
+        if self.spec.auto_shutdown == "any_significant":
+            self._shut_down(reason)
+        else:  # a request that is under way may be starting or stopping another one
+            self._jobs.appendleft((None, self._shut_down_unless_significant(reason)))
+
+    def _shut_down_unless_significant(self, reason: ExitReason) -> Job:
+        for child in self._children.values():
+            if child.spec.significant and child.at not in (_At.STOPPED, _At.IGNORED):
+                return
+        self._shut_down(reason)
+        return
+        yield child
 
     # ------------------------------------------------------------ administration (rules 8-19)
     def _start_child(self, request: Any, spec: Child) -> Job:
         try:
+            check_children(f"Supervisor {self.spec.name!r}", (spec,), self.spec.auto_shutdown)
             known = self._children.get(spec.id)
             if known is not None and known.at is _At.RUNNING:
                 raise ChildAlreadyStarted(f"{self._path(known)!r} is running already", path=self._path(known))
@@ -478,11 +502,11 @@ class Policy:
                     "use restart_child, or delete_child first",
                     path=self._path(known),
                 )
-            check_children(f"Supervisor {self.spec.name!r}", (spec,), self.spec.auto_shutdown)
         except (ChildAlreadyStarted, ChildAlreadyPresent, SpecError) as error:
             self._out.append(Refuse(request, error))
             return
-        child = self._children[spec.id] = _Child(spec)
+        # Its numbers begin above all that are gone, so that what comes late for a child of its name is not for it.
+        child = self._children[spec.id] = _Child(spec, incarnation=self._retired, before=self._retired)
         yield from self._start_in_job(child)
         if child.at is _At.STOPPED:
             self._remove(child)
@@ -496,6 +520,10 @@ class Policy:
             self._out.append(Refuse(request, self._not_found(id)))
             return
         child.ordered = True
+        if child.at is _At.RESTARTING:  # the pending restart of its group goes with it (rules 16 and 38)
+            for member in self._children.values():
+                member.returning = False
+        child.returning = False
         yield from self._stop(child)
         self._out.append(Reply(request))
 
@@ -518,11 +546,8 @@ class Policy:
         if child is None:
             self._out.append(Refuse(request, self._not_found(id)))
             return
-        temporary = child.temporary
         if child.at in (_At.RUNNING, _At.STARTING, _At.RESTARTING, _At.DOWN):
-            yield from self._stop(child)
-        if temporary:
-            self._children.setdefault(id, child)
+            yield from self._stop(child, for_good=False)
         yield from self._start_in_job(child)
         self._reply_started(request, child)
 
@@ -590,12 +615,13 @@ class Policy:
         known = ", ".join(repr(name) for name in list(self._children)[:10]) or "none"
         return ChildNotFound(f"supervisor {self.path!r} has no child {id!r}; it has {known}", path=f"{self.path}/{id}")
 
-    def _stopping_error(self) -> WorkerDead:
+    def stopping_error(self) -> WorkerDead:
+        """What everyone gets who asks for something now that the supervisor stops or has stopped."""
         return WorkerDead(f"supervisor {self.path!r} is stopping: {self.reason}", path=self.path, reason=self.reason)
 
     def _remove(self, child: _Child) -> None:
         if self._children.pop(child.spec.id, None) is not None:
-            child.at = _At.STOPPED
+            self._retired = max(self._retired, child.incarnation)
             self._out.append(Removed(child.spec.id))
 
     def _failure(self, child: _Child) -> StartFailure:

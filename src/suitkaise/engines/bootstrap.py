@@ -1,0 +1,233 @@
+"""The main program of a worker process: what runs between the keeper's fork and the process's end."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import suitkaise.observe.logs
+from suitkaise.engines.keeper import remove_if_unused
+from suitkaise.exits import Crashed, Shutdown, Signaled
+from suitkaise.messaging import codec, wire
+from suitkaise.messaging.client import RemotePost
+from suitkaise.messaging.context import set_owner
+from suitkaise.messaging.mailbox import SocketMailbox
+from suitkaise.messaging.messages import Message, Parcel, portable_error
+from suitkaise.messaging.refs import set_post
+from suitkaise.observe.board import Board
+from suitkaise.specs import Recipe
+from suitkaise.workers.lifecycle import Birth, Life, Outcome
+from suitkaise.workers.shell import Shell
+
+__all__ = ["Arrival", "live"]
+
+_FIRST = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What a new process is told before its recipe: where it is, and what the program's world looks like."""
+
+    birth: Birth
+    slot: int
+    grace: float
+    log_level: int
+    directory: str
+    path: list[str]
+    argv: list[str]
+    steadfast: bool
+
+
+def live(control: int, directory: str, lock: int, orphan_timeout: float) -> NoReturn:
+    """Be a worker process until its end. Never returns: the process leaves from here."""
+    code = 70
+    try:
+        gc.enable()
+        _held.append((directory, lock))
+        code = _Tenant(socket.socket(fileno=control), directory, orphan_timeout).live()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _leave(code)
+
+
+class _Tenant:
+    """One worker in its process: the control connection, the mailbox, the life."""
+
+    def __init__(self, sock: socket.socket, directory: str, orphan_timeout: float) -> None:
+        self._sock = sock
+        self._directory = directory
+        self._orphan_timeout = orphan_timeout
+        self._sending = threading.Lock()
+        self._mailbox: SocketMailbox | None = None
+
+    def live(self) -> int:
+        """The whole life; returns the exit code."""
+        received = self._receive_recipe()
+        if received is None:
+            return 0
+        arrival, recipe_data, sockets = received
+        self._settle_in(arrival)
+        slot = Board(os.path.join(self._directory, "board")).slot(arrival.slot)
+        self._mailbox = mailbox = SocketMailbox(slot, self._sock, self._take)
+        self._install_signals(arrival)
+        threading.Thread(target=self._lifeline, args=(arrival,), name="suitkaise-lifeline", daemon=True).start()
+        try:
+            recipe: Recipe = codec.loads_with_sockets(recipe_data, sockets)
+        except BaseException as error:
+            portable, text = portable_error(error, arrival.birth.path)
+            self.say_goodbye(Outcome(Crashed("on_start", portable, text)))
+            return 0
+        _ProcessShell(Life(recipe, arrival.birth, mailbox, slot), mailbox, self).run_here()
+        return 0
+
+    # ------------------------------------------------------------ arriving
+    def _receive_recipe(self) -> tuple[Arrival, bytes, list[socket.socket]] | None:
+        """The first frame, with the sockets that are among the arguments; None if the hub is gone already."""
+        parser = wire.Parser()
+        data, descriptors, _, _ = socket.recv_fds(self._sock, _FIRST, 250)
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        frames = parser.feed(data) if data else []
+        while not frames:
+            try:
+                frames = parser.receive(self._sock)
+            except (wire.PeerClosed, OSError):
+                return None
+        (header, payload), *early = frames
+        arrival: Arrival = codec.loads(header[1])
+        self._early = early
+        self._parser = parser
+        return arrival, payload, sockets
+
+    def _settle_in(self, arrival: Arrival) -> None:
+        with contextlib.suppress(OSError):  # the hub's directory may be gone
+            os.chdir(arrival.directory)
+        sys.path[:] = arrival.path
+        sys.argv[:] = arrival.argv
+        devnull = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(devnull, 0)
+        os.close(devnull)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+        set_owner(arrival.birth.owner, whole_process=True)
+        set_post(RemotePost(os.path.join(self._directory, "hub.sock")))
+        root = logging.getLogger()
+        root.setLevel(arrival.log_level)
+        root.addHandler(suitkaise.observe.logs.ForwardingHandler(self._send_log))
+
+    def _install_signals(self, arrival: Arrival) -> None:
+        def ignore(number: int, frame: Any) -> None: ...
+
+        def finish(number: int, frame: Any) -> None:
+            assert self._mailbox is not None
+            self._mailbox.order_stop(Signaled(number))
+
+        # No-op handlers, and not SIG_IGN, which would be inherited by every program that the worker starts.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, ignore)
+        signal.signal(signal.SIGTERM, ignore if arrival.steadfast else finish)
+        assert self._mailbox is not None
+        self._mailbox.adopt(self._parser, self._early)
+
+    # ------------------------------------------------------------ talking to the hub
+    def _take(self, frame: wire.Frame) -> None:
+        header, payload = frame
+        assert self._mailbox is not None
+        match header:
+            case ("stop",):
+                self._mailbox.order_stop(Shutdown())
+            case ("message", kind, number):
+                reply = None if number is None else _Reply(self, number)
+                self._mailbox.put(Message(kind, Parcel(data=payload), reply))
+
+    def send(self, header: tuple[Any, ...], payload: bytes = b"") -> None:
+        """One frame to the hub; silence if it is gone."""
+        with self._sending, contextlib.suppress(OSError):
+            wire.send(self._sock, header, payload)
+
+    def _send_log(self, fields: dict[str, Any]) -> None:
+        self.send(("log", fields))
+
+    def say_goodbye(self, outcome: Outcome) -> None:
+        """The last frame: how it ended, and the result."""
+        reason, result = outcome.reason, b""
+        if outcome.result is not None:
+            try:
+                result = outcome.result.data
+            except BaseException as error:
+                portable, text = portable_error(error, "result")
+                reason = Crashed("result", portable, text)
+        self.send(("bye", codec.dumps(reason), outcome.ignored, outcome.result is not None), result)
+
+    def _lifeline(self, arrival: Arrival) -> None:
+        """Wait for the hub's end only: then ask the worker to finish, and end the process after its grace."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLRDHUP)
+        poll.poll()
+        assert self._mailbox is not None
+        patience = min(arrival.grace, self._orphan_timeout)
+        if arrival.steadfast:
+            patience = self._orphan_timeout + 1.0
+        self._mailbox.order_stop(Shutdown("the program that owned it is gone"))
+        time.sleep(patience)
+        _leave(70, wait=False)
+
+
+class _Reply:
+    """Sends an answer back through the hub."""
+
+    __slots__ = ("_number", "_tenant")
+
+    def __init__(self, tenant: _Tenant, number: int) -> None:
+        self._tenant = tenant
+        self._number = number
+
+    def __call__(self, ok: bool, parcel: Parcel) -> None:
+        self._tenant.send(("reply", self._number, ok), parcel.data)
+
+
+class _ProcessShell(Shell):
+    def __init__(self, life: Life, mailbox: SocketMailbox, tenant: _Tenant) -> None:
+        super().__init__(life, mailbox)
+        self._tenant = tenant
+
+    def on_ready(self) -> None:
+        self._tenant.send(("ready",))
+
+    def on_over(self, outcome: Outcome) -> None:
+        self._tenant.say_goodbye(outcome)
+
+
+def _leave(code: int, *, wait: bool = True) -> NoReturn:
+    """End the process: join what must be joined, run exit handlers, flush; no interpreter teardown."""
+    try:
+        if wait:
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        _leave_directory()
+    finally:
+        os._exit(code)
+
+
+_held: list[tuple[str, int]] = []
+
+
+def _leave_directory() -> None:
+    """Remove the program's directory if hub, keeper and all other workers are gone."""
+    for directory, lock in _held:
+        os.close(lock)
+        remove_if_unused(directory)
+

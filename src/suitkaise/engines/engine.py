@@ -1,0 +1,120 @@
+"""The protocol of engines: where workers run. Strategies, deadlines and intensity stay above it."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from suitkaise.exits import ExitReason
+from suitkaise.messaging.messages import Message, Parcel
+from suitkaise.messaging.reactor import Reactor
+from suitkaise.observe.board import Board, Slot
+from suitkaise.specs import Child, Recipe
+from suitkaise.supervision.steps import Previous
+from suitkaise.workers.lifecycle import Birth
+
+__all__ = ["Engine", "Exit", "Handle", "Launch", "Site", "settle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How an incarnation ended. `abandoned`: it is cut off but still there (a thread)."""
+
+    reason: ExitReason
+    result: Parcel | None = None
+    ignored: bool = False
+    abandoned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """An order to start one incarnation."""
+
+    path: str
+    child: Child
+    incarnation: int
+    previous: Previous | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """What to build."""
+        assert isinstance(self.child.what, Recipe)
+        return self.child.what
+
+    @property
+    def birth(self) -> Birth:
+        """What the worker is told."""
+        child = self.child
+        return Birth(self.path, self.incarnation, child.copy, child.join_in, child.join_after, self.previous)
+
+    @property
+    def grace(self) -> float:
+        """Seconds that the worker may take to finish when the program that owns it is gone."""
+        shutdown = self.child.shutdown
+        return shutdown if isinstance(shutdown, float) else 0.0 if shutdown == "brutal_kill" else float("inf")
+
+
+@dataclass(slots=True)
+class Site:
+    """What engines find in the program they run in."""
+
+    directory: str
+    board: Board
+    reactor: Reactor
+    orphan_timeout: float = 5.0
+    slots: dict[str, Slot] = field(default_factory=dict)
+
+    def file(self, name: str) -> str:
+        """A path in the program's private directory."""
+        return os.path.join(self.directory, name)
+
+
+class Handle(Protocol):
+    """One incarnation. Its methods never block and may be called from any thread."""
+
+    exited: Future[Exit]
+    """Resolves exactly once, when the incarnation is over."""
+    ready: Future[int]
+    """Resolves with the pid when `on_start` has returned; never, if it does not."""
+
+    def deliver(self, message: Message) -> None:
+        """Send it a message; first in, first out."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to finish."""
+        ...
+
+    def kill(self, why: str) -> None:
+        """End it now."""
+        ...
+
+
+class Engine(Protocol):
+    """Starts workers somewhere."""
+
+    def spawn(self, launch: Launch) -> Handle:
+        """Begin to start one; never blocks. What goes wrong is told by `exited`."""
+        ...
+
+    def prepare(self, path: str, child: Child) -> None:
+        """Check that the child can be started here; raises what the user should see at `start()`."""
+        ...
+
+    def forget(self, path: str) -> None:
+        """The child at `path` will not be started again."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back; there are no workers any more."""
+        ...
+
+
+def settle(future: Future[Exit], exit: Exit) -> bool:
+    """Resolve an `exited` future, once; whether this was the time."""
+    if future.done():
+        return False
+    future.set_result(exit)
+    return True

@@ -1,0 +1,196 @@
+"""The keeper: a small single-threaded process that forks the workers, reaps them, and buries them.
+
+It is started with `subprocess`, has our modules loaded already, and does nothing but wait. A request on its
+socket carries the worker's end of a control connection; the answer carries the worker's pid and pidfd. It is the
+workers' parent, so it alone learns exit statuses. When the hub is gone, it asks all workers to finish, waits,
+kills what is left, ends the storage last, and removes the program's directory.
+
+Requests and answers are single datagrams (SOCK_SEQPACKET) of msgpack tuples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+__all__ = ["ENCODE", "DECODE", "LOCK", "Kid", "hold", "main", "remove_if_unused"]
+
+ENCODE = msgspec.msgpack.Encoder().encode
+DECODE = msgspec.msgpack.Decoder(tuple).decode
+
+LOCK = "lock"
+"""The file in the program's directory that everyone who uses it holds a shared lock on."""
+
+_MAX_REQUEST = 1 << 16
+
+
+def hold(directory: str) -> int:
+    """Say that `directory` is in use: as long as the returned descriptor, or an inherited copy, is open."""
+    descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def remove_if_unused(directory: str) -> bool:
+    """Remove a program's directory if nobody holds it any more; whether it was so."""
+    try:
+        descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(directory, ignore_errors=True)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(slots=True)
+class Kid:
+    """A worker process. `pid` is None for one that an earlier keeper forked. `last`: the storage."""
+
+    pidfd: int
+    pid: int | None
+    grace: float
+    last: bool
+
+
+class Keeper:
+    """The process's one loop."""
+
+    def __init__(self, hub: socket.socket, directory: str, orphan_timeout: float, lock: int) -> None:
+        self._hub = hub
+        self._directory = directory
+        self._orphan_timeout = orphan_timeout
+        self._lock = lock
+        self._kids: dict[int, Kid] = {}
+        self._poll = select.poll()
+        self._poll.register(hub, select.POLLIN)
+
+    def run(self) -> None:
+        """Serve until the hub says `quit` or is gone."""
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor != self._hub.fileno():
+                    self._reap(descriptor)
+                elif not self._serve():
+                    return
+
+    def _serve(self) -> bool:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._hub, _MAX_REQUEST, 8)
+        except ConnectionError:
+            data, descriptors = b"", []
+        if not data:
+            self._bury()
+            return False
+        match DECODE(data):
+            case ("spawn", int(number), float(grace), bool(last)):
+                self._spawn(number, descriptors[0], grace, last)
+            case ("adopt", float(grace), bool(last)):
+                self._keep(Kid(descriptors[0], None, grace, last))
+            case ("quit",):
+                return False
+        return True
+
+    def _spawn(self, number: int, control: int, grace: float, last: bool) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(control)
+            self._tell(("failed", number, str(error)))
+            return
+        if pid == 0:
+            self._become_worker(control)
+        os.close(control)
+        pidfd = os.pidfd_open(pid)
+        self._keep(Kid(pidfd, pid, grace, last))
+        self._tell(("spawned", number, pid), pidfd)
+
+    def _become_worker(self, control: int) -> None:
+        from suitkaise.engines.bootstrap import live
+
+        self._hub.close()
+        for descriptor in self._kids:
+            os.close(descriptor)
+        live(control, self._directory, self._lock, self._orphan_timeout)
+
+    def _keep(self, kid: Kid) -> None:
+        self._kids[kid.pidfd] = kid
+        self._poll.register(kid.pidfd, select.POLLIN)
+
+    def _reap(self, pidfd: int) -> None:
+        kid = self._kids.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        if kid.pid is not None:
+            _, status = os.waitpid(kid.pid, 0)
+            self._tell(("exited", kid.pid, os.waitstatus_to_exitcode(status)))
+
+    def _tell(self, message: tuple[Any, ...], *descriptors: int) -> None:
+        with contextlib.suppress(ConnectionError):  # the hub is gone: its end-of-file follows
+            socket.send_fds(self._hub, [ENCODE(message)], list(descriptors))
+
+    # ------------------------------------------------------------ the hub is gone
+    def _bury(self) -> None:
+        self._poll.unregister(self._hub)
+        for kid in self._kids.values():
+            if not kid.last:
+                self._signal(kid, signal.SIGTERM)
+        began = time.monotonic()
+        deadlines = {kid.pidfd: began + min(kid.grace, self._orphan_timeout) for kid in self._kids.values() if not kid.last}
+        while deadlines:
+            patience = min(deadlines.values()) - time.monotonic()
+            for descriptor, _ in self._poll.poll(max(0.0, patience * 1000)):
+                deadlines.pop(descriptor, None)
+                self._reap(descriptor)
+            now = time.monotonic()
+            for descriptor, deadline in deadlines.items():
+                if deadline <= now:
+                    self._signal(self._kids[descriptor], signal.SIGKILL)
+                    deadlines[descriptor] = float("inf")
+            if deadlines and min(deadlines.values()) == float("inf"):
+                for descriptor, _ in self._poll.poll():
+                    deadlines.pop(descriptor, None)
+                    self._reap(descriptor)
+        for kid in list(self._kids.values()):
+            self._signal(kid, signal.SIGKILL)
+            select.select([kid.pidfd], [], [])
+            self._reap(kid.pidfd)
+        os.close(self._lock)
+        remove_if_unused(self._directory)
+
+    @staticmethod
+    def _signal(kid: Kid, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(kid.pidfd, number)
+
+
+def main(descriptor: int, directory: str, preload: list[str], orphan_timeout: float) -> None:
+    """The keeper's program. What is to be preloaded and cannot be is left to the workers to complain about."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    lock = hold(directory)
+    for name in ("suitkaise.engines.bootstrap", *preload):
+        with contextlib.suppress(Exception):
+            __import__(name)
+    gc.collect()
+    gc.freeze()
+    Keeper(socket.socket(fileno=descriptor), directory, orphan_timeout, lock).run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -1,0 +1,310 @@
+"""The hub's two kinds of outgoing lines: to a worker (`Outbox`), and to the keeper (`KeeperLink`)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from suitkaise.engines.engine import Launch, Site
+from suitkaise.engines.keeper import DECODE, ENCODE
+from suitkaise.errors import MailboxFull
+from suitkaise.messaging.reactor import Reactor
+
+__all__ = ["BACKLOG", "KeeperLink", "Outbox"]
+
+BACKLOG = 64 << 20
+"""Bytes that may wait to be sent to one worker."""
+
+PID_DEADLINE = 10.0
+"""Seconds in which the keeper must answer; one that does not (stopped, say) is replaced."""
+
+_PROGRAM = (
+    "import json, os, sys; a = json.loads(os.environ.pop('SUITKAISE_KEEPER')); sys.path[:] = a.pop(0); "
+    "from suitkaise.engines.keeper import main; main(*a)"
+)
+
+
+class Outbox:
+    """Bytes on their way to one worker: sent at once where the socket takes them, else kept in order."""
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, path: str, on_event: Callable[[], None]) -> None:
+        self.sock = sock
+        self._reactor = reactor
+        self._path = path
+        self._on_event = on_event
+        self._lock = threading.Lock()
+        self._backlog = bytearray()
+        self._corked = True
+        self._watching = False
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self.sock.fileno()
+
+    def take_over(self, older: Outbox) -> None:
+        """Send what another connection, which came to nothing, was to send."""
+        with older._lock:
+            self._backlog, older._backlog = older._backlog, bytearray()
+        older.sock.close()
+
+    def send(self, data: bytes, *, force: bool = False) -> None:
+        """Send, or keep.
+
+        Raises:
+            MailboxFull: more than `BACKLOG` bytes would wait; nothing of this is sent. Not with `force`.
+        """
+        with self._lock:
+            if not self._backlog and not self._corked:
+                data = data[self._try(data) :]
+            if not data:
+                return
+            if not force and len(self._backlog) + len(data) > BACKLOG:
+                raise MailboxFull(f"{len(self._backlog)} bytes wait already to be read by {self._path!r}", path=self._path)
+            self._backlog += data
+            if not self._corked:
+                self._watch()
+
+    def open(self, first: bytes, sockets: list[socket.socket]) -> None:
+        """The process is there: `first` goes ahead of everything that waits, with the sockets."""
+        with self._lock:
+            self._corked = False
+            self._backlog[:0] = first
+            descriptors = [sock.fileno() for sock in sockets]
+            try:
+                sent = socket.send_fds(self.sock, [bytes(self._backlog[: 1 << 16])], descriptors)
+            except OSError:
+                sent = 0  # it is dead already, which its pidfd tells
+            del self._backlog[:sent]
+            if self._backlog:
+                self._flush()
+
+    def flush(self) -> None:
+        """Send more of what waits, if the socket takes it."""
+        with self._lock:
+            if self._backlog:
+                self._flush()
+
+    def _flush(self) -> None:
+        del self._backlog[: self._try(bytes(self._backlog))]
+        self._watch()
+
+    def _try(self, data: bytes) -> int:
+        try:
+            return self.sock.send(data, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(data)  # nobody reads it any more; its pidfd tells
+
+    def _watch(self) -> None:
+        wanted = bool(self._backlog)
+        if wanted is not self._watching:
+            self._watching = wanted
+            self._reactor.call(lambda: self._change(wanted))
+
+    def _change(self, wanted: bool) -> None:
+        try:
+            self._reactor.watch_writes(self, self._on_event, also=wanted)
+        except (KeyError, ValueError):
+            return  # closed meanwhile
+
+    def close(self) -> None:
+        """Close the connection; what was not sent is lost."""
+        self._reactor.unwatch(self)
+        with self._lock:
+            self.sock.close()
+            self._backlog.clear()
+            self._corked = True
+
+
+class Newborn(Protocol):
+    """What the link starts: a process handle."""
+
+    launch: Launch
+    pid: int | None
+    pidfd: int | None
+    last: bool
+
+    def connect(self) -> socket.socket: ...
+    def born(self, pid: int, pidfd: int) -> None: ...
+    def stillborn(self, error: str) -> None: ...
+    def status(self, code: int) -> None: ...
+    def status_lost(self) -> None: ...
+    def drop(self) -> None: ...
+
+
+class KeeperLink:
+    """Starts the keeper, talks to it, and replaces it when it dies."""
+
+    def __init__(self, site: Site, preload: tuple[str, ...], on_lost: Callable[[], None]) -> None:
+        self._site = site
+        self._preload = preload
+        self._on_lost = on_lost
+        self._lock = threading.RLock()
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, Newborn] = {}
+        self._alive: dict[int, Newborn] = {}
+        self._adopted: list[Newborn] = []
+        self._backlog: list[tuple[bytes, list[int]]] = []
+        self._closed = False
+        self._failures = 0
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        """The keeper's process id."""
+        return self._program.pid
+
+    # ------------------------------------------------------------ from any thread
+    def spawn(self, newborn: Newborn) -> None:
+        """Ask for a process."""
+        with self._lock:
+            self._ask(newborn)
+
+    def _ask(self, newborn: Newborn) -> None:
+        number = next(self._numbers)
+        self._asked[number] = newborn
+        theirs = newborn.connect()
+        try:
+            request = ("spawn", number, newborn.launch.grace, newborn.last)
+            self._send(ENCODE(request), os.dup(theirs.fileno()))
+        finally:
+            theirs.close()
+        self._site.reactor.at(time.monotonic() + PID_DEADLINE, lambda: self._check(number))
+
+    def _send(self, data: bytes, *descriptors: int) -> None:
+        self._backlog.append((data, list(descriptors)))
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what waits, in order; takes the descriptors with it."""
+        with self._lock:
+            while self._backlog:
+                data, descriptors = self._backlog[0]
+                try:
+                    socket.send_fds(self._sock, [data], descriptors)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    return  # the keeper is dead: its end-of-file starts a new one, which is asked anew
+                del self._backlog[0]
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            waiting = bool(self._backlog)
+            sock = self._sock
+        self._site.reactor.call(lambda: self._watch(sock, waiting))
+
+    def _watch(self, sock: socket.socket, waiting: bool) -> None:
+        try:
+            self._site.reactor.watch_writes(sock, self._on_event, also=waiting)
+        except (KeyError, ValueError):
+            return  # replaced meanwhile
+
+    # ------------------------------------------------------------ the keeper's life
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        settings = [sys.path, theirs.fileno(), self._site.directory, list(self._preload), self._site.orphan_timeout]
+        flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        with theirs:
+            self._program = subprocess.Popen(
+                [sys.executable, *flags, "-c", _PROGRAM],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "SUITKAISE_KEEPER": json.dumps(settings)},
+            )
+        self._sock = ours
+        self._site.reactor.call(lambda: self._site.reactor.watch(ours, self._on_event))
+
+    def _on_event(self) -> None:
+        if self._backlog:
+            self._flush()
+        while True:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._sock, 1 << 16, 8)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, descriptors = b"", []
+            if not data:
+                self._lost()
+                return
+            self._failures = 0
+            match DECODE(data):
+                case ("spawned", int(number), int(pid)):
+                    newborn = self._asked.pop(number)
+                    self._alive[pid] = newborn
+                    newborn.born(pid, descriptors[0])
+                case ("exited", int(pid), int(code)):
+                    self._alive.pop(pid).status(code)
+                case ("failed", int(number), str(error)):
+                    self._asked.pop(number).stillborn(error)
+
+    def _check(self, number: int) -> None:
+        if number in self._asked and not self._closed:
+            self._program.kill()  # its end-of-file does the rest
+
+    def _lost(self) -> None:
+        """The keeper died: a new one is told of the living, and asked for what the old one did not answer."""
+        with self._lock:
+            self._site.reactor.unwatch(self._sock)
+            self._sock.close()
+            self._program.wait()
+            if self._closed:
+                return
+            for _, descriptors in self._backlog:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            self._backlog.clear()
+            asked, self._asked = list(self._asked.values()), {}
+            alive, self._alive = list(self._alive.values()), {}
+            self._failures += 1
+            if self._failures > 5:
+                for newborn in asked:
+                    newborn.stillborn(f"the keeper ended {self._failures} times in a row, exit code {self._program.returncode}")
+                asked = []
+            self._start()
+            self._adopted = [newborn for newborn in (*alive, *self._adopted) if newborn.pidfd is not None]
+            for newborn in self._adopted:
+                assert newborn.pidfd is not None
+                self._send(ENCODE(("adopt", newborn.launch.grace, newborn.last)), os.dup(newborn.pidfd))
+            for newborn in asked:
+                self._ask(newborn)
+        for newborn in alive:
+            newborn.status_lost()
+        self._on_lost()
+
+    def close(self) -> None:
+        """End the keeper and wait for it."""
+        done = threading.Event()
+
+        def end() -> None:
+            with self._lock:
+                self._closed = True
+                self._send(ENCODE(("quit",)))
+                self._site.reactor.unwatch(self._sock)
+                self._sock.close()
+            done.set()
+
+        if self._closed:
+            return
+        self._site.reactor.call(end)
+        done.wait()
+        self._program.wait()
+
+    def drop(self) -> None:
+        """In a forked child of the hub: close the descriptors, which are the parent's."""
+        self._sock.close()
+        for newborn in (*self._asked.values(), *self._alive.values(), *self._adopted):
+            newborn.drop()
+
+    def __repr__(self) -> str:
+        return f"KeeperLink(pid={self._program.pid}, alive={len(self._alive)})"

@@ -1,0 +1,287 @@
+"""The engine for workers in processes, as the hub sees it: handles, and the link to the keeper that forks them.
+
+Death is learnt from a pidfd, the exit status from the keeper. If the keeper is killed no worker is lost: a new one
+takes over, starts that were in flight are asked for again, and an exit whose status nobody could read says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from suitkaise.engines.bootstrap import Arrival
+from suitkaise.engines.engine import Exit, Launch, Site, settle
+from suitkaise.engines.link import KeeperLink, Outbox
+from suitkaise.errors import WorkerDead
+from suitkaise.exits import Crashed, ExitCode, ExitReason, Killed, Lost, Signaled
+from suitkaise.messaging import codec, wire
+from suitkaise.messaging.messages import Message, Parcel
+from suitkaise.observe.board import BELL
+from suitkaise.observe.logs import take_forwarded
+from suitkaise.specs import Child
+
+__all__ = ["LINGER", "ProcessEngine", "ProcessHandle"]
+
+LINGER = 5.0
+"""Seconds that a process may stay after its worker's goodbye (threads that it did not end, exit handlers)."""
+
+
+class ProcessEngine:
+    """A worker is a process forked by our keeper."""
+
+    def __init__(self, site: Site, preload: tuple[str, ...] = (), on_keeper_lost: Callable[[], None] = lambda: None) -> None:
+        if not sys.platform.startswith("linux"):
+            raise OSError(f"process workers need Linux (pidfd); this is {sys.platform}; Thread workers work everywhere")
+        self._site = site
+        self._recipes: dict[str, tuple[Child, bytes, list[socket.socket]]] = {}
+        self.link = KeeperLink(site, preload, on_keeper_lost)
+
+    def prepare(self, path: str, child: Child) -> None:
+        """Encode the recipe of a child, so that what cannot be sent is told before anything starts.
+
+        Raises:
+            NotSerializable: names the path to the culprit.
+        """
+        self._recipe(path, child)
+
+    def _recipe(self, path: str, child: Child) -> tuple[bytes, list[socket.socket]]:
+        kept = self._recipes.get(path)
+        if kept is None or kept[0] is not child:
+            data, sockets = codec.dumps_with_sockets(child.what, root=f"{path}: worker")
+            kept = self._recipes[path] = (child, data, sockets)
+        return kept[1], kept[2]
+
+    def forget(self, path: str) -> None:
+        """No child at `path` will be started again."""
+        self._recipes.pop(path, None)
+
+    def spawn(self, launch: Launch) -> ProcessHandle:
+        """Ask the keeper for a process; the recipe follows when it is there."""
+        data, sockets = self._recipe(launch.path, launch.child)
+        handle = ProcessHandle(self._site, launch, data, sockets)
+        self.link.spawn(handle)
+        return handle
+
+    def close(self) -> None:
+        """End the keeper."""
+        self.link.close()
+        self._recipes.clear()
+
+
+class ProcessHandle:
+    """One incarnation in a process. The reactor's thread takes in what it says; any thread may send."""
+
+    def __init__(self, site: Site, launch: Launch, recipe: bytes, sockets: list[socket.socket]) -> None:
+        self.exited: Future[Exit] = Future()
+        self.ready: Future[int] = Future()
+        self.launch = launch
+        self.pid: int | None = None
+        self.pidfd: int | None = None
+        self.last = bool(getattr(launch.recipe.target, "_steadfast", False))
+        self._site = site
+        self._recipe = recipe
+        self._sockets = sockets
+        self._slot = site.board.take(launch.path)
+        self._bell = self._slot.bytes[BELL : BELL + 1]
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, Message] = {}
+        self._parser = wire.Parser()
+        self._goodbye: tuple[ExitReason, Parcel | None, bool] | None = None
+        self._why: str | None = None
+        self._code: int | None = None
+        self._status_lost = False
+        self._dead = False
+        self._over = False
+        self.outbox: Outbox | None = None
+
+    # ------------------------------------------------------------ from any thread
+    def deliver(self, message: Message) -> None:
+        """Encode the message and send it on its way."""
+        payload = message.body.data
+        with self._lock:
+            if self._over:
+                raise WorkerDead(f"{self.launch.path!r} has just ended", path=self.launch.path)
+            number = None
+            if message.reply is not None:
+                number = next(self._numbers)
+                self._asked[number] = message
+            try:
+                self._send(("message", message.kind, number), payload)
+            except BaseException:
+                if number is not None:
+                    del self._asked[number]
+                raise
+
+    def stop(self) -> None:
+        """Ask the worker to finish."""
+        with self._lock:
+            if not self._over:
+                self._send(("stop",), force=True)
+
+    def kill(self, why: str) -> None:
+        """SIGKILL, now or as soon as there is a process."""
+        with self._lock:
+            if self._over or self._dead:
+                return
+            self._why = self._why or why
+            self._signal_kill()
+
+    def _signal_kill(self) -> None:
+        if self.pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def _send(self, header: tuple[Any, ...], payload: bytes = b"", *, force: bool = False) -> None:
+        assert self.outbox is not None
+        self.outbox.send(wire.encode(header, payload), force=force)
+        self._bell[0] = 1
+
+    # ------------------------------------------------------------ birth (called by the link)
+    def connect(self) -> socket.socket:
+        """Make the control connection; returns the worker's end. What is sent waits until `born`."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        old, self.outbox = self.outbox, Outbox(self._site.reactor, ours, self.launch.path, self._on_readable)
+        if old is not None:
+            self.outbox.take_over(old)
+        return theirs
+
+    def born(self, pid: int, pidfd: int) -> None:
+        """The process is there: send it its recipe and watch it."""
+        with self._lock:
+            self.pid, self.pidfd = pid, pidfd
+            assert self.outbox is not None
+            self.outbox.open(wire.encode((("recipe"), codec.dumps(self._arrival())), self._recipe), self._sockets)
+            self._bell[0] = 1
+            if self._why is not None:
+                self._signal_kill()
+        self._site.reactor.watch(self.outbox, self._on_readable)
+        self._site.reactor.watch(pidfd, self._on_death)
+
+    def _arrival(self) -> Arrival:
+        launch = self.launch
+        return Arrival(
+            launch.birth, self._slot.index, launch.grace, logging.getLogger().getEffectiveLevel(), os.getcwd(),
+            list(sys.path), list(sys.argv), self.last,
+        )  # fmt: skip
+
+    def stillborn(self, error: str) -> None:
+        """The keeper could not fork."""
+        self._finish(Exit(Crashed("start", OSError(f"no process could be started: {error}"))))
+
+    # ------------------------------------------------------------ what it says (reactor's thread)
+    def _on_readable(self) -> None:
+        assert self.outbox is not None
+        self.outbox.flush()
+        try:
+            frames = self._parser.receive(self.outbox.sock)
+        except BlockingIOError:
+            return
+        except (wire.PeerClosed, wire.WireError, OSError):
+            self._site.reactor.unwatch(self.outbox)  # its death is told by the pidfd
+            return
+        for frame in frames:
+            self._take(frame)
+
+    def _take(self, frame: wire.Frame) -> None:
+        header, payload = frame
+        match header:
+            case ("ready",):
+                if self.pid is not None and not self.ready.done():
+                    self.ready.set_result(self.pid)
+            case ("reply", int(number), bool(ok)):
+                message = self._asked.pop(number, None)
+                if message is not None and message.reply is not None:
+                    message.reply(ok, Parcel(data=payload))
+            case ("bye", bytes(reason), bool(ignored), bool(has_result)):
+                self._goodbye = (codec.loads(reason), Parcel(data=payload) if has_result else None, ignored)
+                linger = self.launch.grace if self.launch.grace < float("inf") else LINGER
+                self._site.reactor.at(time.monotonic() + max(linger, 1.0), lambda: self.kill("it did not leave"))
+            case ("log", dict(fields)):
+                take_forwarded(fields)
+
+    # ------------------------------------------------------------ death (reactor's thread)
+    def _on_death(self) -> None:
+        with self._lock:
+            self._dead = True
+            pidfd, self.pidfd = self.pidfd, None
+        assert pidfd is not None
+        self._site.reactor.unwatch(pidfd)
+        os.close(pidfd)
+        if self._code is not None or self._status_lost:
+            self._end()
+
+    def status(self, code: int) -> None:
+        """The keeper has read its exit status: negative for a signal."""
+        self._code = code
+        if self._dead:
+            self._end()
+
+    def status_lost(self) -> None:
+        """The keeper is gone, so nobody will read its exit status."""
+        self._status_lost = True
+        if self._dead:
+            self._end()
+
+    def _end(self) -> None:
+        assert self.outbox is not None
+        with contextlib.suppress(BlockingIOError, wire.PeerClosed, wire.WireError, OSError):
+            while True:  # its last words are in the socket, whoever else may hold the other end open
+                for frame in self._parser.receive(self.outbox.sock):
+                    self._take(frame)
+        result, ignored = None, False
+        if self._goodbye is not None:
+            _, result, ignored = self._goodbye
+        reason = self._reason()
+        self._finish(Exit(reason, result if reason.clean else None, ignored and reason.clean))
+
+    def _reason(self) -> ExitReason:
+        code = self._code
+        if self._goodbye is not None:
+            said = self._goodbye[0]
+            if not said.clean or code in (0, None) or self._why is not None:
+                return said
+        elif self._why is not None and code in (-signal.SIGKILL, None):
+            return Killed(self._why)
+        if code is None:
+            return Lost("its exit status: the keeper was killed")
+        return Signaled(-code) if code < 0 else ExitCode(code)
+
+    def _finish(self, exit: Exit) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+            asked, self._asked = list(self._asked.values()), {}
+        if self.outbox is not None:
+            self.outbox.close()
+        self._bell.release()
+        self._slot.release()
+        self._site.board.give_back(self._slot)
+        for message in asked:
+            message.fail(
+                WorkerDead(
+                    f"{self.launch.path!r} died before it answered: {exit.reason}",
+                    path=self.launch.path,
+                    reason=exit.reason,
+                )
+            )
+        settle(self.exited, exit)
+
+    def drop(self) -> None:
+        """In a forked child of the hub: close the descriptors, which are the parent's."""
+        if self.outbox is not None:
+            self.outbox.sock.close()
+        if self.pidfd is not None:
+            os.close(self.pidfd)

@@ -1,0 +1,112 @@
+"""The engine for workers in threads of this program."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+from suitkaise.engines.engine import Exit, Launch, Site, settle
+from suitkaise.errors import WorkerDead
+from suitkaise.exits import ExitReason, Killed, Shutdown
+from suitkaise.messaging.context import set_owner
+from suitkaise.messaging.mailbox import ThreadMailbox
+from suitkaise.messaging.messages import Message
+from suitkaise.specs import Child
+from suitkaise.workers.lifecycle import Life, Outcome
+from suitkaise.workers.shell import Shell
+
+__all__ = ["ThreadEngine", "ThreadHandle"]
+
+
+class ThreadEngine:
+    """A worker is a Pykka actor in a daemon thread."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def spawn(self, launch: Launch) -> ThreadHandle:
+        """Start a thread for the worker."""
+        return ThreadHandle(self._site, launch)
+
+    def prepare(self, path: str, child: Child) -> None:
+        """A thread needs nothing to be sent."""
+
+    def forget(self, path: str) -> None:
+        """Nothing is kept."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class ThreadHandle:
+    """One incarnation in a thread. It cannot be killed, only abandoned (rule 59)."""
+
+    def __init__(self, site: Site, launch: Launch) -> None:
+        self.exited: Future[Exit] = Future()
+        self.ready: Future[int] = Future()
+        self._site = site
+        self._launch = launch
+        self._gone = False
+        self._lock = threading.Lock()
+        self._slot = site.board.take(launch.path)
+        self._mailbox = ThreadMailbox(self._slot)
+        life = Life(launch.recipe, launch.birth, self._mailbox, self._slot)
+        _ThreadShell.launch(life, self._mailbox, self, thread_name=f"{launch.path}#{launch.incarnation}")
+
+    def deliver(self, message: Message) -> None:
+        """Put the message into the worker's inbox."""
+        with self._lock:
+            if self._gone:
+                raise WorkerDead(f"{self._launch.path!r} has just ended", path=self._launch.path)
+            self._mailbox.put(message)
+
+    def stop(self) -> None:
+        """Ask the worker to finish."""
+        self.order_stop(Shutdown())
+
+    def order_stop(self, reason: ExitReason) -> None:
+        """Ask the worker to finish with that reason."""
+        with self._lock:
+            if not self._gone:
+                self._mailbox.order_stop(reason)
+
+    def kill(self, why: str) -> None:
+        """Cut the thread off: it is asked to end, and nobody listens to it any more."""
+        with self._lock:
+            if self._gone:
+                return
+            self._gone = True
+            self._mailbox.order_stop(Killed(why))
+            left = self._mailbox.drain()
+        for message in left:
+            message.fail(WorkerDead(f"{self._launch.path!r} was abandoned", path=self._launch.path))
+        settle(self.exited, Exit(Killed(why), abandoned=True))
+
+    def over(self, outcome: Outcome) -> None:
+        """The thread's last word."""
+        with self._lock:
+            was_gone, self._gone = self._gone, True
+        self._mailbox.close()
+        self._slot.release()
+        self._site.board.give_back(self._slot)
+        if not was_gone:
+            settle(self.exited, Exit(outcome.reason, outcome.result, outcome.ignored))
+
+
+class _ThreadShell(Shell):
+    def __init__(self, life: Life, mailbox: ThreadMailbox, handle: ThreadHandle) -> None:
+        super().__init__(life, mailbox)
+        self._handle = handle
+        self._owner = handle._launch.birth.owner
+
+    def on_start(self) -> None:
+        set_owner(self._owner)
+        super().on_start()
+
+    def on_ready(self) -> None:
+        import os
+
+        self._handle.ready.set_result(os.getpid())
+
+    def on_over(self, outcome: Outcome) -> None:
+        self._handle.over(outcome)

@@ -1,0 +1,61 @@
+"""Our Pykka actors: the only module that touches Pykka's seams.
+
+What differs from Pykka: our actors stay out of its global registry (so nobody's `ActorRegistry.stop_all()` stops
+a supervisor), run in daemon threads, and no exception, `SystemExit` included, spreads from one to another.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any, Self
+
+import pykka
+from pykka import ActorRef
+from pykka._envelope import Envelope
+
+__all__ = ["Actor", "ActorRef", "Envelope", "envelope"]
+
+logger = logging.getLogger("suitkaise.actors")
+
+
+def envelope(message: Any) -> Envelope[Any]:
+    """A message as Pykka's inboxes hold it."""
+    return Envelope(message)
+
+
+class Actor(pykka.ThreadingActor):
+    """A Pykka actor that is private to suitkaise."""
+
+    use_daemon_thread = True
+
+    @classmethod
+    def launch(cls, *args: Any, thread_name: str, **kwargs: Any) -> ActorRef[Self]:
+        """Start the actor in a daemon thread of that name, outside of Pykka's registry."""
+        actor = cls(*args, **kwargs)
+        threading.Thread(target=actor._actor_loop, name=thread_name, daemon=True).start()
+        return actor.actor_ref
+
+    def run_here(self) -> None:
+        """Run the actor in the current thread until it stops."""
+        self._actor_loop()
+
+    def end(self) -> None:
+        """Stop taking messages: the actor's loop returns."""
+        self.actor_stopped.set()
+
+    def _handle_receive(self, message: Any) -> Any:
+        try:
+            return super()._handle_receive(message)
+        except Exception:
+            raise
+        except BaseException as error:
+            raise RuntimeError(f"{type(error).__name__} in {type(self).__name__}") from error
+
+    def _stop(self) -> None:
+        self.actor_stopped.set()
+        self.on_stop()
+
+    def _handle_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+        logger.error("internal error in %s", self, exc_info=(exception_type, exception_value, traceback))
+        self.actor_stopped.set()

@@ -1,0 +1,104 @@
+"""How a worker process reaches the hub: one connection a process, one thread that reads the answers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import threading
+from typing import Any
+
+from suitkaise.errors import RuntimeGone
+from suitkaise.messaging import codec, wire
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Parcel
+
+__all__ = ["RemotePost"]
+
+
+class RemotePost:
+    """Passes everything that refs ask for on to the hub's socket at `path`.
+
+    The connection is made at the first use, and made anew in a forked child.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._line: _Line | None = None
+
+    def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
+        """Ask the hub for something."""
+        answer: Answer[Any] = Answer()
+        self._current().ask(("post", what, path), codec.dumps(argument), answer)
+        return answer
+
+    def send(self, path: str, message: Message) -> None:
+        """Have the hub deliver a message; returns when it has accepted it."""
+        payload = message.body.data
+        accepted: Answer[Any] = Answer()
+        line = self._current()
+        if message.reply is None:
+            line.ask(("tell", message.kind, path), payload, accepted)
+            accepted.get(DEFAULT_TIMEOUT)
+        else:
+            answer: Answer[Any] = Answer()
+            answer.add_done_callback(lambda done: _pass_on(done, message))
+            line.ask(("ask", message.kind, path), payload, answer)
+
+    def _current(self) -> _Line:
+        with self._lock:
+            line = self._line
+            if line is None or line.pid != os.getpid() or line.closed:
+                line = self._line = _Line(self._path)
+            return line
+
+
+def _pass_on(done: Any, message: Message) -> None:
+    assert message.reply is not None
+    error = done.exception()
+    message.reply(error is None, Parcel(done.result() if error is None else error))
+
+
+class _Line:
+    """One connection to the hub."""
+
+    def __init__(self, path: str) -> None:
+        self.pid = os.getpid()
+        self.closed = False
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Answer[Any]] = {}
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._sock.connect(path)
+        except OSError as error:
+            self._sock.close()
+            raise RuntimeGone(f"the program that owns the tree cannot be reached: {error}") from error
+        threading.Thread(target=self._read, name="suitkaise-answers", daemon=True).start()
+
+    def ask(self, header: tuple[Any, ...], payload: bytes, answer: Answer[Any]) -> None:
+        """Send a request; its answer will be settled."""
+        with self._lock:
+            number = next(self._numbers)
+            self._waiting[number] = answer
+            try:
+                wire.send(self._sock, (*header, number), payload)
+            except OSError as error:
+                self._waiting.pop(number, None)
+                raise RuntimeGone(f"the program that owns the tree is gone: {error}") from error
+
+    def _read(self) -> None:
+        parser = wire.Parser()
+        try:
+            while True:
+                for (number, ok), payload in parser.receive(self._sock):
+                    answer = self._waiting.pop(number, None)
+                    if answer is not None:
+                        answer.settle(ok, Parcel(data=payload))
+        except (OSError, wire.WireError):
+            self.closed = True
+        self._sock.close()
+        with self._lock:
+            left, self._waiting = self._waiting, {}
+        for answer in left.values():
+            answer.settle(False, Parcel(RuntimeGone("the program that owns the tree is gone")))

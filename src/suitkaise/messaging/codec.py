@@ -1,0 +1,236 @@
+"""The one codec of messages and storage: `dumps(value) -> bytes`, `loads(data) -> value`.
+
+Whatever can be imported where it arrives travels by name, as pickle does it. Classes and functions that
+live in `__main__`, in a function or in a notebook travel by value, as cloudpickle does it, since the receiver
+never imports the sender's `__main__`. Round trips are exact, exceptions with a constructor of their own
+included (their notes travel; tracebacks and causes do not). What cannot be sent raises `NotSerializable`,
+which names the path to the culprit.
+
+The C pickler asks `reducer_override` only about objects that are not plain values, so a plain value costs
+what the bare C pickler costs. The first object that must travel by value hands the work to cloudpickle.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import socket
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import cloudpickle  # type: ignore[import-untyped]
+
+from suitkaise.errors import NotSerializable
+from suitkaise.messaging.culprit import find_culprit
+
+__all__ = ["dumps", "dumps_with_sockets", "loads", "loads_with_sockets"]
+
+_PROTOCOL = 5
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
+_MADE_BY_CLASS_STATEMENT = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+
+
+def dumps(value: object, *, root: str = "value") -> bytes:
+    """Encode `value`.
+
+    Args:
+        value: anything that pickle or cloudpickle can send.
+        root: the first word of the path to the culprit in an error.
+
+    Returns:
+        Bytes that `loads` decodes in any process of the same Python version.
+
+    Raises:
+        NotSerializable: something in `value` cannot be sent; the message names the path to it. Sockets
+            cannot be sent this way, see `dumps_with_sockets`.
+
+    >>> loads(dumps({"point": (1, 2.5), "tags": {"a"}}))
+    {'point': (1, 2.5), 'tags': {'a'}}
+    >>> import threading
+    >>> dumps({"jobs": [1, threading.Lock()]})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    suitkaise.errors.NotSerializable: value['jobs'][1]: cannot pickle '_thread.lock' object; make it ...
+    """
+    if type(value) in _ATOMS:
+        return pickle.dumps(value, _PROTOCOL)
+    try:
+        pickler, buffer = _idle_picklers.pop()
+    except IndexError:
+        buffer = io.BytesIO()
+        pickler = _ByName(buffer, _PROTOCOL)
+    try:
+        pickler.dump(value)
+    except Exception:  # by value, or an error: cloudpickle decides which
+        return _dumps_by_value(value, root)
+    data = buffer.getvalue()
+    if len(data) <= _LARGEST_REUSE and len(_idle_picklers) < _MAX_IDLE:
+        pickler.clear_memo()
+        buffer.seek(0)
+        buffer.truncate()
+        _idle_picklers.append((pickler, buffer))
+    return data
+
+
+def loads(data: bytes | bytearray | memoryview) -> Any:
+    """Decode what `dumps` encoded. Only bytes of the same user's processes may get here: pickle runs code."""
+    return pickle.loads(data)
+
+
+def dumps_with_sockets(value: object, *, root: str = "value") -> tuple[bytes, list[socket.socket]]:
+    """Encode `value`; the sockets anywhere in it are left out of the bytes and travel beside them.
+
+    Args:
+        value: as for `dumps`; any `socket.socket` in it is replaced by its index in the returned list.
+        root: the first word of the path to the culprit in an error.
+
+    Returns:
+        The bytes, and the caller's own socket objects, each once, in the order of their index. They must
+        stay open until they have been sent.
+
+    Raises:
+        NotSerializable: as for `dumps`.
+
+    >>> ours, theirs = socket.socketpair()
+    >>> data, beside = dumps_with_sockets({"control": theirs, "again": theirs})
+    >>> beside == [theirs]
+    True
+    >>> arrived = loads_with_sockets(data, beside)
+    >>> arrived["control"] is arrived["again"] is theirs
+    True
+    >>> ours.close()
+    >>> theirs.close()
+    """
+    buffer = io.BytesIO()
+    pickler = _WithSockets(buffer, _PROTOCOL)
+    try:
+        pickler.dump(value)
+    except Exception as error:
+        _refuse(value, root, error, lambda part: _WithSockets(io.BytesIO(), _PROTOCOL).dump(part))
+    return buffer.getvalue(), pickler.sockets
+
+
+def loads_with_sockets(data: bytes | bytearray | memoryview, sockets: Sequence[socket.socket]) -> Any:
+    """Decode what `dumps_with_sockets` encoded; `sockets` are those that travelled beside, in the same order.
+
+    Raises:
+        pickle.UnpicklingError: the data names a socket that is not among `sockets`.
+    """
+    return _FromSockets(io.BytesIO(data), sockets).load()
+
+
+class _TravelsByValue(Exception):
+    """The pickler met something that has to be sent by value."""
+
+
+class _ByName(pickle.Pickler):
+    """The C pickler, stopped at the first object that only cloudpickle sends rightly."""
+
+    def reducer_override(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is types.FunctionType or isinstance(value, type):
+            # The C pickler itself makes sure that a name leads back to this very object.
+            if (
+                getattr(value, "__module__", None) in ("__main__", None)
+                or cloudpickle.list_registry_pickle_by_value()
+            ):
+                raise _TravelsByValue
+            return NotImplemented
+        if kind in _CLOUDPICKLE_REDUCERS:
+            raise _TravelsByValue
+        if isinstance(value, BaseException):
+            return _reduce_exception(value)
+        return NotImplemented
+
+
+class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle, with exact exceptions, and without its silent copies of open files."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, BaseException):
+            return _reduce_exception(value)
+        if isinstance(value, io.TextIOWrapper) and not _is_standard_stream(value):
+            raise TypeError(f"cannot pickle {type(value).__name__!r} object")
+        return super().reducer_override(value)
+
+
+class _WithSockets(_ByValue):
+    """Leaves sockets out and collects them."""
+
+    def __init__(self, file: io.BytesIO, protocol: int) -> None:
+        super().__init__(file, protocol)
+        self.sockets: list[socket.socket] = []
+        self._index: dict[int, int] = {}
+
+    def persistent_id(self, value: object) -> int | None:
+        if type(value) is not socket.socket:
+            return None
+        index = self._index.setdefault(id(value), len(self.sockets))
+        if index == len(self.sockets):
+            self.sockets.append(value)
+        return index
+
+
+class _FromSockets(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, sockets: Sequence[socket.socket]) -> None:
+        super().__init__(file)
+        self._sockets = sockets
+
+    def persistent_load(self, index: Any) -> socket.socket:
+        if not isinstance(index, int) or not 0 <= index < len(self._sockets):
+            raise pickle.UnpicklingError(
+                f"the data names socket {index!r}, but {len(self._sockets)} sockets came with it"
+            )
+        return self._sockets[index]
+
+
+# Making a C pickler takes as long as pickling a small dict, so those that did a small job are kept. Popping
+# and appending are atomic, and a pickler in use is in no list: safe for threads, nested calls and forks.
+_idle_picklers: list[tuple[_ByName, io.BytesIO]] = []
+_MAX_IDLE = 16
+_LARGEST_REUSE = 1 << 16
+
+_CLOUDPICKLE_REDUCERS: frozenset[type] = frozenset(cloudpickle.Pickler.dispatch_table.maps[0])
+
+
+def _dumps_by_value(value: object, root: str) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        _ByValue(buffer, _PROTOCOL).dump(value)
+    except Exception as error:
+        _refuse(value, root, error, lambda part: _ByValue(io.BytesIO(), _PROTOCOL).dump(part))
+    return buffer.getvalue()
+
+
+def _refuse(value: object, root: str, error: Exception, attempt: Callable[[object], object]) -> NoReturn:
+    culprit = find_culprit(value, root, error, attempt)
+    raise NotSerializable(culprit.message, path=culprit.path) from culprit.error
+
+
+def _is_standard_stream(value: object) -> bool:
+    return any(value is stream for stream in (sys.stdin, sys.stdout, sys.stderr))
+
+
+def _reduce_exception(error: BaseException) -> Any:
+    """Exceptions with an `__init__` of their own come back without it: pickle would call it with `args`."""
+    kind = type(error)
+    if (
+        not isinstance(kind.__init__, types.FunctionType)
+        or isinstance(kind.__new__, types.FunctionType)
+        or isinstance(kind.__reduce__, types.FunctionType)
+        or isinstance(kind.__reduce_ex__, types.FunctionType)
+    ):
+        return NotImplemented
+    reduced = error.__reduce__()
+    if not isinstance(reduced, tuple) or reduced[0] is not kind:
+        return NotImplemented
+    return (_rebuild_exception, (kind, reduced[1]), *reduced[2:])
+
+
+def _rebuild_exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    native = next(base for base in kind.__mro__ if not base.__flags__ & _MADE_BY_CLASS_STATEMENT)
+    error: BaseException = kind.__new__(kind, *args)
+    native.__init__(error, *args)  # type: ignore[misc]
+    return error

@@ -1,0 +1,214 @@
+"""Finds what it is in a value that cannot be sent, and the path to it (`value['jobs'][3].lock`).
+
+The walk goes where pickle would go, trying each part by itself, until it stands before something that fails
+though all of its own parts pass. It is bounded in depth and in trials, and passes through cycles.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import dataclasses
+import functools
+import itertools
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+__all__ = ["Culprit", "find_culprit"]
+
+_MAX_DEPTH = 50
+_MAX_TRIALS = 10_000
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
+_ADVICE = "make it where it is used, or leave it out in __getstate__"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Culprit:
+    """What could not be sent: the path to it and the error that it gave."""
+
+    path: str
+    value: object
+    error: BaseException
+
+    @property
+    def message(self) -> str:
+        """One line for the user: where, what, and what to do."""
+        if isinstance(self.error, RecursionError) or "deep recursion" in str(self.error):
+            return f"{self.path}: cannot pickle what is nested this deep; send it as a flat list of its parts"
+        text = str(self.error)
+        if "pickle" not in text.lower():
+            what = type(self.value).__qualname__
+            text = f"cannot pickle {what!r} object: {type(self.error).__name__}: {text}"
+        return f"{self.path}: {text}; {_ADVICE}"
+
+
+def find_culprit(
+    value: object, root: str, error: BaseException, attempt: Callable[[object], object]
+) -> Culprit:
+    """The part of `value` that cannot be sent.
+
+    Args:
+        value: what could not be sent.
+        root: the name of `value` in paths.
+        error: what sending `value` raised.
+        attempt: tries to send a part; raises if that cannot be done.
+    """
+    if isinstance(error, RecursionError) or "deep recursion" in str(error):
+        return Culprit(root, value, error)
+    search = _Search(attempt)
+    return search.explore(root, value, error, depth=0) or search.deepest or Culprit(root, value, error)
+
+
+class _Search:
+    def __init__(self, attempt: Callable[[object], object]) -> None:
+        self._attempt = attempt
+        self._trials = _MAX_TRIALS
+        self._alive: list[object] = []  # ids stay unique as long as what they name is alive
+        self._visited: set[int] = set()
+        self._failed: set[int] = set()
+        self._deepest_depth = -1
+        self.deepest: Culprit | None = None
+
+    def explore(self, path: str, value: object, error: BaseException, depth: int) -> Culprit | None:
+        """The culprit in `value`, which failed with `error`; None if it fails only by what contains it."""
+        self._mark(value, failed=True)
+        if depth > self._deepest_depth:
+            self._deepest_depth, self.deepest = depth, Culprit(path, value, error)
+        to_blame = True
+        if depth < _MAX_DEPTH:
+            for part_path, part in _parts(path, value):
+                if type(part) in _ATOMS:
+                    continue
+                if id(part) in self._visited:
+                    to_blame = to_blame and id(part) not in self._failed
+                    continue
+                if self._trials == 0:
+                    return None
+                self._trials -= 1
+                self._mark(part, failed=False)
+                try:
+                    self._attempt(part)
+                except Exception as part_error:
+                    found = self.explore(part_path, part, part_error, depth + 1)
+                    if found is not None:
+                        return found
+                    to_blame = False
+        return Culprit(path, value, error) if to_blame else None
+
+    def _mark(self, value: object, *, failed: bool) -> None:
+        self._alive.append(value)
+        self._visited.add(id(value))
+        if failed:
+            self._failed.add(id(value))
+
+
+def _parts(path: str, value: Any) -> Iterator[tuple[str, object]]:
+    """What pickle would send for `value`, with the path to each part."""
+    match value:
+        case dict() if type(value) is dict:
+            yield from _items(path, value.items())
+        case list() | tuple() if type(value) in (list, tuple):
+            yield from ((f"{path}[{index}]", part) for index, part in enumerate(value))
+        case set() | frozenset() if type(value) in (set, frozenset):
+            yield from ((f"list({path})[{index}]", part) for index, part in enumerate(value))
+        case types.FunctionType():
+            yield from _function_parts(path, value)
+        case types.MethodType():
+            yield f"{path}.__self__", value.__self__
+            yield f"{path}.__func__", value.__func__
+        case functools.partial():
+            yield f"{path}.func", value.func
+            yield from ((f"{path}.args[{index}]", part) for index, part in enumerate(value.args))
+            yield from _items(f"{path}.keywords", value.keywords.items())
+            yield from _attributes(path, vars(value))
+        case type():
+            yield from ((f"{path}.__bases__[{index}]", base) for index, base in enumerate(value.__bases__))
+            yield from _attributes(path, vars(value))
+        case staticmethod() | classmethod():
+            yield f"{path}.__func__", value.__func__
+        case property():
+            yield from ((f"{path}.{name}", getattr(value, name)) for name in ("fget", "fset", "fdel"))
+        case _:
+            yield from _reduced_parts(path, value)
+
+
+def _function_parts(path: str, function: types.FunctionType) -> Iterator[tuple[str, object]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield f"{path}.__closure__[{name!r}]", cell.cell_contents
+        except ValueError:  # a variable that has no value yet
+            continue
+    for index, default in enumerate(function.__defaults__ or ()):
+        yield f"{path}.__defaults__[{index}]", default
+    yield from _items(f"{path}.__kwdefaults__", (function.__kwdefaults__ or {}).items())
+    yield from _attributes(path, vars(function))
+    for name in _names_used(function.__code__):
+        if name in function.__globals__:
+            yield f"{path}.__globals__[{name!r}]", function.__globals__[name]
+
+
+def _names_used(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_used(constant)
+
+
+def _reduced_parts(path: str, value: Any) -> Iterator[tuple[str, object]]:
+    """The parts of an instance: what its `__reduce_ex__` names, by hand or from its state."""
+    try:
+        reducer = copyreg.dispatch_table.get(type(value))
+        reduced: Any = reducer(value) if reducer else value.__reduce_ex__(5)
+    except Exception:
+        return  # it refuses by itself
+    if not isinstance(reduced, tuple):
+        return
+    make, args, state, items, pairs = itertools.islice((*reduced, None, None, None), 5)
+    if state is not None:
+        yield from _state_parts(path, value, state)
+    if isinstance(value, BaseException):
+        yield from ((f"{path}.args[{index}]", part) for index, part in enumerate(value.args))
+    elif isinstance(value, tuple):
+        names = getattr(value, "_fields", None)
+        for index, part in enumerate(value):
+            yield f"{path}.{names[index]}" if names else f"{path}[{index}]", part
+    for index, part in enumerate(items or ()):
+        yield f"{path}[{index}]", part
+    yield from _items(path, pairs or ())
+    for index, part in enumerate(args or ()):
+        yield f"type({path})" if part is type(value) else f"{path}.__reduce__()[1][{index}]", part
+    if make is not type(value):
+        yield f"{path}.__reduce__()[0]", make
+
+
+def _state_parts(path: str, value: object, state: object) -> Iterator[tuple[str, object]]:
+    match state:
+        case dict():
+            yield from _attributes(path, state)
+        case (dict() | None as attributes, dict() as slots):
+            yield from _attributes(path, attributes or {})
+            yield from _attributes(path, slots)
+        case list() if dataclasses.is_dataclass(value):  # one that is frozen and has slots
+            for field, part in zip(dataclasses.fields(value), state, strict=False):
+                yield f"{path}.{field.name}", part
+        case _:
+            yield f"{path}.__getstate__()", state
+
+
+def _attributes(path: str, attributes: Any) -> Iterator[tuple[str, object]]:
+    for name, part in list(attributes.items()):
+        yield f"{path}.{name}" if isinstance(name, str) else f"{path}.__dict__[{_short(name)}]", part
+
+
+def _items(path: str, pairs: Any) -> Iterator[tuple[str, object]]:
+    for index, (key, part) in enumerate(list(pairs)):
+        yield f"list({path})[{index}]", key
+        yield f"{path}[{_short(key)}]", part
+
+
+def _short(key: object) -> str:
+    try:
+        text = repr(key)
+    except Exception:
+        return f"<{type(key).__name__}>"
+    return text if len(text) <= 40 else text[:37] + "..."

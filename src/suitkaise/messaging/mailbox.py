@@ -1,0 +1,237 @@
+"""A worker's inbox: what waits for it, how it learns of that, and how it waits.
+
+The doorbell is one byte of the status board. Whoever puts something in sets it; a worker that loops looks at it
+once a loop, which costs a memory read. A worker without a loop blocks. An order to stop goes ahead of everything.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from suitkaise.exits import ExitReason
+from suitkaise.messaging.actors import Envelope, envelope
+from suitkaise.messaging.messages import Message
+from suitkaise.messaging.wire import Frame, Parser, PeerClosed
+from suitkaise.observe.board import BELL, QUEUED, Slot
+
+__all__ = ["ITERATE", "STOP", "Mailbox", "SocketMailbox", "ThreadMailbox"]
+
+ITERATE: Any = object()
+"""The message that a looping worker finds when no other waits: go on with your loops."""
+
+STOP: Any = object()
+"""The message that says: finish, for the reason in `mailbox.stop_reason`."""
+
+_ITERATE = envelope(ITERATE)
+_STOP = envelope(STOP)
+
+
+class Mailbox(ABC):
+    """What both kinds of inboxes share. `put` and `order_stop` may be called from any thread, `get` from one."""
+
+    def __init__(self, slot: Slot) -> None:
+        self.bell = slot.bytes[BELL : BELL + 1]
+        self.stop_reason: ExitReason | None = None
+        self.looping = False
+        self.deadline: float | None = None
+        self._words = slot.words
+        self._waiting: deque[Envelope[Any]] = deque()
+        self._batch = 0
+        self._turn = False
+        self._asleep = False
+
+    # ------------------------------------------------------------ from any thread
+    def put(self, message: Message) -> None:
+        """Add a message behind those that wait."""
+        self._waiting.append(envelope(message))
+        self.ring()
+
+    def order_stop(self, reason: ExitReason) -> None:
+        """Ask the worker to finish; the first reason counts."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+        self.ring()
+
+    def ring(self) -> None:
+        """Let the worker look at its inbox soon."""
+        self.bell[0] = 1
+        if self._asleep:
+            self._wake()
+
+    # ------------------------------------------------------------ from the worker's own thread
+    def get(self) -> Envelope[Any]:
+        """The next thing to do; blocks while there is none.
+
+        Messages that wait are handled as a batch, then the loop has its turn: neither starves the other.
+        """
+        while True:
+            if self.stop_reason is not None:
+                return _STOP
+            if self._batch:
+                self._batch -= 1
+                self._turn = self.looping
+                return self._waiting.popleft()
+            if self.looping:
+                if self._turn:
+                    self._turn = False
+                elif self.bell[0]:
+                    self.bell[0] = 0  # cleared before looking, so that nothing is missed
+                    self._look()
+                    continue
+                return _ITERATE
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                return _ITERATE
+            self.sleep(None if self.deadline is None else self.deadline - time.monotonic())
+
+    def _look(self) -> None:
+        self._collect()
+        self._batch = len(self._waiting)
+        self._after_batch = self._batch > 0
+        self._words[QUEUED] = self._batch
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep at most `seconds`; True at once when the worker is asked to stop."""
+        until = time.monotonic() + seconds
+        while self.stop_reason is None:
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            self.sleep(left, for_messages=False)
+        return True
+
+    def sleep(self, seconds: float | None, *, for_messages: bool = True) -> None:
+        """Wait until something comes in, or the time is over."""
+        self._asleep = True
+        try:
+            self._collect()
+            if self.stop_reason is None and not (for_messages and self._waiting):
+                self._block(seconds)
+                self._collect()
+        finally:
+            self._asleep = False
+        if for_messages:
+            self.bell[0] = 0
+            self._look()
+        elif self._waiting:
+            self.bell[0] = 1
+
+    def empty(self) -> bool:
+        """Whether no message waits (Pykka asks at the end)."""
+        return not self._waiting
+
+    def drain(self) -> list[Message]:
+        """Take out all messages that were not handled."""
+        self._collect()
+        left = [one.message for one in self._waiting]
+        self._waiting.clear()
+        self._batch = 0
+        return left
+
+    @abstractmethod
+    def _collect(self) -> None:
+        """Take in what has arrived, without waiting."""
+
+    @abstractmethod
+    def _block(self, seconds: float | None) -> None:
+        """Wait for something to arrive, or for `_wake`."""
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """End `_block`, from any thread."""
+
+    def close(self) -> None:
+        """Let go of what the inbox holds."""
+        self.bell.release()
+
+
+class ThreadMailbox(Mailbox):
+    """The inbox of a worker in a thread: senders share its memory."""
+
+    def __init__(self, slot: Slot) -> None:
+        super().__init__(slot)
+        self._event = threading.Event()
+
+    def _collect(self) -> None:
+        self._event.clear()
+
+    def _block(self, seconds: float | None) -> None:
+        self._event.wait(seconds)
+
+    def _wake(self) -> None:
+        self._event.set()
+
+
+class SocketMailbox(Mailbox):
+    """The inbox of a worker in a process of its own: messages come from the hub through a socket.
+
+    Args:
+        slot: the worker's place on the board.
+        sock: the control connection; it stays in blocking mode, reads here never wait.
+        take: is given each frame; calls `put` or `order_stop` for what it means.
+    """
+
+    def __init__(self, slot: Slot, sock: socket.socket, take: Callable[[Frame], None]) -> None:
+        super().__init__(slot)
+        self._sock = sock
+        self._take = take
+        self._parser = Parser()
+        self._lock = threading.Lock()
+        self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._poll.register(self._bell_fd, select.POLLIN)
+        self._open = True
+
+    def adopt(self, parser: Parser, frames: list[Frame]) -> None:
+        """Go on where someone else began to read the connection."""
+        self._parser = parser
+        for frame in frames:
+            self._take(frame)
+
+    def fileno(self) -> int:
+        """The control connection's descriptor."""
+        return self._sock.fileno()
+
+    def wake_fileno(self) -> int:
+        """A descriptor that is readable when `ring` was called while the worker sleeps."""
+        return self._bell_fd
+
+    def _collect(self) -> None:
+        while self._open:
+            try:
+                frames = self._parser.receive(self._sock, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except (PeerClosed, OSError):
+                self._hub_gone()
+                return
+            for frame in frames:
+                self._take(frame)
+
+    def _hub_gone(self) -> None:
+        # What is to be done then is the lifeline's business; here the socket just must not spin.
+        self._open = False
+        self._poll.unregister(self._sock)
+
+    def _block(self, seconds: float | None) -> None:
+        self._poll.poll(None if seconds is None else max(0.0, seconds * 1000))
+        try:
+            os.eventfd_read(self._bell_fd)
+        except BlockingIOError:
+            return
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._bell_fd, 1)
+
+    def close(self) -> None:
+        """Let go of the descriptors; the socket itself belongs to whoever made it."""
+        super().close()
+        os.close(self._bell_fd)

@@ -1,0 +1,132 @@
+"""Messages and answers, as they travel between workers."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import traceback
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from suitkaise.errors import AskTimeout, NotSerializable, WorkerFailed
+from suitkaise.messaging import codec
+
+__all__ = ["Answer", "Kind", "Message", "Parcel", "Reply", "portable_error", "with_note"]
+
+T = TypeVar("T")
+
+Kind: TypeAlias = Literal["message", "call", "get"]
+"""A plain message for `on_receive`, or one of the two things that a proxy does."""
+
+DEFAULT_TIMEOUT = 5.0
+
+
+class Parcel:
+    """A value that is encoded and decoded only when somebody needs the other form."""
+
+    __slots__ = ("_data", "_value")
+
+    def __init__(self, value: Any = None, *, data: bytes | None = None) -> None:
+        self._value = value
+        self._data = data
+
+    @property
+    def value(self) -> Any:
+        """The value itself; each call decodes anew what came as bytes."""
+        return self._value if self._data is None else codec.loads(self._data)
+
+    @property
+    def data(self) -> bytes:
+        """The encoded value.
+
+        Raises:
+            NotSerializable: it cannot be sent.
+        """
+        if self._data is None:
+            self._data = codec.dumps(self._value, root="message")
+        return self._data
+
+
+Reply: TypeAlias = Callable[[bool, Parcel], None]
+"""Takes (True, the answer) or (False, the error)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something that was told (no `reply`) or asked."""
+
+    kind: Kind
+    body: Parcel
+    reply: Reply | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error, if somebody waits for an answer."""
+        if self.reply is not None:
+            self.reply(False, Parcel(error))
+
+
+class Answer(concurrent.futures.Future[T], Generic[T]):
+    """The answer to an ask: wait for it with `get(timeout=...)`, or `await` it.
+
+    It is a `concurrent.futures.Future`, so `result`, `add_done_callback` and `as_completed` work too.
+    """
+
+    def get(self, timeout: float | None = DEFAULT_TIMEOUT) -> T:
+        """Wait at most `timeout` seconds (default 5.0; None: for ever) for the answer.
+
+        Raises:
+            AskTimeout: none came in time.
+            WorkerDead: the worker died before it answered.
+            Exception: what the handler raised.
+        """
+        try:
+            return self.result(timeout)
+        except concurrent.futures.TimeoutError as error:
+            if self.done():  # the answer itself is a TimeoutError
+                raise
+            raise AskTimeout(f"no answer within {timeout} s") from error
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.wrap_future(self).__await__()
+
+    def settle(self, ok: bool, parcel: Parcel) -> None:
+        """Take the answer in; a second one is ignored."""
+        if self.done():
+            return
+        try:
+            value = parcel.value
+        except Exception as error:
+            ok, value = False, error
+        try:
+            if ok:
+                self.set_result(value)
+            else:
+                self.set_exception(value)
+        except concurrent.futures.InvalidStateError:  # lost a race against another answer
+            return
+
+
+def with_note(error: BaseException, text: str) -> BaseException:
+    """Add the remote traceback to an exception as a note, once."""
+    note = f"\n--- remote traceback ---\n{text.rstrip()}"
+    if text and note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+    return error
+
+
+def portable_error(error: BaseException, path: str) -> tuple[BaseException, str]:
+    """The error in a form that survives the way to another process, and its traceback as text.
+
+    It is the error itself, with the traceback as a note, where it can be pickled and unpickled; else a
+    `WorkerFailed` that says the same.
+    """
+    text = "".join(traceback.format_exception(error))
+    try:
+        again = codec.loads(codec.dumps(error))
+        if type(again) is type(error) and str(again) == str(error):
+            return error, text
+    except (NotSerializable, Exception):  # whatever the user's exception class does when it is copied
+        pass
+    stand_in = WorkerFailed(f"{type(error).__name__}: {error}", path=path, traceback=text)
+    return stand_in, text

@@ -1,0 +1,149 @@
+"""The program's one I/O thread: it waits for sockets, for deaths and for times, and calls back. It never blocks."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+__all__ = ["Reactor", "TimerHandle"]
+
+logger = logging.getLogger("suitkaise.reactor")
+
+Callback = Callable[..., None]
+
+
+class HasFileno(Protocol):
+    """Anything with a file descriptor."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
+
+
+class TimerHandle:
+    """A callback that waits for its time."""
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callback) -> None:
+        self._callback: Callback | None = callback
+
+    def cancel(self) -> None:
+        """Do not call it any more."""
+        self._callback = None
+
+    def fire(self) -> None:
+        """Call it, once, unless it was cancelled."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+class Reactor:
+    """Callbacks run in the reactor's thread, one at a time; an error in one is logged and harms no other."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._calls: deque[Callback] = deque()
+        self._timers: list[tuple[float, int, TimerHandle]] = []
+        self._numbers = itertools.count()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="suitkaise-io", daemon=True)
+        self._thread.start()
+
+    @property
+    def here(self) -> bool:
+        """Whether the caller is the reactor's own thread."""
+        return threading.get_ident() == self._thread.ident
+
+    # ------------------------------------------------------------ from any thread
+    def call(self, callback: Callback) -> None:
+        """Run `callback` in the reactor's thread, soon."""
+        self._calls.append(callback)
+        if not self.here:
+            self._ring()
+
+    def at(self, when: float, callback: Callback) -> TimerHandle:
+        """Run `callback` at `when` (seconds, monotonic), or soon if that has passed."""
+        handle = TimerHandle(callback)
+        entry = (when, next(self._numbers), handle)
+        self.call(lambda: heapq.heappush(self._timers, entry))
+        return handle
+
+    def close(self) -> None:
+        """Stop the thread and wait for it; callbacks that wait are not called."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ring()
+        if not self.here:
+            self._thread.join()
+
+    def abandon_after_fork(self) -> None:
+        """In a forked child: let go of the descriptors; the thread is the parent's."""
+        self._selector.close()
+        os.close(self._bell)
+
+    # ------------------------------------------------------------ from the reactor's thread
+    def watch(self, source: HasFileno | int, callback: Callback) -> None:
+        """Call `callback` whenever `source` is readable."""
+        self._selector.register(source, selectors.EVENT_READ, callback)
+
+    def watch_writes(self, source: HasFileno | int, callback: Callback, *, also: bool) -> None:
+        """Also call `callback` when `source` can be written to; or, with `also=False`, no longer."""
+        events = selectors.EVENT_READ | selectors.EVENT_WRITE if also else selectors.EVENT_READ
+        self._selector.modify(source, events, callback)
+
+    def unwatch(self, source: HasFileno | int) -> None:
+        """No longer call back for `source`; no error if it is not watched."""
+        try:
+            self._selector.unregister(source)
+        except (KeyError, ValueError):
+            return
+
+    # ------------------------------------------------------------ the thread
+    def _ring(self) -> None:
+        try:
+            os.eventfd_write(self._bell, 1)
+        except OSError:  # closed meanwhile
+            return
+
+    def _answer_bell(self) -> None:
+        os.eventfd_read(self._bell)
+
+    def _run(self) -> None:
+        while not self._closed:
+            for key, _ in self._selector.select(self._patience()):
+                current = self._selector.get_map().get(key.fd)
+                if current is not None and current.data is key.data:  # not unwatched by a callback before
+                    self._guard(key.data)
+            for _ in range(len(self._calls)):
+                self._guard(self._calls.popleft())
+            now = time.monotonic()
+            while self._timers and self._timers[0][0] <= now:
+                self._guard(heapq.heappop(self._timers)[2].fire)
+        self._selector.close()
+        os.close(self._bell)
+
+    def _patience(self) -> float | None:
+        if self._calls:
+            return 0
+        if not self._timers:
+            return None
+        return max(0.0, self._timers[0][0] - time.monotonic())
+
+    def _guard(self, callback: Any) -> None:
+        try:
+            callback()
+        except Exception:
+            logger.exception("internal error in a callback")

@@ -1,0 +1,227 @@
+"""References to workers: a ref is a path, so it outlives every restart of what it names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from suitkaise.errors import AskTimeout, DeadlockError, NotBuiltYet, RuntimeGone
+from suitkaise.exits import ExitReason
+from suitkaise.messaging.client import RemotePost
+from suitkaise.messaging.context import current_owner
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Kind, Message, Parcel
+from suitkaise.messaging.registry import Post
+from suitkaise.statuses import Status
+
+__all__ = ["WorkerProxy", "WorkerRef", "set_post", "the_post", "whereis"]
+
+_post: Post | None = None
+
+_OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.STOPPED, Status.IGNORED,
+                   Status.ABANDONED, Status.CREATED})  # fmt: skip
+
+
+def set_post(post: Post | None) -> None:
+    """Say how refs in this process reach the program that owns the trees."""
+    global _post
+    _post = post
+
+
+def the_post() -> Post:
+    """How refs in this process reach the program that owns the trees.
+
+    Raises:
+        RuntimeGone: no tree runs, and this is not a worker.
+    """
+    if _post is None:
+        raise RuntimeGone("no supervision tree runs in this program")
+    return _post
+
+
+def whereis(path: str) -> WorkerRef:
+    """The ref of the worker at `path`, from any process of the program.
+
+    Raises:
+        ChildNotFound: there is no such worker.
+    """
+    the_post().post("info", path).get()
+    return WorkerRef(path)
+
+
+class WorkerRef:
+    """Names a worker (or supervisor) by its path; picklable, and good across restarts.
+
+    Messages to a worker that is being restarted wait for it. Every method that waits takes a time-out in seconds.
+    """
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    # ------------------------------------------------------------ what it is and does
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    def _info(self) -> tuple[Status, int | None, int, str]:
+        status, pid, incarnation, kind = the_post().post("info", self.path).get()
+        return Status(status), pid, incarnation, kind
+
+    @property
+    def status(self) -> Status:
+        """What the worker does now. Raises ChildNotFound if there is none at this path."""
+        return self._info()[0]
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the live incarnation (for a thread: of its process); None while there is none."""
+        return self._info()[1]
+
+    @property
+    def incarnation(self) -> int:
+        """1 for the first start, one more with each restart."""
+        return self._info()[2]
+
+    def is_alive(self) -> bool:
+        """Whether an incarnation is there now; False while it is being restarted."""
+        status = self.status
+        return status not in _OVER and status is not Status.RESTARTING
+
+    # ------------------------------------------------------------ messages
+    def tell(self, message: Any) -> None:
+        """Send a message and go on.
+
+        Raises:
+            WorkerDead: the worker is over and will not come back.
+            MailboxFull: too much waits for it already; nothing was sent.
+            NotSerializable: the message cannot be sent to another process.
+        """
+        self._send("message", message, None)
+
+    def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
+        """Send a message and wait at most `timeout` seconds (default 5.0) for what the handler returns.
+
+        Raises:
+            AskTimeout: no answer came in time.
+            WorkerDead: the worker is over, or died before it answered.
+            DeadlockError: a worker asks itself.
+            Exception: what the handler raised, with the remote traceback as a note.
+        """
+        own = current_owner()
+        if own is not None and own.rpartition("#")[0] == self.path:
+            raise DeadlockError(f"{self.path!r} asks itself and would wait for ever", path=self.path)
+        try:
+            return self.ask_future(message).get(timeout)
+        except AskTimeout as error:
+            raise AskTimeout(f"{self.path!r} did not answer within {timeout} s", path=self.path) from error
+
+    def ask_future(self, message: Any) -> Answer[Any]:
+        """Send a message; the answer can be awaited, or waited for with `get(timeout)`."""
+        return self._send("message", message, Answer())
+
+    def proxy(self) -> WorkerProxy:
+        """The worker's methods and attributes, as calls that return answers: `ref.proxy().add(2).get()`."""
+        return WorkerProxy(self)
+
+    def _send(self, kind: Kind, body: Any, answer: Answer[Any] | None) -> Any:
+        message = Message(kind, Parcel(body), None if answer is None else answer.settle)
+        the_post().send(self.path, message)
+        return answer
+
+    # ------------------------------------------------------------ faults and orders
+    def kill(self) -> None:
+        """Kill it now. That is a fault: its supervisor restarts it by its rules. Threads cannot be killed."""
+        the_post().post("kill", self.path).get()
+
+    def rejoin(self) -> None:
+        """Ask it to finish gracefully. That is an order: it is not restarted."""
+        the_post().post("rejoin", self.path).get()
+
+    def recall(self, timeout: float | None = None) -> None:
+        """Stop it by its shutdown and start it again, alone and not counted; back when it is up.
+
+        Raises:
+            ChildStartFailed: it did not start again.
+        """
+        the_post().post("recall", self.path).get(timeout)
+
+    def join(self, timeout: float | None = None) -> ExitReason | None:
+        """Wait until its last incarnation is over, at most `timeout` seconds; returns the exit reason.
+
+        Raises:
+            AskTimeout: it still lives.
+        """
+        reason: ExitReason | None = self._wait("join", timeout)
+        return reason
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait until its last incarnation is over, at most `timeout` seconds; returns what its `result()` returned.
+
+        Raises:
+            WorkerFailed: it ended without a result; carries reason and remote traceback.
+            AskTimeout: it still lives.
+        """
+        return self._wait("result", timeout)
+
+    def _wait(self, what: str, timeout: float | None) -> Any:
+        try:
+            return the_post().post(what, self.path).get(timeout)
+        except AskTimeout as error:
+            raise AskTimeout(f"{self.path!r} still runs after {timeout} s", path=self.path) from error
+
+    def monitor(self) -> None:
+        """Not built yet: be told when it goes down (rule 60)."""
+        raise NotBuiltYet("WorkerRef.monitor is not built yet; use join(timeout)")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WorkerRef) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __repr__(self) -> str:
+        return f"WorkerRef({self.path!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WorkerRef, (self.path,)
+
+
+class WorkerProxy:
+    """Turns attribute access and calls into messages, as Pykka's proxies do.
+
+    `proxy.method(...)` returns an `Answer`, `proxy.attribute.get()` reads an attribute.
+    """
+
+    def __init__(self, ref: WorkerRef, attribute: str | None = None) -> None:
+        self.__dict__.update(_ref=ref, _attribute=attribute)
+
+    def __getattr__(self, name: str) -> WorkerProxy:
+        if name.startswith("_"):
+            raise AttributeError(f"{name!r} is private; a proxy reaches public names only")
+        if self._attribute is not None:
+            raise AttributeError(f"a proxy reaches one level deep; ask for {self._attribute!r} with get() first")
+        return WorkerProxy(self._ref, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a proxy cannot set {name!r}; send a message, or call a method that does")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Answer[Any]:
+        if self._attribute is None:
+            raise TypeError("a proxy is not callable; call a method of it: proxy.method(...)")
+        answer: Answer[Any] = self._ref._send("call", (self._attribute, args, kwargs), Answer())
+        return answer
+
+    def get(self, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
+        """The value of the attribute, waited for at most `timeout` seconds (default 5.0)."""
+        if self._attribute is None:
+            raise TypeError("name an attribute first: proxy.attribute.get()")
+        return self._ref._send("get", self._attribute, Answer()).get(timeout)
+
+    def __repr__(self) -> str:
+        return f"WorkerProxy({self._ref.path!r}{', ' + repr(self._attribute) if self._attribute else ''})"
+
+
+def has_remote_post() -> bool:
+    """Whether this process is a worker of a program elsewhere."""
+    return _post is not None and isinstance(_post, RemotePost)

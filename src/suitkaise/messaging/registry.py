@@ -1,0 +1,217 @@
+"""Where workers are found: every path has one address, whichever incarnation answers there now.
+
+The registry belongs to the program that owns the trees (the hub). It is also the one way in: `post` takes every
+request that a ref can make, from the hub's own threads and, through the hub's socket, from workers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead, WorkerFailed
+from suitkaise.exits import Crashed, ExitReason
+from suitkaise.messaging.messages import Answer, Message, Parcel, with_note
+from suitkaise.statuses import Status
+
+__all__ = ["PARKED", "Address", "Keeping", "Post", "Registry", "Target"]
+
+PARKED = 10_000
+"""How many messages may wait for a worker that is being restarted."""
+
+
+class Target(Protocol):
+    """One incarnation of a worker, as a receiver."""
+
+    def deliver(self, message: Message) -> None:
+        """Hand the message over; never blocks. Raises MailboxFull, NotSerializable or WorkerDead."""
+        ...
+
+
+class Keeping(Protocol):
+    """What a supervisor offers to the refs of its children."""
+
+    def status_of(self, id: str) -> Status:
+        """The child's status, at once."""
+        ...
+
+    def order(self, what: str, id: str) -> Answer[Any]:
+        """`kill`, `rejoin`, `recall`, `terminate`, `restart` or `delete` a child."""
+        ...
+
+
+class Post(Protocol):
+    """Takes what refs ask for: the registry in the hub, a connection to it elsewhere."""
+
+    def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
+        """Carry out a request and give the answer, when it is there."""
+        ...
+
+    def send(self, path: str, message: Message) -> None:
+        """Send a message to the worker at `path`."""
+        ...
+
+
+class Address:
+    """A path, and who answers there now."""
+
+    def __init__(self, path: str, id: str, kind: str, keeping: Keeping) -> None:
+        self.path = path
+        self.id = id
+        self.kind = kind
+        self.pid: int | None = None
+        self.incarnation = 0
+        self.reason: ExitReason | None = None
+        self.result: Parcel | None = None
+        self.over = False
+        self._keeping = keeping
+        self._target: Target | None = None
+        self._parked: deque[Message] = deque()
+        self._waiters: list[Callable[[], None]] = []
+        self._lock = threading.RLock()
+
+    @property
+    def status(self) -> Status:
+        """What the child does now."""
+        try:
+            return self._keeping.status_of(self.id)
+        except ChildNotFound:  # a temporary one, or deleted
+            return Status.STOPPED if self.reason is None or self.reason.clean else Status.CRASHED
+
+    def order(self, what: str) -> Answer[Any]:
+        """Pass an order on to the supervisor."""
+        return self._keeping.order(what, self.id)
+
+    def send(self, message: Message) -> None:
+        """Deliver a message now, or keep it until the worker is back."""
+        with self._lock:
+            if self._target is not None:
+                self._target.deliver(message)
+                return
+            if self.over:
+                raise WorkerDead(f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason)
+            if len(self._parked) >= PARKED:
+                raise MailboxFull(f"{PARKED} messages wait already for {self.path!r} to come back", path=self.path)
+            if self.kind == "process":
+                message.body.data  # noqa: B018  (it is encoded here, so that the sender gets the error)
+            self._parked.append(message)
+
+    def attach(self, target: Target, incarnation: int) -> None:
+        """A new incarnation answers here from now on; what waited goes to it first."""
+        with self._lock:
+            self._target, self.incarnation = target, incarnation
+            self.over, self.pid = False, None
+            while self._parked:
+                target.deliver(self._parked.popleft())
+
+    def detach(self, reason: ExitReason, result: Parcel | None) -> None:
+        """The incarnation is gone; messages wait for the next one, if there will be one."""
+        with self._lock:
+            self._target, self.pid = None, None
+            self.reason, self.result = reason, result
+
+    def finish(self) -> None:
+        """There will be no next one: those who wait get to know."""
+        with self._lock:
+            if self.over:
+                return
+            self.over, self._target, self.pid = True, None, None
+            parked, self._parked = list(self._parked), deque()
+            waiters, self._waiters = self._waiters, []
+        for message in parked:
+            message.fail(WorkerDead(f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason))
+        for waiter in waiters:
+            waiter()
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Call back when the last incarnation is gone; at once if it is."""
+        with self._lock:
+            if not self.over:
+                self._waiters.append(callback)
+                return
+        callback()
+
+
+class Registry:
+    """All addresses of a program."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, Callable[[str, Any], Any]] = {}
+        self._addresses: dict[str, Address] = {}
+
+    def add(self, address: Address) -> Address:
+        """Make a new address known; the one that has that path already, if there is one, is kept."""
+        return self._addresses.setdefault(address.path, address)
+
+    def remove(self, path: str) -> None:
+        """The path means nothing any more."""
+        address = self._addresses.pop(path, None)
+        if address is not None:
+            address.finish()
+
+    def find(self, path: str) -> Address:
+        """The address at `path`.
+
+        Raises:
+            ChildNotFound: there is none.
+        """
+        try:
+            return self._addresses[path]
+        except KeyError:
+            raise ChildNotFound(f"no worker at {path!r}", path=path) from None
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._addresses
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+    def paths(self) -> list[str]:
+        """All known paths."""
+        return list(self._addresses)
+
+    # ------------------------------------------------------------ Post
+    def send(self, path: str, message: Message) -> None:
+        """Send a message; raises what `Address.send` raises."""
+        self.find(path).send(message)
+
+    def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
+        """Carry out one request of a ref."""
+        answer: Answer[Any] = Answer()
+        try:
+            if what in self.services:
+                value = self.services[what](path, argument)
+                if isinstance(value, Answer):
+                    return value
+                answer.set_result(value)
+                return answer
+            address = self.find(path)
+            match what:
+                case "info":
+                    answer.set_result((address.status, address.pid, address.incarnation, address.kind))
+                case "join":
+                    address.when_over(lambda: answer.settle(True, Parcel(address.reason)))
+                case "result":
+                    address.when_over(lambda: _settle_result(address, answer))
+                case "kill" | "rejoin" | "recall" | "terminate":
+                    return address.order(what)
+                case _:
+                    raise SuitkaiseError(f"nobody answers {what!r}")
+        except Exception as error:
+            answer.set_exception(error)
+        return answer
+
+
+def _settle_result(address: Address, answer: Answer[Any]) -> None:
+    reason = address.reason
+    if address.result is not None:
+        answer.settle(True, address.result)
+        return
+    traceback = reason.traceback if isinstance(reason, Crashed) else ""
+    error = WorkerFailed(
+        f"{address.path!r} ended without a result: {reason or 'it never ran'}",
+        path=address.path, reason=reason, traceback=traceback,
+    )  # fmt: skip
+    answer.settle(False, Parcel(with_note(error, traceback)))

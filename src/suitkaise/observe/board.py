@@ -1,0 +1,152 @@
+"""The status board: one memory-mapped file, one fixed slot a worker.
+
+A worker writes its own slot with plain stores; everyone else reads it whenever they like, also after the worker
+was killed. Every field is one aligned 8-byte word, stored and loaded whole: there is no lock, and a reader can
+see words of two different moments. Phase and its start share a word, so those two always agree.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from suitkaise.errors import SuitkaiseError
+
+__all__ = ["CAPACITY", "Board", "Phase", "Slot", "SlotView"]
+
+SLOT_BYTES = 256
+WORDS = SLOT_BYTES // 8
+CAPACITY = 16_384
+"""How many workers a program can have at a time: 4 MiB of address space, used page by page."""
+
+PID, PHASE, LOOPS, LAST_LOOP, TOTAL, MESSAGES, QUEUED = range(7)
+BELL = 7 * 8
+"""The byte that a sender sets after it has put something into the worker's socket or inbox."""
+NAME = 16 * 8
+
+
+class Phase(IntEnum):
+    """What a worker is doing; in the low three bits of its phase word."""
+
+    BOOT = 0
+    ON_START = 1
+    WAITING = 2
+    BEFORE_LOOP = 3
+    LOOP = 4
+    AFTER_LOOP = 5
+    ON_RECEIVE = 6
+    ON_FINISH = 7
+
+    @property
+    def hook(self) -> str:
+        """The name of the hook: `before_loop`."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """What a slot said at one moment; times in seconds (monotonic for `since`)."""
+
+    pid: int
+    phase: Phase
+    since: float
+    loops: int
+    last_loop_time: float
+    total_loop_time: float
+    messages: int
+    queued: int
+
+
+class Slot:
+    """One worker's place on the board, for its writer and for readers.
+
+    `words` is a view of unsigned 8-byte integers, `bytes` the same memory as bytes.
+    """
+
+    __slots__ = ("bytes", "index", "words")
+
+    def __init__(self, board: Board, index: int) -> None:
+        self.index = index
+        self.bytes = board.memory[index * SLOT_BYTES : (index + 1) * SLOT_BYTES]
+        self.words: memoryview[int] = self.bytes.cast("Q")
+
+    def clear(self, name: str) -> None:
+        """Begin a new worker's life in this slot."""
+        self.bytes[:] = bytes(SLOT_BYTES)
+        text = name.encode()[-(SLOT_BYTES - NAME) :]
+        self.bytes[NAME : NAME + len(text)] = text
+
+    def read(self) -> SlotView:
+        """A look at the slot, at any time and from any process."""
+        words = self.words
+        phase = words[PHASE]
+        return SlotView(
+            words[PID], Phase(phase & 7), (phase >> 3) / 1e9, words[LOOPS], words[LAST_LOOP] / 1e9, words[TOTAL] / 1e9,
+            words[MESSAGES], words[QUEUED],
+        )  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """The path of the worker whose slot it is (its end, if it is very long)."""
+        return bytes(self.bytes[NAME:]).rstrip(b"\0").decode(errors="replace")
+
+    def release(self) -> None:
+        """Let go of the memory; the slot must not be used any more."""
+        self.words.release()
+        self.bytes.release()
+
+
+class Board:
+    """The board as its owner (`create=True`) or as one of its workers sees it."""
+
+    def __init__(self, path: str, *, create: bool = False) -> None:
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            if create:
+                os.ftruncate(descriptor, SLOT_BYTES * CAPACITY)
+            self._map = mmap.mmap(descriptor, SLOT_BYTES * CAPACITY)
+        finally:
+            os.close(descriptor)
+        self.memory: memoryview[Any] = memoryview(self._map)
+        self._free: list[int] = []
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def take(self, name: str) -> Slot:
+        """A free slot, cleared, for the worker at path `name`.
+
+        Raises:
+            SuitkaiseError: all `CAPACITY` slots are taken.
+        """
+        with self._lock:
+            if self._free:
+                index = self._free.pop()
+            elif self._next < CAPACITY:
+                index, self._next = self._next, self._next + 1
+            else:
+                raise SuitkaiseError(f"{name!r}: a program can have {CAPACITY} workers at a time, and has them", path=name)
+        slot = Slot(self, index)
+        slot.clear(name)
+        return slot
+
+    def give_back(self, slot: Slot) -> None:
+        """The slot's worker is gone for good, and nobody reads it any more."""
+        with self._lock:
+            self._free.append(slot.index)
+
+    def slot(self, index: int) -> Slot:
+        """The slot of that number."""
+        return Slot(self, index)
+
+    def close(self) -> None:
+        """Unmap the board, unless slots are still in use somewhere (then it goes with the last of them)."""
+        try:
+            self.memory.release()
+            self._map.close()
+        except BufferError:  # a view of a slot is still held: the map is freed with it
+            return

@@ -1,0 +1,313 @@
+"""How an entry lies in the store: its key, its record, and how its value is encoded.
+
+A key is `container path, NUL, name` in UTF-8. A part of it that is too long for LMDB is cut and ends in a
+digest of the whole; the record then holds the full path and name. A record is a fixed head, then owner,
+metadata, the long names if any, and the value. The storage actor looks at the head and never into a value:
+the encoding byte tells it which values are numbers that it may add to and lists that it may append to.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import io
+import pickle
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from suitkaise.messaging import codec
+
+__all__ = [
+    "MAX_KEY",
+    "Encoding",
+    "Entry",
+    "Metadata",
+    "Record",
+    "check_metadata",
+    "container_prefix",
+    "decode_value",
+    "encode_value",
+    "entry_key",
+    "is_indexed",
+    "next_container",
+    "normal_path",
+    "pack_record",
+    "revision_of",
+    "unpack_key",
+    "value_of",
+]
+
+Scalar: TypeAlias = str | int | float | bool | None
+Metadata: TypeAlias = dict[str, Scalar]
+
+MAX_KEY = 480
+"""The longest key in bytes: LMDB's 511, less the prefix under which the owner index keeps keys."""
+
+_MAX_PATH_PART = 200
+_LONG = b"\xff"  # occurs in no UTF-8
+_DIGEST = 16
+_INDEXED = 1
+
+# Revision, time, where the value starts, lengths of metadata, path and owner, encoding, flags.
+_HEAD = struct.Struct("<QdIIIHBB")
+_FLAGS_AT = _HEAD.size - 1
+_REVISION = struct.Struct("<Q")
+_READ_VALUE = struct.Struct("<I10xB")
+_REAL = struct.Struct("<d")
+_encode_metadata = msgspec.msgpack.Encoder().encode
+_decode_metadata = msgspec.msgpack.Decoder(dict[str, str | int | float | bool | None]).decode
+
+
+class Encoding(enum.IntEnum):
+    """How a value is encoded. The storage actor adds to numbers and appends to lists; the rest is opaque."""
+
+    PICKLE = 0
+    INTEGER = 1
+    REAL = 2
+    LIST = 3
+    EXTENDED_LIST = 4  # a list, and behind it the values that were appended to it, each encoded by itself
+
+
+class Entry(NamedTuple):
+    """The facts about an entry, without its value.
+
+    `time` is when it was written last (seconds since the epoch), `size` that of the encoded value in bytes,
+    `owner` the worker's incarnation that added it, `revision` a number that grows with every write anywhere
+    in the storage.
+    """
+
+    path: str
+    name: str
+    revision: int
+    owner: str | None
+    time: float
+    size: int
+    metadata: Metadata
+
+
+class Record(NamedTuple):
+    """A record, taken apart. The value's bytes begin at `start`."""
+
+    revision: int
+    time: float
+    start: int
+    encoding: int
+    indexed: bool
+    owner: str | None
+    metadata: bytes
+    long_key: tuple[str, str] | None
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Record:
+        """Take a record apart, but for its value."""
+        revision, time, start, metadata_length, path_length, owner_length, encoding, flags = (
+            _HEAD.unpack_from(data)
+        )
+        owner_end = _HEAD.size + owner_length
+        metadata_end = owner_end + metadata_length
+        path_end = metadata_end + path_length
+        return cls(
+            revision,
+            time,
+            start,
+            encoding,
+            bool(flags & _INDEXED),
+            data[_HEAD.size : owner_end].decode() if owner_length else None,
+            data[owner_end:metadata_end],
+            (data[metadata_end:path_end].decode(), data[path_end:start].decode())
+            if start > metadata_end
+            else None,
+        )
+
+    def entry(self, key: bytes, size: int) -> Entry:
+        """The facts for users; `size` is the length of the whole record in bytes."""
+        path, name = self.long_key or unpack_key(key)
+        metadata = _decode_metadata(self.metadata) if self.metadata else {}
+        return Entry(path, name, self.revision, self.owner, self.time, size - self.start, metadata)
+
+
+def pack_record(
+    revision: int,
+    time: float,
+    encoding: int,
+    value: bytes | memoryview,
+    *,
+    owner: str | None = None,
+    metadata: bytes = b"",
+    indexed: bool = False,
+    long_key: tuple[str, str] | None = None,
+) -> bytes:
+    """Put a record together. `long_key` is the path and the name if the key does not hold them in full."""
+    owner_bytes = owner.encode() if owner else b""
+    path, name = (part.encode() for part in long_key) if long_key else (b"", b"")
+    start = _HEAD.size + len(owner_bytes) + len(metadata) + len(path) + len(name)
+    lengths = (len(metadata), len(path), len(owner_bytes))
+    head = _HEAD.pack(revision, time, start, *lengths, encoding, _INDEXED if indexed else 0)
+    return b"".join((head, owner_bytes, metadata, path, name, value))
+
+
+def revision_of(record: bytes | None) -> int:
+    """The revision of a record; 0 for none."""
+    return 0 if record is None else int(_REVISION.unpack_from(record)[0])
+
+
+def is_indexed(record: bytes) -> bool:
+    """Whether an entry is in the index of what its owner marked."""
+    return bool(record[_FLAGS_AT] & _INDEXED)
+
+
+def value_of(record: bytes) -> Any:
+    """The value in a record, decoded."""
+    start, encoding = _READ_VALUE.unpack_from(record, 16)
+    if encoding == Encoding.PICKLE or encoding == Encoding.LIST:
+        return codec.loads(record[start:] if len(record) < 4096 else memoryview(record)[start:])
+    return decode_value(encoding, record[start:])
+
+
+def encode_value(value: object) -> tuple[int, bytes]:
+    r"""Encode a value for the store.
+
+    Raises:
+        NotSerializable: it cannot be stored; the message names the path to the culprit.
+
+    >>> encode_value(258)
+    (1, b'\x02\x01')
+    """
+    kind = type(value)
+    if kind is int:
+        assert isinstance(value, int)
+        return 1, value.to_bytes((value.bit_length() + 8) // 8, "little", signed=True)
+    if kind is float:
+        return 2, _REAL.pack(value)
+    return 3 if kind is list else 0, codec.dumps(value)
+
+
+def decode_value(encoding: int, data: bytes) -> Any:
+    """Decode what `encode_value` encoded."""
+    match encoding:
+        case Encoding.INTEGER:
+            return int.from_bytes(data, "little", signed=True)
+        case Encoding.REAL:
+            return _REAL.unpack(data)[0]
+        case Encoding.EXTENDED_LIST:
+            file = io.BytesIO(data)
+            values: list[Any] = pickle.load(file)
+            while file.tell() < len(data):
+                values.append(pickle.load(file))
+            return values
+        case _:
+            return codec.loads(data)
+
+
+@functools.lru_cache(maxsize=8192)
+def entry_key(path: str, name: str) -> tuple[bytes, tuple[str, str] | None]:
+    """The key of an entry, and path and name if the key does not hold them in full.
+
+    Raises:
+        TypeError, ValueError: path or name is not what a path or a name must be.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a name must be a str, not {type(name).__name__}: {name!r}")
+    if not name or "\0" in name:
+        raise ValueError(f"a name must not be empty and must not contain NUL, but it is {name!r}")
+    path = normal_path(path)
+    prefix = container_prefix(path)
+    tail = _utf8(name, "name")
+    whole = prefix + tail
+    if prefix[:1] != _LONG and len(whole) <= MAX_KEY:
+        return whole, None
+    room = MAX_KEY - len(prefix)
+    if len(tail) > room:
+        tail = tail[: room - _DIGEST - 1] + _LONG + _digest(tail)
+    return prefix + tail, (path, name)
+
+
+@functools.lru_cache(maxsize=4096)
+def normal_path(path: str) -> str:
+    """A container's path: parts divided by `/`, none of them empty; the root is the empty path.
+
+    >>> normal_path("/ui/settings/"), normal_path("/")
+    ('ui/settings', '')
+    """
+    if not isinstance(path, str):
+        raise TypeError(f"a path must be a str such as 'ui/settings', not {type(path).__name__}: {path!r}")
+    normal = path.strip("/")
+    parts = normal.split("/") if normal else []
+    if "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"a path is parts divided by '/', none of them empty, '.' or '..'; not {path!r}")
+    return normal
+
+
+def container_prefix(path: str) -> bytes:
+    """What the keys of a container's entries begin with; `path` is normal."""
+    data = _utf8(path, "path")
+    if len(data) <= _MAX_PATH_PART:
+        return data + b"\0"
+    return _LONG + _digest(data) + b"\0"
+
+
+def next_container(key: bytes) -> bytes:
+    """A key behind all entries of the container that `key` is in."""
+    end = 1 + _DIGEST if key[:1] == _LONG else key.index(b"\0")
+    return key[:end] + b"\1"
+
+
+def unpack_key(key: bytes) -> tuple[str, str]:
+    """Path and name of a key that holds them in full."""
+    path, _, name = key.partition(b"\0")
+    return path.decode(), name.decode()
+
+
+def check_metadata(metadata: Mapping[str, object]) -> Metadata:
+    """The metadata as it is stored: scalars under names.
+
+    Raises:
+        TypeError: a key is not a str or a value is not a scalar.
+        ValueError: an int is beyond 64 bits.
+    """
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a dict of scalars, not {type(metadata).__name__}: {metadata!r}")
+    for key, value in metadata.items():
+        if type(key) is not str:
+            raise TypeError(f"metadata: a key must be a str, not {type(key).__name__}: {key!r}")
+        if value is not None and not isinstance(value, str | int | float):
+            raise TypeError(
+                f"metadata[{key!r}] must be a str, int, float, bool or None, not {type(value).__name__}; "
+                "put anything else in the value"
+            )
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise ValueError(f"metadata[{key!r}] must fit into 64 bits; put {value!r} in the value")
+    return {key: _bare(value) for key, value in metadata.items()}
+
+
+def pack_metadata(metadata: Metadata) -> bytes:
+    """Metadata as bytes; none at all if it is empty."""
+    return _encode_metadata(metadata) if metadata else b""
+
+
+def _bare(value: Any) -> Scalar:
+    """A scalar without the subclass that it may be of, such as an enum's or NumPy's."""
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return str.__str__(value)
+        case int():
+            return int(value)
+        case _:
+            return float(value)
+
+
+def _utf8(text: str, what: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"a {what} must be valid text; {text!r} has a lone surrogate") from None
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST).digest()

@@ -1,0 +1,154 @@
+"""The hub's front desk: answers on `hub.sock` what workers ask of the program that owns the tree."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import struct
+from concurrent.futures import Future
+from typing import Any
+
+from suitkaise.errors import NotSerializable, SuitkaiseError
+from suitkaise.messaging import codec, wire
+from suitkaise.messaging.messages import Message, Parcel, portable_error
+from suitkaise.messaging.reactor import Reactor
+from suitkaise.messaging.registry import Registry
+
+__all__ = ["Desk"]
+
+logger = logging.getLogger("suitkaise.desk")
+
+_CREDENTIALS = struct.Struct("3i")
+BACKLOG = 64 << 20
+
+
+class Desk:
+    """Listens at `path`, for processes of the same user only."""
+
+    def __init__(self, path: str, reactor: Reactor, registry: Registry) -> None:
+        self._reactor = reactor
+        self._registry = registry
+        self._visitors: set[_Visitor] = set()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(path)
+        os.chmod(path, 0o600)
+        self._listener.listen(512)
+        self._listener.setblocking(False)
+        reactor.call(lambda: reactor.watch(self._listener, self._accept))
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if uid != os.getuid():
+            logger.warning("refused a connection from process %d of user %d", pid, uid)
+            sock.close()
+            return
+        sock.setblocking(False)
+        self._visitors.add(_Visitor(self, sock))
+
+    def close(self) -> None:
+        """Close all connections; called when the reactor has ended."""
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the descriptors."""
+        self._listener.close()
+        for visitor in self._visitors:
+            visitor.sock.close()
+
+
+class _Visitor:
+    """One process that is connected."""
+
+    def __init__(self, desk: Desk, sock: socket.socket) -> None:
+        self.sock = sock
+        self._desk = desk
+        self._parser = wire.Parser()
+        self._out = bytearray()
+        desk._reactor.watch(sock, self._on_event)
+
+    def _on_event(self) -> None:
+        if self._out:
+            self._flush()
+        try:
+            frames = self._parser.receive(self.sock)
+        except BlockingIOError:
+            return
+        except (wire.PeerClosed, OSError):
+            self._close()
+            return
+        except wire.WireError as error:
+            logger.warning("closed a connection: %s", error)
+            self._close()
+            return
+        for frame in frames:
+            self._serve(frame)
+
+    def _serve(self, frame: wire.Frame) -> None:
+        header, payload = frame
+        registry = self._desk._registry
+        number = header[-1] if header else None
+        try:
+            match header:
+                case ("post", str(what), str(path), int(number)):
+                    answer = registry.post(what, path, codec.loads(payload))
+                    answer.add_done_callback(lambda done: self._answer(number, done))
+                case ("tell", ("message" | "call" | "get") as kind, str(path), int(number)):
+                    registry.send(path, Message(kind, Parcel(data=payload)))
+                    self._reply(number, True, Parcel(None))
+                case ("ask", ("message" | "call" | "get") as kind, str(path), int(number)):
+                    registry.send(
+                        path, Message(kind, Parcel(data=payload), lambda ok, parcel: self._reply(number, ok, parcel))
+                    )
+                case _:
+                    logger.warning("closed a connection: %r means nothing here", header)
+                    self._close()
+        except Exception as error:
+            self._reply(number, False, Parcel(error))
+
+    def _answer(self, number: int, done: Future[Any]) -> None:
+        error = done.exception()
+        self._reply(number, error is None, Parcel(done.result() if error is None else error))
+
+    def _reply(self, number: Any, ok: bool, parcel: Parcel) -> None:
+        """May be called from any thread."""
+        try:
+            data = parcel.data
+        except NotSerializable as error:
+            value = parcel.value
+            stand_in = portable_error(value, "hub")[0] if isinstance(value, BaseException) else SuitkaiseError(str(error))
+            ok, data = False, codec.dumps(stand_in)
+        frame = wire.encode((number, ok), data)
+        self._desk._reactor.call(lambda: self._send(frame))
+
+    def _send(self, frame: bytes) -> None:
+        if self not in self._desk._visitors:
+            return
+        if len(self._out) + len(frame) > BACKLOG:
+            logger.warning("closed a connection that does not read its answers")
+            self._close()
+            return
+        self._out += frame
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            sent = self.sock.send(bytes(self._out), socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._close()
+            return
+        del self._out[:sent]
+        with contextlib.suppress(KeyError, ValueError):
+            self._desk._reactor.watch_writes(self.sock, self._on_event, also=bool(self._out))
+
+    def _close(self) -> None:
+        self._desk._visitors.discard(self)
+        self._desk._reactor.unwatch(self.sock)
+        self.sock.close()

@@ -1,0 +1,396 @@
+"""A running tree, as its owner holds it: start, look, administer, stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Self
+
+from suitkaise.errors import AskTimeout, ChildNotFound, ChildStartFailed, NotBuiltYet, SuitkaiseError, TreeFailed
+from suitkaise.exits import Crashed, ExitReason, GaveUp, Shutdown, StartFailure
+from suitkaise.messaging.bus import Subscription
+from suitkaise.messaging.messages import Answer, with_note
+from suitkaise.messaging.refs import WorkerRef
+from suitkaise.specs import Child, Supervisor
+from suitkaise.statuses import Status
+from suitkaise.supervision import runtime as runtimes
+from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.policy import ChildInfo, Counts
+from suitkaise.supervision.runtime import Runtime
+from suitkaise.supervision.steps import Begin, Halt, StopAll
+
+__all__ = ["ChildLine", "RunningTree", "TreeStatus", "begin", "run", "start"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChildLine:
+    """One child as `which_children` lists it (rule 20)."""
+
+    id: str
+    kind: str
+    status: Status
+    ref: WorkerRef
+    restarts: int
+    last_exit: ExitReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class TreeStatus:
+    """A supervisor or worker and everything below it, at one moment. `print` shows it as a tree."""
+
+    path: str
+    kind: str
+    status: Status
+    pid: int | None
+    restarts: int
+    last_exit: ExitReason | None = None
+    children: tuple[TreeStatus, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        return {
+            "path": self.path, "kind": self.kind, "status": str(self.status), "pid": self.pid, "restarts": self.restarts,
+            "last_exit": None if self.last_exit is None else str(self.last_exit),
+            "children": [child.to_dict() for child in self.children],
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        pid = f"  pid {self.pid}" if self.pid is not None and self.kind == "process" else ""
+        restarts = f"  {self.restarts} restarts" if self.restarts else ""
+        exit = f"  last exit: {self.last_exit}" if self.last_exit is not None else ""
+        line = f"{'  ' * self.path.count('/')}{self.path.rpartition('/')[2]}  {self.kind}  {self.status}{pid}{restarts}{exit}"
+        return "\n".join([line, *map(str, self.children)])
+
+
+def begin(executor: Executor) -> None:
+    """Start the children of a new executor, and wait until they are up.
+
+    Raises:
+        ChildStartFailed: one failed; everything is stopped again.
+    """
+    up = threading.Event()
+    executor.ready.add_done_callback(lambda done: up.set())
+    executor.exited.add_done_callback(lambda done: up.set())
+    executor.tell(Begin())
+    try:
+        up.wait()
+    except BaseException:
+        executor.tell(StopAll(Shutdown("its start was interrupted")))
+        executor.exited.result()
+        raise
+    if not executor.ready.done():
+        raise _start_error(executor.exited.result().reason)
+
+
+def _start_error(reason: ExitReason) -> SuitkaiseError:
+    failure = reason.detail if isinstance(reason, Shutdown) else None
+    if not isinstance(failure, StartFailure):
+        return SuitkaiseError(f"the tree ended while it started: {reason}", reason=reason)
+    cause = failure.reason
+    traceback = cause.traceback if isinstance(cause, Crashed) else ""
+    error = ChildStartFailed(str(failure), path=failure.path, reason=cause, traceback=traceback)
+    with_note(error, traceback)
+    return error
+
+
+def start(tree: Supervisor) -> RunningTree:
+    """See `Supervisor.start`."""
+    runtime = runtimes.enter()
+    try:
+        executor = runtime.add(tree)
+    except BaseException:
+        runtimes.leave()
+        raise
+    try:
+        begin(executor)
+    except BaseException:
+        runtimes.leave(tree.name)
+        raise
+    return RunningTree(executor, runtime)
+
+
+def run(tree: Supervisor) -> ExitReason:
+    """See `Supervisor.run`."""
+    global runs
+    runs += 1
+    with _Signals() as signals:
+        running = signals.guard(tree)
+        reason = running.wait()
+        running.stop()
+    if isinstance(reason, Shutdown) and isinstance(reason.detail, GaveUp):
+        gave_up = reason.detail
+        cause = gave_up.reason
+        traceback = cause.traceback if isinstance(cause, Crashed) else ""
+        error = TreeFailed(f"{tree.name!r} {gave_up}", path=gave_up.path, reason=reason, traceback=traceback)
+        with_note(error, traceback)
+        raise error
+    return reason
+
+
+runs = 0
+"""How many trees this program has run with `run`; the command line looks at it."""
+
+
+class _Signals:
+    """SIGINT and SIGTERM while a tree runs: the first one stops it gracefully, the second one kills it."""
+
+    def __init__(self) -> None:
+        self._old: dict[int, Any] = {}
+        self._first: int | None = None
+        self._executor: Executor | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def guard(self, tree: Supervisor) -> RunningTree:
+        """Start the tree; a signal during the start stops it too."""
+        runtime = runtimes.enter()
+        try:
+            executor = self._executor = runtime.add(tree)
+        except BaseException:
+            runtimes.leave()
+            raise
+        try:
+            begin(executor)
+        except SuitkaiseError as error:
+            runtimes.leave(tree.name)
+            if self._first is not None and not isinstance(error, ChildStartFailed):
+                raise SystemExit(0) from None
+            raise
+        except BaseException:
+            runtimes.leave(tree.name)
+            raise
+        return RunningTree(executor, runtime)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        executor = self._executor
+        if executor is None:
+            self._die(number)
+        if self._first is None:
+            self._first = number
+            executor.tell(StopAll(Shutdown(f"signal {number} ({signal.Signals(number).name})")))
+        else:
+            executor.tell(Halt(f"a second signal, {signal.Signals(number).name}"))
+            with contextlib.suppress(Exception):
+                executor.exited.result(5.0)
+            self._die(number)
+
+    def _die(self, number: int) -> NoReturn:
+        raise SystemExit(128 + number)
+
+
+class RunningTree:
+    """What `Supervisor.start()` returns; a context manager that stops the tree at the end of its block.
+
+    Paths given to its methods are relative to it: `running["counters/count-a"]`.
+    """
+
+    def __init__(self, executor: Executor, runtime: Runtime) -> None:
+        self._executor = executor
+        self._runtime = runtime
+        self._reason: ExitReason | None = None
+        self._left = False
+        self._lock = threading.Lock()
+        executor.exited.add_done_callback(lambda done: setattr(self, "_reason", done.result().reason))
+
+    # ------------------------------------------------------------ looking
+    @property
+    def name(self) -> str:
+        """The tree's name, which is its path."""
+        return self._executor.path
+
+    @property
+    def spec(self) -> Supervisor:
+        """The declaration it was started from."""
+        return self._executor.spec
+
+    def __getitem__(self, path: str) -> WorkerRef:
+        """The ref of the worker at `path`. Raises ChildNotFound (a LookupError) if there is none."""
+        return WorkerRef(self._runtime.registry.find(f"{self.name}/{path}").path)
+
+    def __contains__(self, path: object) -> bool:
+        return f"{self.name}/{path}" in self._runtime.registry
+
+    def __iter__(self) -> Iterator[WorkerRef]:
+        """The refs of all workers and supervisors below, in start order, depth first."""
+        yield from self._refs(self._executor)
+
+    def _refs(self, executor: Executor) -> Iterator[WorkerRef]:
+        for info in executor.which_children():
+            yield WorkerRef(f"{executor.path}/{info.id}")
+            below = executor.child(info.id)
+            if below is not None:
+                yield from self._refs(below)
+
+    def which_children(self, under: str = "") -> list[ChildLine]:
+        """The children of the root, or of the supervisor at path `under`, in start order (rule 20)."""
+        executor = self._supervisor(under)
+        return [
+            ChildLine(info.id, info.kind, info.status, WorkerRef(f"{executor.path}/{info.id}"), info.restarts, info.last_exit)
+            for info in executor.which_children()
+        ]
+
+    def count_children(self, under: str = "") -> Counts:
+        """How many children the root, or the supervisor at `under`, has, and how many are alive (rule 21)."""
+        return self._supervisor(under).count_children()
+
+    def get_child_spec(self, id: str) -> Child:
+        """The declaration of a child with its defaults filled in (rule 22). Raises ChildNotFound."""
+        executor, name = self._split(id)
+        return executor.spec_of(name)
+
+    def status(self) -> TreeStatus:
+        """The whole tree at this moment."""
+        executor = self._executor
+        over = executor.exited.done()
+        status = Status.STOPPED if over else Status.RUNNING
+        return TreeStatus(self.name, "supervisor", status, os.getpid(), 0, self._reason, self._lines(executor))
+
+    def _lines(self, executor: Executor) -> tuple[TreeStatus, ...]:
+        lines = []
+        for info in executor.which_children():
+            below = executor.child(info.id)
+            lines.append(
+                TreeStatus(
+                    f"{executor.path}/{info.id}", info.kind, info.status, self._pid(executor, info), info.restarts,
+                    info.last_exit, () if below is None else self._lines(below),
+                )  # fmt: skip
+            )
+        return tuple(lines)
+
+    def _pid(self, executor: Executor, info: ChildInfo) -> int | None:
+        try:
+            return self._runtime.registry.find(f"{executor.path}/{info.id}").pid
+        except ChildNotFound:
+            return None
+
+    def events(self) -> Subscription:
+        """What happens in this tree from now on, as an iterator of events."""
+        return self._runtime.bus.events(self.name)
+
+    # ------------------------------------------------------------ administration
+    def start_child(self, what: Any, *, under: str = "") -> WorkerRef:
+        """Add a child to the root, or to the supervisor at `under`, start it, and return its ref.
+
+        Raises:
+            SpecError, NotSerializable: the declaration is wrong; nothing is stored (rule 7).
+            ChildAlreadyStarted, ChildAlreadyPresent: its id is taken (rules 8 and 9).
+            ChildStartFailed: its start failed; the declaration is discarded (rule 10).
+        """
+        executor = self._supervisor(under)
+        child = what if isinstance(what, Child) else Child(what)
+        if child.id not in executor:
+            self._runtime.prepare(f"{executor.path}/{child.id}", child)
+        ref: WorkerRef = self._result(executor.start_child(child))
+        return ref
+
+    def terminate_child(self, id: str) -> None:
+        """Stop a child and keep it stopped (rules 14-16). Raises ChildNotFound."""
+        self._order("terminate", id)
+
+    def restart_child(self, id: str) -> WorkerRef:
+        """Start a stopped child again (rules 17 and 18).
+
+        Raises:
+            ChildNotFound, ChildRunning, ChildRestarting: there is nothing to start.
+            ChildStartFailed: its start failed; it stays stopped.
+        """
+        ref: WorkerRef = self._order("restart", id)
+        return ref
+
+    def delete_child(self, id: str) -> None:
+        """Forget a stopped child (rule 19). Raises ChildNotFound, ChildRunning or ChildRestarting."""
+        self._order("delete", id)
+
+    def recall(self, id: str) -> WorkerRef:
+        """Stop a child by its shutdown, if it runs, and start it again: alone, and not counted.
+
+        Raises:
+            ChildNotFound: there is no such child.
+            ChildStartFailed: it did not start; it stays stopped.
+        """
+        ref: WorkerRef = self._order("recall", id)
+        return ref
+
+    def suspend(self, path: str) -> NoReturn:
+        """Not built yet."""
+        raise NotBuiltYet("suspend is not built yet; use terminate_child and restart_child")
+
+    def resume(self, path: str) -> NoReturn:
+        """Not built yet."""
+        raise NotBuiltYet("resume is not built yet; use terminate_child and restart_child")
+
+    def _order(self, what: str, id: str) -> Any:
+        executor, name = self._split(id)
+        return self._result(executor.order(what, name))
+
+    def _result(self, answer: Answer[Any]) -> Any:
+        return answer.result()
+
+    def _split(self, path: str) -> tuple[Executor, str]:
+        under, _, name = path.rpartition("/")
+        return self._supervisor(under), name
+
+    def _supervisor(self, path: str) -> Executor:
+        executor = self._executor
+        for name in path.split("/") if path else ():
+            below = executor.child(name)
+            if below is None:
+                raise ChildNotFound(f"no running supervisor at {self.name}/{path!r}", path=f"{self.name}/{path}")
+            executor = below
+        return executor
+
+    # ------------------------------------------------------------ the end
+    def wait(self, timeout: float | None = None) -> ExitReason:
+        """Wait until the tree has ended, at most `timeout` seconds; returns the root's exit reason.
+
+        Raises:
+            AskTimeout: it still runs.
+        """
+        ended = threading.Event()
+        self._executor.exited.add_done_callback(lambda done: ended.set())
+        if not ended.wait(timeout):
+            raise AskTimeout(f"{self.name!r} still runs after {timeout} s", path=self.name)
+        reason = self._executor.exited.result().reason
+        self._leave()
+        return reason
+
+    def stop(self, timeout: float | None = None) -> ExitReason:
+        """Stop all workers in reverse start order; returns the exit reason. On a tree that has ended: no error.
+
+        Raises:
+            AskTimeout: `timeout` seconds were not enough; the stopping goes on (rule 45).
+        """
+        self._executor.tell(StopAll(Shutdown("stop")))
+        return self.wait(timeout)
+
+    def _leave(self) -> None:
+        with self._lock:
+            if self._left:
+                return
+            self._left = True
+        runtimes.leave(self.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "running" if self._reason is None else f"ended: {self._reason}"
+        return f"RunningTree({self.name!r}, {state})"

@@ -1,0 +1,271 @@
+"""The runtime: what a program that owns trees has exactly one of.
+
+A private directory with the hub's socket, the status board and the storage; the I/O thread; the registry; the
+engines; the event bus. It begins with the first tree (or the first use of the storage) and is gone with the last.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import shutil
+import socket
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from suitkaise import events
+from suitkaise.engines.engine import Engine, Site
+from suitkaise.engines.keeper import hold, remove_if_unused
+from suitkaise.engines.processes import ProcessEngine
+from suitkaise.engines.threads import ThreadEngine
+from suitkaise.errors import SuitkaiseError
+from suitkaise.messaging.bus import Bus
+from suitkaise.messaging.reactor import Reactor
+from suitkaise.messaging.refs import set_post
+from suitkaise.messaging.registry import Registry
+from suitkaise.observe.board import Board
+from suitkaise.observe.logs import log_event
+from suitkaise.specs import Supervisor
+from suitkaise.supervision.desk import Desk
+from suitkaise.supervision.executor import Executor, Surroundings
+from suitkaise.supervision.supervisor import employ
+
+if TYPE_CHECKING:
+    from suitkaise.storage.tree import Tree
+
+__all__ = ["Runtime", "current", "enter", "leave"]
+
+PREFIX = "suitkaise-"
+PRELOAD = ("suitkaise", "suitkaise.sktree", "suitkaise.storage.actor", "structlog", "pickle", "traceback")
+
+
+class Runtime:
+    """Use `enter` and `leave`; there is one at a time."""
+
+    def __init__(self) -> None:
+        sweep()
+        self.directory = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base_directory())
+        self._lock = hold(self.directory)
+        board = Board(os.path.join(self.directory, "board"), create=True)
+        self.reactor = Reactor()
+        self.registry = Registry()
+        self.bus = Bus()
+        self.bus.subscribe(log_event)
+        self.site = Site(self.directory, board, self.reactor)
+        self._desk = Desk(self.site.file("hub.sock"), self.reactor, self.registry)
+        self.processes = ProcessEngine(self.site, PRELOAD, self._on_keeper_lost)
+        self.engines: dict[str, Engine] = {"process": self.processes, "thread": ThreadEngine(self.site)}
+        self.around = Surroundings(
+            self.registry, self.engines, time.monotonic, self.reactor.at, self.bus.publish, self._on_gone, employ
+        )
+        self._storage: Executor | None = None
+        self._storage_lock = threading.Lock()
+        self._listener: socket.socket | None = None
+        self._gone: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._janitor: threading.Thread | None = None
+        self.registry.services["storage"] = lambda path, argument: self.storage_directory()
+        set_post(self.registry)
+
+    # ------------------------------------------------------------ the storage
+    def storage_directory(self, durable: str | None = None) -> str:
+        """Where the storage is; it is started at the first call."""
+        from suitkaise.storage.actor import declare
+
+        with self._storage_lock:
+            if self._storage is None:
+                directory = self.directory if durable is None else durable
+                tree, self._listener = declare(directory, durable=durable is not None)
+                self._check(tree, tree.name)
+                storage = Executor(tree, tree.name, self.around)
+                from suitkaise.supervision.running import begin
+
+                begin(storage)
+                self._storage = storage
+                self._storage_home = directory
+                self._janitor = threading.Thread(target=self._clean_up, name="suitkaise-janitor", daemon=True)
+                self._janitor.start()
+            elif durable is not None and os.path.abspath(durable) != os.path.abspath(self._storage_home):
+                raise SuitkaiseError(f"the storage of this program is at {self._storage_home!r} already; it has one")
+            return self._storage_home
+
+    def _on_gone(self, owner: str) -> None:
+        if self._storage is not None:
+            self._gone.put(owner)
+
+    def _clean_up(self) -> None:
+        """Remove what dead owners have left in the storage, away from the supervisors' threads."""
+        from suitkaise.storage.tree import Tree
+
+        tree: Tree = Tree(self._storage_home)
+        while (owner := self._gone.get()) is not None:
+            try:
+                tree.forget_owner(owner)
+            except SuitkaiseError:  # the storage itself is on its way out
+                if self._gone.empty():
+                    continue
+        tree.close()
+
+    def _on_keeper_lost(self) -> None:
+        self.bus.publish(events.KeeperLost("keeper", time.monotonic()))
+
+    # ------------------------------------------------------------ its trees
+    def add(self, tree: Supervisor) -> Executor:
+        """Make the executor of a tree; nothing is started yet.
+
+        Raises:
+            NotSerializable: a worker or argument cannot be sent.
+            SuitkaiseError: a tree of that name runs.
+        """
+        self._check(tree, tree.name)
+        with _guard:
+            if tree.name in _trees or tree.name == STORAGE_NAME:
+                raise SuitkaiseError(f"a tree named {tree.name!r} runs already in this program; stop it first, or name this one otherwise")
+            executor = _trees[tree.name] = Executor(tree, tree.name, self.around)
+        return executor
+
+    def _check(self, tree: Supervisor, path: str) -> None:
+        for child in tree.children:
+            below = f"{path}/{child.id}"
+            if isinstance(child.what, Supervisor):
+                self._check(child.what, below)
+            else:
+                self.engines[child.kind].prepare(below, child)
+
+    def prepare(self, path: str, child: Any) -> None:
+        """Check one child that is to be added."""
+        if isinstance(child.what, Supervisor):
+            self._check(child.what, path)
+        else:
+            self.engines[child.kind].prepare(path, child)
+
+    # ------------------------------------------------------------ the end
+    def close(self) -> None:
+        """Everything goes: the storage, the keeper, the I/O thread, the directory."""
+        set_post(None)
+        if self._storage is not None:
+            self._gone.put(None)
+            assert self._janitor is not None
+            self._janitor.join()
+            self._storage.stop()
+            self._storage.exited.result()
+        for engine in self.engines.values():
+            engine.close()
+        self.reactor.close()
+        self._desk.close()
+        if self._listener is not None:
+            self._listener.close()
+        self.site.board.close()
+        os.close(self._lock)
+        if not remove_if_unused(self.directory):
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def drop_after_fork(self) -> None:
+        """In a forked child: everything here is the parent's; only the descriptors are closed."""
+        self.processes.link.drop()
+        self._desk.drop()
+        self.reactor.abandon_after_fork()
+        if self._listener is not None:
+            self._listener.close()
+        os.close(self._lock)
+
+
+STORAGE_NAME = "sktree"
+
+_guard = threading.RLock()
+_runtime: Runtime | None = None
+_users = 0
+_trees: dict[str, Executor] = {}
+
+
+def current() -> Runtime | None:
+    """The runtime of this program, if there is one."""
+    return _runtime
+
+
+def enter() -> Runtime:
+    """Use the runtime; begin it if this is the first use. Each `enter` needs its `leave`."""
+    global _runtime, _users
+    from suitkaise.messaging.context import current_owner
+    from suitkaise.messaging.refs import has_remote_post
+
+    with _guard:
+        if has_remote_post():
+            raise SuitkaiseError(
+                f"a supervision tree cannot be started inside a worker process ({current_owner()!r}); if this happened while "
+                "a module was imported, move the start() or run() under `if __name__ == '__main__':`"
+            )
+        if _runtime is None:
+            _runtime = Runtime()
+        _users += 1
+        return _runtime
+
+
+def leave(name: str | None = None) -> None:
+    """Use it no more; the last one to leave ends it."""
+    global _runtime, _users
+    with _guard:
+        if name is not None:
+            _trees.pop(name, None)
+        _users -= 1
+        if _users or _runtime is None:
+            return
+        runtime, _runtime = _runtime, None
+        runtime.close()
+
+
+def running_trees() -> dict[str, Executor]:
+    """The trees that run in this program, by name."""
+    with _guard:
+        return dict(_trees)
+
+
+def base_directory() -> str:
+    """Where runtime directories are made: `$XDG_RUNTIME_DIR`, else `/dev/shm`, else the temporary directory."""
+    for candidate in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm"):
+        if candidate and os.path.isdir(candidate) and os.access(candidate, os.W_OK | os.X_OK):
+            return candidate
+    return tempfile.gettempdir()
+
+
+def sweep() -> None:
+    """Remove directories that programs which were killed have left behind."""
+    base = base_directory()
+    for entry in os.scandir(base):
+        if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
+            facts = entry.stat(follow_symlinks=False)
+            if facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) == 0o700:
+                remove_if_unused(entry.path)
+
+
+def _after_fork() -> None:
+    global _runtime, _users, _guard
+    runtime, _runtime, _users = _runtime, None, 0
+    _guard = threading.RLock()
+    _trees.clear()
+    if runtime is not None:
+        set_post(None)
+        runtime.drop_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _at_exit() -> None:
+    """The main program ends without having stopped its trees: stop them gracefully."""
+    if _runtime is None:
+        return
+    trees = list(running_trees().values())
+    for executor in trees:
+        executor.stop()
+    for executor in trees:
+        executor.exited.result()
+    global _users
+    with _guard:
+        _users = min(_users, 1)
+    leave()

@@ -1,0 +1,342 @@
+"""The life of one worker: on_start, (before_loop, loop, after_loop)*, on_finish; messages in between.
+
+`Life` knows nothing of processes and threads: it drives a plain worker object, writes the worker's slot of the
+status board, and says in the end how it went. The shell actor gives it its turns.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from suitkaise.errors import Ignore, Reject, SuitkaiseError
+from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
+from suitkaise.messaging.mailbox import Mailbox
+from suitkaise.messaging.messages import Message, Parcel, portable_error, with_note
+from suitkaise.observe.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
+from suitkaise.specs import Recipe
+from suitkaise.workers.worker import build, hook_of
+
+if TYPE_CHECKING:
+    from suitkaise.supervision.steps import Previous
+
+__all__ = ["Birth", "Life", "Outcome"]
+
+_clock = time.monotonic_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a new incarnation is told of itself."""
+
+    path: str
+    incarnation: int
+    copy: int | None = None
+    join_in: float | None = None
+    join_after: float | None = None
+    previous: Previous | None = None
+
+    @property
+    def owner(self) -> str:
+        """Its identity towards the storage: `path#incarnation`."""
+        return f"{self.path}#{self.incarnation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a life ended. `ignored`: `on_start` raised `Ignore`."""
+
+    reason: ExitReason
+    result: Parcel | None = None
+    ignored: bool = False
+
+
+class _ForceFinish(BaseException):
+    """Leaves whatever the worker is doing."""
+
+
+class Life:
+    """One incarnation of a worker, as seen from inside.
+
+    `start`, `iterate`, `receive` and `finish` are its turns; after each, `outcome` tells whether it is over.
+    """
+
+    def __init__(self, recipe: Recipe, birth: Birth, mailbox: Mailbox, slot: Slot) -> None:
+        self.path = birth.path
+        self.copy = birth.copy
+        self.previous = birth.previous
+        self.join_after = birth.join_after
+        self.outcome: Outcome | None = None
+        self.current_loop = 0
+        self.last_loop_ns = 0
+        self.last_result: Any = None
+        self._birth = birth
+        self._recipe = recipe
+        self._mailbox = mailbox
+        self._slot = slot
+        self._over = False
+        self._skip_after = False
+        self._forced = False
+        self._fastest = 0
+        self._slowest = 0
+        self._in_after = False
+        self._worker: Any = None
+        self._deadline_ns: float = math.inf
+
+    # ------------------------------------------------------------ its turns
+    def start(self) -> None:
+        """Build the worker and run `on_start`."""
+        words = self._slot.words
+        words[PID] = os.getpid()
+        words[PHASE] = _clock() << 3 | Phase.ON_START
+        try:
+            self._worker = worker = build(self._recipe, self)
+            worker.__dict__.setdefault("name", self.path.rpartition("/")[2])
+            if worker.__dict__["name"] is None:
+                worker.__dict__["name"] = self.path.rpartition("/")[2]
+            if self.join_after is None and worker.__dict__.get("_num_loops") not in (None, math.inf):
+                self.join_after = worker.__dict__["_num_loops"]
+            self._before = hook_of(worker, "before_loop")
+            self._loop = hook_of(worker, "loop")
+            self._after = hook_of(worker, "after_loop")
+            self._on_receive = hook_of(worker, "on_receive")
+            hook = hook_of(worker, "on_start")
+            if hook is not None:
+                hook()
+        except Ignore:
+            self.outcome = Outcome(Normal(), ignored=True)
+            return
+        except BaseException as error:
+            self._fail("on_start", error)
+            return
+        self._mailbox.looping = self._loop is not None
+        if self._birth.join_in is not None:
+            until = time.monotonic() + self._birth.join_in
+            self._mailbox.deadline = until
+            self._deadline_ns = int(until * 1e9)
+        words[PHASE] = _clock() << 3 | Phase.WAITING
+        if self._over:
+            self._mailbox.order_stop(Normal())
+
+    def iterate(self) -> None:
+        """Run loops until something waits in the mailbox or the life is over; at least one."""
+        if self._loop is None:  # join_in is over for a worker that only waits for messages
+            self.finish(Normal())
+            return
+        before, loop, after = self._before, self._loop, self._after
+        words, bell, clock = self._slot.words, self._mailbox.bell, _clock
+        limit = math.inf if self.join_after is None else self.join_after
+        deadline = self._deadline_ns
+        number, total = self.current_loop, words[TOTAL]
+        fastest, slowest = self._fastest or math.inf, self._slowest
+        now = clock()
+        try:
+            while True:
+                number += 1
+                self.current_loop = number
+                began = now
+                if before is not None:
+                    words[PHASE] = now << 3 | 3
+                    before()
+                    now = clock()
+                words[PHASE] = now << 3 | 4
+                self.last_result = loop()
+                now = clock()
+                took = now - began
+                self.last_loop_ns = took
+                total += took
+                if took < fastest:
+                    fastest = took
+                if took > slowest:
+                    slowest = took
+                if after is not None and not self._skip_after:
+                    words[PHASE] = now << 3 | 5
+                    self._in_after = True
+                    after()
+                    self._in_after = False
+                    now = clock()
+                words[LOOPS] = number
+                words[LAST_LOOP] = took
+                words[TOTAL] = total
+                if number >= limit or self._over or now >= deadline:
+                    break
+                if bell[0]:
+                    return
+        except BaseException as error:
+            self._fail(Phase(words[PHASE] & 7).hook, error)
+            return
+        finally:
+            self._fastest, self._slowest = (0 if fastest == math.inf else int(fastest)), slowest
+            words[PHASE] = clock() << 3 | 2
+        self.finish(Normal())
+
+    def receive(self, message: Message) -> None:
+        """Hand one message to its handler; the asker gets what it returns, or its error."""
+        words = self._slot.words
+        words[PHASE] = _clock() << 3 | Phase.ON_RECEIVE
+        words[MESSAGES] += 1
+        try:
+            answer = self._handler(message)()
+        except (Reject, _NoHandler) as refusal:
+            message.fail(refusal.error)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                portable, text = portable_error(error, self.path)
+                message.fail(with_note(portable, text))
+            self._fail("on_receive", error)
+        else:
+            if message.reply is not None:
+                self._answer(message, answer)
+        finally:
+            words[PHASE] = _clock() << 3 | Phase.WAITING
+
+    def _answer(self, message: Message, answer: Any) -> None:
+        assert message.reply is not None
+        try:
+            message.reply(True, Parcel(answer))
+        except SuitkaiseError as error:  # the answer cannot be sent: the asker's trouble, not the worker's
+            message.fail(error)
+
+    def finish(self, reason: ExitReason) -> None:
+        """Run `on_finish` and `result`; the life ends with `reason`."""
+        if self.outcome is not None:
+            return
+        self._over = True
+        self._slot.words[PHASE] = _clock() << 3 | Phase.ON_FINISH
+        phase = "on_finish"
+        try:
+            hook = hook_of(self._worker, "on_finish")
+            if hook is not None:
+                hook()
+            phase = "result"
+            result = hook_of(self._worker, "result")
+            value = self.last_result if result is None else result()
+        except BaseException as error:
+            self._fail(phase, error)
+            return
+        self.outcome = Outcome(reason, Parcel(value) if reason.clean else None)
+
+    # ------------------------------------------------------------ what the worker calls
+    def rejoin(self, *, skip: bool = False) -> None:
+        """Finish after this loop."""
+        self._over = True
+        if skip and not self._in_after:
+            self._skip_after = True
+        if self.current_loop == 0 or self._loop is None:
+            self._mailbox.order_stop(Normal())
+        self._mailbox.ring()
+
+    def force_finish(self) -> None:
+        """Leave at once, if called from the worker's own thread; else when the current hook returns."""
+        self._forced = self._over = True
+        self._mailbox.order_stop(Shutdown("forced"))
+        raise _ForceFinish
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but not when asked to stop."""
+        return self._over or self._mailbox.wait(seconds)
+
+    def is_last_loop(self) -> bool:
+        """Whether no loop will follow the current one."""
+        return (
+            self._over
+            or self._mailbox.stop_reason is not None
+            or (self.join_after is not None and self.current_loop >= self.join_after)
+            or _clock() >= self._deadline_ns
+        )
+
+    def loop_time_report(self, name: str | None) -> dict[str, Any]:
+        """The figures of all loops so far, in seconds."""
+        loops = self._slot.words[LOOPS]
+        total = self._slot.words[TOTAL] / 1e9
+        return {
+            "name": name or f"{self._worker.name} loop times report", "loops": loops, "total": total,
+            "mean": total / loops if loops else 0.0, "fastest": self._fastest / 1e9, "slowest": self._slowest / 1e9,
+            "last": self.last_loop_ns / 1e9,
+        }  # fmt: skip
+
+    def logger(self) -> Any:
+        """The worker's own logger."""
+        from suitkaise.observe.logs import worker_logger
+
+        return worker_logger(self.path)
+
+    def cleanup(self) -> None:
+        """Remove the storage entries that go with this incarnation."""
+        tree = self._worker.tree
+        if tree is not None:
+            tree.forget_entries_of(self._birth.owner)
+
+    # ------------------------------------------------------------ small things
+    def _handler(self, message: Message) -> Callable[[], Any]:
+        try:
+            body = message.body.value
+        except Exception as error:
+            raise _NoHandler(error) from error
+        worker = self._worker
+        if message.kind == "message":
+            if self._on_receive is None:
+                raise _NoHandler(SuitkaiseError(f"{self.path!r} has no on_receive, so it takes no messages", path=self.path))
+            on_receive = self._on_receive
+            return lambda: on_receive(body)
+        if message.kind == "get":
+            return lambda: _attribute(worker, body)
+        name, args, kwargs = body
+        method = _attribute(worker, name)
+        _check_call(method, name, args, kwargs)
+        return lambda: method(*args, **kwargs)
+
+    def _fail(self, phase: str, error: BaseException) -> None:
+        if isinstance(error, _ForceFinish) or self._forced:
+            self.outcome = Outcome(Shutdown("forced"))
+            return
+        if isinstance(error, SystemExit):
+            self.outcome = Outcome(_exit_code(error))
+            return
+        hook = hook_of(self._worker, "on_failure") if self._worker is not None else None
+        portable, text = portable_error(error, self.path)
+        self.outcome = Outcome(Crashed(phase, portable, text))
+        if hook is not None:
+            try:
+                hook(error)
+            except BaseException as second:
+                portable, text = portable_error(second, self.path)
+                self.outcome = Outcome(Crashed("on_failure", portable, text))
+
+
+class _NoHandler(Exception):
+    """The message cannot be handled; its asker gets `error`, and the worker lives on."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _attribute(worker: Any, name: str) -> Any:
+    if name.startswith("_") or not hasattr(worker, name):
+        raise _NoHandler(AttributeError(f"{type(worker).__name__} has no public attribute {name!r}"))
+    return getattr(worker, name)
+
+
+def _check_call(method: Any, name: str, args: Any, kwargs: Any) -> None:
+    import inspect
+
+    if not callable(method):
+        raise _NoHandler(TypeError(f"{name!r} is not a method; read it with proxy.{name}.get()"))
+    try:
+        inspect.signature(method).bind(*args, **kwargs)
+    except TypeError as error:
+        raise _NoHandler(TypeError(f"{name}(): {error}")) from None
+    except ValueError:  # a built-in without a signature: the call itself will tell
+        return
+
+
+def _exit_code(error: SystemExit) -> ExitReason:
+    code = error.code
+    if code is None or code == 0:
+        return Normal()
+    return ExitCode(code if isinstance(code, int) else 1)

@@ -1,0 +1,58 @@
+"""The private Pykka actor that drives a worker, so that user classes carry nothing of Pykka."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from suitkaise.errors import WorkerDead
+from suitkaise.messaging.actors import Actor
+from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox
+from suitkaise.workers.lifecycle import Life, Outcome
+
+__all__ = ["Shell"]
+
+
+class Shell(Actor):
+    """Lives exactly as long as its worker. Its inbox, when no message waits, yields the next loops.
+
+    `on_ready` is called when `on_start` has returned, `on_over` with the outcome when everything is done.
+    """
+
+    def __init__(self, life: Life, mailbox: Mailbox) -> None:
+        super().__init__()
+        self.actor_inbox = mailbox  # type: ignore[assignment]
+        self._actor_ref.actor_inbox = mailbox  # type: ignore[assignment]
+        self.life = life
+        self.mailbox = mailbox
+
+    def on_ready(self) -> None:
+        """The worker is up."""
+
+    def on_over(self, outcome: Outcome) -> None:
+        """The worker is over."""
+
+    def on_start(self) -> None:
+        """Pykka's hook: runs the worker's own `on_start`."""
+        self.life.start()
+        if self.life.outcome is None:
+            self.on_ready()
+        self._end_if_over()
+
+    def _handle_receive(self, message: Any) -> Any:
+        if message is ITERATE:
+            self.life.iterate()
+        elif message is STOP:
+            assert self.mailbox.stop_reason is not None
+            self.life.finish(self.mailbox.stop_reason)
+        else:
+            self.life.receive(message)
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        outcome = self.life.outcome
+        if outcome is None:
+            return
+        self.end()
+        for message in self.mailbox.drain():
+            message.fail(WorkerDead(f"{self.life.path!r} is over: {outcome.reason}", path=self.life.path, reason=outcome.reason))
+        self.on_over(outcome)

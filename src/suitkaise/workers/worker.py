@@ -1,0 +1,337 @@
+"""The classes that users derive their workers from.
+
+A worker that is built where a tree is declared is a *recipe*: only its class and arguments matter, and each start
+builds it anew. Attributes set from outside on a recipe would be lost, so that raises. In the worker's own process
+or thread the same class is built without that guard, and its `life` is attached.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from suitkaise.errors import NotBuiltYet, SpecError
+from suitkaise.messaging.refs import WorkerRef, whereis
+from suitkaise.specs import Recipe, Startable, snapshot
+
+if TYPE_CHECKING:
+    from suitkaise.supervision.steps import Previous
+    from suitkaise.workers.lifecycle import Life
+
+__all__ = ["HOOKS", "Process", "Thread", "Worker", "build", "hook_of"]
+
+HOOKS = ("on_start", "before_loop", "loop", "after_loop", "on_finish", "on_receive", "on_failure", "result")
+
+_ALIASES = {
+    "on_start": ("__onstart__", "__on_start__"),
+    "before_loop": ("__beforeloop__", "__before_loop__"),
+    "loop": ("__loop__",),
+    "after_loop": ("__afterloop__", "__after_loop__"),
+    "on_finish": ("__onfinish__", "__on_finish__"),
+    "result": ("__result__",),
+}
+
+_ASSIGNABLE = frozenset({"name", "tree"})
+
+
+class _WorkerType(abc.ABCMeta):
+    """Calling a worker class makes a recipe: an instance that remembers how it was made and is then sealed."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        kept = (args, kwargs)
+        if getattr(cls, "kind", "") == "process":
+            kept = (snapshot(args), snapshot(kwargs))
+        worker = super().__call__(*args, **kwargs)
+        object.__setattr__(worker, "__recipe__", Recipe(cls, kept[0], kept[1], getattr(cls, "kind", "process")))
+        object.__setattr__(worker, "__class__", _sealed(cls))
+        return worker
+
+
+def build(recipe: Recipe, life: Life) -> Any:
+    """Make the live worker of a recipe, inside its own process or thread."""
+    if not isinstance(recipe.target, type):
+        worker: Any = _FunctionWorker.__new__(_FunctionWorker)
+        worker.__dict__["_life"] = life
+        worker.__init__(recipe)
+        return worker
+    cls: Any = recipe.target
+    worker = cls.__new__(cls, *recipe.args, **recipe.kwargs)
+    worker.__dict__["_life"] = life
+    cls.__init__(worker, *recipe.args, **recipe.kwargs)
+    return worker
+
+
+def hook_of(worker: Any, name: str) -> Callable[..., Any] | None:
+    """The worker's own hook of that name, or None where only the empty default is there."""
+    for candidate in (name, *_ALIASES.get(name, ())):
+        found = getattr(type(worker), candidate, None)
+        if found is not None and found is not getattr(Worker, candidate, None):
+            hook: Callable[..., Any] = getattr(worker, candidate)
+            return hook
+    return None
+
+
+@functools.cache
+def _sealed(cls: type) -> type:
+    """The class that a recipe gets once it is made: the same, but for assignments from outside."""
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        import sys
+
+        caller = sys._getframe(1)
+        first = caller.f_code.co_varnames[:1]
+        if first and caller.f_locals.get(first[0]) is self:
+            object.__setattr__(self, name, value)  # its own method, called directly: a unit test of the bare worker
+            return
+        raise AttributeError(
+            f"{cls.__name__}.{name}: this worker is a recipe, each start builds a new one from its constructor's "
+            f"arguments, so the attribute would be lost; pass it to the constructor or set it in on_start"
+        )
+
+    body = {
+        "__setattr__": __setattr__, "__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__, "_sealed": True,
+    }  # fmt: skip
+    made = type.__new__(_WorkerType, cls.__name__, (cls,), body)
+    return made
+
+
+def _given_by_the_runtime(name: str, doc: str, read: Callable[[Any], Any]) -> property:
+    def refuse(self: Any, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} is given by the runtime and cannot be set; choose another name")
+
+    return property(read, refuse, doc=doc)
+
+
+class Worker(Startable, metaclass=_WorkerType):
+    """What processes and threads have in common: hooks to override, attributes to read, and what to call.
+
+    All hooks are optional. A worker without `loop` waits for messages.
+    """
+
+    hooks: ClassVar[tuple[str, ...]] = HOOKS + tuple(alias for names in _ALIASES.values() for alias in names)
+    _life: Life | None = None
+    _sealed: ClassVar[bool] = False
+    name: str | None = None
+    tree: Any = None
+
+    def __init__(self, name: str | None = None, num_loops: float | None = None) -> None:
+        if name is not None:
+            self.name = name
+        if num_loops is not None:
+            self.__dict__["_num_loops"] = num_loops
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "_sealed" in vars(cls):
+            return
+        for reserved in _RESERVED & vars(cls).keys():
+            raise SpecError(f"{cls.__name__}.{reserved} is given by the runtime and cannot be redefined; choose another name")
+        if vars(cls).get("background"):
+            raise NotBuiltYet(f"{cls.__name__}.background is not built yet; start a threading.Thread(daemon=True) in on_start")
+
+    # ------------------------------------------------------------ hooks
+    def on_start(self) -> None:
+        """Called once in the worker's own process or thread, before anything else; the heavy set-up goes here."""
+
+    def before_loop(self) -> None:
+        """Called before each loop."""
+
+    def loop(self) -> Any:
+        """The work: called again and again until the worker finishes. What it returns becomes `last_result`."""
+
+    def after_loop(self) -> None:
+        """Called after each loop; `last_loop_time` is then known."""
+
+    def on_finish(self) -> None:
+        """Called once before a clean end: after the last loop, on a stop request, on SIGTERM."""
+
+    def on_receive(self, message: Any) -> Any:
+        """Called between loops with each message that was told or asked; an asker gets what it returns."""
+
+    def on_failure(self, error: Exception) -> None:
+        """Called before the worker dies of an exception in any hook."""
+
+    def result(self) -> Any:
+        """Called after `on_finish`; its value goes to whoever asks for the result. Default: `last_result`."""
+        return self.last_result
+
+    # ------------------------------------------------------------ what a worker knows
+    path = _given_by_the_runtime("path", "Its place in the tree: `pipeline/counters/count-a`.",
+                                 lambda self: self._life.path if self._life else None)  # fmt: skip
+    pid = _given_by_the_runtime("pid", "The process id it runs in.", lambda self: os.getpid() if self._life else None)
+    copy = _given_by_the_runtime("copy", "Its number among the `copies` of its child, from 0; else None.",
+                                 lambda self: self._life.copy if self._life else None)  # fmt: skip
+    current_loop = _given_by_the_runtime("current_loop", "1 during the first loop, until after its `after_loop`.",
+                                         lambda self: self._life.current_loop if self._life else 0)  # fmt: skip
+    last_loop = _given_by_the_runtime("last_loop", "Whether this loop is the last one, as far as is known now.",
+                                      lambda self: self._life.is_last_loop() if self._life else False)  # fmt: skip
+    last_loop_time = _given_by_the_runtime(
+        "last_loop_time", "Seconds from before `before_loop` to after `loop`, of the last loop that got so far.",
+        lambda self: self._life.last_loop_ns / 1e9 if self._life else 0.0)  # fmt: skip
+    last_result = _given_by_the_runtime("last_result", "What the last `loop` returned.",
+                                        lambda self: self._life.last_result if self._life else None)  # fmt: skip
+    recalled = _given_by_the_runtime(
+        "recalled", "None on a first start; else what is known of the incarnation before: restarts, reason, ended_at.",
+        lambda self: self._life.previous if self._life else None)  # fmt: skip
+    log = _given_by_the_runtime("log", "A structlog logger, bound to path and pid; it reaches the program's logging.",
+                                lambda self: self._life_or_raise("log").logger())  # fmt: skip
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What entries in the storage are usually marked with: a new dict at each call."""
+        return {
+            "name": self.name, "pid": self.pid, "current_loop": self.current_loop,
+            "num_loops": self._loops_wanted(), "remove_on_process_join": True,
+        }  # fmt: skip
+
+    @property
+    def num_loops(self) -> float:
+        """After how many loops it finishes; `math.inf` for never."""
+        return self._loops_wanted()
+
+    @num_loops.setter
+    def num_loops(self, value: Any) -> None:
+        raise AttributeError(
+            f"{type(self).__name__}.num_loops cannot be set here; say super().__init__(num_loops={value!r}), "
+            "or num_loops = ... in the class, or Child(..., join_after=...)"
+        )
+
+    def _loops_wanted(self) -> float:
+        if self._life is not None:
+            return math.inf if self._life.join_after is None else self._life.join_after
+        wanted: float | None = self.__dict__.get("_num_loops")
+        return math.inf if wanted is None else wanted
+
+    # ------------------------------------------------------------ what a worker can do
+    def rejoin(self) -> None:
+        """Finish gracefully: this loop, `after_loop` and `on_finish` still run; then it ends with `Normal`."""
+        self._life_or_raise("rejoin()").rejoin()
+
+    def skip_and_rejoin(self) -> None:
+        """Like `rejoin`, but this loop's `after_loop` is left out."""
+        self._life_or_raise("skip_and_rejoin()").rejoin(skip=True)
+
+    def force_finish(self) -> None:
+        """End at once: no further hook runs, not even the rest of this one. Ends with `Shutdown("forced")`."""
+        self._life_or_raise("force_finish()").force_finish()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep at most `seconds`, but wake up at once when asked to stop; returns whether that was so."""
+        return self._life_or_raise("wait()").wait(seconds)
+
+    def whereis(self, path: str) -> WorkerRef:
+        """The ref of another worker. Raises ChildNotFound if there is none at `path`."""
+        return whereis(path)
+
+    @property
+    def ref(self) -> WorkerRef:
+        """Its own ref, to hand to others."""
+        return WorkerRef(self._life_or_raise("ref").path)
+
+    def generate_loop_time_report(self, name: str | None = None) -> dict[str, Any]:
+        """Loops so far, and their total, mean, fastest, slowest and last time in seconds.
+
+        `name` is the report's title; default: "NAME loop times report".
+        """
+        return self._life_or_raise("generate_loop_time_report()").loop_time_report(name)
+
+    def cleanup(self) -> None:
+        """Remove this worker's storage entries that are marked `remove_on_process_join`."""
+        self._life_or_raise("cleanup()").cleanup()
+
+    def get_current_loop(self) -> int:
+        """The same as `current_loop`."""
+        loop: int = self.current_loop
+        return loop
+
+    def checkpoint(self, value: Any) -> None:
+        """Not built yet: hand a value to the next incarnation (rule 57)."""
+        raise NotBuiltYet("checkpoint is not built yet; keep the value in the storage: self.tree.add(...)")
+
+    def start_thread(self, what: Any, *args: Any, **kwargs: Any) -> None:
+        """Not built yet: a supervised background thread of this process."""
+        raise NotBuiltYet("start_thread is not built yet; use threading.Thread(target=..., daemon=True)")
+
+    def monitor(self, ref: WorkerRef) -> None:
+        """Not built yet: be told when another worker goes down (rule 60)."""
+        raise NotBuiltYet("monitor is not built yet; ref.join(timeout) waits for an end")
+
+    def link(self, ref: WorkerRef) -> None:
+        """Not built yet: end together with another worker (rule 60)."""
+        raise NotBuiltYet("link is not built yet; put both under a one_for_all supervisor")
+
+    def _life_or_raise(self, what: str) -> Life:
+        if self._life is None:
+            raise RuntimeError(f"{type(self).__name__}.{what} is for a running worker; this one was not started by a supervisor")
+        return self._life
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        recipe = self.__dict__.get("__recipe__")
+        if recipe is None:
+            raise TypeError(f"a running {type(self).__name__} cannot be sent; send its ref (self.ref) instead")
+        return _from_recipe, (recipe.target, recipe.args, dict(recipe.kwargs))
+
+
+def _from_recipe(cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return cls(*args, **kwargs)
+
+
+_RESERVED = frozenset(
+    {name for name, value in vars(Worker).items() if not name.startswith("_") and name not in HOOKS}
+    - _ASSIGNABLE - {"hooks", "num_loops", "copy"}
+)  # fmt: skip
+
+
+class Process(Worker):
+    """A worker in an OS process of its own.
+
+    >>> class Count(Process):
+    ...     def __init__(self, upto: int) -> None:
+    ...         self.upto = upto
+    ...     def loop(self) -> None:
+    ...         if self.current_loop == self.upto:
+    ...             self.rejoin()
+    >>> from suitkaise.specs import Child
+    >>> Child(Count(10), restart="transient").id
+    'count'
+    """
+
+    kind: ClassVar[Literal["process"]] = "process"
+
+    @staticmethod
+    def of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Recipe:
+        """A process worker that calls `function(*args, **kwargs)` once a loop; the same as passing the function."""
+        return Recipe(function, snapshot(args), snapshot(kwargs), "process")
+
+
+class Thread(Worker):
+    """A worker in a thread of the program that owns the tree.
+
+    Threads cannot be killed: one that does not stop in time is abandoned (rule 59). Constructor arguments are
+    shared by reference between its incarnations, so mutable ones are yours to mind (rule 41).
+    """
+
+    kind: ClassVar[Literal["thread"]] = "thread"
+
+    @staticmethod
+    def of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Recipe:
+        """A thread worker that calls `function(*args, **kwargs)` once a loop."""
+        return Recipe(function, args, kwargs, "thread")
+
+
+class _FunctionWorker(Worker):
+    """The worker around a plain function."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self._function = recipe.target
+        self._arguments: tuple[tuple[Any, ...], Mapping[str, Any]] = (recipe.args, recipe.kwargs)
+
+    def loop(self) -> Any:
+        args, kwargs = self._arguments
+        return self._function(*args, **kwargs)
