@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import traceback
 from collections.abc import Callable, Generator
@@ -88,6 +87,8 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
             raise AskTimeout(f"no answer within {timeout} s") from error
 
     def __await__(self) -> Generator[Any, None, T]:
+        import asyncio  # 35 ms: only who awaits pays for it
+
         return asyncio.wrap_future(self).__await__()
 
     def settle(self, ok: bool, parcel: Parcel) -> None:

@@ -257,8 +257,8 @@ class Policy:
         was, child.at = child.at, _At.STOPPED
         child.last_exit, child.ended_at, child.abandoned = reason, self._now, abandoned
         child.ordered = was is _At.STOPPING
-        backoff = child.spec.backoff
-        if backoff is not None and child.ready_at is not None and self._now - child.ready_at >= backoff.reset_after:
+        backoff, up_since = child.spec.backoff, child.ready_at
+        if backoff is not None and up_since is not None and self._now - up_since >= backoff.reset_after:
             child.attempt = 0
         if was is _At.STOPPING:
             expected = reason.clean or (child.spec.shutdown == "brutal_kill" and isinstance(reason, Killed))
@@ -413,7 +413,7 @@ class Policy:
         yield child
 
     def _stop(self, child: _Child, *, for_good: bool = True) -> Job:
-        """Stop a child by its shutdown, and wait until it is gone (rules 42-44); a temporary one is then forgotten."""
+        """Stop a child by its shutdown, and wait until it is gone (rules 42-44); a temporary one is forgotten."""
         if child.at in (_At.RUNNING, _At.STARTING):
             child.at = _At.STOPPING
             shutdown = child.spec.shutdown
@@ -482,12 +482,10 @@ class Policy:
             self._jobs.appendleft((None, self._shut_down_unless_significant(reason)))
 
     def _shut_down_unless_significant(self, reason: ExitReason) -> Job:
-        for child in self._children.values():
-            if child.spec.significant and child.at not in (_At.STOPPED, _At.IGNORED):
-                return
-        self._shut_down(reason)
-        return
-        yield child
+        significant = [child for child in self._children.values() if child.spec.significant]
+        if all(child.at in (_At.STOPPED, _At.IGNORED) for child in significant):
+            self._shut_down(reason)
+        yield from ()
 
     # ------------------------------------------------------------ administration (rules 8-19)
     def _start_child(self, request: Any, spec: Child) -> Job:
@@ -505,7 +503,8 @@ class Policy:
         except (ChildAlreadyStarted, ChildAlreadyPresent, SpecError) as error:
             self._out.append(Refuse(request, error))
             return
-        # Its numbers begin above all that are gone, so that what comes late for a child of its name is not for it.
+        # It numbers its incarnations on from where those of removed children ended: what is still under way for
+        # an earlier child of this id (an exit, a timer) must not meet it.
         child = self._children[spec.id] = _Child(spec, incarnation=self._retired, before=self._retired)
         yield from self._start_in_job(child)
         if child.at is _At.STOPPED:
@@ -520,9 +519,7 @@ class Policy:
             self._out.append(Refuse(request, self._not_found(id)))
             return
         child.ordered = True
-        if child.at is _At.RESTARTING:  # the pending restart of its group goes with it (rules 16 and 38)
-            for member in self._children.values():
-                member.returning = False
+        self._cancel_retry(child)
         child.returning = False
         yield from self._stop(child)
         self._out.append(Reply(request))
@@ -547,9 +544,16 @@ class Policy:
             self._out.append(Refuse(request, self._not_found(id)))
             return
         if child.at in (_At.RUNNING, _At.STARTING, _At.RESTARTING, _At.DOWN):
+            self._cancel_retry(child)
             yield from self._stop(child, for_good=False)
         yield from self._start_in_job(child)
         self._reply_started(request, child)
+
+    def _cancel_retry(self, child: _Child) -> None:
+        """The pending restart of its group goes with it: the others stay down (rules 16 and 38)."""
+        if child.at is _At.RESTARTING:
+            for member in self._children.values():
+                member.returning = False
 
     def _at_rest(self, request: Any, id: str) -> _Child | None:
         """The child if it is stopped; else the request is refused (rules 17 and 19)."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Runtime", "current", "enter", "leave"]
 
 PREFIX = "suitkaise-"
-PRELOAD = ("suitkaise", "suitkaise.sktree", "suitkaise.storage.actor", "structlog", "pickle", "traceback")
+PRELOAD = ("suitkaise", "suitkaise.supervision.steps", "suitkaise.sktree", "suitkaise.storage.actor", "structlog")
 
 
 class Runtime:

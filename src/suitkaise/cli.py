@@ -1,0 +1,178 @@
+"""The command line: `suitkaise run FILE`. It alone configures logging, and turns outcomes into exit codes.
+
+Exit codes: 0 clean, 1 the root gave up or could not start, 2 usage or a wrong declaration, 128+n forced by signal n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import os
+import sys
+import traceback
+import types
+from typing import Any
+
+import suitkaise
+from suitkaise.errors import ChildStartFailed, NotSerializable, SpecError, SuitkaiseError, TreeFailed
+from suitkaise.specs import Supervisor
+from suitkaise.supervision import running
+
+__all__ = ["main"]
+
+CLEAN, FAILED, USAGE = 0, 1, 2
+
+_LATER = ("ps", "status", "tree", "top", "logs", "restart", "stop", "start", "suspend", "resume", "crashes", "store",
+          "demo", "doctor")  # fmt: skip
+
+
+class _Usage(Exception):
+    """What the user asked for cannot be done; the text says what can."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Carry out one command; returns the exit code."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    if options.command in _LATER:
+        print(f"suitkaise {options.command}: not built yet; this version has: run", file=sys.stderr)
+        return USAGE
+    _configure_logging(as_json=options.json)
+    try:
+        return _run(options.target, rest + options.arguments)
+    except _Usage as error:
+        print(f"suitkaise run: {error}", file=sys.stderr)
+        return USAGE
+    except (SpecError, NotSerializable) as error:
+        _say(error)
+        return USAGE
+    except (TreeFailed, ChildStartFailed, SuitkaiseError) as error:
+        _say(error)
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="suitkaise", description="Run supervision trees.")
+    parser.add_argument("--version", action="version", version=f"suitkaise {suitkaise.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="run the tree that a file or module declares",
+        description="Run a tree until it ends. SIGINT and SIGTERM stop it gracefully, a second one kills it.",
+        epilog="Without :NAME, the only Supervisor at the top of the module is run. What follows is for the program itself.",
+    )
+    run.add_argument("target", metavar="MODULE_OR_FILE[:NAME]", help="app.py, app.py:tree, package.module:tree")
+    run.add_argument("--json", action="store_true", help="log as JSON lines")
+    run.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    for name in _LATER:
+        commands.add_parser(name, help=argparse.SUPPRESS, add_help=False).set_defaults(json=False)
+    return parser
+
+
+def _run(target: str, arguments: list[str]) -> int:
+    where, name = _split(target)
+    before = running.runs
+    namespace = _load(where, arguments)
+    if name is None and running.runs != before:
+        return CLEAN  # the file has run its tree itself
+    tree = _find(namespace, where, name)
+    tree.run()
+    return CLEAN
+
+
+def _split(target: str) -> tuple[str, str | None]:
+    where, colon, name = target.rpartition(":")
+    if not colon or os.sep in name:
+        return target, None
+    if not name.isidentifier():
+        raise _Usage(f"{target!r}: the part behind ':' must be the name of a tree, not {name!r}")
+    return where, name
+
+
+def _load(where: str, arguments: list[str]) -> dict[str, Any]:
+    """Execute the file as `python FILE` would, or import the module; errors in it are shown as Python shows them."""
+    is_file = where.endswith(".py") or os.sep in where or os.path.isfile(where)
+    if is_file and not os.path.isfile(where):
+        raise _Usage(f"there is no file {where!r}")
+    try:
+        if not is_file:
+            sys.path.insert(0, os.getcwd())
+            sys.argv = [where, *arguments]
+            return vars(importlib.import_module(where))
+        main_module = types.ModuleType("__main__")
+        main_module.__file__ = os.path.abspath(where)
+        sys.modules["__main__"] = main_module
+        sys.argv = [where, *arguments]
+        sys.path.insert(0, os.path.dirname(os.path.abspath(where)))
+        with open(where, "rb") as source:
+            code = compile(source.read(), os.path.abspath(where), "exec")
+        exec(code, vars(main_module))
+        return vars(main_module)
+    except ModuleNotFoundError as error:
+        if not is_file and error.name is not None and (where == error.name or where.startswith(error.name + ".")):
+            raise _Usage(f"there is no module {where!r}; for a file, say {where}.py") from None
+        raise _broken(where, error) from error
+    except (SuitkaiseError, SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise _broken(where, error) from error
+
+
+def _broken(where: str, error: BaseException) -> _Usage:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    return _Usage(f"{where!r} cannot be loaded:\n{text.rstrip()}")
+
+
+def _find(namespace: dict[str, Any], where: str, name: str | None) -> Supervisor:
+    trees = {key: value for key, value in namespace.items() if isinstance(value, Supervisor)}
+    if name is not None:
+        found = namespace.get(name)
+        if isinstance(found, Supervisor):
+            return found
+        got = f"{name!r} is {type(found).__name__}" if name in namespace else f"there is no {name!r}"
+        raise _Usage(f"{where!r}: {got}; it has {_listed(trees)}")
+    distinct = {id(value): key for key, value in trees.items()}
+    if len(distinct) == 1:
+        return next(iter(trees.values()))
+    below = {id(child.what) for tree in trees.values() for child in tree.children}
+    roots = {key: value for key, value in trees.items() if id(value) not in below}
+    if len({id(value) for value in roots.values()}) == 1:
+        return next(iter(roots.values()))
+    if not trees:
+        raise _Usage(f"{where!r} has no Supervisor at its top; declare one: tree = Supervisor('name', ...)")
+    raise _Usage(f"{where!r} has several trees, say which: {', '.join(f'{where}:{key}' for key in roots or trees)}")
+
+
+def _listed(trees: dict[str, Supervisor]) -> str:
+    return ", ".join(trees) if trees else "no Supervisor"
+
+
+def _say(error: BaseException) -> None:
+    lines = [f"suitkaise: {type(error).__name__}: {error}", *getattr(error, "__notes__", ())]
+    print("\n".join(lines), file=sys.stderr)
+
+
+# ---------------------------------------------------------------- output
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        event = getattr(record, "event", None)
+        fields: dict[str, Any] = {"time": record.created, "level": record.levelname.lower(), "logger": record.name}
+        fields |= event.to_dict() if event is not None else {"event": record.getMessage(), "pid": record.process}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        fields.pop("at", None)
+        return json.dumps(fields, default=str)
+
+
+def _configure_logging(*, as_json: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    if as_json:
+        handler.setFormatter(_Json())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
