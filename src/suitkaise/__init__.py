@@ -27,7 +27,19 @@ from suitkaise.errors import (
     WorkerDead,
     WorkerFailed,
 )
-from suitkaise.exits import Crashed, ExitCode, ExitReason, GaveUp, Hung, Killed, Lost, Normal, Shutdown, Signaled, StartFailure
+from suitkaise.exits import (
+    Crashed,
+    ExitCode,
+    ExitReason,
+    GaveUp,
+    Hung,
+    Killed,
+    Lost,
+    Normal,
+    Shutdown,
+    Signaled,
+    StartFailure,
+)
 from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.refs import WorkerRef, whereis
 from suitkaise.specs import Backoff, Child, Command, DynamicSupervisor, Supervisor

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="run the tree that a file or module declares",
         description="Run a tree until it ends. SIGINT and SIGTERM stop it gracefully, a second one kills it.",
-        epilog="Without :NAME, the only Supervisor at the top of the module is run. What follows is for the program itself.",
+        epilog="Without :NAME, the only Supervisor at the top is run. The rest is for the program itself.",
     )
     run.add_argument("target", metavar="MODULE_OR_FILE[:NAME]", help="app.py, app.py:tree, package.module:tree")
     run.add_argument("--json", action="store_true", help="log as JSON lines")
@@ -108,7 +108,7 @@ def _load(where: str, arguments: list[str]) -> dict[str, Any]:
         sys.path.insert(0, os.path.dirname(os.path.abspath(where)))
         with open(where, "rb") as source:
             code = compile(source.read(), os.path.abspath(where), "exec")
-        exec(code, vars(main_module))
+        exec(code, vars(main_module))  # noqa: S102  (running the user's program is what this is for)
         return vars(main_module)
     except ModuleNotFoundError as error:
         if not is_file and error.name is not None and (where == error.name or where.startswith(error.name + ".")):
@@ -161,7 +161,11 @@ def _say(error: BaseException) -> None:
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         event = getattr(record, "event", None)
-        fields: dict[str, Any] = {"time": record.created, "level": record.levelname.lower(), "logger": record.name}
+        fields: dict[str, Any] = {
+            "time": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
         fields |= event.to_dict() if event is not None else {"event": record.getMessage(), "pid": record.process}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)

@@ -46,7 +46,12 @@ class SuitkaiseError(Exception):
     """
 
     def __init__(
-        self, message: str = "", *, path: str | None = None, reason: ExitReason | None = None, traceback: str = ""
+        self,
+        message: str = "",
+        *,
+        path: str | None = None,
+        reason: ExitReason | None = None,
+        traceback: str = "",
     ) -> None:
         super().__init__(message)
         self.path = path

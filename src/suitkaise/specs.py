@@ -190,8 +190,21 @@ class Child(_Declaration):
     suitkaise.errors.SpecError: Child 'work': restart must be 'permanent', 'transient' or 'temporary', not 'sometimes'
     """
 
-    __slots__ = ("id", "what", "kind", "restart", "shutdown", "significant", "join_in", "join_after", "backoff",
-                 "copies", "copy", "spares", "given")  # fmt: skip
+    __slots__ = (
+        "backoff",
+        "copies",
+        "copy",
+        "given",
+        "id",
+        "join_after",
+        "join_in",
+        "kind",
+        "restart",
+        "shutdown",
+        "significant",
+        "spares",
+        "what",
+    )  # fmt: skip
 
     id: str
     what: Recipe | Supervisor
@@ -307,7 +320,9 @@ class Child(_Declaration):
         for number in range(self.copies):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SpecWarning)
-                clone = self._again({**self.given, "args": (), "kwargs": None, "copies": 1, "id": f"{self.id}-{number}"})
+                clone = self._again(
+                    {**self.given, "args": (), "kwargs": None, "copies": 1, "id": f"{self.id}-{number}"}
+                )
             clone._set(copy=number)
             clones.append(clone)
         return tuple(clones)
@@ -319,7 +334,16 @@ class Child(_Declaration):
         return f"Child({name}, id={self.id!r}{''.join(f', {key}={value!r}' for key, value in given.items())})"
 
 
-_CHILD_DEFAULTS = ("restart", "shutdown", "significant", "join_in", "join_after", "backoff", "copies", "spares")
+_CHILD_DEFAULTS = (
+    "restart",
+    "shutdown",
+    "significant",
+    "join_in",
+    "join_after",
+    "backoff",
+    "copies",
+    "spares",
+)
 
 
 class Supervisor(_Declaration):
@@ -344,8 +368,17 @@ class Supervisor(_Declaration):
     └─ rest  supervisor, one_for_one, 3 restarts in 5 s
     """
 
-    __slots__ = ("name", "children", "strategy", "max_restarts", "max_seconds", "auto_shutdown", "restart",
-                 "shutdown", "significant")  # fmt: skip
+    __slots__ = (
+        "auto_shutdown",
+        "children",
+        "max_restarts",
+        "max_seconds",
+        "name",
+        "restart",
+        "shutdown",
+        "significant",
+        "strategy",
+    )  # fmt: skip
 
     name: str
     children: tuple[Child, ...]
@@ -388,7 +421,9 @@ class Supervisor(_Declaration):
         self._set(
             name=name,
             children=tuple(
-                clone for child in children for clone in (child if isinstance(child, Child) else Child(child)).expanded()
+                clone
+                for child in children
+                for clone in (child if isinstance(child, Child) else Child(child)).expanded()
             ),
             strategy=option.choice("strategy", STRATEGIES, "one_for_one"),
             max_restarts=max_restarts,
@@ -438,7 +473,9 @@ class Supervisor(_Declaration):
 
     def start_async(self) -> Never:
         """Not built yet: `start` for event loops."""
-        raise NotBuiltYet("Supervisor.start_async is not built yet; use start() in a thread: asyncio.to_thread(tree.start)")
+        raise NotBuiltYet(
+            "Supervisor.start_async is not built yet; use start() in a thread: asyncio.to_thread(tree.start)"
+        )
 
     def __str__(self) -> str:
         return "\n".join(_picture(self))
@@ -480,7 +517,10 @@ def check_children(who: str, children: tuple[Child, ...], auto_shutdown: AutoShu
 def snapshot(value: Any) -> Any:
     """A copy of the plain containers in `value`; everything else stays what it is.
 
-    >>> inner = [1]; copy = snapshot({"a": inner}); inner.append(2); copy
+    >>> inner = [1]
+    ... copy = snapshot({"a": inner})
+    ... inner.append(2)
+    ... copy
     {'a': [1]}
     """
     return _snapshot(value, {})
@@ -639,7 +679,9 @@ def _recipe_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R
         recipe = what.__recipe__
     elif isinstance(what, type) and issubclass(what, Startable):
         if not hasattr(what, "kind"):
-            raise SpecError(f"Child: {what.__name__} is neither a process nor a thread; derive it from Process or Thread")
+            raise SpecError(
+                f"Child: {what.__name__} is neither a process nor a thread; derive it from Process or Thread"
+            )
         copy = snapshot if what.kind == "process" else lambda value: value
         recipe = Recipe(what, tuple(copy(tuple(args))), copy(dict(kwargs)), what.kind)
     elif isinstance(what, type):
@@ -670,7 +712,9 @@ def _check_recipe(recipe: Recipe) -> None:
     try:
         signature.bind(*recipe.args, **recipe.kwargs)
     except TypeError as error:
-        raise SpecError(f"{recipe.name}{signature}: {error}; got args={recipe.args!r}, kwargs={dict(recipe.kwargs)!r}") from None
+        raise SpecError(
+            f"{recipe.name}{signature}: {error}; got args={recipe.args!r}, kwargs={dict(recipe.kwargs)!r}"
+        ) from None
 
 
 def _is_async(function: Any) -> bool:
@@ -700,9 +744,7 @@ def _checked_id(value: Any, who: str) -> str:
 
 def _picture(tree: Supervisor) -> Iterator[str]:
     auto = "" if tree.auto_shutdown == "never" else f", ends with {tree.auto_shutdown.replace('_', ' ')}"
-    yield (
-        f"{tree.name}  supervisor, {tree.strategy}, {tree.max_restarts:g} restarts in {tree.max_seconds:g} s{auto}"
-    )
+    yield (f"{tree.name}  supervisor, {tree.strategy}, {tree.max_restarts:g} restarts in {tree.max_seconds:g} s{auto}")
     for number, child in enumerate(tree.children, 1):
         last = number == len(tree.children)
         if isinstance(child.what, Supervisor):

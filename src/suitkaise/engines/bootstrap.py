@@ -175,11 +175,12 @@ class _Tenant:
         poll.register(self._sock, select.POLLRDHUP)
         poll.poll()
         assert self._mailbox is not None
-        patience = min(arrival.grace, self._orphan_timeout)
-        if arrival.steadfast:
-            patience = self._orphan_timeout + 1.0
-        self._mailbox.order_stop(Shutdown("the program that owned it is gone"))
-        time.sleep(patience)
+        if arrival.steadfast:  # it goes by itself when the others are gone; the keeper sees to that, too
+            self._mailbox.ring()
+            time.sleep(self._orphan_timeout + 1.0)
+        else:
+            self._mailbox.order_stop(Shutdown("the program that owned it is gone"))
+            time.sleep(min(arrival.grace, self._orphan_timeout))
         _leave(70, wait=False)
 
 
@@ -230,4 +231,3 @@ def _leave_directory() -> None:
     for directory, lock in _held:
         os.close(lock)
         remove_if_unused(directory)
-

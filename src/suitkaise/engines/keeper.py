@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["ENCODE", "DECODE", "LOCK", "Kid", "hold", "main", "remove_if_unused"]
+__all__ = ["DECODE", "ENCODE", "LOCK", "Kid", "hold", "main", "remove_if_unused"]
 
 ENCODE = msgspec.msgpack.Encoder().encode
 DECODE = msgspec.msgpack.Decoder(tuple).decode
@@ -152,7 +152,9 @@ class Keeper:
             if not kid.last:
                 self._signal(kid, signal.SIGTERM)
         began = time.monotonic()
-        deadlines = {kid.pidfd: began + min(kid.grace, self._orphan_timeout) for kid in self._kids.values() if not kid.last}
+        deadlines = {
+            kid.pidfd: began + min(kid.grace, self._orphan_timeout) for kid in self._kids.values() if not kid.last
+        }
         while deadlines:
             patience = min(deadlines.values()) - time.monotonic()
             for descriptor, _ in self._poll.poll(max(0.0, patience * 1000)):

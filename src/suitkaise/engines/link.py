@@ -67,7 +67,9 @@ class Outbox:
             if not data:
                 return
             if not force and len(self._backlog) + len(data) > BACKLOG:
-                raise MailboxFull(f"{len(self._backlog)} bytes wait already to be read by {self._path!r}", path=self._path)
+                raise MailboxFull(
+                    f"{len(self._backlog)} bytes wait already to be read by {self._path!r}", path=self._path
+                )
             self._backlog += data
             if not self._corked:
                 self._watch()
@@ -212,7 +214,13 @@ class KeeperLink:
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        settings = [sys.path, theirs.fileno(), self._site.directory, list(self._preload), self._site.orphan_timeout]
+        settings = [
+            sys.path,
+            theirs.fileno(),
+            self._site.directory,
+            list(self._preload),
+            self._site.orphan_timeout,
+        ]
         flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         with theirs:
             self._program = subprocess.Popen(
@@ -269,7 +277,9 @@ class KeeperLink:
             self._failures += 1
             if self._failures > 5:
                 for newborn in asked:
-                    newborn.stillborn(f"the keeper ended {self._failures} times in a row, exit code {self._program.returncode}")
+                    newborn.stillborn(
+                        f"the keeper ended {self._failures} times in a row, exit code {self._program.returncode}"
+                    )
                 asked = []
             self._start()
             self._adopted = [newborn for newborn in (*alive, *self._adopted) if newborn.pidfd is not None]

@@ -39,7 +39,9 @@ LINGER = 5.0
 class ProcessEngine:
     """A worker is a process forked by our keeper."""
 
-    def __init__(self, site: Site, preload: tuple[str, ...] = (), on_keeper_lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, site: Site, preload: tuple[str, ...] = (), on_keeper_lost: Callable[[], None] = lambda: None
+    ) -> None:
         if not sys.platform.startswith("linux"):
             raise OSError(f"process workers need Linux (pidfd); this is {sys.platform}; Thread workers work everywhere")
         self._site = site

@@ -42,7 +42,7 @@ class Subscription:
             self._condition.notify()
 
     def get(self, timeout: float | None = None) -> Event | None:
-        """The next event, waited for at most `timeout` seconds (None: for ever); None when none came or it is closed."""
+        """The next event, waited for at most `timeout` seconds (None: for ever); None if none came, or when closed."""
         with self._condition:
             self._condition.wait_for(lambda: self._events or self._closed, timeout)
             return self._events.popleft() if self._events else None

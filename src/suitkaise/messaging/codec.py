@@ -132,10 +132,7 @@ class _ByName(pickle.Pickler):
         kind = type(value)
         if kind is types.FunctionType or isinstance(value, type):
             # The C pickler itself makes sure that a name leads back to this very object.
-            if (
-                getattr(value, "__module__", None) in ("__main__", None)
-                or cloudpickle.list_registry_pickle_by_value()
-            ):
+            if getattr(value, "__module__", None) in ("__main__", None) or cloudpickle.list_registry_pickle_by_value():
                 raise _TravelsByValue
             return NotImplemented
         if kind in _CLOUDPICKLE_REDUCERS:

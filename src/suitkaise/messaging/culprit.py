@@ -42,9 +42,7 @@ class Culprit:
         return f"{self.path}: {text}; {_ADVICE}"
 
 
-def find_culprit(
-    value: object, root: str, error: BaseException, attempt: Callable[[object], object]
-) -> Culprit:
+def find_culprit(value: object, root: str, error: BaseException, attempt: Callable[[object], object]) -> Culprit:
     """The part of `value` that cannot be sent.
 
     Args:

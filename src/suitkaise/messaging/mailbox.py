@@ -123,6 +123,10 @@ class Mailbox(ABC):
         elif self._waiting:
             self.bell[0] = 1
 
+    def sleep_in(self, wait: Callable[..., None]) -> bool:
+        """Sleep in the caller's `wait(*descriptors)`; False when the hub is gone."""
+        raise NotImplementedError("only a worker in a process of its own can sleep on descriptors")
+
     def empty(self) -> bool:
         """Whether no message waits (Pykka asks at the end)."""
         return not self._waiting
@@ -196,13 +200,18 @@ class SocketMailbox(Mailbox):
         for frame in frames:
             self._take(frame)
 
-    def fileno(self) -> int:
-        """The control connection's descriptor."""
-        return self._sock.fileno()
-
-    def wake_fileno(self) -> int:
-        """A descriptor that is readable when `ring` was called while the worker sleeps."""
-        return self._bell_fd
+    def sleep_in(self, wait: Callable[..., None]) -> bool:
+        """Sleep in the caller's `wait(*descriptors)`; False when the hub is gone."""
+        self._asleep = True
+        try:
+            self._collect()
+            if self.stop_reason is None and not self._waiting:
+                wait(*([self._sock.fileno()] if self._open else []), self._bell_fd)
+        finally:
+            self._asleep = False
+        self._block(0)
+        self.bell[0] = 1  # have a look between the loops
+        return self._open
 
     def _collect(self) -> None:
         while self._open:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from suitkaise.errors import AskTimeout, NotSerializable, WorkerFailed
+from suitkaise.errors import AskTimeout, WorkerFailed
 from suitkaise.messaging import codec
 
 __all__ = ["Answer", "Kind", "Message", "Parcel", "Reply", "portable_error", "with_note"]
@@ -127,7 +127,7 @@ def portable_error(error: BaseException, path: str) -> tuple[BaseException, str]
         again = codec.loads(codec.dumps(error))
         if type(again) is type(error) and str(again) == str(error):
             return error, text
-    except (NotSerializable, Exception):  # whatever the user's exception class does when it is copied
-        pass
+    except Exception as obstacle:  # whatever the user's exception class does when it is copied
+        text = f"{text}(it travels as text: {obstacle})\n"
     stand_in = WorkerFailed(f"{type(error).__name__}: {error}", path=path, traceback=text)
     return stand_in, text

@@ -91,7 +91,9 @@ class Address:
                 self._target.deliver(message)
                 return
             if self.over:
-                raise WorkerDead(f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason)
+                raise WorkerDead(
+                    f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason
+                )
             if len(self._parked) >= PARKED:
                 raise MailboxFull(f"{PARKED} messages wait already for {self.path!r} to come back", path=self.path)
             if self.kind == "process":
@@ -121,7 +123,9 @@ class Address:
             parked, self._parked = list(self._parked), deque()
             waiters, self._waiters = self._waiters, []
         for message in parked:
-            message.fail(WorkerDead(f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason))
+            message.fail(
+                WorkerDead(f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason)
+            )
         for waiter in waiters:
             waiter()
 

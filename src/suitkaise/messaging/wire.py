@@ -217,9 +217,7 @@ class Connection:
     >>> theirs.close()
     """
 
-    def __init__(
-        self, sock: socket.socket, *, max_header: int = MAX_HEADER, max_payload: int = MAX_PAYLOAD
-    ) -> None:
+    def __init__(self, sock: socket.socket, *, max_header: int = MAX_HEADER, max_payload: int = MAX_PAYLOAD) -> None:
         self.socket = sock
         self._parser = Parser(max_header=max_header, max_payload=max_payload)
         self._frames: list[Frame] = []  # the next one last

@@ -129,7 +129,9 @@ class Board:
             elif self._next < CAPACITY:
                 index, self._next = self._next, self._next + 1
             else:
-                raise SuitkaiseError(f"{name!r}: a program can have {CAPACITY} workers at a time, and has them", path=name)
+                raise SuitkaiseError(
+                    f"{name!r}: a program can have {CAPACITY} workers at a time, and has them", path=name
+                )
         slot = Slot(self, index)
         slot.clear(name)
         return slot

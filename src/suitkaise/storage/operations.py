@@ -111,7 +111,7 @@ def _remove(batch: Batch, change: Remove) -> Status:
     if change.expect is not None and change.expect != revision_of(old):
         return Status.CONFLICT
     if old is None:
-        return Status.MISSING
+        return Status.OK if change.missing_ok else Status.MISSING
     batch.remove(key, old)
     return Status.OK
 

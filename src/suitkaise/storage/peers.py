@@ -180,7 +180,7 @@ class Peers:
             self._selector.register(sock, selectors.EVENT_READ, peer)
 
     def _turn_away(self, error: OSError) -> None:
-        """Out of descriptors: with the spare one, accept and close, or `select` would return at once for ever."""
+        """Out of descriptors: accept with the spare one and close; else `select` would return for ever."""
         logger.error("a connection cannot be accepted: %s", error)
         os.close(self._spare)
         try:

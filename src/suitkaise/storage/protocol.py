@@ -93,6 +93,7 @@ class Remove(msgspec.Struct, array_like=True, tag=2, gc=False):
     quiet: bool
     path: str
     name: str
+    missing_ok: bool = False
     expect: int | None = None
     owner: str | None = None
 

@@ -97,9 +97,7 @@ class Reader:
         start = b""
         while True:
 
-            def collect(
-                transaction: lmdb.Transaction[bytes], start: bytes = start
-            ) -> list[tuple[bytes, bytes]]:
+            def collect(transaction: lmdb.Transaction[bytes], start: bytes = start) -> list[tuple[bytes, bytes]]:
                 cursor = transaction.cursor()
                 found: list[tuple[bytes, bytes]] = []
                 there = cursor.set_range(start) if start else cursor.first()

@@ -104,9 +104,7 @@ class Record(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes) -> Record:
         """Take a record apart, but for its value."""
-        revision, time, start, metadata_length, path_length, owner_length, encoding, flags = (
-            _HEAD.unpack_from(data)
-        )
+        revision, time, start, metadata_length, path_length, owner_length, encoding, flags = _HEAD.unpack_from(data)
         owner_end = _HEAD.size + owner_length
         metadata_end = owner_end + metadata_length
         path_end = metadata_end + path_length
@@ -118,9 +116,7 @@ class Record(NamedTuple):
             bool(flags & _INDEXED),
             data[_HEAD.size : owner_end].decode() if owner_length else None,
             data[owner_end:metadata_end],
-            (data[metadata_end:path_end].decode(), data[path_end:start].decode())
-            if start > metadata_end
-            else None,
+            (data[metadata_end:path_end].decode(), data[path_end:start].decode()) if start > metadata_end else None,
         )
 
     def entry(self, key: bytes, size: int) -> Entry:

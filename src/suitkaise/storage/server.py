@@ -126,10 +126,7 @@ class StorageServer:
                 return
 
     def _apply(self, batch: Batch, requests: _Requests) -> _Answers:
-        return [
-            (peer, header, self._apply_one(batch, peer, header, payload))
-            for peer, header, payload in requests
-        ]
+        return [(peer, header, self._apply_one(batch, peer, header, payload)) for peer, header, payload in requests]
 
     def _apply_one(self, batch: Batch, peer: Peer, header: Any, payload: bytes) -> Reply | Welcome | None:
         try:

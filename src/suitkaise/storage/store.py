@@ -46,9 +46,7 @@ _decode_client = msgspec.msgpack.Decoder(Client).decode
 class Store:
     """The data of a storage, opened for writing. One at a time, and by one thread."""
 
-    def __init__(
-        self, directory: Path, *, durable: bool = False, map_size: int = environment.DEFAULT_MAP_SIZE
-    ) -> None:
+    def __init__(self, directory: Path, *, durable: bool = False, map_size: int = environment.DEFAULT_MAP_SIZE) -> None:
         """Open the store in `directory`, made there if need be.
 
         Args:

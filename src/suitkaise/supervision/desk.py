@@ -95,15 +95,17 @@ class _Visitor:
         number = header[-1] if header else None
         try:
             match header:
-                case ("post", str(what), str(path), int(number)):
-                    answer = registry.post(what, path, codec.loads(payload))
-                    answer.add_done_callback(lambda done: self._answer(number, done))
-                case ("tell", ("message" | "call" | "get") as kind, str(path), int(number)):
+                case ("post", str(what), str(path), int()):
+                    registry.post(what, path, codec.loads(payload)).add_done_callback(
+                        lambda done: self._answer(number, done)
+                    )
+                case ("tell", ("message" | "call" | "get") as kind, str(path), int()):
                     registry.send(path, Message(kind, Parcel(data=payload)))
                     self._reply(number, True, Parcel(None))
-                case ("ask", ("message" | "call" | "get") as kind, str(path), int(number)):
+                case ("ask", ("message" | "call" | "get") as kind, str(path), int()):
                     registry.send(
-                        path, Message(kind, Parcel(data=payload), lambda ok, parcel: self._reply(number, ok, parcel))
+                        path,
+                        Message(kind, Parcel(data=payload), lambda ok, parcel: self._reply(number, ok, parcel)),
                     )
                 case _:
                     logger.warning("closed a connection: %r means nothing here", header)
@@ -111,7 +113,7 @@ class _Visitor:
         except Exception as error:
             self._reply(number, False, Parcel(error))
 
-    def _answer(self, number: int, done: Future[Any]) -> None:
+    def _answer(self, number: Any, done: Future[Any]) -> None:
         error = done.exception()
         self._reply(number, error is None, Parcel(done.result() if error is None else error))
 
@@ -121,7 +123,9 @@ class _Visitor:
             data = parcel.data
         except NotSerializable as error:
             value = parcel.value
-            stand_in = portable_error(value, "hub")[0] if isinstance(value, BaseException) else SuitkaiseError(str(error))
+            stand_in = (
+                portable_error(value, "hub")[0] if isinstance(value, BaseException) else SuitkaiseError(str(error))
+            )
             ok, data = False, codec.dumps(stand_in)
         frame = wire.encode((number, ok), data)
         self._desk._reactor.call(lambda: self._send(frame))

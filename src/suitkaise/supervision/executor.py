@@ -79,6 +79,7 @@ class Executor:
         self._around = around
         self._handles: dict[str, Handle] = {}
         self._addresses: dict[str, Address] = {}
+        self._down: set[str] = set()  # ended, and it is not yet known whether for good
         self.tell: Callable[[Input], None] = around.employ(self)
         for child in spec.children:
             self._address(child)
@@ -147,7 +148,7 @@ class Executor:
     # ------------------------------------------------------------ a turn
     def step(self, event: Input) -> None:
         """Let the policy decide about one event, and carry out what it says."""
-        if isinstance(event, Exited):
+        if isinstance(event, (Exited, Ignored)):
             self._lose(event)
         for action in self.policy.handle(event, self._around.clock()):
             match action:
@@ -173,11 +174,9 @@ class Executor:
                     self._forget(id)
                 case End(reason):
                     self._end(reason)
-        if isinstance(event, (Ready, Ignored, Exited)):
-            self._settle(event.id)
-        elif isinstance(event, (TerminateChild, DeleteChild)):
-            for id in list(self._addresses):
-                self._settle(id)
+        for id in [id for id in self._down if self.policy.is_over(id)]:
+            self._down.discard(id)
+            self._addresses[id].finish()
 
     def _start(self, launch: Launch) -> None:
         address = self._address(launch.child)
@@ -192,6 +191,7 @@ class Executor:
             self.tell(Exited(launch.child.id, launch.incarnation, Crashed("start", error)))
             return
         self._handles[launch.child.id] = handle
+        self._down.discard(launch.child.id)
         address.attach(handle, launch.incarnation)
         id, incarnation = launch.child.id, launch.incarnation
 
@@ -204,9 +204,7 @@ class Executor:
             address.detach(over.reason, over.result)
             self._around.on_gone(launch.birth.owner)
             self.tell(
-                Ignored(id, incarnation)
-                if over.ignored
-                else Exited(id, incarnation, over.reason, over.abandoned)
+                Ignored(id, incarnation) if over.ignored else Exited(id, incarnation, over.reason, over.abandoned)
             )
 
         handle.ready.add_done_callback(on_ready)
@@ -220,10 +218,11 @@ class Executor:
         else:
             self._around.at(at, lambda: self.tell(timer))
 
-    def _lose(self, event: Exited) -> None:
+    def _lose(self, event: Exited | Ignored) -> None:
         info = self.policy.incarnation_of(event.id)
         if info == event.incarnation:
             self._handles.pop(event.id, None)
+            self._down.add(event.id)
 
     def _address(self, child: Child) -> Address:
         address = self._addresses.get(child.id)
@@ -233,12 +232,8 @@ class Executor:
             self._addresses[child.id] = address
         return address
 
-    def _settle(self, id: str) -> None:
-        address = self._addresses.get(id)
-        if address is not None and self.policy.is_over(id):
-            address.finish()
-
     def _forget(self, id: str) -> None:
+        self._down.discard(id)
         address = self._addresses.pop(id, None)
         if address is not None:
             self._around.registry.remove(address.path)

@@ -26,7 +26,17 @@ from suitkaise.errors import (
     SpecError,
     WorkerDead,
 )
-from suitkaise.exits import Crashed, ExitCode, ExitReason, GaveUp, Hung, Killed, Shutdown, Signaled, StartFailure
+from suitkaise.exits import (
+    Crashed,
+    ExitCode,
+    ExitReason,
+    GaveUp,
+    Hung,
+    Killed,
+    Shutdown,
+    Signaled,
+    StartFailure,
+)
 from suitkaise.specs import Child, Supervisor, check_children
 from suitkaise.statuses import Status
 from suitkaise.supervision.steps import (
@@ -164,7 +174,14 @@ class Policy:
     def which_children(self) -> list[ChildInfo]:
         """All children in start order, the dead ones included (rule 20)."""
         return [
-            ChildInfo(child.spec.id, child.spec.kind, self._status(child), child.restarts, child.incarnation, child.last_exit)
+            ChildInfo(
+                child.spec.id,
+                child.spec.kind,
+                self._status(child),
+                child.restarts,
+                child.incarnation,
+                child.last_exit,
+            )
             for child in self._children.values()
         ]
 
@@ -344,9 +361,13 @@ class Policy:
         self._out.append(
             Emit(
                 events.SupervisorGaveUp(
-                    self.path, now, child=child.spec.id, reason=reason,
-                    max_restarts=spec.max_restarts, max_seconds=spec.max_seconds,
-                )  # fmt: skip
+                    self.path,
+                    now,
+                    child=child.spec.id,
+                    reason=reason,
+                    max_restarts=spec.max_restarts,
+                    max_seconds=spec.max_seconds,
+                )
             )
         )
         child.at = _At.STOPPED
@@ -678,5 +699,3 @@ def _leaf(reason: ExitReason) -> ExitReason:
     while isinstance(reason, Shutdown) and isinstance(reason.detail, (GaveUp, StartFailure)):
         reason = reason.detail.reason
     return reason
-
-

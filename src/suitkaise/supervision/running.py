@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
-from suitkaise.errors import AskTimeout, ChildNotFound, ChildStartFailed, NotBuiltYet, SuitkaiseError, TreeFailed
+from suitkaise.errors import (
+    AskTimeout,
+    ChildNotFound,
+    ChildStartFailed,
+    NotBuiltYet,
+    SuitkaiseError,
+    TreeFailed,
+)
 from suitkaise.exits import Crashed, ExitReason, GaveUp, Shutdown, StartFailure
 from suitkaise.messaging.bus import Subscription
 from suitkaise.messaging.messages import Answer, with_note
@@ -52,9 +59,10 @@ class TreeStatus:
     children: tuple[TreeStatus, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON."""
+        """Plain values only, for JSON."""
         return {
-            "path": self.path, "kind": self.kind, "status": str(self.status), "pid": self.pid, "restarts": self.restarts,
+            "path": self.path, "kind": self.kind, "status": str(self.status), "pid": self.pid,
+            "restarts": self.restarts,
             "last_exit": None if self.last_exit is None else str(self.last_exit),
             "children": [child.to_dict() for child in self.children],
         }  # fmt: skip
@@ -63,7 +71,8 @@ class TreeStatus:
         pid = f"  pid {self.pid}" if self.pid is not None and self.kind == "process" else ""
         restarts = f"  {self.restarts} restarts" if self.restarts else ""
         exit = f"  last exit: {self.last_exit}" if self.last_exit is not None else ""
-        line = f"{'  ' * self.path.count('/')}{self.path.rpartition('/')[2]}  {self.kind}  {self.status}{pid}{restarts}{exit}"
+        name = "  " * self.path.count("/") + self.path.rpartition("/")[2]
+        line = f"{name}  {self.kind}  {self.status}{pid}{restarts}{exit}"
         return "\n".join([line, *map(str, self.children)])
 
 
@@ -238,7 +247,14 @@ class RunningTree:
         """The children of the root, or of the supervisor at path `under`, in start order (rule 20)."""
         executor = self._supervisor(under)
         return [
-            ChildLine(info.id, info.kind, info.status, WorkerRef(f"{executor.path}/{info.id}"), info.restarts, info.last_exit)
+            ChildLine(
+                info.id,
+                info.kind,
+                info.status,
+                WorkerRef(f"{executor.path}/{info.id}"),
+                info.restarts,
+                info.last_exit,
+            )
             for info in executor.which_children()
         ]
 
@@ -264,9 +280,14 @@ class RunningTree:
             below = executor.child(info.id)
             lines.append(
                 TreeStatus(
-                    f"{executor.path}/{info.id}", info.kind, info.status, self._pid(executor, info), info.restarts,
-                    info.last_exit, () if below is None else self._lines(below),
-                )  # fmt: skip
+                    f"{executor.path}/{info.id}",
+                    info.kind,
+                    info.status,
+                    self._pid(executor, info),
+                    info.restarts,
+                    info.last_exit,
+                    () if below is None else self._lines(below),
+                )
             )
         return tuple(lines)
 
@@ -381,6 +402,7 @@ class RunningTree:
             if self._left:
                 return
             self._left = True
+        self._runtime.await_clean_up()
         runtimes.leave(self.name)
 
     def __enter__(self) -> Self:

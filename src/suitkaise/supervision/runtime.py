@@ -15,7 +15,6 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from suitkaise import events
@@ -25,6 +24,7 @@ from suitkaise.engines.processes import ProcessEngine
 from suitkaise.engines.threads import ThreadEngine
 from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging.bus import Bus
+from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.reactor import Reactor
 from suitkaise.messaging.refs import set_post
 from suitkaise.messaging.registry import Registry
@@ -41,7 +41,13 @@ if TYPE_CHECKING:
 __all__ = ["Runtime", "current", "enter", "leave"]
 
 PREFIX = "suitkaise-"
-PRELOAD = ("suitkaise", "suitkaise.supervision.steps", "suitkaise.sktree", "suitkaise.storage.actor", "structlog")
+PRELOAD = (
+    "suitkaise",
+    "suitkaise.supervision.steps",
+    "suitkaise.sktree",
+    "suitkaise.storage.actor",
+    "structlog",
+)
 
 
 class Runtime:
@@ -61,14 +67,20 @@ class Runtime:
         self.processes = ProcessEngine(self.site, PRELOAD, self._on_keeper_lost)
         self.engines: dict[str, Engine] = {"process": self.processes, "thread": ThreadEngine(self.site)}
         self.around = Surroundings(
-            self.registry, self.engines, time.monotonic, self.reactor.at, self.bus.publish, self._on_gone, employ
+            self.registry,
+            self.engines,
+            time.monotonic,
+            self.reactor.at,
+            self.bus.publish,
+            self._on_gone,
+            employ,
         )
         self._storage: Executor | None = None
         self._storage_lock = threading.Lock()
         self._listener: socket.socket | None = None
-        self._gone: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
         self._janitor: threading.Thread | None = None
-        self.registry.services["storage"] = lambda path, argument: self.storage_directory()
+        self.registry.services["storage"] = self._serve_storage
         set_post(self.registry)
 
     # ------------------------------------------------------------ the storage
@@ -93,6 +105,22 @@ class Runtime:
                 raise SuitkaiseError(f"the storage of this program is at {self._storage_home!r} already; it has one")
             return self._storage_home
 
+    def _serve_storage(self, path: str, argument: Any) -> Answer[str]:
+        """Say where the storage is; where it has to be started first, a thread waits for that."""
+        answer: Answer[str] = Answer()
+
+        def look() -> None:
+            try:
+                answer.set_result(self.storage_directory())
+            except Exception as error:
+                answer.set_exception(error)
+
+        if self._storage is not None:
+            look()
+        else:
+            threading.Thread(target=look, name="suitkaise-storage-start", daemon=True).start()
+        return answer
+
     def _on_gone(self, owner: str) -> None:
         if self._storage is not None:
             self._gone.put(owner)
@@ -103,12 +131,22 @@ class Runtime:
 
         tree: Tree = Tree(self._storage_home)
         while (owner := self._gone.get()) is not None:
+            if isinstance(owner, threading.Event):
+                owner.set()
+                continue
             try:
                 tree.forget_owner(owner)
             except SuitkaiseError:  # the storage itself is on its way out
                 if self._gone.empty():
                     continue
         tree.close()
+
+    def await_clean_up(self) -> None:
+        """Wait until what the workers that have ended so far left in the storage is gone."""
+        if self._storage is not None:
+            done = threading.Event()
+            self._gone.put(done)
+            done.wait()
 
     def _on_keeper_lost(self) -> None:
         self.bus.publish(events.KeeperLost("keeper", time.monotonic()))
@@ -124,7 +162,9 @@ class Runtime:
         self._check(tree, tree.name)
         with _guard:
             if tree.name in _trees or tree.name == STORAGE_NAME:
-                raise SuitkaiseError(f"a tree named {tree.name!r} runs already in this program; stop it first, or name this one otherwise")
+                raise SuitkaiseError(
+                    f"a tree named {tree.name!r} runs already in this program; stop it first, or rename this one"
+                )
             executor = _trees[tree.name] = Executor(tree, tree.name, self.around)
         return executor
 
@@ -196,7 +236,8 @@ def enter() -> Runtime:
     with _guard:
         if has_remote_post():
             raise SuitkaiseError(
-                f"a supervision tree cannot be started inside a worker process ({current_owner()!r}); if this happened while "
+                f"a supervision tree cannot be started inside a worker process ({current_owner()!r}); if this "
+                "happened while "
                 "a module was imported, move the start() or run() under `if __name__ == '__main__':`"
             )
         if _runtime is None:

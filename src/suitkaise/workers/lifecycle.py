@@ -240,6 +240,13 @@ class Life:
         """Sleep, but not when asked to stop."""
         return self._over or self._mailbox.wait(seconds)
 
+    def sleep_in(self, wait: Callable[..., None]) -> bool:
+        """Sleep in a wait of the worker's own: `wait(*descriptors)` must return when one of them is readable.
+
+        Returns False when the program that owns the worker is gone.
+        """
+        return self._mailbox.sleep_in(wait)
+
     def is_last_loop(self) -> bool:
         """Whether no loop will follow the current one."""
         return (
@@ -267,9 +274,9 @@ class Life:
 
     def cleanup(self) -> None:
         """Remove the storage entries that go with this incarnation."""
-        tree = self._worker.tree
+        tree = self._worker.__dict__.get("tree")
         if tree is not None:
-            tree.forget_entries_of(self._birth.owner)
+            tree.forget_owner(self._birth.owner, dead=False)
 
     # ------------------------------------------------------------ small things
     def _handler(self, message: Message) -> Callable[[], Any]:
@@ -280,7 +287,9 @@ class Life:
         worker = self._worker
         if message.kind == "message":
             if self._on_receive is None:
-                raise _NoHandler(SuitkaiseError(f"{self.path!r} has no on_receive, so it takes no messages", path=self.path))
+                raise _NoHandler(
+                    SuitkaiseError(f"{self.path!r} has no on_receive, so it takes no messages", path=self.path)
+                )
             on_receive = self._on_receive
             return lambda: on_receive(body)
         if message.kind == "get":

@@ -54,5 +54,11 @@ class Shell(Actor):
             return
         self.end()
         for message in self.mailbox.drain():
-            message.fail(WorkerDead(f"{self.life.path!r} is over: {outcome.reason}", path=self.life.path, reason=outcome.reason))
+            message.fail(
+                WorkerDead(
+                    f"{self.life.path!r} is over: {outcome.reason}",
+                    path=self.life.path,
+                    reason=outcome.reason,
+                )
+            )
         self.on_over(outcome)

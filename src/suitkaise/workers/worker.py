@@ -11,15 +11,16 @@ import abc
 import functools
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.messaging.refs import WorkerRef, whereis
 from suitkaise.specs import Recipe, Startable, snapshot
+from suitkaise.storage.attach import attach
 
 if TYPE_CHECKING:
-    from suitkaise.supervision.steps import Previous
     from suitkaise.workers.lifecycle import Life
 
 __all__ = ["HOOKS", "Process", "Thread", "Worker", "build", "hook_of"]
@@ -79,9 +80,7 @@ def hook_of(worker: Any, name: str) -> Callable[..., Any] | None:
 def _sealed(cls: type) -> type:
     """The class that a recipe gets once it is made: the same, but for assignments from outside."""
 
-    def __setattr__(self: Any, name: str, value: Any) -> None:
-        import sys
-
+    def refuse(self: Any, name: str, value: Any) -> None:
         caller = sys._getframe(1)
         first = caller.f_code.co_varnames[:1]
         if first and caller.f_locals.get(first[0]) is self:
@@ -93,16 +92,17 @@ def _sealed(cls: type) -> type:
         )
 
     body = {
-        "__setattr__": __setattr__, "__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__,
+        "__setattr__": refuse, "__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__, "_sealed": True,
     }  # fmt: skip
-    made = type.__new__(_WorkerType, cls.__name__, (cls,), body)
-    return made
+    return type.__new__(_WorkerType, cls.__name__, (cls,), body)
 
 
 def _given_by_the_runtime(name: str, doc: str, read: Callable[[Any], Any]) -> property:
     def refuse(self: Any, value: Any) -> None:
-        raise AttributeError(f"{type(self).__name__}.{name} is given by the runtime and cannot be set; choose another name")
+        raise AttributeError(
+            f"{type(self).__name__}.{name} is given by the runtime and cannot be set; choose another name"
+        )
 
     return property(read, refuse, doc=doc)
 
@@ -117,7 +117,6 @@ class Worker(Startable, metaclass=_WorkerType):
     _life: Life | None = None
     _sealed: ClassVar[bool] = False
     name: str | None = None
-    tree: Any = None
 
     def __init__(self, name: str | None = None, num_loops: float | None = None) -> None:
         if name is not None:
@@ -130,9 +129,13 @@ class Worker(Startable, metaclass=_WorkerType):
         if "_sealed" in vars(cls):
             return
         for reserved in _RESERVED & vars(cls).keys():
-            raise SpecError(f"{cls.__name__}.{reserved} is given by the runtime and cannot be redefined; choose another name")
+            raise SpecError(
+                f"{cls.__name__}.{reserved} is given by the runtime and cannot be redefined; choose another name"
+            )
         if vars(cls).get("background"):
-            raise NotBuiltYet(f"{cls.__name__}.background is not built yet; start a threading.Thread(daemon=True) in on_start")
+            raise NotBuiltYet(
+                f"{cls.__name__}.background is not built yet; start a threading.Thread(daemon=True) in on_start"
+            )
 
     # ------------------------------------------------------------ hooks
     def on_start(self) -> None:
@@ -201,6 +204,18 @@ class Worker(Startable, metaclass=_WorkerType):
             "or num_loops = ... in the class, or Child(..., join_after=...)"
         )
 
+    @property
+    def tree(self) -> Any:
+        """The storage that all workers of the program share (`sktree.connect()`); made when it is first used."""
+        if "tree" not in self.__dict__:
+            self._life_or_raise("tree")
+            self.__dict__["tree"] = attach()
+        return self.__dict__["tree"]
+
+    @tree.setter
+    def tree(self, value: Any) -> None:
+        self.__dict__["tree"] = value
+
     def _loops_wanted(self) -> float:
         if self._life is not None:
             return math.inf if self._life.join_after is None else self._life.join_after
@@ -267,7 +282,9 @@ class Worker(Startable, metaclass=_WorkerType):
 
     def _life_or_raise(self, what: str) -> Life:
         if self._life is None:
-            raise RuntimeError(f"{type(self).__name__}.{what} is for a running worker; this one was not started by a supervisor")
+            raise RuntimeError(
+                f"{type(self).__name__}.{what} is for a running worker; this one was not started by a supervisor"
+            )
         return self._life
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -293,6 +310,7 @@ class Process(Worker):
     >>> class Count(Process):
     ...     def __init__(self, upto: int) -> None:
     ...         self.upto = upto
+    ...
     ...     def loop(self) -> None:
     ...         if self.current_loop == self.upto:
     ...             self.rejoin()

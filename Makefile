@@ -1,0 +1,107 @@
+# Needs git, make and Python >= 3.11. `make help` tells what there is.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+ARGS ?=
+# `make test JOBS=2` runs the tests in two processes.
+JOBS ?=
+PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
+
+# A .venv that does not run, is too old, or was made in another folder is made anew.
+USABLE := $(shell "$(VENV)/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { [ ! -f "$(VENV)/.made" ] || [ "`cat "$(VENV)/.made"`" = "`pwd -P`" ]; } && echo yes)
+
+##@ Use
+
+.PHONY: run
+run: $(VENV)/.run  ## the main job: the indexer tree over real files (ARGS="...")
+	@$(VENV)/bin/suitkaise run supervisors/indexer.py $(ARGS)
+
+##@ Check
+
+.PHONY: test
+test: $(VENV)/.dev-test  ## all tests except the long ones (ARGS="-k policy", JOBS=2)
+	$(VENV)/bin/python -m pytest $(if $(JOBS),-n $(JOBS)) $(ARGS)
+
+.PHONY: test-slow
+test-slow: $(VENV)/.dev-test  ## the long tests
+	$(VENV)/bin/python -m pytest -m slow --timeout 1800 $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.dev-lint  ## style, format, import directions
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
+
+.PHONY: format
+format: $(VENV)/.dev-lint  ## write the format that lint asks for
+	$(VENV)/bin/ruff check --fix-only .
+	$(VENV)/bin/ruff format .
+
+.PHONY: types
+types: $(VENV)/.dev-types  ## mypy --strict, and whether the public types are complete
+	$(VENV)/bin/mypy
+	PYTHONPATH="$(CURDIR)/src" $(VENV)/bin/pyright --pythonpath $(VENV)/bin/python --verifytypes suitkaise \
+		--ignoreexternal
+
+.PHONY: docs
+docs: $(VENV)/.dev-docs  ## the documentation, to docs/_build/html
+	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+.PHONY: check
+check: lint types docs test  ## all of these
+
+.PHONY: bench
+bench: $(VENV)/.run  ## measure, side by side with what others do (ARGS="...")
+	$(VENV)/bin/python benchmarks/run.py $(ARGS)
+
+##@ Rest
+
+.PHONY: dev
+dev: $(VENV)/.dev-test $(VENV)/.dev-lint $(VENV)/.dev-types $(VENV)/.dev-docs  ## install all tools into .venv
+
+.PHONY: clean
+clean:  ## remove .venv and everything that was made
+	rm -rf "$(VENV)" build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help:  ## this
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+# --- .venv: a stamp file for each thing that is installed in it, so that a second call has nothing to do ---
+
+$(VENV)/.made: $(if $(USABLE),,anew)
+	@if [ -z "$(USABLE)" ]; then \
+		[ -n "$(PYTHON)" ] || { echo "make: needs Python >= 3.11, and found none: name one with PYTHON=..." >&2; exit 1; }; \
+		"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+			|| { echo "make: $(PYTHON) is not Python >= 3.11: name one with PYTHON=..." >&2; exit 1; }; \
+		"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null \
+			|| { echo "make: $(PYTHON) cannot make a .venv (no ensurepip): install its venv package," \
+				"e.g. python3-venv" >&2; exit 1; }; \
+		echo "make: $(VENV) with `"$(PYTHON)" --version`"; \
+		"$(PYTHON)" -m venv --clear "$(VENV)"; \
+	fi
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@pwd -P > $@
+
+$(VENV)/.run: $(VENV)/.made pyproject.toml
+	@echo "make: installing suitkaise into $(VENV)"
+	@$(PIP) install --editable '.[cli]'
+	@touch $@
+
+$(VENV)/.dev-%: $(VENV)/.made pyproject.toml
+	@echo "make: installing suitkaise and the tools for $* into $(VENV)"
+	@$(PIP) install --editable '.[cli,testing]' --group $*
+	@touch $@ $(VENV)/.run
+
+.PHONY: anew
+anew:

@@ -1,0 +1,148 @@
+"""The simulated engine: workers are scripts of events on a virtual clock, so that a seed replays a tree's life."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Literal
+
+from suitkaise.engines.engine import Exit, Launch, settle
+from suitkaise.exits import ExitReason, Killed, Shutdown
+from suitkaise.messaging.messages import Message
+from suitkaise.specs import Child
+
+__all__ = ["Behaviour", "SimulatedEngine", "SimulatedHandle", "VirtualClock"]
+
+
+class VirtualClock:
+    """Time that passes when told to; callbacks run in order of their time, and of their making where that is equal."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._numbers = itertools.count()
+        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def at(self, when: float, callback: Callable[[], None]) -> None:
+        """Run `callback` at `when`, not before now."""
+        heapq.heappush(self._waiting, (max(when, self.now), next(self._numbers), callback))
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Run `callback` now, behind what is due already."""
+        self.at(self.now, callback)
+
+    def run(self, until: float = float("inf"), most: int = 1_000_000) -> int:
+        """Let time pass until nothing is due before `until`; returns how many callbacks ran.
+
+        Raises:
+            RuntimeError: more than `most` callbacks ran, so something never comes to rest.
+        """
+        count = 0
+        while self._waiting and self._waiting[0][0] <= until:
+            when, _, callback = heapq.heappop(self._waiting)
+            self.now = max(self.now, when)
+            callback()
+            count += 1
+            if count > most:
+                raise RuntimeError(f"not at rest after {most} events")
+        if until != float("inf"):
+            self.now = max(self.now, until)
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What one incarnation does: its start, its life, and how it answers a stop request. Times are in seconds."""
+
+    start: Literal["ok", "fails", "ignores"] = "ok"
+    start_takes: float = 0.0
+    lives: float | None = None
+    """Seconds from being ready until it ends by itself; None: it does not."""
+    reason: ExitReason = field(default_factory=lambda: Killed("script"))
+    """Why it ends, or fails to start."""
+    stop_takes: float | None = 0.0
+    """Seconds from a stop request to its end; None: it ignores the request."""
+    stop_reason: ExitReason = field(default_factory=Shutdown)
+
+
+class SimulatedEngine:
+    """Starts scripts instead of workers; `behaviour` says for each launch what it will do."""
+
+    def __init__(self, clock: VirtualClock, behaviour: Callable[[Launch], Behaviour]) -> None:
+        self.clock = clock
+        self.launched: list[SimulatedHandle] = []
+        self._behaviour = behaviour
+
+    def prepare(self, path: str, child: Child) -> None:
+        """Everything can be simulated."""
+
+    def forget(self, path: str) -> None:
+        """Nothing is kept."""
+
+    def spawn(self, launch: Launch) -> SimulatedHandle:
+        """Begin one script."""
+        handle = SimulatedHandle(self.clock, launch, self._behaviour(launch))
+        self.launched.append(handle)
+        return handle
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class SimulatedHandle:
+    """One scripted incarnation."""
+
+    def __init__(self, clock: VirtualClock, launch: Launch, behaviour: Behaviour) -> None:
+        self.exited: Future[Exit] = Future()
+        self.ready: Future[int] = Future()
+        self.launch = launch
+        self.behaviour = behaviour
+        self.began = clock.now
+        self.stop_asked_at: float | None = None
+        self.ended_at: float | None = None
+        self._clock = clock
+        clock.at(clock.now + behaviour.start_takes, self._start)
+
+    @property
+    def alive(self) -> bool:
+        """Whether this incarnation still exists."""
+        return self.ended_at is None
+
+    def _start(self) -> None:
+        behaviour = self.behaviour
+        if not self.alive or self.stop_asked_at is not None:
+            return
+        if behaviour.start == "fails":
+            self._end(Exit(behaviour.reason))
+        elif behaviour.start == "ignores":
+            self._end(Exit(Shutdown(), ignored=True))
+        else:
+            self.ready.set_result(0)
+            if behaviour.lives is not None:
+                self._clock.at(self._clock.now + behaviour.lives, lambda: self._end(Exit(behaviour.reason)))
+
+    def deliver(self, message: Message) -> None:
+        """Scripts take messages and do nothing with them."""
+
+    def stop(self) -> None:
+        """Ends after its time, if the script says so."""
+        self.stop_asked_at = self._clock.now
+        if self.behaviour.stop_takes is not None:
+            self._clock.at(
+                self._clock.now + self.behaviour.stop_takes,
+                lambda: self._end(Exit(self.behaviour.stop_reason)),
+            )
+
+    def kill(self, why: str) -> None:
+        """Ends now."""
+        self._clock.soon(lambda: self._end(Exit(Killed(why))))
+
+    def _end(self, exit: Exit) -> None:
+        if self.alive:
+            self.ended_at = self._clock.now
+            settle(self.exited, exit)

@@ -1,0 +1,67 @@
+"""The concept's face of the storage: `sktree.connect()` gives the tree that all workers of the program share."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from suitkaise.errors import StorageError
+from suitkaise.messaging.context import current_owner
+from suitkaise.messaging.refs import has_remote_post
+from suitkaise.storage.attach import attach
+from suitkaise.storage.tree import Tree
+from suitkaise.supervision import runtime
+
+__all__ = ["Tree", "connect", "disconnect"]
+
+_lock = threading.Lock()
+_connected: list[Tree] = []
+
+
+def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = False) -> Tree:
+    """Get the program's storage; it is made at the first call.
+
+    In a worker this is the same storage as `self.tree`. In the main program it lives until `disconnect()` or the
+    end of the program, whichever trees come and go meanwhile.
+
+    Args:
+        directory: where to keep it; needs `durable=True`. Default: the program's private directory, in memory.
+        durable: keep it on disk, safe against power loss, and there again at the next run.
+
+    Raises:
+        StorageError: the directory cannot be used, or another program uses it.
+    """
+    if (directory is not None) is not durable:
+        raise StorageError(
+            "a durable storage needs a directory, and a directory durable=True: connect('state/', durable=True)"
+        )
+    if has_remote_post() or current_owner() is not None:
+        if durable:
+            raise StorageError("only the main program chooses where the storage is; in a worker, say connect()")
+        return attach()
+    with _lock:
+        program = runtime.enter()
+        try:
+            tree = Tree(program.storage_directory(None if directory is None else os.path.abspath(directory)))
+        except BaseException:
+            runtime.leave()
+            raise
+        if _connected:
+            runtime.leave()  # one use of the program for all connections
+        _connected.append(tree)
+        return tree
+
+
+def disconnect() -> None:
+    """The main program needs the storage no more. Unless a tree still runs, an undurable one is gone with that."""
+    with _lock:
+        if _connected:
+            _connected.clear()
+            runtime.leave()
+
+
+def _after_fork() -> None:
+    _connected.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,385 @@
+"""A thread's connection to the storage actor: numbered requests, each carried out once, come what may.
+
+A request is kept until the actor has acknowledged it. When the connection breaks (the actor was killed, say),
+the client connects again, is told how far the actor has come, and sends what is missing. The supervisor holds
+the listening socket, so a client waits in its backlog while the actor is being restarted.
+
+Writes that nobody waits for are collected and sent many at a time; `pipeline` sees to it that they go out.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from suitkaise.errors import StorageError, StorageGone
+from suitkaise.messaging import wire
+from suitkaise.storage import pipeline
+from suitkaise.storage.protocol import (
+    VERSION,
+    WINDOW,
+    Hello,
+    Reply,
+    Request,
+    Status,
+    Welcome,
+    decode_answer,
+)
+from suitkaise.storage.refusals import refusal
+
+__all__ = ["SOCKET", "Client", "client_of", "clients_of"]
+
+SOCKET = "store.sock"
+"""The name of the listening socket in a storage's directory."""
+
+_TIMEVAL = struct.Struct("ll")
+_SEND_AT_ONCE = 64  # requests
+_SEND_BYTES = 1 << 16
+_MAX_PENDING_BYTES = 1 << 24
+_MAX_FAILURES = 100
+_BUFFER = 1 << 20
+_RETRY_AFTER = 0.02  # seconds
+_LONGEST_ADDRESS = 100
+_CONNECTION_LOST = (OSError, wire.WireError)
+
+
+class Client:
+    """One thread's way to write. It takes a lock, since `pipeline` and `flush` use it from other threads."""
+
+    def __init__(self, directory: Path, timeout: float) -> None:
+        """Connects at the first request.
+
+        Args:
+            directory: the storage's directory.
+            timeout: how many seconds a request may take, restarts of the actor included.
+        """
+        self.directory = directory
+        self.timeout = timeout
+        self.lock = threading.RLock()
+        self.scheduled = False
+        self._id = os.urandom(16)
+        self._number = 0
+        self._acknowledged = 0
+        self._pending: deque[tuple[Request, bytes]] = deque()
+        self._pending_bytes = 0
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._awaited = 0
+        self._answer: Reply | None = None
+        self._failures: list[Exception] = []
+        self._sock: socket.socket | None = None
+        self._parser = wire.Parser(decode=decode_answer)
+
+    def ask(self, request: Request, payload: bytes = b"") -> Reply:
+        """Send a request and wait for its reply.
+
+        Raises:
+            StorageGone: nobody listens any more.
+            StorageError: no reply within the time-out; the request may or may not be carried out.
+        """
+        deadline = time.monotonic() + self.timeout
+        with self.lock:
+            self._awaited = self._add(request, payload, quiet=False)
+            self._answer = None
+            self._settle(self._awaited, deadline)
+            return self._answer or Reply(self._awaited)
+
+    def post(self, request: Request, payload: bytes = b"") -> None:
+        """Send a request soon, and do not wait. How it went is told by `flush`.
+
+        Raises:
+            StorageError: too many are under way, and none was acknowledged within the time-out.
+        """
+        with self.lock:
+            self._add(request, payload, quiet=True)
+            if len(self._unsent) >= _SEND_AT_ONCE or self._unsent_bytes >= _SEND_BYTES:
+                try:
+                    self._push(time.monotonic() + self.timeout)
+                except _CONNECTION_LOST:
+                    self._disconnect()  # what is pending is sent again when it is connected
+            if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
+                half = self._pending[len(self._pending) // 2][0].request
+                self._settle(half, time.monotonic() + self.timeout)
+            if not self.scheduled:
+                self.scheduled = True
+                pipeline.schedule(self)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything that was posted is stored.
+
+        Raises:
+            StorageError: the first thing that was refused since the last `flush`; the others are its notes.
+        """
+        with self.lock:
+            try:
+                self._settle(self._number, time.monotonic() + (self.timeout if timeout is None else timeout))
+            finally:
+                failures, self._failures = self._failures, []
+        if failures:
+            first, *others = failures
+            for other in others[:9]:
+                first.add_note(f"also refused: {other}")
+            if len(others) > 9:
+                first.add_note(f"and {len(others) - 9} or more others")
+            raise first
+
+    def greet(self) -> None:
+        """Make sure that the actor is there: it has opened the store when this returns."""
+        with self.lock:
+            self._disconnect()
+            self._persist(lambda: self._sock is not None, time.monotonic() + self.timeout)
+
+    def progress(self) -> bool:
+        """Send what was posted, and take the replies that are here, without waiting for more.
+
+        Returns:
+            Whether replies are still missing.
+        """
+        with self.lock:
+            self.scheduled = False
+            try:
+                self._push(time.monotonic() + self.timeout)
+                while self._pending and self._sock is not None:
+                    self._take_all(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                pass
+            except _CONNECTION_LOST:
+                self._disconnect()
+                time.sleep(_RETRY_AFTER)
+                self.scheduled = True
+                pipeline.schedule(self)
+            except StorageError as error:
+                self._give_up(error)
+            return bool(self._pending)
+
+    def fileno(self) -> int:
+        """The socket's descriptor; -1 while it is not connected."""
+        sock = self._sock
+        return -1 if sock is None else sock.fileno()
+
+    def close(self) -> None:
+        """Close the connection. What was posted and not sent is lost."""
+        with self.lock:
+            self._disconnect()
+
+    def __del__(self) -> None:
+        sock = getattr(self, "_sock", None)
+        if sock is not None:
+            sock.close()
+
+    def _add(self, request: Request, payload: bytes, *, quiet: bool) -> int:
+        if len(payload) > wire.MAX_PAYLOAD:
+            raise StorageError(f"a value may have {wire.MAX_PAYLOAD} bytes at most; this one has {len(payload)}")
+        request.request = number = self._number + 1
+        request.quiet = quiet
+        frame = wire.encode(request, payload)
+        self._number = number
+        self._pending.append((request, frame))
+        self._pending_bytes += len(frame)
+        self._unsent.append(frame)
+        self._unsent_bytes += len(frame)
+        return number
+
+    def _settle(self, number: int, deadline: float) -> None:
+        """Wait until request `number` is acknowledged, whatever happens to the connection."""
+        self._persist(lambda: self._acknowledged >= number, deadline)
+
+    def _persist(self, done: Callable[[], bool], deadline: float) -> None:
+        """Connect, send and receive until it is done."""
+        attempts = 0
+        while not done():
+            try:
+                self._push(deadline)
+                if self._sock is not None and not done():
+                    self._take_all(self._parser.receive(self._sock))
+            except BlockingIOError:  # the socket's own time-out
+                self._check(deadline)
+            except _CONNECTION_LOST:
+                self._disconnect()
+                self._check(deadline)
+                attempts += 1
+                if attempts > 3:  # whoever is there takes the connection and drops it
+                    time.sleep(_RETRY_AFTER)
+            except StorageError as error:
+                self._give_up(error)
+                raise
+
+    def _check(self, deadline: float) -> None:
+        if time.monotonic() >= deadline:
+            error = StorageError(
+                f"the storage in {self.directory} did not answer within {self.timeout} seconds; "
+                "what was being written may or may not be stored"
+            )
+            self._give_up(error)
+            raise error
+
+    def _give_up(self, error: StorageError) -> None:
+        """Nothing that is under way is waited for any more. As a new client, it sends none of it again."""
+        self._fail_all(error)
+        self._disconnect()
+        self._id = os.urandom(16)
+        self._acknowledged = self._number
+        self._pending.clear()
+        self._pending_bytes = 0
+        self._unsent.clear()
+        self._unsent_bytes = 0
+
+    def _fail_all(self, error: StorageError) -> None:
+        for request, _ in self._pending:
+            if request.quiet and len(self._failures) < _MAX_FAILURES:
+                self._failures.append(type(error)(str(error)))
+
+    def _push(self, deadline: float) -> None:
+        """Send what is not sent yet; connect first if need be."""
+        if self._sock is None:
+            self._connect(deadline)
+        if self._unsent:
+            data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        assert self._sock is not None
+        try:
+            self._sock.sendall(data)
+        except BlockingIOError as error:
+            self._disconnect()
+            raise ConnectionError("the storage actor does not read") from error
+        except BaseException:
+            self._disconnect()
+            raise
+        self._unsent.clear()
+        self._unsent_bytes = 0
+
+    def _connect(self, deadline: float) -> None:
+        """Connect, and send what the actor has not carried out yet.
+
+        Raises:
+            OSError, WireError: it has to be tried again.
+            StorageGone: nobody listens any more.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            left = max(0.01, deadline - time.monotonic())
+            _set_timeout(sock, left)
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+            self._reach(sock)
+            self._parser = wire.Parser(decode=decode_answer)
+            wire.send(sock, Hello(VERSION, self._id))
+            frames: list[wire.Frame] = []
+            while not frames:
+                try:
+                    frames = self._parser.receive(sock)
+                except BlockingIOError:
+                    self._check(deadline)
+            _set_timeout(sock, self.timeout)
+        except BaseException:
+            sock.close()
+            raise
+        self._sock = sock
+        welcome = frames[0][0]
+        if not isinstance(welcome, Welcome):
+            raise wire.WireError(f"the storage actor answered {welcome!r} instead of a welcome")
+        for reply in welcome.replies:
+            self._take(reply)
+        self._acknowledge(welcome.last)
+        self._unsent = [frame for _, frame in self._pending]
+        self._unsent_bytes = self._pending_bytes
+
+    def _reach(self, sock: socket.socket) -> None:
+        address = str(self.directory / SOCKET)
+        try:
+            if len(os.fsencode(address)) <= _LONGEST_ADDRESS:
+                sock.connect(address)
+                return
+            folder = os.open(self.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                sock.connect(f"/proc/self/fd/{folder}/{SOCKET}")
+            finally:
+                os.close(folder)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise StorageGone(
+                f"nobody keeps the storage in {self.directory} any more: the program that owned it is gone"
+            ) from error
+
+    def _disconnect(self) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
+
+    def _take_all(self, frames: list[wire.Frame]) -> None:
+        for reply, _ in frames:
+            if isinstance(reply, Reply):
+                self._take(reply)
+                self._acknowledge(reply.request)
+
+    def _take(self, reply: Reply) -> None:
+        number = reply.request
+        if number <= self._acknowledged:
+            return
+        if number == self._awaited:
+            self._answer = reply
+        elif reply.status is not Status.OK:
+            request = next((request for request, _ in self._pending if request.request == number), None)
+            if request is not None and len(self._failures) < _MAX_FAILURES:
+                self._failures.append(refusal(request, reply))
+
+    def _acknowledge(self, number: int) -> None:
+        pending = self._pending
+        while pending and pending[0][0].request <= number:
+            self._pending_bytes -= len(pending.popleft()[1])
+        if number > self._acknowledged:
+            self._acknowledged = min(number, self._number)
+
+
+def client_of(directory: Path, timeout: float) -> Client:
+    """This thread's client of a storage."""
+    try:
+        clients: dict[tuple[Path, float], Client] = _of_thread.clients
+    except AttributeError:
+        clients = _of_thread.clients = {}
+    client = clients.get((directory, timeout))
+    if client is None:
+        client = clients[directory, timeout] = Client(directory, timeout)
+        with _all_lock:
+            _all.add(client)
+    return client
+
+
+def clients_of(directory: Path) -> list[Client]:
+    """All clients of a storage in this process, whichever thread they belong to."""
+    with _all_lock:
+        return [client for client in _all if client.directory == directory]
+
+
+def _set_timeout(sock: socket.socket, seconds: float) -> None:
+    """By the kernel: a Python time-out would cost a `poll` at every call."""
+    whole = int(seconds)
+    value = _TIMEVAL.pack(whole, int((seconds - whole) * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+_of_thread: Any = threading.local()
+_all: weakref.WeakSet[Client] = weakref.WeakSet()
+_all_lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    """The parent's connections are the parent's; a child makes its own."""
+    global _of_thread, _all, _all_lock
+    _of_thread = threading.local()
+    _all = weakref.WeakSet()
+    _all_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

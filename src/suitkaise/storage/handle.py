@@ -1,0 +1,241 @@
+"""What every part of the tree's handle needs: finding a record, sending a change, and transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from suitkaise.errors import EntryNotFound, StorageError, TransactionConflict
+from suitkaise.messaging.context import current_owner
+from suitkaise.storage.client import client_of, clients_of
+from suitkaise.storage.protocol import Forget, Reply, Request, Status
+from suitkaise.storage.reader import NotThereYet, Reader, reader_of
+from suitkaise.storage.records import Record, entry_key, normal_path, unpack_key, value_of
+from suitkaise.storage.refusals import refusal, where
+from suitkaise.storage.transaction import Transaction, slot_of
+
+__all__ = ["Handle", "checked"]
+
+T = TypeVar("T")
+
+
+class Handle:
+    """A handle to the storage in a directory. Making one touches nothing; it connects when it is used.
+
+    Args:
+        directory: the storage's directory.
+        timeout: how many seconds a write may take, restarts of the storage actor included.
+    """
+
+    def __init__(self, directory: str | Path, *, timeout: float = 10.0) -> None:
+        self.directory = Path(directory).resolve()
+        self.timeout = timeout
+        self._reader: Reader = reader_of(self.directory)
+        self._slot = slot_of(self.directory)
+        self._words: Any = None
+        self._cache: dict[tuple[str, str], tuple[int, Any]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make, (type(self), str(self.directory), self.timeout)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.directory)!r})"
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything that this process wrote with `wait=False` is stored.
+
+        Args:
+            timeout: seconds; None: the handle's.
+
+        Raises:
+            StorageError: something was refused, or not stored in time. That is the first; the others are
+                told in its notes.
+        """
+        for client in clients_of(self.directory):
+            client.flush(timeout)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Several changes in one atomic write: all of them or, if the block raises, none.
+
+        Reads in the block see what it wrote. At its end everything that it read must still be as it was; so
+        what it does is as if nobody else had been there. Only this thread's use of the storage is part of it.
+
+        Raises:
+            TransactionConflict: something that the block read was changed by someone else; nothing was
+                written. `atomically` tries again by itself.
+            StorageError: it could not be stored; or there is a transaction in this thread already.
+
+        >>> tree = getfixture("tree")
+        >>> tree.add("left", 10, path="doc/accounts")
+        >>> tree.add("right", 0, path="doc/accounts")
+        >>> with tree.transaction():
+        ...     tree.update("left", lambda money: money - 3, path="doc/accounts")
+        ...     tree.update("right", lambda money: money + 3, path="doc/accounts")
+        7
+        3
+        >>> tree.get_all_from("doc/accounts")
+        {'left': 7, 'right': 3}
+        """
+        if self._slot.current is not None:
+            raise StorageError("there is a transaction in this thread already; they do not nest")
+        self._wait_for_storage()
+        transaction = self._slot.current = Transaction(self._reader)
+        try:
+            yield
+        finally:
+            self._slot.current = None
+        made = transaction.request()
+        if made is not None:
+            self._send(*made)
+
+    def atomically(self, function: Callable[[Any], T], *, retries: int = 100) -> T:
+        """Call `function` with this tree in a transaction, and again if someone else was faster.
+
+        Args:
+            function: reads and writes the tree; since it may be called several times it must do nothing else.
+            retries: how many times it is tried again.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            TransactionConflict: someone else was faster every time.
+
+        >>> tree = getfixture("tree")
+        >>> def enter(tree):
+        ...     guests = tree.get("guests", path="doc/hall", default=0)
+        ...     tree.add("guests", guests + 1, path="doc/hall")
+        ...     return guests + 1
+        >>> tree.atomically(enter)
+        1
+        """
+        for left in range(retries, -1, -1):
+            try:
+                with self.transaction():
+                    return function(self)
+            except TransactionConflict:
+                if left == 0:
+                    raise
+        raise ValueError(f"atomically: retries must be 0 or more, not {retries!r}")
+
+    def forget_owner(self, owner: str) -> None:
+        """A worker's incarnation is over: remove the entries that it marked with `remove_on_process_join`.
+
+        Whatever it or an earlier incarnation still writes is refused from now on. May be repeated.
+
+        Args:
+            owner: `path#incarnation`, such as `pipeline/counters/count-a#3`.
+        """
+        self._forget(owner, dead=True)
+
+    def remove_owned(self, owner: str | None = None) -> None:
+        """Remove the entries that a worker marked with `remove_on_process_join`; it may go on writing.
+
+        Args:
+            owner: `path#incarnation`; None: the worker that calls this.
+        """
+        owner = owner or current_owner()
+        if owner is None:
+            raise StorageError("remove_owned: the caller is no worker, so nothing belongs to it")
+        self._forget(owner, dead=False)
+
+    def close(self) -> None:
+        """Wait for what is under way, and close this process's connections. Using the tree opens them again."""
+        try:
+            self.flush()
+        finally:
+            for client in clients_of(self.directory):
+                client.close()
+            self._reader.let_go()
+
+    def _forget(self, owner: str, *, dead: bool) -> None:
+        path, _, number = owner.rpartition("#")
+        if not path or not number.isdecimal():
+            raise ValueError(f"an owner is a worker's path and incarnation, such as 'tree/worker#3', not {owner!r}")
+        self._send(Forget(0, False, owner, dead))
+
+    def _send(self, request: Request, payload: bytes = b"", *, wait: bool = True) -> Reply | None:
+        """Send a change to the storage actor; None if it was not waited for."""
+        client = client_of(self.directory, self.timeout)
+        if not wait:
+            client.post(request, payload)
+            return None
+        reply = client.ask(request, payload)
+        if reply.status is not Status.OK:
+            raise refusal(request, reply)
+        return reply
+
+    def _record(self, path: str, name: str) -> bytes | None:
+        key = _key(path, name)
+        transaction = self._slot.current
+        if transaction is not None:
+            return transaction.get(path, name)
+        try:
+            return self._reader.get(key)
+        except NotThereYet:
+            self._wait_for_storage()
+            return self._reader.get(key)
+
+    def _open_words(self) -> int:
+        """Map the revision word; returns it."""
+        if self._words is None:
+            self._wait_for_storage()
+            self._words = self._reader.revision_words()
+        return int(self._words[0])
+
+    def _wait_for_storage(self) -> None:
+        """Wait for the storage actor to open the store, if it never did."""
+        try:
+            self._reader.revision_words()
+        except NotThereYet:
+            client_of(self.directory, self.timeout).greet()
+
+    def _decode(self, path: str, name: str, record: bytes) -> Any:
+        try:
+            return value_of(record)
+        except Exception as error:
+            error.add_note(f"while decoding the value of {where(name, path)}")
+            raise
+
+    def _not_found(self, path: str, name: str) -> EntryNotFound:
+        path = normal_path(path)
+        names = [unpacked_name(key, record) for key, record in self._reader.container(path)]
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = ""
+        if near:
+            hint = f"; the nearest names there are {', '.join(map(repr, near))}"
+        elif not names:
+            hint = "; nothing is there at all"
+        return EntryNotFound(f"there is no {where(name, path)}{hint}", path=path)
+
+
+def checked(path: str, name: str) -> str:
+    """The path in its normal form, if path and name are what they must be."""
+    _key(path, name)
+    return normal_path(path)
+
+
+def unpacked_name(key: bytes, record: bytes) -> str:
+    """The name of an entry."""
+    if len(key) < _SHORT and not key.startswith(b"\xff"):
+        return unpack_key(key)[1]
+    long_key = Record.unpack(record).long_key
+    return long_key[1] if long_key else unpack_key(key)[1]
+
+
+_SHORT = 200
+
+
+def _key(path: str, name: str) -> bytes:
+    try:
+        return entry_key(path, name)[0]
+    except TypeError:
+        return entry_key.__wrapped__(path, name)[0]  # which says what is wrong, if it cannot even be hashed
+
+
+def _make(kind: type[Handle], directory: str, timeout: float) -> Handle:
+    return kind(directory, timeout=timeout)

@@ -1,0 +1,75 @@
+"""Where a caller belongs in the tree: the path of its file in its project, without the suffix.
+
+The project's root is the nearest folder above the file with a `pyproject.toml`, `setup.py`, `setup.cfg` or
+`.git`, else the folder of the main script. Code that is in no file (a notebook's cell, the interactive
+prompt, `python -c`, `exec`) belongs to the path `__main__`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from pathlib import Path
+from types import FrameType
+
+__all__ = ["MAIN", "caller_path", "path_of_file", "project_root"]
+
+MAIN = "__main__"
+"""The path of code that is in no file."""
+
+_MARKERS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
+_OURSELVES = str(Path(__file__).resolve().parent.parent) + os.sep
+
+
+def caller_path() -> str:
+    """The path of the first caller outside of this package; called by a public function of this package.
+
+    Looking it up costs about as much as a dict access a frame: what is found is kept for each file.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        path = path_of_file(frame.f_code.co_filename)
+        if path is not None:
+            return path
+        frame = frame.f_back
+    return MAIN
+
+
+@functools.lru_cache(maxsize=4096)
+def path_of_file(filename: str) -> str | None:
+    """The path in the tree of code that was compiled from `filename`; None for this package's own.
+
+    >>> path_of_file("<stdin>")
+    '__main__'
+    """
+    if filename.startswith("<") or not filename:
+        return None if filename.startswith("<frozen ") else MAIN
+    file = Path(os.path.abspath(filename))
+    if str(file).startswith(_OURSELVES) or str(file.resolve()).startswith(_OURSELVES):
+        return None
+    if not file.is_file():  # a notebook's cell, or something else that was only made to look like a file
+        return MAIN
+    root = project_root(file)
+    if not file.is_relative_to(root):
+        return file.with_suffix("").as_posix().strip("/")
+    return file.relative_to(root).with_suffix("").as_posix()
+
+
+def project_root(file: Path) -> Path:
+    """The root of the project that `file` is in."""
+    return _marked_root(file.parent) or _main_folder()
+
+
+@functools.lru_cache(maxsize=1024)
+def _marked_root(folder: Path) -> Path | None:
+    for candidate in (folder, *folder.parents):
+        if any((candidate / marker).exists() for marker in _MARKERS):
+            return candidate
+    return None
+
+
+def _main_folder() -> Path:
+    """By `sys.argv`, which a worker's process has from the program that started it, unlike `__main__`."""
+    main = sys.argv[0] if sys.argv else ""
+    return Path(os.path.abspath(main)).parent if main and main != "-c" else Path.cwd()

@@ -1,0 +1,73 @@
+"""Runs a declared tree on the simulated engine: no thread, no process, no waiting; the same seed, the same life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from suitkaise.engines.engine import Launch
+from suitkaise.engines.simulated import Behaviour, SimulatedEngine, SimulatedHandle, VirtualClock
+from suitkaise.events import Event
+from suitkaise.exits import ExitReason, Shutdown
+from suitkaise.messaging.registry import Registry
+from suitkaise.specs import Supervisor
+from suitkaise.supervision.executor import Executor, Surroundings
+from suitkaise.supervision.steps import Begin, Input, StopAll
+
+__all__ = ["Simulation"]
+
+
+class Simulation:
+    """A tree on a virtual clock.
+
+    Args:
+        tree: the declaration.
+        behaviour: says what each incarnation will do; default: it starts at once, lives on, and stops when asked.
+
+    >>> from suitkaise.exits import Signaled
+    >>> from suitkaise.specs import Child
+    >>> def work() -> None: ...
+    >>> def dies_once(launch):
+    ...     return Behaviour(lives=1.0 if launch.incarnation == 1 else None, reason=Signaled(9))
+    >>> simulation = Simulation(Supervisor("app", Child(work)), dies_once)
+    >>> simulation.run(until=10.0)
+    >>> [event.kind for event in simulation.events]
+    ['child_started', 'supervisor_started', 'child_exited', 'child_restarting', 'child_started']
+    """
+
+    def __init__(self, tree: Supervisor, behaviour: Callable[[Launch], Behaviour] = lambda launch: Behaviour()) -> None:
+        self.clock = VirtualClock()
+        self.events: list[Event] = []
+        self.registry = Registry()
+        self.engine = SimulatedEngine(self.clock, behaviour)
+        engines = {"process": self.engine, "thread": self.engine}
+        around = Surroundings(
+            self.registry,
+            engines,
+            self.clock,
+            self.clock.at,
+            self.events.append,
+            lambda owner: None,
+            self._employ,
+        )
+        self.root = Executor(tree, tree.name, around)
+        self.root.tell(Begin())
+
+    def _employ(self, executor: Executor) -> Callable[[Input], None]:
+        return lambda event: self.clock.soon(lambda: executor.step(event))
+
+    def run(self, until: float) -> None:
+        """Let the virtual time pass until `until` (seconds)."""
+        self.clock.run(until)
+
+    def stop(self, reason: ExitReason | None = None) -> None:
+        """Ask the root to stop; run on to see it happen."""
+        self.root.tell(StopAll(reason or Shutdown("stop")))
+
+    @property
+    def reason(self) -> ExitReason | None:
+        """The root's exit reason, once it has ended."""
+        return self.root.exited.result().reason if self.root.exited.done() else None
+
+    def alive(self) -> list[SimulatedHandle]:
+        """The incarnations that exist now."""
+        return [handle for handle in self.engine.launched if handle.alive]

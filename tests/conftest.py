@@ -1,0 +1,65 @@
+"""Around every test: nothing of it may be left behind, and nothing may hang for ever.
+
+The run gets a runtime folder of its own: trees of other programs on this machine are neither seen nor swept.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fnmatch
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
+
+from tests.leaks import MARK, Footprint, clean_up, make_runtime_base, wait_for_leaks_to_go
+
+GRACE = float(os.environ.get("SUITKAISE_TEST_GRACE", "5"))  # seconds that what is about to go gets to go
+WATCHDOG = 30.0  # seconds after a test's time-out at which a run that cannot be interrupted is ended
+
+# Two noisy cores: time tells nothing about an example.
+hypothesis.settings.register_profile("suitkaise", deadline=None)
+hypothesis.settings.load_profile("suitkaise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    outer = os.environ.get(MARK)
+    os.environ[MARK] = "/".join(filter(None, [outer, uuid.uuid4().hex[:12]]))
+    base = make_runtime_base()
+    config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
+    os.environ["XDG_RUNTIME_DIR"] = str(base)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: object) -> Iterator[None]:
+    limit = getattr(settings, "timeout", None)
+    if limit:
+        stderr = item.config.stash[fault_handler_stderr_fd_key]
+        faulthandler.dump_traceback_later(limit + WATCHDOG, file=stderr, exit=True)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_timeout_cancel_timer(item: pytest.Item) -> Iterator[None]:
+    faulthandler.cancel_dump_traceback_later()
+    return (yield)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails the test that leaves a process, a thread, an open file or a runtime directory behind."""
+    before = Footprint.take()
+    yield
+    leaks = wait_for_leaks_to_go(before, GRACE)
+    if not leaks:
+        return
+    clean_up(leaks)
+    allowed = [pattern for mark in request.node.iter_markers("may_leave") for pattern in mark.args]
+    unexpected = [leak for leak in leaks if not any(fnmatch.fnmatch(str(leak), p) for p in allowed)]
+    if unexpected:
+        lines = "\n".join(f"  {leak}" for leak in unexpected)
+        pytest.fail(f"the test left behind, {GRACE:g} seconds after its end:\n{lines}", pytrace=False)

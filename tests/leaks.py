@@ -1,0 +1,210 @@
+"""What a test leaves behind: processes, threads, open files and sockets, runtime directories.
+
+`Footprint.take()` before, `leaks_since(before)` after. The conftest does both around every test.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import stat
+import tempfile
+import threading
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.support import bearers, describe, eventually, kill_and_wait
+
+__all__ = ["MARK", "Footprint", "Leak", "clean_up", "leaks_since", "runtime_bases", "wait_for_leaks_to_go"]
+
+# Every process that a test starts inherits this variable, so it is found even as an orphan in a session of
+# its own. The value grows by one part with each pytest that runs inside another, and is compared from the
+# left: the outer one also finds what the inner one left.
+MARK = "SUITKAISE_TEST_RUN"
+
+BENIGN_THREADS = ("pytest_timeout ", "execnet")  # by the beginning of the name
+BENIGN_COMMANDS = ("multiprocessing.resource_tracker",)  # one a program, until the program ends
+BENIGN_FILES = ("/dev/null", "/dev/urandom", "/dev/random")
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One thing that was left behind; `str()` says which."""
+
+    kind: str  # "process", "thread", "file", "directory"
+    what: str
+    process: psutil.Process | None = None
+    path: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.what}"
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What there is at one moment."""
+
+    pids: frozenset[int]  # of all processes, whosever they are
+    threads: frozenset[threading.Thread]
+    files: Counter[str]
+    directories: frozenset[Path]
+
+    @classmethod
+    def take(cls) -> Footprint:
+        return cls(
+            frozenset(psutil.pids()),
+            frozenset(threading.enumerate()),
+            open_files(),
+            frozenset(runtime_directories()),
+        )
+
+
+def leaks_since(before: Footprint) -> list[Leak]:
+    """Everything of ours that is there now and was not there at `before`."""
+    return [
+        *_processes_since(before),
+        *_threads_since(before),
+        *_files_since(before),
+        *_directories_since(before),
+    ]
+
+
+def wait_for_leaks_to_go(before: Footprint, grace: float) -> list[Leak]:
+    """`leaks_since(before)`, after what is about to go has had up to `grace` seconds to go."""
+    if not leaks_since(before):
+        return []
+    gc.collect()  # what hangs in a cycle is garbage, not a leak
+    with suppress(AssertionError):
+        eventually(lambda: not leaks_since(before), timeout=grace)
+    return leaks_since(before)
+
+
+def clean_up(leaks: list[Leak]) -> None:
+    """Kill and remove what can be, so that one test's leak is not the next one's trouble."""
+    kill_and_wait([leak.process for leak in leaks if leak.process is not None])
+    for leak in leaks:
+        if leak.path is not None:
+            shutil.rmtree(leak.path, ignore_errors=True)
+
+
+def runtime_bases() -> list[Path]:
+    """The folders in which a runtime may make its private directory."""
+    named = [os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm", tempfile.gettempdir()]
+    return list(dict.fromkeys(Path(name) for name in named if name))
+
+
+def runtime_directories() -> set[Path]:
+    found = set()
+    for base in runtime_bases():
+        with suppress(OSError):
+            found |= {base / name for name in os.listdir(base) if name.startswith("suitkaise-")}
+    return found
+
+
+def open_files() -> Counter[str]:
+    """The targets of this process's file descriptors, each with how many there are of it."""
+    here = "/proc/self/fd"
+    found: Counter[str] = Counter()
+    try:
+        numbers = os.listdir(here)
+    except OSError:  # no /proc: count them at least
+        return Counter({"descriptors": psutil.Process().num_fds()}) if psutil.POSIX else found
+    for number in numbers:
+        with suppress(OSError):  # the one that listed the folder is closed by now
+            found[os.readlink(f"{here}/{number}")] += 1
+    return found
+
+
+def _processes_since(before: Footprint) -> list[Leak]:
+    fresh = set(psutil.pids()) - before.pids
+    if not fresh:
+        return []
+    family = psutil.Process().children(recursive=True)
+    ours = {p for p in (*family, *bearers(MARK, os.environ.get(MARK, "-"))) if p.pid in fresh}
+    found = []
+    for process in sorted(ours, key=lambda p: p.pid):
+        description = describe(process.pid)
+        if process.is_running() and not any(benign in description for benign in BENIGN_COMMANDS):
+            found.append(Leak("process", description, process=process))
+    return found
+
+
+def _threads_since(before: Footprint) -> list[Leak]:
+    return [
+        Leak("thread", f"{thread.name} ({type(thread).__name__}{', daemon' if thread.daemon else ''})")
+        for thread in threading.enumerate()
+        if thread not in before.threads and thread.is_alive() and not thread.name.startswith(BENIGN_THREADS)
+    ]
+
+
+def _files_since(before: Footprint) -> list[Leak]:
+    found = []
+    benign = _tracker_pipe()
+    for target, count in sorted((open_files() - before.files).items()):
+        if target not in BENIGN_FILES and target != benign:
+            times = f" ({count} times)" if count > 1 else ""
+            found.append(Leak("file", f"{target}{times}{_peer(target)}"))
+    return found
+
+
+def _directories_since(before: Footprint) -> list[Leak]:
+    fresh = runtime_directories() - before.directories
+    return [Leak("directory", str(path), path=path) for path in sorted(fresh) if not _is_in_use_elsewhere(path)]
+
+
+def _tracker_pipe() -> str | None:
+    """The pipe that multiprocessing keeps open to its resource tracker, if it started one."""
+    from multiprocessing.resource_tracker import _resource_tracker
+
+    number = getattr(_resource_tracker, "_fd", None)
+    if number is None:
+        return None
+    with suppress(OSError):
+        return os.readlink(f"/proc/self/fd/{number}")
+    return None
+
+
+def _peer(target: str) -> str:
+    """For a socket: what it is connected to or bound to, since `socket:[4711]` tells nobody anything."""
+    if not target.startswith("socket:"):
+        return ""
+    with suppress(OSError, psutil.Error):
+        for connection in psutil.Process().net_connections(kind="all"):
+            if connection.fd < 0:
+                continue
+            with suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{connection.fd}") == target:
+                    where = [str(address) for address in (connection.laddr, connection.raddr) if address]
+                    return f" [fd {connection.fd} {' -> '.join(where) or 'unbound'}]"
+    return ""
+
+
+def _is_in_use_elsewhere(path: Path) -> bool:
+    """Does a process that is not ours hold a file under `path`? Then it is some other program's runtime."""
+    ours = {os.getpid(), *(p.pid for p in bearers(MARK, os.environ.get(MARK, "-")))}
+    text = str(path)
+    for pid in psutil.pids():
+        if pid in ours:
+            continue
+        with suppress(OSError):
+            maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+            if text in maps:
+                return True
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    if os.readlink(f"/proc/{pid}/fd/{number}").startswith(text):
+                        return True
+    return False
+
+
+def make_runtime_base() -> Path:
+    """A fresh folder for `XDG_RUNTIME_DIR`, in memory where possible, its path short enough for sockets."""
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    path = Path(tempfile.mkdtemp(prefix="sk-test-", dir=base))
+    path.chmod(stat.S_IRWXU)
+    return path

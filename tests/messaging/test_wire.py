@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from suitkaise.messaging import wire
+
+HEADERS = st.lists(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(), max_size=6
+).map(tuple)
+FRAMES = st.lists(st.tuples(HEADERS, st.binary(max_size=200)), max_size=8)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@given(FRAMES, st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_frames_come_out_as_they_went_in_whatever_way_they_are_cut(frames: Any, random: Any) -> None:
+    stream = b"".join(wire.encode(*frame) for frame in frames)
+    parser = wire.Parser()
+    found = []
+    while stream:
+        count = random.randint(1, len(stream))
+        found += parser.feed(stream[:count])
+        stream = stream[count:]
+    assert found == frames
+    assert parser.pending == 0
+
+
+def test_frames_come_through_a_socket_in_pieces_and_in_bunches(pair: Any) -> None:
+    ours, theirs = pair
+    parser = wire.Parser()
+    sent = [((index, "name"), bytes([index]) * (index * 37)) for index in range(200)]
+    stream = b"".join(wire.encode(*frame) for frame in sent)
+    writer = threading.Thread(target=ours.sendall, args=(stream,))
+    writer.start()
+    found: list[wire.Frame] = []
+    while len(found) < len(sent):
+        found += parser.receive(theirs)
+    writer.join()
+    assert found == sent
+
+
+def test_a_long_frame_grows_the_buffer_and_a_quiet_connection_shrinks_it_again(pair: Any) -> None:
+    ours, theirs = pair
+    payload = os.urandom(5_000_000)
+    writer = threading.Thread(target=wire.send, args=(ours, ("big",), payload))
+    writer.start()
+    parser = wire.Parser()
+    found: list[wire.Frame] = []
+    while not found:
+        found += parser.receive(theirs)
+    writer.join()
+    assert found == [(("big",), payload)]
+    assert len(parser._buffer) <= 1 << 18
+
+
+def test_a_claim_alone_allocates_nothing(pair: Any) -> None:
+    ours, theirs = pair
+    ours.sendall(struct.pack("<II", 10, 1 << 29) + b"x" * 100)
+    parser = wire.Parser()
+    parser.receive(theirs)
+    assert parser.pending == 108
+    assert len(parser._buffer) < 1 << 16
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xff" * 64,
+        struct.pack("<II", 3, 0) + b"\xc1\xc1\xc1",
+        struct.pack("<II", 1, 0) + b"\x01",
+        struct.pack("<II", 0, 0),
+        struct.pack("<II", 5, 0) + b"\x91\xdb\xff\xff\xff",
+    ],
+)
+def test_bytes_that_are_no_frames_are_an_error(garbage: bytes) -> None:
+    with pytest.raises(wire.WireError):
+        wire.Parser().feed(garbage)
+
+
+@given(st.binary(max_size=300))
+@settings(deadline=None, max_examples=300)
+def test_any_bytes_at_all_give_frames_or_wait_or_are_a_wire_error(data: bytes) -> None:
+    try:
+        wire.Parser().feed(data)
+    except wire.WireError:
+        pass
+
+
+def test_frames_over_the_limit_are_an_error() -> None:
+    with pytest.raises(wire.WireError, match="200 of payload; at most"):
+        wire.Parser(max_payload=199).feed(wire.encode((1,), b"x" * 200))
+    with pytest.raises(wire.WireError, match="of header"):
+        wire.Parser(max_header=5).feed(wire.encode(("a long header",)))
+
+
+def test_the_end_of_the_stream_is_told_and_a_cut_frame_too(pair: Any) -> None:
+    ours, theirs = pair
+    ours.sendall(wire.encode(("whole",)) + wire.encode(("cut",))[:-1])
+    ours.close()
+    parser = wire.Parser()
+    assert parser.receive(theirs) == [(("whole",), b"")]
+    with pytest.raises(wire.PeerClosed, match="in the middle of a frame"):
+        parser.receive(theirs)
+
+
+def test_send_manages_a_frame_that_is_longer_than_the_sockets_buffer(pair: Any) -> None:
+    ours, theirs = pair
+    payload = memoryview(bytes(range(256)) * 8192)
+    writer = threading.Thread(target=wire.send, args=(ours, ("x" * 5000,), payload))
+    writer.start()
+    connection = wire.Connection(theirs)
+    assert connection.receive(timeout=10) == (("x" * 5000,), payload.tobytes())
+    writer.join()
+
+
+def test_signals_while_sending_and_receiving_lose_nothing(pair: Any) -> None:
+    ours, theirs = pair
+    arrived = []
+    before = signal.signal(signal.SIGALRM, lambda *_: arrived.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        payload = os.urandom(3_000_000)
+        echo = threading.Thread(target=lambda: wire.send(theirs, *wire.Connection(theirs).receive(timeout=20)))
+        echo.start()
+        connection = wire.Connection(ours)
+        connection.send(("there",), payload, timeout=20)
+        assert connection.receive(timeout=20) == (("there",), payload)
+        echo.join()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert arrived
+
+
+def test_receive_gives_up_at_its_deadline_and_loses_nothing(pair: Any) -> None:
+    ours, theirs = pair
+    connection = wire.Connection(ours)
+    frame = wire.encode(("late",), b"payload")
+    theirs.sendall(frame[:7])
+    with pytest.raises(TimeoutError):
+        connection.receive(timeout=0.01)
+    theirs.sendall(frame[7:])
+    assert connection.receive(timeout=5) == (("late",), b"payload")
+
+
+def test_send_gives_up_at_its_deadline(pair: Any) -> None:
+    ours, _ = pair
+    with pytest.raises(TimeoutError):
+        wire.Connection(ours).send(("x",), bytes(10_000_000), timeout=0.01)
+
+
+def test_received_never_waits(pair: Any) -> None:
+    ours, theirs = pair
+    connection = wire.Connection(ours)
+    assert connection.received() == []
+    theirs.sendall(wire.encode((1,)) + wire.encode((2,)) + wire.encode((3,)))
+    assert connection.receive(timeout=5) == ((1,), b"")
+    assert connection.received() == [((2,), b""), ((3,), b"")]
+    theirs.sendall(wire.encode((4,)))
+    theirs.close()
+    assert connection.received() == [((4,), b"")]
+    with pytest.raises(wire.PeerClosed):
+        connection.received()
+
+
+@pytest.mark.benchmark
+def test_encoding_and_parsing_a_small_frame_takes_at_most_3_us() -> None:
+    import timeit
+
+    parser = wire.Parser()
+    header, payload = (1, 12345, "path/to", "name", None, None), b"x" * 100
+    seconds = min(timeit.repeat(lambda: parser.feed(wire.encode(header, payload)), number=20_000, repeat=5))
+    assert seconds / 20_000 <= 3e-6

@@ -1,0 +1,109 @@
+"""Programs in documents, and what they say they print.
+
+A fenced ```python block of a Markdown file is run by the tests when a comment stands right above it:
+
+    <!-- run -->                             runs the block with Python
+    <!-- run: suitkaise run app.py -->       runs this command, in a folder that holds the block as `app.py`
+    <!-- run: suitkaise run app.py; stop --> ends it by SIGTERM once it has printed what it says
+
+A block whose first line is `# name.py` is that file; later blocks of the document find it beside them. In any
+program, lines `# prints: text` tell what its output holds, in this order. It has to end with exit code 0.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support import start_program
+
+__all__ = ["Snippet", "check_output", "promises", "run_snippet", "snippets"]
+
+_BLOCK = re.compile(
+    r"(?:^<!-- *run(?P<how>:[^\n]*?)? *-->\n\n?)?^```python[^\n]*\n(?P<code>.*?)^```",
+    re.MULTILINE | re.DOTALL,
+)
+_NAME = re.compile(r"# ([\w/]+\.py)\s*$", re.MULTILINE)
+_PROMISE = re.compile(r"^\s*# prints: ?(.*?)\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """One ```python block."""
+
+    document: Path
+    line: int  # of its first line of code
+    code: str
+    runs: bool
+    command: str | None  # instead of Python
+    stops: bool  # it runs until it is told to stop
+    name: str | None  # the file it says it is
+    beside: dict[str, str] = field(default_factory=dict)  # the named blocks above it
+
+    @property
+    def id(self) -> str:
+        return f"{self.document.name}:{self.line}"
+
+
+def snippets(document: Path) -> list[Snippet]:
+    """All ```python blocks of a document, in order; none if there is no such document."""
+    if not document.exists():
+        return []
+    text = document.read_text(encoding="utf-8")
+    found: list[Snippet] = []
+    named: dict[str, str] = {}
+    for match in _BLOCK.finditer(text):
+        code = match["code"]
+        line = text.count("\n", 0, match.start("code")) + 1
+        command, stops = None, False
+        if how := match["how"]:
+            command, _, ending = how.removeprefix(":").strip().partition(";")
+            if ending.strip() not in ("", "stop"):
+                raise ValueError(f"{document}:{line}: `run: COMMAND` or `run: COMMAND; stop`, not {how!r}")
+            stops = ending.strip() == "stop"
+        opening = _NAME.match(code)
+        name = opening[1] if opening else None
+        runs = match[0].startswith("<!--")
+        found.append(Snippet(document, line, code, runs, command or None, stops, name, dict(named)))
+        if name:
+            named[name] = code
+    return found
+
+
+def promises(code: str) -> list[str]:
+    """What a program says that it prints."""
+    return _PROMISE.findall(code)
+
+
+def check_output(code: str, output: str) -> None:
+    """AssertionError unless `output` holds all that `code` promises, in its order."""
+    position = 0
+    for promise in promises(code):
+        found = output.find(promise, position)
+        assert found >= 0, f"not printed, or not in this place: {promise!r}\n--- output ---\n{output}"
+        position = found + len(promise)
+
+
+def run_snippet(snippet: Snippet, folder: Path, timeout: float = 45.0) -> None:
+    """Run it in `folder`; AssertionError unless it prints what it says, ends with 0, leaves nothing."""
+    name = snippet.name or "program.py"
+    for path, code in {**snippet.beside, name: snippet.code}.items():
+        Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
+        Path(folder, path).write_text(code, encoding="utf-8")
+    first, *rest = [*shlex.split(snippet.command or "python"), *([] if snippet.command else [name])]
+    python = [sys.executable, "-m", "suitkaise"] if first == "suitkaise" else [sys.executable]
+    assert first in ("python", "suitkaise"), f"{snippet.id}: run by python or suitkaise, not by {first}"
+    with start_program(python, *rest, cwd=folder) as program:
+        if snippet.stops:
+            for promise in promises(snippet.code):
+                program.expect(promise, timeout)
+            program.send_signal(signal.SIGTERM)
+        ended = program.wait(timeout)
+    shown = f"--- stdout ---\n{program.stdout}\n--- stderr ---\n{program.stderr}"
+    assert ended == 0, f"{snippet.id} ended with {ended}\n{shown}"
+    assert not program.left_behind, f"{snippet.id} left behind: {program.left_behind}\n{shown}"
+    check_output(snippet.code, program.stdout)

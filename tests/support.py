@@ -1,0 +1,324 @@
+"""What tests share: waiting with a deadline, running programs, knowing when a process is gone.
+
+A test never sleeps for a fixed time. It waits for what it expects, here, and fails at a deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TypeVar
+
+import psutil
+
+__all__ = [
+    "ROOT",
+    "Finished",
+    "Program",
+    "bearers",
+    "eventually",
+    "kill_and_wait",
+    "run_program",
+    "start_program",
+    "wait_gone",
+]
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+GRACE = 5.0  # seconds that a program's relatives get to end by themselves once it has ended
+
+
+def eventually(predicate: Callable[[], T], *, timeout: float = 5.0, what: str = "") -> T:
+    """The first true value of `predicate()`; after `timeout` seconds an AssertionError with the last value.
+
+    It asks again after pauses that grow from 1 to 50 ms. Better: an event, a join, `wait_gone`.
+    """
+    deadline = time.monotonic() + timeout
+    pause = 0.001
+    nobody = threading.Event()
+    while not (value := predicate()):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            wanted = what or getattr(predicate, "__name__", repr(predicate))
+            raise AssertionError(f"not within {timeout} seconds: {wanted} (the last value was {value!r})")
+        nobody.wait(min(pause, left))
+        pause = min(pause * 2, 0.05)
+    return value
+
+
+def wait_gone(pid: int, timeout: float = 5.0) -> None:
+    """Return when process `pid` has ended (any process, not only a child; a zombie has ended).
+
+    Raises AssertionError after `timeout` seconds.
+    """
+    if hasattr(os, "pidfd_open"):
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            gone = bool(poll.poll(max(0.0, timeout) * 1000))
+        finally:
+            os.close(pidfd)
+    else:
+        with suppress(AssertionError):
+            eventually(lambda: not _is_alive(pid), timeout=timeout)
+        gone = not _is_alive(pid)
+    if not gone:
+        raise AssertionError(f"process {pid} is still there after {timeout} seconds: {describe(pid)}")
+
+
+def bearers(variable: str, prefix: str) -> list[psutil.Process]:
+    """The living processes whose environment has `variable` with a value that starts with `prefix`.
+
+    The environment is the one the process was started with, so a process that was forked or made an orphan
+    still bears what its ancestors were given. This process itself is left out; zombies have no environment.
+    """
+    found = []
+    for process in map(_process, psutil.pids()):
+        if process is None or process.pid == os.getpid():
+            continue
+        with suppress(psutil.Error, OSError):
+            value = process.environ().get(variable)
+            if value is not None and value.startswith(prefix):
+                found.append(process)
+    return found
+
+
+def kill_and_wait(processes: list[psutil.Process], timeout: float = 5.0) -> None:
+    """SIGKILL each of them (never a process that has got the pid since) and wait until they are gone."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    for process in processes:
+        wait_gone(process.pid, timeout)
+
+
+def describe(pid: int) -> str:
+    """A process in a few words, for messages."""
+    try:
+        process = psutil.Process(pid)
+        command = process.name()
+        with suppress(psutil.ZombieProcess, psutil.AccessDenied):
+            command = " ".join(process.cmdline()) or command
+        return f"pid {pid}, {process.status()}, child of {process.ppid()}: {command[:160]}"
+    except psutil.Error:
+        return f"pid {pid}, gone by now"
+
+
+@dataclass
+class Finished:
+    """A program that has ended."""
+
+    returncode: int  # -n: ended by signal n
+    stdout: str
+    stderr: str
+    left_behind: list[str] = field(default_factory=list)  # relatives that had to be killed, described
+
+    def check(self) -> Finished:
+        """Itself if it ended with 0 and left no process behind, else an AssertionError that shows all."""
+        if self.returncode != 0 or self.left_behind:
+            raise AssertionError(
+                f"exit code {self.returncode}, left behind: {self.left_behind or 'nothing'}\n"
+                f"--- stdout ---\n{self.stdout}\n--- stderr ---\n{self.stderr}"
+            )
+        return self
+
+
+class Program:
+    """A program that runs; made by `start_program`."""
+
+    def __init__(self, popen: subprocess.Popen[str], mark: str) -> None:
+        self._popen = popen
+        self._mark = mark
+        self.left_behind: list[str] = []  # known once it was left
+        self._news = threading.Condition()
+        self._output: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream, name), name=f"{name} of {popen.pid}", daemon=True)
+            for stream, name in ((popen.stdout, "stdout"), (popen.stderr, "stderr"))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._popen.poll()
+
+    @property
+    def stdout(self) -> str:
+        with self._news:
+            return "".join(self._output["stdout"])
+
+    @property
+    def stderr(self) -> str:
+        with self._news:
+            return "".join(self._output["stderr"])
+
+    def send_signal(self, number: int) -> None:
+        self._popen.send_signal(number)
+
+    def expect(self, text: str, timeout: float = 10.0) -> str:
+        """The first line of stdout that holds `text`, once it is there."""
+
+        def line() -> str | None:
+            return next((x for x in self._output["stdout"] if text in x), None)
+
+        with self._news:
+            self._news.wait_for(lambda: line() or not self._readers[0].is_alive(), timeout)
+            found = line()
+        if found is None:
+            raise AssertionError(
+                f"{text!r} not printed within {timeout} seconds (exit code so far: {self.returncode})\n"
+                f"--- stdout ---\n{self.stdout}\n--- stderr ---\n{self.stderr}"
+            )
+        return found
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Its exit code, once it has ended."""
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"still running after {timeout} seconds: {self._popen.args!r}\n"
+                f"--- stdout ---\n{self.stdout}\n--- stderr ---\n{self.stderr}"
+            ) from None
+
+    def relatives(self) -> list[psutil.Process]:
+        """All processes that it started, directly or not, and that live; orphans included."""
+        marked = bearers("SUITKAISE_TEST_PROGRAM", self._mark)
+        return [process for process in marked if process.pid != self.pid]
+
+    def _read(self, stream: IO[str], name: str) -> None:
+        for line in stream:
+            with self._news:
+                self._output[name].append(line)
+                self._news.notify_all()
+        with self._news:
+            self._news.notify_all()
+
+    def _close(self, grace: float) -> None:
+        """End what is left of it; `left_behind` tells what did not end by itself within `grace` seconds."""
+        try:
+            if self._popen.poll() is None:
+                grace = 0.0
+                self._popen.kill()
+                self._popen.wait(10)
+            with suppress(AssertionError):
+                eventually(lambda: not self.relatives(), timeout=grace)
+        finally:
+            while left := self.relatives():  # again: one of them may have forked meanwhile
+                self.left_behind += [describe(process.pid) for process in left]
+                kill_and_wait(left)
+            for reader in self._readers:
+                reader.join(5)
+            for stream in (self._popen.stdout, self._popen.stderr):
+                if stream is not None:
+                    stream.close()
+
+
+@contextmanager
+def start_program(
+    what: str | Path | Sequence[str],
+    *args: str,
+    env: Mapping[str, str | None] | None = None,
+    cwd: str | Path | None = None,
+    grace: float = GRACE,
+) -> Iterator[Program]:
+    """Run a Python file or Python source with this interpreter, or a command, in a session of its own.
+
+    Source (any text with a newline) is written to `program.py` in a fresh folder. The working folder is that
+    of the file, unless `cwd` names another. A command is a list. In `env`, None takes a variable away. On
+    leaving, what still lives of the program and its relatives is killed; `left_behind` tells what that was.
+    """
+    with tempfile.TemporaryDirectory(prefix="program-") as folder:
+        if isinstance(what, str) and "\n" in what:
+            file = Path(folder, "program.py")
+            file.write_text(what, encoding="utf-8")
+            command, home = [sys.executable, str(file)], file.parent
+        elif isinstance(what, (str, Path)):
+            file = Path(what).resolve()
+            command, home = [sys.executable, str(file)], file.parent
+        else:
+            command, home = list(what), Path(folder)
+        with _running([*command, *args], env, Path(cwd or home), grace) as program:
+            yield program
+
+
+def run_program(
+    what: str | Path | Sequence[str],
+    *args: str,
+    env: Mapping[str, str | None] | None = None,
+    timeout: float = 30.0,
+    cwd: str | Path | None = None,
+    grace: float = GRACE,
+) -> Finished:
+    """Run it as `start_program` does, to its end. AssertionError if it takes more than `timeout` seconds.
+
+    Once the program has ended its relatives have `grace` seconds to end too; `left_behind` names those that
+    did not.
+    """
+    with start_program(what, *args, env=env, cwd=cwd, grace=grace) as program:
+        code = program.wait(timeout)
+    return Finished(code, program.stdout, program.stderr, program.left_behind)
+
+
+@contextmanager
+def _running(command: list[str], env: Mapping[str, str | None] | None, cwd: Path, grace: float) -> Iterator[Program]:
+    # The relatives of a program that this program starts in turn are its relatives too: the marks add up.
+    mark = "/".join(filter(None, [os.environ.get("SUITKAISE_TEST_PROGRAM"), uuid.uuid4().hex]))
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    for name, value in (env or {}).items():
+        if value is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = value
+    environment["SUITKAISE_TEST_PROGRAM"] = mark
+    popen = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=environment,
+        cwd=cwd,
+        start_new_session=True,
+    )
+    program = Program(popen, mark)
+    try:
+        yield program
+    finally:
+        program._close(grace)
+
+
+def _process(pid: int) -> psutil.Process | None:
+    try:
+        return psutil.Process(pid)
+    except psutil.Error:
+        return None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

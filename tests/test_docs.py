@@ -1,0 +1,89 @@
+"""What the documentation shows is run as it stands there, where it says so (see `snippets.py`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.snippets import Snippet, check_output, promises, run_snippet, snippets
+from tests.support import ROOT
+
+PAGES = [page for page in sorted(ROOT.glob("docs/**/*.md")) if "_build" not in page.parts]
+BLOCKS = [block for page in PAGES for block in snippets(page)]
+RUNNABLE = [block for block in BLOCKS if block.runs]
+NONE_YET = pytest.param(None, marks=pytest.mark.skip(reason="docs/ holds no block to run yet"), id="none")
+
+
+@pytest.mark.parametrize("block", RUNNABLE or [NONE_YET], ids=lambda block: block.id)
+def test_a_block_of_the_documentation_runs_and_prints_what_it_says(block: Snippet, tmp_path: Path) -> None:
+    run_snippet(block, tmp_path)
+
+
+# --- how snippets are found and judged -----------------------------------------------------------------
+
+PAGE = """\
+Text.
+
+```python
+not_run
+```
+
+<!-- run -->
+```python
+# helper.py
+answer = 42
+```
+
+<!-- run: python app.py more; stop -->
+
+```python
+# app.py
+import helper, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print("I am", sys.argv[1])
+print("and it is", helper.answer)
+signal.pause()
+# prints: I am more
+# prints: it is 42
+```
+"""
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    return page
+
+
+def test_a_block_runs_only_where_a_comment_says_so(page: Path) -> None:
+    assert [(block.runs, block.name, block.line) for block in snippets(page)] == [
+        (False, None, 4),
+        (True, "helper.py", 9),
+        (True, "app.py", 16),
+    ]
+
+
+def test_a_block_finds_the_files_above_it_and_is_stopped_when_it_has_said_all(page: Path, tmp_path: Path) -> None:
+    run_snippet(snippets(page)[2], tmp_path)
+
+
+def test_a_block_that_ends_badly_is_told_with_its_output(page: Path, tmp_path: Path) -> None:
+    page.write_text("<!-- run -->\n```python\nraise SystemExit('no fuel')\n```\n")
+    with pytest.raises(AssertionError, match=r"page\.md:3 ended with 1[\s\S]*no fuel"):
+        run_snippet(snippets(page)[0], tmp_path)
+
+
+def test_an_unknown_word_in_the_comment_is_an_error(page: Path) -> None:
+    page.write_text("<!-- run: python; slowly -->\n```python\npass\n```\n")
+    with pytest.raises(ValueError, match="slowly"):
+        snippets(page)
+
+
+def test_promises_are_kept_in_their_order() -> None:
+    code = "x = 1\n# prints: one\n# prints: two\n"
+    assert promises(code) == ["one", "two"]
+    check_output(code, "one, then two")
+    with pytest.raises(AssertionError, match="'two'"):
+        check_output(code, "two, then one")

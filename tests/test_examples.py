@@ -1,0 +1,27 @@
+"""Every example is short, runs by itself, and prints what its last comment lines say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.snippets import check_output, promises
+from tests.support import ROOT, run_program
+
+NONE_YET = pytest.param(None, marks=pytest.mark.skip(reason="examples/ holds no file yet"), id="none")
+EXAMPLES = sorted(ROOT.glob("examples/*.py")) or [NONE_YET]
+MOST_LINES = 60
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_runs_and_prints_what_it_says(example: Path) -> None:
+    code = example.read_text(encoding="utf-8")
+    assert promises(code), f"{example.name} lacks `# prints: ...` lines at its end"
+    finished = run_program(example, cwd=ROOT, timeout=45.0).check()
+    check_output(code, finished.stdout)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_short(example: Path) -> None:
+    assert len(example.read_text(encoding="utf-8").splitlines()) < MOST_LINES
