@@ -269,7 +269,13 @@ def test_run_program_kills_a_program_that_takes_too_long_and_its_relatives() -> 
 
 
 def test_a_started_program_is_told_signals_and_asked_for_what_it_prints() -> None:
-    code = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: print('asked'))\nprint('up')\nsignal.pause()\n"
+    code = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print("up")
+signal.sigwait([signal.SIGTERM])
+print("asked")
+"""
     with start_program(code) as program:
         assert program.expect("up") == "up\n"
         program.send_signal(signal.SIGTERM)

@@ -46,7 +46,7 @@ class ProcessEngine:
             raise OSError(f"process workers need Linux (pidfd); this is {sys.platform}; Thread workers work everywhere")
         self._site = site
         self._recipes: dict[str, tuple[Child, bytes, list[socket.socket]]] = {}
-        self.link = KeeperLink(site, preload, on_keeper_lost)
+        self.link: KeeperLink = KeeperLink(site, preload, on_keeper_lost)
 
     def prepare(self, path: str, child: Child) -> None:
         """Encode the recipe of a child, so that what cannot be sent is told before anything starts.
@@ -89,7 +89,7 @@ class ProcessHandle:
         self.launch = launch
         self.pid: int | None = None
         self.pidfd: int | None = None
-        self.last = bool(getattr(launch.recipe.target, "_steadfast", False))
+        self.last: bool = bool(getattr(launch.recipe.target, "_steadfast", False))
         self._site = site
         self._recipe = recipe
         self._sockets = sockets

@@ -102,7 +102,7 @@ class SimulatedHandle:
         self.ready: Future[int] = Future()
         self.launch = launch
         self.behaviour = behaviour
-        self.began = clock.now
+        self.began: float = clock.now
         self.stop_asked_at: float | None = None
         self.ended_at: float | None = None
         self._clock = clock

@@ -38,7 +38,7 @@ class Mailbox(ABC):
     """What both kinds of inboxes share. `put` and `order_stop` may be called from any thread, `get` from one."""
 
     def __init__(self, slot: Slot) -> None:
-        self.bell = slot.bytes[BELL : BELL + 1]
+        self.bell: memoryview[Any] = slot.bytes[BELL : BELL + 1]
         self.stop_reason: ExitReason | None = None
         self.looping = False
         self.deadline: float | None = None

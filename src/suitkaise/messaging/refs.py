@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from suitkaise.errors import AskTimeout, DeadlockError, NotBuiltYet, RuntimeGone
 from suitkaise.exits import ExitReason
@@ -56,7 +56,7 @@ class WorkerRef:
     __slots__ = ("path",)
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path: str = path
 
     # ------------------------------------------------------------ what it is and does
     @property
@@ -97,7 +97,7 @@ class WorkerRef:
             MailboxFull: too much waits for it already; nothing was sent.
             NotSerializable: the message cannot be sent to another process.
         """
-        self._send("message", message, None)
+        the_post().send(self.path, Message("message", Parcel(message)))
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
         """Send a message and wait at most `timeout` seconds (default 5.0) for what the handler returns.
@@ -118,15 +118,15 @@ class WorkerRef:
 
     def ask_future(self, message: Any) -> Answer[Any]:
         """Send a message; the answer can be awaited, or waited for with `get(timeout)`."""
-        return self._send("message", message, Answer())
+        return self._request("message", message)
 
     def proxy(self) -> WorkerProxy:
         """The worker's methods and attributes, as calls that return answers: `ref.proxy().add(2).get()`."""
         return WorkerProxy(self)
 
-    def _send(self, kind: Kind, body: Any, answer: Answer[Any] | None) -> Any:
-        message = Message(kind, Parcel(body), None if answer is None else answer.settle)
-        the_post().send(self.path, message)
+    def _request(self, kind: Kind, body: Any) -> Answer[Any]:
+        answer: Answer[Any] = Answer()
+        the_post().send(self.path, Message(kind, Parcel(body), answer.settle))
         return answer
 
     # ------------------------------------------------------------ faults and orders
@@ -193,8 +193,12 @@ class WorkerProxy:
     `proxy.method(...)` returns an `Answer`, `proxy.attribute.get()` reads an attribute.
     """
 
+    _ref: WorkerRef
+    _attribute: str | None
+
     def __init__(self, ref: WorkerRef, attribute: str | None = None) -> None:
-        self.__dict__.update(_ref=ref, _attribute=attribute)
+        object.__setattr__(self, "_ref", ref)
+        object.__setattr__(self, "_attribute", attribute)
 
     def __getattr__(self, name: str) -> WorkerProxy:
         if name.startswith("_"):
@@ -203,20 +207,19 @@ class WorkerProxy:
             raise AttributeError(f"a proxy reaches one level deep; ask for {self._attribute!r} with get() first")
         return WorkerProxy(self._ref, name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError(f"a proxy cannot set {name!r}; send a message, or call a method that does")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Answer[Any]:
         if self._attribute is None:
             raise TypeError("a proxy is not callable; call a method of it: proxy.method(...)")
-        answer: Answer[Any] = self._ref._send("call", (self._attribute, args, kwargs), Answer())
-        return answer
+        return self._ref._request("call", (self._attribute, args, kwargs))
 
     def get(self, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
         """The value of the attribute, waited for at most `timeout` seconds (default 5.0)."""
         if self._attribute is None:
             raise TypeError("name an attribute first: proxy.attribute.get()")
-        return self._ref._send("get", self._attribute, Answer()).get(timeout)
+        return self._ref._request("get", self._attribute).get(timeout)
 
     def __repr__(self) -> str:
         return f"WorkerProxy({self._ref.path!r}{', ' + repr(self._attribute) if self._attribute else ''})"

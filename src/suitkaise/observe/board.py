@@ -70,8 +70,8 @@ class Slot:
     __slots__ = ("bytes", "index", "words")
 
     def __init__(self, board: Board, index: int) -> None:
-        self.index = index
-        self.bytes = board.memory[index * SLOT_BYTES : (index + 1) * SLOT_BYTES]
+        self.index: int = index
+        self.bytes: memoryview[Any] = board.memory[index * SLOT_BYTES : (index + 1) * SLOT_BYTES]
         self.words: memoryview[int] = self.bytes.cast("Q")
 
     def clear(self, name: str) -> None:

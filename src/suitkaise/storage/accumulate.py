@@ -120,7 +120,7 @@ class Accumulate(Handle):
                 transaction.put(path, name, encoding, payload, metadata=facts)
                 return decode_value(encoding, payload)
             put = Put(0, False, path, name, encoding, Rule.NEW, None, facts, current_owner())
-            reply = client_of(self.directory, self.timeout).ask(put, payload)
+            reply = client_of(self._home, self.timeout).ask(put, payload)
             if reply.status is Status.OK:
                 return decode_value(encoding, payload)
             if reply.status is not Status.EXISTS:
@@ -160,7 +160,7 @@ class Accumulate(Handle):
         facts = None if metadata is None else check_metadata(metadata)
         encoding, payload = encode_value(value)
         put = Put(0, False, path, name, encoding, Rule.ANY, revision, facts, current_owner())
-        reply = client_of(self.directory, self.timeout).ask(put, payload)
+        reply = client_of(self._home, self.timeout).ask(put, payload)
         if reply.status not in (Status.OK, Status.CONFLICT):
             raise refusal(put, reply)
         return reply.status is Status.OK

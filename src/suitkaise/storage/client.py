@@ -54,7 +54,7 @@ _CONNECTION_LOST = (OSError, wire.WireError)
 class Client:
     """One thread's way to write. It takes a lock, since `pipeline` and `flush` use it from other threads."""
 
-    def __init__(self, directory: Path, timeout: float) -> None:
+    def __init__(self, directory: str, timeout: float) -> None:
         """Connects at the first request.
 
         Args:
@@ -63,7 +63,7 @@ class Client:
         """
         self.directory = directory
         self.timeout = timeout
-        self.lock = threading.RLock()
+        self.lock: Any = threading.RLock()
         self.scheduled = False
         self._id = os.urandom(16)
         self._number = 0
@@ -108,7 +108,7 @@ class Client:
             if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
                 half = self._pending[len(self._pending) // 2][0].request
                 self._settle(half, time.monotonic() + self.timeout)
-            if not self.scheduled:
+            if not self.scheduled and self._pending:
                 self.scheduled = True
                 pipeline.schedule(self)
 
@@ -295,7 +295,7 @@ class Client:
         self._unsent_bytes = self._pending_bytes
 
     def _reach(self, sock: socket.socket) -> None:
-        address = str(self.directory / SOCKET)
+        address = str(Path(self.directory, SOCKET))
         try:
             if len(os.fsencode(address)) <= _LONGEST_ADDRESS:
                 sock.connect(address)
@@ -340,21 +340,21 @@ class Client:
             self._acknowledged = min(number, self._number)
 
 
-def client_of(directory: Path, timeout: float) -> Client:
+def client_of(directory: str, timeout: float) -> Client:
     """This thread's client of a storage."""
     try:
-        clients: dict[tuple[Path, float], Client] = _of_thread.clients
+        return _of_thread.clients[directory, timeout]  # type: ignore[no-any-return]
     except AttributeError:
-        clients = _of_thread.clients = {}
-    client = clients.get((directory, timeout))
-    if client is None:
-        client = clients[directory, timeout] = Client(directory, timeout)
-        with _all_lock:
-            _all.add(client)
+        _of_thread.clients = {}
+    except KeyError:
+        pass
+    client = _of_thread.clients[directory, timeout] = Client(directory, timeout)
+    with _all_lock:
+        _all.add(client)
     return client
 
 
-def clients_of(directory: Path) -> list[Client]:
+def clients_of(directory: str) -> list[Client]:
     """All clients of a storage in this process, whichever thread they belong to."""
     with _all_lock:
         return [client for client in _all if client.directory == directory]

@@ -13,7 +13,7 @@ from suitkaise.messaging.context import current_owner
 from suitkaise.storage.client import client_of, clients_of
 from suitkaise.storage.protocol import Forget, Reply, Request, Status
 from suitkaise.storage.reader import NotThereYet, Reader, reader_of
-from suitkaise.storage.records import Record, entry_key, normal_path, unpack_key, value_of
+from suitkaise.storage.records import Record, checked_path, entry_key, normal_path, unpack_key, value_of
 from suitkaise.storage.refusals import refusal, where
 from suitkaise.storage.transaction import Transaction, slot_of
 
@@ -31,8 +31,9 @@ class Handle:
     """
 
     def __init__(self, directory: str | Path, *, timeout: float = 10.0) -> None:
-        self.directory = Path(directory).resolve()
+        self.directory: Path = Path(directory).resolve()
         self.timeout = timeout
+        self._home = str(self.directory)
         self._reader: Reader = reader_of(self.directory)
         self._slot = slot_of(self.directory)
         self._words: Any = None
@@ -54,7 +55,7 @@ class Handle:
             StorageError: something was refused, or not stored in time. That is the first; the others are
                 told in its notes.
         """
-        for client in clients_of(self.directory):
+        for client in clients_of(self._home):
             client.flush(timeout)
 
     @contextlib.contextmanager
@@ -148,7 +149,7 @@ class Handle:
         try:
             self.flush()
         finally:
-            for client in clients_of(self.directory):
+            for client in clients_of(self._home):
                 client.close()
             self._reader.let_go()
 
@@ -160,7 +161,7 @@ class Handle:
 
     def _send(self, request: Request, payload: bytes = b"", *, wait: bool = True) -> Reply | None:
         """Send a change to the storage actor; None if it was not waited for."""
-        client = client_of(self.directory, self.timeout)
+        client = client_of(self._home, self.timeout)
         if not wait:
             client.post(request, payload)
             return None
@@ -170,15 +171,14 @@ class Handle:
         return reply
 
     def _record(self, path: str, name: str) -> bytes | None:
-        key = _key(path, name)
         transaction = self._slot.current
         if transaction is not None:
-            return transaction.get(path, name)
+            return transaction.get(checked(path, name), name)
         try:
-            return self._reader.get(key)
+            return self._reader.get(entry_key(path, name)[0])
         except NotThereYet:
             self._wait_for_storage()
-            return self._reader.get(key)
+            return self._reader.get(entry_key(path, name)[0])
 
     def _open_words(self) -> int:
         """Map the revision word; returns it."""
@@ -192,7 +192,7 @@ class Handle:
         try:
             self._reader.revision_words()
         except NotThereYet:
-            client_of(self.directory, self.timeout).greet()
+            client_of(self._home, self.timeout).greet()
 
     def _decode(self, path: str, name: str, record: bytes) -> Any:
         try:
@@ -215,26 +215,16 @@ class Handle:
 
 def checked(path: str, name: str) -> str:
     """The path in its normal form, if path and name are what they must be."""
-    _key(path, name)
-    return normal_path(path)
+    try:
+        return checked_path(path, name)
+    except TypeError:
+        return checked_path.__wrapped__(path, name)  # which says what is wrong, if it cannot even be hashed
 
 
 def unpacked_name(key: bytes, record: bytes) -> str:
     """The name of an entry."""
-    if len(key) < _SHORT and not key.startswith(b"\xff"):
-        return unpack_key(key)[1]
     long_key = Record.unpack(record).long_key
     return long_key[1] if long_key else unpack_key(key)[1]
-
-
-_SHORT = 200
-
-
-def _key(path: str, name: str) -> bytes:
-    try:
-        return entry_key(path, name)[0]
-    except TypeError:
-        return entry_key.__wrapped__(path, name)[0]  # which says what is wrong, if it cannot even be hashed
 
 
 def _make(kind: type[Handle], directory: str, timeout: float) -> Handle:

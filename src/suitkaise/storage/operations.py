@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from suitkaise.messaging import codec
 from suitkaise.storage.protocol import (
@@ -39,6 +40,8 @@ Change: TypeAlias = Put | Remove | Increment | Append | Atomic
 OWNER_MARK = "remove_on_process_join"
 """The metadata that binds an entry to the life of its owner."""
 
+_Outcome: TypeAlias = tuple[Status, Any]  # and the reply's detail
+
 _EMPTY_LIST = codec.dumps([])
 _NUMBERS = (Encoding.INTEGER, Encoding.REAL)
 
@@ -47,109 +50,93 @@ def carry_out(batch: Batch, client: Client, change: Change, payload: bytes) -> R
     """Carry out one request of a client, unless it has been carried out already.
 
     Returns:
-        The reply; None for one that was carried out before.
+        The reply; None if there is nothing to tell but that it was carried out, now or before.
     """
     if change.request <= client.last:
         return None
     if change.owner is not None and batch.is_dead(change.owner):
-        reply = Reply(change.request, Status.OWNER_DEAD, batch.revision)
+        status, detail = Status.OWNER_DEAD, None
     else:
-        reply = _apply(batch, change, payload)
-    _remember(client, change, reply)
-    return reply
-
-
-def _remember(client: Client, change: Change, reply: Reply) -> None:
-    if client.waited:
+        status, detail = _CARRY_OUT[type(change)](batch, change, payload)
+    if client.waited:  # so it has all earlier replies
         client.replies.clear()
     elif client.replies and client.replies[0].request <= change.request - WINDOW:
         client.replies = [kept for kept in client.replies if kept.request > change.request - WINDOW]
     client.last = change.request
     client.waited = not change.quiet
-    if client.waited or reply.status is not Status.OK:
-        client.replies.append(reply)
+    if change.quiet and status is Status.OK:
+        return None
+    reply = Reply(change.request, status, batch.revision, detail)
+    client.replies.append(reply)
+    return reply
 
 
-def _apply(batch: Batch, change: Change, payload: bytes) -> Reply:
-    match change:
-        case Put():
-            status = _put(batch, change, payload)
-        case Remove():
-            status = _remove(batch, change)
-        case Increment():
-            return _increment(batch, change)
-        case Append():
-            status = _append(batch, change, payload)
-        case Atomic():
-            return _atomic(batch, change, payload)
-    return Reply(change.request, status, batch.revision)
-
-
-def _put(batch: Batch, change: Put, value: bytes | memoryview) -> Status:
+def _put(batch: Batch, change: Put, value: bytes | memoryview) -> _Outcome:
     key, long_key = entry_key(change.path, change.name)
     old = batch.get(key)
     if change.expect is not None and change.expect != revision_of(old):
-        return Status.CONFLICT
+        return Status.CONFLICT, None
     if change.rule is Rule.EXISTING and old is None:
-        return Status.MISSING
+        return Status.MISSING, None
     if change.rule is Rule.NEW and old is not None:
-        return Status.EXISTS
+        return Status.EXISTS, None
     owner, metadata, indexed = change.owner, b"", False
     if change.metadata is not None:
-        metadata = pack_metadata(change.metadata)
-        indexed = change.metadata.get(OWNER_MARK) is True
+        if change.metadata:
+            metadata = pack_metadata(change.metadata)
+            indexed = change.metadata.get(OWNER_MARK) is True
     elif old is not None:
         record = Record.unpack(old)
         owner, metadata, indexed = record.owner, record.metadata, record.indexed
-    batch.put(key, long_key, old, change.encoding, value, owner=owner, metadata=metadata, indexed=indexed)
-    return Status.OK
+    batch.put(key, long_key, old, change.encoding, value, owner, metadata, indexed)
+    return Status.OK, None
 
 
-def _remove(batch: Batch, change: Remove) -> Status:
+def _remove(batch: Batch, change: Remove, _: object = None) -> _Outcome:
     key, _ = entry_key(change.path, change.name)
     old = batch.get(key)
     if change.expect is not None and change.expect != revision_of(old):
-        return Status.CONFLICT
+        return Status.CONFLICT, None
     if old is None:
-        return Status.OK if change.missing_ok else Status.MISSING
+        return (Status.OK if change.missing_ok else Status.MISSING), None
     batch.remove(key, old)
-    return Status.OK
+    return Status.OK, None
 
 
-def _increment(batch: Batch, change: Increment) -> Reply:
+def _increment(batch: Batch, change: Increment, _: object = None) -> _Outcome:
     key, long_key = entry_key(change.path, change.name)
     old = batch.get(key)
     encoding, data = change.start
     if old is not None:
         encoding, data = _value_of(old)
     if encoding not in _NUMBERS:
-        return Reply(change.request, Status.NOT_A_NUMBER, batch.revision)
+        return Status.NOT_A_NUMBER, None
     try:
         total = encode_value(decode_value(encoding, data) + decode_value(*change.amount))
     except OverflowError:  # an int that is too large for the float it meets
-        return Reply(change.request, Status.NOT_A_NUMBER, batch.revision)
-    _replace(batch, key, long_key, old, *total, owner=change.owner)
-    return Reply(change.request, Status.OK, batch.revision, total)
+        return Status.NOT_A_NUMBER, None
+    _replace(batch, key, long_key, old, *total, change.owner)
+    return Status.OK, total
 
 
-def _append(batch: Batch, change: Append, value: bytes) -> Status:
+def _append(batch: Batch, change: Append, value: bytes) -> _Outcome:
     key, long_key = entry_key(change.path, change.name)
     old = batch.get(key)
     encoding, data = (int(Encoding.LIST), _EMPTY_LIST) if old is None else _value_of(old)
     if encoding not in (Encoding.LIST, Encoding.EXTENDED_LIST):
-        return Status.NOT_A_LIST
-    _replace(batch, key, long_key, old, Encoding.EXTENDED_LIST, data + value, owner=change.owner)
-    return Status.OK
+        return Status.NOT_A_LIST, None
+    _replace(batch, key, long_key, old, Encoding.EXTENDED_LIST, data + value, change.owner)
+    return Status.OK, None
 
 
-def _atomic(batch: Batch, change: Atomic, payload: bytes) -> Reply:
+def _atomic(batch: Batch, change: Atomic, payload: bytes) -> _Outcome:
     """First everything that was relied on is looked at, then everything is written: so nothing is undone."""
     for path, name, revision in change.entries:
         if revision_of(batch.get(entry_key(path, name)[0])) != revision:
-            return Reply(change.request, Status.CONFLICT, batch.revision, (path, name))
+            return Status.CONFLICT, (path, name)
     for seen in change.containers:
         if not _is_as_seen(batch, seen):
-            return Reply(change.request, Status.CONFLICT, batch.revision, (seen.path, ""))
+            return Status.CONFLICT, (seen.path, "")
     position = 0
     sizes = iter(change.sizes)
     values = memoryview(payload)
@@ -160,7 +147,7 @@ def _atomic(batch: Batch, change: Atomic, payload: bytes) -> Reply:
             position += size
         else:
             _remove(batch, operation)
-    return Reply(change.request, Status.OK, batch.revision)
+    return Status.OK, None
 
 
 def _is_as_seen(batch: Batch, seen: Seen) -> bool:
@@ -184,21 +171,20 @@ def _replace(
     old: bytes | None,
     encoding: int,
     value: bytes,
-    *,
     owner: str | None,
 ) -> None:
     """Put another value in the entry, and leave it to whom it belongs."""
     if old is None:
-        batch.put(key, long_key, None, encoding, value, owner=owner, metadata=b"", indexed=False)
+        batch.put(key, long_key, None, encoding, value, owner)
         return
     record = Record.unpack(old)
-    batch.put(
-        key,
-        long_key,
-        old,
-        encoding,
-        value,
-        owner=record.owner,
-        metadata=record.metadata,
-        indexed=record.indexed,
-    )
+    batch.put(key, long_key, old, encoding, value, record.owner, record.metadata, record.indexed)
+
+
+_CARRY_OUT: dict[type, Callable[[Batch, Any, bytes], _Outcome]] = {
+    Put: _put,
+    Remove: _remove,
+    Increment: _increment,
+    Append: _append,
+    Atomic: _atomic,
+}

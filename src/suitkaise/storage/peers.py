@@ -10,14 +10,14 @@ import os
 import selectors
 import socket
 import struct
-from typing import Any
+from typing import TypeAlias
 
 import msgspec
 
 from suitkaise.messaging import wire
 from suitkaise.storage import protocol
 
-__all__ = ["Peer", "Peers"]
+__all__ = ["Peer", "Peers", "Requests"]
 
 logger = logging.getLogger("suitkaise.storage")
 
@@ -36,15 +36,18 @@ class Peer:
     __slots__ = ("client", "events", "output", "parser", "pid", "sock")
 
     def __init__(self, sock: socket.socket, pid: int) -> None:
-        self.sock = sock
-        self.pid = pid
-        self.parser = wire.Parser(decode=protocol.decode_request)
-        self.output = bytearray()
-        self.events = selectors.EVENT_READ
+        self.sock: socket.socket = sock
+        self.pid: int = pid
+        self.parser: wire.Parser = wire.Parser(decode=protocol.decode_request)
+        self.output: bytearray = bytearray()
+        self.events: int = selectors.EVENT_READ
         self.client: bytes | None = None
 
     def __str__(self) -> str:
         return f"the connection from process {self.pid}"
+
+
+Requests: TypeAlias = list[tuple[Peer, list[wire.Frame]]]
 
 
 class Peers:
@@ -77,9 +80,9 @@ class Peers:
             self._selector.register(fresh, selectors.EVENT_READ)
         self._wakes = wanted
 
-    def wait(self, timeout: float | None) -> list[tuple[Peer, Any, bytes]]:
-        """Wait until there is something; returns the requests that came, in order for each peer."""
-        requests: list[tuple[Peer, Any, bytes]] = []
+    def wait(self, timeout: float | None) -> Requests:
+        """Wait until there is something; returns the requests that came, by peer and in order."""
+        requests: Requests = []
         for key, events in self._selector.select(timeout):
             peer = key.data
             if peer is None:
@@ -89,7 +92,9 @@ class Peers:
             if events & selectors.EVENT_WRITE:
                 self.send(peer, b"")
             if events & selectors.EVENT_READ and peer in self._peers:
-                requests += [(peer, header, payload) for header, payload in self._receive(peer)]
+                frames = self._receive(peer)
+                if frames:
+                    requests.append((peer, frames))
         return requests
 
     def _receive(self, peer: Peer) -> list[wire.Frame]:

@@ -1,7 +1,7 @@
 """Sees to it that writes which nobody waits for reach the storage actor: one daemon thread a process.
 
-It sleeps until a client has something that is not sent, or replies come, or a connection breaks; a client
-that has nothing under way costs nothing. At the end of the program what is left gets a moment to arrive.
+It collects for a millisecond what clients have to send, sleeps until there are replies or a connection
+breaks, and ends when nothing is under way. At the end of the program what is left gets a moment to arrive.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import select
 import threading
 import time
-from collections import deque
 from typing import Protocol
 
 from suitkaise.errors import StorageError
@@ -20,6 +19,12 @@ from suitkaise.errors import StorageError
 __all__ = ["Pipelined", "schedule"]
 
 logger = logging.getLogger("suitkaise.storage")
+
+COLLECT = 0.001
+"""Seconds that writes are collected for, and replies: more often would only disturb the thread that writes."""
+
+LINGER = 0.1
+"""Seconds after which the thread ends if there is nothing to do."""
 
 AT_EXIT = 2.0
 """Seconds that writes which are under way at the end of the program are waited for."""
@@ -39,60 +44,76 @@ class Pipelined(Protocol):
 
 
 def schedule(client: Pipelined) -> None:
-    """`client` has something to send."""
+    """`client` has something to send; it is asked to make progress soon, and until it has nothing left."""
     global _pump
-    if _pump is None:
-        with _starting:
-            if _pump is None:
-                _pump = _Pump()
-    _pump.schedule(client)
+    with _lock:
+        if _pump is None:
+            _pump = _Pump()
+        _pump.add(client)
 
 
 class _Pump:
+    """The thread; `_lock` guards what others may touch."""
+
     def __init__(self) -> None:
-        self._fresh: deque[Pipelined] = deque()
+        self._fresh: set[Pipelined] = set()
         self._active: set[Pipelined] = set()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         threading.Thread(target=self._run, name="suitkaise storage pipeline", daemon=True).start()
 
-    def schedule(self, client: Pipelined) -> None:
-        self._fresh.append(client)
+    def add(self, client: Pipelined) -> None:
+        self._fresh.add(client)
         os.eventfd_write(self._bell, 1)
 
     def _run(self) -> None:
-        while True:
-            poll = select.poll()
-            poll.register(self._bell, select.POLLIN)
-            waiting: dict[int, Pipelined] = {}
-            for client in self._active:
-                descriptor = client.fileno()
-                if descriptor >= 0:
-                    waiting[descriptor] = client
-                    poll.register(descriptor, select.POLLIN)
-            due = {waiting[descriptor] for descriptor, _ in poll.poll() if descriptor in waiting}
-            try:
-                os.eventfd_read(self._bell)
-            except BlockingIOError:
-                pass
-            while self._fresh:
-                due.add(self._fresh.popleft())
-            for client in due:
-                if client.progress():
-                    self._active.add(client)
-                else:
-                    self._active.discard(client)
+        while self._wait():
+            time.sleep(COLLECT)
+            with _lock:
+                self._active |= self._fresh
+                self._fresh.clear()
+            self._active = {client for client in self._active if client.progress()}
+
+    def _wait(self) -> bool:
+        """Sleep until there is something to do; False: there is not, and the thread is to end."""
+        poll = select.poll()
+        poll.register(self._bell, select.POLLIN)
+        for client in self._active:
+            descriptor = client.fileno()
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
+        if not poll.poll(None if self._active else LINGER * 1000):
+            return not self._retire()
+        try:
+            os.eventfd_read(self._bell)
+        except BlockingIOError:
+            pass
+        return True
+
+    def _retire(self) -> bool:
+        global _pump
+        with _lock:
+            if self._fresh:
+                return False
+            _pump = None
+            os.close(self._bell)
+            return True
 
     def finish(self) -> None:
+        """Wait for what is under way, for a moment."""
         deadline = time.monotonic() + AT_EXIT
-        for client in [*self._active, *self._fresh]:
+        for client in self._active | self._fresh:
             try:
                 client.flush(max(0.0, deadline - time.monotonic()))
             except StorageError as error:
                 logger.warning("at the end of the program: %s", error)
 
+    def abandon(self) -> None:
+        """In a forked child: the thread is not here, and what is under way is the parent's to send."""
+        os.close(self._bell)
+
 
 _pump: _Pump | None = None
-_starting = threading.Lock()
+_lock = threading.Lock()
 
 
 def _at_exit() -> None:
@@ -101,12 +122,11 @@ def _at_exit() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """What the parent has under way is the parent's to send, and so is its thread."""
-    global _pump, _starting
+    global _pump, _lock
     if _pump is not None:
-        os.close(_pump._bell)
+        _pump.abandon()
     _pump = None
-    _starting = threading.Lock()
+    _lock = threading.Lock()
 
 
 atexit.register(_at_exit)

@@ -36,7 +36,7 @@ class Reader:
     """Reads the storage in `directory`, from any thread. Opened at the first read."""
 
     def __init__(self, directory: Path, *, map_size: int = environment.DEFAULT_MAP_SIZE) -> None:
-        self.directory = directory.resolve()
+        self.directory: Path = directory.resolve()
         self._map_size = map_size
         self._environment: lmdb.Environment | None = None
         self._borrowed = False

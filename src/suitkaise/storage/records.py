@@ -28,6 +28,7 @@ __all__ = [
     "Metadata",
     "Record",
     "check_metadata",
+    "checked_path",
     "container_prefix",
     "decode_value",
     "encode_value",
@@ -131,13 +132,14 @@ def pack_record(
     time: float,
     encoding: int,
     value: bytes | memoryview,
-    *,
     owner: str | None = None,
     metadata: bytes = b"",
     indexed: bool = False,
     long_key: tuple[str, str] | None = None,
 ) -> bytes:
     """Put a record together. `long_key` is the path and the name if the key does not hold them in full."""
+    if not (owner or metadata or long_key):
+        return _HEAD.pack(revision, time, _HEAD.size, 0, 0, 0, encoding, 0) + value
     owner_bytes = owner.encode() if owner else b""
     path, name = (part.encode() for part in long_key) if long_key else (b"", b"")
     start = _HEAD.size + len(owner_bytes) + len(metadata) + len(path) + len(name)
@@ -236,6 +238,13 @@ def normal_path(path: str) -> str:
     if "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"a path is parts divided by '/', none of them empty, '.' or '..'; not {path!r}")
     return normal
+
+
+@functools.lru_cache(maxsize=8192)
+def checked_path(path: str, name: str) -> str:
+    """The path in its normal form, if path and name are what they must be."""
+    entry_key.__wrapped__(path, name)
+    return normal_path(path)
 
 
 def container_prefix(path: str) -> bytes:

@@ -39,7 +39,7 @@ class RevisionWord:
             page = mmap.mmap(descriptor, _PAGE, mmap.MAP_SHARED, protection)
         finally:
             os.close(descriptor)
-        self.words = memoryview(page).cast("Q")
+        self.words: memoryview[int] = memoryview(page).cast("Q")
         """The page; the word is `words[0]`. (Reading it is one atomic load, and so is storing it.)"""
 
     def begin(self, revision: int) -> None:

@@ -6,6 +6,7 @@ here. Whoever owns the loop (`storage.actor`) calls `serve` again and again.
 
 from __future__ import annotations
 
+import functools
 import logging
 import socket
 import time
@@ -16,7 +17,7 @@ from suitkaise.errors import StorageFull
 from suitkaise.messaging import wire
 from suitkaise.storage import operations
 from suitkaise.storage.environment import DEFAULT_MAP_SIZE
-from suitkaise.storage.peers import Peer, Peers
+from suitkaise.storage.peers import Peer, Peers, Requests
 from suitkaise.storage.protocol import VERSION, Forget, Hello, Reply, Status, Welcome
 from suitkaise.storage.store import Batch, Store
 
@@ -32,8 +33,7 @@ TEND_EVERY = 1.0
 
 _FORGET_CLIENTS_EVERY = 1000  # connections that ended
 
-_Requests: TypeAlias = list[tuple[Peer, Any, bytes]]
-_Answers: TypeAlias = list[tuple[Peer, Any, "Reply | Welcome | None"]]
+_Answers: TypeAlias = dict[Peer, list["Reply | Welcome"]]
 
 
 class _BadRequest(Exception):
@@ -108,87 +108,85 @@ class StorageServer:
         self._peers.close()
         self._store.close()
 
-    def _carry_out(self, requests: _Requests) -> None:
+    def _carry_out(self, requests: Requests) -> None:
         while requests:
             try:
-                answers = self._store.write(lambda batch, some=requests: self._apply(batch, some))  # type: ignore[misc]
-                self._answer(answers)
+                self._answer(requests, self._store.write(functools.partial(self._apply, requests=requests)))
                 return
             except _BadRequest as bad:
                 self._peers.drop(bad.peer, f"a request of it cannot be carried out: {bad.error!r}")
                 requests = [request for request in requests if request[0] is not bad.peer]
             except StorageFull as full:
-                if len(requests) > 1:  # some of it may have room
-                    for request in requests:
-                        self._carry_out([request])
-                else:
-                    self._refuse(requests[0], full)
+                if len(requests) == len(requests[0][1]) == 1:
+                    self._refuse(requests[0][0], requests[0][1][0][0], full)
+                    return
+                for peer, frames in requests:  # some of it may have room
+                    for frame in frames:
+                        self._carry_out([(peer, [frame])])
                 return
 
-    def _apply(self, batch: Batch, requests: _Requests) -> _Answers:
-        return [(peer, header, self._apply_one(batch, peer, header, payload)) for peer, header, payload in requests]
+    def _apply(self, batch: Batch, requests: Requests) -> _Answers:
+        """Carry all of it out; returns what is to be told once it is committed."""
+        answers: _Answers = {}
+        for peer, frames in requests:
+            answers[peer] = told = []
+            quiet = 0
+            try:
+                for header, payload in frames:
+                    reply = self._apply_one(batch, peer, header, payload)
+                    if reply is not None:
+                        told.append(reply)
+                        quiet = 0
+                    elif type(header) is not Forget:
+                        quiet = header.request
+            except (TypeError, ValueError, StopIteration) as error:
+                raise _BadRequest(peer, error) from error
+            if quiet:  # one reply for all of them
+                told.append(Reply(quiet, Status.OK, batch.revision))
+        return answers
 
     def _apply_one(self, batch: Batch, peer: Peer, header: Any, payload: bytes) -> Reply | Welcome | None:
-        try:
-            if isinstance(header, Hello):
-                return self._welcome(batch, peer, header)
-            if peer.client is None:
-                raise ValueError("it did not say who it is")
-            if isinstance(header, Forget):
-                if header.dead:
-                    batch.mark_dead(header.owner)
-                return None
-            client = batch.client(peer.client)
-            reply = operations.carry_out(batch, client, header, payload)
-            if peer.client in self._unremembered:
-                client.replies += [
-                    refusal for refusal in self._unremembered[peer.client] if refusal not in client.replies
-                ]
-            return reply
-        except (TypeError, ValueError, StopIteration) as error:
-            raise _BadRequest(peer, error) from error
+        client_id = peer.client
+        if client_id is None or type(header) is Hello:
+            return self._welcome(batch, peer, header)
+        if type(header) is Forget:
+            if header.dead:
+                batch.mark_dead(header.owner)
+            return None
+        client = batch.client(client_id)
+        reply = operations.carry_out(batch, client, header, payload)
+        if client_id in self._unremembered:
+            refused = self._unremembered[client_id]
+            client.replies += [refusal for refusal in refused if refusal not in client.replies]
+        return reply
 
-    def _welcome(self, batch: Batch, peer: Peer, hello: Hello) -> Welcome:
+    def _welcome(self, batch: Batch, peer: Peer, hello: object) -> Welcome:
+        if not isinstance(hello, Hello):
+            raise ValueError("it did not say who it is")
         if hello.version != VERSION:
             raise ValueError(f"it speaks version {hello.version} of the protocol, not {VERSION}")
         self._peers.replace(peer, hello.client)
         client = batch.look_up_client(hello.client)
         return Welcome(client.last, client.replies + self._unremembered.get(hello.client, []))
 
-    def _refuse(self, request: tuple[Peer, Any, bytes], full: StorageFull) -> None:
+    def _refuse(self, peer: Peer, header: Any, full: StorageFull) -> None:
         """There is no room to carry it out, and none to write down that it was refused: that is kept here."""
-        peer, header, _ = request
         logger.error("%s", full)
         reply = Reply(header.request, Status.FULL, self._store.revision)
         if peer.client is not None:
             self._unremembered.setdefault(peer.client, []).append(reply)
         self._peers.send(peer, wire.encode(reply))
 
-    def _answer(self, answers: _Answers) -> None:
-        """What was waited for and what was refused gets a reply each, the rest one for all of it."""
-        encode = wire.encode
-        outputs: dict[Peer, list[bytes]] = {}
-        quiet: dict[Peer, Reply] = {}
-        for peer, header, answer in answers:
-            output = outputs.setdefault(peer, [])
-            if isinstance(header, Forget):
-                self._reaping.setdefault((header.owner, header.dead), []).append((peer, header.request))
-                continue
-            if answer is None:  # carried out before
-                answer = Reply(header.request, Status.OK, self._store.revision)
-            elif isinstance(answer, Reply):
+    def _answer(self, requests: Requests, answers: _Answers) -> None:
+        for peer, replies in answers.items():
+            if replies:
                 if self._unremembered and peer.client is not None:
                     self._unremembered.pop(peer.client, None)
-                if header.quiet and answer.status is Status.OK:
-                    quiet[peer] = answer
-                    continue
-            output.append(encode(answer))
-            quiet.pop(peer, None)
-        for peer, reply in quiet.items():
-            outputs[peer].append(encode(reply))
-        for peer, output in outputs.items():
-            if output:
-                self._peers.send(peer, b"".join(output))
+                self._peers.send(peer, b"".join(map(wire.encode, replies)))
+        for peer, frames in requests:
+            for header, _ in frames:
+                if type(header) is Forget:
+                    self._reaping.setdefault((header.owner, header.dead), []).append((peer, header.request))
 
     def _reap(self) -> None:
         (owner, dead), waiting = next(iter(self._reaping.items()))

@@ -7,6 +7,7 @@ reads needs none of this, see `reader`. What a request means is told in `operati
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import itertools
 import os
@@ -149,8 +150,8 @@ class Store:
 
     def is_dead(self, owner: str) -> bool:
         """Whether this incarnation is known to be over."""
-        path, number = split_owner(owner)
-        return number <= self.dead_owners.get(_digest(path), -1)
+        digest, number = _identity(owner)
+        return number <= self.dead_owners.get(digest, -1)
 
     def check_readers(self) -> None:
         """Take their slots from readers that died, so that they hold no pages back."""
@@ -168,16 +169,17 @@ class Batch:
     def __init__(self, store: Store, transaction: lmdb.Transaction[bytes]) -> None:
         self.transaction = transaction
         self.revision = store.revision
-        self.time = time.time()
+        self.time: float = time.time()
         self.died: dict[bytes, int] = {}
         self.outlived: set[bytes] = set()
         self._store = store
+        self._entries = store.entries
         self._clients: dict[bytes, Client] = {}
         self._changed = False
 
     def get(self, key: bytes) -> bytes | None:
         """The record of an entry."""
-        return self.transaction.get(key, db=self._store.entries)
+        return self.transaction.get(key, db=self._entries)
 
     def put(
         self,
@@ -186,45 +188,35 @@ class Batch:
         old: bytes | None,
         encoding: int,
         value: bytes | memoryview,
-        *,
         owner: str | None,
-        metadata: bytes,
-        indexed: bool,
+        metadata: bytes = b"",
+        indexed: bool = False,
     ) -> None:
         """Store an entry in the place of `old`, its record so far."""
-        transaction = self.transaction
-        if old is not None:
+        if old is not None and is_indexed(old):
             self._unindex(key, old)
+        indexed = indexed and owner is not None
         if indexed and owner is not None:
-            transaction.put(_owned_key(owner, key), owner.encode(), db=self._store.owned)
-        self.revision += 1
-        record = pack_record(
-            self.revision,
-            self.time,
-            encoding,
-            value,
-            owner=owner,
-            metadata=metadata,
-            indexed=indexed and owner is not None,
-            long_key=long_key,
-        )
-        transaction.put(key, record, db=self._store.entries)
+            self.transaction.put(_owned_key(owner, key), owner.encode(), db=self._store.owned)
+        self.revision = revision = self.revision + 1
+        record = pack_record(revision, self.time, encoding, value, owner, metadata, indexed, long_key)
+        self.transaction.put(key, record, db=self._entries)
 
     def remove(self, key: bytes, old: bytes) -> None:
         """Remove an entry; `old` is its record."""
-        self._unindex(key, old)
-        self.transaction.delete(key, db=self._store.entries)
+        if is_indexed(old):
+            self._unindex(key, old)
+        self.transaction.delete(key, db=self._entries)
         self.revision += 1
 
     def _unindex(self, key: bytes, old: bytes) -> None:
-        if is_indexed(old):
-            owner = Record.unpack(old).owner
-            assert owner is not None
-            self.transaction.delete(_owned_key(owner, key), db=self._store.owned)
+        owner = Record.unpack(old).owner
+        assert owner is not None
+        self.transaction.delete(_owned_key(owner, key), db=self._store.owned)
 
     def records(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The entries whose keys begin with `prefix`."""
-        cursor = self.transaction.cursor(db=self._store.entries)
+        cursor = self.transaction.cursor(db=self._entries)
         found = cursor.set_range(prefix)
         while found and cursor.key().startswith(prefix):
             yield cursor.item()
@@ -234,8 +226,7 @@ class Batch:
         """From now on what this incarnation of a worker, or an earlier one, writes is refused."""
         if self.is_dead(owner):
             return
-        path, number = split_owner(owner)
-        digest = _digest(path)
+        digest, number = _identity(owner)
         self.transaction.put(digest, _U64.pack(number), db=self._store.dead)
         self.died[digest] = number
         self._changed = True
@@ -247,10 +238,10 @@ class Batch:
 
     def is_dead(self, owner: str) -> bool:
         """Whether this incarnation is over."""
-        if not self.died:
-            return bool(self._store.dead_owners) and self._store.is_dead(owner)
-        path, number = split_owner(owner)
-        return number <= self.died.get(_digest(path), -1) or self._store.is_dead(owner)
+        if not self.died and not self._store.dead_owners:
+            return False
+        digest, number = _identity(owner)
+        return number <= self.died.get(digest, -1) or self._store.is_dead(owner)
 
     def reap(self, owner: str, *, earlier: bool, limit: int) -> int:
         """Remove up to `limit` entries that `owner` marked; with `earlier`, its earlier incarnations', too.
@@ -258,8 +249,7 @@ class Batch:
         Returns:
             How many were removed; less than `limit` means that none are left.
         """
-        path, number = split_owner(owner)
-        prefix = _digest(path)
+        prefix, number = _identity(owner)
         keys: list[bytes] = []
         cursor = self.transaction.cursor(db=self._store.owned)
         found = cursor.set_range(prefix)
@@ -312,12 +302,15 @@ def split_owner(owner: str) -> tuple[str, int]:
     return owner, 0
 
 
-def _digest(path: str) -> bytes:
-    return hashlib.blake2b(path.encode(), digest_size=16).digest()
+@functools.lru_cache(maxsize=1024)
+def _identity(owner: str) -> tuple[bytes, int]:
+    """The digest of the worker's path, and the number of its incarnation."""
+    path, number = split_owner(owner)
+    return hashlib.blake2b(path.encode(), digest_size=16).digest(), number
 
 
 def _owned_key(owner: str, key: bytes) -> bytes:
-    return _digest(split_owner(owner)[0]) + key
+    return _identity(owner)[0] + key
 
 
 def _is_full(error: lmdb.Error) -> bool:

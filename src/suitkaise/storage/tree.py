@@ -193,7 +193,7 @@ class Tree(Listing, Accumulate, Unbuilt):
                 return value
             expect = revision_of(record)
             put = Put(0, False, path, name, encoding, Rule.ANY, expect, metadata, current_owner())
-            reply = client_of(self.directory, self.timeout).ask(put, payload)
+            reply = client_of(self._home, self.timeout).ask(put, payload)
             if reply.status is Status.OK:
                 return value
             if reply.status is not Status.CONFLICT or time.monotonic() >= deadline:

@@ -73,7 +73,7 @@ class Executor:
     def __init__(self, spec: Supervisor, path: str, around: Surroundings) -> None:
         self.spec = spec
         self.path = path
-        self.policy = Policy(spec, path)
+        self.policy: Policy = Policy(spec, path)
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self._around = around

@@ -8,6 +8,7 @@ children come back independently of each other. Rule numbers are those of the su
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections import deque
 from collections.abc import Callable, Generator
@@ -392,10 +393,9 @@ class Policy:
         return child.at is _At.RESTARTING and child.incarnation == number
 
     def _exit_job(self, child: _Child, incarnation: int) -> Job:
+        yield from ()
         if child.at is _At.DOWN and child.incarnation == incarnation:
             self._after_exit(child)
-        return
-        yield child
 
     def _retry_job(self, child: _Child, number: int) -> Job:
         if self._retry_pending(child, number) and (child.counted or self._count_restart(child)):
@@ -468,7 +468,7 @@ class Policy:
             return
         self.phase, self.reason = Phase.STOPPING, reason
         waiting = [self._request, *(request for request, _ in self._jobs)]
-        if self._job is not None and not self._job.gi_running:
+        if self._job is not None and inspect.getgeneratorstate(self._job) != inspect.GEN_RUNNING:
             self._job.close()
         self._job = self._request = None
         self._jobs.clear()
@@ -552,12 +552,11 @@ class Policy:
             self._reply_started(request, child)
 
     def _delete_child(self, request: Any, id: str) -> Job:
+        yield from ()
         child = self._at_rest(request, id)
         if child is not None:
             self._remove(child)
             self._out.append(Reply(request))
-        return
-        yield child
 
     def _recall(self, request: Any, id: str) -> Job:
         child = self._children.get(id)

@@ -55,18 +55,18 @@ class Runtime:
 
     def __init__(self) -> None:
         sweep()
-        self.directory = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base_directory())
+        self.directory: str = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base_directory())
         self._lock = hold(self.directory)
         board = Board(os.path.join(self.directory, "board"), create=True)
-        self.reactor = Reactor()
-        self.registry = Registry()
-        self.bus = Bus()
+        self.reactor: Reactor = Reactor()
+        self.registry: Registry = Registry()
+        self.bus: Bus = Bus()
         self.bus.subscribe(log_event)
-        self.site = Site(self.directory, board, self.reactor)
+        self.site: Site = Site(self.directory, board, self.reactor)
         self._desk = Desk(self.site.file("hub.sock"), self.reactor, self.registry)
-        self.processes = ProcessEngine(self.site, PRELOAD, self._on_keeper_lost)
+        self.processes: ProcessEngine = ProcessEngine(self.site, PRELOAD, self._on_keeper_lost)
         self.engines: dict[str, Engine] = {"process": self.processes, "thread": ThreadEngine(self.site)}
-        self.around = Surroundings(
+        self.around: Surroundings = Surroundings(
             self.registry,
             self.engines,
             time.monotonic,

@@ -35,10 +35,10 @@ class Simulation:
     """
 
     def __init__(self, tree: Supervisor, behaviour: Callable[[Launch], Behaviour] = lambda launch: Behaviour()) -> None:
-        self.clock = VirtualClock()
+        self.clock: VirtualClock = VirtualClock()
         self.events: list[Event] = []
-        self.registry = Registry()
-        self.engine = SimulatedEngine(self.clock, behaviour)
+        self.registry: Registry = Registry()
+        self.engine: SimulatedEngine = SimulatedEngine(self.clock, behaviour)
         engines = {"process": self.engine, "thread": self.engine}
         around = Surroundings(
             self.registry,
@@ -49,7 +49,7 @@ class Simulation:
             lambda owner: None,
             self._employ,
         )
-        self.root = Executor(tree, tree.name, around)
+        self.root: Executor = Executor(tree, tree.name, around)
         self.root.tell(Begin())
 
     def _employ(self, executor: Executor) -> Callable[[Input], None]:

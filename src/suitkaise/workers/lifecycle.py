@@ -66,9 +66,9 @@ class Life:
     """
 
     def __init__(self, recipe: Recipe, birth: Birth, mailbox: Mailbox, slot: Slot) -> None:
-        self.path = birth.path
-        self.copy = birth.copy
-        self.previous = birth.previous
+        self.path: str = birth.path
+        self.copy: int | None = birth.copy
+        self.previous: Previous | None = birth.previous
         self.join_after = birth.join_after
         self.outcome: Outcome | None = None
         self.current_loop = 0
