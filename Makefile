@@ -47,8 +47,7 @@ format: $(VENV)/.dev-lint  ## write the format that lint asks for
 .PHONY: types
 types: $(VENV)/.dev-types  ## mypy --strict, and whether the public types are complete
 	$(VENV)/bin/mypy
-	PYTHONPATH="$(CURDIR)/src" $(VENV)/bin/pyright --pythonpath $(VENV)/bin/python --verifytypes suitkaise \
-		--ignoreexternal
+	PATH="`cd $(VENV)/bin && pwd`:$$PATH" pyright --verifytypes suitkaise --ignoreexternal
 
 .PHONY: docs
 docs: $(VENV)/.dev-docs  ## the documentation, to docs/_build/html

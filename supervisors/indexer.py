@@ -13,6 +13,7 @@ atomic write, and a claim belongs to an incarnation: when that dies, however it 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import random
 import re
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from suitkaise import Child, Process, Supervisor, Thread
+from suitkaise import Child, Process, Supervisor, Thread, sktree
 from suitkaise.errors import EntryExists, StorageError
 
 SUFFIXES = {".c", ".cfg", ".h", ".ini", ".js", ".md", ".py", ".pyi", ".rst", ".toml", ".txt"}
@@ -74,12 +75,13 @@ class Scan(Process):
         files = text_files(self.root)
         batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
         for number, batch in enumerate(batches):
-            name = f"{number:05}"
-            with self.tree.transaction():
-                if self.tree.get(name, path=DONE, default=None) is None:
-                    self.tree.add(name, batch, path=TODO)
+            self.tree.atomically(functools.partial(self.hand_out, f"{number:05}", batch))
         self.tree.add("found", {"files": len(files), "batches": len(batches)}, path=ABOUT)
         self.rejoin()
+
+    def hand_out(self, name: str, batch: list[str], tree: sktree.Tree) -> None:
+        if tree.get(name, path=DONE, default=None) is None:
+            tree.add(name, batch, path=TODO)
 
 
 class Count(Process):

@@ -178,4 +178,6 @@ class Reject(SuitkaiseError):
 
     def __init__(self, error: BaseException | str) -> None:
         super().__init__(str(error))
-        self.error: BaseException | SuitkaiseError = error if isinstance(error, BaseException) else SuitkaiseError(error)
+        self.error: BaseException | SuitkaiseError = (
+            error if isinstance(error, BaseException) else SuitkaiseError(error)
+        )

@@ -56,7 +56,8 @@ def disconnect() -> None:
     """The main program needs the storage no more. Unless a tree still runs, an undurable one is gone with that."""
     with _lock:
         if _connected:
-            _connected.clear()
+            while _connected:
+                _connected.pop().close()
             runtime.leave()
 
 

@@ -65,7 +65,7 @@ def up(program: Program, kind: str, after: int = 0) -> tuple[int, int]:
 @contextmanager
 def scene(how: str, kinds: Sequence[str], *options: str) -> Iterator[Scene]:
     """`programs/kinds.py` with a tree of those kinds, all up; the one to be stopped is stopped."""
-    with start_program(PROGRAMS / "kinds.py", how, *kinds, *options, grace=0.0) as program:
+    with start_program(PROGRAMS / "kinds.py", how, *kinds, *options) as program:
         workers, keeper = {}, 0
         for kind in kinds:
             workers[kind], keeper = up(program, kind)
@@ -77,7 +77,7 @@ def scene(how: str, kinds: Sequence[str], *options: str) -> Iterator[Scene]:
             for pid in (keeper, *workers.values()):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
-    assert not program.left_behind
+    assert not program.left_behind, program.left_behind
 
 
 def stop(pid: int) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 
 import pytest
-from tests.end_to_end.scene import KINDS, OBEDIENT, scene
+from tests.end_to_end.scene import KINDS, OBEDIENT, scene, stop
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
@@ -84,6 +84,7 @@ def test_sigkill_of_hub_and_keeper_together(kind):
     if kind == "holds_the_gil":
         kind = "holds_the_gil_for_1s"  # nobody is left who could kill it before it lets go
     with scene("wait", [kind]) as it:
+        stop(it.hub)  # it would start a new keeper
         os.kill(it.keeper, signal.SIGKILL)
         it.program.send_signal(signal.SIGKILL)
         if kind == "stopped":

@@ -53,7 +53,7 @@ class NaiveSupervisor:
     started: list[str] = field(default_factory=list)  # every start that was tried, in order
     stopped: list[str] = field(default_factory=list)  # every living child that was stopped, in order
     stop_errors: list[str] = field(default_factory=list)  # those that ended oddly when they were stopped
-    answers: dict[Any, str] = field(default_factory=dict)
+    answers: dict[Any, str] = field(default_factory=dict)  # "this/that" where either will do
     starts: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     # ------------------------------------------------------------ the outside
@@ -190,8 +190,9 @@ class NaiveSupervisor:
             self.answers[request] = "WorkerDead"
         elif kid.significant and self.auto_shutdown == "never":
             self.answers[request] = "SpecError"  # rules 7 and 50
-        elif there is not None and there.state == "running":
-            self.answers[request] = "ChildAlreadyStarted"  # rule 8
+        elif there is not None and there.state == "running":  # rule 8
+            dead = self.dead(kid.id)
+            self.answers[request] = "ChildAlreadyStarted/ChildAlreadyPresent" if dead else "ChildAlreadyStarted"
         elif there is not None:
             self.answers[request] = "ChildAlreadyPresent"  # rule 9
         else:
@@ -232,6 +233,8 @@ class NaiveSupervisor:
             return "WorkerDead"
         if kid is None:
             return "ChildNotFound"
+        if self.dead(kid.id):  # it depends on whether the supervisor has heard of it
+            return "ChildRunning/ChildRestarting"
         return {"running": "ChildRunning", "restarting": "ChildRestarting"}.get(kid.state)  # rules 17 and 19
 
     def on_recall(self, request: Any, id: str) -> None:

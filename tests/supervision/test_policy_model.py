@@ -207,7 +207,9 @@ class AgainstTheModel(RuleBasedStateMachine):
         assert [start.child.id for start in driver.starts] == model.started
         assert driver.stops == model.stopped
         assert driver.now == model.now
-        assert {number: short(answer) for number, answer in driver.answers.items()} == model.answers
+        assert driver.answers.keys() == model.answers.keys()
+        for number, answer in driver.answers.items():
+            assert short(answer) in model.answers[number].split("/")
         if driver.spec.max_restarts != math.inf:
             assert driver.policy.restarts_used(driver.now) == model.restarts_used()
         odd = [event for event in driver.events_of(ChildStopError) if event.reason is not BOOM]

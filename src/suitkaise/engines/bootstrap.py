@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import suitkaise.observe.logs
-from suitkaise.engines.keeper import remove_if_unused
+from suitkaise.engines.keeper import STRAGGLERS, remove_when_unused
 from suitkaise.exits import Crashed, Shutdown, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.client import RemotePost
@@ -54,7 +54,7 @@ def live(control: int, directory: str, lock: int, orphan_timeout: float) -> NoRe
     code = 70
     try:
         gc.enable()
-        _held.append((directory, lock))
+        _held.append((directory, lock, control))
         code = _Tenant(socket.socket(fileno=control), directory, orphan_timeout).live()
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -223,11 +223,14 @@ def _leave(code: int, *, wait: bool = True) -> NoReturn:
         os._exit(code)
 
 
-_held: list[tuple[str, int]] = []
+_held: list[tuple[str, int, int]] = []
 
 
 def _leave_directory() -> None:
     """Remove the program's directory if hub, keeper and all other workers are gone."""
-    for directory, lock in _held:
+    for directory, lock, control in _held:
         os.close(lock)
-        remove_if_unused(directory)
+        poll = select.poll()
+        poll.register(control, select.POLLRDHUP)
+        if poll.poll(0):
+            remove_when_unused(directory, STRAGGLERS)

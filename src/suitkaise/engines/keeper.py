@@ -19,19 +19,23 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-__all__ = ["DECODE", "ENCODE", "LOCK", "Kid", "hold", "main", "remove_if_unused"]
+__all__ = ["DECODE", "ENCODE", "LOCK", "STRAGGLERS", "Kid", "hold", "main", "remove_if_unused", "remove_when_unused"]
 
 ENCODE = msgspec.msgpack.Encoder().encode
 DECODE = msgspec.msgpack.Decoder(tuple).decode
 
 LOCK = "lock"
 """The file in the program's directory that everyone who uses it holds a shared lock on."""
+
+STRAGGLERS = 1.0
+"""Seconds that the last one of a program waits for others to let go of its directory."""
 
 _MAX_REQUEST = 1 << 16
 
@@ -45,12 +49,26 @@ def hold(directory: str) -> int:
 
 def remove_if_unused(directory: str) -> bool:
     """Remove a program's directory if nobody holds it any more; whether it was so."""
+    return _remove(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_when_unused(directory: str, patience: float) -> None:
+    """Remove a program's directory as soon as nobody holds it; give up after `patience` seconds, and exit then.
+
+    A process that is gone may hold its lock for a moment longer.
+    """
+    remover = threading.Thread(target=_remove, args=(directory, fcntl.LOCK_EX), daemon=True)
+    remover.start()
+    remover.join(patience)
+
+
+def _remove(directory: str, how: int) -> bool:
     try:
         descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how)
         shutil.rmtree(directory, ignore_errors=True)
         return True
     except OSError:
@@ -174,7 +192,7 @@ class Keeper:
             select.select([kid.pidfd], [], [])
             self._reap(kid.pidfd)
         os.close(self._lock)
-        remove_if_unused(self._directory)
+        remove_when_unused(self._directory, STRAGGLERS)
 
     @staticmethod
     def _signal(kid: Kid, number: int) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import os
+import threading
 from typing import TYPE_CHECKING
 
 from suitkaise.messaging.refs import the_post
@@ -11,7 +10,7 @@ from suitkaise.messaging.refs import the_post
 if TYPE_CHECKING:
     from suitkaise.storage.tree import Tree
 
-__all__ = ["START_TIMEOUT", "attach"]
+__all__ = ["START_TIMEOUT", "attach", "detach"]
 
 START_TIMEOUT = 30.0
 """Seconds in which the storage must be up, if this is the first time that anybody needs it."""
@@ -24,11 +23,22 @@ def attach() -> Tree:
         RuntimeGone: there is no such program, or it is gone.
     """
     directory: str = the_post().post("storage", "").get(START_TIMEOUT)
-    return _tree(directory, os.getpid())
-
-
-@functools.lru_cache(maxsize=8)
-def _tree(directory: str, process: int) -> Tree:
     from suitkaise.storage.tree import Tree  # LMDB is loaded by those who need it
 
-    return Tree(directory)
+    with _lock:
+        tree = _trees.get(directory)
+        if tree is None:
+            tree = _trees[directory] = Tree(directory)
+        return tree
+
+
+def detach(directory: str) -> None:
+    """The storage in `directory` is about to go: close what this process has open of it."""
+    with _lock:
+        tree = _trees.pop(directory, None)
+    if tree is not None:
+        tree.close()
+
+
+_lock = threading.Lock()
+_trees: dict[str, Tree] = {}  # a tree itself minds forks

@@ -31,6 +31,7 @@ from suitkaise.messaging.registry import Registry
 from suitkaise.observe.board import Board
 from suitkaise.observe.logs import log_event
 from suitkaise.specs import Supervisor
+from suitkaise.storage.attach import detach
 from suitkaise.supervision.desk import Desk
 from suitkaise.supervision.executor import Executor, Surroundings
 from suitkaise.supervision.supervisor import employ
@@ -191,6 +192,7 @@ class Runtime:
             self._gone.put(None)
             assert self._janitor is not None
             self._janitor.join()
+            detach(self._storage_home)
             self._storage.stop()
             self._storage.exited.result()
         for engine in self.engines.values():

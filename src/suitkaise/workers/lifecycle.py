@@ -276,7 +276,7 @@ class Life:
         """Remove the storage entries that go with this incarnation."""
         tree = self._worker.__dict__.get("tree")
         if tree is not None:
-            tree.forget_owner(self._birth.owner, dead=False)
+            tree.remove_owned(self._birth.owner)
 
     # ------------------------------------------------------------ small things
     def _handler(self, message: Message) -> Callable[[], Any]:

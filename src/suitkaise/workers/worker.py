@@ -12,8 +12,9 @@ import functools
 import math
 import os
 import sys
+import types
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never
 
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.messaging.refs import WorkerRef, whereis
@@ -23,7 +24,7 @@ from suitkaise.storage.attach import attach
 if TYPE_CHECKING:
     from suitkaise.workers.lifecycle import Life
 
-__all__ = ["HOOKS", "Process", "Thread", "Worker", "build", "hook_of"]
+__all__ = ["HOOKS", "Process", "Thread", "Worker", "build", "check_attributes", "hook_of"]
 
 HOOKS = ("on_start", "before_loop", "loop", "after_loop", "on_finish", "on_receive", "on_failure", "result")
 
@@ -47,9 +48,15 @@ class _WorkerType(abc.ABCMeta):
         if getattr(cls, "kind", "") == "process":
             kept = (snapshot(args), snapshot(kwargs))
         worker = super().__call__(*args, **kwargs)
+        check_attributes(worker)
         object.__setattr__(worker, "__recipe__", Recipe(cls, kept[0], kept[1], getattr(cls, "kind", "process")))
         object.__setattr__(worker, "__class__", _sealed(cls))
         return worker
+
+    def mro(cls) -> list[type]:
+        """The order of a recipe's class has the seal in front; a base class there would change the memory layout."""
+        order = super().mro()
+        return [cls, _Seal, *order[1:]] if "__sealed__" in vars(cls) else order
 
 
 def build(recipe: Recipe, life: Life) -> Any:
@@ -63,7 +70,14 @@ def build(recipe: Recipe, life: Life) -> Any:
     worker = cls.__new__(cls, *recipe.args, **recipe.kwargs)
     worker.__dict__["_life"] = life
     cls.__init__(worker, *recipe.args, **recipe.kwargs)
+    check_attributes(worker)
     return worker
+
+
+def check_attributes(worker: Any) -> None:
+    """Raise AttributeError if an attribute of the worker hides what the runtime gives it (`self.wait = ...`)."""
+    for name in _RESERVED & worker.__dict__.keys():
+        _refuse(type(worker), name)
 
 
 def hook_of(worker: Any, name: str) -> Callable[..., Any] | None:
@@ -76,35 +90,50 @@ def hook_of(worker: Any, name: str) -> Callable[..., Any] | None:
     return None
 
 
+class _Seal:
+    """What the class of a recipe has in front of the worker's own: assignments from outside raise."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Sealing a class is no subclassing that its own `__init_subclass__` should hear of."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__own(name, sys._getframe(1))
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self.__own(name, sys._getframe(1))
+        super().__delattr__(name)
+
+    def __own(self, name: str, caller: types.FrameType) -> None:
+        """Let pass what the worker's own methods do, called directly: a unit test of the bare worker."""
+        code, cls = caller.f_code, type(self)
+        names = (*code.co_varnames[: min(code.co_argcount, 1)], *code.co_freevars)
+        inside = any(code.co_qualname.startswith(f"{base.__qualname__}.") for base in cls.__mro__)
+        if not inside or all(caller.f_locals.get(own) is not self for own in names):
+            raise AttributeError(
+                f"{cls.__name__}.{name}: this worker is a recipe, each start builds a new one from its constructor's "
+                f"arguments, so the attribute would be lost; pass it to the constructor or set it in on_start"
+            )
+        if name in _RESERVED:
+            _refuse(cls, name)
+
+
 @functools.cache
 def _sealed(cls: type) -> type:
     """The class that a recipe gets once it is made: the same, but for assignments from outside."""
+    body = {"__sealed__": True, "__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__,
+            "__doc__": cls.__doc__}  # fmt: skip
+    return type(cls)(cls.__name__, (cls,), body)
 
-    def refuse(self: Any, name: str, value: Any) -> None:
-        caller = sys._getframe(1)
-        first = caller.f_code.co_varnames[:1]
-        if first and caller.f_locals.get(first[0]) is self:
-            object.__setattr__(self, name, value)  # its own method, called directly: a unit test of the bare worker
-            return
-        raise AttributeError(
-            f"{cls.__name__}.{name}: this worker is a recipe, each start builds a new one from its constructor's "
-            f"arguments, so the attribute would be lost; pass it to the constructor or set it in on_start"
-        )
 
-    body = {
-        "__setattr__": refuse, "__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__,
-        "__doc__": cls.__doc__, "_sealed": True,
-    }  # fmt: skip
-    return type.__new__(_WorkerType, cls.__name__, (cls,), body)
+def _refuse(cls: type, name: str) -> Never:
+    raise AttributeError(f"{cls.__name__}.{name} is given by the runtime and cannot be set; choose another name")
 
 
 def _given_by_the_runtime(name: str, doc: str, read: Callable[[Any], Any]) -> property:
-    def refuse(self: Any, value: Any) -> None:
-        raise AttributeError(
-            f"{type(self).__name__}.{name} is given by the runtime and cannot be set; choose another name"
-        )
-
-    return property(read, refuse, doc=doc)
+    return property(read, lambda self, value: _refuse(type(self), name), doc=doc)
 
 
 class Worker(Startable, metaclass=_WorkerType):
@@ -115,23 +144,25 @@ class Worker(Startable, metaclass=_WorkerType):
 
     hooks: ClassVar[tuple[str, ...]] = HOOKS + tuple(alias for names in _ALIASES.values() for alias in names)
     _life: Life | None = None
-    _sealed: ClassVar[bool] = False
+    _num_loops: float | None = None
     name: str | None = None
 
     def __init__(self, name: str | None = None, num_loops: float | None = None) -> None:
         if name is not None:
             self.name = name
         if num_loops is not None:
-            self.__dict__["_num_loops"] = num_loops
+            self._num_loops = num_loops
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "_sealed" in vars(cls):
-            return
-        for reserved in _RESERVED & vars(cls).keys():
-            raise SpecError(
-                f"{cls.__name__}.{reserved} is given by the runtime and cannot be redefined; choose another name"
-            )
+        for name in _RESERVED:
+            if getattr(cls, name) is not getattr(Worker, name):
+                raise SpecError(
+                    f"{cls.__name__}.{name} is given by the runtime and cannot be redefined; choose another name"
+                )
+        if "num_loops" in vars(cls):  # kept aside, so that reading it tells what a `Child` made of it
+            cls._num_loops = vars(cls)["num_loops"]
+            del cls.num_loops
         if vars(cls).get("background"):
             raise NotBuiltYet(
                 f"{cls.__name__}.background is not built yet; start a threading.Thread(daemon=True) in on_start"
@@ -192,6 +223,10 @@ class Worker(Startable, metaclass=_WorkerType):
             "num_loops": self._loops_wanted(), "remove_on_process_join": True,
         }  # fmt: skip
 
+    @metadata.setter
+    def metadata(self, value: Any) -> None:
+        _refuse(type(self), "metadata")
+
     @property
     def num_loops(self) -> float:
         """After how many loops it finishes; `math.inf` for never."""
@@ -219,8 +254,7 @@ class Worker(Startable, metaclass=_WorkerType):
     def _loops_wanted(self) -> float:
         if self._life is not None:
             return math.inf if self._life.join_after is None else self._life.join_after
-        wanted: float | None = self.__dict__.get("_num_loops")
-        return math.inf if wanted is None else wanted
+        return math.inf if self._num_loops is None else self._num_loops
 
     # ------------------------------------------------------------ what a worker can do
     def rejoin(self) -> None:
@@ -247,6 +281,10 @@ class Worker(Startable, metaclass=_WorkerType):
     def ref(self) -> WorkerRef:
         """Its own ref, to hand to others."""
         return WorkerRef(self._life_or_raise("ref").path)
+
+    @ref.setter
+    def ref(self, value: Any) -> None:
+        _refuse(type(self), "ref")
 
     def generate_loop_time_report(self, name: str | None = None) -> dict[str, Any]:
         """Loops so far, and their total, mean, fastest, slowest and last time in seconds.
@@ -300,7 +338,7 @@ def _from_recipe(cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
 
 _RESERVED = frozenset(
     {name for name, value in vars(Worker).items() if not name.startswith("_") and name not in HOOKS}
-    - _ASSIGNABLE - {"hooks", "num_loops", "copy"}
+    - _ASSIGNABLE - {"hooks", "num_loops"}
 )  # fmt: skip
 
 

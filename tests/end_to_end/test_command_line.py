@@ -1,0 +1,202 @@
+"""`suitkaise run`: what it loads, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import Finished, eventually, run_program, start_program
+
+RUN = [sys.executable, "-m", "suitkaise", "run"]
+HEADER = "from suitkaise import *\n"
+ONCE = """
+class Once(Process):
+    restart = "transient"
+    significant = True
+    def loop(self):
+        print("did it in", self.path, flush=True)
+        self.rejoin()
+"""
+TREE = HEADER + ONCE + "tree = Supervisor('app', Once, auto_shutdown='any_significant')\n"
+
+
+def suitkaise_run(folder: Path, source: str, *args: str, target: str = "app.py") -> Finished:
+    (folder / "app.py").write_text(source)
+    return run_program([*RUN, target, *args], cwd=folder)
+
+
+def test_a_file_with_one_tree_is_run_to_its_clean_end(tmp_path: Path) -> None:
+    finished = suitkaise_run(tmp_path, TREE).check()
+    assert "did it in app/once" in finished.stdout
+
+
+def test_a_file_that_runs_its_tree_itself_is_run_once(tmp_path: Path) -> None:
+    finished = suitkaise_run(tmp_path, TREE + "tree.run()\nprint('after')\n").check()
+    assert finished.stdout.count("did it in") == 1
+    assert "after" in finished.stdout
+
+
+def test_a_main_guard_is_as_good(tmp_path: Path) -> None:
+    finished = suitkaise_run(tmp_path, TREE + "if __name__ == '__main__':\n    tree.run()\n").check()
+    assert finished.stdout.count("did it in") == 1
+
+
+def test_one_of_several_trees_is_chosen_by_name(tmp_path: Path) -> None:
+    source = TREE + "other = tree.replace(name='other')\n"
+    assert "did it in other/once" in suitkaise_run(tmp_path, source, target="app.py:other").check().stdout
+
+
+def test_a_module_is_run_by_its_name(tmp_path: Path) -> None:
+    assert "did it in app/once" in suitkaise_run(tmp_path, TREE, target="app:tree").check().stdout
+
+
+def test_a_tree_that_holds_the_others_is_the_one(tmp_path: Path) -> None:
+    source = (
+        HEADER
+        + ONCE
+        + (
+            "inner = Supervisor('inner', Once, auto_shutdown='any_significant', restart='transient', significant=True)\n"
+            "outer = Supervisor('outer', inner, auto_shutdown='any_significant')\n"
+        )
+    )
+    assert "did it in outer/inner/once" in suitkaise_run(tmp_path, source).check().stdout
+
+
+def test_the_program_gets_its_own_arguments(tmp_path: Path) -> None:
+    source = "import sys\nprint(sys.argv)\n" + TREE
+    finished = suitkaise_run(tmp_path, source, "--colour", "red", "x").check()
+    assert "['app.py', '--colour', 'red', 'x']" in finished.stdout
+
+
+def test_the_log_is_indented_by_depth(tmp_path: Path) -> None:
+    source = (
+        HEADER
+        + ONCE
+        + (
+            "tree = Supervisor('app', Supervisor('inner', Once, auto_shutdown='any_significant', restart='transient',"
+            " significant=True), auto_shutdown='any_significant')\n"
+        )
+    )
+    lines = [line.partition(" ")[2] for line in suitkaise_run(tmp_path, source).check().stderr.splitlines()]
+    assert "app supervisor started" in lines
+    assert "  inner supervisor started" in lines
+    assert any(line.startswith("    once started (pid ") for line in lines)
+
+
+def test_json_logs_are_one_object_a_line(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(TREE)
+    finished = run_program([*RUN, "--json", "app.py"], cwd=tmp_path).check()
+    events = [json.loads(line) for line in finished.stderr.splitlines()]
+    assert {"child_started", "child_exited", "supervisor_stopped"} <= {event["event"] for event in events}
+    exited = next(event for event in events if event["event"] == "child_exited")
+    assert exited["path"] == "app/once"
+    assert exited["reason"] == "normal"
+    assert isinstance(exited["time"], float)
+
+
+def test_a_root_that_gives_up_is_exit_code_1(tmp_path: Path) -> None:
+    source = HEADER + (
+        "class Bad(Process):\n    def loop(self):\n        raise ValueError('no good')\n"
+        "tree = Supervisor('app', Bad, max_restarts=1)\n"
+    )
+    finished = suitkaise_run(tmp_path, source)
+    assert finished.returncode == 1
+    assert "TreeFailed: 'app' gave up: 'app/bad' would need more than 1 restarts in 5 s" in finished.stderr
+    assert "raise ValueError('no good')" in finished.stderr
+
+
+def test_a_start_that_fails_is_exit_code_1_with_the_remote_traceback(tmp_path: Path) -> None:
+    source = HEADER + (
+        "class Bad(Process):\n    def on_start(self):\n        raise OSError('no disk')\ntree = Supervisor('app', Bad)\n"
+    )
+    finished = suitkaise_run(tmp_path, source)
+    assert finished.returncode == 1
+    assert "ChildStartFailed: 'app/bad' failed to start: OSError in on_start: no disk" in finished.stderr
+    assert "raise OSError('no disk')" in finished.stderr
+
+
+FINE = HEADER + "class W(Process):\n    def __init__(self, x=None): pass\n"
+
+WRONG = {
+    "duplicate ids": (FINE + "tree = Supervisor('a', W, W)", "two children have the id 'w'"),
+    "an unknown option": (FINE + "tree = Supervisor('a', Child(W, restrat='x'))", "did you mean 'restart'?"),
+    "a wrong type": (FINE + "tree = Supervisor('a', Child(W, shutdown='soon'))", "shutdown must be seconds >= 0"),
+    "no worker": (FINE + "tree = Supervisor('a', int)", "int is a class but not a worker"),
+    "a called function": (FINE + "def f(): pass\ntree = Supervisor('a', f())", "was a function called"),
+    "an argument that cannot be sent": (
+        FINE + "import threading\ntree = Supervisor('a', Child(W, args=({'k': [threading.Lock()]},)))",
+        "cannot pickle '_thread.lock' object",
+    ),
+    "an option that is not built": (FINE + "tree = Supervisor('a', Child(W, loop_timeout=1.0))", "not built yet"),
+    "an import that fails": ("import not_there\n", "No module named 'not_there'"),
+    "an error in the file": ("1 / 0\n", "ZeroDivisionError"),
+    "a syntax error": ("def (:\n", "SyntaxError"),
+    "no tree": ("x = 1\n", "has no Supervisor at its top"),
+    "two trees": (FINE + "a = Supervisor('a', W)\nb = Supervisor('b', W)\n", "app.py:a, app.py:b"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_with_a_file_is_said_once_with_exit_code_2(what: str, tmp_path: Path) -> None:
+    source, complaint = WRONG[what]
+    finished = suitkaise_run(tmp_path, source)
+    assert finished.returncode == 2, finished.stderr
+    assert complaint in finished.stderr
+    assert finished.stderr.count(complaint) == 1
+    assert "suitkaise/cli.py" not in finished.stderr
+
+
+def test_the_path_to_what_cannot_be_sent_is_named(tmp_path: Path) -> None:
+    finished = suitkaise_run(tmp_path, WRONG["an argument that cannot be sent"][0])
+    assert "a/w" in finished.stderr
+    assert "['k'][0]" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run", "nowhere.py"], "there is no file 'nowhere.py'"),
+        (["run", "nowhere"], "there is no module 'nowhere'"),
+        (["run"], "MODULE_OR_FILE"),
+        ([], "COMMAND"),
+        (["fly"], "invalid choice"),
+        (["top"], "not built yet"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+    finished = run_program([sys.executable, "-m", "suitkaise", *arguments], cwd=tmp_path)
+    assert finished.returncode == 2
+    assert complaint in finished.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_gracefully_with_exit_code_0(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        HEADER + "class W(Process):\n    def loop(self):\n        print('up', flush=True)\n        self.wait(60)\n"
+        "    def on_finish(self):\n        print('finished', flush=True)\ntree = Supervisor('app', W)\n"
+    )
+    with start_program([*RUN, "app.py"], cwd=tmp_path) as program:
+        program.expect("up")
+        program.send_signal(number)
+        assert program.wait() == 0
+    assert "finished" in program.stdout
+    assert program.left_behind == []
+
+
+def test_a_second_signal_kills_with_exit_code_128_plus_its_number(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        HEADER + "class W(Process):\n    shutdown = 'infinity'\n"
+        "    def loop(self):\n        print('up', flush=True)\n        import time; time.sleep(600)\n"
+        "tree = Supervisor('app', W)\n"
+    )
+    with start_program([*RUN, "app.py"], cwd=tmp_path) as program:
+        program.expect("up")
+        program.send_signal(signal.SIGTERM)
+        eventually(lambda: "supervisor stops its children" in program.stderr)
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 128 + signal.SIGTERM
+    assert program.left_behind == []

@@ -1,0 +1,150 @@
+"""The storage as workers see it: shared, and whole whatever is killed."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from suitkaise import Child, Process, Supervisor, Thread, sktree, whereis
+from suitkaise.errors import EntryNotFound, StorageError
+from tests.support import eventually, run_program, wait_gone
+
+
+class Adder(Process):
+    """Increments a counter, and notes each step only after it was acknowledged."""
+
+    restart = "transient"
+
+    def __init__(self, upto: int) -> None:
+        self.upto = upto
+
+    def loop(self) -> None:
+        self.tree.increment("total", path="sums")
+        self.tree.add(f"last-{self.copy}", self.current_loop, path="sums")
+        if self.current_loop == self.upto:
+            self.rejoin()
+
+
+class Marker(Process):
+    def on_start(self) -> None:
+        self.tree.add("goes", self.pid, path="marks", metadata=self.metadata)
+        self.tree.add("stays", self.pid, path="marks")
+
+    def loop(self) -> None:
+        self.wait(60.0)
+
+
+class ThreadMarker(Thread):
+    restart = "transient"
+
+    def loop(self) -> None:
+        self.tree.add("of-thread", 1, path="marks", metadata=self.metadata)
+        self.rejoin()
+
+
+def kill_storage() -> int:
+    pid = eventually(lambda: whereis("sktree/storage").pid)
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def test_killing_the_storage_actor_under_load_loses_and_repeats_nothing() -> None:
+    tree = sktree.connect()
+    try:
+        with Supervisor("sums", Child(Adder, args=(2000,), copies=3), max_restarts=math.inf).start() as running:
+            for _ in range(10):
+                wait_gone(kill_storage())
+                seen = tree.get("total", path="sums", default=0)
+                eventually(lambda seen=seen: tree.get("total", path="sums", default=0) > seen, timeout=20)
+                if tree.get("total", path="sums") == 6000:
+                    break
+            for ref in running:
+                ref.join(timeout=40.0)
+        assert tree.get("total", path="sums") == 6000
+        assert {tree.get(f"last-{copy}", path="sums") for copy in range(3)} == {2000}
+        assert whereis("sktree/storage").incarnation > 3
+    finally:
+        sktree.disconnect()
+
+
+def test_reads_go_on_while_the_storage_actor_is_stopped() -> None:
+    tree = sktree.connect()
+    try:
+        tree.add("x", 1, path="a")
+        pid = whereis("sktree/storage").pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        assert [tree.get("x", path="a") for _ in range(100)] == [1] * 100
+        os.kill(pid, signal.SIGCONT)
+        tree.add("x", 2, path="a")
+        assert tree.get("x", path="a") == 2
+    finally:
+        sktree.disconnect()
+
+
+def test_marked_entries_go_with_a_killed_incarnation() -> None:
+    tree = sktree.connect()
+    try:
+        with Supervisor("app", Marker).start() as running:
+            first = tree.get("goes", path="marks")
+            os.kill(first, signal.SIGKILL)
+            second = eventually(lambda: (new := tree.get("goes", path="marks", default=first)) != first and new)
+            assert second == tree.get("stays", path="marks") == running["marker"].pid
+        with pytest.raises(EntryNotFound):
+            tree.get("goes", path="marks")
+        assert tree.get("stays", path="marks") == second
+    finally:
+        sktree.disconnect()
+
+
+def test_marked_entries_go_with_a_thread_worker_too() -> None:
+    tree = sktree.connect()
+    try:
+        with Supervisor("app", ThreadMarker).start() as running:
+            running["thread_marker"].join(timeout=10.0)
+        assert tree.get_all_from("marks") == {}
+    finally:
+        sktree.disconnect()
+
+
+def test_a_storage_that_only_a_worker_uses_starts_with_it_and_goes_with_the_tree() -> None:
+    with Supervisor("sums", Child(Adder, args=(3,), copies=2)).start() as running:
+        for ref in running:
+            ref.join(timeout=20.0)
+        assert sktree.connect().get("total", path="sums") == 6
+        sktree.disconnect()
+
+
+def test_a_durable_storage_is_there_again_at_the_next_run(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom suitkaise import sktree\ntree = sktree.connect(sys.argv[1], durable=True)\n"
+        "print(tree.increment('runs', path='p'))\n"
+    )
+    for run in range(1, 4):
+        assert run_program(program, str(tmp_path / "state")).check().stdout == f"{run}\n"
+
+
+def test_a_durable_storage_serves_one_program_at_a_time(tmp_path: Path) -> None:
+    sktree.connect(tmp_path / "state", durable=True)
+    try:
+        other = "import sys\nfrom suitkaise import sktree\nsktree.connect(sys.argv[1], durable=True)\n"
+        finished = run_program(other, str(tmp_path / "state"))
+        assert finished.returncode == 1
+        assert "in use by another program" in finished.stderr
+    finally:
+        sktree.disconnect()
+
+
+@pytest.mark.parametrize("arguments", [{"durable": True}, {"directory": "somewhere"}])
+def test_durable_and_directory_go_together(arguments: dict[str, object]) -> None:
+    with pytest.raises(StorageError, match="durable storage needs a directory"):
+        sktree.connect(**arguments)  # type: ignore[arg-type]
+
+
+def test_the_storage_of_a_program_that_forgot_to_disconnect_is_gone_with_it() -> None:
+    finished = run_program("from suitkaise import sktree\nsktree.connect().add('x', 1)\nprint('done')\n").check()
+    assert finished.stdout == "done\n"

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from suitkaise.storage.tree import Tree
+from tests.storage.support import Storage, clear
+
+
+@pytest.fixture
+def storage() -> Iterator[Storage]:
+    """A storage of the test's own, whose server may be killed."""
+    with Storage() as storage:
+        yield storage
+
+
+@pytest.fixture(scope="module")
+def shared_storage() -> Iterator[Storage]:
+    with Storage() as storage:
+        yield storage
+
+
+@pytest.fixture
+def tree(shared_storage: Storage) -> Iterator[Tree]:
+    """An empty tree. Its server serves the other tests of the module, too."""
+    tree = Tree(shared_storage.directory)
+    clear(tree)
+    yield tree
+    tree.close()

@@ -1,0 +1,73 @@
+"""A storage server in a process of its own: `python -m tests.storage.serve DIRECTORY LISTENER [key=value ...]`.
+
+`sabotage=` breaks it on purpose, to see whether the checkers notice: `acknowledge-early` answers before the
+commit, `carry-out-twice` forgets what it has carried out, `tear` stores half of every tenth value.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import socket
+import sys
+from typing import Any
+
+from suitkaise.storage import server, store
+from suitkaise.storage.peers import Requests
+from suitkaise.storage.protocol import Put
+
+
+class AcknowledgesEarly(server.StorageServer):
+    def _carry_out(self, requests: Requests) -> None:
+        batch = store.Batch(self._store, self._store._environment.begin(write=True))
+        try:
+            answers = self._apply(batch, requests)
+        finally:
+            batch.transaction.abort()
+        self._answer(requests, answers)
+        select.select([], [], [], 0.002)  # the wider the gap, the sooner it is hit
+        self._store.write(lambda batch: self._apply(batch, requests))
+
+
+class CarriesOutTwice(server.StorageServer):
+    def _apply_one(self, batch: Any, peer: Any, header: Any, payload: bytes) -> Any:
+        answer = super()._apply_one(batch, peer, header, payload)
+        if peer.client is not None:
+            batch.client(peer.client).last = 0
+        return answer
+
+
+class Tears(server.StorageServer):
+    _count = itertools.count(1)
+
+    def _apply_one(self, batch: Any, peer: Any, header: Any, payload: bytes) -> Any:
+        if isinstance(header, Put) and next(self._count) % 10 == 0:
+            payload = payload[: len(payload) // 2]
+        return super()._apply_one(batch, peer, header, payload)
+
+
+SABOTAGED = {
+    "": server.StorageServer,
+    "acknowledge-early": AcknowledgesEarly,
+    "carry-out-twice": CarriesOutTwice,
+    "tear": Tears,
+}
+
+
+def main(directory: str, descriptor: str, *options: str) -> None:
+    given = dict(option.split("=", 1) for option in options)
+    listener = socket.socket(fileno=int(descriptor))
+    served = SABOTAGED[given.get("sabotage", "")](
+        directory,
+        listener,
+        durable=given.get("durable") == "yes",
+        map_size=int(given.get("map_size", store.environment.DEFAULT_MAP_SIZE)),
+    )
+    parent = os.getppid()
+    while os.getppid() == parent:  # an orphan has nobody to serve
+        served.serve(1.0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

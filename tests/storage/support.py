@@ -1,0 +1,107 @@
+"""A storage for tests: its directory, its listening socket, and its server in a process that may be killed."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from suitkaise.storage.client import SOCKET
+from suitkaise.storage.tree import Tree
+from tests.support import ROOT
+
+__all__ = ["Storage", "clear", "run_in_process"]
+
+
+class Storage:
+    """Use it in a `with` block. The server runs from the start; `kill` and `start` as you like."""
+
+    def __init__(self, directory: Path | None = None, **options: object) -> None:
+        self._own = directory is None
+        self._options = [f"{key}={value}" for key, value in options.items()]
+        shared = Path("/dev/shm")
+        base = str(shared) if shared.is_dir() else None
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="suitkaise-test-", dir=base))
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(str(self.directory / SOCKET))
+        self.listener.listen(1024)
+        self.server: subprocess.Popen[bytes] | None = None
+        self.start()
+        self.tree = Tree(self.directory)
+
+    def start(self) -> None:
+        """Start the server; clients wait in the listener's backlog until it is there."""
+        descriptor = self.listener.fileno()
+        self.server = subprocess.Popen(
+            [sys.executable, "-m", "tests.storage.serve", self.directory, str(descriptor), *self._options],
+            pass_fds=[descriptor],
+            cwd=ROOT,
+        )
+
+    def kill(self) -> None:
+        """SIGKILL the server, and wait until it is gone."""
+        if self.server is not None:
+            self.server.kill()
+            self.server.wait()
+            self.server = None
+
+    def restart(self) -> None:
+        """SIGKILL the server and start another one."""
+        self.kill()
+        self.start()
+
+    def close(self) -> None:
+        """End all of it; nothing is left."""
+        try:
+            self.tree.close()
+        finally:
+            self.kill()
+            self.listener.close()
+            (self.directory / SOCKET).unlink(missing_ok=True)
+            if self._own:
+                shutil.rmtree(self.directory)
+
+    def __enter__(self) -> Storage:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close()
+        except Exception as other:
+            error.add_note(f"and at the end: {other!r}")
+
+
+def clear(tree: Tree) -> None:
+    """Remove every entry."""
+    for path, names in tree.walk():
+        for name in names:
+            tree.remove(name, path, wait=False)
+    tree.flush()
+
+
+@contextmanager
+def run_in_process(source: str, *args: object) -> Iterator[subprocess.Popen[str]]:
+    """A Python program that runs meanwhile; `sys.argv[1:]` are `args`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", source, *map(str, args)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
