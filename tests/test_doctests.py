@@ -9,8 +9,10 @@ import pkgutil
 import pytest
 
 import suitkaise
+from tests.storage.conftest import shared_storage, tree
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+__all__ = ["shared_storage", "tree"]  # fixtures that examples get by `getfixture("tree")`
 MISSING: dict[str, str] = {}  # module -> the package of another project that it lacks here
 BROKEN: dict[str, Exception] = {}
 
@@ -38,8 +40,23 @@ def _collect() -> list[doctest.DocTest]:
 TESTS = _collect()
 
 
-@pytest.mark.parametrize("test", TESTS, ids=lambda test: test.name)
+def _gets_a_fixture(test: doctest.DocTest) -> bool:
+    return "getfixture(" in (test.docstring or "")
+
+
+@pytest.mark.parametrize("test", [t for t in TESTS if not _gets_a_fixture(t)], ids=lambda test: test.name)
 def test_the_example_of(test: doctest.DocTest) -> None:
+    _run(test)
+
+
+@pytest.mark.usefixtures("shared_storage")  # before the leak check looks: it outlives the test
+@pytest.mark.parametrize("test", [t for t in TESTS if _gets_a_fixture(t)], ids=lambda test: test.name)
+def test_the_example_with_a_fixture_of(test: doctest.DocTest, request: pytest.FixtureRequest) -> None:
+    test.globs["getfixture"] = request.getfixturevalue
+    _run(test)
+
+
+def _run(test: doctest.DocTest) -> None:
     report: list[str] = []
     doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=report.append)
     if report:

@@ -114,7 +114,7 @@ def test_get_of_nothing_names_path_and_name_and_the_nearest_names(tree: Tree) ->
     with pytest.raises(KeyError) as caught:
         tree.get("limit2", path="ui")
     text = str(caught.value)
-    assert text == "there is no 'limit2' in 'ui'; the nearest names there are 'limits', 'limit'"
+    assert text == "there is no 'limit2' in 'ui'; the nearest names there are 'limit', 'limits'"
     assert isinstance(caught.value, EntryNotFound)
     with pytest.raises(EntryNotFound, match="'limit' in 'elsewhere'; nothing is there at all"):
         tree.get("limit", path="elsewhere")

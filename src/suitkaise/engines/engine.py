@@ -35,6 +35,7 @@ class Launch:
     path: str
     child: Child
     incarnation: int
+    serial: int
     previous: Previous | None = None
 
     @property
@@ -47,7 +48,7 @@ class Launch:
     def birth(self) -> Birth:
         """What the worker is told."""
         child = self.child
-        return Birth(self.path, self.incarnation, child.copy, child.join_in, child.join_after, self.previous)
+        return Birth(self.path, self.serial, child.copy, child.join_in, child.join_after, self.previous)
 
     @property
     def grace(self) -> float:

@@ -7,6 +7,7 @@ a supervisor), run in daemon threads, and no exception, `SystemExit` included, s
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from typing import Any, Self
 
@@ -28,6 +29,10 @@ class Actor(pykka.ThreadingActor):
     """A Pykka actor that is private to suitkaise."""
 
     use_daemon_thread = True
+
+    @staticmethod
+    def _create_actor_inbox() -> Any:
+        return queue.SimpleQueue()  # its `put` may be called from a signal handler, unlike Queue's
 
     @classmethod
     def launch(cls, *args: Any, thread_name: str, **kwargs: Any) -> ActorRef[Self]:

@@ -1,6 +1,7 @@
 """Who is running here: the identity of the worker that owns the current thread.
 
-An owner is written `path#incarnation` (`pipeline/counters/count-a#3`). Threads that a worker starts by
+An owner is written `path#serial`; the serial number is larger than that of every earlier incarnation.
+Threads that a worker starts by
 itself have no owner of their own; in a worker process they fall back to the process's worker.
 """
 

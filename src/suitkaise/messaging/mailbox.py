@@ -6,6 +6,7 @@ once a loop, which costs a memory read. A worker without a loop blocks. An order
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -30,6 +31,9 @@ ITERATE: Any = object()
 STOP: Any = object()
 """The message that says: finish, for the reason in `mailbox.stop_reason`."""
 
+_LONGEST = 1e6
+"""Seconds: longer waits are made in parts, since `poll` counts milliseconds in 32 bits."""
+
 _ITERATE = envelope(ITERATE)
 _STOP = envelope(STOP)
 
@@ -42,11 +46,15 @@ class Mailbox(ABC):
         self.stop_reason: ExitReason | None = None
         self.looping = False
         self.deadline: float | None = None
+        self.owner: int | None = None  # the worker's own thread
         self._words = slot.words
         self._waiting: deque[Envelope[Any]] = deque()
         self._batch = 0
         self._turn = False
         self._asleep = False
+        self._finishing = False
+        self._helpers = threading.Lock()  # free once the worker is about to finish
+        self._helpers.acquire()
 
     # ------------------------------------------------------------ from any thread
     def put(self, message: Message) -> None:
@@ -58,6 +66,13 @@ class Mailbox(ABC):
         """Ask the worker to finish; the first reason counts."""
         if self.stop_reason is None:
             self.stop_reason = reason
+        self.end_waits()
+
+    def end_waits(self) -> None:
+        """The worker is about to finish: every `wait` returns now. (Called from signal handlers too: no lock is taken.)"""
+        self._finishing = True
+        with contextlib.suppress(RuntimeError):  # it is free already
+            self._helpers.release()
         self.ring()
 
     def ring(self) -> None:
@@ -78,7 +93,10 @@ class Mailbox(ABC):
             if self._batch:
                 self._batch -= 1
                 self._turn = self.looping
-                return self._waiting.popleft()
+                with contextlib.suppress(IndexError):  # drained by whoever has abandoned the worker
+                    message = self._waiting.popleft()
+                    self._words[QUEUED] = len(self._waiting)
+                    return message
             if self.looping:
                 if self._turn:
                     self._turn = False
@@ -89,30 +107,40 @@ class Mailbox(ABC):
                 return _ITERATE
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 return _ITERATE
-            self.sleep(None if self.deadline is None else self.deadline - time.monotonic())
+            self.sleep(None if self.deadline is None else min(self.deadline - time.monotonic(), _LONGEST))
 
     def _look(self) -> None:
         self._collect()
         self._batch = len(self._waiting)
-        self._after_batch = self._batch > 0
         self._words[QUEUED] = self._batch
 
     def wait(self, seconds: float) -> bool:
         """Sleep at most `seconds`; True at once when the worker is asked to stop."""
+        if threading.get_ident() != self.owner:
+            return self._wait_in_a_helper(seconds)
         until = time.monotonic() + seconds
-        while self.stop_reason is None:
-            left = until - time.monotonic()
-            if left <= 0:
-                return False
-            self.sleep(left, for_messages=False)
+        while not self._finishing:
+            now = time.monotonic()
+            end = until if self.deadline is None else min(until, self.deadline)
+            self.sleep(min(max(0.0, end - now), _LONGEST), for_messages=False)
+            if now >= end:
+                return self._finishing or end < until
         return True
+
+    def _wait_in_a_helper(self, seconds: float) -> bool:
+        """A thread that the worker has started by itself waits; the inbox is none of its business."""
+        over = self._helpers.acquire(timeout=min(max(0.0, seconds), _LONGEST))
+        if over:
+            with contextlib.suppress(RuntimeError):
+                self._helpers.release()
+        return over
 
     def sleep(self, seconds: float | None, *, for_messages: bool = True) -> None:
         """Wait until something comes in, or the time is over."""
         self._asleep = True
         try:
             self._collect()
-            if self.stop_reason is None and not (for_messages and self._waiting):
+            if not self._finishing and not (for_messages and self._waiting):
                 self._block(seconds)
                 self._collect()
         finally:
@@ -128,8 +156,8 @@ class Mailbox(ABC):
         raise NotImplementedError("only a worker in a process of its own can sleep on descriptors")
 
     def empty(self) -> bool:
-        """Whether no message waits (Pykka asks at the end)."""
-        return not self._waiting
+        """Pykka asks at the end whether it should answer what still waits: no, `drain` is for that."""
+        return True
 
     def drain(self) -> list[Message]:
         """Take out all messages that were not handled."""

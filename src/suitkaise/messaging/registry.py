@@ -66,7 +66,7 @@ class Address:
         self.reason: ExitReason | None = None
         self.result: Parcel | None = None
         self.over = False
-        self._keeping = keeping
+        self.keeping = keeping
         self._target: Target | None = None
         self._parked: deque[Message] = deque()
         self._waiters: list[Callable[[], None]] = []
@@ -76,13 +76,13 @@ class Address:
     def status(self) -> Status:
         """What the child does now."""
         try:
-            return self._keeping.status_of(self.id)
+            return self.keeping.status_of(self.id)
         except ChildNotFound:  # a temporary one, or deleted
             return Status.STOPPED if self.reason is None or self.reason.clean else Status.CRASHED
 
     def order(self, what: str) -> Answer[Any]:
         """Pass an order on to the supervisor."""
-        return self._keeping.order(what, self.id)
+        return self.keeping.order(what, self.id)
 
     def send(self, message: Message) -> None:
         """Deliver a message now, or keep it until the worker is back."""
@@ -100,10 +100,11 @@ class Address:
                 message.body.data  # noqa: B018  (it is encoded here, so that the sender gets the error)
             self._parked.append(message)
 
-    def attach(self, target: Target, incarnation: int) -> None:
+    def attach(self, target: Target) -> None:
         """A new incarnation answers here from now on; what waited goes to it first."""
         with self._lock:
-            self._target, self.incarnation = target, incarnation
+            self._target = target
+            self.incarnation += 1
             self.over, self.pid = False, None
             while self._parked:
                 target.deliver(self._parked.popleft())
@@ -145,9 +146,13 @@ class Registry:
         self.services: dict[str, Callable[[str, Any], Any]] = {}
         self._addresses: dict[str, Address] = {}
 
-    def add(self, address: Address) -> Address:
-        """Make a new address known; the one that has that path already, if there is one, is kept."""
-        return self._addresses.setdefault(address.path, address)
+    def add(self, path: str, id: str, kind: str, keeping: Keeping) -> Address:
+        """The address at `path`, kept by `keeping` from now on; one that is there already stays the same."""
+        address = self._addresses.get(path)
+        if address is None:
+            address = self._addresses[path] = Address(path, id, kind, keeping)
+        address.keeping = keeping
+        return address
 
     def remove(self, path: str) -> None:
         """The path means nothing any more."""

@@ -145,6 +145,8 @@ class Client:
         """
         with self.lock:
             self.scheduled = False
+            if not self._pending:
+                return False
             try:
                 self._push(time.monotonic() + self.timeout)
                 while self._pending and self._sock is not None:

@@ -151,7 +151,7 @@ class Handle:
         finally:
             for client in clients_of(self._home):
                 client.close()
-            self._reader.let_go()
+            self._reader.close()
 
     def _forget(self, owner: str, *, dead: bool) -> None:
         path, _, number = owner.rpartition("#")
@@ -181,10 +181,9 @@ class Handle:
             return self._reader.get(entry_key(path, name)[0])
 
     def _open_words(self) -> int:
-        """Map the revision word; returns it."""
-        if self._words is None:
-            self._wait_for_storage()
-            self._words = self._reader.revision_words()
+        """Map the revision word, which `close` may have unmapped; returns it."""
+        self._wait_for_storage()
+        self._words = self._reader.revision_words()
         return int(self._words[0])
 
     def _wait_for_storage(self) -> None:

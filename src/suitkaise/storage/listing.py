@@ -120,7 +120,7 @@ class Listing(Handle):
 
     def _container_of(self, key: bytes) -> str | None:
         if not key.startswith(b"\xff"):
-            return unpack_key(key)[0]
+            return key.partition(b"\0")[0].decode()
         record = self._reader.get(key)
         return None if record is None else _names(key, record)[0]
 

@@ -118,12 +118,21 @@ class Reader:
 
     def revision_words(self) -> memoryview:
         """The page whose first word is the revision word, see `RevisionWord`."""
-        if self._word is None:
-            try:
-                self._word = RevisionWord(self.directory)
-            except FileNotFoundError:
-                raise NotThereYet(f"there is no storage in {self.directory} yet") from None
-        return self._word.words
+        with environment.LOCK:
+            if self._word is None:
+                try:
+                    self._word = RevisionWord(self.directory)
+                except FileNotFoundError:
+                    raise NotThereYet(f"there is no storage in {self.directory} yet") from None
+            return self._word.words
+
+    def close(self) -> None:
+        """Close everything; the next read opens it again."""
+        self.let_go()
+        with environment.LOCK:
+            word, self._word = self._word, None
+            if word is not None:
+                word.close()
 
     def let_go(self) -> None:
         """Close the environment; the next read opens it again."""

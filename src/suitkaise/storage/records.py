@@ -224,7 +224,6 @@ def entry_key(path: str, name: str) -> tuple[bytes, tuple[str, str] | None]:
     return prefix + tail, (path, name)
 
 
-@functools.lru_cache(maxsize=4096)
 def normal_path(path: str) -> str:
     """A container's path: parts divided by `/`, none of them empty; the root is the empty path.
 
@@ -233,6 +232,11 @@ def normal_path(path: str) -> str:
     """
     if not isinstance(path, str):
         raise TypeError(f"a path must be a str such as 'ui/settings', not {type(path).__name__}: {path!r}")
+    return _normal_path(path)
+
+
+@functools.lru_cache(maxsize=4096)
+def _normal_path(path: str) -> str:
     normal = path.strip("/")
     parts = normal.split("/") if normal else []
     if "\0" in path or any(part in ("", ".", "..") for part in parts):

@@ -41,6 +41,7 @@ class RevisionWord:
             os.close(descriptor)
         self.words: memoryview[int] = memoryview(page).cast("Q")
         """The page; the word is `words[0]`. (Reading it is one atomic load, and so is storing it.)"""
+        self._page = page
 
     def begin(self, revision: int) -> None:
         """A commit after `revision` is under way."""
@@ -49,3 +50,8 @@ class RevisionWord:
     def publish(self, revision: int) -> None:
         """`revision` is committed."""
         self.words[0] = 2 * revision
+
+    def close(self) -> None:
+        """Unmap it. Whoever still looks at `words` gets a `ValueError`."""
+        self.words.release()
+        self._page.close()

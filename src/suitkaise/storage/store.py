@@ -161,6 +161,7 @@ class Store:
         """Close it. What is committed stays."""
         if os.getpid() == self._pid:
             environment.close_for_writing(self.directory, self._environment)
+            self._word.close()
 
 
 class Batch:

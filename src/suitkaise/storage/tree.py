@@ -71,7 +71,7 @@ class Tree(Listing, Accumulate, Unbuilt):
                 kept = self._cache.get((path, name))
                 if kept is not None and kept[0] == word:
                     return kept[1]
-            except TypeError:  # not mapped yet, or a name that is no name at all
+            except (TypeError, ValueError):  # not mapped yet or any more; or a name that is no name at all
                 checked(path, name)
                 word = self._open_words()
         record = self._record(path, name)

@@ -6,7 +6,7 @@ It has no thread of its own. The supervisor actor gives it its turns in a runnin
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.registry import Address, Registry
 from suitkaise.specs import Child, Supervisor
 from suitkaise.statuses import Status
-from suitkaise.supervision.policy import ChildInfo, Counts, Policy
+from suitkaise.supervision.policy import ChildInfo, Counts, Phase, Policy
 from suitkaise.supervision.steps import (
     Begin,
     DeleteChild,
@@ -60,6 +60,8 @@ class Surroundings:
     at: Callable[[float, Callable[[], None]], Any]
     publish: Callable[[Event], None]
     on_gone: Callable[[str], None]
+    serials: Iterator[int]
+    """Numbers that grow with each incarnation in the program, so that an owner's name is never used again."""
     employ: Callable[[Executor], Callable[[Input], None]]
     """Gives a new executor its turns; returns how to reach it from any thread."""
 
@@ -70,7 +72,7 @@ class Executor:
     `tell` may be called from any thread, `step` only by whoever gives the turns.
     """
 
-    def __init__(self, spec: Supervisor, path: str, around: Surroundings) -> None:
+    def __init__(self, spec: Supervisor, path: str, around: Surroundings, before: Executor | None = None) -> None:
         self.spec = spec
         self.path = path
         self.policy: Policy = Policy(spec, path)
@@ -80,9 +82,12 @@ class Executor:
         self._handles: dict[str, Handle] = {}
         self._addresses: dict[str, Address] = {}
         self._down: set[str] = set()  # ended, and it is not yet known whether for good
+        self._below: dict[str, Executor] = {}  # the newest of each child that is a supervisor, ended or not
         self.tell: Callable[[Input], None] = around.employ(self)
         for child in spec.children:
             self._address(child)
+        if before is not None:
+            self._inherit(before)
 
     # ------------------------------------------------------------ as a handle
     def deliver(self, message: Message) -> None:
@@ -153,7 +158,8 @@ class Executor:
         for action in self.policy.handle(event, self._around.clock()):
             match action:
                 case Start(child, incarnation, previous):
-                    self._start(Launch(f"{self.path}/{child.id}", child, incarnation, previous))
+                    serial = next(self._around.serials)
+                    self._start(Launch(f"{self.path}/{child.id}", child, incarnation, serial, previous))
                 case Stop(id, _) if id in self._handles:  # else its start has failed, and Exited is on its way
                     self._handles[id].stop()
                 case Kill(id, _, why) if id in self._handles:
@@ -174,9 +180,12 @@ class Executor:
                     self._forget(id)
                 case End(reason):
                     self._end(reason)
-        for id in [id for id in self._down if self.policy.is_over(id)]:
-            self._down.discard(id)
-            self._addresses[id].finish()
+        if self.policy.phase is Phase.RUNNING:
+            for id in [id for id in self._down if self.policy.is_over(id)]:
+                self._down.discard(id)
+                self._addresses[id].finish()
+                if id in self._below:
+                    self._below.pop(id).retire()
 
     def _start(self, launch: Launch) -> None:
         address = self._address(launch.child)
@@ -184,7 +193,8 @@ class Executor:
         handle: Handle
         try:
             if isinstance(spec, Supervisor):
-                handle = Executor(spec, launch.path, self._around)
+                handle = Executor(spec, launch.path, self._around, self._below.get(launch.child.id))
+                self._below[launch.child.id] = handle
             else:
                 handle = self._around.engines[launch.child.kind].spawn(launch)
         except Exception as error:
@@ -192,7 +202,7 @@ class Executor:
             return
         self._handles[launch.child.id] = handle
         self._down.discard(launch.child.id)
-        address.attach(handle, launch.incarnation)
+        address.attach(handle)
         id, incarnation = launch.child.id, launch.incarnation
 
         def on_ready(ready: Future[int]) -> None:
@@ -228,21 +238,37 @@ class Executor:
         address = self._addresses.get(child.id)
         if address is None:
             path = f"{self.path}/{child.id}"
-            address = self._around.registry.add(Address(path, child.id, child.kind, self))
-            self._addresses[child.id] = address
+            address = self._addresses[child.id] = self._around.registry.add(path, child.id, child.kind, self)
         return address
+
+    def _inherit(self, before: Executor) -> None:
+        """This supervisor was restarted: refs to its declared children stay good, the others' mean nothing now."""
+        for id in list(before._addresses):
+            if id in self._addresses:
+                below = before._below.get(id)
+                if below is not None:
+                    self._below[id] = below
+            else:
+                before._forget(id)
+
+    def retire(self) -> None:
+        """It has ended and will not come back: so have all refs to what was below it."""
+        for id in list(self._addresses):
+            self._forget(id)
 
     def _forget(self, id: str) -> None:
         self._down.discard(id)
         address = self._addresses.pop(id, None)
         if address is not None:
             self._around.registry.remove(address.path)
+        if id in self._below:
+            self._below.pop(id).retire()
         for engine in self._around.engines.values():
             engine.forget(f"{self.path}/{id}")
 
     def _end(self, reason: ExitReason) -> None:
-        for id in list(self._addresses):
-            self._forget(id)
+        if "/" not in self.path:
+            self.retire()
         settle(self.exited, Exit(reason, Parcel(None)))
 
     def spec_of(self, id: str) -> Child:

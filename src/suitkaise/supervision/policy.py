@@ -183,12 +183,12 @@ class Policy:
                 child.incarnation,
                 child.last_exit,
             )
-            for child in self._children.values()
+            for child in list(self._children.values())  # a copy: other threads may look
         ]
 
     def count_children(self) -> Counts:
         """How many children there are, and how many of them are alive (rule 21)."""
-        children = self._children.values()
+        children = list(self._children.values())
         supervisors = sum(child.spec.kind == "supervisor" for child in children)
         active = sum(
             child.at in (_At.RUNNING, _At.STOPPING) or (child.at is _At.STARTING and not child.alone)

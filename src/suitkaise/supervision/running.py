@@ -21,6 +21,7 @@ from suitkaise.errors import (
 )
 from suitkaise.exits import Crashed, ExitReason, GaveUp, Shutdown, StartFailure
 from suitkaise.messaging.bus import Subscription
+from suitkaise.messaging.context import current_owner
 from suitkaise.messaging.messages import Answer, with_note
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.specs import Child, Supervisor
@@ -379,7 +380,11 @@ class RunningTree:
 
         Raises:
             AskTimeout: it still runs.
+            DeadlockError: a worker of this very tree waits for its end.
         """
+        owner = current_owner()
+        if owner is not None and owner.startswith(f"{self.name}/"):
+            raise DeadlockError(f"{owner!r} is a worker of {self.name!r} and would wait for itself", path=self.name)
         ended = threading.Event()
         self._executor.exited.add_done_callback(lambda done: ended.set())
         if not ended.wait(timeout):

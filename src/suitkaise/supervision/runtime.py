@@ -7,6 +7,7 @@ engines; the event bus. It begins with the first tree (or the first use of the s
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import queue
 import shutil
@@ -74,6 +75,7 @@ class Runtime:
             self.reactor.at,
             self.bus.publish,
             self._on_gone,
+            itertools.count(time.time_ns() // 1_000_000),
             employ,
         )
         self._storage: Executor | None = None

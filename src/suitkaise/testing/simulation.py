@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 from suitkaise.engines.engine import Launch
@@ -47,6 +48,7 @@ class Simulation:
             self.clock.at,
             self.events.append,
             lambda owner: None,
+            itertools.count(1),
             self._employ,
         )
         self.root: Executor = Executor(tree, tree.name, around)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from suitkaise.errors import Ignore, Reject, SuitkaiseError
+from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Parcel, portable_error, with_note
 from suitkaise.observe.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.specs import Recipe
-from suitkaise.workers.worker import build, hook_of
+from suitkaise.workers.worker import build, check_attributes, hook_of
 
 if TYPE_CHECKING:
     from suitkaise.supervision.steps import Previous
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Birth", "Life", "Outcome"]
 
 _clock = time.monotonic_ns
+_IN_A_LOOP = frozenset({Phase.BEFORE_LOOP, Phase.LOOP, Phase.AFTER_LOOP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Birth:
     """What a new incarnation is told of itself."""
 
     path: str
-    incarnation: int
+    serial: int
     copy: int | None = None
     join_in: float | None = None
     join_after: float | None = None
@@ -42,8 +44,8 @@ class Birth:
 
     @property
     def owner(self) -> str:
-        """Its identity towards the storage: `path#incarnation`."""
-        return f"{self.path}#{self.incarnation}"
+        """Its identity towards the storage: its path, and a number that no other incarnation ever has."""
+        return f"{self.path}#{self.serial}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,14 @@ class Life:
         words = self._slot.words
         words[PID] = os.getpid()
         words[PHASE] = _clock() << 3 | Phase.ON_START
+        self._mailbox.owner = threading.get_ident()
         try:
             self._worker = worker = build(self._recipe, self)
             worker.__dict__.setdefault("name", self.path.rpartition("/")[2])
             if worker.__dict__["name"] is None:
                 worker.__dict__["name"] = self.path.rpartition("/")[2]
-            if self.join_after is None and worker.__dict__.get("_num_loops") not in (None, math.inf):
-                self.join_after = worker.__dict__["_num_loops"]
+            if self.join_after is None and worker._num_loops != math.inf:
+                self.join_after = worker._num_loops
             self._before = hook_of(worker, "before_loop")
             self._loop = hook_of(worker, "loop")
             self._after = hook_of(worker, "after_loop")
@@ -107,6 +110,7 @@ class Life:
             hook = hook_of(worker, "on_start")
             if hook is not None:
                 hook()
+                check_attributes(worker)
         except Ignore:
             self.outcome = Outcome(Normal(), ignored=True)
             return
@@ -119,8 +123,6 @@ class Life:
             self._mailbox.deadline = until
             self._deadline_ns = int(until * 1e9)
         words[PHASE] = _clock() << 3 | Phase.WAITING
-        if self._over:
-            self._mailbox.order_stop(Normal())
 
     def iterate(self) -> None:
         """Run loops until something waits in the mailbox or the life is over; at least one."""
@@ -188,6 +190,8 @@ class Life:
                 portable, text = portable_error(error, self.path)
                 message.fail(with_note(portable, text))
             self._fail("on_receive", error)
+            if not isinstance(error, Exception) and self.outcome is not None:
+                message.fail(_died(self.path, self.outcome.reason))
         else:
             if message.reply is not None:
                 self._answer(message, answer)
@@ -206,12 +210,15 @@ class Life:
         if self.outcome is not None:
             return
         self._over = True
+        self._mailbox.end_waits()
         self._slot.words[PHASE] = _clock() << 3 | Phase.ON_FINISH
         phase = "on_finish"
         try:
             hook = hook_of(self._worker, "on_finish")
-            if hook is not None:
+            if hook is not None and not self._forced:
                 hook()
+            if self._forced:  # from another thread, or the worker has swallowed it
+                raise _ForceFinish
             phase = "result"
             result = hook_of(self._worker, "result")
             value = self.last_result if result is None else result()
@@ -226,19 +233,20 @@ class Life:
         self._over = True
         if skip and not self._in_after:
             self._skip_after = True
-        if self.current_loop == 0 or self._loop is None:
+        if self._slot.words[PHASE] & 7 not in _IN_A_LOOP:
             self._mailbox.order_stop(Normal())
-        self._mailbox.ring()
+        self._mailbox.end_waits()
 
     def force_finish(self) -> None:
         """Leave at once, if called from the worker's own thread; else when the current hook returns."""
-        self._forced = self._over = True
+        self._forced = self._over = self._skip_after = True
         self._mailbox.order_stop(Shutdown("forced"))
-        raise _ForceFinish
+        if threading.get_ident() == self._mailbox.owner:
+            raise _ForceFinish
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but not when asked to stop."""
-        return self._over or self._mailbox.wait(seconds)
+        return self._mailbox.wait(seconds)
 
     def sleep_in(self, wait: Callable[..., None]) -> bool:
         """Sleep in a wait of the worker's own: `wait(*descriptors)` must return when one of them is readable.
@@ -300,6 +308,8 @@ class Life:
         return lambda: method(*args, **kwargs)
 
     def _fail(self, phase: str, error: BaseException) -> None:
+        self._over = True
+        self._mailbox.end_waits()
         if isinstance(error, _ForceFinish) or self._forced:
             self.outcome = Outcome(Shutdown("forced"))
             return
@@ -312,6 +322,8 @@ class Life:
         if hook is not None:
             try:
                 hook(error)
+            except _ForceFinish:
+                self.outcome = Outcome(Shutdown("forced"))
             except BaseException as second:
                 portable, text = portable_error(second, self.path)
                 self.outcome = Outcome(Crashed("on_failure", portable, text))
@@ -342,6 +354,10 @@ def _check_call(method: Any, name: str, args: Any, kwargs: Any) -> None:
         raise _NoHandler(TypeError(f"{name}(): {error}")) from None
     except ValueError:  # a built-in without a signature: the call itself will tell
         return
+
+
+def _died(path: str, reason: ExitReason) -> WorkerDead:
+    return WorkerDead(f"{path!r} died before it answered: {reason}", path=path, reason=reason)
 
 
 def _exit_code(error: SystemExit) -> ExitReason:

@@ -1,0 +1,187 @@
+"""What lives on when the keeper dies or stops answering, and what ends when the hub is gone."""
+
+import os
+import signal
+import time
+
+import pytest
+from tests.end_to_end.scene import KINDS, OBEDIENT, directories_of, scene, stop, up
+from tests.end_to_end.workers import Counts, Echo
+from tests.support import eventually, run_program, wait_gone
+
+from suitkaise import Child, Killed, Lost, Normal, Shutdown, Signaled, Supervisor
+from suitkaise.events import ChildExited, KeeperLost
+from suitkaise.supervision import runtime
+
+
+def keeper() -> int:
+    return runtime.current().processes.link.pid
+
+
+def next_event(events, kind, timeout=5.0):
+    while (event := events.get(timeout)) is not None:
+        if isinstance(event, kind):
+            return event
+    raise AssertionError(f"no {kind.__name__} within {timeout} seconds")
+
+
+def kill_the_keeper(events) -> None:
+    old = keeper()
+    os.kill(old, signal.SIGKILL)
+    next_event(events, KeeperLost)
+    assert keeper() != old
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_outlives_the_keeper_and_is_gone_when_the_hub_is(kind):
+    with scene("wait", [kind, "waits"] if kind != "waits" else ["waits"]) as it:
+        os.kill(it.keeper, signal.SIGKILL)
+        wait_gone(it.keeper)
+        os.kill(it.workers["waits"], signal.SIGKILL)  # its restart needs the new keeper
+        it.workers["waits"], it.keeper = up(it.program, "waits", after=1)
+        if kind != "waits":
+            os.kill(it.workers[kind], 0)  # it lives
+        it.program.send_signal(signal.SIGKILL)
+        it.all_gone()
+        assert it.finished(kind) == (kind in OBEDIENT)
+
+
+def test_after_the_keepers_death_a_worker_is_still_watched_and_restarted():
+    with Supervisor("tree", Child(Echo)).start() as running, running.events() as events:
+        pid = running["echo"].pid
+        kill_the_keeper(events)
+        assert running["echo"].pid == pid
+        assert running["echo"].ask("still there?") == "still there?"
+        os.kill(pid, signal.SIGKILL)
+        assert next_event(events, ChildExited).reason == Lost("its exit status: the keeper was killed")
+        assert running["echo"].ask("and back?") == "and back?"
+        assert running["echo"].pid != pid
+
+
+def test_what_a_worker_says_and_what_we_did_is_known_without_the_keeper():
+    tree = Supervisor("tree", Child(Echo, id="a", restart="temporary"), Child(Echo, id="b"), Child(Echo, id="c"))
+    with tree.start() as running, running.events() as events:
+        kill_the_keeper(events)
+        a, b = running["a"], running["b"]
+        a.tell("leave")
+        assert next_event(events, ChildExited).reason == Normal()
+        b.kill()
+        assert next_event(events, ChildExited).reason == Killed("ref.kill()")
+        os.kill(running["c"].pid, signal.SIGTERM)
+        assert next_event(events, ChildExited).reason == Signaled(15)
+
+
+def test_exit_statuses_are_exact_again_for_those_that_the_new_keeper_forked():
+    with Supervisor("tree", Child(Echo), max_restarts=9).start() as running, running.events() as events:
+        kill_the_keeper(events)
+        running["echo"].kill()
+        next_event(events, ChildExited)
+        running["echo"].ask("back?")
+        os.kill(running["echo"].pid, signal.SIGKILL)
+        assert next_event(events, ChildExited).reason == Signaled(9)
+
+
+def test_the_keeper_may_die_again_and_again():
+    with Supervisor("tree", *(Child(Echo, id=f"e{n}") for n in range(3)), max_restarts=99).start() as running:
+        with running.events() as events:
+            for round in range(5):
+                kill_the_keeper(events)
+                running[f"e{round % 3}"].kill()
+                assert running[f"e{round % 3}"].ask(round) == round
+        assert all(running[f"e{n}"].ask(n) == n for n in range(3))
+        assert running.stop().clean
+
+
+def test_the_keeper_dies_while_workers_are_being_started():
+    with Supervisor("tree", max_restarts=0).start() as running:
+        os.kill(keeper(), signal.SIGKILL)
+        refs = [running.start_child(Child(Echo, id=f"e{n}")) for n in range(4)]
+        assert [ref.ask(n) for n, ref in enumerate(refs)] == [0, 1, 2, 3]
+        assert running.count_children().active == 4
+
+
+def test_a_stopped_keeper_is_replaced_when_a_start_is_needed(monkeypatch):
+    monkeypatch.setattr("suitkaise.engines.link.PATIENCE", 0.5)
+    with Supervisor("tree", Child(Echo)).start() as running:
+        old = keeper()
+        stop(old)
+        ref = running.start_child(Child(Echo, id="second"))
+        assert ref.ask("hello") == "hello"
+        wait_gone(old)
+
+
+def test_a_stopped_keeper_is_replaced_when_a_worker_has_died(monkeypatch):
+    monkeypatch.setattr("suitkaise.engines.link.PATIENCE", 0.5)
+    with Supervisor("tree", Child(Echo)).start() as running, running.events() as events:
+        old, pid = keeper(), running["echo"].pid
+        stop(old)
+        os.kill(pid, signal.SIGKILL)
+        assert isinstance(next_event(events, ChildExited).reason, Lost)
+        assert running["echo"].ask("back?") == "back?"
+        wait_gone(old)
+
+
+def test_a_tree_can_be_stopped_while_the_keeper_is_stopped(monkeypatch):
+    monkeypatch.setattr("suitkaise.engines.link.PATIENCE", 0.5)
+    running = Supervisor("tree", Child(Echo)).start()
+    old = keeper()
+    stop(old)
+    assert running.stop(timeout=10) == Shutdown("stop")
+    wait_gone(old)
+
+
+def test_a_busy_keeper_is_not_taken_for_a_stopped_one(monkeypatch):
+    monkeypatch.setattr("suitkaise.engines.link.PATIENCE", 0.3)
+    with Supervisor("tree", *(Child(Counts, id=f"c{n}") for n in range(30))).start() as running:
+        old = keeper()
+        for n in range(30):
+            running[f"c{n}"].recall()
+        assert keeper() == old
+
+
+def test_a_stopped_keeper_does_not_keep_workers_alive_when_the_hub_is_killed():
+    with scene("wait", ["loops", "sleeps"]) as it:
+        stop(it.keeper)
+        it.program.send_signal(signal.SIGKILL)
+        for pid in it.workers.values():
+            wait_gone(pid, 3.0)
+        assert it.finished("loops")
+        os.kill(it.keeper, signal.SIGCONT)
+        it.all_gone()
+
+
+def test_workers_with_more_time_are_killed_after_five_seconds_when_the_hub_is_gone():
+    with scene("wait", ["loops", "sleeps"], "--shutdown", "infinity") as it:
+        killed_at = time.monotonic()
+        it.program.send_signal(signal.SIGKILL)
+        wait_gone(it.workers["loops"], 2.0)
+        wait_gone(it.workers["sleeps"], 7.0)
+        assert time.monotonic() - killed_at > 4.9
+        it.all_gone()
+
+
+def test_a_brutal_kill_child_is_killed_at_once_when_the_hub_is_gone():
+    with scene("wait", ["loops", "sleeps"], "--shutdown", "brutal_kill") as it:
+        it.program.send_signal(signal.SIGKILL)
+        it.all_gone(within=2.0)
+
+
+def test_sigkill_of_everything_leaves_a_directory_that_the_next_program_removes():
+    with scene("wait", ["stopped"]) as it:
+        stop(it.hub)
+        for pid in (it.keeper, it.workers["stopped"], it.hub):
+            os.kill(pid, signal.SIGKILL)
+            wait_gone(pid)
+        [left] = it.directories()
+        run_program("from suitkaise import Supervisor\nwith Supervisor('tree').start(): pass\n").check()
+        assert not left.exists()
+
+
+def test_a_worker_that_is_killed_comes_back():
+    with scene("wait", list(KINDS)) as it:
+        for kind in KINDS[:3]:
+            os.kill(it.workers[kind], signal.SIGKILL)
+            it.workers[kind], _ = up(it.program, kind, after=1)
+        it.program.send_signal(signal.SIGKILL)
+        it.all_gone()
+        eventually(lambda: not directories_of(it.hub))
