@@ -9,8 +9,10 @@ import faulthandler
 import fnmatch
 import os
 import shutil
+import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from types import FrameType
 
 import hypothesis
 import pytest
@@ -26,6 +28,10 @@ hypothesis.settings.register_profile("suitkaise", deadline=None)
 hypothesis.settings.load_profile("suitkaise")
 
 
+class TimedOut(BaseException):
+    """The test took too long. Hypothesis would take a pytest failure for an example, and start to shrink it."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     outer = os.environ.get(MARK)
     os.environ[MARK] = "/".join(filter(None, [outer, uuid.uuid4().hex[:12]]))
@@ -35,16 +41,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_timeout_set_timer(item: pytest.Item, settings: object) -> Iterator[None]:
+def pytest_timeout_set_timer(item: pytest.Item, settings: object) -> Generator[None, object, object]:
     limit = getattr(settings, "timeout", None)
     if limit:
         stderr = item.config.stash[fault_handler_stderr_fd_key]
         faulthandler.dump_traceback_later(limit + WATCHDOG, file=stderr, exit=True)
-    return (yield)
+    result = yield
+    timer = signal.getsignal(signal.SIGALRM) if limit and hasattr(signal, "SIGALRM") else None
+    if callable(timer):
+
+        def on_alarm(number: int, frame: FrameType | None) -> None:
+            try:
+                timer(number, frame)
+            except pytest.fail.Exception as failure:
+                raise TimedOut(str(failure)) from None
+
+        signal.signal(signal.SIGALRM, on_alarm)
+    return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_timeout_cancel_timer(item: pytest.Item) -> Iterator[None]:
+def pytest_timeout_cancel_timer(item: pytest.Item) -> Generator[None, object, object]:
     faulthandler.cancel_dump_traceback_later()
     return (yield)
 

@@ -518,9 +518,9 @@ def snapshot(value: Any) -> Any:
     """A copy of the plain containers in `value`; everything else stays what it is.
 
     >>> inner = [1]
-    ... copy = snapshot({"a": inner})
-    ... inner.append(2)
-    ... copy
+    >>> copy = snapshot({"a": inner})
+    >>> inner.append(2)
+    >>> copy
     {'a': [1]}
     """
     return _snapshot(value, {})

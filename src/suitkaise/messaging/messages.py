@@ -82,8 +82,8 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         try:
             return self.result(timeout)
         except concurrent.futures.TimeoutError as error:
-            if self.done():  # the answer itself is a TimeoutError
-                raise
+            if self.done():  # it came just now, or is itself a TimeoutError
+                return self.result(0)
             raise AskTimeout(f"no answer within {timeout} s") from error
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -128,6 +128,12 @@ def portable_error(error: BaseException, path: str) -> tuple[BaseException, str]
         if type(again) is type(error) and str(again) == str(error):
             return error, text
     except Exception as obstacle:  # whatever the user's exception class does when it is copied
-        text = f"{text}(it travels as text: {obstacle})\n"
-    stand_in = WorkerFailed(f"{type(error).__name__}: {error}", path=path, traceback=text)
-    return stand_in, text
+        text = f"{text}(it travels as text: {_said_by(obstacle)})\n"
+    return WorkerFailed(f"{type(error).__name__}: {_said_by(error)}", path=path, traceback=text), text
+
+
+def _said_by(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:
+        return f"its text could not be made: {type(second).__name__}"

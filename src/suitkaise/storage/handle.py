@@ -154,6 +154,8 @@ class Handle:
             self._reader.close()
 
     def _forget(self, owner: str, *, dead: bool) -> None:
+        if self._slot.current is not None:
+            raise StorageError("the removal of what an owner left cannot be part of a transaction")
         path, _, number = owner.rpartition("#")
         if not path or not number.isdecimal():
             raise ValueError(f"an owner is a worker's path and incarnation, such as 'tree/worker#3', not {owner!r}")

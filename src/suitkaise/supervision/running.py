@@ -15,6 +15,7 @@ from suitkaise.errors import (
     AskTimeout,
     ChildNotFound,
     ChildStartFailed,
+    DeadlockError,
     NotBuiltYet,
     SuitkaiseError,
     TreeFailed,

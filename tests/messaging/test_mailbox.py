@@ -1,0 +1,327 @@
+"""The inbox: nothing is lost, a stop goes first, nobody sleeps through what concerns them."""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise.exits import Normal, Shutdown
+from suitkaise.messaging import wire
+from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox, SocketMailbox, ThreadMailbox
+from suitkaise.messaging.messages import Message, Parcel
+from suitkaise.observe.board import BELL, Board, Slot
+
+SOON = 10.0
+
+
+class Post:
+    """A mailbox, and how others reach it: directly, or as the hub does through a socket and the bell."""
+
+    def __init__(self, slot: Slot, through_socket: bool) -> None:
+        self.slot = slot
+        self.box: Mailbox
+        self._bell = slot.bytes[BELL : BELL + 1]
+        self._hub: socket.socket | None = None
+        if through_socket:
+            self._hub, self._theirs = socket.socketpair()
+            self.box = SocketMailbox(slot, self._theirs, self._take)
+        else:
+            self.box = ThreadMailbox(slot)
+        self.box.owner = threading.get_ident()
+
+    def _take(self, frame: wire.Frame) -> None:
+        match frame[0]:
+            case ("stop",):
+                self.box.order_stop(Shutdown())
+            case ("put", body):
+                self.box.put(Message("message", Parcel(body)))
+
+    def put(self, body: Any) -> None:
+        if self._hub is None:
+            self.box.put(Message("message", Parcel(body)))
+        else:
+            wire.send(self._hub, ("put", body))
+            self._bell[0] = 1
+
+    def stop(self) -> None:
+        if self._hub is None:
+            self.box.order_stop(Shutdown())
+        else:
+            wire.send(self._hub, ("stop",))
+            self._bell[0] = 1
+
+    def hang_up(self) -> None:
+        if self._hub is not None:
+            self._hub.close()
+
+    def get(self) -> Any:
+        """The next thing to do: a body, or ITERATE, or STOP."""
+        message = self.box.get().message
+        return message.body.value if isinstance(message, Message) else message
+
+    def close(self) -> None:
+        self.box.close()
+        self._bell.release()
+        if self._hub is not None:
+            self._hub.close()
+            self._theirs.close()
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[Board]:
+    board = Board(str(tmp_path / "board"), create=True)
+    yield board
+    board.close()
+
+
+@pytest.fixture(params=["thread", "socket"])
+def post(request: pytest.FixtureRequest, board: Board) -> Iterator[Post]:
+    slot = board.take("tree/worker")
+    post = Post(slot, request.param == "socket")
+    yield post
+    post.close()
+    slot.release()
+
+
+def in_thread(target: Callable[[], Any]) -> threading.Thread:
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_messages_come_in_the_order_in_which_they_were_put(post: Post) -> None:
+    for number in range(100):
+        post.put(number)
+    assert [post.get() for _ in range(100)] == list(range(100))
+
+
+def test_a_worker_that_loops_finds_its_loop_when_nothing_waits(post: Post) -> None:
+    post.box.looping = True
+    assert [post.get() for _ in range(3)] == [ITERATE] * 3
+
+
+def test_a_message_rings_the_bell_and_getting_it_silences_the_bell(post: Post) -> None:
+    post.box.looping = True
+    assert post.box.bell[0] == 0
+    post.put("x")
+    assert post.box.bell[0] == 1
+    assert post.get() == "x"
+    assert post.box.bell[0] == 0
+
+
+def test_after_a_batch_of_messages_the_loop_has_its_turn(post: Post) -> None:
+    post.box.looping = True
+    post.put(1)
+    post.put(2)
+    assert post.get() == 1
+    post.put(3)
+    assert [post.get() for _ in range(4)] == [2, ITERATE, 3, ITERATE]
+
+
+def test_an_order_to_stop_goes_ahead_of_messages(post: Post) -> None:
+    post.put(1)
+    post.put(2)
+    assert post.get() == 1
+    post.box.order_stop(Normal())
+    assert post.get() is STOP
+
+
+def test_a_stop_behind_messages_on_the_way_goes_ahead_of_them(post: Post) -> None:
+    for number in range(10):
+        post.put(number)
+    post.stop()
+    assert post.get() in (0, STOP)  # through the socket they are all taken in at once
+    assert post.get() is STOP
+
+
+def test_a_worker_that_only_waits_is_woken_by_a_message(post: Post) -> None:
+    timer = threading.Timer(0.02, post.put, ["x"])
+    timer.start()
+    assert post.get() == "x"
+    timer.join()
+
+
+def test_a_worker_that_only_waits_is_woken_by_an_order_from_its_own_process(post: Post) -> None:
+    timer = threading.Timer(0.02, post.box.order_stop, [Normal()])
+    timer.start()
+    assert post.get() is STOP
+    timer.join()
+
+
+def test_a_worker_that_only_waits_gets_its_turn_at_the_deadline(post: Post) -> None:
+    post.box.deadline = time.monotonic() + 0.02
+    assert post.get() is ITERATE
+    assert time.monotonic() >= post.box.deadline
+
+
+def test_wait_lasts_as_long_as_it_should(post: Post) -> None:
+    began = time.monotonic()
+    assert post.box.wait(0.03) is False
+    assert time.monotonic() - began >= 0.03
+
+
+def test_wait_is_over_at_once_when_a_stop_comes(post: Post) -> None:
+    timer = threading.Timer(0.02, post.stop)
+    timer.start()
+    assert post.box.wait(60) is True
+    timer.join()
+
+
+def test_wait_is_over_at_once_when_the_stop_was_there_before(post: Post) -> None:
+    post.stop()
+    assert post.box.wait(60) is True
+
+
+def test_a_wait_of_no_time_notices_a_stop_too(post: Post) -> None:
+    assert post.box.wait(0) is False
+    post.stop()
+    assert post.box.wait(0) is True
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 1e12, 40 * 86400.0])
+def test_wait_takes_any_number_of_seconds(post: Post, seconds: float) -> None:
+    timer = threading.Timer(0.02, post.stop)
+    timer.start()
+    assert post.box.wait(seconds) is True
+    timer.join()
+
+
+def test_wait_does_not_end_for_a_message_and_does_not_forget_it(post: Post) -> None:
+    post.box.looping = True
+    timer = threading.Timer(0.01, post.put, ["x"])
+    timer.start()
+    assert post.box.wait(0.05) is False
+    timer.join()
+    assert post.get() == "x"
+
+
+def test_a_helper_thread_waits_without_touching_the_inbox(post: Post) -> None:
+    seen: list[bool] = []
+    helper = in_thread(lambda: seen.append(post.box.wait(60)))
+    post.put("x")
+    assert post.get() == "x"
+    post.box.order_stop(Normal())
+    helper.join(SOON)
+    assert seen == [True]
+
+
+def test_every_helper_thread_is_let_go(post: Post) -> None:
+    seen: list[bool] = []
+    helpers = [in_thread(lambda: seen.append(post.box.wait(60))) for _ in range(10)]
+    post.box.order_stop(Normal())
+    post.box.order_stop(Normal())
+    for helper in helpers:
+        helper.join(SOON)
+    assert seen == [True] * 10
+
+
+def test_drain_hands_out_everything_that_was_not_handled(post: Post) -> None:
+    for number in range(3):
+        post.put(number)
+    assert post.get() == 0
+    post.put(3)
+    assert [message.body.value for message in post.box.drain()] == [1, 2, 3]
+    assert post.box.drain() == []
+
+
+def test_a_worker_that_is_drained_from_outside_goes_on_to_its_stop(post: Post) -> None:
+    post.put(1)
+    post.put(2)
+    assert post.get() == 1
+    post.box._waiting.clear()  # as `drain` in another thread does, just before it resets the batch
+    post.box.order_stop(Normal())
+    post.box.stop_reason = None
+    timer = threading.Timer(0.02, post.put, ["next"])
+    timer.start()
+    assert post.get() == "next"
+    timer.join()
+
+
+def test_the_end_of_the_hub_does_not_make_the_worker_spin(board: Board) -> None:
+    slot = board.take("tree/worker")
+    post = Post(slot, through_socket=True)
+    post.put("last words")
+    post.hang_up()
+    assert post.get() == "last words"
+    before = time.thread_time()
+    assert post.box.wait(0.2) is False
+    assert time.thread_time() - before < 0.1
+    timer = threading.Timer(0.02, post.box.order_stop, [Normal()])
+    timer.start()
+    assert post.get() is STOP
+    timer.join()
+    post.close()
+    slot.release()
+
+
+def test_what_came_with_the_recipe_is_not_lost(board: Board) -> None:
+    slot = board.take("tree/worker")
+    post = Post(slot, through_socket=True)
+    assert isinstance(post.box, SocketMailbox)
+    post.box.adopt(wire.Parser(), [(("put", "early"), b"")])
+    post.put("late")
+    assert [post.get(), post.get()] == ["early", "late"]
+    post.close()
+    slot.release()
+
+
+@pytest.mark.parametrize("looping", [False, True])
+def test_no_wake_up_is_lost_when_many_threads_put(post: Post, looping: bool) -> None:
+    """Bursts with pauses between, so that the worker falls asleep and is woken again and again."""
+    post.box.looping = looping
+    senders, each = 4, 250
+    lock = threading.Lock()
+    handled = threading.Semaphore(0)
+
+    def send(sender: int) -> None:
+        for number in range(each):
+            with lock:
+                post.put([sender, number])
+            if number % 5 == 4:
+                assert handled.acquire(timeout=SOON)
+
+    threads = [in_thread(lambda sender=sender: send(sender)) for sender in range(senders)]
+    got: list[list[int]] = [[] for _ in range(senders)]
+    count = 0
+    while count < senders * each:
+        thing = post.get()
+        if thing is ITERATE:
+            continue
+        sender, number = thing
+        got[sender].append(number)
+        count += 1
+        if count % 5 == 0:
+            handled.release()
+    for _ in range(senders):
+        handled.release()
+    for thread in threads:
+        thread.join(SOON)
+    assert got == [list(range(each))] * senders
+
+
+def test_no_stop_is_lost_whenever_it_comes(board: Board) -> None:
+    """The order comes at every possible moment of falling asleep."""
+    for kind in (False, True):
+        for _ in range(150):
+            slot = board.take("tree/worker")
+            post = Post(slot, kind)
+            go = threading.Barrier(2)
+
+            def stop(post: Post = post, go: threading.Barrier = go) -> None:
+                go.wait(SOON)
+                post.box.order_stop(Normal())
+
+            thread = in_thread(stop)
+            go.wait(SOON)
+            assert post.get() is STOP
+            thread.join(SOON)
+            post.close()
+            slot.release()
+            board.give_back(slot)

@@ -1,0 +1,319 @@
+"""Addresses: one a path, whoever answers there now."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from suitkaise import Status
+from suitkaise.errors import ChildNotFound, MailboxFull, NotSerializable, SuitkaiseError, WorkerDead, WorkerFailed
+from suitkaise.exits import Crashed, ExitReason, Normal, Shutdown, Signaled
+from suitkaise.messaging import registry as module
+from suitkaise.messaging.messages import Answer, Message, Parcel
+from suitkaise.messaging.registry import Address, Registry
+
+
+class Keeping:
+    """A supervisor, as refs see it."""
+
+    def __init__(self) -> None:
+        self.orders: list[tuple[str, str]] = []
+        self.status: Status | None = Status.RUNNING
+
+    def status_of(self, id: str) -> Status:
+        if self.status is None:
+            raise ChildNotFound(id)
+        return self.status
+
+    def order(self, what: str, id: str) -> Answer[Any]:
+        self.orders.append((what, id))
+        answer: Answer[Any] = Answer()
+        answer.set_result(f"{what} done")
+        return answer
+
+
+class Worker:
+    """An incarnation that keeps what it gets, or refuses it."""
+
+    def __init__(self, *refusals: Exception) -> None:
+        self.got: list[Any] = []
+        self._refusals = list(refusals)
+
+    def deliver(self, message: Message) -> None:
+        if self._refusals:
+            raise self._refusals.pop(0)
+        self.got.append(message.body.value)
+
+
+def tell(body: Any) -> Message:
+    return Message("message", Parcel(body))
+
+
+def ask(body: Any) -> tuple[Message, Answer[Any]]:
+    answer: Answer[Any] = Answer()
+    return Message("message", Parcel(body), answer.settle), answer
+
+
+@pytest.fixture
+def address() -> Address:
+    return Address("tree/one", "one", "thread", Keeping())
+
+
+def test_a_message_goes_to_the_incarnation_that_is_there(address: Address) -> None:
+    worker = Worker()
+    address.attach(worker, 1)
+    address.send(tell(1))
+    assert (worker.got, address.incarnation) == ([1], 1)
+
+
+def test_messages_before_the_start_and_between_incarnations_wait_in_order(address: Address) -> None:
+    address.send(tell(1))
+    address.send(tell(2))
+    first, second = Worker(), Worker()
+    address.attach(first, 1)
+    address.send(tell(3))
+    address.detach(Signaled(9), None)
+    address.send(tell(4))
+    address.attach(second, 2)
+    assert (first.got, second.got) == ([1, 2, 3], [4])
+
+
+def test_at_most_so_many_messages_wait(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PARKED", 3)
+    for number in range(3):
+        address.send(tell(number))
+    with pytest.raises(MailboxFull, match="3 messages wait already for 'tree/one' to come back"):
+        address.send(tell(3))
+    worker = Worker()
+    address.attach(worker, 1)
+    assert worker.got == [0, 1, 2]
+
+
+def test_what_cannot_be_sent_to_a_process_is_told_to_the_sender_also_when_it_would_wait() -> None:
+    address = Address("tree/one", "one", "process", Keeping())
+    with pytest.raises(NotSerializable):
+        address.send(tell(threading.Lock()))
+
+
+def test_a_thread_that_is_to_come_takes_anything(address: Address) -> None:
+    lock = threading.Lock()
+    address.send(tell(lock))
+    worker = Worker()
+    address.attach(worker, 1)
+    assert worker.got == [lock]
+
+
+def test_an_incarnation_that_has_just_ended_makes_the_message_wait_for_the_next_one(address: Address) -> None:
+    address.attach(Worker(WorkerDead("it has just ended")), 1)
+    address.send(tell(1))
+    address.send(tell(2))
+    address.detach(Signaled(9), None)
+    worker = Worker()
+    address.attach(worker, 2)
+    assert worker.got == [1, 2]
+
+
+def test_waiting_messages_stay_when_the_next_incarnation_ends_at_once(address: Address) -> None:
+    for number in range(3):
+        address.send(tell(number))
+    dying = Worker(WorkerDead("dead on arrival"))
+    address.attach(dying, 1)
+    assert dying.got == []
+    worker = Worker()
+    address.attach(worker, 2)
+    assert worker.got == [0, 1, 2]
+
+
+def test_a_waiting_message_that_cannot_be_delivered_fails_alone(address: Address) -> None:
+    message, answer = ask("too much")
+    address.send(message)
+    address.send(tell("fine"))
+    worker = Worker(MailboxFull("full"))
+    address.attach(worker, 1)
+    assert worker.got == ["fine"]
+    with pytest.raises(MailboxFull):
+        answer.get(0)
+
+
+def test_other_errors_reach_the_sender(address: Address) -> None:
+    address.attach(Worker(MailboxFull("full")), 1)
+    with pytest.raises(MailboxFull):
+        address.send(tell(1))
+
+
+def test_the_end_fails_those_who_wait_for_an_answer(address: Address) -> None:
+    message, answer = ask(1)
+    address.send(message)
+    address.send(tell(2))
+    address.detach(Signaled(9), None)
+    address.finish()
+    with pytest.raises(WorkerDead, match=r"'tree/one' is over: signal 9") as raised:
+        answer.get(0)
+    assert (raised.value.path, raised.value.reason) == ("tree/one", Signaled(9))
+
+
+def test_after_the_end_sending_raises(address: Address) -> None:
+    address.attach(Worker(), 1)
+    address.detach(Normal(), None)
+    address.finish()
+    with pytest.raises(WorkerDead, match="is over: normal"):
+        address.send(tell(1))
+
+
+def test_a_worker_that_is_started_again_after_its_end_takes_messages_again(address: Address) -> None:
+    address.finish()
+    worker = Worker()
+    address.attach(worker, 2)
+    address.send(tell(1))
+    assert (worker.got, address.over) == ([1], False)
+
+
+def test_who_waits_for_the_end_is_called_once_when_it_comes(address: Address) -> None:
+    called: list[str] = []
+    address.when_over(lambda: called.append("early"))
+    assert called == []
+    address.finish()
+    address.finish()
+    assert called == ["early"]
+    address.when_over(lambda: called.append("late"))
+    assert called == ["early", "late"]
+
+
+def test_who_waits_for_the_end_may_use_the_address(address: Address) -> None:
+    called: list[str] = []
+    address.when_over(lambda: address.when_over(lambda: called.append("again")))
+    address.finish()
+    assert called == ["again"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [(None, Status.STOPPED), (Normal(), Status.STOPPED), (Signaled(9), Status.CRASHED)],
+)
+def test_the_status_of_a_child_that_its_supervisor_has_forgotten(reason: ExitReason | None, status: Status) -> None:
+    keeping = Keeping()
+    keeping.status = None
+    address = Address("tree/one", "one", "thread", keeping)
+    if reason is not None:
+        address.detach(reason, None)
+    assert address.status is status
+
+
+# ---------------------------------------------------------------- requests
+@pytest.fixture
+def registry(address: Address) -> Registry:
+    registry = Registry()
+    registry.add(address)
+    return registry
+
+
+def test_a_path_is_found_and_forgotten(registry: Registry, address: Address) -> None:
+    assert registry.find("tree/one") is address
+    assert ("tree/one" in registry, len(registry), registry.paths()) == (True, 1, ["tree/one"])
+    registry.remove("tree/one")
+    registry.remove("tree/one")
+    assert address.over
+    with pytest.raises(ChildNotFound, match="no worker at 'tree/one'"):
+        registry.find("tree/one")
+
+
+def test_the_first_address_of_a_path_is_kept(registry: Registry, address: Address) -> None:
+    assert registry.add(Address("tree/one", "one", "thread", Keeping())) is address
+
+
+def test_info_is_answered_at_once(registry: Registry, address: Address) -> None:
+    address.attach(Worker(), 4)
+    address.pid = 123
+    assert registry.post("info", "tree/one").get(0) == (Status.RUNNING, 123, 4, "thread")
+
+
+def test_a_request_for_no_such_worker_is_answered_with_an_error(registry: Registry) -> None:
+    with pytest.raises(ChildNotFound):
+        registry.post("info", "tree/two").get(0)
+
+
+def test_a_request_that_means_nothing_is_answered_with_an_error(registry: Registry) -> None:
+    with pytest.raises(SuitkaiseError, match="nobody answers 'dance'"):
+        registry.post("dance", "tree/one").get(0)
+
+
+@pytest.mark.parametrize("what", ["kill", "rejoin", "recall", "terminate"])
+def test_orders_are_passed_on_to_the_supervisor(registry: Registry, address: Address, what: str) -> None:
+    assert registry.post(what, "tree/one").get(0) == f"{what} done"
+
+
+def test_join_gives_the_last_reason(registry: Registry, address: Address) -> None:
+    answer = registry.post("join", "tree/one")
+    address.attach(Worker(), 1)
+    address.detach(Shutdown(), None)
+    assert not answer.done()
+    address.finish()
+    assert answer.get(0) == Shutdown()
+
+
+def test_the_result_is_that_of_the_last_incarnation(registry: Registry, address: Address) -> None:
+    answer = registry.post("result", "tree/one")
+    address.detach(Normal(), Parcel(41))
+    address.detach(Normal(), Parcel(42))
+    address.finish()
+    assert answer.get(0) == 42
+
+
+def test_no_result_is_an_error_with_the_remote_traceback(registry: Registry, address: Address) -> None:
+    address.detach(Crashed("loop", ValueError("no"), "Traceback: line 7"), None)
+    address.finish()
+    with pytest.raises(WorkerFailed, match=r"'tree/one' ended without a result: ValueError in loop: no") as raised:
+        registry.post("result", "tree/one").get(0)
+    assert "line 7" in "".join(raised.value.__notes__)
+    assert raised.value.traceback == "Traceback: line 7"
+
+
+def test_the_result_of_what_never_ran_is_an_error(registry: Registry, address: Address) -> None:
+    address.finish()
+    with pytest.raises(WorkerFailed, match="it never ran"):
+        registry.post("result", "tree/one").get(0)
+
+
+def test_services_answer_at_once_later_or_with_an_error(registry: Registry) -> None:
+    later: Answer[Any] = Answer()
+
+    def fail(path: str, argument: Any) -> Any:
+        raise ValueError(argument)
+
+    registry.services.update(now=lambda path, argument: (path, argument), later=lambda *a: later, fail=fail)
+    assert registry.post("now", "anywhere", 1).get(0) == ("anywhere", 1)
+    assert registry.post("later", "") is later
+    with pytest.raises(ValueError, match="2"):
+        registry.post("fail", "", 2).get(0)
+
+
+def test_sending_from_many_threads_during_restarts_loses_nothing_and_keeps_each_order(address: Address) -> None:
+    workers: list[Worker] = []
+    done = threading.Event()
+
+    def send(sender: int) -> None:
+        for number in range(400):
+            address.send(tell((sender, number)))
+
+    def restart() -> None:
+        while not done.is_set():
+            workers.append(Worker())
+            address.attach(workers[-1], len(workers))
+            address.detach(Signaled(9), None)
+
+    threads = [threading.Thread(target=send, args=(sender,)) for sender in range(4)]
+    restarter = threading.Thread(target=restart)
+    for thread in (restarter, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    done.set()
+    restarter.join(10)
+    workers.append(Worker())
+    address.attach(workers[-1], 0)
+    got = [body for worker in workers for body in worker.got]
+    assert len(got) == 1600
+    for sender in range(4):
+        assert [number for who, number in got if who == sender] == list(range(400))

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from suitkaise.errors import EntryExists, NotBuiltYet, StorageError, TransactionConflict
+from suitkaise.messaging.context import set_owner
+from suitkaise.storage.tree import Tree
+from tests.storage.support import Storage
+
+P = "transactions"
+
+
+def test_all_changes_of_a_block_are_stored_at_its_end(tree: Tree) -> None:
+    other = Tree(tree.directory)
+    tree.add("gone", 1, path=P)
+    with tree.transaction():
+        tree.add("a", 1, path=P)
+        tree.add("b", 2, path="elsewhere", metadata={"pid": 1})
+        tree.remove("gone", path=P)
+        in_another_thread(lambda: (other.exists("a", path=P), other.exists("gone", path=P)), (False, True))
+    assert other.get_all_from(P) == {"a": 1}
+    assert other.entry("b", path="elsewhere").metadata == {"pid": 1}
+
+
+def test_an_exception_in_the_block_leaves_everything_as_it_was(tree: Tree) -> None:
+    tree.add("a", 1, path=P)
+    with pytest.raises(ZeroDivisionError):
+        with tree.transaction():
+            tree.add("a", 2, path=P)
+            tree.add("b", 2, path=P)
+            raise ZeroDivisionError
+    assert tree.get_all_from(P) == {"a": 1}
+    tree.add("a", 3, path=P)
+    assert tree.get("a", path=P) == 3
+
+
+def test_the_block_sees_its_own_writes(tree: Tree) -> None:
+    tree.add("list", [1], path=P, metadata={"pid": 1})
+    tree.add("old", 1, path=P)
+    with tree.transaction():
+        tree.add("a", 1, path=P, metadata={"x": 1})
+        assert tree.get("a", path=P) == 1
+        assert tree.update("a", lambda old: old + 1, path=P) == 2
+        assert tree.update("a", 3, path=P) == 3
+        assert tree.increment("a", 2, path=P) == 5
+        assert tree.increment("new", path=P, start=10) == 11
+        tree.append("list", 2, path=P)
+        tree.append("made", 1, path=P)
+        assert tree.setdefault("a", 9, path=P) == 5
+        assert tree.setdefault("default", [9], path=P, metadata={"d": 1}) == [9]
+        tree.remove("old", path=P)
+        assert not tree.exists("old", path=P)
+        tree.remove("old", path=P, missing_ok=True)
+        assert tree.get("old", path=P, default="none") == "none"
+        seen = {"a": 5, "new": 11, "list": [1, 2], "made": [1], "default": [9]}
+        assert tree.get_all_from(P) == seen
+        assert tree.entry("a", path=P).metadata == {"x": 1}
+    assert tree.get_all_from(P) == seen
+    assert tree.entry("a", path=P).metadata == {"x": 1}
+    assert tree.entry("list", path=P).metadata == {"pid": 1}
+    assert tree.entry("default", path=P).metadata == {"d": 1}
+
+
+def test_errors_inside_of_a_block_are_those_outside(tree: Tree) -> None:
+    tree.add("text", "x", path=P)
+    with tree.transaction():
+        with pytest.raises(KeyError, match="'missing' in"):
+            tree.get("missing", path=P)
+        with pytest.raises(KeyError, match="'missing' in"):
+            tree.update("missing", 1, path=P)
+        with pytest.raises(KeyError, match="'missing' in"):
+            tree.remove("missing", path=P)
+        with pytest.raises(EntryExists):
+            tree.add("text", 1, path=P, exist_ok=False)
+        with pytest.raises(StorageError, match="is not an int or float"):
+            tree.increment("text", path=P)
+        with pytest.raises(StorageError, match="is not a list"):
+            tree.append("text", 1, path=P)
+        for call in (
+            lambda: tree.compare_and_set("text", 0, 1, path=P),
+            lambda: tree.revision("text", path=P),
+            tree.containers,
+            lambda: list(tree.walk()),
+        ):
+            with pytest.raises(NotBuiltYet):
+                call()
+        with pytest.raises(StorageError, match="cannot be part of a transaction"):
+            tree.forget_owner("a/b#1")
+
+
+def test_what_was_stored_in_the_block_is_a_copy(tree: Tree) -> None:
+    items = [1]
+    with tree.transaction():
+        tree.add("a", items, path=P)
+        items.append(2)
+        assert tree.get("a", path=P) == [1]
+    assert tree.get("a", path=P) == [1]
+
+
+def test_a_block_that_read_what_someone_else_changed_conflicts(tree: Tree) -> None:
+    tree.add("a", 1, path=P)
+    with pytest.raises(TransactionConflict, match=f"'a' in '{P}' was changed by someone else"):
+        with tree.transaction():
+            seen = tree.get("a", path=P)
+            in_another_thread(lambda: tree.add("a", 10, path=P))
+            assert tree.get("a", path=P) == seen, "what was read once stays as it was"
+            tree.add("b", seen + 1, path=P)
+    assert tree.get_all_from(P) == {"a": 10}
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "replace", "move"])
+def test_a_block_that_listed_a_container_conflicts_with_any_change_of_it(tree: Tree, change: str) -> None:
+    tree.add("a", 1, path=P)
+    tree.add("b", 1, path=P)
+
+    def meddle() -> None:
+        if change in ("remove", "move"):
+            tree.remove("a", path=P)
+        if change in ("add", "move"):
+            tree.add("c", 1, path=P)
+        if change == "replace":
+            tree.add("a", 1, path=P)
+
+    with pytest.raises(TransactionConflict, match=f"the container '{P}' was changed"):
+        with tree.transaction():
+            count = len(tree.get_all_from(P))
+            in_another_thread(meddle)
+            tree.add("count", count, path="elsewhere")
+    assert not tree.exists("count", path="elsewhere")
+
+
+def test_a_block_that_found_nothing_conflicts_with_who_adds_it(tree: Tree) -> None:
+    with pytest.raises(TransactionConflict):
+        with tree.transaction():
+            assert tree.get("a", path=P, default=None) is None
+            in_another_thread(lambda: tree.add("a", 1, path=P))
+            tree.add("a", 2, path=P)
+    assert tree.get("a", path=P) == 1
+
+
+def test_writes_that_rely_on_nothing_conflict_with_nobody(tree: Tree) -> None:
+    tree.add("a", 1, path=P)
+    with tree.transaction():
+        tree.add("a", 2, path=P)
+        in_another_thread(lambda: tree.add("a", 3, path=P))
+    assert tree.get("a", path=P) == 2
+
+
+def test_reads_that_do_not_fit_together_conflict_even_if_nothing_is_written(tree: Tree) -> None:
+    tree.add("a", 1, path=P)
+    tree.add("b", 1, path=P)
+    with pytest.raises(TransactionConflict):
+        with tree.transaction():
+            tree.get("a", path=P)
+            in_another_thread(lambda: (tree.add("a", 2, path=P), tree.add("b", 2, path=P)))
+            tree.get("b", path=P)
+
+
+def test_atomically_tries_again_until_nobody_is_faster(tree: Tree) -> None:
+    accounts = [f"account{number}" for number in range(4)]
+    for account in accounts:
+        tree.add(account, 100, path=P)
+
+    def move(source: str, target: str) -> None:
+        def work(tree: Tree) -> None:
+            money = tree.get(source, path=P)
+            tree.add(source, money - 1, path=P)
+            tree.update(target, lambda money: money + 1, path=P)
+
+        for _ in range(40):
+            tree.atomically(work, retries=1000)
+
+    def check() -> None:
+        for _ in range(100):
+            total = tree.atomically(lambda tree: sum(tree.get_all_from(P).values()), retries=1000)
+            assert total == 400
+
+    errors: list[BaseException] = []
+
+    def guarded(work: Any, *args: Any) -> None:
+        try:
+            work(*args)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(move, accounts[at], accounts[(at + 1) % 4])) for at in range(4)]
+    threads.append(threading.Thread(target=guarded, args=(check,)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert sorted(tree.get_all_from(P).values()) == [100, 100, 100, 100]
+
+
+def test_atomically_gives_up_after_its_retries(tree: Tree) -> None:
+    tree.add("a", 0, path=P)
+    calls = []
+
+    def work(tree: Tree) -> None:
+        calls.append(tree.get("a", path=P))
+        in_another_thread(lambda: tree.increment("a", path=P))
+        tree.add("b", 1, path=P)
+
+    with pytest.raises(TransactionConflict):
+        tree.atomically(work, retries=3)
+    assert calls == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="retries must be 0 or more"):
+        tree.atomically(work, retries=-1)
+
+
+def test_transactions_do_not_nest_and_belong_to_their_thread(tree: Tree) -> None:
+    with tree.transaction():
+        with pytest.raises(StorageError, match="they do not nest"):
+            with tree.transaction():
+                pass
+        in_another_thread(lambda: tree.add("a", 1, path=P))
+        assert Tree(tree.directory).get("a", path=P) == 1
+        tree.add("b", 1, path=P)
+        assert Tree(tree.directory).get("b", path=P) == 1, "another handle in this thread is part of it"
+        in_another_thread(lambda: tree.exists("b", path=P), False)
+    assert tree.get_all_from(P) == {"a": 1, "b": 1}
+
+
+def test_a_dead_owner_commits_nothing(tree: Tree) -> None:
+    set_owner("dead/worker#1")
+    try:
+        tree.forget_owner("dead/worker#1")
+        with pytest.raises(StorageError, match="dead/worker#1 is over already"):
+            with tree.transaction():
+                tree.add("a", 1, path=P)
+    finally:
+        set_owner(None)
+    assert tree.get_all_from(P) == {}
+
+
+def test_an_empty_block_is_nothing(tree: Tree) -> None:
+    tree.add("a", 1, path=P)
+    before = tree.revision("a", path=P)
+    with tree.transaction():
+        pass
+    with tree.transaction():
+        tree.get("a", path=P)
+    tree.add("a", 1, path=P)
+    assert tree.revision("a", path=P) == before + 1
+
+
+def test_a_transaction_outlives_a_kill_of_the_server(storage: Storage) -> None:
+    tree = storage.tree
+    tree.add("a", 1, path=P)
+    with tree.transaction():
+        tree.increment("a", path=P)
+        tree.add("big", b"x" * 300_000, path=P)
+        storage.restart()
+    assert tree.get("a", path=P) == 2
+    assert len(tree.get("big", path=P)) == 300_000
+
+
+def in_another_thread(work: Any, expected: Any = None) -> None:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    thread.join()
+    assert results, "it raised"
+    if expected is not None:
+        assert results == [expected]
