@@ -63,7 +63,7 @@ def address() -> Address:
 
 def test_a_message_goes_to_the_incarnation_that_is_there(address: Address) -> None:
     worker = Worker()
-    address.attach(worker, 1)
+    address.attach(worker)
     address.send(tell(1))
     assert (worker.got, address.incarnation) == ([1], 1)
 
@@ -72,11 +72,11 @@ def test_messages_before_the_start_and_between_incarnations_wait_in_order(addres
     address.send(tell(1))
     address.send(tell(2))
     first, second = Worker(), Worker()
-    address.attach(first, 1)
+    address.attach(first)
     address.send(tell(3))
     address.detach(Signaled(9), None)
     address.send(tell(4))
-    address.attach(second, 2)
+    address.attach(second)
     assert (first.got, second.got) == ([1, 2, 3], [4])
 
 
@@ -87,7 +87,7 @@ def test_at_most_so_many_messages_wait(address: Address, monkeypatch: pytest.Mon
     with pytest.raises(MailboxFull, match="3 messages wait already for 'tree/one' to come back"):
         address.send(tell(3))
     worker = Worker()
-    address.attach(worker, 1)
+    address.attach(worker)
     assert worker.got == [0, 1, 2]
 
 
@@ -101,17 +101,17 @@ def test_a_thread_that_is_to_come_takes_anything(address: Address) -> None:
     lock = threading.Lock()
     address.send(tell(lock))
     worker = Worker()
-    address.attach(worker, 1)
+    address.attach(worker)
     assert worker.got == [lock]
 
 
 def test_an_incarnation_that_has_just_ended_makes_the_message_wait_for_the_next_one(address: Address) -> None:
-    address.attach(Worker(WorkerDead("it has just ended")), 1)
+    address.attach(Worker(WorkerDead("it has just ended")))
     address.send(tell(1))
     address.send(tell(2))
     address.detach(Signaled(9), None)
     worker = Worker()
-    address.attach(worker, 2)
+    address.attach(worker)
     assert worker.got == [1, 2]
 
 
@@ -119,10 +119,10 @@ def test_waiting_messages_stay_when_the_next_incarnation_ends_at_once(address: A
     for number in range(3):
         address.send(tell(number))
     dying = Worker(WorkerDead("dead on arrival"))
-    address.attach(dying, 1)
+    address.attach(dying)
     assert dying.got == []
     worker = Worker()
-    address.attach(worker, 2)
+    address.attach(worker)
     assert worker.got == [0, 1, 2]
 
 
@@ -131,14 +131,14 @@ def test_a_waiting_message_that_cannot_be_delivered_fails_alone(address: Address
     address.send(message)
     address.send(tell("fine"))
     worker = Worker(MailboxFull("full"))
-    address.attach(worker, 1)
+    address.attach(worker)
     assert worker.got == ["fine"]
     with pytest.raises(MailboxFull):
         answer.get(0)
 
 
 def test_other_errors_reach_the_sender(address: Address) -> None:
-    address.attach(Worker(MailboxFull("full")), 1)
+    address.attach(Worker(MailboxFull("full")))
     with pytest.raises(MailboxFull):
         address.send(tell(1))
 
@@ -155,7 +155,7 @@ def test_the_end_fails_those_who_wait_for_an_answer(address: Address) -> None:
 
 
 def test_after_the_end_sending_raises(address: Address) -> None:
-    address.attach(Worker(), 1)
+    address.attach(Worker())
     address.detach(Normal(), None)
     address.finish()
     with pytest.raises(WorkerDead, match="is over: normal"):
@@ -165,7 +165,7 @@ def test_after_the_end_sending_raises(address: Address) -> None:
 def test_a_worker_that_is_started_again_after_its_end_takes_messages_again(address: Address) -> None:
     address.finish()
     worker = Worker()
-    address.attach(worker, 2)
+    address.attach(worker)
     address.send(tell(1))
     assert (worker.got, address.over) == ([1], False)
 
@@ -205,7 +205,7 @@ def test_the_status_of_a_child_that_its_supervisor_has_forgotten(reason: ExitRea
 @pytest.fixture
 def registry(address: Address) -> Registry:
     registry = Registry()
-    registry.add(address)
+    registry._addresses["tree/one"] = address
     return registry
 
 
@@ -219,14 +219,18 @@ def test_a_path_is_found_and_forgotten(registry: Registry, address: Address) -> 
         registry.find("tree/one")
 
 
-def test_the_first_address_of_a_path_is_kept(registry: Registry, address: Address) -> None:
-    assert registry.add(Address("tree/one", "one", "thread", Keeping())) is address
+def test_the_address_of_a_path_stays_when_another_supervisor_keeps_it(registry: Registry, address: Address) -> None:
+    keeping = Keeping()
+    assert registry.add("tree/one", "one", "thread", keeping) is address
+    assert address.keeping is keeping
+    assert registry.add("tree/two", "two", "thread", keeping) is registry.find("tree/two")
 
 
 def test_info_is_answered_at_once(registry: Registry, address: Address) -> None:
-    address.attach(Worker(), 4)
+    address.attach(Worker())
+    address.attach(Worker())
     address.pid = 123
-    assert registry.post("info", "tree/one").get(0) == (Status.RUNNING, 123, 4, "thread")
+    assert registry.post("info", "tree/one").get(0) == (Status.RUNNING, 123, 2, "thread")
 
 
 def test_a_request_for_no_such_worker_is_answered_with_an_error(registry: Registry) -> None:
@@ -246,7 +250,7 @@ def test_orders_are_passed_on_to_the_supervisor(registry: Registry, address: Add
 
 def test_join_gives_the_last_reason(registry: Registry, address: Address) -> None:
     answer = registry.post("join", "tree/one")
-    address.attach(Worker(), 1)
+    address.attach(Worker())
     address.detach(Shutdown(), None)
     assert not answer.done()
     address.finish()
@@ -300,7 +304,7 @@ def test_sending_from_many_threads_during_restarts_loses_nothing_and_keeps_each_
     def restart() -> None:
         while not done.is_set():
             workers.append(Worker())
-            address.attach(workers[-1], len(workers))
+            address.attach(workers[-1])
             address.detach(Signaled(9), None)
 
     threads = [threading.Thread(target=send, args=(sender,)) for sender in range(4)]
@@ -312,7 +316,7 @@ def test_sending_from_many_threads_during_restarts_loses_nothing_and_keeps_each_
     done.set()
     restarter.join(10)
     workers.append(Worker())
-    address.attach(workers[-1], 0)
+    address.attach(workers[-1])
     got = [body for worker in workers for body in worker.got]
     assert len(got) == 1600
     for sender in range(4):

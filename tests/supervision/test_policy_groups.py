@@ -308,3 +308,40 @@ def test_a_child_that_only_a_request_will_start_is_over(strategy: str) -> None:
     assert over(tree) == "bcd"
     assert tree.policy.is_over("e")
     assert tree.policy.is_over("nobody")
+
+
+def test_s38_the_child_that_crashed_stays_down_too_when_an_earlier_one_fails_and_is_terminated() -> None:
+    tree = begun(children("abc"), strategy="one_for_all")
+    tree.plan_starts("a", "fails")
+    tree.post_exit("b", BOOM)
+
+    tree.ask(TerminateChild, "a")
+
+    assert tree.statuses() == {"a": "stopped", "b": "crashed", "c": "stopped"}
+    assert over(tree) == "abc"
+    assert tree.restart_child("b") == "ok"
+
+
+def test_s36_the_child_that_crashed_is_down_while_an_earlier_one_restarts() -> None:
+    tree = begun(children("abc"), strategy="one_for_all")
+    tree.plan_starts("a", "fails")
+    tree.post_exit("b", BOOM)
+
+    assert tree.ask(RestartChild, "b") == "ok"
+
+    assert tree.told() == [
+        *["stop c", "stop a", "start a", "start b", "reply"],
+        *["stop b", "start a", "start b", "start c"],
+    ]
+    assert tree.policy.restarts_used(0.0) == 2
+
+
+def test_s36_a_retry_that_fails_at_an_earlier_child_is_that_childs() -> None:
+    tree = begun(children("ab"), strategy="one_for_all")
+    tree.plan_starts("b", "fails")
+    tree.plan_starts("a", "ok", "fails")
+
+    tree.crash("b")
+
+    assert tree.told("start") == ["start a", "start b", "start a", "start a", "start b"]
+    assert tree.policy.restarts_used(0.0) == 3

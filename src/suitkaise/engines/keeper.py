@@ -38,6 +38,7 @@ STRAGGLERS = 1.0
 """Seconds that the last one of a program waits for others to let go of its directory."""
 
 _MAX_REQUEST = 1 << 16
+_KILLED = float("inf")
 
 
 def hold(directory: str) -> int:
@@ -101,6 +102,7 @@ class Keeper:
 
     def run(self) -> None:
         """Serve until the hub says `quit` or is gone."""
+        self._tell(("up",))
         while True:
             for descriptor, _ in self._poll.poll():
                 if descriptor != self._hub.fileno():
@@ -174,19 +176,16 @@ class Keeper:
             kid.pidfd: began + min(kid.grace, self._orphan_timeout) for kid in self._kids.values() if not kid.last
         }
         while deadlines:
-            patience = min(deadlines.values()) - time.monotonic()
-            for descriptor, _ in self._poll.poll(max(0.0, patience * 1000)):
+            nearest = min(deadlines.values())
+            patience = None if nearest == _KILLED else max(0.0, nearest - time.monotonic()) * 1000
+            for descriptor, _ in self._poll.poll(patience):
                 deadlines.pop(descriptor, None)
                 self._reap(descriptor)
             now = time.monotonic()
             for descriptor, deadline in deadlines.items():
                 if deadline <= now:
                     self._signal(self._kids[descriptor], signal.SIGKILL)
-                    deadlines[descriptor] = float("inf")
-            if deadlines and min(deadlines.values()) == float("inf"):
-                for descriptor, _ in self._poll.poll():
-                    deadlines.pop(descriptor, None)
-                    self._reap(descriptor)
+                    deadlines[descriptor] = _KILLED
         for kid in list(self._kids.values()):
             self._signal(kid, signal.SIGKILL)
             select.select([kid.pidfd], [], [])
@@ -204,6 +203,8 @@ def main(descriptor: int, directory: str, preload: list[str], orphan_timeout: fl
     """The keeper's program. What is to be preloaded and cannot be is left to the workers to complain about."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a program that ignores it would leave nothing to wait for
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     lock = hold(directory)
     for name in ("suitkaise.engines.bootstrap", *preload):
         with contextlib.suppress(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -23,11 +24,18 @@ __all__ = ["BACKLOG", "KeeperLink", "Outbox"]
 BACKLOG = 64 << 20
 """Bytes that may wait to be sent to one worker."""
 
-PID_DEADLINE = 10.0
-"""Seconds in which the keeper must answer; one that does not (stopped, say) is replaced."""
+PATIENCE = 5.0
+"""Seconds for which the keeper may owe an answer and say nothing at all; then it is replaced (it is stopped, say)."""
+
+BOOT_PATIENCE = 60.0
+"""The same for one that is still starting: it imports what is to be preloaded."""
+
+_FAILURES = 5
+"""How many keepers in a row may end before one has said anything."""
 
 _PROGRAM = (
-    "import json, os, sys; a = json.loads(os.environ.pop('SUITKAISE_KEEPER')); sys.path[:] = a.pop(0); "
+    "import sys; sys.flags.safe_path or sys.path.pop(0); "  # no json.py of the working folder
+    "import json, os; a = json.loads(os.environ.pop('SUITKAISE_KEEPER')); sys.path[:] = a.pop(0); "
     "from suitkaise.engines.keeper import main; main(*a)"
 )
 
@@ -134,6 +142,7 @@ class Newborn(Protocol):
     pid: int | None
     pidfd: int | None
     last: bool
+    dead: bool
 
     def connect(self) -> socket.socket: ...
     def born(self, pid: int, pidfd: int) -> None: ...
@@ -158,6 +167,8 @@ class KeeperLink:
         self._backlog: list[tuple[bytes, list[int]]] = []
         self._closed = False
         self._failures = 0
+        self._watched = False
+        self._down = False
         self._start()
 
     @property
@@ -172,15 +183,41 @@ class KeeperLink:
             self._ask(newborn)
 
     def _ask(self, newborn: Newborn) -> None:
+        if self._down:
+            self._replace()
         number = next(self._numbers)
+        with newborn.connect() as theirs:
+            descriptor = os.dup(theirs.fileno())
         self._asked[number] = newborn
-        theirs = newborn.connect()
-        try:
-            request = ("spawn", number, newborn.launch.grace, newborn.last)
-            self._send(ENCODE(request), os.dup(theirs.fileno()))
-        finally:
-            theirs.close()
-        self._site.reactor.at(time.monotonic() + PID_DEADLINE, lambda: self._check(number))
+        self._send(ENCODE(("spawn", number, newborn.launch.grace, newborn.last)), descriptor)
+        self.owes()
+
+    def owes(self) -> None:
+        """The keeper owes an answer: see to it that it comes, or that the keeper is replaced."""
+        with self._lock:
+            if self._watched or self._closed:
+                return
+            self._watched = True
+            self._heard = time.monotonic()
+            self._look_at(self._heard + PATIENCE)
+
+    def _look_at(self, when: float) -> None:
+        self._site.reactor.at(when, lambda: self._look(when))
+
+    def _look(self, due: float) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if self._closed or not (self._asked or any(newborn.dead for newborn in self._alive.values())):
+                self._watched = False
+                return
+            until = self._heard + (PATIENCE if self._up else BOOT_PATIENCE)
+            if now - due > PATIENCE / 10:  # this program itself was stopped or starved: be fair, look once more
+                until = max(until, now + PATIENCE)
+            if now < until:
+                self._look_at(until)
+                return
+            self._watched = False
+            self._program.kill()  # its end-of-file does the rest
 
     def _send(self, data: bytes, *descriptors: int) -> None:
         self._backlog.append((data, list(descriptors)))
@@ -211,11 +248,19 @@ class KeeperLink:
             return  # replaced meanwhile
 
     # ------------------------------------------------------------ the keeper's life
+    def _replace(self) -> None:
+        """Start a new keeper and tell it of the living."""
+        self._start()
+        self._down = False
+        for newborn in self._adopted:
+            if newborn.pidfd is not None:
+                self._send(ENCODE(("adopt", newborn.launch.grace, newborn.last)), os.dup(newborn.pidfd))
+
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         settings = [
-            sys.path,
+            [os.fspath(folder) for folder in sys.path],
             theirs.fileno(),
             self._site.directory,
             list(self._preload),
@@ -230,6 +275,8 @@ class KeeperLink:
                 env={**os.environ, "SUITKAISE_KEEPER": json.dumps(settings)},
             )
         self._sock = ours
+        self._up = False
+        self._heard = time.monotonic()
         self._site.reactor.call(lambda: self._site.reactor.watch(ours, self._on_event))
 
     def _on_event(self) -> None:
@@ -246,19 +293,22 @@ class KeeperLink:
                 self._lost()
                 return
             self._failures = 0
+            self._heard = time.monotonic()
             match DECODE(data):
+                case ("up",):
+                    self._up = True
                 case ("spawned", int(number), int(pid)):
                     newborn = self._asked.pop(number)
-                    self._alive[pid] = newborn
-                    newborn.born(pid, descriptors[0])
+                    if descriptors:
+                        self._alive[pid] = newborn
+                        newborn.born(pid, descriptors[0])
+                    else:  # the kernel dropped it; without a recipe the process ends by itself
+                        newborn.stillborn("this program has no file descriptor left")
                 case ("exited", int(pid), int(code)):
-                    self._alive.pop(pid).status(code)
+                    if pid in self._alive:
+                        self._alive.pop(pid).status(code)
                 case ("failed", int(number), str(error)):
                     self._asked.pop(number).stillborn(error)
-
-    def _check(self, number: int) -> None:
-        if number in self._asked and not self._closed:
-            self._program.kill()  # its end-of-file does the rest
 
     def _lost(self) -> None:
         """The keeper died: a new one is told of the living, and asked for what the old one did not answer."""
@@ -274,20 +324,18 @@ class KeeperLink:
             self._backlog.clear()
             asked, self._asked = list(self._asked.values()), {}
             alive, self._alive = list(self._alive.values()), {}
-            self._failures += 1
-            if self._failures > 5:
-                for newborn in asked:
-                    newborn.stillborn(
-                        f"the keeper ended {self._failures} times in a row, exit code {self._program.returncode}"
-                    )
-                asked = []
-            self._start()
             self._adopted = [newborn for newborn in (*alive, *self._adopted) if newborn.pidfd is not None]
-            for newborn in self._adopted:
-                assert newborn.pidfd is not None
-                self._send(ENCODE(("adopt", newborn.launch.grace, newborn.last)), os.dup(newborn.pidfd))
-            for newborn in asked:
-                self._ask(newborn)
+            self._watched = False
+            self._failures += 1
+            if self._failures > _FAILURES:  # the next start will try again
+                self._down = True
+                trouble = f"the keeper ended {self._failures} times in a row, exit code {self._program.returncode}"
+                for newborn in asked:
+                    newborn.stillborn(trouble)
+            else:
+                self._replace()
+                for newborn in asked:
+                    self._ask(newborn)
         for newborn in alive:
             newborn.status_lost()
         self._on_lost()
@@ -308,6 +356,17 @@ class KeeperLink:
             return
         self._site.reactor.call(end)
         done.wait()
+        self._bid_farewell()
+
+    def _bid_farewell(self) -> None:
+        if self._program.returncode is not None:
+            return
+        pidfd = os.pidfd_open(self._program.pid)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(PATIENCE * 1000):
+            self._program.kill()
+        os.close(pidfd)
         self._program.wait()
 
     def drop(self) -> None:

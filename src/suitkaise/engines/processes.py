@@ -70,8 +70,11 @@ class ProcessEngine:
     def spawn(self, launch: Launch) -> ProcessHandle:
         """Ask the keeper for a process; the recipe follows when it is there."""
         data, sockets = self._recipe(launch.path, launch.child)
-        handle = ProcessHandle(self._site, launch, data, sockets)
-        self.link.spawn(handle)
+        handle = ProcessHandle(self._site, launch, data, sockets, self.link.owes)
+        try:
+            self.link.spawn(handle)
+        except OSError as error:  # no descriptor is left, say
+            handle.stillborn(str(error))
         return handle
 
     def close(self) -> None:
@@ -83,7 +86,9 @@ class ProcessEngine:
 class ProcessHandle:
     """One incarnation in a process. The reactor's thread takes in what it says; any thread may send."""
 
-    def __init__(self, site: Site, launch: Launch, recipe: bytes, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self, site: Site, launch: Launch, recipe: bytes, sockets: list[socket.socket], status_owed: Callable[[], None]
+    ) -> None:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self.launch = launch
@@ -93,6 +98,7 @@ class ProcessHandle:
         self._site = site
         self._recipe = recipe
         self._sockets = sockets
+        self._status_owed = status_owed
         self._slot = site.board.take(launch.path)
         self._bell = self._slot.bytes[BELL : BELL + 1]
         self._lock = threading.Lock()
@@ -103,7 +109,7 @@ class ProcessHandle:
         self._why: str | None = None
         self._code: int | None = None
         self._status_lost = False
-        self._dead = False
+        self.dead = False
         self._over = False
         self.outbox: Outbox | None = None
 
@@ -134,7 +140,7 @@ class ProcessHandle:
     def kill(self, why: str) -> None:
         """SIGKILL, now or as soon as there is a process."""
         with self._lock:
-            if self._over or self._dead:
+            if self._over or self.dead:
                 return
             self._why = self._why or why
             self._signal_kill()
@@ -216,24 +222,26 @@ class ProcessHandle:
     # ------------------------------------------------------------ death (reactor's thread)
     def _on_death(self) -> None:
         with self._lock:
-            self._dead = True
+            self.dead = True
             pidfd, self.pidfd = self.pidfd, None
         assert pidfd is not None
         self._site.reactor.unwatch(pidfd)
         os.close(pidfd)
         if self._code is not None or self._status_lost:
             self._end()
+        else:
+            self._status_owed()
 
     def status(self, code: int) -> None:
         """The keeper has read its exit status: negative for a signal."""
         self._code = code
-        if self._dead:
+        if self.dead:
             self._end()
 
     def status_lost(self) -> None:
         """The keeper is gone, so nobody will read its exit status."""
         self._status_lost = True
-        if self._dead:
+        if self.dead:
             self._end()
 
     def _end(self) -> None:

@@ -55,8 +55,13 @@ class Subscription:
             self._condition.notify_all()
 
     def __iter__(self) -> Iterator[Event]:
-        while (event := self.get()) is not None:
-            yield event
+        return self
+
+    def __next__(self) -> Event:
+        event = self.get()
+        if event is None:
+            raise StopIteration
+        return event
 
     def __enter__(self) -> Subscription:
         return self

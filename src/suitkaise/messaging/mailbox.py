@@ -222,11 +222,16 @@ class SocketMailbox(Mailbox):
         self._poll.register(self._bell_fd, select.POLLIN)
         self._open = True
 
+    def put(self, message: Message) -> None:
+        """Add a message; for `take` only. The bell is silent: whoever takes frames in looks at them, too."""
+        self._waiting.append(envelope(message))
+
     def adopt(self, parser: Parser, frames: list[Frame]) -> None:
         """Go on where someone else began to read the connection."""
         self._parser = parser
         for frame in frames:
             self._take(frame)
+        self.bell[0] = 1
 
     def sleep_in(self, wait: Callable[..., None]) -> bool:
         """Sleep in the caller's `wait(*descriptors)`; False when the hub is gone."""

@@ -56,6 +56,7 @@ class Reactor:
         self._timers: list[tuple[float, int, TimerHandle]] = []
         self._numbers = itertools.count()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._bell_lock = threading.Lock()  # once closed, its number may be somebody else's descriptor
         self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="suitkaise-io", daemon=True)
@@ -91,8 +92,10 @@ class Reactor:
 
     def abandon_after_fork(self) -> None:
         """In a forked child: let go of the descriptors; the thread is the parent's."""
+        self._closed, bell, self._bell = True, self._bell, -1
+        self._bell_lock = threading.Lock()
         self._selector.close()
-        os.close(self._bell)
+        os.close(bell)
 
     # ------------------------------------------------------------ from the reactor's thread
     def watch(self, source: HasFileno | int, callback: Callback) -> None:
@@ -113,10 +116,9 @@ class Reactor:
 
     # ------------------------------------------------------------ the thread
     def _ring(self) -> None:
-        try:
-            os.eventfd_write(self._bell, 1)
-        except OSError:  # closed meanwhile
-            return
+        with self._bell_lock:
+            if self._bell >= 0:
+                os.eventfd_write(self._bell, 1)
 
     def _answer_bell(self) -> None:
         os.eventfd_read(self._bell)
@@ -133,7 +135,9 @@ class Reactor:
             while self._timers and self._timers[0][0] <= now:
                 self._guard(heapq.heappop(self._timers)[2].fire)
         self._selector.close()
-        os.close(self._bell)
+        with self._bell_lock:
+            os.close(self._bell)
+            self._bell = -1
 
     def _patience(self) -> float | None:
         if self._calls:

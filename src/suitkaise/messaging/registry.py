@@ -88,8 +88,11 @@ class Address:
         """Deliver a message now, or keep it until the worker is back."""
         with self._lock:
             if self._target is not None:
-                self._target.deliver(message)
-                return
+                try:
+                    self._target.deliver(message)
+                    return
+                except WorkerDead:  # it has just ended, which its supervisor is about to hear
+                    self._target = None
             if self.over:
                 raise WorkerDead(
                     f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason
@@ -107,7 +110,14 @@ class Address:
             self.incarnation += 1
             self.over, self.pid = False, None
             while self._parked:
-                target.deliver(self._parked.popleft())
+                try:
+                    target.deliver(self._parked[0])
+                except WorkerDead:  # it has just ended: they wait for the next one
+                    self._target = None
+                    return
+                except SuitkaiseError as error:
+                    self._parked[0].fail(error)
+                self._parked.popleft()
 
     def detach(self, reason: ExitReason, result: Parcel | None) -> None:
         """The incarnation is gone; messages wait for the next one, if there will be one."""

@@ -39,9 +39,11 @@ class Accumulate(Handle):
         Raises:
             StorageError: the entry holds no number.
 
-        >>> tree = getfixture("tree")
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
         >>> tree.increment("hits", path="doc/counters"), tree.increment("hits", 4, path="doc/counters")
         (1, 5)
+        >>> sktree.disconnect()
         """
         path = checked(caller_path() if path is None else path, name)
         amount, start = _number("amount", amount, path, name), _number("start", start, path, name)
@@ -71,11 +73,13 @@ class Accumulate(Handle):
         Raises:
             StorageError: the entry holds no list.
 
-        >>> tree = getfixture("tree")
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
         >>> tree.append("log", "began", path="doc/lists")
         >>> tree.append("log", "ended", path="doc/lists")
         >>> tree.get("log", path="doc/lists")
         ['began', 'ended']
+        >>> sktree.disconnect()
         """
         path = checked(caller_path() if path is None else path, name)
         transaction = self._slot.current
@@ -103,10 +107,6 @@ class Accumulate(Handle):
             value: what to store if there is no such entry.
             path: its container; the root is "".
             metadata: of the entry that is made, as for `add`.
-
-        >>> tree = getfixture("tree")
-        >>> tree.setdefault("limit", 10, path="doc/defaults"), tree.setdefault("limit", 20, path="doc/defaults")
-        (10, 10)
         """
         path = checked(caller_path() if path is None else path, name)
         facts = check_metadata(metadata) if metadata else {}
@@ -146,11 +146,13 @@ class Accumulate(Handle):
         Returns:
             Whether it was stored.
 
-        >>> tree = getfixture("tree")
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
         >>> tree.compare_and_set("limit", 0, 10, path="doc/compare")
         True
         >>> tree.compare_and_set("limit", 0, 11, path="doc/compare")
         False
+        >>> sktree.disconnect()
         """
         path = checked(caller_path() if path is None else path, name)
         if not isinstance(revision, int) or revision < 0:

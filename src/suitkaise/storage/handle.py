@@ -70,7 +70,8 @@ class Handle:
                 written. `atomically` tries again by itself.
             StorageError: it could not be stored; or there is a transaction in this thread already.
 
-        >>> tree = getfixture("tree")
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
         >>> tree.add("left", 10, path="doc/accounts")
         >>> tree.add("right", 0, path="doc/accounts")
         >>> with tree.transaction():
@@ -80,6 +81,7 @@ class Handle:
         3
         >>> tree.get_all_from("doc/accounts")
         {'left': 7, 'right': 3}
+        >>> sktree.disconnect()
         """
         if self._slot.current is not None:
             raise StorageError("there is a transaction in this thread already; they do not nest")
@@ -106,13 +108,15 @@ class Handle:
         Raises:
             TransactionConflict: someone else was faster every time.
 
-        >>> tree = getfixture("tree")
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
         >>> def enter(tree):
         ...     guests = tree.get("guests", path="doc/hall", default=0)
         ...     tree.add("guests", guests + 1, path="doc/hall")
         ...     return guests + 1
         >>> tree.atomically(enter)
         1
+        >>> sktree.disconnect()
         """
         for left in range(retries, -1, -1):
             try:

@@ -26,11 +26,6 @@ class Listing(Handle):
 
         Args:
             path: the container; None: the caller's. It need not exist: then there is nothing in it.
-
-        >>> tree = getfixture("tree")
-        >>> tree.add("colour", "red", path="doc/listing")
-        >>> tree.get_all_from("doc/listing")
-        {'colour': 'red'}
         """
         path = normal_path(caller_path() if path is None else path)
         transaction = self._slot.current
@@ -54,11 +49,13 @@ class Listing(Handle):
     def walk(self, path: str = "") -> Iterator[tuple[str, list[str]]]:
         """Each container at and below `path` with the names in it, in order; like `os.walk`.
 
-        >>> tree = getfixture("tree")
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
         >>> tree.add("b", 1, path="doc/walk")
         >>> tree.add("a", 1, path="doc/walk/deeper")
         >>> list(tree.walk("doc/walk"))
         [('doc/walk', ['b']), ('doc/walk/deeper', ['a'])]
+        >>> sktree.disconnect()
         """
         for container in self.containers(path):
             names = sorted(_names(key, record)[1] for key, record in self._reader.container(container))
@@ -70,11 +67,6 @@ class Listing(Handle):
 
         Raises:
             EntryNotFound: there is no such entry; also a `KeyError`.
-
-        >>> tree = getfixture("tree")
-        >>> tree.add("colour", "red", path="doc/facts", metadata={"seen": True})
-        >>> tree.entry("colour", path="doc/facts").metadata
-        {'seen': True}
         """
         path = checked(caller_path() if path is None else path, name)
         record = self._record(path, name)

@@ -109,7 +109,7 @@ def _increment(batch: Batch, change: Increment, _: object = None) -> _Outcome:
     encoding, data = change.start
     if old is not None:
         encoding, data = _value_of(old)
-    if encoding not in _NUMBERS:
+    if encoding not in _NUMBERS or change.amount[0] not in _NUMBERS:  # anything else would be unpickled
         return Status.NOT_A_NUMBER, None
     try:
         total = encode_value(decode_value(encoding, data) + decode_value(*change.amount))

@@ -10,11 +10,11 @@ arrived; they are in the answer to `Hello`, and the client sends again what come
 from __future__ import annotations
 
 import enum
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-from suitkaise.storage.records import Metadata
+from suitkaise.storage.records import Encoding, Metadata
 
 __all__ = [
     "VERSION",
@@ -42,6 +42,9 @@ VERSION = 1
 
 WINDOW = 1024
 """How many requests of one client may be under way."""
+
+
+_Encoding: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=int(max(Encoding)))]
 
 
 class Status(enum.IntEnum):
@@ -79,7 +82,7 @@ class Put(msgspec.Struct, array_like=True, tag=1, gc=False):
     quiet: bool
     path: str
     name: str
-    encoding: int
+    encoding: _Encoding
     rule: Rule = Rule.ANY
     expect: int | None = None
     metadata: Metadata | None = None  # None: those that the entry has
@@ -105,8 +108,8 @@ class Increment(msgspec.Struct, array_like=True, tag=3, gc=False):
     quiet: bool
     path: str
     name: str
-    amount: tuple[int, bytes]
-    start: tuple[int, bytes]
+    amount: tuple[_Encoding, bytes]
+    start: tuple[_Encoding, bytes]
     owner: str | None = None
 
 

@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from suitkaise.errors import StorageFull
+import lmdb
+
+from suitkaise.errors import StorageError, StorageFull
 from suitkaise.messaging import wire
 from suitkaise.storage import operations
 from suitkaise.storage.environment import DEFAULT_MAP_SIZE
@@ -139,7 +141,9 @@ class StorageServer:
                         quiet = 0
                     elif type(header) is not Forget:
                         quiet = header.request
-            except (TypeError, ValueError, StopIteration) as error:
+            except (StorageError, lmdb.Error):
+                raise
+            except Exception as error:  # whatever it is, it must not end the service for all others
                 raise _BadRequest(peer, error) from error
             if quiet:  # one reply for all of them
                 told.append(Reply(quiet, Status.OK, batch.revision))

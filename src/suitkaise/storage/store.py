@@ -38,6 +38,7 @@ MAX_DEAD_OWNERS = 1 << 16
 
 _LARGEST_MAP = 1 << 46
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ROOM_FOR_PAGES = 1 << 20  # what a commit writes beside the records, at most
 _REVISION = b"revision"
 _U64 = struct.Struct("<Q")
 _encode_client = msgspec.msgpack.Encoder().encode
@@ -95,7 +96,7 @@ class Store:
                 batch.transaction.abort()
                 self._grow()
             except lmdb.Error as error:
-                if not _is_full(error):
+                if not self._is_full(error, batch.size):
                     raise
                 raise StorageFull(f"no room is left in {self.directory} for this write: {error}") from error
             finally:
@@ -113,6 +114,15 @@ class Store:
             self.dead_owners |= batch.died  # the latest last: the first ones are forgotten first
         finally:
             self._word.publish(self.revision)
+
+    def _is_full(self, error: lmdb.Error, size: int) -> bool:
+        """Whether an error is for lack of room. LMDB calls a write that went in only in part an I/O error."""
+        if any(os.strerror(number) in str(error) for number in _NO_ROOM):
+            return True
+        if os.strerror(errno.EIO) not in str(error):
+            return False
+        room = os.statvfs(self.directory)
+        return room.f_bavail * room.f_frsize < size + _ROOM_FOR_PAGES
 
     def _grow(self) -> None:
         size = self._environment.info()["map_size"]
@@ -173,6 +183,7 @@ class Batch:
         self.time: float = time.time()
         self.died: dict[bytes, int] = {}
         self.outlived: set[bytes] = set()
+        self.size = 0
         self._store = store
         self._entries = store.entries
         self._clients: dict[bytes, Client] = {}
@@ -201,6 +212,7 @@ class Batch:
             self.transaction.put(_owned_key(owner, key), owner.encode(), db=self._store.owned)
         self.revision = revision = self.revision + 1
         record = pack_record(revision, self.time, encoding, value, owner, metadata, indexed, long_key)
+        self.size += len(record)
         self.transaction.put(key, record, db=self._entries)
 
     def remove(self, key: bytes, old: bytes) -> None:
@@ -312,8 +324,3 @@ def _identity(owner: str) -> tuple[bytes, int]:
 
 def _owned_key(owner: str, key: bytes) -> bytes:
     return _identity(owner)[0] + key
-
-
-def _is_full(error: lmdb.Error) -> bool:
-    code = getattr(error, "code", 0)
-    return abs(code) in _NO_ROOM or any(os.strerror(number) in str(error) for number in _NO_ROOM)

@@ -40,7 +40,8 @@ class Tree(Listing, Accumulate, Unbuilt):
         directory: the storage's directory.
         timeout: how many seconds a write may take, restarts of the storage actor included.
 
-    >>> tree = getfixture("tree")
+    >>> from suitkaise import sktree
+    >>> tree = sktree.connect()
     >>> tree.add("limit", 10, path="doc/settings")
     >>> tree.get("limit", path="doc/settings")
     10
@@ -49,6 +50,7 @@ class Tree(Listing, Accumulate, Unbuilt):
     >>> tree.remove("limit", path="doc/settings")
     >>> tree.get("limit", path="doc/settings", default="gone")
     'gone'
+    >>> sktree.disconnect()
     """
 
     def get(self, name: str, path: str | None = None, default: Any = _NOTHING) -> Any:

@@ -412,6 +412,7 @@ class Policy:
         if delay:
             self._wait_for_retry(child, delay, counted=True)
             return
+        child.at, child.returning = _At.STOPPED, True  # its turn may not come, if an earlier one fails
         for member in group:
             if member.spec.id not in self._children:
                 continue  # a temporary one (rule 27)

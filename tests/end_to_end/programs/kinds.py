@@ -78,7 +78,7 @@ class HoldsTheGil(Temper):
     seconds = 3600
 
     def loop(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # it would end the sleep
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])  # they would end the sleep
         ctypes.PyDLL(None).sleep(self.seconds)
 
 

@@ -1,0 +1,87 @@
+"""One empty loop: the life cycle against the same hooks, clock readings and counters written by hand."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from support import heading, measure, options, show
+from workers import Hooks, LoopOnly
+
+from suitkaise.messaging.mailbox import ThreadMailbox
+from suitkaise.observe.board import Board
+from suitkaise.workers.lifecycle import Birth, Life
+from suitkaise.workers.shell import Shell
+
+
+def by_hand(worker: Any, count: int, *, hooks: bool) -> float:
+    """The plainest loop that calls the same hooks and keeps the same figures."""
+    clock = time.monotonic_ns
+    before, loop, after = worker.before_loop, worker.loop, worker.after_loop
+    number = total = slowest = took = 0
+    fastest = 1 << 62
+    began = time.perf_counter()
+    if hooks:
+        while number < count:
+            number += 1
+            start = clock()
+            before()
+            loop()
+            took = clock() - start
+            total += took
+            if took < fastest:
+                fastest = took
+            if took > slowest:
+                slowest = took
+            after()
+    else:
+        while number < count:
+            number += 1
+            start = clock()
+            loop()
+            took = clock() - start
+            total += took
+            if took < fastest:
+                fastest = took
+            if took > slowest:
+                slowest = took
+    return (time.perf_counter() - began) / count
+
+
+def life_cycle(board: Board, what: Any, count: int) -> float:
+    """The same number of loops, as a worker's actor runs them."""
+    slot = board.take("benchmark/worker")
+    mailbox = ThreadMailbox(slot)
+    shell = Shell(Life(what.__recipe__, Birth("benchmark/worker", 1, join_after=count), mailbox, slot), mailbox)
+    began = time.perf_counter()
+    shell.run_here()
+    taken = (time.perf_counter() - began) / count
+    mailbox.close()
+    slot.release()
+    board.give_back(slot)
+    return taken
+
+
+def main() -> None:
+    quick = options(__doc__ or "").quick
+    heading("loop")
+    rounds, count = (3, 20_000) if quick else (31, 200_000)
+    with tempfile.TemporaryDirectory() as folder:
+        board = Board(os.path.join(folder, "board"), create=True)
+        for title, worker, hooks in (
+            ("before_loop, loop and after_loop, all empty", Hooks(), True),
+            ("loop only, empty", LoopOnly(), False),
+        ):
+            group: dict[str, Callable[[], float]] = {
+                "by hand": lambda worker=worker, hooks=hooks: by_hand(worker, count, hooks=hooks),
+                "suitkaise": lambda worker=worker: life_cycle(board, worker, count),
+            }
+            show(title, "ns a loop", measure(rounds, group, {"suitkaise": 2.5}), scale=1e9)
+        board.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The workers that the benchmarks start; in a module of their own, so that processes can import them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from support import started
+
+from suitkaise import Process, Thread, WorkerRef
+
+
+class Idle(Process):
+    """Tells when its first loop runs, then waits."""
+
+    def __init__(self, path: str) -> None:
+        self.path_of_pipe = path
+
+    def loop(self) -> None:
+        if self.current_loop == 1:
+            started(self.path_of_pipe)
+        self.wait(3600)
+
+
+class Doomed(Process):
+    """Dies of a signal in its first loop."""
+
+    def loop(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Hooks(Thread):
+    def before_loop(self) -> None: ...
+
+    def loop(self) -> None: ...
+
+    def after_loop(self) -> None: ...
+
+
+class LoopOnly(Thread):
+    def loop(self) -> None: ...
+
+
+class _Echo:
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+
+class Echo(_Echo, Process):
+    """Only waits for messages."""
+
+
+class EchoThread(_Echo, Thread):
+    """The same in a thread."""
+
+
+class EmptyLoop(_Echo, Process):
+    def loop(self) -> None: ...
+
+
+class BusyLoop(_Echo, Process):
+    def loop(self) -> None:
+        sum(range(2000))  # about 20 us
+
+
+class Asker(Process):
+    """Asks another worker again and again, and tells how long one ask took."""
+
+    def on_receive(self, message: tuple[str, int]) -> float:
+        path, count = message
+        ref = WorkerRef(path)
+        ref.ask(b"x" * 100)
+        began = time.perf_counter()
+        for _ in range(count):
+            ref.ask(b"x" * 100)
+        return (time.perf_counter() - began) / count

@@ -1,0 +1,256 @@
+"""Refs and proxies, against a post office that keeps what it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from suitkaise import AskTimeout, Status, WorkerRef, whereis
+from suitkaise.errors import ChildNotFound, DeadlockError, NotBuiltYet, RuntimeGone, WorkerDead
+from suitkaise.exits import Normal
+from suitkaise.messaging import refs
+from suitkaise.messaging.context import set_owner
+from suitkaise.messaging.messages import Answer, Message, Parcel
+
+
+class Office:
+    """Answers what it was told to, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str, Any]] = []
+        self.posted: list[tuple[str, str]] = []
+        self.answers: dict[str, Any] = {}
+        self.reply: Any = lambda message: message.reply(True, Parcel("fine"))
+
+    def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
+        self.posted.append((what, path))
+        answer: Answer[Any] = Answer()
+        given = self.answers.get(what)
+        if isinstance(given, Exception):
+            answer.set_exception(given)
+        elif what in self.answers:
+            answer.set_result(given)
+        return answer
+
+    def send(self, path: str, message: Message) -> None:
+        self.sent.append((path, message.kind, message.body.value))
+        if message.reply is not None:
+            self.reply(message)
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    before, office = refs._post, Office()
+    refs.set_post(office)
+    yield office
+    refs.set_post(before)
+
+
+@pytest.fixture
+def ref(office: Office) -> WorkerRef:
+    return WorkerRef("tree/one")
+
+
+def test_tell_sends_and_goes_on(office: Office, ref: WorkerRef) -> None:
+    ref.tell({"a": 1})
+    assert office.sent == [("tree/one", "message", {"a": 1})]
+
+
+def test_ask_gives_the_answer(office: Office, ref: WorkerRef) -> None:
+    assert ref.ask("how are you?") == "fine"
+
+
+def test_ask_raises_what_the_handler_raised(office: Office, ref: WorkerRef) -> None:
+    office.reply = lambda message: message.fail(PermissionError("no"))
+    with pytest.raises(PermissionError, match="no"):
+        ref.ask("x")
+
+
+def test_ask_raises_when_no_answer_comes_in_time(office: Office, ref: WorkerRef) -> None:
+    office.reply = lambda message: None
+    with pytest.raises(AskTimeout, match=r"'tree/one' did not answer within 0.01 s") as raised:
+        ref.ask("x", timeout=0.01)
+    assert raised.value.path == "tree/one"
+
+
+def test_a_timeout_error_of_the_handler_is_not_taken_for_one_of_the_wait(office: Office, ref: WorkerRef) -> None:
+    office.reply = lambda message: message.fail(TimeoutError("the database"))
+    with pytest.raises(TimeoutError, match="the database") as raised:
+        ref.ask("x")
+    assert not isinstance(raised.value, AskTimeout)
+
+
+def test_an_answer_that_comes_just_after_the_time_out_is_still_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer: Answer[int] = Answer()
+    result = Answer.result
+
+    def late(self: Answer[int], timeout: float | None = None) -> int:
+        monkeypatch.undo()
+        assert not self.done()
+        self.set_result(7)
+        raise TimeoutError
+
+    monkeypatch.setattr(Answer, "result", late)
+    assert answer.get(0.01) == 7
+    assert Answer.result is result
+
+
+def test_an_answer_can_be_awaited(office: Office, ref: WorkerRef) -> None:
+    async def main() -> Any:
+        return await ref.ask_future("x")
+
+    assert asyncio.run(main()) == "fine"
+
+
+def test_an_answer_that_comes_later_from_another_thread_can_be_awaited(office: Office, ref: WorkerRef) -> None:
+    timers: list[threading.Timer] = []
+
+    def reply(message: Message) -> None:
+        timers.append(threading.Timer(0.01, message.reply, (True, Parcel("late"))))
+        timers[0].start()
+
+    office.reply = reply
+
+    async def main() -> Any:
+        return await asyncio.wait_for(ref.ask_future("x"), 5)
+
+    assert asyncio.run(main()) == "late"
+    timers[0].join()
+
+
+def test_only_the_first_answer_counts(office: Office, ref: WorkerRef) -> None:
+    office.reply = lambda message: (message.reply(True, Parcel(1)), message.reply(True, Parcel(2)))
+    assert ref.ask("x") == 1
+
+
+def test_an_answer_that_nobody_waits_for_any_more_is_dropped(office: Office, ref: WorkerRef) -> None:
+    office.reply = lambda message: None
+    answer = ref.ask_future("x")
+    answer.cancel()
+    answer.settle(True, Parcel(1))
+    assert answer.cancelled()
+
+
+def test_an_answer_that_cannot_be_decoded_is_an_error_for_the_asker(office: Office, ref: WorkerRef) -> None:
+    office.reply = lambda message: message.reply(True, Parcel(data=b"rubbish"))
+    with pytest.raises(pickle.UnpicklingError):
+        ref.ask("x")
+
+
+def test_a_worker_that_asks_itself_is_stopped_from_waiting_for_ever(office: Office, ref: WorkerRef) -> None:
+    set_owner("tree/one#3")
+    try:
+        with pytest.raises(DeadlockError, match="asks itself"):
+            ref.ask("x")
+        ref.tell("x")
+        assert WorkerRef("tree/one-more").ask("x") == "fine"
+    finally:
+        set_owner(None)
+
+
+def test_information_is_asked_for_each_time(office: Office, ref: WorkerRef) -> None:
+    office.answers["info"] = ("running", 123, 4, "process")
+    assert (ref.status, ref.pid, ref.incarnation, ref.is_alive()) == (Status.RUNNING, 123, 4, True)
+    office.answers["info"] = ("restarting", None, 4, "process")
+    assert (ref.status, ref.pid, ref.is_alive()) == (Status.RESTARTING, None, False)
+    assert office.posted == [("info", "tree/one")] * 7
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status.value not in (
+    "starting", "running", "suspended", "stopping")])  # fmt: skip
+def test_a_worker_in_these_states_is_not_alive(office: Office, ref: WorkerRef, status: Status) -> None:
+    office.answers["info"] = (status.value, None, 1, "process")
+    assert not ref.is_alive()
+
+
+@pytest.mark.parametrize("order", ["kill", "rejoin", "recall"])
+def test_orders_are_posted(office: Office, ref: WorkerRef, order: str) -> None:
+    office.answers[order] = None
+    getattr(ref, order)()
+    assert office.posted == [(order, "tree/one")]
+
+
+def test_join_and_result_wait_for_the_end(office: Office, ref: WorkerRef) -> None:
+    office.answers.update(join=Normal(), result=42)
+    assert (ref.join(), ref.result()) == (Normal(), 42)
+
+
+@pytest.mark.parametrize("wait", ["join", "result"])
+def test_waiting_for_the_end_takes_a_time_out(office: Office, ref: WorkerRef, wait: str) -> None:
+    with pytest.raises(AskTimeout, match=r"'tree/one' still runs after 0.01 s"):
+        getattr(ref, wait)(timeout=0.01)
+
+
+def test_errors_of_the_post_office_are_raised(office: Office, ref: WorkerRef) -> None:
+    office.answers["result"] = WorkerDead("over")
+    with pytest.raises(WorkerDead):
+        ref.result()
+
+
+def test_a_ref_is_its_path(ref: WorkerRef) -> None:
+    other = WorkerRef("tree/one")
+    assert ref == other
+    assert len({ref, other, WorkerRef("tree/two")}) == 2
+    assert (ref.name, repr(ref)) == ("one", "WorkerRef('tree/one')")
+    assert ref != "tree/one"
+
+
+def test_a_ref_can_be_sent_and_copied(ref: WorkerRef) -> None:
+    assert pickle.loads(pickle.dumps(ref)) == copy.deepcopy(ref) == ref
+
+
+def test_whereis_finds_or_raises(office: Office) -> None:
+    office.answers["info"] = ("running", 1, 1, "thread")
+    assert whereis("tree/two") == WorkerRef("tree/two")
+    office.answers["info"] = ChildNotFound("no worker at 'tree/two'")
+    with pytest.raises(ChildNotFound):
+        whereis("tree/two")
+
+
+def test_without_a_tree_refs_say_so() -> None:
+    before = refs._post
+    refs.set_post(None)
+    try:
+        with pytest.raises(RuntimeGone, match="no supervision tree runs in this program"):
+            WorkerRef("tree/one").tell(1)
+    finally:
+        refs.set_post(before)
+
+
+def test_monitors_are_refused_as_long_as_they_are_not_built(ref: WorkerRef) -> None:
+    with pytest.raises(NotBuiltYet):
+        ref.monitor()
+
+
+# ---------------------------------------------------------------- proxies
+def test_a_proxy_turns_calls_into_messages(office: Office, ref: WorkerRef) -> None:
+    proxy = ref.proxy()
+    assert proxy.add(1, other=2).get() == "fine"
+    assert proxy.limit.get() == "fine"
+    assert office.sent == [("tree/one", "call", ("add", (1,), {"other": 2})), ("tree/one", "get", "limit")]
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "says"),
+    [
+        (lambda proxy: proxy._secret, AttributeError, "'_secret' is private"),
+        (lambda proxy: proxy.a.b, AttributeError, r"one level deep; ask for 'a' with get\(\) first"),
+        (lambda proxy: setattr(proxy, "a", 1), AttributeError, "a proxy cannot set 'a'"),
+        (lambda proxy: proxy(), TypeError, "a proxy is not callable"),
+        (lambda proxy: proxy.get(), TypeError, "name an attribute first"),
+    ],
+)
+def test_a_proxy_says_what_it_cannot_do(ref: WorkerRef, use: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        use(ref.proxy())
+
+
+def test_a_proxy_tells_what_it_stands_for(ref: WorkerRef) -> None:
+    assert repr(ref.proxy()) == "WorkerProxy('tree/one')"
+    assert repr(ref.proxy().add) == "WorkerProxy('tree/one', 'add')"

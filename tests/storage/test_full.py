@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from suitkaise.errors import StorageFull
+from tests.storage.support import Storage
+
+SIZE = 6 << 20
+BLOB = b"x" * 50_000
+
+
+@pytest.fixture
+def small_tmpfs(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(storage: Storage) -> int:
+    """Add until there is no room; returns how many were stored."""
+    count = 0
+    with pytest.raises(StorageFull, match=r"no room is left for 'n\d+' in 'full'"):
+        while True:
+            storage.tree.add(f"n{count}", BLOB, path="full")
+            count += 1
+            assert count * len(BLOB) < SIZE
+    return count
+
+
+def test_a_full_file_system_is_a_clear_error_and_reads_go_on(small_tmpfs: Path) -> None:
+    with Storage(small_tmpfs) as storage:
+        count = fill(storage)
+        assert count > 50
+        for index in range(count):
+            assert storage.tree.get(f"n{index}", path="full") == BLOB
+        assert not storage.tree.exists(f"n{count}", path="full")
+        assert str(storage.tree).startswith(f"storage in {small_tmpfs}: {count} entries")
+
+
+def test_room_that_is_made_can_be_used(small_tmpfs: Path) -> None:
+    ballast = small_tmpfs / "ballast"
+    ballast.write_bytes(bytes(1 << 20))
+    with Storage(small_tmpfs) as storage:
+        fill(storage)
+        ballast.unlink()
+        storage.tree.add("after", BLOB, path="full")
+        for index in range(20):
+            storage.tree.remove(f"n{index}", path="full")
+        for index in range(15):
+            storage.tree.add(f"m{index}", BLOB, path="full")
+        assert storage.tree.get("m14", path="full") == BLOB
+
+
+def test_a_refusal_for_lack_of_room_is_not_forgotten_by_a_kill(small_tmpfs: Path) -> None:
+    with Storage(small_tmpfs) as storage:
+        count = fill(storage)
+        tree = storage.tree
+        for index in range(5):
+            tree.add(f"late{index}", BLOB, path="full", wait=False)
+        storage.restart()
+        with pytest.raises(StorageFull):
+            tree.flush()
+        found = tree.get_all_from("full")
+        assert len(found) < count + 5
+        assert set(found.values()) == {BLOB}
+
+
+def test_the_server_starts_where_there_is_no_room(small_tmpfs: Path) -> None:
+    with Storage(small_tmpfs) as storage:
+        count = fill(storage)
+        (small_tmpfs / "ballast").touch()
+        with pytest.raises(OSError, match="No space left"):
+            with (small_tmpfs / "ballast").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+        storage.restart()
+        storage.tree.close()
+        assert len(storage.tree.get_all_from("full")) == count
+        with pytest.raises(StorageFull):
+            storage.tree.add("more", BLOB, path="full")
+        assert len(storage.tree.get_all_from("full")) == count

@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise.messaging import codec, wire
+from suitkaise.storage import peers, server
+from suitkaise.storage.client import SOCKET
+from suitkaise.storage.protocol import (
+    VERSION,
+    Atomic,
+    Forget,
+    Hello,
+    Increment,
+    Put,
+    Remove,
+    Reply,
+    Rule,
+    Seen,
+    Status,
+    Welcome,
+    decode_answer,
+)
+from suitkaise.storage.records import encode_value
+from suitkaise.storage.server import StorageServer
+from suitkaise.storage.tree import Tree
+
+
+class Here:
+    """A server that runs in a thread of the test, so that its insides can be looked at."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(str(directory / SOCKET))
+        self.listener.listen(100)
+        self.server = StorageServer(directory, self.listener)
+        self.stop = os.eventfd(0)
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self.run)
+        self.running = True
+        self.thread.start()
+
+    def run(self) -> None:
+        try:
+            while self.running:
+                self.server.serve(None, self.stop)
+        except BaseException as error:
+            self.error = error
+
+    def close(self) -> None:
+        self.running = False
+        os.eventfd_write(self.stop, 1)
+        self.thread.join(5)
+        self.server.close()
+        self.listener.close()
+        os.close(self.stop)
+        assert self.error is None
+
+    @contextlib.contextmanager
+    def connect(self, client: bytes = b"c" * 16, *, greet: bool = True) -> Iterator[Talk]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(5)
+            sock.connect(str(self.directory / SOCKET))
+            talk = Talk(sock)
+            if greet:
+                talk.welcome = talk.say(Hello(VERSION, client))
+            yield talk
+
+
+class Talk:
+    """A client that says what the test says."""
+
+    welcome: Welcome
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.parser = wire.Parser(decode=decode_answer)
+        self.answers: list[Any] = []
+
+    def say(self, header: Any, payload: bytes = b"") -> Any:
+        self.send(header, payload)
+        return self.hear()
+
+    def send(self, header: Any, payload: bytes = b"") -> None:
+        wire.send(self.sock, header, payload)
+
+    def hear(self) -> Any:
+        while not self.answers:
+            self.answers += [header for header, _ in self.parser.receive(self.sock)]
+        return self.answers.pop(0)
+
+    def is_closed(self) -> bool:
+        try:
+            self.hear()
+        except ConnectionError:
+            return True
+        return False
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Here]:
+    here = Here(tmp_path)
+    yield here
+    here.close()
+
+
+def put(number: int, name: str, value: Any, *, quiet: bool = False, **options: Any) -> tuple[Put, bytes]:
+    encoding, payload = encode_value(value)
+    return Put(number, quiet, "p", name, encoding, **options), payload
+
+
+def test_a_client_is_welcomed_and_told_how_far_it_has_come(here: Here) -> None:
+    with here.connect() as talk:
+        assert talk.welcome == Welcome(0, [])
+        assert talk.say(*put(1, "a", 1)) == Reply(1, Status.OK, 1)
+    with here.connect() as talk:
+        assert talk.welcome == Welcome(1, [Reply(1, Status.OK, 1)])
+    with here.connect(b"another") as talk:
+        assert talk.welcome == Welcome(0, [])
+
+
+def test_a_request_that_is_sent_again_is_carried_out_once(here: Here) -> None:
+    one = Increment(1, False, "p", "n", encode_value(1), encode_value(0))
+    with here.connect() as talk:
+        assert talk.say(one).detail == [1, b"\x01"]
+        assert talk.say(one) == Reply(1, Status.OK, 1)
+    with here.connect() as talk:
+        assert talk.welcome.replies == [Reply(1, Status.OK, 1, [1, b"\x01"])]
+        talk.say(one)
+        assert talk.say(Increment(2, False, "p", "n", encode_value(1), encode_value(0))).detail == [1, b"\x02"]
+
+
+def test_quiet_requests_cost_one_reply_and_refusals_one_each(here: Here) -> None:
+    with here.connect() as talk:
+        frames = [wire.encode(*put(number, "a", number, quiet=True)) for number in range(1, 51)]
+        frames[20] = wire.encode(Remove(21, True, "p", "missing"))
+        talk.sock.sendall(b"".join(frames))
+        replies = [talk.hear()]
+        while replies[-1].request < 50:
+            replies.append(talk.hear())
+        assert [reply.request for reply in replies if reply.status is Status.MISSING] == [21]
+        assert len(replies) < 10
+
+
+def test_refusals_that_may_not_have_arrived_are_told_again(here: Here) -> None:
+    with here.connect() as talk:
+        talk.say(*put(1, "a", 1))
+        for number in (2, 3, 4):
+            assert talk.say(*put(number, "a", 1, quiet=True, rule=Rule.NEW)).status is Status.EXISTS
+    with here.connect() as talk:
+        assert [reply.request for reply in talk.welcome.replies] == [2, 3, 4]
+        talk.say(*put(5, "a", 2))
+    with here.connect() as talk:
+        assert [reply.request for reply in talk.welcome.replies] == [2, 3, 4, 5]
+        talk.say(*put(6, "a", 2))
+    with here.connect() as talk:
+        assert [reply.request for reply in talk.welcome.replies] == [6], "who waited for 5 has the others, too"
+
+
+def test_an_older_connection_of_a_client_is_closed_by_its_newer_one(here: Here) -> None:
+    with here.connect() as old, here.connect() as new:
+        assert old.is_closed()
+        assert new.say(*put(1, "a", 1)).status is Status.OK
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0" * 64,
+        os.urandom(1000),
+        wire.encode(("not", "a", "request")),
+        wire.encode(Hello(VERSION + 1, b"x")),
+        wire.encode(put(1, "a", 1)[0]),
+        wire.encode(Hello(VERSION, b"x")) + wire.encode(Put(1, False, "a//b", "n", 0)),
+        wire.encode(Hello(VERSION, b"x")) + wire.encode(Put(1, False, "a", "", 0)),
+        wire.encode(Hello(VERSION, b"x")) + wire.encode(Increment(1, False, "a", "b", (2, b""), (1, b""))),
+        wire.encode(Hello(VERSION, b"x")) + wire.encode(Put(1, False, "a", "b", 9)),
+    ],
+    ids=range(10),
+)
+def test_garbage_closes_its_own_connection_and_is_logged(
+    here: Here, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), here.connect(b"honest") as honest:
+        with here.connect(greet=False) as stranger:
+            stranger.sock.sendall(garbage)
+            while not stranger.is_closed():
+                pass
+        assert honest.say(*put(1, "a", 1)).status is Status.OK
+    assert f"the connection from process {os.getpid()} is closed: " in caplog.text
+
+
+def test_a_bad_request_harms_nobody_in_the_same_batch(here: Here) -> None:
+    with here.connect(b"bad") as bad, here.connect(b"good") as good:
+        for number in range(1, 20):
+            good.send(*put(number, "a", number, quiet=True))
+            if number == 10:
+                bad.send(Put(1, False, "a//b", "n", 0))
+        good.send(*put(20, "b", 1))
+        while good.hear().request < 20:
+            pass
+        assert bad.is_closed()
+    tree = Tree(here.directory)
+    assert tree.get_all_from("p") == {"a": 19, "b": 1}
+    tree.close()
+
+
+def test_another_user_is_not_let_in(
+    here: Here, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(peers.os, "geteuid", lambda: os.getuid() + 1)
+    with caplog.at_level(logging.WARNING), here.connect(greet=False) as talk:
+        assert talk.is_closed()
+    assert "was refused" in caplog.text
+    assert here.server.client_count == 0
+
+
+def test_a_client_that_does_not_read_blocks_nobody_and_is_bounded(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "MAX_OUTPUT", 1 << 14)
+    monkeypatch.setattr(peers, "_BUFFER", 1 << 14)
+    with here.connect(b"lazy") as lazy, here.connect(b"busy") as busy:
+        refused = b"".join(
+            wire.encode(*put(number, "a", 1, quiet=True, rule=Rule.EXISTING)) for number in range(1, 20_000)
+        )
+        lazy.sock.setblocking(False)
+        sent, busy_number = 0, 0
+        with contextlib.suppress(BlockingIOError):
+            while sent < len(refused):
+                sent += lazy.sock.send(refused[sent : sent + (1 << 16)])
+                busy_number += 1
+                busy.say(*put(busy_number, "b", 1))  # by now the server has read what it will
+        assert sent < len(refused), "the server went on reading though nobody read its replies"
+        assert busy.say(*put(busy_number + 1, "b", 1)).status is Status.OK
+        waiting = max(len(peer.output) for peer in here.server._peers._peers)
+        assert peers.MAX_OUTPUT <= waiting < peers.MAX_OUTPUT + (1 << 20)
+        lazy.sock.settimeout(5)
+        seen = 0
+        while seen < 1000:  # and it goes on once it is read from
+            lazy.hear()
+            seen += 1
+
+
+def test_a_frame_that_is_cut_short_by_the_end_of_the_connection_is_nothing(here: Here) -> None:
+    with here.connect() as talk:
+        talk.sock.sendall(wire.encode(*put(1, "a", "x" * 1000))[:-5])
+    with here.connect() as talk:
+        assert talk.welcome == Welcome(0, [])
+
+
+def test_an_atomic_request_is_all_or_nothing(here: Here) -> None:
+    values = [encode_value(value) for value in ("x", [1, 2])]
+    payload = b"".join(data for _, data in values)
+    puts: list[Put | Remove] = [
+        Put(0, False, "p", name, encoding, metadata={}) for name, (encoding, _) in zip("xy", values, strict=True)
+    ]
+    sizes = [len(data) for _, data in values]
+    with here.connect() as talk:
+        revision = talk.say(*put(1, "a", 1)).revision
+        lost = Atomic(2, False, [*puts, Remove(0, False, "p", "a")], sizes, [("p", "a", revision + 1)], [])
+        assert talk.say(lost, payload) == Reply(2, Status.CONFLICT, revision, ["p", "a"])
+        lost = Atomic(3, False, puts, sizes, [], [Seen("p", 2, revision)])
+        assert talk.say(lost, payload) == Reply(3, Status.CONFLICT, revision, ["p", ""])
+        tree = Tree(here.directory)
+        assert tree.get_all_from("p") == {"a": 1}
+        won = Atomic(
+            4, False, [*puts, Remove(0, False, "p", "a")], sizes, [("p", "a", revision)], [Seen("p", 1, revision)]
+        )
+        assert talk.say(won, payload).status is Status.OK
+        assert tree.get_all_from("p") == {"x": "x", "y": [1, 2]}
+        tree.close()
+
+
+def test_values_are_never_decoded_by_the_server(here: Here) -> None:
+    with here.connect() as talk:
+        assert talk.say(Put(1, False, "p", "a", 0), b"this is no pickle").status is Status.OK
+        assert talk.say(Put(2, False, "p", "l", 3), b"nor this").status is Status.OK
+        tree = Tree(here.directory)
+        tree.append("l", 1, "p")
+        with pytest.raises(Exception, match=r"MARK|pickle"):
+            tree.get("a", "p")
+        tree.close()
+
+
+def test_a_pickle_in_the_place_of_a_number_is_not_decoded(here: Here) -> None:
+    pickle = codec.dumps(print)
+    with here.connect() as talk:
+        for number, (amount, start) in enumerate([((0, pickle), (1, b"")), ((1, b""), (0, pickle))], 1):
+            reply = talk.say(Increment(number, False, "p", "n", amount, start))
+            assert reply.status is Status.NOT_A_NUMBER
+
+
+def test_waking_ends_a_cycle_without_requests(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / SOCKET))
+        listener.listen()
+        served = StorageServer(tmp_path, listener)
+        wake, other = os.eventfd(1), os.eventfd(0)
+        served.serve(None, wake)
+        served.serve(None, other, wake)
+        assert os.eventfd_read(wake) == 1
+        served.serve(0.001, other)
+        os.close(wake)
+        served.serve(0.001, other)
+        served.serve(0.001)
+        os.close(other)
+        served.close()
+
+
+def test_reaping_leaves_room_for_other_clients_and_is_told_at_its_end(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "REAP_AT_ONCE", 10)
+    marked = {"remove_on_process_join": True}
+    with here.connect(b"one") as one, here.connect(b"two") as two:
+        for number in range(1, 101):
+            one.say(*put(number, f"n{number}", 1, metadata=marked, owner="w#1"))
+        one.send(Forget(101, False, "w#1", True))
+        assert two.say(*put(1, "other", 1)).status is Status.OK
+        assert two.say(*put(2, "late", 1, owner="w#1")).status is Status.OWNER_DEAD
+        assert one.hear().status is Status.OK
+    tree = Tree(here.directory)
+    assert tree.get_all_from("p") == {"other": 1}
+    tree.close()
+
+
+def test_running_out_of_descriptors_turns_clients_away_and_does_not_spin(
+    here: Here, caplog: pytest.LogCaptureFixture
+) -> None:
+    with here.connect(b"first") as first:
+        # As if this process had as many descriptors open as it may have.
+        here.server._peers._turn_away(OSError(24, "Too many open files"))
+        assert "cannot be accepted: [Errno 24]" in caplog.text
+        with here.connect(b"second") as second:
+            assert second.say(*put(1, "a", 1)).status is Status.OK
+        assert first.say(*put(1, "a", 1)).status is Status.OK

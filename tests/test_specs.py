@@ -1,0 +1,693 @@
+"""Declarations: everything is checked where it is written, and nothing changes afterwards (rules 3-7 and 50)."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import pickle
+import warnings
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+
+from suitkaise.errors import NotBuiltYet, SpecError
+from suitkaise.specs import (
+    Backoff,
+    Child,
+    Command,
+    DynamicSupervisor,
+    Kind,
+    Recipe,
+    SpecWarning,
+    Startable,
+    Supervisor,
+    snapshot,
+)
+from suitkaise.workers.worker import Process, Thread
+
+
+def work() -> None: ...
+
+
+def add(left: int, right: int = 0) -> None: ...
+
+
+async def later() -> None: ...
+
+
+class Plain(Startable):
+    kind: ClassVar[Kind] = "process"
+    hooks = ("on_start", "loop")
+
+    def __init__(self, folder: str = ".") -> None:
+        self.folder = folder
+
+
+class InThread(Plain):
+    kind = "thread"
+
+
+class Eager(Plain):
+    restart = "transient"
+    shutdown = 1
+    join_after = 10
+    copies = 2
+    backoff = Backoff()
+
+
+class Own(Process):
+    """A worker whose constructor decides about its options."""
+
+    def __init__(self, restart: str = "transient", shutdown: Any = 2) -> None:
+        super().__init__(num_loops=7)
+        self.restart = restart
+        self.shutdown = shutdown
+
+    def loop(self) -> None: ...
+
+
+class Counted(Process):
+    num_loops = 5
+    restart = "transient"
+
+    def loop(self) -> None: ...
+
+
+class Scan(Process):
+    def __init__(self, folder: str, depth: int = 1) -> None:
+        self.folder = folder
+
+    def loop(self) -> None: ...
+
+
+class Watch(Thread):
+    def __init__(self, seen: list[str]) -> None: ...
+
+    def loop(self) -> None: ...
+
+
+class Asynchronous(Process):
+    async def loop(self) -> None: ...
+
+
+def refused(make: Callable[[], Any], *parts: str, error: type[Exception] = SpecError) -> None:
+    """It raises, and the message holds all these parts."""
+    with pytest.raises(error) as caught:
+        make()
+    message = str(caught.value)
+    assert [part for part in parts if part not in message] == [], message
+
+
+# ---------------------------------------------------------------- options, one by one (rule 5)
+WRONG: list[tuple[str, Any, str]] = [
+    *[("restart", value, "'permanent', 'transient' or 'temporary'") for value in ("always", "", None, True, 1, [])],
+    *[
+        ("shutdown", value, "seconds >= 0, 'brutal_kill' or 'infinity'")
+        for value in (-1, -0.001, math.nan, -math.inf, True, None, "5", "never", [])
+    ],
+    *[("significant", value, "True or False") for value in (1, 0, None, "yes")],
+    *[("join_in", value, "seconds > 0 or None") for value in (0, -1, math.inf, math.nan, True, "1")],
+    *[
+        ("join_after", value, "a number of loops >= 1, math.inf or None")
+        for value in (0, -1, 1.5, math.nan, -math.inf, True, "1")
+    ],
+    *[("backoff", value, "a Backoff(...) or None") for value in (1, 0, True, "0.1", {"initial": 1}, Backoff)],
+    *[("copies", value, "a whole number >= 1") for value in (0, -1, 1.5, True, None, "2", math.inf)],
+]
+
+
+@pytest.mark.parametrize("option, value, takes", WRONG)
+def test_s05_a_wrong_option_of_a_child_is_refused(option: str, value: Any, takes: str) -> None:
+    refused(lambda: Child(work, **{option: value}), "Child 'work'", f"{option} must be {takes}", f"not {value!r}")
+
+
+@pytest.mark.parametrize("option, value, takes", [case for case in WRONG if case[0] != "significant"])
+def test_s05_a_wrong_option_of_a_worker_class_is_refused_too(option: str, value: Any, takes: str) -> None:
+    if value is None:
+        return
+    cls = type("Odd", (Plain,), {option: value})
+    refused(lambda: Child(cls), "Child 'odd'", f"{option} must be {takes}", f"not {value!r}")
+
+
+SUPERVISOR_WRONG: list[tuple[str, Any, str]] = [
+    *[("strategy", value, "'one_for_one', 'one_for_all' or 'rest_for_one'") for value in ("one", "", None, 1)],
+    *[
+        ("max_restarts", value, "a whole number >= 0 or math.inf")
+        for value in (-1, 1.5, math.nan, -math.inf, True, None, "3")
+    ],
+    *[("max_seconds", value, "seconds > 0") for value in (0, -1, math.inf, math.nan, True, None, "5")],
+    *[
+        ("auto_shutdown", value, "'never', 'any_significant' or 'all_significant'")
+        for value in ("any", "", None, True)
+    ],
+    *[case for case in WRONG if case[0] in ("restart", "shutdown", "significant")],
+]
+
+
+@pytest.mark.parametrize("option, value, takes", SUPERVISOR_WRONG)
+def test_s05_a_wrong_option_of_a_supervisor_is_refused(option: str, value: Any, takes: str) -> None:
+    make = lambda: Supervisor("app", **{option: value})  # noqa: E731
+    refused(make, "Supervisor 'app'", f"{option} must be {takes}", f"not {value!r}")
+
+
+@pytest.mark.parametrize(
+    "option, value, seen",
+    [
+        ("restart", "temporary", "temporary"),
+        ("shutdown", 0, 0.0),
+        ("shutdown", 2, 2.0),
+        ("shutdown", math.inf, "infinity"),
+        ("shutdown", "infinity", "infinity"),
+        ("shutdown", "brutal_kill", "brutal_kill"),
+        ("join_in", None, None),
+        ("join_after", None, None),
+        ("join_after", math.inf, None),
+        ("backoff", None, None),
+        ("copies", 1, 1),
+    ],
+)
+def test_s05_a_right_option_is_taken(option: str, value: Any, seen: Any) -> None:
+    assert getattr(Child(work, **{option: value}), option) == seen
+
+
+@pytest.mark.parametrize("restarts", [0, 1, 10.0, math.inf])
+def test_s05_a_supervisor_takes_any_number_of_restarts(restarts: float) -> None:
+    assert Supervisor("app", max_restarts=restarts, max_seconds=0.001).max_restarts == restarts
+
+
+@pytest.mark.parametrize(
+    "option, value, takes",
+    [
+        ("initial", -1, "0 to inf"),
+        ("factor", 0.5, "1 to inf"),
+        ("maximum", -1, "0 to inf"),
+        ("jitter", 1.1, "0 to 1"),
+        ("jitter", -0.1, "0 to 1"),
+        ("reset_after", -1, "0 to inf"),
+        *[(name, wrong, "a number from") for name in ("initial", "factor") for wrong in (math.nan, True, "1", None)],
+    ],
+)
+def test_s56_a_wrong_backoff_is_refused(option: str, value: Any, takes: str) -> None:
+    refused(lambda: Backoff(**{option: value}), f"Backoff: {option} must be", takes, f"not {value!r}")
+
+
+@pytest.mark.parametrize("attempt, plain", [(1, 0.1), (2, 0.2), (3, 0.4), (9, 25.6), (10, 30.0), (10**6, 30.0)])
+def test_s56_backoff_grows_to_its_maximum_and_jitter_moves_it(attempt: int, plain: float) -> None:
+    backoff = Backoff()
+
+    assert backoff.delay(attempt, random=0.5) == pytest.approx(plain)
+    assert backoff.delay(attempt, random=0.0) == pytest.approx(plain * 0.9)
+    assert backoff.delay(attempt, random=1.0) == pytest.approx(plain * 1.1)
+
+
+# ---------------------------------------------------------------- names of options
+@pytest.mark.parametrize(
+    "name, suggestion",
+    [("restrat", "'restart'"), ("shut_down", "'shutdown'"), ("join_afer", "'join_after'"), ("loop_timout", "'loop_timeout'")],
+)
+def test_s05_an_unknown_option_of_a_child_is_refused_with_a_suggestion(name: str, suggestion: str) -> None:
+    refused(lambda: Child(work, **{name: 1}), f"unknown option {name}=1", f"did you mean {suggestion}?")
+
+
+@pytest.mark.parametrize(
+    "name, suggestion", [("stratgy", "'strategy'"), ("max_restart", "'max_restarts'"), ("intensity", "it takes ")]
+)
+def test_s05_an_unknown_option_of_a_supervisor_is_refused(name: str, suggestion: str) -> None:
+    make = lambda: Supervisor("app", **{name: 1})  # noqa: E731
+    refused(make, "Supervisor 'app'", f"unknown option {name}=1", suggestion)
+
+
+def test_s05_an_unknown_option_unlike_any_other_gets_the_list() -> None:
+    refused(lambda: Child(work, zzz=1), "it takes args, backoff, copies", "significant")
+
+
+# ---------------------------------------------------------------- where options come from (rules 3 and 6)
+def test_s06_the_defaults_of_a_worker() -> None:
+    spec = Child(work)
+
+    assert (spec.restart, spec.shutdown, spec.significant) == ("permanent", 5.0, False)
+    assert (spec.join_in, spec.join_after, spec.backoff, spec.copies, spec.spares) == (None, None, None, 1, 0)
+    assert (spec.kind, spec.copy) == ("process", None)
+
+
+def test_s06_the_defaults_of_a_supervisor() -> None:
+    tree = Supervisor("app")
+    spec = Child(tree)
+
+    assert (tree.strategy, tree.max_restarts, tree.max_seconds, tree.auto_shutdown) == ("one_for_one", 3, 5.0, "never")
+    assert (spec.restart, spec.shutdown, spec.significant, spec.kind) == ("permanent", "infinity", False, "supervisor")
+
+
+def test_s03_options_of_the_class_come_before_the_defaults() -> None:
+    spec = Child(Eager)
+
+    assert (spec.restart, spec.shutdown, spec.join_after, spec.copies) == ("transient", 1.0, 10, 2)
+    assert spec.backoff == Backoff()
+
+
+def test_s03_options_of_the_instance_come_before_the_class() -> None:
+    spec = Child(Own())
+
+    assert (spec.restart, spec.shutdown, spec.join_after) == ("transient", 2.0, 7)
+
+
+def test_s03_options_of_the_child_come_before_all() -> None:
+    spec = Child(Own(), restart="temporary", shutdown="brutal_kill", join_after=1)
+
+    assert (spec.restart, spec.shutdown, spec.join_after) == ("temporary", "brutal_kill", 1)
+
+
+def test_s03_an_option_given_as_none_is_given() -> None:
+    spec = Child(Eager, backoff=None, join_after=None)
+
+    assert (spec.backoff, spec.join_after) == (None, None)
+
+
+@pytest.mark.parametrize("never", [None, math.inf])
+def test_s03_a_number_of_loops_can_be_taken_back(never: float | None) -> None:
+    assert Child(Counted).join_after == 5
+    assert Child(Counted, join_after=never).join_after is None
+
+
+def test_s03_loops_of_the_instance_come_before_the_class() -> None:
+    class Both(Own):
+        join_after = 100
+
+    assert Child(Both()).join_after == 7
+
+
+def test_s03_options_of_a_nested_supervisor_are_its_own_unless_the_child_says_otherwise() -> None:
+    nested = Supervisor("nested", restart="transient", shutdown=3, significant=True)
+
+    spec = Child(nested)
+    assert (spec.restart, spec.shutdown, spec.significant) == ("transient", 3.0, True)
+    spec = Child(nested, restart="temporary", shutdown="infinity", significant=False)
+    assert (spec.restart, spec.shutdown, spec.significant) == ("temporary", "infinity", False)
+
+
+@pytest.mark.parametrize("option", [{"join_in": 1}, {"join_after": 1}, {"loop_timeout": 1}])
+def test_s05_supervisors_take_no_options_about_loops(option: dict[str, Any]) -> None:
+    refused(lambda: Child(Supervisor("nested"), **option), "Child 'nested'", next(iter(option)), "no loop")
+
+
+# ---------------------------------------------------------------- what a child can be
+@pytest.mark.parametrize(
+    "what, parts",
+    [
+        (None, ["NoneType", "was a function called instead of being passed?"]),
+        (5, ["not int: 5"]),
+        ("work", ["not str: 'work'"]),
+        ([work], ["not list"]),
+        (object(), ["not object"]),
+        (int, ["int is a class but not a worker", "Process or Thread"]),
+        (Startable, ["neither a process nor a thread"]),
+    ],
+    ids=str,
+)
+def test_s05_what_is_no_worker_is_refused(what: Any, parts: list[str]) -> None:
+    refused(lambda: Child(what), *parts)
+    refused(lambda: Supervisor("app", what), *parts)
+
+
+def test_s05_a_child_is_no_worker() -> None:
+    refused(lambda: Child(Child(work)), "not Child")
+
+
+@pytest.mark.parametrize(
+    "what, args, kwargs, parts",
+    [
+        (add, (), None, ["missing a required argument: 'left'", "add(left", "got args=()"]),
+        (add, (1, 2, 3), None, ["too many positional arguments", "got args=(1, 2, 3)"]),
+        (add, (1,), {"middle": 2}, ["unexpected keyword argument 'middle'", "kwargs={'middle': 2}"]),
+        (add, (1,), {"left": 2}, ["multiple values for argument 'left'"]),
+        (work, (1,), None, ["too many positional arguments"]),
+        (lambda number: None, (), None, ["missing a required argument: 'number'"]),
+        (functools.partial(add, 1), (1, 2), None, ["too many positional arguments"]),
+        (Plain, (1, 2), None, ["too many positional arguments"]),
+        (Scan, (), None, ["Scan(folder", "missing a required argument: 'folder'"]),
+        (Scan, ("a", 1, 2), None, ["too many positional arguments"]),
+        (Scan, (), {"floder": "a"}, ["folder"]),
+        (Watch, (), None, ["missing a required argument: 'seen'"]),
+    ],
+)
+def test_s05_arguments_that_do_not_fit_are_refused(what: Any, args: Any, kwargs: Any, parts: list[str]) -> None:
+    refused(lambda: Child(what, id="w", args=args, kwargs=kwargs), *parts)
+
+
+@pytest.mark.parametrize(
+    "what, args, kwargs",
+    [(add, (1,), {"right": 2}), (Scan, ("a",), None), (Scan, (), {"folder": "a", "depth": 2}), (Plain, (), None)],
+)
+def test_arguments_that_fit_are_recorded(what: Any, args: Any, kwargs: Any) -> None:
+    spec = Child(what, args=args, kwargs=kwargs)
+
+    assert spec.what == Recipe(what, args, kwargs or {}, "process")
+
+
+@pytest.mark.parametrize(
+    "options, parts",
+    [
+        ({"args": "a"}, ["args must be a tuple", "not 'a'", "args=('a',)"]),
+        ({"args": 1}, ["args must be a tuple", "not 1"]),
+        ({"args": None}, ["args must be a tuple"]),
+        ({"kwargs": [1]}, ["kwargs must be a dict"]),
+        ({"kwargs": {1: 2}}, ["kwargs must be a dict with names as keys"]),
+    ],
+)
+def test_s05_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any], parts: list[str]) -> None:
+    refused(lambda: Child(add, **options), *parts)
+
+
+@pytest.mark.parametrize("what", [Scan("a"), Supervisor("nested")], ids=["worker", "supervisor"])
+def test_s05_arguments_for_what_is_built_already_are_refused(what: Any) -> None:
+    refused(lambda: Child(what, args=("a",)), "args and kwargs go with a class or a function")
+
+
+def test_a_built_worker_is_recorded_as_class_and_arguments() -> None:
+    assert Child(Scan("a", depth=2)).what == Recipe(Scan, ("a",), {"depth": 2}, "process")
+
+
+def test_arguments_of_a_process_are_a_snapshot_and_those_of_a_thread_are_shared() -> None:
+    seen: list[str] = []
+    process, thread = Child(Scan, args=(seen,)), Child(Watch, args=(seen,))
+    function = Child(add, args=(seen,))
+
+    seen.append("later")
+
+    assert process.what.args == function.what.args == ([],)  # type: ignore[union-attr]
+    assert thread.what.args == (["later"],)  # type: ignore[union-attr]
+    assert (process.kind, thread.kind, function.kind) == ("process", "thread", "process")
+
+
+# ---------------------------------------------------------------- ids
+@pytest.mark.parametrize(
+    "name, id",
+    [
+        ("Count", "count"),
+        ("CountFiles", "count_files"),
+        ("HTTPServer", "http_server"),
+        ("TheHTTPServer2", "the_http_server2"),
+        ("Scan3D", "scan3_d"),
+        ("already_snake", "already_snake"),
+        ("_Private", "_private"),
+        ("A", "a"),
+    ],
+)
+def test_the_id_is_the_class_name_in_snake_case(name: str, id: str) -> None:
+    assert Child(type(name, (Plain,), {})).id == id
+
+
+def test_the_id_is_the_functions_name() -> None:
+    assert Child(work).id == "work"
+    assert Child(functools.partial(add, 1)).id == "add"
+    assert Child(lambda: None).id == "lambda"
+
+
+def test_the_id_is_the_name_that_a_worker_was_given() -> None:
+    class Named(Process):
+        def loop(self) -> None: ...
+
+    assert Child(Named("first")).id == "first"
+    assert Child(Named("first"), id="second").id == "second"
+    assert Child(Named()).id == "named"
+
+
+def test_the_id_of_a_supervisor_is_its_name() -> None:
+    assert Child(Supervisor("nested")).id == "nested"
+    assert Child(Supervisor("nested"), id="other").id == "other"
+
+
+@pytest.mark.parametrize("id", ["a/b", "/", "a#1", "a\nb", "\x00"])
+def test_s05_an_id_that_would_break_paths_is_refused(id: str) -> None:
+    refused(lambda: Child(work, id=id), repr(id), "may not hold '/', '#' or control characters")
+    refused(lambda: Supervisor(id), repr(id), "may not hold")
+
+
+@pytest.mark.parametrize("id", ["", 5, b"a", ["a"]])
+def test_s05_an_id_is_a_text(id: Any) -> None:
+    refused(lambda: Child(work, id=id), "the id must be a text", repr(id))
+    refused(lambda: Supervisor(id), "the name must be a text", repr(id))
+
+
+def test_s04_duplicate_ids_are_refused() -> None:
+    refused(lambda: Supervisor("app", work, work), "Supervisor 'app'", "two children have the id 'work'", "id=...")
+    refused(lambda: Supervisor("app", Child(work, id="nested"), Supervisor("nested")), "'nested'")
+    refused(lambda: Supervisor("app", Child(work, copies=2), Child(add, args=(1,), id="work-1")), "'work-1'")
+
+
+def test_s04_one_id_in_two_supervisors_is_fine() -> None:
+    tree = Supervisor("app", work, Supervisor("nested", work))
+
+    assert [child.id for child in tree.children] == ["work", "nested"]
+
+
+# ---------------------------------------------------------------- significant (rule 50)
+def test_s50_significant_does_not_go_with_permanent() -> None:
+    refused(lambda: Child(work, significant=True), "Child 'work'", "restart='transient' or 'temporary'", "rule 50")
+
+
+def test_s50_significant_does_not_go_with_a_supervisor_that_never_shuts_down() -> None:
+    spec = Child(work, restart="transient", significant=True)
+
+    refused(lambda: Supervisor("app", spec), "child 'work' is significant", "auto_shutdown is 'never'", "rule 50")
+    assert Supervisor("app", spec, auto_shutdown="all_significant").children == (spec,)
+
+
+# ---------------------------------------------------------------- immutable, replaced, copied
+@pytest.mark.parametrize("spec", [Child(work), Supervisor("app", work)], ids=["child", "supervisor"])
+def test_a_declaration_is_immutable(spec: Any) -> None:
+    before = repr(spec)
+    with pytest.raises(AttributeError, match=r"immutable.*replace\(restart=\.\.\.\)"):
+        spec.restart = "temporary"
+    with pytest.raises(AttributeError, match="immutable"):
+        spec.anything = 1
+    with pytest.raises(AttributeError, match="immutable"):
+        del spec.restart
+    assert repr(spec) == before
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda spec: pickle.loads(pickle.dumps(spec))])
+def test_a_copied_or_pickled_declaration_is_equal(again: Any) -> None:
+    tree = Supervisor("app", Child(work, restart="transient", copies=2), Supervisor("nested", Child(add, args=(1,))))
+
+    assert again(tree) == tree
+    assert str(again(tree)) == str(tree)
+    assert [child.copy for child in again(tree).children] == [0, 1, None]
+
+
+def test_declarations_are_compared_by_what_they_say() -> None:
+    assert Child(work) == Child(work)
+    assert Child(work) != Child(work, restart="transient")
+    assert Child(work) != Child(work, id="other")
+    assert Supervisor("a", work) == Supervisor("a", work)
+    assert Supervisor("a", work) != Supervisor("a")
+    assert Child(work) != "work"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Child(work))
+
+
+def test_replace_changes_some_options_of_a_copy() -> None:
+    spec = Child(add, id="sum", args=(1,), shutdown=2, restart="transient")
+
+    changed = spec.replace(restart="temporary", shutdown="infinity")
+
+    assert (changed.id, changed.restart, changed.shutdown, changed.what) == ("sum", "temporary", "infinity", spec.what)
+    assert (spec.restart, spec.shutdown) == ("transient", 2.0)
+
+
+def test_replace_checks_again() -> None:
+    refused(lambda: Child(work).replace(restart="always"), "restart must be")
+    refused(lambda: Child(work).replace(restrat="temporary"), "did you mean 'restart'?")
+    refused(lambda: Child(work).replace(significant=True), "rule 50")
+    refused(lambda: Child(work).replace(id=""), "must be a text")
+    refused(lambda: Supervisor("app", work).replace(strategy="one"), "strategy must be")
+    refused(lambda: Supervisor("app", work).replace(children=[work, work]), "two children")
+
+
+def test_replace_can_change_the_arguments() -> None:
+    spec = Child(Scan, args=("a",), kwargs={"depth": 2}, restart="transient")
+
+    assert spec.replace(args=("b",)).what == Recipe(Scan, ("b",), {"depth": 2}, "process")
+    assert spec.replace(kwargs={}).what == Recipe(Scan, ("a",), {}, "process")
+    assert spec.replace(args=("b",), restart="temporary").restart == "temporary"
+    assert Child(Scan("a")).replace(args=("b",)).what == Recipe(Scan, ("b",), {}, "process")
+    refused(lambda: spec.replace(args=()), "missing a required argument: 'folder'")
+    refused(lambda: spec.replace(args="b"), "args must be a tuple")
+    refused(lambda: Child(Supervisor("nested")).replace(args=(1,)), "args and kwargs go with")
+
+
+def test_replace_can_change_what_is_started() -> None:
+    spec = Child(work, restart="transient", shutdown=1)
+
+    assert spec.replace(what=Plain).id == "plain"
+    assert spec.replace(what=Plain).shutdown == 1.0
+    assert spec.replace(what=Supervisor("nested")).kind == "supervisor"
+
+
+def test_replace_keeps_what_the_workers_constructor_decided() -> None:
+    changed = Child(Own()).replace(shutdown="brutal_kill")
+
+    assert (changed.restart, changed.shutdown, changed.join_after) == ("transient", "brutal_kill", 7)
+
+
+def test_replace_of_a_nested_supervisors_options() -> None:
+    changed = Child(Supervisor("nested", work, restart="transient")).replace(shutdown=3)
+
+    assert (changed.id, changed.restart, changed.shutdown) == ("nested", "transient", 3.0)
+
+
+def test_replace_of_a_supervisor_keeps_the_rest() -> None:
+    tree = Supervisor("app", Child(work, copies=2), strategy="rest_for_one", max_restarts=7)
+
+    changed = tree.replace(name="other", max_restarts=8)
+
+    assert (changed.name, changed.strategy, changed.max_restarts) == ("other", "rest_for_one", 8)
+    assert changed.children == tree.children
+    assert [child.copy for child in changed.children] == [0, 1]
+    assert tree.replace(children=[work]).children == (Child(work),)
+
+
+def test_copies_are_numbered_children() -> None:
+    tree = Supervisor("app", Child(add, args=(1,), copies=3, restart="transient", shutdown=1), Child(work))
+
+    assert [child.id for child in tree.children] == ["add-0", "add-1", "add-2", "work"]
+    assert [child.copy for child in tree.children] == [0, 1, 2, None]
+    assert {child.copies for child in tree.children} == {1}
+    assert {child.what.args for child in tree.children[:3]} == {(1,)}  # type: ignore[union-attr]
+    assert {(child.restart, child.shutdown) for child in tree.children[:3]} == {("transient", 1.0)}
+
+
+def test_copies_of_a_worker_keep_what_its_constructor_decided() -> None:
+    tree = Supervisor("app", Child(Own(), copies=2))
+
+    assert [(child.id, child.restart, child.shutdown, child.join_after) for child in tree.children] == [
+        ("own-0", "transient", 2.0, 7),
+        ("own-1", "transient", 2.0, 7),
+    ]
+
+
+def test_copies_of_a_supervisor() -> None:
+    tree = Supervisor("app", Child(Supervisor("shard", work), copies=2))
+
+    assert [child.id for child in tree.children] == ["shard-0", "shard-1"]
+
+
+def test_a_copy_can_be_replaced_and_stays_that_copy() -> None:
+    second = Supervisor("app", Child(work, copies=2)).children[1]
+
+    assert second.replace(restart="transient").copy == 1
+    assert second.replace(restart="transient").id == "work-1"
+
+
+# ---------------------------------------------------------------- printing
+def test_a_tree_prints_as_a_picture() -> None:
+    tree = Supervisor(
+        "app",
+        Child(work, restart="transient", significant=True),
+        Supervisor("inner", Child(work, copies=2), strategy="one_for_all", max_restarts=math.inf, max_seconds=0.5),
+        Child(Supervisor("again", work), id="renamed"),
+        Child(InThread),
+        auto_shutdown="any_significant",
+    )
+
+    assert str(tree).splitlines() == [
+        "app  supervisor, one_for_one, 3 restarts in 5 s, ends with any significant",
+        "├─ work  process, transient, significant",
+        "├─ inner  supervisor, one_for_all, inf restarts in 0.5 s",
+        "│  ├─ work-0  process, permanent",
+        "│  └─ work-1  process, permanent",
+        "├─ renamed  supervisor, one_for_one, 3 restarts in 5 s",
+        "│  └─ work  process, permanent",
+        "└─ in_thread  thread, permanent",
+    ]
+
+
+def test_reprs_say_what_was_given() -> None:
+    assert repr(Child(work)) == "Child(work, id='work')"
+    assert repr(Child(Plain, id="p", restart="transient")) == "Child(Plain, id='p', restart='transient')"
+    assert repr(Supervisor("app", work)) == "Supervisor('app', 1 children, strategy='one_for_one')"
+
+
+# ---------------------------------------------------------------- warnings
+@pytest.mark.parametrize("option", ["join_after", "join_in"])
+def test_a_permanent_child_that_ends_by_itself_is_warned_about(option: str) -> None:
+    with pytest.warns(SpecWarning, match=rf"Child 'work': it is permanent.*{option}.*restart='transient'") as caught:
+        Child(work, **{option: 3})
+    assert caught[0].filename == __file__
+
+
+def test_the_warning_comes_once_for_all_copies() -> None:
+    with pytest.warns(SpecWarning) as caught:
+        Supervisor("app", Child(work, join_after=3, copies=4))
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("restart", ["transient", "temporary"])
+def test_others_that_end_by_themselves_are_not_warned_about(restart: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Child(work, restart=restart, join_after=3, join_in=3)
+        Child(work, join_after=math.inf)
+
+
+# ---------------------------------------------------------------- not built yet
+@pytest.mark.parametrize(
+    "make, part",
+    [
+        *[
+            (functools.partial(Child, work, **{option: 1}), option)
+            for option in (
+                "start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_timeout", "receive_timeout",
+                "finish_timeout", "mailbox", "spares",
+            )
+        ],
+        (lambda: Child(type("Slow", (Plain,), {"loop_timeout": 3})), "loop_timeout"),
+        (lambda: Supervisor("app", engine="ray"), "engine='ray'"),
+        (lambda: DynamicSupervisor("pool"), "dynamic supervisors"),
+        (lambda: DynamicSupervisor("pool", max_children=3, strategy="one_for_one"), "'pool'"),
+        (lambda: Command("redis-server", "--port", "0"), "redis-server"),
+        (lambda: Supervisor("app").start_async(), "start_async"),
+        (lambda: Child(later), "async functions"),
+        (lambda: Child(functools.partial(later)), "later: async"),
+        (lambda: Child(Asynchronous), "Asynchronous.loop: async hooks"),
+        (lambda: Child(Asynchronous()), "Asynchronous.loop"),
+    ],
+)  # fmt: skip
+def test_what_is_not_built_yet_says_so(make: Callable[[], Any], part: str) -> None:
+    refused(make, part, "not built yet", error=NotBuiltYet)
+    with pytest.raises(SpecError):
+        make()
+
+
+@pytest.mark.parametrize("option", ["start_timeout", "loop_timeout", "mailbox"])
+def test_an_option_that_is_not_built_yet_may_be_given_as_none(option: str) -> None:
+    assert Child(work, **{option: None}) == Child(work)
+
+
+# ---------------------------------------------------------------- snapshots
+def test_a_snapshot_copies_plain_containers_all_the_way_down_and_nothing_else() -> None:
+    thing = object()
+    value = {"list": [1, (2, [3])], "set": {4}, "bytes": bytearray(b"5"), "thing": thing}
+
+    taken = snapshot(value)
+
+    assert taken == value
+    assert taken["list"] is not value["list"]
+    assert taken["list"][1][1] is not value["list"][1][1]  # type: ignore[index]
+    assert taken["set"] is not value["set"]
+    assert taken["bytes"] is not value["bytes"]
+    assert taken["thing"] is thing
+
+
+def test_a_snapshot_keeps_sharing_and_cycles() -> None:
+    shared: list[Any] = []
+    cycle: list[Any] = [shared, shared]
+    cycle.append(cycle)
+
+    taken = snapshot(cycle)
+
+    assert taken[0] is taken[1]
+    assert taken[0] is not shared
+    assert taken[2] is taken
