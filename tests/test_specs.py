@@ -138,10 +138,7 @@ SUPERVISOR_WRONG: list[tuple[str, Any, str]] = [
         for value in (-1, 1.5, math.nan, -math.inf, True, None, "3")
     ],
     *[("max_seconds", value, "seconds > 0") for value in (0, -1, math.inf, math.nan, True, None, "5")],
-    *[
-        ("auto_shutdown", value, "'never', 'any_significant' or 'all_significant'")
-        for value in ("any", "", None, True)
-    ],
+    *[("auto_shutdown", value, "'never', 'any_significant' or 'all_significant'") for value in ("any", "", None, True)],
     *[case for case in WRONG if case[0] in ("restart", "shutdown", "significant")],
 ]
 
@@ -205,7 +202,12 @@ def test_s56_backoff_grows_to_its_maximum_and_jitter_moves_it(attempt: int, plai
 # ---------------------------------------------------------------- names of options
 @pytest.mark.parametrize(
     "name, suggestion",
-    [("restrat", "'restart'"), ("shut_down", "'shutdown'"), ("join_afer", "'join_after'"), ("loop_timout", "'loop_timeout'")],
+    [
+        ("restrat", "'restart'"),
+        ("shut_down", "'shutdown'"),
+        ("join_afer", "'join_after'"),
+        ("loop_timout", "'loop_timeout'"),
+    ],
 )
 def test_s05_an_unknown_option_of_a_child_is_refused_with_a_suggestion(name: str, suggestion: str) -> None:
     refused(lambda: Child(work, **{name: 1}), f"unknown option {name}=1", f"did you mean {suggestion}?")
@@ -220,7 +222,7 @@ def test_s05_an_unknown_option_of_a_supervisor_is_refused(name: str, suggestion:
 
 
 def test_s05_an_unknown_option_unlike_any_other_gets_the_list() -> None:
-    refused(lambda: Child(work, zzz=1), "it takes args, backoff, copies", "significant")
+    refused(lambda: Child(work, zzz=1), "it takes after_loop_timeout, args, backoff", "significant")
 
 
 # ---------------------------------------------------------------- where options come from (rules 3 and 6)

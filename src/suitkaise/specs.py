@@ -298,17 +298,19 @@ class Child(_Declaration):
         >>> Child(work).replace(restart="temporary").restart
         'temporary'
         """
-        what = changes.pop("what", NOT_GIVEN)
-        given = {**self.given, **changes}
-        if what is NOT_GIVEN:
-            if isinstance(self.what, Recipe):
-                given = {**given, "args": (), "kwargs": None, "id": changes.get("id", self.id)}
-            return self._again(given)
-        return type(self)(what, **given)
-
-    def _again(self, given: dict[str, Any]) -> Self:
+        if "what" in changes:
+            return type(self)(**{**self.given, **changes})
         what = self.what
-        copy = type(self)(_Rebuilt(what) if isinstance(what, Recipe) else what, **given)
+        if isinstance(what, Recipe) and changes.keys() & {"args", "kwargs"}:
+            what = _with_arguments(what, changes.get("args", what.args), changes.get("kwargs", what.kwargs))
+        return self._again(what, {"id": self.id, **changes})
+
+    def _again(self, what: Any, changes: dict[str, Any]) -> Self:
+        given = {**self.given, **changes}
+        if isinstance(what, Recipe):
+            given |= {"args": (), "kwargs": None}
+            what = _Rebuilt(what, {name: getattr(self, name) for name in _CHILD_DEFAULTS})
+        copy = type(self)(what, **given)
         copy._set(copy=self.copy)
         return copy
 
@@ -320,9 +322,7 @@ class Child(_Declaration):
         for number in range(self.copies):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SpecWarning)
-                clone = self._again(
-                    {**self.given, "args": (), "kwargs": None, "copies": 1, "id": f"{self.id}-{number}"}
-                )
+                clone = self._again(self.what, {"copies": 1, "id": f"{self.id}-{number}"})
             clone._set(copy=number)
             clones.append(clone)
         return tuple(clones)
@@ -414,7 +414,7 @@ class Supervisor(_Declaration):
         if engine is not None:
             raise NotBuiltYet(f"{who}: engine={engine!r} is not built yet; leave the option out")
         option = _Options(who, options, None)
-        if not (_is_number(max_restarts) and (max_restarts == math.inf or max_restarts == int(max_restarts) >= 0)):
+        if not (_is_number(max_restarts) and max_restarts >= 0 and max_restarts in (math.inf, max_restarts // 1)):
             raise SpecError(f"{who}: max_restarts must be a whole number >= 0 or math.inf, not {max_restarts!r}")
         if not (_is_number(max_seconds) and 0 < max_seconds < math.inf):
             raise SpecError(f"{who}: max_seconds must be seconds > 0, not {max_seconds!r}")
@@ -548,10 +548,11 @@ def _snapshot(value: Any, seen: dict[int, Any]) -> Any:
 
 
 class _Rebuilt:
-    """A recipe on its way into another `Child` (`replace`, `copies`)."""
+    """A recipe on its way into another `Child` (`replace`, `copies`), and the options that it had there."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, options: Mapping[str, Any]) -> None:
         self.recipe = recipe
+        self.options = options
 
 
 class _Options:
@@ -559,22 +560,24 @@ class _Options:
 
     def __init__(self, who: str, given: Mapping[str, Any], what: Any) -> None:
         self.who = who
-        self._given = given
+        instance: Mapping[str, Any] = vars(what) if isinstance(what, Startable) else {}
         if isinstance(what, _Rebuilt):
-            what = what.recipe.target
+            instance, what = what.options, what.recipe.target
         elif isinstance(what, Supervisor):
-            given = {name: getattr(what, name) for name in ("restart", "shutdown", "significant")} | dict(given)
-            self._given, what = given, None
-        self._instance: Mapping[str, Any] = vars(what) if isinstance(what, Startable) else {}
-        self._class = what if isinstance(what, type) else type(what) if isinstance(what, Startable) else None
+            instance = {name: getattr(what, name) for name in ("restart", "shutdown", "significant")}
+        cls = what if isinstance(what, type) else type(what) if isinstance(what, Startable) else object
+        self._sources: tuple[Callable[[str], Any], ...] = (
+            lambda name: given.get(name, NOT_GIVEN),
+            lambda name: instance.get(name, NOT_GIVEN),
+            lambda name: NOT_GIVEN if isinstance(value := getattr(cls, name, NOT_GIVEN), property) else value,
+        )
 
     def get(self, name: str, default: Any) -> Any:
-        if name in self._given:
-            return self._given[name]
-        if name in self._instance:
-            return self._instance[name]
-        value = getattr(self._class, name, default) if self._class is not None else default
-        return default if isinstance(value, property) else value
+        for source in self._sources:
+            value = source(name)
+            if value is not NOT_GIVEN:
+                return value
+        return default
 
     def wrong(self, name: str, takes: str, got: Any) -> SpecError:
         return SpecError(f"{self.who}: {name} must be {takes}, not {got!r}")
@@ -611,18 +614,22 @@ class _Options:
         return float(value)
 
     def loops(self) -> float | None:
-        name = "join_after"
-        value = self.get(name, None)
-        if value is None:
-            name = "num_loops"
-            value = self.get("_num_loops", None)
-            if value is None:
-                value = self.get(name, None)
+        name, value = self._loops_wanted()
         if value is None or (_is_number(value) and value == math.inf):
             return None
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise self.wrong(name, "a number of loops >= 1, math.inf or None", value)
         return value
+
+    def _loops_wanted(self) -> tuple[str, Any]:
+        """Each source may say `join_after`, or `num_loops`, which workers keep aside and leave at None."""
+        for source in self._sources:
+            if (value := source("join_after")) is not NOT_GIVEN:
+                return "join_after", value
+            for name in ("_num_loops", "num_loops"):
+                if (value := source(name)) not in (NOT_GIVEN, None):
+                    return "num_loops", value
+        return "join_after", None
 
     def count(self, name: str, default: int) -> int:
         value = self.get(name, default)
@@ -682,12 +689,11 @@ def _recipe_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R
             raise SpecError(
                 f"Child: {what.__name__} is neither a process nor a thread; derive it from Process or Thread"
             )
-        copy = snapshot if what.kind == "process" else lambda value: value
-        recipe = Recipe(what, tuple(copy(tuple(args))), copy(dict(kwargs)), what.kind)
+        return _with_arguments(Recipe(what, kind=what.kind), args, kwargs)
     elif isinstance(what, type):
         raise SpecError(f"Child: {what.__name__} is a class but not a worker; derive it from Process or Thread")
     elif callable(what):
-        recipe = Recipe(what, snapshot(tuple(args)), snapshot(dict(kwargs)), "process")
+        return _with_arguments(Recipe(what), args, kwargs)
     else:
         raise SpecError(
             f"Child: expected a worker, a worker class, a Supervisor or a function, not {type(what).__name__}: {what!r}"
@@ -695,6 +701,14 @@ def _recipe_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R
         )
     _check_recipe(recipe)
     return recipe
+
+
+def _with_arguments(recipe: Recipe, args: Any, kwargs: Any) -> Recipe:
+    _check_arguments(recipe.target, args, kwargs)
+    copy = snapshot if recipe.kind == "process" else lambda value: value
+    changed = Recipe(recipe.target, copy(tuple(args)), copy(dict(kwargs or {})), recipe.kind)
+    _check_recipe(changed)
+    return changed
 
 
 def _check_recipe(recipe: Recipe) -> None:
@@ -706,7 +720,7 @@ def _check_recipe(recipe: Recipe) -> None:
     if not hooks and _is_async(target):
         raise NotBuiltYet(f"{recipe.name}: async functions are not built yet; write a plain def")
     try:
-        signature = inspect.signature(target)
+        signature = _signature_of(target)
     except (ValueError, TypeError):
         return
     try:
@@ -715,6 +729,15 @@ def _check_recipe(recipe: Recipe) -> None:
         raise SpecError(
             f"{recipe.name}{signature}: {error}; got args={recipe.args!r}, kwargs={dict(recipe.kwargs)!r}"
         ) from None
+
+
+def _signature_of(target: Any) -> inspect.Signature:
+    """What it can be called with; the metaclass of workers takes anything, so there the constructor is asked."""
+    if isinstance(target, type) and type(target).__call__ is not type.__call__:
+        constructor: Any = target
+        signature = inspect.signature(constructor.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+    return inspect.signature(target)
 
 
 def _is_async(function: Any) -> bool:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from suitkaise import Process
+from suitkaise.events import ChildExited
 
 
 class Echo(Process):
@@ -31,3 +32,11 @@ class Counts(Process):
 
     def on_receive(self, message: Any) -> int:
         return int(self.current_loop)
+
+
+def next_exit(events: Any, timeout: float = 5.0) -> Any:
+    """The reason of the next worker that ends by itself."""
+    while (event := events.get(timeout)) is not None:
+        if isinstance(event, ChildExited):
+            return event.reason
+    raise AssertionError(f"nobody ended within {timeout} seconds")

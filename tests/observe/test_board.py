@@ -28,7 +28,7 @@ def board(tmp_path: Path) -> Iterator[Board]:
 def test_a_slot_tells_what_was_written_into_it(board: Board) -> None:
     slot = board.take("tree/one")
     now = time.monotonic_ns()
-    for word, value in ((PID, 7), (PHASE, now << 3 | Phase.LOOP), (LOOPS, 3), (LAST_LOOP, 2 * 10**9),
+    for word, value in ((PID, 7), (PHASE, Phase.LOOP.mark + now), (LOOPS, 3), (LAST_LOOP, 2 * 10**9),
                         (TOTAL, 5 * 10**9), (MESSAGES, 11), (QUEUED, 13)):  # fmt: skip
         slot.words[word] = value
     view = slot.read()
@@ -173,13 +173,13 @@ def test_phase_and_its_start_always_agree(board: Board) -> None:
         words, number = slot.words, 0
         while True:
             number += 1
-            words[PHASE] = number << 3 | number % 8
+            words[PHASE] = Phase(number % 8).mark + number
     try:
         seen = [slot.words[PHASE] for _ in range(200_000)]
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    assert all(word & 7 == (word >> 3) % 8 for word in seen)
+    assert all(Phase.of(word) == (word & (1 << 60) - 1) % 8 for word in seen)
 
 
 def test_what_a_killed_writer_wrote_last_can_still_be_read(board: Board) -> None:
@@ -189,7 +189,7 @@ def test_what_a_killed_writer_wrote_last_can_still_be_read(board: Board) -> None
     if pid == 0:
         words = slot.words
         words[PID] = os.getpid()
-        words[PHASE] = time.monotonic_ns() << 3 | Phase.LOOP
+        words[PHASE] = Phase.LOOP.mark + time.monotonic_ns()
         for number in range(1, 1001):
             words[LOOPS] = number
         os.write(writer, b"x")

@@ -233,7 +233,7 @@ class NaiveSupervisor:
             return "WorkerDead"
         if kid is None:
             return "ChildNotFound"
-        if self.dead(kid.id):  # it depends on whether the supervisor has heard of it
+        if kid.state == "running" and self.dead(kid.id):  # it depends on whether the supervisor has heard of it
             return "ChildRunning/ChildRestarting"
         return {"running": "ChildRunning", "restarting": "ChildRestarting"}.get(kid.state)  # rules 17 and 19
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -39,6 +39,7 @@ from suitkaise.supervision.steps import (
     StopAll,
     TerminateChild,
     Timer,
+    Wake,
 )
 from tests.supervision.driver import BOOM, Driver, Life, child, supervisor
 from tests.supervision.effort import patience, search
@@ -46,19 +47,26 @@ from tests.supervision.effort import patience, search
 pytestmark = patience
 
 IDS = st.sampled_from("abcdx")
-REQUESTS: Any = st.sampled_from([TerminateChild, RestartChild, DeleteChild, Recall])
+REQUESTS: Any = st.sampled_from([TerminateChild, RestartChild, DeleteChild, Recall, StartChild])
+WHICH = st.integers(0, 4)
+TOLD = st.sampled_from([True, True, False])
+T = TypeVar("T")
 
 
 @st.composite
-def specs(draw: st.DrawFn, significant: bool) -> Child:
+def specs(draw: st.DrawFn, ids: st.SearchStrategy[str] = IDS) -> Child:
     restart = draw(st.sampled_from(["permanent", "permanent", "transient", "temporary"]))
     return child(
-        draw(IDS),
+        draw(ids),
         restart,
-        significant=restart != "permanent" and significant and draw(st.booleans()),
+        significant=restart != "permanent" and draw(st.integers(0, 4)) == 0,
         shutdown=draw(st.sampled_from([2.0, "brutal_kill", "infinity"])),
         backoff=draw(st.sampled_from([None, None, Backoff(initial=0.5, maximum=4.0, jitter=0.0)])),
     )
+
+
+def pick(some: Sequence[T], which: int) -> T:
+    return some[which % len(some)]
 
 
 @dataclass
@@ -131,20 +139,29 @@ class Witness(Driver):
 
 class Interleavings(RuleBasedStateMachine):
     @initialize(
-        data=st.data(),
+        a=specs(st.just("a")),
+        b=specs(st.just("b")),
+        rest=st.lists(specs(st.just("c")), max_size=1),
         strategy=st.sampled_from(["one_for_one", "one_for_all", "rest_for_one"]),
-        auto_shutdown=st.sampled_from(["never", "never", "never", "any_significant", "all_significant"]),
-        max_restarts=st.sampled_from([0, 2, 5, math.inf, math.inf]),
+        auto_shutdown=st.sampled_from(["never", "never", "all_significant", "any_significant"]),
+        max_restarts=st.sampled_from([math.inf, math.inf, 5, 5, 2, 0]),
+        up=st.sampled_from([True, True, False]),
     )
-    def declare(self, data: st.DataObject, strategy: Any, auto_shutdown: Any, max_restarts: float) -> None:
-        self.significant = auto_shutdown != "never"
-        several = st.lists(specs(self.significant), max_size=4, unique_by=lambda spec: spec.id)
+    def declare(
+        self,
+        a: Child,
+        b: Child,
+        rest: list[Child],
+        strategy: Any,
+        auto_shutdown: Any,
+        max_restarts: float,
+        up: bool,
+    ) -> None:
+        declared = [a, b, *rest]
+        if auto_shutdown == "never":
+            declared = [spec.replace(significant=False) for spec in declared]
         spec = supervisor(
-            *data.draw(several),
-            strategy=strategy,
-            auto_shutdown=auto_shutdown,
-            max_restarts=max_restarts,
-            max_seconds=2.0,
+            *declared, strategy=strategy, auto_shutdown=auto_shutdown, max_restarts=max_restarts, max_seconds=2.0
         )
         self.tree = Witness(spec, begin_now=False)
         self.on_its_way: defaultdict[str, deque[Input]] = defaultdict(deque)
@@ -153,19 +170,76 @@ class Interleavings(RuleBasedStateMachine):
         self.ends: dict[str, ExitReason | None] = {}  # the last end of each; None if it was ordered
         self.expected: Counter[str] = Counter(child.id for child in spec.children)  # starts with a reason
         self.hear(Begin())
+        if up:
+            self.all_get_on(len(declared))
 
     # ------------------------------------------------------------ children live their lives
     def living(self) -> list[Life]:
         return [life for life in self.tree.lives.values() if (life.id, life.incarnation) not in self.dead]
 
+    def starting(self) -> list[Life]:
+        return [life for life in self.living() if not life.ready]
+
     @precondition(lambda self: self.living())
-    @rule(data=st.data())
-    def a_child_gets_on(self, data: st.DataObject) -> None:
-        """It becomes ready, or ends as it was told to."""
-        life = data.draw(st.sampled_from(self.living()), label="who")
+    @rule(which=WHICH, told=TOLD)
+    def a_child_gets_on(self, which: int, told: bool) -> None:
+        life = pick(self.living(), which)
         self.get_on(life)
+        self.news_of(life.id, told)
+
+    @precondition(lambda self: self.living())
+    @rule(which=WHICH, told=TOLD)
+    def a_child_crashes(self, which: int, told: bool) -> None:
+        life = pick(self.living(), which)
+        self.die(life, BOOM if life.ready else Driver.FAILED)
+        self.news_of(life.id, told)
+
+    @precondition(lambda self: any(life.ready for life in self.living()))
+    @rule(which=WHICH, told=TOLD)
+    def a_child_ends_well(self, which: int, told: bool) -> None:
+        life = pick([life for life in self.living() if life.ready], which)
+        self.die(life, Normal())
+        self.news_of(life.id, told)
+
+    @precondition(lambda self: any(life.ready for life in self.living()))
+    @rule(which=WHICH, tries=st.integers(1, 3))
+    def a_child_crashes_and_fails_to_come_back(self, which: int, tries: int) -> None:
+        life = pick([life for life in self.living() if life.ready], which)
+        self.die(life, BOOM)
+        self.news_of(life.id)
+        for _ in range(tries):
+            for life in self.starting():
+                self.die(life, Driver.FAILED)
+                self.news_of(life.id)
+
+    @precondition(lambda self: self.starting())
+    @rule(which=WHICH, told=TOLD)
+    def a_start_fails(self, which: int, told: bool) -> None:
+        life = pick(self.starting(), which)
+        self.die(life, Driver.FAILED)
+        self.news_of(life.id, told)
+
+    @precondition(lambda self: self.starting())
+    @rule(which=WHICH, told=TOLD)
+    def a_child_ignores(self, which: int, told: bool) -> None:
+        life = pick(self.starting(), which)
+        self.dead.add((life.id, life.incarnation))
+        self.on_its_way[life.id].append(Ignored(life.id, life.incarnation))
+        self.news_of(life.id, told)
+
+    @precondition(lambda self: self.tree.ended is None)
+    @rule(rounds=st.integers(1, 4))
+    def all_get_on(self, rounds: int) -> None:
+        for _ in range(rounds):
+            for life in self.living():
+                self.get_on(life)
+            for id in list(self.on_its_way):
+                self.news_of(id)
+            while due := self.due():
+                self.fire(due[0])
 
     def get_on(self, life: Life) -> None:
+        """It becomes ready, or ends as it was told to."""
         if life.killed is not None:
             self.die(life, Killed(life.killed))
         elif life.asked:
@@ -174,72 +248,58 @@ class Interleavings(RuleBasedStateMachine):
             life.ready = True
             self.on_its_way[life.id].append(Ready(life.id, life.incarnation))
 
-    @precondition(lambda self: self.living())
-    @rule(data=st.data(), reason=st.sampled_from([BOOM, BOOM, Normal()]))
-    def a_child_ends_by_itself(self, data: st.DataObject, reason: ExitReason) -> None:
-        life = data.draw(st.sampled_from(self.living()), label="who")
-        self.die(life, reason if life.ready else Driver.FAILED)
-
-    @precondition(lambda self: [life for life in self.living() if not life.ready])
-    @rule(data=st.data())
-    def a_child_ignores(self, data: st.DataObject) -> None:
-        life = data.draw(st.sampled_from([life for life in self.living() if not life.ready]), label="who")
-        self.dead.add((life.id, life.incarnation))
-        self.on_its_way[life.id].append(Ignored(life.id, life.incarnation))
-
     def die(self, life: Life, reason: ExitReason) -> None:
         self.dead.add((life.id, life.incarnation))
         self.on_its_way[life.id].append(Exited(life.id, life.incarnation, reason))
 
     # ------------------------------------------------------------ news and timers arrive
     @precondition(lambda self: any(self.on_its_way.values()))
-    @rule(data=st.data())
-    def news_arrives(self, data: st.DataObject) -> None:
-        senders = sorted(id for id, news in self.on_its_way.items() if news)
-        self.hear(self.on_its_way[data.draw(st.sampled_from(senders), label="of")].popleft())
+    @rule(which=WHICH)
+    def news_arrives(self, which: int) -> None:
+        news = pick([news for news in self.on_its_way.values() if news], which)
+        self.hear(news.popleft())
+
+    def news_of(self, id: str, told: bool = True) -> None:
+        while told and self.on_its_way[id]:
+            self.hear(self.on_its_way[id].popleft())
 
     @precondition(lambda self: self.heard)
-    @rule(data=st.data())
-    def news_arrives_again(self, data: st.DataObject) -> None:
+    @rule(which=st.integers(0, 50))
+    def news_arrives_again(self, which: int) -> None:
         before = len(self.tree.starts)
-        self.hear(data.draw(st.sampled_from(self.heard), label="again"))
+        self.hear(pick(self.heard[::-1], which))
         assert len(self.tree.starts) == before
 
-    @precondition(lambda self: any(wake.at <= self.tree.now for wake in self.tree.timers))
-    @rule(data=st.data())
-    def a_timer_fires(self, data: st.DataObject) -> None:
-        due = [wake for wake in self.tree.timers if wake.at <= self.tree.now]
-        wake = data.draw(st.sampled_from(due), label="timer")
-        self.tree.timers.remove(wake)
-        self.hear(Timer(wake.key))
+    @precondition(lambda self: self.due())
+    @rule(which=WHICH)
+    def a_timer_fires(self, which: int) -> None:
+        self.fire(pick(self.due(), which))
 
     @rule(seconds=st.sampled_from([0.25, 0.5, 1.0, 3.0]))
     def time_passes(self, seconds: float) -> None:
         self.tree.now += seconds
 
+    def due(self) -> list[Wake]:
+        return [wake for wake in self.tree.timers if wake.at <= self.tree.now]
+
+    def fire(self, wake: Wake) -> None:
+        self.tree.timers.remove(wake)
+        self.hear(Timer(wake.key))
+
     # ------------------------------------------------------------ orders
-    @rule(what=REQUESTS, id=IDS)
-    def request(self, what: Any, id: str) -> None:
-        self.expected[id] += what in (RestartChild, Recall)
-        self.ask(what, id)
-
-    @rule(data=st.data())
-    def start_child(self, data: st.DataObject) -> None:
-        spec = data.draw(specs(self.significant), label="child")
-        self.expected[spec.id] += 1
-        self.ask(StartChild, spec)
-
-    def ask(self, what: Any, argument: Any) -> None:
+    @rule(what=REQUESTS, id=IDS, spec=specs())
+    def request(self, what: Any, id: str, spec: Child) -> None:
+        self.expected[spec.id if what is StartChild else id] += what in (StartChild, RestartChild, Recall)
         number = len(self.tree.requests)
-        self.tree.requests[number] = request = what(number, argument)
+        self.tree.requests[number] = request = what(number, spec if what is StartChild else id)
         self.hear(request)
 
-    @precondition(lambda self: self.tree.now > 4)
+    @precondition(lambda self: self.tree.now > 8)
     @rule()
     def stop(self) -> None:
         self.hear(StopAll(Shutdown("asked")))
 
-    @precondition(lambda self: self.tree.now > 6)
+    @precondition(lambda self: self.tree.now > 10)
     @rule()
     def halt(self) -> None:
         self.tree.halted = True
@@ -280,10 +340,9 @@ class Interleavings(RuleBasedStateMachine):
         for life in self.tree.lives.values():
             assert statuses[life.id] in ("starting", "running", "stopping", "restarting")
 
-    @precondition(lambda self: self.tree.now > 1)
+    @precondition(lambda self: self.tree.now > 1 and self.tree.ended is None)
     @rule()
     def all_comes_to_rest(self) -> None:
-        assume(self.tree.ended is None)
         self.rest()
 
     def teardown(self) -> None:
@@ -299,18 +358,13 @@ class Interleavings(RuleBasedStateMachine):
         """From now on all children behave, and time passes."""
         tree = self.tree
         for _ in range(1000):
-            for news in self.on_its_way.values():
-                while news:
-                    self.hear(news.popleft())
-            for life in self.living():
-                self.get_on(life)
-            if not any(self.on_its_way.values()):
+            self.all_get_on(1)
+            if not self.living() and not any(self.on_its_way.values()) and not tree.timers:
+                break
+            if not any(life.asked or life.killed or not life.ready for life in self.living()):
                 if not tree.timers:
                     break
-                wake = tree.next_timer()
-                tree.timers.remove(wake)
-                tree.now = max(tree.now, wake.at)
-                self.hear(Timer(wake.key))
+                tree.now = max(tree.now, tree.next_timer().at)
         else:
             raise AssertionError("it never comes to rest")
         assert set(tree.answers) == set(tree.requests), "somebody waits for an answer"
@@ -332,5 +386,5 @@ class Interleavings(RuleBasedStateMachine):
             assert finished, f"{id} is {status}, and nobody wanted that"
 
 
-Interleavings.TestCase.settings = search(examples=150, steps=50)
+Interleavings.TestCase.settings = search(examples=150, steps=100)
 TestInterleavings = Interleavings.TestCase

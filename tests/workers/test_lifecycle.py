@@ -169,9 +169,7 @@ def test_the_current_loop_is_n_from_before_loop_to_after_loop(rig: Rig) -> None:
     }  # fmt: skip
 
 
-def test_in_after_loop_the_last_loop_time_is_that_of_this_loop(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_after_loop_the_last_loop_time_is_that_of_this_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 10**9
     monkeypatch.setattr("suitkaise.workers.lifecycle._clock", lambda: now)
 
@@ -222,7 +220,9 @@ def test_after_rejoin_this_is_the_last_loop(rig: Rig) -> None:
 
 def test_the_last_result_is_what_loop_returned(rig: Rig) -> None:
     seen: list[Any] = []
-    rig(Diary([], before_loop=lambda w: seen.append(w.last_result), loop=lambda w: w.current_loop * 10), join_after=3).run()
+    rig(
+        Diary([], before_loop=lambda w: seen.append(w.last_result), loop=lambda w: w.current_loop * 10), join_after=3
+    ).run()
     assert seen == [None, 10, 20]
 
 

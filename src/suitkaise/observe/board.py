@@ -28,9 +28,12 @@ BELL = 7 * 8
 """The byte that a sender sets after it has put something into the worker's socket or inbox."""
 NAME = 16 * 8
 
+_MARK = 60
+_SINCE = (1 << _MARK) - 1
+
 
 class Phase(IntEnum):
-    """What a worker is doing; in the low three bits of its phase word."""
+    """What a worker is doing. Its phase word is `phase.mark + nanoseconds`: when that began (monotonic) lies below."""
 
     BOOT = 0
     ON_START = 1
@@ -45,6 +48,16 @@ class Phase(IntEnum):
     def hook(self) -> str:
         """The name of the hook: `before_loop`."""
         return self.name.lower()
+
+    @property
+    def mark(self) -> int:
+        """The phase at its place in a phase word: above the nanoseconds of 36 years, so that one addition makes one."""
+        return self << _MARK
+
+    @classmethod
+    def of(cls, word: int) -> Phase:
+        """The phase in a phase word."""
+        return cls(word >> _MARK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +98,7 @@ class Slot:
         words = self.words
         phase = words[PHASE]
         return SlotView(
-            words[PID], Phase(phase & 7), (phase >> 3) / 1e9, words[LOOPS], words[LAST_LOOP] / 1e9, words[TOTAL] / 1e9,
+            words[PID], Phase.of(phase), (phase & _SINCE) / 1e9, words[LOOPS], words[LAST_LOOP] / 1e9, words[TOTAL] / 1e9,
             words[MESSAGES], words[QUEUED],
         )  # fmt: skip
 

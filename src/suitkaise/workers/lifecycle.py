@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["Birth", "Life", "Outcome"]
 
 _clock = time.monotonic_ns
+_ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
+    Phase.ON_START.mark,
+    Phase.WAITING.mark,
+    Phase.BEFORE_LOOP.mark,
+    Phase.LOOP.mark,
+)
+_AFTER_LOOP, _ON_RECEIVE, _ON_FINISH = Phase.AFTER_LOOP.mark, Phase.ON_RECEIVE.mark, Phase.ON_FINISH.mark
+_NEVER = (1 << 63) - 1
 _IN_A_LOOP = frozenset({Phase.BEFORE_LOOP, Phase.LOOP, Phase.AFTER_LOOP})
 
 
@@ -85,16 +93,15 @@ class Life:
         self._forced = False
         self._fastest = 0
         self._slowest = 0
-        self._in_after = False
         self._worker: Any = None
-        self._deadline_ns: float = math.inf
+        self._deadline_ns = _NEVER
 
     # ------------------------------------------------------------ its turns
     def start(self) -> None:
         """Build the worker and run `on_start`."""
         words = self._slot.words
         words[PID] = os.getpid()
-        words[PHASE] = _clock() << 3 | Phase.ON_START
+        words[PHASE] = _clock() + _ON_START
         self._mailbox.owner = threading.get_ident()
         try:
             self._worker = worker = build(self._recipe, self)
@@ -122,30 +129,30 @@ class Life:
             until = time.monotonic() + self._birth.join_in
             self._mailbox.deadline = until
             self._deadline_ns = int(until * 1e9)
-        words[PHASE] = _clock() << 3 | Phase.WAITING
+        words[PHASE] = _clock() + _WAITING
 
     def iterate(self) -> None:
-        """Run loops until something waits in the mailbox or the life is over; at least one."""
+        """Run loops until something waits in the mailbox or the life is over."""
         if self._loop is None:  # join_in is over for a worker that only waits for messages
             self.finish(Normal())
             return
         before, loop, after = self._before, self._loop, self._after
         words, bell, clock = self._slot.words, self._mailbox.bell, _clock
-        limit = math.inf if self.join_after is None else self.join_after
+        limit = _NEVER if self.join_after is None else self.join_after
         deadline = self._deadline_ns
         number, total = self.current_loop, words[TOTAL]
-        fastest, slowest = self._fastest or math.inf, self._slowest
+        fastest, slowest = self._fastest or _NEVER, self._slowest
         now = clock()
         try:
-            while True:
+            while not self._over:
                 number += 1
                 self.current_loop = number
                 began = now
                 if before is not None:
-                    words[PHASE] = now << 3 | 3
+                    words[PHASE] = now + _BEFORE_LOOP
                     before()
                     now = clock()
-                words[PHASE] = now << 3 | 4
+                words[PHASE] = now + _LOOP
                 self.last_result = loop()
                 now = clock()
                 took = now - began
@@ -156,30 +163,28 @@ class Life:
                 if took > slowest:
                     slowest = took
                 if after is not None and not self._skip_after:
-                    words[PHASE] = now << 3 | 5
-                    self._in_after = True
+                    words[PHASE] = now + _AFTER_LOOP
                     after()
-                    self._in_after = False
                     now = clock()
                 words[LOOPS] = number
                 words[LAST_LOOP] = took
                 words[TOTAL] = total
-                if number >= limit or self._over or now >= deadline:
+                if bell[0] or number >= limit or now >= deadline:  # who sets `_over` rings, too
                     break
-                if bell[0]:
-                    return
+            if not (self._over or number >= limit or now >= deadline):
+                return
         except BaseException as error:
-            self._fail(Phase(words[PHASE] & 7).hook, error)
+            self._fail(Phase.of(words[PHASE]).hook, error)
             return
         finally:
-            self._fastest, self._slowest = (0 if fastest == math.inf else int(fastest)), slowest
-            words[PHASE] = clock() << 3 | 2
+            self._fastest, self._slowest = (0 if fastest == _NEVER else fastest), slowest
+            words[PHASE] = clock() + _WAITING
         self.finish(Normal())
 
     def receive(self, message: Message) -> None:
         """Hand one message to its handler; the asker gets what it returns, or its error."""
         words = self._slot.words
-        words[PHASE] = _clock() << 3 | Phase.ON_RECEIVE
+        words[PHASE] = _clock() + _ON_RECEIVE
         words[MESSAGES] += 1
         try:
             answer = self._handler(message)()
@@ -196,7 +201,7 @@ class Life:
             if message.reply is not None:
                 self._answer(message, answer)
         finally:
-            words[PHASE] = _clock() << 3 | Phase.WAITING
+            words[PHASE] = _clock() + _WAITING
 
     def _answer(self, message: Message, answer: Any) -> None:
         assert message.reply is not None
@@ -211,7 +216,7 @@ class Life:
             return
         self._over = True
         self._mailbox.end_waits()
-        self._slot.words[PHASE] = _clock() << 3 | Phase.ON_FINISH
+        self._slot.words[PHASE] = _clock() + _ON_FINISH
         phase = "on_finish"
         try:
             hook = hook_of(self._worker, "on_finish")
@@ -231,9 +236,10 @@ class Life:
     def rejoin(self, *, skip: bool = False) -> None:
         """Finish after this loop."""
         self._over = True
-        if skip and not self._in_after:
+        phase = Phase.of(self._slot.words[PHASE])
+        if skip and phase is not Phase.AFTER_LOOP:
             self._skip_after = True
-        if self._slot.words[PHASE] & 7 not in _IN_A_LOOP:
+        if phase not in _IN_A_LOOP:
             self._mailbox.order_stop(Normal())
         self._mailbox.end_waits()
 

@@ -1,0 +1,200 @@
+"""The storage beside what else there is: sqlite3 in WAL mode, a Manager's dict and Redis, in the same run.
+
+Run `python benchmarks/storage.py [seconds per measurement]`. Compare the ratios of one run, never absolutes of
+two. The value is a small dict of seven entries, about 100 bytes pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from suitkaise import sktree
+
+VALUE = {"i": 1, "name": "worker-1", "state": "running", "loops": 12345, "t": 0.12, "ok": True, "tags": ["a"]}
+PATH = "benchmark"
+NAMES = [f"name-{number}" for number in range(1000)]
+SECONDS = 1.0
+
+Row = tuple[str, dict[str, float]]  # what is measured: seconds each, by whom
+
+
+def each(work: Callable[[str], object], *, at_end: Callable[[], object] = lambda: None) -> float:
+    """Seconds that one call takes: the best of five runs."""
+    best = float("inf")
+    for name in NAMES[:200]:
+        work(name)
+    at_end()
+    for _ in range(5):
+        count, began = 0, time.perf_counter()
+        while time.perf_counter() - began < SECONDS / 5:
+            for name in NAMES:
+                work(name)
+            count += len(NAMES)
+        at_end()
+        best = min(best, (time.perf_counter() - began) / count)
+    return best
+
+
+def measure_suitkaise() -> dict[str, float]:
+    tree = sktree.connect()
+    try:
+        for name in NAMES:
+            tree.add(name, VALUE, PATH, wait=False)
+            tree.add(f"int-{name}", 5, PATH, wait=False)
+        tree.flush()
+        return {
+            "get": each(lambda name: tree.get(name, PATH)),
+            "get of an int, unchanged": each(lambda name: tree.get("int-" + name, PATH)),
+            "acknowledged set": each(lambda name: tree.add(name, VALUE, PATH)),
+            "pipelined set": each(lambda name: tree.add(name, VALUE, PATH, wait=False), at_end=tree.flush),
+            "increment": each(lambda name: tree.increment("counter", 1, PATH)),
+        }
+    finally:
+        sktree.disconnect()
+
+
+def measure_sqlite(directory: Path) -> dict[str, float]:
+    with contextlib.closing(sqlite3.connect(directory / "data.sqlite", isolation_level=None)) as connection:
+        run = connection.execute
+        run("pragma journal_mode=wal")
+        run("pragma synchronous=off")
+        run("create table data (path text, name text, value blob, primary key (path, name)) without rowid")
+        put = "insert or replace into data values (?, ?, ?)"
+
+        def add(name: str) -> None:
+            run(put, (PATH, name, pickle.dumps(VALUE, 5)))
+
+        def get(name: str) -> Any:
+            row = run("select value from data where path = ? and name = ?", (PATH, name)).fetchone()
+            return pickle.loads(row[0])
+
+        def increment(name: str) -> None:
+            run("insert into data values (?, 'counter', 1) on conflict do update set value = value + 1", (PATH,))
+
+        pending: list[str] = []
+
+        def add_later(name: str) -> None:
+            pending.append(name)
+            if len(pending) >= 64:
+                commit()
+
+        def commit() -> None:
+            run("begin immediate")
+            connection.executemany(put, [(PATH, name, pickle.dumps(VALUE, 5)) for name in pending])
+            run("commit")
+            pending.clear()
+
+        for name in NAMES:
+            add(name)
+        return {
+            "get": each(get),
+            "acknowledged set": each(add),
+            "pipelined set": each(add_later, at_end=commit),
+            "increment": each(increment),
+        }
+
+
+def measure_manager() -> dict[str, float]:
+    with multiprocessing.Manager() as manager:
+        shared = manager.dict()
+        for name in NAMES:
+            shared[name] = VALUE
+        return {
+            "get": each(lambda name: shared[name]),
+            "acknowledged set": each(lambda name: shared.__setitem__(name, VALUE)),
+        }
+
+
+@contextlib.contextmanager
+def redis_server(directory: Path) -> Iterator[Any]:
+    import redis
+
+    socket = directory / "redis.sock"
+    command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(directory)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        client = redis.Redis(unix_socket_path=str(socket))
+        deadline = time.monotonic() + 10
+        while True:
+            with contextlib.suppress(redis.ConnectionError):
+                client.ping()
+                break
+            if time.monotonic() > deadline:
+                raise TimeoutError("redis-server does not answer")
+        yield client
+    finally:
+        server.kill()
+        server.wait()
+
+
+def measure_redis(directory: Path) -> dict[str, float]:
+    with redis_server(directory) as client:
+        pipe = client.pipeline(transaction=False)
+
+        def add_later(name: str) -> None:
+            pipe.set(name, pickle.dumps(VALUE, 5))
+            if len(pipe) >= 64:
+                pipe.execute()
+
+        for name in NAMES:
+            client.set(name, pickle.dumps(VALUE, 5))
+        return {
+            "get": each(lambda name: pickle.loads(client.get(name))),
+            "acknowledged set": each(lambda name: client.set(name, pickle.dumps(VALUE, 5))),
+            "pipelined set": each(add_later, at_end=pipe.execute),
+            "increment": each(lambda name: client.incr("counter")),
+        }
+
+
+def has_redis() -> bool:
+    try:
+        import redis  # noqa: F401
+    except ImportError:
+        return False
+    return shutil.which("redis-server") is not None
+
+
+def show(results: dict[str, dict[str, float]]) -> None:
+    """A table: microseconds each, and how many times as long as ours it takes."""
+    ours = results["suitkaise"]
+    print(f"{'':<28}" + "".join(f"{who:>24}" for who in results))
+    for what, mine in ours.items():
+        cells = []
+        for measured in results.values():
+            seconds = measured.get(what)
+            cells.append("-" if seconds is None else f"{seconds * 1e6:.2f} us  x{seconds / mine:<5.1f}")
+        print(f"{what:<28}" + "".join(f"{cell:>24}" for cell in cells))
+    print(f"\npipelined sets: {1 / ours['pipelined set']:,.0f} a second")
+
+
+def main() -> None:
+    global SECONDS
+    if len(sys.argv) > 1:
+        SECONDS = float(sys.argv[1])
+    base = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=base) as folder:
+        results = {"suitkaise": measure_suitkaise()}
+        results["sqlite3 (WAL)"] = measure_sqlite(Path(folder))
+        results["Manager().dict()"] = measure_manager()
+        if has_redis():
+            results["Redis"] = measure_redis(Path(folder))
+        show(results)
+    if not has_redis():
+        print("Redis is left out: it needs the program redis-server and the package redis.")
+    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What the benchmarks share: repeating, medians, a table with ratios, a pipe that tells when a process got going."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+
+@dataclass
+class Row:
+    """One thing that was measured. `goal`: the wanted ratio to the first row of its group, if there is one."""
+
+    name: str
+    values: list[float] = field(default_factory=list)
+    goal: float | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+
+def options(description: str) -> argparse.Namespace:
+    """`--quick` for a look at whether it works at all."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="few repetitions: shows that it works, not how fast")
+    return parser.parse_args()
+
+
+def measure(rounds: int, group: dict[str, Callable[[], float]], goals: dict[str, float] | None = None) -> list[Row]:
+    """Measure all of a group in turns, so that what disturbs one disturbs all; the first round does not count."""
+    rows = [Row(name, goal=(goals or {}).get(name)) for name in group]
+    for take in group.values():
+        take()
+    for _ in range(rounds):
+        for row, take in zip(rows, group.values(), strict=True):
+            row.values.append(take())
+    return rows
+
+
+def show(title: str, unit: str, rows: list[Row], *, scale: float = 1.0, more_is_better: bool = False) -> None:
+    """Print a table: median, quartiles, and the ratio of each median to the first row's."""
+    print(f"\n{title}")
+    width = max(len(row.name) for row in rows)
+    print(f"  {'':{width}}  {'median':>10}  {'quartiles':>21}  {'ratio':>7}  goal")
+    for row in rows:
+        low, _, high = statistics.quantiles(row.values, n=4) if len(row.values) > 1 else [row.median] * 3
+        ratio = row.median / rows[0].median
+        goal = "" if row.goal is None else f"{'>=' if more_is_better else '<='} {row.goal:g}"
+        between = f"{low * scale:.4g} - {high * scale:.4g}"
+        print(f"  {row.name:{width}}  {row.median * scale:>10.4g}  {between:>21}  {ratio:>7.2f}  {goal}")
+    print(f"  ({unit}; ratio: to {rows[0].name!r}; {len(rows[0].values)} rounds)", flush=True)
+
+
+def heading(name: str) -> None:
+    """Where this was measured."""
+    print(
+        f"{name}: CPython {platform.python_version()}, {platform.system()} {platform.release()}, "
+        f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}"
+    )
+
+
+class Starts:
+    """A named pipe into which workers write the time of their first loop."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        os.mkfifo(path)
+        self._descriptor = os.open(path, os.O_RDWR)
+
+    def next(self) -> int:
+        """The next worker's time, in nanoseconds of the monotonic clock."""
+        return int.from_bytes(os.read(self._descriptor, 8), "little")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def starts() -> Iterator[Starts]:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        pipe = Starts(os.path.join(folder, "starts"))
+        try:
+            yield pipe
+        finally:
+            pipe.close()
+
+
+def started(path: str) -> None:
+    """In a worker: tell that its first loop runs."""
+    now = time.monotonic_ns()
+    descriptor = os.open(path, os.O_WRONLY)
+    os.write(descriptor, now.to_bytes(8, "little"))
+    os.close(descriptor)
+
+
+def bare(path: str) -> None:
+    """What a bare process does: tell that it runs, and wait for its end."""
+    started(path)
+    time.sleep(3600)
+
+
+def bare_storm() -> None:
+    """A bare process that dies as soon as it runs."""
+    os.kill(os.getpid(), 9)

@@ -1,0 +1,230 @@
+"""Every way out of a worker is told apart."""
+
+import os
+import signal
+import sys
+
+import pytest
+from tests.end_to_end.workers import Echo, next_exit
+
+from suitkaise import (
+    Child,
+    Crashed,
+    ExitCode,
+    Killed,
+    Normal,
+    Process,
+    Shutdown,
+    Signaled,
+    Supervisor,
+    WorkerFailed,
+)
+from suitkaise.events import ChildStopError, ChildStopped
+
+
+class OddError(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+        self.second = second
+
+
+class Unpicklable(Exception):
+    def __reduce__(self):
+        raise TypeError("not me")
+
+
+class Does(Process):
+    """Does one thing when told to, and notes in a file which hooks ran."""
+
+    def __init__(self, notes=None):
+        self.notes = notes
+
+    def note(self, word):
+        with open(self.notes, "a") as file:
+            file.write(word + "\n")
+
+    def on_finish(self):
+        if self.notes:
+            self.note("on_finish")
+
+    def on_failure(self, error):
+        if self.notes:
+            self.note(f"on_failure {type(error).__name__}")
+
+    def on_receive(self, message):
+        match message:
+            case "rejoin":
+                self.rejoin()
+            case "force":
+                self.force_finish()
+            case "crash":
+                raise ValueError("bad value")
+            case "odd":
+                raise OddError("one", "two")
+            case "unpicklable":
+                raise Unpicklable("deep trouble")
+            case "os._exit":
+                os._exit(3)
+            case "sys.exit":
+                sys.exit(3)
+            case "sys.exit text":
+                sys.exit("with words")
+            case "sys.exit 0":
+                sys.exit()
+            case "keyboard":
+                raise KeyboardInterrupt
+            case "segv":
+                os.kill(self.pid, signal.SIGSEGV)
+            case "abort":
+                os.abort()
+            case int():
+                os.kill(os.getpid(), message)
+
+
+def end(message, *, notes=None, restart="temporary"):
+    """The reason with which a worker ends that is told `message`."""
+    tree = Supervisor("tree", Child(Does(notes), restart=restart, shutdown=1.0), max_restarts=9)
+    with tree.start() as running, running.events() as events:
+        running["does"].tell(message)
+        return next_exit(events)
+
+
+@pytest.mark.parametrize(
+    "message, reason",
+    [
+        ("rejoin", Normal()),
+        ("force", Shutdown("forced")),
+        ("os._exit", ExitCode(3)),
+        ("sys.exit", ExitCode(3)),
+        ("sys.exit text", ExitCode(1)),
+        ("sys.exit 0", Normal()),
+        ("segv", Signaled(signal.SIGSEGV)),
+        ("abort", Signaled(signal.SIGABRT)),
+        (signal.SIGKILL, Signaled(signal.SIGKILL)),
+        (signal.SIGTERM, Signaled(signal.SIGTERM)),
+        (signal.SIGUSR1, Signaled(signal.SIGUSR1)),
+    ],
+)
+def test_the_reason_of_an_end(message, reason):
+    assert end(message) == reason
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_signals_that_a_terminal_sends_to_everyone_do_not_end_a_worker(number):
+    with Supervisor("tree", Does()).start() as running:
+        os.kill(running["does"].pid, number)
+        assert running["does"].ask("nothing") is None
+        assert running.which_children()[0].restarts == 0
+
+
+def test_a_crash_has_the_original_exception_and_the_remote_traceback():
+    reason = end("crash")
+    assert isinstance(reason, Crashed)
+    assert reason.phase == "on_receive"
+    assert type(reason.error) is ValueError
+    assert str(reason.error) == "bad value"
+    assert 'raise ValueError("bad value")' in reason.traceback
+    assert "test_exit_reasons.py" in reason.traceback
+
+
+def test_an_exception_with_a_constructor_of_its_own_arrives_as_itself():
+    reason = end("odd")
+    assert type(reason.error) is OddError
+    assert str(reason.error) == "one and two"
+    assert reason.error.second == "two"
+
+
+def test_an_exception_that_cannot_be_pickled_is_told_by_a_worker_failed():
+    reason = end("unpicklable")
+    assert isinstance(reason.error, WorkerFailed)
+    assert str(reason.error) == "Unpicklable: deep trouble"
+    assert "Unpicklable: deep trouble" in reason.traceback
+
+
+def test_a_keyboard_interrupt_is_a_crash_like_any_other():
+    assert type(end("keyboard").error) is KeyboardInterrupt
+
+
+def test_on_finish_runs_after_sigterm_and_on_failure_after_a_crash(tmp_path):
+    assert end(signal.SIGTERM, notes=str(tmp_path / "a")) == Signaled(15)
+    assert (tmp_path / "a").read_text() == "on_finish\n"
+    end("crash", notes=str(tmp_path / "b"))
+    assert (tmp_path / "b").read_text() == "on_failure ValueError\n"
+    end("force", notes=str(tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_transient_worker_that_gets_sigterm_is_restarted():
+    tree = Supervisor("tree", Child(Echo, restart="transient"))
+    with tree.start() as running, running.events() as events:
+        first = running["echo"].pid
+        os.kill(first, signal.SIGTERM)
+        assert next_exit(events) == Signaled(15)
+        assert running["echo"].ask("pid") != first
+
+
+def test_ref_kill_is_a_fault_that_is_told_as_killed():
+    with Supervisor("tree", Echo()).start() as running, running.events() as events:
+        running["echo"].kill()
+        assert next_exit(events) == Killed("ref.kill()")
+        assert running["echo"].ask("back?") == "back?"
+
+
+def busy():
+    while True:
+        pass
+
+
+def test_a_worker_that_does_not_stop_in_time_is_killed_and_that_is_an_error():
+    with Supervisor("tree", Child(busy, id="busy", shutdown=0.2)).start() as running, running.events() as events:
+        running.terminate_child("busy")
+        event = events.get(1)
+    assert isinstance(event, ChildStopError)
+    assert event.reason == Killed("shutdown timeout")
+
+
+def test_a_brutal_kill_is_expected_and_no_error(tmp_path):
+    child = Child(Does(str(tmp_path / "notes")), shutdown="brutal_kill")
+    with Supervisor("tree", child).start() as running, running.events() as events:
+        running.terminate_child("does")
+        event = events.get(1)
+    assert isinstance(event, ChildStopped)
+    assert isinstance(event.reason, Killed)
+    assert not (tmp_path / "notes").exists()
+
+
+class CrashesIn(Process):
+    def __init__(self, phase):
+        self.phase = phase
+
+    def crash(self, phase):
+        if phase == self.phase:
+            raise LookupError(phase)
+
+    def on_start(self):
+        self.crash("on_start")
+
+    def before_loop(self):
+        self.crash("before_loop")
+
+    def loop(self):
+        self.crash("loop")
+
+    def after_loop(self):
+        self.crash("after_loop")
+        self.rejoin()
+
+    def on_finish(self):
+        self.crash("on_finish")
+
+    def result(self):
+        self.crash("result")
+
+
+@pytest.mark.parametrize("phase", ["before_loop", "loop", "after_loop", "on_finish", "result"])
+def test_a_crash_names_the_hook(phase):
+    with Supervisor("tree").start() as running, running.events() as events:
+        running.start_child(Child(CrashesIn(phase), restart="temporary"))
+        reason = next_exit(events)
+    assert reason.phase == phase
+    assert type(reason.error) is LookupError
