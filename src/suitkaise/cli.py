@@ -35,13 +35,20 @@ class _Usage(Exception):
 def main(argv: list[str] | None = None) -> int:
     """Carry out one command; returns the exit code."""
     parser = _parser()
-    options, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    ours, theirs = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    options, rest = parser.parse_known_args(ours)
     if options.command in _LATER:
         print(f"suitkaise {options.command}: not built yet; this version has: run", file=sys.stderr)
         return USAGE
+    arguments = [*_without_own(options, rest + options.arguments), *theirs]
+    for option, value in (("--engine", options.engine), ("--observe", options.observe)):
+        if value not in (None, "local"):
+            print(f"suitkaise run: {option} {value} is not built yet; leave it out", file=sys.stderr)
+            return USAGE
     _configure_logging(as_json=options.json)
     try:
-        return _run(options.target, rest + options.arguments)
+        return _run(options.target, arguments)
     except _Usage as error:
         print(f"suitkaise run: {error}", file=sys.stderr)
         return USAGE
@@ -65,10 +72,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("target", metavar="MODULE_OR_FILE[:NAME]", help="app.py, app.py:tree, package.module:tree")
     run.add_argument("--json", action="store_true", help="log as JSON lines")
+    run.add_argument("--engine", choices=("local", "ray"), help=argparse.SUPPRESS)
+    run.add_argument("--observe", nargs="?", const="", help=argparse.SUPPRESS)
     run.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     for name in _LATER:
         commands.add_parser(name, help=argparse.SUPPRESS, add_help=False).set_defaults(json=False)
     return parser
+
+
+def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]:
+    """Our own options may also follow the target; the first that is not ours begins the program's."""
+    while True:
+        match arguments:
+            case ["--json", *arguments]:
+                options.json = True
+            case ["--engine", engine, *arguments]:
+                options.engine = engine
+            case ["--observe", *arguments]:
+                options.observe = ""
+            case _:
+                return arguments
 
 
 def _run(target: str, arguments: list[str]) -> int:

@@ -150,7 +150,8 @@ class EntryExists(StorageError):
 class EntryNotFound(StorageError, KeyError):
     """No entry of that name in that container; the message names the nearest ones."""
 
-    __str__ = Exception.__str__  # KeyError would show the message in quotes
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # KeyError would show the message in quotes
 
 
 class StorageFull(StorageError):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from tests.end_to_end.workers import Echo, next_exit
+from tests.support import eventually
 
 from suitkaise import (
     Child,
@@ -170,13 +171,16 @@ def test_ref_kill_is_a_fault_that_is_told_as_killed():
         assert running["echo"].ask("back?") == "back?"
 
 
-def busy():
+def busy(flag):
+    flag.touch()
     while True:
         pass
 
 
-def test_a_worker_that_does_not_stop_in_time_is_killed_and_that_is_an_error():
-    with Supervisor("tree", Child(busy, id="busy", shutdown=0.2)).start() as running, running.events() as events:
+def test_a_worker_that_does_not_stop_in_time_is_killed_and_that_is_an_error(tmp_path):
+    child = Child(busy, args=(tmp_path / "flag",), id="busy", shutdown=0.2)
+    with Supervisor("tree", child).start() as running, running.events() as events:
+        eventually((tmp_path / "flag").exists)
         running.terminate_child("busy")
         event = events.get(1)
     assert isinstance(event, ChildStopError)

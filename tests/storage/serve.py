@@ -13,14 +13,16 @@ import socket
 import sys
 from typing import Any
 
-from suitkaise.storage import server, store
+from suitkaise.storage import server
+from suitkaise.storage.batch import Batch
+from suitkaise.storage.environment import DEFAULT_MAP_SIZE
 from suitkaise.storage.peers import Requests
 from suitkaise.storage.protocol import Put
 
 
 class AcknowledgesEarly(server.StorageServer):
     def _carry_out(self, requests: Requests) -> None:
-        batch = store.Batch(self._store, self._store._environment.begin(write=True))
+        batch = Batch(self._store, self._store._environment.begin(write=True))
         try:
             answers = self._apply(batch, requests)
         finally:
@@ -66,7 +68,7 @@ def main(directory: str, descriptor: str, *options: str) -> None:
         directory,
         listener,
         durable=given.get("durable") == "yes",
-        map_size=int(given.get("map_size", store.environment.DEFAULT_MAP_SIZE)),
+        map_size=int(given.get("map_size", DEFAULT_MAP_SIZE)),
     )
     parent = os.getppid()
     while os.getppid() == parent:  # an orphan has nobody to serve

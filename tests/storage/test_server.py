@@ -13,7 +13,7 @@ import pytest
 
 from suitkaise.messaging import codec, wire
 from suitkaise.storage import peers, server
-from suitkaise.storage.client import SOCKET
+from suitkaise.storage.dialing import SOCKET
 from suitkaise.storage.protocol import (
     VERSION,
     Atomic,

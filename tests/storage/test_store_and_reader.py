@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from suitkaise.errors import StorageError
+from suitkaise.storage import batch as batches
 from suitkaise.storage import environment, store
+from suitkaise.storage.batch import Batch, split_owner
+from suitkaise.storage.keys import MAX_KEY, entry_key
 from suitkaise.storage.protocol import Client, Reply
 from suitkaise.storage.reader import NotThereYet, Reader, reader_of
-from suitkaise.storage.records import MAX_KEY, Encoding, encode_value, entry_key, value_of
+from suitkaise.storage.records import Encoding, encode_value, value_of
 from suitkaise.storage.revision import RevisionWord
-from suitkaise.storage.store import Batch, Store, split_owner
+from suitkaise.storage.store import Store
 from tests.storage.support import run_in_process
 
 
@@ -258,7 +261,7 @@ def test_dead_owners_are_remembered_by_their_highest_incarnation(tmp_path: Path)
 
 
 def test_dead_owners_are_bounded(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "MAX_DEAD_OWNERS", 10)
+    monkeypatch.setattr(batches, "MAX_DEAD_OWNERS", 10)
     for number in range(25):
         opened.write(lambda batch, number=number: batch.mark_dead(f"w{number}#1"))
     assert len(opened.dead_owners) <= 10

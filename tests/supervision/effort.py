@@ -7,7 +7,7 @@ import os
 import hypothesis
 import pytest
 
-__all__ = ["patience", "search"]
+__all__ = ["LONG", "patience", "search"]
 
 LONG = os.environ.get("SUITKAISE_HYPOTHESIS_PROFILE") == "long"
 

@@ -7,11 +7,13 @@ twice; timers are late; requests, stops and kills come at any moment. Only invar
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -42,7 +44,7 @@ from suitkaise.supervision.steps import (
     Wake,
 )
 from tests.supervision.driver import BOOM, Driver, Life, child, supervisor
-from tests.supervision.effort import patience, search
+from tests.supervision.effort import LONG, patience, search
 
 pytestmark = patience
 
@@ -305,6 +307,39 @@ class Interleavings(RuleBasedStateMachine):
         self.tree.halted = True
         self.hear(Halt("second signal"))
 
+    # ------------------------------------------------------------ a long stretch of all that
+    @rule(seed=st.integers(0, 2**32 - 1), moves=st.integers(1, 100))
+    def anything_goes(self, seed: int, moves: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(moves):
+            self.move(dice, dice.randrange(100))
+
+    def move(self, dice: random.Random, number: int) -> None:
+        which, told = dice.randrange(8), dice.random() < 0.7
+        ready = [life for life in self.living() if life.ready]
+        if number < 30 and self.living():
+            self.a_child_gets_on(which, told)
+        elif number < 42 and ready:
+            self.a_child_crashes(which, told)
+        elif number < 46 and ready:
+            self.a_child_ends_well(which, told)
+        elif number < 54 and self.starting():
+            self.a_start_fails(which, told)
+        elif number < 56 and self.starting():
+            self.a_child_ignores(which, told)
+        elif number < 70 and any(self.on_its_way.values()):
+            self.news_arrives(which)
+        elif number < 75 and self.heard:
+            self.news_arrives_again(dice.randrange(50))
+        elif number < 85 and self.due():
+            self.a_timer_fires(which)
+        elif number < 90:
+            self.time_passes(dice.choice([0.25, 0.5, 1.0, 3.0]))
+        elif number < 99:
+            id = dice.choice("abcdx")
+            what = dice.choice([TerminateChild, RestartChild, DeleteChild, Recall, StartChild, StartChild])
+            self.request(what, id, wild(id, dice))
+
     # ------------------------------------------------------------ what must hold
     def hear(self, event: Input) -> None:
         if isinstance(event, Exited) and self.tree._is(event):
@@ -313,6 +348,8 @@ class Interleavings(RuleBasedStateMachine):
         if isinstance(event, Ready | Ignored | Exited | Timer):
             self.heard.append(event)
         self.tree.handle(event)
+        self.one_thing_at_a_time()
+        self.those_alive_are_listed()
 
     @invariant()
     def one_thing_at_a_time(self) -> None:
@@ -386,5 +423,40 @@ class Interleavings(RuleBasedStateMachine):
             assert finished, f"{id} is {status}, and nobody wanted that"
 
 
-Interleavings.TestCase.settings = search(examples=150, steps=100)
+Interleavings.TestCase.settings = search(examples=120, steps=40)
 TestInterleavings = Interleavings.TestCase
+
+
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
+def test_a_random_walk_from_any_seed_breaks_nothing(strategy: str) -> None:
+    for seed in range(2000 if LONG else 50):
+        dice = random.Random(f"{strategy} {seed}")
+        walk = Interleavings()
+        walk.declare(
+            *[wild(id, dice) for id in "ab"],
+            rest=[wild("c", dice)],
+            strategy=strategy,
+            auto_shutdown=dice.choice(["never"] * 8 + ["all_significant", "any_significant"]),
+            max_restarts=dice.choice([math.inf, math.inf, 10]),
+            up=True,
+        )
+        for _ in range(300):
+            walk.move(dice, dice.randrange(100))
+            if dice.random() < 0.01:
+                walk.rest()
+            if walk.tree.stopping and dice.random() < 0.1:
+                break
+        walk.the_intensity_is_respected()
+        walk.nobody_starts_without_a_reason()
+        walk.teardown()
+
+
+def wild(id: str, dice: random.Random) -> Child:
+    restart = dice.choice(["permanent", "permanent", "transient", "temporary"])
+    return child(
+        id,
+        restart,
+        significant=restart != "permanent" and dice.random() < 0.3,
+        shutdown=dice.choice([2.0, "brutal_kill", "infinity"]),
+        backoff=dice.choice([None, None, Backoff(initial=0.5, maximum=4.0, jitter=0.0)]),
+    )

@@ -95,7 +95,7 @@ class _Tenant:
     # ------------------------------------------------------------ arriving
     def _receive_recipe(self) -> tuple[Arrival, bytes, list[socket.socket]] | None:
         """The first frame, with the sockets that are among the arguments; None if the hub is gone already."""
-        parser = wire.Parser()
+        parser = wire.Parser(max_header=wire.MAX_PAYLOAD)
         data, descriptors, _, _ = socket.recv_fds(self._sock, _FIRST, 250)
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         frames = parser.feed(data) if data else []
@@ -136,8 +136,25 @@ class _Tenant:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, ignore)
         signal.signal(signal.SIGTERM, ignore if arrival.steadfast else finish)
+        os.register_at_fork(after_in_child=_default_signals)  # or `multiprocessing` could not terminate its processes
+        os.register_at_fork(after_in_child=self._let_go)
         assert self._mailbox is not None
         self._mailbox.adopt(self._parser, self._early)
+
+    def _let_go(self) -> None:
+        """In a process that the worker forks (`os.fork`, multiprocessing): it is not the worker, and obeys signals."""
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        root = logging.getLogger()
+        for handler in root.handlers[:]:
+            if isinstance(handler, suitkaise.observe.logs.ForwardingHandler):
+                root.removeHandler(handler)
+        self._sending = threading.Lock()
+        self._sock.close()
+        for _, lock, _ in _held:
+            os.close(lock)
+        _held.clear()
 
     # ------------------------------------------------------------ talking to the hub
     def _take(self, frame: wire.Frame) -> None:
@@ -182,6 +199,12 @@ class _Tenant:
             self._mailbox.order_stop(Shutdown("the program that owned it is gone"))
             time.sleep(min(arrival.grace, self._orphan_timeout))
         _leave(70, wait=False)
+
+
+def _default_signals() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class _Reply:

@@ -24,6 +24,9 @@ __all__ = ["BACKLOG", "KeeperLink", "Outbox"]
 BACKLOG = 64 << 20
 """Bytes that may wait to be sent to one worker."""
 
+_STEP = 1 << 20
+"""Bytes that are offered to a socket at once."""
+
 PATIENCE = 5.0
 """Seconds for which the keeper may owe an answer and say nothing at all; then it is replaced (it is stopped, say)."""
 
@@ -70,14 +73,12 @@ class Outbox:
             MailboxFull: more than `BACKLOG` bytes would wait; nothing of this is sent. Not with `force`.
         """
         with self._lock:
-            if not self._backlog and not self._corked:
-                data = data[self._try(data) :]
-            if not data:
-                return
-            if not force and len(self._backlog) + len(data) > BACKLOG:
+            if not force and self._backlog and len(self._backlog) + len(data) > BACKLOG:  # a part is never sent
                 raise MailboxFull(
                     f"{len(self._backlog)} bytes wait already to be read by {self._path!r}", path=self._path
                 )
+            if not self._backlog and not self._corked:
+                data = data[self._try(data) :]
             self._backlog += data
             if not self._corked:
                 self._watch()
@@ -103,10 +104,12 @@ class Outbox:
                 self._flush()
 
     def _flush(self) -> None:
-        del self._backlog[: self._try(bytes(self._backlog))]
+        with memoryview(self._backlog) as view, view[:_STEP] as first:
+            sent = self._try(first)
+        del self._backlog[:sent]
         self._watch()
 
-    def _try(self, data: bytes) -> int:
+    def _try(self, data: bytes | memoryview) -> int:
         try:
             return self.sock.send(data, socket.MSG_NOSIGNAL)
         except BlockingIOError:
@@ -150,6 +153,13 @@ class Newborn(Protocol):
     def status(self, code: int) -> None: ...
     def status_lost(self) -> None: ...
     def drop(self) -> None: ...
+
+
+def _absolute(folder: str) -> str:
+    try:
+        return os.path.abspath(folder)
+    except FileNotFoundError:  # relative to a working folder that is gone
+        return folder
 
 
 class KeeperLink:
@@ -214,7 +224,7 @@ class KeeperLink:
             if now - due > PATIENCE / 10:  # this program itself was stopped or starved: be fair, look once more
                 until = max(until, now + PATIENCE)
             if now < until:
-                self._look_at(until)
+                self._look_at(min(until, now + PATIENCE))
                 return
             self._watched = False
             self._program.kill()  # its end-of-file does the rest
@@ -260,7 +270,7 @@ class KeeperLink:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         settings = [
-            [os.fspath(folder) for folder in sys.path],
+            [_absolute(os.fspath(folder)) for folder in sys.path],
             theirs.fileno(),
             self._site.directory,
             list(self._preload),
@@ -271,6 +281,7 @@ class KeeperLink:
             self._program = subprocess.Popen(
                 [sys.executable, *flags, "-c", _PROGRAM],
                 stdin=subprocess.DEVNULL,
+                cwd=os.sep,  # the program's own may be gone; workers go where the program is
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "SUITKAISE_KEEPER": json.dumps(settings)},
             )

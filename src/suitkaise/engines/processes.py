@@ -22,7 +22,7 @@ from typing import Any
 from suitkaise.engines.bootstrap import Arrival
 from suitkaise.engines.engine import Exit, Launch, Site, settle
 from suitkaise.engines.link import KeeperLink, Outbox
-from suitkaise.errors import WorkerDead
+from suitkaise.errors import WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.messages import Message, Parcel
@@ -104,12 +104,12 @@ class ProcessHandle:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
-        self._parser = wire.Parser()
+        self._parser = wire.Parser(max_header=wire.MAX_PAYLOAD)  # a header may hold an error, or a line of a log
         self._goodbye: tuple[ExitReason, Parcel | None, bool] | None = None
         self._why: str | None = None
         self._code: int | None = None
         self._status_lost = False
-        self.dead = False
+        self.dead: bool = False
         self._over = False
         self.outbox: Outbox | None = None
 
@@ -118,7 +118,7 @@ class ProcessHandle:
         """Encode the message and send it on its way."""
         payload = message.body.data
         with self._lock:
-            if self._over:
+            if self._over or self._goodbye is not None:
                 raise WorkerDead(f"{self.launch.path!r} has just ended", path=self.launch.path)
             number = None
             if message.reply is not None:
@@ -180,7 +180,7 @@ class ProcessHandle:
     def _arrival(self) -> Arrival:
         launch = self.launch
         return Arrival(
-            launch.birth, self._slot.index, launch.grace, logging.getLogger().getEffectiveLevel(), os.getcwd(),
+            launch.birth, self._slot.index, launch.grace, logging.getLogger().getEffectiveLevel(), _working_folder(),
             list(sys.path), list(sys.argv), self.last,
         )  # fmt: skip
 
@@ -196,8 +196,12 @@ class ProcessHandle:
             frames = self._parser.receive(self.outbox.sock)
         except BlockingIOError:
             return
-        except (wire.PeerClosed, wire.WireError, OSError):
+        except (wire.PeerClosed, OSError):
             self._site.reactor.unwatch(self.outbox)  # its death is told by the pidfd
+            return
+        except wire.WireError as error:
+            self._site.reactor.unwatch(self.outbox)
+            self.kill(f"it talked nonsense: {error}")
             return
         for frame in frames:
             self._take(frame)
@@ -213,7 +217,9 @@ class ProcessHandle:
                 if message is not None and message.reply is not None:
                     message.reply(ok, Parcel(data=payload))
             case ("bye", bytes(reason), bool(ignored), bool(has_result)):
-                self._goodbye = (codec.loads(reason), Parcel(data=payload) if has_result else None, ignored)
+                said = (_understood(reason), Parcel(data=payload) if has_result else None, ignored)
+                with self._lock:  # what is sent from now on is for the next incarnation
+                    self._goodbye = said
                 linger = self.launch.grace if self.launch.grace < float("inf") else LINGER
                 self._site.reactor.at(time.monotonic() + max(linger, 1.0), lambda: self.kill("it did not leave"))
             case ("log", dict(fields)):
@@ -295,3 +301,19 @@ class ProcessHandle:
             self.outbox.sock.close()
         if self.pidfd is not None:
             os.close(self.pidfd)
+
+
+def _understood(data: bytes) -> ExitReason:
+    """The exit reason that a worker has sent; its error may be of a class that cannot be imported here."""
+    try:
+        reason: ExitReason = codec.loads(data)
+        return reason
+    except Exception as error:
+        return Crashed("unknown", WorkerFailed(f"it ended with an error that cannot be read here: {error!r}"))
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return os.sep

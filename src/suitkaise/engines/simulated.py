@@ -21,7 +21,7 @@ class VirtualClock:
     """Time that passes when told to; callbacks run in order of their time, and of their making where that is equal."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now: float = 0.0
         self._numbers = itertools.count()
         self._waiting: list[tuple[float, int, Callable[[], None]]] = []
 

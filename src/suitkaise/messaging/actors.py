@@ -17,7 +17,7 @@ from pykka._envelope import Envelope
 
 __all__ = ["Actor", "ActorRef", "Envelope", "envelope"]
 
-logger = logging.getLogger("suitkaise.actors")
+logger: logging.Logger = logging.getLogger("suitkaise.actors")
 
 
 def envelope(message: Any) -> Envelope[Any]:

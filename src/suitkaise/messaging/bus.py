@@ -11,7 +11,7 @@ from suitkaise.events import Event
 
 __all__ = ["Bus", "Subscription"]
 
-logger = logging.getLogger("suitkaise.events")
+logger: logging.Logger = logging.getLogger("suitkaise.events")
 
 BACKLOG = 10_000
 
@@ -23,7 +23,7 @@ class Subscription:
     """
 
     def __init__(self, bus: Bus, prefix: str) -> None:
-        self.dropped = 0
+        self.dropped: int = 0
         self._bus = bus
         self._prefix = prefix
         self._events: deque[Event] = deque()

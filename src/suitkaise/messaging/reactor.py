@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 __all__ = ["Reactor", "TimerHandle"]
 
-logger = logging.getLogger("suitkaise.reactor")
+logger: logging.Logger = logging.getLogger("suitkaise.reactor")
 
 Callback = Callable[..., None]
 
@@ -149,5 +149,5 @@ class Reactor:
     def _guard(self, callback: Any) -> None:
         try:
             callback()
-        except Exception:
+        except BaseException:  # a `sys.exit()` in a user's callback must not end the thread that all depend on
             logger.exception("internal error in a callback")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from suitkaise.errors import AskTimeout, DeadlockError, NotBuiltYet, RuntimeGone
+from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, NotBuiltYet, RuntimeGone
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.client import RemotePost
 from suitkaise.messaging.context import current_owner
@@ -85,7 +85,10 @@ class WorkerRef:
 
     def is_alive(self) -> bool:
         """Whether an incarnation is there now; False while it is being restarted."""
-        status = self.status
+        try:
+            status = self.status
+        except ChildNotFound:
+            return False
         return status not in _OVER and status is not Status.RESTARTING
 
     # ------------------------------------------------------------ messages
@@ -108,12 +111,13 @@ class WorkerRef:
             DeadlockError: a worker asks itself.
             Exception: what the handler raised, with the remote traceback as a note.
         """
-        own = current_owner()
-        if own is not None and own.rpartition("#")[0] == self.path:
-            raise DeadlockError(f"{self.path!r} asks itself and would wait for ever", path=self.path)
+        self._refuse_self("asks")
+        answer = self.ask_future(message)
         try:
-            return self.ask_future(message).get(timeout)
+            return answer.get(timeout)
         except AskTimeout as error:
+            if answer.done():  # it is what the handler raised
+                raise
             raise AskTimeout(f"{self.path!r} did not answer within {timeout} s", path=self.path) from error
 
     def ask_future(self, message: Any) -> Answer[Any]:
@@ -144,6 +148,7 @@ class WorkerRef:
         Raises:
             ChildStartFailed: it did not start again.
         """
+        self._refuse_self("waits for")
         the_post().post("recall", self.path).get(timeout)
 
     def join(self, timeout: float | None = None) -> ExitReason | None:
@@ -165,10 +170,20 @@ class WorkerRef:
         return self._wait("result", timeout)
 
     def _wait(self, what: str, timeout: float | None) -> Any:
+        self._refuse_self("waits for")
+        answer = the_post().post(what, self.path)
         try:
-            return the_post().post(what, self.path).get(timeout)
+            return answer.get(timeout)
         except AskTimeout as error:
+            if answer.done():  # a result that is itself this error
+                raise
+            answer.cancel()
             raise AskTimeout(f"{self.path!r} still runs after {timeout} s", path=self.path) from error
+
+    def _refuse_self(self, what: str) -> None:
+        own = current_owner()
+        if own is not None and f"{own.rpartition('#')[0]}/".startswith(f"{self.path}/"):
+            raise DeadlockError(f"{own.rpartition('#')[0]!r} {what} {self.path!r}, itself: for ever", path=self.path)
 
     def monitor(self) -> None:
         """Not built yet: be told when it goes down (rule 60)."""

@@ -7,7 +7,7 @@ request that a ref can make, from the hub's own threads and, through the hub's s
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,6 +17,9 @@ from suitkaise.messaging.messages import Answer, Message, Parcel, with_note
 from suitkaise.statuses import Status
 
 __all__ = ["PARKED", "Address", "Keeping", "Post", "Registry", "Target"]
+
+DEPARTED = 1_000
+"""How many workers that are over and forgotten can still be asked for their result."""
 
 PARKED = 10_000
 """How many messages may wait for a worker that is being restarted."""
@@ -62,10 +65,10 @@ class Address:
         self.id = id
         self.kind = kind
         self.pid: int | None = None
-        self.incarnation = 0
+        self.incarnation: int = 0
         self.reason: ExitReason | None = None
         self.result: Parcel | None = None
-        self.over = False
+        self.over: bool = False
         self.keeping = keeping
         self._target: Target | None = None
         self._parked: deque[Message] = deque()
@@ -86,6 +89,8 @@ class Address:
 
     def send(self, message: Message) -> None:
         """Deliver a message now, or keep it until the worker is back."""
+        if self.kind == "process":
+            message.body.data  # noqa: B018  (encoded here: the sender gets the error, and nobody waits for the lock)
         with self._lock:
             if self._target is not None:
                 try:
@@ -99,8 +104,6 @@ class Address:
                 )
             if len(self._parked) >= PARKED:
                 raise MailboxFull(f"{PARKED} messages wait already for {self.path!r} to come back", path=self.path)
-            if self.kind == "process":
-                message.body.data  # noqa: B018  (it is encoded here, so that the sender gets the error)
             self._parked.append(message)
 
     def attach(self, target: Target) -> None:
@@ -155,12 +158,14 @@ class Registry:
     def __init__(self) -> None:
         self.services: dict[str, Callable[[str, Any], Any]] = {}
         self._addresses: dict[str, Address] = {}
+        self._departed: OrderedDict[str, Address] = OrderedDict()
 
     def add(self, path: str, id: str, kind: str, keeping: Keeping) -> Address:
         """The address at `path`, kept by `keeping` from now on; one that is there already stays the same."""
         address = self._addresses.get(path)
         if address is None:
             address = self._addresses[path] = Address(path, id, kind, keeping)
+            self._departed.pop(path, None)
         address.keeping = keeping
         return address
 
@@ -169,6 +174,9 @@ class Registry:
         address = self._addresses.pop(path, None)
         if address is not None:
             address.finish()
+            self._departed[path] = address
+            if len(self._departed) > DEPARTED:
+                self._departed.popitem(last=False)
 
     def find(self, path: str) -> Address:
         """The address at `path`.
@@ -206,7 +214,8 @@ class Registry:
                     return value
                 answer.set_result(value)
                 return answer
-            address = self.find(path)
+            gone = self._departed.get(path) if what in ("join", "result") else None
+            address = gone or self.find(path)
             match what:
                 case "info":
                     answer.set_result((address.status, address.pid, address.incarnation, address.kind))

@@ -8,7 +8,7 @@ from typing import Any
 from suitkaise.errors import NotBuiltYet, StorageError
 from suitkaise.messaging import codec
 from suitkaise.messaging.context import current_owner
-from suitkaise.storage.client import client_of
+from suitkaise.storage.clients import client_of
 from suitkaise.storage.handle import Handle, checked
 from suitkaise.storage.locate import caller_path
 from suitkaise.storage.protocol import Append, Increment, Put, Rule, Status
@@ -63,6 +63,8 @@ class Accumulate(Handle):
 
     def append(self, name: str, item: object, path: str | None = None, *, wait: bool = True) -> None:
         """Append an item to a list, exactly once even if the storage actor dies meanwhile.
+
+        It takes time in proportion to the length of the list, so it is for short ones.
 
         Args:
             name: the entry's name; if there is none, a list is made.

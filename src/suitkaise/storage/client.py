@@ -9,45 +9,31 @@ Writes that nobody waits for are collected and sent many at a time; `pipeline` s
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-import struct
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from suitkaise.errors import StorageError, StorageGone
+from suitkaise.errors import StorageError
 from suitkaise.messaging import wire
 from suitkaise.storage import pipeline
-from suitkaise.storage.protocol import (
-    VERSION,
-    WINDOW,
-    Hello,
-    Reply,
-    Request,
-    Status,
-    Welcome,
-    decode_answer,
-)
+from suitkaise.storage.dialing import dial, set_timeout
+from suitkaise.storage.protocol import WINDOW, Reply, Request, Status, decode_answer
 from suitkaise.storage.refusals import refusal
 
-__all__ = ["SOCKET", "Client", "client_of", "clients_of"]
+__all__ = ["Client"]
 
-SOCKET = "store.sock"
-"""The name of the listening socket in a storage's directory."""
+logger = logging.getLogger("suitkaise.storage")
 
-_TIMEVAL = struct.Struct("ll")
 _SEND_AT_ONCE = 64  # requests
 _SEND_BYTES = 1 << 16
 _MAX_PENDING_BYTES = 1 << 24
 _MAX_FAILURES = 100
-_BUFFER = 1 << 20
 _RETRY_AFTER = 0.02  # seconds
-_LONGEST_ADDRESS = 100
 _CONNECTION_LOST = (OSError, wire.WireError)
 
 
@@ -61,10 +47,11 @@ class Client:
             directory: the storage's directory.
             timeout: how many seconds a request may take, restarts of the actor included.
         """
-        self.directory = directory
-        self.timeout = timeout
+        self.directory: str = directory
+        self.timeout: float = timeout
         self.lock: Any = threading.RLock()
-        self.scheduled = False
+        self.scheduled: bool = False
+        self.busy: bool = False
         self._id = os.urandom(16)
         self._number = 0
         self._acknowledged = 0
@@ -87,10 +74,14 @@ class Client:
         """
         deadline = time.monotonic() + self.timeout
         with self.lock:
-            self._awaited = self._add(request, payload, quiet=False)
-            self._answer = None
-            self._settle(self._awaited, deadline)
-            return self._answer or Reply(self._awaited)
+            self.busy = True
+            number = self._add(request, payload, quiet=False)
+            self._awaited, self._answer = number, None
+            try:
+                self._settle(number, deadline)
+            finally:
+                self.busy = False
+            return self._answer or Reply(number)
 
     def post(self, request: Request, payload: bytes = b"") -> None:
         """Send a request soon, and do not wait. How it went is told by `flush`.
@@ -99,18 +90,25 @@ class Client:
             StorageError: too many are under way, and none was acknowledged within the time-out.
         """
         with self.lock:
-            self._add(request, payload, quiet=True)
-            if len(self._unsent) >= _SEND_AT_ONCE or self._unsent_bytes >= _SEND_BYTES:
-                try:
-                    self._push(time.monotonic() + self.timeout)
-                except _CONNECTION_LOST:
-                    self._disconnect()  # what is pending is sent again when it is connected
-            if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
-                half = self._pending[len(self._pending) // 2][0].request
-                self._settle(half, time.monotonic() + self.timeout)
-            if not self.scheduled and self._pending:
-                self.scheduled = True
-                pipeline.schedule(self)
+            self.busy = True
+            try:
+                self._post(request, payload)
+            finally:
+                self.busy = False
+
+    def _post(self, request: Request, payload: bytes) -> None:
+        self._add(request, payload, quiet=True)
+        if len(self._unsent) >= _SEND_AT_ONCE or self._unsent_bytes >= _SEND_BYTES:
+            try:
+                self._push(time.monotonic() + self.timeout)
+            except _CONNECTION_LOST:
+                self._disconnect()  # what is pending is sent again when it is connected
+        if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
+            half = self._pending[len(self._pending) // 2][0].request
+            self._settle(half, time.monotonic() + self.timeout)
+        if not self.scheduled and self._pending:
+            self.scheduled = True
+            pipeline.schedule(self)
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything that was posted is stored.
@@ -155,11 +153,13 @@ class Client:
                 pass
             except _CONNECTION_LOST:
                 self._disconnect()
+            except StorageError as error:
+                logger.warning("%d writes that nobody waited for are given up: %s", len(self._pending), error)
+                self._give_up(error)
+            if self._pending and self._sock is None:
                 time.sleep(_RETRY_AFTER)
                 self.scheduled = True
                 pipeline.schedule(self)
-            except StorageError as error:
-                self._give_up(error)
             return bool(self._pending)
 
     def fileno(self) -> int:
@@ -213,6 +213,9 @@ class Client:
             except StorageError as error:
                 self._give_up(error)
                 raise
+            except BaseException:  # from a signal handler: who knows how much of a frame is read
+                self._disconnect()
+                raise
 
     def _check(self, deadline: float) -> None:
         if time.monotonic() >= deadline:
@@ -261,56 +264,20 @@ class Client:
         self._unsent_bytes = 0
 
     def _connect(self, deadline: float) -> None:
-        """Connect, and send what the actor has not carried out yet.
+        """Connect, and arrange for what the actor has not carried out yet to be sent.
 
         Raises:
             OSError, WireError: it has to be tried again.
             StorageGone: nobody listens any more.
         """
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            left = max(0.01, deadline - time.monotonic())
-            _set_timeout(sock, left)
-            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
-            self._reach(sock)
-            self._parser = wire.Parser(decode=decode_answer)
-            wire.send(sock, Hello(VERSION, self._id))
-            frames: list[wire.Frame] = []
-            while not frames:
-                try:
-                    frames = self._parser.receive(sock)
-                except BlockingIOError:
-                    self._check(deadline)
-            _set_timeout(sock, self.timeout)
-        except BaseException:
-            sock.close()
-            raise
-        self._sock = sock
-        welcome = frames[0][0]
-        if not isinstance(welcome, Welcome):
-            raise wire.WireError(f"the storage actor answered {welcome!r} instead of a welcome")
+        patience = max(0.01, deadline - time.monotonic())
+        self._sock, self._parser, welcome = dial(self.directory, self._id, patience)
+        set_timeout(self._sock, self.timeout)
         for reply in welcome.replies:
             self._take(reply)
         self._acknowledge(welcome.last)
         self._unsent = [frame for _, frame in self._pending]
         self._unsent_bytes = self._pending_bytes
-
-    def _reach(self, sock: socket.socket) -> None:
-        address = str(Path(self.directory, SOCKET))
-        try:
-            if len(os.fsencode(address)) <= _LONGEST_ADDRESS:
-                sock.connect(address)
-                return
-            folder = os.open(self.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                sock.connect(f"/proc/self/fd/{folder}/{SOCKET}")
-            finally:
-                os.close(folder)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise StorageGone(
-                f"nobody keeps the storage in {self.directory} any more: the program that owned it is gone"
-            ) from error
 
     def _disconnect(self) -> None:
         sock, self._sock = self._sock, None
@@ -340,48 +307,3 @@ class Client:
             self._pending_bytes -= len(pending.popleft()[1])
         if number > self._acknowledged:
             self._acknowledged = min(number, self._number)
-
-
-def client_of(directory: str, timeout: float) -> Client:
-    """This thread's client of a storage."""
-    try:
-        return _of_thread.clients[directory, timeout]  # type: ignore[no-any-return]
-    except AttributeError:
-        _of_thread.clients = {}
-    except KeyError:
-        pass
-    client = _of_thread.clients[directory, timeout] = Client(directory, timeout)
-    with _all_lock:
-        _all.add(client)
-    return client
-
-
-def clients_of(directory: str) -> list[Client]:
-    """All clients of a storage in this process, whichever thread they belong to."""
-    with _all_lock:
-        return [client for client in _all if client.directory == directory]
-
-
-def _set_timeout(sock: socket.socket, seconds: float) -> None:
-    """By the kernel: a Python time-out would cost a `poll` at every call."""
-    whole = int(seconds)
-    value = _TIMEVAL.pack(whole, int((seconds - whole) * 1e6))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
-
-
-_of_thread: Any = threading.local()
-_all: weakref.WeakSet[Client] = weakref.WeakSet()
-_all_lock = threading.Lock()
-
-
-def _after_fork_in_child() -> None:
-    """The parent's connections are the parent's; a child makes its own."""
-    global _of_thread, _all, _all_lock
-    _of_thread = threading.local()
-    _all = weakref.WeakSet()
-    _all_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

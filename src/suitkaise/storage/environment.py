@@ -12,8 +12,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -22,6 +22,9 @@ from typing import Protocol
 import lmdb
 
 from suitkaise.errors import StorageError
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = [
     "DATA",
@@ -143,6 +146,8 @@ def _open(data: Path, map_size: int, *, write: bool, durable: bool) -> lmdb.Envi
 def _lock_writer(directory: Path) -> int:
     """Make sure that there is one writer. The kernel takes the lock back when the process ends."""
     descriptor = os.open(directory / "writer", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if sys.platform == "win32":
+        return descriptor
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

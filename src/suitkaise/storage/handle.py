@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 from suitkaise.errors import EntryNotFound, StorageError, TransactionConflict
 from suitkaise.messaging.context import current_owner
-from suitkaise.storage.client import client_of, clients_of
+from suitkaise.storage.clients import client_of, clients_of
+from suitkaise.storage.keys import checked_path, entry_key, normal_path, unpack_key
 from suitkaise.storage.protocol import Forget, Reply, Request, Status
 from suitkaise.storage.reader import NotThereYet, Reader, reader_of
-from suitkaise.storage.records import Record, checked_path, entry_key, normal_path, unpack_key, value_of
+from suitkaise.storage.records import Record, value_of
 from suitkaise.storage.refusals import refusal, where
 from suitkaise.storage.transaction import Transaction, slot_of
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from suitkaise.errors import NotBuiltYet
 from suitkaise.storage.handle import Handle, checked
+from suitkaise.storage.keys import entry_key, normal_path, path_in, unpack_key
 from suitkaise.storage.locate import caller_path
 from suitkaise.storage.reader import NotThereYet
-from suitkaise.storage.records import Entry, Record, entry_key, normal_path, revision_of, unpack_key, value_of
+from suitkaise.storage.records import Entry, Record, revision_of, value_of
 
 __all__ = ["Listing"]
 
@@ -111,8 +112,9 @@ class Listing(Handle):
         return "\n".join(lines)
 
     def _container_of(self, key: bytes) -> str | None:
-        if not key.startswith(b"\xff"):
-            return key.partition(b"\0")[0].decode()
+        path = path_in(key)
+        if path is not None:
+            return path
         record = self._reader.get(key)
         return None if record is None else _names(key, record)[0]
 

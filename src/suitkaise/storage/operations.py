@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from suitkaise.messaging import codec
+from suitkaise.storage.batch import Batch
+from suitkaise.storage.keys import container_prefix, entry_key, normal_path
 from suitkaise.storage.protocol import (
     WINDOW,
     Append,
@@ -19,18 +21,7 @@ from suitkaise.storage.protocol import (
     Seen,
     Status,
 )
-from suitkaise.storage.records import (
-    Encoding,
-    Record,
-    container_prefix,
-    decode_value,
-    encode_value,
-    entry_key,
-    normal_path,
-    pack_metadata,
-    revision_of,
-)
-from suitkaise.storage.store import Batch
+from suitkaise.storage.records import Encoding, Record, decode_value, encode_value, pack_metadata, revision_of
 
 __all__ = ["Change", "carry_out"]
 

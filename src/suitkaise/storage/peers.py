@@ -19,7 +19,7 @@ from suitkaise.storage import protocol
 
 __all__ = ["Peer", "Peers", "Requests"]
 
-logger = logging.getLogger("suitkaise.storage")
+logger: logging.Logger = logging.getLogger("suitkaise.storage")
 
 MAX_OUTPUT = 1 << 20
 """Bytes that may wait for a peer before nothing more is read from it."""
@@ -61,7 +61,7 @@ class Peers:
         self._peers: set[Peer] = set()
         self._wakes: set[int] = set()
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self.dropped = 0
+        self.dropped: int = 0
         """How many connections have ended so far."""
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from suitkaise.errors import StorageError
 
 __all__ = ["Pipelined", "schedule"]
 
-logger = logging.getLogger("suitkaise.storage")
+logger: logging.Logger = logging.getLogger("suitkaise.storage")
 
 COLLECT = 0.001
 """Seconds that writes are collected for, and replies: more often would only disturb the thread that writes."""
@@ -113,7 +113,7 @@ class _Pump:
 
 
 _pump: _Pump | None = None
-_lock = threading.Lock()
+_lock = threading.RLock()  # since a signal handler may write, too
 
 
 def _at_exit() -> None:
@@ -126,7 +126,7 @@ def _after_fork_in_child() -> None:
     if _pump is not None:
         _pump.abandon()
     _pump = None
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 atexit.register(_at_exit)

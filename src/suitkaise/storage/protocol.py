@@ -187,5 +187,5 @@ class Client(msgspec.Struct, array_like=True):
     replies: list[Reply] = msgspec.field(default_factory=list)
 
 
-decode_request = msgspec.msgpack.Decoder(Hello | Put | Remove | Increment | Append | Atomic | Forget).decode
+decode_request: Any = msgspec.msgpack.Decoder(Hello | Put | Remove | Increment | Append | Atomic | Forget).decode
 decode_answer: Any = msgspec.msgpack.Decoder(Reply | Welcome).decode

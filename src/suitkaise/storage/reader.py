@@ -17,7 +17,7 @@ import lmdb
 
 from suitkaise.errors import StorageError
 from suitkaise.storage import environment
-from suitkaise.storage.records import container_prefix, next_container
+from suitkaise.storage.keys import container_prefix, next_container
 from suitkaise.storage.revision import RevisionWord
 
 __all__ = ["NotThereYet", "Reader", "reader_of"]

@@ -1,16 +1,13 @@
-"""How an entry lies in the store: its key, its record, and how its value is encoded.
+"""How an entry lies in the store, and how its value is encoded.
 
-A key is `container path, NUL, name` in UTF-8. A part of it that is too long for LMDB is cut and ends in a
-digest of the whole; the record then holds the full path and name. A record is a fixed head, then owner,
-metadata, the long names if any, and the value. The storage actor looks at the head and never into a value:
-the encoding byte tells it which values are numbers that it may add to and lists that it may append to.
+A record is a fixed head, then owner, metadata, path and name if the key does not hold them in full, and the
+value. The storage actor looks at the head and never into a value: the encoding byte tells it which values
+are numbers that it may add to and lists that it may append to.
 """
 
 from __future__ import annotations
 
 import enum
-import functools
-import hashlib
 import io
 import pickle
 import struct
@@ -20,37 +17,25 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from suitkaise.messaging import codec
+from suitkaise.storage.keys import unpack_key
 
 __all__ = [
-    "MAX_KEY",
     "Encoding",
     "Entry",
     "Metadata",
     "Record",
     "check_metadata",
-    "checked_path",
-    "container_prefix",
     "decode_value",
     "encode_value",
-    "entry_key",
     "is_indexed",
-    "next_container",
-    "normal_path",
     "pack_record",
     "revision_of",
-    "unpack_key",
     "value_of",
 ]
 
 Scalar: TypeAlias = str | int | float | bool | None
 Metadata: TypeAlias = dict[str, Scalar]
 
-MAX_KEY = 480
-"""The longest key in bytes: LMDB's 511, less the prefix under which the owner index keeps keys."""
-
-_MAX_PATH_PART = 200
-_LONG = b"\xff"  # occurs in no UTF-8
-_DIGEST = 16
 _INDEXED = 1
 
 # Revision, time, where the value starts, lengths of metadata, path and owner, encoding, flags.
@@ -201,76 +186,6 @@ def decode_value(encoding: int, data: bytes) -> Any:
             return codec.loads(data)
 
 
-@functools.lru_cache(maxsize=8192)
-def entry_key(path: str, name: str) -> tuple[bytes, tuple[str, str] | None]:
-    """The key of an entry, and path and name if the key does not hold them in full.
-
-    Raises:
-        TypeError, ValueError: path or name is not what a path or a name must be.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"a name must be a str, not {type(name).__name__}: {name!r}")
-    if not name or "\0" in name:
-        raise ValueError(f"a name must not be empty and must not contain NUL, but it is {name!r}")
-    path = normal_path(path)
-    prefix = container_prefix(path)
-    tail = _utf8(name, "name")
-    whole = prefix + tail
-    if prefix[:1] != _LONG and len(whole) <= MAX_KEY:
-        return whole, None
-    room = MAX_KEY - len(prefix)
-    if len(tail) > room:
-        tail = tail[: room - _DIGEST - 1] + _LONG + _digest(tail)
-    return prefix + tail, (path, name)
-
-
-def normal_path(path: str) -> str:
-    """A container's path: parts divided by `/`, none of them empty; the root is the empty path.
-
-    >>> normal_path("/ui/settings/"), normal_path("/")
-    ('ui/settings', '')
-    """
-    if not isinstance(path, str):
-        raise TypeError(f"a path must be a str such as 'ui/settings', not {type(path).__name__}: {path!r}")
-    return _normal_path(path)
-
-
-@functools.lru_cache(maxsize=4096)
-def _normal_path(path: str) -> str:
-    normal = path.strip("/")
-    parts = normal.split("/") if normal else []
-    if "\0" in path or any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"a path is parts divided by '/', none of them empty, '.' or '..'; not {path!r}")
-    return normal
-
-
-@functools.lru_cache(maxsize=8192)
-def checked_path(path: str, name: str) -> str:
-    """The path in its normal form, if path and name are what they must be."""
-    entry_key.__wrapped__(path, name)
-    return normal_path(path)
-
-
-def container_prefix(path: str) -> bytes:
-    """What the keys of a container's entries begin with; `path` is normal."""
-    data = _utf8(path, "path")
-    if len(data) <= _MAX_PATH_PART:
-        return data + b"\0"
-    return _LONG + _digest(data) + b"\0"
-
-
-def next_container(key: bytes) -> bytes:
-    """A key behind all entries of the container that `key` is in."""
-    end = 1 + _DIGEST if key[:1] == _LONG else key.index(b"\0")
-    return key[:end] + b"\1"
-
-
-def unpack_key(key: bytes) -> tuple[str, str]:
-    """Path and name of a key that holds them in full."""
-    path, _, name = key.partition(b"\0")
-    return path.decode(), name.decode()
-
-
 def check_metadata(metadata: Mapping[str, object]) -> Metadata:
     """The metadata as it is stored: scalars under names.
 
@@ -309,14 +224,3 @@ def _bare(value: Any) -> Scalar:
             return int(value)
         case _:
             return float(value)
-
-
-def _utf8(text: str, what: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"a {what} must be valid text; {text!r} has a lone surrogate") from None
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=_DIGEST).digest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import socket
 import time
 from pathlib import Path
@@ -18,21 +19,26 @@ import lmdb
 from suitkaise.errors import StorageError, StorageFull
 from suitkaise.messaging import wire
 from suitkaise.storage import operations
+from suitkaise.storage.batch import Batch
 from suitkaise.storage.environment import DEFAULT_MAP_SIZE
 from suitkaise.storage.peers import Peer, Peers, Requests
-from suitkaise.storage.protocol import VERSION, Forget, Hello, Reply, Status, Welcome
-from suitkaise.storage.store import Batch, Store
+from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, Status, Welcome
+from suitkaise.storage.store import Store
 
 __all__ = ["StorageServer"]
 
-logger = logging.getLogger("suitkaise.storage")
+logger: logging.Logger = logging.getLogger("suitkaise.storage")
 
 REAP_AT_ONCE = 500
 """How many entries of a dead owner go in one transaction, so that writers do not wait for long."""
 
+LITTLE_ROOM = 100 << 20
+"""Bytes of free space below which a server warns at its start."""
+
 TEND_EVERY = 1.0
 """Seconds between two looks for dead readers, while there is work."""
 
+_MOST_REFUSED = 1000  # clients, while there is no room
 _FORGET_CLIENTS_EVERY = 1000  # connections that ended
 
 _Answers: TypeAlias = dict[Peer, list["Reply | Welcome"]]
@@ -76,6 +82,13 @@ class StorageServer:
         }
         self._unremembered: dict[bytes, list[Reply]] = {}
         self._forget_clients()
+        room = os.statvfs(directory)
+        if room.f_bavail * room.f_frsize < LITTLE_ROOM:
+            logger.warning(
+                "only %d MB are free where the storage lies, in %s (Docker gives /dev/shm 64 MB by default)",
+                room.f_bavail * room.f_frsize >> 20,
+                directory,
+            )
 
     @property
     def client_count(self) -> int:
@@ -178,7 +191,11 @@ class StorageServer:
         logger.error("%s", full)
         reply = Reply(header.request, Status.FULL, self._store.revision)
         if peer.client is not None:
-            self._unremembered.setdefault(peer.client, []).append(reply)
+            refused = self._unremembered.pop(peer.client, []) if header.quiet else []
+            oldest = header.request - WINDOW  # what came before has arrived
+            self._unremembered[peer.client] = [*(old for old in refused if old.request > oldest), reply]
+            if len(self._unremembered) > _MOST_REFUSED:
+                del self._unremembered[next(iter(self._unremembered))]
         self._peers.send(peer, wire.encode(reply))
 
     def _answer(self, requests: Requests, answers: _Answers) -> None:

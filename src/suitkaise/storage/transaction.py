@@ -12,17 +12,10 @@ import weakref
 from pathlib import Path
 
 from suitkaise.messaging.context import current_owner
+from suitkaise.storage.keys import container_prefix, entry_key
 from suitkaise.storage.protocol import Atomic, Put, Remove, Seen
 from suitkaise.storage.reader import Reader
-from suitkaise.storage.records import (
-    Metadata,
-    Record,
-    container_prefix,
-    entry_key,
-    pack_metadata,
-    pack_record,
-    revision_of,
-)
+from suitkaise.storage.records import Metadata, Record, pack_metadata, pack_record, revision_of
 
 __all__ = ["Slot", "Transaction", "slot_of"]
 

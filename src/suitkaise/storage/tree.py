@@ -12,7 +12,7 @@ from typing import Any
 from suitkaise.errors import EntryExists, EntryNotFound
 from suitkaise.messaging.context import current_owner
 from suitkaise.storage.accumulate import Accumulate
-from suitkaise.storage.client import client_of
+from suitkaise.storage.clients import client_of
 from suitkaise.storage.handle import checked
 from suitkaise.storage.listing import Listing
 from suitkaise.storage.locate import caller_path

@@ -18,10 +18,11 @@ from suitkaise.messaging.registry import Registry
 
 __all__ = ["Desk"]
 
-logger = logging.getLogger("suitkaise.desk")
+logger: logging.Logger = logging.getLogger("suitkaise.desk")
 
 _CREDENTIALS = struct.Struct("3i")
 BACKLOG = 64 << 20
+_STEP = 1 << 20
 
 
 class Desk:
@@ -133,7 +134,7 @@ class _Visitor:
     def _send(self, frame: bytes) -> None:
         if self not in self._desk._visitors:
             return
-        if len(self._out) + len(frame) > BACKLOG:
+        if self._out and len(self._out) + len(frame) > BACKLOG:
             logger.warning("closed a connection that does not read its answers")
             self._close()
             return
@@ -142,7 +143,8 @@ class _Visitor:
 
     def _flush(self) -> None:
         try:
-            sent = self.sock.send(bytes(self._out), socket.MSG_NOSIGNAL)
+            with memoryview(self._out) as view, view[:_STEP] as first:
+                sent = self.sock.send(first, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             sent = 0
         except OSError:

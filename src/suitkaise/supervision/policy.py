@@ -158,7 +158,7 @@ class Policy:
     def __init__(self, spec: Supervisor, path: str, chance: Callable[[], float] | None = None) -> None:
         self.spec = spec
         self.path = path
-        self.phase = Phase.NEW
+        self.phase: Phase = Phase.NEW
         self.reason: ExitReason | None = None
         self._children = {child.id: _Child(child) for child in spec.children}
         self._restarts: deque[float] = deque()

@@ -7,16 +7,20 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
+from suitkaise.engines.engine import Exit
 from suitkaise.errors import (
     AskTimeout,
     ChildNotFound,
     ChildStartFailed,
     DeadlockError,
     NotBuiltYet,
+    RuntimeGone,
+    SpecError,
     SuitkaiseError,
     TreeFailed,
 )
@@ -143,7 +147,7 @@ def run(tree: Supervisor) -> ExitReason:
     return reason
 
 
-runs = 0
+runs: int = 0
 """How many trees this program has run with `run`; the command line looks at it."""
 
 
@@ -154,6 +158,7 @@ class _Signals:
         self._old: dict[int, Any] = {}
         self._first: int | None = None
         self._executor: Executor | None = None
+        self._pid = os.getpid()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -186,6 +191,10 @@ class _Signals:
         return RunningTree(executor, runtime)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a forked child of this program: it is no tree, so it does as it always would
+            signal.signal(number, self._old[number])
+            os.kill(os.getpid(), number)
+            return
         executor = self._executor
         if executor is None:
             self._die(number)
@@ -214,7 +223,13 @@ class RunningTree:
         self._reason: ExitReason | None = None
         self._left = False
         self._lock = threading.Lock()
-        executor.exited.add_done_callback(lambda done: setattr(self, "_reason", done.result().reason))
+        self._hub = os.getpid()
+        self._ended = threading.Event()
+        executor.exited.add_done_callback(self._on_exit)
+
+    def _on_exit(self, exited: Future[Exit]) -> None:
+        self._reason = exited.result().reason
+        self._ended.set()
 
     # ------------------------------------------------------------ looking
     @property
@@ -314,6 +329,8 @@ class RunningTree:
         """
         executor = self._supervisor(under)
         child = what if isinstance(what, Child) else Child(what)
+        if child.copies != 1:
+            raise SpecError(f"start_child adds one child; {child.id!r} has copies={child.copies}: add them one by one")
         if child.id not in executor:
             self._runtime.prepare(f"{executor.path}/{child.id}", child)
         ref: WorkerRef = self._result(executor.start_child(child))
@@ -386,9 +403,9 @@ class RunningTree:
         owner = current_owner()
         if owner is not None and owner.startswith(f"{self.name}/"):
             raise DeadlockError(f"{owner!r} is a worker of {self.name!r} and would wait for itself", path=self.name)
-        ended = threading.Event()
-        self._executor.exited.add_done_callback(lambda done: ended.set())
-        if not ended.wait(timeout):
+        if os.getpid() != self._hub:
+            raise RuntimeGone(f"this is a forked copy of the program; {self.name!r} runs in the original", path=self.name)
+        if not self._ended.wait(timeout):
             raise AskTimeout(f"{self.name!r} still runs after {timeout} s", path=self.name)
         reason = self._executor.exited.result().reason
         self._leave()
@@ -417,7 +434,16 @@ class RunningTree:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        if os.getpid() == self._hub:  # a forked child that leaves the block stops nothing
+            self.stop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.stop)
 
     def __repr__(self) -> str:
         state = "running" if self._reason is None else f"ended: {self._reason}"

@@ -35,7 +35,7 @@ _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
     Phase.LOOP.mark,
 )
 _AFTER_LOOP, _ON_RECEIVE, _ON_FINISH = Phase.AFTER_LOOP.mark, Phase.ON_RECEIVE.mark, Phase.ON_FINISH.mark
-_NEVER = (1 << 63) - 1
+_NEVER = 1 << 62
 _IN_A_LOOP = frozenset({Phase.BEFORE_LOOP, Phase.LOOP, Phase.AFTER_LOOP})
 
 
@@ -79,10 +79,10 @@ class Life:
         self.path: str = birth.path
         self.copy: int | None = birth.copy
         self.previous: Previous | None = birth.previous
-        self.join_after = birth.join_after
+        self.join_after: float | None = birth.join_after
         self.outcome: Outcome | None = None
-        self.current_loop = 0
-        self.last_loop_ns = 0
+        self.current_loop: int = 0
+        self.last_loop_ns: int = 0
         self.last_result: Any = None
         self._birth = birth
         self._recipe = recipe
@@ -94,6 +94,7 @@ class Life:
         self._fastest = 0
         self._slowest = 0
         self._worker: Any = None
+        self._owed: tuple[Message, BaseException] | None = None
         self._deadline_ns = _NEVER
 
     # ------------------------------------------------------------ its turns
@@ -133,19 +134,18 @@ class Life:
 
     def iterate(self) -> None:
         """Run loops until something waits in the mailbox or the life is over."""
-        if self._loop is None:  # join_in is over for a worker that only waits for messages
+        if self._over or self._loop is None:  # join_in is over for a worker that only waits for messages
             self.finish(Normal())
             return
         before, loop, after = self._before, self._loop, self._after
         words, bell, clock = self._slot.words, self._mailbox.bell, _clock
-        limit = _NEVER if self.join_after is None else self.join_after
+        limit = _NEVER if self.join_after is None else int(self.join_after)
         deadline = self._deadline_ns
-        number, total = self.current_loop, words[TOTAL]
+        total = words[TOTAL]
         fastest, slowest = self._fastest or _NEVER, self._slowest
         now = clock()
         try:
-            while not self._over:
-                number += 1
+            for number in range(self.current_loop + 1, limit + 1):
                 self.current_loop = number
                 began = now
                 if before is not None:
@@ -169,9 +169,9 @@ class Life:
                 words[LOOPS] = number
                 words[LAST_LOOP] = took
                 words[TOTAL] = total
-                if bell[0] or number >= limit or now >= deadline:  # who sets `_over` rings, too
+                if bell[0] or now >= deadline:  # who sets `_over` rings, too
                     break
-            if not (self._over or number >= limit or now >= deadline):
+            if not (self._over or self.current_loop >= limit or now >= deadline):
                 return
         except BaseException as error:
             self._fail(Phase.of(words[PHASE]).hook, error)
@@ -189,19 +189,25 @@ class Life:
         try:
             answer = self._handler(message)()
         except (Reject, _NoHandler) as refusal:
-            message.fail(refusal.error)
+            message.fail(portable_error(refusal.error, self.path)[0])
         except BaseException as error:
             if isinstance(error, Exception):
                 portable, text = portable_error(error, self.path)
-                message.fail(with_note(portable, text))
+                self._owed = message, with_note(portable, text)
             self._fail("on_receive", error)
             if not isinstance(error, Exception) and self.outcome is not None:
-                message.fail(_died(self.path, self.outcome.reason))
+                self._owed = message, _died(self.path, self.outcome.reason)
         else:
             if message.reply is not None:
                 self._answer(message, answer)
         finally:
             words[PHASE] = _clock() + _WAITING
+
+    def pay_debt(self) -> None:
+        """Answer the message whose handler ended this life; what its asker sends next is for the next incarnation."""
+        if self._owed is not None:
+            message, error = self._owed
+            message.fail(error)
 
     def _answer(self, message: Message, answer: Any) -> None:
         assert message.reply is not None

@@ -53,6 +53,8 @@ class Shell(Actor):
         if outcome is None:
             return
         self.end()
+        self.on_over(outcome)  # first: who gets to know of the end below may send the next message at once
+        self.life.pay_debt()
         for message in self.mailbox.drain():
             message.fail(
                 WorkerDead(
@@ -61,4 +63,3 @@ class Shell(Actor):
                     reason=outcome.reason,
                 )
             )
-        self.on_over(outcome)

@@ -14,7 +14,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, Self, TypeVar, overload
 
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.messaging.refs import WorkerRef, whereis
@@ -22,7 +22,10 @@ from suitkaise.specs import Recipe, Startable, snapshot
 from suitkaise.storage.attach import attach
 
 if TYPE_CHECKING:
+    from suitkaise.supervision.steps import Previous
     from suitkaise.workers.lifecycle import Life
+
+T = TypeVar("T")
 
 __all__ = ["HOOKS", "Process", "Thread", "Worker", "build", "check_attributes", "hook_of"]
 
@@ -132,8 +135,25 @@ def _refuse(cls: type, name: str) -> Never:
     raise AttributeError(f"{cls.__name__}.{name} is given by the runtime and cannot be set; choose another name")
 
 
-def _given_by_the_runtime(name: str, doc: str, read: Callable[[Any], Any]) -> property:
-    return property(read, lambda self, value: _refuse(type(self), name), doc=doc)
+class _Given(Generic[T]):
+    """An attribute that the runtime gives: read by the decorated method, never assigned."""
+
+    def __init__(self, read: Callable[[Any], T]) -> None:
+        self._read = read
+        self.__doc__ = read.__doc__
+        self.__name__: str = read.__name__
+
+    @overload
+    def __get__(self, worker: None, cls: type) -> Self: ...
+
+    @overload
+    def __get__(self, worker: object, cls: type) -> T: ...
+
+    def __get__(self, worker: object | None, cls: type) -> Self | T:
+        return self if worker is None else self._read(worker)
+
+    def __set__(self, worker: object, value: Any) -> Never:
+        _refuse(type(worker), self.__name__)
 
 
 class Worker(Startable, metaclass=_WorkerType):
@@ -195,25 +215,50 @@ class Worker(Startable, metaclass=_WorkerType):
         return self.last_result
 
     # ------------------------------------------------------------ what a worker knows
-    path = _given_by_the_runtime("path", "Its place in the tree: `pipeline/counters/count-a`.",
-                                 lambda self: self._life.path if self._life else None)  # fmt: skip
-    pid = _given_by_the_runtime("pid", "The process id it runs in.", lambda self: os.getpid() if self._life else None)
-    copy = _given_by_the_runtime("copy", "Its number among the `copies` of its child, from 0; else None.",
-                                 lambda self: self._life.copy if self._life else None)  # fmt: skip
-    current_loop = _given_by_the_runtime("current_loop", "1 during the first loop, until after its `after_loop`.",
-                                         lambda self: self._life.current_loop if self._life else 0)  # fmt: skip
-    last_loop = _given_by_the_runtime("last_loop", "Whether this loop is the last one, as far as is known now.",
-                                      lambda self: self._life.is_last_loop() if self._life else False)  # fmt: skip
-    last_loop_time = _given_by_the_runtime(
-        "last_loop_time", "Seconds from before `before_loop` to after `loop`, of the last loop that got so far.",
-        lambda self: self._life.last_loop_ns / 1e9 if self._life else 0.0)  # fmt: skip
-    last_result = _given_by_the_runtime("last_result", "What the last `loop` returned.",
-                                        lambda self: self._life.last_result if self._life else None)  # fmt: skip
-    recalled = _given_by_the_runtime(
-        "recalled", "None on a first start; else what is known of the incarnation before: restarts, reason, ended_at.",
-        lambda self: self._life.previous if self._life else None)  # fmt: skip
-    log = _given_by_the_runtime("log", "A structlog logger, bound to path and pid; it reaches the program's logging.",
-                                lambda self: self._life_or_raise("log").logger())  # fmt: skip
+    @_Given
+    def path(self) -> str | None:
+        """Its place in the tree: `pipeline/counters/count-a`."""
+        return self._life.path if self._life else None
+
+    @_Given
+    def pid(self) -> int | None:
+        """The process id it runs in."""
+        return os.getpid() if self._life else None
+
+    @_Given
+    def copy(self) -> int | None:
+        """Its number among the `copies` of its child, from 0; else None."""
+        return self._life.copy if self._life else None
+
+    @_Given
+    def current_loop(self) -> int:
+        """1 during the first loop, until after its `after_loop`."""
+        return self._life.current_loop if self._life else 0
+
+    @_Given
+    def last_loop(self) -> bool:
+        """Whether this loop is the last one, as far as is known now."""
+        return self._life.is_last_loop() if self._life else False
+
+    @_Given
+    def last_loop_time(self) -> float:
+        """Seconds from before `before_loop` to after `loop`, of the last loop that got so far."""
+        return self._life.last_loop_ns / 1e9 if self._life else 0.0
+
+    @_Given
+    def last_result(self) -> Any:
+        """What the last `loop` returned."""
+        return self._life.last_result if self._life else None
+
+    @_Given
+    def recalled(self) -> Previous | None:
+        """None on a first start; else what is known of the incarnation before: `restarts`, `reason`, `ended_at`."""
+        return self._life.previous if self._life else None
+
+    @_Given
+    def log(self) -> Any:
+        """A structlog logger, bound to path and pid; it reaches the program's logging."""
+        return self._life_or_raise("log").logger()
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""From SIGKILL to the first loop of the replacement: a supervisor against the same by hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+
+from starting import WAYS, begin, contexts, end, forkserver_ends
+from support import Starts, heading, measure, options, show, starts
+from workers import Idle
+
+from suitkaise import Supervisor
+from suitkaise.supervision.running import RunningTree
+
+
+def ours(running: RunningTree, pipe: Starts) -> float:
+    pid = running["idle"].pid
+    assert pid is not None
+    began = time.monotonic_ns()
+    os.kill(pid, signal.SIGKILL)
+    taken = pipe.next() - began
+    while running["idle"].pid in (pid, None):  # until the supervisor, too, knows the new one
+        time.sleep(0.001)
+    return taken / 1e9
+
+
+class ByHand:
+    """The least that restarts a process: wait on its sentinel, start it again."""
+
+    def __init__(self, way: str, pipe: Starts) -> None:
+        self._context = contexts()[way]
+        self._pipe = pipe
+        self._process = begin(self._context, pipe.path)
+        pipe.next()
+
+    def restart(self) -> float:
+        began = time.monotonic_ns()
+        os.kill(self._process.pid or 0, signal.SIGKILL)
+        wait([self._process.sentinel])
+        self._process.join()
+        self._process = begin(self._context, self._pipe.path)
+        return (self._pipe.next() - began) / 1e9
+
+    def end(self) -> None:
+        end(self._process)
+
+
+def main() -> None:
+    quick = options(__doc__ or "").quick
+    heading("restart")
+    with starts() as pipe, forkserver_ends():
+        hands = {way: ByHand(way, pipe) for way in WAYS}
+        with Supervisor("benchmark", Idle(pipe.path), max_restarts=float("inf")).start() as running:
+            pipe.next()
+            group: dict[str, Callable[[], float]] = {way: hand.restart for way, hand in hands.items()}
+            group["suitkaise"] = lambda: ours(running, pipe)
+            rows = measure(5 if quick else 101, group, {"suitkaise": 1.5})
+        for hand in hands.values():
+            hand.end()
+    show("SIGKILL to the first loop of the replacement", "ms", rows, scale=1e3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""From the order to start a worker to its first loop; and from nothing to the first loop of a whole program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from starting import WAYS, begin, contexts, end, forkserver_ends
+from support import ROOT, Starts, heading, measure, options, show, starts
+from workers import Idle
+
+from suitkaise import Child, Supervisor
+from suitkaise.supervision.running import RunningTree
+
+def ours(running: RunningTree, pipe: Starts) -> float:
+    began = time.monotonic_ns()
+    running.start_child(Child(Idle(pipe.path), id="one", restart="temporary"))
+    taken = pipe.next() - began
+    running.terminate_child("one")
+    return taken / 1e9
+
+
+def theirs(way: str, pipe: Starts) -> float:
+    context = contexts()[way]
+    began = time.monotonic_ns()
+    process = begin(context, pipe.path)
+    taken = pipe.next() - began
+    end(process)
+    return taken / 1e9
+
+
+OUR_PROGRAM = """
+from workers import Idle
+from suitkaise import Supervisor
+if __name__ == "__main__":
+    with Supervisor("b", Idle({path!r})).start():
+        pass
+"""
+THEIR_PROGRAM = """
+from starting import begin, contexts, end
+if __name__ == "__main__":
+    p = begin(contexts()[{way!r}], {path!r})
+    input()
+    end(p)
+"""
+
+
+def cold(program: str, pipe: Starts) -> float:
+    """The time from starting an interpreter with `program` to the worker's first loop."""
+    began = time.monotonic_ns()
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "benchmarks"), str(ROOT / "src")))},
+    ) as child:
+        taken = pipe.next() - began
+        child.communicate(b"\n")
+    return taken / 1e9
+
+
+def main() -> None:
+    quick = options(__doc__ or "").quick
+    heading("start")
+    with starts() as pipe, forkserver_ends():
+        with Supervisor("benchmark").start() as running:
+            group: dict[str, Callable[[], float]] = {way: lambda way=way: theirs(way, pipe) for way in WAYS}
+            group["suitkaise"] = lambda: ours(running, pipe)
+            rows = measure(3 if quick else 51, group, {"suitkaise": 1.5})
+            show("one more worker, everything else is running: order to first loop", "ms", rows, scale=1e3)
+        programs = {way: THEIR_PROGRAM.format(way=way, path=pipe.path) for way in WAYS}
+        programs["suitkaise"] = OUR_PROGRAM.format(path=pipe.path)
+        group = {name: lambda text=text: cold(text, pipe) for name, text in programs.items()}
+        show("a whole program: interpreter to first loop", "ms", measure(2 if quick else 15, group), scale=1e3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Under what key an entry lies: container path, NUL, name, in UTF-8.
+
+A part that is too long for LMDB is cut and ends in a digest of the whole; then the record holds path and name.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+
+__all__ = [
+    "MAX_KEY",
+    "checked_path",
+    "container_prefix",
+    "entry_key",
+    "next_container",
+    "normal_path",
+    "path_in",
+    "unpack_key",
+]
+
+MAX_KEY = 480
+"""The longest key in bytes: LMDB's 511, less the prefix under which the owner index keeps keys."""
+
+_MAX_PATH_PART = 200
+_LONG = b"\xff"  # occurs in no UTF-8
+_DIGEST = 16
+
+
+@functools.lru_cache(maxsize=8192)
+def entry_key(path: str, name: str) -> tuple[bytes, tuple[str, str] | None]:
+    """The key of an entry, and path and name if the key does not hold them in full.
+
+    Raises:
+        TypeError, ValueError: path or name is not what a path or a name must be.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a name must be a str, not {type(name).__name__}: {name!r}")
+    if not name or "\0" in name:
+        raise ValueError(f"a name must not be empty and must not contain NUL, but it is {name!r}")
+    path = normal_path(path)
+    prefix = container_prefix(path)
+    tail = _utf8(name, "name")
+    whole = prefix + tail
+    if prefix[:1] != _LONG and len(whole) <= MAX_KEY:
+        return whole, None
+    room = MAX_KEY - len(prefix)
+    if len(tail) > room:
+        tail = tail[: room - _DIGEST - 1] + _LONG + _digest(tail)
+    return prefix + tail, (path, name)
+
+
+def normal_path(path: str) -> str:
+    """A container's path: parts divided by `/`, none of them empty; the root is the empty path.
+
+    >>> normal_path("/ui/settings/"), normal_path("/")
+    ('ui/settings', '')
+    """
+    if not isinstance(path, str):
+        raise TypeError(f"a path must be a str such as 'ui/settings', not {type(path).__name__}: {path!r}")
+    return _normal_path(path)
+
+
+@functools.lru_cache(maxsize=4096)
+def _normal_path(path: str) -> str:
+    normal = path.strip("/")
+    parts = normal.split("/") if normal else []
+    if "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"a path is parts divided by '/', none of them empty, '.' or '..'; not {path!r}")
+    return normal
+
+
+@functools.lru_cache(maxsize=8192)
+def checked_path(path: str, name: str) -> str:
+    """The path in its normal form, if path and name are what they must be."""
+    entry_key.__wrapped__(path, name)
+    return normal_path(path)
+
+
+def container_prefix(path: str) -> bytes:
+    """What the keys of a container's entries begin with; `path` is normal."""
+    data = _utf8(path, "path")
+    if len(data) <= _MAX_PATH_PART:
+        return data + b"\0"
+    return _LONG + _digest(data) + b"\0"
+
+
+def next_container(key: bytes) -> bytes:
+    """A key behind all entries of the container that `key` is in."""
+    end = 1 + _DIGEST if key[:1] == _LONG else key.index(b"\0")
+    return key[:end] + b"\1"
+
+
+def unpack_key(key: bytes) -> tuple[str, str]:
+    """Path and name of a key that holds them in full."""
+    path, _, name = key.partition(b"\0")
+    return path.decode(), name.decode()
+
+
+def path_in(key: bytes) -> str | None:
+    """The path of a key's container; None if the key does not hold it in full."""
+    return None if key[:1] == _LONG else key.partition(b"\0")[0].decode()
+
+
+def _utf8(text: str, what: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"a {what} must be valid text; {text!r} has a lone surrogate") from None
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST).digest()

@@ -1,0 +1,175 @@
+"""Forks that are not ours: of a program while its tree runs, and inside a worker; multiprocessing on both sides."""
+
+import os
+import signal
+
+import pytest
+from tests.support import run_program, start_program, wait_gone
+
+from suitkaise import Child, Process, Supervisor
+
+BEGIN = """
+import multiprocessing, os, signal, sys, time
+from suitkaise import Process, Supervisor, RuntimeGone
+
+class Echo(Process):
+    def on_start(self):
+        os.write(1, f"up {os.getpid()} {os.getppid()}\\n".encode())
+    def on_receive(self, message):
+        return message
+
+def double(n):
+    return 2 * n
+
+def use_multiprocessing(method):
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        return pool.map(double, [1, 2, 3])
+
+def main():
+"""
+END = "\nif __name__ == '__main__':\n    main()\n"
+
+
+def program(body: str) -> str:
+    lines = [f"    {line}" for line in body.strip().splitlines()]
+    return BEGIN + "\n".join(lines) + END
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_program_may_use_multiprocessing_itself(method):
+    source = program(f"""
+with Supervisor("tree", Echo()).start() as running:
+    print(use_multiprocessing({method!r}))
+    print(running["echo"].ask("still well"))
+print(use_multiprocessing({method!r}))
+with Supervisor("tree", Echo()).start() as running:
+    print(running["echo"].ask("again"))
+""")
+    out = run_program(source).check().stdout.splitlines()
+    assert [line for line in out if not line.startswith("up")] == ["[2, 4, 6]", "still well", "[2, 4, 6]", "again"]
+
+
+def test_the_workers_notice_the_hubs_end_while_a_forked_child_lives_on():
+    source = program("""
+running = Supervisor("tree", Echo()).start()
+child = os.fork()
+if child == 0:
+    time.sleep(3600)
+print("forked", child)
+while True:
+    signal.pause()
+""")
+    with start_program(source) as it:
+        worker, keeper = map(int, it.expect("up").split()[1:])
+        child = int(it.expect("forked").split()[1])
+        it.send_signal(signal.SIGKILL)
+        wait_gone(worker, 3)
+        wait_gone(keeper, 3)
+        os.kill(child, signal.SIGKILL)
+        wait_gone(child)
+
+
+def test_the_tree_runs_on_when_a_forked_child_ends_in_whatever_way():
+    source = program("""
+with Supervisor("tree", Echo()).start() as running:
+    for end in (lambda: os._exit(0), lambda: sys.exit(0), lambda: os.kill(os.getpid(), 9)):
+        child = os.fork()
+        if child == 0:
+            end()
+        os.waitpid(child, 0)
+        print(running["echo"].ask("still well"))
+""")
+    assert run_program(source, timeout=15).check().stdout.count("still well") == 3
+
+
+def test_a_forked_child_can_start_a_tree_of_its_own():
+    source = program("""
+with Supervisor("tree", Echo()).start() as running:
+    child = os.fork()
+    if child == 0:
+        with Supervisor("tree", Echo()).start() as own:
+            os.write(1, own["echo"].ask("the child's own").encode() + b"\\n")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    print(running["echo"].ask("the parent's"))
+""")
+    out = run_program(source, timeout=15).check().stdout
+    assert "the child's own" in out
+    assert "the parent's" in out
+
+
+def test_a_forked_child_cannot_use_its_parents_tree_and_is_told_so():
+    source = program("""
+with Supervisor("tree", Echo()).start() as running:
+    child = os.fork()
+    if child == 0:
+        for attempt in (running.stop, lambda: running["echo"].ask(1), lambda: running.terminate_child("echo")):
+            try:
+                attempt()
+            except RuntimeGone:
+                os.write(1, b"refused\\n")
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(running["echo"].ask("still well"))
+""")
+    out = run_program(source, timeout=15).check().stdout
+    assert out.count("refused") == 3
+    assert "still well" in out
+
+
+def in_a_process(queue):
+    queue.put(os.getpid())
+    signal.pause()
+
+
+class UsesMultiprocessing(Process):
+    def on_receive(self, message):
+        import multiprocessing
+
+        if message == "terminate":
+            context = multiprocessing.get_context("fork")
+            queue = context.SimpleQueue()
+            process = context.Process(target=in_a_process, args=(queue,))
+            process.start()
+            queue.get()
+            process.terminate()
+            process.join(5)
+            return process.exitcode
+        with multiprocessing.get_context(message).Pool(2) as pool:
+            return pool.map(abs, [-1, -2])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_worker_may_use_a_multiprocessing_pool(method):
+    with Supervisor("tree", UsesMultiprocessing()).start() as running:
+        assert running["uses_multiprocessing"].ask(method, timeout=15) == [1, 2]
+
+
+def test_a_process_that_a_worker_forks_obeys_sigterm():
+    with Supervisor("tree", UsesMultiprocessing()).start() as running:
+        assert running["uses_multiprocessing"].ask("terminate", timeout=10) == -signal.SIGTERM
+
+
+class ForksAndLogs(Process):
+    def on_receive(self, count):
+        import logging
+
+        children = []
+        for _ in range(2):
+            child = os.fork()
+            if child == 0:
+                for n in range(count):
+                    logging.getLogger("forked").warning("a line of the child, number %d", n)
+                os._exit(0)
+            children.append(child)
+        for n in range(count):
+            logging.getLogger("forker").warning("a line of the worker, number %d", n)
+        return [os.waitpid(child, 0)[1] for child in children]
+
+
+def test_what_a_forked_child_of_a_worker_logs_does_not_harm_the_workers_connection(caplog):
+    with Supervisor("tree", Child(ForksAndLogs)).start() as running:
+        assert running["forks_and_logs"].ask(200, timeout=15) == [0, 0]
+        assert running["forks_and_logs"].ask(0) == [0, 0]
+        assert running.which_children()[0].restarts == 0
+    assert sum(record.name == "forker" for record in caplog.records) == 200

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from suitkaise.errors import StorageError, StorageGone
+from suitkaise.storage import pipeline
+from suitkaise.storage.clients import client_of, clients_of
+from suitkaise.storage.dialing import SOCKET
+from suitkaise.storage.protocol import WINDOW
+from suitkaise.storage.tree import Tree
+from tests.storage.support import Storage
+from tests.support import ROOT, eventually
+
+
+@contextlib.contextmanager
+def stopped(storage: Storage) -> Iterator[None]:
+    """The server does nothing meanwhile."""
+    assert storage.server is not None
+    storage.server.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, storage.server.pid, os.WSTOPPED)
+    try:
+        yield
+    finally:
+        storage.server.send_signal(signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def alarms(handler: Callable[..., object], every: float, first: float | None = None) -> Iterator[None]:
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, first or every, every)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_writes_go_on_while_the_server_is_killed_and_started(storage: Storage) -> None:
+    tree = storage.tree
+    for round_ in range(5):
+        for _ in range(10):
+            tree.increment("n", path="p", wait=False)
+        storage.restart()
+        assert tree.increment("n", path="p") == 11 * (round_ + 1)
+
+
+def test_what_was_posted_before_a_kill_arrives_by_itself(storage: Storage) -> None:
+    tree, other = storage.tree, Tree(storage.directory)
+    tree.add("there", 1, path="p")
+    storage.kill()
+    for number in range(10):
+        tree.add(f"n{number}", number, path="p", wait=False)
+    storage.start()
+    eventually(lambda: len(other.get_all_from("p")) == 11, timeout=10)
+
+
+def test_what_a_thread_posted_before_it_ended_arrives(storage: Storage) -> None:
+    tree = storage.tree
+    tree.add("there", 1, path="p")
+    with stopped(storage):
+        thread = threading.Thread(target=lambda: tree.add("late", 1, path="p", wait=False))
+        thread.start()
+        thread.join()
+        del thread
+    eventually(lambda: tree.exists("late", path="p"), timeout=10)
+
+
+def test_a_reader_does_not_need_the_server(storage: Storage) -> None:
+    storage.tree.add("a", [1], path="p")
+    storage.kill()
+    assert storage.tree.get("a", path="p") == [1]
+    assert Tree(storage.directory).get_all_from("p") == {"a": [1]}
+
+
+def test_a_server_that_does_nothing_is_told_after_the_time_out_and_bounds_what_is_posted(storage: Storage) -> None:
+    storage.tree.add("a", 0, path="p")
+    tree = Tree(storage.directory, timeout=0.1)
+    tree.add("b", 0, path="p")
+    with stopped(storage):
+        posted = 0
+        with pytest.raises(StorageError, match=r"did not answer within 0\.1 seconds"):
+            while posted < 10 * WINDOW:
+                tree.increment("a", path="p", wait=False)
+                posted += 1
+        assert posted <= WINDOW
+        with pytest.raises(StorageError, match="did not answer"):
+            tree.add("b", 1, path="p")
+    with pytest.raises(StorageError, match="did not answer"):
+        tree.flush()
+    tree.flush()
+    assert tree.increment("b", path="p", start=5) in (1, 2)
+    assert tree.get("a", path="p") <= posted + 1
+
+
+def test_a_signal_handler_may_write_while_its_thread_writes(storage: Storage) -> None:
+    tree = storage.tree
+    calls = []
+
+    def handler(*_: object) -> None:
+        tree.increment("handled", path="p")
+        tree.increment("posted", path="p", wait=False)
+        calls.append(1)
+
+    with alarms(handler, 0.002):
+        number = 0
+        while len(calls) < 50:
+            number += 1
+            assert tree.increment("n", path="p") == number
+            tree.increment("quiet", path="p", wait=False)
+    tree.flush()
+    counted = tree.get_all_from("p")
+    assert counted == {"handled": len(calls), "posted": len(calls), "n": number, "quiet": number}
+
+
+def test_an_exception_from_a_signal_handler_leaves_the_connection_in_order(storage: Storage) -> None:
+    tree = storage.tree
+
+    class InterruptedError_(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise InterruptedError_
+
+    done = interrupted = 0
+    while interrupted < 30:
+        try:
+            with alarms(handler, 10.0, first=0.001):
+                for _ in range(200):
+                    tree.increment("n", path="p")
+                    done += 1
+        except InterruptedError_:
+            interrupted += 1
+    # Each of those that were interrupted may have been carried out, once.
+    assert done <= tree.increment("n", 0, path="p") <= done + interrupted
+
+
+def test_nobody_who_listens_is_told_at_once(storage: Storage) -> None:
+    storage.tree.add("a", 1, path="p")
+    storage.kill()
+    storage.listener.close()
+    with pytest.raises(StorageGone, match="nobody keeps the storage"):
+        storage.tree.add("a", 2, path="p")
+    storage.tree.add("a", 3, path="p", wait=False)
+    with pytest.raises(StorageGone, match="nobody keeps the storage"):
+        storage.tree.flush()
+    assert storage.tree.get("a", path="p") == 1
+
+
+def test_posts_that_are_given_up_are_logged(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:
+    storage.tree.add("a", 1, path="p")
+    storage.kill()
+    storage.listener.close()
+    with caplog.at_level(logging.WARNING):
+        storage.tree.add("a", 2, path="p", wait=False)
+        eventually(lambda: "1 writes that nobody waited for are given up" in caplog.text)
+    with contextlib.suppress(StorageGone):
+        storage.tree.flush()
+
+
+def test_a_program_that_ends_without_its_storage_ends_soon(storage: Storage) -> None:
+    program = "import sys; from suitkaise.storage.tree import Tree; t = Tree(sys.argv[1])\n"
+    program += "t.add('a', 1, wait=False)"
+    with stopped(storage):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(storage.directory)], cwd=ROOT, timeout=20, check=False
+        )
+    assert done.returncode == 0
+
+
+def test_each_thread_has_a_connection_of_its_own(storage: Storage) -> None:
+    tree = storage.tree
+    home = str(storage.directory)
+    mine = client_of(home, 10.0)
+    assert client_of(home, 10.0) is mine
+    others = []
+    thread = threading.Thread(target=lambda: others.append(client_of(home, 10.0)))
+    thread.start()
+    thread.join()
+    assert others[0] is not mine
+    assert set(clients_of(home)) == {mine, others[0]}
+    others.clear()
+    tree.add("a", 1)
+    assert clients_of(home) == [mine]
+
+
+def test_the_pipelines_thread_ends_when_nothing_is_under_way(storage: Storage) -> None:
+    for _ in range(3):
+        storage.tree.add("a", 1, wait=False)
+        assert any(thread.name == "suitkaise storage pipeline" for thread in threading.enumerate())
+        eventually(lambda: pipeline._pump is None)
+        assert storage.tree.get("a") == 1
+
+
+def test_a_directory_may_have_a_long_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("long" * 30) / ("name" * 30)
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(SOCKET)
+        listener.listen()
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.storage.serve", folder, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            cwd=ROOT,
+        )
+        try:
+            tree = Tree(folder)
+            tree.add("a", 1)
+            assert tree.get("a") == 1
+            tree.close()
+        finally:
+            server.kill()
+            server.wait()
