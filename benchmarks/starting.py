@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.process
+import os
 import sys
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
@@ -18,6 +19,8 @@ WAYS = ("forkserver", "fork", "spawn")
 def contexts() -> dict[str, BaseContext]:
     """Each way at its best: the forkserver has loaded what its children need, and none of them imports the benchmark."""
     sys.modules["__main__"].__dict__.pop("__file__", None)
+    here = os.path.dirname(__file__)  # Python 3.11's forkserver looks for what it preloads there only
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     made: dict[str, BaseContext] = {way: multiprocessing.get_context(way) for way in WAYS}
     made["forkserver"].set_forkserver_preload(["support"])
     return made

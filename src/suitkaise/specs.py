@@ -7,17 +7,28 @@ builds it anew from them.
 
 from __future__ import annotations
 
-import difflib
-import functools
-import inspect
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, Self, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Never, Self
 
 from suitkaise.errors import NotBuiltYet, SpecError
+from suitkaise.options import (
+    AUTO_SHUTDOWNS,
+    NOT_GIVEN,
+    RESTARTS,
+    STRATEGIES,
+    AutoShutdown,
+    Backoff,
+    Options,
+    Restart,
+    Shutdown,
+    Strategy,
+    is_number,
+    refuse_unknown,
+)
+from suitkaise.recipes import Kind, Recipe, Startable, check_arguments, check_recipe, snapshot, with_arguments
 
 if TYPE_CHECKING:
     from suitkaise.exits import ExitReason
@@ -40,88 +51,13 @@ __all__ = [
     "snapshot",
 ]
 
-Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
-Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
-AutoShutdown: TypeAlias = Literal["never", "any_significant", "all_significant"]
-Shutdown: TypeAlias = float | Literal["brutal_kill", "infinity"]
-Kind: TypeAlias = Literal["process", "thread", "supervisor"]
 
-RESTARTS = ("permanent", "transient", "temporary")
-STRATEGIES = ("one_for_one", "one_for_all", "rest_for_one")
-AUTO_SHUTDOWNS = ("never", "any_significant", "all_significant")
 LATER = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_timeout", "receive_timeout",
          "finish_timeout", "mailbox")  # fmt: skip
 
 
 class SpecWarning(UserWarning):
     """A declaration is legal but will hardly do what was meant."""
-
-
-class _NotGiven:
-    def __repr__(self) -> str:
-        return "<not given>"
-
-
-NOT_GIVEN: Any = _NotGiven()
-
-
-class Startable:
-    """What a child can be started from. Workers derive from it; users derive from workers."""
-
-    kind: ClassVar[Kind]
-    hooks: ClassVar[tuple[str, ...]] = ()
-    __recipe__: Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to build a worker: a class and arguments, or a function to be called once a loop."""
-
-    target: Callable[..., Any]
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    kind: Kind = "process"
-
-    @property
-    def name(self) -> str:
-        """The name of the class or function."""
-        target = self.target
-        while isinstance(target, functools.partial):
-            target = target.func
-        return getattr(target, "__name__", None) or type(target).__name__
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """The delay before retry n: `initial * factor ** (n - 1)`, at most `maximum`, give or take `jitter` (rule 56).
-
-    All times are in seconds; `jitter` is a fraction of the delay. After `reset_after` seconds of a child's
-    life the counting begins anew.
-
-    >>> Backoff(initial=0.1, factor=2, jitter=0).delay(3, random=0.5)
-    0.4
-    """
-
-    initial: float = 0.1
-    factor: float = 2.0
-    maximum: float = 30.0
-    jitter: float = 0.1
-    reset_after: float = 60.0
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("initial", 0, math.inf), ("factor", 1, math.inf), ("maximum", 0, math.inf),
-                                ("jitter", 0, 1), ("reset_after", 0, math.inf)):  # fmt: skip
-            value = getattr(self, name)
-            if not _is_number(value) or not low <= value <= high:
-                raise SpecError(f"Backoff: {name} must be a number from {low} to {high}, not {value!r}")
-
-    def delay(self, attempt: int, random: float) -> float:
-        """Seconds to wait before retry `attempt` (1 is the first); `random` in [0, 1) places the jitter."""
-        try:
-            plain = min(self.initial * self.factor ** (attempt - 1), self.maximum)
-        except OverflowError:
-            plain = self.maximum
-        return plain * (1 + self.jitter * (2 * random - 1))
 
 
 class _Declaration:
@@ -253,12 +189,12 @@ class Child(_Declaration):
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
                  not (name in LATER and value is None)}  # fmt: skip
-        _check_arguments(what, args, kwargs)
+        check_arguments(what, args, kwargs)
         source = _recipe_of(what, args, kwargs or {})
         name = _checked_id(id if id is not None else _default_id(what, source), "Child")
         who = f"Child {name!r}"
-        _refuse_unknown(who, unknown, (*given, "id", "args", "kwargs", *_CHILD_DEFAULTS, *LATER))
-        option = _Options(who, given, what)
+        refuse_unknown(who, unknown, (*given, "id", "args", "kwargs", *_CHILD_DEFAULTS, *LATER))
+        option = Options(who, given, *_sources_of(what))
         kind: Kind = source.kind if isinstance(source, Recipe) else "supervisor"
         if kind == "supervisor":
             option.refuse("join_in", "join_after", "num_loops", "spares", *LATER, because="supervisors have no loop")
@@ -302,7 +238,7 @@ class Child(_Declaration):
             return type(self)(**{**self.given, **changes})
         what = self.what
         if isinstance(what, Recipe) and changes.keys() & {"args", "kwargs"}:
-            what = _with_arguments(what, changes.get("args", what.args), changes.get("kwargs", what.kwargs))
+            what = with_arguments(what, changes.get("args", what.args), changes.get("kwargs", what.kwargs))
         return self._again(what, {"id": self.id, **changes})
 
     def _again(self, what: Any, changes: dict[str, Any]) -> Self:
@@ -410,13 +346,13 @@ class Supervisor(_Declaration):
             "strategy": strategy, "max_restarts": max_restarts, "max_seconds": max_seconds,
             "auto_shutdown": auto_shutdown, "restart": restart, "shutdown": shutdown, "significant": significant,
         }  # fmt: skip
-        _refuse_unknown(who, unknown, (*options, "engine"))
+        refuse_unknown(who, unknown, (*options, "engine"))
         if engine is not None:
             raise NotBuiltYet(f"{who}: engine={engine!r} is not built yet; leave the option out")
-        option = _Options(who, options, None)
-        if not (_is_number(max_restarts) and max_restarts >= 0 and max_restarts in (math.inf, max_restarts // 1)):
+        option = Options(who, options, {}, object)
+        if not (is_number(max_restarts) and max_restarts >= 0 and max_restarts in (math.inf, max_restarts // 1)):
             raise SpecError(f"{who}: max_restarts must be a whole number >= 0 or math.inf, not {max_restarts!r}")
-        if not (_is_number(max_seconds) and 0 < max_seconds < math.inf):
+        if not (is_number(max_seconds) and 0 < max_seconds < math.inf):
             raise SpecError(f"{who}: max_seconds must be seconds > 0, not {max_seconds!r}")
         self._set(
             name=name,
@@ -514,37 +450,16 @@ def check_children(who: str, children: tuple[Child, ...], auto_shutdown: AutoShu
             )
 
 
-def snapshot(value: Any) -> Any:
-    """A copy of the plain containers in `value`; everything else stays what it is.
-
-    >>> inner = [1]
-    >>> copy = snapshot({"a": inner})
-    >>> inner.append(2)
-    >>> copy
-    {'a': [1]}
-    """
-    return _snapshot(value, {})
-
-
-def _snapshot(value: Any, seen: dict[int, Any]) -> Any:
-    kind = type(value)
-    if kind not in (list, dict, set, tuple, bytearray):
-        return value
-    if id(value) in seen:
-        return seen[id(value)]
-    if kind is tuple:
-        return tuple(_snapshot(part, seen) for part in value)
-    copy: Any = kind()
-    seen[id(value)] = copy
-    if kind is list:
-        copy.extend(_snapshot(part, seen) for part in value)
-    elif kind is dict:
-        copy.update((key, _snapshot(part, seen)) for key, part in value.items())
-    elif kind is set:
-        copy.update(value)
-    else:
-        copy += value
-    return copy
+def _sources_of(what: Any) -> tuple[Mapping[str, Any], type]:
+    """Where else options may stand: the attributes of an instance, and a class."""
+    if isinstance(what, _Rebuilt):
+        target = what.recipe.target
+        return what.options, target if isinstance(target, type) else object
+    if isinstance(what, Supervisor):
+        return {name: getattr(what, name) for name in ("restart", "shutdown", "significant")}, object
+    if isinstance(what, Startable):
+        return vars(what), type(what)
+    return {}, what if isinstance(what, type) else object
 
 
 class _Rebuilt:
@@ -553,126 +468,6 @@ class _Rebuilt:
     def __init__(self, recipe: Recipe, options: Mapping[str, Any]) -> None:
         self.recipe = recipe
         self.options = options
-
-
-class _Options:
-    """Reads options from where rule 3 says, and complains in one voice."""
-
-    def __init__(self, who: str, given: Mapping[str, Any], what: Any) -> None:
-        self.who = who
-        instance: Mapping[str, Any] = vars(what) if isinstance(what, Startable) else {}
-        if isinstance(what, _Rebuilt):
-            instance, what = what.options, what.recipe.target
-        elif isinstance(what, Supervisor):
-            instance = {name: getattr(what, name) for name in ("restart", "shutdown", "significant")}
-        cls = what if isinstance(what, type) else type(what) if isinstance(what, Startable) else object
-        self._sources: tuple[Callable[[str], Any], ...] = (
-            lambda name: given.get(name, NOT_GIVEN),
-            lambda name: instance.get(name, NOT_GIVEN),
-            lambda name: NOT_GIVEN if isinstance(value := getattr(cls, name, NOT_GIVEN), property) else value,
-        )
-
-    def get(self, name: str, default: Any) -> Any:
-        for source in self._sources:
-            value = source(name)
-            if value is not NOT_GIVEN:
-                return value
-        return default
-
-    def wrong(self, name: str, takes: str, got: Any) -> SpecError:
-        return SpecError(f"{self.who}: {name} must be {takes}, not {got!r}")
-
-    def choice(self, name: str, allowed: tuple[str, ...], default: str) -> Any:
-        value = self.get(name, default)
-        if value not in allowed or not isinstance(value, str):
-            quoted = [repr(one) for one in allowed]
-            raise self.wrong(name, f"{', '.join(quoted[:-1])} or {quoted[-1]}", value)
-        return value
-
-    def shutdown(self, default: Any) -> Shutdown:
-        value = self.get("shutdown", default)
-        if isinstance(value, str) and value in ("brutal_kill", "infinity"):
-            return value  # type: ignore[return-value]
-        if _is_number(value) and value == math.inf:
-            return "infinity"
-        if _is_number(value) and value >= 0:
-            return float(value)
-        raise self.wrong("shutdown", "seconds >= 0, 'brutal_kill' or 'infinity'", value)
-
-    def flag(self, name: str) -> bool:
-        value = self.get(name, False)
-        if not isinstance(value, bool):
-            raise self.wrong(name, "True or False", value)
-        return value
-
-    def positive(self, name: str, default: Any) -> float | None:
-        value = self.get(name, default)
-        if value is None:
-            return None
-        if not _is_number(value) or not 0 < value < math.inf:
-            raise self.wrong(name, "seconds > 0 or None", value)
-        return float(value)
-
-    def loops(self) -> float | None:
-        name, value = self._loops_wanted()
-        if value is None or (_is_number(value) and value == math.inf):
-            return None
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.wrong(name, "a number of loops >= 1, math.inf or None", value)
-        return value
-
-    def _loops_wanted(self) -> tuple[str, Any]:
-        """Each source may say `join_after`, or `num_loops`, which workers keep aside and leave at None."""
-        for source in self._sources:
-            if (value := source("join_after")) is not NOT_GIVEN:
-                return "join_after", value
-            for name in ("_num_loops", "num_loops"):
-                if (value := source(name)) not in (NOT_GIVEN, None):
-                    return "num_loops", value
-        return "join_after", None
-
-    def count(self, name: str, default: int) -> int:
-        value = self.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.wrong(name, "a whole number >= 1", value)
-        return value
-
-    def backoff(self) -> Backoff | None:
-        value = self.get("backoff", None)
-        if value is not None and not isinstance(value, Backoff):
-            raise self.wrong("backoff", "a Backoff(...) or None", value)
-        return value
-
-    def refuse(self, *names: str, because: str) -> None:
-        for name in names:
-            if self.get(name, None) not in (None, 0):
-                raise SpecError(f"{self.who}: {name} makes no sense here: {because}")
-
-    def refuse_later(self, *names: str) -> None:
-        for name in names:
-            if self.get(name, None) is not None:
-                raise NotBuiltYet(f"{self.who}: {name} is not built yet; leave the option out")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-
-
-def _refuse_unknown(who: str, unknown: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    for name, value in unknown.items():
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(sorted(set(known)))}"
-        raise SpecError(f"{who}: unknown option {name}={value!r}{hint}")
-
-
-def _check_arguments(what: Any, args: Any, kwargs: Any) -> None:
-    if not isinstance(args, (tuple, list)):
-        raise SpecError(f"Child: args must be a tuple of positional arguments, not {args!r}; for one: args=({args!r},)")
-    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(key, str) for key in kwargs)):
-        raise SpecError(f"Child: kwargs must be a dict with names as keys, or None, not {kwargs!r}")
-    if (args or kwargs) and (isinstance(what, (Startable, Supervisor))):
-        kind = "supervisor" if isinstance(what, Supervisor) else "worker that is already built"
-        raise SpecError(f"Child: args and kwargs go with a class or a function, not with a {kind}: {what!r}")
 
 
 def _recipe_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recipe | Supervisor:
@@ -689,61 +484,18 @@ def _recipe_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R
             raise SpecError(
                 f"Child: {what.__name__} is neither a process nor a thread; derive it from Process or Thread"
             )
-        return _with_arguments(Recipe(what, kind=what.kind), args, kwargs)
+        return with_arguments(Recipe(what, kind=what.kind), args, kwargs)
     elif isinstance(what, type):
         raise SpecError(f"Child: {what.__name__} is a class but not a worker; derive it from Process or Thread")
     elif callable(what):
-        return _with_arguments(Recipe(what), args, kwargs)
+        return with_arguments(Recipe(what), args, kwargs)
     else:
         raise SpecError(
             f"Child: expected a worker, a worker class, a Supervisor or a function, not {type(what).__name__}: {what!r}"
             + (" (was a function called instead of being passed?)" if what is None else "")
         )
-    _check_recipe(recipe)
+    check_recipe(recipe)
     return recipe
-
-
-def _with_arguments(recipe: Recipe, args: Any, kwargs: Any) -> Recipe:
-    _check_arguments(recipe.target, args, kwargs)
-    copy = snapshot if recipe.kind == "process" else lambda value: value
-    changed = Recipe(recipe.target, copy(tuple(args)), copy(dict(kwargs or {})), recipe.kind)
-    _check_recipe(changed)
-    return changed
-
-
-def _check_recipe(recipe: Recipe) -> None:
-    target = recipe.target
-    hooks = target.hooks if isinstance(target, type) and issubclass(target, Startable) else ()
-    for hook in hooks:
-        if _is_async(getattr(target, hook, None)):
-            raise NotBuiltYet(f"{recipe.name}.{hook}: async hooks are not built yet; write a plain def")
-    if not hooks and _is_async(target):
-        raise NotBuiltYet(f"{recipe.name}: async functions are not built yet; write a plain def")
-    try:
-        signature = _signature_of(target)
-    except (ValueError, TypeError):
-        return
-    try:
-        signature.bind(*recipe.args, **recipe.kwargs)
-    except TypeError as error:
-        raise SpecError(
-            f"{recipe.name}{signature}: {error}; got args={recipe.args!r}, kwargs={dict(recipe.kwargs)!r}"
-        ) from None
-
-
-def _signature_of(target: Any) -> inspect.Signature:
-    """What it can be called with; the metaclass of workers takes anything, so there the constructor is asked."""
-    if isinstance(target, type) and type(target).__call__ is not type.__call__:
-        constructor: Any = target
-        signature = inspect.signature(constructor.__init__)
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
-    return inspect.signature(target)
-
-
-def _is_async(function: Any) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _default_id(what: Any, source: Recipe | Supervisor) -> Any:

@@ -111,8 +111,10 @@ def test_a_signal_handler_may_write_while_its_thread_writes(storage: Storage) ->
         tree.increment("handled", path="p")
         tree.increment("posted", path="p", wait=False)
         calls.append(1)
+        signal.setitimer(signal.ITIMER_REAL, 0.002)
 
-    with alarms(handler, 0.002):
+    tree.increment("n", 0, path="p")
+    with alarms(handler, 10.0, first=0.002):
         number = 0
         while len(calls) < 50:
             number += 1

@@ -26,7 +26,7 @@ from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Parcel, portable_error
 from suitkaise.messaging.refs import set_post
 from suitkaise.observe.board import Board
-from suitkaise.specs import Recipe
+from suitkaise.recipes import Recipe
 from suitkaise.workers.lifecycle import Birth, Life, Outcome
 from suitkaise.workers.shell import Shell
 

@@ -11,7 +11,8 @@ from suitkaise.exits import ExitReason
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.messaging.reactor import Reactor
 from suitkaise.observe.board import Board, Slot
-from suitkaise.specs import Child, Recipe
+from suitkaise.recipes import Recipe
+from suitkaise.specs import Child
 from suitkaise.supervision.steps import Previous
 from suitkaise.workers.lifecycle import Birth
 

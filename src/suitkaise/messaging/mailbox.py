@@ -69,7 +69,7 @@ class Mailbox(ABC):
         self.end_waits()
 
     def end_waits(self) -> None:
-        """The worker is about to finish: every `wait` returns now. (Called from signal handlers too: no lock is taken.)"""
+        """The worker is about to finish: every `wait` returns now. (Signal handlers call it too: no lock is taken.)"""
         self._finishing = True
         with contextlib.suppress(RuntimeError):  # it is free already
             self._helpers.release()

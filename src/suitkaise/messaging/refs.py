@@ -181,9 +181,10 @@ class WorkerRef:
             raise AskTimeout(f"{self.path!r} still runs after {timeout} s", path=self.path) from error
 
     def _refuse_self(self, what: str) -> None:
-        own = current_owner()
-        if own is not None and f"{own.rpartition('#')[0]}/".startswith(f"{self.path}/"):
-            raise DeadlockError(f"{own.rpartition('#')[0]!r} {what} {self.path!r}, itself: for ever", path=self.path)
+        own = (current_owner() or "").rpartition("#")[0]
+        if f"{own}/".startswith(f"{self.path}/"):
+            whom = "itself" if own == self.path else f"{self.path!r}, which it is a part of,"
+            raise DeadlockError(f"{own!r} {what} {whom} and would wait for ever", path=self.path)
 
     def monitor(self) -> None:
         """Not built yet: be told when it goes down (rule 60)."""

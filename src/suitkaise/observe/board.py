@@ -98,7 +98,8 @@ class Slot:
         words = self.words
         phase = words[PHASE]
         return SlotView(
-            words[PID], Phase.of(phase), (phase & _SINCE) / 1e9, words[LOOPS], words[LAST_LOOP] / 1e9, words[TOTAL] / 1e9,
+            words[PID], Phase.of(phase), (phase & _SINCE) / 1e9, words[LOOPS], words[LAST_LOOP] / 1e9,
+            words[TOTAL] / 1e9,
             words[MESSAGES], words[QUEUED],
         )  # fmt: skip
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
@@ -82,8 +83,8 @@ class TreeStatus:
         return "\n".join([line, *map(str, self.children)])
 
 
-def begin(executor: Executor) -> None:
-    """Start the children of a new executor, and wait until they are up.
+def begin(executor: Executor, wait: Callable[[threading.Event], object] = threading.Event.wait) -> None:
+    """Start the children of a new executor, and `wait` until they are up.
 
     Raises:
         ChildStartFailed: one failed; everything is stopped again.
@@ -93,7 +94,7 @@ def begin(executor: Executor) -> None:
     executor.exited.add_done_callback(lambda done: up.set())
     executor.tell(Begin())
     try:
-        up.wait()
+        wait(up)
     except BaseException:
         executor.tell(StopAll(Shutdown("its start was interrupted")))
         executor.exited.result()
@@ -135,6 +136,7 @@ def run(tree: Supervisor) -> ExitReason:
     runs += 1
     with _Signals() as signals:
         running = signals.guard(tree)
+        signals.wait(running._ended)
         reason = running.wait()
         running.stop()
     if isinstance(reason, Shutdown) and isinstance(reason.detail, GaveUp):
@@ -159,9 +161,12 @@ class _Signals:
         self._first: int | None = None
         self._executor: Executor | None = None
         self._pid = os.getpid()
+        self._alarm: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
+            self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self._old_alarm = signal.set_wakeup_fd(self._alarm[1], warn_on_full_buffer=False)
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._old[number] = signal.signal(number, self._on_signal)
         return self
@@ -169,6 +174,35 @@ class _Signals:
     def __exit__(self, *error: object) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
+        if self._alarm is not None:
+            signal.set_wakeup_fd(self._old_alarm)
+            alarm, self._alarm = self._alarm, None
+            os.close(alarm[0])
+            os.close(alarm[1])
+
+    def wait(self, event: threading.Event) -> None:
+        """Wait for `event`, which the tree's start or end sets, and for signals.
+
+        A lock would not do: a signal that comes just before the thread goes to sleep on it is not handled.
+        """
+        executor = self._executor
+        if self._alarm is None or executor is None:
+            event.wait()
+            return
+        executor.ready.add_done_callback(self._ring)
+        executor.exited.add_done_callback(self._ring)
+        poll = select.poll()
+        poll.register(self._alarm[0], select.POLLIN)
+        while not event.is_set():
+            poll.poll()
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._alarm[0], 4096)
+
+    def _ring(self, done: Future[Any]) -> None:
+        alarm = self._alarm
+        if alarm is not None:
+            with contextlib.suppress(OSError):  # full, or closed this moment: nobody sleeps on it
+                os.write(alarm[1], b"!")
 
     def guard(self, tree: Supervisor) -> RunningTree:
         """Start the tree; a signal during the start stops it too."""
@@ -179,7 +213,7 @@ class _Signals:
             runtimes.leave()
             raise
         try:
-            begin(executor)
+            begin(executor, self.wait)
         except SuitkaiseError as error:
             runtimes.leave(tree.name)
             if self._first is not None and not isinstance(error, ChildStartFailed):
@@ -404,7 +438,9 @@ class RunningTree:
         if owner is not None and owner.startswith(f"{self.name}/"):
             raise DeadlockError(f"{owner!r} is a worker of {self.name!r} and would wait for itself", path=self.name)
         if os.getpid() != self._hub:
-            raise RuntimeGone(f"this is a forked copy of the program; {self.name!r} runs in the original", path=self.name)
+            raise RuntimeGone(
+                f"this is a forked copy of the program; {self.name!r} runs in the original", path=self.name
+            )
         if not self._ended.wait(timeout):
             raise AskTimeout(f"{self.name!r} still runs after {timeout} s", path=self.name)
         reason = self._executor.exited.result().reason

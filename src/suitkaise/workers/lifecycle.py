@@ -19,7 +19,7 @@ from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Parcel, portable_error, with_note
 from suitkaise.observe.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
-from suitkaise.specs import Recipe
+from suitkaise.recipes import Recipe
 from suitkaise.workers.worker import build, check_attributes, hook_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, Self, 
 
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.messaging.refs import WorkerRef, whereis
-from suitkaise.specs import Recipe, Startable, snapshot
+from suitkaise.recipes import Recipe, Startable, snapshot
 from suitkaise.storage.attach import attach
 
 if TYPE_CHECKING:

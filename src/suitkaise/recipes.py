@@ -1,0 +1,126 @@
+"""Recipes: how a worker is built anew at each start. A class and arguments, or a function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from suitkaise.errors import NotBuiltYet, SpecError
+
+__all__ = ["Kind", "Recipe", "Startable", "check_arguments", "check_recipe", "snapshot", "with_arguments"]
+
+Kind: TypeAlias = Literal["process", "thread", "supervisor"]
+
+
+class Startable:
+    """What a child can be started from. Workers derive from it; users derive from workers."""
+
+    kind: ClassVar[Kind]
+    hooks: ClassVar[tuple[str, ...]] = ()
+    __recipe__: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to build a worker: a class and arguments, or a function to be called once a loop."""
+
+    target: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kind: Kind = "process"
+
+    @property
+    def name(self) -> str:
+        """The name of the class or function."""
+        target = self.target
+        while isinstance(target, functools.partial):
+            target = target.func
+        return getattr(target, "__name__", None) or type(target).__name__
+
+
+def snapshot(value: Any) -> Any:
+    """A copy of the plain containers in `value`; everything else stays what it is.
+
+    >>> inner = [1]
+    >>> copy = snapshot({"a": inner})
+    >>> inner.append(2)
+    >>> copy
+    {'a': [1]}
+    """
+    return _snapshot(value, {})
+
+
+def _snapshot(value: Any, seen: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind not in (list, dict, set, tuple, bytearray):
+        return value
+    if id(value) in seen:
+        return seen[id(value)]
+    if kind is tuple:
+        return tuple(_snapshot(part, seen) for part in value)
+    copy: Any = kind()
+    seen[id(value)] = copy
+    if kind is list:
+        copy.extend(_snapshot(part, seen) for part in value)
+    elif kind is dict:
+        copy.update((key, _snapshot(part, seen)) for key, part in value.items())
+    elif kind is set:
+        copy.update(value)
+    else:
+        copy += value
+    return copy
+
+
+def with_arguments(recipe: Recipe, args: Any, kwargs: Any) -> Recipe:
+    check_arguments(recipe.target, args, kwargs)
+    copy = snapshot if recipe.kind == "process" else lambda value: value
+    changed = Recipe(recipe.target, copy(tuple(args)), copy(dict(kwargs or {})), recipe.kind)
+    check_recipe(changed)
+    return changed
+
+
+def check_arguments(what: Any, args: Any, kwargs: Any) -> None:
+    if not isinstance(args, (tuple, list)):
+        raise SpecError(f"Child: args must be a tuple of positional arguments, not {args!r}; for one: args=({args!r},)")
+    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(key, str) for key in kwargs)):
+        raise SpecError(f"Child: kwargs must be a dict with names as keys, or None, not {kwargs!r}")
+    if (args or kwargs) and not callable(what):
+        raise SpecError(f"Child: args and kwargs go with a class or function, not with what is built already: {what!r}")
+
+
+def check_recipe(recipe: Recipe) -> None:
+    target = recipe.target
+    hooks = target.hooks if isinstance(target, type) and issubclass(target, Startable) else ()
+    for hook in hooks:
+        if _is_async(getattr(target, hook, None)):
+            raise NotBuiltYet(f"{recipe.name}.{hook}: async hooks are not built yet; write a plain def")
+    if not hooks and _is_async(target):
+        raise NotBuiltYet(f"{recipe.name}: async functions are not built yet; write a plain def")
+    try:
+        signature = _signature_of(target)
+    except (ValueError, TypeError):
+        return
+    try:
+        signature.bind(*recipe.args, **recipe.kwargs)
+    except TypeError as error:
+        raise SpecError(
+            f"{recipe.name}{signature}: {error}; got args={recipe.args!r}, kwargs={dict(recipe.kwargs)!r}"
+        ) from None
+
+
+def _signature_of(target: Any) -> inspect.Signature:
+    """What it can be called with; the metaclass of workers takes anything, so there the constructor is asked."""
+    if isinstance(target, type) and type(target).__call__ is not type.__call__:
+        constructor: Any = target
+        signature = inspect.signature(constructor.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+    return inspect.signature(target)
+
+
+def _is_async(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)

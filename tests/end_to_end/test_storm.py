@@ -1,0 +1,51 @@
+"""A hundred SIGKILLs at random over eight workers: all come back, and nothing leaks."""
+
+import math
+import os
+import random
+import signal
+import threading
+
+import psutil
+import pytest
+from tests.end_to_end.workers import Counts, Echo
+from tests.support import eventually
+
+from suitkaise import Child, Supervisor
+
+KILLS = 100
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", [1])
+def test_a_hundred_kills_over_eight_workers(seed):
+    chance = random.Random(seed)
+    children = [Child((Echo, Counts)[n % 2], id=f"w{n}", shutdown=1.0) for n in range(8)]
+    with Supervisor("storm", *children, max_restarts=math.inf).start() as running:
+        refs = [running[f"w{n}"] for n in range(8)]
+        before = footprint()
+        killed = dict.fromkeys(refs, 0)
+        for _ in range(KILLS):
+            ref = chance.choice(refs)
+            pid = eventually(lambda: alive_pid(ref, killed[ref]))
+            os.kill(pid, signal.SIGKILL)
+            killed[ref] += 1
+        for ref in refs:
+            eventually(lambda: ref.incarnation == killed[ref] + 1 and ref.pid)
+            assert ref.ask("hello", timeout=10) is not None
+        assert sum(ref.incarnation - 1 for ref in refs) == KILLS
+        assert sum(line.restarts for line in running.which_children()) == KILLS
+        eventually(lambda: footprint() == before, what=f"{before}, not {footprint()}")
+
+
+def alive_pid(ref, kills):
+    """The pid of the incarnation that comes after so many kills, once it is up."""
+    return ref.pid if ref.incarnation == kills + 1 else None
+
+
+def footprint():
+    """Open descriptors, threads and processes of this program, and descriptors of its keeper."""
+    me = psutil.Process()
+    children = me.children(recursive=True)
+    [keeper] = me.children()
+    return me.num_fds(), threading.active_count(), len(children), keeper.num_fds()
