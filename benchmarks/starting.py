@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 
-from support import bare
+from light import idle
 
 WAYS = ("forkserver", "fork", "spawn")
 """The first one is what ratios are to."""
@@ -22,12 +22,12 @@ def contexts() -> dict[str, BaseContext]:
     here = os.path.dirname(__file__)  # Python 3.11's forkserver looks for what it preloads there only
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     made: dict[str, BaseContext] = {way: multiprocessing.get_context(way) for way in WAYS}
-    made["forkserver"].set_forkserver_preload(["support"])
+    made["forkserver"].set_forkserver_preload(["light"])
     return made
 
 
 def begin(context: BaseContext, path: str) -> multiprocessing.process.BaseProcess:
-    process = context.Process(target=bare, args=(path,))  # type: ignore[attr-defined]
+    process = context.Process(target=idle, args=(path,))  # type: ignore[attr-defined]
     process.start()
     return process
 

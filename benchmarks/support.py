@@ -9,7 +9,6 @@ import platform
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,22 +94,3 @@ def starts() -> Iterator[Starts]:
             yield pipe
         finally:
             pipe.close()
-
-
-def started(path: str) -> None:
-    """In a worker: tell that its first loop runs."""
-    now = time.monotonic_ns()
-    descriptor = os.open(path, os.O_WRONLY)
-    os.write(descriptor, now.to_bytes(8, "little"))
-    os.close(descriptor)
-
-
-def bare(path: str) -> None:
-    """What a bare process does: tell that it runs, and wait for its end."""
-    started(path)
-    time.sleep(3600)
-
-
-def bare_storm() -> None:
-    """A bare process that dies as soon as it runs."""
-    os.kill(os.getpid(), 9)

@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Any
 
-from support import started
+from light import started
 
 from suitkaise import Process, Thread, WorkerRef
 

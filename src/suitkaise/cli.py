@@ -201,5 +201,6 @@ def _configure_logging(*, as_json: bool) -> None:
     if as_json:
         handler.setFormatter(_Json())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", datefmt="%H:%M:%S"))
+        clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a program may be showing its progress in this line
+        handler.setFormatter(logging.Formatter(f"{clear}%(asctime)s.%(msecs)03d %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

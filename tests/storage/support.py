@@ -27,7 +27,7 @@ class Storage:
         self._options = [f"{key}={value}" for key, value in options.items()]
         shared = Path("/dev/shm")
         base = str(shared) if shared.is_dir() else None
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="suitkaise-test-", dir=base))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="storage-test-", dir=base))
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(str(self.directory / SOCKET))
         self.listener.listen(1024)

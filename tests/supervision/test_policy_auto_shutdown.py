@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from suitkaise.errors import SpecError
+from suitkaise.errors import SpecError, WorkerDead
 from suitkaise.exits import ExitReason, Normal, Shutdown
 from suitkaise.specs import Child, Supervisor
 from suitkaise.supervision.steps import TerminateChild
@@ -118,6 +118,20 @@ def test_s49_a_request_under_way_is_finished_before_it_is_decided_who_is_active(
 
     assert tree.answer() == "ok"
     assert tree.told("stop", "end") == ["stop b", "stop c", "end"]
+
+
+def test_s49_it_is_decided_before_the_requests_that_came_later() -> None:
+    tree = begun([*significant("a"), child("b")], auto_shutdown="all_significant")
+    tree.plan_stops("b", "waits")
+    tree.terminate_child("b")
+    tree.exits("a", Normal())
+    late = tree.restart_child("a")
+
+    tree.exits("b", Shutdown())
+
+    assert late is None
+    assert isinstance(tree.answer(), WorkerDead)
+    assert tree.ended is not None
 
 
 @pytest.mark.parametrize("fails", [True, False])

@@ -222,6 +222,20 @@ def test_a_child_outside_the_group_that_dies_meanwhile_is_dealt_with_afterwards(
 
 
 @pytest.mark.parametrize("strategy", GROUPS)
+def test_a_group_restart_comes_before_requests_that_came_after_the_crash(strategy: str) -> None:
+    tree = begun(children("abc"), strategy=strategy)
+    tree.plan_starts("c", "waits")
+    tree.crash("c")
+    tree.crash("a")
+    assert tree.terminate_child("b") is None
+
+    tree.ready("c")
+
+    assert tree.running() == "ac"
+    assert tree.told()[-2:] == ["stop b", "reply"]
+
+
+@pytest.mark.parametrize("strategy", GROUPS)
 def test_a_member_that_dies_after_its_start_in_the_same_round_makes_a_round_of_its_own(strategy: str) -> None:
     tree = begun(children("abc"), strategy=strategy)
     tree.plan_starts("c", "waits")

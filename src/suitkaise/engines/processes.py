@@ -118,7 +118,7 @@ class ProcessHandle:
         """Encode the message and send it on its way."""
         payload = message.body.data
         with self._lock:
-            if self._over or self._goodbye is not None:
+            if self._over or self.dead or self._why is not None or self._goodbye is not None:
                 raise WorkerDead(f"{self.launch.path!r} has just ended", path=self.launch.path)
             number = None
             if message.reply is not None:
