@@ -15,6 +15,7 @@ from workers import Idle
 from suitkaise import Child, Supervisor
 from suitkaise.supervision.running import RunningTree
 
+
 def ours(running: RunningTree, pipe: Starts) -> float:
     began = time.monotonic_ns()
     running.start_child(Child(Idle(pipe.path), id="one", restart="temporary"))

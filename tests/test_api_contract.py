@@ -145,7 +145,13 @@ def running() -> Iterator[RunningTree]:
 def test_children_have_the_defaults_that_the_design_names() -> None:
     child = Supervisor("app", Talker).children[0]
     assert (child.id, child.kind, child.restart, child.shutdown) == ("talker", "process", "permanent", 5.0)
-    assert (child.significant, child.join_in, child.join_after, child.backoff, child.copies) == (False, None, None, None, 1)
+    assert (child.significant, child.join_in, child.join_after, child.backoff, child.copies) == (
+        False,
+        None,
+        None,
+        None,
+        1,
+    )
     assert Supervisor("app").shutdown == "infinity"
     assert Backoff() == Backoff(initial=0.1, factor=2.0, maximum=30.0, jitter=0.1, reset_after=60.0)
 
@@ -160,7 +166,11 @@ def test_ids_come_from_the_constructor_the_child_or_the_class_and_hold_no_slash(
 
 
 def test_copies_are_numbered() -> None:
-    assert [child.id for child in Supervisor("app", Child(Talker, copies=3)).children] == ["talker-0", "talker-1", "talker-2"]
+    assert [child.id for child in Supervisor("app", Child(Talker, copies=3)).children] == [
+        "talker-0",
+        "talker-1",
+        "talker-2",
+    ]
 
 
 def test_a_recipe_is_sealed_and_a_declaration_is_immutable() -> None:
@@ -174,7 +184,9 @@ def test_a_recipe_is_sealed_and_a_declaration_is_immutable() -> None:
     assert "talker" in str(tree)
 
 
-@pytest.mark.parametrize("name", ["path", "pid", "log", "wait", "current_loop", "recalled", "metadata", "num_loops", "ref"])
+@pytest.mark.parametrize(
+    "name", ["path", "pid", "log", "wait", "current_loop", "recalled", "metadata", "num_loops", "ref"]
+)
 def test_reserved_names_raise_on_assignment(name: str) -> None:
     class Wrong(Process):
         def __init__(self) -> None:
@@ -518,7 +530,7 @@ def test_the_storage_is_shared_by_the_program_and_its_workers() -> None:
         assert tree.get("limit") == tree.get("limit", path="tests/test_api_contract") == 10
         assert tree.update("limit", 11) == 11
         assert tree.update("limit", lambda old: old + 1) == 12
-        with pytest.raises(KeyError, match="'limti' in 'tests/test_api_contract'.*'limit'"):
+        with pytest.raises(KeyError, match=r"'limti' in 'tests/test_api_contract'.*'limit'"):
             tree.get("limti")
         with pytest.raises(EntryExists):
             tree.add("limit", 1, exist_ok=False)

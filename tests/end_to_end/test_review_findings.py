@@ -91,7 +91,7 @@ def test_an_exception_that_the_hub_cannot_import_is_a_crash_all_the_same() -> No
     class Plugged(Process):
         def loop(self) -> None:
             plugin = sys.modules["a_plugin"] = types.ModuleType("a_plugin")
-            exec("class Strange(Exception): pass", vars(plugin))  # noqa: S102
+            exec("class Strange(Exception): pass", vars(plugin))
             raise plugin.Strange
 
     assert "a_plugin" in str(gives_up_because_of(Plugged).error)
@@ -198,7 +198,8 @@ def test_options_behind_the_target_are_ours_and_those_behind_a_double_dash_are_n
         "tree = Supervisor('app', Once, auto_shutdown='any_significant')\n"
     )
     finished = run_program(
-        [sys.executable, "-m", "suitkaise", "run", "app.py", "--json", "--engine", "local", "--", "--json"], cwd=tmp_path
+        [sys.executable, "-m", "suitkaise", "run", "app.py", "--json", "--engine", "local", "--", "--json"],
+        cwd=tmp_path,
     ).check()
     assert "['app.py', '--json']" in finished.stdout
     assert finished.stderr.startswith("{")

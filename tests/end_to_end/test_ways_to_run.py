@@ -105,7 +105,9 @@ def test_two_programs_at_once_do_not_know_each_other():
 
 
 def test_many_programs_that_begin_and_end_at_once():
-    commands = " & ".join([f"{sys.executable} -c 'from suitkaise import Supervisor; Supervisor(\"t\").start().stop()'"] * 6)
+    commands = " & ".join(
+        [f"{sys.executable} -c 'from suitkaise import Supervisor; Supervisor(\"t\").start().stop()'"] * 6
+    )
     done = run_program(["sh", "-c", f"{commands}; wait"]).check()
     assert done.stderr == ""
 

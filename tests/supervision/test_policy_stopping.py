@@ -346,3 +346,18 @@ def test_s43_a_start_that_fails_while_it_is_being_stopped_is_an_odd_exit() -> No
     assert tree.answer() == "ok"
     assert len(tree.events_of(ChildStopError)) == 1
     assert tree.statuses() == {"a": "stopped"}
+
+
+@pytest.mark.parametrize("restart", ["permanent", "temporary"])
+def test_a_start_that_is_ignored_while_it_is_being_stopped_is_a_stop(restart: str) -> None:
+    tree = begun([child("a"), child("b", restart)])
+    tree.plan_starts("b", "waits")
+    tree.plan_stops("b", "clean", "waits")
+    tree.recall("b")
+    tree.terminate_child("a")
+    tree.stop()
+
+    tree.ignores("b")
+
+    assert tree.told()[-2:] == ["stop a", "end"]
+    assert tree.statuses() == ({"a": "stopped", "b": "stopped"} if restart == "permanent" else {"a": "stopped"})

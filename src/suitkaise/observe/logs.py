@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from suitkaise.events import Event
@@ -37,10 +37,19 @@ def worker_logger(path: str) -> Any:
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["event"], drop_missing=True),
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            _render,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
     ).bind(path=path, pid=os.getpid())
+
+
+def _render(logger: Any, method: str, fields: MutableMapping[str, Any]) -> str:
+    """`path: what happened key=value ...`; the pid is on the record already."""
+    path, event, exception = fields.pop("path", ""), fields.pop("event", ""), fields.pop("exception", None)
+    fields.pop("pid", None)
+    more = "".join(f" {name}={value!r}" for name, value in fields.items())
+    return f"{path}: {event}{more}" + (f"\n{exception}" if exception else "")
 
 
 class ForwardingHandler(logging.Handler):

@@ -50,7 +50,7 @@ _LOCK_FILE_SIZE = 64 * (_MAX_READERS + 2)
 
 
 LOCK = threading.RLock()
-"""Held while environments are opened and closed, and during a fork."""
+"""Held while environments are opened and closed and what is shared is looked up, and during a fork."""
 
 
 class Holder(Protocol):

@@ -7,7 +7,6 @@ is full of dead ones) is put right here, and the read is done again.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -193,7 +192,7 @@ class Reader:
 def reader_of(directory: Path) -> Reader:
     """The one reader of a storage in this process, since an environment may be opened once only."""
     directory = directory.resolve()
-    with _readers_lock:
+    with environment.LOCK:
         reader = _readers.get(directory)
         if reader is None:
             reader = _readers[directory] = Reader(directory)
@@ -205,4 +204,3 @@ def _not_open(database: Any) -> lmdb.Transaction[bytes]:
 
 
 _readers: weakref.WeakValueDictionary[Path, Reader] = weakref.WeakValueDictionary()
-_readers_lock = threading.Lock()

@@ -12,6 +12,7 @@ import weakref
 from pathlib import Path
 
 from suitkaise.messaging.context import current_owner
+from suitkaise.storage import environment
 from suitkaise.storage.keys import container_prefix, entry_key
 from suitkaise.storage.protocol import Atomic, Put, Remove, Seen
 from suitkaise.storage.reader import Reader
@@ -105,7 +106,7 @@ class Slot(threading.local):
 
 def slot_of(directory: Path) -> Slot:
     """The slot of a storage; one a process, so that all handles to it agree."""
-    with _slots_lock:
+    with environment.LOCK:
         slot = _slots.get(directory)
         if slot is None:
             slot = _slots[directory] = Slot()
@@ -113,4 +114,3 @@ def slot_of(directory: Path) -> Slot:
 
 
 _slots: weakref.WeakValueDictionary[Path, Slot] = weakref.WeakValueDictionary()
-_slots_lock = threading.Lock()

@@ -411,7 +411,14 @@ class RunningTree:
         return self._result(executor.order(what, name))
 
     def _result(self, answer: Answer[Any]) -> Any:
+        self._check_hub()
         return answer.result()
+
+    def _check_hub(self) -> None:
+        if os.getpid() != self._hub:
+            raise RuntimeGone(
+                f"this is a forked copy of the program; {self.name!r} runs in the original", path=self.name
+            )
 
     def _split(self, path: str) -> tuple[Executor, str]:
         under, _, name = path.rpartition("/")
@@ -437,10 +444,7 @@ class RunningTree:
         owner = current_owner()
         if owner is not None and owner.startswith(f"{self.name}/"):
             raise DeadlockError(f"{owner!r} is a worker of {self.name!r} and would wait for itself", path=self.name)
-        if os.getpid() != self._hub:
-            raise RuntimeGone(
-                f"this is a forked copy of the program; {self.name!r} runs in the original", path=self.name
-            )
+        self._check_hub()
         if not self._ended.wait(timeout):
             raise AskTimeout(f"{self.name!r} still runs after {timeout} s", path=self.name)
         reason = self._executor.exited.result().reason

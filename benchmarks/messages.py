@@ -1,0 +1,95 @@
+"""Asking and telling: the program to a process worker (waiting, looping, busy), to a thread worker, worker to worker."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pykka
+from support import heading, measure, options, show
+from workers import Asker, BusyLoop, Echo, EchoThread, EmptyLoop
+
+from suitkaise import Supervisor, WorkerRef
+
+TEXT = b"x" * 100
+
+
+class Peer(pykka.ThreadingActor):
+    use_daemon_thread = True
+
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+
+def echo(pipe: Connection) -> None:
+    while (message := pipe.recv()) is not None:
+        pipe.send(message)
+
+
+def ask(ask_once: Callable[[bytes], Any], count: int) -> float:
+    """Seconds a round trip."""
+    began = time.perf_counter()
+    for _ in range(count):
+        ask_once(TEXT)
+    return (time.perf_counter() - began) / count
+
+
+def tell(tell_once: Callable[[bytes], Any], ask_once: Callable[[bytes], Any], count: int) -> float:
+    """Messages a second: told, and all of them handled."""
+    began = time.perf_counter()
+    for _ in range(count):
+        tell_once(TEXT)
+    ask_once(TEXT)
+    return count / (time.perf_counter() - began)
+
+
+def main() -> None:
+    quick = options(__doc__ or "").quick
+    heading("messages")
+    rounds, asks, tells = (3, 50, 500) if quick else (15, 1000, 20_000)
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=echo, args=(theirs,), daemon=True)
+    process.start()
+    peer = Peer.start()
+    children = (Echo(), EmptyLoop(), BusyLoop(), EchoThread(), Asker())
+    with Supervisor("benchmark", *children, max_restarts=0).start() as running:
+        refs: dict[str, WorkerRef] = {
+            "process, only waiting": running["echo"],
+            "process, empty loop": running["empty_loop"],
+            "process, busy loop of 20 us": running["busy_loop"],
+        }
+
+        def pipe_ask(message: bytes) -> Any:
+            ours.send(message)
+            return ours.recv()
+
+        group: dict[str, Callable[[], float]] = {"multiprocessing.Pipe": lambda: ask(pipe_ask, asks)}
+        for name, ref in refs.items():
+            group[name] = lambda ref=ref: ask(ref.ask, asks)
+        asker = running["asker"]
+        group["worker to worker"] = lambda: asker.ask(("benchmark/echo", asks), timeout=60)
+        show("ask a process, 100 bytes", "us a round trip", measure(rounds, group), scale=1e6)
+
+        group = {name: lambda ref=ref: tell(ref.tell, ref.ask, tells) for name, ref in refs.items()}
+        show("tell a process, 100 bytes", "messages/ms", measure(rounds, group), scale=1e-3, more_is_better=True)
+
+        thread = running["echo_thread"]
+        group = {"Pykka": lambda: ask(peer.ask, asks), "thread worker": lambda: ask(thread.ask, asks)}
+        show("ask a thread", "us a round trip", measure(rounds, group, {"thread worker": 1.0}), scale=1e6)
+
+        group = {
+            "Pykka": lambda: tell(peer.tell, peer.ask, tells),
+            "thread worker": lambda: tell(thread.tell, thread.ask, tells),
+        }
+        rows = measure(rounds, group, {"thread worker": 1.0})
+        show("tell a thread", "messages/ms", rows, scale=1e-3, more_is_better=True)
+    peer.stop()
+    ours.send(None)
+    process.join()
+
+
+if __name__ == "__main__":
+    main()

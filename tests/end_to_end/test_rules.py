@@ -1,0 +1,357 @@
+"""The numbered rules of supervision once more, with real processes and real signals."""
+
+import math
+import os
+import signal
+import sys
+import threading
+
+import pytest
+from tests.end_to_end.workers import Echo, next_exit
+from tests.support import eventually, run_program, wait_gone
+
+from suitkaise import (
+    Child,
+    ChildAlreadyPresent,
+    ChildAlreadyStarted,
+    ChildNotFound,
+    ChildRunning,
+    ChildStartFailed,
+    GaveUp,
+    Ignore,
+    Killed,
+    Process,
+    Shutdown,
+    SpecError,
+    Supervisor,
+    Thread,
+    TreeFailed,
+)
+from suitkaise.events import ChildRestarting, ChildStartFailure
+
+
+class Notes(Process):
+    """Writes its starts and ends into a file; does not start while the file `broken` is there."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def note(self, word):
+        with open(self.folder / "notes", "a") as file:
+            file.write(f"{word} {self.name}\n")
+
+    def on_start(self):
+        if (self.folder / f"broken-{self.name}").exists():
+            raise OSError("broken")
+        if (self.folder / f"ignore-{self.name}").exists():
+            raise Ignore
+        self.note("start")
+
+    def on_receive(self, message):
+        if message == "leave":
+            self.rejoin()
+        return message
+
+    def on_finish(self):
+        self.note("stop")
+
+
+def notes(folder):
+    return (folder / "notes").read_text().splitlines()
+
+
+def family(folder, *ids, strategy="one_for_one", **options):
+    children = (Child(Notes, args=(folder,), id=id) for id in ids)
+    return Supervisor("tree", *children, strategy=strategy, **options)
+
+
+def crash(running, id):
+    """SIGKILL it and wait until it is back."""
+    ref = running[id]
+    incarnation = ref.incarnation
+    os.kill(ref.pid, signal.SIGKILL)
+    eventually(lambda: ref.incarnation > incarnation and ref.pid)
+
+
+def pids(running, *ids):
+    return [running[id].pid for id in ids]
+
+
+def test_s01_s44_children_start_in_order_and_stop_in_reverse(tmp_path):
+    with family(tmp_path, "a", "b", "c").start():
+        assert notes(tmp_path) == ["start a", "start b", "start c"]
+    assert notes(tmp_path)[3:] == ["stop c", "stop b", "stop a"]
+
+
+def test_s02_a_start_failure_stops_what_was_started_in_reverse(tmp_path):
+    (tmp_path / "broken-c").touch()
+    with pytest.raises(ChildStartFailed) as caught:
+        family(tmp_path, "a", "b", "c", "d").start()
+    assert caught.value.path == "tree/c"
+    assert "OSError: broken" in caught.value.traceback
+    assert notes(tmp_path) == ["start a", "start b", "stop b", "stop a"]
+
+
+def test_s07_s08_s09_s10_start_child(tmp_path):
+    with family(tmp_path, "a").start() as running:
+        with pytest.raises(SpecError):
+            running.start_child(Child(Notes, args=(tmp_path,), shutdown=-1))
+        with pytest.raises(ChildAlreadyStarted) as caught:
+            running.start_child(Child(Notes, args=(tmp_path,), id="a"))
+        assert caught.value.ref.ask("you?") == "you?"
+        running.terminate_child("a")
+        with pytest.raises(ChildAlreadyPresent):
+            running.start_child(Child(Notes, args=(tmp_path,), id="a"))
+        (tmp_path / "broken-b").touch()
+        with pytest.raises(ChildStartFailed):
+            running.start_child(Child(Notes, args=(tmp_path,), id="b"))
+        assert "b" not in running
+
+
+def test_s11_s12_s13_ignore(tmp_path):
+    (tmp_path / "ignore-a").touch()
+    with family(tmp_path, "a", "b").start() as running:
+        assert running["a"].status == "ignored"
+        (tmp_path / "ignore-b").touch()
+        os.kill(running["b"].pid, signal.SIGKILL)
+        eventually(lambda: running["b"].status == "ignored")
+        (tmp_path / "ignore-c").touch()
+        running.start_child(Child(Notes, args=(tmp_path,), id="c", restart="temporary"))
+        assert "c" not in running
+
+
+def test_s14_s15_s17_s18_s19_administration_of_one_child(tmp_path):
+    with family(tmp_path, "a", "b", strategy="one_for_all").start() as running:
+        b = running["b"].pid
+        pid = running["a"].pid
+        with pytest.raises(ChildRunning):
+            running.restart_child("a")
+        with pytest.raises(ChildRunning):
+            running.delete_child("a")
+        running.terminate_child("a")
+        wait_gone(pid)
+        running.terminate_child("a")
+        (tmp_path / "broken-a").touch()
+        with pytest.raises(ChildStartFailed):
+            running.restart_child("a")
+        (tmp_path / "broken-a").unlink()
+        assert running.restart_child("a").ask("back?") == "back?"
+        running.terminate_child("a")
+        running.delete_child("a")
+        with pytest.raises(ChildNotFound):
+            running.terminate_child("a")
+        assert running["b"].pid == b
+        assert running.which_children()[0].restarts == 0
+
+
+def test_s20_s21_which_and_count_children(tmp_path):
+    with family(tmp_path, "a", "b").start() as running:
+        running.terminate_child("b")
+        assert [(line.id, line.status) for line in running.which_children()] == [("a", "running"), ("b", "stopped")]
+        counts = running.count_children()
+        assert (counts.specs, counts.active, counts.workers, counts.supervisors) == (2, 1, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "restart, clean, abnormal",
+    [("permanent", "back", "back"), ("transient", "kept", "back"), ("temporary", "removed", "removed")],
+)
+def test_s23_s24_s25_s26_restart_types(restart, clean, abnormal):
+    with Supervisor("tree", Child(Echo, restart=restart), max_restarts=9).start() as running:
+        for end, expected in (
+            (lambda: running["echo"].tell("leave"), clean),
+            (lambda: running["echo"].kill(), abnormal),
+        ):
+            if "echo" not in running:
+                running.start_child(Child(Echo, restart=restart))
+            elif running["echo"].status != "running":
+                running.restart_child("echo")
+            before = running["echo"].pid
+            with running.events() as events:
+                end()
+                next_exit(events)
+            match expected:
+                case "back":
+                    eventually(lambda: running["echo"].pid not in (before, None))
+                case "kept":
+                    assert running["echo"].status == "finished"
+                case "removed":
+                    eventually(lambda: "echo" not in running)
+
+
+def test_s28_s30_giving_up_stops_the_rest_and_ends_with_shutdown(tmp_path):
+    running = family(tmp_path, "a", "b", max_restarts=1).start()
+    crash(running, "a")
+    os.kill(running["a"].pid, signal.SIGKILL)
+    reason = running.wait(5)
+    assert isinstance(reason, Shutdown)
+    assert isinstance(reason.detail, GaveUp)
+    assert notes(tmp_path)[-1] == "stop b"
+
+
+def test_s28_through_the_command_line_giving_up_is_exit_code_1(tmp_path):
+    (tmp_path / "app.py").write_text(
+        "from suitkaise import Child, Supervisor\n\ndef fails():\n    raise ValueError('always')\n\n"
+        "tree = Supervisor('tree', Child(fails))\n"
+    )
+    done = run_program([sys.executable, "-m", "suitkaise", "run", "app.py"], cwd=tmp_path)
+    assert done.returncode == 1
+    assert "TreeFailed" in done.stderr
+    assert "ValueError: always" in done.stderr
+    assert not done.left_behind
+
+
+def always_fails():
+    raise ValueError("always")
+
+
+def test_s28_run_raises_tree_failed_with_the_remote_traceback():
+    with pytest.raises(TreeFailed) as caught:
+        Supervisor("tree", Child(always_fails), max_restarts=2).run()
+    assert "ValueError: always" in caught.value.traceback
+
+
+def test_s31_one_for_one(tmp_path):
+    with family(tmp_path, "a", "b", "c").start() as running:
+        a, b, c = pids(running, "a", "b", "c")
+        crash(running, "b")
+        assert pids(running, "a", "c") == [a, c]
+        assert running["b"].pid != b
+
+
+def test_s32_one_for_all(tmp_path):
+    with family(tmp_path, "a", "b", "c", strategy="one_for_all").start() as running:
+        before = pids(running, "a", "b", "c")
+        crash(running, "b")
+        eventually(lambda: notes(tmp_path)[3:] == ["stop c", "stop a", "start a", "start b", "start c"])
+        assert not set(before) & set(pids(running, "a", "b", "c"))
+
+
+def test_s33_rest_for_one(tmp_path):
+    with family(tmp_path, "a", "b", "c", strategy="rest_for_one").start() as running:
+        a = running["a"].pid
+        crash(running, "b")
+        eventually(lambda: notes(tmp_path)[3:] == ["stop c", "start b", "start c"])
+        assert running["a"].pid == a
+
+
+def test_s34_a_group_restart_revives_what_was_terminated(tmp_path):
+    with family(tmp_path, "a", "b", strategy="one_for_all").start() as running:
+        running.terminate_child("b")
+        crash(running, "a")
+        eventually(lambda: running["b"].status == "running")
+
+
+def test_s35_a_failed_restart_is_tried_again_until_it_works(tmp_path):
+    with family(tmp_path, "a", "b", max_restarts=math.inf).start() as running, running.events() as events:
+        (tmp_path / "broken-a").touch()
+        os.kill(running["a"].pid, signal.SIGKILL)
+        failures = 0
+        while failures < 3:
+            failures += isinstance(events.get(5), ChildStartFailure)
+        assert running["b"].ask("served meanwhile") == "served meanwhile"
+        (tmp_path / "broken-a").unlink()
+        assert running["a"].ask("back?", timeout=5) == "back?"
+
+
+def test_s35_every_try_counts(tmp_path):
+    running = family(tmp_path, "a", max_restarts=3).start()
+    with running.events() as events:
+        (tmp_path / "broken-a").touch()
+        os.kill(running["a"].pid, signal.SIGKILL)
+        assert isinstance(running.wait(5).detail, GaveUp)
+        events.close()
+        assert sum(isinstance(event, ChildRestarting) for event in events) == 3
+
+
+def test_s39_stopping_during_a_retry_loop_is_prompt(tmp_path):
+    running = family(tmp_path, "a", max_restarts=math.inf).start()
+    with running.events() as events:
+        (tmp_path / "broken-a").touch()
+        os.kill(running["a"].pid, signal.SIGKILL)
+        while not isinstance(events.get(5), ChildStartFailure):
+            pass
+        assert running.stop(timeout=2).clean
+
+
+def test_s30_s40_a_supervisor_that_gives_up_is_restarted_with_its_declared_children(tmp_path):
+    inner = Supervisor("inner", Child(Notes, args=(tmp_path,), id="a"), max_restarts=0)
+    with Supervisor("tree", inner).start() as running:
+        running.start_child(Child(Echo, id="added"), under="inner")
+        a = running["inner/a"].pid
+        os.kill(a, signal.SIGKILL)
+        eventually(lambda: "inner/a" in running and running["inner/a"].pid not in (a, None))
+        assert "inner/added" not in running
+
+
+def test_s42_s46_stop_leaves_nothing(tmp_path):
+    running = family(tmp_path, "a", "b").start()
+    left = [*pids(running, "a", "b")]
+    running.stop()
+    for pid in left:
+        wait_gone(pid, 0.0)
+    assert not list((tmp_path).glob("*.sock"))
+
+
+def test_s47_any_significant():
+    tree = Supervisor(
+        "tree", Child(Echo, id="work", restart="transient", significant=True), Child(Echo, id="help"),
+        auto_shutdown="any_significant",
+    )  # fmt: skip
+    running = tree.start()
+    running["work"].kill()
+    eventually(lambda: running["work"].incarnation == 2 and running["work"].pid)  # s48: a crash is restarted
+    running["work"].tell("leave")
+    assert isinstance(running.wait(5), Shutdown)
+
+
+def test_s49_all_significant():
+    children = (Child(Echo, id=id, restart="transient", significant=True) for id in "ab")
+    running = Supervisor("tree", *children, auto_shutdown="all_significant").start()
+    running["a"].tell("leave")
+    eventually(lambda: running["a"].status == "finished")
+    assert running["b"].ask("still there?") == "still there?"
+    running["b"].tell("leave")
+    assert isinstance(running.wait(5), Shutdown)
+
+
+def test_s52_auto_shutdown_chains_upward():
+    inner = Supervisor(
+        "inner", Child(Echo, restart="transient", significant=True), auto_shutdown="any_significant",
+        restart="transient", significant=True,
+    )  # fmt: skip
+    running = Supervisor("tree", inner, Child(Echo, id="other"), auto_shutdown="any_significant").start()
+    running["inner/echo"].tell("leave")
+    assert isinstance(running.wait(5), Shutdown)
+
+
+def test_recall_is_not_counted_and_touches_no_sibling(tmp_path):
+    with family(tmp_path, "a", "b", strategy="one_for_all", max_restarts=0).start() as running:
+        b, incarnations = running["b"].pid, []
+        for _ in range(3):
+            running.recall("a")
+            incarnations.append(running["a"].incarnation)
+        assert incarnations == [2, 3, 4]
+        assert running["b"].pid == b
+
+
+@pytest.mark.may_leave("thread tree/stuck*")
+def test_s59_a_thread_that_does_not_stop_is_abandoned_and_replaced():
+    release = threading.Event()
+    stuck = Child(Thread.of(release.wait), id="stuck", shutdown=0.2)
+    running = Supervisor("tree", stuck).start()
+    with running.events() as events:
+        eventually(lambda: running["stuck"].status == "running")
+        running.recall("stuck")
+        kinds = [events.get(2).kind for _ in range(3)]
+        assert "child_abandoned" in kinds
+        assert running["stuck"].status == "running"
+    release.set()
+    assert running.stop(timeout=5) == Shutdown("stop")
+
+
+def test_s15_a_killed_worker_names_its_reason_in_which_children():
+    with Supervisor("tree", Echo()).start() as running:
+        running["echo"].kill()
+        eventually(lambda: running.which_children()[0].restarts == 1)
+        assert running.which_children()[0].last_exit == Killed("ref.kill()")

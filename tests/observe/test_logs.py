@@ -1,0 +1,58 @@
+"""What workers and trees log, and that nothing is printed unless the application asks for it."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from suitkaise.events import ChildExited
+from suitkaise.exits import Signaled
+from suitkaise.observe.logs import ForwardingHandler, log_event, take_forwarded, worker_logger
+
+
+def test_a_workers_line_names_it_and_fills_in_its_arguments(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        worker_logger("app/count").info("did %d of %s", 3, "them", speed=1.5)
+    assert caplog.messages == ["app/count: did 3 of them speed=1.5"]
+
+
+def test_a_worker_can_log_the_exception_it_handles(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        worker_logger("app/count").exception("went wrong")
+    (message,) = caplog.messages
+    assert message.startswith("app/count: went wrong\nTraceback")
+    assert message.endswith("ValueError: odd")
+
+
+def test_a_level_that_is_off_costs_no_record(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        worker_logger("app/count").info("quiet")
+    assert caplog.messages == []
+
+
+def test_an_event_is_one_line_indented_by_depth_and_rides_on_the_record(caplog: pytest.LogCaptureFixture) -> None:
+    event = ChildExited("app/inner/count", 1.0, reason=Signaled(9), pid=7)
+    log_event(event)
+    (record,) = caplog.records
+    assert record.getMessage() == "    count ended (pid 7): signal 9 (SIGKILL)"
+    assert record.levelname == "WARNING"
+    assert vars(record)["event"] is event
+
+
+def test_a_forwarded_record_arrives_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[dict[str, object]] = []
+    logger = logging.Logger("my.library")
+    logger.addHandler(ForwardingHandler(sent.append))
+    logger.warning("lost %s", "it")
+    take_forwarded(sent[0])
+    (record,) = caplog.records
+    assert (record.name, record.getMessage(), record.levelno) == ("my.library", "lost it", logging.WARNING)
+
+
+def test_without_configuration_the_library_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("suitkaise")
+    assert any(isinstance(handler, logging.NullHandler) for handler in logger.handlers)
+    assert capfd.readouterr().err == ""
