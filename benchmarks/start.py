@@ -38,7 +38,7 @@ from workers import Idle
 from suitkaise import Supervisor
 if __name__ == "__main__":
     with Supervisor("b", Idle({path!r})).start():
-        pass
+        input()
 """
 THEIR_PROGRAM = """
 from starting import begin, contexts, end

@@ -75,6 +75,7 @@ class Options:
         )
 
     def get(self, name: str, default: Any) -> Any:
+        """The value from the first source that has one, as it was given."""
         for source in self._sources:
             value = source(name)
             if value is not NOT_GIVEN:
@@ -82,9 +83,11 @@ class Options:
         return default
 
     def wrong(self, name: str, takes: str, got: Any) -> SpecError:
+        """The error to raise about a value: whose it is, what would be right, what it got."""
         return SpecError(f"{self.who}: {name} must be {takes}, not {got!r}")
 
     def choice(self, name: str, allowed: tuple[str, ...], default: str) -> Any:
+        """One of the words that are `allowed`."""
         value = self.get(name, default)
         if value not in allowed or not isinstance(value, str):
             quoted = [repr(one) for one in allowed]
@@ -92,22 +95,24 @@ class Options:
         return value
 
     def shutdown(self, default: Any) -> Shutdown:
+        """The seconds a stop may take, or one of the two words; `math.inf` is `infinity`."""
         value = self.get("shutdown", default)
-        if isinstance(value, str) and value in ("brutal_kill", "infinity"):
-            return value  # type: ignore[return-value]
-        if is_number(value) and value == math.inf:
-            return "infinity"
-        if is_number(value) and value >= 0:
-            return float(value)
+        match value:
+            case "brutal_kill" | "infinity":
+                return value
+            case int() | float() if is_number(value) and value >= 0:
+                return "infinity" if value == math.inf else float(value)
         raise self.wrong("shutdown", "seconds >= 0, 'brutal_kill' or 'infinity'", value)
 
     def flag(self, name: str) -> bool:
+        """True or False; False if nobody says."""
         value = self.get(name, False)
         if not isinstance(value, bool):
             raise self.wrong(name, "True or False", value)
         return value
 
     def positive(self, name: str, default: Any) -> float | None:
+        """Seconds above 0, or None."""
         value = self.get(name, default)
         if value is None:
             return None
@@ -116,6 +121,7 @@ class Options:
         return float(value)
 
     def loops(self) -> float | None:
+        """After how many loops a worker joins, by either of the two names; None: never."""
         name, value = self._loops_wanted()
         if value is None or (is_number(value) and value == math.inf):
             return None
@@ -134,33 +140,39 @@ class Options:
         return "join_after", None
 
     def count(self, name: str, default: int) -> int:
+        """A whole number from 1 on."""
         value = self.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise self.wrong(name, "a whole number >= 1", value)
         return value
 
     def backoff(self) -> Backoff | None:
+        """The `Backoff`, or None for restarts at once."""
         value = self.get("backoff", None)
         if value is not None and not isinstance(value, Backoff):
             raise self.wrong("backoff", "a Backoff(...) or None", value)
         return value
 
     def refuse(self, *names: str, because: str) -> None:
+        """Raise SpecError if one of the options was given, which means nothing here."""
         for name in names:
             if self.get(name, None) not in (None, 0):
                 raise SpecError(f"{self.who}: {name} makes no sense here: {because}")
 
     def refuse_later(self, *names: str) -> None:
+        """Raise NotBuiltYet if one of the options was given."""
         for name in names:
             if self.get(name, None) is not None:
                 raise NotBuiltYet(f"{self.who}: {name} is not built yet; leave the option out")
 
 
 def is_number(value: Any) -> bool:
+    """Whether it is an int or a float: no bool, no NaN."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def refuse_unknown(who: str, unknown: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Raise SpecError about the first option that does not exist, with the nearest one that does."""
     for name, value in unknown.items():
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(sorted(set(known)))}"

@@ -75,6 +75,7 @@ def _snapshot(value: Any, seen: dict[int, Any]) -> Any:
 
 
 def with_arguments(recipe: Recipe, args: Any, kwargs: Any) -> Recipe:
+    """The recipe with the arguments of a `Child(..., args=, kwargs=)`; raises SpecError if they do not fit."""
     check_arguments(recipe.target, args, kwargs)
     copy = snapshot if recipe.kind == "process" else lambda value: value
     changed = Recipe(recipe.target, copy(tuple(args)), copy(dict(kwargs or {})), recipe.kind)
@@ -83,6 +84,7 @@ def with_arguments(recipe: Recipe, args: Any, kwargs: Any) -> Recipe:
 
 
 def check_arguments(what: Any, args: Any, kwargs: Any) -> None:
+    """Raise SpecError unless `args` and `kwargs` have the right shape and `what` can take any."""
     if not isinstance(args, (tuple, list)):
         raise SpecError(f"Child: args must be a tuple of positional arguments, not {args!r}; for one: args=({args!r},)")
     if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(key, str) for key in kwargs)):
@@ -92,6 +94,7 @@ def check_arguments(what: Any, args: Any, kwargs: Any) -> None:
 
 
 def check_recipe(recipe: Recipe) -> None:
+    """Raise NotBuiltYet if the target is async, and SpecError if it cannot be called with these arguments."""
     target = recipe.target
     hooks = target.hooks if isinstance(target, type) and issubclass(target, Startable) else ()
     for hook in hooks:

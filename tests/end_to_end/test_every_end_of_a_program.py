@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+
 from tests.end_to_end.scene import KINDS, OBEDIENT, scene, stop
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)

@@ -5,8 +5,6 @@ import signal
 import sys
 
 import pytest
-from tests.end_to_end.workers import Echo, next_exit
-from tests.support import eventually
 
 from suitkaise import (
     Child,
@@ -21,6 +19,8 @@ from suitkaise import (
     WorkerFailed,
 )
 from suitkaise.events import ChildStopError, ChildStopped
+from tests.end_to_end.workers import Echo, next_exit
+from tests.support import eventually
 
 
 class OddError(Exception):

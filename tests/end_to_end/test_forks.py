@@ -4,9 +4,9 @@ import os
 import signal
 
 import pytest
-from tests.support import run_program, start_program, wait_gone
 
 from suitkaise import Child, Process, Supervisor
+from tests.support import run_program, start_program, wait_gone
 
 BEGIN = """
 import multiprocessing, os, signal, sys, time

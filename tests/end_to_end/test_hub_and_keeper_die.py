@@ -5,13 +5,13 @@ import signal
 import time
 
 import pytest
-from tests.end_to_end.scene import KINDS, OBEDIENT, directories_of, scene, stop, up
-from tests.end_to_end.workers import Counts, Echo
-from tests.support import eventually, run_program, wait_gone
 
 from suitkaise import Child, Killed, Lost, Normal, Shutdown, Signaled, Supervisor
 from suitkaise.events import ChildExited, KeeperLost
 from suitkaise.supervision import runtime
+from tests.end_to_end.scene import KINDS, OBEDIENT, directories_of, scene, stop, up
+from tests.end_to_end.workers import Counts, Echo
+from tests.support import eventually, run_program, wait_gone
 
 
 def keeper() -> int:

@@ -7,8 +7,6 @@ import sys
 import threading
 
 import pytest
-from tests.end_to_end.workers import Echo, next_exit
-from tests.support import eventually, run_program, wait_gone
 
 from suitkaise import (
     Child,
@@ -28,6 +26,8 @@ from suitkaise import (
     TreeFailed,
 )
 from suitkaise.events import ChildRestarting, ChildStartFailure
+from tests.end_to_end.workers import Echo, next_exit
+from tests.support import eventually, run_program, wait_gone
 
 
 class Notes(Process):

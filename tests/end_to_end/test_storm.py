@@ -8,10 +8,10 @@ import threading
 
 import psutil
 import pytest
-from tests.end_to_end.workers import Counts, Echo
-from tests.support import eventually
 
 from suitkaise import Child, Supervisor
+from tests.end_to_end.workers import Counts, Echo
+from tests.support import eventually
 
 KILLS = 100
 

@@ -7,10 +7,10 @@ import sys
 import textwrap
 
 import pytest
-from tests.end_to_end.scene import PROGRAMS, directories_of, up
-from tests.support import run_program, start_program, wait_gone
 
 from suitkaise import Child, Process, Supervisor
+from tests.end_to_end.scene import PROGRAMS, directories_of, up
+from tests.support import run_program, start_program, wait_gone
 
 PROGRAM = """
 import os

@@ -667,6 +667,12 @@ def test_a_storage_that_does_not_answer_is_told_after_the_time_out(storage: Stor
     assert tree.get("a") == 3
 
 
+@pytest.mark.parametrize("timeout", [0, -1, math.nan])
+def test_a_time_out_is_more_than_nothing(tmp_path: Any, timeout: float) -> None:
+    with pytest.raises(ValueError, match="must be seconds > 0"):
+        Tree(tmp_path, timeout=timeout)
+
+
 def test_a_durable_storage_is_there_at_the_next_run(tmp_path: Any) -> None:
     for run in range(3):
         with Storage(tmp_path, durable="yes") as storage:

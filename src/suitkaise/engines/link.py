@@ -97,11 +97,13 @@ class Outbox:
             if self._backlog:
                 self._flush()
 
-    def flush(self) -> None:
-        """Send more of what waits, if the socket takes it."""
+    def flush(self) -> bool:
+        """Send more of what waits, if the socket takes it; whether anything waited (the reader's bell must ring then)."""
         with self._lock:
-            if self._backlog:
-                self._flush()
+            if not self._backlog:
+                return False
+            self._flush()
+            return True
 
     def _flush(self) -> None:
         with memoryview(self._backlog) as view, view[:_STEP] as first:

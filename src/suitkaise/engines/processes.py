@@ -191,7 +191,8 @@ class ProcessHandle:
     # ------------------------------------------------------------ what it says (reactor's thread)
     def _on_readable(self) -> None:
         assert self.outbox is not None
-        self.outbox.flush()
+        if self.outbox.flush():
+            self._bell[0] = 1
         try:
             frames = self._parser.receive(self.outbox.sock)
         except BlockingIOError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from suitkaise.errors import AskTimeout, WorkerFailed
 from suitkaise.messaging import codec
 
 __all__ = ["Answer", "Kind", "Message", "Parcel", "Reply", "portable_error", "with_note"]
+
+logger: logging.Logger = logging.getLogger("suitkaise.messages")
 
 T = TypeVar("T")
 
@@ -106,6 +109,8 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
                 self.set_exception(value)
         except concurrent.futures.InvalidStateError:  # lost a race against another answer
             return
+        except SystemExit:  # in a callback of the user's; this thread serves others, too
+            logger.exception("a callback wanted to exit")
 
 
 def with_note(error: BaseException, text: str) -> BaseException:

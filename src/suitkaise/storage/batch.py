@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import lmdb
@@ -29,7 +29,7 @@ REVISION = b"revision"
 
 U64 = struct.Struct("<Q")
 _encode_client = msgspec.msgpack.Encoder().encode
-decode_client: Any = msgspec.msgpack.Decoder(Client).decode
+decode_client: Callable[[bytes], Client] = msgspec.msgpack.Decoder(Client).decode
 
 
 class Batch:

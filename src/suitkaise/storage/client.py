@@ -27,13 +27,14 @@ from suitkaise.storage.refusals import refusal
 
 __all__ = ["Client"]
 
-logger = logging.getLogger("suitkaise.storage")
+logger: logging.Logger = logging.getLogger("suitkaise.storage")
 
 _SEND_AT_ONCE = 64  # requests
 _SEND_BYTES = 1 << 16
 _MAX_PENDING_BYTES = 1 << 24
 _MAX_FAILURES = 100
 _RETRY_AFTER = 0.02  # seconds
+_MOMENT = 0.05  # seconds
 _CONNECTION_LOST = (OSError, wire.WireError)
 
 
@@ -62,6 +63,7 @@ class Client:
         self._awaited = 0
         self._answer: Reply | None = None
         self._failures: list[Exception] = []
+        self._down_since: float | None = None
         self._sock: socket.socket | None = None
         self._parser = wire.Parser(decode=decode_answer)
 
@@ -72,13 +74,12 @@ class Client:
             StorageGone: nobody listens any more.
             StorageError: no reply within the time-out; the request may or may not be carried out.
         """
-        deadline = time.monotonic() + self.timeout
         with self.lock:
             self.busy = True
-            number = self._add(request, payload, quiet=False)
-            self._awaited, self._answer = number, None
             try:
-                self._settle(number, deadline)
+                number = self._add(request, payload, quiet=False)
+                self._awaited, self._answer = number, None
+                self._persist(lambda: self._acknowledged >= number, self.timeout)
             finally:
                 self.busy = False
             return self._answer or Reply(number)
@@ -98,14 +99,14 @@ class Client:
 
     def _post(self, request: Request, payload: bytes) -> None:
         self._add(request, payload, quiet=True)
-        if len(self._unsent) >= _SEND_AT_ONCE or self._unsent_bytes >= _SEND_BYTES:
+        if self._sock is not None and (len(self._unsent) >= _SEND_AT_ONCE or self._unsent_bytes >= _SEND_BYTES):
             try:
-                self._push(time.monotonic() + self.timeout)
-            except _CONNECTION_LOST:
+                self._send()
+            except OSError:
                 self._disconnect()  # what is pending is sent again when it is connected
         if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
             half = self._pending[len(self._pending) // 2][0].request
-            self._settle(half, time.monotonic() + self.timeout)
+            self._persist(lambda: self._acknowledged >= half, self.timeout)
         if not self.scheduled and self._pending:
             self.scheduled = True
             pipeline.schedule(self)
@@ -116,11 +117,16 @@ class Client:
         Raises:
             StorageError: the first thing that was refused since the last `flush`; the others are its notes.
         """
-        with self.lock:
-            try:
-                self._settle(self._number, time.monotonic() + (self.timeout if timeout is None else timeout))
-            finally:
-                failures, self._failures = self._failures, []
+        timeout = self.timeout if timeout is None else timeout
+        began = time.monotonic()
+        if not self.lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+            raise self._no_answer(timeout)
+        try:
+            number = self._number
+            self._persist(lambda: self._acknowledged >= number, timeout - (time.monotonic() - began))
+        finally:
+            failures, self._failures = self._failures, []
+            self.lock.release()
         if failures:
             first, *others = failures
             for other in others[:9]:
@@ -133,34 +139,43 @@ class Client:
         """Make sure that the actor is there: it has opened the store when this returns."""
         with self.lock:
             self._disconnect()
-            self._persist(lambda: self._sock is not None, time.monotonic() + self.timeout)
+            self._persist(lambda: self._sock is not None, self.timeout)
 
     def progress(self) -> bool:
-        """Send what was posted, and take the replies that are here, without waiting for more.
+        """Send what was posted, and take the replies that are here, waiting but a moment.
 
         Returns:
             Whether replies are still missing.
         """
         with self.lock:
             self.scheduled = False
-            if not self._pending:
-                return False
             try:
-                self._push(time.monotonic() + self.timeout)
-                while self._pending and self._sock is not None:
-                    self._take_all(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+                if self._pending:
+                    self._push(_MOMENT)
+                    while self._pending and self._sock is not None:
+                        self._take_all(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
             except BlockingIOError:
                 pass
             except _CONNECTION_LOST:
                 self._disconnect()
             except StorageError as error:
-                logger.warning("%d writes that nobody waited for are given up: %s", len(self._pending), error)
-                self._give_up(error)
-            if self._pending and self._sock is None:
-                time.sleep(_RETRY_AFTER)
-                self.scheduled = True
-                pipeline.schedule(self)
-            return bool(self._pending)
+                self._abandon(error)
+            if not self._pending or self._sock is not None:
+                self._down_since = None
+                return bool(self._pending)
+            now = time.monotonic()
+            self._down_since = self._down_since or now
+            if now - self._down_since > self.timeout:
+                self._abandon(self._no_answer(self.timeout))
+                return False
+            self.scheduled = True
+        time.sleep(_RETRY_AFTER)
+        pipeline.schedule(self)
+        return True
+
+    def _abandon(self, error: StorageError) -> None:
+        logger.warning("%d writes that nobody waited for are given up: %s", len(self._pending), error)
+        self._give_up(error)
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 while it is not connected."""
@@ -190,23 +205,24 @@ class Client:
         self._unsent_bytes += len(frame)
         return number
 
-    def _settle(self, number: int, deadline: float) -> None:
-        """Wait until request `number` is acknowledged, whatever happens to the connection."""
-        self._persist(lambda: self._acknowledged >= number, deadline)
-
-    def _persist(self, done: Callable[[], bool], deadline: float) -> None:
-        """Connect, send and receive until it is done."""
+    def _persist(self, done: Callable[[], bool], timeout: float) -> None:
+        """Connect, send and receive until it is done, whatever happens to the connection."""
+        if done():
+            return
+        deadline = time.monotonic() + timeout
         attempts = 0
         while not done():
             try:
-                self._push(deadline)
+                self._push(max(_MOMENT, deadline - time.monotonic()))
                 if self._sock is not None and not done():
+                    if timeout < self.timeout:  # than the socket's own
+                        set_timeout(self._sock, max(_MOMENT, deadline - time.monotonic()))
                     self._take_all(self._parser.receive(self._sock))
-            except BlockingIOError:  # the socket's own time-out
-                self._check(deadline)
+                continue
+            except BlockingIOError:  # the socket's time-out
+                pass
             except _CONNECTION_LOST:
                 self._disconnect()
-                self._check(deadline)
                 attempts += 1
                 if attempts > 3:  # whoever is there takes the connection and drops it
                     time.sleep(_RETRY_AFTER)
@@ -216,15 +232,18 @@ class Client:
             except BaseException:  # from a signal handler: who knows how much of a frame is read
                 self._disconnect()
                 raise
+            if time.monotonic() >= deadline:
+                no_answer = self._no_answer(timeout)
+                self._give_up(no_answer)
+                raise no_answer
+        if timeout < self.timeout and self._sock is not None:
+            set_timeout(self._sock, self.timeout)
 
-    def _check(self, deadline: float) -> None:
-        if time.monotonic() >= deadline:
-            error = StorageError(
-                f"the storage in {self.directory} did not answer within {self.timeout} seconds; "
-                "what was being written may or may not be stored"
-            )
-            self._give_up(error)
-            raise error
+    def _no_answer(self, timeout: float) -> StorageError:
+        return StorageError(
+            f"the storage in {self.directory} did not answer within {timeout:g} seconds; "
+            "what was being written may or may not be stored"
+        )
 
     def _give_up(self, error: StorageError) -> None:
         """Nothing that is under way is waited for any more. As a new client, it sends none of it again."""
@@ -242,16 +261,16 @@ class Client:
             if request.quiet and len(self._failures) < _MAX_FAILURES:
                 self._failures.append(type(error)(str(error)))
 
-    def _push(self, deadline: float) -> None:
-        """Send what is not sent yet; connect first if need be."""
+    def _push(self, patience: float) -> None:
+        """Send what is not sent yet; connect first if need be, waiting up to `patience` seconds."""
         if self._sock is None:
-            self._connect(deadline)
+            self._connect(patience)
         if self._unsent:
-            data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
-            self._send(data)
+            self._send()
 
-    def _send(self, data: bytes) -> None:
+    def _send(self) -> None:
         assert self._sock is not None
+        data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
         try:
             self._sock.sendall(data)
         except BlockingIOError as error:
@@ -263,14 +282,13 @@ class Client:
         self._unsent.clear()
         self._unsent_bytes = 0
 
-    def _connect(self, deadline: float) -> None:
+    def _connect(self, patience: float) -> None:
         """Connect, and arrange for what the actor has not carried out yet to be sent.
 
         Raises:
             OSError, WireError: it has to be tried again.
             StorageGone: nobody listens any more.
         """
-        patience = max(0.01, deadline - time.monotonic())
         self._sock, self._parser, welcome = dial(self.directory, self._id, patience)
         set_timeout(self._sock, self.timeout)
         for reply in welcome.replies:

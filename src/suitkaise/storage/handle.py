@@ -32,6 +32,8 @@ class Handle:
     """
 
     def __init__(self, directory: str | Path, *, timeout: float = 10.0) -> None:
+        if not timeout > 0:
+            raise ValueError(f"the timeout of a storage must be seconds > 0, not {timeout!r}")
         self.directory: Path = Path(directory).resolve()
         self.timeout = timeout
         self._home = str(self.directory)

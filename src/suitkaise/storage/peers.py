@@ -67,6 +67,9 @@ class Peers:
     def __len__(self) -> int:
         return len(self._peers)
 
+    def __contains__(self, peer: Peer) -> bool:
+        return peer in self._peers
+
     def clients(self) -> set[bytes]:
         """The ids of the clients that are connected."""
         return {peer.client for peer in self._peers if peer.client is not None}

@@ -10,6 +10,7 @@ arrived; they are in the answer to `Hello`, and the client sends again what come
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
@@ -187,5 +188,7 @@ class Client(msgspec.Struct, array_like=True):
     replies: list[Reply] = msgspec.field(default_factory=list)
 
 
-decode_request: Any = msgspec.msgpack.Decoder(Hello | Put | Remove | Increment | Append | Atomic | Forget).decode
-decode_answer: Any = msgspec.msgpack.Decoder(Reply | Welcome).decode
+decode_request: Callable[[memoryview], Hello | Request] = msgspec.msgpack.Decoder(
+    Hello | Put | Remove | Increment | Append | Atomic | Forget
+).decode
+decode_answer: Callable[[memoryview], Reply | Welcome] = msgspec.msgpack.Decoder(Reply | Welcome).decode

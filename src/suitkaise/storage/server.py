@@ -144,6 +144,8 @@ class StorageServer:
         """Carry all of it out; returns what is to be told once it is committed."""
         answers: _Answers = {}
         for peer, frames in requests:
+            if peer not in self._peers:  # its client has a newer connection, and sends this again
+                continue
             answers[peer] = told = []
             quiet = 0
             try:

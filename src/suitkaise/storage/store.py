@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import lmdb
 
@@ -19,6 +19,9 @@ from suitkaise.errors import StorageError, StorageFull
 from suitkaise.storage import environment
 from suitkaise.storage.batch import REVISION, U64, Batch, decode_client, identity
 from suitkaise.storage.revision import RevisionWord
+
+if TYPE_CHECKING:
+    from lmdb import _Database as Database
 
 __all__ = ["Store"]
 
@@ -48,12 +51,12 @@ class Store:
         self._pid = os.getpid()
         self._environment = environment.open_for_writing(directory, durable=durable, map_size=map_size)
         self._environment.reader_check()
-        opened: list[Any] = [self._environment.open_db(name) for name in environment.DATABASES]
-        self.entries: Any = opened[0]
-        self.owned: Any = opened[1]
-        self.dead: Any = opened[2]
-        self.clients: Any = opened[3]
-        self.facts: Any = opened[4]
+        opened = [self._environment.open_db(name) for name in environment.DATABASES]
+        self.entries: Database = opened[0]
+        self.owned: Database = opened[1]
+        self.dead: Database = opened[2]
+        self.clients: Database = opened[3]
+        self.facts: Database = opened[4]
         with self._environment.begin() as transaction:
             stored = transaction.get(REVISION, db=self.facts)
             self.revision: int = int(U64.unpack(stored)[0]) if stored else 0

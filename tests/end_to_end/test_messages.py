@@ -1,0 +1,187 @@
+"""Messages between hub and workers, and from worker to worker through the hub."""
+
+import asyncio
+import threading
+
+import pytest
+
+from suitkaise import (
+    AskTimeout,
+    Child,
+    DeadlockError,
+    NotSerializable,
+    Process,
+    Reject,
+    SuitkaiseError,
+    Supervisor,
+    Thread,
+    WorkerDead,
+    whereis,
+)
+from tests.end_to_end.workers import Echo
+from tests.support import eventually
+
+
+class Adder:
+    """For a process and for a thread."""
+
+    total = 0
+
+    def add(self, n):
+        self.total += n
+        return self.total
+
+    def on_receive(self, message):
+        match message:
+            case "reject":
+                raise Reject(LookupError("not me"))
+            case "crash":
+                raise ValueError("bad")
+            case "lock":
+                return threading.Lock()
+            case "slow":
+                self.wait(60)
+            case ("ask", path, what):
+                return self.whereis(path).ask(what)
+            case ("tell", path, what):
+                self.whereis(path).tell(what)
+        return message
+
+
+class InProcess(Adder, Process):
+    pass
+
+
+class InThread(Adder, Thread):
+    pass
+
+
+@pytest.fixture
+def running():
+    children = Child(InProcess, id="process", shutdown=1.0), Child(InThread, id="thread", shutdown=1.0), Child(Echo)
+    with Supervisor("tree", *children, max_restarts=99).start() as running:
+        yield running
+
+
+both = pytest.mark.parametrize("id", ["process", "thread"])
+
+
+@both
+def test_ask_tell_and_futures(running, id):
+    ref = running[id]
+    assert ref.ask({"a": [1, 2]}) == {"a": [1, 2]}
+    ref.tell("nobody waits for this")
+    assert [future.get() for future in [ref.ask_future(n) for n in range(50)]] == list(range(50))
+
+
+@both
+def test_an_answer_can_be_awaited(running, id):
+    async def main():
+        return await asyncio.gather(*(running[id].ask_future(n) for n in range(3)))
+
+    assert asyncio.run(main()) == [0, 1, 2]
+
+
+@both
+def test_a_proxy_calls_methods_and_reads_attributes(running, id):
+    proxy = running[id].proxy()
+    proxy.add(2).get()
+    assert proxy.add(3).get() == 5
+    assert proxy.total.get() == 5
+
+
+@both
+def test_what_cannot_be_handled_answers_the_asker_alone(running, id):
+    ref = running[id]
+    with pytest.raises(LookupError, match="not me"):
+        ref.ask("reject")
+    with pytest.raises(AttributeError, match="no_such"):
+        ref.proxy().no_such().get()
+    with pytest.raises(TypeError, match="add"):
+        ref.proxy().add().get()
+    assert ref.incarnation == 1
+
+
+@both
+def test_a_crash_answers_with_the_exception_and_its_remote_traceback(running, id):
+    with pytest.raises(ValueError, match="bad") as caught:
+        running[id].ask("crash")
+    assert "remote traceback" in caught.value.__notes__[0]
+    eventually(lambda: running[id].incarnation == 2)
+    assert running[id].ask("back?") == "back?"
+
+
+def test_a_message_and_an_answer_that_cannot_be_sent(running):
+    with pytest.raises(NotSerializable):
+        running["process"].ask(threading.Lock())
+    with pytest.raises(NotSerializable):
+        running["process"].ask("lock")
+    assert running["process"].incarnation == 1
+
+
+@both
+def test_an_ask_that_takes_too_long(running, id):
+    with pytest.raises(AskTimeout):
+        running[id].ask("slow", timeout=0.1)
+
+
+def test_from_worker_to_worker_through_the_hub(running):
+    for asker in ("process", "thread"):
+        for asked in ("process", "thread", "echo"):
+            if asked != asker:
+                assert running[asker].ask(("ask", f"tree/{asked}", "hello")) == "hello"
+
+
+@both
+def test_a_worker_that_asks_itself(running, id):
+    with pytest.raises(DeadlockError):
+        running[id].ask(("ask", f"tree/{id}", "hello"))
+
+
+def test_an_ask_that_the_workers_death_leaves_unanswered(running):
+    answer = running["process"].ask_future("slow")
+    running["process"].kill()
+    with pytest.raises(WorkerDead, match="ref.kill"):
+        answer.get(5)
+
+
+class StartsSlowly(Echo):
+    def on_start(self):
+        if self.recalled:
+            self.wait(0.3)
+
+
+def test_messages_wait_for_a_worker_that_is_being_restarted():
+    with Supervisor("tree", StartsSlowly()).start() as running:
+        ref = running["starts_slowly"]
+        ref.kill()
+        eventually(lambda: ref.status == "restarting" or ref.incarnation == 2)
+        assert [future.get() for future in [ref.ask_future(n) for n in range(5)]] == [0, 1, 2, 3, 4]
+
+
+def test_a_worker_that_is_over_is_dead_for_good(running):
+    ref = running["echo"]
+    running.terminate_child("echo")
+    with pytest.raises(WorkerDead):
+        ref.ask("hello")
+    assert not ref.is_alive()
+    with pytest.raises(SuitkaiseError):
+        whereis("tree/nobody")
+
+
+def test_a_megabyte_each_way(running):
+    data = bytes(range(256)) * 4096
+    assert running["process"].ask(data) == data
+
+
+def test_many_askers_at_once(running):
+    def ask(n):
+        answers.extend(running["echo"].ask((n, i)) == (n, i) for i in range(100))
+
+    answers = []
+    askers = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert answers == [True] * 400

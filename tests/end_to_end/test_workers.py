@@ -1,0 +1,306 @@
+"""The life of a worker in a process of its own: hooks, attributes, ways to finish, results."""
+
+import logging
+import math
+import os
+import sys
+import threading
+import time
+
+import pytest
+
+from suitkaise import Child, Normal, Process, Shutdown, Supervisor, Thread, WorkerFailed
+from tests.end_to_end.workers import Echo
+from tests.support import eventually, run_program
+
+HOOKS = ["on_start", "before_loop", "loop", "after_loop", "on_finish", "result"]
+
+
+class Journal(Process):
+    """Writes down its hooks; calls `what` in the hook `where` of loop 2 (or at once, where there is no loop)."""
+
+    def __init__(self, file, where=None, what=None):
+        self.file, self.where, self.what = file, where, what
+
+    def note(self, hook):
+        with open(self.file, "a") as file:
+            file.write(f"{hook}{self.current_loop or ''}\n")
+        if hook == self.where and (self.current_loop in (0, 2) or hook == "on_finish"):
+            getattr(self, self.what)()
+
+    def on_start(self):
+        self.note("on_start")
+
+    def before_loop(self):
+        self.note("before_loop")
+
+    def loop(self):
+        self.note("loop")
+
+    def after_loop(self):
+        self.note("after_loop")
+
+    def on_finish(self):
+        self.note("on_finish")
+
+    def result(self):
+        return open(self.file).read().split()
+
+
+def life(tmp_path, where, what, **options):
+    """(exit reason, hooks that ran) of a journal that calls `what` in `where`."""
+    file = tmp_path / "journal"
+    child = Child(Journal, args=(str(file), where, what), restart="transient", **options)
+    with Supervisor("tree", child).start() as running:
+        reason = running["journal"].join(5)
+    return reason, file.read_text().split()
+
+
+LOOP1 = ["before_loop1", "loop1", "after_loop1"]
+
+
+@pytest.mark.parametrize(
+    "where, hooks",
+    [
+        ("on_start", ["on_start", "on_finish"]),
+        ("before_loop", ["on_start", *LOOP1, "before_loop2", "loop2", "after_loop2", "on_finish2"]),
+        ("loop", ["on_start", *LOOP1, "before_loop2", "loop2", "after_loop2", "on_finish2"]),
+        ("after_loop", ["on_start", *LOOP1, "before_loop2", "loop2", "after_loop2", "on_finish2"]),
+    ],
+)
+def test_rejoin_from_each_hook(tmp_path, where, hooks):
+    assert life(tmp_path, where, "rejoin") == (Normal(), hooks)
+
+
+@pytest.mark.parametrize(
+    "where, hooks",
+    [
+        ("on_start", ["on_start", "on_finish"]),
+        ("before_loop", ["on_start", *LOOP1, "before_loop2", "loop2", "on_finish2"]),
+        ("loop", ["on_start", *LOOP1, "before_loop2", "loop2", "on_finish2"]),
+        ("after_loop", ["on_start", *LOOP1, "before_loop2", "loop2", "after_loop2", "on_finish2"]),
+    ],
+)
+def test_skip_and_rejoin_from_each_hook(tmp_path, where, hooks):
+    assert life(tmp_path, where, "skip_and_rejoin") == (Normal(), hooks)
+
+
+@pytest.mark.parametrize(
+    "where, hooks",
+    [
+        ("before_loop", ["on_start", *LOOP1, "before_loop2"]),
+        ("loop", ["on_start", *LOOP1, "before_loop2", "loop2"]),
+        ("after_loop", ["on_start", *LOOP1, "before_loop2", "loop2", "after_loop2"]),
+    ],
+)
+def test_force_finish_from_each_hook(tmp_path, where, hooks):
+    assert life(tmp_path, where, "force_finish") == (Shutdown("forced"), hooks)
+
+
+def test_join_after_ends_it_after_that_many_loops(tmp_path):
+    hooks = ["on_start", *LOOP1, "before_loop2", "loop2", "after_loop2", "on_finish2"]
+    assert life(tmp_path, None, None, join_after=2) == (Normal(), hooks)
+
+
+def test_join_in_ends_it_after_that_time():
+    with Supervisor("tree", Child(Knows(), join_in=0.2, restart="transient")).start() as running:
+        assert running["knows"].join(3) == Normal()
+
+
+class Knows(Process):
+    """Looks at all it can know of itself."""
+
+    def __init__(self):
+        super().__init__(num_loops=3)
+        self.seen = []
+
+    def before_loop(self):
+        assert self.current_loop == self.get_current_loop()
+
+    def loop(self):
+        time.sleep(0.002)
+        return self.current_loop * 10
+
+    def after_loop(self):
+        facts = self.current_loop, self.last_loop, self.last_result, self.last_loop_time > 0.001
+        self.seen.append(facts)
+
+    def result(self):
+        report = self.generate_loop_time_report("title")
+        return {
+            "seen": self.seen, "name": self.name, "path": self.path, "pid": self.pid == os.getpid(), "copy": self.copy,
+            "num_loops": self.num_loops, "metadata": self.metadata, "recalled": self.recalled,
+            "report": (report["name"], report["loops"]), "ref": self.ref.path,
+        }  # fmt: skip
+
+
+def test_what_a_worker_knows():
+    tree = Supervisor("tree", Child(Knows, copies=2, restart="transient"))
+    with tree.start() as running:
+        facts = running["knows-1"].result(5)
+        pid = facts["metadata"].pop("pid")
+    assert isinstance(pid, int)
+    assert facts == {
+        "seen": [(1, False, 10, True), (2, False, 20, True), (3, True, 30, True)],
+        "name": "knows-1", "path": "tree/knows-1", "pid": True, "copy": 1, "num_loops": 3,
+        "metadata": {"name": "knows-1", "current_loop": 3, "num_loops": 3, "remove_on_process_join": True},
+        "recalled": None, "report": ("title", 3), "ref": "tree/knows-1",
+    }  # fmt: skip
+
+
+class Recalled(Echo):
+    def on_receive(self, message):
+        return self.recalled and (self.recalled.restarts, str(self.recalled.reason))
+
+
+def test_a_worker_knows_of_the_incarnation_before():
+    with Supervisor("tree", Recalled()).start() as running:
+        assert running["recalled"].ask("?") is None
+        running["recalled"].kill()
+        eventually(lambda: running["recalled"].incarnation == 2)
+        assert running["recalled"].ask("?") == (1, "killed (ref.kill())")
+
+
+class Dunders(Process):
+    def __init__(self):
+        self.hooks = []
+
+    def __onstart__(self):
+        self.hooks.append("start")
+
+    def __beforeloop__(self):
+        self.hooks.append("before")
+
+    def __loop__(self):
+        self.hooks.append("loop")
+        self.rejoin()
+
+    def __afterloop__(self):
+        self.hooks.append("after")
+
+    def __onfinish__(self):
+        self.hooks.append("finish")
+
+    def __result__(self):
+        return self.hooks
+
+
+def test_the_hooks_of_the_concept():
+    with Supervisor("tree", Child(Dunders, restart="transient")).start() as running:
+        assert running["dunders"].result(5) == ["start", "before", "loop", "after", "finish"]
+
+
+class Waits(Process):
+    def __init__(self, flag):
+        self.flag = flag
+
+    def loop(self):
+        self.flag.touch()
+        return self.wait(60)
+
+
+def test_wait_wakes_up_when_the_worker_is_asked_to_stop(tmp_path):
+    with Supervisor("tree", Child(Waits(tmp_path / "flag"), restart="transient")).start() as running:
+        ref = running["waits"]
+        eventually((tmp_path / "flag").exists)
+        running.terminate_child("waits")
+        assert ref.join(1) == Shutdown()
+        assert ref.result(1) is True
+
+
+def double(n):
+    return 2 * n
+
+
+def test_a_function_is_a_worker_and_its_value_the_result():
+    tree = Supervisor(
+        "tree", Child(double, args=(21,), id="p", restart="transient", join_after=1),
+        Child(Thread.of(double, 4), id="t", restart="transient", join_after=1),
+    )  # fmt: skip
+    with tree.start() as running:
+        assert running["p"].result(5) == 42
+        assert running["t"].result(5) == 8
+
+
+class FailsFirst(Process):
+    def loop(self):
+        if self.recalled is None:
+            raise LookupError("the first time")
+        return "in the end"
+
+
+def test_result_waits_for_the_last_incarnation():
+    with Supervisor("tree", Child(FailsFirst, restart="transient", join_after=1)).start() as running:
+        assert running["fails_first"].result(5) == "in the end"
+
+
+def test_the_result_of_a_worker_that_crashed_is_an_error_with_its_traceback():
+    with Supervisor("tree").start() as running:
+        ref = running.start_child(Child(FailsFirst, restart="temporary", id="x"))
+        with pytest.raises(WorkerFailed, match="the first time") as caught:
+            ref.result(5)
+        assert "LookupError: the first time" in caught.value.traceback
+
+
+class Logs(Process):
+    def on_receive(self, message):
+        logging.getLogger("mine").warning("said %s", message)
+        self.log.warning("through structlog", word=message)
+
+
+def test_what_a_worker_logs_reaches_the_logging_of_the_hub(caplog):
+    with Supervisor("tree", Logs()).start() as running:
+        running["logs"].ask("a word")
+        pid = running["logs"].pid
+    [record] = [record for record in caplog.records if record.name == "mine"]
+    assert record.getMessage() == "said a word"
+    assert record.process == pid
+    [bound] = [record.getMessage() for record in caplog.records if record.name == "suitkaise.worker"]
+    assert "through structlog" in bound
+    assert "tree/logs" in bound
+
+
+class Lingers(Process):
+    def __init__(self, file):
+        self.file = file
+
+    def on_start(self):
+        threading.Thread(target=self.later).start()
+
+    def later(self):
+        threading.Event().wait(0.3)
+        open(self.file, "w").write("the thread was waited for")
+
+
+def test_a_thread_that_is_no_daemon_is_waited_for(tmp_path):
+    with Supervisor("tree", Lingers(str(tmp_path / "file"))).start():
+        pass
+    assert (tmp_path / "file").read_text() == "the thread was waited for"
+
+
+def test_what_a_worker_prints_is_there_when_the_program_has_ended():
+    program = """
+from suitkaise import Child, Process, Supervisor
+
+class Prints(Process):
+    def loop(self):
+        print("printed", end=" ")
+        self.rejoin()
+
+with Supervisor("tree", Child(Prints, restart="transient")).start() as running:
+    running["prints"].join(5)
+"""
+    assert run_program(program, env={"PYTHONUNBUFFERED": None}).check().stdout == "printed "
+
+
+def test_num_loops_is_infinite_by_default():
+    assert Echo().num_loops == math.inf
+
+
+def test_a_worker_has_the_arguments_of_the_program():
+    with Supervisor("tree", Child(arguments, restart="transient", join_after=1)).start() as running:
+        assert running["arguments"].result(5) == (sys.argv, os.getcwd())
+
+
+def arguments():
+    return sys.argv, os.getcwd()
