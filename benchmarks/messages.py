@@ -1,4 +1,4 @@
-"""Asking and telling: the program to a process worker (waiting, looping, busy), to a thread worker, worker to worker."""
+"""Asking and telling: program to process worker (waiting, looping, busy), to thread worker, worker to worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting a bare process, by hand, in each of multiprocessing's ways: what `start.py` and `restart.py` compare with."""
+"""Starting a bare process by hand in each of multiprocessing's ways: what `start.py` and `restart.py` compare with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAYS = ("forkserver", "fork", "spawn")
 
 
 def contexts() -> dict[str, BaseContext]:
-    """Each way at its best: the forkserver has loaded what its children need, and none of them imports the benchmark."""
+    """Each way at its best: the forkserver has loaded what its children need, and none imports the benchmark."""
     sys.modules["__main__"].__dict__.pop("__file__", None)
     here = os.path.dirname(__file__)  # Python 3.11's forkserver looks for what it preloads there only
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))

@@ -82,6 +82,10 @@ class Scan(Process):
     def loop(self) -> None: ...
 
 
+class Dialled(Scan):
+    def __call__(self) -> None: ...
+
+
 class Watch(Thread):
     def __init__(self, seen: list[str]) -> None: ...
 
@@ -362,9 +366,18 @@ def test_s05_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any], pa
     refused(lambda: Child(add, **options), *parts)
 
 
-@pytest.mark.parametrize("what", [Scan("a"), Supervisor("nested")], ids=["worker", "supervisor"])
+@pytest.mark.parametrize(
+    "what", [Scan("a"), Dialled("a"), Supervisor("nested")], ids=["worker", "worker with __call__", "supervisor"]
+)
 def test_s05_arguments_for_what_is_built_already_are_refused(what: Any) -> None:
-    refused(lambda: Child(what, args=("a",)), "args and kwargs go with a class or a function")
+    refused(lambda: Child(what, args=("a",)), "args and kwargs go with a class or function")
+
+
+def test_a_function_for_a_thread_takes_arguments_too() -> None:
+    spec = Child(Thread.of(add), args=(1,), kwargs={"right": 2})
+
+    assert spec.what == Recipe(add, (1,), {"right": 2}, "thread")
+    refused(lambda: Child(Thread.of(add), args=(1, 2, 3)), "too many positional arguments")
 
 
 def test_a_built_worker_is_recorded_as_class_and_arguments() -> None:

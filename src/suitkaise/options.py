@@ -98,10 +98,12 @@ class Options:
         """The seconds a stop may take, or one of the two words; `math.inf` is `infinity`."""
         value = self.get("shutdown", default)
         match value:
-            case "brutal_kill" | "infinity":
-                return value
+            case "brutal_kill":
+                return "brutal_kill"
+            case "infinity" | math.inf:
+                return "infinity"
             case int() | float() if is_number(value) and value >= 0:
-                return "infinity" if value == math.inf else float(value)
+                return float(value)
         raise self.wrong("shutdown", "seconds >= 0, 'brutal_kill' or 'infinity'", value)
 
     def flag(self, name: str) -> bool:

@@ -504,6 +504,9 @@ def _default_id(what: Any, source: Recipe | Supervisor) -> Any:
     given = vars(what).get("name") if isinstance(what, Startable) else None
     if given is not None:
         return given
+    declared = getattr(source.target, "id", None)
+    if isinstance(source.target, type) and isinstance(declared, str):
+        return declared
     if isinstance(source.target, type):
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", source.name).lower()
     return source.name.strip("<>")

@@ -59,7 +59,8 @@ def test_a_tree_that_holds_the_others_is_the_one(tmp_path: Path) -> None:
         HEADER
         + ONCE
         + (
-            "inner = Supervisor('inner', Once, auto_shutdown='any_significant', restart='transient', significant=True)\n"
+            "inner = Supervisor('inner', Once, auto_shutdown='any_significant',"
+            " restart='transient', significant=True)\n"
             "outer = Supervisor('outer', inner, auto_shutdown='any_significant')\n"
         )
     )
@@ -111,7 +112,8 @@ def test_a_root_that_gives_up_is_exit_code_1(tmp_path: Path) -> None:
 
 def test_a_start_that_fails_is_exit_code_1_with_the_remote_traceback(tmp_path: Path) -> None:
     source = HEADER + (
-        "class Bad(Process):\n    def on_start(self):\n        raise OSError('no disk')\ntree = Supervisor('app', Bad)\n"
+        "class Bad(Process):\n    def on_start(self):\n        raise OSError('no disk')\n"
+        "tree = Supervisor('app', Bad)\n"
     )
     finished = suitkaise_run(tmp_path, source)
     assert finished.returncode == 1
@@ -157,7 +159,7 @@ def test_the_path_to_what_cannot_be_sent_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    "arguments, complaint",
     [
         (["run", "nowhere.py"], "there is no file 'nowhere.py'"),
         (["run", "nowhere"], "there is no module 'nowhere'"),

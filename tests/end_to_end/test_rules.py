@@ -10,71 +10,16 @@ import pytest
 
 from suitkaise import (
     Child,
-    ChildAlreadyPresent,
-    ChildAlreadyStarted,
-    ChildNotFound,
-    ChildRunning,
     ChildStartFailed,
     GaveUp,
-    Ignore,
-    Killed,
-    Process,
     Shutdown,
-    SpecError,
     Supervisor,
     Thread,
     TreeFailed,
 )
 from suitkaise.events import ChildRestarting, ChildStartFailure
-from tests.end_to_end.workers import Echo, next_exit
+from tests.end_to_end.workers import Echo, Notes, crash, family, next_exit, notes, pids
 from tests.support import eventually, run_program, wait_gone
-
-
-class Notes(Process):
-    """Writes its starts and ends into a file; does not start while the file `broken` is there."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def note(self, word):
-        with open(self.folder / "notes", "a") as file:
-            file.write(f"{word} {self.name}\n")
-
-    def on_start(self):
-        if (self.folder / f"broken-{self.name}").exists():
-            raise OSError("broken")
-        if (self.folder / f"ignore-{self.name}").exists():
-            raise Ignore
-        self.note("start")
-
-    def on_receive(self, message):
-        if message == "leave":
-            self.rejoin()
-        return message
-
-    def on_finish(self):
-        self.note("stop")
-
-
-def notes(folder):
-    return (folder / "notes").read_text().splitlines()
-
-
-def family(folder, *ids, strategy="one_for_one", **options):
-    children = (Child(Notes, args=(folder,), id=id) for id in ids)
-    return Supervisor("tree", *children, strategy=strategy, **options)
-
-
-def crash(running, id):
-    """SIGKILL it and wait until it is back."""
-    ref = running[id]
-    incarnation = ref.incarnation
-    os.kill(ref.pid, signal.SIGKILL)
-    eventually(lambda: ref.incarnation > incarnation and ref.pid)
-
-
-def pids(running, *ids):
-    return [running[id].pid for id in ids]
 
 
 def test_s01_s44_children_start_in_order_and_stop_in_reverse(tmp_path):
@@ -90,66 +35,6 @@ def test_s02_a_start_failure_stops_what_was_started_in_reverse(tmp_path):
     assert caught.value.path == "tree/c"
     assert "OSError: broken" in caught.value.traceback
     assert notes(tmp_path) == ["start a", "start b", "stop b", "stop a"]
-
-
-def test_s07_s08_s09_s10_start_child(tmp_path):
-    with family(tmp_path, "a").start() as running:
-        with pytest.raises(SpecError):
-            running.start_child(Child(Notes, args=(tmp_path,), shutdown=-1))
-        with pytest.raises(ChildAlreadyStarted) as caught:
-            running.start_child(Child(Notes, args=(tmp_path,), id="a"))
-        assert caught.value.ref.ask("you?") == "you?"
-        running.terminate_child("a")
-        with pytest.raises(ChildAlreadyPresent):
-            running.start_child(Child(Notes, args=(tmp_path,), id="a"))
-        (tmp_path / "broken-b").touch()
-        with pytest.raises(ChildStartFailed):
-            running.start_child(Child(Notes, args=(tmp_path,), id="b"))
-        assert "b" not in running
-
-
-def test_s11_s12_s13_ignore(tmp_path):
-    (tmp_path / "ignore-a").touch()
-    with family(tmp_path, "a", "b").start() as running:
-        assert running["a"].status == "ignored"
-        (tmp_path / "ignore-b").touch()
-        os.kill(running["b"].pid, signal.SIGKILL)
-        eventually(lambda: running["b"].status == "ignored")
-        (tmp_path / "ignore-c").touch()
-        running.start_child(Child(Notes, args=(tmp_path,), id="c", restart="temporary"))
-        assert "c" not in running
-
-
-def test_s14_s15_s17_s18_s19_administration_of_one_child(tmp_path):
-    with family(tmp_path, "a", "b", strategy="one_for_all").start() as running:
-        b = running["b"].pid
-        pid = running["a"].pid
-        with pytest.raises(ChildRunning):
-            running.restart_child("a")
-        with pytest.raises(ChildRunning):
-            running.delete_child("a")
-        running.terminate_child("a")
-        wait_gone(pid)
-        running.terminate_child("a")
-        (tmp_path / "broken-a").touch()
-        with pytest.raises(ChildStartFailed):
-            running.restart_child("a")
-        (tmp_path / "broken-a").unlink()
-        assert running.restart_child("a").ask("back?") == "back?"
-        running.terminate_child("a")
-        running.delete_child("a")
-        with pytest.raises(ChildNotFound):
-            running.terminate_child("a")
-        assert running["b"].pid == b
-        assert running.which_children()[0].restarts == 0
-
-
-def test_s20_s21_which_and_count_children(tmp_path):
-    with family(tmp_path, "a", "b").start() as running:
-        running.terminate_child("b")
-        assert [(line.id, line.status) for line in running.which_children()] == [("a", "running"), ("b", "stopped")]
-        counts = running.count_children()
-        assert (counts.specs, counts.active, counts.workers, counts.supervisors) == (2, 1, 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +57,7 @@ def test_s23_s24_s25_s26_restart_types(restart, clean, abnormal):
                 next_exit(events)
             match expected:
                 case "back":
-                    eventually(lambda: running["echo"].pid not in (before, None))
+                    eventually(lambda old=before: running["echo"].pid not in (old, None))
                 case "kept":
                     assert running["echo"].status == "finished"
                 case "removed":
@@ -325,16 +210,6 @@ def test_s52_auto_shutdown_chains_upward():
     assert isinstance(running.wait(5), Shutdown)
 
 
-def test_recall_is_not_counted_and_touches_no_sibling(tmp_path):
-    with family(tmp_path, "a", "b", strategy="one_for_all", max_restarts=0).start() as running:
-        b, incarnations = running["b"].pid, []
-        for _ in range(3):
-            running.recall("a")
-            incarnations.append(running["a"].incarnation)
-        assert incarnations == [2, 3, 4]
-        assert running["b"].pid == b
-
-
 @pytest.mark.may_leave("thread tree/stuck*")
 def test_s59_a_thread_that_does_not_stop_is_abandoned_and_replaced():
     release = threading.Event()
@@ -348,10 +223,3 @@ def test_s59_a_thread_that_does_not_stop_is_abandoned_and_replaced():
         assert running["stuck"].status == "running"
     release.set()
     assert running.stop(timeout=5) == Shutdown("stop")
-
-
-def test_s15_a_killed_worker_names_its_reason_in_which_children():
-    with Supervisor("tree", Echo()).start() as running:
-        running["echo"].kill()
-        eventually(lambda: running.which_children()[0].restarts == 1)
-        assert running.which_children()[0].last_exit == Killed("ref.kill()")

@@ -1,5 +1,6 @@
 """A hundred SIGKILLs at random over eight workers: all come back, and nothing leaks."""
 
+import functools
 import math
 import os
 import random
@@ -27,11 +28,11 @@ def test_a_hundred_kills_over_eight_workers(seed):
         killed = dict.fromkeys(refs, 0)
         for _ in range(KILLS):
             ref = chance.choice(refs)
-            pid = eventually(lambda: alive_pid(ref, killed[ref]))
+            pid = eventually(functools.partial(alive_pid, ref, killed[ref]))
             os.kill(pid, signal.SIGKILL)
             killed[ref] += 1
         for ref in refs:
-            eventually(lambda: ref.incarnation == killed[ref] + 1 and ref.pid)
+            eventually(functools.partial(alive_pid, ref, killed[ref]))
             assert ref.ask("hello", timeout=10) is not None
         assert sum(ref.incarnation - 1 for ref in refs) == KILLS
         assert sum(line.restarts for line in running.which_children()) == KILLS

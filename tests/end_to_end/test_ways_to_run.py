@@ -1,4 +1,4 @@
-"""Where a program may come from: a file without a main guard, `-c`, stdin, pytest, a notebook; and what it may bring."""
+"""Where a program may come from: a file without main guard, `-c`, stdin, pytest, a notebook; and what it may bring."""
 
 import os
 import signal

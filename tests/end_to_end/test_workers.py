@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -269,7 +270,7 @@ class Lingers(Process):
 
     def later(self):
         threading.Event().wait(0.3)
-        open(self.file, "w").write("the thread was waited for")
+        Path(self.file).write_text("the thread was waited for")
 
 
 def test_a_thread_that_is_no_daemon_is_waited_for(tmp_path):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+from pathlib import Path
 from typing import Any
 
-from suitkaise import Process
+from suitkaise import Child, Ignore, Process, Supervisor
 from suitkaise.events import ChildExited
+from tests.support import eventually
 
 
 class Echo(Process):
@@ -40,3 +43,50 @@ def next_exit(events: Any, timeout: float = 5.0) -> Any:
         if isinstance(event, ChildExited):
             return event.reason
     raise AssertionError(f"nobody ended within {timeout} seconds")
+
+
+class Notes(Process):
+    """Writes its starts and ends into a file; does not start while the file `broken` is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def note(self, word: str) -> None:
+        with open(self.folder / "notes", "a") as file:
+            file.write(f"{word} {self.name}\n")
+
+    def on_start(self):
+        if (self.folder / f"broken-{self.name}").exists():
+            raise OSError("broken")
+        if (self.folder / f"ignore-{self.name}").exists():
+            raise Ignore
+        self.note("start")
+
+    def on_receive(self, message):
+        if message == "leave":
+            self.rejoin()
+        return message
+
+    def on_finish(self):
+        self.note("stop")
+
+
+def notes(folder):
+    return (folder / "notes").read_text().splitlines()
+
+
+def family(folder, *ids, strategy="one_for_one", **options):
+    children = (Child(Notes, args=(folder,), id=id) for id in ids)
+    return Supervisor("tree", *children, strategy=strategy, **options)
+
+
+def crash(running, id):
+    """SIGKILL it and wait until it is back."""
+    ref = running[id]
+    incarnation = ref.incarnation
+    os.kill(ref.pid, signal.SIGKILL)
+    eventually(lambda: ref.incarnation > incarnation and ref.pid)
+
+
+def pids(running, *ids):
+    return [running[id].pid for id in ids]

@@ -206,9 +206,9 @@ def test_a_ref_can_be_sent_and_copied(ref: WorkerRef) -> None:
 
 
 def test_whereis_finds_or_raises(office: Office) -> None:
-    office.answers["info"] = ("running", 1, 1, "thread")
+    office.answers["find"] = "tree/two"
     assert whereis("tree/two") == WorkerRef("tree/two")
-    office.answers["info"] = ChildNotFound("no worker at 'tree/two'")
+    office.answers["find"] = ChildNotFound("no worker at 'tree/two'")
     with pytest.raises(ChildNotFound):
         whereis("tree/two")
 
@@ -237,7 +237,7 @@ def test_a_proxy_turns_calls_into_messages(office: Office, ref: WorkerRef) -> No
 
 
 @pytest.mark.parametrize(
-    ("use", "error", "says"),
+    "use, error, says",
     [
         (lambda proxy: proxy._secret, AttributeError, "'_secret' is private"),
         (lambda proxy: proxy.a.b, AttributeError, r"one level deep; ask for 'a' with get\(\) first"),

@@ -189,7 +189,7 @@ def test_who_waits_for_the_end_may_use_the_address(address: Address) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "status"),
+    "reason, status",
     [(None, Status.STOPPED), (Normal(), Status.STOPPED), (Signaled(9), Status.CRASHED)],
 )
 def test_the_status_of_a_child_that_its_supervisor_has_forgotten(reason: ExitReason | None, status: Status) -> None:

@@ -44,7 +44,7 @@ def test_an_event_is_one_line_indented_by_depth_and_rides_on_the_record(caplog: 
 
 def test_a_forwarded_record_arrives_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
-    logger = logging.Logger("my.library")
+    logger = logging.Logger("my.library")  # noqa: LOG001  (not the one that caplog hears)
     logger.addHandler(ForwardingHandler(sent.append))
     logger.warning("lost %s", "it")
     take_forwarded(sent[0])

@@ -8,7 +8,7 @@ from suitkaise.errors import SpecError, WorkerDead
 from suitkaise.exits import ExitReason, Normal, Shutdown
 from suitkaise.specs import Child, Supervisor
 from suitkaise.supervision.steps import TerminateChild
-from tests.supervision.driver import BOOM, begun, child, children, supervisor
+from tests.supervision.driver import BOOM, Driver, begun, child, children, supervisor
 
 
 def significant(ids: str, restart: str = "transient") -> list[Child]:
@@ -120,6 +120,20 @@ def test_s49_a_request_under_way_is_finished_before_it_is_decided_who_is_active(
     assert tree.told("stop", "end") == ["stop b", "stop c", "end"]
 
 
+def test_s49_it_is_decided_after_the_requests_that_came_earlier() -> None:
+    tree = begun([*significant("a"), child("b")], auto_shutdown="all_significant")
+    tree.plan_stops("b", "waits")
+    tree.terminate_child("b")
+    tree.start_child(significant("c")[0])
+
+    tree.exits("a", Normal())
+    tree.exits("b", Shutdown())
+
+    assert tree.answer() == "ok"
+    assert tree.ended is None
+    assert tree.running() == "c"
+
+
 def test_s49_it_is_decided_before_the_requests_that_came_later() -> None:
     tree = begun([*significant("a"), child("b")], auto_shutdown="all_significant")
     tree.plan_stops("b", "waits")
@@ -130,6 +144,21 @@ def test_s49_it_is_decided_before_the_requests_that_came_later() -> None:
     tree.exits("b", Shutdown())
 
     assert late is None
+    assert isinstance(tree.answer(), WorkerDead)
+    assert tree.ended is not None
+
+
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
+def test_s49_an_end_during_the_start_is_decided_before_the_requests_that_came_later(strategy: str) -> None:
+    specs = [*significant("a"), child("b")]
+    tree = Driver(supervisor(*specs, auto_shutdown="all_significant", strategy=strategy), begin_now=False)
+    tree.plan_starts("b", "waits")
+    tree.begin()
+    tree.exits("a", Normal())
+    tree.restart_child("a")
+
+    tree.ready("b")
+
     assert isinstance(tree.answer(), WorkerDead)
     assert tree.ended is not None
 

@@ -548,7 +548,7 @@ def test_an_exception_that_cannot_even_be_printed_is_still_a_crash(rig: Rig) -> 
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-@pytest.mark.parametrize(("code", "reason"), [(None, Normal()), (0, Normal()), (3, ExitCode(3)), ("text", ExitCode(1))])
+@pytest.mark.parametrize("code, reason", [(None, Normal()), (0, Normal()), (3, ExitCode(3)), ("text", ExitCode(1))])
 def test_sys_exit_in_any_hook_is_an_exit_code_and_no_failure(rig: Rig, hook: str, code: Any, reason: Any) -> None:
     said: list[str] = []
 
@@ -681,7 +681,7 @@ def test_a_handler_that_rejects_answers_the_asker_and_lives_on(rig: Rig) -> None
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "says"),
+    "call, error, says",
     [
         (("nothing", (), {}), AttributeError, "Desk has no public attribute 'nothing'"),
         (("_secret", (), {}), AttributeError, "Desk has no public attribute '_secret'"),
@@ -774,7 +774,7 @@ def test_a_message_that_cannot_be_decoded_answers_the_asker(rig: Rig) -> None:
     one.mailbox.put(Message("message", Parcel(data=b"rubbish"), answer.settle))
     one.call("end")
     assert one.run().reason == Normal()
-    with pytest.raises(Exception, match="."):
+    with pytest.raises(Exception, match=r"."):
         answer.get(0)
 
 

@@ -98,7 +98,7 @@ class Outbox:
                 self._flush()
 
     def flush(self) -> bool:
-        """Send more of what waits, if the socket takes it; whether anything waited (the reader's bell must ring then)."""
+        """Send more of what waits, if the socket can; whether anything waited (the reader's bell must then ring)."""
         with self._lock:
             if not self._backlog:
                 return False
@@ -149,12 +149,24 @@ class Newborn(Protocol):
     last: bool
     dead: bool
 
-    def connect(self) -> socket.socket: ...
-    def born(self, pid: int, pidfd: int) -> None: ...
-    def stillborn(self, error: str) -> None: ...
-    def status(self, code: int) -> None: ...
-    def status_lost(self) -> None: ...
-    def drop(self) -> None: ...
+    def connect(self) -> socket.socket:
+        """Make the control connection; returns the worker's end."""
+        ...
+
+    def born(self, pid: int, pidfd: int) -> None:
+        """The process is there."""
+
+    def stillborn(self, error: str) -> None:
+        """The keeper could not fork."""
+
+    def status(self, code: int) -> None:
+        """The keeper has read its exit status: negative for a signal."""
+
+    def status_lost(self) -> None:
+        """The keeper is gone, so nobody will read its exit status."""
+
+    def drop(self) -> None:
+        """In a forked child of the hub: close the descriptors, which are the parent's."""
 
 
 def _absolute(folder: str) -> str:

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from suitkaise.events import Event
+from suitkaise.events import Event, SupervisorStopped
 
 __all__ = ["Bus", "Subscription"]
 
@@ -17,7 +17,9 @@ BACKLOG = 10_000
 
 
 class Subscription:
-    """An iterator over events, from the moment of its making. Close it, or use it as a context manager.
+    """An iterator over events, from the moment of its making to the end of what it listens to.
+
+    Close it if you leave earlier, or use it as a context manager.
 
     At most 10,000 events wait; beyond that the oldest are dropped, and `dropped` counts them.
     """
@@ -39,7 +41,9 @@ class Subscription:
                 self._events.popleft()
                 self.dropped += 1
             self._events.append(event)
-            self._condition.notify()
+            if isinstance(event, SupervisorStopped) and event.path == self._prefix:
+                self._closed = True  # nothing can follow
+            self._condition.notify_all()
 
     def get(self, timeout: float | None = None) -> Event | None:
         """The next event, waited for at most `timeout` seconds (None: for ever); None if none came, or when closed."""

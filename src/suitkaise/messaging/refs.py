@@ -43,7 +43,7 @@ def whereis(path: str) -> WorkerRef:
     Raises:
         ChildNotFound: there is no such worker.
     """
-    the_post().post("info", path).get()
+    the_post().post("find", path).get()
     return WorkerRef(path)
 
 

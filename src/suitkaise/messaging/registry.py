@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead, WorkerFailed
+from suitkaise.errors import ChildNotFound, MailboxFull, RuntimeGone, SuitkaiseError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason
 from suitkaise.messaging.messages import Answer, Message, Parcel, with_note
 from suitkaise.statuses import Status
@@ -159,6 +159,7 @@ class Registry:
         self.services: dict[str, Callable[[str, Any], Any]] = {}
         self._addresses: dict[str, Address] = {}
         self._departed: OrderedDict[str, Address] = OrderedDict()
+        self._closed = False
 
     def add(self, path: str, id: str, kind: str, keeping: Keeping) -> Address:
         """The address at `path`, kept by `keeping` from now on; one that is there already stays the same."""
@@ -187,7 +188,14 @@ class Registry:
         try:
             return self._addresses[path]
         except KeyError:
+            if self._closed:
+                raise RuntimeGone(f"no tree runs in this program, so there is no worker {path!r}", path=path) from None
             raise ChildNotFound(f"no worker at {path!r}", path=path) from None
+
+    def close(self) -> None:
+        """The program's last tree has ended; what its workers left behind can still be asked for."""
+        self._closed = True
+        self.services.clear()
 
     def __contains__(self, path: object) -> bool:
         return path in self._addresses
@@ -214,11 +222,13 @@ class Registry:
                     return value
                 answer.set_result(value)
                 return answer
-            gone = self._departed.get(path) if what in ("join", "result") else None
+            gone = self._departed.get(path) if what in ("info", "join", "result") else None
             address = gone or self.find(path)
             match what:
                 case "info":
                     answer.set_result((address.status, address.pid, address.incarnation, address.kind))
+                case "find":
+                    answer.set_result(address.path)
                 case "join":
                     address.when_over(lambda: answer.settle(True, Parcel(address.reason)))
                 case "result":

@@ -323,14 +323,14 @@ class Policy:
         self._queue(job, request)
 
     # ------------------------------------------------------------ exits and restarts (rules 23-38)
-    def _after_exit(self, child: _Child) -> None:
+    def _after_exit(self, child: _Child, *, in_turn: bool = False) -> None:
         assert child.last_exit is not None
         if child.temporary:
             self._remove(child)
-            self._auto_shutdown(child)
+            self._auto_shutdown(child, in_turn)
         elif child.spec.restart == "transient" and child.last_exit.clean:
             child.at = _At.STOPPED
-            self._auto_shutdown(child)
+            self._auto_shutdown(child, in_turn)
         else:
             self._restart(child)
 
@@ -395,7 +395,7 @@ class Policy:
     def _exit_job(self, child: _Child, incarnation: int) -> Job:
         yield from ()
         if child.at is _At.DOWN and child.incarnation == incarnation:
-            self._after_exit(child)
+            self._after_exit(child, in_turn=True)
 
     def _retry_job(self, child: _Child, number: int) -> Job:
         if self._retry_pending(child, number) and (child.counted or self._count_restart(child)):
@@ -493,15 +493,17 @@ class Policy:
                 self._out.append(Kill(child.spec.id, child.incarnation, why))
         self._shut_down(Killed(why))
 
-    def _auto_shutdown(self, child: _Child) -> None:
-        """Rules 47-49; `child` has just ended by itself and stays so."""
+    def _auto_shutdown(self, child: _Child, in_turn: bool) -> None:
+        """Rules 47-49; `child` has just ended by itself and stays so. `in_turn`: no request came before that."""
         if not child.spec.significant or self.spec.auto_shutdown == "never":
             return
         reason = Shutdown(f"auto-shutdown: {child.spec.id!r} has ended")
         if self.spec.auto_shutdown == "any_significant":
             self._shut_down(reason)
-        else:  # a request that is under way may be starting or stopping another one
+        elif in_turn:
             self._jobs.appendleft((None, self._shut_down_unless_significant(reason)))
+        else:  # requests that came before may be starting or stopping another one
+            self._queue(self._shut_down_unless_significant(reason))
 
     def _shut_down_unless_significant(self, reason: ExitReason) -> Job:
         significant = [child for child in self._children.values() if child.spec.significant]

@@ -189,7 +189,7 @@ class Runtime:
     # ------------------------------------------------------------ the end
     def close(self) -> None:
         """Everything goes: the storage, the keeper, the I/O thread, the directory."""
-        set_post(None)
+        self.registry.close()
         if self._storage is not None:
             self._gone.put(None)
             assert self._janitor is not None

@@ -1,0 +1,77 @@
+"""What can still be asked when a tree has ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from suitkaise import Child, Process, RuntimeGone, Status, Supervisor, WorkerFailed
+from suitkaise.exits import Normal
+
+
+class Answer(Process):
+    restart = "transient"
+    significant = True
+
+    def loop(self) -> None:
+        self.rejoin()
+
+    def result(self) -> int:
+        return 42
+
+
+class Named(Process):
+    id = "short"
+
+    def loop(self) -> None:
+        self.rejoin()
+
+
+def ended_tree():  # type: ignore[no-untyped-def]
+    running = Supervisor("app", Answer, Supervisor("rest"), auto_shutdown="any_significant").start()
+    ref = running["answer"]
+    running.wait(timeout=20.0)
+    return running, ref
+
+
+def test_the_result_and_reason_of_a_worker_outlive_its_tree() -> None:
+    _, ref = ended_tree()
+    assert ref.result(timeout=1.0) == 42
+    assert ref.join(timeout=1.0) == Normal()
+    assert ref.status is Status.FINISHED
+    assert ref.pid is None
+    assert not ref.is_alive()
+
+
+def test_a_message_to_a_worker_of_an_ended_tree_is_refused() -> None:
+    _, ref = ended_tree()
+    with pytest.raises(RuntimeGone):
+        ref.tell("too late")
+    with pytest.raises(RuntimeGone):
+        ref.ask("too late")
+
+
+def test_a_worker_that_was_stopped_before_it_had_a_result_says_so() -> None:
+    class Endless(Process):
+        def loop(self) -> None:
+            self.wait(60.0)
+
+        def result(self) -> None:
+            raise LookupError("no result yet")
+
+    with Supervisor("app", Endless).start() as running:
+        ref = running["endless"]
+    with pytest.raises(WorkerFailed, match="LookupError in result: no result yet"):
+        ref.result(timeout=1.0)
+
+
+def test_the_events_of_a_tree_end_with_it() -> None:
+    running = Supervisor("app", Answer, auto_shutdown="any_significant").start()
+    with running.events() as events:
+        running.stop()
+        kinds = [event.kind for event in events]
+    assert kinds[-1] == "supervisor_stopped"
+
+
+def test_a_class_may_say_its_id() -> None:
+    assert Child(Named, restart="transient").id == "short"
+    assert Child(Named, id="other").id == "other"

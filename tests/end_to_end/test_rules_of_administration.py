@@ -1,0 +1,97 @@
+"""The numbered rules of administration (7-22) on running trees with real processes."""
+
+import os
+import signal
+
+import pytest
+
+from suitkaise import (
+    Child,
+    ChildAlreadyPresent,
+    ChildAlreadyStarted,
+    ChildNotFound,
+    ChildRunning,
+    ChildStartFailed,
+    Killed,
+    SpecError,
+    Supervisor,
+)
+from tests.end_to_end.workers import Echo, Notes, family
+from tests.support import eventually, wait_gone
+
+
+def test_s07_s08_s09_s10_start_child(tmp_path):
+    with family(tmp_path, "a").start() as running:
+        with pytest.raises(SpecError):
+            running.start_child(Child(Notes, args=(tmp_path,), shutdown=-1))
+        with pytest.raises(ChildAlreadyStarted) as caught:
+            running.start_child(Child(Notes, args=(tmp_path,), id="a"))
+        assert caught.value.ref.ask("you?") == "you?"
+        running.terminate_child("a")
+        with pytest.raises(ChildAlreadyPresent):
+            running.start_child(Child(Notes, args=(tmp_path,), id="a"))
+        (tmp_path / "broken-b").touch()
+        with pytest.raises(ChildStartFailed):
+            running.start_child(Child(Notes, args=(tmp_path,), id="b"))
+        assert "b" not in running
+
+
+def test_s11_s12_s13_ignore(tmp_path):
+    (tmp_path / "ignore-a").touch()
+    with family(tmp_path, "a", "b").start() as running:
+        assert running["a"].status == "ignored"
+        (tmp_path / "ignore-b").touch()
+        os.kill(running["b"].pid, signal.SIGKILL)
+        eventually(lambda: running["b"].status == "ignored")
+        (tmp_path / "ignore-c").touch()
+        running.start_child(Child(Notes, args=(tmp_path,), id="c", restart="temporary"))
+        assert "c" not in running
+
+
+def test_s14_s15_s17_s18_s19_administration_of_one_child(tmp_path):
+    with family(tmp_path, "a", "b", strategy="one_for_all").start() as running:
+        b = running["b"].pid
+        pid = running["a"].pid
+        with pytest.raises(ChildRunning):
+            running.restart_child("a")
+        with pytest.raises(ChildRunning):
+            running.delete_child("a")
+        running.terminate_child("a")
+        wait_gone(pid)
+        running.terminate_child("a")
+        (tmp_path / "broken-a").touch()
+        with pytest.raises(ChildStartFailed):
+            running.restart_child("a")
+        (tmp_path / "broken-a").unlink()
+        assert running.restart_child("a").ask("back?") == "back?"
+        running.terminate_child("a")
+        running.delete_child("a")
+        with pytest.raises(ChildNotFound):
+            running.terminate_child("a")
+        assert running["b"].pid == b
+        assert running.which_children()[0].restarts == 0
+
+
+def test_s20_s21_which_and_count_children(tmp_path):
+    with family(tmp_path, "a", "b").start() as running:
+        running.terminate_child("b")
+        assert [(line.id, line.status) for line in running.which_children()] == [("a", "running"), ("b", "stopped")]
+        counts = running.count_children()
+        assert (counts.specs, counts.active, counts.workers, counts.supervisors) == (2, 1, 2, 0)
+
+
+def test_recall_is_not_counted_and_touches_no_sibling(tmp_path):
+    with family(tmp_path, "a", "b", strategy="one_for_all", max_restarts=0).start() as running:
+        b, incarnations = running["b"].pid, []
+        for _ in range(3):
+            running.recall("a")
+            incarnations.append(running["a"].incarnation)
+        assert incarnations == [2, 3, 4]
+        assert running["b"].pid == b
+
+
+def test_s15_a_killed_worker_names_its_reason_in_which_children():
+    with Supervisor("tree", Echo()).start() as running:
+        running["echo"].kill()
+        eventually(lambda: running.which_children()[0].restarts == 1)
+        assert running.which_children()[0].last_exit == Killed("ref.kill()")
