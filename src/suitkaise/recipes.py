@@ -91,7 +91,7 @@ def check_arguments(what: Any, args: Any, kwargs: Any) -> None:
         raise SpecError(f"Child: kwargs must be a dict with names as keys, or None, not {kwargs!r}")
     takes_any = not isinstance(what, Startable) and (callable(what) or isinstance(what, Recipe))
     if (args or kwargs) and not takes_any:
-        raise SpecError(f"Child: args and kwargs go with a class or a function, not with what was built: {what!r}")
+        raise SpecError(f"Child: args and kwargs go with a class or function, not with what was built: {what!r}")
 
 
 def check_recipe(recipe: Recipe) -> None:

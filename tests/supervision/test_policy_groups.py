@@ -208,6 +208,26 @@ def test_members_that_die_while_the_group_is_stopped_are_not_restarted_twice(str
     assert tree.running() == "abcd"
 
 
+@pytest.mark.parametrize("strategy", GROUPS)
+def test_an_exit_that_the_group_restart_took_care_of_means_nothing_to_the_next_incarnation(
+    strategy: str,
+) -> None:
+    tree = begun(children("abcd"), strategy=strategy)
+    tree.plan_stops("d", "waits")
+    tree.plan_starts("d", "waits")
+    tree.crash("a")
+    tree.crash("c")
+    tree.terminate_child("c")
+    tree.exits("d", Shutdown())
+
+    tree.crash("c")
+    tree.ready("d")
+
+    assert tree.answer() == "ok"
+    assert tree.running() == "abd"
+    assert tree.policy.restarts_used(0.0) == 1
+
+
 def test_a_child_outside_the_group_that_dies_meanwhile_is_dealt_with_afterwards() -> None:
     tree = begun(children("abc"), strategy="rest_for_one")
     tree.plan_starts("c", "waits")

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead
@@ -310,14 +311,13 @@ class Life:
                 raise _NoHandler(
                     SuitkaiseError(f"{self.path!r} has no on_receive, so it takes no messages", path=self.path)
                 )
-            on_receive = self._on_receive
-            return lambda: on_receive(body)
+            return partial(self._on_receive, body)
         if message.kind == "get":
-            return lambda: _attribute(worker, body)
+            return partial(_attribute, worker, body)
         name, args, kwargs = body
         method = _attribute(worker, name)
         _check_call(method, name, args, kwargs)
-        return lambda: method(*args, **kwargs)
+        return partial(method, *args, **kwargs)
 
     def _fail(self, phase: str, error: BaseException) -> None:
         self._over = True
