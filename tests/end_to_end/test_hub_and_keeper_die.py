@@ -136,7 +136,7 @@ def test_a_tree_can_be_stopped_while_the_keeper_is_stopped(monkeypatch):
 
 
 def test_a_busy_keeper_is_not_taken_for_a_stopped_one(monkeypatch):
-    monkeypatch.setattr("suitkaise.engines.link.PATIENCE", 0.3)
+    monkeypatch.setattr("suitkaise.engines.link.PATIENCE", 1.5)
     with Supervisor("tree", *(Child(Counts, id=f"c{n}") for n in range(30))).start() as running:
         old = keeper()
         for n in range(30):

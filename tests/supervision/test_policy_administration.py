@@ -435,6 +435,8 @@ def test_a_child_of_the_same_id_is_not_touched_by_what_was_meant_for_the_one_bef
     tree.terminate_child("a")  # leaves a kill timer at 5 s behind
     tree.advance(4)
     tree.start_child(child("a", shutdown=5))
+    assert tree.last_start("a").previous is None
+    assert [info.restarts for info in tree.policy.which_children()] == [0]
     tree.plan_stops("a", "waits")
     tree.terminate_child("a")
     tree.told()

@@ -328,15 +328,16 @@ def test_s57_a_child_revived_with_its_group_knows_its_past_too() -> None:
 
 def test_s57_a_start_that_was_ignored_is_part_of_the_past() -> None:
     tree = Driver(supervisor(child("a")), begin_now=False)
-    tree.plan_starts("a", "ignore")
+    tree.plan_starts("a", "ignore", "ok", "ignore")
     tree.advance(1)
     tree.begin()
     tree.advance(2)
     tree.restart_child("a")
     tree.advance(4)
-    tree.plan_starts("a", "ignore")
-    tree.recall("a")
+    tree.terminate_child("a")
     tree.advance(5)
+    tree.restart_child("a")
+    tree.advance(6)
 
     tree.restart_child("a")
 
