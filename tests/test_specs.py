@@ -104,6 +104,10 @@ def refused(make: Callable[[], Any], *parts: str, error: type[Exception] = SpecE
     assert [part for part in parts if part not in message] == [], message
 
 
+def one(option: str, value: Any) -> Any:
+    return {option: value}
+
+
 # ---------------------------------------------------------------- options, one by one (rule 5)
 WRONG: list[tuple[str, Any, str]] = [
     *[("restart", value, "'permanent', 'transient' or 'temporary'") for value in ("always", "", None, True, 1, [])],
@@ -124,7 +128,7 @@ WRONG: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize("option, value, takes", WRONG)
 def test_s05_a_wrong_option_of_a_child_is_refused(option: str, value: Any, takes: str) -> None:
-    refused(lambda: Child(work, **{option: value}), "Child 'work'", f"{option} must be {takes}", f"not {value!r}")
+    refused(lambda: Child(work, **one(option, value)), "Child 'work'", f"{option} must be {takes}", f"not {value!r}")
 
 
 @pytest.mark.parametrize("option, value, takes", [case for case in WRONG if case[0] != "significant"])
@@ -149,7 +153,7 @@ SUPERVISOR_WRONG: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize("option, value, takes", SUPERVISOR_WRONG)
 def test_s05_a_wrong_option_of_a_supervisor_is_refused(option: str, value: Any, takes: str) -> None:
-    make = lambda: Supervisor("app", **{option: value})  # noqa: E731
+    make = lambda: Supervisor("app", **one(option, value))  # noqa: E731
     refused(make, "Supervisor 'app'", f"{option} must be {takes}", f"not {value!r}")
 
 
@@ -170,7 +174,7 @@ def test_s05_a_wrong_option_of_a_supervisor_is_refused(option: str, value: Any, 
     ],
 )
 def test_s05_a_right_option_is_taken(option: str, value: Any, seen: Any) -> None:
-    assert getattr(Child(work, **{option: value}), option) == seen
+    assert getattr(Child(work, **one(option, value)), option) == seen
 
 
 @pytest.mark.parametrize("restarts", [0, 1, 10.0, math.inf])
@@ -191,7 +195,7 @@ def test_s05_a_supervisor_takes_any_number_of_restarts(restarts: float) -> None:
     ],
 )
 def test_s56_a_wrong_backoff_is_refused(option: str, value: Any, takes: str) -> None:
-    refused(lambda: Backoff(**{option: value}), f"Backoff: {option} must be", takes, f"not {value!r}")
+    refused(lambda: Backoff(**one(option, value)), f"Backoff: {option} must be", takes, f"not {value!r}")
 
 
 @pytest.mark.parametrize("attempt, plain", [(1, 0.1), (2, 0.2), (3, 0.4), (9, 25.6), (10, 30.0), (10**6, 30.0)])
@@ -214,19 +218,19 @@ def test_s56_backoff_grows_to_its_maximum_and_jitter_moves_it(attempt: int, plai
     ],
 )
 def test_s05_an_unknown_option_of_a_child_is_refused_with_a_suggestion(name: str, suggestion: str) -> None:
-    refused(lambda: Child(work, **{name: 1}), f"unknown option {name}=1", f"did you mean {suggestion}?")
+    refused(lambda: Child(work, **one(name, 1)), f"unknown option {name}=1", f"did you mean {suggestion}?")
 
 
 @pytest.mark.parametrize(
     "name, suggestion", [("stratgy", "'strategy'"), ("max_restart", "'max_restarts'"), ("intensity", "it takes ")]
 )
 def test_s05_an_unknown_option_of_a_supervisor_is_refused(name: str, suggestion: str) -> None:
-    make = lambda: Supervisor("app", **{name: 1})  # noqa: E731
+    make = lambda: Supervisor("app", **one(name, 1))  # noqa: E731
     refused(make, "Supervisor 'app'", f"unknown option {name}=1", suggestion)
 
 
 def test_s05_an_unknown_option_unlike_any_other_gets_the_list() -> None:
-    refused(lambda: Child(work, zzz=1), "it takes after_loop_timeout, args, backoff", "significant")
+    refused(lambda: Child(work, **one("zzz", 1)), "it takes after_loop_timeout, args, backoff", "significant")
 
 
 # ---------------------------------------------------------------- where options come from (rules 3 and 6)
@@ -629,7 +633,7 @@ def test_reprs_say_what_was_given() -> None:
 @pytest.mark.parametrize("option", ["join_after", "join_in"])
 def test_a_permanent_child_that_ends_by_itself_is_warned_about(option: str) -> None:
     with pytest.warns(SpecWarning, match=rf"Child 'work': it is permanent.*{option}.*restart='transient'") as caught:
-        Child(work, **{option: 3})
+        Child(work, **one(option, 3))
     assert caught[0].filename == __file__
 
 
@@ -652,14 +656,14 @@ def test_others_that_end_by_themselves_are_not_warned_about(restart: Any) -> Non
     "make, part",
     [
         *[
-            (functools.partial(Child, work, **{option: 1}), option)
+            (functools.partial(Child, work, **one(option, 1)), option)
             for option in (
                 "start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_timeout", "receive_timeout",
                 "finish_timeout", "mailbox", "spares",
             )
         ],
         (lambda: Child(type("Slow", (Plain,), {"loop_timeout": 3})), "loop_timeout"),
-        (lambda: Supervisor("app", engine="ray"), "engine='ray'"),
+        (lambda: Supervisor("app", **one("engine", "ray")), "engine='ray'"),
         (lambda: DynamicSupervisor("pool"), "dynamic supervisors"),
         (lambda: DynamicSupervisor("pool", max_children=3, strategy="one_for_one"), "'pool'"),
         (lambda: Command("redis-server", "--port", "0"), "redis-server"),
@@ -678,7 +682,7 @@ def test_what_is_not_built_yet_says_so(make: Callable[[], Any], part: str) -> No
 
 @pytest.mark.parametrize("option", ["start_timeout", "loop_timeout", "mailbox"])
 def test_an_option_that_is_not_built_yet_may_be_given_as_none(option: str) -> None:
-    assert Child(work, **{option: None}) == Child(work)
+    assert Child(work, **one(option, None)) == Child(work)
 
 
 # ---------------------------------------------------------------- snapshots

@@ -19,6 +19,11 @@ class Answer(Process):
         return 42
 
 
+class Idle(Process):
+    def loop(self) -> None:
+        self.wait(60.0)
+
+
 class Named(Process):
     id = "short"
 
@@ -65,11 +70,11 @@ def test_a_worker_that_was_stopped_before_it_had_a_result_says_so() -> None:
 
 
 def test_the_events_of_a_tree_end_with_it() -> None:
-    running = Supervisor("app", Answer, auto_shutdown="any_significant").start()
-    with running.events() as events:
+    with Supervisor("app", Idle).start() as running, running.events() as events:
         running.stop()
         kinds = [event.kind for event in events]
-    assert kinds[-1] == "supervisor_stopped"
+        assert kinds[-1] == "supervisor_stopped"
+        assert list(running.events()) == []
 
 
 def test_a_class_may_say_its_id() -> None:

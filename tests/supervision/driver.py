@@ -44,7 +44,7 @@ from suitkaise.supervision.steps import (
     Wake,
 )
 
-__all__ = ["BOOM", "Driver", "Life", "begun", "child", "children", "story_of", "supervisor"]
+__all__ = ["BOOM", "Driver", "Life", "begun", "child", "children", "restarting", "story_of", "supervisor"]
 
 BOOM = Crashed("loop", RuntimeError("boom"))
 E = TypeVar("E", bound=Event)
@@ -279,8 +279,8 @@ class Driver:
                 assert spec.id not in self.lives, f"a second life of {spec.id}"
                 self.starts.append(action)
                 self.starts_of[spec.id] += 1
-                life = self.lives[spec.id] = Life(spec, incarnation, self.starts_of[spec.id])
-                self.on_start(life)
+                self.lives[spec.id] = Life(spec, incarnation, self.starts_of[spec.id])
+                self.on_start(self.lives[spec.id])
             case Stop(id, incarnation):
                 life = self._alive(id, incarnation)
                 if life is not None:
@@ -365,3 +365,11 @@ def begun(specs: Iterable[Child], **options: Any) -> Driver:
     driver = Driver(supervisor(*specs, **options))
     driver.told()
     return driver
+
+
+def restarting(**options: Any) -> Driver:
+    """`b` of `abc` crashed and its restart failed; it waits for its next try."""
+    tree = begun(children("abc"), **options)
+    tree.plan_starts("b", "fails")
+    tree.post_exit("b", BOOM)
+    return tree

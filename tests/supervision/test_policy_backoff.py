@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
 
+from suitkaise.events import ChildRestarting
 from suitkaise.exits import Shutdown
 from suitkaise.specs import Backoff, Child
 from suitkaise.supervision.steps import Kill, Wake
@@ -118,7 +120,7 @@ def test_s56_failures_to_start_are_no_stable_time_however_long_they_take() -> No
 def test_s56_jitter_moves_the_delay_both_ways() -> None:
     jittery = Backoff(initial=1.0, factor=1.0, jitter=0.5)
     for chance, delay in [(0.0, 0.5), (0.5, 1.0), (0.75, 1.25)]:
-        tree = Driver(supervisor(child("a", backoff=jittery)), chance=lambda chance=chance: chance)
+        tree = Driver(supervisor(child("a", backoff=jittery)), chance=functools.partial(float, chance))
         assert delays(tree, "a", 1) == [delay]
 
 
@@ -235,3 +237,14 @@ def test_s56_a_crash_of_a_sibling_ends_the_wait_of_a_group(strategy: str) -> Non
     assert tree.running() == ("abc" if strategy == "one_for_all" else "bc")
     tree.advance(1)
     assert tree.running() == "abc"
+
+
+def test_s56_the_world_hears_how_long_it_waits() -> None:
+    tree = begun(slow("a"), max_restarts=5)
+
+    tree.crash("a")
+    tree.advance(1)
+    tree.crash("a")
+
+    restarting = tree.events_of(ChildRestarting)
+    assert [(event.delay, event.used, event.allowed) for event in restarting] == [(1.0, 1, 5), (2.0, 2, 5)]

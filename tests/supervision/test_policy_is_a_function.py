@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import sys
 from collections.abc import Callable
@@ -20,11 +21,12 @@ STRATEGIES = ["one_for_one", "one_for_all", "rest_for_one"]
 
 def inputs(seed: int, number: int) -> list[tuple[Any, float]]:
     """Anything at all, sensible or not."""
-    dice, now, made = random.Random(seed), 0.0, [(Begin(), 0.0)]
+    dice, now = random.Random(seed), 0.0
+    made: list[tuple[Any, float]] = [(Begin(), 0.0)]
     for request in range(number):
         id, incarnation = dice.choice("abc"), dice.randint(1, 4)
         now += dice.choice([0.0, 0.1, 1.0])
-        event = dice.choice(
+        event: Any = dice.choice(
             [
                 Ready(id, incarnation),
                 Exited(id, incarnation, dice.choice([BOOM, Normal()])),
@@ -100,6 +102,6 @@ def test_s54_a_decision_under_one_for_one_costs_the_same_among_few_and_among_man
     for number in (4, 400):
         spec = supervisor(child("transient", "transient"), child("temporary", "temporary"), child("w", copies=number))
         tree = begun(spec.children)
-        costs.append(calls_during(lambda tree=tree: ACTS[act](tree.policy)))
+        costs.append(calls_during(functools.partial(ACTS[act], tree.policy)))
 
     assert costs[0] == costs[1]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from suitkaise.errors import WorkerDead
 from suitkaise.events import (
-    ChildAbandoned,
     ChildStopError,
     ChildStopped,
     SupervisorStopped,
-    SupervisorStopping,
 )
-from suitkaise.exits import Crashed, ExitReason, Hung, Killed, Normal, Shutdown
-from suitkaise.supervision.steps import Begin, Kill, RestartChild, StopAll
-from tests.supervision.driver import BOOM, Driver, begun, child, children, supervisor
+from suitkaise.exits import Crashed, ExitReason, Killed, Normal, Shutdown
+from suitkaise.supervision.steps import Begin, Kill, StopAll
+from tests.supervision.driver import BOOM, begun, child, children
 
 
 def test_s42_a_stop_is_a_request_first() -> None:
@@ -224,116 +221,6 @@ def test_s46_nothing_is_alive_at_the_end_and_nothing_happens_after_it() -> None:
     assert tree.actions == late
 
 
-def test_stop_before_the_beginning_ends_at_once() -> None:
-    tree = Driver(supervisor(*children("ab")), begin_now=False)
-
-    tree.stop()
-
-    assert tree.told() == ["end"]
-
-
-def test_stop_during_the_start_asks_the_child_that_is_starting_first() -> None:
-    tree = Driver(supervisor(*children("abc")), begin_now=False)
-    tree.plan_starts("b", "waits")
-    tree.plan_stops("b", "waits")
-    tree.begin()
-
-    tree.stop()
-    assert tree.told() == ["start a", "start b", "stop b"]
-    tree.ready("b")  # the request had not reached it yet
-    assert tree.told() == []
-    tree.exits("b", Shutdown())
-    assert tree.told() == ["stop a", "end"]
-
-
-def test_stop_while_a_child_is_starting_again_waits_for_its_end() -> None:
-    tree = begun(children("a"))
-    tree.plan_starts("a", "waits")
-    tree.plan_stops("a", "waits")
-    tree.crash("a")
-
-    tree.stop()
-    tree.ignores("a")
-
-    assert tree.told() == ["start a", "stop a", "end"]
-
-
-def test_the_reason_to_stop_is_told_once() -> None:
-    tree = begun(children("a"), max_restarts=0)
-    tree.plan_stops("a", "waits")
-    tree.stop(Shutdown("enough"))
-
-    tree.crash("a")
-
-    assert [event.why for event in tree.events_of(SupervisorStopping)] == ["shutdown (enough)"]
-
-
-def test_halt_kills_all_at_once_and_ends() -> None:
-    tree = begun(children("abc"))
-
-    tree.halt("second signal")
-
-    assert tree.told() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
-    assert tree.ended == Killed("second signal")
-
-
-def test_halt_during_a_stop_kills_what_is_left_and_keeps_the_reason() -> None:
-    tree = begun(children("abc"))
-    tree.plan_stops("c", "waits")
-    tree.stop(Shutdown("asked"))
-    tree.told()
-
-    tree.halt()
-
-    assert tree.told() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
-    assert tree.ended == Shutdown("asked")
-
-
-def test_halt_kills_children_that_are_starting_and_cancels_what_waits() -> None:
-    tree = begun(children("ab"))
-    tree.plan_starts("a", "waits")
-    tree.plan_starts("b", "fails")
-    tree.post_exit("b", BOOM)
-    tree.post_exit("a", BOOM)
-    tree.settle()
-    tree.terminate_child("b")
-    tree.plan_starts("b", "waits")
-    waiting = tree.post_request(RestartChild, "b")
-    tree.settle()
-    tree.told()
-
-    tree.halt()
-
-    assert tree.told() == ["kill b (second signal)", "kill a (second signal)", "refuse WorkerDead", "end"]
-    assert isinstance(tree.answer(waiting), WorkerDead)
-
-
-@pytest.mark.parametrize("stopping", [False, True])
-def test_s59_a_thread_that_is_left_behind_is_told_and_listed_as_abandoned(stopping: bool) -> None:
-    tree = begun([child("a", "transient"), child("b")], max_restarts=0)
-    tree.plan_stops("b", "waits")
-    if stopping:
-        tree.stop()
-
-    tree.exits("a", Hung("loop", 3.0), abandoned=True)
-
-    assert [event.path for event in tree.events_of(ChildAbandoned)] == ["top/a"]
-    assert tree.statuses()["a"] == "abandoned"
-
-
-def test_s59_a_thread_that_does_not_stop_in_time_is_told_as_abandoned() -> None:
-    tree = begun(children("ab"))
-    tree.plan_stops("a", "waits")
-    tree.terminate_child("a")
-
-    tree.exits("a", Killed("shutdown timeout"), abandoned=True)
-
-    assert [type(event) for event in tree.events[-2:]] == [ChildStopError, ChildAbandoned]
-    assert tree.statuses()["a"] == "abandoned"
-    tree.restart_child("a")
-    assert tree.statuses()["a"] == "running"
-
-
 def test_s43_a_start_that_fails_while_it_is_being_stopped_is_an_odd_exit() -> None:
     tree = begun(children("a"))
     tree.plan_starts("a", "waits")
@@ -346,18 +233,3 @@ def test_s43_a_start_that_fails_while_it_is_being_stopped_is_an_odd_exit() -> No
     assert tree.answer() == "ok"
     assert len(tree.events_of(ChildStopError)) == 1
     assert tree.statuses() == {"a": "stopped"}
-
-
-@pytest.mark.parametrize("restart", ["permanent", "temporary"])
-def test_a_start_that_is_ignored_while_it_is_being_stopped_is_a_stop(restart: str) -> None:
-    tree = begun([child("a"), child("b", restart)])
-    tree.plan_starts("b", "waits")
-    tree.plan_stops("b", "clean", "waits")
-    tree.recall("b")
-    tree.terminate_child("a")
-    tree.stop()
-
-    tree.ignores("b")
-
-    assert tree.told()[-2:] == ["stop a", "end"]
-    assert tree.statuses() == ({"a": "stopped", "b": "stopped"} if restart == "permanent" else {"a": "stopped"})

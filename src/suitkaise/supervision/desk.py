@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -43,6 +44,11 @@ class Desk:
         try:
             sock, _ = self._listener.accept()
         except BlockingIOError:
+            return
+        except OSError as error:  # out of descriptors, most likely: what waits to connect waits a little longer
+            logger.error("cannot take a connection: %s", error)
+            self._reactor.unwatch(self._listener)
+            self._reactor.at(time.monotonic() + 0.5, lambda: self._reactor.watch(self._listener, self._accept))
             return
         pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         if uid != os.getuid():

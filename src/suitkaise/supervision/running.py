@@ -349,8 +349,11 @@ class RunningTree:
             return None
 
     def events(self) -> Subscription:
-        """What happens in this tree from now on, as an iterator of events."""
-        return self._runtime.bus.events(self.name)
+        """What happens in this tree from now on, as an iterator of events; it ends with the tree."""
+        subscription = self._runtime.bus.events(self.name)
+        if self._ended.is_set():
+            subscription.close()
+        return subscription
 
     # ------------------------------------------------------------ administration
     def start_child(self, what: Any, *, under: str = "") -> WorkerRef:

@@ -7,6 +7,7 @@ engines; the event bus. It begins with the first tree (or the first use of the s
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
 import queue
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["Runtime", "current", "enter", "leave"]
 
 PREFIX = "suitkaise-"
+LONGEST_BASE = 60
+"""Bytes: the path of a Unix socket has at most 107, and ours lies two levels below."""
 PRELOAD = (
     "suitkaise",
     "suitkaise.supervision.steps",
@@ -57,8 +60,7 @@ class Runtime:
 
     def __init__(self) -> None:
         sweep()
-        self.directory: str = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base_directory())
-        self._lock = hold(self.directory)
+        self.directory, self._lock = _make_directory()
         board = Board(os.path.join(self.directory, "board"), create=True)
         self.reactor: Reactor = Reactor()
         self.registry: Registry = Registry()
@@ -271,20 +273,29 @@ def running_trees() -> dict[str, Executor]:
 
 def base_directory() -> str:
     """Where runtime directories are made: `$XDG_RUNTIME_DIR`, else `/dev/shm`, else the temporary directory."""
-    for candidate in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm"):
-        if candidate and os.path.isdir(candidate) and os.access(candidate, os.W_OK | os.X_OK):
-            return candidate
-    return tempfile.gettempdir()
+    candidates = [os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm"]
+    fitting = [one for one in candidates if one and len(os.fsencode(one)) <= LONGEST_BASE and os.path.isdir(one)]
+    return next((one for one in fitting if os.access(one, os.W_OK | os.X_OK)), tempfile.gettempdir())
+
+
+def _make_directory() -> tuple[str, int]:
+    """A private directory for this program, and the descriptor that holds it; never seen without being held."""
+    hidden = tempfile.mkdtemp(prefix=f".{PREFIX}{os.getpid()}-", dir=base_directory())
+    lock = hold(hidden)
+    folder, name = os.path.split(hidden)
+    directory = os.path.join(folder, name[1:])
+    os.rename(hidden, directory)
+    return directory, lock
 
 
 def sweep() -> None:
     """Remove directories that programs which were killed have left behind."""
-    base = base_directory()
-    for entry in os.scandir(base):
-        if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
-            facts = entry.stat(follow_symlinks=False)
-            if facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) == 0o700:
-                remove_if_unused(entry.path)
+    for entry in os.scandir(base_directory()):
+        with contextlib.suppress(FileNotFoundError):  # its program has just removed it
+            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
+                facts = entry.stat(follow_symlinks=False)
+                if facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) == 0o700:
+                    remove_if_unused(entry.path)
 
 
 def _after_fork() -> None:
