@@ -192,6 +192,11 @@ class Registry:
                 raise RuntimeGone(f"no tree runs in this program, so there is no worker {path!r}", path=path) from None
             raise ChildNotFound(f"no worker at {path!r}", path=path) from None
 
+    def check_known(self, path: str) -> None:
+        """Raise ChildNotFound unless there is, or was until not long ago, a worker at `path`."""
+        if path not in self._departed:
+            self.find(path)
+
     def close(self) -> None:
         """The program's last tree has ended; what its workers left behind can still be asked for."""
         self._closed = True

@@ -278,7 +278,8 @@ class RunningTree:
 
     def __getitem__(self, path: str) -> WorkerRef:
         """The ref of the worker at `path`. Raises ChildNotFound (a LookupError) if there is none."""
-        return WorkerRef(self._runtime.registry.find(f"{self.name}/{path}").path)
+        self._runtime.registry.check_known(f"{self.name}/{path}")
+        return WorkerRef(f"{self.name}/{path}")
 
     def __contains__(self, path: object) -> bool:
         return f"{self.name}/{path}" in self._runtime.registry
