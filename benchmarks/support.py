@@ -68,6 +68,8 @@ def heading(name: str) -> None:
         f"{name}: CPython {platform.python_version()}, {platform.system()} {platform.release()}, "
         f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}"
     )
+    if sys.dont_write_bytecode:
+        print("  PYTHONDONTWRITEBYTECODE is set: every start compiles what it imports, and that is what is measured")
 
 
 class Starts:

@@ -51,7 +51,7 @@ def test_a_worker_outlives_the_keeper_and_is_gone_when_the_hub_is(kind):
             os.kill(it.workers[kind], 0)  # it lives
         it.program.send_signal(signal.SIGKILL)
         it.all_gone()
-        assert it.finished(kind) == (kind in OBEDIENT)
+        assert it.finished(kind) or kind not in OBEDIENT
 
 
 def test_after_the_keepers_death_a_worker_is_still_watched_and_restarted():
