@@ -17,6 +17,7 @@ from suitkaise.supervision.steps import (
     Reply,
     RestartChild,
     Start,
+    StartChild,
     Stop,
     TerminateChild,
 )
@@ -31,6 +32,7 @@ class Witness(Driver):
 
     highest: dict[str, int] = field(default_factory=dict)
     excused: set[str] = field(default_factory=set)  # nobody has to start these again
+    told_to_stay: set[str] = field(default_factory=set)
     halted: bool = False
 
     def __post_init__(self) -> None:
@@ -74,16 +76,31 @@ class Witness(Driver):
             case (RestartChild(_, id) | Recall(_, id), Refuse(_, ChildStartFailed())):
                 self.excused |= (down if self.in_groups else {id}) & down
 
+    def _asked_to_start(self, id: str) -> bool:
+        waiting = [request for number, request in self.requests.items() if number not in self.answers]
+        return any(
+            (isinstance(request, RestartChild | Recall) and request.id == id)
+            or (isinstance(request, StartChild) and request.child.id == id)
+            for request in waiting
+        )
+
     def _carry_out(self, action: Action) -> None:
         if isinstance(action, Start):
             id, number = action.child.id, action.incarnation
             assert number > self.highest.get(id, 0), f"a number is used twice: {action}"
             self.highest[id] = number
             self.excused.discard(id)
+            if not self.in_groups and id in self.told_to_stay:
+                assert self._asked_to_start(id), f"it was told to stay down: {action}"
+                self.told_to_stay.discard(id)
         elif isinstance(action, Stop | Kill):
             life = self.lives.get(action.id)
             assert life is not None, f"nobody of that name is alive: {action}"
             assert life.incarnation == action.incarnation, f"an incarnation that is over: {action}"
+        elif isinstance(action, Reply):
+            request = self.requests[action.request]
+            if isinstance(request, TerminateChild):
+                self.told_to_stay.add(request.id)
         super()._carry_out(action)
 
     def on_start(self, life: Life) -> None: ...
