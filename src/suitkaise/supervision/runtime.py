@@ -60,6 +60,7 @@ class Runtime:
 
     def __init__(self) -> None:
         sweep()
+        self.directory: str
         self.directory, self._lock = _make_directory()
         board = Board(os.path.join(self.directory, "board"), create=True)
         self.reactor: Reactor = Reactor()
