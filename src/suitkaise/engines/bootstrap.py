@@ -74,6 +74,8 @@ class _Tenant:
 
     def live(self) -> int:
         """The whole life; returns the exit code."""
+        if not self._say_hello():
+            return 0
         received = self._receive_recipe()
         if received is None:
             return 0
@@ -93,6 +95,21 @@ class _Tenant:
         return 0
 
     # ------------------------------------------------------------ arriving
+    def _say_hello(self) -> bool:
+        """Tell the hub that this process is there; False if it no longer wants it.
+
+        With this one system call the incarnation is there or is not, whatever happens to the keeper.
+        """
+        pid = os.getpid()
+        pidfd = os.pidfd_open(pid)
+        try:
+            socket.send_fds(self._sock, [wire.encode(("born", pid))], [pidfd], socket.MSG_NOSIGNAL)
+        except OSError:
+            return False
+        finally:
+            os.close(pidfd)
+        return True
+
     def _receive_recipe(self) -> tuple[Arrival, bytes, list[socket.socket]] | None:
         """The first frame, with the sockets that are among the arguments; None if the hub is gone already."""
         parser = wire.Parser(max_header=wire.MAX_PAYLOAD)

@@ -1,8 +1,8 @@
 """The keeper: a small single-threaded process that forks the workers, reaps them, and buries them.
 
 It is started with `subprocess`, has our modules loaded already, and does nothing but wait. A request on its
-socket carries the worker's end of a control connection; the answer carries the worker's pid and pidfd. It is the
-workers' parent, so it alone learns exit statuses. When the hub is gone, it asks all workers to finish, waits,
+socket carries the worker's end of a control connection, in which the recipe waits already; the worker itself tells
+the hub that it is there. The keeper is the workers' parent, so it alone learns exit statuses. When the hub is gone, it asks all workers to finish, waits,
 kills what is left, ends the storage last, and removes the program's directory.
 
 Requests and answers are single datagrams (SOCK_SEQPACKET) of msgpack tuples.
@@ -82,6 +82,7 @@ def _remove(directory: str, how: int) -> bool:
 class Kid:
     """A worker process. `pid` is None for one that an earlier keeper forked. `last`: the storage."""
 
+    number: int
     pidfd: int
     pid: int | None
     grace: float
@@ -122,7 +123,7 @@ class Keeper:
             case ("spawn", int(number), float(grace), bool(last)):
                 self._spawn(number, descriptors[0], grace, last)
             case ("adopt", float(grace), bool(last)):
-                self._keep(Kid(descriptors[0], None, grace, last))
+                self._keep(Kid(0, descriptors[0], None, grace, last))
             case ("quit",):
                 return False
         return True
@@ -137,9 +138,7 @@ class Keeper:
         if pid == 0:
             self._become_worker(control)
         os.close(control)
-        pidfd = os.pidfd_open(pid)
-        self._keep(Kid(pidfd, pid, grace, last))
-        self._tell(("spawned", number, pid), pidfd)
+        self._keep(Kid(number, os.pidfd_open(pid), pid, grace, last))
 
     def _become_worker(self, control: int) -> None:
         from suitkaise.engines.bootstrap import live
@@ -159,11 +158,11 @@ class Keeper:
         os.close(pidfd)
         if kid.pid is not None:
             _, status = os.waitpid(kid.pid, 0)
-            self._tell(("exited", kid.pid, os.waitstatus_to_exitcode(status)))
+            self._tell(("exited", kid.number, os.waitstatus_to_exitcode(status)))
 
-    def _tell(self, message: tuple[Any, ...], *descriptors: int) -> None:
+    def _tell(self, message: tuple[Any, ...]) -> None:
         with contextlib.suppress(ConnectionError):  # the hub is gone: its end-of-file follows
-            socket.send_fds(self._hub, [ENCODE(message)], list(descriptors))
+            self._hub.send(ENCODE(message))
 
     # ------------------------------------------------------------ the hub is gone
     def _bury(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -44,7 +45,10 @@ _PROGRAM = (
 
 
 class Outbox:
-    """Bytes on their way to one worker: sent at once where the socket takes them, else kept in order."""
+    """Bytes on their way to one worker: sent at once where the socket takes them, else kept in order.
+
+    It is corked until the worker's process is there: what is not sent can go to another process instead.
+    """
 
     def __init__(self, reactor: Reactor, sock: socket.socket, path: str, on_event: Callable[[], None]) -> None:
         self.sock = sock
@@ -54,7 +58,8 @@ class Outbox:
         self._lock = threading.Lock()
         self._backlog = bytearray()
         self._corked = True
-        self._watching = False
+        self._ahead = 0  # so many bytes may go although it is corked
+        self._watched = self._watching = False
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -63,7 +68,7 @@ class Outbox:
     def take_over(self, older: Outbox) -> None:
         """Send what another connection, which came to nothing, was to send."""
         with older._lock:
-            self._backlog, older._backlog = older._backlog, bytearray()
+            self._backlog, older._backlog = older._backlog[older._ahead :], bytearray()
         older.sock.close()
 
     def send(self, data: bytes, *, force: bool = False) -> None:
@@ -83,17 +88,27 @@ class Outbox:
             if not self._corked:
                 self._watch()
 
-    def open(self, first: bytes, sockets: list[socket.socket]) -> None:
-        """The process is there: `first` goes ahead of everything that waits, with the sockets."""
+    def begin(self, first: bytes, sockets: list[socket.socket]) -> None:
+        """Send `first`, with the sockets, ahead of everything: it waits for its reader in the socket."""
+        with self._lock:
+            sent = socket.send_fds(self.sock, [first[: 1 << 16]], [sock.fileno() for sock in sockets])
+            self._backlog[:0] = first[sent:]
+            self._ahead = len(first) - sent
+            if self._ahead:
+                self._flush()
+
+    def watch(self) -> None:
+        """Begin to watch for what the worker says (in the reactor's thread)."""
+        with self._lock:
+            if self.sock.fileno() >= 0 and not self._watched:
+                self._reactor.watch(self, self._on_event)
+                self._watched = True
+                self._watch()
+
+    def uncork(self) -> None:
+        """The process is there: send what waits."""
         with self._lock:
             self._corked = False
-            self._backlog[:0] = first
-            descriptors = [sock.fileno() for sock in sockets]
-            try:
-                sent = socket.send_fds(self.sock, [bytes(self._backlog[: 1 << 16])], descriptors)
-            except OSError:
-                sent = 0  # it is dead already, which its pidfd tells
-            del self._backlog[:sent]
             if self._backlog:
                 self._flush()
 
@@ -106,9 +121,11 @@ class Outbox:
             return True
 
     def _flush(self) -> None:
-        with memoryview(self._backlog) as view, view[:_STEP] as first:
+        end = min(self._ahead, _STEP) if self._corked else _STEP
+        with memoryview(self._backlog) as view, view[:end] as first:
             sent = self._try(first)
         del self._backlog[:sent]
+        self._ahead = max(0, self._ahead - sent)
         self._watch()
 
     def _try(self, data: bytes | memoryview) -> int:
@@ -120,8 +137,8 @@ class Outbox:
             return len(data)  # nobody reads it any more; its pidfd tells
 
     def _watch(self) -> None:
-        wanted = bool(self._backlog)
-        if wanted is not self._watching:
+        wanted = bool(self._ahead if self._corked else self._backlog)
+        if wanted is not self._watching and self._watched:
             self._watching = wanted
             self._reactor.call(lambda: self._change(wanted))
 
@@ -150,11 +167,15 @@ class Newborn(Protocol):
     dead: bool
 
     def connect(self) -> socket.socket:
-        """Make the control connection; returns the worker's end."""
+        """Make the control connection, with the recipe in it; returns the worker's end."""
         ...
 
-    def born(self, pid: int, pidfd: int) -> None:
-        """The process is there."""
+    def watch(self) -> None:
+        """Begin to listen to it."""
+
+    def withdraw(self) -> bool:
+        """Whether there is no process, nor ever will be of what a dead keeper was asked."""
+        ...
 
     def stillborn(self, error: str) -> None:
         """The keeper could not fork."""
@@ -185,12 +206,12 @@ class KeeperLink:
         self._on_lost = on_lost
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
-        self._asked: dict[int, Newborn] = {}
-        self._alive: dict[int, Newborn] = {}
+        self._newborns: dict[int, Newborn] = {}
         self._adopted: list[Newborn] = []
         self._backlog: list[tuple[bytes, list[int]]] = []
         self._closed = False
         self._failures = 0
+        self._waiting = False
         self._watched = False
         self._down = False
         self._start()
@@ -212,8 +233,9 @@ class KeeperLink:
         number = next(self._numbers)
         with newborn.connect() as theirs:
             descriptor = os.dup(theirs.fileno())
-        self._asked[number] = newborn
+        self._newborns[number] = newborn
         self._send(ENCODE(("spawn", number, newborn.launch.grace, newborn.last)), descriptor)
+        self._site.reactor.call(newborn.watch)
         self.owes()
 
     def owes(self) -> None:
@@ -225,13 +247,17 @@ class KeeperLink:
             self._heard = time.monotonic()
             self._look_at(self._heard + PATIENCE)
 
+    def heard(self) -> None:
+        """The keeper has shown that it works."""
+        self._heard = time.monotonic()
+
     def _look_at(self, when: float) -> None:
         self._site.reactor.at(when, lambda: self._look(when))
 
     def _look(self, due: float) -> None:
         now = time.monotonic()
         with self._lock:
-            if self._closed or not (self._asked or any(newborn.dead for newborn in self._alive.values())):
+            if self._closed or not any(one.pid is None or one.dead for one in self._newborns.values()):
                 self._watched = False
                 return
             until = self._heard + (PATIENCE if self._up else BOOT_PATIENCE)
@@ -262,14 +288,13 @@ class KeeperLink:
                 for descriptor in descriptors:
                     os.close(descriptor)
             waiting = bool(self._backlog)
-            sock = self._sock
-        self._site.reactor.call(lambda: self._watch(sock, waiting))
+            if waiting is not self._waiting:
+                self._waiting = waiting
+                self._site.reactor.call(self._watch)
 
-    def _watch(self, sock: socket.socket, waiting: bool) -> None:
-        try:
-            self._site.reactor.watch_writes(sock, self._on_event, also=waiting)
-        except (KeyError, ValueError):
-            return  # replaced meanwhile
+    def _watch(self) -> None:
+        with contextlib.suppress(KeyError, ValueError):  # closed
+            self._site.reactor.watch_writes(self._sock, self._on_event, also=self._waiting)
 
     # ------------------------------------------------------------ the keeper's life
     def _replace(self) -> None:
@@ -300,6 +325,7 @@ class KeeperLink:
                 env={**os.environ, "SUITKAISE_KEEPER": json.dumps(settings)},
             )
         self._sock = ours
+        self._waiting = False
         self._up = False
         self._heard = time.monotonic()
         self._site.reactor.call(lambda: self._site.reactor.watch(ours, self._on_event))
@@ -309,11 +335,11 @@ class KeeperLink:
             self._flush()
         while True:
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._sock, 1 << 16, 8)
+                data = self._sock.recv(1 << 16)
             except BlockingIOError:
                 return
             except OSError:
-                data, descriptors = b"", []
+                data = b""
             if not data:
                 self._lost()
                 return
@@ -322,18 +348,11 @@ class KeeperLink:
             match DECODE(data):
                 case ("up",):
                     self._up = True
-                case ("spawned", int(number), int(pid)):
-                    newborn = self._asked.pop(number)
-                    if descriptors:
-                        self._alive[pid] = newborn
-                        newborn.born(pid, descriptors[0])
-                    else:  # the kernel dropped it; without a recipe the process ends by itself
-                        newborn.stillborn("this program has no file descriptor left")
-                case ("exited", int(pid), int(code)):
-                    if pid in self._alive:
-                        self._alive.pop(pid).status(code)
+                case ("exited", int(number), int(code)):
+                    if number in self._newborns:
+                        self._newborns.pop(number).status(code)
                 case ("failed", int(number), str(error)):
-                    self._asked.pop(number).stillborn(error)
+                    self._newborns.pop(number).stillborn(error)
 
     def _lost(self) -> None:
         """The keeper died: a new one is told of the living, and asked for what the old one did not answer."""
@@ -347,8 +366,9 @@ class KeeperLink:
                 for descriptor in descriptors:
                     os.close(descriptor)
             self._backlog.clear()
-            asked, self._asked = list(self._asked.values()), {}
-            alive, self._alive = list(self._alive.values()), {}
+            newborns, self._newborns = list(self._newborns.values()), {}
+            asked = [newborn for newborn in newborns if newborn.pid is None and newborn.withdraw()]
+            alive = [newborn for newborn in newborns if newborn not in asked]
             self._adopted = [newborn for newborn in (*alive, *self._adopted) if newborn.pidfd is not None]
             self._watched = False
             self._failures += 1
@@ -397,8 +417,8 @@ class KeeperLink:
     def drop(self) -> None:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
         self._sock.close()
-        for newborn in (*self._asked.values(), *self._alive.values(), *self._adopted):
+        for newborn in (*self._newborns.values(), *self._adopted):
             newborn.drop()
 
     def __repr__(self) -> str:
-        return f"KeeperLink(pid={self._program.pid}, alive={len(self._alive)})"
+        return f"KeeperLink(pid={self._program.pid}, workers={len(self._newborns)})"

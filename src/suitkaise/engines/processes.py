@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -34,6 +35,8 @@ __all__ = ["LINGER", "ProcessEngine", "ProcessHandle"]
 
 LINGER = 5.0
 """Seconds that a process may stay after its worker's goodbye (threads that it did not end, exit handlers)."""
+
+_FIRST = 1 << 16
 
 
 class ProcessEngine:
@@ -70,7 +73,7 @@ class ProcessEngine:
     def spawn(self, launch: Launch) -> ProcessHandle:
         """Ask the keeper for a process; the recipe follows when it is there."""
         data, sockets = self._recipe(launch.path, launch.child)
-        handle = ProcessHandle(self._site, launch, data, sockets, self.link.owes)
+        handle = ProcessHandle(self._site, launch, data, sockets, self.link)
         try:
             self.link.spawn(handle)
         except OSError as error:  # no descriptor is left, say
@@ -87,7 +90,7 @@ class ProcessHandle:
     """One incarnation in a process. The reactor's thread takes in what it says; any thread may send."""
 
     def __init__(
-        self, site: Site, launch: Launch, recipe: bytes, sockets: list[socket.socket], status_owed: Callable[[], None]
+        self, site: Site, launch: Launch, recipe: bytes, sockets: list[socket.socket], link: KeeperLink
     ) -> None:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
@@ -98,16 +101,17 @@ class ProcessHandle:
         self._site = site
         self._recipe = recipe
         self._sockets = sockets
-        self._status_owed = status_owed
+        self._link = link
         self._slot = site.board.take(launch.path)
         self._bell = self._slot.bytes[BELL : BELL + 1]
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
-        self._parser = wire.Parser(max_header=wire.MAX_PAYLOAD)  # a header may hold an error, or a line of a log
+        self._parser = _parser()
         self._goodbye: tuple[ExitReason, Parcel | None, bool] | None = None
         self._why: str | None = None
         self._code: int | None = None
+        self._brought: int | None = None  # the pidfd that came with its first word
         self._status_lost = False
         self.dead: bool = False
         self._over = False
@@ -157,25 +161,59 @@ class ProcessHandle:
 
     # ------------------------------------------------------------ birth (called by the link)
     def connect(self) -> socket.socket:
-        """Make the control connection; returns the worker's end. What is sent waits until `born`."""
+        """Make the control connection, and put the recipe into it; returns the worker's end.
+
+        Whatever else is sent waits until the process has said that it is there.
+        """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        old, self.outbox = self.outbox, Outbox(self._site.reactor, ours, self.launch.path, self._on_readable)
-        if old is not None:
-            self.outbox.take_over(old)
+        outbox = Outbox(self._site.reactor, ours, self.launch.path, self._on_readable)
+        with self._lock:
+            old, self.outbox = self.outbox, outbox
+            if old is not None:
+                outbox.take_over(old)
+        self._parser = _parser()
+        outbox.begin(wire.encode(("recipe", codec.dumps(self._arrival())), self._recipe), self._sockets)
         return theirs
 
-    def born(self, pid: int, pidfd: int) -> None:
-        """The process is there: send it its recipe and watch it."""
+    def watch(self) -> None:
+        """Begin to listen to it."""
+        assert self.outbox is not None
+        self.outbox.watch()
+
+    def _be_born(self, pid: int, pidfd: int | None) -> None:
+        if pidfd is None:  # the kernel dropped it on the way
+            os.kill(pid, signal.SIGKILL)
+            self.stillborn("this program has no file descriptor left")
+            return
         with self._lock:
             self.pid, self.pidfd = pid, pidfd
             assert self.outbox is not None
-            self.outbox.open(wire.encode((("recipe"), codec.dumps(self._arrival())), self._recipe), self._sockets)
+            self.outbox.uncork()
             self._bell[0] = 1
             if self._why is not None:
                 self._signal_kill()
-        self._site.reactor.watch(self.outbox, self._on_readable)
+        self._link.heard()
         self._site.reactor.watch(pidfd, self._on_death)
+
+    def withdraw(self) -> bool:
+        """The keeper is gone: whether there is no process yet, nor ever will be from what the keeper was asked."""
+        assert self.outbox is not None
+        self._on_readable()
+        if self.pid is not None or self._over:
+            return False
+        with contextlib.suppress(OSError):
+            self.outbox.sock.shutdown(socket.SHUT_RD)  # from here on it cannot say that it is there, and ends
+        with contextlib.suppress(OSError, wire.WireError):
+            self._receive()
+        pidfd, self._brought = self._brought, None
+        if pidfd is not None:  # it has just said so, but could not say anything more
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            select.select([pidfd], [], [])
+            os.close(pidfd)
+        self._site.reactor.unwatch(self.outbox)
+        return True
 
     def _arrival(self) -> Arrival:
         launch = self.launch
@@ -194,11 +232,11 @@ class ProcessHandle:
         if self.outbox.flush():
             self._bell[0] = 1
         try:
-            frames = self._parser.receive(self.outbox.sock)
+            frames = self._receive()
         except BlockingIOError:
             return
         except (wire.PeerClosed, OSError):
-            self._site.reactor.unwatch(self.outbox)  # its death is told by the pidfd
+            self._site.reactor.unwatch(self.outbox)  # its death is told by the pidfd, or by the keeper
             return
         except wire.WireError as error:
             self._site.reactor.unwatch(self.outbox)
@@ -207,9 +245,23 @@ class ProcessHandle:
         for frame in frames:
             self._take(frame)
 
+    def _receive(self) -> list[wire.Frame]:
+        assert self.outbox is not None
+        if self.pid is not None:
+            return self._parser.receive(self.outbox.sock)
+        data, descriptors, _, _ = socket.recv_fds(self.outbox.sock, _FIRST, 1)
+        if not data:
+            raise wire.PeerClosed("it ended before it was there")
+        if descriptors:
+            self._brought = descriptors[0]
+        return self._parser.feed(data)
+
     def _take(self, frame: wire.Frame) -> None:
         header, payload = frame
         match header:
+            case ("born", int(pid)):
+                pidfd, self._brought = self._brought, None
+                self._be_born(pid, pidfd)
             case ("ready",):
                 if self.pid is not None and not self.ready.done():
                     self.ready.set_result(self.pid)
@@ -237,13 +289,17 @@ class ProcessHandle:
         if self._code is not None or self._status_lost:
             self._end()
         else:
-            self._status_owed()
+            self._link.owes()
 
     def status(self, code: int) -> None:
         """The keeper has read its exit status: negative for a signal."""
         self._code = code
+        if self.pid is None:  # was it ever there?
+            self._on_readable()
         if self.dead:
             self._end()
+        elif self.pid is None:
+            self._finish(Exit(self._reason()))
 
     def status_lost(self) -> None:
         """The keeper is gone, so nobody will read its exit status."""
@@ -302,6 +358,10 @@ class ProcessHandle:
             self.outbox.sock.close()
         if self.pidfd is not None:
             os.close(self.pidfd)
+
+
+def _parser() -> wire.Parser:
+    return wire.Parser(max_header=wire.MAX_PAYLOAD)  # a header may hold an error, or a line of a log
 
 
 def _understood(data: bytes) -> ExitReason:
