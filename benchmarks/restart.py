@@ -12,7 +12,7 @@ from starting import WAYS, begin, contexts, end, forkserver_ends
 from support import Starts, heading, measure, options, show, starts
 from workers import Idle
 
-from suitkaise import Supervisor
+from suitkaise import Supervisor, preload
 from suitkaise.supervision.running import RunningTree
 
 
@@ -51,13 +51,14 @@ class ByHand:
 def main() -> None:
     quick = options(__doc__ or "").quick
     heading("restart")
+    preload("workers")  # as the forkserver has
     with starts() as pipe, forkserver_ends():
         hands = {way: ByHand(way, pipe) for way in WAYS}
         with Supervisor("benchmark", Idle(pipe.path), max_restarts=float("inf")).start() as running:
             pipe.next()
             group: dict[str, Callable[[], float]] = {way: hand.restart for way, hand in hands.items()}
             group["suitkaise"] = lambda: ours(running, pipe)
-            rows = measure(5 if quick else 101, group, {"suitkaise": 1.5})
+            rows = measure(5 if quick else 101, group, {"suitkaise": 1.5}, pause=0.1)
         for hand in hands.values():
             hand.end()
     show("SIGKILL to the first loop of the replacement", "ms", rows, scale=1e3)

@@ -12,7 +12,7 @@ from starting import WAYS, begin, contexts, end, forkserver_ends
 from support import ROOT, Starts, heading, measure, options, show, starts
 from workers import Idle
 
-from suitkaise import Child, Supervisor
+from suitkaise import Child, Supervisor, preload
 from suitkaise.supervision.running import RunningTree
 
 
@@ -65,11 +65,12 @@ def cold(program: str, pipe: Starts) -> float:
 def main() -> None:
     quick = options(__doc__ or "").quick
     heading("start")
+    preload("workers")  # as the forkserver has
     with starts() as pipe, forkserver_ends():
         with Supervisor("benchmark").start() as running:
             group: dict[str, Callable[[], float]] = {way: lambda way=way: theirs(way, pipe) for way in WAYS}
             group["suitkaise"] = lambda: ours(running, pipe)
-            rows = measure(3 if quick else 51, group, {"suitkaise": 1.5})
+            rows = measure(3 if quick else 51, group, {"suitkaise": 1.5}, pause=0.1)
             show("one more worker, everything else is running: order to first loop", "ms", rows, scale=1e3)
         programs = {way: THEIR_PROGRAM.format(way=way, path=pipe.path) for way in WAYS}
         programs["suitkaise"] = OUR_PROGRAM.format(path=pipe.path)

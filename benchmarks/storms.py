@@ -11,7 +11,7 @@ from starting import WAYS, contexts, forkserver_ends
 from support import heading, measure, options, show
 from workers import Doomed
 
-from suitkaise import Child, Supervisor
+from suitkaise import Child, Supervisor, preload
 
 
 def ours(width: int, seconds: float) -> float:
@@ -49,6 +49,7 @@ def by_hand(way: str, width: int, seconds: float) -> float:
 def main() -> None:
     quick = options(__doc__ or "").quick
     heading("storms")
+    preload("workers")  # as the forkserver has
     rounds, seconds = (1, 0.3) if quick else (5, 2.0)
     with forkserver_ends():
         for width in (1, 8):

@@ -9,6 +9,7 @@ import platform
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,13 +38,19 @@ def options(description: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(rounds: int, group: dict[str, Callable[[], float]], goals: dict[str, float] | None = None) -> list[Row]:
-    """Measure all of a group in turns, so that what disturbs one disturbs all; the first round does not count."""
+def measure(
+    rounds: int, group: dict[str, Callable[[], float]], goals: dict[str, float] | None = None, *, pause: float = 0.0
+) -> list[Row]:
+    """Measure all of a group in turns, so that what disturbs one disturbs all; the first round does not count.
+
+    With `pause` (seconds) each comes out of quiet: what one has left to do in the background is done before the next.
+    """
     rows = [Row(name, goal=(goals or {}).get(name)) for name in group]
     for take in group.values():
         take()
     for _ in range(rounds):
         for row, take in zip(rows, group.values(), strict=True):
+            time.sleep(pause)
             row.values.append(take())
     return rows
 

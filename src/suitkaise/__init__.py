@@ -42,6 +42,7 @@ from suitkaise.exits import (
 )
 from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.refs import WorkerRef, whereis
+from suitkaise.preloading import preload
 from suitkaise.specs import Backoff, Child, Command, DynamicSupervisor, Supervisor
 from suitkaise.statuses import Status
 from suitkaise.workers.worker import Process, Thread
@@ -92,6 +93,7 @@ __all__ = [
     "WorkerFailed",
     "WorkerRef",
     "__version__",
+    "preload",
     "whereis",
 ]
 

@@ -10,7 +10,6 @@ from suitkaise.messaging.context import current_owner
 from suitkaise.messaging.refs import has_remote_post
 from suitkaise.storage.attach import attach
 from suitkaise.storage.tree import Tree
-from suitkaise.supervision import runtime
 
 __all__ = ["Tree", "connect", "disconnect"]
 
@@ -39,6 +38,8 @@ def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = 
         if durable:
             raise StorageError("only the main program chooses where the storage is; in a worker, say connect()")
         return attach()
+    from suitkaise.supervision import runtime  # a worker, which has none, need not load it
+
     with _lock:
         program = runtime.enter()
         try:
@@ -56,6 +57,8 @@ def disconnect() -> None:
     """The main program needs the storage no more. Unless a tree still runs, an undurable one is gone with that."""
     with _lock:
         if _connected:
+            from suitkaise.supervision import runtime
+
             while _connected:
                 _connected.pop().close()
             runtime.leave()

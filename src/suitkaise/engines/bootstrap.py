@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import gc
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import suitkaise.observe.logs
+from suitkaise import preloading
 from suitkaise.engines.keeper import STRAGGLERS, remove_when_unused
 from suitkaise.exits import Crashed, Shutdown, Signaled
 from suitkaise.messaging import codec, wire
@@ -25,12 +27,13 @@ from suitkaise.messaging.context import set_owner
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Parcel, portable_error
 from suitkaise.messaging.refs import set_post
-from suitkaise.observe.board import Board
+from suitkaise.observe.board import SLOT_BYTES, Board, Slot
 from suitkaise.recipes import Recipe
 from suitkaise.workers.lifecycle import Birth, Life, Outcome
 from suitkaise.workers.shell import Shell
+from suitkaise.workers.worker import Process
 
-__all__ = ["Arrival", "live"]
+__all__ = ["Arrival", "live", "stand_by"]
 
 _FIRST = 1 << 16
 
@@ -49,6 +52,21 @@ class Arrival:
     steadfast: bool
 
 
+def stand_by(keeper: socket.socket, directory: str, lock: int, orphan_timeout: float) -> NoReturn:
+    """Wait for a control connection from the keeper, and be a worker then. Ends when the keeper is gone."""
+    descriptors: list[int] = []
+    try:
+        gc.enable()
+        _rehearse()
+        with keeper:
+            _, descriptors, _, _ = socket.recv_fds(keeper, 1, 1)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    if not descriptors:
+        os._exit(0)
+    live(descriptors[0], directory, lock, orphan_timeout)
+
+
 def live(control: int, directory: str, lock: int, orphan_timeout: float) -> NoReturn:
     """Be a worker process until its end. Never returns: the process leaves from here."""
     code = 70
@@ -60,6 +78,33 @@ def live(control: int, directory: str, lock: int, orphan_timeout: float) -> NoRe
         sys.excepthook(*sys.exc_info())
     finally:
         _leave(code)
+
+
+class _Nothing(Process):
+    """A worker for the rehearsal."""
+
+    def loop(self) -> None:
+        self.rejoin()
+
+
+def _rehearse() -> None:
+    """Live a whole life of nothing.
+
+    A forked process copies each page of memory when it first writes to it. Most of those that a worker's start
+    will write to are copied here, while nobody waits.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        birth = Birth("", 0)
+        arrival = Arrival(birth, 0, 0.0, logging.CRITICAL, os.sep, [], [], steadfast=False)
+        ours.sendall(wire.encode(("recipe", codec.dumps(arrival)), codec.dumps(Recipe(_Nothing))))
+        tenant = _Tenant(theirs, "", 0.0)
+        if tenant._say_hello() and (received := tenant._receive_recipe()) is not None:
+            slot = Slot(memoryview(bytearray(SLOT_BYTES)))
+            mailbox = SocketMailbox(slot, theirs, tenant._take)
+            recipe = codec.loads_with_sockets(received[1], [])
+            _ProcessShell(Life(recipe, birth, mailbox, slot), mailbox, tenant).run_here()
+            mailbox.close()
 
 
 class _Tenant:
@@ -84,7 +129,7 @@ class _Tenant:
         slot = Board(os.path.join(self._directory, "board")).slot(arrival.slot)
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self._take)
         self._install_signals(arrival)
-        threading.Thread(target=self._lifeline, args=(arrival,), name="suitkaise-lifeline", daemon=True).start()
+        _thread.start_new_thread(self._lifeline, (arrival,))  # `threading` would wait until it runs
         try:
             recipe: Recipe = codec.loads_with_sockets(recipe_data, sockets)
         except BaseException as error:
@@ -132,12 +177,9 @@ class _Tenant:
             os.chdir(arrival.directory)
         sys.path[:] = arrival.path
         sys.argv[:] = arrival.argv
-        devnull = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(devnull, 0)
-        os.close(devnull)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
         set_owner(arrival.birth.owner, whole_process=True)
         set_post(RemotePost(os.path.join(self._directory, "hub.sock")))
+        preloading.listeners.append(lambda: self.send(("preload", preloading.wanted())))
         root = logging.getLogger()
         root.setLevel(arrival.log_level)
         root.addHandler(suitkaise.observe.logs.ForwardingHandler(self._send_log))

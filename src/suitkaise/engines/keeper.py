@@ -2,8 +2,10 @@
 
 It is started with `subprocess`, has our modules loaded already, and does nothing but wait. A request on its
 socket carries the worker's end of a control connection, in which the recipe waits already; the worker itself tells
-the hub that it is there. The keeper is the workers' parent, so it alone learns exit statuses. When the hub is gone, it asks all workers to finish, waits,
-kills what is left, ends the storage last, and removes the program's directory.
+the hub that it is there. The keeper is the workers' parent, so it alone learns exit statuses. While there is
+nothing to do it forks one process in reserve, so that the next worker need not wait for a fork. When the hub is
+gone, it asks all workers to finish, waits, kills what is left, ends the storage last, and removes the program's
+directory.
 
 Requests and answers are single datagrams (SOCK_SEQPACKET) of msgpack tuples.
 """
@@ -22,7 +24,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -37,6 +39,10 @@ LOCK = "lock"
 STRAGGLERS = 1.0
 """Seconds that the last one of a program waits for others to let go of its directory."""
 
+IDLE = 0.02
+"""Seconds without a request after which a process is forked in reserve."""
+
+_OURS = ("suitkaise", "suitkaise.engines.bootstrap", "suitkaise.supervision.steps")
 _MAX_REQUEST = 1 << 16
 _KILLED = float("inf")
 
@@ -78,6 +84,17 @@ def _remove(directory: str, how: int) -> bool:
         os.close(descriptor)
 
 
+def load(name: str) -> str:
+    """Import a module before workers are forked; returns what is wrong with that, or nothing."""
+    try:
+        __import__(name)
+    except BaseException as error:
+        return f"{name} cannot be imported before the workers are forked: {type(error).__name__}: {error}"
+    if threading.active_count() > 1:
+        return f"{name} starts threads when it is imported, and a forked worker has none of them: better not preload it"
+    return ""
+
+
 @dataclass(slots=True)
 class Kid:
     """A worker process. `pid` is None for one that an earlier keeper forked. `last`: the storage."""
@@ -89,6 +106,28 @@ class Kid:
     last: bool
 
 
+@dataclass(slots=True)
+class Reserve:
+    """A process that was forked in advance. It becomes a worker by a control connection on `sock`."""
+
+    sock: socket.socket
+    pid: int
+
+    def become(self, control: int) -> bool:
+        """Make it a worker; False if it is no longer there."""
+        with self.sock, contextlib.suppress(OSError):
+            socket.send_fds(self.sock, [b"."], [control])
+            return True
+        os.waitpid(self.pid, 0)
+        return False
+
+    def dismiss(self) -> None:
+        """It is not needed."""
+        self.sock.close()
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
 class Keeper:
     """The process's one loop."""
 
@@ -98,18 +137,22 @@ class Keeper:
         self._orphan_timeout = orphan_timeout
         self._lock = lock
         self._kids: dict[int, Kid] = {}
+        self._reserve: Reserve | None = None
         self._poll = select.poll()
         self._poll.register(hub, select.POLLIN)
 
-    def run(self) -> None:
-        """Serve until the hub says `quit` or is gone."""
-        self._tell(("up",))
+    def run(self, names: list[str]) -> None:
+        """Serve until the hub says `quit` or is gone; `names` are modules that the workers will need."""
+        self._preload(names)
         while True:
-            for descriptor, _ in self._poll.poll():
+            ready = self._poll.poll(IDLE * 1000 if self._reserve is None else None)
+            for descriptor, _ in ready:
                 if descriptor != self._hub.fileno():
                     self._reap(descriptor)
                 elif not self._serve():
                     return
+            if not ready:
+                self._reserve = self._fork_in_reserve()
 
     def _serve(self) -> bool:
         try:
@@ -117,6 +160,7 @@ class Keeper:
         except ConnectionError:
             data, descriptors = b"", []
         if not data:
+            self._dismiss_reserve()
             self._bury()
             return False
         match DECODE(data):
@@ -124,29 +168,75 @@ class Keeper:
                 self._spawn(number, descriptors[0], grace, last)
             case ("adopt", float(grace), bool(last)):
                 self._keep(Kid(0, descriptors[0], None, grace, last))
+            case ("preload", list(path), list(names)):
+                sys.path[:] = path
+                self._preload(names)
             case ("quit",):
+                self._dismiss_reserve()
                 return False
         return True
 
+    def _preload(self, names: list[str]) -> None:
+        self._dismiss_reserve()
+        for name in names:
+            if trouble := load(name):
+                self._tell(("trouble", trouble))
+        gc.collect()
+        gc.freeze()
+        self._tell(("up",))
+
     def _spawn(self, number: int, control: int, grace: float, last: bool) -> None:
         try:
-            pid = os.fork()
+            pid = self._fork(control)
         except OSError as error:
-            os.close(control)
             self._tell(("failed", number, str(error)))
-            return
+        else:
+            self._keep(Kid(number, os.pidfd_open(pid), pid, grace, last))
+        finally:
+            os.close(control)
+
+    def _fork(self, control: int) -> int:
+        reserve, self._reserve = self._reserve, None
+        if reserve is not None and reserve.become(control):
+            return reserve.pid
+        pid = os.fork()
         if pid == 0:
             self._become_worker(control)
-        os.close(control)
-        self._keep(Kid(number, os.pidfd_open(pid), pid, grace, last))
+        return pid
 
-    def _become_worker(self, control: int) -> None:
+    def _become_worker(self, control: int) -> NoReturn:
         from suitkaise.engines.bootstrap import live
 
+        self._let_go()
+        live(control, self._directory, self._lock, self._orphan_timeout)
+
+    def _fork_in_reserve(self) -> Reserve | None:
+        ours, theirs = socket.socketpair()
+        try:
+            pid = os.fork()
+        except OSError:  # who needs a process now will be told
+            ours.close()
+            theirs.close()
+            return None
+        if pid == 0:
+            from suitkaise.engines.bootstrap import stand_by
+
+            ours.close()
+            self._let_go()
+            stand_by(theirs, self._directory, self._lock, self._orphan_timeout)
+        theirs.close()
+        return Reserve(ours, pid)
+
+    def _let_go(self) -> None:
+        """In a forked process: close what is the keeper's."""
         self._hub.close()
         for descriptor in self._kids:
             os.close(descriptor)
-        live(control, self._directory, self._lock, self._orphan_timeout)
+
+    def _dismiss_reserve(self) -> None:
+        reserve, self._reserve = self._reserve, None
+        if reserve is not None:
+            reserve.dismiss()
 
     def _keep(self, kid: Kid) -> None:
         self._kids[kid.pidfd] = kid
@@ -199,18 +289,15 @@ class Keeper:
 
 
 def main(descriptor: int, directory: str, preload: list[str], orphan_timeout: float) -> None:
-    """The keeper's program. What is to be preloaded and cannot be is left to the workers to complain about."""
+    """The keeper's program. `preload`: modules that the workers will need, beyond what all of them need."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a program that ignores it would leave nothing to wait for
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     lock = hold(directory)
-    for name in ("suitkaise.engines.bootstrap", *preload):
-        with contextlib.suppress(Exception):
-            __import__(name)
-    gc.collect()
-    gc.freeze()
-    Keeper(socket.socket(fileno=descriptor), directory, orphan_timeout, lock).run()
+    for name in _OURS:
+        __import__(name)
+    Keeper(socket.socket(fileno=descriptor), directory, orphan_timeout, lock).run(preload)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

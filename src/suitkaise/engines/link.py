@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import os
 import select
 import socket
@@ -19,8 +20,11 @@ from suitkaise.engines.engine import Launch, Site
 from suitkaise.engines.keeper import DECODE, ENCODE
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging.reactor import Reactor
+from suitkaise.preloading import listeners, wanted
 
 __all__ = ["BACKLOG", "KeeperLink", "Outbox"]
+
+logger: logging.Logger = logging.getLogger("suitkaise.keeper")
 
 BACKLOG = 64 << 20
 """Bytes that may wait to be sent to one worker."""
@@ -190,6 +194,10 @@ class Newborn(Protocol):
         """In a forked child of the hub: close the descriptors, which are the parent's."""
 
 
+def _path() -> list[str]:
+    return [_absolute(os.fspath(folder)) for folder in sys.path]
+
+
 def _absolute(folder: str) -> str:
     try:
         return os.path.abspath(folder)
@@ -200,9 +208,8 @@ def _absolute(folder: str) -> str:
 class KeeperLink:
     """Starts the keeper, talks to it, and replaces it when it dies."""
 
-    def __init__(self, site: Site, preload: tuple[str, ...], on_lost: Callable[[], None]) -> None:
+    def __init__(self, site: Site, on_lost: Callable[[], None]) -> None:
         self._site = site
-        self._preload = preload
         self._on_lost = on_lost
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
@@ -215,6 +222,7 @@ class KeeperLink:
         self._watched = False
         self._down = False
         self._start()
+        listeners.append(self._preload)
 
     @property
     def pid(self) -> int:
@@ -269,6 +277,14 @@ class KeeperLink:
             self._watched = False
             self._program.kill()  # its end-of-file does the rest
 
+    def _preload(self) -> None:
+        """Hand on what `preload` has added; the keeper is as good as new until it is done."""
+        with self._lock:
+            if not (self._down or self._closed):
+                self._up = False
+                self.heard()
+                self._send(ENCODE(("preload", _path(), wanted())))
+
     def _send(self, data: bytes, *descriptors: int) -> None:
         self._backlog.append((data, list(descriptors)))
         self._flush()
@@ -309,10 +325,10 @@ class KeeperLink:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         settings = [
-            [_absolute(os.fspath(folder)) for folder in sys.path],
+            _path(),
             theirs.fileno(),
             self._site.directory,
-            list(self._preload),
+            wanted(),
             self._site.orphan_timeout,
         ]
         flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
@@ -348,6 +364,8 @@ class KeeperLink:
             match DECODE(data):
                 case ("up",):
                     self._up = True
+                case ("trouble", str(text)):
+                    logger.warning("%s", text)
                 case ("exited", int(number), int(code)):
                     if number in self._newborns:
                         self._newborns.pop(number).status(code)
@@ -399,6 +417,7 @@ class KeeperLink:
 
         if self._closed:
             return
+        listeners.remove(self._preload)
         self._site.reactor.call(end)
         done.wait()
         self._bid_farewell()
@@ -406,16 +425,18 @@ class KeeperLink:
     def _bid_farewell(self) -> None:
         if self._program.returncode is not None:
             return
-        pidfd = os.pidfd_open(self._program.pid)
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(PATIENCE * 1000):
-            self._program.kill()
-        os.close(pidfd)
+        with contextlib.suppress(ProcessLookupError):  # where SIGCHLD is ignored nothing waits to be reaped
+            pidfd = os.pidfd_open(self._program.pid)
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            if not poll.poll(PATIENCE * 1000):
+                self._program.kill()
+            os.close(pidfd)
         self._program.wait()
 
     def drop(self) -> None:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
+        listeners.remove(self._preload)
         self._sock.close()
         for newborn in (*self._newborns.values(), *self._adopted):
             newborn.drop()

@@ -29,6 +29,7 @@ from suitkaise.messaging import codec, wire
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.observe.board import BELL
 from suitkaise.observe.logs import take_forwarded
+from suitkaise.preloading import preload
 from suitkaise.specs import Child
 
 __all__ = ["LINGER", "ProcessEngine", "ProcessHandle"]
@@ -42,14 +43,12 @@ _FIRST = 1 << 16
 class ProcessEngine:
     """A worker is a process forked by our keeper."""
 
-    def __init__(
-        self, site: Site, preload: tuple[str, ...] = (), on_keeper_lost: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, site: Site, on_keeper_lost: Callable[[], None] = lambda: None) -> None:
         if not sys.platform.startswith("linux"):
             raise OSError(f"process workers need Linux (pidfd); this is {sys.platform}; Thread workers work everywhere")
         self._site = site
         self._recipes: dict[str, tuple[Child, bytes, list[socket.socket]]] = {}
-        self.link: KeeperLink = KeeperLink(site, preload, on_keeper_lost)
+        self.link: KeeperLink = KeeperLink(site, on_keeper_lost)
 
     def prepare(self, path: str, child: Child) -> None:
         """Encode the recipe of a child, so that what cannot be sent is told before anything starts.
@@ -275,6 +274,8 @@ class ProcessHandle:
                     self._goodbye = said
                 linger = self.launch.grace if self.launch.grace < float("inf") else LINGER
                 self._site.reactor.at(time.monotonic() + max(linger, 1.0), lambda: self.kill("it did not leave"))
+            case ("preload", list(names)):
+                preload(*names)
             case ("log", dict(fields)):
                 take_forwarded(fields)
 

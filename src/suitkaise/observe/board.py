@@ -75,16 +75,16 @@ class SlotView:
 
 
 class Slot:
-    """One worker's place on the board, for its writer and for readers.
+    """One worker's place in the memory of a board, for its writer and for readers.
 
     `words` is a view of unsigned 8-byte integers, `bytes` the same memory as bytes.
     """
 
     __slots__ = ("bytes", "index", "words")
 
-    def __init__(self, board: Board, index: int) -> None:
+    def __init__(self, memory: memoryview[Any], index: int = 0) -> None:
         self.index: int = index
-        self.bytes: memoryview[Any] = board.memory[index * SLOT_BYTES : (index + 1) * SLOT_BYTES]
+        self.bytes: memoryview[Any] = memory[index * SLOT_BYTES : (index + 1) * SLOT_BYTES]
         self.words: memoryview[int] = self.bytes.cast("Q")
 
     def clear(self, name: str) -> None:
@@ -146,7 +146,7 @@ class Board:
                 raise SuitkaiseError(
                     f"{name!r}: a program can have {CAPACITY} workers at a time, and has them", path=name
                 )
-        slot = Slot(self, index)
+        slot = Slot(self.memory, index)
         slot.clear(name)
         return slot
 
@@ -157,7 +157,7 @@ class Board:
 
     def slot(self, index: int) -> Slot:
         """The slot of that number."""
-        return Slot(self, index)
+        return Slot(self.memory, index)
 
     def close(self) -> None:
         """Unmap the board, unless slots are still in use somewhere (then it goes with the last of them)."""

@@ -32,6 +32,7 @@ from suitkaise.messaging.refs import set_post
 from suitkaise.messaging.registry import Registry
 from suitkaise.observe.board import Board
 from suitkaise.observe.logs import log_event
+from suitkaise.preloading import preload
 from suitkaise.specs import Supervisor
 from suitkaise.storage.attach import detach
 from suitkaise.supervision.desk import Desk
@@ -46,13 +47,6 @@ __all__ = ["Runtime", "current", "enter", "leave"]
 PREFIX = "suitkaise-"
 LONGEST_BASE = 60
 """Bytes: the path of a Unix socket has at most 107, and ours lies two levels below."""
-PRELOAD = (
-    "suitkaise",
-    "suitkaise.supervision.steps",
-    "suitkaise.sktree",
-    "suitkaise.storage.actor",
-    "structlog",
-)
 
 
 class Runtime:
@@ -69,7 +63,7 @@ class Runtime:
         self.bus.subscribe(log_event)
         self.site: Site = Site(self.directory, board, self.reactor)
         self._desk = Desk(self.site.file("hub.sock"), self.reactor, self.registry)
-        self.processes: ProcessEngine = ProcessEngine(self.site, PRELOAD, self._on_keeper_lost)
+        self.processes: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost)
         self.engines: dict[str, Engine] = {"process": self.processes, "thread": ThreadEngine(self.site)}
         self.around: Surroundings = Surroundings(
             self.registry,
@@ -96,6 +90,7 @@ class Runtime:
 
         with self._storage_lock:
             if self._storage is None:
+                preload("suitkaise.storage.actor", "suitkaise.storage.tree")  # the actor and its clients need them
                 directory = self.directory if durable is None else durable
                 tree, self._listener = declare(directory, durable=durable is not None)
                 self._check(tree, tree.name)
