@@ -278,6 +278,8 @@ class RunningTree:
 
     def __getitem__(self, path: str) -> WorkerRef:
         """The ref of the worker at `path`. Raises ChildNotFound (a LookupError) if there is none."""
+        if not isinstance(path, str):
+            raise TypeError(f"a worker is found by its path below {self.name!r}, a str, not by {path!r}")
         self._runtime.registry.check_known(f"{self.name}/{path}")
         return WorkerRef(f"{self.name}/{path}")
 

@@ -1,0 +1,233 @@
+"""What makes starts quick, and must not be noticed otherwise: the process in reserve, modules that are preloaded."""
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from suitkaise import Child, Process, SpecError, Supervisor, WorkerDead, preload
+from suitkaise.supervision import runtime
+from tests.end_to_end.workers import Echo, Notes, notes
+from tests.support import eventually, wait_gone
+
+
+def keeper() -> int:
+    return runtime.current().processes.link.pid
+
+
+def reserve(running) -> int:
+    """The process in reserve, when there is one."""
+    workers = {ref.pid for ref in running}
+
+    def look():
+        return {child.pid for child in psutil.Process(keeper()).children()} - workers
+
+    return eventually(look).pop()
+
+
+class Modules(Process):
+    """Tells which process has imported a module that it uses, or whether it was there already."""
+
+    def on_receive(self, message):
+        match message:
+            case ("imported by", name):
+                return __import__(name).IMPORTED_BY
+            case ("there", name):
+                return name in sys.modules
+            case ("preload", name):
+                preload(name)
+            case "log":
+                self.log.info("hello")
+        return None
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Makes a module of some lines that knows who imported it; its name is new, since a program preloads for good."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def make(name, *lines):
+        name = f"{name}_{os.path.basename(tmp_path)}"
+        text = "\n".join(("import os", *lines, "IMPORTED_BY = os.getpid()"))
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    return make
+
+
+# ------------------------------------------------------------ the process in reserve
+def test_a_worker_that_starts_after_a_quiet_moment_is_the_process_in_reserve():
+    with Supervisor("tree").start() as running:
+        waiting = reserve(running)
+        assert running.start_child(Child(Echo)).ask("pid") == waiting
+        assert reserve(running) != waiting
+
+
+def test_a_killed_process_in_reserve_is_not_missed():
+    with Supervisor("tree", max_restarts=0).start() as running:
+        waiting = reserve(running)
+        os.kill(waiting, signal.SIGKILL)
+        eventually(lambda: psutil.Process(waiting).status() == psutil.STATUS_ZOMBIE)
+        assert running.start_child(Child(Echo)).ask("hello") == "hello"
+        wait_gone(waiting)
+
+
+def test_the_process_in_reserve_ends_with_the_keeper_and_with_the_tree():
+    with Supervisor("tree").start() as running:
+        first, old = reserve(running), keeper()
+        os.kill(old, signal.SIGKILL)
+        wait_gone(first)
+        eventually(lambda: keeper() != old)
+        second = reserve(running)
+    wait_gone(second)
+
+
+def test_a_burst_of_starts_needs_no_reserve():
+    with Supervisor("tree", *(Child(Echo, id=f"e{n}") for n in range(12))).start() as running:
+        assert len({running[f"e{n}"].ask("pid") for n in range(12)}) == 12
+
+
+# ------------------------------------------------------------ two at a time, never
+def test_a_worker_that_is_there_when_the_keeper_dies_is_kept_though_the_hub_has_not_heard_of_it(tmp_path):
+    hub_may_go_on = threading.Event()
+    with Supervisor("tree").start() as running, ThreadPoolExecutor() as pool:
+        reserve(running)
+        runtime.current().reactor.call(hub_may_go_on.wait)
+        started = pool.submit(running.start_child, Child(Notes, args=(tmp_path,)))
+        eventually(lambda: (tmp_path / "notes").exists())
+        os.kill(keeper(), signal.SIGKILL)
+        wait_gone(keeper())
+        hub_may_go_on.set()
+        assert started.result(10).ask("hello") == "hello"
+        assert notes(tmp_path) == ["start notes"]
+
+
+class Alone(Process):
+    """Leaves a file behind if another incarnation of it is still there when it starts."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_start(self):
+        self.lock = open(self.folder / self.name, "w")  # noqa: SIM115
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            (self.folder / f"two of {self.name}").touch()
+
+    def on_receive(self, message):
+        return message
+
+
+def answers(ref):
+    try:
+        return ref.ask("there?") == "there?"
+    except WorkerDead:  # it was about to be found dead
+        return False
+
+
+@pytest.mark.chaos
+def test_whenever_the_keeper_is_killed_no_worker_is_there_twice(tmp_path):
+    children = [Child(Alone, args=(tmp_path,), id=f"alone-{n}") for n in range(4)]
+    with Supervisor("tree", *children, max_restarts=1000).start() as running:
+        for round in range(4):
+            for child in children:
+                pid = running[child.id].pid
+                if pid is not None:
+                    os.kill(pid, signal.SIGKILL)
+                if child.id == f"alone-{round % 4}":
+                    os.kill(keeper(), signal.SIGKILL)
+            for child in children:
+                eventually(lambda id=child.id: answers(running[id]), timeout=20)
+    assert not list(tmp_path.glob("two of *"))
+
+
+# ------------------------------------------------------------ preloading
+def test_a_preloaded_module_is_imported_once_for_all_starts(module):
+    name = module("once")
+    preload(name)
+    with Supervisor("tree", Modules()).start() as running:
+        assert running["modules"].ask(("imported by", name)) == keeper()
+        running["modules"].recall()
+        assert running["modules"].ask(("imported by", name)) == keeper()
+
+
+def test_a_module_preloaded_while_a_tree_runs_is_there_at_the_next_start(module):
+    name = module("later")
+    with Supervisor("tree", Modules()).start() as running:
+        assert not running["modules"].ask(("there", name))
+        preload(name)
+        running["modules"].recall()
+        assert running["modules"].ask(("imported by", name)) == keeper()
+
+
+def test_a_worker_can_preload_for_those_that_come_after_it(module):
+    name = module("by_a_worker")
+    with Supervisor("tree", Modules()).start() as running:
+        running["modules"].ask(("preload", name))
+        running["modules"].recall()
+        assert running["modules"].ask(("imported by", name)) == keeper()
+
+
+def test_a_new_keeper_preloads_again(module):
+    name = module("again")
+    preload(name)
+    with Supervisor("tree", Modules()).start() as running:
+        old = keeper()
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: keeper() != old)
+        running["modules"].recall()
+        assert running["modules"].ask(("imported by", name)) == keeper() != old
+
+
+def test_a_module_that_cannot_be_preloaded_is_told_in_the_log_and_harms_nobody(module, caplog):
+    name = module("failing", f"assert os.environ.get('SK_FAIL') != '{os.getpid()}', 'not here'")
+    with caplog.at_level(logging.WARNING, "suitkaise.keeper"):
+        os.environ["SK_FAIL"] = str(os.getpid())
+        try:
+            preload(name)
+            with Supervisor("tree", Modules()).start() as running:
+                assert running["modules"].ask(("there", name)) is False
+                eventually(lambda: "AssertionError: not here" in caplog.text)
+        finally:
+            del os.environ["SK_FAIL"]
+    assert name in caplog.text
+
+
+def test_a_preloaded_module_that_starts_threads_is_told_in_the_log(module, caplog):
+    name = module("threads", "import threading", "threading.Thread(target=threading.Event().wait, daemon=True).start()")
+    preload(name)
+    with (
+        caplog.at_level(logging.WARNING, "suitkaise.keeper"),
+        Supervisor("tree", Modules()).start() as running,
+    ):
+        assert running["modules"].ask(("there", name))
+        eventually(lambda: f"{name} starts threads when it is imported" in caplog.text)
+
+
+def test_the_first_worker_that_logs_makes_structlog_ready_for_the_next():
+    with Supervisor("tree", Modules()).start() as running:
+        running["modules"].ask("log")
+        running["modules"].recall()
+        assert running["modules"].ask(("there", "structlog"))
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ("no_such_module", "preload: no module named 'no_such_module' can be found"),
+        ("no_such_package.module", "preload: no module named 'no_such_package.module' can be found"),
+        ("", "preload: no module named '' can be found"),
+        ("__main__", "preload: __main__ is never imported again"),
+        (os, "preload: modules are given by their names, not as module"),
+    ],
+)
+def test_what_cannot_be_preloaded_is_refused_at_once(wrong, message):
+    with pytest.raises(SpecError, match=message):
+        preload(wrong)
