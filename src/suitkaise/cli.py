@@ -16,6 +16,7 @@ import types
 from typing import Any
 
 import suitkaise
+from suitkaise import events
 from suitkaise.errors import ChildStartFailed, NotSerializable, SpecError, SuitkaiseError, TreeFailed
 from suitkaise.specs import Supervisor
 from suitkaise.supervision import running
@@ -23,6 +24,8 @@ from suitkaise.supervision import running
 __all__ = ["main"]
 
 CLEAN, FAILED, USAGE = 0, 1, 2
+
+_RED, _GREEN, _YELLOW = 31, 32, 33
 
 _LATER = ("ps", "status", "tree", "top", "logs", "restart", "stop", "start", "suspend", "resume", "crashes", "store",
           "demo", "doctor")  # fmt: skip
@@ -196,11 +199,38 @@ class _Json(logging.Formatter):
         return json.dumps(fields, default=str)
 
 
+class _Human(logging.Formatter):
+    """One line a record; on a terminal, unless NO_COLOR is set, what died is red and what is back is green."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        clear = "\r\x1b[K" if terminal else ""  # a program may be showing its progress in this line
+        self._coloured = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        time = "\x1b[2m%(asctime)s.%(msecs)03d\x1b[0m" if self._coloured else "%(asctime)s.%(msecs)03d"
+        super().__init__(f"{clear}{time} %(message)s", datefmt="%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that `logging` calls
+        """The line, coloured."""
+        colour = self._colour(record) if self._coloured else None
+        if colour is not None:
+            record.message = f"\x1b[{colour}m{record.message}\x1b[0m"
+        return super().formatMessage(record)
+
+    @staticmethod
+    def _colour(record: logging.LogRecord) -> int | None:
+        event = getattr(record, "event", None)
+        if isinstance(event, events.ChildExited):
+            return _RED if event.reason is None or not event.reason.clean else None
+        if record.levelno >= logging.ERROR:
+            return _RED
+        if record.levelno >= logging.WARNING:
+            return _YELLOW
+        return _GREEN if isinstance(event, events.ChildStarted) else None
+
+
 def _configure_logging(*, as_json: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     if as_json:
         handler.setFormatter(_Json())
     else:
-        clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a program may be showing its progress in this line
-        handler.setFormatter(logging.Formatter(f"{clear}%(asctime)s.%(msecs)03d %(message)s", datefmt="%H:%M:%S"))
+        handler.setFormatter(_Human(terminal=sys.stderr.isatty()))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -202,3 +203,46 @@ def test_a_second_signal_kills_with_exit_code_128_plus_its_number(tmp_path: Path
         program.send_signal(signal.SIGTERM)
         assert program.wait() == 128 + signal.SIGTERM
     assert program.left_behind == []
+
+
+CRASHES_ONCE = (
+    HEADER
+    + """
+class Crashes(Process):
+    significant = True
+    restart = "transient"
+    def loop(self):
+        self.tree.increment("runs", path="count")
+        if self.tree.get("runs", path="count") == 1:
+            raise ValueError("once")
+        self.rejoin()
+tree = Supervisor('app', Crashes, auto_shutdown='any_significant')
+"""
+)
+
+
+def on_a_terminal(folder: Path, **environment: str) -> str:
+    """What `suitkaise run` writes, where that is a terminal."""
+    (folder / "app.py").write_text(CRASHES_ONCE)
+    in_a_terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    command = [sys.executable, "-c", in_a_terminal, *RUN, "app.py"]
+    return run_program(command, cwd=folder, env={"TERM": "xterm", "NO_COLOR": None, **environment}).check().stdout
+
+
+def test_on_a_terminal_a_death_is_red_and_a_return_is_green(tmp_path: Path) -> None:
+    text = on_a_terminal(tmp_path)
+    assert re.search(r"\x1b\[31m  crashes ended .*ValueError", text)
+    assert re.search(r"\x1b\[32m  crashes is back .*\x1b\[0m", text)
+    assert not re.search(r"\x1b\[\d+m  crashes ended .*normal", text)
+
+
+def test_no_color_is_respected_on_a_terminal(tmp_path: Path) -> None:
+    text = on_a_terminal(tmp_path, NO_COLOR="1")
+    assert "  crashes is back" in text
+    assert "\x1b[3" not in text
+
+
+def test_no_colours_go_into_a_file(tmp_path: Path) -> None:
+    finished = suitkaise_run(tmp_path, CRASHES_ONCE).check()
+    assert "  crashes is back" in finished.stderr
+    assert "\x1b" not in finished.stderr
