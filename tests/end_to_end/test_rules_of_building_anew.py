@@ -1,0 +1,105 @@
+"""Rule 41 with real processes and threads: every restart builds the worker anew; only the storage outlives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, Supervisor, sktree
+from suitkaise.supervision.running import RunningTree
+from tests.end_to_end.folk import Folk
+from tests.end_to_end.noters import GatheringProcess, GatheringThread, Gathers, of_this_process
+from tests.support import eventually
+
+
+@pytest.fixture
+def clean() -> Iterator[None]:
+    yield
+    of_this_process.clear()
+    Gathers.shared.clear()
+
+
+def recalled(running: RunningTree) -> None:
+    running.recall("a")
+
+
+def terminated_and_restarted(running: RunningTree) -> None:
+    running.terminate_child("a")
+    running.restart_child("a")
+
+
+def killed(running: RunningTree) -> None:
+    pid = running["a"].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+def crashed(running: RunningTree) -> None:
+    running["a"].tell("crash")
+
+
+def of_the_group(running: RunningTree) -> None:
+    running["first"].tell("crash")
+
+
+def anew(running: RunningTree, restart: Any) -> Any:
+    """What the next incarnation of `a` has."""
+    before = running["a"].incarnation
+    restart(running)
+    eventually(lambda: running["a"].incarnation > before and running["a"].status == "running")
+    return running["a"].ask("what is there?")
+
+
+def test_s41_nothing_of_the_run_before_is_left_in_a_process(tmp_path: Path) -> None:
+    given, named = ["given"], {"given": "given"}
+    a = Child(GatheringProcess, args=(given,), kwargs={"named": named}, id="a")
+    given.append("after the declaration")  # it took a snapshot
+    first = Folk(tmp_path, "process").child("first")
+    tree = Supervisor("tree", first, a, strategy="one_for_all", max_restarts=9)
+    with tree.start() as running:
+        named["after"] = "the start"
+        for restart in (killed, crashed, recalled, terminated_and_restarted, of_the_group):
+            full = running["a"].ask(("gather", "mine"))
+            assert full == (
+                ["given", "mine"], {"given": "given", "mine": "mine"}, ["mine"], "mine", ["mine"], ["mine"],
+            )  # fmt: skip
+            assert anew(running, restart) == (["given"], {"given": "given"}, [], None, [], []), restart.__name__
+    assert given == ["given", "after the declaration"]
+
+
+@pytest.mark.usefixtures("clean")
+def test_s41_a_thread_is_built_anew_too_but_shares_its_arguments_and_its_process(tmp_path: Path) -> None:
+    given: list[str] = []
+    named: dict[str, str] = {}
+    a = Child(GatheringThread, args=(given, named), id="a")
+    first = Folk(tmp_path, "thread").child("first")
+    with Supervisor("tree", first, a, strategy="one_for_all", max_restarts=9).start() as running:
+        words: list[str] = []
+        for restart in (crashed, recalled, terminated_and_restarted, of_the_group):
+            words.append(restart.__name__)
+            running["a"].ask(("gather", restart.__name__))
+            shared, mapping, own, later, of_the_class, of_the_process = anew(running, restart)
+            assert (own, later) == ([], None)
+            assert shared == of_the_class == of_the_process == list(mapping) == words
+            assert shared is given
+            assert mapping is named
+
+
+@pytest.mark.parametrize("worker", [GatheringProcess, GatheringThread])
+def test_s41_what_is_in_the_storage_is_there_after_a_restart(worker: Any) -> None:
+    storage = sktree.connect()
+    try:
+        with Supervisor("tree", Child(worker, args=([], {}), id="a")).start() as running:
+            for word in ("one", "two"):
+                pid = running["a"].pid
+                running["a"].ask(("store", word))
+                anew(running, crashed)
+                assert storage.get(word, path="gathered") == pid
+            assert sorted(storage.get_all_from("gathered")) == ["one", "two"]
+    finally:
+        sktree.disconnect()

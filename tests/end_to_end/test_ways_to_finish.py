@@ -1,0 +1,147 @@
+"""`rejoin`, `skip_and_rejoin` and `force_finish` where a worker begins and ends, with real processes and threads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, ChildStartFailed, ExitReason, Normal, Shutdown, Supervisor, WorkerFailed
+from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError, ChildStopped, Event
+from tests.end_to_end.folk import Folk, next_event, statuses
+from tests.end_to_end.noters import FinishingProcess, FinishingThread
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_runtime_for_all() -> Iterator[None]:
+    """What a program has once, and what takes long to start, lives as long as this tree without children."""
+    with Supervisor("keeps-the-runtime").start():
+        yield
+
+
+both = pytest.mark.parametrize("worker", [FinishingProcess, FinishingThread])
+rejoins = pytest.mark.parametrize("what", ["rejoin", "skip_and_rejoin"])
+
+
+def hooks(folder: Path) -> list[str]:
+    return (folder / "hooks").read_text().splitlines()
+
+
+def end_of(child: Child, how: str) -> tuple[type, ExitReason | None, ExitReason | None, Any]:
+    """(event, its reason, reason that `join` tells, result) of a child that leaves by itself or is terminated."""
+    with Supervisor("tree", child).start() as running, running.events() as happened:
+        ref = running[child.id]
+        if how == "terminated":
+            running.terminate_child(child.id)
+        else:
+            ref.tell("leave")
+        joined = ref.join(5)
+        event = next_event(happened, Event, child.id)
+        assert isinstance(event, ChildExited | ChildStopped | ChildStopError)
+        try:
+            result = ref.result(5)
+        except WorkerFailed as error:
+            result = error
+        return type(event), event.reason, joined, result
+
+
+# ------------------------------------------------------------ in on_finish
+@both
+@rejoins
+def test_rejoin_in_on_finish_changes_nothing_at_a_clean_end(worker: Any, what: str, tmp_path: Path) -> None:
+    (tmp_path / "on_finish").touch()
+    child = Child(worker, args=(tmp_path, what), id="w", restart="transient")
+    assert end_of(child, "leaves") == (ChildExited, Normal(), Normal(), "the result")
+    assert hooks(tmp_path) == ["on_start", "on_finish", "the rest of on_finish", "result"]
+
+
+@both
+def test_rejoin_in_on_finish_changes_nothing_at_an_ordered_end(worker: Any, tmp_path: Path) -> None:
+    (tmp_path / "on_finish").touch()
+    child = Child(worker, args=(tmp_path, "rejoin"), id="w")
+    assert end_of(child, "terminated") == (ChildStopped, Shutdown(), Shutdown(), "the result")
+    assert hooks(tmp_path) == ["on_start", "on_finish", "the rest of on_finish", "result"]
+
+
+@both
+@pytest.mark.parametrize("how, event", [("leaves", ChildExited), ("terminated", ChildStopped)])
+def test_force_finish_in_on_finish_ends_it_at_once_without_a_result(
+    worker: Any, how: str, event: type, tmp_path: Path
+) -> None:
+    (tmp_path / "on_finish").touch()
+    child = Child(worker, args=(tmp_path, "force_finish"), id="w", restart="transient")
+    kind, reason, joined, result = end_of(child, how)
+    assert (kind, reason, joined) == (event, Shutdown("forced"), Shutdown("forced"))
+    assert isinstance(result, WorkerFailed)
+    assert result.reason == Shutdown("forced")
+    assert hooks(tmp_path) == ["on_start", "on_finish"]
+
+
+@both
+def test_a_permanent_worker_that_forces_its_end_is_restarted(worker: Any, tmp_path: Path) -> None:
+    force = tmp_path / "on_finish"
+    force.touch()
+    tree = Supervisor("tree", Child(worker, args=(tmp_path, "force_finish"), id="w"))
+    with tree.start() as running, running.events() as happened:
+        running["w"].tell("leave")
+        assert next_event(happened, ChildExited).reason == Shutdown("forced")
+        next_event(happened, ChildStarted)
+        force.unlink()
+        assert running["w"].ask("there?") == "there?"
+    assert hooks(tmp_path) == ["on_start", "on_finish", "on_start", "on_finish", "result"]
+
+
+# ------------------------------------------------------------ in on_start
+@both
+@rejoins
+def test_rejoin_in_on_start_is_a_start_that_succeeds_and_a_clean_end(worker: Any, what: str, tmp_path: Path) -> None:
+    (tmp_path / "on_start").touch()
+    with Supervisor("tree").start() as running:
+        ref = running.start_child(Child(worker, args=(tmp_path, what), id="w", restart="transient"))
+        assert (ref.join(5), ref.result(5)) == (Normal(), "the result")
+    assert hooks(tmp_path) == ["on_start", "the rest of on_start", "on_finish", "result"]
+
+
+@both
+def test_s02_force_finish_in_on_start_is_a_start_failure_and_no_hook_runs(worker: Any, tmp_path: Path) -> None:
+    (tmp_path / "on_start").touch()
+    before = Folk(tmp_path, worker.kind)
+    tree = Supervisor("tree", before.child("a"), Child(worker, args=(tmp_path, "force_finish"), id="w"))
+    with pytest.raises(ChildStartFailed) as caught:
+        tree.start()
+    assert (caught.value.path, caught.value.reason) == ("tree/w", Shutdown("forced"))
+    assert hooks(tmp_path) == ["on_start"]
+    assert before.notes() == ["start a", "stop a"]
+
+
+@both
+def test_s10_s18_s35_force_finish_in_on_start_of_a_child_that_is_added_or_restarted(
+    worker: Any, tmp_path: Path
+) -> None:
+    child = Child(worker, args=(tmp_path, "force_finish"), id="w")
+    force = tmp_path / "on_start"
+    with Supervisor("tree", max_restarts=math.inf).start() as running, running.events() as happened:
+        force.touch()
+        with pytest.raises(ChildStartFailed) as caught:
+            running.start_child(child)
+        assert (caught.value.path, caught.value.reason) == ("tree/w", Shutdown("forced"))
+        assert statuses(running) == {}
+        force.unlink()
+        running.start_child(child)
+        running.terminate_child("w")
+        force.touch()
+        with pytest.raises(ChildStartFailed):
+            running.restart_child("w")
+        assert not running["w"].is_alive()
+        force.unlink()
+        running.restart_child("w")
+        force.touch()
+        running["w"].tell("leave")
+        next_event(happened, ChildExited)
+        failures = [next_event(happened, ChildStartFailure) for _ in range(3)]
+        assert {failure.reason for failure in failures} == {Shutdown("forced")}
+        force.unlink()
+        assert running["w"].ask("there?") == "there?"
