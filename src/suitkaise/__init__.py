@@ -40,8 +40,9 @@ from suitkaise.exits import (
     Signaled,
     StartFailure,
 )
+from suitkaise.messaging.administration import SupervisorRef, whereis
 from suitkaise.messaging.messages import Answer
-from suitkaise.messaging.refs import WorkerRef, whereis
+from suitkaise.messaging.refs import WorkerRef
 from suitkaise.preloading import preload
 from suitkaise.specs import Backoff, Child, Command, DynamicSupervisor, Supervisor
 from suitkaise.statuses import Status
@@ -87,6 +88,7 @@ __all__ = [
     "StorageError",
     "SuitkaiseError",
     "Supervisor",
+    "SupervisorRef",
     "Thread",
     "TreeFailed",
     "WorkerDead",

@@ -55,9 +55,13 @@ def anew(running: RunningTree, restart: Any) -> Any:
     return running["a"].ask("what is there?")
 
 
-def test_s41_nothing_of_the_run_before_is_left_in_a_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("declared", ["as a class", "as a worker"])
+def test_s41_nothing_of_the_run_before_is_left_in_a_process(tmp_path: Path, declared: str) -> None:
     given, named = ["given"], {"given": "given"}
-    a = Child(GatheringProcess, args=(given,), kwargs={"named": named}, id="a")
+    if declared == "as a class":
+        a = Child(GatheringProcess, args=(given,), kwargs={"named": named}, id="a")
+    else:
+        a = Child(GatheringProcess(given, named=named), id="a")
     given.append("after the declaration")  # it took a snapshot
     first = Folk(tmp_path, "process").child("first")
     tree = Supervisor("tree", first, a, strategy="one_for_all", max_restarts=9)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import AskTimeout, Status, WorkerRef, whereis
+from suitkaise import AskTimeout, Status, SupervisorRef, WorkerRef, whereis
 from suitkaise.errors import ChildNotFound, DeadlockError, NotBuiltYet, RuntimeGone, WorkerDead
 from suitkaise.exits import Normal
 from suitkaise.messaging import refs
@@ -206,8 +206,10 @@ def test_a_ref_can_be_sent_and_copied(ref: WorkerRef) -> None:
 
 
 def test_whereis_finds_or_raises(office: Office) -> None:
-    office.answers["find"] = "tree/two"
+    office.answers["find"] = "tree/two", "process"
     assert whereis("tree/two") == WorkerRef("tree/two")
+    office.answers["find"] = "tree/two", "supervisor"
+    assert isinstance(whereis("tree/two"), SupervisorRef)
     office.answers["find"] = ChildNotFound("no worker at 'tree/two'")
     with pytest.raises(ChildNotFound):
         whereis("tree/two")

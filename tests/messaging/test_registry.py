@@ -243,7 +243,7 @@ def test_a_request_that_means_nothing_is_answered_with_an_error(registry: Regist
         registry.post("dance", "tree/one").get(0)
 
 
-@pytest.mark.parametrize("what", ["kill", "rejoin", "recall", "terminate"])
+@pytest.mark.parametrize("what", ["kill", "rejoin", "recall"])
 def test_orders_are_passed_on_to_the_supervisor(registry: Registry, address: Address, what: str) -> None:
     assert registry.post(what, "tree/one").get(0) == f"{what} done"
 

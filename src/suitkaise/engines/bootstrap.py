@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import suitkaise.observe.logs
 from suitkaise import preloading
-from suitkaise.engines.keeper import STRAGGLERS, remove_when_unused
+from suitkaise.engines.keeper import STRAGGLERS, call_this_process, remove_when_unused
 from suitkaise.exits import Crashed, Shutdown, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.client import RemotePost
@@ -57,6 +57,7 @@ def stand_by(keeper: socket.socket, directory: str, lock: int, orphan_timeout: f
     descriptors: list[int] = []
     try:
         gc.enable()
+        call_this_process("reserve")
         _rehearse()
         with keeper:
             _, descriptors, _, _ = socket.recv_fds(keeper, 1, 1)
@@ -177,6 +178,7 @@ class _Tenant:
             os.chdir(arrival.directory)
         sys.path[:] = arrival.path
         sys.argv[:] = arrival.argv
+        call_this_process(arrival.birth.path.rpartition("/")[2])
         set_owner(arrival.birth.owner, whole_process=True)
         set_post(RemotePost(os.path.join(self._directory, "hub.sock")))
         preloading.listeners.append(lambda: self.send(("preload", preloading.wanted())))
@@ -222,6 +224,8 @@ class _Tenant:
         match header:
             case ("stop",):
                 self._mailbox.order_stop(Shutdown())
+            case ("suspend", bool(on)):
+                self._mailbox.suspend(on)
             case ("message", kind, number):
                 reply = None if number is None else _Reply(self, number)
                 self._mailbox.put(Message(kind, Parcel(data=payload), reply))

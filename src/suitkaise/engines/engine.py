@@ -89,6 +89,9 @@ class Handle(Protocol):
         """Ask it to finish."""
         ...
 
+    def suspend(self, on: bool) -> None:
+        """Let it rest after its current loop, or go on."""
+
     def kill(self, why: str) -> None:
         """End it now."""
         ...

@@ -140,6 +140,12 @@ class ProcessHandle:
             if not self._over:
                 self._send(("stop",), force=True)
 
+    def suspend(self, on: bool) -> None:
+        """Let it rest after its current loop, or go on."""
+        with self._lock:
+            if not self._over:
+                self._send(("suspend", on), force=True)
+
     def kill(self, why: str) -> None:
         """SIGKILL, now or as soon as there is a process."""
         with self._lock:

@@ -138,6 +138,9 @@ class SimulatedHandle:
                 lambda: self._end(Exit(self.behaviour.stop_reason)),
             )
 
+    def suspend(self, on: bool) -> None:
+        """A script has no loops that could rest."""
+
     def kill(self, why: str) -> None:
         """Ends now."""
         self._clock.soon(lambda: self._end(Exit(Killed(why))))

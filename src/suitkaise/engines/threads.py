@@ -70,6 +70,12 @@ class ThreadHandle:
             if not self._gone:
                 self._mailbox.order_stop(reason)
 
+    def suspend(self, on: bool) -> None:
+        """Let it rest after its current loop, or go on."""
+        with self._lock:
+            if not self._gone:
+                self._mailbox.suspend(on)
+
     def kill(self, why: str) -> None:
         """Cut the thread off: it is asked to end, and nobody listens to it any more."""
         with self._lock:

@@ -45,6 +45,7 @@ class Mailbox(ABC):
         self.bell: memoryview[Any] = slot.bytes[BELL : BELL + 1]
         self.stop_reason: ExitReason | None = None
         self.looping = False
+        self.suspended = False
         self.deadline: float | None = None
         self.owner: int | None = None  # the worker's own thread
         self._words = slot.words
@@ -75,6 +76,11 @@ class Mailbox(ABC):
             self._helpers.release()
         self.ring()
 
+    def suspend(self, on: bool) -> None:
+        """Hand out nothing but an order to stop, until it is switched off again."""
+        self.suspended = on
+        self.ring()
+
     def ring(self) -> None:
         """Let the worker look at its inbox soon."""
         self.bell[0] = 1
@@ -90,6 +96,9 @@ class Mailbox(ABC):
         while True:
             if self.stop_reason is not None:
                 return _STOP
+            if self.suspended:
+                self.sleep(None, for_messages=False)
+                continue
             if self._batch:
                 self._batch -= 1
                 self._turn = self.looping

@@ -12,7 +12,7 @@ from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Kind, Message,
 from suitkaise.messaging.registry import Post
 from suitkaise.statuses import Status
 
-__all__ = ["WorkerProxy", "WorkerRef", "set_post", "the_post", "whereis"]
+__all__ = ["WorkerProxy", "WorkerRef", "set_post", "the_post"]
 
 _post: Post | None = None
 
@@ -35,16 +35,6 @@ def the_post() -> Post:
     if _post is None:
         raise RuntimeGone("no supervision tree runs in this program")
     return _post
-
-
-def whereis(path: str) -> WorkerRef:
-    """The ref of the worker at `path`, from any process of the program.
-
-    Raises:
-        ChildNotFound: there is no such worker.
-    """
-    the_post().post("find", path).get()
-    return WorkerRef(path)
 
 
 class WorkerRef:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, RuntimeGone, SuitkaiseError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason
@@ -41,7 +41,16 @@ class Keeping(Protocol):
         ...
 
     def order(self, what: str, id: str) -> Answer[Any]:
-        """`kill`, `rejoin`, `recall`, `terminate`, `restart` or `delete` a child."""
+        """`kill`, `rejoin` or `recall` a child."""
+        ...
+
+
+@runtime_checkable
+class Administered(Protocol):
+    """A target that has children: a supervisor."""
+
+    def administer(self, what: str, argument: Any) -> Answer[Any]:
+        """Carry out what `Administration` asks for."""
         ...
 
 
@@ -87,8 +96,22 @@ class Address:
         """Pass an order on to the supervisor."""
         return self.keeping.order(what, self.id)
 
+    def administer(self, what: str, argument: Any) -> Answer[Any]:
+        """Pass a request on to the supervisor that answers here.
+
+        Raises:
+            ChildNotFound: a worker answers here, or nobody at the moment.
+        """
+        target: Any = self._target
+        if not isinstance(target, Administered):
+            trouble = "it is a worker" if self.kind != "supervisor" else f"it is {self.status}"
+            raise ChildNotFound(f"no running supervisor at {self.path!r}: {trouble}", path=self.path)
+        return target.administer(what, argument)
+
     def send(self, message: Message) -> None:
         """Deliver a message now, or keep it until the worker is back."""
+        if self.kind == "supervisor":
+            raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
         if self.kind == "process":
             message.body.data  # noqa: B018  (encoded here: the sender gets the error, and nobody waits for the lock)
         with self._lock:
@@ -192,10 +215,9 @@ class Registry:
                 raise RuntimeGone(f"no tree runs in this program, so there is no worker {path!r}", path=path) from None
             raise ChildNotFound(f"no worker at {path!r}", path=path) from None
 
-    def check_known(self, path: str) -> None:
-        """Raise ChildNotFound unless there is, or was until not long ago, a worker at `path`."""
-        if path not in self._departed:
-            self.find(path)
+    def kind_of(self, path: str) -> str:
+        """What is at `path`, or was until not long ago. Raises ChildNotFound."""
+        return (self._departed.get(path) or self.find(path)).kind
 
     def close(self) -> None:
         """The program's last tree has ended; what its workers left behind can still be asked for."""
@@ -233,13 +255,15 @@ class Registry:
                 case "info":
                     answer.set_result((address.status, address.pid, address.incarnation, address.kind))
                 case "find":
-                    answer.set_result(address.path)
+                    answer.set_result((address.path, address.kind))
                 case "join":
                     address.when_over(lambda: answer.settle(True, Parcel(address.reason)))
                 case "result":
                     address.when_over(lambda: _settle_result(address, answer))
-                case "kill" | "rejoin" | "recall" | "terminate":
+                case "kill" | "rejoin" | "recall":
                     return address.order(what)
+                case "administer":
+                    return address.administer(*argument)
                 case _:
                     raise SuitkaiseError(f"nobody answers {what!r}")
         except Exception as error:

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from suitkaise.engines.engine import Engine, Exit, Handle, Launch, settle
-from suitkaise.errors import ChildAlreadyStarted, ChildNotFound, Reject, SuitkaiseError
+from suitkaise.errors import ChildAlreadyStarted, ChildNotFound, SuitkaiseError
 from suitkaise.events import Event
 from suitkaise.exits import Crashed, ExitReason, Shutdown
+from suitkaise.messaging.administration import ChildLine, ref_to
 from suitkaise.messaging.messages import Answer, Message, Parcel
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.registry import Address, Registry
 from suitkaise.specs import Child, Supervisor
 from suitkaise.statuses import Status
-from suitkaise.supervision.policy import ChildInfo, Counts, Phase, Policy
+from suitkaise.supervision.policy import Phase, Policy
 from suitkaise.supervision.steps import (
     Begin,
     DeleteChild,
@@ -47,7 +48,7 @@ from suitkaise.supervision.steps import (
     Wake,
 )
 
-__all__ = ["Executor", "Surroundings"]
+__all__ = ["Executor", "Surroundings", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,52 @@ class Surroundings:
     """Gives a new executor its turns; returns how to reach it from any thread."""
 
 
+def prepare(engines: Mapping[str, Engine], path: str, what: Any, child: Child | None = None) -> None:
+    """Check that what is declared to be at `path`, a supervisor or a child, can be started here.
+
+    Raises:
+        NotSerializable: a worker or argument cannot be sent.
+    """
+    if isinstance(what, Supervisor):
+        for below in what.children:
+            prepare(engines, f"{path}/{below.id}", below.what, below)
+    else:
+        assert child is not None
+        engines[child.kind].prepare(path, child)
+
+
+class _Nobody:
+    """What keeps a root: it has no supervisor."""
+
+    def __init__(self, root: Executor) -> None:
+        self._root = root
+
+    def status_of(self, id: str) -> Status:
+        return _OF_PHASE[self._root.policy.phase]
+
+    def order(self, what: str, id: str) -> Answer[Any]:
+        answer: Answer[Any] = Answer()
+        match what:
+            case "rejoin":
+                self._root.stop()
+                answer.set_result(None)
+            case "kill":
+                self._root.kill("ref.kill()")
+                answer.set_result(None)
+            case _:
+                answer.set_exception(SuitkaiseError(f"{id!r} is a root, so no supervisor could {what} it", path=id))
+        return answer
+
+
+_OF_PHASE = {
+    Phase.NEW: Status.CREATED,
+    Phase.STARTING: Status.STARTING,
+    Phase.RUNNING: Status.RUNNING,
+    Phase.STOPPING: Status.STOPPING,
+    Phase.ENDED: Status.STOPPED,
+}
+
+
 class Executor:
     """One supervisor at work. It is also the handle by which its own supervisor knows it.
 
@@ -82,17 +129,28 @@ class Executor:
         self._handles: dict[str, Handle] = {}
         self._addresses: dict[str, Address] = {}
         self._down: set[str] = set()  # ended, and it is not yet known whether for good
+        self._suspended: set[str] = set()
         self._below: dict[str, Executor] = {}  # the newest of each child that is a supervisor, ended or not
         self.tell: Callable[[Input], None] = around.employ(self)
         for child in spec.children:
             self._address(child)
         if before is not None:
             self._inherit(before)
+        self._root: Address | None = None
+        if "/" not in path:
+            self._root = around.registry.add(path, path, "supervisor", _Nobody(self))
+            self._root.attach(self)
+            self._root.pid = os.getpid()
 
     # ------------------------------------------------------------ as a handle
     def deliver(self, message: Message) -> None:
-        """Supervisors answer no messages."""
-        message.fail(Reject(f"{self.path!r} is a supervisor; it takes no messages").error)
+        """Supervisors answer no messages, so their addresses take none."""
+        raise NotImplementedError
+
+    def suspend(self, on: bool) -> None:
+        """Let all workers below rest, or go on."""
+        for id in list(self._handles):
+            self._suspend(id, on)
 
     def stop(self) -> None:
         """Stop the children in order, then end."""
@@ -105,26 +163,66 @@ class Executor:
     # ------------------------------------------------------------ questions and orders, from any thread
     def status_of(self, id: str) -> Status:
         """The status of a child, at once."""
-        return self.policy.status_of(id)
+        status = self.policy.status_of(id)
+        return Status.SUSPENDED if status is Status.RUNNING and id in self._suspended else status
 
-    def which_children(self) -> list[ChildInfo]:
+    def which_children(self) -> list[ChildLine]:
         """The children in start order (rule 20)."""
-        return self.policy.which_children()
+        return [
+            ChildLine(
+                info.id, info.kind, self.status_of(info.id), ref_to(f"{self.path}/{info.id}", info.kind), info.restarts,
+                info.last_exit,
+            )
+            for info in self.policy.which_children()
+        ]  # fmt: skip
 
-    def count_children(self) -> Counts:
-        """How many there are (rule 21)."""
-        return self.policy.count_children()
+    def administer(self, what: str, argument: Any) -> Answer[Any]:
+        """Carry out what `Administration` asks for."""
+        answer: Answer[Any] = Answer()
+        try:
+            match what:
+                case "start_child":
+                    if argument.id not in self:
+                        prepare(self._around.engines, f"{self.path}/{argument.id}", argument.what, argument)
+                    self.tell(StartChild(answer, argument))
+                case "terminate":
+                    self.tell(TerminateChild(answer, argument))
+                case "restart":
+                    self.tell(RestartChild(answer, argument))
+                case "delete":
+                    self.tell(DeleteChild(answer, argument))
+                case "recall":
+                    return self.order("recall", argument)
+                case "suspend" | "resume":
+                    self.policy.get_child_spec(argument)
+                    self._suspend(argument, what == "suspend")
+                    answer.set_result(None)
+                case "which_children":
+                    answer.set_result(self.which_children())
+                case "count_children":
+                    answer.set_result(self.policy.count_children())
+                case "get_child_spec":
+                    answer.set_result(self.policy.get_child_spec(argument))
+                case _:
+                    raise SuitkaiseError(f"a supervisor does not understand {what!r}")
+        except Exception as error:
+            answer.set_exception(error)
+        return answer
+
+    def _suspend(self, id: str, on: bool) -> None:
+        handle = self._handles.get(id)
+        if handle is None:
+            return
+        if on and not isinstance(handle, Executor):
+            self._suspended.add(id)
+        else:
+            self._suspended.discard(id)
+        handle.suspend(on)
 
     def order(self, what: str, id: str) -> Answer[Any]:
-        """Carry out an administration request, or a fault."""
+        """Carry out what a ref of a child asks for: an order, or a fault."""
         answer: Answer[Any] = Answer()
         match what:
-            case "terminate":
-                self.tell(TerminateChild(answer, id))
-            case "restart":
-                self.tell(RestartChild(answer, id))
-            case "delete":
-                self.tell(DeleteChild(answer, id))
             case "recall":
                 self.tell(Recall(answer, id))
             case "rejoin":
@@ -137,12 +235,6 @@ class Executor:
                 answer.set_result(None)
             case _:
                 raise SuitkaiseError(f"{what!r} is no order for a supervisor")
-        return answer
-
-    def start_child(self, child: Child) -> Answer[Any]:
-        """Add a child and start it."""
-        answer: Answer[Any] = Answer()
-        self.tell(StartChild(answer, child))
         return answer
 
     def child(self, id: str) -> Executor | None:
@@ -171,10 +263,10 @@ class Executor:
                 case Started():
                     self.ready.set_result(os.getpid())
                 case Reply(answer, value):
-                    answer.set_result(WorkerRef(f"{self.path}/{value}") if isinstance(value, str) else value)
+                    answer.set_result(self._ref(value) if isinstance(value, str) else value)
                 case Refuse(answer, error):
                     if isinstance(error, ChildAlreadyStarted) and error.path is not None:
-                        error.ref = WorkerRef(error.path)
+                        error.ref = self._ref(error.path.rpartition("/")[2])
                     answer.set_exception(error)
                 case Removed(id):
                     self._forget(id)
@@ -186,6 +278,10 @@ class Executor:
                 self._addresses[id].finish()
                 if id in self._below:
                     self._below.pop(id).retire()
+
+    def _ref(self, id: str) -> WorkerRef:
+        address = self._addresses.get(id)
+        return ref_to(f"{self.path}/{id}", address.kind if address is not None else "process")
 
     def _start(self, launch: Launch) -> None:
         address = self._address(launch.child)
@@ -200,6 +296,7 @@ class Executor:
         except Exception as error:
             self.tell(Exited(launch.child.id, launch.incarnation, Crashed("start", error)))
             return
+        self._suspended.discard(launch.child.id)
         self._handles[launch.child.id] = handle
         self._down.discard(launch.child.id)
         address.attach(handle)
@@ -267,13 +364,11 @@ class Executor:
             engine.forget(f"{self.path}/{id}")
 
     def _end(self, reason: ExitReason) -> None:
-        if "/" not in self.path:
+        if self._root is not None:
             self.retire()
+            self._root.detach(reason, None)
+            self._around.registry.remove(self.path)
         settle(self.exited, Exit(reason, Parcel(None)))
-
-    def spec_of(self, id: str) -> Child:
-        """The declaration of a child with its defaults filled in (rule 22)."""
-        return self.policy.get_child_spec(id)
 
     def __contains__(self, id: object) -> bool:
         try:

@@ -461,8 +461,8 @@ class Policy:
                 self._shut_down(Shutdown(self._failure(child)))
                 return
         self.phase = Phase.RUNNING
-        self._out.append(Started())
         self._out.append(Emit(events.SupervisorStarted(self.path, self._now)))
+        self._out.append(Started())
 
     def _shut_down(self, reason: ExitReason) -> None:
         if self.phase in (Phase.STOPPING, Phase.ENDED):

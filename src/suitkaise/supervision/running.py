@@ -19,38 +19,24 @@ from suitkaise.errors import (
     ChildNotFound,
     ChildStartFailed,
     DeadlockError,
-    NotBuiltYet,
     RuntimeGone,
-    SpecError,
     SuitkaiseError,
     TreeFailed,
 )
 from suitkaise.exits import Crashed, ExitReason, GaveUp, Shutdown, StartFailure
+from suitkaise.messaging.administration import Administration, ChildLine, ref_to
 from suitkaise.messaging.bus import Subscription
 from suitkaise.messaging.context import current_owner
 from suitkaise.messaging.messages import Answer, with_note
 from suitkaise.messaging.refs import WorkerRef
-from suitkaise.specs import Child, Supervisor
+from suitkaise.specs import Supervisor
 from suitkaise.statuses import Status
 from suitkaise.supervision import runtime as runtimes
 from suitkaise.supervision.executor import Executor
-from suitkaise.supervision.policy import ChildInfo, Counts
 from suitkaise.supervision.runtime import Runtime
 from suitkaise.supervision.steps import Begin, Halt, StopAll
 
 __all__ = ["ChildLine", "RunningTree", "TreeStatus", "begin", "run", "start"]
-
-
-@dataclass(frozen=True, slots=True)
-class ChildLine:
-    """One child as `which_children` lists it (rule 20)."""
-
-    id: str
-    kind: str
-    status: Status
-    ref: WorkerRef
-    restarts: int
-    last_exit: ExitReason | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +231,7 @@ class _Signals:
         raise SystemExit(128 + number)
 
 
-class RunningTree:
+class RunningTree(Administration):
     """What `Supervisor.start()` returns; a context manager that stops the tree at the end of its block.
 
     Paths given to its methods are relative to it: `running["counters/count-a"]`.
@@ -272,6 +258,11 @@ class RunningTree:
         return self._executor.path
 
     @property
+    def path(self) -> str:  # type: ignore[override]
+        """The tree's name again: what stands before the paths of all its workers."""
+        return self._executor.path
+
+    @property
     def spec(self) -> Supervisor:
         """The declaration it was started from."""
         return self._executor.spec
@@ -280,8 +271,8 @@ class RunningTree:
         """The ref of the worker at `path`. Raises ChildNotFound (a LookupError) if there is none."""
         if not isinstance(path, str):
             raise TypeError(f"a worker is found by its path below {self.name!r}, a str, not by {path!r}")
-        self._runtime.registry.check_known(f"{self.name}/{path}")
-        return WorkerRef(f"{self.name}/{path}")
+        kind = self._runtime.registry.kind_of(f"{self.name}/{path}")
+        return ref_to(f"{self.name}/{path}", kind)
 
     def __contains__(self, path: object) -> bool:
         return f"{self.name}/{path}" in self._runtime.registry
@@ -292,34 +283,10 @@ class RunningTree:
 
     def _refs(self, executor: Executor) -> Iterator[WorkerRef]:
         for info in executor.which_children():
-            yield WorkerRef(f"{executor.path}/{info.id}")
+            yield info.ref
             below = executor.child(info.id)
             if below is not None:
                 yield from self._refs(below)
-
-    def which_children(self, under: str = "") -> list[ChildLine]:
-        """The children of the root, or of the supervisor at path `under`, in start order (rule 20)."""
-        executor = self._supervisor(under)
-        return [
-            ChildLine(
-                info.id,
-                info.kind,
-                info.status,
-                WorkerRef(f"{executor.path}/{info.id}"),
-                info.restarts,
-                info.last_exit,
-            )
-            for info in executor.which_children()
-        ]
-
-    def count_children(self, under: str = "") -> Counts:
-        """How many children the root, or the supervisor at `under`, has, and how many are alive (rule 21)."""
-        return self._supervisor(under).count_children()
-
-    def get_child_spec(self, id: str) -> Child:
-        """The declaration of a child with its defaults filled in (rule 22). Raises ChildNotFound."""
-        executor, name = self._split(id)
-        return executor.spec_of(name)
 
     def status(self) -> TreeStatus:
         """The whole tree at this moment."""
@@ -345,7 +312,7 @@ class RunningTree:
             )
         return tuple(lines)
 
-    def _pid(self, executor: Executor, info: ChildInfo) -> int | None:
+    def _pid(self, executor: Executor, info: ChildLine) -> int | None:
         try:
             return self._runtime.registry.find(f"{executor.path}/{info.id}").pid
         except ChildNotFound:
@@ -359,66 +326,20 @@ class RunningTree:
         return subscription
 
     # ------------------------------------------------------------ administration
-    def start_child(self, what: Any, *, under: str = "") -> WorkerRef:
-        """Add a child to the root, or to the supervisor at `under`, start it, and return its ref.
-
-        Raises:
-            SpecError, NotSerializable: the declaration is wrong; nothing is stored (rule 7).
-            ChildAlreadyStarted, ChildAlreadyPresent: its id is taken (rules 8 and 9).
-            ChildStartFailed: its start failed; the declaration is discarded (rule 10).
-        """
-        executor = self._supervisor(under)
-        child = what if isinstance(what, Child) else Child(what)
-        if child.copies != 1:
-            raise SpecError(f"start_child adds one child; {child.id!r} has copies={child.copies}: add them one by one")
-        if child.id not in executor:
-            self._runtime.prepare(f"{executor.path}/{child.id}", child)
-        ref: WorkerRef = self._result(executor.start_child(child))
-        return ref
-
-    def terminate_child(self, id: str) -> None:
-        """Stop a child and keep it stopped (rules 14-16). Raises ChildNotFound."""
-        self._order("terminate", id)
-
-    def restart_child(self, id: str) -> WorkerRef:
-        """Start a stopped child again (rules 17 and 18).
-
-        Raises:
-            ChildNotFound, ChildRunning, ChildRestarting: there is nothing to start.
-            ChildStartFailed: its start failed; it stays stopped.
-        """
-        ref: WorkerRef = self._order("restart", id)
-        return ref
-
-    def delete_child(self, id: str) -> None:
-        """Forget a stopped child (rule 19). Raises ChildNotFound, ChildRunning or ChildRestarting."""
-        self._order("delete", id)
-
     def recall(self, id: str) -> WorkerRef:
         """Stop a child by its shutdown, if it runs, and start it again: alone, and not counted.
 
         Raises:
             ChildNotFound: there is no such child.
             ChildStartFailed: it did not start; it stays stopped.
+            DeadlockError: it is the calling worker, or above it.
         """
-        ref: WorkerRef = self._order("recall", id)
+        ref: WorkerRef = self._change_child("recall", id)
         return ref
 
-    def suspend(self, path: str) -> NoReturn:
-        """Not built yet."""
-        raise NotBuiltYet("suspend is not built yet; use terminate_child and restart_child")
-
-    def resume(self, path: str) -> NoReturn:
-        """Not built yet."""
-        raise NotBuiltYet("resume is not built yet; use terminate_child and restart_child")
-
-    def _order(self, what: str, id: str) -> Any:
-        executor, name = self._split(id)
-        return self._result(executor.order(what, name))
-
-    def _result(self, answer: Answer[Any]) -> Any:
+    def _administer(self, under: str, what: str, argument: Any) -> Answer[Any]:
         self._check_hub()
-        return answer.result()
+        return self._supervisor(under).administer(what, argument)
 
     def _check_hub(self) -> None:
         if os.getpid() != self._hub:
@@ -426,16 +347,13 @@ class RunningTree:
                 f"this is a forked copy of the program; {self.name!r} runs in the original", path=self.name
             )
 
-    def _split(self, path: str) -> tuple[Executor, str]:
-        under, _, name = path.rpartition("/")
-        return self._supervisor(under), name
-
     def _supervisor(self, path: str) -> Executor:
         executor = self._executor
         for name in path.split("/") if path else ():
             below = executor.child(name)
             if below is None:
-                raise ChildNotFound(f"no running supervisor at {self.name}/{path!r}", path=f"{self.name}/{path}")
+                whole = f"{self.name}/{path}"
+                raise ChildNotFound(f"no running supervisor at {whole!r}", path=whole)
             executor = below
         return executor
 

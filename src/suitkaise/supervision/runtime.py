@@ -36,7 +36,7 @@ from suitkaise.preloading import preload
 from suitkaise.specs import Supervisor
 from suitkaise.storage.attach import detach
 from suitkaise.supervision.desk import Desk
-from suitkaise.supervision.executor import Executor, Surroundings
+from suitkaise.supervision.executor import Executor, Surroundings, prepare
 from suitkaise.supervision.supervisor import employ
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Runtime:
                 preload("suitkaise.storage.actor", "suitkaise.storage.tree")  # the actor and its clients need them
                 directory = self.directory if durable is None else durable
                 tree, self._listener = declare(directory, durable=durable is not None)
-                self._check(tree, tree.name)
+                prepare(self.engines, tree.name, tree)
                 storage = Executor(tree, tree.name, self.around)
                 from suitkaise.supervision.running import begin
 
@@ -160,7 +160,7 @@ class Runtime:
             NotSerializable: a worker or argument cannot be sent.
             SuitkaiseError: a tree of that name runs.
         """
-        self._check(tree, tree.name)
+        prepare(self.engines, tree.name, tree)
         with _guard:
             if tree.name in _trees or tree.name == STORAGE_NAME:
                 raise SuitkaiseError(
@@ -168,21 +168,6 @@ class Runtime:
                 )
             executor = _trees[tree.name] = Executor(tree, tree.name, self.around)
         return executor
-
-    def _check(self, tree: Supervisor, path: str) -> None:
-        for child in tree.children:
-            below = f"{path}/{child.id}"
-            if isinstance(child.what, Supervisor):
-                self._check(child.what, below)
-            else:
-                self.engines[child.kind].prepare(below, child)
-
-    def prepare(self, path: str, child: Any) -> None:
-        """Check one child that is to be added."""
-        if isinstance(child.what, Supervisor):
-            self._check(child.what, path)
-        else:
-            self.engines[child.kind].prepare(path, child)
 
     # ------------------------------------------------------------ the end
     def close(self) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
+from suitkaise.messaging.context import set_starting
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Parcel, portable_error, with_note
 from suitkaise.observe.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
@@ -105,6 +106,7 @@ class Life:
         words[PID] = os.getpid()
         words[PHASE] = _clock() + _ON_START
         self._mailbox.owner = threading.get_ident()
+        set_starting(True)
         try:
             self._worker = worker = build(self._recipe, self)
             worker.__dict__.setdefault("name", self.path.rpartition("/")[2])
@@ -126,6 +128,8 @@ class Life:
         except BaseException as error:
             self._fail("on_start", error)
             return
+        finally:
+            set_starting(False)
         self._mailbox.looping = self._loop is not None
         if self._birth.join_in is not None:
             until = time.monotonic() + self._birth.join_in

@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, Self, TypeVar, overload
 
 from suitkaise.errors import NotBuiltYet, SpecError
-from suitkaise.messaging.refs import WorkerRef, whereis
+from suitkaise.messaging.administration import whereis
+from suitkaise.messaging.refs import WorkerRef
 from suitkaise.recipes import Recipe, Startable, snapshot
 from suitkaise.storage.attach import attach
 

@@ -1,0 +1,267 @@
+"""A running supervisor is administered by the same calls from the program, from its threads and from its processes."""
+
+import contextlib
+import os
+import threading
+
+import pytest
+
+from suitkaise import (
+    Child,
+    ChildAlreadyStarted,
+    ChildNotFound,
+    ChildRunning,
+    ChildStartFailed,
+    DeadlockError,
+    Process,
+    Reject,
+    Shutdown,
+    SpecError,
+    SuitkaiseError,
+    Supervisor,
+    SupervisorRef,
+    Thread,
+    WorkerRef,
+    whereis,
+)
+from suitkaise.supervision import runtime
+from tests.end_to_end.workers import Counts, Echo
+from tests.support import eventually
+
+
+class _Boss:
+    """Calls a method of a supervisor's ref, for whoever asks."""
+
+    def on_receive(self, message):
+        path, method, *arguments = message
+        try:
+            return getattr(whereis(path), method)(*arguments)
+        except SuitkaiseError as error:
+            raise Reject(error) from error
+
+
+class BossProcess(_Boss, Process):
+    pass
+
+
+class BossThread(_Boss, Thread):
+    pass
+
+
+class Fails(Process):
+    def on_start(self):
+        raise OSError("no start")
+
+
+class EchoThread(Thread):
+    def on_receive(self, message):
+        return message
+
+
+class CountsThread(Thread):
+    def loop(self):
+        self.wait(0.001)
+
+    def on_receive(self, message):
+        return int(self.current_loop)
+
+
+BOSSES = pytest.mark.parametrize("boss", [BossProcess, BossThread, None], ids=["process", "thread", "hub"])
+
+
+@contextlib.contextmanager
+def office(boss):
+    """A running tree, and `do(method, *arguments)`, which calls a method of `tree/team` from where `boss` is."""
+    tree = Supervisor("tree", Child(boss or BossThread, id="boss"), Supervisor("team", Child(Echo)))
+    with tree.start() as running:
+
+        def do(method, *arguments):
+            if boss is None:
+                return getattr(whereis("tree/team"), method)(*arguments)
+            return running["boss"].ask(("tree/team", method, *arguments))
+
+        yield running, do
+
+
+@BOSSES
+def test_children_are_started_terminated_restarted_deleted_and_looked_at(boss):
+    with office(boss) as (running, do):
+        ref = do("start_child", Child(Echo, id="second"))
+        assert ref == WorkerRef("tree/team/second")
+        assert ref.ask("hello") == "hello"
+        assert [line.id for line in do("which_children")] == ["echo", "second"]
+        assert do("terminate_child", "second") is None
+        assert [str(line.status) for line in do("which_children")] == ["running", "stopped"]
+        assert do("count_children") == running.count_children("team")
+        assert do("restart_child", "second").ask("back?") == "back?"
+        do("terminate_child", "second")
+        do("delete_child", "second")
+        assert [line.id for line in do("which_children")] == ["echo"]
+        assert do("get_child_spec", "echo") == running.get_child_spec("team/echo")
+
+
+@BOSSES
+def test_s08_s10_s17_s19_refusals_are_the_same_from_everywhere(boss):
+    with office(boss) as (_, do):
+        with pytest.raises(ChildAlreadyStarted) as taken:
+            do("start_child", Child(Echo))
+        assert taken.value.ref == WorkerRef("tree/team/echo")
+        with pytest.raises(ChildRunning):
+            do("restart_child", "echo")
+        with pytest.raises(ChildRunning):
+            do("delete_child", "echo")
+        with pytest.raises(ChildStartFailed, match="no start"):
+            do("start_child", Child(Fails))
+        for method in ("terminate_child", "restart_child", "delete_child", "get_child_spec", "suspend", "resume"):
+            with pytest.raises(ChildNotFound):
+                do(method, "nobody")
+        with pytest.raises(SpecError):
+            do("start_child", 42)
+        assert [line.id for line in do("which_children")] == ["echo"]
+
+
+@BOSSES
+def test_a_path_leads_to_supervisors_below(boss):
+    with office(boss) as (running, do):
+        inner = do("start_child", Supervisor("inner", Child(Echo)))
+        assert isinstance(inner, SupervisorRef)
+        assert inner.start_child(EchoThread).path == "tree/team/inner/echo_thread"
+        do("terminate_child", "inner/echo")
+        assert not running["team/inner/echo"].is_alive()
+        assert do("restart_child", "inner/echo").ask(1) == 1
+        with pytest.raises(ChildNotFound, match="no running supervisor at 'tree/team/echo': it is a worker"):
+            do("terminate_child", "echo/below")
+
+
+def test_what_is_found_is_a_supervisor_or_a_worker():
+    with office(None) as (running, _):
+        assert type(whereis("tree")) is SupervisorRef
+        assert type(running["team"]) is SupervisorRef
+        assert type(running["team/echo"]) is WorkerRef
+        assert [type(line.ref) for line in running.which_children()] == [WorkerRef, SupervisorRef]
+        assert whereis("tree").status == "running"
+        assert whereis("tree").pid == os.getpid()
+        with pytest.raises(SuitkaiseError, match="'tree/team' is a supervisor; it takes no messages"):
+            running["team"].tell("hello")
+        with pytest.raises(SuitkaiseError, match="'tree' is a supervisor; it takes no messages"):
+            whereis("tree").ask("hello")
+
+
+def test_a_root_that_is_told_to_finish_ends_its_tree():
+    with Supervisor("tree", Child(Echo)).start() as running:
+        root = whereis("tree")
+        with pytest.raises(SuitkaiseError, match="'tree' is a root, so no supervisor could recall it"):
+            root.recall()
+        root.rejoin()
+        assert root.join(5) == Shutdown()
+        assert running.wait(5) == Shutdown()
+
+
+class Insider(Process):
+    """Tries in a hook what would never end."""
+
+    def __init__(self, hook):
+        self.hook = hook
+
+    def on_start(self):
+        if self.hook == "on_start":
+            self.whereis("tree").start_child(Child(Echo, id="late"))
+
+    def on_receive(self, message):
+        self.whereis("tree").terminate_child(message)
+
+
+def test_a_worker_that_would_wait_for_its_own_end_is_told_so():
+    tree = Supervisor("tree", Supervisor("team", Child(Insider("on_receive"))), max_restarts=0)
+    with tree.start() as running:
+        with pytest.raises(ChildNotFound):
+            running["team/insider"].proxy().on_receive("nobody").get()
+    for target in ("team/insider", "team"):
+        with tree.start() as running, pytest.raises(DeadlockError, match=r"call self\.rejoin\(\)"):
+            running["team/insider"].ask(target)
+
+
+def test_a_worker_that_asks_in_on_start_for_what_comes_after_its_start_is_told_so():
+    with pytest.raises(ChildStartFailed, match=r"DeadlockError.*is being started by 'tree'"):
+        Supervisor("tree", Child(Insider("on_start"))).start()
+
+
+def test_requests_from_many_sides_are_all_served():
+    with Supervisor("tree", Child(BossProcess, id="boss"), Supervisor("team")).start() as running:
+        refs, lock = [], threading.Lock()
+
+        def hire(number):
+            ref = running["boss"].ask(("tree/team", "start_child", Child(Echo, id=f"p{number}")), timeout=20)
+            with lock:
+                refs.append(ref)
+            running["team"].terminate_child(f"p{number}")
+
+        threads = [threading.Thread(target=hire, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert len(refs) == 8
+        assert running.count_children("team").specs == 8
+        assert running.count_children("team").active == 0
+
+
+# ------------------------------------------------------------ suspend, resume
+@pytest.mark.parametrize("worker", [Counts, CountsThread])
+def test_a_suspended_worker_neither_loops_nor_takes_messages_until_it_is_resumed(worker):
+    with Supervisor("tree", Child(worker, id="counts")).start() as running:
+        ref = running["counts"]
+        running.suspend("counts")
+        assert ref.status == "suspended"
+        first = ref.ask_future("how far?")
+        eventually(lambda: on_the_board("tree/counts").phase.hook == "waiting")
+        loops = on_the_board("tree/counts").loops
+        assert not first.done()
+        running.resume("counts")
+        assert ref.status == "running"
+        assert first.get(5) >= loops
+        eventually(lambda: on_the_board("tree/counts").loops > loops)
+
+
+@pytest.mark.parametrize("worker", [Echo, EchoThread])
+def test_a_suspended_worker_that_only_waits_for_messages_lets_them_wait(worker):
+    with Supervisor("tree", Child(worker, id="echo")).start() as running:
+        assert running["echo"].ask(0) == 0
+        running.suspend("echo")
+        answers = [running["echo"].ask_future(number) for number in range(3)]
+        assert not any(answer.done() for answer in answers)
+        running.resume("echo")
+        running.resume("echo")
+        assert [answer.get(5) for answer in answers] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("worker", [Counts, CountsThread])
+def test_a_suspended_worker_can_be_stopped_and_comes_back_unsuspended(worker):
+    with Supervisor("tree", Child(worker, id="counts")).start() as running:
+        running.suspend("counts")
+        running.recall("counts")
+        assert running["counts"].status == "running"
+        assert running["counts"].ask("how far?") >= 0
+        running.suspend("counts")
+        assert running.stop(timeout=5) == Shutdown("stop")
+
+
+def test_a_supervisor_is_suspended_by_suspending_its_workers():
+    with Supervisor("tree", Supervisor("team", Child(Echo), Child(EchoThread))).start() as running:
+        running.suspend("team")
+        assert [str(line.status) for line in running.which_children("team")] == ["suspended", "suspended"]
+        answers = [running[f"team/{id}"].ask_future(1) for id in ("echo", "echo_thread")]
+        running.resume("team")
+        assert [answer.get(5) for answer in answers] == [1, 1]
+        assert [str(line.status) for line in running.which_children("team")] == ["running", "running"]
+
+
+def on_the_board(path):
+    """What the worker's slot says now."""
+    for slot in map(runtime.current().site.board.slot, range(64)):
+        try:
+            if slot.name == path:
+                return slot.read()
+        finally:
+            slot.release()
+    raise AssertionError(f"{path} is not on the board")
