@@ -44,8 +44,8 @@ class Mailbox(ABC):
     def __init__(self, slot: Slot) -> None:
         self.bell: memoryview[Any] = slot.bytes[BELL : BELL + 1]
         self.stop_reason: ExitReason | None = None
-        self.looping = False
-        self.suspended = False
+        self.looping: bool = False
+        self.suspended: bool = False
         self.deadline: float | None = None
         self.owner: int | None = None  # the worker's own thread
         self._words = slot.words
