@@ -7,7 +7,7 @@ Only `Normal` and `Shutdown` are clean. Everything else is abnormal, and a super
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 __all__ = [
@@ -116,10 +116,11 @@ class Killed(ExitReason):
 
 @dataclass(frozen=True, slots=True)
 class Hung(ExitReason):
-    """A phase outlasted its limit (rule 55)."""
+    """A phase outlasted its limit (rule 55). `stack`: what its threads were doing, where that could be learnt."""
 
     phase: str
     seconds: float
+    stack: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"hung in {self.phase} for {self.seconds:.3g} s"

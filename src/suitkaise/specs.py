@@ -52,8 +52,9 @@ __all__ = [
 ]
 
 
-LATER = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_timeout", "receive_timeout",
-         "finish_timeout", "mailbox")  # fmt: skip
+LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_timeout", "receive_timeout",
+          "finish_timeout")  # fmt: skip
+LATER = ("mailbox",)
 
 
 class SpecWarning(UserWarning):
@@ -110,6 +111,10 @@ class Child(_Declaration):
         shutdown: seconds between a stop request and a kill (default 5.0; supervisors `"infinity"`),
             `"brutal_kill"` or `"infinity"` (rule 42).
         significant: whether its end can end the supervisor (rules 47-52).
+        start_timeout, before_loop_timeout, loop_timeout, after_loop_timeout, receive_timeout, finish_timeout: the
+            seconds that `on_start` (and the way to it), a hook, or the handling of a message may take; None: any time.
+            A worker that takes longer is hung: it is killed and restarted as after a crash (rule 55). A hung thread
+            cannot be killed, so it is abandoned and replaced (rule 59).
         join_in: seconds after which each incarnation finishes; None: never.
         join_after: loops after which each incarnation finishes; None: never.
         backoff: the delays between restarts (rule 56); None: none.
@@ -131,6 +136,7 @@ class Child(_Declaration):
         "copies",
         "copy",
         "given",
+        *LIMITS,
         "id",
         "join_after",
         "join_in",
@@ -148,6 +154,12 @@ class Child(_Declaration):
     restart: Restart
     shutdown: Shutdown
     significant: bool
+    start_timeout: float | None
+    before_loop_timeout: float | None
+    loop_timeout: float | None
+    after_loop_timeout: float | None
+    receive_timeout: float | None
+    finish_timeout: float | None
     join_in: float | None
     join_after: float | None
     backoff: Backoff | None
@@ -166,12 +178,12 @@ class Child(_Declaration):
         restart: Restart = NOT_GIVEN,
         shutdown: Shutdown = NOT_GIVEN,
         significant: bool = NOT_GIVEN,
-        start_timeout: float | None = None,
-        before_loop_timeout: float | None = None,
-        loop_timeout: float | None = None,
-        after_loop_timeout: float | None = None,
-        receive_timeout: float | None = None,
-        finish_timeout: float | None = None,
+        start_timeout: float | None = NOT_GIVEN,
+        before_loop_timeout: float | None = NOT_GIVEN,
+        loop_timeout: float | None = NOT_GIVEN,
+        after_loop_timeout: float | None = NOT_GIVEN,
+        receive_timeout: float | None = NOT_GIVEN,
+        finish_timeout: float | None = NOT_GIVEN,
         join_in: float | None = NOT_GIVEN,
         join_after: float | None = NOT_GIVEN,
         backoff: Backoff | None = NOT_GIVEN,
@@ -197,7 +209,9 @@ class Child(_Declaration):
         option = Options(who, given, *_sources_of(what))
         kind: Kind = source.kind if isinstance(source, Recipe) else "supervisor"
         if kind == "supervisor":
-            option.refuse("join_in", "join_after", "num_loops", "spares", *LATER, because="supervisors have no loop")
+            option.refuse(
+                "join_in", "join_after", "num_loops", "spares", *LIMITS, *LATER, because="supervisors have no loop"
+            )
         option.refuse_later(*LATER)
         if option.get("spares", 0) != 0:
             raise NotBuiltYet(f"{who}: spares are not built yet; leave the option out")
@@ -208,6 +222,7 @@ class Child(_Declaration):
             restart=option.choice("restart", RESTARTS, "permanent"),
             shutdown=option.shutdown("infinity" if kind == "supervisor" else 5.0),
             significant=option.flag("significant"),
+            **{name: option.positive(name, None) for name in LIMITS},
             join_in=option.positive("join_in", None),
             join_after=option.loops(),
             backoff=option.backoff(),
@@ -274,6 +289,7 @@ _CHILD_DEFAULTS = (
     "restart",
     "shutdown",
     "significant",
+    *LIMITS,
     "join_in",
     "join_after",
     "backoff",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -36,6 +37,10 @@ from suitkaise.workers.worker import Process
 __all__ = ["Arrival", "live", "stand_by"]
 
 _FIRST = 1 << 16
+
+DUMP: int = signal.SIGRTMIN + 7
+"""The signal that makes a worker's process write the stacks of its threads to a file, whatever it does; SIGUSR1 has it
+write them to its standard error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +202,12 @@ class _Tenant:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, ignore)
         signal.signal(signal.SIGTERM, ignore if arrival.steadfast else finish)
+        stack = os.path.join(self._directory, f"stack-{os.getpid()}")
+        with contextlib.suppress(OSError):  # the hub's directory may be gone
+            descriptor = os.open(stack, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            faulthandler.register(DUMP, descriptor, all_threads=True)
+        with contextlib.suppress(OSError, ValueError):
+            faulthandler.register(signal.SIGUSR1, 2, all_threads=True)
         os.register_at_fork(after_in_child=_default_signals)  # or `multiprocessing` could not terminate its processes
         os.register_at_fork(after_in_child=self._let_go)
         assert self._mailbox is not None

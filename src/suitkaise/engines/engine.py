@@ -7,10 +7,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from suitkaise.exits import ExitReason
+from suitkaise.exits import ExitReason, Hung
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.messaging.reactor import Reactor
-from suitkaise.observe.board import Board, Slot
+from suitkaise.observe.board import Board, Slot, SlotView
 from suitkaise.recipes import Recipe
 from suitkaise.specs import Child
 from suitkaise.supervision.steps import Previous
@@ -94,6 +94,14 @@ class Handle(Protocol):
 
     def kill(self, why: str) -> None:
         """End it now."""
+        ...
+
+    def look(self) -> SlotView | None:
+        """What it does at this moment; None once it is gone, or where nobody can tell."""
+        ...
+
+    def hang(self, hung: Hung) -> None:
+        """End it for that reason, and let the reason say where it hangs."""
         ...
 
 

@@ -18,16 +18,17 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
-from suitkaise.engines.bootstrap import Arrival
+from suitkaise.engines.bootstrap import DUMP, Arrival
 from suitkaise.engines.engine import Exit, Launch, Site, settle
 from suitkaise.engines.link import KeeperLink, Outbox
 from suitkaise.errors import WorkerDead, WorkerFailed
-from suitkaise.exits import Crashed, ExitCode, ExitReason, Killed, Lost, Signaled
+from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.messages import Message, Parcel
-from suitkaise.observe.board import BELL
+from suitkaise.observe.board import BELL, SlotView
 from suitkaise.observe.logs import take_forwarded
 from suitkaise.preloading import preload
 from suitkaise.specs import Child
@@ -36,6 +37,9 @@ __all__ = ["LINGER", "ProcessEngine", "ProcessHandle"]
 
 LINGER = 5.0
 """Seconds that a process may stay after its worker's goodbye (threads that it did not end, exit handlers)."""
+
+DUMP_TIME = 0.02
+"""Seconds that a hung process gets to write down its stack."""
 
 _FIRST = 1 << 16
 
@@ -108,7 +112,7 @@ class ProcessHandle:
         self._asked: dict[int, Message] = {}
         self._parser = _parser()
         self._goodbye: tuple[ExitReason, Parcel | None, bool] | None = None
-        self._why: str | None = None
+        self._why: ExitReason | None = None
         self._code: int | None = None
         self._brought: int | None = None  # the pidfd that came with its first word
         self._status_lost = False
@@ -151,13 +155,33 @@ class ProcessHandle:
         with self._lock:
             if self._over or self.dead:
                 return
-            self._why = self._why or why
-            self._signal_kill()
+            self._why = self._why or Killed(why)
+            self._signal(signal.SIGKILL)
 
-    def _signal_kill(self) -> None:
+    def look(self) -> SlotView | None:
+        """What it does at this moment; None once it is gone."""
+        with self._lock:
+            return None if self._over or self.dead else self._slot.read()
+
+    def hang(self, hung: Hung) -> None:
+        """Have it write down its stack, where it still can, and kill it."""
+        with self._lock:
+            if self._over or self.dead or self._why is not None:
+                return
+            self._why = hung
+            self._signal(DUMP)
+        self._site.reactor.at(time.monotonic() + DUMP_TIME, lambda: self._kill_hung(hung))
+
+    def _kill_hung(self, hung: Hung) -> None:
+        with self._lock:
+            with contextlib.suppress(OSError), open(self._site.file(f"stack-{self.pid}"), errors="replace") as file:
+                self._why = replace(hung, stack=file.read())
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
         if self.pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self.pidfd, number)
 
     def _send(self, header: tuple[Any, ...], payload: bytes = b"", *, force: bool = False) -> None:
         assert self.outbox is not None
@@ -197,7 +221,7 @@ class ProcessHandle:
             self.outbox.uncork()
             self._bell[0] = 1
             if self._why is not None:
-                self._signal_kill()
+                self._signal(signal.SIGKILL)
         self._link.heard()
         self._site.reactor.watch(pidfd, self._on_death)
 
@@ -332,8 +356,8 @@ class ProcessHandle:
             said = self._goodbye[0]
             if not said.clean or code in (0, None) or self._why is not None:
                 return said
-        elif self._why is not None and code in (-signal.SIGKILL, None):
-            return Killed(self._why)
+        elif self._why is not None and code in (-signal.SIGKILL, -DUMP, None):
+            return self._why
         if code is None:
             return Lost("its exit status: the keeper was killed")
         return Signaled(-code) if code < 0 else ExitCode(code)
@@ -346,6 +370,9 @@ class ProcessHandle:
             asked, self._asked = list(self._asked.values()), {}
         if self.outbox is not None:
             self.outbox.close()
+        if self.pid is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._site.file(f"stack-{self.pid}"))
         self._bell.release()
         self._slot.release()
         self._site.board.give_back(self._slot)

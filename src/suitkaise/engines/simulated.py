@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from suitkaise.engines.engine import Exit, Launch, settle
-from suitkaise.exits import ExitReason, Killed, Shutdown
+from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging.messages import Message
+from suitkaise.observe.board import Phase, SlotView
 from suitkaise.specs import Child
 
 __all__ = ["Behaviour", "SimulatedEngine", "SimulatedHandle", "VirtualClock"]
@@ -68,6 +69,8 @@ class Behaviour:
     stop_takes: float | None = 0.0
     """Seconds from a stop request to its end; None: it ignores the request."""
     stop_reason: ExitReason = field(default_factory=Shutdown)
+    hangs: float | None = None
+    """Seconds from being ready until a loop that never ends begins; None: none does."""
 
 
 class SimulatedEngine:
@@ -105,6 +108,7 @@ class SimulatedHandle:
         self.began: float = clock.now
         self.stop_asked_at: float | None = None
         self.ended_at: float | None = None
+        self.ready_at: float = clock.now
         self._clock = clock
         clock.at(clock.now + behaviour.start_takes, self._start)
 
@@ -122,6 +126,7 @@ class SimulatedHandle:
         elif behaviour.start == "ignores":
             self._end(Exit(Shutdown(), ignored=True))
         else:
+            self.ready_at = self._clock.now
             self.ready.set_result(0)
             if behaviour.lives is not None:
                 self._clock.at(self._clock.now + behaviour.lives, lambda: self._end(Exit(behaviour.reason)))
@@ -140,6 +145,21 @@ class SimulatedHandle:
 
     def suspend(self, on: bool) -> None:
         """A script has no loops that could rest."""
+
+    def look(self) -> SlotView | None:
+        """What the script says that it does."""
+        if not self.alive:
+            return None
+        phase, since = Phase.ON_START, self.began
+        if self.ready.done():
+            phase, since = Phase.WAITING, self.ready_at
+            if self.behaviour.hangs is not None and self._clock.now >= self.ready_at + self.behaviour.hangs:
+                phase, since = Phase.LOOP, self.ready_at + self.behaviour.hangs
+        return SlotView(0, phase, since, 0, 0.0, 0.0, 0, 0)
+
+    def hang(self, hung: Hung) -> None:
+        """Ends now, for that reason."""
+        self._clock.soon(lambda: self._end(Exit(hung)))
 
     def kill(self, why: str) -> None:
         """Ends now."""

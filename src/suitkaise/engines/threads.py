@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import traceback
 from concurrent.futures import Future
+from dataclasses import replace
 
 from suitkaise.engines.engine import Exit, Launch, Site, settle
 from suitkaise.errors import WorkerDead
-from suitkaise.exits import ExitReason, Killed, Shutdown
+from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging.context import set_owner
 from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.messaging.messages import Message
+from suitkaise.observe.board import SlotView
 from suitkaise.specs import Child
 from suitkaise.workers.lifecycle import Life, Outcome
 from suitkaise.workers.shell import Shell
@@ -78,15 +82,29 @@ class ThreadHandle:
 
     def kill(self, why: str) -> None:
         """Cut the thread off: it is asked to end, and nobody listens to it any more."""
+        self._abandon(Killed(why))
+
+    def hang(self, hung: Hung) -> None:
+        """Cut the thread off; the reason tells its stack."""
+        frame = sys._current_frames().get(self._mailbox.owner or 0)
+        stack = "" if frame is None else "".join(traceback.format_stack(frame))
+        self._abandon(replace(hung, stack=stack))
+
+    def look(self) -> SlotView | None:
+        """What it does at this moment; None once it is gone."""
+        with self._lock:
+            return None if self._gone else self._slot.read()
+
+    def _abandon(self, reason: ExitReason) -> None:
         with self._lock:
             if self._gone:
                 return
             self._gone = True
-            self._mailbox.order_stop(Killed(why))
+            self._mailbox.order_stop(reason)
             left = self._mailbox.drain()
         for message in left:
             message.fail(WorkerDead(f"{self._launch.path!r} was abandoned", path=self._launch.path))
-        settle(self.exited, Exit(Killed(why), abandoned=True))
+        settle(self.exited, Exit(reason, abandoned=True))
 
     def over(self, outcome: Outcome) -> None:
         """The thread's last word."""

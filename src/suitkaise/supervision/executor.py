@@ -14,11 +14,12 @@ from typing import Any
 from suitkaise.engines.engine import Engine, Exit, Handle, Launch, settle
 from suitkaise.errors import ChildAlreadyStarted, ChildNotFound, SuitkaiseError
 from suitkaise.events import Event
-from suitkaise.exits import Crashed, ExitReason, Shutdown
+from suitkaise.exits import Crashed, ExitReason, Hung, Shutdown
 from suitkaise.messaging.administration import ChildLine, ref_to
 from suitkaise.messaging.messages import Answer, Message, Parcel
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.registry import Address, Registry
+from suitkaise.observe.board import SlotView
 from suitkaise.specs import Child, Supervisor
 from suitkaise.statuses import Status
 from suitkaise.supervision.policy import Phase, Policy
@@ -47,6 +48,7 @@ from suitkaise.supervision.steps import (
     Timer,
     Wake,
 )
+from suitkaise.supervision.watch import watch
 
 __all__ = ["Executor", "Surroundings", "prepare"]
 
@@ -143,6 +145,14 @@ class Executor:
             self._root.pid = os.getpid()
 
     # ------------------------------------------------------------ as a handle
+    def look(self) -> SlotView | None:
+        """A supervisor has no phases that could hang."""
+        return None
+
+    def hang(self, hung: Hung) -> None:
+        """It never does."""
+        raise NotImplementedError
+
     def deliver(self, message: Message) -> None:
         """Supervisors answer no messages, so their addresses take none."""
         raise NotImplementedError
@@ -316,6 +326,7 @@ class Executor:
 
         handle.ready.add_done_callback(on_ready)
         handle.exited.add_done_callback(on_exit)
+        watch(launch.child, handle, self._around.clock, self._around.at)
         if isinstance(handle, Executor):
             handle.tell(Begin())
 

@@ -1,0 +1,85 @@
+"""Hang detection (rule 55): a phase that outlasts its limit is noticed, whatever the worker does meanwhile.
+
+Nothing polls and nobody is told when a phase begins. A worker writes what it does on the status board, and a look is
+due when the current phase would be over its limit, or when one that has begun since the last look could be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from suitkaise.engines.engine import Handle
+from suitkaise.exits import Hung
+from suitkaise.observe.board import Phase
+from suitkaise.specs import Child
+
+__all__ = ["LATE", "limits_of", "watch"]
+
+LATE = 0.05
+"""Seconds: when a look itself comes that late, this program was stopped or starved, and perhaps the worker, too."""
+
+
+def limits_of(child: Child) -> dict[Phase, float]:
+    """The limits that a child has, by phase, in seconds."""
+    limits = {
+        Phase.ON_START: child.start_timeout,
+        Phase.BEFORE_LOOP: child.before_loop_timeout,
+        Phase.LOOP: child.loop_timeout,
+        Phase.AFTER_LOOP: child.after_loop_timeout,
+        Phase.ON_RECEIVE: child.receive_timeout,
+        Phase.ON_FINISH: child.finish_timeout,
+    }
+    return {phase: limit for phase, limit in limits.items() if limit is not None}
+
+
+def watch(
+    child: Child, handle: Handle, clock: Callable[[], float], at: Callable[[float, Callable[[], None]], Any]
+) -> None:
+    """Look after one incarnation from now on, if its child has limits; it is called `hang` at most once."""
+    limits = limits_of(child)
+    if limits:
+        _Watch(limits, handle, clock, at)
+
+
+class _Watch:
+    """One incarnation under watch. It ends when there is nothing to look at any more."""
+
+    def __init__(
+        self,
+        limits: dict[Phase, float],
+        handle: Handle,
+        clock: Callable[[], float],
+        at: Callable[[float, Callable[[], None]], Any],
+    ) -> None:
+        self._limits = limits
+        self._least = min(limits.values())
+        self._handle = handle
+        self._clock = clock
+        self._at = at
+        self._began = clock()
+        self._doubted = False
+        self._look_at(self._began + self._least)
+
+    def _look_at(self, when: float) -> None:
+        self._at(when, lambda: self._look(when))
+
+    def _look(self, due: float) -> None:
+        view, now = self._handle.look(), self._clock()
+        if view is None:
+            return
+        phase, since = view.phase, view.since
+        if phase is Phase.BOOT:  # the way to on_start is a part of the start
+            phase, since = Phase.ON_START, self._began
+        limit, late = self._limits.get(phase), now - due
+        if limit is None:
+            self._doubted = False
+            self._look_at(now + self._least)
+        elif now - since < limit:
+            self._doubted = False
+            self._look_at(min(since + limit, now + self._least))
+        elif late > LATE and not self._doubted:
+            self._doubted = True  # it may not have had its chance: look once more
+            self._look_at(now + min(limit, late))
+        else:
+            self._handle.hang(Hung(phase.hook, now - since))
