@@ -14,6 +14,7 @@ import pytest
 
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.specs import (
+    LIMITS,
     Backoff,
     Child,
     Command,
@@ -657,12 +658,8 @@ def test_others_that_end_by_themselves_are_not_warned_about(restart: Any) -> Non
     [
         *[
             (functools.partial(Child, work, **one(option, 1)), option)
-            for option in (
-                "start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_timeout", "receive_timeout",
-                "finish_timeout", "mailbox", "spares",
-            )
+            for option in ("mailbox", "spares")
         ],
-        (lambda: Child(type("Slow", (Plain,), {"loop_timeout": 3})), "loop_timeout"),
         (lambda: Supervisor("app", **one("engine", "ray")), "engine='ray'"),
         (lambda: DynamicSupervisor("pool"), "dynamic supervisors"),
         (lambda: DynamicSupervisor("pool", max_children=3, strategy="one_for_one"), "'pool'"),
@@ -680,9 +677,29 @@ def test_what_is_not_built_yet_says_so(make: Callable[[], Any], part: str) -> No
         make()
 
 
-@pytest.mark.parametrize("option", ["start_timeout", "loop_timeout", "mailbox"])
-def test_an_option_that_is_not_built_yet_may_be_given_as_none(option: str) -> None:
-    assert Child(work, **one(option, None)) == Child(work)
+def test_an_option_that_is_not_built_yet_may_be_given_as_none() -> None:
+    assert Child(work, mailbox=None) == Child(work)
+
+
+# ---------------------------------------------------------------- limits
+@pytest.mark.parametrize("option", LIMITS)
+def test_s55_a_limit_is_seconds_from_the_child_its_worker_or_its_class(option: str) -> None:
+    slow = type("Slow", (Plain,), {option: 3})
+    assert getattr(Child(work), option) is None
+    assert getattr(Child(work, **one(option, 0.25)), option) == 0.25
+    assert getattr(Child(slow), option) == 3.0
+    assert getattr(Child(slow, **one(option, None)), option) is None
+
+
+@pytest.mark.parametrize("option", LIMITS)
+@pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, "1", True])
+def test_s55_a_limit_that_is_no_time_is_refused(option: str, value: Any) -> None:
+    refused(lambda: Child(work, **one(option, value)), "Child 'work'", option, "seconds > 0 or None", repr(value))
+
+
+@pytest.mark.parametrize("option", LIMITS)
+def test_s55_supervisors_have_no_limits(option: str) -> None:
+    refused(lambda: Child(Supervisor("below"), **one(option, 1.0)), option, "supervisors have no loop")
 
 
 # ---------------------------------------------------------------- snapshots

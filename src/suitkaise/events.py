@@ -167,12 +167,12 @@ class ChildStopError(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildAbandoned(Event):
-    """A thread did not stop in time. Threads cannot be killed: it is cut off and left behind (rule 59)."""
+    """A thread hung, or did not stop in time. Threads cannot be killed: it is cut off, left behind (rule 59)."""
 
     level: ClassVar[str] = "error"
 
     def _text(self) -> str:
-        return "is abandoned: a thread cannot be killed, and it did not stop"
+        return "is abandoned: its thread still runs, and threads cannot be killed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ class Arrival:
     path: list[str]
     argv: list[str]
     steadfast: bool
+    limited: bool = False
 
 
 def stand_by(keeper: socket.socket, directory: str, lock: int, orphan_timeout: float) -> NoReturn:
@@ -202,10 +203,11 @@ class _Tenant:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, ignore)
         signal.signal(signal.SIGTERM, ignore if arrival.steadfast else finish)
-        stack = os.path.join(self._directory, f"stack-{os.getpid()}")
-        with contextlib.suppress(OSError):  # the hub's directory may be gone
-            descriptor = os.open(stack, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            faulthandler.register(DUMP, descriptor, all_threads=True)
+        if arrival.limited:
+            stack = os.path.join(self._directory, f"stack-{os.getpid()}")
+            with contextlib.suppress(OSError):  # the hub's directory may be gone
+                descriptor = os.open(stack, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                faulthandler.register(DUMP, descriptor, all_threads=True)
         with contextlib.suppress(OSError, ValueError):
             faulthandler.register(signal.SIGUSR1, 2, all_threads=True)
         os.register_at_fork(after_in_child=_default_signals)  # or `multiprocessing` could not terminate its processes

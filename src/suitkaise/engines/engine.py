@@ -12,11 +12,11 @@ from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.messaging.reactor import Reactor
 from suitkaise.observe.board import Board, Slot, SlotView
 from suitkaise.recipes import Recipe
-from suitkaise.specs import Child
+from suitkaise.specs import LIMITS, Child
 from suitkaise.supervision.steps import Previous
 from suitkaise.workers.lifecycle import Birth
 
-__all__ = ["Engine", "Exit", "Handle", "Launch", "Site", "settle"]
+__all__ = ["Engine", "Exit", "Handle", "Launch", "Site", "WorkerHandle", "settle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,11 @@ class Launch:
         """What the worker is told."""
         child = self.child
         return Birth(self.path, self.serial, child.copy, child.join_in, child.join_after, self.previous)
+
+    @property
+    def limited(self) -> bool:
+        """Whether one of its phases has a limit (rule 55)."""
+        return any(getattr(self.child, name) is not None for name in LIMITS)
 
     @property
     def grace(self) -> float:
@@ -96,6 +101,10 @@ class Handle(Protocol):
         """End it now."""
         ...
 
+
+class WorkerHandle(Handle, Protocol):
+    """One incarnation of a worker: it can be seen at work."""
+
     def look(self) -> SlotView | None:
         """What it does at this moment; None once it is gone, or where nobody can tell."""
         ...
@@ -108,7 +117,7 @@ class Handle(Protocol):
 class Engine(Protocol):
     """Starts workers somewhere."""
 
-    def spawn(self, launch: Launch) -> Handle:
+    def spawn(self, launch: Launch) -> WorkerHandle:
         """Begin to start one; never blocks. What goes wrong is told by `exited`."""
         ...
 
@@ -118,6 +127,10 @@ class Engine(Protocol):
 
     def forget(self, path: str) -> None:
         """The child at `path` will not be started again."""
+        ...
+
+    def left(self) -> list[str]:
+        """The paths of incarnations that were cut off, but are still there (rule 59)."""
         ...
 
     def close(self) -> None:

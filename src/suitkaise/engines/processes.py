@@ -38,7 +38,7 @@ __all__ = ["LINGER", "ProcessEngine", "ProcessHandle"]
 LINGER = 5.0
 """Seconds that a process may stay after its worker's goodbye (threads that it did not end, exit handlers)."""
 
-DUMP_TIME = 0.02
+DUMP_TIME = 0.05
 """Seconds that a hung process gets to write down its stack."""
 
 _FIRST = 1 << 16
@@ -82,6 +82,10 @@ class ProcessEngine:
         except OSError as error:  # no descriptor is left, say
             handle.stillborn(str(error))
         return handle
+
+    def left(self) -> list[str]:
+        """Processes can be killed, so none is left."""
+        return []
 
     def close(self) -> None:
         """End the keeper."""
@@ -248,7 +252,7 @@ class ProcessHandle:
         launch = self.launch
         return Arrival(
             launch.birth, self._slot.index, launch.grace, logging.getLogger().getEffectiveLevel(), _working_folder(),
-            list(sys.path), list(sys.argv), self.last,
+            list(sys.path), list(sys.argv), self.last, launch.limited,
         )  # fmt: skip
 
     def stillborn(self, error: str) -> None:
@@ -370,7 +374,7 @@ class ProcessHandle:
             asked, self._asked = list(self._asked.values()), {}
         if self.outbox is not None:
             self.outbox.close()
-        if self.pid is not None:
+        if self.launch.limited:
             with contextlib.suppress(OSError):
                 os.unlink(self._site.file(f"stack-{self.pid}"))
         self._bell.release()

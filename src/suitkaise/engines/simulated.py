@@ -87,6 +87,10 @@ class SimulatedEngine:
     def forget(self, path: str) -> None:
         """Nothing is kept."""
 
+    def left(self) -> list[str]:
+        """Scripts can be killed, so none is left."""
+        return []
+
     def spawn(self, launch: Launch) -> SimulatedHandle:
         """Begin one script."""
         handle = SimulatedHandle(self.clock, launch, self._behaviour(launch))

@@ -27,16 +27,21 @@ class ThreadEngine:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._left: dict[ThreadHandle, str] = {}
 
     def spawn(self, launch: Launch) -> ThreadHandle:
         """Start a thread for the worker."""
-        return ThreadHandle(self._site, launch)
+        return ThreadHandle(self._site, launch, self._left)
 
     def prepare(self, path: str, child: Child) -> None:
         """A thread needs nothing to be sent."""
 
     def forget(self, path: str) -> None:
         """Nothing is kept."""
+
+    def left(self) -> list[str]:
+        """The paths of threads that were abandoned and still run."""
+        return list(self._left.values())
 
     def close(self) -> None:
         """Nothing is held."""
@@ -45,12 +50,13 @@ class ThreadEngine:
 class ThreadHandle:
     """One incarnation in a thread. It cannot be killed, only abandoned (rule 59)."""
 
-    def __init__(self, site: Site, launch: Launch) -> None:
+    def __init__(self, site: Site, launch: Launch, left: dict[ThreadHandle, str]) -> None:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self._site = site
         self._launch = launch
         self._gone = False
+        self._left = left
         self._lock = threading.Lock()
         self._slot = site.board.take(launch.path)
         self._mailbox = ThreadMailbox(self._slot)
@@ -100,16 +106,20 @@ class ThreadHandle:
             if self._gone:
                 return
             self._gone = True
+            self._left[self] = self._launch.path
             self._mailbox.order_stop(reason)
             left = self._mailbox.drain()
         for message in left:
-            message.fail(WorkerDead(f"{self._launch.path!r} was abandoned", path=self._launch.path))
+            message.fail(
+                WorkerDead(f"{self._launch.path!r} was abandoned: {reason}", path=self._launch.path, reason=reason)
+            )
         settle(self.exited, Exit(reason, abandoned=True))
 
     def over(self, outcome: Outcome) -> None:
         """The thread's last word."""
         with self._lock:
             was_gone, self._gone = self._gone, True
+            self._left.pop(self, None)
         self._mailbox.close()
         self._slot.release()
         self._site.board.give_back(self._slot)

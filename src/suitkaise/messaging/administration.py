@@ -22,7 +22,7 @@ __all__ = ["Administration", "ChildLine", "SupervisorRef", "ref_to", "whereis"]
 
 @dataclass(frozen=True, slots=True)
 class ChildLine:
-    """One child as `which_children` lists it (rule 20)."""
+    """One child as `which_children` lists it (rule 20). `abandoned`: threads of it that were cut off and still run."""
 
     id: str
     kind: str
@@ -30,6 +30,7 @@ class ChildLine:
     ref: WorkerRef
     restarts: int
     last_exit: ExitReason | None
+    abandoned: int = 0
 
 
 class Administration(ABC):

@@ -7,6 +7,7 @@ see words of two different moments. Phase and its start share a word, so those t
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -129,6 +130,7 @@ class Board:
         self.memory: memoryview[Any] = memoryview(self._map)
         self._free: list[int] = []
         self._next = 0
+        self._closed = False
         self._lock = threading.Lock()
 
     def take(self, name: str) -> Slot:
@@ -154,15 +156,20 @@ class Board:
         """The slot's worker is gone for good, and nobody reads it any more."""
         with self._lock:
             self._free.append(slot.index)
+            if self._closed:  # it was an abandoned thread's
+                self._unmap()
 
     def slot(self, index: int) -> Slot:
         """The slot of that number."""
         return Slot(self.memory, index)
 
     def close(self) -> None:
-        """Unmap the board, unless slots are still in use somewhere (then it goes with the last of them)."""
-        try:
+        """Unmap the board; while slots are still in use somewhere, it goes with the last of them."""
+        with self._lock:
+            self._closed = True
+            self._unmap()
+
+    def _unmap(self) -> None:
+        with contextlib.suppress(BufferError):  # a view of a slot is still held
             self.memory.release()
             self._map.close()
-        except BufferError:  # a view of a slot is still held: the map is freed with it
-            return

@@ -14,12 +14,11 @@ from typing import Any
 from suitkaise.engines.engine import Engine, Exit, Handle, Launch, settle
 from suitkaise.errors import ChildAlreadyStarted, ChildNotFound, SuitkaiseError
 from suitkaise.events import Event
-from suitkaise.exits import Crashed, ExitReason, Hung, Shutdown
+from suitkaise.exits import Crashed, ExitReason, Shutdown
 from suitkaise.messaging.administration import ChildLine, ref_to
 from suitkaise.messaging.messages import Answer, Message, Parcel
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.registry import Address, Registry
-from suitkaise.observe.board import SlotView
 from suitkaise.specs import Child, Supervisor
 from suitkaise.statuses import Status
 from suitkaise.supervision.policy import Phase, Policy
@@ -145,17 +144,9 @@ class Executor:
             self._root.pid = os.getpid()
 
     # ------------------------------------------------------------ as a handle
-    def look(self) -> SlotView | None:
-        """A supervisor has no phases that could hang."""
-        return None
-
-    def hang(self, hung: Hung) -> None:
-        """It never does."""
-        raise NotImplementedError
-
     def deliver(self, message: Message) -> None:
-        """Supervisors answer no messages, so their addresses take none."""
-        raise NotImplementedError
+        """Supervisors take no messages; their addresses say so before it comes to this."""
+        raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
 
     def suspend(self, on: bool) -> None:
         """Let all workers below rest, or go on."""
@@ -174,6 +165,8 @@ class Executor:
     def status_of(self, id: str) -> Status:
         """The status of a child, at once."""
         status = self.policy.status_of(id)
+        if status is Status.ABANDONED and not self._left(id):
+            return self.policy.status_of(id, gone=True)
         return Status.SUSPENDED if status is Status.RUNNING and id in self._suspended else status
 
     def which_children(self) -> list[ChildLine]:
@@ -181,10 +174,15 @@ class Executor:
         return [
             ChildLine(
                 info.id, info.kind, self.status_of(info.id), ref_to(f"{self.path}/{info.id}", info.kind), info.restarts,
-                info.last_exit,
+                info.last_exit, self._left(info.id),
             )
             for info in self.policy.which_children()
         ]  # fmt: skip
+
+    def _left(self, id: str) -> int:
+        """How many threads of a child were cut off and still run (rule 59)."""
+        path = f"{self.path}/{id}"
+        return sum(engine.left().count(path) for engine in self._around.engines.values())
 
     def administer(self, what: str, argument: Any) -> Answer[Any]:
         """Carry out what `Administration` asks for."""
@@ -302,7 +300,8 @@ class Executor:
                 handle = Executor(spec, launch.path, self._around, self._below.get(launch.child.id))
                 self._below[launch.child.id] = handle
             else:
-                handle = self._around.engines[launch.child.kind].spawn(launch)
+                handle = worker = self._around.engines[launch.child.kind].spawn(launch)
+                watch(launch.child, worker, self._around.clock, self._around.at)
         except Exception as error:
             self.tell(Exited(launch.child.id, launch.incarnation, Crashed("start", error)))
             return
@@ -326,7 +325,6 @@ class Executor:
 
         handle.ready.add_done_callback(on_ready)
         handle.exited.add_done_callback(on_exit)
-        watch(launch.child, handle, self._around.clock, self._around.at)
         if isinstance(handle, Executor):
             handle.tell(Begin())
 

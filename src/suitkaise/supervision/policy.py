@@ -204,9 +204,9 @@ class Policy:
         """How many of the allowed restarts the window holds at `now`."""
         return sum(at >= now - self.spec.max_seconds for at in self._restarts)
 
-    def status_of(self, id: str) -> Status:
-        """The status of one child."""
-        return self._status(self._find(id))
+    def status_of(self, id: str, *, gone: bool = False) -> Status:
+        """The status of one child; `gone`: a thread of it that was abandoned is not there any more."""
+        return self._status(self._find(id), gone)
 
     def incarnation_of(self, id: str) -> int:
         """The number of a child's newest incarnation; 0 for none."""
@@ -664,7 +664,7 @@ class Policy:
     def _emit(self, event: Callable[..., events.Event], child: _Child, **fields: Any) -> None:
         self._out.append(Emit(event(self._path(child), self._now, **fields)))
 
-    def _status(self, child: _Child) -> Status:
+    def _status(self, child: _Child, gone: bool = False) -> Status:
         match child.at:
             case _At.NEW:
                 return Status.CREATED
@@ -678,7 +678,7 @@ class Policy:
                 return Status.RESTARTING
             case _At.IGNORED:
                 return Status.IGNORED
-        if child.abandoned:
+        if child.abandoned and not gone:
             return Status.ABANDONED
         if child.ordered or child.last_exit is None:
             return Status.STOPPED

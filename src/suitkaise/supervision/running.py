@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -38,6 +39,8 @@ from suitkaise.supervision.steps import Begin, Halt, StopAll
 
 __all__ = ["ChildLine", "RunningTree", "TreeStatus", "begin", "run", "start"]
 
+logger: logging.Logger = logging.getLogger("suitkaise")
+
 
 @dataclass(frozen=True, slots=True)
 class TreeStatus:
@@ -50,13 +53,14 @@ class TreeStatus:
     restarts: int
     last_exit: ExitReason | None = None
     children: tuple[TreeStatus, ...] = field(default=())
+    abandoned: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, for JSON."""
         return {
             "path": self.path, "kind": self.kind, "status": str(self.status), "pid": self.pid,
             "restarts": self.restarts,
-            "last_exit": None if self.last_exit is None else str(self.last_exit),
+            "last_exit": None if self.last_exit is None else str(self.last_exit), "abandoned": self.abandoned,
             "children": [child.to_dict() for child in self.children],
         }  # fmt: skip
 
@@ -64,9 +68,14 @@ class TreeStatus:
         pid = f"  pid {self.pid}" if self.pid is not None and self.kind == "process" else ""
         restarts = f"  {self.restarts} restarts" if self.restarts else ""
         exit = f"  last exit: {self.last_exit}" if self.last_exit is not None else ""
+        left = f"  {_threads(self.abandoned)}" if self.abandoned else ""
         name = "  " * self.path.count("/") + self.path.rpartition("/")[2]
-        line = f"{name}  {self.kind}  {self.status}{pid}{restarts}{exit}"
+        line = f"{name}  {self.kind}  {self.status}{pid}{restarts}{exit}{left}"
         return "\n".join([line, *map(str, self.children)])
+
+
+def _threads(number: int) -> str:
+    return f"{number} abandoned thread{'s' * (number > 1)}"
 
 
 def begin(executor: Executor, wait: Callable[[threading.Event], object] = threading.Event.wait) -> None:
@@ -308,6 +317,7 @@ class RunningTree(Administration):
                     info.restarts,
                     info.last_exit,
                     () if below is None else self._lines(below),
+                    info.abandoned,
                 )
             )
         return tuple(lines)
@@ -378,6 +388,8 @@ class RunningTree(Administration):
     def stop(self, timeout: float | None = None) -> ExitReason:
         """Stop all workers in reverse start order; returns the exit reason. On a tree that has ended: no error.
 
+        Threads that had to be abandoned (rule 59) stay behind; a warning in the log names them (rule 46).
+
         Raises:
             AskTimeout: `timeout` seconds were not enough; the stopping goes on (rule 45).
         """
@@ -390,6 +402,9 @@ class RunningTree(Administration):
                 return
             self._left = True
         self._runtime.await_clean_up()
+        left = [path for path in self._runtime.left() if path.startswith(f"{self.name}/")]
+        if left:
+            logger.warning("%r has stopped, but leaves %s behind: %s", self.name, _threads(len(left)), ", ".join(left))
         runtimes.leave(self.name)
 
     def __enter__(self) -> Self:

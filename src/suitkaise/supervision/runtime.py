@@ -169,6 +169,10 @@ class Runtime:
             executor = _trees[tree.name] = Executor(tree, tree.name, self.around)
         return executor
 
+    def left(self) -> list[str]:
+        """The paths of threads that were abandoned and still run (rule 59)."""
+        return [path for engine in self.engines.values() for path in engine.left()]
+
     # ------------------------------------------------------------ the end
     def close(self) -> None:
         """Everything goes: the storage, the keeper, the I/O thread, the directory."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from suitkaise.engines.engine import Handle
+from suitkaise.engines.engine import WorkerHandle
 from suitkaise.exits import Hung
 from suitkaise.observe.board import Phase
 from suitkaise.specs import Child
 
-__all__ = ["LATE", "limits_of", "watch"]
+__all__ = ["DOUBTS", "LATE", "limits_of", "watch"]
 
 LATE = 0.05
 """Seconds: when a look itself comes that late, this program was stopped or starved, and perhaps the worker, too."""
+
+DOUBTS = 3
+"""How often in a row a worker over its limit is given one more limit's time because the look came late."""
 
 
 def limits_of(child: Child) -> dict[Phase, float]:
@@ -34,7 +37,7 @@ def limits_of(child: Child) -> dict[Phase, float]:
 
 
 def watch(
-    child: Child, handle: Handle, clock: Callable[[], float], at: Callable[[float, Callable[[], None]], Any]
+    child: Child, handle: WorkerHandle, clock: Callable[[], float], at: Callable[[float, Callable[[], None]], Any]
 ) -> None:
     """Look after one incarnation from now on, if its child has limits; it is called `hang` at most once."""
     limits = limits_of(child)
@@ -48,7 +51,7 @@ class _Watch:
     def __init__(
         self,
         limits: dict[Phase, float],
-        handle: Handle,
+        handle: WorkerHandle,
         clock: Callable[[], float],
         at: Callable[[float, Callable[[], None]], Any],
     ) -> None:
@@ -58,7 +61,7 @@ class _Watch:
         self._clock = clock
         self._at = at
         self._began = clock()
-        self._doubted = False
+        self._doubts = 0
         self._look_at(self._began + self._least)
 
     def _look_at(self, when: float) -> None:
@@ -71,15 +74,13 @@ class _Watch:
         phase, since = view.phase, view.since
         if phase is Phase.BOOT:  # the way to on_start is a part of the start
             phase, since = Phase.ON_START, self._began
-        limit, late = self._limits.get(phase), now - due
-        if limit is None:
-            self._doubted = False
-            self._look_at(now + self._least)
-        elif now - since < limit:
-            self._doubted = False
-            self._look_at(min(since + limit, now + self._least))
-        elif late > LATE and not self._doubted:
-            self._doubted = True  # it may not have had its chance: look once more
-            self._look_at(now + min(limit, late))
+        limit = self._limits.get(phase)
+        if limit is None or now < since + limit:
+            self._doubts = 0
+            soonest = now + self._least  # a phase that begins after this look cannot be over its limit before
+            self._look_at(soonest if limit is None else min(since + limit, soonest))
+        elif now - due > LATE and self._doubts < DOUBTS:
+            self._doubts += 1  # it may not have had its time: it gets all of it once more
+            self._look_at(now + limit)
         else:
             self._handle.hang(Hung(phase.hook, now - since))

@@ -1,0 +1,109 @@
+"""Workers that hang, each in its own way, once the file `hang` is in their folder; and what tells what they do.
+
+Every worker's process imports this module anew, so it imports nothing that takes long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from suitkaise import Process, Thread
+from suitkaise.workers.worker import Worker
+
+LONG = 600
+
+
+def sleeps() -> None:
+    time.sleep(LONG)
+
+
+def holds_the_gil() -> None:
+    ctypes.PyDLL(None).sleep(LONG)
+
+
+def is_stopped() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def swallows_everything() -> None:
+    while True:
+        try:
+            time.sleep(LONG)
+        except BaseException:
+            continue
+
+
+def computes() -> None:
+    while True:
+        pass
+
+
+WAYS = {way.__name__: way for way in (sleeps, holds_the_gil, is_stopped, swallows_everything, computes)}
+
+
+class Hanger(Worker):
+    """Hangs in the hook that is named `where`, in the way `how`, the first time that it finds the file `hang`."""
+
+    def __init__(self, folder: Path, where: str, how: str = "sleeps") -> None:
+        self.folder = folder
+        self.where = where
+        self.how = how
+
+    def perhaps(self, where: str) -> None:
+        if where == self.where:
+            try:
+                (self.folder / "hang").unlink()
+            except FileNotFoundError:
+                return
+            WAYS[self.how]()
+
+    def on_start(self) -> None:
+        self.perhaps("on_start")
+
+    def before_loop(self) -> None:
+        self.perhaps("before_loop")
+
+    def loop(self) -> None:
+        self.wait(0.01)
+        self.perhaps("loop")
+
+    def after_loop(self) -> None:
+        self.perhaps("after_loop")
+
+    def on_receive(self, message: Any) -> Any:
+        self.perhaps("on_receive")
+        return message
+
+    def on_finish(self) -> None:
+        self.perhaps("on_finish")
+
+
+class HangingProcess(Hanger, Process):
+    pass
+
+
+class HangingThread(Hanger, Thread):
+    pass
+
+
+class Waits(Process):
+    """Has no loop: it waits for messages, far longer than its limits."""
+
+    loop_timeout = before_loop_timeout = after_loop_timeout = receive_timeout = 0.1
+
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+
+class Busy(Process):
+    """Each loop takes a good part of its limit."""
+
+    loop_timeout = 1.0
+
+    def loop(self) -> None:
+        time.sleep(0.6)

@@ -1,0 +1,273 @@
+"""Rule 55: what hangs is noticed, killed and started again; and rule 59: a thread that hangs is abandoned."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import Backoff, Child, ChildStartFailed, Hung, Killed, Shutdown, Supervisor, Thread, WorkerDead
+from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError
+from suitkaise.supervision.running import RunningTree
+from tests.end_to_end.folk import next_event
+from tests.end_to_end.hangers import WAYS, Busy, HangingProcess, HangingThread, Waits
+from tests.support import ROOT, eventually, start_program, wait_gone
+
+LIMIT = 0.3
+LIMIT_OF = {
+    "before_loop": "before_loop_timeout", "loop": "loop_timeout", "after_loop": "after_loop_timeout",
+    "on_receive": "receive_timeout", "on_finish": "finish_timeout", "on_start": "start_timeout",
+}  # fmt: skip
+
+
+def tree(folder: Path, where: str, how: str = "sleeps", kind: Any = HangingProcess, **options: Any) -> Supervisor:
+    limits = {LIMIT_OF[where]: LIMIT}
+    return Supervisor("tree", Child(kind, args=(folder, where, how), id="w", **limits, **options), max_restarts=9)
+
+
+def is_hung(reason: Any, where: str) -> bool:
+    return isinstance(reason, Hung) and reason.phase == where and reason.seconds >= LIMIT
+
+
+def wait_until_it_hangs(folder: Path) -> None:
+    eventually(lambda: not (folder / "hang").exists(), what="it hangs")
+
+
+def came_back(running: RunningTree, folder: Path, where: str) -> Hung:
+    """It has hung in `where`, and is back in another process; the reason of its end."""
+    with running.events() as events:
+        old = running["w"].pid
+        (folder / "hang").touch()
+        exited = next_event(events, ChildExited)
+        assert is_hung(exited.reason, where), exited
+        started = next_event(events, ChildStarted)
+        assert old is not None
+        assert started.pid != old
+        wait_gone(old, 0.0)
+        assert isinstance(exited.reason, Hung)
+        return exited.reason
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_s55_a_loop_that_hangs_in_any_way_is_killed_and_restarted(tmp_path: Path, how: str) -> None:
+    with tree(tmp_path, "loop", how).start() as running:
+        hung = came_back(running, tmp_path, "loop")
+        assert running["w"].ask("hello") == "hello"
+    if how != "is_stopped":
+        assert f"in {how}" in hung.stack, hung.stack  # where it hangs, as far as Python goes
+        assert "in loop" in hung.stack
+
+
+@pytest.mark.parametrize("where", ["before_loop", "after_loop"])
+def test_s55_the_hooks_around_the_loop_have_limits_too(tmp_path: Path, where: str) -> None:
+    with tree(tmp_path, where).start() as running:
+        came_back(running, tmp_path, where)
+
+
+def test_s55_a_message_handler_that_hangs_fails_its_asker_with_the_reason(tmp_path: Path) -> None:
+    with tree(tmp_path, "on_receive").start() as running:
+        (tmp_path / "hang").touch()
+        with pytest.raises(WorkerDead) as caught:
+            running["w"].ask("hello", timeout=10)
+        assert is_hung(caught.value.reason, "on_receive"), caught.value
+        assert running["w"].ask("hello") == "hello"
+
+
+def test_s55_a_start_that_hangs_is_a_failed_start(tmp_path: Path) -> None:
+    (tmp_path / "hang").touch()
+    with pytest.raises(ChildStartFailed) as caught:
+        tree(tmp_path, "on_start").start()
+    assert is_hung(caught.value.reason, "on_start"), caught.value
+
+
+def test_s55_a_restart_that_hangs_is_tried_again(tmp_path: Path) -> None:
+    with tree(tmp_path, "on_start").start() as running:
+        old = running["w"].pid
+        (tmp_path / "hang").touch()
+        running["w"].kill()
+        eventually(lambda: running["w"].status == "running" and running["w"].pid not in (old, None))
+        assert [line.restarts for line in running.which_children()] == [2]
+
+
+def test_s55_a_finish_that_hangs_is_cut_short_and_told(tmp_path: Path) -> None:
+    running = tree(tmp_path, "on_finish", shutdown="infinity").start()
+    with running.events() as events:
+        (tmp_path / "hang").touch()
+        assert running.stop(timeout=10) == Shutdown("stop")
+        assert is_hung(next_event(events, ChildStopError).reason, "on_finish")
+
+
+def test_s55_a_stop_request_that_meets_a_hang_ends_by_its_own_deadline_if_that_comes_first(tmp_path: Path) -> None:
+    child = Child(HangingProcess, args=(tmp_path, "loop"), id="w", loop_timeout=60.0, shutdown=0.1)
+    running = Supervisor("tree", child).start()
+    with running.events() as events:
+        (tmp_path / "hang").touch()
+        wait_until_it_hangs(tmp_path)
+        running.stop(timeout=10)
+        assert next_event(events, ChildStopError).reason == Killed("shutdown timeout")
+
+
+def test_s55_waiting_for_messages_is_no_phase_that_hangs() -> None:
+    with Supervisor("tree", Waits, max_restarts=0).start() as running:
+        pid = running["waits"].pid
+        time.sleep(0.5)  # the point: five times its limits
+        assert running["waits"].ask("hello") == "hello"
+        assert running["waits"].pid == pid
+
+
+def test_s55_a_suspended_worker_does_not_hang(tmp_path: Path) -> None:
+    with tree(tmp_path, "loop").start() as running:
+        pid = running["w"].pid
+        running.suspend("w")
+        time.sleep(3 * LIMIT)  # the point: far beyond its limit
+        running.resume("w")
+        assert running["w"].ask("hello") == "hello"
+        assert running["w"].pid == pid
+
+
+def test_s55_a_hang_counts_as_a_restart_and_backs_off_like_a_crash(tmp_path: Path) -> None:
+    backoff = Backoff(initial=60.0, jitter=0.0)
+    with tree(tmp_path, "loop", backoff=backoff).start() as running:
+        (tmp_path / "hang").touch()
+        wait_until_it_hangs(tmp_path)
+        eventually(lambda: running["w"].status == "restarting", what="it waits for its backoff")
+        line = running.which_children()[0]
+        assert is_hung(line.last_exit, "loop")
+        running.terminate_child("w")
+        assert running["w"].status == "stopped"
+
+
+# ------------------------------------------------------------ no false verdicts
+PROGRAM = """
+import signal
+from suitkaise import Supervisor
+from tests.end_to_end.hangers import Busy
+
+if __name__ == "__main__":
+    with Supervisor("tree", Busy, max_restarts=0).start() as running:
+        print("up", running["busy"].pid, flush=True)
+        signal.signal(signal.SIGUSR2, lambda number, frame: None)
+        print("waits", flush=True)
+        signal.pause()
+        print("same", running["busy"].pid, flush=True)
+"""
+
+
+def test_s55_a_program_that_was_stopped_and_continued_has_no_hung_workers(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(PROGRAM)
+    with start_program(tmp_path / "app.py", env={"PYTHONPATH": str(ROOT)}) as program:
+        program.expect("waits", timeout=15)
+        rest = threading.Event()
+        for _ in range(3):
+            os.killpg(program.pid, signal.SIGSTOP)
+            rest.wait(1.5)  # the point: longer than the limit
+            os.killpg(program.pid, signal.SIGCONT)
+            rest.wait(0.4)
+        rest.wait(1.5)  # whoever is judged late is judged by now
+        program.send_signal(signal.SIGUSR2)
+        assert program.wait() == 0, program.stderr
+    said = program.stdout.split()
+    assert said == ["up", said[1], "waits", "same", said[1]], (program.stdout, program.stderr)
+
+
+def test_s55_a_worker_that_is_slow_but_within_its_limit_is_left_alone() -> None:
+    with Supervisor("tree", Busy, max_restarts=0).start() as running:
+        pid = running["busy"].pid
+        eventually(lambda: running["busy"].is_alive() and running["busy"].pid == pid)
+        time.sleep(2.0)  # the point: three of its loops
+        assert running["busy"].pid == pid
+
+
+# ------------------------------------------------------------ stacks
+def test_s55_sigusr1_has_a_worker_write_its_stacks_to_standard_error(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(PROGRAM)
+    with start_program(tmp_path / "app.py", env={"PYTHONPATH": str(ROOT)}) as program:
+        program.expect("waits", timeout=15)
+        os.kill(int(program.stdout.split()[1]), signal.SIGUSR1)
+        eventually(lambda: "in loop" in program.stderr, what="the stack")
+        program.send_signal(signal.SIGUSR2)
+        assert program.wait() == 0, program.stderr
+
+
+def test_s55_no_file_of_a_stack_is_left(tmp_path: Path) -> None:
+    with tree(tmp_path, "loop").start() as running:
+        files = Path(running._runtime.directory)
+        came_back(running, tmp_path, "loop")
+        assert [file.name for file in files.glob("stack-*")] == [f"stack-{running['w'].pid}"]
+
+
+# ------------------------------------------------------------ threads
+@pytest.mark.may_leave("thread tree/*")
+def test_s55_s59_a_thread_that_hangs_is_abandoned_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = threading.Event()
+
+    def hangs_once() -> None:
+        if (tmp_path / "hang").exists():
+            (tmp_path / "hang").unlink()
+            release.wait()
+        time.sleep(0.001)
+
+    child = Child(Thread.of(hangs_once), id="w", loop_timeout=LIMIT)
+    running = Supervisor("tree", child).start()
+    with running.events() as events:
+        (tmp_path / "hang").touch()
+        exited = next_event(events, ChildExited)
+        assert is_hung(exited.reason, "loop"), exited
+        assert isinstance(exited.reason, Hung)
+        assert "in hangs_once" in exited.reason.stack
+        next_event(events, ChildStarted)
+    line = running.which_children()[0]
+    assert (line.status, line.abandoned, line.restarts) == ("running", 1, 1)
+    assert "1 abandoned thread" in str(running.status())
+    release.set()
+    eventually(lambda: running.which_children()[0].abandoned == 0, what="the abandoned thread ends")
+    running.stop(timeout=5)
+    assert "behind" not in caplog.text
+
+
+@pytest.mark.may_leave("thread tree/*")
+def test_s46_s59_stop_tells_which_threads_it_leaves_behind(caplog: pytest.LogCaptureFixture) -> None:
+    release = threading.Event()
+    running = Supervisor("tree", Child(Thread.of(release.wait), id="stuck", shutdown=0.05)).start()
+    running.stop(timeout=5)
+    told = [record.getMessage() for record in caplog.records if "abandoned thread" in record.getMessage()]
+    assert told == ["'tree' has stopped, but leaves 1 abandoned thread behind: tree/stuck"]
+    release.set()
+
+
+@pytest.mark.may_leave("thread tree/*")
+def test_s59_a_child_is_listed_as_abandoned_until_its_thread_ends() -> None:
+    release = threading.Event()
+    with Supervisor("tree", Child(Thread.of(release.wait), id="stuck", shutdown=0.05)).start() as running:
+        running.terminate_child("stuck")
+        assert running["stuck"].status == "abandoned"
+        release.set()
+        eventually(lambda: running["stuck"].status == "stopped", what="its thread has ended")
+
+
+@pytest.mark.parametrize("where", ["on_start", "before_loop", "after_loop", "on_receive"])
+@pytest.mark.may_leave("thread tree/*")
+def test_s55_every_phase_of_a_thread_has_its_limit(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setitem(WAYS, "sleeps", release.wait)
+    with tree(tmp_path, where, kind=HangingThread).start() as running:
+        with running.events() as events:
+            (tmp_path / "hang").touch()
+            match where:
+                case "on_start":
+                    running["w"].kill()
+                case "on_receive":
+                    running["w"].tell("hello")
+            kind = ChildStartFailure if where == "on_start" else ChildExited
+            assert is_hung(next_event(events, kind).reason, where)
+            next_event(events, ChildStarted)
+        assert running["w"].ask("hello") == "hello"
+        release.set()
+        eventually(lambda: running.which_children()[0].abandoned == 0)
