@@ -178,19 +178,19 @@ def test_s42_s46_stop_leaves_nothing(tmp_path):
     assert not list((tmp_path).glob("*.sock"))
 
 
-def test_s47_any_significant():
+def test_s47_s48_a_clean_end_of_any_significant_child_ends_the_supervisor_and_a_crash_does_not():
     tree = Supervisor(
         "tree", Child(Echo, id="work", restart="transient", significant=True), Child(Echo, id="help"),
         auto_shutdown="any_significant",
     )  # fmt: skip
     running = tree.start()
     running["work"].kill()
-    eventually(lambda: running["work"].incarnation == 2 and running["work"].pid)  # s48: a crash is restarted
+    eventually(lambda: running["work"].incarnation == 2 and running["work"].pid)
     running["work"].tell("leave")
     assert isinstance(running.wait(5), Shutdown)
 
 
-def test_s49_all_significant():
+def test_s49_all_significant_children_have_to_end():
     children = (Child(Echo, id=id, restart="transient", significant=True) for id in "ab")
     running = Supervisor("tree", *children, auto_shutdown="all_significant").start()
     running["a"].tell("leave")

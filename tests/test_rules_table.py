@@ -1,0 +1,33 @@
+"""The table of rules in the documentation tells the truth."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.rules import TABLE, filled, is_end_to_end, names_by_rule
+
+RULES = range(1, 61)
+OPEN = {53: "all", 54: "all", 57: "end to end", 58: "all", 60: "all"}
+
+
+def test_each_rule_has_one_row_in_order() -> None:
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", TABLE.read_text(), re.MULTILINE)]
+    assert numbers == list(RULES)
+
+
+def test_the_table_names_the_tests_that_there_are() -> None:
+    text = TABLE.read_text()
+    assert text == filled(text), "run `python -m tests.rules`"
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in OPEN])
+def test_a_rule_is_tested_on_the_pure_policy_and_end_to_end(rule: int) -> None:
+    tests = names_by_rule()[rule]
+    assert [test for test in tests if is_end_to_end(test)], f"rule {rule} has no end-to-end test"
+    assert [test for test in tests if not is_end_to_end(test)], f"rule {rule} has no test without processes"
+
+
+def test_no_test_carries_the_number_of_a_rule_that_is_not_there() -> None:
+    assert set(names_by_rule()) <= set(RULES)
