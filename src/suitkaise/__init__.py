@@ -46,6 +46,7 @@ from suitkaise.messaging.refs import WorkerRef
 from suitkaise.preloading import preload
 from suitkaise.specs import Backoff, Child, Command, DynamicSupervisor, Supervisor
 from suitkaise.statuses import Status
+from suitkaise.workers.recalled import Recalled
 from suitkaise.workers.worker import Process, Thread
 
 __version__ = "0.1.0"
@@ -78,6 +79,7 @@ __all__ = [
     "NotBuiltYet",
     "NotSerializable",
     "Process",
+    "Recalled",
     "Reject",
     "RuntimeGone",
     "Shutdown",

@@ -151,7 +151,7 @@ def test_what_a_worker_knows():
 
 class Recalled(Echo):
     def on_receive(self, message):
-        return self.recalled and (self.recalled.restarts, str(self.recalled.reason))
+        return self.recalled and (self.recalled.attempt, str(self.recalled.reason))
 
 
 def test_a_worker_knows_of_the_incarnation_before():

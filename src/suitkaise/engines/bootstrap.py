@@ -304,6 +304,9 @@ class _ProcessShell(Shell):
     def on_ready(self) -> None:
         self._tenant.send(("ready",))
 
+    def on_checkpoint(self, parcel: Parcel) -> None:
+        self._tenant.send(("checkpoint",), parcel.data)
+
     def on_over(self, outcome: Outcome) -> None:
         self._tenant.say_goodbye(outcome)
 

@@ -13,8 +13,8 @@ from suitkaise.messaging.reactor import Reactor
 from suitkaise.observe.board import Board, Slot, SlotView
 from suitkaise.recipes import Recipe
 from suitkaise.specs import LIMITS, Child
-from suitkaise.supervision.steps import Previous
 from suitkaise.workers.lifecycle import Birth
+from suitkaise.workers.recalled import Recalled
 
 __all__ = ["Engine", "Exit", "Handle", "Launch", "Site", "WorkerHandle", "settle"]
 
@@ -37,7 +37,7 @@ class Launch:
     child: Child
     incarnation: int
     serial: int
-    previous: Previous | None = None
+    recalled: Recalled | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -49,7 +49,7 @@ class Launch:
     def birth(self) -> Birth:
         """What the worker is told."""
         child = self.child
-        return Birth(self.path, self.serial, child.copy, child.join_in, child.join_after, self.previous)
+        return Birth(self.path, self.serial, child.copy, child.join_in, child.join_after, self.recalled)
 
     @property
     def limited(self) -> bool:
@@ -104,6 +104,9 @@ class Handle(Protocol):
 
 class WorkerHandle(Handle, Protocol):
     """One incarnation of a worker: it can be seen at work."""
+
+    checkpoint: Parcel | None
+    """The last value that it wants to be kept for the next one."""
 
     def look(self) -> SlotView | None:
         """What it does at this moment; None once it is gone, or where nobody can tell."""

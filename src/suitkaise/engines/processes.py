@@ -102,6 +102,7 @@ class ProcessHandle:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self.launch = launch
+        self.checkpoint: Parcel | None = None
         self.pid: int | None = None
         self.pidfd: int | None = None
         self.last: bool = bool(getattr(launch.recipe.target, "_steadfast", False))
@@ -308,6 +309,8 @@ class ProcessHandle:
                     self._goodbye = said
                 linger = self.launch.grace if self.launch.grace < float("inf") else LINGER
                 self._site.reactor.at(time.monotonic() + max(linger, 1.0), lambda: self.kill("it did not leave"))
+            case ("checkpoint",):
+                self.checkpoint = Parcel(data=payload)
             case ("preload", list(names)):
                 preload(*names)
             case ("log", dict(fields)):

@@ -11,7 +11,7 @@ from typing import Literal
 
 from suitkaise.engines.engine import Exit, Launch, settle
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
-from suitkaise.messaging.messages import Message
+from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.observe.board import Phase, SlotView
 from suitkaise.specs import Child
 
@@ -107,6 +107,7 @@ class SimulatedHandle:
     def __init__(self, clock: VirtualClock, launch: Launch, behaviour: Behaviour) -> None:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
+        self.checkpoint: Parcel | None = None
         self.launch = launch
         self.behaviour = behaviour
         self.began: float = clock.now

@@ -13,7 +13,7 @@ from suitkaise.errors import WorkerDead
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging.context import set_owner
 from suitkaise.messaging.mailbox import ThreadMailbox
-from suitkaise.messaging.messages import Message
+from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.observe.board import SlotView
 from suitkaise.specs import Child
 from suitkaise.workers.lifecycle import Life, Outcome
@@ -53,6 +53,7 @@ class ThreadHandle:
     def __init__(self, site: Site, launch: Launch, left: dict[ThreadHandle, str]) -> None:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
+        self.checkpoint: Parcel | None = None
         self._site = site
         self._launch = launch
         self._gone = False
@@ -141,6 +142,9 @@ class _ThreadShell(Shell):
         import os
 
         self._handle.ready.set_result(os.getpid())
+
+    def on_checkpoint(self, parcel: Parcel) -> None:
+        self._handle.checkpoint = parcel
 
     def on_over(self, outcome: Outcome) -> None:
         self._handle.over(outcome)

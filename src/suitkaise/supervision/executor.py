@@ -32,6 +32,7 @@ from suitkaise.supervision.steps import (
     Ignored,
     Input,
     Kill,
+    Previous,
     Ready,
     Recall,
     Refuse,
@@ -48,6 +49,7 @@ from suitkaise.supervision.steps import (
     Wake,
 )
 from suitkaise.supervision.watch import watch
+from suitkaise.workers.recalled import Recalled
 
 __all__ = ["Executor", "Surroundings", "prepare"]
 
@@ -131,6 +133,7 @@ class Executor:
         self._addresses: dict[str, Address] = {}
         self._down: set[str] = set()  # ended, and it is not yet known whether for good
         self._suspended: set[str] = set()
+        self._checkpoints: dict[str, Parcel] = {}
         self._below: dict[str, Executor] = {}  # the newest of each child that is a supervisor, ended or not
         self.tell: Callable[[Input], None] = around.employ(self)
         for child in spec.children:
@@ -259,7 +262,8 @@ class Executor:
             match action:
                 case Start(child, incarnation, previous):
                     serial = next(self._around.serials)
-                    self._start(Launch(f"{self.path}/{child.id}", child, incarnation, serial, previous))
+                    recalled = self._recalled(child.id, previous)
+                    self._start(Launch(f"{self.path}/{child.id}", child, incarnation, serial, recalled))
                 case Stop(id, _) if id in self._handles:  # else its start has failed, and Exited is on its way
                     self._handles[id].stop()
                 case Kill(id, _, why) if id in self._handles:
@@ -337,8 +341,17 @@ class Executor:
     def _lose(self, event: Exited | Ignored) -> None:
         info = self.policy.incarnation_of(event.id)
         if info == event.incarnation:
-            self._handles.pop(event.id, None)
+            handle = self._handles.pop(event.id, None)
+            checkpoint = getattr(handle, "checkpoint", None)  # supervisors have none
+            if checkpoint is not None:
+                self._checkpoints[event.id] = checkpoint
             self._down.add(event.id)
+
+    def _recalled(self, id: str, previous: Previous | None) -> Recalled | None:
+        if previous is None:
+            return None
+        down_for = self._around.clock() - previous.ended_at
+        return Recalled(previous.restarts, previous.reason, down_for, self._checkpoints.get(id))
 
     def _address(self, child: Child) -> Address:
         address = self._addresses.get(child.id)
@@ -364,6 +377,7 @@ class Executor:
 
     def _forget(self, id: str) -> None:
         self._down.discard(id)
+        self._checkpoints.pop(id, None)
         address = self._addresses.pop(id, None)
         if address is not None:
             self._around.registry.remove(address.path)

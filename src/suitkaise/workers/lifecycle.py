@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
+from suitkaise.messaging import codec
 from suitkaise.messaging.context import set_starting
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Parcel, portable_error, with_note
@@ -25,7 +26,7 @@ from suitkaise.recipes import Recipe
 from suitkaise.workers.worker import build, check_attributes, hook_of
 
 if TYPE_CHECKING:
-    from suitkaise.supervision.steps import Previous
+    from suitkaise.workers.recalled import Recalled
 
 __all__ = ["Birth", "Life", "Outcome"]
 
@@ -50,7 +51,7 @@ class Birth:
     copy: int | None = None
     join_in: float | None = None
     join_after: float | None = None
-    previous: Previous | None = None
+    recalled: Recalled | None = None
 
     @property
     def owner(self) -> str:
@@ -80,12 +81,13 @@ class Life:
     def __init__(self, recipe: Recipe, birth: Birth, mailbox: Mailbox, slot: Slot) -> None:
         self.path: str = birth.path
         self.copy: int | None = birth.copy
-        self.previous: Previous | None = birth.previous
+        self.recalled: Recalled | None = birth.recalled
         self.join_after: float | None = birth.join_after
         self.outcome: Outcome | None = None
         self.current_loop: int = 0
         self.last_loop_ns: int = 0
         self.last_result: Any = None
+        self.keep: Callable[[Parcel], None] | None = None
         self._birth = birth
         self._recipe = recipe
         self._mailbox = mailbox
@@ -264,6 +266,11 @@ class Life:
     def wait(self, seconds: float) -> bool:
         """Sleep, but not when asked to stop."""
         return self._mailbox.wait(seconds)
+
+    def checkpoint(self, value: Any) -> None:
+        """Keep a copy of the value for the next incarnation."""
+        assert self.keep is not None
+        self.keep(Parcel(data=codec.dumps(value, root="checkpoint")))
 
     def sleep_in(self, wait: Callable[..., None]) -> bool:
         """Sleep in a wait of the worker's own: `wait(*descriptors)` must return when one of them is readable.

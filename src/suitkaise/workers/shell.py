@@ -7,6 +7,7 @@ from typing import Any
 from suitkaise.errors import WorkerDead
 from suitkaise.messaging.actors import Actor
 from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox
+from suitkaise.messaging.messages import Parcel
 from suitkaise.workers.lifecycle import Life, Outcome
 
 __all__ = ["Shell"]
@@ -23,10 +24,14 @@ class Shell(Actor):
         self.actor_inbox = mailbox  # type: ignore[assignment]
         self._actor_ref.actor_inbox = mailbox  # type: ignore[assignment]
         self.life = life
+        life.keep = self.on_checkpoint
         self.mailbox = mailbox
 
     def on_ready(self) -> None:
         """The worker is up."""
+
+    def on_checkpoint(self, parcel: Parcel) -> None:
+        """The worker wants this to be kept for its next incarnation."""
 
     def on_over(self, outcome: Outcome) -> None:
         """The worker is over."""

@@ -23,8 +23,8 @@ from suitkaise.recipes import Recipe, Startable, snapshot
 from suitkaise.storage.attach import attach
 
 if TYPE_CHECKING:
-    from suitkaise.supervision.steps import Previous
     from suitkaise.workers.lifecycle import Life
+    from suitkaise.workers.recalled import Recalled
 
 T = TypeVar("T")
 
@@ -252,9 +252,9 @@ class Worker(Startable, metaclass=_WorkerType):
         return self._life.last_result if self._life else None
 
     @_Given
-    def recalled(self) -> Previous | None:
-        """None on a first start; else what is known of the incarnation before: `restarts`, `reason`, `ended_at`."""
-        return self._life.previous if self._life else None
+    def recalled(self) -> Recalled | None:
+        """None on a first start; else its past (rule 57): `attempt`, `reason`, `down_for` and `checkpoint`."""
+        return self._life.recalled if self._life else None
 
     @_Given
     def log(self) -> Any:
@@ -349,8 +349,16 @@ class Worker(Startable, metaclass=_WorkerType):
         return loop
 
     def checkpoint(self, value: Any) -> None:
-        """Not built yet: hand a value to the next incarnation (rule 57)."""
-        raise NotBuiltYet("checkpoint is not built yet; keep the value in the storage: self.tree.add(...)")
+        """Hand a value to the next incarnation: it is there as `self.recalled.checkpoint` (rule 57).
+
+        A copy is kept by the supervisor, the last one wins, and once this returns it survives even a SIGKILL of this
+        worker. It goes with the child: when that is deleted, or its supervisor restarted. What must survive the
+        program belongs into a durable storage. Costs about as much as telling a message.
+
+        Raises:
+            NotSerializable: the value cannot be sent; the one before is kept.
+        """
+        self._life_or_raise("checkpoint()").checkpoint(value)
 
     def start_thread(self, what: Any, *args: Any, **kwargs: Any) -> None:
         """Not built yet: a supervised background thread of this process."""

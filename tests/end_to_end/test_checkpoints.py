@@ -1,0 +1,169 @@
+"""Rule 57: a worker that is started again knows that it was, and what it had handed on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, Crashed, NotSerializable, Process, Recalled, Shutdown, Signaled, Supervisor, Thread
+from suitkaise.workers.worker import Worker
+from tests.support import eventually
+
+
+class Remembers(Worker):
+    """Keeps what it is told, and may die right after; tells what it knows of the time before."""
+
+    def on_receive(self, message: Any) -> Any:
+        match message:
+            case ("keep", value):
+                self.checkpoint(value)
+            case ("keep and die", value):
+                self.checkpoint(value)
+                if self.kind == "process":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise OSError("dies")
+            case "keep what cannot be sent":
+                self.checkpoint(threading.Lock())
+            case "leave":
+                self.rejoin()
+            case "change it":
+                assert self.recalled is not None
+                self.recalled.checkpoint.append("changed")
+            case "what?":
+                return self.recalled and self.recalled.checkpoint
+            case "all":
+                return self.recalled
+        return None
+
+
+class RemembersInAProcess(Remembers, Process):
+    pass
+
+
+class RemembersInAThread(Remembers, Thread):
+    pass
+
+
+class Counts(Process):
+    """Goes on where the one before was, a thousand steps in all, and dies often."""
+
+    restart = "transient"
+
+    def on_start(self) -> None:
+        self.n = self.recalled.checkpoint if self.recalled else 0
+
+    def loop(self) -> None:
+        self.n += 1
+        self.checkpoint(self.n)
+        if self.n % 100 == 0 and self.n < 1000:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.n == 1000:
+            self.rejoin()
+
+    def result(self) -> tuple[int, int]:
+        return self.n, self.recalled.attempt if self.recalled else 0
+
+
+@pytest.fixture(params=[RemembersInAProcess, RemembersInAThread], ids=["process", "thread"])
+def worker(request: pytest.FixtureRequest) -> type[Remembers]:
+    kind: type[Remembers] = request.param
+    return kind
+
+
+def back(running: Any, id: str, incarnation: int) -> None:
+    eventually(lambda: running[id].incarnation == incarnation and running[id].status == "running")
+
+
+def test_s57_on_a_first_start_there_is_no_past(worker: type[Remembers]) -> None:
+    with Supervisor("tree", Child(worker, id="w")).start() as running:
+        assert running["w"].ask("all") is None
+
+
+def test_s57_what_was_handed_on_is_there_even_if_death_comes_at_once(worker: type[Remembers]) -> None:
+    with Supervisor("tree", Child(worker, id="w"), max_restarts=9).start() as running:
+        for number in range(1, 4):
+            running["w"].tell(("keep", "an older one"))
+            running["w"].tell(("keep and die", {"number": number}))
+            back(running, "w", number + 1)
+            past = running["w"].ask("all")
+            assert isinstance(past, Recalled)
+            assert past.attempt == number
+            assert isinstance(past.reason, Signaled if worker is RemembersInAProcess else Crashed)
+            assert 0 <= past.down_for < 60
+            assert past.checkpoint == {"number": number}
+
+
+def test_s57_a_thousand_steps_go_on_where_they_were() -> None:
+    with Supervisor("tree", Counts, max_restarts=20).start() as running:
+        assert running["counts"].result(30) == (1000, 9)
+
+
+def test_s57_who_hands_on_nothing_leaves_what_was_there(worker: type[Remembers]) -> None:
+    with Supervisor("tree", Child(worker, id="w"), max_restarts=9).start() as running:
+        running["w"].tell(("keep and die", 7))
+        back(running, "w", 2)
+        running["w"].kill()
+        back(running, "w", 3)
+        assert running["w"].ask("what?") == 7
+
+
+def test_s57_the_next_one_gets_a_copy(worker: type[Remembers]) -> None:
+    with Supervisor("tree", Child(worker, id="w"), max_restarts=9).start() as running:
+        kept = [1, 2]
+        running["w"].tell(("keep", kept))
+        running["w"].tell(("keep and die", kept))
+        back(running, "w", 2)
+        running["w"].tell("change it")
+        assert running["w"].ask("what?") == [1, 2]
+
+
+def test_s57_what_cannot_be_sent_is_refused_and_the_one_before_is_kept(worker: type[Remembers]) -> None:
+    with Supervisor("tree", Child(worker, id="w"), max_restarts=9).start() as running:
+        running["w"].tell(("keep", "good"))
+        with pytest.raises(NotSerializable, match="checkpoint"):
+            running["w"].ask("keep what cannot be sent")
+        back(running, "w", 2)
+        assert running["w"].ask("what?") == "good"
+
+
+def test_s57_it_survives_an_order_and_a_recall_but_not_the_childs_deletion(worker: type[Remembers]) -> None:
+    with Supervisor("tree", Child(worker, id="w")).start() as running:
+        running["w"].ask(("keep", 1))
+        running.recall("w")
+        past = running["w"].ask("all")
+        assert (past.attempt, past.reason, past.checkpoint) == (1, Shutdown(), 1)
+        running.terminate_child("w")
+        running.restart_child("w")
+        assert running["w"].ask("what?") == 1
+        running.terminate_child("w")
+        running.delete_child("w")
+        running.start_child(Child(worker, id="w"))
+        assert running["w"].ask("all") is None
+
+
+def test_s57_a_sibling_that_was_restarted_with_it_has_its_own_past(worker: type[Remembers]) -> None:
+    children = Child(worker, id="a"), Child(worker, id="b")
+    with Supervisor("tree", *children, strategy="one_for_all").start() as running:
+        running["a"].ask(("keep", "a's"))
+        running["b"].tell(("keep and die", "b's"))
+        back(running, "b", 2)
+        assert running["a"].ask("what?") == "a's"
+        assert running["a"].ask("all").reason == Shutdown()
+        assert running["b"].ask("what?") == "b's"
+
+
+def test_s40_s57_a_restarted_supervisor_begins_without_a_past(worker: type[Remembers]) -> None:
+    inner = Supervisor("inner", Child(worker, id="w"), max_restarts=0, restart="permanent")
+    with Supervisor("tree", inner).start() as running:
+        running["inner/w"].tell(("keep and die", 1))
+        eventually(lambda: running["inner/w"].incarnation == 2 and running["inner/w"].status == "running")
+        assert running["inner/w"].ask("all") is None
+
+
+def test_s57_a_worker_that_does_not_run_keeps_nothing() -> None:
+    with pytest.raises(RuntimeError, match="for a running worker"):
+        RemembersInAProcess().checkpoint(1)
