@@ -15,7 +15,7 @@ from suitkaise.specs import Child
 from suitkaise.statuses import Status
 
 if TYPE_CHECKING:
-    from suitkaise.supervision.policy import Counts
+    from suitkaise.supervision.children import Counts
 
 __all__ = ["Administration", "ChildLine", "SupervisorRef", "ref_to", "whereis"]
 

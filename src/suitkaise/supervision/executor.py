@@ -22,7 +22,8 @@ from suitkaise.messaging.registry import Address, Registry
 from suitkaise.observe.board import SlotView
 from suitkaise.specs import Child, Supervisor
 from suitkaise.statuses import Status
-from suitkaise.supervision.policy import Phase, Policy
+from suitkaise.supervision.base import Phase
+from suitkaise.supervision.policy import Policy
 from suitkaise.supervision.steps import (
     Begin,
     DeleteChild,
