@@ -55,6 +55,7 @@ class Administration(ABC):
         Raises:
             SpecError, NotSerializable: the declaration is wrong; nothing is stored (rule 7).
             ChildAlreadyStarted, ChildAlreadyPresent: its id is taken (rules 8 and 9).
+            MaxChildren: a dynamic supervisor has as many children as it may (rule 53).
             ChildStartFailed: its start failed; the declaration is discarded (rule 10).
             ChildNotFound: there is no running supervisor at `under`.
             DeadlockError: a worker asks a supervisor above it while it is being started.

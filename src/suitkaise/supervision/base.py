@@ -41,6 +41,7 @@ from suitkaise.supervision.steps import (
     Stop,
     StopAll,
     Timer,
+    TimerKey,
     Wake,
 )
 
@@ -99,6 +100,21 @@ class BasePolicy(ABC):
         child = self._children.get(id)
         return 0 if child is None else child.incarnation
 
+    def __contains__(self, id: object) -> bool:
+        """Whether there is a child of that id, dead or alive."""
+        return id in self._children
+
+    def over(self, down: set[str]) -> list[str]:
+        """Which of the children that are `down` will not come back by themselves."""
+        return [id for id in down if self.is_over(id)] if self.phase is Phase.RUNNING else []
+
+    def named(self, child: Child) -> Child:
+        """A child that is to be added, under the id that it will have here; may be asked from any thread."""
+        return child
+
+    def succeed(self, before: BasePolicy) -> None:  # noqa: B027  (most have nothing of the kind)
+        """Take over from the policy of the supervisor that was restarted what must not begin anew."""
+
     def is_over(self, id: str) -> bool:
         """Whether nothing but a request will start this child again."""
         child = self._children.get(id)
@@ -119,14 +135,8 @@ class BasePolicy(ABC):
                 self._on_ignored(id, incarnation)
             case Exited(id, incarnation, reason, abandoned):
                 self._on_exited(id, incarnation, reason, abandoned)
-            case Timer(("kill", id, number)):
-                child = self._children.get(id)
-                if child is not None and child.incarnation == number and child.at is At.STOPPING:
-                    self._out.append(Kill(id, number, "shutdown timeout"))
-            case Timer((_, id, number)):
-                child = self._children.get(id)
-                if child is not None and self.phase is Phase.RUNNING and child.retry_pending(number):
-                    self._retry(child, number)
+            case Timer(key):
+                self._on_time(key)
             case StopAll(reason):
                 self._shut_down(reason)
             case Halt(why):
@@ -185,6 +195,19 @@ class BasePolicy(ABC):
         if abandoned:
             self._emit(events.ChildAbandoned, child)
 
+    def _on_time(self, key: TimerKey) -> None:
+        what, id, number = key
+        child = self._current(id, number)
+        if child is None:
+            return
+        if what == "kill" and child.at is At.STOPPING:
+            self._kill_late(child)
+        elif what == "retry" and child.at is At.RESTARTING and self.phase is Phase.RUNNING:
+            self._retry(child)
+
+    def _kill_late(self, child: ChildState) -> None:
+        self._out.append(Kill(child.spec.id, child.incarnation, "shutdown timeout"))
+
     def _on_request(self, request: Request) -> None:
         if self.phase in (Phase.STOPPING, Phase.ENDED):
             self._out.append(Refuse(request.request, self.stopping_error()))
@@ -225,7 +248,7 @@ class BasePolicy(ABC):
         else:
             self._start(child, alone=True)
 
-    def _retry(self, child: ChildState, number: int) -> None:
+    def _retry(self, child: ChildState) -> None:
         """The time of a pending restart has come."""
         if child.counted or self._count_restart(child):
             self._start(child, alone=True)
@@ -289,13 +312,13 @@ class BasePolicy(ABC):
 
     def _stop(self, child: ChildState, *, for_good: bool = True) -> Job:
         """Stop a child by its shutdown, and wait until it is gone (rules 42-44); a temporary one is forgotten."""
-        deadline = self._ask_to_stop(child)
-        if deadline is not None:
-            self._out.append(Wake(("kill", child.spec.id, child.incarnation), deadline))
+        seconds = self._ask_to_stop(child)
+        if seconds is not None:
+            self._out.append(Wake(("kill", child.spec.id, child.incarnation), self._now + seconds))
         yield from self._see_off(child, for_good=for_good)
 
     def _ask_to_stop(self, child: ChildState) -> float | None:
-        """Begin its shutdown, if it is alive; returns when it is to be killed if it is still there."""
+        """Begin its shutdown, if it is alive; returns after how many seconds it is to be killed, if at all."""
         if child.at not in (At.RUNNING, At.STARTING):
             return None
         child.at = At.STOPPING
@@ -304,7 +327,7 @@ class BasePolicy(ABC):
             self._out.append(Kill(child.spec.id, child.incarnation, "brutal_kill"))
             return None
         self._out.append(Stop(child.spec.id, child.incarnation))
-        return None if isinstance(shutdown, str) else self._now + shutdown
+        return None if isinstance(shutdown, str) else shutdown
 
     def _see_off(self, child: ChildState, *, for_good: bool = True) -> Job:
         """Wait until a child is gone that was asked to stop."""

@@ -58,11 +58,11 @@ class Policy(Administered):
         else:
             self._line.add_first(self._restart_group(child, delay))
 
-    def _retry(self, child: ChildState, number: int) -> None:
+    def _retry(self, child: ChildState) -> None:
         if self.spec.strategy == "one_for_one":
-            super()._retry(child, number)
+            super()._retry(child)
         else:
-            self._line.add(self._retry_job(child, number))
+            self._line.add(self._retry_job(child, child.incarnation))
 
     def _retry_job(self, child: ChildState, number: int) -> Job:
         if child.retry_pending(number) and (child.counted or self._count_restart(child)):

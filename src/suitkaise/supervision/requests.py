@@ -10,6 +10,7 @@ from suitkaise.errors import (
     ChildRestarting,
     ChildRunning,
     ChildStartFailed,
+    MaxChildren,
     SpecError,
 )
 from suitkaise.specs import Child, check_children
@@ -32,6 +33,9 @@ __all__ = ["Administered"]
 
 class Administered(BasePolicy):
     """A policy that serves requests."""
+
+    _if_present = "use restart_child, or delete_child first"
+    _if_running = "terminate_child first"
 
     def _job_for(self, request: Request) -> Job:
         match request:
@@ -57,14 +61,14 @@ class Administered(BasePolicy):
             raise ChildAlreadyStarted(f"{self._path(known)!r} is running already", path=self._path(known))
         if known is not None:
             raise ChildAlreadyPresent(
-                f"{self._path(known)!r} is there already, but {known.status}; use restart_child, or delete_child first",
+                f"{self._path(known)!r} is there already, but {known.status}; {self._if_present}",
                 path=self._path(known),
             )
 
     def _start_child(self, request: Any, spec: Child) -> Job:
         try:
             self._check(spec)
-        except (ChildAlreadyStarted, ChildAlreadyPresent, SpecError) as error:
+        except (ChildAlreadyStarted, ChildAlreadyPresent, MaxChildren, SpecError) as error:
             self._out.append(Refuse(request, error))
             return
         # It numbers its incarnations on from where those of removed children ended: what is still under way for
@@ -123,10 +127,10 @@ class Administered(BasePolicy):
         if child is None:
             error: Exception = self._not_found(id)
         elif child.at is At.RUNNING:
-            error = ChildRunning(f"{self._path(child)!r} is running; terminate_child first", path=self._path(child))
+            error = ChildRunning(f"{self._path(child)!r} is running; {self._if_running}", path=self._path(child))
         else:
             error = ChildRestarting(
-                f"{self._path(child)!r} is being restarted; terminate_child first", path=self._path(child)
+                f"{self._path(child)!r} is being restarted; {self._if_running}", path=self._path(child)
             )
         self._out.append(Refuse(request, error))
         return None
