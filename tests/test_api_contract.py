@@ -27,7 +27,6 @@ from suitkaise import (
     Command,
     Crashed,
     DeadlockError,
-    DynamicSupervisor,
     Ignore,
     Killed,
     Normal,
@@ -204,7 +203,6 @@ def test_what_is_not_built_yet_says_so() -> None:
             Child(type("Late", (Process,), {option: 1}))
     for attempt in (
         lambda: Supervisor("app", engine="ray"),  # type: ignore[arg-type]
-        lambda: DynamicSupervisor("pool", max_children=3),
         lambda: Command("true"),
         lambda: Supervisor("app").start_async(),
         lambda: type("Background", (Process,), {"background": (Talker,)}),

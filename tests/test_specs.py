@@ -18,7 +18,6 @@ from suitkaise.specs import (
     Backoff,
     Child,
     Command,
-    DynamicSupervisor,
     Kind,
     Recipe,
     SpecWarning,
@@ -661,8 +660,6 @@ def test_others_that_end_by_themselves_are_not_warned_about(restart: Any) -> Non
             for option in ("mailbox", "spares")
         ],
         (lambda: Supervisor("app", **one("engine", "ray")), "engine='ray'"),
-        (lambda: DynamicSupervisor("pool"), "dynamic supervisors"),
-        (lambda: DynamicSupervisor("pool", max_children=3, strategy="one_for_one"), "'pool'"),
         (lambda: Command("redis-server", "--port", "0"), "redis-server"),
         (lambda: Supervisor("app").start_async(), "start_async"),
         (lambda: Child(later), "async functions"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from suitkaise.dynamic import DynamicSupervisor
 from suitkaise.errors import (
     AskTimeout,
     ChildAlreadyPresent,
@@ -44,7 +45,7 @@ from suitkaise.messaging.administration import SupervisorRef, whereis
 from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.preloading import preload
-from suitkaise.specs import Backoff, Child, Command, DynamicSupervisor, Supervisor
+from suitkaise.specs import Backoff, Child, Command, Supervisor
 from suitkaise.statuses import Status
 from suitkaise.workers.recalled import Recalled
 from suitkaise.workers.worker import Process, Thread

@@ -39,7 +39,6 @@ __all__ = [
     "Backoff",
     "Child",
     "Command",
-    "DynamicSupervisor",
     "Kind",
     "Recipe",
     "Restart",
@@ -138,6 +137,7 @@ class Child(_Declaration):
         "given",
         *LIMITS,
         "id",
+        "id_given",
         "join_after",
         "join_in",
         "kind",
@@ -149,6 +149,7 @@ class Child(_Declaration):
     )  # fmt: skip
 
     id: str
+    id_given: bool
     what: Recipe | Supervisor
     kind: Kind
     restart: Restart
@@ -203,7 +204,8 @@ class Child(_Declaration):
                  not (name in LATER and value is None)}  # fmt: skip
         check_arguments(what, args, kwargs)
         source = _recipe_of(what, args, kwargs or {})
-        name = _checked_id(id if id is not None else _default_id(what, source), "Child")
+        given_id = id if id is not None else _given_name(what, source)
+        name = _checked_id(given_id if given_id is not None else _default_id(source), "Child")
         who = f"Child {name!r}"
         refuse_unknown(who, unknown, (*given, "id", "args", "kwargs", *_CHILD_DEFAULTS, *LATER))
         option = Options(who, given, *_sources_of(what))
@@ -217,6 +219,7 @@ class Child(_Declaration):
             raise NotBuiltYet(f"{who}: spares are not built yet; leave the option out")
         self._set(
             id=name,
+            id_given=given_id is not None,
             what=source,
             kind=kind,
             restart=option.choice("restart", RESTARTS, "permanent"),
@@ -254,15 +257,21 @@ class Child(_Declaration):
         what = self.what
         if isinstance(what, Recipe) and changes.keys() & {"args", "kwargs"}:
             what = with_arguments(what, changes.get("args", what.args), changes.get("kwargs", what.kwargs))
-        return self._again(what, {"id": self.id, **changes})
+        return self._again(what, changes)
+
+    def renamed(self, id: str) -> Self:
+        """The same declaration under another id."""
+        copy = object.__new__(type(self))
+        copy._set(**{**self.__getstate__(), "id": id, "id_given": True})
+        return copy
 
     def _again(self, what: Any, changes: dict[str, Any]) -> Self:
-        given = {**self.given, **changes}
+        given = {**self.given, "id": self.id, **changes}
         if isinstance(what, Recipe):
             given |= {"args": (), "kwargs": None}
             what = _Rebuilt(what, {name: getattr(self, name) for name in _CHILD_DEFAULTS})
         copy = type(self)(what, **given)
-        copy._set(copy=self.copy)
+        copy._set(copy=self.copy, id_given=self.id_given or "id" in changes)
         return copy
 
     def expanded(self) -> tuple[Child, ...]:
@@ -357,7 +366,7 @@ class Supervisor(_Declaration):
         **unknown: Never,
     ) -> None:
         _checked_id(name, "Supervisor")
-        who = f"Supervisor {name!r}"
+        who = f"{type(self).__name__} {name!r}"
         options: dict[str, Any] = {
             "strategy": strategy, "max_restarts": max_restarts, "max_seconds": max_seconds,
             "auto_shutdown": auto_shutdown, "restart": restart, "shutdown": shutdown, "significant": significant,
@@ -432,17 +441,15 @@ class Supervisor(_Declaration):
     def __str__(self) -> str:
         return "\n".join(_picture(self))
 
+    def _headline(self) -> str:
+        auto = "" if self.auto_shutdown == "never" else f", ends with {self.auto_shutdown.replace('_', ' ')}"
+        return f"{self.name}  supervisor, {self.strategy}, {self._intensity()}{auto}"
+
+    def _intensity(self) -> str:
+        return f"{self.max_restarts:g} restarts in {self.max_seconds:g} s"
+
     def __repr__(self) -> str:
         return f"Supervisor({self.name!r}, {len(self.children)} children, strategy={self.strategy!r})"
-
-
-class DynamicSupervisor:
-    """Not built yet: a supervisor whose children are added while it runs (rules 53 and 54)."""
-
-    def __init__(self, name: str, max_children: int | None = None, **options: Any) -> None:
-        raise NotBuiltYet(
-            f"DynamicSupervisor {name!r}: dynamic supervisors are not built yet; use Supervisor and start_child"
-        )
 
 
 class Command:
@@ -514,12 +521,14 @@ def _recipe_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R
     return recipe
 
 
-def _default_id(what: Any, source: Recipe | Supervisor) -> Any:
+def _given_name(what: Any, source: Recipe | Supervisor) -> Any:
+    """The name that what is declared brings with it; None: nobody has named it."""
     if isinstance(source, Supervisor):
         return source.name
-    given = vars(what).get("name") if isinstance(what, Startable) else None
-    if given is not None:
-        return given
+    return vars(what).get("name") if isinstance(what, Startable) else None
+
+
+def _default_id(source: Any) -> Any:
     declared = getattr(source.target, "id", None)
     if isinstance(source.target, type) and isinstance(declared, str):
         return declared
@@ -537,8 +546,7 @@ def _checked_id(value: Any, who: str) -> str:
 
 
 def _picture(tree: Supervisor) -> Iterator[str]:
-    auto = "" if tree.auto_shutdown == "never" else f", ends with {tree.auto_shutdown.replace('_', ' ')}"
-    yield (f"{tree.name}  supervisor, {tree.strategy}, {tree.max_restarts:g} restarts in {tree.max_seconds:g} s{auto}")
+    yield tree._headline()
     for number, child in enumerate(tree.children, 1):
         last = number == len(tree.children)
         if isinstance(child.what, Supervisor):

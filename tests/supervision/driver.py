@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+from suitkaise.dynamic import DynamicSupervisor
 from suitkaise.events import Event
 from suitkaise.exits import Crashed, ExitReason, Killed, Shutdown
 from suitkaise.specs import Child, Supervisor
+from suitkaise.supervision.dynamic import DynamicPolicy
 from suitkaise.supervision.policy import Policy
 from suitkaise.supervision.steps import (
     Action,
@@ -44,7 +46,7 @@ from suitkaise.supervision.steps import (
     Wake,
 )
 
-__all__ = ["BOOM", "Driver", "Life", "begun", "child", "children", "restarting", "story_of", "supervisor"]
+__all__ = ["BOOM", "Driver", "Life", "begun", "child", "children", "pool", "restarting", "story_of", "supervisor"]
 
 BOOM = Crashed("loop", RuntimeError("boom"))
 E = TypeVar("E", bound=Event)
@@ -128,7 +130,8 @@ class Driver:
     ODD: ClassVar[ExitReason] = Crashed("on_finish", ValueError("odd"))
 
     def __post_init__(self) -> None:
-        self.policy = Policy(self.spec, self.spec.name, self.chance)
+        kind = DynamicPolicy if isinstance(self.spec, DynamicSupervisor) else Policy
+        self.policy = kind(self.spec, self.spec.name, self.chance)
         self._answers_of_engine: deque[Input] = deque()
         self._inbox: deque[Input] = deque()
         self._requests = 0
@@ -363,6 +366,15 @@ class Driver:
 def begun(specs: Iterable[Child], **options: Any) -> Driver:
     """A supervisor whose children are up; what it told so far is forgotten."""
     driver = Driver(supervisor(*specs, **options))
+    driver.told()
+    return driver
+
+
+def pool(specs: Iterable[Child] = (), **options: Any) -> Driver:
+    """A dynamic supervisor to which these children were added; what it told so far is forgotten."""
+    driver = Driver(DynamicSupervisor("pool", **options))
+    for spec in specs:
+        assert driver.start_child(spec) == "ok"
     driver.told()
     return driver
 

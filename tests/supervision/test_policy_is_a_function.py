@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import random
 import sys
 from collections.abc import Callable
@@ -75,11 +76,13 @@ def calls_during(act: Callable[[], object]) -> int:
         count += event in ("call", "c_call")
 
     before = sys.getprofile()
+    gc.disable()  # whoever listens to the collector would be counted, too
     sys.setprofile(profiler)
     try:
         act()
     finally:
         sys.setprofile(before)
+        gc.enable()
     return count
 
 

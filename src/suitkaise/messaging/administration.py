@@ -15,7 +15,7 @@ from suitkaise.specs import Child
 from suitkaise.statuses import Status
 
 if TYPE_CHECKING:
-    from suitkaise.supervision.policy import Counts
+    from suitkaise.supervision.children import Counts
 
 __all__ = ["Administration", "ChildLine", "SupervisorRef", "ref_to", "whereis"]
 
@@ -56,6 +56,7 @@ class Administration(ABC):
         Raises:
             SpecError, NotSerializable: the declaration is wrong; nothing is stored (rule 7).
             ChildAlreadyStarted, ChildAlreadyPresent: its id is taken (rules 8 and 9).
+            MaxChildren: a dynamic supervisor has as many children as it may (rule 53).
             ChildStartFailed: its start failed; the declaration is discarded (rule 10).
             ChildNotFound: there is no running supervisor at `under`.
             DeadlockError: a worker asks a supervisor above it while it is being started.

@@ -11,8 +11,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from suitkaise.dynamic import DynamicSupervisor
 from suitkaise.engines.engine import Engine, Exit, Handle, Launch, settle
-from suitkaise.errors import ChildAlreadyStarted, ChildNotFound, SuitkaiseError
+from suitkaise.errors import ChildAlreadyStarted, SuitkaiseError
 from suitkaise.events import Event
 from suitkaise.exits import Crashed, ExitReason, Shutdown
 from suitkaise.messaging.administration import ChildLine, ref_to
@@ -21,7 +22,9 @@ from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.registry import Address, Registry
 from suitkaise.specs import Child, Supervisor
 from suitkaise.statuses import Status
-from suitkaise.supervision.policy import Phase, Policy
+from suitkaise.supervision.base import BasePolicy, Phase
+from suitkaise.supervision.dynamic import DynamicPolicy
+from suitkaise.supervision.policy import Policy
 from suitkaise.supervision.steps import (
     Begin,
     DeleteChild,
@@ -125,7 +128,7 @@ class Executor:
     def __init__(self, spec: Supervisor, path: str, around: Surroundings, before: Executor | None = None) -> None:
         self.spec = spec
         self.path = path
-        self.policy: Policy = Policy(spec, path)
+        self.policy: BasePolicy = (DynamicPolicy if isinstance(spec, DynamicSupervisor) else Policy)(spec, path)
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self._around = around
@@ -193,9 +196,7 @@ class Executor:
         try:
             match what:
                 case "start_child":
-                    if argument.id not in self:
-                        prepare(self._around.engines, f"{self.path}/{argument.id}", argument.what, argument)
-                    self.tell(StartChild(answer, argument))
+                    self._start_child(answer, self.policy.named(argument))
                 case "terminate":
                     self.tell(TerminateChild(answer, argument))
                 case "restart":
@@ -219,6 +220,18 @@ class Executor:
         except Exception as error:
             answer.set_exception(error)
         return answer
+
+    def _start_child(self, answer: Answer[Any], child: Child) -> None:
+        if child.id not in self.policy:
+            prepare(self._around.engines, f"{self.path}/{child.id}", child.what, child)
+            answer.add_done_callback(lambda done: self._unprepare(child) if done.exception() is not None else None)
+        self.tell(StartChild(answer, child))
+
+    def _unprepare(self, child: Child) -> None:
+        """It was not started, so what the engines have prepared is not needed."""
+        if child.id not in self.policy:
+            for engine in self._around.engines.values():
+                engine.forget(f"{self.path}/{child.id}")
 
     def _suspend(self, id: str, on: bool) -> None:
         handle = self._handles.get(id)
@@ -284,12 +297,11 @@ class Executor:
                     self._forget(id)
                 case End(reason):
                     self._end(reason)
-        if self.policy.phase is Phase.RUNNING:
-            for id in [id for id in self._down if self.policy.is_over(id)]:
-                self._down.discard(id)
-                self._addresses[id].finish()
-                if id in self._below:
-                    self._below.pop(id).retire()
+        for id in self.policy.over(self._down):
+            self._down.discard(id)
+            self._addresses[id].finish()
+            if id in self._below:
+                self._below.pop(id).retire()
 
     def _ref(self, id: str) -> WorkerRef:
         address = self._addresses.get(id)
@@ -362,6 +374,7 @@ class Executor:
 
     def _inherit(self, before: Executor) -> None:
         """This supervisor was restarted: refs to its declared children stay good, the others' mean nothing now."""
+        self.policy.succeed(before.policy)
         for id in list(before._addresses):
             if id in self._addresses:
                 below = before._below.get(id)
@@ -392,10 +405,3 @@ class Executor:
             self._root.detach(reason, None)
             self._around.registry.remove(self.path)
         settle(self.exited, Exit(reason, Parcel(None)))
-
-    def __contains__(self, id: object) -> bool:
-        try:
-            self.policy.get_child_spec(str(id))
-        except ChildNotFound:
-            return False
-        return True

@@ -8,8 +8,8 @@ from typing import Any
 from pykka import ActorDeadError
 
 from suitkaise.messaging.actors import Actor
+from suitkaise.supervision.base import Phase
 from suitkaise.supervision.executor import Executor
-from suitkaise.supervision.policy import Phase
 from suitkaise.supervision.steps import Input
 
 __all__ = ["SupervisorActor", "employ"]
