@@ -38,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     base = make_runtime_base()
     config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
     os.environ["XDG_RUNTIME_DIR"] = str(base)
+    os.environ["SUITKAISE_STATE"] = str(base / "state")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -44,6 +44,7 @@ from suitkaise.exits import (
 from suitkaise.messaging.administration import SupervisorRef, whereis
 from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.refs import WorkerRef
+from suitkaise.observe.crashes import CrashReport
 from suitkaise.preloading import preload
 from suitkaise.specs import Backoff, Child, Command, Supervisor
 from suitkaise.statuses import Status
@@ -64,6 +65,7 @@ __all__ = [
     "ChildRunning",
     "ChildStartFailed",
     "Command",
+    "CrashReport",
     "Crashed",
     "DeadlockError",
     "DynamicSupervisor",

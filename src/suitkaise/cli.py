@@ -18,6 +18,7 @@ from typing import Any
 import suitkaise
 from suitkaise import events
 from suitkaise.errors import ChildStartFailed, NotSerializable, SpecError, SuitkaiseError, TreeFailed
+from suitkaise.observe.crashes import crash_directory, read_reports
 from suitkaise.specs import Supervisor
 from suitkaise.supervision import running
 
@@ -27,7 +28,7 @@ CLEAN, FAILED, USAGE = 0, 1, 2
 
 _RED, _GREEN, _YELLOW = 31, 32, 33
 
-_LATER = ("ps", "status", "tree", "top", "logs", "restart", "stop", "start", "suspend", "resume", "crashes", "store",
+_LATER = ("ps", "status", "tree", "top", "logs", "restart", "stop", "start", "suspend", "resume", "store",
           "demo", "doctor")  # fmt: skip
 
 
@@ -42,8 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     ours, theirs = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options, rest = parser.parse_known_args(ours)
     if options.command in _LATER:
-        print(f"suitkaise {options.command}: not built yet; this version has: run", file=sys.stderr)
+        print(f"suitkaise {options.command}: not built yet; this version has: run, crashes", file=sys.stderr)
         return USAGE
+    if options.command == "crashes":
+        return _crashes(options.id, as_json=options.json)
     arguments = [*_without_own(options, rest + options.arguments), *theirs]
     for option, value in (("--engine", options.engine), ("--observe", options.observe)):
         if value not in (None, "local"):
@@ -78,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--engine", choices=("local", "ray"), help=argparse.SUPPRESS)
     run.add_argument("--observe", nargs="?", const="", help=argparse.SUPPRESS)
     run.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    crashes = commands.add_parser(
+        "crashes",
+        help="list the crash reports of this user's programs, or show one",
+        description="Every abnormal end of a worker leaves a report, which outlives the program. The newest is last.",
+    )
+    crashes.add_argument("id", nargs="?", metavar="ID", help="the report to show; its beginning will do, or `last`")
+    crashes.add_argument("--json", action="store_true", help="print JSON")
     for name in _LATER:
         commands.add_parser(name, help=argparse.SUPPRESS, add_help=False).set_defaults(json=False)
     return parser
@@ -105,6 +115,25 @@ def _run(target: str, arguments: list[str]) -> int:
         return CLEAN  # the file has run its tree itself
     tree = _find(namespace, where, name)
     tree.run()
+    return CLEAN
+
+
+def _crashes(id: str | None, *, as_json: bool) -> int:
+    reports = read_reports()
+    if id is None:
+        if as_json:
+            print(json.dumps([report.to_dict() for report in reports]))
+        elif not reports:
+            print(f"no crash reports in {crash_directory()}")
+        for report in () if as_json else reports:
+            print(report.line())
+        return CLEAN
+    fitting = reports[-1:] if id == "last" else [report for report in reports if report.id.startswith(id)]
+    if len(fitting) != 1:
+        trouble = f"{len(fitting)} reports begin with {id!r}" if fitting else f"there is no report {id!r}"
+        print(f"suitkaise crashes: {trouble}; `suitkaise crashes` lists them", file=sys.stderr)
+        return USAGE
+    print(json.dumps(fitting[0].to_dict()) if as_json else fitting[0])
     return CLEAN
 
 

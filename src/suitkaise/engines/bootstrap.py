@@ -29,6 +29,7 @@ from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Parcel, portable_error
 from suitkaise.messaging.refs import set_post
 from suitkaise.observe.board import SLOT_BYTES, Board, Slot
+from suitkaise.observe.tail import Tail
 from suitkaise.recipes import Recipe
 from suitkaise.workers.lifecycle import Birth, Life, Outcome
 from suitkaise.workers.shell import Shell
@@ -188,6 +189,8 @@ class _Tenant:
         set_owner(arrival.birth.owner, whole_process=True)
         set_post(RemotePost(os.path.join(self._directory, "hub.sock")))
         preloading.listeners.append(lambda: self.send(("preload", preloading.wanted())))
+        self._tail = Tail(os.path.join(self._directory, f"tail-{arrival.birth.serial}"))
+        self._tail.listen()
         root = logging.getLogger()
         root.setLevel(arrival.log_level)
         root.addHandler(suitkaise.observe.logs.ForwardingHandler(self._send_log))
@@ -249,6 +252,7 @@ class _Tenant:
             wire.send(self._sock, header, payload)
 
     def _send_log(self, fields: dict[str, Any]) -> None:
+        self._tail.write(f"{fields['levelname'].lower()}: {fields['msg']}\n")
         self.send(("log", fields))
 
     def say_goodbye(self, outcome: Outcome) -> None:

@@ -21,12 +21,17 @@ __all__ = ["Engine", "Exit", "Handle", "Launch", "Site", "WorkerHandle", "settle
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How an incarnation ended. `abandoned`: it is cut off but still there (a thread)."""
+    """How an incarnation ended. `abandoned`: it is cut off but still there (a thread).
+
+    `view`: what it did in the end; `lines`: the last that it printed or logged, if it ended abnormally.
+    """
 
     reason: ExitReason
     result: Parcel | None = None
     ignored: bool = False
     abandoned: bool = False
+    view: SlotView | None = None
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

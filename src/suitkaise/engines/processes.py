@@ -30,6 +30,7 @@ from suitkaise.messaging import codec, wire
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.observe.board import BELL, SlotView
 from suitkaise.observe.logs import take_forwarded
+from suitkaise.observe.tail import last_lines
 from suitkaise.preloading import preload
 from suitkaise.specs import Child
 
@@ -111,6 +112,7 @@ class ProcessHandle:
         self._sockets = sockets
         self._link = link
         self._slot = site.board.take(launch.path)
+        self._tail = site.file(f"tail-{launch.serial}")
         self._bell = self._slot.bytes[BELL : BELL + 1]
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -377,6 +379,10 @@ class ProcessHandle:
             asked, self._asked = list(self._asked.values()), {}
         if self.outbox is not None:
             self.outbox.close()
+        if not exit.reason.clean:
+            exit = replace(exit, view=self._slot.read(), lines=last_lines(self._tail))
+        with contextlib.suppress(OSError):
+            os.unlink(self._tail)
         if self.launch.limited:
             with contextlib.suppress(OSError):
                 os.unlink(self._site.file(f"stack-{self.pid}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
+from collections import deque
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from suitkaise.messaging.context import set_owner
 from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.observe.board import SlotView
+from suitkaise.observe.tail import LINES
 from suitkaise.specs import Child
 from suitkaise.workers.lifecycle import Life, Outcome
 from suitkaise.workers.shell import Shell
@@ -60,8 +62,10 @@ class ThreadHandle:
         self._left = left
         self._lock = threading.Lock()
         self._slot = site.board.take(launch.path)
+        self._lines: deque[str] = deque(maxlen=LINES)
         self._mailbox = ThreadMailbox(self._slot)
         life = Life(launch.recipe, launch.birth, self._mailbox, self._slot)
+        life.note = self._lines.append
         _ThreadShell.launch(life, self._mailbox, self, thread_name=f"{launch.path}#{launch.incarnation}")
 
     def deliver(self, message: Message) -> None:
@@ -109,12 +113,12 @@ class ThreadHandle:
             self._gone = True
             self._left[self] = self._launch.path
             self._mailbox.order_stop(reason)
-            left = self._mailbox.drain()
+            left, view = self._mailbox.drain(), self._slot.read()
         for message in left:
             message.fail(
                 WorkerDead(f"{self._launch.path!r} was abandoned: {reason}", path=self._launch.path, reason=reason)
             )
-        settle(self.exited, Exit(reason, abandoned=True))
+        settle(self.exited, Exit(reason, abandoned=True, view=view, lines=tuple(self._lines)))
 
     def over(self, outcome: Outcome) -> None:
         """The thread's last word."""
@@ -122,10 +126,13 @@ class ThreadHandle:
             was_gone, self._gone = self._gone, True
             self._left.pop(self, None)
         self._mailbox.close()
+        end = Exit(outcome.reason, outcome.result, outcome.ignored)
+        if not outcome.reason.clean:
+            end = replace(end, view=self._slot.read(), lines=tuple(self._lines))
         self._slot.release()
         self._site.board.give_back(self._slot)
         if not was_gone:
-            settle(self.exited, Exit(outcome.reason, outcome.result, outcome.ignored))
+            settle(self.exited, end)
 
 
 class _ThreadShell(Shell):

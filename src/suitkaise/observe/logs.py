@@ -31,11 +31,20 @@ def log_event(event: Event) -> None:
         _tree.log(level, "%s", event, extra={"event": event})
 
 
-def worker_logger(path: str) -> Any:
-    """A structlog logger that writes to `suitkaise.worker`, bound to the worker's path and pid."""
+def worker_logger(path: str, note: Callable[[str], None] | None = None) -> Any:
+    """A structlog logger that writes to `suitkaise.worker`, bound to the worker's path and pid.
+
+    `note` gets each line, too.
+    """
     if "structlog" not in sys.modules and has_remote_post():  # 110 ms: the next process shall have it at once
         preload("structlog")
     import structlog
+
+    def render(logger: Any, method: str, fields: MutableMapping[str, Any]) -> str:
+        text = _render(logger, method, fields)
+        if note is not None:
+            note(f"{method}: {text}")
+        return text
 
     return structlog.wrap_logger(
         logging.getLogger("suitkaise.worker"),
@@ -43,7 +52,7 @@ def worker_logger(path: str) -> Any:
             structlog.stdlib.filter_by_level,
             structlog.processors.format_exc_info,
             structlog.stdlib.PositionalArgumentsFormatter(),
-            _render,
+            render,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
     ).bind(path=path, pid=os.getpid())

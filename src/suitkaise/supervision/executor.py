@@ -20,12 +20,15 @@ from suitkaise.messaging.administration import ChildLine, ref_to
 from suitkaise.messaging.messages import Answer, Message, Parcel
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.registry import Address, Registry
+from suitkaise.observe.crashes import CrashReport
 from suitkaise.specs import Child, Supervisor
 from suitkaise.statuses import Status
 from suitkaise.supervision.base import BasePolicy, Phase
 from suitkaise.supervision.dynamic import DynamicPolicy
 from suitkaise.supervision.policy import Policy
+from suitkaise.supervision.reports import report_of
 from suitkaise.supervision.steps import (
+    Action,
     Begin,
     DeleteChild,
     Emit,
@@ -66,6 +69,7 @@ class Surroundings:
     clock: Callable[[], float]
     at: Callable[[float, Callable[[], None]], Any]
     publish: Callable[[Event], None]
+    report: Callable[[CrashReport], None]
     on_gone: Callable[[str], None]
     serials: Iterator[int]
     """Numbers that grow with each incarnation in the program, so that an owner's name is never used again."""
@@ -137,6 +141,8 @@ class Executor:
         self._down: set[str] = set()  # ended, and it is not yet known whether for good
         self._suspended: set[str] = set()
         self._checkpoints: dict[str, Parcel] = {}
+        self._began: dict[str, float] = {}
+        self._ends: dict[tuple[str, int], Exit] = {}  # abnormal ones that are not dealt with yet
         self._below: dict[str, Executor] = {}  # the newest of each child that is a supervisor, ended or not
         self.tell: Callable[[Input], None] = around.employ(self)
         for child in spec.children:
@@ -271,7 +277,7 @@ class Executor:
         """Let the policy decide about one event, and carry out what it says."""
         if isinstance(event, (Exited, Ignored)):
             self._lose(event)
-        for action in self.policy.handle(event, self._around.clock()):
+        for action in self._decide(event):
             match action:
                 case Start(child, incarnation, previous):
                     serial = next(self._around.serials)
@@ -303,6 +309,20 @@ class Executor:
             if id in self._below:
                 self._below.pop(id).retire()
 
+    def _decide(self, event: Input) -> list[Action]:
+        """What the policy says; of an abnormal end it says more than that (rule 58)."""
+        now = self._around.clock()
+        end = self._ends.pop((event.id, event.incarnation), None) if isinstance(event, Exited) else None
+        if end is None or not isinstance(event, Exited):
+            return self.policy.handle(event, now)
+        before = self.policy.child_info(event.id)
+        actions = self.policy.handle(event, now)
+        if before is not None and before.incarnation == event.incarnation:
+            report = report_of(actions, self.policy, before, end, now - self._began.get(event.id, now), now)
+            if report is not None:
+                self._around.report(report)
+        return actions
+
     def _ref(self, id: str) -> WorkerRef:
         address = self._addresses.get(id)
         return ref_to(f"{self.path}/{id}", address.kind if address is not None else "process")
@@ -322,6 +342,7 @@ class Executor:
             self.tell(Exited(launch.child.id, launch.incarnation, Crashed("start", error)))
             return
         self._suspended.discard(launch.child.id)
+        self._began[launch.child.id] = self._around.clock()
         self._handles[launch.child.id] = handle
         self._down.discard(launch.child.id)
         address.attach(handle)
@@ -335,6 +356,8 @@ class Executor:
             over = exited.result()
             address.detach(over.reason, over.result)
             self._around.on_gone(launch.birth.owner)
+            if not over.reason.clean:
+                self._ends[id, incarnation] = over
             self.tell(
                 Ignored(id, incarnation) if over.ignored else Exited(id, incarnation, over.reason, over.abandoned)
             )
@@ -391,6 +414,7 @@ class Executor:
     def _forget(self, id: str) -> None:
         self._down.discard(id)
         self._checkpoints.pop(id, None)
+        self._began.pop(id, None)
         address = self._addresses.pop(id, None)
         if address is not None:
             self._around.registry.remove(address.path)

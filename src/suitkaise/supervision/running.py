@@ -30,6 +30,7 @@ from suitkaise.messaging.bus import Subscription
 from suitkaise.messaging.context import current_owner
 from suitkaise.messaging.messages import Answer, with_note
 from suitkaise.messaging.refs import WorkerRef
+from suitkaise.observe.crashes import CrashReport
 from suitkaise.specs import Supervisor
 from suitkaise.statuses import Status
 from suitkaise.supervision import runtime as runtimes
@@ -334,6 +335,13 @@ class RunningTree(Administration):
         if self._ended.is_set():
             subscription.close()
         return subscription
+
+    def crashes(self) -> list[CrashReport]:
+        """The reports of the newest abnormal ends in this tree, at most 100 in the program, the newest last (rule 58).
+
+        They are on disk, too, and outlive the program: see `suitkaise crashes`.
+        """
+        return self._runtime.crashes.reports(self.name)
 
     # ------------------------------------------------------------ administration
     def recall(self, id: str) -> WorkerRef:

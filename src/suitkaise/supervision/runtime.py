@@ -31,6 +31,7 @@ from suitkaise.messaging.reactor import Reactor
 from suitkaise.messaging.refs import set_post
 from suitkaise.messaging.registry import Registry
 from suitkaise.observe.board import Board
+from suitkaise.observe.crashes import Ledger
 from suitkaise.observe.logs import log_event
 from suitkaise.preloading import preload
 from suitkaise.specs import Supervisor
@@ -61,6 +62,7 @@ class Runtime:
         self.registry: Registry = Registry()
         self.bus: Bus = Bus()
         self.bus.subscribe(log_event)
+        self.crashes: Ledger = Ledger()
         self.site: Site = Site(self.directory, board, self.reactor)
         self._desk = Desk(self.site.file("hub.sock"), self.reactor, self.registry)
         self.processes: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost)
@@ -71,6 +73,7 @@ class Runtime:
             time.monotonic,
             self.reactor.at,
             self.bus.publish,
+            self.crashes.add,
             self._on_gone,
             itertools.count(time.time_ns() // 1_000_000),
             employ,
@@ -191,6 +194,7 @@ class Runtime:
         if self._listener is not None:
             self._listener.close()
         self.site.board.close()
+        self.crashes.close()
         os.close(self._lock)
         if not remove_if_unused(self.directory):
             shutil.rmtree(self.directory, ignore_errors=True)

@@ -10,6 +10,7 @@ from suitkaise.engines.simulated import Behaviour, SimulatedEngine, SimulatedHan
 from suitkaise.events import Event
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.registry import Registry
+from suitkaise.observe.crashes import CrashReport
 from suitkaise.specs import Supervisor
 from suitkaise.supervision.executor import Executor, Surroundings
 from suitkaise.supervision.steps import Begin, Input, StopAll
@@ -38,6 +39,7 @@ class Simulation:
     def __init__(self, tree: Supervisor, behaviour: Callable[[Launch], Behaviour] = lambda launch: Behaviour()) -> None:
         self.clock: VirtualClock = VirtualClock()
         self.events: list[Event] = []
+        self.crashes: list[CrashReport] = []
         self.registry: Registry = Registry()
         self.engine: SimulatedEngine = SimulatedEngine(self.clock, behaviour)
         engines = {"process": self.engine, "thread": self.engine}
@@ -47,6 +49,7 @@ class Simulation:
             self.clock,
             self.clock.at,
             self.events.append,
+            self.crashes.append,
             lambda owner: None,
             itertools.count(1),
             self._employ,

@@ -88,6 +88,7 @@ class Life:
         self.last_loop_ns: int = 0
         self.last_result: Any = None
         self.keep: Callable[[Parcel], None] | None = None
+        self.note: Callable[[str], None] | None = None
         self._birth = birth
         self._recipe = recipe
         self._mailbox = mailbox
@@ -302,7 +303,7 @@ class Life:
         """The worker's own logger."""
         from suitkaise.observe.logs import worker_logger
 
-        return worker_logger(self.path)
+        return worker_logger(self.path, self.note)
 
     def cleanup(self) -> None:
         """Remove the storage entries that go with this incarnation."""

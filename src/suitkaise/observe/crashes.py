@@ -1,0 +1,222 @@
+"""Crash reports (rule 58): what is known of each abnormal end, in memory and on disk.
+
+The reports on disk outlive the program that wrote them: `suitkaise crashes` shows them, whoever was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import re
+import tempfile
+import threading
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+__all__ = ["KEPT_IN_MEMORY", "KEPT_ON_DISK", "CrashReport", "Ledger", "crash_directory", "read_reports"]
+
+logger: logging.Logger = logging.getLogger("suitkaise")
+
+KEPT_IN_MEMORY = 100
+"""How many reports a program keeps; the oldest go first."""
+
+KEPT_ON_DISK = 200
+"""How many reports all programs of a user keep on disk; the oldest go first."""
+
+PER_SECOND = 5
+"""How many reports of one worker are written to disk in a second; the next one that is written counts the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrashReport:
+    """An abnormal end of one incarnation. `print` shows it as a block of text.
+
+    Args:
+        id: sortable by time; `suitkaise crashes ID` finds it.
+        path: whose end it was.
+        kind: `process`, `thread` or `supervisor`.
+        pid: the process it ran in.
+        incarnation: which life of the child it was, from 1.
+        wall: when, in seconds since 1970.
+        reason: the exit reason as text, `reason_kind` its class.
+        phase: what it was doing: `loop`, `on_receive`, `waiting`, ...
+        in_phase: for how many seconds; None where that is not known.
+        loop: the number of the loop it was in, or the last one.
+        uptime: seconds from the order to start it to its end.
+        restarts: how often the child had been restarted before.
+        verdict: what its supervisor decides: `restarts`, `gives up`, `stays down` or `is being stopped`.
+        used: restarts that the supervisor's window holds, this one included, of the `allowed` in `seconds`.
+        together: the ids of siblings that are restarted with it.
+        lines: the last lines that it printed or logged (threads: logged by `self.log`).
+        traceback: the remote traceback of an exception, or the stacks of a worker that hung.
+        skipped: how many reports of this worker were not written to disk before this one.
+    """
+
+    id: str
+    path: str
+    kind: str
+    pid: int | None
+    incarnation: int
+    wall: float
+    reason: str
+    reason_kind: str
+    phase: str
+    in_phase: float | None
+    loop: int
+    uptime: float
+    restarts: int
+    verdict: str
+    used: int
+    allowed: float
+    seconds: float
+    together: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    traceback: str = ""
+    skipped: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, for JSON."""
+        fields = asdict(self)
+        if fields["allowed"] == float("inf"):
+            fields["allowed"] = None
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> CrashReport:
+        """The report that `to_dict` made these fields of."""
+        allowed = float("inf") if fields["allowed"] is None else fields["allowed"]
+        lists = {name: tuple(fields[name]) for name in ("together", "lines")}
+        return cls(**{**fields, **lists, "allowed": allowed})
+
+    def line(self) -> str:
+        """The report in one line: id, time, path and reason."""
+        return f"{self.id}  {self._when()}  {self.path}  {self.reason}"
+
+    def _when(self) -> str:
+        return datetime.fromtimestamp(self.wall).strftime("%Y-%m-%d %H:%M:%S")
+
+    def __str__(self) -> str:
+        since = "" if self.in_phase is None else f" for {self.in_phase:.3g} s"
+        loop = f", loop {self.loop}" if self.loop else ""
+        allowed = "any number" if self.allowed == float("inf") else f"{self.allowed:g}"
+        rows = [
+            f"crash {self.id}  {self._when()}",
+            f"  who      {self.path} ({self.kind}, pid {self.pid}, incarnation {self.incarnation})",
+            f"  why      {self.reason}",
+            f"  doing    {self.phase}{since}{loop}",
+            f"  lived    {self.uptime:.3g} s, after {self.restarts} restarts",
+            f"  then     {self.verdict}; {self.used} of {allowed} restarts used in {self.seconds:g} s",
+        ]
+        if self.together:
+            rows.append(f"  with it  {', '.join(self.together)}")
+        if self.skipped:
+            rows.append(f"  before   {self.skipped} more, not written down")
+        if self.lines:
+            rows += ["  its last lines", *(f"    {line}" for line in self.lines)]
+        if self.traceback:
+            rows += ["  traceback", *(f"    {line}" for line in self.traceback.rstrip().splitlines())]
+        return "\n".join(rows)
+
+
+class Ledger:
+    """The reports of one program: the newest in memory, and a thread that writes them to disk."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+        self._clock = time.monotonic
+        self._reports: deque[CrashReport] = deque(maxlen=KEPT_IN_MEMORY)
+        self._queue: queue.SimpleQueue[CrashReport | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._complained = False
+        self._written: dict[str, deque[float]] = {}
+        self._skipped: dict[str, int] = {}
+
+    def add(self, report: CrashReport) -> None:
+        """Keep a report; it is on disk a moment later. Never blocks, never raises."""
+        self._reports.append(report)
+        with self._lock:
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write_all, name="suitkaise-crashes", daemon=True)
+                self._writer.start()
+        self._queue.put(report)
+
+    def reports(self, under: str) -> list[CrashReport]:
+        """The newest reports of what is at or below a path, the newest last."""
+        return [one for one in list(self._reports) if one.path == under or one.path.startswith(f"{under}/")]
+
+    def close(self) -> None:
+        """Wait until all is written."""
+        with self._lock:
+            writer, self._writer = self._writer, None
+        if writer is not None:
+            self._queue.put(None)
+            writer.join()
+
+    def _write_all(self) -> None:
+        while (report := self._queue.get()) is not None:
+            if self._is_too_much(report.path):
+                continue
+            fields = report.to_dict() | {"skipped": self._skipped.pop(report.path, 0)}
+            try:
+                _write(self._directory or crash_directory(), report.id, json.dumps(fields))
+            except OSError as error:
+                if not self._complained:
+                    self._complained = True
+                    logger.warning("crash reports cannot be written to disk: %s", error)
+
+    def _is_too_much(self, path: str) -> bool:
+        now, written = self._clock(), self._written.setdefault(path, deque())
+        while written and written[0] <= now - 1.0:
+            written.popleft()
+        if len(written) >= PER_SECOND:
+            self._skipped[path] = self._skipped.get(path, 0) + 1
+            return True
+        written.append(now)
+        return False
+
+
+def crash_directory() -> Path:
+    """Where reports are: `crashes` in `$SUITKAISE_STATE`, else in `suitkaise` below `$XDG_STATE_HOME`."""
+    own = os.environ.get("SUITKAISE_STATE")
+    if own:
+        return Path(own, "crashes")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state", "suitkaise", "crashes")
+
+
+def _write(directory: Path, id: str, text: str) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, hidden = tempfile.mkstemp(prefix=".", dir=directory)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.rename(hidden, directory / f"{id}.json")
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(hidden)
+        raise
+    for name in sorted(os.listdir(directory), reverse=True)[KEPT_ON_DISK:]:
+        with contextlib.suppress(OSError):  # another program has just removed it
+            os.unlink(directory / name)
+
+
+def read_reports(directory: Path | None = None) -> list[CrashReport]:
+    """All reports on disk, the newest last; what cannot be read is left out."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(directory or crash_directory())):
+            if _NAME.fullmatch(name):
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                    text = (directory or crash_directory()).joinpath(name).read_text(encoding="utf-8")
+                    found.append(CrashReport.from_dict(json.loads(text)))
+    return found
+
+
+_NAME = re.compile(r"[0-9a-f-]+\.json")

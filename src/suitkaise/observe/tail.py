@@ -1,0 +1,96 @@
+"""The last lines that a worker process printed or logged, kept where they survive its SIGKILL.
+
+A small ring of bytes in a memory-mapped file. The worker writes it with plain stores, no system call; the file is
+made with the first line. Whoever has the path can read it, at any time.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import sys
+import threading
+from typing import Any
+
+__all__ = ["LINES", "Tail", "last_lines"]
+
+SIZE = 16 * 1024
+_HEAD = 8
+_ROOM = SIZE - _HEAD
+
+LINES = 20
+"""How many lines a report shows."""
+
+
+class Tail:
+    """The writer's side. Lines of several threads may mix, as they do on a terminal."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._map: mmap.mmap | None = None
+        self._end = 0
+
+    def write(self, text: str) -> None:
+        """Add some text; what does not fit any more is the oldest."""
+        data = text.encode("utf-8", "replace")[-_ROOM:]
+        with self._lock:
+            if self._map is None:
+                self._map = _make(self._path)
+            start = self._end % _ROOM
+            first = data[: _ROOM - start]
+            self._map[_HEAD + start : _HEAD + start + len(first)] = first
+            self._map[_HEAD : _HEAD + len(data) - len(first)] = data[len(first) :]
+            self._end += len(data)
+            self._map[:_HEAD] = self._end.to_bytes(_HEAD, "little")
+
+    def listen(self) -> None:
+        """From now on, take in what this process prints (not what C code writes to the descriptors)."""
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if isinstance(stream, io.TextIOWrapper):
+                setattr(sys, name, _Tee(stream, self))
+
+
+class _Tee(io.TextIOWrapper):
+    """A standard stream that also writes into the tail."""
+
+    def __init__(self, stream: io.TextIOWrapper, tail: Tail) -> None:
+        super().__init__(
+            stream.buffer, stream.encoding, stream.errors, line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )  # fmt: skip
+        self._tail = tail
+        self._stream = stream  # whose end would close the buffer
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        self._tail.write(text)
+        return written
+
+
+def _make(path: str) -> mmap.mmap:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # the program is gone, and its directory with it: nobody will read this
+        return mmap.mmap(-1, SIZE)
+    try:
+        os.ftruncate(descriptor, SIZE)
+        return mmap.mmap(descriptor, SIZE)
+    finally:
+        os.close(descriptor)
+
+
+def last_lines(path: str, most: int = LINES) -> tuple[str, ...]:
+    """The last lines in the tail at `path`, at most `most`; none if there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(SIZE)
+    except OSError:
+        return ()
+    end = int.from_bytes(data[:_HEAD], "little")
+    ring: Any = data[_HEAD:]
+    text = ring[:end] if end <= _ROOM else ring[end % _ROOM :] + ring[: end % _ROOM]
+    lines = text.decode("utf-8", "replace").splitlines()
+    return tuple(lines[1:] if end > _ROOM else lines)[-most:]

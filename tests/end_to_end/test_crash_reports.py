@@ -1,0 +1,252 @@
+"""Rule 58: every abnormal end leaves a report, in memory and on disk, which survives whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import Backoff, Child, ChildStartFailed, CrashReport, Process, Supervisor, Thread
+from suitkaise.observe.crashes import read_reports
+from suitkaise.supervision.running import RunningTree
+from tests.end_to_end.hangers import HangingProcess
+from tests.support import eventually, run_program, start_program
+
+
+class Talks(Process):
+    """Prints and logs in its loops; dies in the fifth of its first life."""
+
+    def __init__(self, end: str = "kill") -> None:
+        self.end = end
+
+    def loop(self) -> None:
+        print(f"printing {self.current_loop}")
+        self.log.warning("logging", loop=self.current_loop)
+        if self.current_loop == 5 and self.recalled is None:
+            match self.end:
+                case "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "exit":
+                    os._exit(3)
+                case "raise":
+                    raise LookupError("in the fifth loop")
+        self.wait(0.001)
+
+
+class TalksInAThread(Thread):
+    def loop(self) -> None:
+        self.log.warning("logging", loop=self.current_loop)
+        if self.current_loop == 5 and self.recalled is None:
+            raise LookupError("in the fifth loop")
+        self.wait(0.001)
+
+
+class Prints(Process):
+    """Prints a thousand long lines and some that are odd, then dies of SIGKILL when it is told to."""
+
+    def on_receive(self, message: Any) -> None:
+        for number in range(1000):
+            print(f"{number}: " + "long " * 20, flush=True)
+        print("é" * 3, "☃", file=sys.stderr)
+        sys.stdout.write("no end of line")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def first(running: RunningTree) -> CrashReport:
+    reports = eventually(running.crashes, what="a report")
+    return reports[0]
+
+
+def on_disk(id: str) -> CrashReport:
+    return eventually(lambda: next((one for one in read_reports() if one.id == id), None), what="it is on disk")  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "end, reason, kind",
+    [
+        ("kill", "signal 9 (SIGKILL)", "Signaled"),
+        ("exit", "exit code 3", "ExitCode"),
+        ("raise", "LookupError in loop: in the fifth loop", "Crashed"),
+    ],
+)
+def test_s58_it_tells_what_the_process_was_doing_whatever_its_end(end: str, reason: str, kind: str) -> None:
+    with Supervisor("tree", Child(Talks, args=(end,), id="w")).start() as running:
+        pid = running["w"].pid
+        report = first(running)
+        assert (report.path, report.kind, report.incarnation) == ("tree/w", "process", 1)
+        assert report.pid == pid or end != "kill"
+        assert (report.reason, report.reason_kind) == (reason, kind)
+        assert (report.phase, report.loop) == ("loop", 5)
+        assert (report.verdict, report.used, report.allowed, report.seconds) == ("restarts", 1, 3, 5.0)
+        assert 0 < report.uptime < 60
+        assert report.lines[-2:] == ("printing 5", "warning: tree/w: logging loop=5")
+        assert ("in loop" in report.traceback) == (end == "raise")
+        assert on_disk(report.id) == report
+
+
+def test_s58_a_thread_has_a_report_with_what_it_logged() -> None:
+    with Supervisor("tree", Child(TalksInAThread, id="w")).start() as running:
+        report = first(running)
+    assert (report.kind, report.phase, report.loop, report.reason_kind) == ("thread", "loop", 5, "Crashed")
+    assert report.lines[-1] == "warning: tree/w: logging loop=5"
+    assert "in the fifth loop" in report.traceback
+
+
+def test_s58_a_worker_that_hung_shows_where(tmp_path: Path) -> None:
+    child = Child(HangingProcess, args=(tmp_path, "loop"), id="w", loop_timeout=0.2)
+    (tmp_path / "hang").touch()
+    with Supervisor("tree", child).start() as running:
+        report = first(running)
+    assert (report.phase, report.reason_kind) == ("loop", "Hung")
+    assert report.in_phase is not None
+    assert report.in_phase >= 0.2
+    assert "in sleeps" in report.traceback
+
+
+class FailsToStart(Process):
+    def on_start(self) -> None:
+        print("I try")
+        raise OSError("no disk")
+
+
+def test_s58_a_start_that_fails_has_a_report_too() -> None:
+    with pytest.raises(ChildStartFailed):
+        Supervisor("unlucky", FailsToStart).start()
+    report = read_reports()[-1]
+    assert (report.path, report.phase, report.verdict) == ("unlucky/fails_to_start", "on_start", "stays down")
+    assert report.lines == ("I try",)
+    assert "OSError: no disk" in report.traceback
+
+
+class Dies(Process):
+    def on_receive(self, message: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_s58_it_names_the_siblings_that_are_restarted_with_it() -> None:
+    children = [Child(Dies, id=id) for id in "abc"]
+    for strategy, together in (("one_for_one", ()), ("rest_for_one", ("c",)), ("one_for_all", ("a", "c"))):
+        with Supervisor("tree", *children, strategy=strategy).start() as running:  # type: ignore[arg-type]
+            running["b"].tell("die")
+            assert first(running).together == together
+
+
+def test_s58_the_last_restart_allowed_and_giving_up_are_told() -> None:
+    running = Supervisor("tree", Child(Dies, id="w"), max_restarts=1).start()
+    running["w"].tell("die")
+    eventually(lambda: running["w"].incarnation == 2 and running["w"].status == "running")
+    running["w"].tell("die")
+    running.wait(10)
+    assert [(one.verdict, one.used, one.restarts, one.incarnation) for one in running.crashes()] == [
+        ("restarts", 1, 0, 1),
+        ("gives up", 2, 1, 2),
+    ]
+
+
+def test_s58_temporary_children_stay_down_and_orders_leave_no_report() -> None:
+    children = (
+        Child(Dies, id="t", restart="temporary"),
+        Child(Dies, id="o"),
+        Child(Dies, id="b", shutdown="brutal_kill"),
+    )
+    with Supervisor("tree", *children).start() as running:
+        running["t"].tell("die")
+        assert first(running).verdict == "stays down"
+        running.terminate_child("o")
+        running.terminate_child("b")
+        assert len(running.crashes()) == 1
+
+
+def test_s58_a_child_that_waits_for_its_backoff_restarts() -> None:
+    child = Child(Dies, id="w", backoff=Backoff(initial=60.0))
+    with Supervisor("tree", child).start() as running:
+        running["w"].tell("die")
+        assert first(running).verdict == "restarts"
+
+
+def test_s42_s58_a_child_that_had_to_be_killed_has_a_report(tmp_path: Path) -> None:
+    child = Child(HangingProcess, args=(tmp_path, "loop"), id="w", shutdown=0.1)
+    running = Supervisor("tree", child).start()
+    (tmp_path / "hang").touch()
+    eventually(lambda: not (tmp_path / "hang").exists(), what="it is in its loop")
+    running.stop()
+    assert [(one.verdict, one.reason, one.phase) for one in running.crashes()] == [
+        ("is being stopped", "killed (shutdown timeout)", "loop")
+    ]
+
+
+def test_s58_only_the_last_lines_are_kept_and_nothing_odd_breaks_them() -> None:
+    with Supervisor("tree", Child(Prints, id="w")).start() as running:
+        running["w"].tell("print")
+        lines = first(running).lines
+    assert len(lines) == 20
+    assert lines[-2:] == ("ééé ☃", "no end of line")
+    assert lines[-3].startswith("999: long")
+
+
+# ------------------------------------------------------------ the program is killed, too
+PROGRAM = """
+import os, signal
+from suitkaise import Process, Supervisor
+
+
+class Dies(Process):
+    def loop(self):
+        print("last words of", self.pid, flush=True)
+        if self.recalled is None:
+            os.kill(self.pid, signal.SIGKILL)
+        self.wait(60)
+
+
+if __name__ == "__main__":
+    with Supervisor("doomed", Dies).start() as running:
+        running.wait()
+"""
+
+
+def test_s58_the_reports_survive_the_sigkill_of_the_program_and_the_command_line_shows_them(tmp_path: Path) -> None:
+    state = {"SUITKAISE_STATE": str(tmp_path / "state")}
+    with start_program(PROGRAM, env=state) as program:
+        eventually(lambda: program.stdout.count("last words") == 2, timeout=15, what=program.stderr)
+        eventually(lambda: list((tmp_path / "state" / "crashes").glob("2*.json")), what="the report is written")
+        program.send_signal(signal.SIGKILL)
+        program.wait()
+    command = [sys.executable, "-m", "suitkaise", "crashes"]
+    listed = run_program(command, env=state).check().stdout
+    assert listed.count("\n") == 1
+    assert "doomed/dies  signal 9 (SIGKILL)" in listed
+    id = listed.split()[0]
+    shown = run_program([*command, id[:15]], env=state).check().stdout
+    assert "who      doomed/dies (process, pid" in shown
+    assert "doing    loop for" in shown
+    assert "last words of" in shown
+    assert json.loads(run_program([*command, "last", "--json"], env=state).check().stdout)["loop"] == 1
+    assert [one["id"] for one in json.loads(run_program([*command, "--json"], env=state).check().stdout)] == [id]
+
+
+def test_the_command_line_says_which_report_is_not_there(tmp_path: Path) -> None:
+    state = {"SUITKAISE_STATE": str(tmp_path)}
+    command = [sys.executable, "-m", "suitkaise", "crashes"]
+    assert f"no crash reports in {tmp_path}" in run_program(command, env=state).check().stdout
+    for id in ("last", "2026"):
+        finished = run_program([*command, id], env=state)
+        assert finished.returncode == 2
+        assert f"there is no report '{id}'" in finished.stderr
+
+
+def test_s58_a_disk_that_cannot_be_written_to_is_told_once_and_hurts_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be")
+    monkeypatch.setenv("SUITKAISE_STATE", str(tmp_path / "state"))
+    with Supervisor("tree", Child(Dies, id="w"), max_restarts=9).start() as running:
+        for number in (1, 2):
+            running["w"].tell("die")
+            eventually(lambda n=number: running["w"].incarnation == n + 1 and running["w"].status == "running")
+        assert len(running.crashes()) == 2
+    assert caplog.text.count("crash reports cannot be written to disk") == 1
