@@ -151,17 +151,13 @@ def by_hand(number: int) -> Taken:
 def main() -> None:
     quick = options(__doc__ or "").quick
     heading("dynamic")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     numbers = (100, 200) if quick else (100, 1_000, 10_000)
-    for title, take, rounds in (
-        ("simulated", simulated, 5),
-        ("threads", pool_of_threads, 5),
-        ("bare threads", by_hand, 5),
-    ):
+    for title, take in {"simulated": simulated, "threads": pool_of_threads, "bare threads": by_hand}.items():
         take(numbers[0])  # the first does not count
         runs: dict[int, list[Taken]] = {number: [] for number in numbers}
-        for _ in range(1 if quick else rounds):
+        for _ in range(1 if quick else 5):
             for number in numbers:
                 runs[number].append(take(number))
         for what in runs[numbers[0]][0]:
