@@ -76,3 +76,10 @@ class Asker(Process):
         for _ in range(count):
             ref.ask(b"x" * 100)
         return (time.perf_counter() - began) / count
+
+
+class Mortal(Thread):
+    """Waits, and dies when told to."""
+
+    def on_receive(self, message: Any) -> None:
+        raise ValueError("it was told to die")

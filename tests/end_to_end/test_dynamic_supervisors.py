@@ -1,0 +1,312 @@
+"""Dynamic supervisors (rules 12, 13, 40, 44, 53) with real processes and threads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import (
+    Backoff,
+    Child,
+    ChildAlreadyStarted,
+    ChildNotFound,
+    ChildRestarting,
+    ChildRunning,
+    ChildStartFailed,
+    DynamicSupervisor,
+    MaxChildren,
+    Process,
+    Shutdown,
+    Supervisor,
+    Thread,
+    WorkerDead,
+    WorkerRef,
+)
+from suitkaise.events import ChildStopError, ChildStopped
+from suitkaise.supervision import runtime
+from suitkaise.supervision.running import RunningTree
+from tests.end_to_end.crew import Boss, CopyProcess, CopyThread, Echo, Ignores, IgnoresLater, Quiet, Sum
+from tests.end_to_end.folk import KINDS, Folk, statuses
+from tests.support import eventually, wait_gone
+
+
+@pytest.fixture(params=KINDS)
+def folk(request: pytest.FixtureRequest, tmp_path: Path) -> Folk:
+    return Folk(tmp_path, request.param)
+
+
+def in_background(what: Callable[[], Any]) -> Future[Any]:
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(what())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def noted(folk: Folk, *lines: str) -> None:
+    eventually(lambda: set(lines) <= set(folk.notes()), what=f"{lines} are noted")
+
+
+def kill(running: RunningTree, path: str) -> None:
+    """SIGKILL the process there."""
+    pid = running[path].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_gone(pid)
+
+
+# ---------------------------------------------------------------- children come
+def test_s53_children_are_added_found_and_asked(folk: Folk) -> None:
+    with DynamicSupervisor("pool").start() as running:
+        assert list(running) == []
+        refs = [running.start_child(Child(folk.worker, args=(folk.folder,))) for _ in range(3)]
+        assert [ref.path.partition("-")[2] for ref in refs] == ["1", "2", "3"]
+        assert [ref.ask("hello") for ref in refs] == ["hello"] * 3
+        assert list(running) == refs
+        assert running.count_children().active == 3
+        running.terminate_child(refs[1].path.partition("/")[2])
+        assert list(running) == [refs[0], refs[2]]
+        with pytest.raises((WorkerDead, ChildNotFound)):
+            refs[1].ask("anybody there?")
+    assert folk.notes() == [f"start {ref.path[5:]}" for ref in refs] + folk.notes()[3:]
+    assert sorted(folk.notes()[3:]) == [f"stop {ref.path[5:]}" for ref in refs]
+
+
+def test_s53_a_slow_start_delays_nobody_else(folk: Folk) -> None:
+    with Supervisor("tree", DynamicSupervisor("pool")).start() as running:
+        patience = folk.say("starts_slowly", "slow")
+        slow = in_background(lambda: running.start_child(folk.child("slow"), under="pool"))
+        noted(folk, "slow slow")
+
+        assert running.start_child(folk.child("a"), under="pool").ask("there?") == "there?"
+        assert running.recall("pool/a").ask("again?") == "again?"
+        running.terminate_child("pool/a")
+        assert statuses(running, "pool") == {"slow": "starting"}
+
+        patience.unlink()
+        assert slow.result(5).ask("at last") == "at last"
+
+
+def test_s53_many_that_nobody_has_named_can_be_added_from_many_threads_at_once() -> None:
+    with DynamicSupervisor("pool").start() as running, ThreadPoolExecutor(8) as threads:
+        refs = list(threads.map(lambda _: running.start_child(Quiet), range(50)))
+        assert len({ref.path for ref in refs}) == 50
+        assert running.count_children().active == 50
+
+
+def test_s12_a_child_that_says_ignore_leaves_no_trace() -> None:
+    with DynamicSupervisor("pool", 1).start() as running:
+        assert running.start_child(Ignores) == WorkerRef("pool/ignores-1")
+        assert list(running) == []
+        assert running.start_child(Quiet).ask("room?") == "room?"
+
+
+def test_s08_s10_refusals(folk: Folk) -> None:
+    with DynamicSupervisor("pool").start() as running:
+        first = running.start_child(folk.child("a"))
+        with pytest.raises(ChildAlreadyStarted) as taken:
+            running.start_child(folk.child("a"))
+        assert taken.value.ref == first
+        folk.say("fails", "b")
+        with pytest.raises(ChildStartFailed):
+            running.start_child(folk.child("b"))
+        for refusing in (running.restart_child, running.delete_child):
+            with pytest.raises(ChildRunning):
+                refusing("a")
+            with pytest.raises(ChildNotFound):
+                refusing("b")
+        assert statuses(running) == {"a": "running"}
+
+
+# ---------------------------------------------------------------- children go
+def test_s23_a_killed_process_comes_back_and_the_others_do_not_notice(tmp_path: Path) -> None:
+    folk = Folk(tmp_path, "process")
+    with Supervisor("tree", DynamicSupervisor("pool")).start() as running:
+        refs = [running.start_child(folk.child(id), under="pool") for id in "abc"]
+        pids = [ref.pid for ref in refs]
+        folk.crash_and_wait(running, "pool/b")
+
+        assert [ref.ask("there?") for ref in refs] == ["there?"] * 3
+        after = [ref.pid for ref in refs]
+        assert (after[0], after[2]) == (pids[0], pids[2])
+        assert after[1] != pids[1]
+
+
+@pytest.mark.parametrize("restart", ["temporary", "transient"])
+def test_s24_s26_who_has_ended_is_forgotten_but_its_result_is_not(restart: Any) -> None:
+    with DynamicSupervisor("pool", max_children=1).start() as running:
+        for number in range(3):
+            ref = running.start_child(Child(Sum, args=(number, 10), restart=restart))
+            ref.join(5)
+            eventually(lambda: running.which_children() == [], what="it is forgotten")
+            assert ref.result(5) == number + 10
+
+
+def test_s13_who_says_ignore_when_it_is_restarted_is_forgotten(tmp_path: Path) -> None:
+    with DynamicSupervisor("pool").start() as running:
+        ref = running.start_child(Child(IgnoresLater, args=(tmp_path / "been here",)))
+        kill(running, "ignores_later-1")
+        assert ref.join(5) is not None
+        eventually(lambda: running.which_children() == [], what="it is forgotten")
+
+
+# ---------------------------------------------------------------- max_children
+def test_s53_max_children_counts_those_that_are_being_restarted(folk: Folk) -> None:
+    with DynamicSupervisor("pool", max_children=2).start() as running:
+        running.start_child(folk.child("a", backoff=Backoff(60.0)))
+        running.start_child(folk.child("b"))
+        with pytest.raises(MaxChildren, match="'pool' has 2 children, and max_children is 2"):
+            running.start_child(folk.child("c"))
+        folk.crash(running, "a")
+        eventually(lambda: statuses(running)["a"] == "restarting", what="a waits for its next try")
+        with pytest.raises(MaxChildren):
+            running.start_child(folk.child("c"))
+        with pytest.raises(ChildRestarting):
+            running.restart_child("a")
+
+        running.terminate_child("a")
+        assert running.start_child(folk.child("c")).ask("room?") == "room?"
+    assert "start c" in folk.notes()
+
+
+def test_s53_who_was_refused_or_is_forgotten_is_kept_nowhere() -> None:
+    with DynamicSupervisor("pool", max_children=1).start() as running:
+        ref = running.start_child(Echo)
+        with pytest.raises(MaxChildren):
+            running.start_child(Echo)
+        current = runtime.current()
+        assert current is not None
+        assert list(current.processes._recipes) == [ref.path]
+        assert current.registry.paths() == ["pool", ref.path]
+        running.terminate_child("echo-1")
+        assert list(current.processes._recipes) == []
+        assert current.registry.paths() == ["pool"]
+
+
+# ---------------------------------------------------------------- stopping
+@pytest.mark.parametrize("how", ["the tree stops", "the pool is terminated"])
+def test_s44_all_are_stopped_at_once(folk: Folk, how: str) -> None:
+    """Each is in the middle of its `on_finish` before any of them has done with it."""
+    running = Supervisor("tree", DynamicSupervisor("pool")).start()
+    files = []
+    for id in "abcd":
+        running.start_child(folk.child(id, shutdown="infinity"), under="pool")
+        files.append(folk.say("stops_slowly", id))
+
+    ending = in_background(lambda: running.stop() if how == "the tree stops" else running.terminate_child("pool"))
+    noted(folk, "slow a", "slow b", "slow c", "slow d")
+    assert not [line for line in folk.notes() if line.startswith("stop")]
+    assert not ending.done()
+    for file in files:
+        file.unlink()
+
+    ending.result(10)
+    assert sorted(folk.notes()[8:]) == ["stop a", "stop b", "stop c", "stop d"]
+    running.stop()
+
+
+def test_s42_s44_those_that_do_not_stop_in_time_are_killed_together(tmp_path: Path) -> None:
+    folk = Folk(tmp_path, "process")
+    running = DynamicSupervisor("pool").start()
+    with running.events() as happened:
+        for id in "abc":
+            running.start_child(folk.child(id, shutdown=0.3))
+            folk.say("stops_slowly", id)
+        running.start_child(folk.child("d", shutdown="infinity"))
+        pids = [ref.pid for ref in running]
+        assert running.stop(10) == Shutdown("stop")
+        ends = {event.path: event for event in happened if isinstance(event, ChildStopped | ChildStopError)}
+    assert {path: str(event.reason) for path, event in ends.items()} == {
+        "pool/a": "killed (shutdown timeout)",
+        "pool/b": "killed (shutdown timeout)",
+        "pool/c": "killed (shutdown timeout)",
+        "pool/d": str(Shutdown()),
+    }
+    for pid in pids:
+        assert pid is not None
+        wait_gone(pid, 0.0)
+
+
+def test_s39_s45_it_stops_while_children_are_being_started(folk: Folk) -> None:
+    running = DynamicSupervisor("pool").start()
+    folk.say("starts_slowly", "slow")  # its `wait` ends when it is told to stop
+    slow = in_background(lambda: running.start_child(folk.child("slow")))
+    noted(folk, "slow slow")
+
+    assert running.stop(10) == Shutdown("stop")
+
+    with pytest.raises(WorkerDead):
+        slow.result(5)
+
+
+# ---------------------------------------------------------------- restarts of the whole
+def test_s40_it_is_empty_after_its_own_restart(tmp_path: Path) -> None:
+    folk = Folk(tmp_path, "process")
+    tree = Supervisor("tree", folk.child("first"), DynamicSupervisor("pool"), strategy="one_for_all")
+    with tree.start() as running:
+        old = running.start_child(Echo, under="pool")
+        pid = old.pid
+        assert pid is not None
+        folk.crash_and_wait(running, "first")
+
+        eventually(lambda: statuses(running)["pool"] == "running", what="the pool is back")
+        wait_gone(pid)
+        assert running.which_children("pool") == []
+        new = running.start_child(Echo, under="pool")
+        assert (old.path, new.path) == ("tree/pool/echo-1", "tree/pool/echo-2")
+        with pytest.raises((ChildNotFound, WorkerDead)):
+            old.ask("still there?")
+        assert new.ask("hello") == "hello"
+
+
+def test_s30_s40_when_it_gives_up_its_own_supervisor_restarts_it_empty() -> None:
+    with Supervisor("tree", DynamicSupervisor("pool", max_restarts=0)).start() as running:
+        pids = [running.start_child(Echo, under="pool").pid for _ in range(3)]
+        kill(running, "pool/echo-2")
+
+        for pid in pids:
+            assert pid is not None
+            wait_gone(pid)
+        eventually(lambda: [line.restarts for line in running.which_children()] == [1], what="the pool is back")
+        eventually(lambda: statuses(running)["pool"] == "running", what="the pool is up")
+        assert running.which_children("pool") == []
+        assert running.start_child(Echo, under="pool").ask("hello") == "hello"
+
+
+# ---------------------------------------------------------------- from workers
+def test_s53_a_worker_administers_it() -> None:
+    with Supervisor("tree", Boss, DynamicSupervisor("pool", max_children=2)).start() as running:
+        boss = running["boss"]
+        refs = [boss.ask("add"), boss.ask("add")]
+        assert [ref.ask("hello") for ref in refs] == ["hello"] * 2
+        assert boss.ask("count") == 2
+        with pytest.raises(MaxChildren) as full:
+            boss.ask("add")
+        assert full.value.path == "tree/pool"
+        boss.ask(("terminate", "echo-1"))
+        assert boss.ask("add").path == "tree/pool/echo-4"  # 3 was refused
+
+
+# ---------------------------------------------------------------- copies
+@pytest.mark.parametrize("base", [Process, Thread])
+def test_copies_are_workers_of_their_own_that_know_which_they_are(base: type) -> None:
+    worker = CopyProcess if base is Process else CopyThread
+    with Supervisor("tree", Child(worker, args=(100,), id="copy", copies=4)).start() as running:
+        refs = [running[f"copy-{number}"] for number in range(4)]
+        assert [ref.ask("which?") for ref in refs] == [(number, f"copy-{number}", 100) for number in range(4)]
+        refs[2].tell("crash")
+        eventually(lambda: refs[2].incarnation == 2 and refs[2].status == "running", what="it is back")
+        assert refs[2].ask("which?") == (2, "copy-2", 100)
+        assert [ref.incarnation for ref in refs] == [1, 1, 2, 1]
