@@ -1,0 +1,99 @@
+"""`supervisors/pool.py`: no request is lost but those in a worker that was killed."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import re
+import signal
+import socket
+import sys
+import threading
+import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from supervisors.pool import pool
+from tests.support import ROOT, eventually, start_program
+
+RUN = [sys.executable, "-m", "suitkaise", "run", str(ROOT / "supervisors" / "pool.py")]
+
+
+def get(url: str) -> str:
+    """The answer; `lost: ...` if the connection broke."""
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return str(answer.read().decode())
+    except (OSError, http.client.HTTPException) as error:
+        return f"lost: {error!r}"
+
+
+def listener() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0), backlog=1024)
+
+
+def test_all_workers_serve_and_a_signal_ends_it(tmp_path):  # type: ignore[no-untyped-def]
+    with start_program([*RUN, "--port", "0", "--workers", "2"], cwd=tmp_path) as program:
+        url = program.expect("serving on").split()[-1]
+        eventually(lambda: "supervisor started" in program.stderr, what="it is up")
+        with ThreadPoolExecutor(8) as clients:
+            answers = list(clients.map(get, [f"{url}{number}" for number in range(100)]))
+        assert [re.sub(r"process \d+", "process", one) for one in answers] == [
+            f"hello from process: /{number}\n" for number in range(100)
+        ]
+        assert len({one.split()[3] for one in answers}) == 2
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0, program.stderr
+
+
+def test_a_wrong_application_is_told_before_anything_starts(tmp_path):  # type: ignore[no-untyped-def]
+    with start_program([*RUN, "--port", "0", "--app", "nowhere:app"], cwd=tmp_path) as program:
+        assert program.wait() == 2
+        assert "No module named 'nowhere'" in program.stderr
+
+
+def test_workers_are_renewed_after_their_requests_and_no_request_is_lost() -> None:
+    with listener() as sock, pool(sock, workers=2, requests=20).start() as running:
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
+        with ThreadPoolExecutor(6) as clients:
+            answers = list(clients.map(get, [url] * 300))
+        assert [one for one in answers if not one.startswith("hello")] == []
+        served = Counter(one.split()[3] for one in answers)
+        assert len(served) > 2  # more than one generation
+        eventually(lambda: all(line.status == "running" for line in running.which_children()), what="all are back")
+        assert running.crashes() == []
+
+
+def test_a_worker_that_has_grown_is_renewed() -> None:
+    with listener() as sock, pool(sock, workers=2, mib=1.0).start() as running:
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
+        assert get(url).startswith("hello")
+        eventually(lambda: 2 in {running[f"serve-{n}"].incarnation for n in (0, 1)}, what="it is renewed")
+
+
+def test_what_is_lost_was_in_a_worker_that_was_killed() -> None:
+    with listener() as sock, pool(sock, workers=3).start() as running:
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
+        chance, kills, over = random.Random(7), [], threading.Event()
+
+        def kill() -> None:
+            while not over.wait(0.1):
+                pid = running[f"serve-{chance.randrange(3)}"].pid
+                if pid is not None:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        kills.append(pid)
+
+        killer = threading.Thread(target=kill)
+        with ThreadPoolExecutor(6) as clients:
+            killer.start()
+            answers = list(clients.map(get, [url] * 1500))
+            over.set()
+            killer.join()
+        lost = [one for one in answers if not one.startswith("hello")]
+        assert len(kills) > 3
+        assert len(lost) <= 6 * len(kills), lost  # at most all that were under way
+        assert all("Refused" not in one and "timed out" not in one for one in lost), lost
+        assert get(url).startswith("hello")
