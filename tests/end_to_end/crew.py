@@ -18,6 +18,8 @@ class Echo(Process):
 
 class Quiet(Thread):
     def on_receive(self, message: Any) -> Any:
+        if message == "crash":
+            raise ValueError("it was told to crash")
         return message
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from suitkaise import (
     Thread,
     WorkerDead,
     WorkerRef,
+    whereis,
 )
 from suitkaise.events import ChildStopError, ChildStopped
 from suitkaise.supervision import runtime
@@ -249,6 +252,48 @@ def test_s39_s45_it_stops_while_children_are_being_started(folk: Folk) -> None:
 
     with pytest.raises(WorkerDead):
         slow.result(5)
+
+
+# ---------------------------------------------------------------- many
+def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_many() -> None:
+    """What is counted is the work of the supervisor's own thread; a walk over all children would show ten times."""
+    calls: Counter[int] = Counter()
+
+    def profiler(frame: FrameType, event: str, argument: Any) -> None:
+        if event in ("call", "c_call"):
+            calls[threading.get_ident()] += 1
+
+    threading.setprofile(profiler)  # of the threads that are started now
+    running = DynamicSupervisor("pool", max_restarts=1000, max_seconds=1000).start()
+    threading.setprofile(None)
+    supervisor = next(thread.ident for thread in threading.enumerate() if thread.name == "suitkaise-pool")
+    assert supervisor is not None
+
+    def work(of: Callable[[], object]) -> int:
+        before = calls[supervisor]
+        of()
+        with pytest.raises(ChildNotFound):
+            running.terminate_child("nobody")  # whatever came before is done when this is answered
+        return calls[supervisor] - before
+
+    def start() -> None:
+        assert running.start_child(Child(Quiet, id="one more", shutdown="infinity")).ask("there?") == "there?"
+
+    def lose() -> None:
+        ref = running["one more"]
+        ref.tell("crash")
+        eventually(lambda: ref.incarnation == 2 and ref.status == "running", what="it is back")
+
+    costs = []
+    with running:
+        for number in (40, 400):
+            while running.count_children().active < number:
+                running.start_child(Child(Quiet, shutdown="infinity"))
+            acts = (start, lambda: whereis("pool/one more"), lose, lambda: running.terminate_child("one more"))
+            costs.append([work(act) for act in acts])
+
+    few, many = costs
+    assert all(more < less + 40 for less, more in zip(few, many, strict=True)), costs
 
 
 # ---------------------------------------------------------------- restarts of the whole

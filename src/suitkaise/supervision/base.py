@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 from suitkaise import events
@@ -89,7 +89,8 @@ class BasePolicy(ABC):
 
     def restarts_used(self, now: float) -> int:
         """How many of the allowed restarts the window holds at `now`."""
-        return sum(at >= now - self.spec.max_seconds for at in self._restarts)
+        before = now - self.spec.max_seconds
+        return len(self._restarts) - sum(1 for _ in takewhile(lambda at: at < before, self._restarts))
 
     def status_of(self, id: str, *, gone: bool = False) -> Status:
         """The status of one child; `gone`: its thread that was abandoned is not there any more."""
