@@ -209,7 +209,6 @@ def test_what_is_not_built_yet_says_so() -> None:
         lambda: suitkaise.xprocess,
         lambda: suitkaise.skthreading,
         lambda: suitkaise.skglobals,
-        WorkerRef("app/talker").monitor,
     ):
         with pytest.raises(NotBuiltYet) as caught:
             attempt()

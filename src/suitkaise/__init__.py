@@ -42,6 +42,7 @@ from suitkaise.exits import (
     StartFailure,
 )
 from suitkaise.messaging.administration import SupervisorRef, whereis
+from suitkaise.messaging.links import Down, LinkedExit, Monitor
 from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.observe.crashes import CrashReport
@@ -68,6 +69,7 @@ __all__ = [
     "CrashReport",
     "Crashed",
     "DeadlockError",
+    "Down",
     "DynamicSupervisor",
     "ExitCode",
     "ExitReason",
@@ -75,9 +77,11 @@ __all__ = [
     "Hung",
     "Ignore",
     "Killed",
+    "LinkedExit",
     "Lost",
     "MailboxFull",
     "MaxChildren",
+    "Monitor",
     "Normal",
     "NotBuiltYet",
     "NotSerializable",

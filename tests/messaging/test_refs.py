@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from suitkaise import AskTimeout, Status, SupervisorRef, WorkerRef, whereis
-from suitkaise.errors import ChildNotFound, DeadlockError, NotBuiltYet, RuntimeGone, WorkerDead
+from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDead
 from suitkaise.exits import Normal
 from suitkaise.messaging import refs
 from suitkaise.messaging.context import set_owner
@@ -223,11 +223,6 @@ def test_without_a_tree_refs_say_so() -> None:
             WorkerRef("tree/one").tell(1)
     finally:
         refs.set_post(before)
-
-
-def test_monitors_are_refused_as_long_as_they_are_not_built(ref: WorkerRef) -> None:
-    with pytest.raises(NotBuiltYet):
-        ref.monitor()
 
 
 # ---------------------------------------------------------------- proxies

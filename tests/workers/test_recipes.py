@@ -257,7 +257,7 @@ def test_a_running_worker_cannot_be_sent() -> None:
 GIVEN = ["path", "pid", "copy", "current_loop", "last_loop", "last_loop_time", "last_result", "recalled", "log",
          "metadata", "ref"]  # fmt: skip
 CALLED = ["rejoin", "skip_and_rejoin", "force_finish", "wait", "whereis", "generate_loop_time_report", "cleanup",
-          "get_current_loop", "checkpoint", "start_thread", "monitor", "link"]  # fmt: skip
+          "get_current_loop", "checkpoint", "start_thread", "monitor", "demonitor", "link", "unlink"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*GIVEN, *CALLED])

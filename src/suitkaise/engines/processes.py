@@ -139,7 +139,7 @@ class ProcessHandle:
                 number = next(self._numbers)
                 self._asked[number] = message
             try:
-                self._send(("message", message.kind, number), payload)
+                self._send(("message", message.kind, number), payload, force=message.kind == "signal")
             except BaseException:
                 if number is not None:
                     del self._asked[number]

@@ -18,8 +18,8 @@ logger: logging.Logger = logging.getLogger("suitkaise.messages")
 
 T = TypeVar("T")
 
-Kind: TypeAlias = Literal["message", "call", "get"]
-"""A plain message for `on_receive`, or one of the two things that a proxy does."""
+Kind: TypeAlias = Literal["message", "call", "get", "signal"]
+"""A plain message for `on_receive`, one of the two things that a proxy does, or what a link or monitor tells."""
 
 DEFAULT_TIMEOUT = 5.0
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, NotBuiltYet, RuntimeGone
+from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, RuntimeGone
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.client import RemotePost
 from suitkaise.messaging.context import current_owner
+from suitkaise.messaging.links import Down
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Kind, Message, Parcel
 from suitkaise.messaging.registry import Post
 from suitkaise.statuses import Status
@@ -176,9 +177,13 @@ class WorkerRef:
             whom = "itself" if own == self.path else f"{self.path!r}, which it is a part of,"
             raise DeadlockError(f"{own!r} {what} {whom} and would wait for ever", path=self.path)
 
-    def monitor(self) -> None:
-        """Not built yet: be told when it goes down (rule 60)."""
-        raise NotBuiltYet("WorkerRef.monitor is not built yet; use join(timeout)")
+    def monitor(self) -> Answer[Down]:
+        """Be told when the incarnation that lives now has ended: the answer is a `Down`, exactly once (rule 60).
+
+        It comes at once if nobody is there. Unlike `join`, it does not wait for the last incarnation. A worker that
+        wants a message instead says `self.monitor(ref)`.
+        """
+        return the_post().post("down", self.path)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkerRef) and other.path == self.path

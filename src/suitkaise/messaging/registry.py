@@ -6,15 +6,20 @@ request that a ref can make, from the hub's own threads and, through the hub's s
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, RuntimeGone, SuitkaiseError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason
+from suitkaise.messaging.links import LinkedExit, Links, Presence
 from suitkaise.messaging.messages import Answer, Message, Parcel, with_note
 from suitkaise.statuses import Status
+
+if TYPE_CHECKING:
+    from suitkaise.messaging.refs import WorkerRef
 
 __all__ = ["PARKED", "Address", "Keeping", "Post", "Registry", "Target"]
 
@@ -30,6 +35,10 @@ class Target(Protocol):
 
     def deliver(self, message: Message) -> None:
         """Hand the message over; never blocks. Raises MailboxFull, NotSerializable or WorkerDead."""
+        ...
+
+    def kill(self, why: str) -> None:
+        """End it now."""
         ...
 
 
@@ -79,7 +88,10 @@ class Address:
         self.result: Parcel | None = None
         self.over: bool = False
         self.keeping = keeping
+        self.presence: Presence = Presence()
+        self.trap_exits: bool = False
         self._target: Target | None = None
+        self._doomed: str | None = None
         self._parked: deque[Message] = deque()
         self._waiters: list[Callable[[], None]] = []
         self._lock = threading.RLock()
@@ -129,12 +141,46 @@ class Address:
                 raise MailboxFull(f"{PARKED} messages wait already for {self.path!r} to come back", path=self.path)
             self._parked.append(message)
 
+    def begin(self, serial: int, *, trap_exits: bool = False) -> None:
+        """A new incarnation is on its way: others can be bound to it, and it to others."""
+        with self._lock:
+            self.trap_exits, self._doomed = trap_exits, None
+        self.presence.begin(serial)
+
+    def signal(self, serial: int, message: Message) -> None:
+        """Deliver to that incarnation only, if it lives."""
+        with self._lock:
+            if self.presence.serial != serial:
+                return
+            if self._target is None:
+                self._parked.append(message)
+                return
+            with contextlib.suppress(WorkerDead):
+                self._target.deliver(message)
+
+    def end_with(self, serial: int, other: WorkerRef, reason: ExitReason) -> None:
+        """That incarnation is linked to another one, which has ended: it is told, or ends, too (rule 60)."""
+        if self.trap_exits:
+            self.signal(serial, Message("signal", Parcel(LinkedExit(other, reason))))
+        elif not reason.clean:
+            why = f"linked to {other.path!r}, which ended: {reason}"
+            with self._lock:
+                target = self._target
+                if self.presence.serial != serial:
+                    return
+                if target is None:
+                    self._doomed = why
+            if target is not None:
+                target.kill(why)
+
     def attach(self, target: Target) -> None:
         """A new incarnation answers here from now on; what waited goes to it first."""
         with self._lock:
             self._target = target
             self.incarnation += 1
             self.over, self.pid = False, None
+            if self._doomed is not None:
+                target.kill(self._doomed)
             while self._parked:
                 try:
                     target.deliver(self._parked[0])
@@ -150,6 +196,7 @@ class Address:
         with self._lock:
             self._target, self.pid = None, None
             self.reason, self.result = reason, result
+        self.presence.end(reason)
 
     def finish(self) -> None:
         """There will be no next one: those who wait get to know."""
@@ -183,6 +230,7 @@ class Registry:
         self._addresses: dict[str, Address] = {}
         self._departed: OrderedDict[str, Address] = OrderedDict()
         self._closed = False
+        self._links = Links(self)
 
     def add(self, path: str, id: str, kind: str, keeping: Keeping) -> Address:
         """The address at `path`, kept by `keeping` from now on; one that is there already stays the same."""
@@ -249,6 +297,8 @@ class Registry:
                     return value
                 answer.set_result(value)
                 return answer
+            if what in ("down", "monitor", "demonitor", "link", "unlink"):
+                return self._links.post(what, path, argument)
             gone = self._departed.get(path) if what in ("info", "join", "result") else None
             address = gone or self.find(path)
             match what:

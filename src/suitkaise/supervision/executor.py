@@ -152,6 +152,7 @@ class Executor:
         self._root: Address | None = None
         if "/" not in path:
             self._root = around.registry.add(path, path, "supervisor", _Nobody(self))
+            self._root.begin(next(around.serials))
             self._root.attach(self)
             self._root.pid = os.getpid()
 
@@ -331,6 +332,8 @@ class Executor:
         address = self._address(launch.child)
         spec = launch.child.what
         handle: Handle
+        traps = not isinstance(spec, Supervisor) and bool(getattr(spec.target, "trap_exits", False))
+        address.begin(launch.serial, trap_exits=traps)
         try:
             if isinstance(spec, Supervisor):
                 handle = Executor(spec, launch.path, self._around, self._below.get(launch.child.id))
@@ -339,6 +342,7 @@ class Executor:
                 handle = worker = self._around.engines[launch.child.kind].spawn(launch)
                 watch(launch.child, worker, self._around.clock, self._around.at)
         except Exception as error:
+            address.detach(Crashed("start", error), None)
             self.tell(Exited(launch.child.id, launch.incarnation, Crashed("start", error)))
             return
         self._suspended.discard(launch.child.id)

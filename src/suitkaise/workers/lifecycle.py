@@ -6,6 +6,7 @@ status board, and says in the end how it went. The shell actor gives it its turn
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import threading
@@ -19,13 +20,16 @@ from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
 from suitkaise.messaging import codec
 from suitkaise.messaging.context import set_starting
+from suitkaise.messaging.links import Down, Monitor
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Parcel, portable_error, with_note
+from suitkaise.messaging.refs import the_post
 from suitkaise.observe.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.recipes import Recipe
 from suitkaise.workers.worker import build, check_attributes, hook_of
 
 if TYPE_CHECKING:
+    from suitkaise.messaging.refs import WorkerRef
     from suitkaise.workers.recalled import Recalled
 
 __all__ = ["Birth", "Life", "Outcome"]
@@ -99,6 +103,8 @@ class Life:
         self._fastest = 0
         self._slowest = 0
         self._worker: Any = None
+        self._monitors: dict[int, Monitor] = {}
+        self._numbers = itertools.count(1)
         self._owed: tuple[Message, BaseException] | None = None
         self._deadline_ns = _NEVER
 
@@ -273,6 +279,22 @@ class Life:
         assert self.keep is not None
         self.keep(Parcel(data=codec.dumps(value, root="checkpoint")))
 
+    def monitor(self, ref: WorkerRef) -> Monitor:
+        """Have a `Down` delivered when the incarnation that `ref` names now has ended."""
+        monitor = Monitor(ref.path, self._birth.owner, next(self._numbers))
+        self._monitors[monitor.number] = monitor
+        the_post().post("monitor", ref.path, monitor).get()
+        return monitor
+
+    def demonitor(self, monitor: Monitor) -> None:
+        """No `Down` of it will be delivered any more."""
+        if self._monitors.pop(monitor.number, None) is not None:
+            the_post().post("demonitor", monitor.path, monitor).get()
+
+    def link(self, what: str, ref: WorkerRef) -> None:
+        """`link` this worker to another one, or `unlink` it."""
+        the_post().post(what, ref.path, self._birth.owner).get()
+
     def sleep_in(self, wait: Callable[..., None]) -> bool:
         """Sleep in a wait of the worker's own: `wait(*descriptors)` must return when one of them is readable.
 
@@ -318,7 +340,9 @@ class Life:
         except Exception as error:
             raise _NoHandler(error) from error
         worker = self._worker
-        if message.kind == "message":
+        if message.kind == "signal" and (self._on_receive is None or not self._wants(body)):
+            return _nothing
+        if message.kind in ("message", "signal"):
             if self._on_receive is None:
                 raise _NoHandler(
                     SuitkaiseError(f"{self.path!r} has no on_receive, so it takes no messages", path=self.path)
@@ -330,6 +354,12 @@ class Life:
         method = _attribute(worker, name)
         _check_call(method, name, args, kwargs)
         return partial(method, *args, **kwargs)
+
+    def _wants(self, signal: Any) -> bool:
+        """Whether the monitor of a `Down` still stands; it is used up now."""
+        if not isinstance(signal, Down) or signal.monitor is None:
+            return True
+        return self._monitors.pop(signal.monitor.number, None) is not None
 
     def _fail(self, phase: str, error: BaseException) -> None:
         self._over = True
@@ -359,6 +389,9 @@ class _NoHandler(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def _nothing() -> None: ...
 
 
 def _attribute(worker: Any, name: str) -> Any:

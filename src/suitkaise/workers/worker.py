@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, Self, 
 
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.messaging.administration import whereis
+from suitkaise.messaging.links import Monitor
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.recipes import Recipe, Startable, snapshot
 from suitkaise.storage.attach import attach
@@ -41,7 +42,7 @@ _ALIASES = {
     "result": ("__result__",),
 }
 
-_ASSIGNABLE = frozenset({"name", "tree"})
+_ASSIGNABLE = frozenset({"name", "tree", "trap_exits"})
 
 
 class _WorkerType(abc.ABCMeta):
@@ -167,6 +168,8 @@ class Worker(Startable, metaclass=_WorkerType):
     _life: Life | None = None
     _num_loops: float | None = None
     name: str | None = None
+    trap_exits: ClassVar[bool] = False
+    """Whether the end of a linked worker is a message, and not its own end."""
 
     def __init__(self, name: str | None = None, num_loops: float | None = None) -> None:
         if name is not None:
@@ -364,13 +367,31 @@ class Worker(Startable, metaclass=_WorkerType):
         """Not built yet: a supervised background thread of this process."""
         raise NotBuiltYet("start_thread is not built yet; use threading.Thread(target=..., daemon=True)")
 
-    def monitor(self, ref: WorkerRef) -> None:
-        """Not built yet: be told when another worker goes down (rule 60)."""
-        raise NotBuiltYet("monitor is not built yet; ref.join(timeout) waits for an end")
+    def monitor(self, ref: WorkerRef) -> Monitor:
+        """Be told when the incarnation that `ref` names now has ended: a `Down(ref, reason, monitor)` for `on_receive`.
+
+        Exactly once, and at once if nobody is there (rule 60). A restart needs a new monitor, as in Erlang: what comes
+        back is another process.
+        """
+        return self._life_or_raise("monitor()").monitor(ref)
+
+    def demonitor(self, monitor: Monitor) -> None:
+        """Once this returns, no `Down` of that monitor is delivered any more. No error if it was used up."""
+        self._life_or_raise("demonitor()").demonitor(monitor)
 
     def link(self, ref: WorkerRef) -> None:
-        """Not built yet: end together with another worker (rule 60)."""
-        raise NotBuiltYet("link is not built yet; put both under a one_for_all supervisor")
+        """End together: if one of the two incarnations ends abnormally, the other is killed, too (rule 60).
+
+        With `trap_exits = True` in its class a worker is not killed, but told: `on_receive` gets a
+        `LinkedExit(ref, reason)`, also of a clean end. Linking to somebody who is not there is an abnormal end of the
+        other one. A clean end (`Normal`, `Shutdown`) ends nobody; Erlang passes `shutdown` on. A thread that is killed
+        so is abandoned (rule 59). Linking twice is linking once.
+        """
+        self._life_or_raise("link()").link("link", ref)
+
+    def unlink(self, ref: WorkerRef) -> None:
+        """Undo `link`; no error if there is no link."""
+        self._life_or_raise("unlink()").link("unlink", ref)
 
     def _life_or_raise(self, what: str) -> Life:
         if self._life is None:

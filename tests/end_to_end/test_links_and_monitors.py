@@ -1,0 +1,330 @@
+"""Rule 60: monitors and links between workers, across processes and threads."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from suitkaise import (
+    Child,
+    Crashed,
+    Down,
+    Killed,
+    LinkedExit,
+    Lost,
+    Monitor,
+    Normal,
+    Process,
+    Shutdown,
+    Signaled,
+    Supervisor,
+    Thread,
+    whereis,
+)
+from suitkaise.supervision import runtime
+from suitkaise.supervision.running import RunningTree
+from suitkaise.workers.worker import Worker
+from tests.support import eventually
+
+
+class Social(Worker):
+    """Does what it is told; keeps what it hears."""
+
+    def on_start(self) -> None:
+        self.heard: list[Any] = []
+        self.monitors: list[Monitor] = []
+
+    def on_receive(self, message: Any) -> Any:
+        match message:
+            case ("monitor", path):
+                self.monitors.append(self.monitor(whereis(path)))
+            case ("monitor the ref", ref):
+                self.monitors.append(self.monitor(ref))
+            case "demonitor":
+                self.demonitor(self.monitors[-1])
+            case ("monitor, end and demonitor", path):
+                monitor = self.monitor(whereis(path))
+                ended = whereis(path).monitor()
+                whereis(path).kill()
+                ended.get(5)
+                self.demonitor(monitor)
+            case ("link", path):
+                self.link(whereis(path))
+            case ("unlink", path):
+                self.unlink(whereis(path))
+            case "heard":
+                return self.heard
+            case "how many":
+                return len(self.monitors)
+            case "leave":
+                self.rejoin()
+            case "crash":
+                raise ValueError("it was told to")
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case ("say", path, what):
+                whereis(path).tell(what)
+            case "say much and die":
+                for number in range(100):
+                    whereis("tree/a").tell(("from b", number))
+                os.kill(os.getpid(), signal.SIGKILL)
+            case _:
+                self.heard.append(message)
+        return None
+
+
+class InProcess(Social, Process):
+    pass
+
+
+class InThread(Social, Thread):
+    pass
+
+
+class TrapsInProcess(Social, Process):
+    trap_exits = True
+
+
+class TrapsInThread(Social, Thread):
+    trap_exits = True
+
+
+PAIRS = {
+    "process, process": (InProcess, InProcess),
+    "process, thread": (InProcess, InThread),
+    "thread, process": (InThread, InProcess),
+    "thread, thread": (InThread, InThread),
+}
+pairs = pytest.mark.parametrize("kinds", PAIRS.values(), ids=list(PAIRS))
+
+
+def two(kinds: tuple[type, type], **options: Any) -> RunningTree:
+    options = {"restart": "permanent"} | options
+    children = [Child(kind, id=id, **options) for kind, id in zip(kinds, "ab", strict=True)]
+    return Supervisor("tree", *children, max_restarts=99).start()
+
+
+def heard(running: RunningTree, id: str = "a", number: int = 1) -> list[Any]:
+    eventually(lambda: len(running[id].ask("heard")) >= number, what=f"{id} hears of it")
+    said: list[Any] = running[id].ask("heard")
+    return said
+
+
+def back(running: RunningTree, id: str, incarnation: int = 2) -> None:
+    eventually(lambda: running[id].incarnation == incarnation and running[id].status == "running", what=f"{id} is back")
+
+
+def bonds() -> int:
+    """How many entries the hub keeps for links and monitors."""
+    now = runtime.current()
+    return 0 if now is None else sum(len(address.presence) for address in now.registry._addresses.values())
+
+
+# ------------------------------------------------------------ monitors
+@pairs
+def test_s60_a_monitor_tells_of_a_crash_once(kinds: tuple[type, type]) -> None:
+    with two(kinds) as running:
+        running["a"].ask(("monitor", "tree/b"))
+        running["b"].tell("crash")
+        (down,) = heard(running)
+        assert isinstance(down, Down)
+        assert (down.ref, isinstance(down.reason, Crashed)) == (running["b"], True)
+        back(running, "b")
+        running["b"].tell("crash")  # the monitor was about the one before
+        back(running, "b", 3)
+        assert len(heard(running)) == 1
+        assert bonds() == 0
+
+
+@pairs
+def test_s60_a_clean_end_and_an_order_are_told_too(kinds: tuple[type, type]) -> None:
+    with two(kinds, restart="transient") as running:
+        running["a"].ask(("monitor", "tree/b"))
+        running["b"].tell("leave")
+        assert [down.reason for down in heard(running)] == [Normal()]
+        running.restart_child("b")
+        running["a"].ask(("monitor", "tree/b"))
+        running.terminate_child("b")
+        assert [down.reason for down in heard(running, number=2)] == [Normal(), Shutdown()]
+
+
+def test_s60_each_monitor_tells_for_itself_and_names_itself() -> None:
+    with two((InProcess, InProcess)) as running:
+        for _ in range(3):
+            running["a"].ask(("monitor", "tree/b"))
+        running["b"].kill()
+        downs = heard(running, number=3)
+        assert len({down.monitor for down in downs}) == 3
+        assert [type(down.reason) for down in downs] == [Killed] * 3
+
+
+def test_s60_who_is_dead_already_is_told_at_once() -> None:
+    with two((InProcess, InProcess), restart="temporary") as running:
+        ref = running["b"]
+        running["b"].tell("die")
+        ref.join(5)
+        running["a"].ask(("monitor the ref", ref))
+        (down,) = heard(running)
+        assert (down.ref, down.reason) == (ref, Lost("nobody was there"))
+
+
+def test_s60_who_is_stopped_is_told_with_its_last_reason() -> None:
+    with two((InThread, InProcess)) as running:
+        running.terminate_child("b")
+        running["a"].ask(("monitor", "tree/b"))
+        assert [down.reason for down in heard(running)] == [Shutdown()]
+
+
+@pairs
+def test_s60_after_demonitor_nothing_is_told(kinds: tuple[type, type]) -> None:
+    with two(kinds) as running:
+        running["a"].ask(("monitor", "tree/b"))
+        running["a"].ask("demonitor")
+        running["a"].ask("demonitor")
+        assert bonds() == 0
+        running["b"].tell("crash")
+        back(running, "b")
+        assert running["a"].ask("heard") == []
+
+
+@pairs
+def test_s60_demonitor_takes_back_what_is_on_its_way(kinds: tuple[type, type]) -> None:
+    with two(kinds) as running:
+        running["a"].ask(("monitor, end and demonitor", "tree/b"))
+        back(running, "b")
+        assert running["a"].ask("heard") == []
+
+
+def test_s60_the_monitors_of_a_watcher_end_with_it() -> None:
+    with two((InProcess, InProcess)) as running:
+        running["a"].ask(("monitor", "tree/b"))
+        assert bonds() == 2
+        running["a"].kill()
+        back(running, "a")
+        assert bonds() == 0
+        running["b"].kill()
+        back(running, "b")
+        assert running["a"].ask("heard") == []
+
+
+def test_s60_what_it_said_before_its_end_comes_before_the_news_of_it() -> None:
+    with two((InProcess, InProcess)) as running:
+        running["a"].ask(("monitor", "tree/b"))
+        running["b"].tell("say much and die")
+        said = heard(running, number=101)
+        assert said[:100] == [("from b", number) for number in range(100)]
+        assert isinstance(said[100], Down)
+
+
+def test_s60_a_supervisor_can_be_monitored() -> None:
+    inner = Supervisor("inner", Child(InProcess, id="b"), max_restarts=0)
+    with Supervisor("tree", Child(InProcess, id="a"), inner).start() as running:
+        running["a"].ask(("monitor", "tree/inner"))
+        running["inner/b"].tell("die")
+        (down,) = heard(running)
+        assert isinstance(down.reason, Shutdown)
+        assert down.ref == whereis("tree/inner")
+
+
+def test_s60_the_program_awaits_an_end_by_the_ref() -> None:
+    with two((InProcess, InProcess)) as running:
+        answer = running["b"].monitor()
+        assert not answer.done()
+        running["b"].tell("die")
+        assert answer.get(5) == Down(running["b"], Signaled(9))
+        running.terminate_child("b")
+        assert running["b"].monitor().get(1).reason == Shutdown()
+
+
+# ------------------------------------------------------------ links
+@pairs
+@pytest.mark.parametrize("who", ["a", "b"])
+@pytest.mark.may_leave("thread tree/*")
+def test_s60_an_abnormal_end_of_one_ends_the_other(kinds: tuple[type, type], who: str) -> None:
+    with two(kinds) as running:
+        running["a"].ask(("link", "tree/b"))
+        running["a"].ask(("link", "tree/b"))
+        running[who].tell("crash")
+        back(running, "a")
+        back(running, "b")
+        other = "b" if who == "a" else "a"
+        reason = {line.id: line.last_exit for line in running.which_children()}[other]
+        assert isinstance(reason, Killed)
+        assert str(reason).startswith(f"killed (linked to 'tree/{who}', which ended: ValueError")
+        assert bonds() == 0
+
+
+def test_s60_a_clean_end_ends_nobody() -> None:
+    with two((InProcess, InProcess), restart="transient") as running:
+        running["a"].ask(("link", "tree/b"))
+        running["b"].tell("leave")
+        eventually(lambda: running["b"].status == "finished")
+        assert running["a"].ask("heard") == []
+        running.restart_child("b")
+        running["a"].ask(("link", "tree/b"))
+        running.terminate_child("b")
+        assert running["a"].incarnation == 1
+        assert bonds() == 0
+
+
+@pytest.mark.parametrize("kind", [TrapsInProcess, TrapsInThread])
+def test_s60_who_traps_exits_is_told_of_every_end_and_lives(kind: type) -> None:
+    with two((kind, InProcess), restart="permanent") as running:
+        for number, (end, expected) in enumerate((("die", Signaled(9)), ("leave", Normal())), 1):
+            running["a"].ask(("link", "tree/b"))
+            running["b"].tell(end)
+            assert heard(running, number=number)[-1] == LinkedExit(running["b"], expected)
+            back(running, "b", number + 1)
+        assert running["a"].incarnation == 1
+
+
+def test_s60_linking_to_nobody_is_an_abnormal_end() -> None:
+    with two((InProcess, InProcess)) as running:
+        running.terminate_child("b")
+        running["a"].tell(("link", "tree/b"))
+        back(running, "a")
+        assert "nobody was there" in str(running.which_children()[0].last_exit)
+
+
+def test_s60_unlinked_is_unlinked() -> None:
+    with two((InProcess, InProcess)) as running:
+        running["a"].ask(("link", "tree/b"))
+        running["b"].ask(("unlink", "tree/a"))  # either end may
+        assert bonds() == 0
+        running["b"].kill()
+        back(running, "b")
+        assert running["a"].incarnation == 1
+
+
+def test_s60_a_worker_may_link_to_itself_which_changes_nothing() -> None:
+    with two((InProcess, InProcess)) as running:
+        running["a"].ask(("link", "tree/a"))
+        assert bonds() == 0
+
+
+@pytest.mark.parametrize("ring", [False, True], ids=["chain", "ring"])
+def test_s60_an_end_runs_along_a_chain_and_around_a_ring_once(ring: bool) -> None:
+    ids = [f"w{number}" for number in range(6)]
+    tree = Supervisor("tree", *(Child(InProcess, id=id) for id in ids), max_restarts=20)
+    with tree.start() as running:
+        for one, next_one in itertools.pairwise(ids):
+            running[one].ask(("link", f"tree/{next_one}"))
+        if ring:
+            running[ids[-1]].ask(("link", f"tree/{ids[0]}"))
+        running["w2"].tell("die")
+        for id in ids:
+            back(running, id)
+        assert [line.restarts for line in running.which_children()] == [1] * 6
+        assert bonds() == 0
+
+
+def test_s60_a_worker_that_does_not_run_can_do_none_of_it() -> None:
+    calls: list[Callable[[Any], Any]] = [InProcess().monitor, InProcess().link, InProcess().unlink]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="for a running worker"):
+            call(None)
