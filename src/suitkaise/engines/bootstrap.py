@@ -31,6 +31,7 @@ from suitkaise.messaging.refs import set_post
 from suitkaise.observe.board import SLOT_BYTES, Board, Slot
 from suitkaise.observe.tail import Tail
 from suitkaise.recipes import Recipe
+from suitkaise.workers.descendants import end_children
 from suitkaise.workers.lifecycle import Birth, Life, Outcome
 from suitkaise.workers.shell import Shell
 from suitkaise.workers.worker import Process
@@ -306,7 +307,7 @@ class _ProcessShell(Shell):
         self._tenant = tenant
 
     def on_ready(self) -> None:
-        self._tenant.send(("ready",))
+        self._tenant.send(("ready", self.life.pid))
 
     def on_checkpoint(self, parcel: Parcel) -> None:
         self._tenant.send(("checkpoint",), parcel.data)
@@ -318,6 +319,7 @@ class _ProcessShell(Shell):
 def _leave(code: int, *, wait: bool = True) -> NoReturn:
     """End the process: join what must be joined, run exit handlers, flush; no interpreter teardown."""
     try:
+        end_children()
         if wait:
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()

@@ -160,7 +160,7 @@ class Mailbox(ABC):
         elif self._waiting:
             self.bell[0] = 1
 
-    def sleep_in(self, wait: Callable[..., None]) -> bool:
+    def sleep_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in the caller's `wait(*descriptors)`; False when the hub is gone."""
         raise NotImplementedError("only a worker in a process of its own can sleep on descriptors")
 
@@ -242,12 +242,12 @@ class SocketMailbox(Mailbox):
             self._take(frame)
         self.bell[0] = 1
 
-    def sleep_in(self, wait: Callable[..., None]) -> bool:
+    def sleep_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in the caller's `wait(*descriptors)`; False when the hub is gone."""
         self._asleep = True
         try:
             self._collect()
-            if self.stop_reason is None and not self._waiting:
+            if self.stop_reason is None and not (for_messages and self._waiting):
                 wait(*([self._sock.fileno()] if self._open else []), self._bell_fd)
         finally:
             self._asleep = False
