@@ -47,7 +47,7 @@ _FIRST = 1 << 16
 
 
 class ProcessEngine:
-    """A worker is a process forked by our keeper; the guards of commands (`for_commands`) have a keeper of their own."""
+    """A worker is a process forked by our keeper; commands (`for_commands`) have a keeper of their own."""
 
     def __init__(
         self, site: Site, on_keeper_lost: Callable[[], None] = lambda: None, *, for_commands: bool = False

@@ -252,6 +252,7 @@ class SocketMailbox(Mailbox):
         finally:
             self._asleep = False
         self._block(0)
+        self._collect()
         self.bell[0] = 1  # have a look between the loops
         return self._open
 
