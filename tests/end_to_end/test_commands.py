@@ -140,7 +140,8 @@ def test_s43_an_odd_exit_while_it_is_stopped_is_told_and_nothing_more():
     with Supervisor("tree", sh(script, ready="up")).start() as running, running.events() as events:
         running.terminate_child("it")
         assert next_of(events, ChildStopError).reason == ExitCode(5)
-        assert running.which_children()[0].status is Status.CRASHED
+        line = running.which_children()[0]
+        assert (line.status, line.restarts, line.last_exit) == (Status.STOPPED, 0, ExitCode(5))
 
 
 def test_others_of_its_group_have_their_time_when_it_has_gone_at_once(tmp_path):
@@ -258,7 +259,12 @@ def test_s1_ready_by_a_function_to_which_an_oserror_is_a_no(tmp_path):
 
 def test_a_function_may_wait_for_what_the_command_writes(tmp_path):
     """The command's output is read meanwhile: more than a pipe holds."""
-    script = f"import pathlib; print('x' * 1000000); pathlib.Path({str(tmp_path / 'there')!r}).touch(); input()"
+    script = f"""
+import pathlib, signal
+print("x" * 1_000_000)
+pathlib.Path({str(tmp_path / "there")!r}).touch()
+signal.pause()
+"""
     with Supervisor("tree", Child(python(script, ready=(tmp_path / "there").exists), restart="temporary")).start():
         pass
 
@@ -320,15 +326,12 @@ def test_s35_a_start_that_fails_later_is_tried_again(tmp_path):
 
 
 def test_environment_folder_and_standard_input(tmp_path):
-    script = (
-        "import os, sys; print('said', os.environ['ONE'], 'PATH' in os.environ, os.getcwd(), sys.stdin.read() == '')"
-    )
+    script = "import os, sys; print(os.environ['ONE'], 'PATH' in os.environ, os.getcwd(), sys.stdin.read() == '')"
+    command = python(script, env={"ONE": "1"}, cwd=tmp_path)
     with Heard() as heard:
-        with Supervisor(
-            "tree", Child(python(script, env={"ONE": "1"}, cwd=tmp_path), restart="transient")
-        ).start() as r:
-            assert r["it"].join(10) == Normal()
-            heard.wait_for(f"said 1 True {tmp_path} True")
+        with Supervisor("tree", Child(command, restart="transient")).start() as running:
+            assert running["it"].join(10) == Normal()
+            heard.wait_for(f"1 True {tmp_path} True")
 
 
 # ---------------------------------------------------------------- its output

@@ -50,7 +50,9 @@ def child(way: str, file: str, born: int) -> None:
 
 file, ways = sys.argv[1], sys.argv[2].split(",")
 if os.path.exists(file):
-    for line in open(file).read().splitlines():
+    with open(file) as earlier:
+        lines = earlier.read().splitlines()
+    for line in lines:
         way, pid = line.split()
         if way != "overlap" and alive(int(pid)):
             note(file, f"overlap {pid}")
