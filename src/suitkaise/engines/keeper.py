@@ -303,6 +303,7 @@ class Keeper:
                 self._poll.register(pidfd, select.POLLIN)
             else:
                 self._immune.add(pid)
+                self._tell(("trouble", f"process {pid}, which a command has left, runs as somebody else: not killed"))
 
     def _tell(self, message: tuple[Any, ...]) -> None:
         with contextlib.suppress(ConnectionError):  # the hub is gone: its end-of-file follows

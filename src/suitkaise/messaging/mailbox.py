@@ -46,6 +46,7 @@ class Mailbox(ABC):
         self.stop_reason: ExitReason | None = None
         self.looping: bool = False
         self.suspended: bool = False
+        self.rests: bool = True  # while suspended; else the worker itself sees to what that means
         self.deadline: float | None = None
         self.owner: int | None = None  # the worker's own thread
         self._words = slot.words
@@ -96,7 +97,7 @@ class Mailbox(ABC):
         while True:
             if self.stop_reason is not None:
                 return _STOP
-            if self.suspended:
+            if self.suspended and self.rests:
                 self.sleep(None, for_messages=False)
                 continue
             if self._batch:
@@ -252,7 +253,6 @@ class SocketMailbox(Mailbox):
         finally:
             self._asleep = False
         self._block(0)
-        self._collect()
         self.bell[0] = 1  # have a look between the loops
         return self._open
 

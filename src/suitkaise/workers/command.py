@@ -89,11 +89,15 @@ class Command(Worker):
     def __init_subclass__(cls, **options: Any) -> None:
         raise SpecError(f"{cls.__name__}: Command is not to be derived from; build one: Command('sleep', '5')")
 
+    def __repr__(self) -> str:
+        return f"Command({', '.join(map(repr, self._argv))})"
+
     # ------------------------------------------------------------ its life (in the guard)
     def on_start(self) -> None:
         """Start the program, and wait until it is ready."""
         life = self._guard = self._life_or_raise("on_start")
         adopt_orphans()
+        life.take_over_suspension()
         self._paused = False
         self._awaited = pattern_of(self._ready)
         environment = {**os.environ, **self._env, MARK: f"{os.environ[MARK]}:{life.owner}"}
@@ -120,9 +124,6 @@ class Command(Worker):
         """Wait for output, the command's end, or an order."""
         self._turn()
         self._end_if_over()
-        while self._guard.suspended and self._guard.stop_reason is None:
-            self._turn()
-            self._end_if_over()
 
     def on_finish(self) -> None:
         """Stop the command."""
@@ -137,11 +138,16 @@ class Command(Worker):
         return self._code
 
     def _turn(self, *others: int) -> None:
-        guard, program = self._guard, self._program
-        guard.sleep_in(lambda *wake: program.turn(guard.seconds_left, *wake, *others), for_messages=not guard.suspended)
-        if guard.suspended is not self._paused:
-            self._paused = guard.suspended
-            program.signal(signal.SIGSTOP if self._paused else signal.SIGCONT)
+        """Wait until there is something to do, and take in what the command writes meanwhile."""
+        guard = self._guard
+
+        def wait(*wake: int) -> None:
+            if guard.suspended is not self._paused:
+                self._paused = guard.suspended
+                self._program.signal(signal.SIGSTOP if self._paused else signal.SIGCONT)
+            self._program.turn(guard.seconds_left, *wake, *others)
+
+        guard.sleep_in(wait, for_messages=not guard.starting)
 
     def _end_if_over(self) -> None:
         """End together with the command; and at once where it is to be stopped before it is ready."""

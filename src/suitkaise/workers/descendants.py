@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import select
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 __all__ = ["MARK", "adopt_orphans", "children", "die_with_parent", "end_children", "end_marked", "kill_group_of"]
 
@@ -20,22 +22,25 @@ MARK = "SUITKAISE_COMMAND"
 """The environment variable that a command and all that it starts bear: `directory:path#serial`."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
-
 _adopted = False
 
 
 def adopt_orphans() -> None:
     """From now on every orphan below this process becomes its child."""
     global _adopted
-    if _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if _prctl()(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     _adopted = True
 
 
 def die_with_parent() -> None:
-    """To be called between fork and exec: the kernel kills this process when its parent is gone."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    """To be called between fork and exec, by who has adopted: the kernel kills this process when its parent is gone."""
+    _prctl()(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+@functools.cache
+def _prctl() -> Any:
+    return ctypes.CDLL(None, use_errno=True).prctl
 
 
 def children() -> Iterator[int]:

@@ -298,6 +298,10 @@ class Life:
         """Seconds until `join_in` is over; None without one."""
         return None if self._deadline_ns == _NEVER else max(0.0, (self._deadline_ns - _clock()) / 1e9)
 
+    def take_over_suspension(self) -> None:
+        """From now on the worker has its turns while it is suspended, too: it sees to it itself that it rests."""
+        self._mailbox.rests = False
+
     @property
     def suspended(self) -> bool:
         """Whether the worker is to rest."""

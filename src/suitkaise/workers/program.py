@@ -14,8 +14,9 @@ from suitkaise.workers.lines import Lines
 
 __all__ = ["Program"]
 
-_STEP = 1 << 16
-"""Bytes that are read from a stream at once; what is not read yet waits in the pipe, and then its writer does."""
+_STEP = 1 << 12
+"""Bytes that are read from a stream at once, so that an order is heard in between; what is not read yet waits in the
+pipe, and then its writer waits."""
 
 _LAST_WORDS = 1 << 20
 """Bytes that are read at most when the program has ended: no pipe holds more."""
