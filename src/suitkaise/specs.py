@@ -456,8 +456,6 @@ class Supervisor(_Declaration):
         return f"Supervisor({self.name!r}, {len(self.children)} children, strategy={self.strategy!r})"
 
 
-
-
 def check_children(who: str, children: tuple[Child, ...], auto_shutdown: AutoShutdown) -> None:
     """The rules that concern children as a group: unique ids (rule 4), significant needs auto-shutdown (rule 50)."""
     seen: set[str] = set()

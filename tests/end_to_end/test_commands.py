@@ -429,6 +429,24 @@ def test_who_holds_the_output_open_does_not_keep_it_from_ending():
     assert sorted(out) == ["child", "parent"]
 
 
+@pytest.mark.parametrize("end", ["exit 3", "kill -KILL $$"])
+def test_s58_the_report_of_its_crash_shows_its_last_lines(end):
+    with Supervisor("tree", Child(sh(f"echo one; echo two >&2; {end}"), restart="temporary")).start() as running:
+        assert not running["it"].join(10).clean
+        report = running.crashes()[-1]
+    assert report.kind == "command"
+    assert sorted(report.lines) == ["stderr: two", "stdout: one"]
+
+
+def test_s58_so_does_that_of_a_killed_guard():
+    tree = Supervisor("tree", Child(sh("echo one; echo two; exec sleep 1000", ready="two"), restart="temporary"))
+    with tree.start() as running:
+        ref = running["it"]
+        ref.kill()
+        assert ref.join(10) == Killed("ref.kill()")
+        assert running.crashes()[-1].lines == ("stdout: one", "stdout: two")
+
+
 # ---------------------------------------------------------------- what else a child can
 def test_suspend_stops_its_process_group_and_resume_lets_it_go_on(tmp_path):
     with Supervisor("tree", sh("sleep 1000 & echo up; wait", ready="up")).start() as running:

@@ -145,7 +145,9 @@ class _Tenant:
             portable, text = portable_error(error, arrival.birth.path)
             self.say_goodbye(Outcome(Crashed("on_start", portable, text)))
             return 0
-        _ProcessShell(Life(recipe, arrival.birth, mailbox, slot), mailbox, self).run_here()
+        life = Life(recipe, arrival.birth, mailbox, slot)
+        life.jot = self._tail.write
+        _ProcessShell(life, mailbox, self).run_here()
         return 0
 
     # ------------------------------------------------------------ arriving
@@ -253,7 +255,8 @@ class _Tenant:
             wire.send(self._sock, header, payload)
 
     def _send_log(self, fields: dict[str, Any]) -> None:
-        self._tail.write(f"{fields['levelname'].lower()}: {fields['msg']}\n")
+        if "stream" not in fields:  # a command's output is there already
+            self._tail.write(f"{fields['levelname'].lower()}: {fields['msg']}\n")
         self.send(("log", fields))
 
     def say_goodbye(self, outcome: Outcome) -> None:

@@ -31,11 +31,13 @@ class Command(Worker):
     """An external program as a child: `Supervisor("app", Command("redis-server", "--port", "6379", ready=6379))`.
 
     It gets a session of its own, and no input. What it writes goes line by line to the logger `suitkaise.worker`
-    (level INFO; the records have `path` and `stream`); lines of more than 16,384 bytes come in pieces, and a command
-    that writes faster than it is read has to wait. It ends with `Normal` (exit code 0), `ExitCode(n)` or `Signaled(n)`.
-    It should stay in the foreground: when it has ended, whatever it has started and left behind is killed, in
-    whatever session that is; the next incarnation starts after that. `suspend` stops its process group (SIGSTOP),
-    `resume` lets it go on. Its result is its exit code. It takes no messages.
+    (level INFO; the records have `path` and `stream`), and a crash report shows the last lines. A line of more than
+    16,384 bytes comes in pieces, and a command that writes faster than it is read has to wait.
+
+    It ends with `Normal` (exit code 0), `ExitCode(n)` or `Signaled(n)`; its result is its exit code. It should stay in
+    the foreground: when it has ended, whatever it has started and left behind is killed, in whatever session that is,
+    and the next incarnation starts after that. `suspend` stops its process group (SIGSTOP), `resume` lets it go on. It
+    takes no messages.
 
     To stop it, its process group is sent `stop_signal`. Who has not ended `shutdown` seconds later is killed (`Child`'s
     option, default 5.0; rule 42). An exit by that signal, or with code 0 or 128 + its number, is a clean end then.
@@ -162,6 +164,7 @@ class Command(Worker):
     def _hear(self, stream: str, line: str) -> None:
         if self._awaited is not None and self._awaited.search(line):
             self._awaited = None
+        self._guard.jot(f"{stream}: {line}\n")
         if _logger.isEnabledFor(logging.INFO):
             record = _logger.makeRecord(
                 _logger.name, logging.INFO, self._argv[0], 0, "%s %s: %s", (self.path, stream, line), None,

@@ -101,6 +101,7 @@ class Life:
         self.last_result: Any = None
         self.keep: Callable[[Parcel], None] | None = None
         self.note: Callable[[str], None] | None = None
+        self.jot: Callable[[str], None] = lambda text: None  # adds to what a crash report will show
         self._birth = birth
         self._recipe = recipe
         self._mailbox = mailbox
