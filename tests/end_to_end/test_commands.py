@@ -17,6 +17,7 @@ from suitkaise import (
     ChildStartFailed,
     Command,
     Crashed,
+    DynamicSupervisor,
     ExitCode,
     Hung,
     Killed,
@@ -171,6 +172,15 @@ def test_s42_a_command_that_ignores_the_signal_is_killed_with_its_group(shutdown
             reason = next_of(events, (ChildStopped, ChildStopError)).reason
         assert isinstance(reason, Killed)
         assert why in str(reason) or shutdown == "brutal_kill"
+        assert not is_alive(pid)
+
+
+def test_s55_finish_timeout_limits_its_stop():
+    deaf = Child(sh("trap '' TERM; echo up; while :; do sleep 1000; done", ready="up"), finish_timeout=0.2)
+    with Supervisor("tree", deaf).start() as running, running.events() as events:
+        pid = running["it"].pid
+        running.terminate_child("it")
+        assert isinstance(next_of(events, (ChildStopped, ChildStopError)).reason, Hung)
         assert not is_alive(pid)
 
 
@@ -495,6 +505,13 @@ def test_copies_and_children_that_are_added_later():
     with Supervisor("tree", Child(sh("exec sleep 1000"), copies=2)).start() as running:
         running.start_child(sh("exec sleep 1000", name="later"))
         assert len({running[id].pid for id in ("it-0", "it-1", "later")}) == 3
+
+
+def test_s53_commands_below_a_dynamic_supervisor():
+    with DynamicSupervisor("tree").start() as running:
+        pids = [running.start_child(sh("exec sleep 1000", name=f"it-{number}")).pid for number in range(5)]
+        assert all(map(is_alive, pids))
+    assert all_dead(pids)
 
 
 # ---------------------------------------------------------------- nothing is left

@@ -338,7 +338,7 @@ class Keeper:
             for descriptor, _ in self._poll.poll():
                 self._reap(descriptor)
         if self._for_commands:
-            end_marked(f"{self._directory}:")  # of guards that an earlier keeper has forked
+            end_marked(self._directory)  # of guards that an earlier keeper has forked
         os.close(self._lock)
         remove_when_unused(self._directory, STRAGGLERS)
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Never
 
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
+from suitkaise.observe.logs import OUTPUT
 from suitkaise.options import refuse_unknown
 from suitkaise.workers.descendants import MARK, adopt_orphans
 from suitkaise.workers.lifecycle import Ended
@@ -168,7 +169,7 @@ class Command(Worker):
         if _logger.isEnabledFor(logging.INFO):
             record = _logger.makeRecord(
                 _logger.name, logging.INFO, self._argv[0], 0, "%s %s: %s", (self.path, stream, line), None,
-                extra={"path": self.path, "stream": stream},
+                extra={OUTPUT: {"path": self.path, "stream": stream}},
             )  # fmt: skip
             record.process = self._guard.pid
             _logger.handle(record)

@@ -90,7 +90,7 @@ def kill_group_of(pid: int) -> bool:
 
 
 def end_marked(mark: str) -> None:
-    """Kill every process whose mark begins with `mark`, whoever its parent is; back when none is left."""
+    """Kill every process with that mark, or of that `directory`, whoever its parent is; back when none is left."""
     wanted = f"{MARK}={mark}".encode()
     while found := [pidfd for pid in _processes() if (pidfd := _marked(pid, wanted)) is not None]:
         for pidfd in found:
@@ -112,7 +112,8 @@ def _marked(pid: int, wanted: bytes) -> int | None:
     except OSError:
         return None
     with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-        if any(entry.startswith(wanted) for entry in file.read().split(b"\0")):  # empty where it has ended
+        marks = (entry for entry in file.read().split(b"\0") if entry.startswith(wanted))  # none where it has ended
+        if any(entry == wanted or entry.startswith(wanted + b":") for entry in marks):
             signal.pidfd_send_signal(pidfd, 0)
             return pidfd
     os.close(pidfd)

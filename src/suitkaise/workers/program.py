@@ -18,8 +18,11 @@ _STEP = 1 << 12
 """Bytes that are read from a stream at once, so that an order is heard in between; what is not read yet waits in the
 pipe, and then its writer waits."""
 
+_PIPE = 1 << 14
+"""Bytes that may wait in a pipe: a flood must not hold up its own end for long."""
+
 _LAST_WORDS = 1 << 20
-"""Bytes that are read at most when the program has ended: no pipe holds more."""
+"""Bytes that are read at most when the program has ended: no pipe can hold more."""
 
 
 class Program:
@@ -34,8 +37,8 @@ class Program:
     ) -> None:
         try:
             self._popen = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=env,
-                cwd=cwd, start_new_session=True,
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+                pipesize=_PIPE, env=env, cwd=cwd, start_new_session=True,
                 preexec_fn=die_with_parent,  # noqa: PLW1509  (the guard's other thread just waits for the hub's end)
             )  # fmt: skip
         except OSError as error:
