@@ -47,8 +47,9 @@ from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.observe.crashes import CrashReport
 from suitkaise.preloading import preload
-from suitkaise.specs import Backoff, Child, Command, Supervisor
+from suitkaise.specs import Backoff, Child, Supervisor
 from suitkaise.statuses import Status
+from suitkaise.workers.command import Command
 from suitkaise.workers.recalled import Recalled
 from suitkaise.workers.worker import Process, Thread
 

@@ -12,7 +12,7 @@ from suitkaise.errors import NotBuiltYet, SpecError
 
 __all__ = ["Kind", "Recipe", "Startable", "check_arguments", "check_recipe", "snapshot", "with_arguments"]
 
-Kind: TypeAlias = Literal["process", "thread", "supervisor"]
+Kind: TypeAlias = Literal["process", "thread", "command", "supervisor"]
 
 
 class Startable:
@@ -77,6 +77,9 @@ def _snapshot(value: Any, seen: dict[int, Any]) -> Any:
 def with_arguments(recipe: Recipe, args: Any, kwargs: Any) -> Recipe:
     """The recipe with the arguments of a `Child(..., args=, kwargs=)`; raises SpecError if they do not fit."""
     check_arguments(recipe.target, args, kwargs)
+    if recipe.kind == "command":  # its constructor checks them
+        built: Startable = recipe.target(*args, **(kwargs or {}))
+        return built.__recipe__
     copy = snapshot if recipe.kind == "process" else lambda value: value
     changed = Recipe(recipe.target, copy(tuple(args)), copy(dict(kwargs or {})), recipe.kind)
     check_recipe(changed)

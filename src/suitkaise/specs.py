@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Never, Self
@@ -38,7 +39,6 @@ __all__ = [
     "AutoShutdown",
     "Backoff",
     "Child",
-    "Command",
     "Kind",
     "Recipe",
     "Restart",
@@ -98,8 +98,8 @@ class _Declaration:
 class Child(_Declaration):
     """The declaration of one child of a supervisor.
 
-    `what` is a worker class, a worker, a `Supervisor`, or a plain function (called once a loop in a process
-    of its own; `Thread.of(function)` for a thread). Options that are not given here come from the worker
+    `what` is a worker class, a worker, a `Supervisor`, a `Command`, or a plain function (called once a loop in a
+    process of its own; `Thread.of(function)` for a thread). Options that are not given here come from the worker
     (an attribute set in its constructor), then from its class, then from the defaults (rules 3 and 6).
 
     Args:
@@ -214,6 +214,10 @@ class Child(_Declaration):
             option.refuse(
                 "join_in", "join_after", "num_loops", "spares", *LIMITS, *LATER, because="supervisors have no loop"
             )
+        if kind == "command":
+            loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
+            option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
+            option.refuse("receive_timeout", *LATER, because="commands take no messages")
         option.refuse_later(*LATER)
         if option.get("spares", 0) != 0:
             raise NotBuiltYet(f"{who}: spares are not built yet; leave the option out")
@@ -452,13 +456,6 @@ class Supervisor(_Declaration):
         return f"Supervisor({self.name!r}, {len(self.children)} children, strategy={self.strategy!r})"
 
 
-class Command:
-    """Not built yet: an external program as a child."""
-
-    def __init__(self, *argv: str, **options: Any) -> None:
-        raise NotBuiltYet(f"Command {argv!r}: command children are not built yet; a Process can call subprocess.run")
-
-
 def check_children(who: str, children: tuple[Child, ...], auto_shutdown: AutoShutdown) -> None:
     """The rules that concern children as a group: unique ids (rule 4), significant needs auto-shutdown (rule 50)."""
     seen: set[str] = set()
@@ -532,6 +529,8 @@ def _default_id(source: Any) -> Any:
     declared = getattr(source.target, "id", None)
     if isinstance(source.target, type) and isinstance(declared, str):
         return declared
+    if source.kind == "command":
+        return source.kwargs.get("name") or source.args[0].rpartition("/")[2]
     if isinstance(source.target, type):
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", source.name).lower()
     return source.name.strip("<>")
@@ -552,7 +551,10 @@ def _picture(tree: Supervisor) -> Iterator[str]:
         if isinstance(child.what, Supervisor):
             lines = _picture(child.what if child.id == child.what.name else child.what.replace(name=child.id))
         else:
-            lines = iter([f"{child.id}  {child.kind}, {child.restart}{', significant' if child.significant else ''}"])
+            what = f": {shlex.join(child.what.args)}" if child.kind == "command" else ""
+            lines = iter(
+                [f"{child.id}  {child.kind}, {child.restart}{', significant' if child.significant else ''}{what}"]
+            )
         for index, line in enumerate(lines):
             branch = ("└─ " if last else "├─ ") if index == 0 else ("   " if last else "│  ")
             yield branch + line

@@ -31,6 +31,7 @@ from suitkaise.messaging.refs import set_post
 from suitkaise.observe.board import SLOT_BYTES, Board, Slot
 from suitkaise.observe.tail import Tail
 from suitkaise.recipes import Recipe
+from suitkaise.workers.descendants import end_children
 from suitkaise.workers.lifecycle import Birth, Life, Outcome
 from suitkaise.workers.shell import Shell
 from suitkaise.workers.worker import Process
@@ -144,7 +145,9 @@ class _Tenant:
             portable, text = portable_error(error, arrival.birth.path)
             self.say_goodbye(Outcome(Crashed("on_start", portable, text)))
             return 0
-        _ProcessShell(Life(recipe, arrival.birth, mailbox, slot), mailbox, self).run_here()
+        life = Life(recipe, arrival.birth, mailbox, slot)
+        life.jot = self._tail.write
+        _ProcessShell(life, mailbox, self).run_here()
         return 0
 
     # ------------------------------------------------------------ arriving
@@ -252,7 +255,8 @@ class _Tenant:
             wire.send(self._sock, header, payload)
 
     def _send_log(self, fields: dict[str, Any]) -> None:
-        self._tail.write(f"{fields['levelname'].lower()}: {fields['msg']}\n")
+        if "stream" not in fields:  # a command's output is there already
+            self._tail.write(f"{fields['levelname'].lower()}: {fields['msg']}\n")
         self.send(("log", fields))
 
     def say_goodbye(self, outcome: Outcome) -> None:
@@ -306,7 +310,7 @@ class _ProcessShell(Shell):
         self._tenant = tenant
 
     def on_ready(self) -> None:
-        self._tenant.send(("ready",))
+        self._tenant.send(("ready", self.life.pid))
 
     def on_checkpoint(self, parcel: Parcel) -> None:
         self._tenant.send(("checkpoint",), parcel.data)
@@ -318,6 +322,7 @@ class _ProcessShell(Shell):
 def _leave(code: int, *, wait: bool = True) -> NoReturn:
     """End the process: join what must be joined, run exit handlers, flush; no interpreter teardown."""
     try:
+        end_children()
         if wait:
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()

@@ -7,6 +7,9 @@ nothing to do it forks one process in reserve, so that the next worker need not 
 gone, it asks all workers to finish, waits, kills what is left, ends the storage last, and removes the program's
 directory.
 
+A program that has commands has a second keeper for them. It adopts what the guard of a command leaves behind, kills
+it, and tells of the guard's end only then.
+
 Requests and answers are single datagrams (SOCK_SEQPACKET) of msgpack tuples.
 """
 
@@ -27,6 +30,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import msgspec
+
+from suitkaise.workers.descendants import MARK, adopt_orphans, children, end_marked, kill_group_of
 
 __all__ = [
     "DECODE",
@@ -148,12 +153,18 @@ class Reserve:
 class Keeper:
     """The process's one loop."""
 
-    def __init__(self, hub: socket.socket, directory: str, orphan_timeout: float, lock: int) -> None:
+    def __init__(
+        self, hub: socket.socket, directory: str, orphan_timeout: float, lock: int, for_commands: bool
+    ) -> None:
         self._hub = hub
         self._directory = directory
         self._orphan_timeout = orphan_timeout
         self._lock = lock
+        self._for_commands = for_commands
         self._kids: dict[int, Kid] = {}
+        self._orphans: dict[int, int] = {}  # by pidfd: what was killed, and is not gone yet
+        self._immune: set[int] = set()
+        self._ended: list[tuple[Any, ...]] = []  # what is told when no orphan is left
         self._reserve: Reserve | None = None
         self._poll = select.poll()
         self._poll.register(hub, select.POLLIN)
@@ -260,12 +271,39 @@ class Keeper:
         self._poll.register(kid.pidfd, select.POLLIN)
 
     def _reap(self, pidfd: int) -> None:
-        kid = self._kids.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        if kid.pid is not None:
+        kid = self._kids.pop(pidfd, None)
+        if kid is None:
+            os.waitpid(self._orphans.pop(pidfd), 0)
+        elif kid.pid is not None:
             _, status = os.waitpid(kid.pid, 0)
-            self._tell(("exited", kid.number, os.waitstatus_to_exitcode(status)))
+            self._ended.append(("exited", kid.number, os.waitstatus_to_exitcode(status)))
+            if self._for_commands:
+                self._tell(("burying", kid.number))
+        if self._for_commands:
+            self._kill_orphans()
+        if not self._orphans:
+            for message in self._ended:
+                self._tell(message)
+            self._ended.clear()
+
+    def _kill_orphans(self) -> None:
+        """Kill what has become a child of this process without being forked by it: a guard has left it behind.
+
+        What those leave behind in turn comes to light when they are gone.
+        """
+        known = {kid.pid for kid in self._kids.values()} | set(self._orphans.values()) | self._immune
+        if self._reserve is not None:
+            known.add(self._reserve.pid)
+        for pid in [pid for pid in children() if pid not in known]:
+            if kill_group_of(pid):
+                pidfd = os.pidfd_open(pid)
+                self._orphans[pidfd] = pid
+                self._poll.register(pidfd, select.POLLIN)
+            else:
+                self._immune.add(pid)
+                self._tell(("trouble", f"process {pid}, which a command has left, runs as somebody else: not killed"))
 
     def _tell(self, message: tuple[Any, ...]) -> None:
         with contextlib.suppress(ConnectionError):  # the hub is gone: its end-of-file follows
@@ -296,6 +334,11 @@ class Keeper:
             self._signal(kid, signal.SIGKILL)
             select.select([kid.pidfd], [], [])
             self._reap(kid.pidfd)
+        while self._orphans:
+            for descriptor, _ in self._poll.poll():
+                self._reap(descriptor)
+        if self._for_commands:
+            end_marked(self._directory)  # of guards that an earlier keeper has forked
         os.close(self._lock)
         remove_when_unused(self._directory, STRAGGLERS)
 
@@ -305,7 +348,9 @@ class Keeper:
             signal.pidfd_send_signal(kid.pidfd, number)
 
 
-def main(descriptor: int, directory: str, preload: list[str], orphan_timeout: float) -> None:
+def main(
+    descriptor: int, directory: str, preload: list[str], orphan_timeout: float, for_commands: bool = False
+) -> None:
     """The keeper's program. `preload`: modules that the workers will need, beyond what all of them need."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -315,7 +360,10 @@ def main(descriptor: int, directory: str, preload: list[str], orphan_timeout: fl
     lock = hold(directory)
     for name in _OURS:
         __import__(name)
-    Keeper(socket.socket(fileno=descriptor), directory, orphan_timeout, lock).run(preload)
+    if for_commands:
+        adopt_orphans()
+        os.environ[MARK] = directory
+    Keeper(socket.socket(fileno=descriptor), directory, orphan_timeout, lock, for_commands).run(preload)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -208,9 +208,11 @@ def _absolute(folder: str) -> str:
 class KeeperLink:
     """Starts the keeper, talks to it, and replaces it when it dies."""
 
-    def __init__(self, site: Site, on_lost: Callable[[], None]) -> None:
+    def __init__(self, site: Site, on_lost: Callable[[], None], *, for_commands: bool = False) -> None:
         self._site = site
         self._on_lost = on_lost
+        self._for_commands = for_commands
+        self._burying: set[int] = set()
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._newborns: dict[int, Newborn] = {}
@@ -265,7 +267,8 @@ class KeeperLink:
     def _look(self, due: float) -> None:
         now = time.monotonic()
         with self._lock:
-            if self._closed or not any(one.pid is None or one.dead for one in self._newborns.values()):
+            owed = (one for number, one in self._newborns.items() if number not in self._burying)
+            if self._closed or not any(one.pid is None or one.dead for one in owed):
                 self._watched = False
                 return
             until = self._heard + (PATIENCE if self._up else BOOT_PATIENCE)
@@ -277,8 +280,14 @@ class KeeperLink:
             self._watched = False
             self._program.kill()  # its end-of-file does the rest
 
+    def _modules(self) -> list[str]:
+        """What the keeper loads: commands need nothing of the user's."""
+        return ["suitkaise.workers.command"] if self._for_commands else wanted()
+
     def _preload(self) -> None:
         """Hand on what `preload` has added; the keeper is as good as new until it is done."""
+        if self._for_commands:
+            return
         with self._lock:
             if not (self._down or self._closed):
                 self._up = False
@@ -328,8 +337,9 @@ class KeeperLink:
             _path(),
             theirs.fileno(),
             self._site.directory,
-            wanted(),
+            self._modules(),
             self._site.orphan_timeout,
+            self._for_commands,
         ]
         flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         with theirs:
@@ -338,6 +348,7 @@ class KeeperLink:
                 stdin=subprocess.DEVNULL,
                 cwd=os.sep,  # the program's own may be gone; workers go where the program is
                 pass_fds=[theirs.fileno()],
+                start_new_session=self._for_commands,  # what kills the program's whole group leaves it to bury commands
                 env={**os.environ, "SUITKAISE_KEEPER": json.dumps(settings)},
             )
         self._sock = ours
@@ -366,7 +377,10 @@ class KeeperLink:
                     self._up = True
                 case ("trouble", str(text)):
                     logger.warning("%s", text)
+                case ("burying", int(number)):
+                    self._burying.add(number)
                 case ("exited", int(number), int(code)):
+                    self._burying.discard(number)
                     if number in self._newborns:
                         self._newborns.pop(number).status(code)
                 case ("failed", int(number), str(error)):
@@ -385,6 +399,7 @@ class KeeperLink:
                     os.close(descriptor)
             self._backlog.clear()
             newborns, self._newborns = list(self._newborns.values()), {}
+            self._burying.clear()
             asked = [newborn for newborn in newborns if newborn.pid is None and newborn.withdraw()]
             alive = [newborn for newborn in newborns if newborn not in asked]
             self._adopted = [newborn for newborn in (*alive, *self._adopted) if newborn.pidfd is not None]

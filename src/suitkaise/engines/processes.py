@@ -33,6 +33,7 @@ from suitkaise.observe.logs import take_forwarded
 from suitkaise.observe.tail import last_lines
 from suitkaise.preloading import preload
 from suitkaise.specs import Child
+from suitkaise.workers.descendants import end_marked
 
 __all__ = ["LINGER", "ProcessEngine", "ProcessHandle"]
 
@@ -46,14 +47,29 @@ _FIRST = 1 << 16
 
 
 class ProcessEngine:
-    """A worker is a process forked by our keeper."""
+    """A worker is a process forked by our keeper; commands (`for_commands`) have a keeper of their own."""
 
-    def __init__(self, site: Site, on_keeper_lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, site: Site, on_keeper_lost: Callable[[], None] = lambda: None, *, for_commands: bool = False
+    ) -> None:
         if not sys.platform.startswith("linux"):
             raise OSError(f"process workers need Linux (pidfd); this is {sys.platform}; Thread workers work everywhere")
         self._site = site
         self._recipes: dict[str, tuple[Child, bytes, list[socket.socket]]] = {}
-        self.link: KeeperLink = KeeperLink(site, on_keeper_lost)
+        self._on_keeper_lost = on_keeper_lost
+        self._for_commands = for_commands
+        self._lock = threading.Lock()
+        self._link: KeeperLink | None = None
+        if not for_commands:  # else few programs need it
+            self._link = KeeperLink(site, on_keeper_lost)
+
+    @property
+    def link(self) -> KeeperLink:
+        """The way to the keeper, which is started where it is not there yet."""
+        with self._lock:
+            if self._link is None:
+                self._link = KeeperLink(self._site, self._on_keeper_lost, for_commands=self._for_commands)
+            return self._link
 
     def prepare(self, path: str, child: Child) -> None:
         """Encode the recipe of a child, so that what cannot be sent is told before anything starts.
@@ -62,6 +78,7 @@ class ProcessEngine:
             NotSerializable: names the path to the culprit.
         """
         self._recipe(path, child)
+        self.link  # noqa: B018  (it starts while others are prepared)
 
     def _recipe(self, path: str, child: Child) -> tuple[bytes, list[socket.socket]]:
         kept = self._recipes.get(path)
@@ -90,8 +107,14 @@ class ProcessEngine:
 
     def close(self) -> None:
         """End the keeper."""
-        self.link.close()
+        if self._link is not None:
+            self._link.close()
         self._recipes.clear()
+
+    def drop(self) -> None:
+        """In a forked child of the hub: close the descriptors, which are the parent's."""
+        if self._link is not None:
+            self._link.drop()
 
 
 class ProcessHandle:
@@ -298,9 +321,9 @@ class ProcessHandle:
             case ("born", int(pid)):
                 pidfd, self._brought = self._brought, None
                 self._be_born(pid, pidfd)
-            case ("ready",):
+            case ("ready", int(pid)):
                 if self.pid is not None and not self.ready.done():
-                    self.ready.set_result(self.pid)
+                    self.ready.set_result(pid)
             case ("reply", int(number), bool(ok)):
                 message = self._asked.pop(number, None)
                 if message is not None and message.reply is not None:
@@ -326,8 +349,10 @@ class ProcessHandle:
         assert pidfd is not None
         self._site.reactor.unwatch(pidfd)
         os.close(pidfd)
-        if self._code is not None or self._status_lost:
+        if self._code is not None:
             self._end()
+        elif self._status_lost:
+            self._end_unseen()
         else:
             self._link.owes()
 
@@ -345,7 +370,20 @@ class ProcessHandle:
         """The keeper is gone, so nobody will read its exit status."""
         self._status_lost = True
         if self.dead:
+            self._end_unseen()
+
+    def _end_unseen(self) -> None:
+        """It ended without a keeper that could have buried what a command's guard has left behind: do it here."""
+        if self.launch.child.kind != "command":
             self._end()
+            return
+        mark = f"{self._site.directory}:{self.launch.birth.owner}"
+
+        def bury() -> None:
+            end_marked(mark)
+            self._site.reactor.call(self._end)
+
+        threading.Thread(target=bury, name="suitkaise-burial", daemon=True).start()
 
     def _end(self) -> None:
         assert self.outbox is not None

@@ -46,6 +46,7 @@ class Mailbox(ABC):
         self.stop_reason: ExitReason | None = None
         self.looping: bool = False
         self.suspended: bool = False
+        self.rests: bool = True  # while suspended; else the worker itself sees to what that means
         self.deadline: float | None = None
         self.owner: int | None = None  # the worker's own thread
         self._words = slot.words
@@ -96,7 +97,7 @@ class Mailbox(ABC):
         while True:
             if self.stop_reason is not None:
                 return _STOP
-            if self.suspended:
+            if self.suspended and self.rests:
                 self.sleep(None, for_messages=False)
                 continue
             if self._batch:
@@ -160,7 +161,7 @@ class Mailbox(ABC):
         elif self._waiting:
             self.bell[0] = 1
 
-    def sleep_in(self, wait: Callable[..., None]) -> bool:
+    def sleep_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in the caller's `wait(*descriptors)`; False when the hub is gone."""
         raise NotImplementedError("only a worker in a process of its own can sleep on descriptors")
 
@@ -242,12 +243,12 @@ class SocketMailbox(Mailbox):
             self._take(frame)
         self.bell[0] = 1
 
-    def sleep_in(self, wait: Callable[..., None]) -> bool:
+    def sleep_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in the caller's `wait(*descriptors)`; False when the hub is gone."""
         self._asleep = True
         try:
             self._collect()
-            if self.stop_reason is None and not self._waiting:
+            if self.stop_reason is None and not (for_messages and self._waiting):
                 wait(*([self._sock.fileno()] if self._open else []), self._bell_fd)
         finally:
             self._asleep = False

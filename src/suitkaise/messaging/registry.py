@@ -124,7 +124,7 @@ class Address:
         """Deliver a message now, or keep it until the worker is back."""
         if self.kind == "supervisor":
             raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
-        if self.kind == "process":
+        if self.kind in ("process", "command"):
             message.body.data  # noqa: B018  (encoded here: the sender gets the error, and nobody waits for the lock)
         with self._lock:
             if self._target is not None:

@@ -41,7 +41,7 @@ class CrashReport:
     Args:
         id: sortable by time; `suitkaise crashes ID` finds it.
         path: whose end it was.
-        kind: `process`, `thread` or `supervisor`.
+        kind: `process`, `thread`, `command` or `supervisor`.
         pid: the process it ran in.
         incarnation: which life of the child it was, from 1.
         wall: when, in seconds since 1970.

@@ -16,9 +16,12 @@ from suitkaise.events import Event
 from suitkaise.messaging.refs import has_remote_post
 from suitkaise.preloading import preload
 
-__all__ = ["ForwardingHandler", "log_event", "take_forwarded", "worker_logger"]
+__all__ = ["OUTPUT", "ForwardingHandler", "log_event", "take_forwarded", "worker_logger"]
 
 logging.getLogger("suitkaise").addHandler(logging.NullHandler())
+
+OUTPUT = "suitkaise_output"
+"""The attribute of a record of a command's output that holds what it has more than others: `path` and `stream`."""
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _tree = logging.getLogger("suitkaise.tree")
@@ -80,6 +83,7 @@ class ForwardingHandler(logging.Handler):
             if record.exc_info:
                 text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
             self._send({
+                **getattr(record, OUTPUT, {}),
                 "name": record.name, "levelno": record.levelno, "levelname": record.levelname, "msg": text,
                 "created": record.created, "process": record.process, "threadName": record.threadName,
                 "pathname": record.pathname, "lineno": record.lineno, "funcName": record.funcName,

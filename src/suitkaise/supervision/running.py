@@ -66,7 +66,7 @@ class TreeStatus:
         }  # fmt: skip
 
     def __str__(self) -> str:
-        pid = f"  pid {self.pid}" if self.pid is not None and self.kind == "process" else ""
+        pid = f"  pid {self.pid}" if self.pid is not None and self.kind in ("process", "command") else ""
         restarts = f"  {self.restarts} restarts" if self.restarts else ""
         exit = f"  last exit: {self.last_exit}" if self.last_exit is not None else ""
         left = f"  {_threads(self.abandoned)}" if self.abandoned else ""

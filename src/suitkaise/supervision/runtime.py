@@ -66,7 +66,10 @@ class Runtime:
         self.site: Site = Site(self.directory, board, self.reactor)
         self._desk = Desk(self.site.file("hub.sock"), self.reactor, self.registry)
         self.processes: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost)
-        self.engines: dict[str, Engine] = {"process": self.processes, "thread": ThreadEngine(self.site)}
+        self.commands: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost, for_commands=True)
+        self.engines: dict[str, Engine] = {
+            "process": self.processes, "thread": ThreadEngine(self.site), "command": self.commands,
+        }  # fmt: skip
         self.around: Surroundings = Surroundings(
             self.registry,
             self.engines,
@@ -201,7 +204,8 @@ class Runtime:
 
     def drop_after_fork(self) -> None:
         """In a forked child: everything here is the parent's; only the descriptors are closed."""
-        self.processes.link.drop()
+        self.processes.drop()
+        self.commands.drop()
         self._desk.drop()
         self.reactor.abandon_after_fork()
         if self._listener is not None:

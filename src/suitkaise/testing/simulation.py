@@ -42,7 +42,7 @@ class Simulation:
         self.crashes: list[CrashReport] = []
         self.registry: Registry = Registry()
         self.engine: SimulatedEngine = SimulatedEngine(self.clock, behaviour)
-        engines = {"process": self.engine, "thread": self.engine}
+        engines = {"process": self.engine, "thread": self.engine, "command": self.engine}
         around = Surroundings(
             self.registry,
             engines,

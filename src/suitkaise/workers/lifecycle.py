@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from suitkaise.messaging.refs import WorkerRef
     from suitkaise.workers.recalled import Recalled
 
-__all__ = ["Birth", "Life", "Outcome"]
+__all__ = ["Birth", "Ended", "Life", "Outcome"]
 
 _clock = time.monotonic_ns
 _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
@@ -72,6 +72,15 @@ class Outcome:
     ignored: bool = False
 
 
+class Ended(Exception):
+    """Raised in a hook by a worker that knows why its life is over; `result` counts if the reason is clean."""
+
+    def __init__(self, reason: ExitReason, result: Any = None) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+        self.result = result
+
+
 class _ForceFinish(BaseException):
     """Leaves whatever the worker is doing."""
 
@@ -84,6 +93,9 @@ class Life:
 
     def __init__(self, recipe: Recipe, birth: Birth, mailbox: Mailbox, slot: Slot) -> None:
         self.path: str = birth.path
+        self.owner: str = birth.owner
+        self.pid: int = os.getpid()
+        self.starting: bool = True
         self.copy: int | None = birth.copy
         self.recalled: Recalled | None = birth.recalled
         self.join_after: float | None = birth.join_after
@@ -93,6 +105,7 @@ class Life:
         self.last_result: Any = None
         self.keep: Callable[[Parcel], None] | None = None
         self.note: Callable[[str], None] | None = None
+        self.jot: Callable[[str], None] = lambda text: None  # adds to what a crash report will show
         self._birth = birth
         self._recipe = recipe
         self._mailbox = mailbox
@@ -139,6 +152,7 @@ class Life:
             return
         finally:
             set_starting(False)
+        self.starting = False
         self._mailbox.looping = self._loop is not None
         if self._birth.join_in is not None:
             until = time.monotonic() + self._birth.join_in
@@ -295,12 +309,31 @@ class Life:
         """`link` this worker to another one, or `unlink` it."""
         the_post().post(what, ref.path, self._birth.owner).get()
 
-    def sleep_in(self, wait: Callable[..., None]) -> bool:
+    def sleep_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in a wait of the worker's own: `wait(*descriptors)` must return when one of them is readable.
 
         Returns False when the program that owns the worker is gone.
         """
-        return self._mailbox.sleep_in(wait)
+        return self._mailbox.sleep_in(wait, for_messages=for_messages)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until `join_in` is over; None without one."""
+        return None if self._deadline_ns == _NEVER else max(0.0, (self._deadline_ns - _clock()) / 1e9)
+
+    def take_over_suspension(self) -> None:
+        """From now on the worker has its turns while it is suspended, too: it sees to it itself that it rests."""
+        self._mailbox.rests = False
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the worker is to rest."""
+        return self._mailbox.suspended
+
+    @property
+    def stop_reason(self) -> ExitReason | None:
+        """Why it is to finish, if it is."""
+        return self._mailbox.stop_reason
 
     def is_last_loop(self) -> bool:
         """Whether no loop will follow the current one."""
@@ -366,6 +399,9 @@ class Life:
         self._mailbox.end_waits()
         if isinstance(error, _ForceFinish) or self._forced:
             self.outcome = Outcome(Shutdown("forced"))
+            return
+        if isinstance(error, Ended):
+            self.outcome = Outcome(error.reason, Parcel(error.result) if error.reason.clean else None)
             return
         if isinstance(error, SystemExit):
             self.outcome = Outcome(_exit_code(error))

@@ -50,7 +50,7 @@ class _WorkerType(abc.ABCMeta):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         kept = (args, kwargs)
-        if getattr(cls, "kind", "") == "process":
+        if getattr(cls, "kind", "") in ("process", "command"):
             kept = (snapshot(args), snapshot(kwargs))
         worker = super().__call__(*args, **kwargs)
         check_attributes(worker)

@@ -1,0 +1,132 @@
+"""Processes below this one that nobody is to outlive: what a command has started, however it tried to get away.
+
+A process that has adopted (`adopt_orphans`) becomes the parent of every orphan below it, also of one that has left
+its session or forked twice. So what still lives when the command has ended is a child of ours, or will be as soon
+as its own parent is killed. Should nobody be left to adopt them, they are known by a mark in their environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import select
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["MARK", "adopt_orphans", "children", "die_with_parent", "end_children", "end_marked", "kill_group_of"]
+
+MARK = "SUITKAISE_COMMAND"
+"""The environment variable that a command and all that it starts bear: `directory:path#serial`."""
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_adopted = False
+
+
+def adopt_orphans() -> None:
+    """From now on every orphan below this process becomes its child."""
+    global _adopted
+    if _prctl()(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    _adopted = True
+
+
+def die_with_parent() -> None:
+    """To be called between fork and exec, by who has adopted: the kernel kills this process when its parent is gone."""
+    _prctl()(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+@functools.cache
+def _prctl() -> Any:
+    return ctypes.CDLL(None, use_errno=True).prctl
+
+
+def children() -> Iterator[int]:
+    """The children of this process, those that have ended and were not reaped included."""
+    me = os.getpid()
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/children", "rb") as file:
+                yield from map(int, file.read().split())
+        except FileNotFoundError:
+            if os.path.exists(f"/proc/self/task/{thread}/stat"):  # the kernel was built without such lists
+                yield from (pid for pid in _processes() if _parent_of(pid) == me)
+                return
+
+
+def end_children() -> None:
+    """Kill all children of this process, if it has adopted, and theirs, and reap them; back when none is left."""
+    if not _adopted:
+        return
+    immune: set[int] = set()
+    while left := [pid for pid in children() if pid not in immune]:
+        for pid in left:
+            if not kill_group_of(pid):
+                immune.add(pid)
+        for pid in left:
+            if pid not in immune:
+                with contextlib.suppress(ChildProcessError):  # reaped by another thread of this process
+                    os.waitpid(pid, 0)
+
+
+def kill_group_of(pid: int) -> bool:
+    """SIGKILL for a child of this process that was not reaped, and for its group; False if that is not permitted.
+
+    The whole group at one go: what forks faster than it is killed one by one does not get away.
+    """
+    try:
+        group = os.getpgid(pid)
+        if group != os.getpgid(0):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:  # reaped by another thread of this process
+        return True
+    except PermissionError:  # it runs as somebody else (sudo)
+        return False
+    return True
+
+
+def end_marked(mark: str) -> None:
+    """Kill every process with that mark, or of that `directory`, whoever its parent is; back when none is left."""
+    wanted = f"{MARK}={mark}".encode()
+    while found := [pidfd for pid in _processes() if (pidfd := _marked(pid, wanted)) is not None]:
+        for pidfd in found:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        for pidfd in found:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll()
+            os.close(pidfd)
+
+
+def _marked(pid: int, wanted: bytes) -> int | None:
+    """A descriptor of the process if it bears the mark, lives, and may be killed."""
+    if pid == os.getpid():
+        return None
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+        marks = (entry for entry in file.read().split(b"\0") if entry.startswith(wanted))  # none where it has ended
+        if any(entry == wanted or entry.startswith(wanted + b":") for entry in marks):
+            signal.pidfd_send_signal(pidfd, 0)
+            return pidfd
+    os.close(pidfd)
+    return None
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def _parent_of(pid: int) -> int | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return None

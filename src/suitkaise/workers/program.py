@@ -1,0 +1,131 @@
+"""A program that runs as a child of this process: in a session of its own, its output read line by line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+
+from suitkaise.workers.descendants import children, die_with_parent, end_children
+from suitkaise.workers.lines import Lines
+
+__all__ = ["Program"]
+
+_STEP = 1 << 12
+"""Bytes that are read from a stream at once, so that an order is heard in between; what is not read yet waits in the
+pipe, and then its writer waits."""
+
+_PIPE = 1 << 14
+"""Bytes that may wait in a pipe: a flood must not hold up its own end for long."""
+
+_LAST_WORDS = 1 << 20
+"""Bytes that are read at most when the program has ended: no pipe can hold more."""
+
+
+class Program:
+    """Starts it; `hear(stream, line)` is called with each line that it writes.
+
+    Raises:
+        OSError: it cannot be started: no such program, no such folder, not executable.
+    """
+
+    def __init__(
+        self, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, hear: Callable[[str, str], None]
+    ) -> None:
+        try:
+            self._popen = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+                pipesize=_PIPE, env=env, cwd=cwd, start_new_session=True,
+                preexec_fn=die_with_parent,  # noqa: PLW1509  (the guard's other thread just waits for the hub's end)
+            )  # fmt: skip
+        except OSError as error:
+            raise _explained(error, argv, env, cwd) from None
+        self.pid: int = self._popen.pid
+        self._hear = hear
+        self._pidfd = os.pidfd_open(self.pid)
+        self._streams: dict[int, tuple[str, Lines]] = {}
+        for name, stream in (("stdout", self._popen.stdout), ("stderr", self._popen.stderr)):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
+            self._streams[stream.fileno()] = name, Lines()
+
+    @property
+    def code(self) -> int | None:
+        """None while it runs; then its exit code, or -n where signal n has ended it."""
+        return self._popen.poll()
+
+    def turn(self, seconds: float | None, *others: int) -> None:
+        """Wait until it writes or ends, one of the other descriptors is readable, or the time is over."""
+        poll = select.poll()
+        for descriptor in (*self._streams, *others, *([] if self.code is not None else [self._pidfd])):
+            poll.register(descriptor, select.POLLIN)
+        for descriptor, _ in poll.poll(None if seconds is None else max(0.0, seconds * 1000)):
+            if descriptor in self._streams:
+                self._read(descriptor)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to its process group, if it runs."""
+        if self.code is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    def stop(self, number: int) -> None:
+        """Send that signal to its process group, also where it is suspended, and wait until none of it is left."""
+        self.signal(number)
+        self.signal(signal.SIGCONT)
+        while self.code is None:
+            self.turn(None)
+        while members := self._members():
+            self.turn(None, *members)
+            for pidfd in members:
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+                os.close(pidfd)
+
+    def _members(self) -> list[int]:
+        """What its end has made children of ours, and still belongs to its group: it has had the signal, too."""
+        return [os.pidfd_open(pid) for pid in children() if os.getpgid(pid) == self.pid]
+
+    def end(self) -> int:
+        """Kill what is left of it, read its last words, and return its code."""
+        self.signal(signal.SIGKILL)
+        code = self._popen.wait()
+        end_children()
+        for descriptor in list(self._streams):
+            for _ in range(_LAST_WORDS // _STEP):
+                if descriptor not in self._streams or not self._read(descriptor):
+                    break
+        for name, lines in self._streams.values():  # somebody else holds it open
+            self._say(name, lines.rest())
+        self._streams.clear()
+        return code
+
+    def _read(self, descriptor: int) -> bool:
+        """Read what there is; False if there is nothing now."""
+        name, lines = self._streams[descriptor]
+        try:
+            data = os.read(descriptor, _STEP)
+        except BlockingIOError:
+            return False
+        if not data:
+            del self._streams[descriptor]
+        self._say(name, lines.feed(data) if data else lines.rest())
+        return bool(data)
+
+    def _say(self, name: str, lines: list[str]) -> None:
+        for line in lines:
+            self._hear(name, line)
+
+
+def _explained(error: OSError, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> OSError:
+    """The same error, saying whether it is about the program or its folder, and where it was looked for."""
+    if cwd is not None and error.filename == cwd:
+        return type(error)(error.errno, f"cwd: {error.strerror}", cwd)
+    text = error.strerror or "it cannot be started"
+    if isinstance(error, FileNotFoundError) and "/" not in argv[0]:
+        text = f"no such program in PATH ({env.get('PATH', os.defpath)})"
+        if len(argv) == 1 and " " in argv[0]:
+            text += "; a command's arguments are given one by one: Command('sleep', '5')"
+    return type(error)(error.errno, text, argv[0])

@@ -1,0 +1,732 @@
+"""Programs as children: their ends, their readiness, their output; and that nothing of them outlives its stop."""
+
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from suitkaise import (
+    Child,
+    ChildStartFailed,
+    Command,
+    Crashed,
+    DynamicSupervisor,
+    ExitCode,
+    Hung,
+    Killed,
+    Lost,
+    Normal,
+    Process,
+    Shutdown,
+    Signaled,
+    SuitkaiseError,
+    Supervisor,
+)
+from suitkaise.events import ChildStartFailure, ChildStopError, ChildStopped, KeeperLost
+from suitkaise.statuses import Status
+from suitkaise.supervision import runtime
+from tests.end_to_end.workers import Echo, next_exit
+from tests.support import eventually, start_program, wait_gone
+
+PROGRAMS = Path(__file__).with_name("programs")
+WAYS = ("plain", "session", "daemon", "bare")
+MARKED = WAYS[:3]  # these still have the environment that they were given
+
+
+def python(source, *args, **options):
+    return Command(sys.executable, "-u", "-c", source, *args, **{"name": "it", **options})
+
+
+def sh(script, **options):
+    return Command("sh", "-c", script, **{"name": "it", **options})
+
+
+def next_of(events, kind, timeout=10.0):
+    while (event := events.get(timeout)) is not None:
+        if isinstance(event, kind):
+            return event
+    raise AssertionError(f"no {kind.__name__} within {timeout} seconds")
+
+
+def is_alive(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+# ---------------------------------------------------------------- its end
+@pytest.mark.parametrize(
+    "script, reason",
+    [
+        ("exit 0", Normal()),
+        ("exit 3", ExitCode(3)),
+        ("kill -KILL $$", Signaled(9)),
+        ("kill -TERM $$", Signaled(15)),
+        ("kill -SEGV $$", Signaled(11)),
+        ("exit 143", ExitCode(143)),
+    ],
+)
+def test_a_command_ends_with_its_own_exit_code_or_signal(script, reason):
+    with Supervisor("tree", Child(sh(script), restart="temporary")).start() as running:
+        assert running["it"].join(10) == reason
+
+
+def test_the_result_of_a_command_is_its_exit_code():
+    tree = Supervisor("tree", Child(sh("exit 0"), restart="transient"), Child(sh("cat"), id="eof", restart="transient"))
+    with tree.start() as running:
+        assert running["it"].result(10) == 0
+        assert running["eof"].result(10) == 0  # there is nothing to read
+
+
+def test_s25_a_command_is_restarted_by_the_rules_of_any_child(tmp_path):
+    once = f"test -e {tmp_path}/second && exit 0; touch {tmp_path}/second; exit 7"
+    with Supervisor("tree", Child(sh(once), restart="transient")).start() as running:
+        assert running["it"].join(10) == Normal()
+        assert running.which_children()[0].restarts == 1
+
+
+def test_a_signal_from_outside_is_what_ends_it_and_it_comes_back():
+    with Supervisor("tree", sh("exec sleep 1000")).start() as running, running.events() as events:
+        pid = running["it"].pid
+        assert psutil.Process(pid).cmdline() == ["sleep", "1000"]
+        os.kill(pid, signal.SIGKILL)
+        assert next_exit(events) == Signaled(9)
+        again = eventually(lambda: running["it"].pid != pid and running["it"].pid)
+        assert psutil.Process(again).cmdline() == ["sleep", "1000"]
+
+
+def test_a_guard_that_is_told_to_end_ends_its_command():
+    with Supervisor("tree", Child(sh("exec sleep 1000"), restart="temporary")).start() as running:
+        ref = running["it"]
+        pid = ref.pid
+        psutil.Process(psutil.Process(pid).ppid()).terminate()
+        assert ref.join(10) == Signaled(15)
+        assert not is_alive(pid)
+
+
+# ---------------------------------------------------------------- its stop
+def test_s42_it_gets_the_signal_that_it_wants_and_its_time():
+    polite = """
+import signal, sys
+def end(number, frame):
+    print("ends by", number)
+    sys.exit(0)
+signal.signal(signal.SIGINT, end)
+print("up")
+while True: signal.pause()
+"""
+    with Supervisor("tree", python(polite, ready="up", stop_signal=signal.SIGINT)).start() as running:
+        with running.events() as events:
+            running.terminate_child("it")
+            assert next_of(events, ChildStopped).reason == Shutdown()
+
+
+@pytest.mark.parametrize("script", ["exec sleep 1000", "trap 'exit 143' TERM; echo up; while :; do sleep 0.01; done"])
+def test_an_end_by_the_stop_signal_is_clean(script):
+    with Supervisor("tree", sh(script)).start() as running, running.events() as events:
+        running.terminate_child("it")
+        assert next_of(events, (ChildStopped, ChildStopError)).reason == Shutdown()
+
+
+def test_s43_an_odd_exit_while_it_is_stopped_is_told_and_nothing_more():
+    script = "trap 'exit 5' TERM; echo up; while :; do sleep 0.01; done"
+    with Supervisor("tree", sh(script, ready="up")).start() as running, running.events() as events:
+        running.terminate_child("it")
+        assert next_of(events, ChildStopError).reason == ExitCode(5)
+        line = running.which_children()[0]
+        assert (line.status, line.restarts, line.last_exit) == (Status.STOPPED, 0, ExitCode(5))
+
+
+def test_others_of_its_group_have_their_time_when_it_has_gone_at_once(tmp_path):
+    slow = f"""
+import os, pathlib, signal, sys
+if os.fork() == 0:
+    def end(number, frame):
+        signal.sigtimedwait([signal.SIGUSR1], 0.2)
+        pathlib.Path({str(tmp_path / "saved")!r}).touch()
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, end)
+    print("up")
+while True: signal.pause()
+"""
+    with Supervisor("tree", python(slow, ready="up")).start() as running:
+        running.terminate_child("it")
+        assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("shutdown, why", [(0.2, "shutdown timeout"), ("brutal_kill", "brutal_kill")])
+def test_s42_a_command_that_ignores_the_signal_is_killed_with_its_group(shutdown, why):
+    deaf = "trap '' TERM; echo up; while :; do sleep 1000; done"
+    with Supervisor("tree", Child(sh(deaf, ready="up"), shutdown=shutdown)).start() as running:
+        pid = running["it"].pid
+        with running.events() as events:
+            running.terminate_child("it")
+            reason = next_of(events, (ChildStopped, ChildStopError)).reason
+        assert isinstance(reason, Killed)
+        assert why in str(reason) or shutdown == "brutal_kill"
+        assert not is_alive(pid)
+
+
+def test_s55_finish_timeout_limits_its_stop():
+    deaf = Child(sh("trap '' TERM; echo up; while :; do sleep 1000; done", ready="up"), finish_timeout=0.2)
+    with Supervisor("tree", deaf).start() as running, running.events() as events:
+        pid = running["it"].pid
+        running.terminate_child("it")
+        assert isinstance(next_of(events, (ChildStopped, ChildStopError)).reason, Hung)
+        assert not is_alive(pid)
+
+
+def test_s39_it_is_stopped_promptly_before_it_is_ready(tmp_path):
+    file = tmp_path / "pid"
+    tree = Supervisor("tree", sh(f"echo $$ > {file}; exec sleep 1000", ready="never"))
+    failed = []
+
+    def start():
+        try:
+            tree.start()
+        except SuitkaiseError as error:
+            failed.append(error)
+
+    starter = threading.Thread(target=start)
+    starter.start()
+    pid = int(eventually(lambda: file.exists() and file.read_text(), timeout=10))
+    runtime.running_trees()["tree"].stop()
+    starter.join(10)
+    assert failed
+    assert not is_alive(pid)
+
+
+def test_join_in_ends_a_command():
+    with Supervisor("tree", Child(sh("exec sleep 1000"), restart="transient", join_in=0.1)).start() as running:
+        assert running["it"].join(10) == Normal()
+
+
+# ---------------------------------------------------------------- its start
+LISTEN = """
+import socket, sys
+sock = socket.socket(socket.AF_UNIX if sys.argv[1] == "unix" else socket.AF_INET)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+sock.bind(sys.argv[2] if sys.argv[1] == "unix" else ("127.0.0.1", int(sys.argv[2])))
+sock.listen()
+while True: sock.accept()[0].close()
+"""
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("ready", [r"listening on \d+", re.compile(r"LISTENING", re.IGNORECASE)])
+def test_s1_ready_by_a_line(ready, stream, tmp_path):
+    script = f"""
+import pathlib, sys
+print("not yet", file=sys.{stream})
+pathlib.Path({str(tmp_path / "there")!r}).touch()
+print("now listening on 80", file=sys.{stream})
+sys.stdin = None
+import signal
+signal.pause()
+"""
+    with Supervisor("tree", python(script, ready=ready), Echo()).start():
+        assert (tmp_path / "there").exists()
+
+
+def test_s1_ready_by_a_port(port):
+    for ready in (port, ("127.0.0.1", port)):
+        with Supervisor("tree", python(LISTEN, "tcp", str(port), ready=ready)).start():
+            socket.create_connection(("127.0.0.1", port), 1.0).close()
+
+
+def test_s1_ready_by_a_unix_socket(tmp_path):
+    for ready in (tmp_path / "a", Path("b")):
+        with Supervisor("tree", python(LISTEN, "unix", str(ready), ready=ready, cwd=tmp_path)).start():
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(tmp_path / ready))
+
+
+def test_s1_ready_by_a_function_to_which_an_oserror_is_a_no(tmp_path):
+    file = tmp_path / "there"
+
+    def is_there():
+        return "yes" in file.read_text()
+
+    script = f"echo no > {file}; printf y >> {file}; printf es >> {file}; exec sleep 1000"
+    with Supervisor("tree", sh(script, ready=is_there)).start():
+        assert "yes" in file.read_text()
+
+
+def test_a_function_may_wait_for_what_the_command_writes(tmp_path):
+    """The command's output is read meanwhile: more than a pipe holds."""
+    script = f"""
+import pathlib, signal
+print("x" * 1_000_000)
+pathlib.Path({str(tmp_path / "there")!r}).touch()
+signal.pause()
+"""
+    with Supervisor("tree", Child(python(script, ready=(tmp_path / "there").exists), restart="temporary")).start():
+        pass
+
+
+def failure(command, **options):
+    """(why the start failed, the tree's processes that are left)."""
+    with pytest.raises(ChildStartFailed) as caught:
+        Supervisor("tree", Child(command, **options)).start()
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    "script, reason", [("exit 3", ExitCode(3)), ("kill -KILL $$", Signaled(9)), ("exit 0", Normal())]
+)
+@pytest.mark.parametrize("ready", ["never", 1, lambda: False])
+def test_s2_a_command_that_ends_before_it_is_ready_has_failed_to_start(script, reason, ready):
+    assert failure(sh(script, ready=ready)) == reason
+
+
+def test_s2_what_cannot_be_started_says_so(tmp_path):
+    plain, script = tmp_path / "plain", tmp_path / "script"
+    plain.write_text("no program")
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    for command, kind, text in (
+        (Command("no-such-program"), FileNotFoundError, "no such program in PATH"),
+        (Command("sleep 1000"), FileNotFoundError, r"one by one: Command\('sleep', '5'\)"),
+        (Command("sh", "-c", "exit", env={"PATH": str(tmp_path)}), FileNotFoundError, str(tmp_path)),
+        (Command(str(plain)), PermissionError, "Permission denied.*plain"),
+        (Command(str(script)), FileNotFoundError, "script"),
+        (Command(str(tmp_path)), PermissionError, "Permission denied"),
+        (Command("true", cwd=tmp_path / "nowhere"), FileNotFoundError, "cwd: No such file or directory.*nowhere"),
+    ):
+        reason = failure(command)
+        assert isinstance(reason, Crashed)
+        assert type(reason.error) is kind
+        assert re.search(text, str(reason)), str(reason)
+
+
+def test_s55_start_timeout_limits_the_wait_for_readiness():
+    assert isinstance(failure(sh("exec sleep 1000", ready="never"), start_timeout=0.5), Hung)
+
+
+def test_a_function_that_raises_fails_the_start():
+    reason = failure(sh("exec sleep 1000", ready=lambda: 1 / 0))
+    assert isinstance(reason, Crashed)
+    assert isinstance(reason.error, ZeroDivisionError)
+
+
+def test_s35_a_start_that_fails_later_is_tried_again(tmp_path):
+    script = f"test -e {tmp_path}/broken && exit 1; echo up; exec sleep 1000"
+    tree = Supervisor("tree", sh(script, ready="up"), max_restarts=1000)
+    with tree.start() as running, running.events() as events:
+        (tmp_path / "broken").touch()
+        os.kill(running["it"].pid, signal.SIGKILL)
+        assert next_of(events, ChildStartFailure).reason == ExitCode(1)
+        (tmp_path / "broken").unlink()
+        eventually(lambda: running["it"].status is Status.RUNNING)
+
+
+def test_environment_folder_and_standard_input(tmp_path):
+    script = "import os, sys; print(os.environ['ONE'], 'PATH' in os.environ, os.getcwd(), sys.stdin.read() == '')"
+    command = python(script, env={"ONE": "1"}, cwd=tmp_path)
+    with Heard() as heard:
+        with Supervisor("tree", Child(command, restart="transient")).start() as running:
+            assert running["it"].join(10) == Normal()
+            heard.wait_for(f"1 True {tmp_path} True")
+
+
+# ---------------------------------------------------------------- its output
+class Heard(logging.Handler):
+    """What commands have written: records of `suitkaise.worker`."""
+
+    def __enter__(self):
+        self.records = []
+        self._news = threading.Condition()
+        self._level = logging.getLogger().level
+        logging.getLogger().setLevel(logging.INFO)
+        logging.getLogger("suitkaise.worker").addHandler(self)
+        return self
+
+    def __exit__(self, *error):
+        logging.getLogger().setLevel(self._level)
+        logging.getLogger("suitkaise.worker").removeHandler(self)
+
+    def emit(self, record):
+        with self._news:
+            self.records.append(record)
+            self._news.notify_all()
+
+    def lines(self, stream=None):
+        marks = {f"{record.path} {record.stream}: ": record for record in self.records}
+        assert all(record.getMessage().startswith(mark) for mark, record in marks.items())
+        return [
+            record.getMessage().partition(f"{record.stream}: ")[2]
+            for record in self.records
+            if stream in (None, record.stream)
+        ]
+
+    def wait_for(self, line, timeout=10.0):
+        with self._news:
+            assert self._news.wait_for(lambda: line in self.lines(), timeout), self.lines()
+
+
+def written(script):
+    """(stdout, stderr) of a program, as lines in the log."""
+    with Heard() as heard:
+        with Supervisor("tree", Child(python(script), restart="temporary")).start() as running:
+            assert running["it"].join(20) == Normal()
+        return heard.lines("stdout"), heard.lines("stderr")
+
+
+def test_output_goes_line_by_line_to_the_programs_logging():
+    with Heard() as heard:
+        with Supervisor("tree", sh("echo one; echo two >&2; exec sleep 1000")).start() as running:
+            heard.wait_for("one")
+            heard.wait_for("two")
+            for record in heard.records:
+                assert record.path == "tree/it"
+                assert record.levelno == logging.INFO
+                assert record.process == running["it"].pid
+                assert record.name == "suitkaise.worker"
+    assert (heard.lines("stdout"), heard.lines("stderr")) == (["one"], ["two"])
+
+
+def test_a_last_line_without_an_end_is_a_line():
+    assert written("print('one\\n\\ntwo', end='')") == (["one", "", "two"], [])
+
+
+def test_a_very_long_line_comes_in_pieces():
+    out, _ = written("print('x' * 100_000)")
+    assert "".join(out) == "x" * 100_000
+    assert max(map(len, out)) == 16_384
+
+
+def test_what_is_no_text_is_shown():
+    out, _ = written(r"import os; os.write(1, bytes(range(256)) + b'\nend\n')")
+    assert out[-1] == "end"
+    assert r"\x80\x81" in "".join(out)
+
+
+def test_a_flood_is_read_to_its_end_and_has_to_wait_meanwhile():
+    out, _ = written("for n in range(50_000): print(n)")
+    assert out == [str(n) for n in range(50_000)]
+
+
+def test_a_flood_does_not_keep_it_from_being_stopped():
+    with Heard():
+        with Supervisor("tree", sh("yes")).start() as running:
+            assert running["it"].status is Status.RUNNING
+            with running.events() as events:
+                running.terminate_child("it")
+                assert next_of(events, ChildStopped).reason == Shutdown()
+
+
+def test_who_holds_the_output_open_does_not_keep_it_from_ending():
+    out, _ = written(
+        "import os, signal, time\nprint('parent')\n"
+        "if os.fork() == 0:\n os.setsid(); print('child'); signal.pause()\n"
+        "time.sleep(0.05)"
+    )
+    assert sorted(out) == ["child", "parent"]
+
+
+@pytest.mark.parametrize("end", ["exit 3", "kill -KILL $$"])
+def test_s58_the_report_of_its_crash_shows_its_last_lines(end):
+    with Supervisor("tree", Child(sh(f"echo one; echo two >&2; {end}"), restart="temporary")).start() as running:
+        assert not running["it"].join(10).clean
+        report = running.crashes()[-1]
+    assert report.kind == "command"
+    assert sorted(report.lines) == ["stderr: two", "stdout: one"]
+
+
+def test_s58_so_does_that_of_a_killed_guard():
+    tree = Supervisor("tree", Child(sh("echo one; echo two; exec sleep 1000", ready="two"), restart="temporary"))
+    with tree.start() as running:
+        ref = running["it"]
+        ref.kill()
+        assert ref.join(10) == Killed("ref.kill()")
+        assert running.crashes()[-1].lines == ("stdout: one", "stdout: two")
+
+
+# ---------------------------------------------------------------- what else a child can
+def test_suspend_stops_its_process_group_and_resume_lets_it_go_on(tmp_path):
+    with Supervisor("tree", sh("sleep 1000 & echo up; wait", ready="up")).start() as running:
+        shell = psutil.Process(running["it"].pid)
+        group = eventually(lambda: len(shell.children()) == 1 and [shell, *shell.children()])
+        running.suspend("it")
+        eventually(lambda: all(one.status() == psutil.STATUS_STOPPED for one in group))
+        assert running["it"].status is Status.SUSPENDED
+        running.resume("it")
+        eventually(lambda: all(one.status() != psutil.STATUS_STOPPED for one in group))
+        running.suspend("it")
+        eventually(lambda: all(one.status() == psutil.STATUS_STOPPED for one in group))
+        with running.events() as events:
+            running.terminate_child("it")  # it hears the signal all the same
+            assert next_of(events, ChildStopped).reason == Shutdown()
+
+
+def test_the_end_of_a_suspended_command_is_noticed():
+    with Supervisor("tree", Child(sh("exec sleep 1000"), restart="temporary")).start() as running:
+        ref = running["it"]
+        running.suspend("it")
+        eventually(lambda: psutil.Process(ref.pid).status() == psutil.STATUS_STOPPED)
+        os.kill(ref.pid, signal.SIGKILL)
+        assert ref.join(10) == Signaled(9)
+
+
+def test_it_takes_no_messages_and_lives_on():
+    with Supervisor("tree", sh("exec sleep 1000")).start() as running:
+        with pytest.raises(SuitkaiseError, match="takes no messages"):
+            running["it"].ask("what?")
+        assert running["it"].is_alive()
+
+
+def test_s20_it_is_listed_as_what_it_is():
+    tree = Supervisor("tree", sh("exec sleep 1000"))
+    assert str(tree).endswith("└─ it  command, permanent: sh -c 'exec sleep 1000'")
+    with tree.start() as running:
+        line = running.which_children()[0]
+        assert (line.id, line.kind, line.status) == ("it", "command", Status.RUNNING)
+        assert running.count_children().workers == 1
+        assert f"pid {running['it'].pid}" in str(running.status())
+        assert running.get_child_spec("it").kind == "command"
+
+
+def test_copies_and_children_that_are_added_later():
+    with Supervisor("tree", Child(sh("exec sleep 1000"), copies=2)).start() as running:
+        running.start_child(sh("exec sleep 1000", name="later"))
+        assert len({running[id].pid for id in ("it-0", "it-1", "later")}) == 3
+
+
+def test_s53_commands_below_a_dynamic_supervisor():
+    with DynamicSupervisor("tree").start() as running:
+        pids = [running.start_child(sh("exec sleep 1000", name=f"it-{number}")).pid for number in range(5)]
+        assert all(map(is_alive, pids))
+    assert all_dead(pids)
+
+
+# ---------------------------------------------------------------- nothing is left
+def brood(file, *options, ways=WAYS):
+    return Command(
+        sys.executable, str(PROGRAMS / "brood.py"), str(file), ",".join(ways), *options, ready="is there", name="brood"
+    )
+
+
+def hatched(file, generation=0):
+    """The pids of one incarnation of the command and of its children, once they are all there."""
+    births = [line.split() for line in file.read_text().splitlines()]
+    assert not [birth for birth in births if birth[0] == "overlap"]
+    starts = [index for index, birth in enumerate(births) if birth[0] == "self"]
+    ends = [*starts[1:], len(births)]
+    pids = [int(pid) for _, pid in births[starts[generation] : ends[generation]]]
+    assert pids
+    return pids
+
+
+def all_dead(pids):
+    return not [pid for pid in pids if is_alive(pid)]
+
+
+def kill_it(running):
+    running["brood"].kill()
+
+
+def kill_its_guard(running):
+    os.kill(psutil.Process(running["brood"].pid).ppid(), signal.SIGKILL)
+
+
+def kill_the_command(running):
+    os.kill(running["brood"].pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("shutdown, options", [(0.3, ["--stubborn"]), (5.0, []), ("brutal_kill", [])])
+def test_s46_nothing_of_a_command_outlives_its_stop(shutdown, options, tmp_path):
+    file = tmp_path / "births"
+    with Supervisor("tree", Child(brood(file, *options, ways=WAYS[1:]), shutdown=shutdown)).start() as running:
+        pids = hatched(file)
+        assert len(pids) == 4
+        assert all(map(is_alive, pids))
+        running.terminate_child("brood")
+        assert all_dead(pids)
+
+
+def test_s46_nothing_of_a_command_outlives_the_tree(tmp_path):
+    with Supervisor("tree", Child(brood(tmp_path / "births"), shutdown=0.3)).start():
+        pids = hatched(tmp_path / "births")
+    assert len(pids) == 5
+    assert all_dead(pids)
+
+
+@pytest.mark.parametrize("kill, reason", [
+    (kill_it, Killed("ref.kill()")), (kill_its_guard, Signaled(9)), (kill_the_command, Signaled(9)),
+])  # fmt: skip
+def test_s31_a_command_is_wholly_gone_before_its_next_incarnation_is_started(kill, reason, tmp_path):
+    file = tmp_path / "births"
+    with Supervisor("tree", Child(brood(file), shutdown="brutal_kill"), max_restarts=100).start() as running:
+        for generation in range(3):
+            pids = hatched(file, generation)
+            assert len(pids) == 5
+            incarnation = running["brood"].incarnation
+            with running.events() as events:
+                kill(running)
+                assert next_exit(events) == reason
+            assert all_dead(pids)
+            eventually(lambda: running["brood"].incarnation > incarnation and running["brood"].pid)  # noqa: B023
+            eventually(lambda: running["brood"].status is Status.RUNNING)
+
+
+def test_a_hung_start_leaves_nothing(tmp_path):
+    command = Command(sys.executable, str(PROGRAMS / "brood.py"), str(tmp_path / "births"), ",".join(WAYS),
+                      ready="never", name="brood")  # fmt: skip
+    assert isinstance(failure(command, start_timeout=2.0), Hung)
+    pids = hatched(tmp_path / "births")
+    assert len(pids) == 5
+    assert all_dead(pids)
+
+
+def kill_the_keeper():
+    link = runtime.current().commands.link
+    old = link.pid
+    with runtime.current().bus.events("keeper") as events:
+        os.kill(old, signal.SIGKILL)
+        next_of(events, KeeperLost)
+    assert link.pid != old
+
+
+def test_a_command_outlives_the_keeper_and_nothing_of_it_its_stop(tmp_path):
+    with Supervisor("tree", Child(brood(tmp_path / "births", ways=WAYS[1:]))).start() as running:
+        pids = hatched(tmp_path / "births")
+        kill_the_keeper()
+        assert all(map(is_alive, pids))
+        running.terminate_child("brood")
+        assert all_dead(pids)
+
+
+@pytest.mark.parametrize("kill, reason", [
+    (kill_it, Killed("ref.kill()")), (kill_its_guard, Lost("its exit status: the keeper was killed")),
+    (kill_the_command, Signaled(9)),
+])  # fmt: skip
+def test_after_the_keepers_death_too_it_is_wholly_gone_before_its_next_incarnation(kill, reason, tmp_path):
+    file = tmp_path / "births"
+    tree = Supervisor("tree", Child(brood(file, ways=MARKED), shutdown="brutal_kill"), max_restarts=100)
+    with tree.start() as running, running.events() as events:
+        pids = hatched(file)
+        kill_the_keeper()
+        kill(running)
+        assert next_exit(events) == reason
+        assert all_dead(pids)
+        eventually(lambda: len(hatched(file, -1)) == 4 and hatched(file, -1) != pids)
+        eventually(lambda: running["brood"].status is Status.RUNNING)
+
+
+def test_the_daemon_of_a_worker_is_none_of_a_commands_keepers_business(tmp_path):
+    with Supervisor("tree", Child(Daemonizes, args=(tmp_path / "pid",)), sh("exec sleep 1000")).start() as running:
+        pid = int((tmp_path / "pid").read_text())
+        running["daemonizes"].kill()
+        running["it"].kill()
+        eventually(lambda: running.which_children()[1].restarts == 1)
+        assert is_alive(pid)
+    assert is_alive(pid)
+    for number in map(int, (tmp_path / "pid").read_text().split()):
+        os.kill(number, signal.SIGKILL)
+        wait_gone(number)
+
+
+class Daemonizes(Process):
+    """Starts something that is to outlive it."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def on_start(self):
+        if os.fork() == 0:
+            os.setsid()
+            pid = os.fork()
+            if pid == 0:
+                os.execvp("sleep", ["sleep", "1000"])
+            with self.file.open("a") as file:
+                file.write(f"{pid}\n")
+            os._exit(0)
+        os.wait()
+
+
+# ---------------------------------------------------------------- the program is gone
+def brooding(file, *options, ways=WAYS, shutdown=0.3):
+    return start_program(PROGRAMS / "brooding.py", str(file), ",".join(ways), str(shutdown), *options)
+
+
+@pytest.mark.parametrize("options", [(), ("--stubborn",)])
+def test_nothing_of_a_command_outlives_the_killed_program(options, tmp_path):
+    with brooding(tmp_path / "births", *options) as program:
+        program.expect("up")
+        pids = hatched(tmp_path / "births")
+        program.send_signal(signal.SIGKILL)
+        for pid in pids:
+            wait_gone(pid)
+    assert not program.left_behind
+
+
+def test_nothing_of_a_command_outlives_the_kill_of_the_programs_whole_group(tmp_path):
+    with brooding(tmp_path / "births", "--stubborn") as program:
+        program.expect("up")
+        pids = hatched(tmp_path / "births")
+        os.killpg(program.pid, signal.SIGKILL)
+        for pid in pids:
+            wait_gone(pid)
+    assert not program.left_behind
+
+
+@pytest.mark.parametrize("options", [(), ("--stubborn",)])
+def test_nothing_of_a_command_outlives_hub_and_keeper(options, tmp_path):
+    with brooding(tmp_path / "births", *options) as program:
+        program.expect("up")
+        keeper = int(program.expect("keeper").split()[1])
+        pids = hatched(tmp_path / "births")
+        os.kill(keeper, signal.SIGSTOP)  # it cannot be replaced before the hub is gone
+        program.send_signal(signal.SIGKILL)
+        os.kill(keeper, signal.SIGKILL)
+        for pid in pids:
+            wait_gone(pid)
+    assert not program.left_behind
+
+
+@pytest.mark.parametrize("options", [(), ("--stubborn",)])
+def test_nothing_of_a_command_outlives_the_hub_after_the_keeper(options, tmp_path):
+    with brooding(tmp_path / "births", *options, ways=MARKED) as program:
+        program.expect("up")
+        old = int(program.expect("keeper").split()[1])
+        pids = hatched(tmp_path / "births")
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: [p for p in psutil.Process(program.pid).children() if _is_new_keeper(p)], timeout=10)
+        program.send_signal(signal.SIGKILL)
+        for pid in pids:
+            wait_gone(pid)
+    assert not program.left_behind
+
+
+def _is_new_keeper(process):
+    return os.getsid(process.pid) == process.pid
+
+
+def test_the_command_itself_dies_with_its_guard_whoever_else_is_gone(tmp_path):
+    with brooding(tmp_path / "births", ways=WAYS[:1]) as program:
+        pid = int(program.expect("up").split()[2])
+        keeper = int(program.expect("keeper").split()[1])
+        guard = psutil.Process(pid).ppid()
+        for one in (keeper, guard):
+            os.kill(one, signal.SIGSTOP)
+        for one in (program.pid, keeper, guard):
+            os.kill(one, signal.SIGKILL)
+        wait_gone(pid)
+        for one in hatched(tmp_path / "births"):  # nobody is left to know of it
+            if is_alive(one):
+                os.kill(one, signal.SIGKILL)

@@ -1,0 +1,110 @@
+"""The declaration of a command: what is right, and what is told at once to be wrong."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, Command, Process, SpecError, Supervisor
+
+
+def sleep(**options: Any) -> Command:
+    return Command("sleep", "5", **options)
+
+
+WRONG: list[tuple[Callable[[], Any], str]] = [
+    (lambda: Command(), "a program is needed"),
+    (lambda: Command(""), "a program is needed"),
+    (lambda: Command("sleep", 5), "must be texts, not 5"),  # type: ignore[arg-type]
+    (lambda: Command(["sleep", "5"]), r"must be texts, not \['sleep', '5'\]"),  # type: ignore[arg-type]
+    (lambda: Command(Path("/bin/true")), "must be texts, not PosixPath"),  # type: ignore[arg-type]
+    (lambda: Command("a\0b"), "null character"),
+    (lambda: sleep(redy=5), "Command 'sleep': unknown option redy=5; did you mean 'ready'"),
+    (lambda: sleep(ready=0), "ready must be .* not 0"),
+    (lambda: sleep(ready=65536), "ready must be"),
+    (lambda: sleep(ready=True), "ready must be"),
+    (lambda: sleep(ready=1.5), "ready must be"),
+    (lambda: sleep(ready=b"up"), "ready must be"),
+    (lambda: sleep(ready=re.compile(b"up")), "ready must be"),
+    (lambda: sleep(ready=("localhost", "80")), "ready must be"),
+    (lambda: sleep(ready=["localhost", 80]), "ready must be"),
+    (lambda: sleep(ready="("), "no regular expression: missing"),
+    (lambda: sleep(stop_signal="TERM"), "stop_signal must be a signal"),
+    (lambda: sleep(stop_signal=0), "stop_signal must be a signal"),
+    (lambda: sleep(stop_signal=True), "stop_signal must be a signal"),
+    (lambda: sleep(stop_signal=signal.SIGSTOP), "stop_signal must be a signal"),
+    (lambda: sleep(env={"A": 1}), "env must map names to texts, not 'A' to 1"),
+    (lambda: sleep(env={"A=B": "1"}), "env must map"),
+    (lambda: sleep(env={"": "1"}), "env must map"),
+    (lambda: sleep(env={"A": "\0"}), "env must map"),
+    (lambda: sleep(env=[("A", "1")]), "env must be a dict"),
+    (lambda: sleep(cwd=5), "cwd must be a folder"),
+    (lambda: sleep(cwd=""), "cwd must be a folder"),
+    (lambda: sleep(cwd=b"/"), "cwd must be a folder"),
+    (lambda: Child(Command, args=("sleep", 5)), "must be texts"),
+    (lambda: Child(Command), "a program is needed"),
+    (lambda: Child(sleep()).replace(args=()), "a program is needed"),
+    (lambda: Child(sleep(), args=("6",)), "not with what was built"),
+    (lambda: Supervisor("a", sleep(name="a/b")), "may not hold '/'"),
+    (lambda: Supervisor("a", sleep(), sleep()), "two children have the id 'sleep'"),
+    *[
+        (lambda name=name: Child(sleep(), **{name: 1}), f"{name} makes no sense here: commands have no loop")
+        for name in ("join_after", "before_loop_timeout", "loop_timeout", "after_loop_timeout")
+    ],
+    *[
+        (lambda name=name: Child(sleep(), **{name: 1}), f"{name} makes no sense here: commands take no messages")
+        for name in ("receive_timeout", "mailbox")
+    ],
+    (lambda: type("Mine", (Command,), {}), "not to be derived from"),
+]
+
+
+@pytest.mark.parametrize("make, part", WRONG, ids=range(len(WRONG)))
+def test_s5_what_is_wrong_with_it_is_told_at_once(make: Callable[[], Any], part: str) -> None:
+    with pytest.raises(SpecError, match=part):
+        make()
+
+
+@pytest.mark.parametrize(
+    "ready",
+    [None, "up", re.compile("Up"), 1, 65535, ("localhost", 80), Path("sock"), Path("sock").exists, lambda: True],
+)
+def test_readiness_is_told_by_a_line_a_port_a_socket_or_a_function(ready: Any) -> None:
+    assert Child(sleep(ready=ready)).kind == "command"
+
+
+def test_its_id_is_its_name_or_that_of_the_programs_file() -> None:
+    assert Child(Command("/usr/bin/redis-server")).id == "redis-server"
+    assert Child(Command("redis-server", name="cache")).id == "cache"
+    assert Child(Command("redis-server", name="cache"), id="store").id == "store"
+    assert Child(Command, args=("/bin/sleep", "5")).id == "sleep"
+    assert Child(Command, args=("/bin/sleep", "5"), kwargs={"name": "nap"}).id == "nap"
+
+
+def test_s3_and_s6_it_is_a_child_like_others() -> None:
+    child = Child(sleep(), restart="transient", shutdown="brutal_kill", start_timeout=3, finish_timeout=2, join_in=1)
+    assert (child.restart, child.shutdown, child.start_timeout, child.join_in) == ("transient", "brutal_kill", 3.0, 1.0)
+    assert Child(sleep()).shutdown == 5.0
+    assert [one.id for one in Supervisor("app", Child(sleep(), copies=2)).children] == ["sleep-0", "sleep-1"]
+    assert Child(sleep()).replace(args=("sleep", "6")).what.args == ("sleep", "6")
+
+
+def test_a_picture_of_the_tree_shows_its_command_line() -> None:
+    tree = Supervisor("app", Child(Command("sh", "-c", "echo $HOME"), restart="temporary"), Child(Process, id="p"))
+    assert str(tree).splitlines()[1:] == ["├─ sh  command, temporary: sh -c 'echo $HOME'", "└─ p  process, permanent"]
+    assert repr(sleep()) == "Command('sleep', '5')"
+
+
+def test_its_environment_is_a_snapshot_and_it_can_be_sent() -> None:
+    environment = {"A": "1"}
+    command = sleep(env=environment)
+    environment["A"] = "2"
+    again = pickle.loads(pickle.dumps(command))
+    assert again.__recipe__ == command.__recipe__
+    assert again.__recipe__.kwargs["env"] == {"A": "1"}
