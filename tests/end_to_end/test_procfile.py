@@ -1,0 +1,85 @@
+"""`supervisors/procfile.py`: a Procfile under supervision."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from supervisors.procfile import entries, scales, settings
+from tests.support import ROOT, eventually, run_program, start_program, wait_gone
+
+RUN = [sys.executable, "-m", "suitkaise", "run", str(ROOT / "supervisors" / "procfile.py")]
+
+
+def test_a_procfile_is_read_as_everyone_reads_it() -> None:
+    text = "# a comment\nweb: python -m http.server $PORT\n\nworker_2:  run --all  # not a comment\n"
+    assert entries(text) == {"web": "python -m http.server $PORT", "worker_2": "run --all  # not a comment"}
+
+
+@pytest.mark.parametrize(
+    "text, complaint", [("web", "line 1 is no `name: command`"), ("a: x\n\na: y", "line 3: there are two commands")]
+)
+def test_what_is_wrong_with_it_is_said_with_its_line(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        entries(text)
+
+
+def test_settings_may_be_quoted_and_exported() -> None:
+    assert settings("A=1\nexport B='two words'\nC=\"x=y\"\n# no\nD=") == {
+        "A": "1",
+        "B": "two words",
+        "C": "x=y",
+        "D": "",
+    }
+    with pytest.raises(ValueError, match="line 1 is no `NAME=value`"):
+        settings("what")
+
+
+def test_scales_are_one_unless_told() -> None:
+    assert scales("", {"a": "", "b": ""}) == {"a": 1, "b": 1}
+    assert scales("a=3,b=0", {"a": "", "b": ""}) == {"a": 3, "b": 0}
+    with pytest.raises(ValueError, match="there is no 'c'; the file has a, b"):
+        scales("c=1", {"a": "", "b": ""})
+    with pytest.raises(ValueError, match="'a=x' is no name=number"):
+        scales("a=x", {"a": "", "b": ""})
+
+
+def test_all_commands_run_with_their_ports_come_back_and_leave_nothing(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text(
+        'web: sh -c \'echo "web $PORT $COLOUR $$"; sleep 600 & wait\'\nclock: echo "clock $PORT $$"; exec sleep 600\n'
+    )
+    (tmp_path / ".env").write_text("COLOUR=green\n")
+    file = str(tmp_path / "Procfile")
+    with start_program([*RUN, "--file", file, "--scale", "web=2", "--port", "7000"], cwd=tmp_path) as program:
+
+        def said(what: str, times: int = 1) -> list[str]:
+            def lines() -> list[str]:
+                return [line for line in program.stderr.splitlines() if what in line]
+
+            found: list[str] = eventually(
+                lambda: lines() if len(lines()) >= times else [], timeout=20, what=f"{what}:\n{program.stderr}"
+            )
+            return found
+
+        said("web 7000 green")
+        said("web 7001 green")
+        pid = int(said("clock 7100")[0].split()[-1])
+        os.kill(pid, signal.SIGKILL)
+        again = int(said("clock 7100", times=2)[1].split()[-1])
+        assert again != pid
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0, program.stderr
+        wait_gone(again)
+    assert program.left_behind == []
+
+
+def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:
+    for arguments, complaint in (([], "No such file"), (["--file", str(tmp_path / "P")], "there is nothing to run")):
+        (tmp_path / "P").write_text("# nothing\n")
+        finished = run_program([*RUN, *arguments], cwd=tmp_path)
+        assert finished.returncode == 2
+        assert complaint in finished.stderr
