@@ -202,7 +202,6 @@ def test_what_is_not_built_yet_says_so() -> None:
             Child(type("Late", (Process,), {option: 1}))
     for attempt in (
         lambda: Supervisor("app", engine="ray"),  # type: ignore[arg-type]
-        lambda: Supervisor("app").start_async(),
         lambda: type("Background", (Process,), {"background": (Talker,)}),
         lambda: suitkaise.xprocess,
         lambda: suitkaise.skthreading,

@@ -659,7 +659,6 @@ def test_others_that_end_by_themselves_are_not_warned_about(restart: Any) -> Non
             for option in ("mailbox", "spares")
         ],
         (lambda: Supervisor("app", **one("engine", "ray")), "engine='ray'"),
-        (lambda: Supervisor("app").start_async(), "start_async"),
         (lambda: Child(later), "async functions"),
         (lambda: Child(functools.partial(later)), "later: async"),
         (lambda: Child(Asynchronous), "Asynchronous.loop: async hooks"),

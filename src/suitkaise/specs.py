@@ -34,6 +34,7 @@ from suitkaise.recipes import Kind, Recipe, Startable, check_arguments, check_re
 if TYPE_CHECKING:
     from suitkaise.exits import ExitReason
     from suitkaise.supervision.running import RunningTree
+    from suitkaise.supervision.starting import AsyncStart
 
 __all__ = [
     "AutoShutdown",
@@ -436,11 +437,22 @@ class Supervisor(_Declaration):
 
         return run(self)
 
-    def start_async(self) -> Never:
-        """Not built yet: `start` for event loops."""
-        raise NotBuiltYet(
-            "Supervisor.start_async is not built yet; use start() in a thread: asyncio.to_thread(tree.start)"
-        )
+    def start_async(self) -> AsyncStart:
+        """Like `start`, for event loops: `async with tree.start_async() as running`, or `running = await ...`.
+
+        The loop goes on while the tree starts, and while it stops at the end of the block. Cancelled, it stops what
+        it has started, and only then goes on. Raises what `start` raises.
+
+        >>> import asyncio
+        >>> async def main() -> None:
+        ...     async with Supervisor("app").start_async() as running:
+        ...         print(running.name)
+        >>> asyncio.run(main())
+        app
+        """
+        from suitkaise.supervision.starting import AsyncStart
+
+        return AsyncStart(self)
 
     def __str__(self) -> str:
         return "\n".join(_picture(self))

@@ -110,8 +110,8 @@ def _start_error(reason: ExitReason) -> SuitkaiseError:
     return error
 
 
-def start(tree: Supervisor) -> RunningTree:
-    """See `Supervisor.start`."""
+def start(tree: Supervisor, wait: Callable[[threading.Event], object] = threading.Event.wait) -> RunningTree:
+    """See `Supervisor.start`; `wait` is how to wait until it is up."""
     runtime = runtimes.enter()
     try:
         executor = runtime.add(tree)
@@ -119,7 +119,7 @@ def start(tree: Supervisor) -> RunningTree:
         runtimes.leave()
         raise
     try:
-        begin(executor)
+        begin(executor, wait)
     except BaseException:
         runtimes.leave(tree.name)
         raise

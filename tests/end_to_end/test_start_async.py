@@ -1,0 +1,159 @@
+"""Trees in an event loop: nothing blocks it, and cancellation leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, ChildStartFailed, Process, Supervisor
+from suitkaise.supervision import runtime
+from tests.support import eventually
+
+
+class Slow(Process):
+    """Takes its time to start and to finish, unless it is told by a file."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder = folder
+        self.seconds = seconds
+
+    def on_start(self) -> None:
+        (self.folder / "starts").touch()
+        self.wait(self.seconds)
+        (self.folder / "started").touch()
+
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+    def on_finish(self) -> None:
+        time.sleep(min(self.seconds, 0.3))
+        (self.folder / "finished").touch()
+
+
+class Fails(Process):
+    def on_start(self) -> None:
+        raise OSError("no disk")
+
+
+class Pulse:
+    """Counts the turns of the event loop, and the longest time between two."""
+
+    async def __aenter__(self) -> Pulse:
+        self.longest = 0.0
+        self.beats = 0
+        self._task = asyncio.ensure_future(self._beat())
+        return self
+
+    async def _beat(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            self.longest = max(self.longest, time.monotonic() - before)
+            self.beats += 1
+
+    async def __aexit__(self, *error: object) -> None:
+        self._task.cancel()
+
+
+async def until(file: Path) -> None:
+    await asyncio.to_thread(eventually, file.exists, timeout=10)
+
+
+def test_the_loop_goes_on_while_the_tree_starts_and_stops(tmp_path: Path) -> None:
+    async def main() -> int:
+        async with Pulse() as pulse:
+            async with Supervisor("tree", Slow(tmp_path, 0.5)).start_async() as running:
+                during_start = pulse.beats
+                assert (tmp_path / "started").exists()
+                assert await running["slow"].ask_future("hello") == "hello"
+                before_stop = pulse.beats
+            assert (tmp_path / "finished").exists()
+            assert pulse.beats > before_stop
+            return during_start
+
+    assert asyncio.run(main()) > 5
+    assert runtime.current() is None
+
+
+def test_it_can_be_awaited_and_stopped_later(tmp_path: Path) -> None:
+    async def main() -> None:
+        running = await Supervisor("tree", Slow(tmp_path, 0.01)).start_async()
+        async with running:
+            assert await running["slow"].ask_future(1) == 1
+
+    asyncio.run(main())
+    assert runtime.current() is None
+
+
+def test_a_start_that_fails_raises_as_start_does() -> None:
+    async def main() -> None:
+        async with Supervisor("tree", Fails).start_async():
+            raise AssertionError("not reached")
+
+    with pytest.raises(ChildStartFailed, match="no disk"):
+        asyncio.run(main())
+    assert runtime.current() is None
+
+
+def test_an_exception_in_the_block_stops_the_tree(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Supervisor("tree", Slow(tmp_path, 0.01)).start_async():
+            raise LookupError("in the block")
+
+    with pytest.raises(LookupError, match="in the block"):
+        asyncio.run(main())
+    assert (tmp_path / "finished").exists()
+    assert runtime.current() is None
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_cancelled_while_it_starts_it_stops_what_it_has_started(tmp_path: Path, times: int) -> None:
+    async def main() -> None:
+        tree = Supervisor("tree", Child(Slow, args=(tmp_path, 60.0), shutdown=5.0))
+        starting = asyncio.ensure_future(tree.start_async().__aenter__())
+        await until(tmp_path / "starts")
+        for _ in range(times):
+            starting.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert runtime.current() is None
+
+    asyncio.run(main())
+
+
+def test_cancelled_in_the_block_it_stops_first(tmp_path: Path) -> None:
+    async def main() -> None:
+        async def use() -> None:
+            async with Supervisor("tree", Slow(tmp_path, 0.01)).start_async():
+                (tmp_path / "in the block").touch()
+                await asyncio.sleep(60)
+
+        using = asyncio.ensure_future(use())
+        await until(tmp_path / "in the block")
+        using.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await using
+        assert (tmp_path / "finished").exists()
+
+    asyncio.run(main())
+    assert runtime.current() is None
+
+
+def test_two_trees_start_side_by_side(tmp_path: Path) -> None:
+    async def main() -> None:
+        folders = [tmp_path / name for name in "ab"]
+        for folder in folders:
+            folder.mkdir()
+        trees = [Supervisor(folder.name, Slow(folder, 0.3)) for folder in folders]
+        first, second = await asyncio.gather(*(tree.start_async() for tree in trees))
+        async with first, second:
+            assert await first["slow"].ask_future(1) == 1
+            assert await second["slow"].ask_future(2) == 2
+
+    asyncio.run(main())
+    assert runtime.current() is None
