@@ -8,7 +8,6 @@ as its own parent is killed. Should nobody be left to adopt them, they are known
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
 import select
@@ -29,7 +28,7 @@ def adopt_orphans() -> None:
     """From now on every orphan below this process becomes its child."""
     global _adopted
     if _prctl()(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+        raise OSError("prctl(PR_SET_CHILD_SUBREAPER) is refused: commands need Linux 3.4 or later")
     _adopted = True
 
 
@@ -40,7 +39,9 @@ def die_with_parent() -> None:
 
 @functools.cache
 def _prctl() -> Any:
-    return ctypes.CDLL(None, use_errno=True).prctl
+    import ctypes  # for the processes of commands alone
+
+    return ctypes.CDLL(None).prctl
 
 
 def children() -> Iterator[int]:
