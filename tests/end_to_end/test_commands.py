@@ -96,11 +96,11 @@ def test_s25_a_command_is_restarted_by_the_rules_of_any_child(tmp_path):
 def test_a_signal_from_outside_is_what_ends_it_and_it_comes_back():
     with Supervisor("tree", sh("exec sleep 1000")).start() as running, running.events() as events:
         pid = running["it"].pid
-        assert psutil.Process(pid).cmdline() == ["sleep", "1000"]
+        eventually(lambda: psutil.Process(pid).cmdline() == ["sleep", "1000"], what="the shell has made place")
         os.kill(pid, signal.SIGKILL)
         assert next_exit(events) == Signaled(9)
         again = eventually(lambda: running["it"].pid != pid and running["it"].pid)
-        assert psutil.Process(again).cmdline() == ["sleep", "1000"]
+        eventually(lambda: psutil.Process(again).cmdline() == ["sleep", "1000"], what="the shell has made place")
 
 
 def test_a_guard_that_is_told_to_end_ends_its_command():
