@@ -128,3 +128,23 @@ def test_a_supervisor_that_gives_up_is_restarted_by_its_own() -> None:
     kinds = [event.kind for event in simulation.events]
     assert kinds.count("supervisor_gave_up") == 4  # inner three times, then the root
     assert str(simulation.reason).startswith("shutdown (gave up: 'app/inner'")
+
+
+def test_s40_what_had_taken_the_place_of_a_declared_child_leaves_nothing_behind() -> None:
+    def crash(launch: Launch) -> Behaviour:
+        return Behaviour(lives=5.0 if launch.path == "app/inner/fragile" else None, reason=Signaled(11))
+
+    inner = Supervisor("inner", Child(work), Child(work, id="fragile"), max_restarts=0)
+    simulation = Simulation(Supervisor("app", inner), crash)
+    simulation.run(until=1.0)
+    executor = simulation.root.child("inner")
+    assert executor is not None
+    for what, argument in (("terminate", "work"), ("delete", "work"), ("start_child", Child(Supervisor("work", work)))):
+        executor.administer(what, argument)
+    simulation.run(until=2.0)
+    assert simulation.registry.kind_of("app/inner/work") == "supervisor"
+
+    simulation.run(until=6.0)
+
+    assert simulation.registry.kind_of("app/inner/work") == "process"
+    assert sorted(simulation.registry.paths()) == ["app", "app/inner", "app/inner/fragile", "app/inner/work"]
