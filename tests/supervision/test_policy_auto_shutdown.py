@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from suitkaise.errors import SpecError, WorkerDead
+from suitkaise.errors import ChildStartFailed, SpecError, WorkerDead
 from suitkaise.exits import ExitReason, Normal, Shutdown
 from suitkaise.specs import Child, Supervisor
-from suitkaise.supervision.steps import TerminateChild
+from suitkaise.supervision.steps import Recall, TerminateChild
 from tests.supervision.driver import BOOM, Driver, begun, child, children, supervisor
 
 
@@ -186,6 +186,35 @@ def test_s49_a_recalled_child_is_active() -> None:
 
     assert tree.ended is None
     assert tree.running() == "b"
+
+
+def test_s49_an_end_counts_no_more_once_a_request_has_started_the_child_again() -> None:
+    tree = begun([*significant("a"), child("b")], auto_shutdown="all_significant")
+    tree.plan_stops("b", "waits")
+    tree.terminate_child("b")
+    recall = tree.post_request(Recall, "a")
+    tree.settle()
+    tree.exits("a", Normal())
+    tree.plan_starts("a", "fails")
+
+    tree.exits("b", Shutdown())
+
+    assert isinstance(tree.answer(recall), ChildStartFailed)
+    assert tree.ended is None
+
+
+def test_s49_an_end_counts_no_more_once_it_is_ordered_that_the_child_stays_down() -> None:
+    tree = begun([*significant("a"), child("b")], auto_shutdown="all_significant")
+    tree.plan_stops("b", "waits")
+    tree.terminate_child("b")
+    tree.post_request(TerminateChild, "a")
+    tree.settle()
+    tree.exits("a", Normal())
+
+    tree.exits("b", Shutdown())
+
+    assert tree.answer() == "ok"
+    assert tree.ended is None
 
 
 def test_s49_an_end_that_was_ordered_does_not_count_as_the_last_one() -> None:

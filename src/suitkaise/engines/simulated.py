@@ -61,7 +61,8 @@ class Behaviour:
     """What one incarnation does: its start, its life, and how it answers a stop request. Times are in seconds."""
 
     start: Literal["ok", "fails", "ignores"] = "ok"
-    start_takes: float = 0.0
+    start_takes: float | None = 0.0
+    """Seconds until `on_start` is over, one way or the other; None: it never is."""
     lives: float | None = None
     """Seconds from being ready until it ends by itself; None: it does not."""
     reason: ExitReason = field(default_factory=lambda: Killed("script"))
@@ -70,7 +71,7 @@ class Behaviour:
     """Seconds from a stop request to its end; None: it ignores the request."""
     stop_reason: ExitReason = field(default_factory=Shutdown)
     hangs: float | None = None
-    """Seconds from being ready until a loop that never ends begins; None: none does."""
+    """Seconds from being ready until a loop that never ends begins, in which no stop request is heard; None: none."""
 
 
 class SimulatedEngine:
@@ -115,12 +116,22 @@ class SimulatedHandle:
         self.ended_at: float | None = None
         self.ready_at: float = clock.now
         self._clock = clock
-        clock.at(clock.now + behaviour.start_takes, self._start)
+        if behaviour.start_takes is not None:
+            clock.at(clock.now + behaviour.start_takes, self._start)
 
     @property
     def alive(self) -> bool:
         """Whether this incarnation still exists."""
         return self.ended_at is None
+
+    @property
+    def hanging_since(self) -> float | None:
+        """When the loop began that never ends; None if it has not."""
+        hangs = self.behaviour.hangs
+        if hangs is None or not self.ready.done() or self._clock.now < self.ready_at + hangs:
+            return None
+        since = self.ready_at + hangs
+        return None if self.stop_asked_at is not None and self.stop_asked_at < since else since
 
     def _start(self) -> None:
         behaviour = self.behaviour
@@ -142,7 +153,7 @@ class SimulatedHandle:
     def stop(self) -> None:
         """Ends after its time, if the script says so."""
         self.stop_asked_at = self._clock.now
-        if self.behaviour.stop_takes is not None:
+        if self.behaviour.stop_takes is not None and self.hanging_since is None:
             self._clock.at(
                 self._clock.now + self.behaviour.stop_takes,
                 lambda: self._end(Exit(self.behaviour.stop_reason)),
@@ -155,11 +166,15 @@ class SimulatedHandle:
         """What the script says that it does."""
         if not self.alive:
             return None
-        phase, since = Phase.ON_START, self.began
-        if self.ready.done():
+        hanging_since = self.hanging_since
+        if not self.ready.done():
+            phase, since = Phase.ON_START, self.began
+        elif hanging_since is not None:
+            phase, since = Phase.LOOP, hanging_since
+        elif self.stop_asked_at is not None:
+            phase, since = Phase.ON_FINISH, self.stop_asked_at
+        else:
             phase, since = Phase.WAITING, self.ready_at
-            if self.behaviour.hangs is not None and self._clock.now >= self.ready_at + self.behaviour.hangs:
-                phase, since = Phase.LOOP, self.ready_at + self.behaviour.hangs
         return SlotView(0, phase, since, 0, 0.0, 0.0, 0, 0)
 
     def hang(self, hung: Hung) -> None:

@@ -145,10 +145,10 @@ class Executor:
         self._ends: dict[tuple[str, int], Exit] = {}  # abnormal ones that are not dealt with yet
         self._below: dict[str, Executor] = {}  # the newest of each child that is a supervisor, ended or not
         self.tell: Callable[[Input], None] = around.employ(self)
-        for child in spec.children:
-            self._address(child)
         if before is not None:
             self._inherit(before)
+        for child in spec.children:
+            self._address(child)
         self._root: Address | None = None
         if "/" not in path:
             self._root = around.registry.add(path, path, "supervisor", _Nobody(self))
@@ -402,13 +402,12 @@ class Executor:
     def _inherit(self, before: Executor) -> None:
         """This supervisor was restarted: refs to its declared children stay good, the others' mean nothing now."""
         self.policy.succeed(before.policy)
-        for id in list(before._addresses):
-            if id in self._addresses:
-                below = before._below.get(id)
-                if below is not None:
-                    self._below[id] = below
-            else:
+        kinds = {child.id: child.kind for child in self.spec.children}
+        for id, address in list(before._addresses.items()):
+            if kinds.get(id) != address.kind:  # where it was deleted, something else may have been added in its place
                 before._forget(id)
+            elif id in before._below:
+                self._below[id] = before._below[id]
 
     def retire(self) -> None:
         """It has ended and will not come back: so have all refs to what was below it."""

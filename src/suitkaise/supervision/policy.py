@@ -115,12 +115,14 @@ class Policy(Administered):
         if self.spec.auto_shutdown == "any_significant":
             self._shut_down(reason)
         elif in_turn:
-            self._line.add_first(self._shut_down_unless_significant(reason))
+            self._line.add_first(self._shut_down_after(child, child.incarnation, reason))
         else:  # requests that came before may be starting or stopping another one
-            self._line.add(self._shut_down_unless_significant(reason))
+            self._line.add(self._shut_down_after(child, child.incarnation, reason))
 
-    def _shut_down_unless_significant(self, reason: Shutdown) -> Job:
+    def _shut_down_after(self, ended: ChildState, incarnation: int, reason: Shutdown) -> Job:
+        """Unless a significant child is active, or it is down by now because of a request (rule 15)."""
         significant = [child for child in self._children.values() if child.spec.significant]
-        if all(child.at in (At.STOPPED, At.IGNORED) for child in significant):
+        by_itself = ended.incarnation == incarnation and not ended.ordered
+        if by_itself and all(child.at in (At.STOPPED, At.IGNORED) for child in significant):
             self._shut_down(reason)
         yield from ()

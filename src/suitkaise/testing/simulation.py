@@ -41,21 +41,30 @@ class Simulation:
         self.events: list[Event] = []
         self.crashes: list[CrashReport] = []
         self.registry: Registry = Registry()
-        self.engine: SimulatedEngine = SimulatedEngine(self.clock, behaviour)
+        self.engine: SimulatedEngine = self._engine(behaviour)
         engines = {"process": self.engine, "thread": self.engine, "command": self.engine}
         around = Surroundings(
             self.registry,
             engines,
             self.clock,
             self.clock.at,
-            self.events.append,
-            self.crashes.append,
+            self._publish,
+            self._report,
             lambda owner: None,
             itertools.count(1),
             self._employ,
         )
         self.root: Executor = Executor(tree, tree.name, around)
         self.root.tell(Begin())
+
+    def _engine(self, behaviour: Callable[[Launch], Behaviour]) -> SimulatedEngine:
+        return SimulatedEngine(self.clock, behaviour)
+
+    def _publish(self, event: Event) -> None:
+        self.events.append(event)
+
+    def _report(self, crash: CrashReport) -> None:
+        self.crashes.append(crash)
 
     def _employ(self, executor: Executor) -> Callable[[Input], None]:
         return lambda event: self.clock.soon(lambda: executor.step(event))

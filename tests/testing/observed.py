@@ -1,0 +1,338 @@
+"""A simulation in which every supervisor is watched by a ledger, and every worker by the clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from suitkaise.dynamic import DynamicSupervisor
+from suitkaise.engines.engine import Exit, Launch
+from suitkaise.engines.simulated import SimulatedEngine, SimulatedHandle
+from suitkaise.errors import SuitkaiseError
+from suitkaise.events import Event
+from suitkaise.exits import Hung
+from suitkaise.messaging.messages import Answer
+from suitkaise.observe.crashes import CrashReport
+from suitkaise.specs import Child, Supervisor
+from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.steps import Halt, Input, StopAll
+from suitkaise.testing import Behaviour, Simulation, VirtualClock
+from tests.testing.ledger import EPSILON, Ledger
+from tests.testing.pool_ledger import PoolLedger
+
+__all__ = ["Broken", "Observed", "Order"]
+
+PATIENCE = 400.0  # virtual seconds after which what has not come to rest never will
+
+
+class Broken(AssertionError):
+    """Something happened that no rule allows, or something did not happen that a rule demands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What somebody outside wants at a time; `path` is the supervisor's, `argument` an id or a declaration."""
+
+    at: float
+    path: str
+    what: str
+    argument: Any = None
+
+
+class Observed(Simulation):
+    """A tree under watch.
+
+    Args:
+        tree: the declaration.
+        behaviour: what each incarnation does.
+        orders: what is asked for, and when.
+        lag: seconds until a supervisor hears of what was told to it; None: it hears it at once.
+        note: takes a line about everything that happens.
+    """
+
+    def __init__(
+        self,
+        tree: Supervisor,
+        behaviour: Callable[[Launch], Behaviour],
+        orders: tuple[Order, ...] = (),
+        lag: Callable[[], float] | None = None,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
+        self.lag = lag
+        self.note = note
+        self.ledgers: dict[str, Ledger] = {}  # the newest at each path
+        self.executors: dict[str, Executor] = {}
+        self.newest: dict[str, SimulatedHandle] = {}
+        self.answers: list[tuple[Order, Answer[Any]]] = []
+        self.on_its_way = 0  # what was told to supervisors, and not yet heard
+        self.faults: list[str] = []
+        self._turn_of: Ledger | None = None
+        super().__init__(tree, behaviour)
+        for order in orders:
+            self.clock.at(order.at, lambda order=order: self.carry_out(order))  # type: ignore[misc]
+
+    # ------------------------------------------------------------ supervisors
+    def _employ(self, executor: Executor) -> Callable[[Input], None]:
+        path, spec = executor.path, executor.spec
+        before = self.ledgers.get(path)
+        if before is not None and before.phase != "ended":
+            self.wrong(f"{path}: started while it is {before.phase}")
+        kind = PoolLedger if isinstance(spec, DynamicSupervisor) else Ledger
+        ledger = self.ledgers[path] = kind(path, spec, executor.policy, self.clock, self.wrong)
+        self.executors[path] = executor
+        parent, _, id = path.rpartition("/")
+        if self._turn_of is not None and parent:
+            self._say("start", path)
+            kid = self._turn_of.kids.get(id)
+            head = self._turn_of.head(id)
+            known = [kid.spec] if kid is not None else []
+            asked = [head.spec] if head is not None and head.spec is not None else []
+            child = next((one for one in (*known, *asked) if one.what is spec), None)
+            if child is None:
+                self.wrong(f"{path}: started, but never declared")
+                child = Child(spec, id=id)
+            self._turn_of.launch(child, None, None)
+        inbox: deque[Input] = deque()
+
+        def turn() -> None:
+            self._take_turn(executor, ledger, inbox.popleft())
+
+        def tell(event: Input) -> None:
+            if isinstance(event, StopAll | Halt) and self._turn_of is not None and parent:
+                self._ordered(path, event.why if isinstance(event, Halt) else None)
+            inbox.append(event)
+            self.on_its_way += 1
+            self.clock.at(self.clock.now + (0.0 if self.lag is None else self.lag()), turn)
+
+        return tell
+
+    def _take_turn(self, executor: Executor, ledger: Ledger, event: Input) -> None:
+        self.on_its_way -= 1
+        if self.note is not None:
+            self._say("heard by", executor.path, _without_request(event))
+        ledger.hear(event)
+        request = getattr(event, "request", None)
+        if request is not None:
+            request.add_done_callback(lambda done: self._answered(ledger, done))
+        self._turn_of = ledger
+        try:
+            executor.step(event)
+        finally:
+            self._turn_of = None
+        ledger.after(executor.exited.done())
+        self.check()
+
+    def _answered(self, ledger: Ledger, done: Answer[Any]) -> None:
+        error = done.exception()
+        outcome = "ok" if error is None else type(error).__name__
+        self._say("answer", ledger.path, outcome)
+        ledger.answered(done, outcome)
+
+    def _ordered(self, path: str, why: str | None) -> None:
+        """Something is told to end; `why`: it is killed."""
+        self._say("stop" if why is None else f"kill ({why})", path)
+        ledger, id = self._turn_of, path.rpartition("/")[2]
+        if ledger is None:
+            return
+        if not path.startswith(ledger.path + "/"):
+            self.wrong(f"{ledger.path}: tells {path} to end")
+        elif why is None:
+            ledger.stop(id)
+        else:
+            ledger.kill(id, why)
+
+    def _publish(self, event: Event) -> None:
+        super()._publish(event)
+        self._say(event)
+        if self._turn_of is None:
+            self.wrong(f"nobody's event: {event}")
+        else:
+            self._turn_of.publish(event)
+
+    def _report(self, crash: CrashReport) -> None:
+        super()._report(crash)
+        assert self._turn_of is not None
+        self._turn_of.report(crash)
+
+    # ------------------------------------------------------------ workers
+    def _engine(self, behaviour: Callable[[Launch], Behaviour]) -> SimulatedEngine:
+        return _Engine(self.clock, behaviour, self)
+
+    def launched(self, handle: SimulatedHandle) -> None:
+        launch = handle.launch
+        self._say("start", launch.path, launch.incarnation, handle.behaviour if self.note else "")
+        before = self.newest.get(launch.path)
+        if before is not None and before.alive:
+            self.wrong(f"{launch.path}: two incarnations at a time")
+        self.newest[launch.path] = handle
+        if self._turn_of is None:
+            self.wrong(f"{launch.path}: started by nobody")
+        else:
+            self._turn_of.launch(launch.child, launch.incarnation, launch.recalled)
+
+    def over(self, handle: SimulatedHandle, exit: Exit) -> None:
+        """A worker ends now: was it hung, and judged at the right moment (rule 55); was it killed in time?"""
+        self._say("ends", handle.launch.path, exit.reason)
+        now, judged = self.clock.now, _when_hung(handle)
+        if isinstance(exit.reason, Hung):
+            phase, since, limit = judged or ("nothing", 0.0, 0.0)
+            if judged is None or phase != exit.reason.phase or abs(now - since - limit) > EPSILON:
+                self.wrong(f"{handle.launch.path}: {exit.reason} at {now}, but {phase} began at {since}")
+            elif abs(exit.reason.seconds - limit) > EPSILON:
+                self.wrong(f"{handle.launch.path}: {exit.reason}, but the limit is {limit}")
+        elif judged is not None and now > judged[1] + judged[2] + EPSILON:
+            self.wrong(f"{handle.launch.path}: hangs in {judged[0]} since {judged[1]}, and nobody notices (rule 55)")
+        parent, _, id = handle.launch.path.rpartition("/")
+        kid = self.ledgers[parent].kids.get(id)
+        if kid is None or kid.asked_at is None or self.lag is not None:
+            return
+        seconds = {"brutal_kill": 0.0, "infinity": float("inf")}.get(str(kid.spec.shutdown), kid.spec.shutdown)
+        assert isinstance(seconds, float)
+        if now > kid.asked_at + seconds + EPSILON:
+            self.wrong(f"{handle.launch.path}: told to end at {kid.asked_at}, but it ends at {now} (rule 42)")
+
+    # ------------------------------------------------------------ orders from outside
+    def carry_out(self, order: Order) -> None:
+        executor = self.executors.get(order.path)
+        if executor is None or executor.exited.done():
+            return
+        self._say("order", order.what, order.path, order.argument)
+        answer: Answer[Any] = Answer()
+        try:
+            match order.what:
+                case "stop":
+                    self.stop()
+                    return
+                case "halt":
+                    self.root.kill("second signal")
+                    return
+                case "kill" | "rejoin":
+                    answer = executor.order(order.what, order.argument)
+                case _:
+                    answer = executor.administer(order.what, order.argument)
+        except SuitkaiseError as error:
+            answer.set_exception(error)
+        self.answers.append((order, answer))
+
+    # ------------------------------------------------------------ what must hold
+    def wrong(self, what: str) -> None:
+        self.faults.append(f"at {self.clock.now:g} s, {what}")
+
+    def check(self) -> None:
+        if self.faults:
+            raise Broken(self.faults[0])
+
+    def living(self) -> list[Ledger]:
+        return [ledger for path, ledger in self.ledgers.items() if not self.executors[path].exited.done()]
+
+    def come_to_rest(self, begin: float) -> None:
+        """Run until `begin`, and on until nothing is under way."""
+        until = begin
+        self.run(until)
+        while self.on_its_way or not all(ledger.at_rest for ledger in self.living()):
+            until += 1.0
+            self.run(until)
+            if until > begin + PATIENCE:
+                restless = [ledger.path for ledger in self.living() if not ledger.at_rest]
+                self.wrong(f"{restless} do not come to rest")
+                self.check()
+        self.check_rest()
+
+    def check_rest(self) -> None:
+        for ledger in self.living():
+            ledger.check_nobody_is_lost()
+        if self.reason is None:
+            expected = {self.root.path: True}
+            for ledger in self.living():
+                expected |= {f"{ledger.path}/{id}": kid.alive for id, kid in ledger.kids.items()}
+            found = {path: not self.registry.find(path).over for path in self.registry.paths()}
+            if found != expected:
+                self.wrong(f"the registry knows {found} (path: whether it will be back), not {expected}")
+            for path, alive in expected.items():
+                status = self.registry.find(path).status
+                if alive != (status == "running"):
+                    self.wrong(f"a ref to {path} says {status}")
+        for handle in self.alive():
+            judged = _when_hung(handle)
+            if judged is not None and self.clock.now > judged[1] + judged[2] + EPSILON:
+                self.wrong(f"{handle.launch.path}: hangs in {judged[0]} since {judged[1]} (rule 55)")
+        self.check()
+
+    def end(self) -> None:
+        """Run until the root has ended, and everything with it."""
+        until = self.clock.now
+        while self.reason is None:
+            until += 10.0
+            self.run(until)
+            if until > 2 * PATIENCE:
+                self.wrong("it does not come to its end")
+                self.check()
+        self.run(until + 10.0)
+        for handle in self.alive():
+            self.wrong(f"{handle.launch.path} lives on after the end (rule 46)")
+        for path, executor in self.executors.items():
+            if not executor.exited.done():
+                self.wrong(f"{path} lives on after the end (rule 46)")
+        for order, answer in self.answers:
+            if not answer.done():
+                self.wrong(f"{order} is never answered")
+        if self.registry.paths():
+            self.wrong(f"the registry still knows {self.registry.paths()}")
+        self.check()
+
+    def _say(self, *words: object) -> None:
+        if self.note is not None:
+            self.note(" ".join([f"{self.clock.now:8.3f} ", *(str(word).strip() for word in words)]))
+
+
+class _Engine(SimulatedEngine):
+    def __init__(self, clock: VirtualClock, behaviour: Callable[[Launch], Behaviour], observed: Observed) -> None:
+        super().__init__(clock, behaviour)
+        self._observed = observed
+
+    def spawn(self, launch: Launch) -> SimulatedHandle:
+        handle = _Handle(self.clock, launch, self._behaviour(launch), self._observed)
+        self.launched.append(handle)
+        self._observed.launched(handle)
+        return handle
+
+
+class _Handle(SimulatedHandle):
+    def __init__(self, clock: VirtualClock, launch: Launch, behaviour: Behaviour, observed: Observed) -> None:
+        self._observed = observed
+        super().__init__(clock, launch, behaviour)
+
+    def stop(self) -> None:
+        self._observed._ordered(self.launch.path, None)
+        super().stop()
+
+    def kill(self, why: str) -> None:
+        self._observed._ordered(self.launch.path, why)
+        super().kill(why)
+
+    def _end(self, exit: Exit) -> None:
+        if self.alive:
+            self._observed.over(self, exit)
+        super()._end(exit)
+        self._observed.check()
+
+
+def _when_hung(handle: SimulatedHandle) -> tuple[str, float, float] | None:
+    """In which phase it outlasts a limit, when that began, and the limit."""
+    child = handle.launch.child
+    if not handle.ready.done():
+        return None if child.start_timeout is None else ("on_start", handle.began, child.start_timeout)
+    since = handle.hanging_since
+    if since is not None:
+        return None if child.loop_timeout is None else ("loop", since, child.loop_timeout)
+    if handle.stop_asked_at is not None and child.finish_timeout is not None:
+        return "on_finish", handle.stop_asked_at, child.finish_timeout
+    return None
+
+
+def _without_request(event: Input) -> str:
+    if getattr(event, "request", None) is None:
+        return str(event)
+    return f"{type(event).__name__}({getattr(event, 'id', None) or event.child!r})"  # type: ignore[union-attr]

@@ -1,0 +1,52 @@
+"""What a dynamic supervisor does, as seen from outside, against rules 44, 53 and 54."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from suitkaise.dynamic import DynamicSupervisor
+from tests.testing.ledger import Kid, Ledger, Ticket
+
+__all__ = ["PoolLedger"]
+
+
+class PoolLedger(Ledger):
+    """Its children have no order: each is served in a line of its own, and all are stopped at once."""
+
+    def keeps(self, kid: Kid) -> bool:
+        return False
+
+    def head(self, id: str) -> Ticket | None:
+        return next((ticket for ticket in self.tickets if ticket.id == id), None)
+
+    def heads(self) -> Iterable[Ticket]:
+        return {ticket.id: ticket for ticket in reversed(self.tickets)}.values()
+
+    def _idle(self) -> bool:
+        return True
+
+    def _refusal(self, ticket: Ticket, kid: Kid | None) -> str | None:
+        assert isinstance(self.spec, DynamicSupervisor)
+        assert ticket.spec is not None
+        if ticket.spec.significant:
+            return "SpecError"
+        most = self.spec.max_children
+        present = sum(self._there(one) for one in self.kids.values())
+        full = most is not None and present >= most
+        return super()._refusal(ticket, kid) or ("MaxChildren" if full else None)
+
+    def _there(self, kid: Kid) -> bool:
+        return kid.alive or kid.waits
+
+    def _recall_failed(self, kid: Kid) -> None:
+        del self.kids[kid.spec.id]
+
+    def _check_reverse(self, id: str, later: list[str]) -> None:
+        """There is no order."""
+
+    def _check_stopping(self) -> None:
+        if self.tickets:
+            self.wrong(f"{len(self.tickets)} requests are not answered, though it stops")
+        late = [id for id, kid in self.kids.items() if kid.alive and kid.asked_at is None]
+        if late:
+            self.wrong(f"it stops, but {late} are not told to end with the others (rule 44)")

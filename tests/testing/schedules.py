@@ -1,0 +1,272 @@
+"""Random lives of random trees, each from one number, checked against the rules by ledgers.
+
+`python -m tests.testing.schedules SEED` replays one and tells everything; `... FIRST LAST` runs many.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from suitkaise.dynamic import DynamicSupervisor
+from suitkaise.engines.engine import Launch
+from suitkaise.exits import Crashed, ExitCode, ExitReason, Killed, Lost, Normal, Shutdown, Signaled
+from suitkaise.specs import Backoff, Child, Supervisor
+from suitkaise.testing import Behaviour
+from tests.testing.observed import Observed, Order
+
+__all__ = ["Schedule", "play", "random_schedule", "work"]
+
+HORIZON = 6.0
+"""Virtual seconds during which anything may happen; later on every worker that is started behaves."""
+
+GOOD = Behaviour()
+IDS = "abcde"
+ADDED = "abxy"
+REASONS: list[ExitReason] = [
+    Normal(), Shutdown(), Shutdown("forced"), Crashed("loop", ValueError("x")), ExitCode(0), ExitCode(3), Signaled(9),
+    Signaled(11), Killed("script"), Lost("node"),
+]  # fmt: skip
+FAILURES: list[ExitReason] = [Crashed("on_start", OSError("no such port")), ExitCode(1), Signaled(9), Shutdown()]
+
+
+def work() -> None:
+    """Never called: what is simulated runs scripts."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Everything that determines one life of one tree.
+
+    `lives`: what the n-th incarnation of a path does, the first is 1; all others behave. `lag`: the seed of the delays
+    with which supervisors hear of things; None: they hear at once.
+    """
+
+    tree: Supervisor
+    lives: Mapping[tuple[str, int], Behaviour] = field(default_factory=dict)
+    orders: tuple[Order, ...] = ()
+    lag: int | None = None
+
+
+def play(schedule: Schedule, note: Callable[[str], None] | None = None) -> Observed:
+    """Run a schedule from beginning to end.
+
+    Raises:
+        Broken: a rule is broken.
+    """
+    launches: dict[str, int] = {}
+
+    def behaviour(launch: Launch) -> Behaviour:
+        number = launches[launch.path] = launches.get(launch.path, 0) + 1
+        behaves = schedule.lives.get((launch.path, number), GOOD)
+        return behaves if _comes_to_an_end(behaves, launch.child) else GOOD
+
+    observed = Observed(schedule.tree, behaviour, schedule.orders, _lag(schedule.lag), note)
+    observed.come_to_rest(HORIZON)
+    if observed.reason is None:
+        observed.stop()
+    observed.end()
+    return observed
+
+
+def _comes_to_an_end(behaviour: Behaviour, child: Child) -> bool:
+    """Whether its supervisor may rely on that it gets up or fails, and ends when told to."""
+    if behaviour.start_takes is None and child.start_timeout is None:
+        return False
+    endless = behaviour.stop_takes is None or (behaviour.hangs is not None and child.loop_timeout is None)
+    return child.shutdown != "infinity" or not endless
+
+
+def _lag(seed: int | None) -> Callable[[], float] | None:
+    if seed is None:
+        return None
+    chance = random.Random(seed).random
+
+    def lag() -> float:
+        number = chance()
+        return 0.0 if number < 0.7 else 0.25 if number < 0.9 else number
+
+    return lag
+
+
+# ---------------------------------------------------------------- random ones
+def random_schedule(seed: int) -> Schedule:
+    """The schedule of a seed: the same on every machine, in every process."""
+    chance = random.Random(seed)
+    tree = _random_tree(chance, 2, "top")
+    places = _supervisors(tree)
+    places += [place for place in places if not place[1]] * 2  # these have no other children
+    number = chance.choice((0, 0, 1, 2, 3, 5, 8))
+    orders = tuple(_random_order(chance, *chance.choice(places)) for _ in range(number))
+    end = chance.random()
+    if end < 0.15:
+        orders += (Order(_quarter(chance, HORIZON), "top", "stop" if end < 0.1 else "halt"),)
+        if end < 0.05:
+            orders += (Order(orders[-1].at + chance.choice((0.0, 0.25, 0.5)), "top", "halt"),)
+    lag = seed if chance.random() < 0.25 else None
+    return Schedule(tree, _random_lives(chance, tree, orders), orders, lag)
+
+
+def _random_lives(
+    chance: random.Random, tree: Supervisor, orders: tuple[Order, ...]
+) -> dict[tuple[str, int], Behaviour]:
+    calm = chance.choice((0.3, 0.5, 0.7))
+    lives = {}
+    workers = dict(_workers(tree, tree.name))
+    for order in orders:
+        if order.what == "start_child":
+            child = order.argument
+            if isinstance(child.what, Supervisor):
+                workers |= dict(_workers(child.what, f"{order.path}/{child.id}"))
+            else:
+                workers.setdefault(f"{order.path}/{child.id}", child)
+    for path, child in workers.items():
+        if chance.random() < 0.3:
+            continue
+        for number in range(1, chance.choice((1, 2, 3, 4, 6, 10)) + 1):
+            if chance.random() >= calm:
+                lives[path, number] = _random_behaviour(chance, child, number)
+    return lives
+
+
+def _random_behaviour(chance: random.Random, child: Child, number: int) -> Behaviour:
+    pick = chance.random
+    start: Any = "ok"
+    takes: float | None = 0.0
+    fate = pick()
+    if fate < (0.03 if number == 1 else 0.2):
+        start = "fails"
+    elif fate < (0.08 if number == 1 else 0.27):
+        start = "ignores"
+    if pick() < 0.3:
+        takes = chance.choice((0.25, 0.5, 1.0, pick()))
+        if child.start_timeout is not None and pick() < 0.3:
+            takes = None
+    lives = hangs = None
+    if pick() < 0.75:
+        lives = chance.choice((0.0, 0.25, 0.25, 0.5, 0.5, 1.0, 2.0, 3 * pick()))
+    if child.loop_timeout is not None and pick() < 0.5:
+        hangs = chance.choice((0.0, 0.25, 1.0, pick()))
+    stops: float | None = 0.0
+    if pick() < (0.7 if child.finish_timeout is not None else 0.4):
+        stops = chance.choice((0.25, 0.5, 1.0, 3.0, pick()))
+        if child.shutdown != "infinity" and pick() < 0.3:
+            stops = None
+    return Behaviour(
+        start, takes, lives, chance.choice(REASONS if start != "fails" else FAILURES), stops,
+        Shutdown() if pick() < 0.8 else chance.choice(REASONS), hangs,
+    )  # fmt: skip
+
+
+def _quarter(chance: random.Random, most: float) -> float:
+    return chance.randrange(int(4 * most) + 1) / 4 if chance.random() < 0.8 else most * chance.random()
+
+
+def _random_order(chance: random.Random, path: str, ids: str) -> Order:
+    what = chance.choice(
+        ("start_child", "start_child", "terminate", "terminate", "restart", "delete", "recall", "recall", "kill")
+    )
+    if not ids and chance.random() < 0.5:
+        what = "start_child"
+    id = chance.choice(ids or ADDED if chance.random() < 0.8 else ADDED)
+    argument: Any = id
+    if what == "start_child":
+        id = chance.choice(ADDED)
+        argument = Child(_random_tree(chance, 0, id)) if chance.random() < 0.1 else _random_child(chance, id, 0.1)
+    return Order(_quarter(chance, HORIZON), path, what, argument)
+
+
+def _random_tree(chance: random.Random, depth: int, name: str, significant: bool = False) -> Supervisor:
+    restart = "permanent" if name == "top" else _RESTARTS[chance.randrange(4)]
+    options: dict[str, Any] = {
+        "max_restarts": chance.choice((0, 1, 1, 2, 3, 5, 10, math.inf)),
+        "max_seconds": chance.choice((0.5, 1.0, 2.0, 5.0)),
+        "restart": restart,
+        "shutdown": chance.choice(("infinity", "infinity", "infinity", 0.5, 2.0, "brutal_kill")),
+        "significant": significant and restart != "permanent" and chance.random() < 0.5,
+    }
+    if depth < 2 and chance.random() < 0.3:
+        return DynamicSupervisor(name, chance.choice((None, None, 1, 2)), **options)
+    auto = chance.choice(("never", "never", "never", "any_significant", "all_significant"))
+    children: list[Any] = []
+    for id in IDS[: chance.choice((0, 1, 2, 2, 3, 3, 4, 5) if depth < 2 else (1, 2, 2, 3, 3, 4, 5))]:
+        if depth and chance.random() < 0.3:
+            children.append(_random_tree(chance, depth - 1, id, auto != "never"))
+        else:
+            children.append(_random_child(chance, id, 0.5 if auto != "never" else 0.0))
+    strategy = chance.choice(("one_for_one", "one_for_all", "rest_for_one"))
+    return Supervisor(name, *children, strategy=strategy, auto_shutdown=auto, **options)
+
+
+_RESTARTS = ("permanent", "permanent", "transient", "temporary")
+_BACKOFFS = (
+    Backoff(0.25, 2.0, 1.0, 0.0, 1.0), Backoff(0.5, 1.0, 1.0, 0.5, 0.5), Backoff(0.25, 3.0, 2.0, 0.1, 60.0),
+    Backoff(0.0, 1.0, 1.0, 0.0, 1.0),
+)  # fmt: skip
+_LIMITS = (
+    ("loop_timeout", 0.5), ("loop_timeout", 1.0), ("start_timeout", 0.75), ("finish_timeout", 0.75),
+)  # fmt: skip
+
+
+def _random_child(chance: random.Random, id: str, significant: float) -> Child:
+    restart = _RESTARTS[chance.randrange(4)]
+    return _child(
+        id,
+        restart,
+        chance.choice((0.5, 0.5, 2.0, 2.0, 0.0, "brutal_kill", "infinity")),
+        restart != "permanent" and chance.random() < significant,
+        chance.choice(_BACKOFFS) if chance.random() < 0.25 else None,
+        tuple(sorted({chance.choice(_LIMITS) for _ in range(chance.choice((1, 2)))})) if chance.random() < 0.3 else (),
+    )
+
+
+@functools.lru_cache(maxsize=20_000)
+def _child(id: str, restart: Any, shutdown: Any, significant: bool, backoff: Backoff | None, limits: Any) -> Child:
+    """Declarations are immutable, and making one takes longer than a simulated life."""
+    return Child(
+        work, id=id, restart=restart, shutdown=shutdown, significant=significant, backoff=backoff, **dict(limits)
+    )
+
+
+def _supervisors(tree: Supervisor) -> list[tuple[str, str]]:
+    """The paths of the supervisors, each with the ids of its children."""
+    found = [(tree.name, "".join(child.id for child in tree.children))]
+    for child in tree.children:
+        if isinstance(child.what, Supervisor):
+            found += [(f"{tree.name}/{path}", ids) for path, ids in _supervisors(child.what)]
+    return found
+
+
+def _workers(tree: Supervisor, path: str) -> list[tuple[str, Child]]:
+    found: list[tuple[str, Child]] = []
+    for child in tree.children:
+        below = f"{path}/{child.id}"
+        found += _workers(child.what, below) if isinstance(child.what, Supervisor) else [(below, child)]
+    return found
+
+
+# ---------------------------------------------------------------- by hand
+def main(first: int, last: int | None = None) -> None:
+    if last is None:
+        play(random_schedule(first), print)
+        return
+    broken, began = [], time.process_time()
+    for seed in range(first, last):
+        try:
+            play(random_schedule(seed))
+        except Exception as error:
+            broken.append(seed)
+            print(f"seed={seed}: {type(error).__name__}: {error}", flush=True)
+    speed = (last - first) / (time.process_time() - began)
+    print(f"{last - first} schedules, {len(broken)} broken, {speed:.0f} a second", flush=True)
+    sys.exit(bool(broken))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:3]))
