@@ -103,7 +103,7 @@ def end(message, *, notes=None, restart="temporary"):
         ("abort", Signaled(signal.SIGABRT)),
         (signal.SIGKILL, Signaled(signal.SIGKILL)),
         (signal.SIGTERM, Signaled(signal.SIGTERM)),
-        (signal.SIGUSR1, Signaled(signal.SIGUSR1)),
+        (signal.SIGUSR2, Signaled(signal.SIGUSR2)),
     ],
 )
 def test_the_reason_of_an_end(message, reason):

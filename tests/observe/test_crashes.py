@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from suitkaise.observe.crashes import (
     crash_directory,
     read_reports,
 )
+from tests.support import eventually
 
 REPORT = CrashReport(
     id="20260101-000000-000000-00", path="a/b", kind="process", pid=1, incarnation=1, wall=0.0, reason="exit code 3",
@@ -46,6 +48,15 @@ def test_s58_memory_holds_the_newest(tmp_path: Path) -> None:
     for number in range(KEPT_IN_MEMORY + 30):
         ledger.add(some(number))
     assert [one.id for one in ledger.reports("a")] == [some(n).id for n in range(30, KEPT_IN_MEMORY + 30)]
+    ledger.close()
+
+
+def test_s58_the_thread_that_writes_is_there_only_while_it_writes(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "crashes")
+    for number in range(3):
+        ledger.add(some(number))
+        eventually(lambda: "suitkaise-crashes" not in [thread.name for thread in threading.enumerate()])
+        assert read_reports(tmp_path / "crashes")[-1] == some(number)
     ledger.close()
 
 

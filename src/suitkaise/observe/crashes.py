@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import os
-import queue
 import re
 import tempfile
 import threading
@@ -126,15 +125,15 @@ class CrashReport:
 
 
 class Ledger:
-    """The reports of one program: the newest in memory, and a thread that writes them to disk."""
+    """The reports of one program: the newest in memory, and all on disk, by a thread that is there while it writes."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
         self._clock = time.monotonic
         self._reports: deque[CrashReport] = deque(maxlen=KEPT_IN_MEMORY)
-        self._queue: queue.SimpleQueue[CrashReport | None] = queue.SimpleQueue()
-        self._writer: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._unwritten: deque[CrashReport] = deque()
+        self._writer: threading.Thread | None = None
         self._complained = False
         self._written: dict[str, deque[float]] = {}
         self._skipped: dict[str, int] = {}
@@ -143,10 +142,12 @@ class Ledger:
         """Keep a report; it is on disk a moment later. Never blocks, never raises."""
         self._reports.append(report)
         with self._lock:
+            self._unwritten.append(report)
             if self._writer is None:
-                self._writer = threading.Thread(target=self._write_all, name="suitkaise-crashes", daemon=True)
-                self._writer.start()
-        self._queue.put(report)
+                writer = threading.Thread(target=self._write_all, name="suitkaise-crashes", daemon=True)
+                with contextlib.suppress(RuntimeError):  # no thread to be had: the next report tries again
+                    writer.start()
+                    self._writer = writer
 
     def reports(self, under: str) -> list[CrashReport]:
         """The newest reports of what is at or below a path, the newest last."""
@@ -155,13 +156,19 @@ class Ledger:
     def close(self) -> None:
         """Wait until all is written."""
         with self._lock:
-            writer, self._writer = self._writer, None
+            writer = self._writer
         if writer is not None:
-            self._queue.put(None)
             writer.join()
 
+    def _next(self) -> CrashReport | None:
+        with self._lock:
+            if self._unwritten:
+                return self._unwritten.popleft()
+            self._writer = None
+            return None
+
     def _write_all(self) -> None:
-        while (report := self._queue.get()) is not None:
+        while (report := self._next()) is not None:
             if self._is_too_much(report.path):
                 continue
             fields = report.to_dict() | {"skipped": self._skipped.pop(report.path, 0)}
