@@ -112,9 +112,9 @@ class Child(_Declaration):
             `"brutal_kill"` or `"infinity"` (rule 42).
         significant: whether its end can end the supervisor (rules 47-52).
         start_timeout, before_loop_timeout, loop_timeout, after_loop_timeout, receive_timeout, finish_timeout: the
-            seconds that `on_start` (and the way to it), a hook, or the handling of a message may take; None: any time.
-            A worker that takes longer is hung: it is killed and restarted as after a crash (rule 55). A hung thread
-            cannot be killed, so it is abandoned and replaced (rule 59).
+            seconds that `on_start` (and the way to it from the birth of the process), a hook, or the handling of a
+            message may take; None: any time. A worker that takes longer is hung: it is killed and restarted as after
+            a crash (rule 55). A hung thread cannot be killed, so it is abandoned and replaced (rule 59).
         join_in: seconds after which each incarnation finishes; None: never.
         join_after: loops after which each incarnation finishes; None: never.
         backoff: the delays between restarts (rule 56); None: none.

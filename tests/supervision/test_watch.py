@@ -92,11 +92,11 @@ def test_s55_looking_ends_with_the_incarnation() -> None:
     assert watched.clock.run() == 1
 
 
-def test_s55_the_way_to_on_start_is_a_part_of_the_start() -> None:
-    watched = Watched((0.0, Phase.BOOT), start_timeout=2.0)
+def test_s55_the_way_from_its_birth_to_on_start_is_a_part_of_the_start() -> None:
+    watched = Watched((0.0, Phase.BOOT), (5.0, Phase.BOOT), start_timeout=2.0)  # since 0: it is not yet born
     watched.clock.run(until=10.0)
     assert watched.hung is not None
-    assert (watched.hung[0], watched.hung[1].phase) == (2.0, "on_start")
+    assert (watched.hung[0], watched.hung[1].phase) == (7.0, "on_start")
 
 
 def test_s55_who_is_looked_at_late_gets_the_whole_time_again() -> None:

@@ -28,7 +28,7 @@ from suitkaise.messaging.context import set_owner
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Parcel, portable_error
 from suitkaise.messaging.refs import set_post
-from suitkaise.observe.board import SLOT_BYTES, Board, Slot
+from suitkaise.observe.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.observe.tail import Tail
 from suitkaise.recipes import Recipe
 from suitkaise.workers.descendants import end_children
@@ -136,6 +136,7 @@ class _Tenant:
         arrival, recipe_data, sockets = received
         self._settle_in(arrival)
         slot = Board(os.path.join(self._directory, "board")).slot(arrival.slot)
+        slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self._take)
         self._install_signals(arrival)
         _thread.start_new_thread(self._lifeline, (arrival,))  # `threading` would wait until it runs

@@ -60,9 +60,8 @@ class _Watch:
         self._handle = handle
         self._clock = clock
         self._at = at
-        self._began = clock()
         self._doubts = 0
-        self._look_at(self._began + self._least)
+        self._look_at(clock() + self._least)
 
     def _look_at(self, when: float) -> None:
         self._at(when, lambda: self._look(when))
@@ -72,8 +71,8 @@ class _Watch:
         if view is None:
             return
         phase, since = view.phase, view.since
-        if phase is Phase.BOOT:  # the way to on_start is a part of the start
-            phase, since = Phase.ON_START, self._began
+        if phase is Phase.BOOT:  # the way to on_start is a part of the start; before its birth it can do nothing
+            phase, since = Phase.ON_START, since or now
         limit = self._limits.get(phase)
         if limit is None or now < since + limit:
             self._doubts = 0
