@@ -54,8 +54,8 @@ class Program:
 
     @property
     def code(self) -> int | None:
-        """None while it runs; then its exit code, or -n where signal n has ended it."""
-        return self._popen.poll()
+        """None until a turn has noticed its end; then its exit code, or -n where signal n has ended it."""
+        return self._popen.returncode
 
     def turn(self, seconds: float | None, *others: int) -> None:
         """Wait until it writes or ends, one of the other descriptors is readable, or the time is over."""
@@ -65,6 +65,8 @@ class Program:
         for descriptor, _ in poll.poll(None if seconds is None else max(0.0, seconds * 1000)):
             if descriptor in self._streams:
                 self._read(descriptor)
+            elif descriptor == self._pidfd:
+                self._popen.poll()
 
     def signal(self, number: int) -> None:
         """Send a signal to its process group, if it runs."""
