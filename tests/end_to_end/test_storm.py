@@ -24,6 +24,7 @@ def test_a_hundred_kills_over_eight_workers(seed):
     children = [Child((Echo, Counts)[n % 2], id=f"w{n}", shutdown=1.0) for n in range(8)]
     with Supervisor("storm", *children, max_restarts=math.inf).start() as running:
         refs = [running[f"w{n}"] for n in range(8)]
+        eventually(lambda: footprint()[2] == 1 + 8 + 1, what="keeper, workers, and one process in reserve")
         before = footprint()
         killed = dict.fromkeys(refs, 0)
         for _ in range(KILLS):

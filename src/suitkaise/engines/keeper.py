@@ -40,6 +40,7 @@ __all__ = [
     "STRAGGLERS",
     "Kid",
     "call_this_process",
+    "has_ended",
     "hold",
     "main",
     "remove_if_unused",
@@ -98,6 +99,13 @@ def _remove(directory: str, how: int) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:
+    """Whether a process ends within `patience` seconds; None: wait for it."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(None if patience is None else patience * 1000))
 
 
 def call_this_process(name: str) -> None:
@@ -332,7 +340,7 @@ class Keeper:
                     deadlines[descriptor] = _KILLED
         for kid in list(self._kids.values()):
             self._signal(kid, signal.SIGKILL)
-            select.select([kid.pidfd], [], [])
+            has_ended(kid.pidfd, None)
             self._reap(kid.pidfd)
         while self._orphans:
             for descriptor, _ in self._poll.poll():

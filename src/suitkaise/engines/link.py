@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -16,8 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from suitkaise.engines.engine import Launch, Site
-from suitkaise.engines.keeper import DECODE, ENCODE
+from suitkaise.engines.engine import Site
+from suitkaise.engines.keeper import DECODE, ENCODE, has_ended
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging.reactor import Reactor
 from suitkaise.preloading import listeners, wanted
@@ -162,9 +161,9 @@ class Outbox:
 
 
 class Newborn(Protocol):
-    """What the link starts: a process handle."""
+    """What the link starts: a process."""
 
-    launch: Launch
+    grace: float
     pid: int | None
     pidfd: int | None
     last: bool
@@ -244,7 +243,7 @@ class KeeperLink:
         with newborn.connect() as theirs:
             descriptor = os.dup(theirs.fileno())
         self._newborns[number] = newborn
-        self._send(ENCODE(("spawn", number, newborn.launch.grace, newborn.last)), descriptor)
+        self._send(ENCODE(("spawn", number, newborn.grace, newborn.last)), descriptor)
         self._site.reactor.call(newborn.watch)
         self.owes()
 
@@ -328,7 +327,7 @@ class KeeperLink:
         self._down = False
         for newborn in self._adopted:
             if newborn.pidfd is not None:
-                self._send(ENCODE(("adopt", newborn.launch.grace, newborn.last)), os.dup(newborn.pidfd))
+                self._send(ENCODE(("adopt", newborn.grace, newborn.last)), os.dup(newborn.pidfd))
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -442,9 +441,7 @@ class KeeperLink:
             return
         with contextlib.suppress(ProcessLookupError):  # where SIGCHLD is ignored nothing waits to be reaped
             pidfd = os.pidfd_open(self._program.pid)
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            if not poll.poll(PATIENCE * 1000):
+            if not has_ended(pidfd, PATIENCE):
                 self._program.kill()
             os.close(pidfd)
         self._program.wait()

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import logging
 import os
-import select
 import signal
 import socket
 import sys
@@ -23,7 +22,8 @@ from typing import Any
 
 from suitkaise.engines.bootstrap import DUMP, Arrival
 from suitkaise.engines.engine import Exit, Launch, Site, settle
-from suitkaise.engines.link import KeeperLink, Outbox
+from suitkaise.engines.forked import ForkedProcess
+from suitkaise.engines.link import KeeperLink
 from suitkaise.errors import WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
@@ -42,8 +42,6 @@ LINGER = 5.0
 
 DUMP_TIME = 0.05
 """Seconds that a hung process gets to write down its stack."""
-
-_FIRST = 1 << 16
 
 
 class ProcessEngine:
@@ -95,10 +93,7 @@ class ProcessEngine:
         """Ask the keeper for a process; the recipe follows when it is there."""
         data, sockets = self._recipe(launch.path, launch.child)
         handle = ProcessHandle(self._site, launch, data, sockets, self.link)
-        try:
-            self.link.spawn(handle)
-        except OSError as error:  # no descriptor is left, say
-            handle.stillborn(str(error))
+        handle.process.start()
         return handle
 
     def left(self) -> list[str]:
@@ -127,35 +122,28 @@ class ProcessHandle:
         self.ready: Future[int] = Future()
         self.launch = launch
         self.checkpoint: Parcel | None = None
-        self.pid: int | None = None
-        self.pidfd: int | None = None
-        self.last: bool = bool(getattr(launch.recipe.target, "_steadfast", False))
         self._site = site
         self._recipe = recipe
         self._sockets = sockets
-        self._link = link
+        self._steadfast = bool(getattr(launch.recipe.target, "_steadfast", False))
         self._slot = site.board.take(launch.path)
         self._tail = site.file(f"tail-{launch.serial}")
         self._bell = self._slot.bytes[BELL : BELL + 1]
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
-        self._parser = _parser()
         self._goodbye: tuple[ExitReason, Parcel | None, bool] | None = None
         self._why: ExitReason | None = None
         self._code: int | None = None
-        self._brought: int | None = None  # the pidfd that came with its first word
-        self._status_lost = False
-        self.dead: bool = False
         self._over = False
-        self.outbox: Outbox | None = None
+        self.process: ForkedProcess = ForkedProcess(site, link, launch.path, launch.grace, self._steadfast, self)
 
     # ------------------------------------------------------------ from any thread
     def deliver(self, message: Message) -> None:
         """Encode the message and send it on its way."""
         payload = message.body.data
         with self._lock:
-            if self._over or self.dead or self._why is not None or self._goodbye is not None:
+            if self._over or self.process.dead or self._why is not None or self._goodbye is not None:
                 raise WorkerDead(f"{self.launch.path!r} has just ended", path=self.launch.path)
             number = None
             if message.reply is not None:
@@ -183,146 +171,70 @@ class ProcessHandle:
     def kill(self, why: str) -> None:
         """SIGKILL, now or as soon as there is a process."""
         with self._lock:
-            if self._over or self.dead:
+            if self._over or self.process.dead:
                 return
             self._why = self._why or Killed(why)
-            self._signal(signal.SIGKILL)
+            self.process.signal(signal.SIGKILL)
 
     def look(self) -> SlotView | None:
         """What it does at this moment; None once it is gone."""
         with self._lock:
-            return None if self._over or self.dead else self._slot.read()
+            return None if self._over or self.process.dead else self._slot.read()
 
     def hang(self, hung: Hung) -> None:
         """Have it write down its stack, where it still can, and kill it."""
         with self._lock:
-            if self._over or self.dead or self._why is not None:
+            if self._over or self.process.dead or self._why is not None:
                 return
             self._why = hung
-            self._signal(DUMP)
+            self.process.signal(DUMP)
         self._site.reactor.at(time.monotonic() + DUMP_TIME, lambda: self._kill_hung(hung))
 
     def _kill_hung(self, hung: Hung) -> None:
         with self._lock:
-            with contextlib.suppress(OSError), open(self._site.file(f"stack-{self.pid}"), errors="replace") as file:
+            with (
+                contextlib.suppress(OSError),
+                open(self._site.file(f"stack-{self.process.pid}"), errors="replace") as file,
+            ):
                 self._why = replace(hung, stack=file.read())
-            self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
-        if self.pidfd is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, number)
+            self.process.signal(signal.SIGKILL)
 
     def _send(self, header: tuple[Any, ...], payload: bytes = b"", *, force: bool = False) -> None:
-        assert self.outbox is not None
-        self.outbox.send(wire.encode(header, payload), force=force)
+        self.process.send(wire.encode(header, payload), force=force)
         self._bell[0] = 1
 
-    # ------------------------------------------------------------ birth (called by the link)
-    def connect(self) -> socket.socket:
-        """Make the control connection, and put the recipe into it; returns the worker's end.
+    # ------------------------------------------------------------ its process (reactor's thread)
+    def luggage(self) -> tuple[bytes, list[socket.socket]]:
+        """The recipe."""
+        return wire.encode(("recipe", codec.dumps(self._arrival())), self._recipe), self._sockets
 
-        Whatever else is sent waits until the process has said that it is there.
-        """
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        outbox = Outbox(self._site.reactor, ours, self.launch.path, self._on_readable)
+    def ring(self) -> None:
+        """What waited was sent."""
+        self._bell[0] = 1
+
+    def born(self) -> None:
+        """It is there."""
         with self._lock:
-            old, self.outbox = self.outbox, outbox
-            if old is not None:
-                outbox.take_over(old)
-        self._parser = _parser()
-        outbox.begin(wire.encode(("recipe", codec.dumps(self._arrival())), self._recipe), self._sockets)
-        return theirs
-
-    def watch(self) -> None:
-        """Begin to listen to it."""
-        assert self.outbox is not None
-        self.outbox.watch()
-
-    def _be_born(self, pid: int, pidfd: int | None) -> None:
-        if pidfd is None:  # the kernel dropped it on the way
-            os.kill(pid, signal.SIGKILL)
-            self.stillborn("this program has no file descriptor left")
-            return
-        with self._lock:
-            self.pid, self.pidfd = pid, pidfd
-            assert self.outbox is not None
-            self.outbox.uncork()
-            self._bell[0] = 1
             if self._why is not None:
-                self._signal(signal.SIGKILL)
-        self._link.heard()
-        self._site.reactor.watch(pidfd, self._on_death)
-
-    def withdraw(self) -> bool:
-        """The keeper is gone: whether there is no process yet, nor ever will be from what the keeper was asked."""
-        assert self.outbox is not None
-        self._on_readable()
-        if self.pid is not None or self._over:
-            return False
-        with contextlib.suppress(OSError):
-            self.outbox.sock.shutdown(socket.SHUT_RD)  # from here on it cannot say that it is there, and ends
-        with contextlib.suppress(OSError, wire.WireError):
-            self._receive()
-        pidfd, self._brought = self._brought, None
-        if pidfd is not None:  # it has just said so, but could not say anything more
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            select.select([pidfd], [], [])
-            os.close(pidfd)
-        self._site.reactor.unwatch(self.outbox)
-        return True
+                self.process.signal(signal.SIGKILL)
 
     def _arrival(self) -> Arrival:
         launch = self.launch
         return Arrival(
             launch.birth, self._slot.index, launch.grace, logging.getLogger().getEffectiveLevel(), _working_folder(),
-            list(sys.path), list(sys.argv), self.last, launch.limited,
+            list(sys.path), list(sys.argv), self._steadfast, launch.limited,
         )  # fmt: skip
 
     def stillborn(self, error: str) -> None:
-        """The keeper could not fork."""
+        """There is no process."""
         self._finish(Exit(Crashed("start", OSError(f"no process could be started: {error}"))))
 
-    # ------------------------------------------------------------ what it says (reactor's thread)
-    def _on_readable(self) -> None:
-        assert self.outbox is not None
-        if self.outbox.flush():
-            self._bell[0] = 1
-        try:
-            frames = self._receive()
-        except BlockingIOError:
-            return
-        except (wire.PeerClosed, OSError):
-            self._site.reactor.unwatch(self.outbox)  # its death is told by the pidfd, or by the keeper
-            return
-        except wire.WireError as error:
-            self._site.reactor.unwatch(self.outbox)
-            self.kill(f"it talked nonsense: {error}")
-            return
-        for frame in frames:
-            self._take(frame)
-
-    def _receive(self) -> list[wire.Frame]:
-        assert self.outbox is not None
-        if self.pid is not None:
-            return self._parser.receive(self.outbox.sock)
-        data, descriptors, _, _ = socket.recv_fds(self.outbox.sock, _FIRST, 1)
-        if not data:
-            raise wire.PeerClosed("it ended before it was there")
-        if descriptors:
-            self._brought = descriptors[0]
-        return self._parser.feed(data)
-
-    def _take(self, frame: wire.Frame) -> None:
+    def take(self, frame: wire.Frame) -> None:
+        """What the worker says."""
         header, payload = frame
         match header:
-            case ("born", int(pid)):
-                pidfd, self._brought = self._brought, None
-                self._be_born(pid, pidfd)
             case ("ready", int(pid)):
-                if self.pid is not None and not self.ready.done():
+                if not self.ready.done():
                     self.ready.set_result(pid)
             case ("reply", int(number), bool(ok)):
                 message = self._asked.pop(number, None)
@@ -341,40 +253,10 @@ class ProcessHandle:
             case ("log", dict(fields)):
                 take_forwarded(fields)
 
-    # ------------------------------------------------------------ death (reactor's thread)
-    def _on_death(self) -> None:
-        with self._lock:
-            self.dead = True
-            pidfd, self.pidfd = self.pidfd, None
-        assert pidfd is not None
-        self._site.reactor.unwatch(pidfd)
-        os.close(pidfd)
-        if self._code is not None:
-            self._end()
-        elif self._status_lost:
-            self._end_unseen()
-        else:
-            self._link.owes()
-
-    def status(self, code: int) -> None:
-        """The keeper has read its exit status: negative for a signal."""
+    def left(self, code: int | None) -> None:
+        """The process is gone. Without a keeper, nobody has buried what a command's guard has left behind."""
         self._code = code
-        if self.pid is None:  # was it ever there?
-            self._on_readable()
-        if self.dead:
-            self._end()
-        elif self.pid is None:
-            self._finish(Exit(self._reason()))
-
-    def status_lost(self) -> None:
-        """The keeper is gone, so nobody will read its exit status."""
-        self._status_lost = True
-        if self.dead:
-            self._end_unseen()
-
-    def _end_unseen(self) -> None:
-        """It ended without a keeper that could have buried what a command's guard has left behind: do it here."""
-        if self.launch.child.kind != "command":
+        if code is not None or self.launch.child.kind != "command":
             self._end()
             return
         mark = f"{self._site.directory}:{self.launch.birth.owner}"
@@ -386,11 +268,6 @@ class ProcessHandle:
         threading.Thread(target=bury, name="suitkaise-burial", daemon=True).start()
 
     def _end(self) -> None:
-        assert self.outbox is not None
-        with contextlib.suppress(BlockingIOError, wire.PeerClosed, wire.WireError, OSError):
-            while True:  # its last words are in the socket, whoever else may hold the other end open
-                for frame in self._parser.receive(self.outbox.sock):
-                    self._take(frame)
         result, ignored = None, False
         if self._goodbye is not None:
             _, result, ignored = self._goodbye
@@ -415,15 +292,13 @@ class ProcessHandle:
                 return
             self._over = True
             asked, self._asked = list(self._asked.values()), {}
-        if self.outbox is not None:
-            self.outbox.close()
         if not exit.reason.clean:
             exit = replace(exit, view=self._slot.read(), lines=last_lines(self._tail))
         with contextlib.suppress(OSError):
             os.unlink(self._tail)
         if self.launch.limited:
             with contextlib.suppress(OSError):
-                os.unlink(self._site.file(f"stack-{self.pid}"))
+                os.unlink(self._site.file(f"stack-{self.process.pid}"))
         self._bell.release()
         self._slot.release()
         self._site.board.give_back(self._slot)
@@ -436,17 +311,6 @@ class ProcessHandle:
                 )
             )
         settle(self.exited, exit)
-
-    def drop(self) -> None:
-        """In a forked child of the hub: close the descriptors, which are the parent's."""
-        if self.outbox is not None:
-            self.outbox.sock.close()
-        if self.pidfd is not None:
-            os.close(self.pidfd)
-
-
-def _parser() -> wire.Parser:
-    return wire.Parser(max_header=wire.MAX_PAYLOAD)  # a header may hold an error, or a line of a log
 
 
 def _understood(data: bytes) -> ExitReason:
