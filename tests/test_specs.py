@@ -656,7 +656,7 @@ def test_others_that_end_by_themselves_are_not_warned_about(restart: Any) -> Non
     [
         *[
             (functools.partial(Child, work, **one(option, 1)), option)
-            for option in ("mailbox", "spares")
+            for option in ("mailbox",)
         ],
         (lambda: Supervisor("app", **one("engine", "ray")), "engine='ray'"),
         (lambda: Child(later), "async functions"),

@@ -141,11 +141,11 @@ class Options:
                     return "num_loops", value
         return "join_after", None
 
-    def count(self, name: str, default: int) -> int:
-        """A whole number from 1 on."""
+    def count(self, name: str, default: int, least: int = 1) -> int:
+        """A whole number from `least` on."""
         value = self.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.wrong(name, "a whole number >= 1", value)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self.wrong(name, f"a whole number >= {least}", value)
         return value
 
     def backoff(self) -> Backoff | None:

@@ -118,6 +118,8 @@ class Child(_Declaration):
         join_in: seconds after which each incarnation finishes; None: never.
         join_after: loops after which each incarnation finishes; None: never.
         backoff: the delays between restarts (rule 56); None: none.
+        spares: how many processes stand by for it (and for each of its copies), with its module imported and its
+            arguments unpacked, so that a restart need not wait for that; default 0. For process workers.
         copies: how many of it: `copies=4` makes `id-0` ... `id-3`, each with its `self.copy`.
 
     Raises:
@@ -219,9 +221,10 @@ class Child(_Declaration):
             loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
             option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
             option.refuse("receive_timeout", *LATER, because="commands take no messages")
+            option.refuse("spares", because="a command is no process of ours before it runs")
+        if kind == "thread":
+            option.refuse("spares", because="a thread starts at once")
         option.refuse_later(*LATER)
-        if option.get("spares", 0) != 0:
-            raise NotBuiltYet(f"{who}: spares are not built yet; leave the option out")
         self._set(
             id=name,
             id_given=given_id is not None,
@@ -236,11 +239,13 @@ class Child(_Declaration):
             backoff=option.backoff(),
             copies=option.count("copies", 1),
             copy=None,
-            spares=0,
+            spares=option.count("spares", 0, least=0),
             given={"args": args, "kwargs": kwargs, "id": id, **given},
         )
         if self.significant and self.restart == "permanent":
             raise SpecError(f"{who}: significant needs restart='transient' or 'temporary', not 'permanent' (rule 50)")
+        if self.spares and self.restart == "temporary":
+            raise SpecError(f"{who}: spares makes no sense here: a temporary child is never restarted")
         if self.restart == "permanent" and (self.join_after is not None or self.join_in is not None):
             limit = "join_after" if self.join_after is not None else "join_in"
             warnings.warn(

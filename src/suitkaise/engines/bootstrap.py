@@ -36,7 +36,7 @@ from suitkaise.workers.lifecycle import Birth, Life, Outcome
 from suitkaise.workers.shell import Shell
 from suitkaise.workers.worker import Process
 
-__all__ = ["Arrival", "live", "stand_by"]
+__all__ = ["Arrival", "Place", "live", "stand_by"]
 
 _FIRST = 1 << 16
 
@@ -46,16 +46,24 @@ write them to its standard error."""
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
-    """What a new process is told before its recipe: where it is, and what the program's world looks like."""
+class Place:
+    """Whose a new process is, and what the program's world looks like."""
 
-    birth: Birth
-    slot: int
-    grace: float
-    log_level: int
+    owner: str
     directory: str
     path: list[str]
     argv: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What a new process is told before its recipe: whose life begins, and where."""
+
+    birth: Birth
+    place: Place
+    slot: int
+    grace: float
+    log_level: int
     steadfast: bool
     limited: bool = False
 
@@ -105,12 +113,13 @@ def _rehearse() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         birth = Birth("", 0)
-        arrival = Arrival(birth, 0, 0.0, logging.CRITICAL, os.sep, [], [], steadfast=False)
+        arrival = Arrival(birth, Place("", os.sep, [], []), 0, 0.0, logging.CRITICAL, steadfast=False)
         ours.sendall(wire.encode(("recipe", codec.dumps(arrival)), codec.dumps(Recipe(_Nothing))))
         tenant = _Tenant(theirs, "", 0.0)
-        if tenant._say_hello() and (received := tenant._receive_recipe()) is not None:
+        if tenant._say_hello() and (received := tenant._receive_first()) is not None:
             slot = Slot(memoryview(bytearray(SLOT_BYTES)))
             mailbox = SocketMailbox(slot, theirs, tenant._take)
+            codec.loads(received[0][1])
             recipe = codec.loads_with_sockets(received[1], [])
             _ProcessShell(Life(recipe, birth, mailbox, slot), mailbox, tenant).run_here()
             mailbox.close()
@@ -130,10 +139,19 @@ class _Tenant:
         """The whole life; returns the exit code."""
         if not self._say_hello():
             return 0
-        received = self._receive_recipe()
-        if received is None:
+        first = self._receive_first()
+        if first is None:
             return 0
-        arrival, recipe_data, sockets = received
+        header, recipe_data, sockets = first
+        recipe: Recipe | None = None
+        if header[0] == "stand by":
+            recipe = self._unpack_in_advance(codec.loads(header[1]), recipe_data, sockets)
+            self.send(("standing by",))
+            call = self._receive()
+            if call is None:
+                return 0
+            header, _ = call
+        arrival: Arrival = codec.loads(header[1])
         self._settle_in(arrival)
         slot = Board(os.path.join(self._directory, "board")).slot(arrival.slot)
         slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
@@ -141,7 +159,8 @@ class _Tenant:
         self._install_signals(arrival)
         _thread.start_new_thread(self._lifeline, (arrival,))  # `threading` would wait until it runs
         try:
-            recipe: Recipe = codec.loads_with_sockets(recipe_data, sockets)
+            if recipe is None:
+                recipe = codec.loads_with_sockets(recipe_data, sockets)
         except BaseException as error:
             portable, text = portable_error(error, arrival.birth.path)
             self.say_goodbye(Outcome(Crashed("on_start", portable, text)))
@@ -167,32 +186,49 @@ class _Tenant:
             os.close(pidfd)
         return True
 
-    def _receive_recipe(self) -> tuple[Arrival, bytes, list[socket.socket]] | None:
+    def _receive_first(self) -> tuple[wire.Header, bytes, list[socket.socket]] | None:
         """The first frame, with the sockets that are among the arguments; None if the hub is gone already."""
-        parser = wire.Parser(max_header=wire.MAX_PAYLOAD)
+        self._parser = wire.Parser(max_header=wire.MAX_PAYLOAD)
         data, descriptors, _, _ = socket.recv_fds(self._sock, _FIRST, 250)
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        frames = parser.feed(data) if data else []
-        while not frames:
+        self._early = self._parser.feed(data) if data else []
+        frame = self._receive()
+        return None if frame is None else (*frame, sockets)
+
+    def _receive(self) -> wire.Frame | None:
+        """The next frame; None if the hub is gone."""
+        while not self._early:
             try:
-                frames = parser.receive(self._sock)
+                self._early = self._parser.receive(self._sock)
             except (wire.PeerClosed, OSError):
                 return None
-        (header, payload), *early = frames
-        arrival: Arrival = codec.loads(header[1])
-        self._early = early
-        self._parser = parser
-        return arrival, payload, sockets
+        return self._early.pop(0)
+
+    def _unpack_in_advance(self, place: Place, data: bytes, sockets: list[socket.socket]) -> Recipe:
+        """Stand by as a spare: do what any incarnation of the child would have to do first."""
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, _ignore)
+        self._go_to(place)
+        _rehearse()
+        call_this_process("spare")
+        return codec.loads_with_sockets(data, sockets)  # type: ignore[no-any-return]
+
+    def _go_to(self, place: Place) -> None:
+        with contextlib.suppress(OSError):  # the hub's directory may be gone
+            os.chdir(place.directory)
+        sys.path[:] = place.path
+        sys.argv[:] = place.argv
+        set_owner(place.owner, whole_process=True)
+        set_post(RemotePost(os.path.join(self._directory, "hub.sock")))
+        if self._tell_preloaded not in preloading.listeners:
+            preloading.listeners.append(self._tell_preloaded)
+
+    def _tell_preloaded(self) -> None:
+        self.send(("preload", preloading.wanted()))
 
     def _settle_in(self, arrival: Arrival) -> None:
-        with contextlib.suppress(OSError):  # the hub's directory may be gone
-            os.chdir(arrival.directory)
-        sys.path[:] = arrival.path
-        sys.argv[:] = arrival.argv
+        self._go_to(arrival.place)
         call_this_process(arrival.birth.path.rpartition("/")[2])
-        set_owner(arrival.birth.owner, whole_process=True)
-        set_post(RemotePost(os.path.join(self._directory, "hub.sock")))
-        preloading.listeners.append(lambda: self.send(("preload", preloading.wanted())))
         self._tail = Tail(os.path.join(self._directory, f"tail-{arrival.birth.serial}"))
         self._tail.listen()
         root = logging.getLogger()
@@ -200,16 +236,14 @@ class _Tenant:
         root.addHandler(suitkaise.observe.logs.ForwardingHandler(self._send_log))
 
     def _install_signals(self, arrival: Arrival) -> None:
-        def ignore(number: int, frame: Any) -> None: ...
-
         def finish(number: int, frame: Any) -> None:
             assert self._mailbox is not None
             self._mailbox.order_stop(Signaled(number))
 
         # No-op handlers, and not SIG_IGN, which would be inherited by every program that the worker starts.
         for number in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, ignore)
-        signal.signal(signal.SIGTERM, ignore if arrival.steadfast else finish)
+            signal.signal(number, _ignore)
+        signal.signal(signal.SIGTERM, _ignore if arrival.steadfast else finish)
         if arrival.limited:
             stack = os.path.join(self._directory, f"stack-{os.getpid()}")
             with contextlib.suppress(OSError):  # the hub's directory may be gone
@@ -284,6 +318,9 @@ class _Tenant:
             self._mailbox.order_stop(Shutdown("the program that owned it is gone"))
             time.sleep(min(arrival.grace, self._orphan_timeout))
         _leave(70, wait=False)
+
+
+def _ignore(number: int, frame: Any) -> None: ...
 
 
 def _default_signals() -> None:

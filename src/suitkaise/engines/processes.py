@@ -24,11 +24,12 @@ from suitkaise.engines.bootstrap import DUMP, Arrival
 from suitkaise.engines.engine import Exit, Launch, Site, settle
 from suitkaise.engines.forked import ForkedProcess
 from suitkaise.engines.link import KeeperLink
+from suitkaise.engines.spares import Spares, Wanted, place
 from suitkaise.errors import WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.messages import Message, Parcel
-from suitkaise.observe.board import BELL, SlotView
+from suitkaise.observe.board import BELL, PHASE, Phase, SlotView
 from suitkaise.observe.logs import take_forwarded
 from suitkaise.observe.tail import last_lines
 from suitkaise.preloading import preload
@@ -58,16 +59,21 @@ class ProcessEngine:
         self._for_commands = for_commands
         self._lock = threading.Lock()
         self._link: KeeperLink | None = None
+        self._spares = Spares(site, lambda: self.link)
         if not for_commands:  # else few programs need it
-            self._link = KeeperLink(site, on_keeper_lost)
+            self.link  # noqa: B018
 
     @property
     def link(self) -> KeeperLink:
         """The way to the keeper, which is started where it is not there yet."""
         with self._lock:
             if self._link is None:
-                self._link = KeeperLink(self._site, self._on_keeper_lost, for_commands=self._for_commands)
+                self._link = KeeperLink(self._site, self._keeper_lost, for_commands=self._for_commands)
             return self._link
+
+    def _keeper_lost(self) -> None:
+        self._on_keeper_lost()
+        self._spares.renew()
 
     def prepare(self, path: str, child: Child) -> None:
         """Encode the recipe of a child, so that what cannot be sent is told before anything starts.
@@ -81,19 +87,25 @@ class ProcessEngine:
     def _recipe(self, path: str, child: Child) -> tuple[bytes, list[socket.socket]]:
         kept = self._recipes.get(path)
         if kept is None or kept[0] is not child:
+            self._spares.drop(path)
             data, sockets = codec.dumps_with_sockets(child.what, root=f"{path}: worker")
             kept = self._recipes[path] = (child, data, sockets)
         return kept[1], kept[2]
 
     def forget(self, path: str) -> None:
         """No child at `path` will be started again."""
+        self._spares.drop(path)
         self._recipes.pop(path, None)
 
     def spawn(self, launch: Launch) -> ProcessHandle:
-        """Ask the keeper for a process; the recipe follows when it is there."""
+        """Move into a process that stands by for this child, or ask the keeper for one; the recipe goes with it."""
         data, sockets = self._recipe(launch.path, launch.child)
         handle = ProcessHandle(self._site, launch, data, sockets, self.link)
-        handle.process.start()
+        if not self._spares.give(launch.path, handle):
+            handle.process.start()
+        if launch.child.spares:
+            wanted = Wanted(launch.path, launch.child.spares, launch.grace, data, sockets)
+            handle.ready.add_done_callback(lambda ready: self._spares.fill(wanted))
         return handle
 
     def left(self) -> list[str]:
@@ -101,7 +113,8 @@ class ProcessEngine:
         return []
 
     def close(self) -> None:
-        """End the keeper."""
+        """End the keeper, and what stands by."""
+        self._spares.close()
         if self._link is not None:
             self._link.close()
         self._recipes.clear()
@@ -203,6 +216,17 @@ class ProcessHandle:
         self.process.send(wire.encode(header, payload), force=force)
         self._bell[0] = 1
 
+    def move_into(self, process: ForkedProcess) -> bool:
+        """Live in a process that stands by, where the recipe is already; False if it is no longer there."""
+        if not process.hand_over(self):
+            return False
+        with self._lock:
+            if not self._over:  # it may end as we speak
+                self.process = process
+                self._slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
+                self._send(("recipe", codec.dumps(self._arrival())), force=True)
+        return True
+
     # ------------------------------------------------------------ its process (reactor's thread)
     def luggage(self) -> tuple[bytes, list[socket.socket]]:
         """The recipe."""
@@ -221,8 +245,8 @@ class ProcessHandle:
     def _arrival(self) -> Arrival:
         launch = self.launch
         return Arrival(
-            launch.birth, self._slot.index, launch.grace, logging.getLogger().getEffectiveLevel(), _working_folder(),
-            list(sys.path), list(sys.argv), self._steadfast, launch.limited,
+            launch.birth, place(launch.birth.owner), self._slot.index, launch.grace,
+            logging.getLogger().getEffectiveLevel(), self._steadfast, launch.limited,
         )  # fmt: skip
 
     def stillborn(self, error: str) -> None:
@@ -320,10 +344,3 @@ def _understood(data: bytes) -> ExitReason:
         return reason
     except Exception as error:
         return Crashed("unknown", WorkerFailed(f"it ended with an error that cannot be read here: {error!r}"))
-
-
-def _working_folder() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return os.sep

@@ -1,0 +1,289 @@
+"""Spares: processes that stand by for a child, with its recipe unpacked; a restart moves into one."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from suitkaise import Child, Command, Process, SpecError, Supervisor, Thread
+from suitkaise.events import ChildExited, ChildStarted
+from suitkaise.exits import Crashed, Signaled
+from suitkaise.supervision import runtime
+from suitkaise.supervision.running import RunningTree
+from tests.end_to_end.folk import next_event
+from tests.end_to_end.workers import Echo, next_exit
+from tests.support import eventually, start_program, wait_gone
+
+
+def keeper() -> psutil.Process:
+    now = runtime.current()
+    assert now is not None
+    return psutil.Process(now.processes.link.pid)
+
+
+def all_spares() -> list[list[Any]]:
+    """Those of each child, also those that are not ready."""
+    now = runtime.current()
+    assert now is not None
+    return [list(one) for one in now.processes._spares._standing.values()]
+
+
+def spares() -> set[int]:
+    """The processes that stand by: those that are there, and of them those that a restart could move into."""
+    there = {child.pid for child in keeper().children() if child.name() == "sk:spare"}
+    return there & {spare.process.pid for one in all_spares() for spare in one if spare.ready and spare.process.pid}
+
+
+def standing(number: int) -> set[int]:
+    """Their pids, once so many stand by."""
+    return eventually(lambda: len(spares()) == number and spares(), timeout=10)
+
+
+def settled_spare() -> int:
+    """The one that stands by, once it is old enough to be replaced if something ends it."""
+    [pid] = standing(1)
+    [[spare]] = all_spares()
+    eventually(lambda: spare.settled, timeout=10)
+    return pid
+
+
+def crash(running: RunningTree, path: str = "w") -> int:
+    """Kill it; its next pid."""
+    old = running[path].pid
+    assert old is not None
+    with running.events() as events:
+        os.kill(old, signal.SIGKILL)
+        next_event(events, ChildStarted, path)
+    pid = running[path].pid
+    assert pid not in (old, None)
+    assert pid is not None
+    return pid
+
+
+LATE = """
+import os
+from pathlib import Path
+from suitkaise import Process
+
+with open({file!r}, "a") as file:
+    file.write(f"{{os.getpid()}}\\n")
+if Path({file!r}).with_suffix(".broken").exists():
+    raise ImportError("broken")
+
+
+class Late(Process):
+    def on_receive(self, message):
+        return os.getpid()
+"""
+
+
+@pytest.fixture
+def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[type[Process], Callable[[], list[int]]]:
+    """A worker whose module notes who imports it; and the notes."""
+    name = f"late_{os.path.basename(tmp_path)}"
+    notes = tmp_path / "imports"
+    (tmp_path / f"{name}.py").write_text(LATE.format(file=str(notes)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module(name)
+    monkeypatch.delitem(sys.modules, name)
+    sys.modules[name] = module
+    return module.Late, lambda: [int(line) for line in notes.read_text().split()]
+
+
+def test_a_restart_moves_into_a_process_that_stands_by() -> None:
+    with Supervisor("tree", Child(Echo, id="w", spares=2), max_restarts=100).start() as running:
+        for _ in range(5):
+            waiting = standing(2)
+            assert running["w"].pid not in waiting
+            assert crash(running) in waiting
+            assert running["w"].ask("hello") == "hello"
+
+
+def test_a_spare_has_imported_what_its_child_needs(late: Any) -> None:
+    worker, imports = late
+    with Supervisor("tree", Child(worker, id="w", spares=1)).start() as running:
+        [waiting] = standing(1)
+        eventually(lambda: waiting in imports())
+        before = imports()
+        assert crash(running) == waiting == running["w"].ask("pid")
+        assert imports()[: len(before)] == before
+        assert imports().count(waiting) == 1
+
+
+def test_a_spare_that_cannot_import_it_is_not_tried_for_ever_and_the_restart_goes_its_usual_way(
+    late: Any, tmp_path: Path
+) -> None:
+    worker, imports = late
+    broken = tmp_path / "imports.broken"
+    with Supervisor("tree", Child(worker, id="w", spares=1), max_restarts=100).start() as running:
+        waiting = standing(1)
+        broken.touch()
+        number = len(imports())
+        assert crash(running) in waiting
+        eventually(lambda: len(imports()) == number + 1)
+        eventually(lambda: not any(all_spares()), what="it is gone")
+        broken.unlink()
+        assert crash(running) == running["w"].ask("pid") == imports()[number + 1]
+        assert standing(1) == set(imports()[number + 2 :])
+
+
+def test_each_copy_has_its_own() -> None:
+    with Supervisor("tree", Child(Echo, id="w", spares=2, copies=3)).start():
+        standing(6)
+
+
+def test_all_children_of_a_restarted_group_move_into_spares() -> None:
+    children = [Child(Echo, id=name, spares=1) for name in "abc"]
+    with Supervisor("tree", *children, strategy="one_for_all").start() as running:
+        waiting = standing(3)
+        crash(running, "b")
+        eventually(lambda: {ref.pid for ref in running} == waiting)
+        assert [running[name].ask(name) for name in "abc"] == ["a", "b", "c"]
+
+
+def test_a_spare_that_is_killed_is_replaced() -> None:
+    with Supervisor("tree", Child(Echo, id="w", spares=1)).start() as running:
+        pid = running["w"].pid
+        first = settled_spare()
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: spares() and first not in spares(), timeout=10)
+        assert running["w"].pid == pid
+        assert [line.restarts for line in running.which_children()] == [0]
+
+
+def test_who_moves_in_ends_for_the_reasons_that_it_has() -> None:
+    with Supervisor("tree", Child(Echo, id="w", spares=1), max_restarts=100).start() as running:
+        for _ in range(2):
+            standing(1)
+            with running.events() as events:
+                running["w"].tell("crash")
+                reason = next_exit(events)
+                assert isinstance(reason, Crashed)
+                assert "asked to crash" in str(reason)
+                next_event(events, ChildStarted)
+            standing(1)
+            with running.events() as events:
+                os.kill(running["w"].pid or 0, signal.SIGSEGV)
+                assert next_exit(events) == Signaled(signal.SIGSEGV)
+                next_event(events, ChildStarted)
+
+
+def test_nobody_stands_by_for_a_child_that_is_deleted() -> None:
+    with Supervisor("tree", Echo).start() as running:
+        running.start_child(Child(Echo, id="w", spares=2))
+        waiting = standing(2)
+        running.terminate_child("w")
+        running.delete_child("w")
+        for pid in waiting:
+            wait_gone(pid)
+
+
+def test_a_child_that_is_started_again_by_hand_moves_into_a_spare() -> None:
+    with Supervisor("tree", Child(Echo, id="w", spares=1)).start() as running:
+        waiting = standing(1)
+        running.terminate_child("w")
+        assert running.restart_child("w").pid in waiting
+
+
+def test_sockets_among_the_arguments_reach_who_moves_in() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        child = Child(Listens, args=(listener,), id="w", spares=1)
+        with Supervisor("tree", child).start() as running:
+            waiting = standing(1)
+            assert crash(running) in waiting
+            assert running["w"].ask("port") == listener.getsockname()[1]
+
+
+class Listens(Process):
+    def __init__(self, listener: Any) -> None:
+        self.listener = listener
+
+    def on_receive(self, message: Any) -> int:
+        return int(self.listener.getsockname()[1])
+
+
+def test_when_the_keeper_is_killed_others_take_the_places_of_the_spares() -> None:
+    with Supervisor("tree", Child(Echo, id="w", spares=1)).start() as running:
+        old = settled_spare()
+        first = keeper()
+        first.kill()
+        wait_gone(old)
+        eventually(lambda: keeper().pid != first.pid)
+        new = standing(1)
+        assert crash(running) in new
+        with running.events() as events:
+            os.kill(running["w"].pid or 0, signal.SIGSEGV)
+            assert next_event(events, ChildExited).reason == Signaled(signal.SIGSEGV)
+
+
+def test_a_spare_that_is_stopped_is_noticed_by_the_limit_of_the_start() -> None:
+    with Supervisor("tree", Child(Echo, id="w", spares=1, start_timeout=0.5), max_restarts=100).start() as running:
+        [waiting] = standing(1)
+        os.kill(waiting, signal.SIGSTOP)
+        old = running["w"].pid
+        os.kill(old or 0, signal.SIGKILL)
+        eventually(lambda: running["w"].status == "running" and running["w"].pid not in (None, old, waiting),
+                   timeout=10)  # fmt: skip
+        assert running["w"].ask("hello") == "hello"
+
+
+PROGRAM = """
+from suitkaise import Child, Process, Supervisor
+
+
+class Idle(Process):
+    def on_receive(self, message):
+        return message
+
+
+with Supervisor("tree", Child(Idle, id="w", spares=3)).start() as running:
+    print("up", flush=True)
+    running.wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_spare_outlives_its_program(number: int) -> None:
+    with start_program(PROGRAM) as program:
+        program.expect("up")
+        hub = psutil.Process(program.pid)
+        eventually(lambda: [one.name() for one in hub.children(recursive=True)].count("sk:spare") == 3, timeout=10)
+        family = hub.children(recursive=True)
+        program.send_signal(number)
+        program.wait()
+        for one in family:
+            wait_gone(one.pid)
+
+
+@pytest.mark.parametrize("wrong", [-1, True, 1.5, "2", None])
+def test_a_number_of_spares_is_a_whole_number(wrong: Any) -> None:
+    with pytest.raises(SpecError, match="spares must be a whole number >= 0"):
+        Child(Echo, spares=wrong)
+
+
+def test_spares_are_refused_where_they_make_no_sense() -> None:
+    class Threaded(Thread): ...
+
+    class Ready(Process):
+        spares = 2
+
+    assert Child(Ready).spares == 2
+    assert Child(Ready, spares=0).spares == 0
+    for make in (
+        lambda: Child(Threaded, spares=1),
+        lambda: Child(Command("sleep", "1"), spares=1),
+        lambda: Child(Echo, spares=1, restart="temporary"),
+        lambda: Child(Supervisor("inner"), spares=1),
+    ):
+        with pytest.raises(SpecError, match="spares makes no sense here"):
+            make()
