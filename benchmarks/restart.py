@@ -1,4 +1,4 @@
-"""From SIGKILL to the first loop of the replacement: a supervisor against the same by hand."""
+"""From SIGKILL to the first loop of the replacement: a supervisor against the same by hand, with and without spares."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import wait
 
+from heavy import Heavy
 from starting import WAYS, begin, contexts, end, forkserver_ends
 from support import Starts, heading, measure, options, show, starts
 from workers import Idle
 
-from suitkaise import Supervisor, preload
+from suitkaise import Child, Supervisor, preload
 from suitkaise.supervision.running import RunningTree
 
 
-def ours(running: RunningTree, pipe: Starts) -> float:
-    pid = running["idle"].pid
+def ours(running: RunningTree, id: str, pipe: Starts) -> float:
+    pid = running[id].pid
     assert pid is not None
     began = time.monotonic_ns()
     os.kill(pid, signal.SIGKILL)
     taken = pipe.next() - began
-    while running["idle"].pid in (pid, None):  # until the supervisor, too, knows the new one
+    while running[id].pid in (pid, None):  # until the supervisor, too, knows the new one
         time.sleep(0.001)
     return taken / 1e9
 
@@ -54,14 +55,25 @@ def main() -> None:
     preload("workers")  # as the forkserver has
     with starts() as pipe, forkserver_ends():
         hands = {way: ByHand(way, pipe) for way in WAYS}
-        with Supervisor("benchmark", Idle(pipe.path), max_restarts=float("inf")).start() as running:
-            pipe.next()
+        children = [
+            Child(kind(pipe.path), id=f"{kind.__name__}{spares}", spares=spares)
+            for kind in (Idle, Heavy)
+            for spares in (0, 1)
+        ]
+        with Supervisor("benchmark", *children, max_restarts=float("inf")).start() as running:
+            for _ in children:
+                pipe.next()
             group: dict[str, Callable[[], float]] = {way: hand.restart for way, hand in hands.items()}
-            group["suitkaise"] = lambda: ours(running, pipe)
+            group["suitkaise"] = lambda: ours(running, "Idle0", pipe)
+            group["suitkaise, spares=1"] = lambda: ours(running, "Idle1", pipe)
             rows = measure(5 if quick else 101, group, {"suitkaise": 1.5}, pause=0.1)
-        for hand in hands.values():
-            hand.end()
+            for hand in hands.values():
+                hand.end()
+            group = {"suitkaise": lambda: ours(running, "Heavy0", pipe)}
+            group["suitkaise, spares=1"] = lambda: ours(running, "Heavy1", pipe)
+            heavy = measure(5 if quick else 31, group, {}, pause=0.5)
     show("SIGKILL to the first loop of the replacement", "ms", rows, scale=1e3)
+    show("the same where its module takes long to import", "ms", heavy, scale=1e3)
 
 
 if __name__ == "__main__":
