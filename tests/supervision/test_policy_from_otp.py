@@ -283,7 +283,9 @@ def it_stops(tree: Driver) -> None:
     tree.stop()
 
 
-@pytest.mark.parametrize("meanwhile", [nobody, one_is_starting, one_waits_for_its_retry, one_is_being_stopped, it_stops])
+@pytest.mark.parametrize(
+    "meanwhile", [nobody, one_is_starting, one_waits_for_its_retry, one_is_being_stopped, it_stops]
+)
 @pytest.mark.parametrize("kind", [*STRATEGIES, "dynamic"])
 def test_s65_a_supervisor_that_is_killed_takes_all_children_with_it(kind: str, meanwhile: Any) -> None:
     tree = pool(children("abc")) if kind == "dynamic" else begun(children("abc"), strategy=kind)
