@@ -61,12 +61,13 @@ class CutsItselfOff(Process):
 
     shutdown: ClassVar[float] = 0.3
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, pids: Path) -> None:
+        self.pids = pids
 
     def loop(self) -> None:
         os.closerange(3, 4096)
-        self.file.touch()
+        with open(self.pids, "a") as pids:
+            pids.write(f"{os.getpid()}\n")
         threading.Event().wait()
 
 
