@@ -73,7 +73,7 @@ def test_sigterm_to_a_hub_that_does_not_handle_it(kind):
         assert it.finished(kind) or kind not in OBEDIENT
 
 
-def test_sigkill_of_the_hub(kind):
+def test_s65_sigkill_of_the_hub(kind):
     with scene("wait", [kind]) as it:
         it.program.send_signal(signal.SIGKILL)
         assert it.program.wait() == -signal.SIGKILL

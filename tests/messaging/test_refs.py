@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import pickle
 import threading
 from collections.abc import Iterator
@@ -77,6 +78,20 @@ def test_ask_raises_when_no_answer_comes_in_time(office: Office, ref: WorkerRef)
     with pytest.raises(AskTimeout, match=r"'tree/one' did not answer within 0.01 s") as raised:
         ref.ask("x", timeout=0.01)
     assert raised.value.path == "tree/one"
+
+
+@pytest.mark.parametrize("wrong", ["soon", math.nan, True, [1]])
+def test_s45_a_time_out_that_is_no_time_is_refused_before_anything_happens(
+    office: Office, ref: WorkerRef, wrong: Any
+) -> None:
+    for waiting in (lambda: ref.ask("x", timeout=wrong), lambda: ref.recall(timeout=wrong), lambda: ref.join(wrong)):
+        with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not "):
+            waiting()
+    assert (office.sent, office.posted) == ([], [])
+
+
+def test_s45_infinity_is_for_ever(office: Office, ref: WorkerRef) -> None:
+    assert ref.ask("x", timeout=math.inf) == "fine"
 
 
 def test_a_timeout_error_of_the_handler_is_not_taken_for_one_of_the_wait(office: Office, ref: WorkerRef) -> None:

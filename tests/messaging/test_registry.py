@@ -68,6 +68,16 @@ def test_a_message_goes_to_the_incarnation_that_is_there(address: Address) -> No
     assert (worker.got, address.incarnation) == ([1], 1)
 
 
+def test_s67_an_address_leads_to_the_incarnation_that_is_there_now(address: Address) -> None:
+    first, second = Worker(), Worker()
+    address.attach(first)
+    address.send(tell(1))
+    address.detach(Signaled(9), None)
+    address.attach(second)
+    address.send(tell(2))
+    assert (first.got, second.got, address.incarnation) == ([1], [2], 2)
+
+
 def test_messages_before_the_start_and_between_incarnations_wait_in_order(address: Address) -> None:
     address.send(tell(1))
     address.send(tell(2))

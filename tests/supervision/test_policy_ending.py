@@ -8,10 +8,11 @@ from suitkaise.errors import WorkerDead
 from suitkaise.events import (
     ChildAbandoned,
     ChildStopError,
+    SupervisorStopped,
     SupervisorStopping,
 )
 from suitkaise.exits import Hung, Killed, Shutdown
-from suitkaise.supervision.steps import RestartChild
+from suitkaise.supervision.steps import Halt, RestartChild
 from tests.supervision.driver import BOOM, Driver, begun, child, children, supervisor
 
 
@@ -68,7 +69,7 @@ def test_halt_kills_all_at_once_and_ends() -> None:
     assert tree.ended == Killed("second signal")
 
 
-def test_halt_during_a_stop_kills_what_is_left_and_keeps_the_reason() -> None:
+def test_halt_during_a_stop_kills_what_is_left_and_that_is_how_it_ended() -> None:
     tree = begun(children("abc"))
     tree.plan_stops("c", "waits")
     tree.stop(Shutdown("asked"))
@@ -77,7 +78,20 @@ def test_halt_during_a_stop_kills_what_is_left_and_keeps_the_reason() -> None:
     tree.halt()
 
     assert tree.told() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
-    assert tree.ended == Shutdown("asked")
+    assert tree.ended == Killed("second signal")
+    assert tree.events[-1] == SupervisorStopped("top", 0.0, reason=Killed("second signal"))
+
+
+def test_of_two_halts_the_first_one_says_why() -> None:
+    tree = begun(children("a"))
+    tree.plan_stops("a", "waits")
+    tree.stop()
+
+    tree.handle(Halt("shutdown timeout"))
+    tree.handle(Halt("second signal"))
+    tree.settle()
+
+    assert tree.ended == Killed("shutdown timeout")
 
 
 def test_halt_kills_children_that_are_starting_and_cancels_what_waits() -> None:

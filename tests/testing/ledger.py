@@ -205,7 +205,8 @@ class Ledger:
             case Halt(why):
                 self.turn.halted = why
                 self.turn.may_stop.add(str(Killed(why)))
-                self.end_reason = self.end_reason or Killed(why)
+                if not isinstance(self.end_reason, Killed):
+                    self.end_reason = Killed(why)
             case StartChild(request, child):
                 self.tickets.append(Ticket(request, "start", child.id, child, self.turns))
                 self.asked_last = self.turns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import threading
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from suitkaise.errors import AskTimeout, WorkerFailed
 from suitkaise.messaging import codec
+from suitkaise.options import is_number
 
-__all__ = ["Answer", "Kind", "Message", "Parcel", "Reply", "portable_error", "with_note"]
+__all__ = ["Answer", "Kind", "Message", "Parcel", "Reply", "patience", "portable_error", "with_note"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.messages")
 
@@ -22,6 +24,19 @@ Kind: TypeAlias = Literal["message", "call", "get", "signal"]
 """A plain message for `on_receive`, one of the two things that a proxy does, or what a link or monitor tells."""
 
 DEFAULT_TIMEOUT = 5.0
+
+
+def patience(timeout: float | None) -> float | None:
+    """A caller's time-out as locks take it. To be asked before anything is done that a wrong one must not do (rule 45).
+
+    Raises:
+        TypeError: it is neither a number nor None.
+    """
+    if timeout is None:
+        return None
+    if not is_number(timeout):
+        raise TypeError(f"timeout must be seconds, or None for ever, not {timeout!r}")
+    return min(timeout, threading.TIMEOUT_MAX)
 
 
 class Parcel:
@@ -83,7 +98,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
             Exception: what the handler raised.
         """
         try:
-            return self.result(timeout)
+            return self.result(patience(timeout))
         except concurrent.futures.TimeoutError as error:
             if self.done():  # it came just now, or is itself a TimeoutError
                 return self.result(0)

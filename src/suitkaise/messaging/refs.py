@@ -9,7 +9,7 @@ from suitkaise.exits import ExitReason
 from suitkaise.messaging.client import RemotePost
 from suitkaise.messaging.context import current_owner
 from suitkaise.messaging.links import Down
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Kind, Message, Parcel
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Kind, Message, Parcel, patience
 from suitkaise.messaging.registry import Post
 from suitkaise.statuses import Status
 
@@ -103,6 +103,7 @@ class WorkerRef:
             Exception: what the handler raised, with the remote traceback as a note.
         """
         self._refuse_self("asks")
+        patience(timeout)
         answer = self.ask_future(message)
         try:
             return answer.get(timeout)
@@ -140,6 +141,7 @@ class WorkerRef:
             ChildStartFailed: it did not start again.
         """
         self._refuse_self("waits for")
+        patience(timeout)
         the_post().post("recall", self.path).get(timeout)
 
     def join(self, timeout: float | None = None) -> ExitReason | None:
@@ -162,6 +164,7 @@ class WorkerRef:
 
     def _wait(self, what: str, timeout: float | None) -> Any:
         self._refuse_self("waits for")
+        patience(timeout)
         answer = the_post().post(what, self.path)
         try:
             return answer.get(timeout)

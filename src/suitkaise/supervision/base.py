@@ -358,23 +358,28 @@ class BasePolicy(ABC):
         for request in self._give_up_jobs():
             self._out.append(Refuse(request.request, self.stopping_error()))
         self._out.append(Emit(events.SupervisorStopping(self.path, self._now, why=str(reason))))
-        self._line.add(self._stop_all(reason))
+        self._line.add(self._stop_all())
 
     def _give_up_jobs(self) -> list[Request]:
         return self._line.clear()
 
-    def _stop_all(self, reason: ExitReason) -> Job:
+    def _stop_all(self) -> Job:
         yield from self._stop_children()
+        reason = self.reason
+        assert reason is not None
         self.phase = Phase.ENDED
         self._out.append(Emit(events.SupervisorStopped(self.path, self._now, reason=reason)))
         self._out.append(End(reason))
 
     def _halt(self, why: str) -> None:
+        """Kill all that is below (rule 65); a stop that was under way has come to nothing."""
         for child in reversed(list(self._children.values())):
             if child.at in (At.STARTING, At.RUNNING, At.STOPPING):
                 child.at = At.STOPPING
                 self._out.append(Kill(child.spec.id, child.incarnation, why))
         self._shut_down(Killed(why))
+        if self.phase is Phase.STOPPING and not isinstance(self.reason, Killed):
+            self.reason = Killed(why)
 
     # ------------------------------------------------------------ small things
     def _current(self, id: str, incarnation: int) -> ChildState | None:

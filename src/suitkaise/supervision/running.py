@@ -28,7 +28,7 @@ from suitkaise.exits import Crashed, ExitReason, GaveUp, Shutdown, StartFailure
 from suitkaise.messaging.administration import Administration, ChildLine, ref_to
 from suitkaise.messaging.bus import Subscription
 from suitkaise.messaging.context import current_owner
-from suitkaise.messaging.messages import Answer, with_note
+from suitkaise.messaging.messages import Answer, patience, with_note
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.observe.crashes import CrashReport
 from suitkaise.specs import Supervisor
@@ -387,7 +387,7 @@ class RunningTree(Administration):
         if owner is not None and owner.startswith(f"{self.name}/"):
             raise DeadlockError(f"{owner!r} is a worker of {self.name!r} and would wait for itself", path=self.name)
         self._check_hub()
-        if not self._ended.wait(timeout):
+        if not self._ended.wait(patience(timeout)):
             raise AskTimeout(f"{self.name!r} still runs after {timeout} s", path=self.name)
         reason = self._executor.exited.result().reason
         self._leave()
@@ -401,6 +401,7 @@ class RunningTree(Administration):
         Raises:
             AskTimeout: `timeout` seconds were not enough; the stopping goes on (rule 45).
         """
+        patience(timeout)
         self._executor.tell(StopAll(Shutdown("stop")))
         return self.wait(timeout)
 

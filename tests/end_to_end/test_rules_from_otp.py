@@ -1,0 +1,441 @@
+"""Rules 61-67, which OTP's own tests know, with real processes and threads; and their cases of the rules before."""
+
+from __future__ import annotations
+
+import gc
+import math
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import (
+    AskTimeout,
+    Child,
+    ChildNotFound,
+    ChildStartFailed,
+    Crashed,
+    DynamicSupervisor,
+    ExitCode,
+    Killed,
+    Normal,
+    Shutdown,
+    Signaled,
+    Supervisor,
+    Thread,
+    WorkerDead,
+    whereis,
+)
+from suitkaise.events import (
+    ChildExited,
+    ChildRestarting,
+    ChildStarted,
+    ChildStopError,
+    ChildStopped,
+    SupervisorGaveUp,
+    SupervisorStopped,
+)
+from suitkaise.supervision.running import RunningTree
+from tests.end_to_end.folk import KINDS, Folk, next_event, statuses
+from tests.end_to_end.troublemakers import (
+    CutsItselfOff,
+    FailingProcess,
+    FailingThread,
+    Fails,
+    Tally,
+    TallyProcess,
+    TallyThread,
+)
+from tests.support import eventually, wait_gone
+
+RESTARTS = ("permanent", "transient", "temporary")
+
+
+@pytest.fixture(params=KINDS)
+def folk(request: pytest.FixtureRequest, tmp_path: Path) -> Folk:
+    return Folk(tmp_path, request.param)
+
+
+def in_background(what: Callable[[], Any]) -> Future[Any]:
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(what())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+# ------------------------------------------------------------ 61: ends while the supervisor stops
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
+def test_s61_children_that_end_by_themselves_while_the_tree_stops_are_passed_over(folk: Folk, strategy: Any) -> None:
+    ends = {f"{restart}-{how}": (restart, how) for restart, how in product(RESTARTS, ("leave", "crash"))}
+    children = [folk.child(id, restart=restart) for id, (restart, _) in ends.items()]
+    tree = Supervisor("tree", folk.child("a"), *children, folk.child("z"), strategy=strategy, max_restarts=0)
+    running = tree.start()
+    with running.events() as happened:
+        slowly = folk.say("stops_slowly", "z")
+        stopped = in_background(lambda: running.stop(timeout=10))
+        eventually(lambda: "slow z" in folk.notes())
+
+        for id, (_, how) in ends.items():
+            if how == "crash":
+                folk.crash(running, id)
+            else:
+                running[id].tell("leave")
+        gone = {next_event(happened, ChildExited).path for _ in ends}
+        assert gone == {f"tree/{id}" for id in ends}
+        assert folk.notes("a") == ["start a"]  # its turn has not come
+        slowly.unlink()
+
+        assert stopped.result(10) == Shutdown("stop")
+        assert [next_event(happened, ChildStopped).path for _ in "za"] == ["tree/z", "tree/a"]
+        assert next_event(happened, SupervisorStopped).reason == Shutdown("stop")
+    assert [line for line in folk.notes() if line.startswith("start")] == [f"start {id}" for id in ("a", *ends, "z")]
+
+
+def test_s61_a_dynamic_supervisor_does_the_same(folk: Folk) -> None:
+    running = DynamicSupervisor("pool", max_restarts=0).start()
+    for restart in RESTARTS:
+        running.start_child(folk.child(restart, restart=restart))
+    running.start_child(folk.child("z"))
+    with running.events() as happened:
+        for restart in RESTARTS:
+            folk.say("raises_at_the_end", restart)
+        slowly = folk.say("stops_slowly", "z")
+        stopped = in_background(lambda: running.stop(timeout=10))
+        ended = {next_event(happened, ChildStopError).path for _ in RESTARTS}
+        assert ended == {f"pool/{restart}" for restart in RESTARTS}
+        slowly.unlink()
+        assert stopped.result(10) == Shutdown("stop")
+    assert folk.notes()[:4] == [f"start {id}" for id in (*RESTARTS, "z")]
+    assert len([line for line in folk.notes() if line.startswith("start")]) == 4
+
+
+# ------------------------------------------------------------ 62: nobody is there to ask
+def requests(running: RunningTree, folk: Folk, under: str = "") -> list[Callable[[], Any]]:
+    path = f"{under}/a" if under else "a"
+    return [
+        lambda: running.start_child(folk.child("new"), under=under),
+        lambda: running.start_child(folk.child("a"), under=under),
+        lambda: running.terminate_child(path),
+        lambda: running.restart_child(path),
+        lambda: running.delete_child(path),
+        lambda: running.recall(path),
+    ]
+
+
+@pytest.mark.parametrize("kind", [Supervisor, DynamicSupervisor])
+def test_s62_a_tree_that_stops_or_has_stopped_refuses_at_once(folk: Folk, kind: type[Supervisor]) -> None:
+    with kind("tree").start() as running:
+        running.start_child(folk.child("a"))
+        running.start_child(folk.child("z"))
+        slowly = folk.say("stops_slowly", "z")
+        with pytest.raises(AskTimeout):
+            running.stop(timeout=0.01)
+
+        for request in requests(running, folk):
+            with pytest.raises(WorkerDead, match="supervisor 'tree' is stopping") as refused:
+                request()
+            assert refused.value.reason == Shutdown("stop")
+        assert statuses(running)["z"] == "stopping"  # questions are answered, also now
+        slowly.unlink()
+        assert running.stop(timeout=5) == Shutdown("stop")
+
+        for request in requests(running, folk):
+            with pytest.raises(WorkerDead):
+                request()
+        assert folk.notes("new") == []
+
+
+@pytest.mark.parametrize("what", ["a supervisor that was terminated", "nothing", "a worker"])
+def test_s62_where_no_supervisor_runs_there_is_none(folk: Folk, what: str) -> None:
+    under = {"a supervisor that was terminated": "inner", "nothing": "nobody", "a worker": "work"}[what]
+    with Supervisor("tree", folk.tree("a", name="inner"), folk.child("work")).start() as running:
+        if under == "inner":
+            running.terminate_child("inner")
+        for request in requests(running, folk, under):
+            with pytest.raises(ChildNotFound, match=f"no running supervisor at 'tree/{under}'"):
+                request()
+        for question in (running.which_children, running.count_children):
+            with pytest.raises(ChildNotFound):
+                question(under)
+
+
+@pytest.mark.parametrize("end", ["stops", "gives up", "is killed"])
+def test_s62_who_has_asked_before_hears_when_it_ends(folk: Folk, end: str) -> None:
+    inner = folk.tree("a", name="inner", max_restarts=0, restart="temporary")
+    with Supervisor("tree", inner).start() as running:
+        slowly = folk.say("starts_slowly", "slow")
+        asked = in_background(lambda: running.start_child(folk.child("slow"), under="inner"))
+        eventually(lambda: "slow slow" in folk.notes())
+
+        match end:
+            case "stops":
+                in_background(lambda: running.terminate_child("inner"))
+            case "gives up":
+                folk.crash(running, "inner/a")
+            case "is killed" if folk.kind == "process":
+                running["inner"].kill()
+            case "is killed":  # it could not kill a thread that starts, only leave it behind
+                running["inner"].rejoin()
+
+        with pytest.raises(WorkerDead, match="supervisor 'tree/inner' is stopping"):
+            asked.result(5)
+        slowly.unlink()
+
+
+# ------------------------------------------------------------ 63: starts that fail
+WAYS: dict[str, Any] = {
+    "raises": Crashed,
+    "is interrupted": Crashed,
+    "exits": ExitCode(3),
+    "exits as if all was well": Normal(),
+    "exits at once": ExitCode(3),
+    "exits at once as if all was well": ExitCode(0),
+    "is killed": Signaled(9),
+}
+NOT_IN_A_THREAD = ("exits at once", "exits at once as if all was well", "is killed")
+both = pytest.mark.parametrize("worker", [FailingProcess, FailingThread], ids=lambda worker: worker.__name__)
+
+
+def ways_of(worker: type[Fails]) -> dict[str, Any]:
+    return {how: WAYS[how] for how in WAYS if worker is FailingProcess or how not in NOT_IN_A_THREAD}
+
+
+@both
+def test_s63_a_start_that_fails_in_any_way_is_told_with_its_reason_when_nothing_is_left_of_it(
+    tmp_path: Path, worker: type[Fails]
+) -> None:
+    pids = tmp_path / "pids"
+    with Supervisor("tree", DynamicSupervisor("pool")).start() as running:
+        for (how, reason), under in product(ways_of(worker).items(), ("", "pool")):
+            with pytest.raises(ChildStartFailed) as failed:
+                running.start_child(Child(worker, args=(how, pids), id="new"), under=under)
+            if worker is FailingProcess:
+                wait_gone(int(pids.read_text().split()[-1]), timeout=0.0)
+            assert failed.value.path == (f"tree/{under}/new" if under else "tree/new")
+            assert failed.value.reason == reason or failed.value.reason.__class__ is reason, how
+        assert statuses(running) == {"pool": "running"}
+        assert statuses(running, "pool") == {}
+
+
+@both
+def test_s63_in_a_restart_it_is_tried_again(tmp_path: Path, worker: type[Fails]) -> None:
+    ways = ways_of(worker)
+    files = {how: tmp_path / how for how in ways}
+    children = [
+        Child(worker, args=(how, tmp_path / "pids", file), id=how, restart="transient") for how, file in files.items()
+    ]
+    with Supervisor("tree", *children, max_restarts=100).start() as running, running.events() as happened:
+        for number, (how, file) in enumerate(files.items()):
+            file.touch()
+            running[how].kill()
+            tries = [next_event(happened, ChildRestarting, how).used for _ in range(2)]
+            assert tries == [2 * number + 1, 2 * number + 2], how
+            next_event(happened, ChildStarted, how)
+            assert not file.exists()
+
+
+# ------------------------------------------------------------ 64: what is kept of those that are gone
+class Argument:
+    pass
+
+
+class Holds(Thread):
+    def __init__(self, argument: Argument) -> None:
+        self.argument = argument
+
+
+@pytest.mark.parametrize("kind", [Supervisor, DynamicSupervisor])
+def test_s64_nothing_that_it_was_started_with_is_kept_of_a_child_that_is_removed(kind: type[Supervisor]) -> None:
+    with kind("tree").start() as running:
+        for end in ("leaves", "is terminated", "is deleted"):
+            argument = Argument()
+            remembered = weakref.ref(argument)
+            restart: Any = "permanent" if end == "is deleted" else "temporary"
+            running.start_child(Child(Holds, args=(argument,), id="a", restart=restart))
+            del argument
+            if end == "leaves":
+                running["a"].rejoin()
+            else:
+                running.terminate_child("a")
+            if end == "is deleted" and kind is Supervisor:
+                running.delete_child("a")
+            eventually(lambda: "a" not in running)
+            eventually(lambda: gone(remembered), what=f"what it held is nowhere any more when it {end}")  # noqa: B023
+
+
+def gone(remembered: weakref.ref[Argument]) -> bool:
+    gc.collect()
+    return remembered() is None
+
+
+# ------------------------------------------------------------ 65: a supervisor that is killed
+def test_s42_s43_s65_a_supervisor_that_does_not_stop_in_time_is_killed_and_that_is_an_error(tmp_path: Path) -> None:
+    folk = Folk(tmp_path, "process")
+    inner = folk.tree("ab", name="inner", shutdown=0.3)
+    with Supervisor("tree", inner).start() as running, running.events() as happened:
+        pids = [running[f"inner/{id}"].pid for id in "ab"]
+        folk.say("stops_slowly", "b")
+        running.terminate_child("inner")
+        for pid in pids:
+            assert pid is not None
+            wait_gone(pid, timeout=0.0)
+        assert next_event(happened, ChildStopError, "inner/b").reason == Killed("shutdown timeout")
+        assert next_event(happened, SupervisorStopped, "inner").reason == Killed("shutdown timeout")
+        assert next_event(happened, ChildStopError, "inner").reason == Killed("shutdown timeout")
+        assert running.which_children()[0].last_exit == Killed("shutdown timeout")
+
+
+def test_s42_s65_a_supervisor_that_is_killed_brutally_takes_all_below_with_it(folk: Folk) -> None:
+    inner = Supervisor("inner", folk.tree("ab", name="low"), folk.child("c"), shutdown="brutal_kill")
+    with Supervisor("tree", inner).start() as running, running.events() as happened:
+        pids = [running[f"inner/{id}"].pid for id in ("low/a", "low/b", "c")]
+        running.terminate_child("inner")
+        assert next_event(happened, ChildStopped, "inner").reason == Killed("brutal_kill")
+        if folk.kind == "process":
+            for pid in pids:
+                assert pid is not None
+                wait_gone(pid, timeout=0.0)
+            assert not [line for line in folk.notes() if line.startswith("stop")]
+
+
+@pytest.mark.parametrize("restart", RESTARTS)
+def test_s65_a_supervisor_that_is_killed_by_its_ref_is_restarted_like_any_child(folk: Folk, restart: Any) -> None:
+    inner = folk.tree("ab", name="inner", restart=restart)
+    tree = Supervisor("tree", inner, folk.child("c"), strategy="one_for_all")
+    with tree.start() as running, running.events() as happened:
+        refs = [running[f"inner/{id}"] for id in "ab"]
+        pids = [ref.pid for ref in refs]
+        running["inner"].kill()
+        if restart == "temporary":
+            eventually(lambda: "inner" not in running)
+            assert statuses(running) == {"c": "running"}
+        else:
+            next_event(happened, ChildStarted, "c")
+            assert [ref.ask("there?") for ref in refs] == ["there?"] * 2
+        if folk.kind == "process":
+            for pid in pids:
+                assert pid is not None
+                wait_gone(pid, timeout=0.0)
+
+
+# ------------------------------------------------------------ 66: a child that does not hear or say anything
+def test_s66_a_child_that_has_cut_itself_off_is_stopped_all_the_same(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    with Supervisor("tree", Child(CutsItselfOff, args=(pids,), id="deaf"), max_restarts=100).start() as running:
+        eventually(pids.exists)
+        running.terminate_child("deaf")  # or it ends by itself, since nothing connects it any more
+        assert statuses(running)["deaf"] != "running"
+        seen = pids.read_text()
+        for pid in seen.split():
+            wait_gone(int(pid), timeout=0.0)
+        running.restart_child("deaf")
+        eventually(lambda: pids.read_text() != seen)
+        assert running.stop(timeout=5) == Shutdown("stop")
+        for pid in pids.read_text().split():
+            wait_gone(int(pid), timeout=0.0)
+
+
+def test_s66_its_death_is_noticed_too(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    with Supervisor("tree", Child(CutsItselfOff, args=(pids,), id="deaf"), max_restarts=100).start() as running:
+        ref = running["deaf"]
+        eventually(pids.exists)
+        ref.kill()
+        eventually(lambda: ref.incarnation > 1 and ref.status == "running")
+
+
+# ------------------------------------------------------------ 67: a name leads to who is there now
+@pytest.mark.parametrize("worker", [TallyProcess, TallyThread], ids=lambda worker: worker.__name__)
+def test_s67_a_ref_leads_to_the_incarnation_that_runs(worker: type[Tally]) -> None:
+    with Supervisor("tree", Supervisor("inner", Child(worker, id="tally"))).start() as running:
+        ref = running["inner/tally"]
+
+        def restart_by_request() -> None:
+            running.terminate_child("inner/tally")
+            running.restart_child("inner/tally")
+
+        ways: list[Callable[[], Any]] = [
+            lambda: ref.tell("end"),
+            lambda: ref.tell("crash"),
+            ref.kill,
+            restart_by_request,
+            lambda: running.recall("inner/tally"),
+            running["inner"].kill,
+        ]
+        for lives, end in enumerate(ways, start=1):
+            assert [ref.ask("one"), ref.ask("two")] == [1, 2]  # built anew, it has counted nothing yet (rule 41)
+            end()
+            eventually(lambda: ref.incarnation > lives and ref.status == "running")  # noqa: B023
+            assert whereis("tree/inner/tally") == ref == running["inner/tally"]
+        assert ref.ask("one") == 1
+
+
+# ------------------------------------------------------------ further cases of the rules before
+def test_s30_s34_s40_a_group_restart_of_supervisors_revives_them_with_their_declared_children(folk: Folk) -> None:
+    one, two = folk.tree("ab", name="one"), Supervisor("two", max_restarts=0)
+    three = Supervisor("three", restart="transient")
+    with Supervisor("tree", one, two, three, strategy="one_for_all").start() as running, running.events() as happened:
+        running.terminate_child("three")
+        counts = running.count_children()
+        assert (counts.specs, counts.active, counts.supervisors, counts.workers) == (3, 2, 3, 0)
+        running.start_child(folk.child("c"), under="two")
+        folk.crash(running, "two/c")
+        assert next_event(happened, SupervisorGaveUp).path == "tree/two"
+        next_event(happened, ChildStarted, "three")
+
+        assert statuses(running) == {"one": "running", "two": "running", "three": "running"}
+        assert list(statuses(running, "one").values()) == ["running", "running"]
+        assert statuses(running, "two") == statuses(running, "three") == {}
+
+
+@pytest.mark.parametrize("mode", ["any_significant", "all_significant"])
+def test_s52_the_auto_shutdown_of_a_supervisor_that_is_not_significant_ends_it_alone(folk: Folk, mode: Any) -> None:
+    work = folk.child("work", restart="transient", significant=True)
+    inner = Supervisor("inner", work, auto_shutdown=mode, restart="transient")
+    with Supervisor("tree", inner, folk.child("a"), auto_shutdown=mode).start() as running:
+        running["inner/work"].tell("leave")
+        eventually(lambda: statuses(running)["inner"] == "finished")
+        assert running["a"].ask("there?") == "there?"
+
+
+@pytest.mark.parametrize("wrong", ["soon", math.nan, True])
+def test_s45_a_time_out_that_is_no_time_stops_nothing(tmp_path: Path, wrong: Any) -> None:
+    folk = Folk(tmp_path, "thread")
+    with folk.tree("a").start() as running, running.events() as happened:
+        for waiting in (running.stop, running.wait, running["a"].join, happened.get):
+            with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not "):
+                waiting(wrong)
+        assert running["a"].ask("there?", timeout=math.inf) == "there?"
+        assert running.stop(math.inf) == Shutdown("stop")
+
+
+def test_s44_each_child_of_a_dynamic_supervisor_has_a_shutdown_of_its_own(tmp_path: Path) -> None:
+    folk = Folk(tmp_path, "process")
+    shutdowns: dict[str, Any] = {"patient": "infinity", "brutal": "brutal_kill", "short": 0.1, "none": 0, "five": 5.0}
+    running = DynamicSupervisor("pool").start()
+    for id, shutdown in shutdowns.items():
+        running.start_child(folk.child(id, shutdown=shutdown))
+    with running.events() as happened:
+        for id in ("short", "five"):
+            folk.say("stops_slowly", id)
+        stopped = in_background(lambda: running.stop(timeout=10))
+        eventually(lambda: "slow five" in folk.notes())
+        (tmp_path / "stops_slowly-five").unlink()
+        assert stopped.result(10) == Shutdown("stop")
+        ends = {event.path[5:]: event for event in happened if isinstance(event, ChildStopped | ChildStopError)}
+    assert {id for id, event in ends.items() if isinstance(event, ChildStopError)} >= {"short"}
+    assert ends["short"].reason == Killed("shutdown timeout")
+    assert ends["brutal"].reason == Killed("brutal_kill")
+    assert ends["patient"].reason == ends["five"].reason == Shutdown()
+    assert ends["none"].reason in (Shutdown(), Killed("shutdown timeout"))
