@@ -29,6 +29,10 @@ run: $(VENV)/.run  ## the main job: the indexer tree over real files (ARGS="..."
 test: $(VENV)/.dev-test  ## all tests except the long ones (ARGS="-k policy", JOBS=2)
 	$(VENV)/bin/python -m pytest $(if $(JOBS),-n $(JOBS)) $(ARGS)
 
+.PHONY: mutants
+mutants: $(VENV)/.dev-test  ## faults put into the policy, which the tests must notice (ARGS="backoff")
+	$(VENV)/bin/python -m tests.mutants $(ARGS)
+
 .PHONY: test-slow
 test-slow: $(VENV)/.dev-test  ## the long tests
 	$(VENV)/bin/python -m pytest -m slow --timeout 1800 $(ARGS)

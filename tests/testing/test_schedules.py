@@ -23,8 +23,8 @@ from tests.testing.observed import Order
 from tests.testing.schedules import Schedule, play, random_schedule, work
 from tests.testing.shrinking import as_code, fault_of, shrunk
 
-EACH = 4_000
 BLOCKS = 6
+EACH = int(os.environ.get("SUITKAISE_SHORT_SCHEDULES", "20400")) // BLOCKS
 MANY = int(os.environ.get("SUITKAISE_SCHEDULES", "100000"))
 
 
