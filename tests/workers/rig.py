@@ -11,8 +11,8 @@ from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.messaging.messages import Answer, Kind, Message, Parcel
 from suitkaise.observe.board import Board
 from suitkaise.specs import Recipe
-from suitkaise.workers.lifecycle import Birth, Life, Outcome
-from suitkaise.workers.shell import Shell
+from suitkaise.workers.lifecycle import Birth, Outcome
+from suitkaise.workers.shell import Shell, life_of
 
 __all__ = ["Rig", "rigged"]
 
@@ -38,7 +38,7 @@ class Rig:
         recipe = what if isinstance(what, Recipe) else what.__recipe__
         self.slot = board.take(path)
         self.mailbox = ThreadMailbox(self.slot)
-        self.life = Life(recipe, Birth(path, 1, **birth), self.mailbox, self.slot)
+        self.life = life_of(recipe, Birth(path, 1, **birth), self.mailbox, self.slot)
         self.outcome: Outcome | None = None
         self.was_ready = False
 
