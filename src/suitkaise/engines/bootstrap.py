@@ -265,7 +265,7 @@ class _Tenant:
         """The stacks of threads do not tell what a coroutine awaits."""
 
         def tell(number: int, frame: Any) -> None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):  # it would be raised in the worker's hook
                 os.write(self._dumps[number], life.stacks().encode())
 
         for number, descriptor in self._dumps.items():

@@ -28,8 +28,8 @@ __all__ = ["AsyncLife"]
 _logger = logging.getLogger("suitkaise.worker")
 
 _MOST = 1_000
-"""How many messages are taken in while a hook takes its time. More wait where they come from, as they do when a plain
-hook takes its time, and so their senders get to know (`MailboxFull`)."""
+"""How many messages are taken in while a hook takes its time. The others wait where they come from, as all do while a
+plain hook takes its time: so their senders get to know (`MailboxFull`)."""
 
 _SHOWN = 20
 """How many tasks a stack dump shows."""
@@ -134,6 +134,7 @@ class _Events:
         self._outcome: tuple[Any, BaseException | None] | None = None
         self._ending = False
         self._heard: int | None = None
+        self._waits = 0
         self._loop = loop = asyncio.new_event_loop()
         loop.set_exception_handler(complain)
         self._bid: asyncio.Future[None] = loop.create_future()
@@ -212,7 +213,12 @@ class _Events:
         deadline = self._mailbox.deadline
         left = seconds if deadline is None else deadline - time.monotonic()
         # Also when it is asked to stop already: who waits again and again must not keep the others from their turns.
-        await asyncio.wait([self._stopping], timeout=min(seconds, left))
+        self._waits += 1
+        self._listen()
+        try:
+            await asyncio.wait([self._stopping], timeout=min(seconds, left))
+        finally:
+            self._waits -= 1
         return self._mailbox.finishing or left < seconds
 
     def _listen(self) -> None:
@@ -223,7 +229,7 @@ class _Events:
 
     def _hear(self) -> None:
         waiting = self._mailbox.take_in()
-        if self._mailbox.descriptor is None or waiting >= _MOST:
+        if self._mailbox.descriptor is None or (waiting >= _MOST and not self._waits):
             self._deafen()
         self._loop.stop()
 
