@@ -89,9 +89,11 @@ class AsyncLife(Life):
 
     def force_finish(self) -> None:
         """Leave at once: also the hook that awaits something, if called from another task."""
-        if not self._events.is_in_hook():
-            self._events.interrupt()
-        super().force_finish()
+        try:
+            super().force_finish()
+        finally:
+            if not self._events.is_in_hook():
+                self._events.interrupt()
 
     def stacks(self) -> str:
         """Where its tasks await, the worker's own first; from any thread, and from signal handlers."""
