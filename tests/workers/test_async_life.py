@@ -497,8 +497,7 @@ def test_a_task_that_does_not_let_itself_be_cancelled_is_left_alone(rig: Rig, ca
     one = rig(Stubborn(), grace=grace)
     one.mailbox.order_stop(Shutdown())
     assert one.run().reason == Shutdown()
-    told = [record.getMessage() for record in caplog.records if record.name == "suitkaise.worker"]
-    assert told == [f"tree/worker: a task did not end when it was cancelled, within {grace:g} s (stubborn)"]
+    assert f"tree/worker: a task did not end when it was cancelled, within {grace:g} s (stubborn)" in caplog.text
     with contextlib.suppress(RuntimeError):  # "coroutine ignored GeneratorExit"
         one.worker.task.get_coro().close()
 

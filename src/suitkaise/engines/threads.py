@@ -113,7 +113,7 @@ class ThreadHandle:
             self._gone = True
             self._left[self] = self._launch.path
             self._mailbox.order_stop(reason)
-            self._life.interrupt()
+            self._life.interrupt(reason)
             left, view = self._mailbox.drain(), self._slot.read()
         for message in left:
             message.fail(

@@ -21,7 +21,7 @@ from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message
 from suitkaise.observe.board import PHASE, Phase
-from suitkaise.workers.lifecycle import ForceFinish, Life
+from suitkaise.workers.lifecycle import Ended, ForceFinish, Life
 
 __all__ = ["AsyncLife"]
 
@@ -40,6 +40,7 @@ class AsyncLife(Life):
 
     has_tasks = True
     _opened: _Events | None = None
+    _interrupted: ExitReason | None = None
 
     def _build(self) -> Any:
         self._opened = events = _Events(self.path, self._mailbox, self._complain)
@@ -99,12 +100,18 @@ class AsyncLife(Life):
         """Where its tasks await, the worker's own first; from any thread, and from signal handlers."""
         return "" if self._opened is None else self._opened.stacks()
 
-    def interrupt(self) -> None:
-        """Leave an `await` that nobody waits for any more."""
+    def interrupt(self, reason: ExitReason) -> None:
+        """Nobody waits for it any more: leave the `await` it may be in, and end for that reason."""
+        self._interrupted = reason
         if self._opened is not None:
             self._opened.interrupt()
 
     # ------------------------------------------------------------ small things
+    def _fail(self, phase: str, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError) and self._interrupted is not None:
+            error = Ended(self._interrupted)
+        super()._fail(phase, error)
+
     def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What asyncio has to say of a task that failed and that nobody awaits goes to the worker's log."""
         error = context.get("exception")
@@ -250,9 +257,9 @@ class _Events:
         return self.is_inside() and asyncio.current_task(self._loop) is self._task
 
     def interrupt(self) -> None:
-        """Cancel the hook that runs, or the life if none does; from any thread."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._task.cancel)
+        """Cancel the hook that runs, if one does; from any thread."""
+        with contextlib.suppress(RuntimeError):  # it is closed
+            self._loop.call_soon_threadsafe(lambda: self._job is not None and self._task.cancel())
 
     # ------------------------------------------------------------ the end
     def close(self, grace: float) -> None:

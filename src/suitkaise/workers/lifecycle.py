@@ -303,8 +303,8 @@ class Life:
         """What it waits for, as far as the stacks of its threads do not tell; from any thread."""
         return ""
 
-    def interrupt(self) -> None:
-        """Leave an `await` that nobody waits for any more."""
+    def interrupt(self, reason: ExitReason) -> None:
+        """Nobody waits for it any more: leave what can be left, and end for that reason."""
 
     def checkpoint(self, value: Any) -> None:
         """Keep a copy of the value for the next incarnation."""
