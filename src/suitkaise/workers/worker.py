@@ -178,6 +178,15 @@ class Worker(Startable, metaclass=_WorkerType):
     """What processes and threads have in common: hooks to override, attributes to read, and what to call.
 
     All hooks are optional. A worker without `loop` waits for messages.
+
+    Hooks, and public methods that proxies call, may be `async def`. The worker then has an event loop, in which all of
+    its hooks run one at a time and in the same task, so a plain hook of it may start a task, too. Tasks that it starts
+    go on whatever it does: while a hook awaits something, while it waits for messages, and while it is suspended. What
+    a hook awaits counts as its time (rule 55). In a stop, a hook that awaits something is waited for like any other
+    (rule 42): say `await self.wait_async(seconds)` for a sleep that ends then. At the end, after `result` or a crash,
+    tasks that are left are cancelled and waited for, as long as the child's `shutdown` says at most; then the event
+    loop is closed. A task that fails and that nobody awaits is told in the log `suitkaise.worker`; in an
+    `asyncio.TaskGroup` that stays open from `on_start` to `on_finish` it ends the worker.
     """
 
     hooks: ClassVar[tuple[str, ...]] = HOOKS + tuple(alias for names in _ALIASES.values() for alias in names)
