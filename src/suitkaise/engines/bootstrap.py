@@ -254,6 +254,7 @@ class _Tenant:
                 self._dumps[DUMP] = descriptor
         self._dumps[signal.SIGUSR1] = 2
         for dump, output in self._dumps.items():
+            signal.signal(dump, _ignore)  # what there is without faulthandler, so that it never ends the process
             with contextlib.suppress(OSError, ValueError):
                 faulthandler.register(dump, output, all_threads=True)
         os.register_at_fork(after_in_child=_default_signals)  # or `multiprocessing` could not terminate its processes
