@@ -99,6 +99,23 @@ async def count(upto: int) -> AsyncIterator[int]:
         yield number
 
 
+class Stubborn(Process):
+    """A task of it swallows its cancellation."""
+
+    async def on_start(self) -> None:
+        self.task = asyncio.create_task(self.go_on())
+
+    async def go_on(self) -> None:
+        while True:
+            try:
+                await asyncio.sleep(LONG)
+            except asyncio.CancelledError:
+                continue
+
+    async def on_receive(self, message: Any) -> None:
+        raise LookupError("of its own")
+
+
 class Loops(Worker):
     """All of its hooks but one are async."""
 

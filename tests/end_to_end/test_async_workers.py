@@ -27,7 +27,7 @@ from suitkaise import (
 from suitkaise.events import ChildExited, ChildStarted
 from tests.end_to_end import awaiters
 from tests.end_to_end.folk import next_event
-from tests.support import eventually, run_program, wait_gone
+from tests.support import eventually, run_program, start_program, wait_gone
 
 both = pytest.mark.parametrize("kind", ["process", "thread"])
 
@@ -218,6 +218,24 @@ def test_s55_s59_an_await_that_never_comes_back_is_a_hang_and_its_stack_tells_wh
     assert notes(tmp_path).count("cancelled") == {"process": 1, "thread": 2}[kind]
 
 
+def test_a_task_that_swallows_its_cancellation_holds_up_a_crash_for_the_shutdown_time_only() -> None:
+    child = Child(awaiters.Stubborn, shutdown=0.1)
+    with Supervisor("tree", child).start() as running, running.events() as events:
+        running["stubborn"].tell("crash")
+        assert isinstance(next_event(events, ChildExited).reason, Crashed)
+        assert isinstance(next_event(events, ChildStarted), ChildStarted)
+
+
+def test_s55_the_end_of_its_tasks_is_a_part_of_on_finish() -> None:
+    child = Child(awaiters.Stubborn, shutdown="infinity", finish_timeout=0.3)
+    with Supervisor("tree", child).start() as running, running.events() as events:
+        running["stubborn"].tell("crash")
+        reason = next_event(events, ChildExited).reason
+        assert isinstance(reason, Hung)
+        assert reason.phase == "on_finish"
+        assert "in go_on\n" in reason.stack
+
+
 @both
 def test_a_task_that_fails_is_told_in_the_log(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     with Supervisor("tree", ticks(kind, tmp_path)).start() as running:
@@ -229,22 +247,27 @@ def test_a_task_that_fails_is_told_in_the_log(tmp_path: Path, kind: str, caplog:
     assert told.getMessage().startswith("tree/w: Task exception was never retrieved (failing)")
 
 
-def test_sigusr1_shows_what_it_awaits(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    child = Child(awaiters.WaitsInAProcess, args=(tmp_path,), id="w")
-    with Supervisor("tree", child).start() as running:
-        eventually((tmp_path / "waits").exists)
-        pid = running["w"].pid
-        assert pid is not None
-        os.kill(pid, signal.SIGUSR1)
-        told = ""
+WAITS = """
+import os
+from suitkaise import Process, Supervisor
 
-        def complete() -> bool:
-            nonlocal told
-            told += capfd.readouterr().err
-            return "Task 'tree/w'" in told and told.endswith("in loop\n")
+class Waits(Process):
+    async def loop(self):
+        os.write(1, f"waits {self.pid}\\n".encode())
+        await self.wait_async(600)
 
-        eventually(complete)
-        assert "Thread" in told
+Supervisor("tree", Waits).run()
+"""
+
+
+def test_sigusr1_shows_what_it_awaits() -> None:
+    with start_program(WAITS) as program:
+        worker = int(program.expect("waits", timeout=15).split()[1])
+        os.kill(worker, signal.SIGUSR1)
+        eventually(lambda: "Task 'tree/waits'" in program.stderr and program.stderr.endswith("in loop\n"))
+        assert "Thread" in program.stderr
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0, program.stderr
 
 
 # ------------------------------------------------------------ links, monitors, suspension
