@@ -358,8 +358,14 @@ def test_a_hook_that_is_cancelled_has_crashed(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("where", ["a task", "a callback"])
-def test_sys_exit_in_a_task_ends_the_worker_with_that_code(rig: Rig, where: str) -> None:
-    class Exits(Thread):
+@pytest.mark.parametrize("loops", [False, True])
+def test_sys_exit_in_a_task_ends_the_worker_with_that_code(rig: Rig, where: str, loops: bool) -> None:
+    async def loop(self: Any) -> None:
+        await asyncio.sleep(60)
+
+    base = type("Base", (Thread,), {"loop": loop} if loops else {})
+
+    class Exits(base):
         async def on_start(self) -> None:
             if where == "a task":
                 self.task = asyncio.create_task(self.exit())

@@ -108,8 +108,8 @@ class AsyncLife(Life):
 
     # ------------------------------------------------------------ small things
     def _fail(self, phase: str, error: BaseException) -> None:
-        if isinstance(error, asyncio.CancelledError) and self._interrupted is not None:
-            error = Ended(self._interrupted)
+        if isinstance(error, asyncio.CancelledError) and self._opened is not None:  # it is not the cause
+            error = Ended(self._interrupted) if self._interrupted is not None else self._opened.stray or error
         super()._fail(phase, error)
 
     def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -128,8 +128,8 @@ class AsyncLife(Life):
 class _Events:
     """An event loop that runs while it is called: for one hook, or for some time (it is the mailbox's `Sleeper`).
 
-    `stray` is what has ended the worker's task, or the loop, while no hook ran: a cancellation by a task group, say,
-    or `SystemExit` in some task. It makes the mailbox order a stop.
+    `stray` is what ends the worker, and does not come from a hook: a cancellation while no hook ran (by a task group,
+    say), or `SystemExit` in some task, which cancels the hook that runs. The mailbox orders a stop then.
     """
 
     def __init__(
@@ -191,6 +191,8 @@ class _Events:
             self._loop.run_forever()
         except (SystemExit, KeyboardInterrupt) as error:  # from a task or a callback; the loop itself is well
             self._astray(error)
+            if self._job is not None:
+                self._task.cancel()
 
     def _astray(self, error: BaseException) -> None:
         self.stray = self.stray or error
