@@ -13,8 +13,8 @@ from workers import Hooks, LoopOnly
 
 from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.observe.board import Board
-from suitkaise.workers.lifecycle import Birth, Life
-from suitkaise.workers.shell import Shell
+from suitkaise.workers.lifecycle import Birth
+from suitkaise.workers.shell import Shell, life_of
 
 
 def by_hand(worker: Any, count: int, *, hooks: bool) -> float:
@@ -55,7 +55,8 @@ def life_cycle(board: Board, what: Any, count: int) -> float:
     """The same number of loops, as a worker's actor runs them."""
     slot = board.take("benchmark/worker")
     mailbox = ThreadMailbox(slot)
-    shell = Shell(Life(what.__recipe__, Birth("benchmark/worker", 1, join_after=count), mailbox, slot), mailbox)
+    birth = Birth("benchmark/worker", 1, join_after=count)
+    shell = Shell(life_of(what.__recipe__, birth, mailbox, slot), mailbox)
     began = time.perf_counter()
     shell.run_here()
     taken = (time.perf_counter() - began) / count

@@ -10,15 +10,15 @@ from collections.abc import Callable
 
 from starting import WAYS, begin, contexts, end, forkserver_ends
 from support import ROOT, Starts, heading, measure, options, show, starts
-from workers import Idle
+from workers import AsyncIdle, Idle
 
-from suitkaise import Child, Supervisor, preload
+from suitkaise import Child, Process, Supervisor, preload
 from suitkaise.supervision.running import RunningTree
 
 
-def ours(running: RunningTree, pipe: Starts) -> float:
+def ours(running: RunningTree, pipe: Starts, worker: type[Process] = Idle) -> float:
     began = time.monotonic_ns()
-    running.start_child(Child(Idle(pipe.path), id="one", restart="temporary"))
+    running.start_child(Child(worker, args=(pipe.path,), id="one", restart="temporary"))
     taken = pipe.next() - began
     running.terminate_child("one")
     return taken / 1e9
@@ -34,7 +34,7 @@ def theirs(way: str, pipe: Starts) -> float:
 
 
 OUR_PROGRAM = """
-from workers import Idle
+from workers import AsyncIdle, Idle
 from suitkaise import Supervisor
 if __name__ == "__main__":
     with Supervisor("b", Idle({path!r})).start():
@@ -72,6 +72,9 @@ def main() -> None:
             group["suitkaise"] = lambda: ours(running, pipe)
             rows = measure(3 if quick else 51, group, {"suitkaise": 1.5}, pause=0.1)
             show("one more worker, everything else is running: order to first loop", "ms", rows, scale=1e3)
+            group = {"plain": lambda: ours(running, pipe), "async": lambda: ours(running, pipe, AsyncIdle)}
+            rows = measure(3 if quick else 51, group, pause=0.1)
+            show("with async hooks: asyncio is imported in the process that forks them all", "ms", rows, scale=1e3)
         programs = {way: THEIR_PROGRAM.format(way=way, path=pipe.path) for way in WAYS}
         programs["suitkaise"] = OUR_PROGRAM.format(path=pipe.path)
         group = {name: lambda text=text: cold(text, pipe) for name, text in programs.items()}

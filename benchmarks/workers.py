@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from light import started
@@ -22,6 +23,28 @@ class Idle(Process):
         if self.current_loop == 1:
             started(self.path_of_pipe)
         self.wait(3600)
+
+
+class AsyncIdle(Process):
+    """The same with an async loop."""
+
+    def __init__(self, path: str) -> None:
+        self.path_of_pipe = path
+
+    async def loop(self) -> None:
+        if self.current_loop == 1:
+            started(self.path_of_pipe)
+        await self.wait_async(3600)
+
+
+class Awaits(Thread):
+    """Awaits the same in each of its loops."""
+
+    def __init__(self, body: Callable[[], Any]) -> None:
+        self.body = body
+
+    async def loop(self) -> None:
+        await self.body()
 
 
 class Doomed(Process):

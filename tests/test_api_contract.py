@@ -211,11 +211,6 @@ def test_what_is_not_built_yet_says_so() -> None:
             attempt()
         assert isinstance(caught.value, SpecError)
 
-    async def loop(self: Any) -> None: ...
-
-    with pytest.raises(NotBuiltYet, match="async"):
-        Child(type("Async", (Process,), {"loop": loop}))
-
 
 def test_what_cannot_be_sent_is_told_at_start_with_the_path_to_it() -> None:
     with pytest.raises(NotSerializable, match=r"app/talker.*cannot pickle '_thread.lock'"):

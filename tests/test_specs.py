@@ -36,6 +36,10 @@ def add(left: int, right: int = 0) -> None: ...
 async def later() -> None: ...
 
 
+async def yielding() -> Any:
+    yield
+
+
 class Plain(Startable):
     kind: ClassVar[Kind] = "process"
     hooks = ("on_start", "loop")
@@ -93,6 +97,11 @@ class Watch(Thread):
 
 class Asynchronous(Process):
     async def loop(self) -> None: ...
+
+
+class Yielding(Process):
+    async def loop(self) -> Any:
+        yield
 
 
 def refused(make: Callable[[], Any], *parts: str, error: type[Exception] = SpecError) -> None:
@@ -659,16 +668,24 @@ def test_others_that_end_by_themselves_are_not_warned_about(restart: Any) -> Non
             for option in ("mailbox",)
         ],
         (lambda: Supervisor("app", **one("engine", "ray")), "engine='ray'"),
-        (lambda: Child(later), "async functions"),
-        (lambda: Child(functools.partial(later)), "later: async"),
-        (lambda: Child(Asynchronous), "Asynchronous.loop: async hooks"),
-        (lambda: Child(Asynchronous()), "Asynchronous.loop"),
     ],
 )  # fmt: skip
 def test_what_is_not_built_yet_says_so(make: Callable[[], Any], part: str) -> None:
     refused(make, part, "not built yet", error=NotBuiltYet)
     with pytest.raises(SpecError):
         make()
+
+
+@pytest.mark.parametrize("what", [later, functools.partial(later), Asynchronous, Asynchronous()])
+def test_functions_and_hooks_may_be_async(what: Any) -> None:
+    assert Child(what).kind == "process"
+
+
+@pytest.mark.parametrize(
+    "what, who", [(yielding, "yielding is"), (functools.partial(yielding), "yielding is"), (Yielding, "Yielding.loop")]
+)
+def test_s05_what_yields_cannot_be_awaited_and_is_refused(what: Any, who: str) -> None:
+    refused(lambda: Child(what), who, "async generator", "must not yield")
 
 
 def test_an_option_that_is_not_built_yet_may_be_given_as_none() -> None:

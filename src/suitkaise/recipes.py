@@ -8,9 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from suitkaise.errors import NotBuiltYet, SpecError
+from suitkaise.errors import SpecError
 
-__all__ = ["Kind", "Recipe", "Startable", "check_arguments", "check_recipe", "snapshot", "with_arguments"]
+__all__ = [
+    "Kind",
+    "Recipe",
+    "Startable",
+    "check_arguments",
+    "check_recipe",
+    "is_async_function",
+    "snapshot",
+    "with_arguments",
+]
 
 Kind: TypeAlias = Literal["process", "thread", "command", "supervisor"]
 
@@ -98,14 +107,14 @@ def check_arguments(what: Any, args: Any, kwargs: Any) -> None:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raise NotBuiltYet if the target is async, and SpecError if it cannot be called with these arguments."""
+    """Raise SpecError if the target is an async generator, or cannot be called with these arguments."""
     target = recipe.target
     hooks = target.hooks if isinstance(target, type) and issubclass(target, Startable) else ()
     for hook in hooks:
-        if _is_async(getattr(target, hook, None)):
-            raise NotBuiltYet(f"{recipe.name}.{hook}: async hooks are not built yet; write a plain def")
-    if not hooks and _is_async(target):
-        raise NotBuiltYet(f"{recipe.name}: async functions are not built yet; write a plain def")
+        if inspect.isasyncgenfunction(_bare(getattr(target, hook, None))):
+            raise SpecError(f"{recipe.name}.{hook} is an async generator; a hook is awaited, so it must not yield")
+    if not hooks and inspect.isasyncgenfunction(_bare(target)):
+        raise SpecError(f"{recipe.name} is an async generator; a worker's function is awaited, so it must not yield")
     try:
         signature = _signature_of(target)
     except (ValueError, TypeError):
@@ -127,7 +136,13 @@ def _signature_of(target: Any) -> inspect.Signature:
     return inspect.signature(target)
 
 
-def _is_async(function: Any) -> bool:
+def is_async_function(function: Any) -> bool:
+    """Whether calling it makes a coroutine, as far as can be seen."""
+    bare = _bare(function)
+    return inspect.iscoroutinefunction(bare) or (callable(bare) and inspect.iscoroutinefunction(type(bare).__call__))
+
+
+def _bare(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    return function

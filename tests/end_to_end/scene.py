@@ -14,8 +14,10 @@ import psutil
 from tests.support import Program, eventually, start_program, wait_gone
 
 PROGRAMS = Path(__file__).with_name("programs")
-KINDS = ("loops", "waits", "sleeps", "computes", "swallows", "holds_the_gil", "stopped")
-OBEDIENT = frozenset({"loops", "waits"})  # these must finish when asked to; the others may, if they are asked early
+KINDS = ("loops", "waits", "awaits", "sleeps", "computes", "swallows", "holds_the_gil", "stopped")
+OBEDIENT = frozenset(
+    {"loops", "waits", "awaits"}
+)  # these must finish when asked to; the others may, if they are asked early
 
 
 @dataclass

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,11 @@ from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.messaging.messages import Answer, Kind, Message, Parcel
 from suitkaise.observe.board import Board
 from suitkaise.specs import Recipe
-from suitkaise.workers.lifecycle import Birth, Life, Outcome
-from suitkaise.workers.shell import Shell
+from suitkaise.workers.lifecycle import Birth, Outcome
+from suitkaise.workers.shell import Shell, life_of
+from suitkaise.workers.worker import Worker
 
-__all__ = ["Rig", "rigged"]
+__all__ = ["Rig", "asynchronous", "rigged"]
 
 
 class _Shell(Shell):
@@ -34,11 +38,10 @@ class _Shell(Shell):
 class Rig:
     """One worker, not started yet."""
 
-    def __init__(self, board: Board, what: Any, *, path: str = "tree/worker", **birth: Any) -> None:
-        recipe = what if isinstance(what, Recipe) else what.__recipe__
+    def __init__(self, board: Board, recipe: Recipe, *, path: str = "tree/worker", **birth: Any) -> None:
         self.slot = board.take(path)
         self.mailbox = ThreadMailbox(self.slot)
-        self.life = Life(recipe, Birth(path, 1, **birth), self.mailbox, self.slot)
+        self.life = life_of(recipe, Birth(path, 1, **birth), self.mailbox, self.slot)
         self.outcome: Outcome | None = None
         self.was_ready = False
 
@@ -64,20 +67,45 @@ class Rig:
         return self.ask((name, args, kwargs), "call")
 
 
+def asynchronous(recipe: Recipe) -> Recipe:
+    """The same worker with each of its hooks as `async def`."""
+    cls: Any = recipe.target
+    if not isinstance(cls, type):
+        return replace(recipe, target=_asynchronous(cls))
+    body = {
+        name: _asynchronous(found)
+        for name in Worker.hooks
+        if (found := getattr(cls, name, None)) is not None and found is not getattr(Worker, name, None)
+    }
+    return replace(recipe, target=type(cls)(cls.__name__, (cls,), body))
+
+
+def _asynchronous(hook: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(hook)
+    async def later(*args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(0)
+        return hook(*args, **kwargs)
+
+    return later
+
+
 @contextmanager
-def rigged(folder: Path) -> Iterator[Any]:
-    """Gives a function that makes rigs, all on one board."""
+def rigged(folder: Path, change: Callable[[Recipe], Recipe] | None = None) -> Iterator[Any]:
+    """Gives a function that makes rigs, all on one board; `change` makes other recipes of theirs."""
     board = Board(str(folder / "board"), create=True)
     made: list[Rig] = []
 
     def make(what: Any, **birth: Any) -> Rig:
-        made.append(Rig(board, what, **birth))
+        recipe = what if isinstance(what, Recipe) else what.__recipe__
+        made.append(Rig(board, recipe if change is None else change(recipe), **birth))
         return made[-1]
 
     try:
         yield make
     finally:
         for one in made:
+            if one.outcome is None:
+                one.life.leave()
             one.mailbox.close()
             one.slot.release()
         board.close()

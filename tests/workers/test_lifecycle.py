@@ -20,6 +20,9 @@ Rig = Any
 LOOP_HOOKS = ["before_loop", "loop", "after_loop"]
 HOOKS = ["on_start", *LOOP_HOOKS, "on_receive", "on_finish", "result"]
 
+plain = pytest.mark.parametrize("rig", ["plain"], indirect=True)
+"""For tests of `wait`, which in async hooks has another name: `test_async_life.py` has the like of them."""
+
 
 class Diary(Thread):
     """Writes down each hook; `acts` says what it does in which hook, in its first loop."""
@@ -409,6 +412,7 @@ def test_join_in_ends_a_worker_that_only_waits_for_messages(rig: Rig) -> None:
     assert rig(Quiet(), join_in=0.05).run().reason == Normal()
 
 
+@plain
 def test_join_in_ends_a_wait(rig: Rig) -> None:
     seen: list[bool] = []
     assert rig(Diary([], loop=lambda w: seen.append(w.wait(60))), join_in=0.05).run().reason == Normal()
@@ -416,12 +420,14 @@ def test_join_in_ends_a_wait(rig: Rig) -> None:
 
 
 # ---------------------------------------------------------------- waiting
+@plain
 def test_wait_is_over_after_its_time(rig: Rig) -> None:
     seen: list[bool] = []
     rig(Diary([], loop=lambda w: seen.append(w.wait(0.01))), join_after=1).run()
     assert seen == [False]
 
 
+@plain
 def test_wait_ends_when_the_worker_is_asked_to_stop(rig: Rig) -> None:
     seen: list[bool] = []
 
@@ -434,6 +440,7 @@ def test_wait_ends_when_the_worker_is_asked_to_stop(rig: Rig) -> None:
     assert seen == [True]
 
 
+@plain
 def test_wait_ends_when_another_of_its_threads_calls_rejoin(rig: Rig) -> None:
     seen: list[bool] = []
 
@@ -474,6 +481,7 @@ def test_the_threads_of_a_worker_that_crashed_wait_no_longer(rig: Rig) -> None:
     assert one.worker.wait(60) is True
 
 
+@plain
 def test_messages_that_come_during_a_wait_are_handled_after_it(rig: Rig) -> None:
     said: list[str] = []
 

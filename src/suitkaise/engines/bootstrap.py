@@ -33,7 +33,7 @@ from suitkaise.observe.tail import Tail
 from suitkaise.recipes import Recipe
 from suitkaise.workers.descendants import end_children
 from suitkaise.workers.lifecycle import Birth, Life, Outcome
-from suitkaise.workers.shell import Shell
+from suitkaise.workers.shell import Shell, life_of
 from suitkaise.workers.worker import Process
 
 __all__ = ["Arrival", "Place", "live", "stand_by"]
@@ -134,6 +134,7 @@ class _Tenant:
         self._orphan_timeout = orphan_timeout
         self._sending = threading.Lock()
         self._mailbox: SocketMailbox | None = None
+        self._dumps: dict[int, int] = {}
 
     def live(self) -> int:
         """The whole life; returns the exit code."""
@@ -165,8 +166,10 @@ class _Tenant:
             portable, text = portable_error(error, arrival.birth.path)
             self.say_goodbye(Outcome(Crashed("on_start", portable, text)))
             return 0
-        life = Life(recipe, arrival.birth, mailbox, slot)
+        life = life_of(recipe, arrival.birth, mailbox, slot)
         life.jot = self._tail.write
+        if life.has_tasks:
+            self._dump_tasks_too(life)
         _ProcessShell(life, mailbox, self).run_here()
         return 0
 
@@ -248,13 +251,29 @@ class _Tenant:
             stack = os.path.join(self._directory, f"stack-{os.getpid()}")
             with contextlib.suppress(OSError):  # the hub's directory may be gone
                 descriptor = os.open(stack, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-                faulthandler.register(DUMP, descriptor, all_threads=True)
-        with contextlib.suppress(OSError, ValueError):
-            faulthandler.register(signal.SIGUSR1, 2, all_threads=True)
+                self._dumps[DUMP] = descriptor
+        self._dumps[signal.SIGUSR1] = 2
+        for dump, output in self._dumps.items():
+            signal.signal(dump, _ignore)  # what there is without faulthandler, so that it never ends the process
+            with contextlib.suppress(OSError, ValueError):
+                faulthandler.register(dump, output, all_threads=True)
         os.register_at_fork(after_in_child=_default_signals)  # or `multiprocessing` could not terminate its processes
         os.register_at_fork(after_in_child=self._let_go)
         assert self._mailbox is not None
         self._mailbox.adopt(self._parser, self._early)
+
+    def _dump_tasks_too(self, life: Life) -> None:
+        """The stacks of threads do not tell what a coroutine awaits."""
+
+        def tell(number: int, frame: Any) -> None:
+            with contextlib.suppress(Exception):  # it would be raised in the worker's hook
+                os.write(self._dumps[number], life.stacks().encode())
+
+        for number, descriptor in self._dumps.items():
+            with contextlib.suppress(OSError, ValueError):
+                faulthandler.unregister(number)
+                signal.signal(number, tell)
+                faulthandler.register(number, descriptor, all_threads=True, chain=True)
 
     def _let_go(self) -> None:
         """In a process that the worker forks (`os.fork`, multiprocessing): it is not the worker, and obeys signals."""

@@ -54,7 +54,9 @@ class Launch:
     def birth(self) -> Birth:
         """What the worker is told."""
         child = self.child
-        return Birth(self.path, self.serial, child.copy, child.join_in, child.join_after, self.recalled)
+        return Birth(
+            self.path, self.serial, child.copy, child.join_in, child.join_after, self.recalled, self.grace
+        )  # fmt: skip
 
     @property
     def limited(self) -> bool:

@@ -33,8 +33,10 @@ from suitkaise.observe.board import BELL, PHASE, Phase, SlotView
 from suitkaise.observe.logs import take_forwarded
 from suitkaise.observe.tail import last_lines
 from suitkaise.preloading import preload
+from suitkaise.recipes import Recipe
 from suitkaise.specs import Child
 from suitkaise.workers.descendants import end_marked
+from suitkaise.workers.worker import is_async
 
 __all__ = ["LINGER", "ProcessEngine", "ProcessHandle"]
 
@@ -82,6 +84,8 @@ class ProcessEngine:
             NotSerializable: names the path to the culprit.
         """
         self._recipe(path, child)
+        if isinstance(child.what, Recipe) and is_async(child.what):
+            preload("suitkaise.workers.async_life")
         self.link  # noqa: B018  (it starts while others are prepared)
 
     def _recipe(self, path: str, child: Child) -> tuple[bytes, list[socket.socket]]:

@@ -19,7 +19,7 @@ from suitkaise.observe.board import SlotView
 from suitkaise.observe.tail import LINES
 from suitkaise.specs import Child
 from suitkaise.workers.lifecycle import Life, Outcome
-from suitkaise.workers.shell import Shell
+from suitkaise.workers.shell import Shell, life_of
 
 __all__ = ["ThreadEngine", "ThreadHandle"]
 
@@ -64,7 +64,7 @@ class ThreadHandle:
         self._slot = site.board.take(launch.path)
         self._lines: deque[str] = deque(maxlen=LINES)
         self._mailbox = ThreadMailbox(self._slot)
-        life = Life(launch.recipe, launch.birth, self._mailbox, self._slot)
+        self._life = life = life_of(launch.recipe, launch.birth, self._mailbox, self._slot)
         life.note = self._lines.append
         _ThreadShell.launch(life, self._mailbox, self, thread_name=f"{launch.path}#{launch.incarnation}")
 
@@ -99,7 +99,7 @@ class ThreadHandle:
         """Cut the thread off; the reason tells its stack."""
         frame = sys._current_frames().get(self._mailbox.owner or 0)
         stack = "" if frame is None else "".join(traceback.format_stack(frame))
-        self._abandon(replace(hung, stack=stack))
+        self._abandon(replace(hung, stack=stack + self._life.stacks()))
 
     def look(self) -> SlotView | None:
         """What it does at this moment; None once it is gone."""
@@ -113,6 +113,7 @@ class ThreadHandle:
             self._gone = True
             self._left[self] = self._launch.path
             self._mailbox.order_stop(reason)
+            self._life.interrupt(reason)
             left, view = self._mailbox.drain(), self._slot.read()
         for message in left:
             message.fail(

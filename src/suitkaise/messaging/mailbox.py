@@ -15,7 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.actors import Envelope, envelope
@@ -23,7 +23,7 @@ from suitkaise.messaging.messages import Message
 from suitkaise.messaging.wire import Frame, Parser, PeerClosed
 from suitkaise.observe.board import BELL, QUEUED, Slot
 
-__all__ = ["ITERATE", "STOP", "Mailbox", "SocketMailbox", "ThreadMailbox"]
+__all__ = ["ITERATE", "STOP", "Mailbox", "Sleeper", "SocketMailbox", "ThreadMailbox"]
 
 ITERATE: Any = object()
 """The message that a looping worker finds when no other waits: go on with your loops."""
@@ -38,6 +38,16 @@ _ITERATE = envelope(ITERATE)
 _STOP = envelope(STOP)
 
 
+class Sleeper(Protocol):
+    """Who blocks in place of the inbox, and does something else meanwhile: an event loop."""
+
+    def block(self, seconds: float | None) -> None:
+        """Return when `Mailbox.descriptor` is readable, `wake` was called, or the time is over; or earlier."""
+
+    def wake(self) -> None:
+        """End `block`, from any thread and from signal handlers."""
+
+
 class Mailbox(ABC):
     """What both kinds of inboxes share. `put` and `order_stop` may be called from any thread, `get` from one."""
 
@@ -49,12 +59,13 @@ class Mailbox(ABC):
         self.rests: bool = True  # while suspended; else the worker itself sees to what that means
         self.deadline: float | None = None
         self.owner: int | None = None  # the worker's own thread
+        self.finishing: bool = False
+        self.sleeper: Sleeper | None = None
         self._words = slot.words
         self._waiting: deque[Envelope[Any]] = deque()
         self._batch = 0
         self._turn = False
         self._asleep = False
-        self._finishing = False
         self._helpers = threading.Lock()  # free once the worker is about to finish
         self._helpers.acquire()
 
@@ -72,10 +83,12 @@ class Mailbox(ABC):
 
     def end_waits(self) -> None:
         """The worker is about to finish: every `wait` returns now. (Signal handlers call it too: no lock is taken.)"""
-        self._finishing = True
+        self.finishing = True
         with contextlib.suppress(RuntimeError):  # it is free already
             self._helpers.release()
         self.ring()
+        if self.sleeper is not None:  # somebody may wait in there while the inbox is awake
+            self.sleeper.wake()
 
     def suspend(self, on: bool) -> None:
         """Hand out nothing but an order to stop, until it is switched off again."""
@@ -86,7 +99,7 @@ class Mailbox(ABC):
         """Let the worker look at its inbox soon."""
         self.bell[0] = 1
         if self._asleep:
-            self._wake()
+            (self.sleeper.wake if self.sleeper is not None else self._wake)()
 
     # ------------------------------------------------------------ from the worker's own thread
     def get(self) -> Envelope[Any]:
@@ -129,12 +142,12 @@ class Mailbox(ABC):
         if threading.get_ident() != self.owner:
             return self._wait_in_a_helper(seconds)
         until = time.monotonic() + seconds
-        while not self._finishing:
+        while not self.finishing:
             now = time.monotonic()
             end = until if self.deadline is None else min(until, self.deadline)
             self.sleep(min(max(0.0, end - now), _LONGEST), for_messages=False)
             if now >= end:
-                return self._finishing or end < until
+                return self.finishing or end < until
         return True
 
     def _wait_in_a_helper(self, seconds: float) -> bool:
@@ -150,8 +163,8 @@ class Mailbox(ABC):
         self._asleep = True
         try:
             self._collect()
-            if not self._finishing and not (for_messages and self._waiting):
-                self._block(seconds)
+            if not self.finishing and not (for_messages and self._waiting):
+                (self.sleeper.block if self.sleeper is not None else self._block)(seconds)
                 self._collect()
         finally:
             self._asleep = False
@@ -164,6 +177,18 @@ class Mailbox(ABC):
     def sleep_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in the caller's `wait(*descriptors)`; False when the hub is gone."""
         raise NotImplementedError("only a worker in a process of its own can sleep on descriptors")
+
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when something comes in; None where whoever puts it in says so."""
+        return None
+
+    def take_in(self) -> int:
+        """Take in what has arrived, so that an order is known at once; returns how many messages wait now."""
+        self._collect()
+        if self._waiting:
+            self.bell[0] = 1
+        return len(self._waiting)
 
     def empty(self) -> bool:
         """Pykka asks at the end whether it should answer what still waits: no, `drain` is for that."""
@@ -235,6 +260,11 @@ class SocketMailbox(Mailbox):
     def put(self, message: Message) -> None:
         """Add a message; for `take` only. The bell is silent: whoever takes frames in looks at them, too."""
         self._waiting.append(envelope(message))
+
+    @property
+    def descriptor(self) -> int | None:
+        """The control connection's descriptor, while it is open."""
+        return self._sock.fileno() if self._open else None
 
     def adopt(self, parser: Parser, frames: list[Frame]) -> None:
         """Go on where someone else began to read the connection."""

@@ -11,10 +11,10 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from suitkaise.messaging.refs import WorkerRef
     from suitkaise.workers.recalled import Recalled
 
-__all__ = ["Birth", "Ended", "Life", "Outcome"]
+__all__ = ["Birth", "Ended", "ForceFinish", "Life", "Outcome"]
 
 _clock = time.monotonic_ns
 _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
@@ -48,7 +48,7 @@ _IN_A_LOOP = frozenset({Phase.BEFORE_LOOP, Phase.LOOP, Phase.AFTER_LOOP})
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """What a new incarnation is told of itself."""
+    """What a new incarnation is told of itself. `grace`: seconds that what it leaves behind may take to end."""
 
     path: str
     serial: int
@@ -56,6 +56,7 @@ class Birth:
     join_in: float | None = None
     join_after: float | None = None
     recalled: Recalled | None = None
+    grace: float = 5.0
 
     @property
     def owner(self) -> str:
@@ -81,7 +82,7 @@ class Ended(Exception):
         self.result = result
 
 
-class _ForceFinish(BaseException):
+class ForceFinish(BaseException):
     """Leaves whatever the worker is doing."""
 
 
@@ -90,6 +91,9 @@ class Life:
 
     `start`, `iterate`, `receive` and `finish` are its turns; after each, `outcome` tells whether it is over.
     """
+
+    has_tasks: ClassVar[bool] = False
+    """Whether `stacks` has something to tell."""
 
     def __init__(self, recipe: Recipe, birth: Birth, mailbox: Mailbox, slot: Slot) -> None:
         self.path: str = birth.path
@@ -130,17 +134,17 @@ class Life:
         self._mailbox.owner = threading.get_ident()
         set_starting(True)
         try:
-            self._worker = worker = build(self._recipe, self)
+            self._worker = worker = self._build()
             worker.__dict__.setdefault("name", self.path.rpartition("/")[2])
             if worker.__dict__["name"] is None:
                 worker.__dict__["name"] = self.path.rpartition("/")[2]
             if self.join_after is None and worker._num_loops != math.inf:
                 self.join_after = worker._num_loops
-            self._before = hook_of(worker, "before_loop")
-            self._loop = hook_of(worker, "loop")
-            self._after = hook_of(worker, "after_loop")
+            self._before = self._hook("before_loop")
+            self._loop = self._hook("loop")
+            self._after = self._hook("after_loop")
             self._on_receive = hook_of(worker, "on_receive")
-            hook = hook_of(worker, "on_start")
+            hook = self._hook("on_start")
             if hook is not None:
                 hook()
                 check_attributes(worker)
@@ -231,6 +235,9 @@ class Life:
         finally:
             words[PHASE] = _clock() + _WAITING
 
+    def leave(self) -> None:
+        """Give back what the life itself has held; its outcome is known."""
+
     def pay_debt(self) -> None:
         """Answer the message whose handler ended this life; what its asker sends next is for the next incarnation."""
         if self._owed is not None:
@@ -253,13 +260,13 @@ class Life:
         self._slot.words[PHASE] = _clock() + _ON_FINISH
         phase = "on_finish"
         try:
-            hook = hook_of(self._worker, "on_finish")
+            hook = self._hook("on_finish")
             if hook is not None and not self._forced:
                 hook()
             if self._forced:  # from another thread, or the worker has swallowed it
-                raise _ForceFinish
+                raise ForceFinish
             phase = "result"
-            result = hook_of(self._worker, "result")
+            result = self._hook("result")
             value = self.last_result if result is None else result()
         except BaseException as error:
             self._fail(phase, error)
@@ -282,11 +289,22 @@ class Life:
         self._forced = self._over = self._skip_after = True
         self._mailbox.order_stop(Shutdown("forced"))
         if threading.get_ident() == self._mailbox.owner:
-            raise _ForceFinish
+            raise ForceFinish
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but not when asked to stop."""
         return self._mailbox.wait(seconds)
+
+    def wait_async(self, seconds: float) -> Coroutine[Any, Any, bool]:
+        """Sleep in the worker's event loop, but not when asked to stop."""
+        raise RuntimeError("wait_async() is for workers with async hooks; this one has none, so say: self.wait(...)")
+
+    def stacks(self) -> str:
+        """What it waits for, as far as the stacks of its threads do not tell; from any thread."""
+        return ""
+
+    def interrupt(self, reason: ExitReason) -> None:
+        """Nobody waits for it any more: leave what can be left, and end for that reason."""
 
     def checkpoint(self, value: Any) -> None:
         """Keep a copy of the value for the next incarnation."""
@@ -367,6 +385,12 @@ class Life:
             tree.remove_owned(self._birth.owner)
 
     # ------------------------------------------------------------ small things
+    def _build(self) -> Any:
+        return build(self._recipe, self)
+
+    def _hook(self, name: str) -> Callable[..., Any] | None:
+        return hook_of(self._worker, name)
+
     def _handler(self, message: Message) -> Callable[[], Any]:
         try:
             body = message.body.value
@@ -397,7 +421,7 @@ class Life:
     def _fail(self, phase: str, error: BaseException) -> None:
         self._over = True
         self._mailbox.end_waits()
-        if isinstance(error, _ForceFinish) or self._forced:
+        if isinstance(error, ForceFinish) or self._forced:
             self.outcome = Outcome(Shutdown("forced"))
             return
         if isinstance(error, Ended):
@@ -406,13 +430,13 @@ class Life:
         if isinstance(error, SystemExit):
             self.outcome = Outcome(_exit_code(error))
             return
-        hook = hook_of(self._worker, "on_failure") if self._worker is not None else None
+        hook = self._hook("on_failure") if self._worker is not None else None
         portable, text = portable_error(error, self.path)
         self.outcome = Outcome(Crashed(phase, portable, text))
         if hook is not None:
             try:
                 hook(error)
-            except _ForceFinish:
+            except ForceFinish:
                 self.outcome = Outcome(Shutdown("forced"))
             except BaseException as second:
                 portable, text = portable_error(second, self.path)

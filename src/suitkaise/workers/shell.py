@@ -8,9 +8,21 @@ from suitkaise.errors import WorkerDead
 from suitkaise.messaging.actors import Actor
 from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox
 from suitkaise.messaging.messages import Parcel
-from suitkaise.workers.lifecycle import Life, Outcome
+from suitkaise.observe.board import Slot
+from suitkaise.recipes import Recipe
+from suitkaise.workers.lifecycle import Birth, Life, Outcome
+from suitkaise.workers.worker import is_async
 
-__all__ = ["Shell"]
+__all__ = ["Shell", "life_of"]
+
+
+def life_of(recipe: Recipe, birth: Birth, mailbox: Mailbox, slot: Slot) -> Life:
+    """The kind of life that the worker needs."""
+    if is_async(recipe):
+        from suitkaise.workers.async_life import AsyncLife  # 35 ms, if it was not preloaded
+
+        return AsyncLife(recipe, birth, mailbox, slot)
+    return Life(recipe, birth, mailbox, slot)
 
 
 class Shell(Actor):
@@ -58,6 +70,7 @@ class Shell(Actor):
         if outcome is None:
             return
         self.end()
+        self.life.leave()
         self.on_over(outcome)  # first: who gets to know of the end below may send the next message at once
         self.life.pay_debt()
         for message in self.mailbox.drain():

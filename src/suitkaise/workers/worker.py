@@ -13,14 +13,14 @@ import math
 import os
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, Self, TypeVar, overload
 
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.messaging.administration import whereis
 from suitkaise.messaging.links import Monitor
 from suitkaise.messaging.refs import WorkerRef
-from suitkaise.recipes import Recipe, Startable, snapshot
+from suitkaise.recipes import Recipe, Startable, is_async_function, snapshot
 from suitkaise.storage.attach import attach
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["HOOKS", "Process", "Thread", "Worker", "build", "check_attributes", "hook_of"]
+__all__ = ["HOOKS", "Process", "Thread", "Worker", "build", "check_attributes", "hook_of", "is_async"]
 
 HOOKS = ("on_start", "before_loop", "loop", "after_loop", "on_finish", "on_receive", "on_failure", "result")
 
@@ -93,6 +93,22 @@ def hook_of(worker: Any, name: str) -> Callable[..., Any] | None:
             hook: Callable[..., Any] = getattr(worker, candidate)
             return hook
     return None
+
+
+def is_async(recipe: Recipe) -> bool:
+    """Whether the worker has an async hook or public method, or is an async function: it needs an event loop then."""
+    cls = recipe.target
+    if not isinstance(cls, type):
+        return is_async_function(cls)
+    found: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if base not in _OURS:
+            found = {**vars(base), **found}
+    return any(
+        is_async_function(getattr(value, "__func__", value))
+        for name, value in found.items()
+        if name in Worker.hooks or not name.startswith("_")
+    )
 
 
 class _Seal:
@@ -162,6 +178,15 @@ class Worker(Startable, metaclass=_WorkerType):
     """What processes and threads have in common: hooks to override, attributes to read, and what to call.
 
     All hooks are optional. A worker without `loop` waits for messages.
+
+    Hooks, and public methods that proxies call, may be `async def`. The worker then has an event loop, in which all of
+    its hooks run one at a time and in the same task, so a plain hook of it may start a task, too. Tasks that it starts
+    go on whatever it does: while a hook awaits something, while it waits for messages, and while it is suspended. What
+    a hook awaits counts as its time (rule 55). In a stop, a hook that awaits something is waited for like any other
+    (rule 42): say `await self.wait_async(seconds)` for a sleep that ends then. At the end, after `result` or a crash,
+    tasks that are left are cancelled and waited for, as long as the child's `shutdown` says at most; then the event
+    loop is closed. A task that fails and that nobody awaits is told in the log `suitkaise.worker`; in an
+    `asyncio.TaskGroup` that stays open from `on_start` to `on_finish` it ends the worker.
     """
 
     hooks: ClassVar[tuple[str, ...]] = HOOKS + tuple(alias for names in _ALIASES.values() for alias in names)
@@ -193,25 +218,25 @@ class Worker(Startable, metaclass=_WorkerType):
             )
 
     # ------------------------------------------------------------ hooks
-    def on_start(self) -> None:
+    def on_start(self) -> Awaitable[None] | None:
         """Called once in the worker's own process or thread, before anything else; the heavy set-up goes here."""
 
-    def before_loop(self) -> None:
+    def before_loop(self) -> Awaitable[None] | None:
         """Called before each loop."""
 
     def loop(self) -> Any:
         """The work: called again and again until the worker finishes. What it returns becomes `last_result`."""
 
-    def after_loop(self) -> None:
+    def after_loop(self) -> Awaitable[None] | None:
         """Called after each loop; `last_loop_time` is then known."""
 
-    def on_finish(self) -> None:
+    def on_finish(self) -> Awaitable[None] | None:
         """Called once before a clean end: after the last loop, on a stop request, on SIGTERM."""
 
     def on_receive(self, message: Any) -> Any:
         """Called between loops with each message that was told or asked; an asker gets what it returns."""
 
-    def on_failure(self, error: Exception) -> None:
+    def on_failure(self, error: Exception) -> Awaitable[None] | None:
         """Called before the worker dies of an exception in any hook."""
 
     def result(self) -> Any:
@@ -321,6 +346,14 @@ class Worker(Startable, metaclass=_WorkerType):
     def wait(self, seconds: float) -> bool:
         """Sleep at most `seconds`, but wake up at once when asked to stop; returns whether that was so."""
         return self._life_or_raise("wait()").wait(seconds)
+
+    def wait_async(self, seconds: float) -> Coroutine[Any, Any, bool]:
+        """The same for async hooks and tasks: `await self.wait_async(1.0)`. Other tasks of the worker go on meanwhile.
+
+        Raises:
+            RuntimeError: not called in the worker's own event loop.
+        """
+        return self._life_or_raise("wait_async()").wait_async(seconds)
 
     def whereis(self, path: str) -> WorkerRef:
         """The ref of another worker. Raises ChildNotFound if there is none at `path`."""
@@ -453,6 +486,9 @@ class Thread(Worker):
     def of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Recipe:
         """A thread worker that calls `function(*args, **kwargs)` once a loop."""
         return Recipe(function, args, kwargs, "thread")
+
+
+_OURS = {*Process.__mro__, *Thread.__mro__}
 
 
 class _FunctionWorker(Worker):

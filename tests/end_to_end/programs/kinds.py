@@ -50,6 +50,11 @@ class Waits(Temper):
         return message
 
 
+class Awaits(Temper):
+    async def loop(self) -> None:
+        await self.wait_async(3600)
+
+
 class Stopped(Waits):
     """The test sends it SIGSTOP."""
 
@@ -95,6 +100,7 @@ class Lingers(Temper):
 KINDS: dict[str, type[Temper]] = {
     "loops": Loops,
     "waits": Waits,
+    "awaits": Awaits,
     "sleeps": Sleeps,
     "computes": Computes,
     "swallows": Swallows,

@@ -1,0 +1,329 @@
+"""Workers with async hooks, in real processes and threads, with real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import (
+    Child,
+    ChildStartFailed,
+    Crashed,
+    Down,
+    Hung,
+    Killed,
+    Normal,
+    Process,
+    Shutdown,
+    Signaled,
+    Supervisor,
+    Thread,
+    WorkerDead,
+)  # fmt: skip
+from suitkaise.events import ChildExited, ChildStarted
+from tests.end_to_end import awaiters
+from tests.end_to_end.folk import next_event
+from tests.support import eventually, run_program, start_program, wait_gone
+
+both = pytest.mark.parametrize("kind", ["process", "thread"])
+
+
+def of(kind: str, name: str) -> Any:
+    return getattr(awaiters, f"{name}InA{kind.capitalize()}")
+
+
+def ticks(kind: str, folder: Path, id: str = "w", **options: Any) -> Child:
+    return Child(of(kind, "Ticks"), args=(folder,), id=id, **options)
+
+
+def notes(folder: Path) -> list[str]:
+    file = folder / "notes"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+# ------------------------------------------------------------ life
+@both
+def test_tasks_go_on_while_it_waits_for_messages_and_while_it_handles_one(tmp_path: Path, kind: str) -> None:
+    with Supervisor("tree", ticks(kind, tmp_path)).start() as running:
+        worker = running["w"]
+        first = worker.ask("ticks")
+        eventually(lambda: worker.ask("ticks") > first)
+        assert worker.ask("ticks a little later") is True
+        assert worker.proxy().numbers(3).get() == [0, 1, 2]
+    assert notes(tmp_path) == ["finished, ticking", "cancelled"]
+
+
+@both
+def test_it_loops_and_has_a_result(kind: str) -> None:
+    child = Child(of(kind, "Loops"), id="w", restart="transient", join_after=3)
+    with Supervisor("tree", child, Supervisor("more")).start() as running:
+        assert running["w"].result(10) == ("loops", 3)
+
+
+@both
+def test_messages_reach_it_between_its_loops(kind: str) -> None:
+    with Supervisor("tree", Child(of(kind, "Loops"), id="w")).start() as running:
+        assert [running["w"].ask(number) for number in range(50)] == list(range(50))
+
+
+@pytest.mark.parametrize("make", [Process.of, Thread.of], ids=["process", "thread"])
+def test_an_async_function_is_awaited_once_a_loop(make: Any) -> None:
+    child = Child(make(awaiters.sleeps_and_returns, "something"), id="w", restart="temporary", join_after=2)
+    with Supervisor("tree", child).start() as running:
+        assert running["w"].result(10) == "something"
+
+
+@both
+def test_it_awaits_the_answers_of_others(tmp_path: Path, kind: str) -> None:
+    with Supervisor("tree", ticks(kind, tmp_path, "a"), ticks("process", tmp_path, "b")).start() as running:
+        assert running["a"].ask(("ask", running["b"], "ticks a little later")) is True
+        with pytest.raises(LookupError, match="of its own"):
+            running["a"].ask(("ask", running["b"], "crash"))
+
+
+@both
+def test_it_can_run_programs(tmp_path: Path, kind: str) -> None:
+    with Supervisor("tree", ticks(kind, tmp_path)).start() as running:
+        assert running["w"].ask("run a program") == b"hello\n"
+
+
+# ------------------------------------------------------------ stopping
+@both
+def test_s42_a_stop_request_ends_a_wait_at_once(tmp_path: Path, kind: str) -> None:
+    running = Supervisor("tree", Child(of(kind, "Waits"), args=(tmp_path,), id="w", shutdown=60.0)).start()
+    eventually((tmp_path / "waits").exists)
+    assert running.stop(timeout=10) == Shutdown("stop")
+    assert (tmp_path / "finished").exists()
+
+
+@both
+def test_s42_a_stop_request_ends_a_wait_in_a_handler(tmp_path: Path, kind: str) -> None:
+    with Supervisor("tree", ticks(kind, tmp_path, shutdown=60.0)).start() as running:
+        answer = running["w"].ask_future("pause")
+        eventually(lambda: notes(tmp_path))
+        running.terminate_child("w")
+        assert answer.get() is True
+    assert notes(tmp_path) == ["awaits", "finished, ticking", "cancelled"]
+
+
+def test_s42_who_awaits_something_longer_than_its_shutdown_time_is_killed(tmp_path: Path) -> None:
+    with Supervisor("tree", ticks("process", tmp_path, shutdown=0.2)).start() as running:
+        answer = running["w"].ask_future("await something for ever")
+        eventually(lambda: notes(tmp_path))
+        running.terminate_child("w")
+        with pytest.raises(WorkerDead) as caught:
+            answer.get()
+        assert caught.value.reason == Killed("shutdown timeout")
+    assert notes(tmp_path) == ["awaits"]
+
+
+@both
+@pytest.mark.parametrize("shutdown", ["brutal_kill", "infinity"])
+def test_it_leaves_by_itself_whatever_its_shutdown_time_is(tmp_path: Path, kind: str, shutdown: Any) -> None:
+    child = ticks(kind, tmp_path, shutdown=shutdown, restart="transient")
+    with Supervisor("tree", child).start() as running:
+        running["w"].tell("leave")
+        assert running["w"].join(10) == Normal()
+    assert notes(tmp_path) == ["finished, ticking", "cancelled"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_signals_mean_what_they_mean_to_any_worker(tmp_path: Path, number: int) -> None:
+    child = Child(awaiters.WaitsInAProcess, args=(tmp_path,), id="w", restart="temporary")
+    with Supervisor("tree", child).start() as running:
+        worker = running["w"]
+        eventually((tmp_path / "waits").exists)
+        assert worker.pid is not None
+        os.kill(worker.pid, number)
+        if number == signal.SIGTERM:
+            assert worker.join(10) == Signaled(signal.SIGTERM)
+            assert (tmp_path / "finished").exists()
+    assert (tmp_path / "finished").exists()
+
+
+def test_sigterm_wakes_one_that_waits_for_messages(tmp_path: Path) -> None:
+    with Supervisor("tree", ticks("process", tmp_path, restart="temporary")).start() as running:
+        worker = running["w"]
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGTERM)
+        assert worker.join(10) == Signaled(signal.SIGTERM)
+    assert notes(tmp_path) == ["finished, ticking", "cancelled"]
+
+
+# ------------------------------------------------------------ faults
+@both
+def test_s58_a_crash_is_told_with_its_traceback_and_ends_its_tasks_before_it_is_restarted(
+    tmp_path: Path, kind: str
+) -> None:
+    with Supervisor("tree", ticks(kind, tmp_path)).start() as running, running.events() as events:
+        running["w"].tell("crash")
+        reason = next_event(events, ChildExited).reason
+        assert isinstance(reason, Crashed)
+        assert (reason.phase, type(reason.error)) == ("on_receive", LookupError)
+        assert "in fail" in reason.traceback
+        assert notes(tmp_path) == ["cancelled"]
+        assert running["w"].ask("ticks") >= 0
+
+
+@both
+def test_s57_it_remembers_what_the_one_before_has_handed_on(tmp_path: Path, kind: str) -> None:
+    with Supervisor("tree", ticks(kind, tmp_path)).start() as running:
+        worker = running["w"]
+        assert worker.ask("recalled") is None
+        worker.ask(("keep", [1, 2]))
+        with pytest.raises(LookupError):
+            worker.ask("crash")
+        assert worker.ask("recalled") == (1, [1, 2])
+        worker.recall()
+        assert worker.ask("recalled") == (2, [1, 2])
+
+
+def test_a_killed_one_comes_back(tmp_path: Path) -> None:
+    with Supervisor("tree", ticks("process", tmp_path)).start() as running, running.events() as events:
+        old = running["w"].pid
+        assert old is not None
+        os.kill(old, signal.SIGKILL)
+        assert next_event(events, ChildExited).reason == Signaled(signal.SIGKILL)
+        assert next_event(events, ChildStarted).pid != old
+        assert running["w"].ask("ticks") >= 0
+
+
+def test_s02_an_exception_in_an_async_start_is_a_failed_start() -> None:
+    class Fails(Process):
+        async def on_start(self) -> None:
+            raise LookupError("at the start")
+
+    with pytest.raises(ChildStartFailed, match="at the start"):
+        Supervisor("tree", Fails).start()
+
+
+@both
+def test_s55_s59_an_await_that_never_comes_back_is_a_hang_and_its_stack_tells_where(tmp_path: Path, kind: str) -> None:
+    with Supervisor("tree", ticks(kind, tmp_path, receive_timeout=0.3)).start() as running, running.events() as events:
+        with pytest.raises(WorkerDead) as caught:
+            running["w"].ask("await something for ever", timeout=10)
+        hung = next_event(events, ChildExited).reason
+        assert isinstance(hung, Hung)
+        assert hung.phase == "on_receive"
+        assert caught.value.reason == hung
+        assert "Task 'tree/w' (most recent call first):" in hung.stack
+        assert "in something\n" in hung.stack
+        assert "in tick\n" in hung.stack  # what else it has
+        assert running["w"].ask("ticks") >= 0
+    # A thread that awaits something can be made to leave it.
+    assert notes(tmp_path).count("cancelled") == {"process": 1, "thread": 2}[kind]
+
+
+def test_a_task_that_swallows_its_cancellation_holds_up_a_crash_for_the_shutdown_time_only() -> None:
+    child = Child(awaiters.Stubborn, shutdown=0.1)
+    with Supervisor("tree", child).start() as running, running.events() as events:
+        running["stubborn"].tell("crash")
+        assert isinstance(next_event(events, ChildExited).reason, Crashed)
+        assert isinstance(next_event(events, ChildStarted), ChildStarted)
+
+
+def test_s55_the_end_of_its_tasks_is_a_part_of_on_finish() -> None:
+    child = Child(awaiters.Stubborn, shutdown="infinity", finish_timeout=0.3)
+    with Supervisor("tree", child).start() as running, running.events() as events:
+        running["stubborn"].tell("crash")
+        reason = next_event(events, ChildExited).reason
+        assert isinstance(reason, Hung)
+        assert reason.phase == "on_finish"
+        assert "in go_on\n" in reason.stack
+
+
+@both
+def test_a_task_that_fails_is_told_in_the_log(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    with Supervisor("tree", ticks(kind, tmp_path)).start() as running:
+        running["w"].tell("fail in a task")
+        eventually(lambda: "LookupError: of its own" in caplog.text)
+        assert running["w"].ask("ticks") >= 0
+    (told,) = [record for record in caplog.records if "never retrieved" in record.getMessage()]
+    assert told.name == "suitkaise.worker"
+    assert told.getMessage().startswith("tree/w: Task exception was never retrieved (failing)")
+
+
+WAITS = """
+import os
+from suitkaise import Process, Supervisor
+
+class Waits(Process):
+    async def loop(self):
+        os.write(1, f"waits {self.pid}\\n".encode())
+        await self.wait_async(600)
+
+Supervisor("tree", Waits).run()
+"""
+
+
+def test_sigusr1_shows_what_it_awaits() -> None:
+    with start_program(WAITS) as program:
+        worker = int(program.expect("waits", timeout=15).split()[1])
+        os.kill(worker, signal.SIGUSR1)
+        eventually(lambda: "Task 'tree/waits'" in program.stderr and program.stderr.endswith("in loop\n"))
+        assert "Thread" in program.stderr
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0, program.stderr
+
+
+# ------------------------------------------------------------ links, monitors, suspension
+@both
+def test_s60_a_monitor_wakes_it(tmp_path: Path, kind: str) -> None:
+    other = ticks("process", tmp_path, "other", restart="temporary")
+    with Supervisor("tree", ticks(kind, tmp_path), other).start() as running:
+        running["w"].ask(("monitor", running["other"]))
+        running["other"].kill()
+        eventually(lambda: notes(tmp_path))
+        assert notes(tmp_path)[0].startswith(Down.__name__)
+
+
+@both
+def test_suspended_it_handles_nothing_but_its_tasks_go_on(tmp_path: Path, kind: str) -> None:
+    with Supervisor("tree", ticks(kind, tmp_path)).start() as running:
+        worker = running["w"]
+        running.suspend("w")
+        answer = worker.ask_future("ticks")
+        running.resume("w")
+        first = answer.get()
+        assert worker.ask("ticks") >= first
+        running.suspend("w")
+        running.terminate_child("w")
+    assert notes(tmp_path) == ["finished, ticking", "cancelled"]
+
+
+# ------------------------------------------------------------ what others pay
+PROGRAM = """
+import sys
+from suitkaise import Process, Supervisor
+
+class Plain(Process):
+    def on_receive(self, message):
+        return "asyncio" in sys.modules
+
+class Async(Plain):
+    async def on_start(self):
+        pass
+
+with Supervisor("tree", Plain).start() as running:
+    print("plain alone:", running["plain"].ask(""), "asyncio" in sys.modules)
+    running.start_child(Async)
+    running["plain"].recall()
+    print("beside an async one:", running["plain"].ask(""), "asyncio" in sys.modules)
+"""
+
+
+def test_plain_workers_have_nothing_to_do_with_asyncio_and_async_ones_find_it_imported() -> None:
+    """A module is imported before any process is forked that needs it, so then all have it; the program has not."""
+    finished = run_program(PROGRAM).check()
+    assert finished.stdout.splitlines() == ["plain alone: False False", "beside an async one: True False"]
+
+
+def test_no_process_is_left(tmp_path: Path) -> None:
+    with Supervisor("tree", ticks("process", tmp_path)).start() as running:
+        pid = running["w"].pid
+    assert pid is not None
+    wait_gone(pid)

@@ -1,0 +1,552 @@
+"""What only a life with async hooks has: tasks that go on meanwhile, awaited waits, an end for what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import Process, Thread
+from suitkaise.exits import Crashed, ExitCode, Normal, Shutdown
+from suitkaise.workers.async_life import AsyncLife
+from suitkaise.workers.worker import is_async
+from tests.support import eventually
+from tests.workers.rig import rigged
+
+Rig = Any
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Any]:
+    with rigged(tmp_path) as make:
+        yield make
+
+
+class Ticker(Thread):
+    """A task counts as long as the worker lives."""
+
+    async def on_start(self) -> None:
+        self.ticks = 0
+        self.ticker = asyncio.create_task(self.tick())
+
+    async def tick(self) -> None:
+        while True:
+            await asyncio.sleep(0.001)
+            self.ticks += 1
+
+
+def in_thread(rig: Rig) -> threading.Thread:
+    thread = threading.Thread(target=rig.run, daemon=True)
+    thread.start()
+    return thread
+
+
+# ---------------------------------------------------------------- which workers have it
+class Methods(Process):
+    async def fetch(self) -> None: ...
+
+
+class Helper(Process):
+    async def _fetch(self) -> None: ...
+
+    def loop(self) -> None: ...
+
+
+class Overridden(Methods):
+    def fetch(self) -> None: ...  # type: ignore[override]
+
+
+class Static(Process):
+    @staticmethod
+    async def fetch() -> None: ...
+
+
+class Old(Process):
+    async def __loop__(self) -> None: ...
+
+
+class Called:
+    async def __call__(self) -> None: ...
+
+
+async def function() -> None: ...
+
+
+@pytest.mark.parametrize(
+    "what",
+    [Ticker(), Methods(), Static(), Old(), *map(Process.of, (function, functools.partial(function), Called()))],
+    ids=str,
+)
+def test_one_async_hook_or_public_method_is_enough(what: Any) -> None:
+    assert is_async(getattr(what, "__recipe__", what))
+
+
+@pytest.mark.parametrize("what", [Helper(), Overridden(), Process(), Thread(), Process.of(print)], ids=str)
+def test_all_others_live_as_ever(what: Any) -> None:
+    assert not is_async(getattr(what, "__recipe__", what))
+
+
+# ---------------------------------------------------------------- tasks
+def test_tasks_go_on_while_the_worker_waits_for_messages(rig: Rig) -> None:
+    one = rig(Ticker())
+    thread = in_thread(one)
+    eventually(lambda: getattr(one.worker, "ticks", 0) > 5)
+    one.mailbox.order_stop(Shutdown())
+    thread.join(5)
+    assert one.outcome.reason == Shutdown()
+
+
+def test_tasks_go_on_while_a_hook_awaits_and_between_plain_loops(rig: Rig) -> None:
+    class Both(Ticker):
+        def loop(self) -> None:
+            if self.ticks > 5:
+                self.rejoin()
+
+        async def on_finish(self) -> None:
+            before = self.ticks
+            await asyncio.sleep(0.02)
+            assert self.ticks > before
+
+    assert rig(Both()).run().reason == Normal()
+
+
+def test_hooks_and_handlers_run_one_at_a_time(rig: Rig) -> None:
+    said: list[str] = []
+
+    class Slow(Thread):
+        async def on_receive(self, message: str) -> str:
+            said.append(f"{message} begins")
+            await asyncio.sleep(0.002)
+            said.append(f"{message} ends")
+            if message == "b":
+                self.rejoin()
+            return message
+
+    one = rig(Slow())
+    answers = [one.ask("a"), one.ask("b")]
+    one.run()
+    assert said == ["a begins", "a ends", "b begins", "b ends"]
+    assert [answer.get(0) for answer in answers] == ["a", "b"]
+
+
+def test_all_hooks_run_in_one_task_and_one_context(rig: Rig) -> None:
+    color = contextvars.ContextVar("color", default="none")
+    seen: list[Any] = []
+
+    class Contextual(Thread):
+        async def on_start(self) -> None:
+            color.set("red")
+            seen.append(asyncio.current_task())
+
+        def loop(self) -> None:  # a plain one
+            seen.append(asyncio.current_task())
+            seen.append(color.get())
+            self.rejoin()
+
+        async def on_finish(self) -> None:
+            seen.append(asyncio.current_task())
+
+    rig(Contextual()).run()
+    assert seen == [seen[0], seen[0], "red", seen[0]]
+
+
+def test_plain_hooks_may_start_tasks_and_return_what_is_to_be_awaited(rig: Rig) -> None:
+    class Spawns(Thread):
+        def on_start(self) -> None:
+            self.spawned = asyncio.create_task(self.answer())
+
+        def loop(self) -> Any:
+            return self.answer()
+
+        async def answer(self) -> int:
+            await asyncio.sleep(0)
+            return 42
+
+        async def on_finish(self) -> None:
+            assert await self.spawned == self.last_result
+
+    assert rig(Spawns(), join_after=1).run().result.value == 42
+
+
+def test_async_methods_are_called_by_proxies(rig: Rig) -> None:
+    class Adds(Thread):
+        async def add(self, a: int, b: int) -> int:
+            await asyncio.sleep(0)
+            return a + b
+
+        def leave(self) -> None:
+            self.rejoin()
+
+    one = rig(Adds())
+    answer, _ = one.call("add", 1, b=2), one.call("leave")
+    assert one.run().reason == Normal()
+    assert answer.get(0) == 3
+
+
+def test_stopping_the_loop_from_inside_does_no_harm(rig: Rig) -> None:
+    class Stops(Thread):
+        async def loop(self) -> str:
+            asyncio.get_running_loop().stop()
+            await asyncio.sleep(0.002)
+            return "done"
+
+    assert rig(Stops(), join_after=2).run().result.value == "done"
+
+
+# ---------------------------------------------------------------- waiting
+def looping(loop: Any) -> Any:
+    return type("Looping", (Thread,), {"loop": loop})()
+
+
+def test_wait_async_is_over_after_its_time(rig: Rig) -> None:
+    async def loop(self: Any) -> bool:
+        return await self.wait_async(0.002)
+
+    assert rig(looping(loop), join_after=1).run().result.value is False
+
+
+@pytest.mark.parametrize("how", ["stop", "rejoin"])
+def test_wait_async_ends_when_the_worker_is_asked_to_finish(rig: Rig, how: str) -> None:
+    waiting = threading.Event()
+
+    async def loop(self: Any) -> Any:
+        waiting.set()
+        return await asyncio.gather(self.wait_async(60), self.wait_async(60))  # any number of tasks at once
+
+    one = rig(looping(loop))
+    thread = in_thread(one)
+    assert waiting.wait(5)
+    one.mailbox.order_stop(Shutdown()) if how == "stop" else one.worker.rejoin()
+    thread.join(5)
+    assert one.outcome.result.value == [True, True]
+
+
+def test_wait_async_lets_others_have_their_turn_also_when_there_is_nothing_to_wait_for(rig: Rig) -> None:
+    class Stubborn(Ticker):
+        async def on_finish(self) -> None:
+            before = self.ticks
+            while self.ticks < before + 3:
+                assert await self.wait_async(60)
+
+    one = rig(Stubborn())
+    one.mailbox.order_stop(Shutdown())
+    assert one.run().reason == Shutdown()
+
+
+def test_join_in_ends_a_wait_async(rig: Rig) -> None:
+    async def loop(self: Any) -> bool:
+        return await self.wait_async(60)
+
+    assert rig(looping(loop), join_in=0.02).run().result.value is True
+
+
+def test_messages_that_come_during_a_wait_async_are_handled_after_it(rig: Rig) -> None:
+    said: list[str] = []
+
+    class Waits(Thread):
+        async def loop(self) -> None:
+            if self.current_loop == 1:
+                one.tell("x")
+                assert await self.wait_async(0.002) is False
+            said.append("loop")
+
+        def on_receive(self, message: str) -> None:
+            said.append(message)
+
+    one = rig(Waits(), join_after=2)
+    one.run()
+    assert said == ["loop", "x", "loop"]
+
+
+def test_a_wait_that_would_hold_up_the_event_loop_is_refused(rig: Rig) -> None:
+    async def loop(self: Any) -> None:
+        self.wait(3)
+
+    reason = rig(looping(loop)).run().reason
+    assert "await self.wait_async(3)" in str(reason)
+
+
+def test_helper_threads_of_an_async_worker_wait_as_ever(rig: Rig) -> None:
+    class Helped(Thread):
+        async def on_start(self) -> None:
+            self.helper = asyncio.create_task(asyncio.to_thread(self.wait, 60))
+
+        async def on_finish(self) -> None:
+            assert await self.helper is True
+
+    one = rig(Helped())
+    one.mailbox.order_stop(Shutdown())
+    assert one.run().reason == Shutdown()
+
+
+def test_wait_async_is_for_the_workers_own_event_loop(rig: Rig) -> None:
+    def loop(self: Any) -> None:
+        self.wait_async(1)
+
+    assert "say: self.wait" in str(rig(looping(loop)).run().reason)
+
+    async def elsewhere(worker: Any) -> None:
+        await worker.wait_async(1)
+
+    class Elsewhere(Thread):
+        async def loop(self) -> None:
+            await asyncio.to_thread(asyncio.run, elsewhere(self))
+
+    assert "the worker's own event loop" in str(rig(Elsewhere()).run().reason)
+
+
+# ---------------------------------------------------------------- what goes wrong
+class Grouped(Thread):
+    """Has a task group all its life."""
+
+    async def on_start(self) -> None:
+        self.stack = contextlib.AsyncExitStack()
+        group = await self.stack.enter_async_context(asyncio.TaskGroup())
+        self.failing = group.create_task(self.fail())
+
+    async def fail(self) -> None:
+        await asyncio.sleep(0.002)
+        raise LookupError("in the group")
+
+    async def on_failure(self, error: BaseException) -> None:
+        await self.stack.__aexit__(type(error), error, error.__traceback__)
+
+
+class GroupedAndLooping(Grouped):
+    async def loop(self) -> None:
+        await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("worker", [Grouped, GroupedAndLooping])
+def test_a_task_group_that_fails_ends_its_worker_whatever_it_does(rig: Rig, worker: Any) -> None:
+    reason = rig(worker()).run().reason
+    assert isinstance(reason, Crashed)
+    assert "LookupError: in the group" in reason.traceback
+
+
+def test_a_task_group_can_be_left_in_on_finish(rig: Rig) -> None:
+    class Leaves(Thread):
+        async def on_start(self) -> None:
+            self.group = await asyncio.TaskGroup().__aenter__()
+            self.task = self.group.create_task(self.wait_async(60))
+
+        async def on_finish(self) -> None:
+            await self.group.__aexit__(None, None, None)
+            assert self.task.result() is True
+
+    one = rig(Leaves())
+    one.mailbox.order_stop(Shutdown())
+    assert one.run().reason == Shutdown()
+
+
+def test_a_hook_that_is_cancelled_has_crashed(rig: Rig) -> None:
+    async def loop(self: Any) -> None:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        await asyncio.sleep(60)
+
+    reason = rig(looping(loop)).run().reason
+    assert isinstance(reason, Crashed)
+    assert (reason.phase, type(reason.error)) == ("loop", asyncio.CancelledError)
+
+
+@pytest.mark.parametrize("where", ["a task", "a callback"])
+@pytest.mark.parametrize("loops", [False, True])
+def test_sys_exit_in_a_task_ends_the_worker_with_that_code(rig: Rig, where: str, loops: bool) -> None:
+    async def loop(self: Any) -> None:
+        await asyncio.sleep(60)
+
+    base = type("Base", (Thread,), {"loop": loop} if loops else {})
+
+    class Exits(base):
+        async def on_start(self) -> None:
+            if where == "a task":
+                self.task = asyncio.create_task(self.exit())
+            else:
+                asyncio.get_running_loop().call_soon(raise_exit)
+
+        async def exit(self) -> None:
+            raise_exit()
+
+    def raise_exit() -> None:
+        raise SystemExit(3)
+
+    assert rig(Exits()).run().reason == ExitCode(3)
+
+
+def test_force_finish_leaves_the_hook_that_awaits_something(rig: Rig) -> None:
+    said: list[str] = []
+
+    class Forced(Thread):
+        async def on_start(self) -> None:
+            self.task = asyncio.create_task(self.force())
+
+        async def force(self) -> None:
+            self.force_finish()
+
+        async def loop(self) -> None:
+            await asyncio.sleep(60)
+
+        def on_finish(self) -> None:
+            said.append("on_finish")
+
+    assert rig(Forced()).run().reason == Shutdown("forced")
+    assert said == []
+
+
+def test_force_finish_in_another_thread_leaves_it_too(rig: Rig) -> None:
+    async def loop(self: Any) -> None:
+        threading.Thread(target=self.force_finish).start()
+        await asyncio.sleep(60)
+
+    assert rig(looping(loop)).run().reason == Shutdown("forced")
+
+
+def test_a_task_that_fails_and_that_nobody_awaits_is_told_in_the_log(rig: Rig, caplog: Any) -> None:
+    class Careless(Thread):
+        async def on_start(self) -> None:
+            self.tasks = {asyncio.create_task(self.fail(), name="careless")}
+
+        async def fail(self) -> None:
+            raise LookupError("nobody hears me")
+
+        async def loop(self) -> None:
+            self.tasks.clear()
+
+    notes: list[str] = []
+    one = rig(Careless(), join_after=2)
+    one.life.note = notes.append
+    with caplog.at_level(logging.ERROR, "suitkaise.worker"):
+        assert one.run().reason == Normal()
+    (record,) = caplog.records
+    assert record.getMessage() == "tree/worker: Task exception was never retrieved (careless)"
+    assert isinstance(record.exc_info[1], LookupError)
+    assert notes == [f"error: {record.getMessage()}: LookupError('nobody hears me')"]
+
+
+# ---------------------------------------------------------------- the end
+class Leftovers(Thread):
+    """Leaves a task and an async generator behind."""
+
+    def __init__(self, said: list[str], crash: bool = False) -> None:
+        self.said = said
+        self.crash = crash
+
+    async def on_start(self) -> None:
+        self.task = asyncio.create_task(self.go_on())
+        self.numbers = self.generate()
+        await anext(self.numbers)
+
+    async def go_on(self) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.002)
+            self.said.append("task")
+
+    async def generate(self) -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            self.said.append("generator")
+
+    async def loop(self) -> None:
+        if self.crash:
+            raise LookupError
+        self.rejoin()
+
+    async def on_finish(self) -> None:
+        self.said.append("on_finish")
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_tasks_and_async_generators_end_with_the_worker_before_anybody_knows(rig: Rig, crash: bool) -> None:
+    said: list[str] = []
+    one = rig(Leftovers(said, crash))
+    one.run()
+    assert said == [*([] if crash else ["on_finish"]), "task", "generator"]
+    assert one.life._events._loop.is_closed()
+
+
+def test_a_start_that_fails_ends_its_tasks_too(rig: Rig) -> None:
+    said: list[str] = []
+
+    class Fails(Leftovers):
+        async def on_start(self) -> None:
+            await super().on_start()
+            raise LookupError
+
+    assert isinstance(rig(Fails(said)).run().reason, Crashed)
+    assert said == ["task", "generator"]
+
+
+class Stubborn(Thread):
+    async def on_start(self) -> None:
+        self.task = asyncio.create_task(self.go_on(), name="stubborn")
+
+    async def go_on(self) -> None:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("grace", [0.0, 0.02])
+def test_a_task_that_does_not_let_itself_be_cancelled_is_left_alone(rig: Rig, caplog: Any, grace: float) -> None:
+    one = rig(Stubborn(), grace=grace)
+    one.mailbox.order_stop(Shutdown())
+    assert one.run().reason == Shutdown()
+    assert f"tree/worker: a task did not end when it was cancelled, within {grace:g} s (stubborn)" in caplog.text
+    with contextlib.suppress(RuntimeError):  # "coroutine ignored GeneratorExit"
+        one.worker.task.get_coro().close()
+
+
+def test_a_task_that_fails_when_it_is_cancelled_is_told_in_the_log(rig: Rig, caplog: Any) -> None:
+    class Fails(Thread):
+        async def on_start(self) -> None:
+            self.task = asyncio.create_task(self.go_on(), name="failing")
+
+        async def go_on(self) -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                raise LookupError
+
+    one = rig(Fails())
+    one.mailbox.order_stop(Shutdown())
+    assert one.run().reason == Shutdown()
+    assert "tree/worker: a task failed at the end (failing)" in caplog.text
+
+
+# ---------------------------------------------------------------- what it does now
+def test_its_stacks_tell_what_it_awaits(rig: Rig) -> None:
+    class Deep(Ticker):
+        async def loop(self) -> None:
+            await self.deeper()
+
+        async def deeper(self) -> None:
+            await asyncio.wait_for(self.wait_async(60), 60)
+
+    one = rig(Deep())
+    assert one.life.stacks() == ""
+    thread = in_thread(one)
+    told = eventually(lambda: "deeper" in one.life.stacks() and one.life.stacks())
+    one.mailbox.order_stop(Shutdown())
+    thread.join(5)
+    first, *others = [block.splitlines() for block in told.strip().split("\n\n")]
+    assert first[0] == "Task 'tree/worker' (most recent call first):"
+    assert [line.rpartition(" in ")[2] for line in first[-2:]] == ["deeper", "loop"]
+    assert any(line.endswith("in tick") for block in others for line in block)
+
+
+def test_a_plain_life_has_none(rig: Rig) -> None:
+    one = rig(Helper())
+    assert not isinstance(one.life, AsyncLife)
+    assert one.life.stacks() == ""
