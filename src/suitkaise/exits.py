@@ -64,7 +64,8 @@ class Shutdown(ExitReason):
 class Crashed(ExitReason):
     """An exception left a hook or a message handler.
 
-    `error` is the exception itself where it can be pickled, else a `WorkerFailed` that carries its text.
+    `error` is a copy of the exception, without its frames, where it can be pickled; else a `WorkerFailed` that carries
+    its text.
     """
 
     phase: str

@@ -254,20 +254,26 @@ class Holds(Thread):
     def __init__(self, argument: Argument) -> None:
         self.argument = argument
 
+    def on_receive(self, message: Any) -> None:
+        raise ValueError("it was told to crash")
+
 
 @pytest.mark.parametrize("kind", [Supervisor, DynamicSupervisor])
 def test_s64_nothing_that_it_was_started_with_is_kept_of_a_child_that_is_removed(kind: type[Supervisor]) -> None:
     with kind("tree").start() as running:
-        for end in ("leaves", "is terminated", "is deleted"):
+        for end in ("leaves", "crashes", "is terminated", "is deleted"):
             argument = Argument()
             remembered = weakref.ref(argument)
             restart: Any = "permanent" if end == "is deleted" else "temporary"
             running.start_child(Child(Holds, args=(argument,), id="a", restart=restart))
             del argument
-            if end == "leaves":
-                running["a"].rejoin()
-            else:
-                running.terminate_child("a")
+            match end:
+                case "leaves":
+                    running["a"].rejoin()
+                case "crashes":
+                    running["a"].tell("crash")
+                case _:
+                    running.terminate_child("a")
             if end == "is deleted" and kind is Supervisor:
                 running.delete_child("a")
             eventually(lambda: "a" not in running)

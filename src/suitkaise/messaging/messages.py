@@ -139,14 +139,14 @@ def with_note(error: BaseException, text: str) -> BaseException:
 def portable_error(error: BaseException, path: str) -> tuple[BaseException, str]:
     """The error in a form that survives the way to another process, and its traceback as text.
 
-    It is the error itself, with the traceback as a note, where it can be pickled and unpickled; else a
-    `WorkerFailed` that says the same.
+    It is a copy, as another process would get it, where it can be pickled and unpickled; else a `WorkerFailed` that
+    says the same. The error itself would keep alive, by its traceback, all that a worker in a thread held (rule 64).
     """
     text = "".join(traceback.format_exception(error))
     try:
         again = codec.loads(codec.dumps(error))
         if type(again) is type(error) and str(again) == str(error):
-            return error, text
+            return again, text
     except Exception as obstacle:  # whatever the user's exception class does when it is copied
         text = f"{text}(it travels as text: {_said_by(obstacle)})\n"
     return WorkerFailed(f"{type(error).__name__}: {_said_by(error)}", path=path, traceback=text), text
