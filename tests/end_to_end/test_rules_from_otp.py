@@ -405,6 +405,28 @@ def test_s30_s34_s40_a_group_restart_of_supervisors_revives_them_with_their_decl
         assert statuses(running, "two") == statuses(running, "three") == {}
 
 
+def test_s20_s21_s32_questions_are_answered_during_a_group_restart_and_who_is_added_waits_for_its_end(
+    folk: Folk,
+) -> None:
+    with folk.tree("abc", strategy="one_for_all").start() as running:
+        stops, starts = folk.say("stops_slowly", "b"), folk.say("starts_slowly", "b")
+        folk.crash(running, "a")
+        eventually(lambda: "slow b" in folk.notes())
+        assert statuses(running) == {"a": "restarting", "b": "stopping", "c": "stopped"}
+        assert (running.count_children().specs, running.count_children().active) == (3, 1)
+        added = in_background(lambda: running.start_child(folk.child("d")))
+
+        stops.unlink()
+        eventually(lambda: folk.notes("b").count("slow b") == 2)
+        assert statuses(running) == {"a": "running", "b": "starting", "c": "stopped"}
+        assert not added.done()
+
+        starts.unlink()
+        assert added.result(5).ask("there?") == "there?"
+        assert set(statuses(running).values()) == {"running"}
+        assert [note for note in folk.notes() if note.startswith("start")][3:] == [f"start {id}" for id in "abcd"]
+
+
 @pytest.mark.parametrize("mode", ["any_significant", "all_significant"])
 def test_s52_the_auto_shutdown_of_a_supervisor_that_is_not_significant_ends_it_alone(folk: Folk, mode: Any) -> None:
     work = folk.child("work", restart="transient", significant=True)
