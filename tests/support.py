@@ -14,10 +14,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import psutil
 
@@ -27,6 +28,7 @@ __all__ = [
     "Program",
     "bearers",
     "eventually",
+    "in_background",
     "kill_and_wait",
     "run_program",
     "start_program",
@@ -55,6 +57,20 @@ def eventually(predicate: Callable[[], T], *, timeout: float = 5.0, what: str = 
         nobody.wait(min(pause, left))
         pause = min(pause * 2, 0.05)
     return value
+
+
+def in_background(what: Callable[[], Any]) -> Future[Any]:
+    """Call it in a thread of its own; what it returns or raises."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(what())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def wait_gone(pid: int, timeout: float = 5.0) -> None:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
 from suitkaise import Backoff, ChildRestarting
 from suitkaise.events import ChildRestarting as RestartingEvent
 from suitkaise.events import ChildStarted
-from tests.end_to_end.folk import KINDS, Folk, next_event, statuses
+from tests.end_to_end.folk import Folk, next_event, statuses
 from tests.support import eventually
 
 LONG = Backoff(initial=600.0, maximum=600.0, jitter=0.0)
-
-
-@pytest.fixture(params=KINDS)
-def folk(request: pytest.FixtureRequest, tmp_path: Path) -> Folk:
-    return Folk(tmp_path, request.param)
 
 
 def test_s56_the_delay_grows_with_each_restart_and_is_kept(folk: Folk) -> None:

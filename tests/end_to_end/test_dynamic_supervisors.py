@@ -7,7 +7,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,26 +36,8 @@ from suitkaise.events import ChildStopError, ChildStopped
 from suitkaise.supervision import runtime
 from suitkaise.supervision.running import RunningTree
 from tests.end_to_end.crew import Boss, CopyProcess, CopyThread, Echo, Ignores, IgnoresLater, Quiet, Sum
-from tests.end_to_end.folk import KINDS, Folk, statuses
-from tests.support import eventually, wait_gone
-
-
-@pytest.fixture(params=KINDS)
-def folk(request: pytest.FixtureRequest, tmp_path: Path) -> Folk:
-    return Folk(tmp_path, request.param)
-
-
-def in_background(what: Callable[[], Any]) -> Future[Any]:
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(what())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
+from tests.end_to_end.folk import Folk, statuses
+from tests.support import eventually, in_background, wait_gone
 
 
 def noted(folk: Folk, *lines: str) -> None:

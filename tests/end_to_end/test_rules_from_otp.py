@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
-import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -41,7 +39,7 @@ from suitkaise.events import (
     SupervisorStopped,
 )
 from suitkaise.supervision.running import RunningTree
-from tests.end_to_end.folk import KINDS, Folk, next_event, statuses
+from tests.end_to_end.folk import Folk, next_event, statuses
 from tests.end_to_end.troublemakers import (
     CutsItselfOff,
     FailingProcess,
@@ -51,27 +49,9 @@ from tests.end_to_end.troublemakers import (
     TallyProcess,
     TallyThread,
 )
-from tests.support import eventually, wait_gone
+from tests.support import eventually, in_background, wait_gone
 
 RESTARTS = ("permanent", "transient", "temporary")
-
-
-@pytest.fixture(params=KINDS)
-def folk(request: pytest.FixtureRequest, tmp_path: Path) -> Folk:
-    return Folk(tmp_path, request.param)
-
-
-def in_background(what: Callable[[], Any]) -> Future[Any]:
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(what())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 # ------------------------------------------------------------ 61: ends while the supervisor stops

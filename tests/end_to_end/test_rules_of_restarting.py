@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from suitkaise import (
     events,
 )
 from suitkaise.supervision.running import RunningTree
-from tests.end_to_end.folk import KINDS, Folk, next_event, statuses
+from tests.end_to_end.folk import Folk, next_event, statuses
 from tests.support import eventually
 
 FOR_EVER = Backoff(60, maximum=60)  # longer than any test
@@ -32,17 +31,7 @@ both_groups = pytest.mark.parametrize(
     "folk, strategy", [("process", "one_for_all"), ("thread", "rest_for_one")], indirect=["folk"]
 )
 
-
-@pytest.fixture(params=KINDS)
-def folk(request: pytest.FixtureRequest, tmp_path: Path) -> Folk:
-    return Folk(tmp_path, request.param)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_runtime_for_all() -> Iterator[None]:
-    """What a program has once, and what takes long to start, lives as long as this tree without children."""
-    with Supervisor("keeps-the-runtime").start():
-        yield
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
 
 # ------------------------------------------------------------ children that wait for their restart

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,11 @@ import pytest
 
 from suitkaise import Backoff, Child, ChildNotFound, GaveUp, Shutdown, SpecError, Supervisor
 from suitkaise.events import ChildRestarting
-from tests.end_to_end.folk import KINDS, Folk, next_event, statuses
+from tests.end_to_end.folk import Folk, next_event, statuses
 from tests.end_to_end.noters import Brutal, LoopingProcess, LoopingThread, ProcessThatLeaves, ThreadThatLeaves
 from tests.support import eventually, run_program
 
-
-@pytest.fixture(params=KINDS)
-def folk(request: pytest.FixtureRequest, tmp_path: Path) -> Folk:
-    return Folk(tmp_path, request.param)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_runtime_for_all() -> Iterator[None]:
-    """What a program has once, and what takes long to start, lives as long as this tree without children."""
-    with Supervisor("keeps-the-runtime").start():
-        yield
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
 
 def test_s03_the_child_comes_before_the_instance_before_the_class_before_the_default(folk: Folk) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from suitkaise import AskTimeout, Child, Crashed, ExitCode, ExitReason, Killed, Shutdown, Signaled, Supervisor
 from suitkaise.events import ChildRestarting, ChildStarted, ChildStopError, ChildStopped, SupervisorStopped
-from tests.end_to_end.folk import KINDS, Folk, next_event, statuses
+from tests.end_to_end.folk import Folk, next_event, statuses
 from tests.support import eventually, wait_gone
 
 ODD = {
@@ -28,11 +28,6 @@ odd_ends = pytest.mark.parametrize(
 both_groups = pytest.mark.parametrize(
     "folk, strategy", [("process", "one_for_all"), ("thread", "rest_for_one")], indirect=["folk"]
 )
-
-
-@pytest.fixture(params=KINDS)
-def folk(request: pytest.FixtureRequest, tmp_path: Path) -> Folk:
-    return Folk(tmp_path, request.param)
 
 
 def is_it(reason: ExitReason | None, expected: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,7 @@ from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, Child
 from tests.end_to_end.folk import Folk, next_event, statuses
 from tests.end_to_end.noters import FinishingProcess, FinishingThread
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_runtime_for_all() -> Iterator[None]:
-    """What a program has once, and what takes long to start, lives as long as this tree without children."""
-    with Supervisor("keeps-the-runtime").start():
-        yield
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
 
 both = pytest.mark.parametrize("worker", [FinishingProcess, FinishingThread])
