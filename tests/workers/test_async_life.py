@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import functools
 import logging
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +17,13 @@ import pytest
 
 from suitkaise import Process, Thread
 from suitkaise.exits import Crashed, ExitCode, Normal, Shutdown
+from suitkaise.messaging.mailbox import SocketMailbox
+from suitkaise.messaging.messages import Message, Parcel
+from suitkaise.messaging.wire import encode
+from suitkaise.observe.board import Board
 from suitkaise.workers.async_life import AsyncLife
+from suitkaise.workers.lifecycle import Birth
+from suitkaise.workers.shell import Shell, life_of
 from suitkaise.workers.worker import is_async
 from tests.support import eventually
 from tests.workers.rig import rigged
@@ -264,6 +271,37 @@ def test_messages_that_come_during_a_wait_async_are_handled_after_it(rig: Rig) -
     one = rig(Waits(), join_after=2)
     one.run()
     assert said == ["loop", "x", "loop"]
+
+
+@pytest.mark.parametrize("how", ["wait_async", "another await"])
+def test_a_flood_is_taken_in_during_a_wait_async_and_else_waits_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("suitkaise.workers.async_life._MOST", 10)
+    board = Board(str(tmp_path / "board"), create=True)
+    slot, release = board.take("tree/worker"), threading.Event()
+
+    class Slow(Thread):
+        async def on_start(self) -> None:
+            await (self.wait_async(60) if how == "wait_async" else asyncio.to_thread(release.wait, 60))
+
+    with contextlib.ExitStack() as closing:
+        hub, ours = (closing.enter_context(end) for end in socket.socketpair())
+        mailbox = SocketMailbox(slot, ours, lambda frame: mailbox.put(Message("message", Parcel(frame[1]))))
+        life = life_of(Slow().__recipe__, Birth("tree/worker", 1), mailbox, slot)
+        thread = threading.Thread(target=Shell(life, mailbox).run_here, daemon=True)
+        thread.start()
+        hub.settimeout(10 if how == "wait_async" else 0.5)
+        with contextlib.nullcontext() if how == "wait_async" else pytest.raises(TimeoutError):
+            for _ in range(1_000):
+                hub.sendall(encode(("put",), bytes(1 << 14)))  # 16 MiB in all: no socket takes as much
+        release.set()
+        mailbox.order_stop(Shutdown())
+        thread.join(10)
+        assert not thread.is_alive()
+        mailbox.close()
+    slot.release()
+    board.close()
 
 
 def test_a_wait_that_would_hold_up_the_event_loop_is_refused(rig: Rig) -> None:
