@@ -90,13 +90,16 @@ async def function() -> None: ...
 @pytest.mark.parametrize(
     "what",
     [Ticker(), Methods(), Static(), Old(), *map(Process.of, (function, functools.partial(function), Called()))],
-    ids=str,
+    ids=["hook", "method", "static method", "old name", "function", "partial", "callable object"],
 )
 def test_one_async_hook_or_public_method_is_enough(what: Any) -> None:
     assert is_async(getattr(what, "__recipe__", what))
 
 
-@pytest.mark.parametrize("what", [Helper(), Overridden(), Process(), Thread(), Process.of(print)], ids=str)
+@pytest.mark.parametrize(
+    "what", [Helper(), Overridden(), Process(), Thread(), Process.of(print)],
+    ids=["private method", "overridden", "process", "thread", "function"],
+)  # fmt: skip
 def test_all_others_live_as_ever(what: Any) -> None:
     assert not is_async(getattr(what, "__recipe__", what))
 
