@@ -20,7 +20,7 @@ from suitkaise import events
 from suitkaise.errors import ChildStartFailed, NotSerializable, SpecError, SuitkaiseError, TreeFailed
 from suitkaise.observe.crashes import crash_directory, read_reports
 from suitkaise.specs import Supervisor
-from suitkaise.supervision import running
+from suitkaise.supervision import foreground
 
 __all__ = ["main"]
 
@@ -109,9 +109,9 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
 
 def _run(target: str, arguments: list[str]) -> int:
     where, name = _split(target)
-    before = running.runs
+    before = foreground.runs
     namespace = _load(where, arguments)
-    if name is None and running.runs != before:
+    if name is None and foreground.runs != before:
         return CLEAN  # the file has run its tree itself
     tree = _find(namespace, where, name)
     tree.run()

@@ -438,7 +438,7 @@ class Supervisor(_Declaration):
             TreeFailed: the root gave up (rule 30).
             ChildStartFailed, NotSerializable: as in `start`.
         """
-        from suitkaise.supervision.running import run
+        from suitkaise.supervision.foreground import run
 
         return run(self)
 

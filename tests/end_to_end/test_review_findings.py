@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from suitkaise import AskTimeout, Child, Crashed, GaveUp, Process, Reject, Shutdown, Supervisor, Thread, WorkerFailed
-from suitkaise.engines import link
+from suitkaise.engines import outbox
 from suitkaise.supervision import desk
 from tests.end_to_end.workers import Echo
 from tests.support import run_program
@@ -105,7 +105,7 @@ def test_a_long_line_in_the_log_does_not_make_the_hub_deaf(caplog: pytest.LogCap
 
 
 def test_a_message_that_is_longer_than_the_backlog_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "BACKLOG", 1 << 20)
+    monkeypatch.setattr(outbox, "BACKLOG", 1 << 20)
     monkeypatch.setattr(desk, "BACKLOG", 1 << 20)
     with Supervisor("app", Handy, Child(Handy, id="other")).start() as running:
         assert running["handy"].ask(bytes(5 << 20), timeout=10) == 5 << 20

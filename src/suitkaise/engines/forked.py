@@ -11,7 +11,8 @@ from typing import Protocol
 
 from suitkaise.engines.engine import Site
 from suitkaise.engines.keeper import has_ended
-from suitkaise.engines.link import KeeperLink, Outbox
+from suitkaise.engines.link import KeeperLink
+from suitkaise.engines.outbox import Outbox
 from suitkaise.messaging import wire
 
 __all__ = ["ForkedProcess", "Resident"]

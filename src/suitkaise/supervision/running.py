@@ -2,112 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import select
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from types import TracebackType
+from typing import Any, Self
 
 from suitkaise.engines.engine import Exit
 from suitkaise.errors import (
     AskTimeout,
     ChildNotFound,
-    ChildStartFailed,
     DeadlockError,
     RuntimeGone,
-    SuitkaiseError,
-    TreeFailed,
 )
-from suitkaise.exits import Crashed, ExitReason, GaveUp, Shutdown, StartFailure
+from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.administration import Administration, ChildLine, ref_to
 from suitkaise.messaging.bus import Subscription
 from suitkaise.messaging.context import current_owner
-from suitkaise.messaging.messages import Answer, patience, with_note
+from suitkaise.messaging.messages import Answer, patience
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.observe.crashes import CrashReport
 from suitkaise.specs import Supervisor
 from suitkaise.statuses import Status
 from suitkaise.supervision import runtime as runtimes
+from suitkaise.supervision.begin import begin
 from suitkaise.supervision.executor import Executor
 from suitkaise.supervision.runtime import Runtime
-from suitkaise.supervision.steps import Begin, Halt, StopAll
+from suitkaise.supervision.status import TreeStatus, threads
+from suitkaise.supervision.steps import StopAll
 
-__all__ = ["ChildLine", "RunningTree", "TreeStatus", "begin", "run", "start"]
+__all__ = ["ChildLine", "RunningTree", "TreeStatus", "start"]
 
 logger: logging.Logger = logging.getLogger("suitkaise")
-
-
-@dataclass(frozen=True, slots=True)
-class TreeStatus:
-    """A supervisor or worker and everything below it, at one moment. `print` shows it as a tree."""
-
-    path: str
-    kind: str
-    status: Status
-    pid: int | None
-    restarts: int
-    last_exit: ExitReason | None = None
-    children: tuple[TreeStatus, ...] = field(default=())
-    abandoned: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values only, for JSON."""
-        return {
-            "path": self.path, "kind": self.kind, "status": str(self.status), "pid": self.pid,
-            "restarts": self.restarts,
-            "last_exit": None if self.last_exit is None else str(self.last_exit), "abandoned": self.abandoned,
-            "children": [child.to_dict() for child in self.children],
-        }  # fmt: skip
-
-    def __str__(self) -> str:
-        pid = f"  pid {self.pid}" if self.pid is not None and self.kind in ("process", "command") else ""
-        restarts = f"  {self.restarts} restarts" if self.restarts else ""
-        exit = f"  last exit: {self.last_exit}" if self.last_exit is not None else ""
-        left = f"  {_threads(self.abandoned)}" if self.abandoned else ""
-        name = "  " * self.path.count("/") + self.path.rpartition("/")[2]
-        line = f"{name}  {self.kind}  {self.status}{pid}{restarts}{exit}{left}"
-        return "\n".join([line, *map(str, self.children)])
-
-
-def _threads(number: int) -> str:
-    return f"{number} abandoned thread{'s' * (number > 1)}"
-
-
-def begin(executor: Executor, wait: Callable[[threading.Event], object] = threading.Event.wait) -> None:
-    """Start the children of a new executor, and `wait` until they are up.
-
-    Raises:
-        ChildStartFailed: one failed; everything is stopped again.
-    """
-    up = threading.Event()
-    executor.ready.add_done_callback(lambda done: up.set())
-    executor.exited.add_done_callback(lambda done: up.set())
-    executor.tell(Begin())
-    try:
-        wait(up)
-    except BaseException:
-        executor.tell(StopAll(Shutdown("its start was interrupted")))
-        executor.exited.result()
-        raise
-    if not executor.ready.done():
-        raise _start_error(executor.exited.result().reason)
-
-
-def _start_error(reason: ExitReason) -> SuitkaiseError:
-    failure = reason.detail if isinstance(reason, Shutdown) else None
-    if not isinstance(failure, StartFailure):
-        return SuitkaiseError(f"the tree ended while it started: {reason}", reason=reason)
-    cause = failure.reason
-    traceback = cause.traceback if isinstance(cause, Crashed) else ""
-    error = ChildStartFailed(str(failure), path=failure.path, reason=cause, traceback=traceback)
-    with_note(error, traceback)
-    return error
 
 
 def start(tree: Supervisor, wait: Callable[[threading.Event], object] = threading.Event.wait) -> RunningTree:
@@ -124,121 +52,6 @@ def start(tree: Supervisor, wait: Callable[[threading.Event], object] = threadin
         runtimes.leave(tree.name)
         raise
     return RunningTree(executor, runtime)
-
-
-def run(tree: Supervisor) -> ExitReason:
-    """See `Supervisor.run`."""
-    global runs
-    runs += 1
-    with _Signals() as signals:
-        running = signals.guard(tree)
-        signals.wait(running._ended)
-        reason = running.wait()
-        running.stop()
-    if isinstance(reason, Shutdown) and isinstance(reason.detail, GaveUp):
-        gave_up = reason.detail
-        cause = gave_up.reason
-        traceback = cause.traceback if isinstance(cause, Crashed) else ""
-        error = TreeFailed(f"{tree.name!r} {gave_up}", path=gave_up.path, reason=reason, traceback=traceback)
-        with_note(error, traceback)
-        raise error
-    return reason
-
-
-runs: int = 0
-"""How many trees this program has run with `run`; the command line looks at it."""
-
-
-class _Signals:
-    """SIGINT and SIGTERM while a tree runs: the first one stops it gracefully, the second one kills it."""
-
-    def __init__(self) -> None:
-        self._old: dict[int, Any] = {}
-        self._first: int | None = None
-        self._executor: Executor | None = None
-        self._pid = os.getpid()
-        self._alarm: tuple[int, int] | None = None
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-            self._old_alarm = signal.set_wakeup_fd(self._alarm[1], warn_on_full_buffer=False)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-        if self._alarm is not None:
-            signal.set_wakeup_fd(self._old_alarm)
-            alarm, self._alarm = self._alarm, None
-            os.close(alarm[0])
-            os.close(alarm[1])
-
-    def wait(self, event: threading.Event) -> None:
-        """Wait for `event`, which the tree's start or end sets, and for signals.
-
-        A lock would not do: a signal that comes just before the thread goes to sleep on it is not handled.
-        """
-        executor = self._executor
-        if self._alarm is None or executor is None:
-            event.wait()
-            return
-        executor.ready.add_done_callback(self._ring)
-        executor.exited.add_done_callback(self._ring)
-        poll = select.poll()
-        poll.register(self._alarm[0], select.POLLIN)
-        while not event.is_set():
-            poll.poll()
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._alarm[0], 4096)
-
-    def _ring(self, done: Future[Any]) -> None:
-        alarm = self._alarm
-        if alarm is not None:
-            with contextlib.suppress(OSError):  # full, or closed this moment: nobody sleeps on it
-                os.write(alarm[1], b"!")
-
-    def guard(self, tree: Supervisor) -> RunningTree:
-        """Start the tree; a signal during the start stops it too."""
-        runtime = runtimes.enter()
-        try:
-            executor = self._executor = runtime.add(tree)
-        except BaseException:
-            runtimes.leave()
-            raise
-        try:
-            begin(executor, self.wait)
-        except SuitkaiseError as error:
-            runtimes.leave(tree.name)
-            if self._first is not None and not isinstance(error, ChildStartFailed):
-                raise SystemExit(0) from None
-            raise
-        except BaseException:
-            runtimes.leave(tree.name)
-            raise
-        return RunningTree(executor, runtime)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a forked child of this program: it is no tree, so it does as it always would
-            signal.signal(number, self._old[number])
-            os.kill(os.getpid(), number)
-            return
-        executor = self._executor
-        if executor is None:
-            self._die(number)
-        if self._first is None:
-            self._first = number
-            executor.tell(StopAll(Shutdown(f"signal {number} ({signal.Signals(number).name})")))
-        else:
-            executor.tell(Halt(f"a second signal, {signal.Signals(number).name}"))
-            with contextlib.suppress(Exception):
-                executor.exited.result(5.0)
-            self._die(number)
-
-    def _die(self, number: int) -> NoReturn:
-        raise SystemExit(128 + number)
 
 
 class RunningTree(Administration):
@@ -413,7 +226,7 @@ class RunningTree(Administration):
         self._runtime.await_clean_up()
         left = [path for path in self._runtime.left() if path.startswith(f"{self.name}/")]
         if left:
-            logger.warning("%r has stopped, but leaves %s behind: %s", self.name, _threads(len(left)), ", ".join(left))
+            logger.warning("%r has stopped, but leaves %s behind: %s", self.name, threads(len(left)), ", ".join(left))
         runtimes.leave(self.name)
 
     def __enter__(self) -> Self:

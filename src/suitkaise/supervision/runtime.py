@@ -36,6 +36,7 @@ from suitkaise.observe.logs import log_event
 from suitkaise.preloading import preload
 from suitkaise.specs import Supervisor
 from suitkaise.storage.attach import detach
+from suitkaise.supervision.begin import begin
 from suitkaise.supervision.desk import Desk
 from suitkaise.supervision.executor import Executor, Surroundings, prepare
 from suitkaise.supervision.supervisor import employ
@@ -101,8 +102,6 @@ class Runtime:
                 tree, self._listener = declare(directory, durable=durable is not None)
                 prepare(self.engines, tree.name, tree)
                 storage = Executor(tree, tree.name, self.around)
-                from suitkaise.supervision.running import begin
-
                 begin(storage)
                 self._storage = storage
                 self._storage_home = directory

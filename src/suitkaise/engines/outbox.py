@@ -1,0 +1,131 @@
+"""The hub's line to one worker: what is sent goes at once, or waits in order."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+
+from suitkaise.errors import MailboxFull
+from suitkaise.messaging.reactor import Reactor
+
+__all__ = ["BACKLOG", "Outbox"]
+
+BACKLOG = 64 << 20
+"""Bytes that may wait to be sent to one worker."""
+
+_STEP = 1 << 20
+"""Bytes that are offered to a socket at once."""
+
+
+class Outbox:
+    """Bytes on their way to one worker: sent at once where the socket takes them, else kept in order.
+
+    It is corked until the worker's process is there: what is not sent can go to another process instead.
+    """
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, path: str, on_event: Callable[[], None]) -> None:
+        self.sock = sock
+        self._reactor = reactor
+        self._path = path
+        self._on_event = on_event
+        self._lock = threading.Lock()
+        self._backlog = bytearray()
+        self._corked = True
+        self._ahead = 0  # so many bytes may go although it is corked
+        self._watched = self._watching = False
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self.sock.fileno()
+
+    def take_over(self, older: Outbox) -> None:
+        """Send what another connection, which came to nothing, was to send."""
+        with older._lock:
+            self._backlog, older._backlog = older._backlog[older._ahead :], bytearray()
+        older.sock.close()
+
+    def send(self, data: bytes, *, force: bool = False) -> None:
+        """Send, or keep.
+
+        Raises:
+            MailboxFull: more than `BACKLOG` bytes would wait; nothing of this is sent. Not with `force`.
+        """
+        with self._lock:
+            if not force and self._backlog and len(self._backlog) + len(data) > BACKLOG:  # a part is never sent
+                raise MailboxFull(
+                    f"{len(self._backlog)} bytes wait already to be read by {self._path!r}", path=self._path
+                )
+            if not self._backlog and not self._corked:
+                data = data[self._try(data) :]
+            self._backlog += data
+            if not self._corked:
+                self._watch()
+
+    def begin(self, first: bytes, sockets: list[socket.socket]) -> None:
+        """Send `first`, with the sockets, ahead of everything: it waits for its reader in the socket."""
+        with self._lock:
+            sent = socket.send_fds(self.sock, [first[: 1 << 16]], [sock.fileno() for sock in sockets])
+            self._backlog[:0] = first[sent:]
+            self._ahead = len(first) - sent
+            if self._ahead:
+                self._flush()
+
+    def watch(self) -> None:
+        """Begin to watch for what the worker says (in the reactor's thread)."""
+        with self._lock:
+            if self.sock.fileno() >= 0 and not self._watched:
+                self._reactor.watch(self, self._on_event)
+                self._watched = True
+                self._watch()
+
+    def uncork(self) -> None:
+        """The process is there: send what waits."""
+        with self._lock:
+            self._corked = False
+            if self._backlog:
+                self._flush()
+
+    def flush(self) -> bool:
+        """Send more of what waits, if the socket can; whether anything waited (the reader's bell must then ring)."""
+        with self._lock:
+            if not self._backlog:
+                return False
+            self._flush()
+            return True
+
+    def _flush(self) -> None:
+        end = min(self._ahead, _STEP) if self._corked else _STEP
+        with memoryview(self._backlog) as view, view[:end] as first:
+            sent = self._try(first)
+        del self._backlog[:sent]
+        self._ahead = max(0, self._ahead - sent)
+        self._watch()
+
+    def _try(self, data: bytes | memoryview) -> int:
+        try:
+            return self.sock.send(data, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(data)  # nobody reads it any more; its pidfd tells
+
+    def _watch(self) -> None:
+        wanted = bool(self._ahead if self._corked else self._backlog)
+        if wanted is not self._watching and self._watched:
+            self._watching = wanted
+            self._reactor.call(lambda: self._change(wanted))
+
+    def _change(self, wanted: bool) -> None:
+        try:
+            self._reactor.watch_writes(self, self._on_event, also=wanted)
+        except (KeyError, ValueError):
+            return  # closed meanwhile
+
+    def close(self) -> None:
+        """Close the connection; what was not sent is lost."""
+        self._reactor.unwatch(self)
+        with self._lock:
+            self.sock.close()
+            self._backlog.clear()
+            self._corked = True

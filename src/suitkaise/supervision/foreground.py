@@ -1,0 +1,139 @@
+"""A tree that is what its program is there for: it runs until it ends, and signals end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+from concurrent.futures import Future
+from types import FrameType
+from typing import Any, NoReturn, Self
+
+from suitkaise.errors import ChildStartFailed, SuitkaiseError, TreeFailed
+from suitkaise.exits import Crashed, ExitReason, GaveUp, Shutdown
+from suitkaise.messaging.messages import with_note
+from suitkaise.specs import Supervisor
+from suitkaise.supervision import runtime as runtimes
+from suitkaise.supervision.begin import begin
+from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.running import RunningTree
+from suitkaise.supervision.steps import Halt, StopAll
+
+__all__ = ["run", "runs"]
+
+
+def run(tree: Supervisor) -> ExitReason:
+    """See `Supervisor.run`."""
+    global runs
+    runs += 1
+    with _Signals() as signals:
+        running = signals.guard(tree)
+        signals.wait(running._ended)
+        reason = running.wait()
+        running.stop()
+    if isinstance(reason, Shutdown) and isinstance(reason.detail, GaveUp):
+        gave_up = reason.detail
+        cause = gave_up.reason
+        traceback = cause.traceback if isinstance(cause, Crashed) else ""
+        error = TreeFailed(f"{tree.name!r} {gave_up}", path=gave_up.path, reason=reason, traceback=traceback)
+        with_note(error, traceback)
+        raise error
+    return reason
+
+
+runs: int = 0
+"""How many trees this program has run with `run`; the command line looks at it."""
+
+
+class _Signals:
+    """SIGINT and SIGTERM while a tree runs: the first one stops it gracefully, the second one kills it."""
+
+    def __init__(self) -> None:
+        self._old: dict[int, Any] = {}
+        self._first: int | None = None
+        self._executor: Executor | None = None
+        self._pid = os.getpid()
+        self._alarm: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self._old_alarm = signal.set_wakeup_fd(self._alarm[1], warn_on_full_buffer=False)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        if self._alarm is not None:
+            signal.set_wakeup_fd(self._old_alarm)
+            alarm, self._alarm = self._alarm, None
+            os.close(alarm[0])
+            os.close(alarm[1])
+
+    def wait(self, event: threading.Event) -> None:
+        """Wait for `event`, which the tree's start or end sets, and for signals.
+
+        A lock would not do: a signal that comes just before the thread goes to sleep on it is not handled.
+        """
+        executor = self._executor
+        if self._alarm is None or executor is None:
+            event.wait()
+            return
+        executor.ready.add_done_callback(self._ring)
+        executor.exited.add_done_callback(self._ring)
+        poll = select.poll()
+        poll.register(self._alarm[0], select.POLLIN)
+        while not event.is_set():
+            poll.poll()
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._alarm[0], 4096)
+
+    def _ring(self, done: Future[Any]) -> None:
+        alarm = self._alarm
+        if alarm is not None:
+            with contextlib.suppress(OSError):  # full, or closed this moment: nobody sleeps on it
+                os.write(alarm[1], b"!")
+
+    def guard(self, tree: Supervisor) -> RunningTree:
+        """Start the tree; a signal during the start stops it too."""
+        runtime = runtimes.enter()
+        try:
+            executor = self._executor = runtime.add(tree)
+        except BaseException:
+            runtimes.leave()
+            raise
+        try:
+            begin(executor, self.wait)
+        except SuitkaiseError as error:
+            runtimes.leave(tree.name)
+            if self._first is not None and not isinstance(error, ChildStartFailed):
+                raise SystemExit(0) from None
+            raise
+        except BaseException:
+            runtimes.leave(tree.name)
+            raise
+        return RunningTree(executor, runtime)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a forked child of this program: it is no tree, so it does as it always would
+            signal.signal(number, self._old[number])
+            os.kill(os.getpid(), number)
+            return
+        executor = self._executor
+        if executor is None:
+            self._die(number)
+        if self._first is None:
+            self._first = number
+            executor.tell(StopAll(Shutdown(f"signal {number} ({signal.Signals(number).name})")))
+        else:
+            executor.tell(Halt(f"a second signal, {signal.Signals(number).name}"))
+            with contextlib.suppress(Exception):
+                executor.exited.result(5.0)
+            self._die(number)
+
+    def _die(self, number: int) -> NoReturn:
+        raise SystemExit(128 + number)

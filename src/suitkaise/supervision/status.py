@@ -1,0 +1,48 @@
+"""A tree at one moment, for people and for JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from suitkaise.exits import ExitReason
+from suitkaise.statuses import Status
+
+__all__ = ["TreeStatus", "threads"]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeStatus:
+    """A supervisor or worker and everything below it, at one moment. `print` shows it as a tree."""
+
+    path: str
+    kind: str
+    status: Status
+    pid: int | None
+    restarts: int
+    last_exit: ExitReason | None = None
+    children: tuple[TreeStatus, ...] = field(default=())
+    abandoned: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, for JSON."""
+        return {
+            "path": self.path, "kind": self.kind, "status": str(self.status), "pid": self.pid,
+            "restarts": self.restarts,
+            "last_exit": None if self.last_exit is None else str(self.last_exit), "abandoned": self.abandoned,
+            "children": [child.to_dict() for child in self.children],
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        pid = f"  pid {self.pid}" if self.pid is not None and self.kind in ("process", "command") else ""
+        restarts = f"  {self.restarts} restarts" if self.restarts else ""
+        exit = f"  last exit: {self.last_exit}" if self.last_exit is not None else ""
+        left = f"  {threads(self.abandoned)}" if self.abandoned else ""
+        name = "  " * self.path.count("/") + self.path.rpartition("/")[2]
+        line = f"{name}  {self.kind}  {self.status}{pid}{restarts}{exit}{left}"
+        return "\n".join([line, *map(str, self.children)])
+
+
+def threads(number: int) -> str:
+    """So many abandoned threads, as text."""
+    return f"{number} abandoned thread{'s' * (number > 1)}"
