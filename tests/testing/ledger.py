@@ -741,7 +741,7 @@ class Ledger:
             self.wrong(f"{id} has ended with {kid.last_exit}, and is not restarted (rules 23 and 25)")
         if not self.keeps(kid):
             del self.kids[id]
-        if id in self.significant_ends:
+        if self.significant_ends.get(id) == heard:  # else that was an earlier child of this name
             if self.spec.auto_shutdown == "any_significant":
                 self.wrong(f"{id} was significant and has ended: there must be an auto-shutdown (rule 47)")
             if (
