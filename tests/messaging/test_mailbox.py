@@ -125,6 +125,27 @@ def test_after_a_batch_of_messages_the_loop_has_its_turn(post: Post) -> None:
     assert [post.get() for _ in range(4)] == [2, ITERATE, 3, ITERATE]
 
 
+def test_who_is_resumed_just_when_it_lies_down_does_not_rest_for_ever(post: Post) -> None:
+    box = post.box
+    box.looping = True
+    box.suspend(True)
+    collect = box._collect
+
+    def resumed_meanwhile() -> None:
+        box._collect = collect  # type: ignore[method-assign]
+        box.suspend(False)
+        collect()
+
+    box._collect = resumed_meanwhile  # type: ignore[method-assign]
+    found: list[Any] = []
+    thread = in_thread(lambda: found.append(post.get()))
+    thread.join(SOON)
+    if thread.is_alive():  # wake it up, so that it does not stay behind
+        post.stop()
+        thread.join(SOON)
+    assert found == [ITERATE]
+
+
 def test_an_order_to_stop_goes_ahead_of_messages(post: Post) -> None:
     post.put(1)
     post.put(2)

@@ -111,7 +111,7 @@ class Mailbox(ABC):
             if self.stop_reason is not None:
                 return _STOP
             if self.suspended and self.rests:
-                self.sleep(None, for_messages=False)
+                self.sleep(None, for_messages=False, resting=True)
                 continue
             if self._batch:
                 self._batch -= 1
@@ -158,12 +158,12 @@ class Mailbox(ABC):
                 self._helpers.release()
         return over
 
-    def sleep(self, seconds: float | None, *, for_messages: bool = True) -> None:
-        """Wait until something comes in, or the time is over."""
+    def sleep(self, seconds: float | None, *, for_messages: bool = True, resting: bool = False) -> None:
+        """Wait until something comes in, or the time is over. `resting`: because it is suspended."""
         self._asleep = True
         try:
-            self._collect()
-            if not self.finishing and not (for_messages and self._waiting):
+            self._collect()  # only now: what came before this, nobody will wake it up for
+            if not self.finishing and not (for_messages and self._waiting) and not (resting and not self.suspended):
                 (self.sleeper.block if self.sleeper is not None else self._block)(seconds)
                 self._collect()
         finally:
