@@ -145,6 +145,7 @@ class Ledger:
         self.end_reason: ExitReason | None = None
         self.highest: dict[str, int] = {}
         self.asked_last = 0  # when a request was heard last
+        self.grouped_last = 0  # when a group was stopped last: that may have taken the last significant one along
         self._clock = now
         self._wrong = wrong
 
@@ -385,7 +386,7 @@ class Ledger:
             return
         if self.now < first.retry_at:
             self.wrong(f"{first.spec.id} does not wait for its backoff (rule 56)")
-        self.group = Group(first.spec.id, self._members(first.spec.id), None)
+        self.group, self.grouped_last = Group(first.spec.id, self._members(first.spec.id), None), self.turns
 
     def _members(self, culprit: str) -> list[str]:
         ids = list(self.kids)
@@ -555,7 +556,7 @@ class Ledger:
             self.wrong(f"{id} is to wait for {event.delay} s, not for {low} to {high} s (rule 56)")
         kid.end, kid.retry, kid.retry_called = 0, "", 0
         if not self.one_by_one:
-            self.group = Group(id, self._members(id), event.delay or None)
+            self.group, self.grouped_last = Group(id, self._members(id), event.delay or None), self.turns
             self._settle_group()
         elif event.delay:
             kid.retry, kid.retry_at = "counted", self.now + event.delay
@@ -747,6 +748,7 @@ class Ledger:
             if (
                 self.spec.auto_shutdown == "all_significant"
                 and self.asked_last < heard
+                and self.grouped_last < heard
                 and self._idle()
                 and self._all_significant_down()
             ):
