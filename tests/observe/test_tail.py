@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import warnings
 from pathlib import Path
 
 import pytest
 
 from suitkaise.observe.tail import LINES, SIZE, Tail, last_lines
+from tests.support import eventually
 
 
 def test_s58_what_was_written_last_is_there_while_the_writer_lives(tmp_path: Path) -> None:
@@ -34,6 +39,51 @@ def test_s58_a_text_that_is_longer_than_the_ring_leaves_its_end(tmp_path: Path) 
     tail = Tail(str(tmp_path / "tail"))
     tail.write("x" * (3 * SIZE) + "\nlast\n")
     assert last_lines(str(tmp_path / "tail"))[-1] == "last"
+
+
+def test_s58_a_signal_handler_may_print_while_its_thread_prints(tmp_path: Path) -> None:
+    tail = Tail(str(tmp_path / "tail"))
+
+    def interrupted() -> None:
+        with tail._lock:
+            tail.write("from the handler\n")
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert last_lines(str(tmp_path / "tail")) == ("from the handler",)
+
+
+def test_s58_a_forked_process_prints_for_itself_also_if_a_thread_was_printing(tmp_path: Path) -> None:
+    tail = Tail(str(tmp_path / "tail"))
+    tail.write("of the worker\n")
+    printing, over = threading.Event(), threading.Event()
+
+    def print_slowly() -> None:
+        with tail._lock:
+            printing.set()
+            over.wait(30)
+
+    thread = threading.Thread(target=print_slowly)
+    thread.start()
+    assert printing.wait(10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads is the point
+        pid = os.fork()
+    if pid == 0:
+        tail.let_go()
+        tail.write("of the child\n")
+        os._exit(0)
+    try:
+        eventually(lambda: os.waitpid(pid, os.WNOHANG) == (pid, 0), timeout=10, what="the child has printed")
+    except AssertionError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    finally:
+        over.set()
+        thread.join()
+    assert last_lines(str(tmp_path / "tail")) == ("of the worker",)
 
 
 def test_s58_a_directory_that_is_gone_disturbs_nobody(tmp_path: Path) -> None:

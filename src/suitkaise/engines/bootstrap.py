@@ -285,6 +285,7 @@ class _Tenant:
             if isinstance(handler, suitkaise.observe.logs.ForwardingHandler):
                 root.removeHandler(handler)
         self._sending = threading.Lock()
+        self._tail.let_go()
         self._sock.close()
         for _, lock, _ in _held:
             os.close(lock)

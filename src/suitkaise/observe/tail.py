@@ -28,12 +28,15 @@ class Tail:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may print while its thread does
+        self._deaf = False
         self._map: mmap.mmap | None = None
         self._end = 0
 
     def write(self, text: str) -> None:
         """Add some text; what does not fit any more is the oldest."""
+        if self._deaf:
+            return
         data = text.encode("utf-8", "replace")[-_ROOM:]
         with self._lock:
             if self._map is None:
@@ -44,6 +47,10 @@ class Tail:
             self._map[_HEAD : _HEAD + len(data) - len(first)] = data[len(first) :]
             self._end += len(data)
             self._map[:_HEAD] = self._end.to_bytes(_HEAD, "little")
+
+    def let_go(self) -> None:
+        """In a process that the worker has forked: what it prints is none of the worker's last lines."""
+        self._deaf = True
 
     def listen(self) -> None:
         """From now on, take in what this process prints (not what C code writes to the descriptors)."""
