@@ -12,7 +12,7 @@ import pytest
 
 from suitkaise import Child, Normal, Process, Shutdown, Supervisor, Thread, WorkerFailed
 from tests.end_to_end.workers import Echo
-from tests.support import eventually, run_program
+from tests.support import ROOT, eventually, run_program
 
 HOOKS = ["on_start", "before_loop", "loop", "after_loop", "on_finish", "result"]
 
@@ -305,3 +305,9 @@ def test_a_worker_has_the_arguments_of_the_program():
 
 def arguments():
     return sys.argv, os.getcwd()
+
+
+def test_a_signal_handler_may_log_while_its_worker_logs():
+    program = Path(__file__).parent / "programs" / "noisy_signals.py"
+    run = run_program(program, timeout=60, env={"PYTHONPATH": str(ROOT)}).check()
+    assert int(run.stdout.removeprefix("heard ")) > 0

@@ -133,6 +133,7 @@ class _Tenant:
         self._directory = directory
         self._orphan_timeout = orphan_timeout
         self._sending = threading.Lock()
+        self._sender = 0  # the thread that does
         self._mailbox: SocketMailbox | None = None
         self._dumps: dict[int, int] = {}
 
@@ -307,12 +308,17 @@ class _Tenant:
     def send(self, header: tuple[Any, ...], payload: bytes = b"") -> None:
         """One frame to the hub; silence if it is gone."""
         with self._sending, contextlib.suppress(OSError):
-            wire.send(self._sock, header, payload)
+            self._sender = threading.get_ident()
+            try:
+                wire.send(self._sock, header, payload)
+            finally:
+                self._sender = 0
 
     def _send_log(self, fields: dict[str, Any]) -> None:
         if "stream" not in fields:  # a command's output is there already
             self._tail.write(f"{fields['levelname'].lower()}: {fields['msg']}\n")
-        self.send(("log", fields))
+        if self._sender != threading.get_ident():  # else a signal handler logs in the middle of a frame
+            self.send(("log", fields))
 
     def say_goodbye(self, outcome: Outcome) -> None:
         """The last frame: how it ended, and the result."""
