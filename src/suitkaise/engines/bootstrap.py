@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -132,8 +133,9 @@ class _Tenant:
         self._sock = sock
         self._directory = directory
         self._orphan_timeout = orphan_timeout
-        self._sending = threading.Lock()
-        self._sender = 0  # the thread that does
+        self._sending = threading.RLock()
+        self._in_a_frame = False
+        self._outgoing: deque[tuple[tuple[Any, ...], bytes]] = deque()
         self._mailbox: SocketMailbox | None = None
         self._dumps: dict[int, int] = {}
 
@@ -285,7 +287,7 @@ class _Tenant:
         for handler in root.handlers[:]:
             if isinstance(handler, suitkaise.observe.logs.ForwardingHandler):
                 root.removeHandler(handler)
-        self._sending = threading.Lock()
+        self._sending = threading.RLock()
         self._tail.let_go()
         self._sock.close()
         for _, lock, _ in _held:
@@ -308,17 +310,20 @@ class _Tenant:
     def send(self, header: tuple[Any, ...], payload: bytes = b"") -> None:
         """One frame to the hub; silence if it is gone."""
         with self._sending, contextlib.suppress(OSError):
-            self._sender = threading.get_ident()
+            self._outgoing.append((header, payload))
+            if self._in_a_frame:  # this is a signal handler; whom it has interrupted sends it
+                return
+            self._in_a_frame = True
             try:
-                wire.send(self._sock, header, payload)
+                while self._outgoing:
+                    wire.send(self._sock, *self._outgoing.popleft())
             finally:
-                self._sender = 0
+                self._in_a_frame = False
 
     def _send_log(self, fields: dict[str, Any]) -> None:
         if "stream" not in fields:  # a command's output is there already
             self._tail.write(f"{fields['levelname'].lower()}: {fields['msg']}\n")
-        if self._sender != threading.get_ident():  # else a signal handler logs in the middle of a frame
-            self.send(("log", fields))
+        self.send(("log", fields))
 
     def say_goodbye(self, outcome: Outcome) -> None:
         """The last frame: how it ended, and the result."""
