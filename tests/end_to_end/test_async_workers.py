@@ -248,12 +248,14 @@ def test_a_task_that_fails_is_told_in_the_log(tmp_path: Path, kind: str, caplog:
 
 
 WAITS = """
+import asyncio
 import os
 from suitkaise import Process, Supervisor
 
 class Waits(Process):
     async def loop(self):
-        os.write(1, f"waits {self.pid}\\n".encode())
+        said = f"waits {self.pid}\\n".encode()
+        asyncio.get_running_loop().call_soon(os.write, 1, said)  # when the loop has its turn: this one awaits then
         await self.wait_async(600)
 
 Supervisor("tree", Waits).run()

@@ -303,9 +303,10 @@ class _Events:
 def _stack(task: asyncio.Task[Any]) -> str:
     """What a task awaits, in the way of `faulthandler`."""
     frames = [one for one in _frames(task.get_coro()) if one.f_code is not _Events._work.__code__]
-    return "".join(
+    lines = (
         f'  File "{one.f_code.co_filename}", line {one.f_lineno} in {one.f_code.co_name}\n' for one in reversed(frames)
     )
+    return "".join(lines) or "  it awaits nothing: the stack of its thread tells\n"
 
 
 def _frames(awaited: Any) -> Iterator[FrameType]:
