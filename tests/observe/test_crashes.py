@@ -7,6 +7,9 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from suitkaise.observe import crashes
 from suitkaise.observe.crashes import (
     KEPT_IN_MEMORY,
     KEPT_ON_DISK,
@@ -58,6 +61,18 @@ def test_s58_the_thread_that_writes_is_there_only_while_it_writes(tmp_path: Path
         eventually(lambda: "suitkaise-crashes" not in [thread.name for thread in threading.enumerate()])
         assert read_reports(tmp_path / "crashes")[-1] == some(number)
     ledger.close()
+
+
+def test_s58_the_disk_waits_for_the_restart_but_the_end_of_the_program_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crashes, "LATER", 600.0)
+    ledger = Ledger(tmp_path / "crashes")
+    ledger.add(some(1))
+    assert ledger.reports("a") == [some(1)]
+    assert read_reports(tmp_path / "crashes") == []
+    ledger.close()
+    assert read_reports(tmp_path / "crashes") == [some(1)]
 
 
 def test_s58_reports_are_found_by_where_they_belong(tmp_path: Path) -> None:

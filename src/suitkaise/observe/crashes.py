@@ -33,6 +33,10 @@ PER_SECOND = 5
 """How many reports of one worker are written to disk in a second; the next one that is written counts the others."""
 
 
+LATER = 0.05
+"""Seconds between a crash and its way to disk: the restart, which somebody waits for, goes first."""
+
+
 @dataclass(frozen=True, slots=True)
 class CrashReport:
     """An abnormal end of one incarnation. `print` shows it as a block of text.
@@ -132,6 +136,7 @@ class Ledger:
         self._clock = time.monotonic
         self._reports: deque[CrashReport] = deque(maxlen=KEPT_IN_MEMORY)
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         self._unwritten: deque[CrashReport] = deque()
         self._writer: threading.Thread | None = None
         self._complained = False
@@ -155,6 +160,7 @@ class Ledger:
 
     def close(self) -> None:
         """Wait until all is written."""
+        self._closing.set()
         with self._lock:
             writer = self._writer
         if writer is not None:
@@ -168,6 +174,7 @@ class Ledger:
             return None
 
     def _write_all(self) -> None:
+        self._closing.wait(LATER)
         while (report := self._next()) is not None:
             if self._is_too_much(report.path):
                 continue
