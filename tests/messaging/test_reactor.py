@@ -297,3 +297,9 @@ def test_in_a_forked_child_it_lets_go_of_its_descriptors(reactor: Reactor) -> No
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     finished(reactor)
+
+
+def test_a_time_that_is_months_away_does_not_end_the_thread(reactor: Reactor) -> None:
+    reactor.at(time.monotonic() + 90 * 86_400.0, lambda: None)
+    finished(reactor)
+    finished(reactor)  # it has slept in between, with nothing nearer to wait for

@@ -25,3 +25,20 @@ DIES_BETWEEN_TWO_TURNS = textwrap.dedent("""
 
 def test_an_end_between_two_turns_is_noticed_by_the_next_one() -> None:
     assert run_program(DIES_BETWEEN_TWO_TURNS, timeout=20).check().stdout.split() == ["up", "-9", "-9"]
+
+
+MONTHS = textwrap.dedent("""
+    import os
+    from suitkaise.workers.descendants import adopt_orphans
+    from suitkaise.workers.program import Program
+
+    adopt_orphans()
+    program = Program(("true",), dict(os.environ), None, print)
+    while program.code is None:
+        program.turn(90 * 86_400.0)
+    print(program.end())
+""")
+
+
+def test_a_time_that_is_months_away_is_waited_for_in_parts() -> None:
+    assert run_program(MONTHS, timeout=20).check().stdout.split() == ["0"]

@@ -17,6 +17,9 @@ __all__ = ["Reactor", "TimerHandle"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.reactor")
 
+_LONGEST = 1e6
+"""Seconds: longer waits are made in parts, since the kernel counts milliseconds in 32 bits."""
+
 Callback = Callable[..., None]
 
 
@@ -144,7 +147,7 @@ class Reactor:
             return 0
         if not self._timers:
             return None
-        return max(0.0, self._timers[0][0] - time.monotonic())
+        return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST)
 
     def _guard(self, callback: Any) -> None:
         try:

@@ -25,6 +25,10 @@ _LAST_WORDS = 1 << 20
 """Bytes that are read at most when the program has ended: no pipe can hold more."""
 
 
+_LONGEST = 1e6
+"""Seconds: longer waits are made in parts, since `poll` counts milliseconds in 32 bits."""
+
+
 class Program:
     """Starts it; `hear(stream, line)` is called with each line that it writes.
 
@@ -58,11 +62,11 @@ class Program:
         return self._popen.returncode
 
     def turn(self, seconds: float | None, *others: int) -> None:
-        """Wait until it writes or ends, one of the other descriptors is readable, or the time is over."""
+        """Wait until it writes or ends, one of the other descriptors is readable, or the time is over; or less."""
         poll = select.poll()
         for descriptor in (*self._streams, *others, *([] if self.code is not None else [self._pidfd])):
             poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll(None if seconds is None else max(0.0, seconds * 1000)):
+        for descriptor, _ in poll.poll(None if seconds is None else min(max(0.0, seconds), _LONGEST) * 1000):
             if descriptor in self._streams:
                 self._read(descriptor)
             elif descriptor == self._pidfd:
