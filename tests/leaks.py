@@ -129,16 +129,16 @@ def _processes_since(before: Footprint) -> list[Leak]:
     found = []
     for process in sorted(ours, key=lambda p: p.pid):
         description = describe(process.pid)
-        if _is_in_reserve(process) and process.ppid() in before.pids:
+        if _is_in_reserve(process, before):
             continue  # of a runtime that was there before the test
         if process.is_running() and not any(benign in description for benign in BENIGN_COMMANDS):
             found.append(Leak("process", description, process=process))
     return found
 
 
-def _is_in_reserve(process: psutil.Process) -> bool:
+def _is_in_reserve(process: psutil.Process, before: Footprint) -> bool:
     with suppress(psutil.Error):
-        return process.name() == "sk:reserve"
+        return process.name() == "sk:reserve" and process.ppid() in before.pids
     return False
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Finished",
     "Program",
     "bearers",
+    "children_named",
     "eventually",
     "in_background",
     "kill_and_wait",
@@ -111,6 +112,16 @@ def bearers(variable: str, prefix: str) -> list[psutil.Process]:
             value = process.environ().get(variable)
             if value is not None and value.startswith(prefix):
                 found.append(process)
+    return found
+
+
+def children_named(name: str, process: psutil.Process, *, recursive: bool = False) -> list[psutil.Process]:
+    """The children of a process that bear this name, without those that end meanwhile."""
+    found = []
+    for child in process.children(recursive=recursive):
+        with suppress(psutil.NoSuchProcess):
+            if child.name() == name:
+                found.append(child)
     return found
 
 

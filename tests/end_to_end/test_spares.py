@@ -20,7 +20,7 @@ from suitkaise.supervision import runtime
 from suitkaise.supervision.running import RunningTree
 from tests.end_to_end.folk import next_event
 from tests.end_to_end.workers import Echo, next_exit
-from tests.support import eventually, start_program, wait_gone
+from tests.support import children_named, eventually, start_program, wait_gone
 
 
 def keeper() -> psutil.Process:
@@ -38,7 +38,7 @@ def all_spares() -> list[list[Any]]:
 
 def spares() -> set[int]:
     """The processes that stand by: those that are there, and of them those that a restart could move into."""
-    there = {child.pid for child in keeper().children() if child.name() == "sk:spare"}
+    there = {child.pid for child in children_named("sk:spare", keeper())}
     return there & {spare.process.pid for one in all_spares() for spare in one if spare.ready and spare.process.pid}
 
 
@@ -257,7 +257,7 @@ def test_no_spare_outlives_its_program(number: int) -> None:
     with start_program(PROGRAM) as program:
         program.expect("up")
         hub = psutil.Process(program.pid)
-        eventually(lambda: [one.name() for one in hub.children(recursive=True)].count("sk:spare") == 3, timeout=10)
+        eventually(lambda: len(children_named("sk:spare", hub, recursive=True)) == 3, timeout=10)
         family = hub.children(recursive=True)
         program.send_signal(number)
         program.wait()
