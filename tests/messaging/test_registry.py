@@ -331,3 +331,14 @@ def test_sending_from_many_threads_during_restarts_loses_nothing_and_keeps_each_
     assert len(got) == 1600
     for sender in range(4):
         assert [number for who, number in got if who == sender] == list(range(400))
+
+
+def test_a_signal_for_an_incarnation_that_never_came_up_does_not_reach_the_next_one(address: Address) -> None:
+    address.begin(1)
+    address.signal(1, Message("signal", Parcel("for the first")))
+    address.send(tell("for whoever comes"))
+    address.detach(Crashed("start", ValueError()), None)
+    address.begin(2)
+    worker = Worker()
+    address.attach(worker)
+    assert worker.got == ["for whoever comes"]

@@ -574,7 +574,7 @@ ACTS: dict[str, Callable[[DynamicPolicy], object]] = {
     ),
     "recall": lambda policy: policy.handle(Recall(1, "w1"), 0.0),
     "unknown": lambda policy: policy.handle(TerminateChild(1, "nobody"), 0.0),
-    "status": lambda policy: policy.status_of("w1"),
+    "status": lambda policy: policy.child_info("w1"),
     "name": lambda policy: policy.named(Child(count)),
     "which are over": lambda policy: policy.over({"w1", "w2"}),
 }

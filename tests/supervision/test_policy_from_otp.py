@@ -1,4 +1,4 @@
-"""Rules 61-67: what OTP's and Elixir's own tests know of supervisors beyond rules 1-60."""
+"""Rules 61-68: what OTP's and Elixir's own tests know of supervisors beyond rules 1-60."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from suitkaise.errors import ChildStartFailed, WorkerDead
 from suitkaise.events import ChildExited
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Normal, Shutdown, Signaled
 from suitkaise.specs import Child, Supervisor
+from suitkaise.statuses import Status
 from suitkaise.supervision.dynamic import DynamicPolicy
 from suitkaise.supervision.policy import Policy
 from suitkaise.supervision.steps import (
@@ -24,6 +25,7 @@ from suitkaise.supervision.steps import (
     Ignored,
     Ready,
     Recall,
+    Refuse,
     RestartChild,
     StartChild,
     TerminateChild,
@@ -338,3 +340,18 @@ def test_s66_and_the_supervisor_stops_all_the_same() -> None:
 
     assert tree.told() == ["stop c", "stop deaf", "kill deaf (shutdown timeout)", "stop a", "end"]
     assert tree.ended == Shutdown()
+
+
+# ------------------------------------------------------------ 68: a fault in the supervisor itself
+def test_s68_a_supervisor_that_has_failed_itself_decides_nothing_more_and_refuses_what_it_is_asked() -> None:
+    driver = begun(children("ab"))
+    driver.policy.collapse(BOOM)
+    assert [(info.status, info.last_exit) for info in driver.policy.which_children()] == [
+        (Status.STOPPED, Killed(str(BOOM)))
+    ] * 2
+    assert driver.policy.handle(Exited("a", 1, BOOM), 1.0) == []
+    assert driver.policy.handle(Begin(), 1.0) == []
+    [refusal] = driver.policy.handle(RestartChild("who asks", "a"), 1.0)
+    assert isinstance(refusal, Refuse)
+    assert isinstance(refusal.error, WorkerDead)
+    assert refusal.error.reason == BOOM

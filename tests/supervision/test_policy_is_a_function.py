@@ -95,7 +95,7 @@ ACTS: dict[str, Callable[[Policy], object]] = {
     "clean end of a transient child": lambda policy: policy.handle(Exited("transient", 1, Normal()), 0.0),
     "end of a temporary child": lambda policy: policy.handle(Exited("temporary", 1, BOOM), 0.0),
     "terminate": lambda policy: policy.handle(TerminateChild(1, "w-1"), 0.0),
-    "status": lambda policy: policy.status_of("w-1"),
+    "status": lambda policy: policy.child_info("w-1"),
 }
 
 

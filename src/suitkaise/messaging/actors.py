@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Iterator
 from typing import Any, Self
 
 import pykka
 from pykka import ActorRef
 from pykka._envelope import Envelope
 
-__all__ = ["Actor", "ActorRef", "Envelope", "envelope"]
+__all__ = ["Actor", "ActorRef", "Envelope", "envelope", "untaken"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.actors")
 
@@ -23,6 +24,15 @@ logger: logging.Logger = logging.getLogger("suitkaise.actors")
 def envelope(message: Any) -> Envelope[Any]:
     """A message as Pykka's inboxes hold it."""
     return Envelope(message)
+
+
+def untaken(inbox: Any) -> Iterator[Any]:
+    """What is in the inbox of an actor that has ended; each message is given once, to whoever comes first."""
+    while True:
+        try:
+            yield inbox.get_nowait().message
+        except queue.Empty:
+            return
 
 
 class Actor(pykka.ThreadingActor):
@@ -33,6 +43,10 @@ class Actor(pykka.ThreadingActor):
     @staticmethod
     def _create_actor_inbox() -> Any:
         return queue.SimpleQueue()  # its `put` may be called from a signal handler, unlike Queue's
+
+    def on_end(self) -> None:
+        """The loop has ended. Messages that wait are dropped, and their senders told, as Pykka does it."""
+        super()._actor_loop_teardown()
 
     @classmethod
     def launch(cls, *args: Any, thread_name: str, **kwargs: Any) -> ActorRef[Self]:
@@ -56,6 +70,9 @@ class Actor(pykka.ThreadingActor):
             raise
         except BaseException as error:
             raise RuntimeError(f"{type(error).__name__} in {type(self).__name__}") from error
+
+    def _actor_loop_teardown(self) -> None:
+        self.on_end()
 
     def _stop(self) -> None:
         self.actor_stopped.set()

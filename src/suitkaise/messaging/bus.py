@@ -44,6 +44,7 @@ class Subscription:
             self._events.append(event)
             if isinstance(event, SupervisorStopped) and event.path == self._prefix:
                 self._closed = True  # nothing can follow
+                self._bus.unsubscribe(self.put)
             self._condition.notify_all()
 
     def get(self, timeout: float | None = None) -> Event | None:

@@ -6,8 +6,10 @@ ends, in whatever way, the bond is used up, also if the worker is restarted.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Hashable
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from suitkaise.messaging.refs import WorkerRef
     from suitkaise.messaging.registry import Address, Registry
 
-__all__ = ["Down", "LinkedExit", "Links", "Monitor", "Presence"]
+__all__ = ["Down", "LinkedExit", "Links", "Monitor", "Presence", "call_each"]
+
+logger: logging.Logger = logging.getLogger("suitkaise.links")
 
 NOBODY = Lost("nobody was there")
 
@@ -66,13 +70,12 @@ class Presence:
         with self._lock:
             self.serial = serial
 
-    def end(self, reason: ExitReason) -> None:
-        """It is gone: everyone who asked for it gets to know, once."""
+    def end(self) -> list[Callable[[ExitReason], None]]:
+        """It is gone; those who asked for it, whom `call_each` tells with the reason."""
         with self._lock:
             self.serial = None
             ends, self._ends = self._ends, {}
-        for callback in ends.values():
-            callback(reason)
+        return list(ends.values())
 
     def at_end(self, key: Hashable, callback: Callable[[ExitReason], None], serial: int | None = None) -> bool:
         """Call back when the incarnation (the one of that `serial`) ends; False if it does not live."""
@@ -92,6 +95,31 @@ class Presence:
 
     def __len__(self) -> int:
         return len(self._ends)
+
+
+_turn = threading.local()
+
+
+def call_each(callbacks: Iterable[Callable[[ExitReason], None]], reason: ExitReason) -> None:
+    """Call those who asked for an end.
+
+    That may cause the next end, and so on: inside of such a call, those of the next end are called after it, so that
+    a long chain of links does not exhaust the stack.
+    """
+    waiting: deque[tuple[Callable[[ExitReason], None], ExitReason]] | None = getattr(_turn, "waiting", None)
+    if waiting is not None:
+        waiting.extend((callback, reason) for callback in callbacks)
+        return
+    _turn.waiting = waiting = deque((callback, reason) for callback in callbacks)
+    try:
+        while waiting:
+            callback, why = waiting.popleft()
+            try:
+                callback(why)
+            except Exception:
+                logger.exception("one that is linked to a worker, or monitors it, could not be told of its end")
+    finally:
+        del _turn.waiting
 
 
 class Links:

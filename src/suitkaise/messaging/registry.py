@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, RuntimeGone, SuitkaiseError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason
-from suitkaise.messaging.links import LinkedExit, Links, Presence
+from suitkaise.messaging.links import LinkedExit, Links, Presence, call_each
 from suitkaise.messaging.messages import Answer, Message, Parcel, with_note
 from suitkaise.statuses import Status
 
@@ -196,7 +196,9 @@ class Address:
         with self._lock:
             self._target, self.pid = None, None
             self.reason, self.result = reason, result
-        self.presence.end(reason)
+            bonds = self.presence.end()
+            self._parked = deque(one for one in self._parked if one.kind != "signal")  # those were for this one
+        call_each(bonds, reason)
 
     def finish(self) -> None:
         """There will be no next one: those who wait get to know."""

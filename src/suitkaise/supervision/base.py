@@ -11,14 +11,13 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import Any
 
 from suitkaise import events
 from suitkaise.errors import ChildNotFound, WorkerDead
 from suitkaise.exits import ExitReason, GaveUp, Killed, Shutdown, StartFailure
 from suitkaise.specs import Child, Supervisor
-from suitkaise.statuses import Status
 from suitkaise.supervision.children import At, ChildInfo, ChildState, Counts, count, leaf
 from suitkaise.supervision.jobs import Job, Line
 from suitkaise.supervision.steps import (
@@ -91,11 +90,6 @@ class BasePolicy(ABC):
         """How many of the allowed restarts the window holds at `now`."""
         before = now - self.spec.max_seconds
         return len(self._restarts) - sum(1 for _ in takewhile(lambda at: at < before, self._restarts))
-
-    def status_of(self, id: str, *, gone: bool = False) -> Status:
-        """The status of one child; `gone`: its thread that was abandoned is not there any more."""
-        child = self._find(id)
-        return child.status_at_rest if gone and child.status is Status.ABANDONED else child.status
 
     def child_info(self, id: str) -> ChildInfo | None:
         """One child's line of `which_children`; None if there is no such child."""
@@ -381,6 +375,13 @@ class BasePolicy(ABC):
         if self.phase is Phase.STOPPING and not isinstance(self.reason, Killed):
             self.reason = Killed(why)
 
+    def collapse(self, reason: ExitReason) -> None:
+        """A fault in here, or in who carries it out: all below is killed, and nothing more is decided (rule 68)."""
+        self.phase, self.reason = Phase.ENDED, reason
+        for child in self._children.values():
+            if child.at not in (At.NEW, At.IGNORED, At.STOPPED):
+                child.at, child.ordered, child.last_exit = At.STOPPED, True, Killed(str(reason))
+
     # ------------------------------------------------------------ small things
     def _current(self, id: str, incarnation: int) -> ChildState | None:
         child = self._children.get(id)
@@ -390,10 +391,11 @@ class BasePolicy(ABC):
         try:
             return self._children[id]
         except KeyError:
-            raise self._not_found(id) from None
+            raise self.not_found(id) from None
 
-    def _not_found(self, id: str) -> ChildNotFound:
-        known = ", ".join(repr(name) for name in list(islice(self._children, 10))) or "none"
+    def not_found(self, id: str) -> ChildNotFound:
+        """What everyone gets who asks for a child that is not there."""
+        known = ", ".join(repr(name) for name in list(self._children)[:10]) or "none"
         return ChildNotFound(f"supervisor {self.path!r} has no child {id!r}; it has {known}", path=f"{self.path}/{id}")
 
     def stopping_error(self) -> WorkerDead:

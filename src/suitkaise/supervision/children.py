@@ -27,11 +27,12 @@ class At(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ChildInfo:
-    """One line of `which_children` (rule 20)."""
+    """One line of `which_children` (rule 20). `at_rest`: its status without regard to a thread that it left behind."""
 
     id: str
     kind: str
     status: Status
+    at_rest: Status
     restarts: int
     incarnation: int
     last_exit: ExitReason | None
@@ -95,7 +96,9 @@ class ChildState:
     def info(self) -> ChildInfo:
         """Its line in `which_children`."""
         spec = self.spec
-        return ChildInfo(spec.id, spec.kind, self.status, self.restarts, self.incarnation, self.last_exit)
+        status = self.status
+        at_rest = self.status_at_rest if status is Status.ABANDONED else status
+        return ChildInfo(spec.id, spec.kind, status, at_rest, self.restarts, self.incarnation, self.last_exit)
 
     @property
     def status(self) -> Status:

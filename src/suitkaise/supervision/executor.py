@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from suitkaise.dynamic import DynamicSupervisor
-from suitkaise.engines.engine import Engine, Exit, Handle, Launch, settle
+from suitkaise.engines.engine import Engine, Exit, Handle, Launch, WorkerHandle, settle
 from suitkaise.errors import ChildAlreadyStarted, SuitkaiseError
-from suitkaise.events import Event
+from suitkaise.events import Event, SupervisorStopped
 from suitkaise.exits import Crashed, ExitReason, Shutdown
 from suitkaise.messaging.administration import ChildLine, ref_to
-from suitkaise.messaging.messages import Answer, Message, Parcel
+from suitkaise.messaging.messages import Answer, Message, Parcel, portable_error
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.registry import Address, Registry
 from suitkaise.observe.crashes import CrashReport
 from suitkaise.specs import Child, Supervisor
 from suitkaise.statuses import Status
 from suitkaise.supervision.base import BasePolicy, Phase
+from suitkaise.supervision.children import ChildInfo
 from suitkaise.supervision.dynamic import DynamicPolicy
 from suitkaise.supervision.policy import Policy
 from suitkaise.supervision.reports import report_of
@@ -98,7 +99,7 @@ class _Nobody:
         self._root = root
 
     def status_of(self, id: str) -> Status:
-        return _OF_PHASE[self._root.policy.phase]
+        return self._root.status
 
     def order(self, what: str, id: str) -> Answer[Any]:
         answer: Answer[Any] = Answer()
@@ -174,19 +175,29 @@ class Executor:
         """Kill everything below, then end."""
         self.tell(Halt(why))
 
+    @property
+    def status(self) -> Status:
+        """What the supervisor itself does, at once."""
+        return _OF_PHASE[self.policy.phase]
+
     # ------------------------------------------------------------ questions and orders, from any thread
     def status_of(self, id: str) -> Status:
-        """The status of a child, at once."""
-        status = self.policy.status_of(id)
-        if status is Status.ABANDONED and not self._left(id):
-            return self.policy.status_of(id, gone=True)
-        return Status.SUSPENDED if status is Status.RUNNING and id in self._suspended else status
+        """The status of a child, at once. Raises ChildNotFound."""
+        info = self.policy.child_info(id)
+        if info is None:
+            raise self.policy.not_found(id)
+        return self._status(info)
+
+    def _status(self, info: ChildInfo) -> Status:
+        if info.status is Status.ABANDONED and not self._left(info.id):
+            return info.at_rest
+        return Status.SUSPENDED if info.status is Status.RUNNING and info.id in self._suspended else info.status
 
     def which_children(self) -> list[ChildLine]:
         """The children in start order (rule 20)."""
         return [
             ChildLine(
-                info.id, info.kind, self.status_of(info.id), ref_to(f"{self.path}/{info.id}", info.kind), info.restarts,
+                info.id, info.kind, self._status(info), ref_to(f"{self.path}/{info.id}", info.kind), info.restarts,
                 info.last_exit, self._left(info.id),
             )
             for info in self.policy.which_children()
@@ -332,6 +343,7 @@ class Executor:
         address = self._address(launch.child)
         spec = launch.child.what
         handle: Handle
+        worker: WorkerHandle | None = None
         traps = not isinstance(spec, Supervisor) and bool(getattr(spec.target, "trap_exits", False))
         address.begin(launch.serial, trap_exits=traps)
         try:
@@ -340,7 +352,6 @@ class Executor:
                 self._below[launch.child.id] = handle
             else:
                 handle = worker = self._around.engines[launch.child.kind].spawn(launch)
-                watch(launch.child, worker, self._around.clock, self._around.at)
         except Exception as error:
             address.detach(Crashed("start", error), None)
             self.tell(Exited(launch.child.id, launch.incarnation, Crashed("start", error)))
@@ -358,14 +369,18 @@ class Executor:
 
         def on_exit(exited: Future[Exit]) -> None:
             over = exited.result()
-            address.detach(over.reason, over.result)
-            self._around.on_gone(launch.birth.owner)
             if not over.reason.clean:
                 self._ends[id, incarnation] = over
-            self.tell(
-                Ignored(id, incarnation) if over.ignored else Exited(id, incarnation, over.reason, over.abandoned)
-            )
+            try:
+                address.detach(over.reason, over.result)
+                self._around.on_gone(launch.birth.owner)
+            finally:  # whatever went wrong there, the supervisor gets to know of the end
+                self.tell(
+                    Ignored(id, incarnation) if over.ignored else Exited(id, incarnation, over.reason, over.abandoned)
+                )
 
+        if worker is not None:
+            watch(launch.child, worker, self._around.clock, self._around.at)
         handle.ready.add_done_callback(on_ready)
         handle.exited.add_done_callback(on_exit)
         if isinstance(handle, Executor):
@@ -425,6 +440,22 @@ class Executor:
             self._below.pop(id).retire()
         for engine in self._around.engines.values():
             engine.forget(f"{self.path}/{id}")
+
+    def collapse(self, error: BaseException) -> None:
+        """A step has failed: kill what is below, wait until it is gone, and end for that reason (rule 68).
+
+        It blocks: what is below ends in other threads.
+        """
+        error, traceback = portable_error(error, self.path)
+        reason = Crashed("supervisor", error, traceback)
+        self.policy.collapse(reason)
+        handles = list(self._handles.values())
+        for handle in handles:
+            handle.kill(str(reason))
+        for handle in handles:
+            handle.exited.result()
+        self._around.publish(SupervisorStopped(self.path, self._around.clock(), reason=reason))
+        self._end(reason)
 
     def _end(self, reason: ExitReason) -> None:
         if self._root is not None:

@@ -33,14 +33,17 @@ def run(tree: Supervisor) -> ExitReason:
         signals.wait(running._ended)
         reason = running.wait()
         running.stop()
-    if isinstance(reason, Shutdown) and isinstance(reason.detail, GaveUp):
-        gave_up = reason.detail
-        cause = gave_up.reason
-        traceback = cause.traceback if isinstance(cause, Crashed) else ""
-        error = TreeFailed(f"{tree.name!r} {gave_up}", path=gave_up.path, reason=reason, traceback=traceback)
-        with_note(error, traceback)
-        raise error
-    return reason
+    match reason:
+        case Shutdown(GaveUp() as gave_up):
+            path, cause, what = gave_up.path, gave_up.reason, str(gave_up)
+        case Crashed():
+            path, cause, what = tree.name, reason, f"failed: {reason}"
+        case _:
+            return reason
+    traceback = cause.traceback if isinstance(cause, Crashed) else ""
+    error = TreeFailed(f"{tree.name!r} {what}", path=path, reason=reason, traceback=traceback)
+    with_note(error, traceback)
+    raise error
 
 
 runs: int = 0

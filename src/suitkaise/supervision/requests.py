@@ -84,7 +84,7 @@ class Administered(BasePolicy):
     def _terminate_child(self, request: Any, id: str) -> Job:
         child = self._children.get(id)
         if child is None:
-            self._out.append(Refuse(request, self._not_found(id)))
+            self._out.append(Refuse(request, self.not_found(id)))
             return
         child.ordered = True
         self._cancel_retry(child)
@@ -108,7 +108,7 @@ class Administered(BasePolicy):
     def _recall(self, request: Any, id: str) -> Job:
         child = self._children.get(id)
         if child is None:
-            self._out.append(Refuse(request, self._not_found(id)))
+            self._out.append(Refuse(request, self.not_found(id)))
             return
         if child.at in (At.RUNNING, At.STARTING, At.RESTARTING, At.DOWN):
             self._cancel_retry(child)
@@ -125,7 +125,7 @@ class Administered(BasePolicy):
         if child is not None and child.at in (At.STOPPED, At.IGNORED):
             return child
         if child is None:
-            error: Exception = self._not_found(id)
+            error: Exception = self.not_found(id)
         elif child.at is At.RUNNING:
             error = ChildRunning(f"{self._path(child)!r} is running; {self._if_running}", path=self._path(child))
         else:

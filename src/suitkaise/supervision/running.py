@@ -114,9 +114,7 @@ class RunningTree(Administration):
     def status(self) -> TreeStatus:
         """The whole tree at this moment."""
         executor = self._executor
-        over = executor.exited.done()
-        status = Status.STOPPED if over else Status.RUNNING
-        return TreeStatus(self.name, "supervisor", status, os.getpid(), 0, self._reason, self._lines(executor))
+        return TreeStatus(self.name, "supervisor", executor.status, os.getpid(), 0, self._reason, self._lines(executor))
 
     def _lines(self, executor: Executor) -> tuple[TreeStatus, ...]:
         lines = []
@@ -145,8 +143,8 @@ class RunningTree(Administration):
     def events(self) -> Subscription:
         """What happens in this tree from now on, as an iterator of events; it ends with the tree."""
         subscription = self._runtime.bus.events(self.name)
-        if self._ended.is_set():
-            subscription.close()
+        if self._executor.status is Status.STOPPED:
+            subscription.close()  # its last event may have been before
         return subscription
 
     def crashes(self) -> list[CrashReport]:
