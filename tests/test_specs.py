@@ -322,7 +322,7 @@ def test_s05_supervisors_take_no_options_about_loops(option: dict[str, Any]) -> 
         (int, ["int is a class but not a worker", "Process or Thread"]),
         (Startable, ["neither a process nor a thread"]),
     ],
-    ids=str,
+    ids=["None", "int", "str", "list", "object", "a class", "a base class"],
 )
 def test_s05_what_is_no_worker_is_refused(what: Any, parts: list[str]) -> None:
     refused(lambda: Child(what), *parts)

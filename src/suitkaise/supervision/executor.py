@@ -6,141 +6,64 @@ It has no thread of its own. The supervisor actor gives it its turns in a runnin
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any
 
 from suitkaise.dynamic import DynamicSupervisor
-from suitkaise.engines.engine import Engine, Exit, Handle, Launch, WorkerHandle, settle
-from suitkaise.errors import ChildAlreadyStarted, SuitkaiseError
-from suitkaise.events import Event, SupervisorStopped
-from suitkaise.exits import Crashed, ExitReason, Shutdown
-from suitkaise.messaging.administration import ChildLine, ref_to
-from suitkaise.messaging.messages import Answer, Message, Parcel, portable_error
+from suitkaise.engines.engine import Exit, Handle, Launch, WorkerHandle, settle
+from suitkaise.errors import ChildAlreadyStarted
+from suitkaise.events import SupervisorStopped
+from suitkaise.exits import Crashed, ExitReason
+from suitkaise.messaging.administration import ref_to
+from suitkaise.messaging.messages import Parcel, portable_error
 from suitkaise.messaging.refs import WorkerRef
-from suitkaise.messaging.registry import Address, Registry
-from suitkaise.observe.crashes import CrashReport
+from suitkaise.messaging.registry import Address
 from suitkaise.specs import Child, Supervisor
-from suitkaise.statuses import Status
-from suitkaise.supervision.base import BasePolicy, Phase
-from suitkaise.supervision.children import ChildInfo
 from suitkaise.supervision.dynamic import DynamicPolicy
 from suitkaise.supervision.policy import Policy
+from suitkaise.supervision.reception import Reception, RootKeeping
 from suitkaise.supervision.reports import report_of
 from suitkaise.supervision.steps import (
     Action,
     Begin,
-    DeleteChild,
     Emit,
     End,
     Exited,
-    Halt,
     Ignored,
     Input,
     Kill,
     Previous,
     Ready,
-    Recall,
     Refuse,
     Removed,
     Reply,
-    RestartChild,
     Start,
-    StartChild,
     Started,
     Stop,
-    StopAll,
-    TerminateChild,
     Timer,
     Wake,
 )
+from suitkaise.supervision.surroundings import Surroundings
 from suitkaise.supervision.watch import watch
 from suitkaise.workers.recalled import Recalled
 
-__all__ = ["Executor", "Surroundings", "prepare"]
+__all__ = ["Executor"]
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a supervisor finds around it; a simulation brings its own."""
-
-    registry: Registry
-    engines: Mapping[str, Engine]
-    clock: Callable[[], float]
-    at: Callable[[float, Callable[[], None]], Any]
-    publish: Callable[[Event], None]
-    report: Callable[[CrashReport], None]
-    on_gone: Callable[[str], None]
-    serials: Iterator[int]
-    """Numbers that grow with each incarnation in the program, so that an owner's name is never used again."""
-    employ: Callable[[Executor], Callable[[Input], None]]
-    """Gives a new executor its turns; returns how to reach it from any thread."""
-
-
-def prepare(engines: Mapping[str, Engine], path: str, what: Any, child: Child | None = None) -> None:
-    """Check that what is declared to be at `path`, a supervisor or a child, can be started here.
-
-    Raises:
-        NotSerializable: a worker or argument cannot be sent.
-    """
-    if isinstance(what, Supervisor):
-        for below in what.children:
-            prepare(engines, f"{path}/{below.id}", below.what, below)
-    else:
-        assert child is not None
-        engines[child.kind].prepare(path, child)
-
-
-class _Nobody:
-    """What keeps a root: it has no supervisor."""
-
-    def __init__(self, root: Executor) -> None:
-        self._root = root
-
-    def status_of(self, id: str) -> Status:
-        return self._root.status
-
-    def order(self, what: str, id: str) -> Answer[Any]:
-        answer: Answer[Any] = Answer()
-        match what:
-            case "rejoin":
-                self._root.stop()
-                answer.set_result(None)
-            case "kill":
-                self._root.kill("ref.kill()")
-                answer.set_result(None)
-            case _:
-                answer.set_exception(SuitkaiseError(f"{id!r} is a root, so no supervisor could {what} it", path=id))
-        return answer
-
-
-_OF_PHASE = {
-    Phase.NEW: Status.CREATED,
-    Phase.STARTING: Status.STARTING,
-    Phase.RUNNING: Status.RUNNING,
-    Phase.STOPPING: Status.STOPPING,
-    Phase.ENDED: Status.STOPPED,
-}
-
-
-class Executor:
+class Executor(Reception):
     """One supervisor at work. It is also the handle by which its own supervisor knows it.
 
     `tell` may be called from any thread, `step` only by whoever gives the turns.
     """
 
     def __init__(self, spec: Supervisor, path: str, around: Surroundings, before: Executor | None = None) -> None:
+        policy = DynamicPolicy if isinstance(spec, DynamicSupervisor) else Policy
+        super().__init__(policy(spec, path), path, around)
         self.spec = spec
-        self.path = path
-        self.policy: BasePolicy = (DynamicPolicy if isinstance(spec, DynamicSupervisor) else Policy)(spec, path)
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
-        self._around = around
-        self._handles: dict[str, Handle] = {}
         self._addresses: dict[str, Address] = {}
         self._down: set[str] = set()  # ended, and it is not yet known whether for good
-        self._suspended: set[str] = set()
         self._checkpoints: dict[str, Parcel] = {}
         self._began: dict[str, float] = {}
         self._ends: dict[tuple[str, int], Exit] = {}  # abnormal ones that are not dealt with yet
@@ -152,137 +75,10 @@ class Executor:
             self._address(child)
         self._root: Address | None = None
         if "/" not in path:
-            self._root = around.registry.add(path, path, "supervisor", _Nobody(self))
+            self._root = around.registry.add(path, path, "supervisor", RootKeeping(self))
             self._root.begin(next(around.serials))
             self._root.attach(self)
             self._root.pid = os.getpid()
-
-    # ------------------------------------------------------------ as a handle
-    def deliver(self, message: Message) -> None:
-        """Supervisors take no messages; their addresses say so before it comes to this."""
-        raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
-
-    def suspend(self, on: bool) -> None:
-        """Let all workers below rest, or go on."""
-        for id in list(self._handles):
-            self._suspend(id, on)
-
-    def stop(self) -> None:
-        """Stop the children in order, then end."""
-        self.tell(StopAll(Shutdown()))
-
-    def kill(self, why: str) -> None:
-        """Kill everything below, then end."""
-        self.tell(Halt(why))
-
-    @property
-    def status(self) -> Status:
-        """What the supervisor itself does, at once."""
-        return _OF_PHASE[self.policy.phase]
-
-    # ------------------------------------------------------------ questions and orders, from any thread
-    def status_of(self, id: str) -> Status:
-        """The status of a child, at once. Raises ChildNotFound."""
-        info = self.policy.child_info(id)
-        if info is None:
-            raise self.policy.not_found(id)
-        return self._status(info)
-
-    def _status(self, info: ChildInfo) -> Status:
-        if info.status is Status.ABANDONED and not self._left(info.id):
-            return info.at_rest
-        return Status.SUSPENDED if info.status is Status.RUNNING and info.id in self._suspended else info.status
-
-    def which_children(self) -> list[ChildLine]:
-        """The children in start order (rule 20)."""
-        return [
-            ChildLine(
-                info.id, info.kind, self._status(info), ref_to(f"{self.path}/{info.id}", info.kind), info.restarts,
-                info.last_exit, self._left(info.id),
-            )
-            for info in self.policy.which_children()
-        ]  # fmt: skip
-
-    def _left(self, id: str) -> int:
-        """How many threads of a child were cut off and still run (rule 59)."""
-        path = f"{self.path}/{id}"
-        return sum(engine.left().count(path) for engine in self._around.engines.values())
-
-    def administer(self, what: str, argument: Any) -> Answer[Any]:
-        """Carry out what `Administration` asks for."""
-        answer: Answer[Any] = Answer()
-        try:
-            match what:
-                case "start_child":
-                    self._start_child(answer, self.policy.named(argument))
-                case "terminate":
-                    self.tell(TerminateChild(answer, argument))
-                case "restart":
-                    self.tell(RestartChild(answer, argument))
-                case "delete":
-                    self.tell(DeleteChild(answer, argument))
-                case "recall":
-                    return self.order("recall", argument)
-                case "suspend" | "resume":
-                    self.policy.get_child_spec(argument)
-                    self._suspend(argument, what == "suspend")
-                    answer.set_result(None)
-                case "which_children":
-                    answer.set_result(self.which_children())
-                case "count_children":
-                    answer.set_result(self.policy.count_children())
-                case "get_child_spec":
-                    answer.set_result(self.policy.get_child_spec(argument))
-                case _:
-                    raise SuitkaiseError(f"a supervisor does not understand {what!r}")
-        except Exception as error:
-            answer.set_exception(error)
-        return answer
-
-    def _start_child(self, answer: Answer[Any], child: Child) -> None:
-        if child.id not in self.policy:
-            prepare(self._around.engines, f"{self.path}/{child.id}", child.what, child)
-            answer.add_done_callback(lambda done: self._unprepare(child) if done.exception() is not None else None)
-        self.tell(StartChild(answer, child))
-
-    def _unprepare(self, child: Child) -> None:
-        """It was not started, so what the engines have prepared is not needed."""
-        if child.id not in self.policy:
-            for engine in self._around.engines.values():
-                engine.forget(f"{self.path}/{child.id}")
-
-    def _suspend(self, id: str, on: bool) -> None:
-        handle = self._handles.get(id)
-        if handle is None:
-            return
-        if on and not isinstance(handle, Executor):
-            self._suspended.add(id)
-        else:
-            self._suspended.discard(id)
-        handle.suspend(on)
-
-    def order(self, what: str, id: str) -> Answer[Any]:
-        """Carry out what a ref of a child asks for: an order, or a fault."""
-        answer: Answer[Any] = Answer()
-        match what:
-            case "recall":
-                self.tell(Recall(answer, id))
-            case "rejoin":
-                self.tell(TerminateChild(Answer[Any](), id))
-                answer.set_result(None)
-            case "kill":
-                handle = self._handles.get(id)
-                if handle is not None:
-                    handle.kill("ref.kill()")
-                answer.set_result(None)
-            case _:
-                raise SuitkaiseError(f"{what!r} is no order for a supervisor")
-        return answer
-
-    def child(self, id: str) -> Executor | None:
-        """The executor of a child that is a supervisor and alive."""
-        handle = self._handles.get(id)
-        return handle if isinstance(handle, Executor) else None
 
     # ------------------------------------------------------------ a turn
     def step(self, event: Input) -> None:

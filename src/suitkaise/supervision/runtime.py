@@ -38,8 +38,9 @@ from suitkaise.specs import Supervisor
 from suitkaise.storage.attach import detach
 from suitkaise.supervision.begin import begin
 from suitkaise.supervision.desk import Desk
-from suitkaise.supervision.executor import Executor, Surroundings, prepare
+from suitkaise.supervision.executor import Executor
 from suitkaise.supervision.supervisor import employ
+from suitkaise.supervision.surroundings import Surroundings, prepare
 
 if TYPE_CHECKING:
     from suitkaise.storage.tree import Tree

@@ -12,8 +12,9 @@ from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.registry import Registry
 from suitkaise.observe.crashes import CrashReport
 from suitkaise.specs import Supervisor
-from suitkaise.supervision.executor import Executor, Surroundings
+from suitkaise.supervision.executor import Executor
 from suitkaise.supervision.steps import Begin, Input, StopAll
+from suitkaise.supervision.surroundings import Surroundings
 
 __all__ = ["Simulation"]
 
