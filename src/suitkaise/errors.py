@@ -38,11 +38,19 @@ __all__ = [
 ]
 
 
+def with_note(error: BaseException, text: str) -> BaseException:
+    """Add a remote traceback to an exception as a note, once."""
+    note = f"\n--- remote traceback ---\n{text.rstrip()}"
+    if text and note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+    return error
+
+
 class SuitkaiseError(Exception):
     """The base of every error raised by suitkaise.
 
     What is known is carried in attributes: `path` (of the worker or entry), `reason` (an exit reason) and
-    `traceback` (the remote one, as text). Errors survive pickling with all of them.
+    `traceback` (the remote one, as text, which is printed with the error). Errors survive pickling with all of them.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class SuitkaiseError(Exception):
         self.path = path
         self.reason = reason
         self.traceback = traceback
+        with_note(self, traceback)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import traceback
 
 import pytest
 
@@ -34,6 +35,22 @@ def test_s07_s08_s09_s10_start_child(tmp_path):
         with pytest.raises(ChildStartFailed):
             running.start_child(Child(Notes, args=(tmp_path,), id="b"))
         assert "b" not in running
+
+
+def test_s10_s18_who_asks_for_a_start_that_fails_sees_where_it_failed(tmp_path):
+    with family(tmp_path, "a").start() as running:
+        for id in "ab":
+            (tmp_path / f"broken-{id}").touch()
+        for what in (
+            lambda: running.recall("a"),
+            lambda: running.restart_child("a"),
+            lambda: running.start_child(Child(Notes, args=(tmp_path,), id="b")),
+        ):
+            with pytest.raises(ChildStartFailed) as caught:
+                what()
+            shown = "".join(traceback.format_exception(caught.value))
+            assert shown.count("--- remote traceback ---") == 1
+            assert 'raise OSError("broken")' in shown
 
 
 def test_s11_s12_s13_ignore(tmp_path):

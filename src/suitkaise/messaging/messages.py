@@ -14,7 +14,7 @@ from suitkaise.errors import AskTimeout, WorkerFailed
 from suitkaise.messaging import codec
 from suitkaise.options import is_number
 
-__all__ = ["Answer", "Kind", "Message", "Parcel", "Reply", "patience", "portable_error", "with_note"]
+__all__ = ["Answer", "Kind", "Message", "Parcel", "Reply", "patience", "portable_error"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.messages")
 
@@ -126,14 +126,6 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
             return
         except SystemExit:  # in a callback of the user's; this thread serves others, too
             logger.exception("a callback wanted to exit")
-
-
-def with_note(error: BaseException, text: str) -> BaseException:
-    """Add the remote traceback to an exception as a note, once."""
-    note = f"\n--- remote traceback ---\n{text.rstrip()}"
-    if text and note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
-    return error
 
 
 def portable_error(error: BaseException, path: str) -> tuple[BaseException, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from suitkaise.errors import ChildNotFound, MailboxFull, RuntimeGone, SuitkaiseError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason
 from suitkaise.messaging.links import LinkedExit, Links, Presence, call_each
-from suitkaise.messaging.messages import Answer, Message, Parcel, with_note
+from suitkaise.messaging.messages import Answer, Message, Parcel
 from suitkaise.statuses import Status
 
 if TYPE_CHECKING:
@@ -333,4 +333,4 @@ def _settle_result(address: Address, answer: Answer[Any]) -> None:
         f"{address.path!r} ended without a result: {reason or 'it never ran'}",
         path=address.path, reason=reason, traceback=traceback,
     )  # fmt: skip
-    answer.settle(False, Parcel(with_note(error, traceback)))
+    answer.settle(False, Parcel(error))

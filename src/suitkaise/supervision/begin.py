@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from suitkaise.errors import ChildStartFailed, SuitkaiseError
-from suitkaise.exits import Crashed, ExitReason, Shutdown, StartFailure
-from suitkaise.messaging.messages import with_note
+from suitkaise.errors import SuitkaiseError
+from suitkaise.exits import ExitReason, Shutdown, StartFailure
+from suitkaise.supervision.children import start_error
 from suitkaise.supervision.executor import Executor
 from suitkaise.supervision.steps import Begin, StopAll
 
@@ -38,8 +38,4 @@ def _start_error(reason: ExitReason) -> SuitkaiseError:
     failure = reason.detail if isinstance(reason, Shutdown) else None
     if not isinstance(failure, StartFailure):
         return SuitkaiseError(f"the tree ended while it started: {reason}", reason=reason)
-    cause = failure.reason
-    traceback = cause.traceback if isinstance(cause, Crashed) else ""
-    error = ChildStartFailed(str(failure), path=failure.path, reason=cause, traceback=traceback)
-    with_note(error, traceback)
-    return error
+    return start_error(failure)

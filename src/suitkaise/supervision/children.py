@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from suitkaise.errors import ChildStartFailed
 from suitkaise.exits import Crashed, ExitCode, ExitReason, GaveUp, Hung, Killed, Shutdown, Signaled, StartFailure
 from suitkaise.specs import Child
 from suitkaise.statuses import Status
 
-__all__ = ["At", "ChildInfo", "ChildState", "Counts", "count", "leaf"]
+__all__ = ["At", "ChildInfo", "ChildState", "Counts", "count", "leaf", "start_error"]
 
 
 class At(Enum):
@@ -126,6 +127,13 @@ class ChildState:
         if self.ordered or self.last_exit is None:
             return Status.STOPPED
         return _status_after(self.last_exit)
+
+
+def start_error(failure: StartFailure) -> ChildStartFailed:
+    """What is raised where a start that failed was asked for."""
+    cause = failure.reason
+    traceback = cause.traceback if isinstance(cause, Crashed) else ""
+    return ChildStartFailed(str(failure), path=failure.path, reason=cause, traceback=traceback)
 
 
 def count(children: list[ChildState]) -> Counts:

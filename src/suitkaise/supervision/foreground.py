@@ -13,7 +13,6 @@ from typing import Any, NoReturn, Self
 
 from suitkaise.errors import ChildStartFailed, SuitkaiseError, TreeFailed
 from suitkaise.exits import Crashed, ExitReason, GaveUp, Shutdown
-from suitkaise.messaging.messages import with_note
 from suitkaise.specs import Supervisor
 from suitkaise.supervision import runtime as runtimes
 from suitkaise.supervision.begin import begin
@@ -41,9 +40,7 @@ def run(tree: Supervisor) -> ExitReason:
         case _:
             return reason
     traceback = cause.traceback if isinstance(cause, Crashed) else ""
-    error = TreeFailed(f"{tree.name!r} {what}", path=path, reason=reason, traceback=traceback)
-    with_note(error, traceback)
-    raise error
+    raise TreeFailed(f"{tree.name!r} {what}", path=path, reason=reason, traceback=traceback)
 
 
 runs: int = 0

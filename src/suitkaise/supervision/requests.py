@@ -9,13 +9,12 @@ from suitkaise.errors import (
     ChildAlreadyStarted,
     ChildRestarting,
     ChildRunning,
-    ChildStartFailed,
     MaxChildren,
     SpecError,
 )
 from suitkaise.specs import Child, check_children
 from suitkaise.supervision.base import BasePolicy
-from suitkaise.supervision.children import At, ChildState
+from suitkaise.supervision.children import At, ChildState, start_error
 from suitkaise.supervision.jobs import Job
 from suitkaise.supervision.steps import (
     DeleteChild,
@@ -142,5 +141,4 @@ class Administered(BasePolicy):
             self._out.append(Reply(request, child.spec.id))
 
     def _refuse_start(self, request: Any, child: ChildState) -> None:
-        failure = self._failure(child)
-        self._out.append(Refuse(request, ChildStartFailed(str(failure), path=failure.path, reason=failure.reason)))
+        self._out.append(Refuse(request, start_error(self._failure(child))))

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead
+from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead, with_note
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
 from suitkaise.messaging import codec
 from suitkaise.messaging.context import set_starting
 from suitkaise.messaging.links import Down, Monitor
 from suitkaise.messaging.mailbox import Mailbox
-from suitkaise.messaging.messages import Message, Parcel, portable_error, with_note
+from suitkaise.messaging.messages import Message, Parcel, portable_error
 from suitkaise.messaging.refs import the_post
 from suitkaise.observe.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.recipes import Recipe
