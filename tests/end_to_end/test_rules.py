@@ -58,6 +58,7 @@ def test_s23_s24_s25_s26_restart_types(restart, clean, abnormal):
             match expected:
                 case "back":
                     eventually(lambda old=before: running["echo"].pid not in (old, None))
+                    eventually(lambda: running["echo"].status == "running")
                 case "kept":
                     assert running["echo"].status == "finished"
                 case "removed":
