@@ -22,9 +22,9 @@ from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.messaging.wire import encode
 from suitkaise.observe.board import Board
 from suitkaise.workers.async_life import AsyncLife
+from suitkaise.workers.building import is_async
 from suitkaise.workers.lifecycle import Birth
 from suitkaise.workers.shell import Shell, life_of
-from suitkaise.workers.worker import is_async
 from tests.support import eventually
 from tests.workers.rig import rigged
 

@@ -26,7 +26,8 @@ from suitkaise.messaging.messages import Message, Parcel, portable_error
 from suitkaise.messaging.refs import the_post
 from suitkaise.observe.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.recipes import Recipe
-from suitkaise.workers.worker import build, check_attributes, hook_of
+from suitkaise.workers.building import build, hook_of
+from suitkaise.workers.sealing import check_attributes
 
 if TYPE_CHECKING:
     from suitkaise.messaging.refs import WorkerRef

@@ -10,8 +10,8 @@ from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox
 from suitkaise.messaging.messages import Parcel
 from suitkaise.observe.board import Slot
 from suitkaise.recipes import Recipe
+from suitkaise.workers.building import is_async
 from suitkaise.workers.lifecycle import Birth, Life, Outcome
-from suitkaise.workers.worker import is_async
 
 __all__ = ["Shell", "life_of"]
 
