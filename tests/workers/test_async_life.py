@@ -23,7 +23,7 @@ from suitkaise.messaging.wire import encode
 from suitkaise.observe.board import Board
 from suitkaise.workers.async_life import AsyncLife
 from suitkaise.workers.building import is_async
-from suitkaise.workers.lifecycle import Birth
+from suitkaise.workers.incarnation import Birth
 from suitkaise.workers.shell import Shell, life_of
 from tests.support import eventually
 from tests.workers.rig import rigged

@@ -21,7 +21,8 @@ from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message
 from suitkaise.observe.board import PHASE, Phase
-from suitkaise.workers.lifecycle import Ended, ForceFinish, Life
+from suitkaise.workers.incarnation import Ended, ForceFinish
+from suitkaise.workers.lifecycle import Life
 
 __all__ = ["AsyncLife"]
 

@@ -11,7 +11,8 @@ from suitkaise.messaging.messages import Parcel
 from suitkaise.observe.board import Slot
 from suitkaise.recipes import Recipe
 from suitkaise.workers.building import is_async
-from suitkaise.workers.lifecycle import Birth, Life, Outcome
+from suitkaise.workers.incarnation import Birth, Outcome
+from suitkaise.workers.lifecycle import Life
 
 __all__ = ["Shell", "life_of"]
 

@@ -264,11 +264,11 @@ class Worker(Startable, metaclass=WorkerType):
         Exactly once, and at once if nobody is there (rule 60). A restart needs a new monitor, as in Erlang: what comes
         back is another process.
         """
-        return self._life_or_raise("monitor()").monitor(ref)
+        return self._life_or_raise("monitor()").bonds.monitor(ref)
 
     def demonitor(self, monitor: Monitor) -> None:
         """Once this returns, no `Down` of that monitor is delivered any more. No error if it was used up."""
-        self._life_or_raise("demonitor()").demonitor(monitor)
+        self._life_or_raise("demonitor()").bonds.demonitor(monitor)
 
     def link(self, ref: WorkerRef) -> None:
         """End together: if one of the two incarnations ends abnormally, the other is killed, too (rule 60).
@@ -278,11 +278,11 @@ class Worker(Startable, metaclass=WorkerType):
         other one. A clean end (`Normal`, `Shutdown`) ends nobody; Erlang passes `shutdown` on. A thread that is killed
         so is abandoned (rule 59). Linking twice is linking once.
         """
-        self._life_or_raise("link()").link("link", ref)
+        self._life_or_raise("link()").bonds.link(ref)
 
     def unlink(self, ref: WorkerRef) -> None:
         """Undo `link`; no error if there is no link."""
-        self._life_or_raise("unlink()").link("unlink", ref)
+        self._life_or_raise("unlink()").bonds.unlink(ref)
 
     def _life_or_raise(self, what: str) -> Life:
         if self._life is None:
