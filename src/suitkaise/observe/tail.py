@@ -83,8 +83,10 @@ def _make(path: str) -> mmap.mmap:
     except OSError:  # the program is gone, and its directory with it: nobody will read this
         return mmap.mmap(-1, SIZE)
     try:
-        os.ftruncate(descriptor, SIZE)
+        os.posix_fallocate(descriptor, 0, SIZE)
         return mmap.mmap(descriptor, SIZE)
+    except OSError:  # no room is left; a store into a mapped file would be a SIGBUS
+        return mmap.mmap(-1, SIZE)
     finally:
         os.close(descriptor)
 
