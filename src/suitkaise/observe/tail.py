@@ -102,4 +102,6 @@ def last_lines(path: str, most: int = LINES) -> tuple[str, ...]:
     ring: Any = data[_HEAD:]
     text = ring[:end] if end <= _ROOM else ring[end % _ROOM :] + ring[: end % _ROOM]
     lines = text.decode("utf-8", "replace").splitlines()
-    return tuple(lines[1:] if end > _ROOM else lines)[-most:]
+    if end > _ROOM and len(lines) > 1:  # of the first one, the beginning is lost
+        del lines[0]
+    return tuple(lines[-most:])
