@@ -137,7 +137,7 @@ class RunningTree(Administration):
     def _pid(self, executor: Executor, info: ChildLine) -> int | None:
         try:
             return self._runtime.registry.find(f"{executor.path}/{info.id}").pid
-        except ChildNotFound:
+        except (ChildNotFound, RuntimeGone):
             return None
 
     def events(self) -> Subscription:
@@ -239,10 +239,12 @@ class RunningTree(Administration):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *error: object) -> None:
-        import asyncio
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        from suitkaise.supervision.undisturbed import in_a_thread  # asyncio: 35 ms
 
-        await asyncio.to_thread(self.stop)
+        await in_a_thread(self.__exit__, kind, error, traceback)
 
     def __repr__(self) -> str:
         state = "running" if self._reason is None else f"ended: {self._reason}"
