@@ -30,7 +30,7 @@ from suitkaise.supervision import runtime as runtimes
 from suitkaise.supervision.begin import begin
 from suitkaise.supervision.executor import Executor
 from suitkaise.supervision.runtime import Runtime
-from suitkaise.supervision.status import TreeStatus, threads
+from suitkaise.supervision.status import TreeStatus, abandoned_threads
 from suitkaise.supervision.steps import StopAll
 
 __all__ = ["ChildLine", "RunningTree", "TreeStatus", "start"]
@@ -224,7 +224,9 @@ class RunningTree(Administration):
         self._runtime.await_clean_up()
         left = [path for path in self._runtime.left() if path.startswith(f"{self.name}/")]
         if left:
-            logger.warning("%r has stopped, but leaves %s behind: %s", self.name, threads(len(left)), ", ".join(left))
+            logger.warning(
+                "%r has stopped, but leaves %s behind: %s", self.name, abandoned_threads(len(left)), ", ".join(left)
+            )
         runtimes.leave(self.name)
 
     def __enter__(self) -> Self:

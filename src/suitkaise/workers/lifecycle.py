@@ -66,8 +66,8 @@ class Life:
         self.last_loop_ns: int = 0
         self.last_result: Any = None
         self.bonds: Bonds = Bonds(birth.owner)
-        self.keep: Callable[[Parcel], None] | None = None
-        self.note: Callable[[str], None] | None = None
+        self.keep: Callable[[Parcel], None] | None = None  # takes the checkpoint
+        self.note: Callable[[str], None] | None = None  # gets what is logged, if nobody else adds it to crash reports
         self.jot: Callable[[str], None] = lambda text: None  # adds to what a crash report will show
         self._birth = birth
         self._recipe = recipe
