@@ -46,6 +46,7 @@ class Declaration:
 
 
 def checked_id(value: Any, who: str) -> str:
+    """The value, if it can be a part of a path; else SpecError. `who`: what it names, a `Child` or a `Supervisor`."""
     if not isinstance(value, str) or not value:
         raise SpecError(f"{who}: the {'name' if who == 'Supervisor' else 'id'} must be a text, not {value!r}")
     if "/" in value or "#" in value or any(ord(character) < 32 for character in value):

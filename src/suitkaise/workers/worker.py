@@ -27,7 +27,7 @@ __all__ = ["ALIASES", "HOOKS", "Process", "Thread", "Worker"]
 
 HOOKS = ("on_start", "before_loop", "loop", "after_loop", "on_finish", "on_receive", "on_failure", "result")
 
-ALIASES = {
+ALIASES: dict[str, tuple[str, ...]] = {
     "on_start": ("__onstart__", "__on_start__"),
     "before_loop": ("__beforeloop__", "__before_loop__"),
     "loop": ("__loop__",),
