@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Never, Self
@@ -169,7 +170,7 @@ class Child(Declaration):
                 f"{who}: it is permanent, so it is restarted each time {limit} ends it; "
                 "say restart='transient' if it should end for good",
                 SpecWarning,
-                stacklevel=2 if type(self) is Child else 3,
+                stacklevel=_where_it_is_written(),
             )
 
     def replace(self, **changes: Any) -> Self:
@@ -180,7 +181,9 @@ class Child(Declaration):
         'temporary'
         """
         if "what" in changes:
-            return type(self)(**{**self.given, **changes})
+            twin = type(self)(**{**self.given, **changes})
+            twin._set(copy=self.copy)
+            return twin
         what = self.what
         if isinstance(what, Recipe) and changes.keys() & {"args", "kwargs"}:
             what = with_arguments(what, changes.get("args", what.args), changes.get("kwargs", what.kwargs))
@@ -219,3 +222,11 @@ class Child(Declaration):
                  if name not in ("id", "args", "kwargs") and value is not None}  # fmt: skip
         name = self.what.name
         return f"Child({name}, id={self.id!r}{''.join(f', {key}={value!r}' for key, value in given.items())})"
+
+
+def _where_it_is_written() -> int:
+    """How many frames above its caller the declaration stands in a program of others."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("suitkaise."):
+        level, frame = level + 1, frame.f_back
+    return level
