@@ -13,7 +13,7 @@ from workers import Hooks, LoopOnly
 
 from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.observe.board import Board
-from suitkaise.workers.lifecycle import Birth
+from suitkaise.workers.incarnation import Birth
 from suitkaise.workers.shell import Shell, life_of
 
 

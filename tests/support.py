@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import psutil
+import pytest
 
 __all__ = [
     "ROOT",
@@ -32,6 +33,7 @@ __all__ = [
     "in_background",
     "kill_and_wait",
     "run_program",
+    "small_file_system",
     "start_program",
     "wait_gone",
 ]
@@ -72,6 +74,21 @@ def in_background(what: Callable[[], Any]) -> Future[Any]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+@contextmanager
+def small_file_system(size: int) -> Iterator[Path]:
+    """A folder with room for `size` bytes. Skips the test where nothing may be mounted."""
+    folder = Path(tempfile.mkdtemp(prefix="small-"))
+    try:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            pytest.skip("mounting a file system is not allowed here")
+        yield folder
+    finally:
+        if folder.is_mount():
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        folder.rmdir()
 
 
 def wait_gone(pid: int, timeout: float = 5.0) -> None:

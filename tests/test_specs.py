@@ -631,6 +631,11 @@ def test_a_tree_prints_as_a_picture() -> None:
     ]
 
 
+def test_what_replaces_a_copy_is_that_copy() -> None:
+    second = Child(work, copies=2).expanded()[1]
+    assert [one.copy for one in (second, second.replace(restart="temporary"), second.replace(what=Plain))] == [1, 1, 1]
+
+
 def test_reprs_say_what_was_given() -> None:
     assert repr(Child(work)) == "Child(work, id='work')"
     assert repr(Child(Plain, id="p", restart="transient")) == "Child(Plain, id='p', restart='transient')"
@@ -643,6 +648,16 @@ def test_a_permanent_child_that_ends_by_itself_is_warned_about(option: str) -> N
     with pytest.warns(SpecWarning, match=rf"Child 'work': it is permanent.*{option}.*restart='transient'") as caught:
         Child(work, **one(option, 3))
     assert caught[0].filename == __file__
+
+
+class EndsByItself(Process):
+    join_after = 3
+
+
+def test_the_warning_names_the_line_that_declares_it() -> None:
+    with pytest.warns(SpecWarning) as caught:
+        Supervisor("app", EndsByItself, Child(EndsByItself).replace(id="other"))
+    assert [one.filename for one in caught] == [__file__] * 3
 
 
 def test_the_warning_comes_once_for_all_copies() -> None:

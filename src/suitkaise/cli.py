@@ -13,11 +13,12 @@ import os
 import sys
 import traceback
 import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import suitkaise
 from suitkaise import events
-from suitkaise.errors import ChildStartFailed, NotSerializable, SpecError, SuitkaiseError, TreeFailed
+from suitkaise.errors import NotSerializable, SpecError, SuitkaiseError
 from suitkaise.observe.crashes import crash_directory, read_reports
 from suitkaise.specs import Supervisor
 from suitkaise.supervision import foreground
@@ -45,9 +46,12 @@ def main(argv: list[str] | None = None) -> int:
     if options.command in _LATER:
         print(f"suitkaise {options.command}: not built yet; this version has: run, crashes", file=sys.stderr)
         return USAGE
+    unknown = rest if options.command == "run" else [*rest, *theirs]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.command == "crashes":
-        return _crashes(options.id, as_json=options.json)
-    arguments = [*_without_own(options, rest + options.arguments), *theirs]
+        return _to_reader(lambda: _crashes(options.id, as_json=options.json))
+    arguments = [*_without_own(options, options.arguments), *theirs]
     for option, value in (("--engine", options.engine), ("--observe", options.observe)):
         if value not in (None, "local"):
             print(f"suitkaise run: {option} {value} is not built yet; leave it out", file=sys.stderr)
@@ -61,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     except (SpecError, NotSerializable) as error:
         _say(error)
         return USAGE
-    except (TreeFailed, ChildStartFailed, SuitkaiseError) as error:
+    except SuitkaiseError as error:
         _say(error)
         return FAILED
 
@@ -103,6 +107,10 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
                 options.engine = engine
             case ["--observe", *arguments]:
                 options.observe = ""
+            case [first, *others] if first.startswith(("--engine=", "--observe=")):
+                name, _, value = first.partition("=")
+                setattr(options, name.removeprefix("--"), value)
+                arguments = others
             case _:
                 return arguments
 
@@ -116,6 +124,19 @@ def _run(target: str, arguments: list[str]) -> int:
     tree = _find(namespace, where, name)
     tree.run()
     return CLEAN
+
+
+def _to_reader(command: Callable[[], int]) -> int:
+    """Carry out a command that prints what was asked for; whoever reads it may have seen enough (`| head`)."""
+    try:
+        code = command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return CLEAN
+    return code
 
 
 def _crashes(id: str | None, *, as_json: bool) -> int:
@@ -160,9 +181,9 @@ def _load(where: str, arguments: list[str]) -> dict[str, Any]:
         main_module.__file__ = os.path.abspath(where)
         sys.modules["__main__"] = main_module
         sys.argv = [where, *arguments]
-        sys.path.insert(0, os.path.dirname(os.path.abspath(where)))
+        sys.path.insert(0, os.path.dirname(os.path.realpath(where)))
         with open(where, "rb") as source:
-            code = compile(source.read(), os.path.abspath(where), "exec")
+            code = compile(source.read(), os.path.abspath(where), "exec", dont_inherit=True)
         exec(code, vars(main_module))  # noqa: S102  (running the user's program is what this is for)
         return vars(main_module)
     except ModuleNotFoundError as error:
@@ -194,13 +215,20 @@ def _find(namespace: dict[str, Any], where: str, name: str | None) -> Supervisor
     distinct = {id(value): key for key, value in trees.items()}
     if len(distinct) == 1:
         return next(iter(trees.values()))
-    below = {id(child.what) for tree in trees.values() for child in tree.children}
-    roots = {key: value for key, value in trees.items() if id(value) not in below}
+    held = {id(below) for tree in trees.values() for below in _below(tree)}
+    roots = {key: value for key, value in trees.items() if id(value) not in held}
     if len({id(value) for value in roots.values()}) == 1:
         return next(iter(roots.values()))
     if not trees:
         raise _Usage(f"{where!r} has no Supervisor at its top; declare one: tree = Supervisor('name', ...)")
     raise _Usage(f"{where!r} has several trees, say which: {', '.join(f'{where}:{key}' for key in roots or trees)}")
+
+
+def _below(tree: Supervisor) -> Iterator[Supervisor]:
+    for child in tree.children:
+        if isinstance(child.what, Supervisor):
+            yield child.what
+            yield from _below(child.what)
 
 
 def _listed(trees: dict[str, Supervisor]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from threading import Event
+
 import pytest
 
-from suitkaise import Child, Process, RuntimeGone, Status, Supervisor, WorkerFailed
+from suitkaise import Child, Process, RuntimeGone, Status, Supervisor, Thread, WorkerFailed
 from suitkaise.exits import Normal
+from tests.support import in_background
 
 
 class Answer(Process):
@@ -75,6 +78,35 @@ def test_the_events_of_a_tree_end_with_it() -> None:
         kinds = [event.kind for event in events]
         assert kinds[-1] == "supervisor_stopped"
         assert list(running.events()) == []
+
+
+def test_the_picture_of_a_tree_outlives_it() -> None:
+    running, _ = ended_tree()
+    picture = running.status()
+    assert [(one.path, one.status) for one in (picture, *picture.children)] == [
+        ("app", Status.STOPPED),
+        ("app/answer", Status.FINISHED),
+        ("app/rest", Status.STOPPED),
+    ]
+    assert [one.pid for one in picture.children] == [None, None]
+
+
+def test_a_tree_that_stops_says_so() -> None:
+    finishes, enough = Event(), Event()
+
+    class Lingers(Thread):
+        def on_finish(self) -> None:
+            finishes.set()
+            enough.wait(20.0)
+
+    with Supervisor("app", Lingers).start() as running:
+        assert running.status().status is Status.RUNNING
+        stopping = in_background(running.stop)
+        assert finishes.wait(20.0)
+        picture = running.status()
+        enough.set()
+        stopping.result(20.0)
+    assert (picture.status, picture.children[0].status) == (Status.STOPPING, Status.STOPPING)
 
 
 def test_a_class_may_say_its_id() -> None:

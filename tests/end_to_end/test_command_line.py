@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -66,6 +68,31 @@ def test_a_tree_that_holds_the_others_is_the_one(tmp_path: Path) -> None:
         )
     )
     assert "did it in outer/inner/once" in suitkaise_run(tmp_path, source).check().stdout
+
+
+def test_a_tree_that_is_held_further_down_is_not_another_one(tmp_path: Path) -> None:
+    source = (
+        HEADER
+        + ONCE
+        + "inner = Supervisor('inner', Once, auto_shutdown='any_significant', restart='temporary', significant=True)\n"
+        + "def around(name, tree):\n"
+        + "    return Supervisor(name, tree, auto_shutdown='any_significant', restart='temporary', significant=True)\n"
+        + "outer = around('outer', around('between', inner))\n"
+    )
+    assert "did it in outer/between/inner/once" in suitkaise_run(tmp_path, source).check().stdout
+
+
+def test_a_file_means_what_it_means_to_python(tmp_path: Path) -> None:
+    source = "def f(x: int): ...\nprint(f.__annotations__)\n" + TREE
+    assert "{'x': <class 'int'>}" in suitkaise_run(tmp_path, source).check().stdout
+
+
+def test_a_link_to_a_file_finds_the_modules_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "beside.py").write_text("print('found')\n")
+    (tmp_path / "real" / "app.py").write_text("import beside\n" + TREE)
+    (tmp_path / "link.py").symlink_to(Path("real", "app.py"))
+    assert "found" in run_program([*RUN, "link.py"], cwd=tmp_path).check().stdout
 
 
 def test_the_program_gets_its_own_arguments(tmp_path: Path) -> None:
@@ -168,6 +195,13 @@ def test_the_path_to_what_cannot_be_sent_is_named(tmp_path: Path) -> None:
         ([], "COMMAND"),
         (["fly"], "invalid choice"),
         (["top"], "not built yet"),
+        (["stop", "app/worker", "--now"], "not built yet"),
+        (["run", "--jsno", "nowhere.py"], "unrecognized arguments: --jsno"),
+        (["run", "nowhere.py", "--engine=ray"], "--engine ray is not built yet"),
+        (["run", "nowhere.py", "--observe=1:2"], "--observe 1:2 is not built yet"),
+        (["crashes", "--jsno"], "unrecognized arguments: --jsno"),
+        (["crashes", "last", "one"], "unrecognized arguments: one"),
+        (["crashes", "--", "last"], "unrecognized arguments: last"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str], complaint: str, tmp_path: Path) -> None:
@@ -246,3 +280,14 @@ def test_no_colours_go_into_a_file(tmp_path: Path) -> None:
     finished = suitkaise_run(tmp_path, CRASHES_ONCE).check()
     assert "  crashes is back" in finished.stderr
     assert "\x1b" not in finished.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_who_reads_no_further_is_no_trouble(unbuffered: str, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "SUITKAISE_STATE": str(tmp_path), "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "suitkaise", "crashes"]
+    finished = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False, timeout=30)
+    os.close(writer)
+    assert (finished.returncode, finished.stderr) == (0, b"")

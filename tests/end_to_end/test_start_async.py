@@ -144,6 +144,40 @@ def test_cancelled_in_the_block_it_stops_first(tmp_path: Path) -> None:
     assert runtime.current() is None
 
 
+class Lingers(Process):
+    """Finishes when it is told to by a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_finish(self) -> None:
+        (self.folder / "finishes").touch()
+        eventually((self.folder / "enough").exists, timeout=20)
+
+
+@pytest.mark.parametrize("way", ["a start that is entered", "a tree that is entered"])
+def test_cancelled_while_it_stops_it_is_stopped_first(tmp_path: Path, way: str) -> None:
+    async def main() -> None:
+        async def use() -> None:
+            started = Supervisor("tree", Child(Lingers, args=(tmp_path,), shutdown=30.0)).start_async()
+            async with started if way == "a start that is entered" else await started:
+                pass
+
+        using = asyncio.ensure_future(use())
+        await until(tmp_path / "finishes")
+        for _ in range(3):
+            using.cancel()
+            for _ in range(3):
+                await asyncio.sleep(0)
+        assert not using.done()
+        (tmp_path / "enough").touch()
+        with pytest.raises(asyncio.CancelledError):
+            await using
+        assert runtime.current() is None
+
+    asyncio.run(main())
+
+
 def test_two_trees_start_side_by_side(tmp_path: Path) -> None:
     async def main() -> None:
         folders = [tmp_path / name for name in "ab"]

@@ -52,6 +52,17 @@ def test_a_forwarded_record_arrives_as_it_was(caplog: pytest.LogCaptureFixture) 
     assert (record.name, record.getMessage(), record.levelno) == ("my.library", "lost it", logging.WARNING)
 
 
+def test_a_forwarded_record_brings_the_stack_that_it_was_to_show(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[dict[str, object]] = []
+    logger = logging.Logger("my.library")  # noqa: LOG001
+    logger.addHandler(ForwardingHandler(sent.append))
+    logger.warning("how did I get here?", stack_info=True)
+    take_forwarded(sent[0])
+    text = caplog.records[0].getMessage()
+    assert text.startswith("how did I get here?\nStack (most recent call last):\n")
+    assert "test_a_forwarded_record_brings_the_stack" in text
+
+
 def test_without_configuration_the_library_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("suitkaise")
     assert any(isinstance(handler, logging.NullHandler) for handler in logger.handlers)

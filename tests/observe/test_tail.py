@@ -41,6 +41,14 @@ def test_s58_a_text_that_is_longer_than_the_ring_leaves_its_end(tmp_path: Path) 
     assert last_lines(str(tmp_path / "tail"))[-1] == "last"
 
 
+def test_s58_of_a_line_that_is_longer_than_the_ring_the_end_is_left(tmp_path: Path) -> None:
+    tail = Tail(str(tmp_path / "tail"))
+    tail.write("x" * SIZE + "the end")
+    tail.write("\n")
+    (line,) = last_lines(str(tmp_path / "tail"))
+    assert line.endswith("xxxthe end")
+
+
 def test_s58_a_signal_handler_may_print_while_its_thread_prints(tmp_path: Path) -> None:
     tail = Tail(str(tmp_path / "tail"))
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import pytest
 
 from suitkaise.errors import StorageFull
 from tests.storage.support import Storage
+from tests.support import small_file_system
 
 SIZE = 6 << 20
 BLOB = b"x" * 50_000
@@ -16,16 +15,8 @@ BLOB = b"x" * 50_000
 
 @pytest.fixture
 def small_tmpfs() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="storage-test-full-"))
-    try:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
-        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-            pytest.skip("mounting a file system is not allowed here")
+    with small_file_system(SIZE) as folder:
         yield folder
-    finally:
-        if folder.is_mount():
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
-        folder.rmdir()
 
 
 def fill(storage: Storage) -> int:

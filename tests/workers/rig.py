@@ -14,7 +14,7 @@ from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.messaging.messages import Answer, Kind, Message, Parcel
 from suitkaise.observe.board import Board
 from suitkaise.specs import Recipe
-from suitkaise.workers.lifecycle import Birth, Outcome
+from suitkaise.workers.incarnation import Birth, Outcome
 from suitkaise.workers.shell import Shell, life_of
 from suitkaise.workers.worker import Worker
 

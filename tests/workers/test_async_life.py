@@ -22,9 +22,9 @@ from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.messaging.wire import encode
 from suitkaise.observe.board import Board
 from suitkaise.workers.async_life import AsyncLife
-from suitkaise.workers.lifecycle import Birth
+from suitkaise.workers.building import is_async
+from suitkaise.workers.incarnation import Birth
 from suitkaise.workers.shell import Shell, life_of
-from suitkaise.workers.worker import is_async
 from tests.support import eventually
 from tests.workers.rig import rigged
 
@@ -280,7 +280,7 @@ def test_messages_that_come_during_a_wait_async_are_handled_after_it(rig: Rig) -
 def test_a_flood_is_taken_in_during_a_wait_async_and_else_waits_where_it_comes_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr("suitkaise.workers.async_life._MOST", 10)
+    monkeypatch.setattr("suitkaise.workers.event_loop._MOST", 10)
     board = Board(str(tmp_path / "board"), create=True)
     slot, release = board.take("tree/worker"), threading.Event()
 
@@ -514,7 +514,7 @@ def test_tasks_and_async_generators_end_with_the_worker_before_anybody_knows(rig
     one = rig(Leftovers(said, crash))
     one.run()
     assert said == [*([] if crash else ["on_finish"]), "task", "generator"]
-    assert one.life._events._loop.is_closed()
+    assert one.life._event_loop._loop.is_closed()
 
 
 def test_a_start_that_fails_ends_its_tasks_too(rig: Rig) -> None:

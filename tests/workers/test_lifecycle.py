@@ -14,7 +14,7 @@ from suitkaise import Ignore, Reject, Thread
 from suitkaise.errors import NotSerializable, SuitkaiseError, WorkerDead
 from suitkaise.exits import Crashed, ExitCode, Normal, Shutdown, Signaled
 from suitkaise.observe.board import Phase
-from suitkaise.workers.lifecycle import Outcome
+from suitkaise.workers.incarnation import Outcome
 
 Rig = Any
 LOOP_HOOKS = ["before_loop", "loop", "after_loop"]

@@ -18,7 +18,8 @@ import pytest
 from suitkaise import Child, Process, SpecError, Thread
 from suitkaise.errors import NotBuiltYet
 from suitkaise.specs import Recipe
-from suitkaise.workers.worker import Worker, build
+from suitkaise.workers.building import build
+from suitkaise.workers.worker import Worker
 
 T = TypeVar("T")
 

@@ -33,7 +33,8 @@ from suitkaise.observe.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.observe.tail import Tail
 from suitkaise.recipes import Recipe
 from suitkaise.workers.descendants import end_children
-from suitkaise.workers.lifecycle import Birth, Life, Outcome
+from suitkaise.workers.incarnation import Birth, Outcome
+from suitkaise.workers.lifecycle import Life
 from suitkaise.workers.shell import Shell, life_of
 from suitkaise.workers.worker import Process
 

@@ -13,7 +13,7 @@ from suitkaise.messaging.reactor import Reactor
 from suitkaise.observe.board import Board, Slot, SlotView
 from suitkaise.recipes import Recipe
 from suitkaise.specs import LIMITS, Child
-from suitkaise.workers.lifecycle import Birth
+from suitkaise.workers.incarnation import Birth
 from suitkaise.workers.recalled import Recalled
 
 __all__ = ["Engine", "Exit", "Handle", "Launch", "Site", "WorkerHandle", "settle"]

@@ -35,8 +35,8 @@ from suitkaise.observe.tail import last_lines
 from suitkaise.preloading import preload
 from suitkaise.recipes import Recipe
 from suitkaise.specs import Child
+from suitkaise.workers.building import is_async
 from suitkaise.workers.descendants import end_marked
-from suitkaise.workers.worker import is_async
 
 __all__ = ["LINGER", "ProcessEngine", "ProcessHandle"]
 

@@ -18,7 +18,8 @@ from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.observe.board import SlotView
 from suitkaise.observe.tail import LINES
 from suitkaise.specs import Child
-from suitkaise.workers.lifecycle import Life, Outcome
+from suitkaise.workers.incarnation import Outcome
+from suitkaise.workers.lifecycle import Life
 from suitkaise.workers.shell import Shell, life_of
 
 __all__ = ["ThreadEngine", "ThreadHandle"]

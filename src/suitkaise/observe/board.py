@@ -8,6 +8,7 @@ see words of two different moments. Phase and its start share a word, so those t
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import threading
@@ -23,6 +24,8 @@ SLOT_BYTES = 256
 WORDS = SLOT_BYTES // 8
 CAPACITY = 16_384
 """How many workers a program can have at a time: 4 MiB of address space, used page by page."""
+_TOGETHER = mmap.PAGESIZE // SLOT_BYTES
+"""How many slots share a page."""
 
 PID, PHASE, LOOPS, LAST_LOOP, TOTAL, MESSAGES, QUEUED = range(7)
 BELL = 7 * 8
@@ -128,6 +131,7 @@ class Board:
         finally:
             os.close(descriptor)
         self.memory: memoryview[Any] = memoryview(self._map)
+        self._path = path
         self._free: list[int] = []
         self._next = 0
         self._closed = False
@@ -137,12 +141,14 @@ class Board:
         """A free slot, cleared, for the worker at path `name`.
 
         Raises:
-            SuitkaiseError: all `CAPACITY` slots are taken.
+            SuitkaiseError: all `CAPACITY` slots are taken, or the file system is full.
         """
         with self._lock:
             if self._free:
                 index = self._free.pop()
             elif self._next < CAPACITY:
+                if self._next % _TOGETHER == 0:
+                    self._make_room(name)
                 index, self._next = self._next, self._next + 1
             else:
                 raise SuitkaiseError(
@@ -151,6 +157,21 @@ class Board:
         slot = Slot(self.memory, index)
         slot.clear(name)
         return slot
+
+    def _make_room(self, name: str) -> None:
+        """Get the next page from the file system, which would end the program by SIGBUS if it had none later."""
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.posix_fallocate(descriptor, self._next * SLOT_BYTES, mmap.PAGESIZE)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:  # a file system that promises nothing
+                return
+            raise SuitkaiseError(
+                f"{name!r}: no room is left for its slot of the status board: {error.strerror}", path=name
+            ) from error
 
     def give_back(self, slot: Slot) -> None:
         """The slot's worker is gone for good, and nobody reads it any more."""

@@ -82,6 +82,8 @@ class ForwardingHandler(logging.Handler):
             text = record.getMessage()
             if record.exc_info:
                 text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
+            if record.stack_info:
+                text = f"{text}\n{record.stack_info}"
             self._send({
                 **getattr(record, OUTPUT, {}),
                 "name": record.name, "levelno": record.levelno, "levelname": record.levelname, "msg": text,

@@ -83,8 +83,10 @@ def _make(path: str) -> mmap.mmap:
     except OSError:  # the program is gone, and its directory with it: nobody will read this
         return mmap.mmap(-1, SIZE)
     try:
-        os.ftruncate(descriptor, SIZE)
+        os.posix_fallocate(descriptor, 0, SIZE)
         return mmap.mmap(descriptor, SIZE)
+    except OSError:  # no room is left; a store into a mapped file would be a SIGBUS
+        return mmap.mmap(-1, SIZE)
     finally:
         os.close(descriptor)
 
@@ -100,4 +102,6 @@ def last_lines(path: str, most: int = LINES) -> tuple[str, ...]:
     ring: Any = data[_HEAD:]
     text = ring[:end] if end <= _ROOM else ring[end % _ROOM :] + ring[: end % _ROOM]
     lines = text.decode("utf-8", "replace").splitlines()
-    return tuple(lines[1:] if end > _ROOM else lines)[-most:]
+    if end > _ROOM and len(lines) > 1:  # of the first one, the beginning is lost
+        del lines[0]
+    return tuple(lines[-most:])

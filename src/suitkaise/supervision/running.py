@@ -30,7 +30,7 @@ from suitkaise.supervision import runtime as runtimes
 from suitkaise.supervision.begin import begin
 from suitkaise.supervision.executor import Executor
 from suitkaise.supervision.runtime import Runtime
-from suitkaise.supervision.status import TreeStatus, threads
+from suitkaise.supervision.status import TreeStatus, abandoned_threads
 from suitkaise.supervision.steps import StopAll
 
 __all__ = ["ChildLine", "RunningTree", "TreeStatus", "start"]
@@ -137,7 +137,7 @@ class RunningTree(Administration):
     def _pid(self, executor: Executor, info: ChildLine) -> int | None:
         try:
             return self._runtime.registry.find(f"{executor.path}/{info.id}").pid
-        except ChildNotFound:
+        except (ChildNotFound, RuntimeGone):
             return None
 
     def events(self) -> Subscription:
@@ -224,7 +224,9 @@ class RunningTree(Administration):
         self._runtime.await_clean_up()
         left = [path for path in self._runtime.left() if path.startswith(f"{self.name}/")]
         if left:
-            logger.warning("%r has stopped, but leaves %s behind: %s", self.name, threads(len(left)), ", ".join(left))
+            logger.warning(
+                "%r has stopped, but leaves %s behind: %s", self.name, abandoned_threads(len(left)), ", ".join(left)
+            )
         runtimes.leave(self.name)
 
     def __enter__(self) -> Self:
@@ -239,10 +241,12 @@ class RunningTree(Administration):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *error: object) -> None:
-        import asyncio
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        from suitkaise.supervision.undisturbed import in_a_thread  # asyncio: 35 ms
 
-        await asyncio.to_thread(self.stop)
+        await in_a_thread(self.__exit__, kind, error, traceback)
 
     def __repr__(self) -> str:
         state = "running" if self._reason is None else f"ended: {self._reason}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Generator
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Any
 
 from suitkaise.specs import Supervisor
 from suitkaise.supervision.running import RunningTree, start
+from suitkaise.supervision.undisturbed import whatever_comes
 
 __all__ = ["AsyncStart"]
 
@@ -33,9 +33,9 @@ class AsyncStart:
             self._running = await asyncio.shield(starting)
         except asyncio.CancelledError:
             self._give_up()
-            await _whatever_comes(starting)
+            await whatever_comes(starting)
             if not starting.cancelled() and starting.exception() is None:  # it was up already
-                await _whatever_comes(asyncio.ensure_future(asyncio.to_thread(starting.result().stop)))
+                await whatever_comes(asyncio.ensure_future(asyncio.to_thread(starting.result().stop)))
             raise
         return self._running
 
@@ -46,12 +46,7 @@ class AsyncStart:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._running is not None
-        stopping = asyncio.ensure_future(asyncio.to_thread(self._running.__exit__, kind, error, traceback))
-        try:
-            await asyncio.shield(stopping)
-        except asyncio.CancelledError:
-            await _whatever_comes(stopping)
-            raise
+        await self._running.__aexit__(kind, error, traceback)
 
     def _wait(self, up: threading.Event) -> None:
         """In a thread: wait until the tree is up, or nobody wants it any more."""
@@ -69,10 +64,3 @@ class AsyncStart:
 
 class _GivenUp(Exception):
     """Whoever wanted the tree was cancelled."""
-
-
-async def _whatever_comes(future: asyncio.Future[Any]) -> None:
-    """Wait until it is done, also when that is cancelled again: what was begun is undone first."""
-    while not future.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([future])

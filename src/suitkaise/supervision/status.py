@@ -8,7 +8,7 @@ from typing import Any
 from suitkaise.exits import ExitReason
 from suitkaise.statuses import Status
 
-__all__ = ["TreeStatus", "threads"]
+__all__ = ["TreeStatus", "abandoned_threads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class TreeStatus:
         pid = f"  pid {self.pid}" if self.pid is not None and self.kind in ("process", "command") else ""
         restarts = f"  {self.restarts} restarts" if self.restarts else ""
         exit = f"  last exit: {self.last_exit}" if self.last_exit is not None else ""
-        left = f"  {threads(self.abandoned)}" if self.abandoned else ""
+        left = f"  {abandoned_threads(self.abandoned)}" if self.abandoned else ""
         name = "  " * self.path.count("/") + self.path.rpartition("/")[2]
         line = f"{name}  {self.kind}  {self.status}{pid}{restarts}{exit}{left}"
         return "\n".join([line, *map(str, self.children)])
 
 
-def threads(number: int) -> str:
+def abandoned_threads(number: int) -> str:
     """So many abandoned threads, as text."""
     return f"{number} abandoned thread{'s' * (number > 1)}"

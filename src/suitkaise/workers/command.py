@@ -18,7 +18,7 @@ from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
 from suitkaise.observe.logs import OUTPUT
 from suitkaise.options import refuse_unknown
 from suitkaise.workers.descendants import MARK, adopt_orphans
-from suitkaise.workers.lifecycle import Ended
+from suitkaise.workers.incarnation import Ended
 from suitkaise.workers.program import Program
 from suitkaise.workers.readiness import Probing, Ready, check_ready, pattern_of, probe_of
 from suitkaise.workers.worker import Worker

@@ -6,33 +6,31 @@ status board, and says in the end how it went. The shell actor gives it its turn
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead, with_note
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
 from suitkaise.messaging import codec
 from suitkaise.messaging.context import set_starting
-from suitkaise.messaging.links import Down, Monitor
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Parcel, portable_error
-from suitkaise.messaging.refs import the_post
 from suitkaise.observe.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.recipes import Recipe
-from suitkaise.workers.worker import build, check_attributes, hook_of
+from suitkaise.workers.bonds import Bonds
+from suitkaise.workers.building import build, hook_of
+from suitkaise.workers.handlers import NoHandler, handler_of
+from suitkaise.workers.incarnation import Birth, Ended, ForceFinish, Outcome
+from suitkaise.workers.sealing import check_attributes
 
 if TYPE_CHECKING:
-    from suitkaise.messaging.refs import WorkerRef
     from suitkaise.workers.recalled import Recalled
 
-__all__ = ["Birth", "Ended", "ForceFinish", "Life", "Outcome"]
+__all__ = ["Life"]
 
 _clock = time.monotonic_ns
 _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
@@ -44,46 +42,6 @@ _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
 _AFTER_LOOP, _ON_RECEIVE, _ON_FINISH = Phase.AFTER_LOOP.mark, Phase.ON_RECEIVE.mark, Phase.ON_FINISH.mark
 _NEVER = 1 << 62
 _IN_A_LOOP = frozenset({Phase.BEFORE_LOOP, Phase.LOOP, Phase.AFTER_LOOP})
-
-
-@dataclass(frozen=True, slots=True)
-class Birth:
-    """What a new incarnation is told of itself. `grace`: seconds that what it leaves behind may take to end."""
-
-    path: str
-    serial: int
-    copy: int | None = None
-    join_in: float | None = None
-    join_after: float | None = None
-    recalled: Recalled | None = None
-    grace: float = 5.0
-
-    @property
-    def owner(self) -> str:
-        """Its identity towards the storage: its path, and a number that no other incarnation ever has."""
-        return f"{self.path}#{self.serial}"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a life ended. `ignored`: `on_start` raised `Ignore`."""
-
-    reason: ExitReason
-    result: Parcel | None = None
-    ignored: bool = False
-
-
-class Ended(Exception):
-    """Raised in a hook by a worker that knows why its life is over; `result` counts if the reason is clean."""
-
-    def __init__(self, reason: ExitReason, result: Any = None) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-        self.result = result
-
-
-class ForceFinish(BaseException):
-    """Leaves whatever the worker is doing."""
 
 
 class Life:
@@ -107,8 +65,9 @@ class Life:
         self.current_loop: int = 0
         self.last_loop_ns: int = 0
         self.last_result: Any = None
-        self.keep: Callable[[Parcel], None] | None = None
-        self.note: Callable[[str], None] | None = None
+        self.bonds: Bonds = Bonds(birth.owner)
+        self.keep: Callable[[Parcel], None] | None = None  # takes the checkpoint
+        self.note: Callable[[str], None] | None = None  # gets what is logged, if nobody else adds it to crash reports
         self.jot: Callable[[str], None] = lambda text: None  # adds to what a crash report will show
         self._birth = birth
         self._recipe = recipe
@@ -120,8 +79,6 @@ class Life:
         self._fastest = 0
         self._slowest = 0
         self._worker: Any = None
-        self._monitors: dict[int, Monitor] = {}
-        self._numbers = itertools.count(1)
         self._owed: tuple[Message, BaseException] | None = None
         self._deadline_ns = _NEVER
 
@@ -220,7 +177,7 @@ class Life:
         words[MESSAGES] += 1
         try:
             answer = self._handler(message)()
-        except (Reject, _NoHandler) as refusal:
+        except (Reject, NoHandler) as refusal:
             message.fail(portable_error(refusal.error, self.path)[0])
         except BaseException as error:
             if isinstance(error, Exception):
@@ -311,22 +268,6 @@ class Life:
         assert self.keep is not None
         self.keep(Parcel(data=codec.dumps(value, root="checkpoint")))
 
-    def monitor(self, ref: WorkerRef) -> Monitor:
-        """Have a `Down` delivered when the incarnation that `ref` names now has ended."""
-        monitor = Monitor(ref.path, self._birth.owner, next(self._numbers))
-        self._monitors[monitor.number] = monitor
-        the_post().post("monitor", ref.path, monitor).get()
-        return monitor
-
-    def demonitor(self, monitor: Monitor) -> None:
-        """No `Down` of it will be delivered any more."""
-        if self._monitors.pop(monitor.number, None) is not None:
-            the_post().post("demonitor", monitor.path, monitor).get()
-
-    def link(self, what: str, ref: WorkerRef) -> None:
-        """`link` this worker to another one, or `unlink` it."""
-        the_post().post(what, ref.path, self._birth.owner).get()
-
     def sleep_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in a wait of the worker's own: `wait(*descriptors)` must return when one of them is readable.
 
@@ -392,31 +333,7 @@ class Life:
         return hook_of(self._worker, name)
 
     def _handler(self, message: Message) -> Callable[[], Any]:
-        try:
-            body = message.body.value
-        except Exception as error:
-            raise _NoHandler(error) from error
-        worker = self._worker
-        if message.kind == "signal" and (self._on_receive is None or not self._wants(body)):
-            return _nothing
-        if message.kind in ("message", "signal"):
-            if self._on_receive is None:
-                raise _NoHandler(
-                    SuitkaiseError(f"{self.path!r} has no on_receive, so it takes no messages", path=self.path)
-                )
-            return partial(self._on_receive, body)
-        if message.kind == "get":
-            return partial(_attribute, worker, body)
-        name, args, kwargs = body
-        method = _attribute(worker, name)
-        _check_call(method, name, args, kwargs)
-        return partial(method, *args, **kwargs)
-
-    def _wants(self, signal: Any) -> bool:
-        """Whether the monitor of a `Down` still stands; it is used up now."""
-        if not isinstance(signal, Down) or signal.monitor is None:
-            return True
-        return self._monitors.pop(signal.monitor.number, None) is not None
+        return handler_of(message, self._worker, self._on_receive, self.bonds.wants)
 
     def _fail(self, phase: str, error: BaseException) -> None:
         self._over = True
@@ -441,36 +358,6 @@ class Life:
             except BaseException as second:
                 portable, text = portable_error(second, self.path)
                 self.outcome = Outcome(Crashed("on_failure", portable, text))
-
-
-class _NoHandler(Exception):
-    """The message cannot be handled; its asker gets `error`, and the worker lives on."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _nothing() -> None: ...
-
-
-def _attribute(worker: Any, name: str) -> Any:
-    if name.startswith("_") or not hasattr(worker, name):
-        raise _NoHandler(AttributeError(f"{type(worker).__name__} has no public attribute {name!r}"))
-    return getattr(worker, name)
-
-
-def _check_call(method: Any, name: str, args: Any, kwargs: Any) -> None:
-    import inspect
-
-    if not callable(method):
-        raise _NoHandler(TypeError(f"{name!r} is not a method; read it with proxy.{name}.get()"))
-    try:
-        inspect.signature(method).bind(*args, **kwargs)
-    except TypeError as error:
-        raise _NoHandler(TypeError(f"{name}(): {error}")) from None
-    except ValueError:  # a built-in without a signature: the call itself will tell
-        return
 
 
 def _died(path: str, reason: ExitReason) -> WorkerDead:

@@ -10,8 +10,9 @@ from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox
 from suitkaise.messaging.messages import Parcel
 from suitkaise.observe.board import Slot
 from suitkaise.recipes import Recipe
-from suitkaise.workers.lifecycle import Birth, Life, Outcome
-from suitkaise.workers.worker import is_async
+from suitkaise.workers.building import is_async
+from suitkaise.workers.incarnation import Birth, Outcome
+from suitkaise.workers.lifecycle import Life
 
 __all__ = ["Shell", "life_of"]
 

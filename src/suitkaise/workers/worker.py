@@ -1,39 +1,33 @@
 """The classes that users derive their workers from.
 
-A worker that is built where a tree is declared is a *recipe*: only its class and arguments matter, and each start
-builds it anew. Attributes set from outside on a recipe would be lost, so that raises. In the worker's own process
-or thread the same class is built without that guard, and its `life` is attached.
+What they find here is what a running worker has: hooks to override, attributes to read, and what to call. All that
+comes from its `life`, which is attached when the worker is built in its own process or thread.
 """
 
 from __future__ import annotations
 
-import abc
-import functools
 import math
 import os
-import sys
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, Self, TypeVar, overload
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.messaging.administration import whereis
 from suitkaise.messaging.links import Monitor
 from suitkaise.messaging.refs import WorkerRef
-from suitkaise.recipes import Recipe, Startable, is_async_function, snapshot
+from suitkaise.recipes import Recipe, Startable, snapshot
 from suitkaise.storage.attach import attach
+from suitkaise.workers.sealing import Given, WorkerType
 
 if TYPE_CHECKING:
     from suitkaise.workers.lifecycle import Life
     from suitkaise.workers.recalled import Recalled
 
-T = TypeVar("T")
-
-__all__ = ["HOOKS", "Process", "Thread", "Worker", "build", "check_attributes", "hook_of", "is_async"]
+__all__ = ["ALIASES", "HOOKS", "Process", "Thread", "Worker"]
 
 HOOKS = ("on_start", "before_loop", "loop", "after_loop", "on_finish", "on_receive", "on_failure", "result")
 
-_ALIASES = {
+ALIASES: dict[str, tuple[str, ...]] = {
     "on_start": ("__onstart__", "__on_start__"),
     "before_loop": ("__beforeloop__", "__before_loop__"),
     "loop": ("__loop__",),
@@ -42,139 +36,11 @@ _ALIASES = {
     "result": ("__result__",),
 }
 
-_ASSIGNABLE = frozenset({"name", "tree", "trap_exits"})
+_FREE = frozenset({"hooks", "name", "num_loops", "trap_exits", "tree"})
+"""What a worker knows, and may say itself."""
 
 
-class _WorkerType(abc.ABCMeta):
-    """Calling a worker class makes a recipe: an instance that remembers how it was made and is then sealed."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        kept = (args, kwargs)
-        if getattr(cls, "kind", "") in ("process", "command"):
-            kept = (snapshot(args), snapshot(kwargs))
-        worker = super().__call__(*args, **kwargs)
-        check_attributes(worker)
-        object.__setattr__(worker, "__recipe__", Recipe(cls, kept[0], kept[1], getattr(cls, "kind", "process")))
-        object.__setattr__(worker, "__class__", _sealed(cls))
-        return worker
-
-    def mro(cls) -> list[type]:
-        """The order of a recipe's class has the seal in front; a base class there would change the memory layout."""
-        order = super().mro()
-        return [cls, _Seal, *order[1:]] if "__sealed__" in vars(cls) else order
-
-
-def build(recipe: Recipe, life: Life) -> Any:
-    """Make the live worker of a recipe, inside its own process or thread."""
-    if not isinstance(recipe.target, type):
-        worker: Any = _FunctionWorker.__new__(_FunctionWorker)
-        worker.__dict__["_life"] = life
-        worker.__init__(recipe)
-        return worker
-    cls: Any = recipe.target
-    worker = cls.__new__(cls, *recipe.args, **recipe.kwargs)
-    worker.__dict__["_life"] = life
-    cls.__init__(worker, *recipe.args, **recipe.kwargs)
-    check_attributes(worker)
-    return worker
-
-
-def check_attributes(worker: Any) -> None:
-    """Raise AttributeError if an attribute of the worker hides what the runtime gives it (`self.wait = ...`)."""
-    for name in _RESERVED & worker.__dict__.keys():
-        _refuse(type(worker), name)
-
-
-def hook_of(worker: Any, name: str) -> Callable[..., Any] | None:
-    """The worker's own hook of that name, or None where only the empty default is there."""
-    for candidate in (name, *_ALIASES.get(name, ())):
-        found = getattr(type(worker), candidate, None)
-        if found is not None and found is not getattr(Worker, candidate, None):
-            hook: Callable[..., Any] = getattr(worker, candidate)
-            return hook
-    return None
-
-
-def is_async(recipe: Recipe) -> bool:
-    """Whether the worker has an async hook or public method, or is an async function: it needs an event loop then."""
-    cls = recipe.target
-    if not isinstance(cls, type):
-        return is_async_function(cls)
-    found: dict[str, Any] = {}
-    for base in cls.__mro__:
-        if base not in _OURS:
-            found = {**vars(base), **found}
-    return any(
-        is_async_function(getattr(value, "__func__", value))
-        for name, value in found.items()
-        if name in Worker.hooks or not name.startswith("_")
-    )
-
-
-class _Seal:
-    """What the class of a recipe has in front of the worker's own: assignments from outside raise."""
-
-    __slots__ = ()
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Sealing a class is no subclassing that its own `__init_subclass__` should hear of."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self.__own(name, sys._getframe(1))
-        super().__setattr__(name, value)
-
-    def __delattr__(self, name: str) -> None:
-        self.__own(name, sys._getframe(1))
-        super().__delattr__(name)
-
-    def __own(self, name: str, caller: types.FrameType) -> None:
-        """Let pass what the worker's own methods do, called directly: a unit test of the bare worker."""
-        code, cls = caller.f_code, type(self)
-        names = (*code.co_varnames[: min(code.co_argcount, 1)], *code.co_freevars)
-        inside = any(code.co_qualname.startswith(f"{base.__qualname__}.") for base in cls.__mro__)
-        if not inside or all(caller.f_locals.get(own) is not self for own in names):
-            raise AttributeError(
-                f"{cls.__name__}.{name}: this worker is a recipe, each start builds a new one from its constructor's "
-                f"arguments, so the attribute would be lost; pass it to the constructor or set it in on_start"
-            )
-        if name in _RESERVED:
-            _refuse(cls, name)
-
-
-@functools.cache
-def _sealed(cls: type) -> type:
-    """The class that a recipe gets once it is made: the same, but for assignments from outside."""
-    body = {"__sealed__": True, "__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__,
-            "__doc__": cls.__doc__}  # fmt: skip
-    return type(cls)(cls.__name__, (cls,), body)
-
-
-def _refuse(cls: type, name: str) -> Never:
-    raise AttributeError(f"{cls.__name__}.{name} is given by the runtime and cannot be set; choose another name")
-
-
-class _Given(Generic[T]):
-    """An attribute that the runtime gives: read by the decorated method, never assigned."""
-
-    def __init__(self, read: Callable[[Any], T]) -> None:
-        self._read = read
-        self.__doc__ = read.__doc__
-        self.__name__: str = read.__name__
-
-    @overload
-    def __get__(self, worker: None, cls: type) -> Self: ...
-
-    @overload
-    def __get__(self, worker: object, cls: type) -> T: ...
-
-    def __get__(self, worker: object | None, cls: type) -> Self | T:
-        return self if worker is None else self._read(worker)
-
-    def __set__(self, worker: object, value: Any) -> Never:
-        _refuse(type(worker), self.__name__)
-
-
-class Worker(Startable, metaclass=_WorkerType):
+class Worker(Startable, metaclass=WorkerType):
     """What processes and threads have in common: hooks to override, attributes to read, and what to call.
 
     All hooks are optional. A worker without `loop` waits for messages.
@@ -189,7 +55,7 @@ class Worker(Startable, metaclass=_WorkerType):
     `asyncio.TaskGroup` that stays open from `on_start` to `on_finish` it ends the worker.
     """
 
-    hooks: ClassVar[tuple[str, ...]] = HOOKS + tuple(alias for names in _ALIASES.values() for alias in names)
+    hooks: ClassVar[tuple[str, ...]] = HOOKS + tuple(alias for names in ALIASES.values() for alias in names)
     _life: Life | None = None
     _num_loops: float | None = None
     name: str | None = None
@@ -204,7 +70,7 @@ class Worker(Startable, metaclass=_WorkerType):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for name in _RESERVED:
+        for name in cls._reserved:
             if getattr(cls, name) is not getattr(Worker, name):
                 raise SpecError(
                     f"{cls.__name__}.{name} is given by the runtime and cannot be redefined; choose another name"
@@ -244,62 +110,58 @@ class Worker(Startable, metaclass=_WorkerType):
         return self.last_result
 
     # ------------------------------------------------------------ what a worker knows
-    @_Given
+    @Given
     def path(self) -> str | None:
         """Its place in the tree: `pipeline/counters/count-a`."""
         return self._life.path if self._life else None
 
-    @_Given
+    @Given
     def pid(self) -> int | None:
         """The process id it runs in."""
         return os.getpid() if self._life else None
 
-    @_Given
+    @Given
     def copy(self) -> int | None:
         """Its number among the `copies` of its child, from 0; else None."""
         return self._life.copy if self._life else None
 
-    @_Given
+    @Given
     def current_loop(self) -> int:
         """1 during the first loop, until after its `after_loop`."""
         return self._life.current_loop if self._life else 0
 
-    @_Given
+    @Given
     def last_loop(self) -> bool:
         """Whether this loop is the last one, as far as is known now."""
         return self._life.is_last_loop() if self._life else False
 
-    @_Given
+    @Given
     def last_loop_time(self) -> float:
         """Seconds from before `before_loop` to after `loop`, of the last loop that got so far."""
         return self._life.last_loop_ns / 1e9 if self._life else 0.0
 
-    @_Given
+    @Given
     def last_result(self) -> Any:
         """What the last `loop` returned."""
         return self._life.last_result if self._life else None
 
-    @_Given
+    @Given
     def recalled(self) -> Recalled | None:
         """None on a first start; else its past (rule 57): `attempt`, `reason`, `down_for` and `checkpoint`."""
         return self._life.recalled if self._life else None
 
-    @_Given
+    @Given
     def log(self) -> Any:
         """A structlog logger, bound to path and pid; it reaches the program's logging."""
         return self._life_or_raise("log").logger()
 
-    @property
+    @Given
     def metadata(self) -> dict[str, Any]:
         """What entries in the storage are usually marked with: a new dict at each call."""
         return {
             "name": self.name, "pid": self.pid, "current_loop": self.current_loop,
             "num_loops": self._loops_wanted(), "remove_on_process_join": True,
         }  # fmt: skip
-
-    @metadata.setter
-    def metadata(self, value: Any) -> None:
-        _refuse(type(self), "metadata")
 
     @property
     def num_loops(self) -> float:
@@ -359,14 +221,10 @@ class Worker(Startable, metaclass=_WorkerType):
         """The ref of another worker. Raises ChildNotFound if there is none at `path`."""
         return whereis(path)
 
-    @property
+    @Given
     def ref(self) -> WorkerRef:
         """Its own ref, to hand to others."""
         return WorkerRef(self._life_or_raise("ref").path)
-
-    @ref.setter
-    def ref(self, value: Any) -> None:
-        _refuse(type(self), "ref")
 
     def generate_loop_time_report(self, name: str | None = None) -> dict[str, Any]:
         """Loops so far, and their total, mean, fastest, slowest and last time in seconds.
@@ -406,11 +264,11 @@ class Worker(Startable, metaclass=_WorkerType):
         Exactly once, and at once if nobody is there (rule 60). A restart needs a new monitor, as in Erlang: what comes
         back is another process.
         """
-        return self._life_or_raise("monitor()").monitor(ref)
+        return self._life_or_raise("monitor()").bonds.monitor(ref)
 
     def demonitor(self, monitor: Monitor) -> None:
         """Once this returns, no `Down` of that monitor is delivered any more. No error if it was used up."""
-        self._life_or_raise("demonitor()").demonitor(monitor)
+        self._life_or_raise("demonitor()").bonds.demonitor(monitor)
 
     def link(self, ref: WorkerRef) -> None:
         """End together: if one of the two incarnations ends abnormally, the other is killed, too (rule 60).
@@ -420,11 +278,11 @@ class Worker(Startable, metaclass=_WorkerType):
         other one. A clean end (`Normal`, `Shutdown`) ends nobody; Erlang passes `shutdown` on. A thread that is killed
         so is abandoned (rule 59). Linking twice is linking once.
         """
-        self._life_or_raise("link()").link("link", ref)
+        self._life_or_raise("link()").bonds.link(ref)
 
     def unlink(self, ref: WorkerRef) -> None:
         """Undo `link`; no error if there is no link."""
-        self._life_or_raise("unlink()").link("unlink", ref)
+        self._life_or_raise("unlink()").bonds.unlink(ref)
 
     def _life_or_raise(self, what: str) -> Life:
         if self._life is None:
@@ -439,15 +297,9 @@ class Worker(Startable, metaclass=_WorkerType):
             raise TypeError(f"a running {type(self).__name__} cannot be sent; send its ref (self.ref) instead")
         return _from_recipe, (recipe.target, recipe.args, dict(recipe.kwargs))
 
-
-def _from_recipe(cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return cls(*args, **kwargs)
-
-
-_RESERVED = frozenset(
-    {name for name, value in vars(Worker).items() if not name.startswith("_") and name not in HOOKS}
-    - _ASSIGNABLE - {"hooks", "num_loops"}
-)  # fmt: skip
+    _reserved: ClassVar[frozenset[str]] = frozenset(
+        name for name in vars() if not name.startswith("_") and name not in (*HOOKS, *_FREE)
+    )
 
 
 class Process(Worker):
@@ -488,17 +340,5 @@ class Thread(Worker):
         return Recipe(function, args, kwargs, "thread")
 
 
-_OURS = {*Process.__mro__, *Thread.__mro__}
-
-
-class _FunctionWorker(Worker):
-    """The worker around a plain function."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        self._function = recipe.target
-        self._arguments: tuple[tuple[Any, ...], Mapping[str, Any]] = (recipe.args, recipe.kwargs)
-
-    def loop(self) -> Any:
-        args, kwargs = self._arguments
-        return self._function(*args, **kwargs)
+def _from_recipe(cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return cls(*args, **kwargs)

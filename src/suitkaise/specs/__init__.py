@@ -1,0 +1,30 @@
+"""Declarations: what a supervision tree is made of, as immutable data.
+
+Everything is checked where it is written, so that a tree that exists can be started. A worker that is
+built where the tree is declared is a *recipe*: its class and arguments are recorded, and every start
+builds it anew from them.
+"""
+
+from __future__ import annotations
+
+from suitkaise.options import AutoShutdown, Backoff, Restart, Shutdown, Strategy
+from suitkaise.recipes import Kind, Recipe, Startable, snapshot
+from suitkaise.specs.child import LIMITS, Child, SpecWarning
+from suitkaise.specs.supervisor import Supervisor, check_children
+
+__all__ = [
+    "LIMITS",
+    "AutoShutdown",
+    "Backoff",
+    "Child",
+    "Kind",
+    "Recipe",
+    "Restart",
+    "Shutdown",
+    "SpecWarning",
+    "Startable",
+    "Strategy",
+    "Supervisor",
+    "check_children",
+    "snapshot",
+]

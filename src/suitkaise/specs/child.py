@@ -1,0 +1,232 @@
+"""The declaration of one child: its options, from wherever they come (rule 3), checked and complete."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Never, Self
+
+from suitkaise.errors import SpecError
+from suitkaise.options import NOT_GIVEN, RESTARTS, Backoff, Options, Restart, Shutdown, refuse_unknown
+from suitkaise.recipes import Kind, Recipe, check_arguments, with_arguments
+from suitkaise.specs.declaration import Declaration, checked_id
+from suitkaise.specs.origin import Rebuilt, default_id, given_name, options_of, origin_of
+
+if TYPE_CHECKING:
+    from suitkaise.specs.supervisor import Supervisor
+
+__all__ = ["LIMITS", "Child", "SpecWarning"]
+
+LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_timeout", "receive_timeout",
+          "finish_timeout")  # fmt: skip
+"""The options that say how long a worker may take for something (rule 55)."""
+
+_OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares")
+_LATER = ("mailbox",)
+
+
+class SpecWarning(UserWarning):
+    """A declaration is legal but will hardly do what was meant."""
+
+
+class Child(Declaration):
+    """The declaration of one child of a supervisor.
+
+    `what` is a worker class, a worker, a `Supervisor`, a `Command`, or a plain function (called once a loop in a
+    process of its own; `Thread.of(function)` for a thread). Options that are not given here come from the worker
+    (an attribute set in its constructor), then from its class, then from the defaults (rules 3 and 6).
+
+    Args:
+        what: what to start.
+        id: the name in its supervisor; default: the worker's name, else its class's name in snake case.
+        args, kwargs: for the constructor, when `what` is a class, or for each call, when it is a function.
+        restart: `"permanent"` (default), `"transient"` or `"temporary"` (rules 23-26).
+        shutdown: seconds between a stop request and a kill (default 5.0; supervisors `"infinity"`),
+            `"brutal_kill"` or `"infinity"` (rule 42).
+        significant: whether its end can end the supervisor (rules 47-52).
+        start_timeout, before_loop_timeout, loop_timeout, after_loop_timeout, receive_timeout, finish_timeout: the
+            seconds that `on_start` (and the way to it from the birth of the process), a hook, or the handling of a
+            message may take; None: any time. A worker that takes longer is hung: it is killed and restarted as after
+            a crash (rule 55). A hung thread cannot be killed, so it is abandoned and replaced (rule 59).
+        join_in: seconds after which each incarnation finishes; None: never.
+        join_after: loops after which each incarnation finishes; None: never.
+        backoff: the delays between restarts (rule 56); None: none.
+        spares: how many processes stand by for it (and for each of its copies), with its module imported and its
+            arguments unpacked, so that a restart need not wait for that; default 0. For process workers.
+        copies: how many of it: `copies=4` makes `id-0` ... `id-3`, each with its `self.copy`.
+
+    Raises:
+        SpecError: anything is wrong with it, here and now (rule 5).
+
+    >>> def work() -> None: ...
+    >>> Child(work, restart="transient").id
+    'work'
+    >>> Child(work, restart="sometimes")
+    Traceback (most recent call last):
+    suitkaise.errors.SpecError: Child 'work': restart must be 'permanent', 'transient' or 'temporary', not 'sometimes'
+    """
+
+    __slots__ = ("copy", "given", "id", "id_given", "kind", "what", *_OPTIONS)
+
+    id: str
+    id_given: bool
+    what: Recipe | Supervisor
+    kind: Kind
+    restart: Restart
+    shutdown: Shutdown
+    significant: bool
+    start_timeout: float | None
+    before_loop_timeout: float | None
+    loop_timeout: float | None
+    after_loop_timeout: float | None
+    receive_timeout: float | None
+    finish_timeout: float | None
+    join_in: float | None
+    join_after: float | None
+    backoff: Backoff | None
+    copies: int
+    copy: int | None
+    spares: int
+    given: dict[str, Any]
+
+    def __init__(
+        self,
+        what: Any,
+        *,
+        id: str | None = None,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        restart: Restart = NOT_GIVEN,
+        shutdown: Shutdown = NOT_GIVEN,
+        significant: bool = NOT_GIVEN,
+        start_timeout: float | None = NOT_GIVEN,
+        before_loop_timeout: float | None = NOT_GIVEN,
+        loop_timeout: float | None = NOT_GIVEN,
+        after_loop_timeout: float | None = NOT_GIVEN,
+        receive_timeout: float | None = NOT_GIVEN,
+        finish_timeout: float | None = NOT_GIVEN,
+        join_in: float | None = NOT_GIVEN,
+        join_after: float | None = NOT_GIVEN,
+        backoff: Backoff | None = NOT_GIVEN,
+        copies: int = NOT_GIVEN,
+        spares: int = NOT_GIVEN,
+        mailbox: int | None = None,
+        **unknown: Never,
+    ) -> None:
+        given: dict[str, Any] = {
+            "restart": restart, "shutdown": shutdown, "significant": significant, "join_in": join_in,
+            "join_after": join_after, "backoff": backoff, "copies": copies, "spares": spares,
+            "start_timeout": start_timeout, "before_loop_timeout": before_loop_timeout,
+            "loop_timeout": loop_timeout, "after_loop_timeout": after_loop_timeout,
+            "receive_timeout": receive_timeout, "finish_timeout": finish_timeout, "mailbox": mailbox,
+        }  # fmt: skip
+        given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
+                 not (name in _LATER and value is None)}  # fmt: skip
+        check_arguments(what, args, kwargs)
+        origin = origin_of(what, args, kwargs or {})
+        given_id = id if id is not None else given_name(what)
+        name = checked_id(given_id if given_id is not None else default_id(origin), "Child")
+        who = f"Child {name!r}"
+        refuse_unknown(who, unknown, ("id", "args", "kwargs", *_OPTIONS, *_LATER))
+        option = Options(who, given, *options_of(what))
+        kind: Kind = origin.kind if isinstance(origin, Recipe) else "supervisor"
+        if kind == "supervisor":
+            option.refuse(
+                "join_in", "join_after", "num_loops", "spares", *LIMITS, *_LATER, because="supervisors have no loop"
+            )
+        if kind == "command":
+            loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
+            option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
+            option.refuse("receive_timeout", *_LATER, because="commands take no messages")
+            option.refuse("spares", because="a command is no process of ours before it runs")
+        if kind == "thread":
+            option.refuse("spares", because="a thread starts at once")
+        option.refuse_later(*_LATER)
+        self._set(
+            id=name,
+            id_given=given_id is not None,
+            what=origin,
+            kind=kind,
+            restart=option.choice("restart", RESTARTS, "permanent"),
+            shutdown=option.shutdown("infinity" if kind == "supervisor" else 5.0),
+            significant=option.flag("significant"),
+            **{name: option.positive(name, None) for name in LIMITS},
+            join_in=option.positive("join_in", None),
+            join_after=option.loops(),
+            backoff=option.backoff(),
+            copies=option.count("copies", 1),
+            copy=None,
+            spares=option.count("spares", 0, least=0),
+            given={"args": args, "kwargs": kwargs, "id": id, **given},
+        )
+        if self.significant and self.restart == "permanent":
+            raise SpecError(f"{who}: significant needs restart='transient' or 'temporary', not 'permanent' (rule 50)")
+        if self.spares and self.restart == "temporary":
+            raise SpecError(f"{who}: spares makes no sense here: a temporary child is never restarted")
+        if self.restart == "permanent" and (self.join_after is not None or self.join_in is not None):
+            limit = "join_after" if self.join_after is not None else "join_in"
+            warnings.warn(
+                f"{who}: it is permanent, so it is restarted each time {limit} ends it; "
+                "say restart='transient' if it should end for good",
+                SpecWarning,
+                stacklevel=_where_it_is_written(),
+            )
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy of this declaration with some options changed, checked again.
+
+        >>> def work() -> None: ...
+        >>> Child(work).replace(restart="temporary").restart
+        'temporary'
+        """
+        if "what" in changes:
+            twin = type(self)(**{**self.given, **changes})
+            twin._set(copy=self.copy)
+            return twin
+        what = self.what
+        if isinstance(what, Recipe) and changes.keys() & {"args", "kwargs"}:
+            what = with_arguments(what, changes.get("args", what.args), changes.get("kwargs", what.kwargs))
+        return self._again(what, changes)
+
+    def renamed(self, id: str) -> Self:
+        """The same declaration under another id."""
+        twin = object.__new__(type(self))
+        twin._set(**{**self.__getstate__(), "id": id, "id_given": True})
+        return twin
+
+    def _again(self, what: Any, changes: dict[str, Any]) -> Self:
+        given = {**self.given, "id": self.id, **changes}
+        if isinstance(what, Recipe):
+            given |= {"args": (), "kwargs": None}
+            what = Rebuilt(what, {name: getattr(self, name) for name in _OPTIONS})
+        twin = type(self)(what, **given)
+        twin._set(copy=self.copy, id_given=self.id_given or "id" in changes)
+        return twin
+
+    def expanded(self) -> tuple[Child, ...]:
+        """This child, or its `copies`, each under its own id."""
+        if self.copies == 1:
+            return (self,)
+        clones = []
+        for number in range(self.copies):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SpecWarning)
+                clone = self._again(self.what, {"copies": 1, "id": f"{self.id}-{number}"})
+            clone._set(copy=number)
+            clones.append(clone)
+        return tuple(clones)
+
+    def __repr__(self) -> str:
+        given = {name: value for name, value in self.given.items()
+                 if name not in ("id", "args", "kwargs") and value is not None}  # fmt: skip
+        name = self.what.name
+        return f"Child({name}, id={self.id!r}{''.join(f', {key}={value!r}' for key, value in given.items())})"
+
+
+def _where_it_is_written() -> int:
+    """How many frames above its caller the declaration stands in a program of others."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("suitkaise."):
+        level, frame = level + 1, frame.f_back
+    return level
