@@ -19,19 +19,20 @@ class Bonds:
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
-        self._monitors: dict[int, Monitor] = {}
+        self._monitors: set[Monitor] = set()
         self._numbers = itertools.count(1)
 
     def monitor(self, ref: WorkerRef) -> Monitor:
         """Have a `Down` delivered when the incarnation that `ref` names now has ended."""
         monitor = Monitor(ref.path, self._owner, next(self._numbers))
-        self._monitors[monitor.number] = monitor
+        self._monitors.add(monitor)
         the_post().post("monitor", ref.path, monitor).get()
         return monitor
 
     def demonitor(self, monitor: Monitor) -> None:
         """No `Down` of it will be delivered any more."""
-        if self._monitors.pop(monitor.number, None) is not None:
+        if monitor in self._monitors:
+            self._monitors.discard(monitor)
             the_post().post("demonitor", monitor.path, monitor).get()
 
     def link(self, ref: WorkerRef) -> None:
@@ -46,4 +47,6 @@ class Bonds:
         """Whether the monitor of a `Down` still stands; it is used up now."""
         if not isinstance(signal, Down) or signal.monitor is None:
             return True
-        return self._monitors.pop(signal.monitor.number, None) is not None
+        stands = signal.monitor in self._monitors
+        self._monitors.discard(signal.monitor)
+        return stands
