@@ -71,6 +71,8 @@ def scene(how: str, kinds: Sequence[str], *options: str) -> Iterator[Scene]:
         workers, keeper = {}, 0
         for kind in kinds:
             workers[kind], keeper = up(program, kind)
+        if how != "run":  # a worker is up when its hub knows it
+            eventually(lambda: "started\n" in program.stdout, timeout=15, what="the tree is up")
         if "stopped" in workers:
             stop(workers["stopped"])
         try:
