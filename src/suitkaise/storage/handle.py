@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from suitkaise.errors import EntryNotFound, StorageError, TransactionConflict
 from suitkaise.messaging.context import current_owner
+from suitkaise.options import is_number
 from suitkaise.storage.clients import client_of, clients_of
 from suitkaise.storage.keys import checked_path, entry_key, normal_path, unpack_key
 from suitkaise.storage.protocol import Forget, Reply, Request, Status
@@ -28,12 +29,15 @@ class Handle:
 
     Args:
         directory: the storage's directory.
-        timeout: how many seconds a write may take, restarts of the storage actor included.
+        timeout: how many seconds a write may take, restarts of the storage actor included; `math.inf`: any time.
+
+    Raises:
+        ValueError: the time-out is no number > 0.
     """
 
     def __init__(self, directory: str | Path, *, timeout: float = 10.0) -> None:
-        if not timeout > 0:
-            raise ValueError(f"the timeout of a storage must be seconds > 0, not {timeout!r}")
+        if not is_number(timeout) or timeout <= 0:
+            raise ValueError(f"the timeout of a storage must be seconds > 0 (math.inf: for ever), not {timeout!r}")
         self.directory: Path = Path(directory).resolve()
         self.timeout = timeout
         self._home = str(self.directory)
