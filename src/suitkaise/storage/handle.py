@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from suitkaise.storage.keys import checked_path, entry_key, normal_path, unpack_
 from suitkaise.storage.protocol import Forget, Reply, Request, Status
 from suitkaise.storage.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.records import Record, value_of
-from suitkaise.storage.refusals import refusal, where
+from suitkaise.storage.refusals import refusal, untold, where
 from suitkaise.storage.transaction import Transaction, slot_of
 
 __all__ = ["Handle", "checked"]
@@ -56,14 +57,23 @@ class Handle:
         """Wait until everything that this process wrote with `wait=False` is stored.
 
         Args:
-            timeout: seconds; None: the handle's.
+            timeout: seconds, for all of it; None: the handle's.
 
         Raises:
-            StorageError: something was refused, or not stored in time. That is the first; the others are
-                told in its notes.
+            StorageError: something was refused since the last `flush`, whichever thread of this process wrote it,
+                or is not stored in time. That is the first; the others are told in its notes.
+            TypeError: the time-out is neither a number nor None.
         """
+        if timeout is None:
+            timeout = self.timeout
+        elif not is_number(timeout):
+            raise TypeError(f"flush: timeout must be seconds, or None for the handle's, not {timeout!r}")
+        deadline = time.monotonic() + timeout
         for client in clients_of(self._home):
-            client.flush(timeout)
+            client.settle(max(0.0, deadline - time.monotonic()))
+        error = untold(self._home)
+        if error is not None:
+            raise error
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
