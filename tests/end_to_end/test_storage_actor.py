@@ -11,6 +11,7 @@ import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread, sktree, whereis
 from suitkaise.errors import EntryNotFound, StorageError
+from suitkaise.supervision import runtime
 from tests.support import eventually, run_program, wait_gone
 
 
@@ -148,3 +149,14 @@ def test_durable_and_directory_go_together(arguments: dict[str, object]) -> None
 def test_the_storage_of_a_program_that_forgot_to_disconnect_is_gone_with_it() -> None:
     finished = run_program("from suitkaise import sktree\nsktree.connect().add('x', 1)\nprint('done')\n").check()
     assert finished.stdout == "done\n"
+
+
+def test_disconnect_tells_what_was_refused_and_leaves_nothing_behind() -> None:
+    tree = sktree.connect()
+    tree.add("a", 1, path="p")
+    again = sktree.connect()
+    again.update("nothing", 2, path="p", wait=False)
+    with pytest.raises(EntryNotFound, match="there is no 'nothing' in 'p'"):
+        sktree.disconnect()
+    assert runtime.current() is None
+    sktree.disconnect()
