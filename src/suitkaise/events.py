@@ -30,6 +30,7 @@ __all__ = [
     "SupervisorStopping",
 ]
 
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """The base of all events; `path` names the worker or supervisor that it is about.

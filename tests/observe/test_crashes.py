@@ -175,7 +175,5 @@ def test_s58_without_a_home_directory_reports_are_kept_in_memory_and_that_is_tol
         eventually(lambda: ledger._writer is None)
     ledger.close()
     assert len(ledger.reports("a")) == 3
-    assert [record.getMessage() for record in caplog.records] == [
-        "crash reports cannot be written to disk: there is no home directory; set SUITKAISE_STATE to the directory "
-        "for them"
-    ]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("crash reports cannot be written to disk: there is no home directory; set ")
