@@ -41,12 +41,14 @@ def note(directory: str, error: StorageError) -> None:
 def untold(directory: str | None = None) -> StorageError | None:
     """What was noted since the last call, about one storage or all: the first, with the others as its notes."""
     directories = list(_noted) if directory is None else [directory]
-    first, *others = [error for one in directories for error in _noted.pop(one, ())] or [None]
-    if first is not None:
-        for other in others[:9]:
-            first.add_note(f"also refused: {other}")
-        if len(others) > 9:
-            first.add_note(f"and {len(others) - 9} or more others")
+    noted = [error for one in directories for error in _noted.pop(one, ())]
+    if not noted:
+        return None
+    first, *others = noted
+    for other in others[:9]:
+        first.add_note(f"also refused: {other}")
+    if len(others) > 9:
+        first.add_note(f"and {len(others) - 9} or more others")
     return first
 
 
