@@ -140,7 +140,11 @@ def _to_reader(command: Callable[[], int]) -> int:
 
 
 def _crashes(id: str | None, *, as_json: bool) -> int:
-    reports = read_reports()
+    try:
+        reports = read_reports()
+    except OSError as error:
+        print(f"suitkaise crashes: {error}", file=sys.stderr)
+        return USAGE
     if id is None:
         if as_json:
             print(json.dumps([report.to_dict() for report in reports]))

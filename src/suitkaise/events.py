@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from suitkaise.exits import ExitReason
@@ -30,17 +30,23 @@ __all__ = [
     "SupervisorStopping",
 ]
 
-_WALL = time.time() - time.monotonic()
-
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The base of all events; `path` names the worker or supervisor that it is about."""
+    """The base of all events; `path` names the worker or supervisor that it is about.
+
+    `wall` is when it happened, in seconds of Unix time, as the clock was then: what is done to the clock later, or
+    a suspend, does not change it.
+    """
 
     level: ClassVar[str] = "info"
 
     path: str
     at: float
+    wall: float = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wall", self.at + time.time() - time.monotonic())
 
     @property
     def kind(self) -> str:
@@ -52,19 +58,14 @@ class Event:
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
 
     @property
-    def wall(self) -> float:
-        """When it happened, in seconds of Unix time."""
-        return self.at + _WALL
-
-    @property
     def depth(self) -> int:
         """How deep in the tree it happened; the root is 0."""
         return self.path.count("/")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, ready for JSON."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields["at"] = self.wall
+        fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        fields["at"] = fields.pop("wall")
         return {"event": self.kind, **{name: _plain(value) for name, value in fields.items()}}
 
     def __str__(self) -> str:

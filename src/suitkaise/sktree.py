@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
@@ -54,17 +55,26 @@ def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = 
 
 
 def disconnect() -> None:
-    """The main program needs the storage no more. Unless a tree still runs, an undurable one is gone with that."""
-    with _lock:
-        if _connected:
-            from suitkaise.supervision import runtime
+    """The main program needs the storage no more. Unless a tree still runs, an undurable one is gone with that.
 
+    Raises:
+        StorageError: something that was written with `wait=False` was refused, as `Tree.flush` tells it. The
+            connection is closed nevertheless.
+    """
+    with _lock:
+        if not _connected:
+            return
+        from suitkaise.supervision import runtime
+
+        with contextlib.ExitStack() as end:  # all of it, whatever fails
+            end.callback(runtime.leave)
             while _connected:
-                _connected.pop().close()
-            runtime.leave()
+                end.callback(_connected.pop().close)
 
 
 def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
     _connected.clear()
 
 

@@ -117,6 +117,40 @@ with Supervisor("tree", Echo()).start() as running:
     assert "still well" in out
 
 
+def test_a_child_forked_while_another_thread_connects_to_the_storage_can_connect_itself():
+    source = program("""
+from suitkaise import sktree
+from suitkaise.storage import attach
+with sktree._lock, attach._lock:  # as a thread holds them that connects this moment
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        sktree.connect().add("a", 1, path="p")
+        sktree.disconnect()
+        attach.detach("nowhere")
+        os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+""")
+    run_program(source, timeout=30).check()
+
+
+def test_a_child_forked_while_another_thread_calls_the_hub_can_call_it_itself():
+    source = program("""
+from suitkaise.messaging.client import RemotePost
+post = RemotePost("/nowhere")
+with post._lock:  # as a thread holds it that connects this moment
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        try:
+            post.post("storage", "")
+        except RuntimeGone:
+            os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+""")
+    run_program(source, timeout=30).check()
+
+
 def in_a_process(queue):
     queue.put(os.getpid())
     signal.pause()

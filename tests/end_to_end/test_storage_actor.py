@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread, sktree, whereis
-from suitkaise.errors import EntryNotFound, StorageError
+from suitkaise.errors import AskTimeout, EntryNotFound, StorageError
+from suitkaise.storage.tree import Tree
+from suitkaise.supervision import runtime
 from tests.support import eventually, run_program, wait_gone
 
 
@@ -148,3 +151,52 @@ def test_durable_and_directory_go_together(arguments: dict[str, object]) -> None
 def test_the_storage_of_a_program_that_forgot_to_disconnect_is_gone_with_it() -> None:
     finished = run_program("from suitkaise import sktree\nsktree.connect().add('x', 1)\nprint('done')\n").check()
     assert finished.stdout == "done\n"
+
+
+def test_disconnect_tells_what_was_refused_and_leaves_nothing_behind() -> None:
+    tree = sktree.connect()
+    tree.add("a", 1, path="p")
+    again = sktree.connect()
+    again.update("nothing", 2, path="p", wait=False)
+    with pytest.raises(EntryNotFound, match="there is no 'nothing' in 'p'"):
+        sktree.disconnect()
+    assert runtime.current() is None
+    sktree.disconnect()
+
+
+class Idle(Thread):
+    """Waits for messages."""
+
+
+def test_s45_the_time_out_of_a_stop_is_for_all_that_is_done_at_the_end() -> None:
+    sktree.connect()
+    storage = eventually(lambda: whereis("sktree/storage").pid)
+    running = Supervisor("idle", Idle(), Child(Idle, id="another")).start()
+    os.kill(storage, signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        for wait in (running.stop, running.wait):
+            with pytest.raises(AskTimeout, match=r"'idle' has ended, but is still being cleared away after 1\.0 s"):
+                wait(1.0)
+        assert time.monotonic() - began < 8.0
+    finally:
+        os.kill(storage, signal.SIGCONT)
+    assert running.wait(20.0) == running.stop()
+    sktree.disconnect()
+    assert runtime.current() is None
+
+
+def test_what_an_owner_has_left_and_cannot_be_removed_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(tree: Tree, owner: str) -> None:
+        raise StorageError("no room") if "another" in owner else ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(Tree, "forget_owner", refuse)
+    sktree.connect()
+    with Supervisor("idle", Idle(), Child(Idle, id="another")).start():
+        pass
+    sktree.disconnect()
+    told = [record.getMessage() for record in caplog.records if "is not removed" in record.getMessage()]
+    assert [text.partition("#")[0] for text in told] == ["what idle/another", "what idle/idle"]
+    assert [text.rpartition(": ")[2] for text in told] == ["no room", "a fault"]

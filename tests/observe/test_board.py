@@ -104,9 +104,9 @@ def test_a_slot_that_was_given_back_is_used_again_and_is_clean(board: Board) -> 
 def test_slots_do_not_overlap(board: Board) -> None:
     slots = [board.take(f"tree/{number}") for number in range(50)]
     for number, slot in enumerate(slots):
-        for word in range(module.WORDS // 2):
+        for word in range(module.NAME // 8):
             slot.words[word] = number
-    assert all(slot.words[word] == n for n, slot in enumerate(slots) for word in range(module.WORDS // 2))
+    assert all(slot.words[word] == n for n, slot in enumerate(slots) for word in range(module.NAME // 8))
     assert [slot.name for slot in slots] == [f"tree/{number}" for number in range(50)]
 
 

@@ -130,3 +130,50 @@ def test_where_reports_are(monkeypatch, tmp_path: Path) -> None:  # type: ignore
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
     assert crash_directory() == Path("/home/me/.local/state/suitkaise/crashes")
+
+
+def test_s58_only_reports_are_removed_to_make_room(tmp_path: Path) -> None:
+    for name in ("0-notes.txt", ".tmp-of-somebody", "20200101-000000-000000-00.json.bak"):
+        (tmp_path / name).write_text("not ours")
+    (tmp_path / ".20991231-000000-000000-00.json").write_text("{")  # which another program writes this moment
+    (tmp_path / ".20200101-000000-000000-00.json").write_text("{")  # whose program was killed long ago
+    ledger = Ledger(tmp_path)
+    for number in range(KEPT_ON_DISK + 10):
+        ledger.add(some(number, f"a/b{number}"))
+    ledger.close()
+    others = {file.name for file in tmp_path.iterdir()} - {f"{one.id}.json" for one in read_reports(tmp_path)}
+    assert others == {
+        "0-notes.txt", ".tmp-of-somebody", "20200101-000000-000000-00.json.bak", ".20991231-000000-000000-00.json",
+    }  # fmt: skip
+
+
+def test_s58_what_is_known_of_storms_is_bounded(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    now = [100.0]
+    ledger._clock = lambda: now[0]
+    for number in range(1000):
+        now[0] += 0.5
+        for _ in range(PER_SECOND + 1):
+            ledger._is_too_much(f"pool/job-{number}")
+    assert len(ledger._written) <= 2 * PER_SECOND
+    assert len(ledger._skipped) <= KEPT_ON_DISK
+    assert ledger._skipped["pool/job-999"] == 1
+
+
+def test_s58_without_a_home_directory_reports_are_kept_in_memory_and_that_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SUITKAISE_STATE", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    ledger = Ledger()
+    for number in range(3):
+        ledger.add(some(number))
+        eventually(lambda: ledger._writer is None)
+    ledger.close()
+    assert len(ledger.reports("a")) == 3
+    (record,) = caplog.records
+    assert record.getMessage().startswith("crash reports cannot be written to disk: there is no home directory; set ")

@@ -2,25 +2,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from suitkaise.errors import StorageError, StorageGone
+from suitkaise.errors import EntryNotFound, StorageError, StorageGone
 from suitkaise.storage import pipeline
+from suitkaise.storage.client import Client
 from suitkaise.storage.clients import client_of, clients_of
 from suitkaise.storage.dialing import SOCKET
 from suitkaise.storage.protocol import WINDOW
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage
-from tests.support import ROOT, eventually
+from tests.support import ROOT, eventually, in_background, run_program
 
 
 @contextlib.contextmanager
@@ -224,3 +228,98 @@ def test_a_directory_may_have_a_long_name(tmp_path: Path, monkeypatch: pytest.Mo
         finally:
             server.kill()
             server.wait()
+
+
+def test_what_an_ended_thread_was_refused_is_told_by_flush(storage: Storage) -> None:
+    storage.tree.add("there", 1, path="p")
+    client = in_background(lambda: _update_nothing(storage.tree, "nothing")).result(10)
+    eventually(lambda: client() is None, timeout=10)
+    with pytest.raises(EntryNotFound, match="there is no 'nothing' in 'p'"):
+        storage.tree.flush()
+    storage.tree.flush()
+
+
+def _update_nothing(tree: Tree, name: str) -> weakref.ref[Client]:
+    tree.update(name, 2, path="p", wait=False)
+    client = client_of(str(tree.directory), tree.timeout)
+    client.settle(10)
+    return weakref.ref(client)
+
+
+def test_flush_tells_what_all_threads_were_refused_at_once(storage: Storage) -> None:
+    go = threading.Event()
+    posted = [threading.Event() for _ in range(3)]
+
+    def post(number: int) -> None:
+        storage.tree.update(f"no-{number}", 2, path="p", wait=False)
+        posted[number].set()
+        go.wait()
+
+    threads = [threading.Thread(target=post, args=(number,), daemon=True) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for event in posted:
+        assert event.wait(10)
+    storage.tree.add("fine", 1, path="p", wait=False)
+    with pytest.raises(EntryNotFound) as caught:
+        storage.tree.flush()
+    told = "\n".join([str(caught.value), *caught.value.__notes__])
+    assert all(f"no-{number}" in told for number in range(3)), told
+    assert storage.tree.get("fine", path="p") == 1
+    storage.tree.flush()
+    go.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_flush_has_one_time_out_for_all_connections(storage: Storage) -> None:
+    tree = storage.tree
+    threads = []
+    with stopped(storage):
+        for _ in range(4):
+            ready, go = threading.Event(), threading.Event()
+            thread = threading.Thread(target=_post_and_stay, args=(tree, ready, go), daemon=True)
+            thread.start()
+            threads.append((thread, go))
+            assert ready.wait(10)
+        began = time.monotonic()
+        with pytest.raises(StorageError, match=r"did not answer within"):
+            tree.flush(1.0)
+        assert time.monotonic() - began < 3.0
+        for thread, go in threads:
+            go.set()
+            thread.join()
+
+
+def _post_and_stay(tree: Tree, ready: threading.Event, go: threading.Event) -> None:
+    tree.add("late", 1, path="p", wait=False)
+    ready.set()
+    go.wait()
+
+
+@pytest.mark.parametrize("timeout", [math.nan, "1", True])
+def test_a_time_out_of_flush_is_a_number(storage: Storage, timeout: object) -> None:
+    with pytest.raises(TypeError, match=r"flush: timeout must be seconds, or None for the handle's, not"):
+        storage.tree.flush(timeout)  # type: ignore[arg-type]
+
+
+def test_what_nobody_asked_about_is_logged_at_the_end_of_the_program(storage: Storage) -> None:
+    storage.tree.add("a", 1, path="p")
+    program = "import logging, sys; from suitkaise.storage.tree import Tree; logging.basicConfig()\n"
+    program += "Tree(sys.argv[1]).update('nothing', 1, path='p', wait=False)\n"
+    done = run_program(program, str(storage.directory)).check()
+    assert "at the end of the program: there is no 'nothing' in 'p'" in done.stderr
+
+
+def test_a_connection_that_is_broken_holds_up_no_other(storage: Storage, tmp_path: Path) -> None:
+    """A client that tries to connect again and again: its pauses are not the pipeline's."""
+    with Storage(tmp_path) as broken:
+        for one in (broken, storage):
+            one.tree.add("a", 1, path="p")
+        broken.kill()
+        broken.tree.add("b", 1, path="p", wait=False)
+        for number in range(20):
+            storage.tree.add(f"n{number}", 1, path="p", wait=False)
+            eventually(lambda number=number: storage.tree.exists(f"n{number}", path="p"))  # type: ignore[misc]
+        broken.start()
+        broken.tree.flush()

@@ -667,10 +667,23 @@ def test_a_storage_that_does_not_answer_is_told_after_the_time_out(storage: Stor
     assert tree.get("a") == 3
 
 
-@pytest.mark.parametrize("timeout", [0, -1, math.nan])
-def test_a_time_out_is_more_than_nothing(tmp_path: Any, timeout: float) -> None:
-    with pytest.raises(ValueError, match="must be seconds > 0"):
+@pytest.mark.parametrize("timeout", [0, -1, -math.inf, math.nan, True, "1", None])
+def test_a_time_out_is_more_than_nothing(tmp_path: Any, timeout: Any) -> None:
+    with pytest.raises(ValueError, match=rf"must be seconds > 0 \(math\.inf: for ever\), not {timeout!r}"):
         Tree(tmp_path, timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e300])
+def test_a_time_out_may_be_for_ever(storage: Storage, timeout: float) -> None:
+    tree = Tree(storage.directory, timeout=timeout)
+    tree.add("a", 1)
+    tree.add("b", 2, wait=False)
+    tree.flush()
+    tree.add("b", 3, wait=False)
+    tree.flush(math.inf)
+    storage.restart()
+    tree.add("a", 2)
+    assert (tree.get("a"), tree.get("b")) == (2, 3)
 
 
 def test_a_durable_storage_is_there_at_the_next_run(tmp_path: Any) -> None:

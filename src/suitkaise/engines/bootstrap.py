@@ -261,7 +261,6 @@ class _Tenant:
             signal.signal(dump, _ignore)  # what there is without faulthandler, so that it never ends the process
             with contextlib.suppress(OSError, ValueError):
                 faulthandler.register(dump, output, all_threads=True)
-        os.register_at_fork(after_in_child=_default_signals)  # or `multiprocessing` could not terminate its processes
         os.register_at_fork(after_in_child=self._let_go)
         assert self._mailbox is not None
         self._mailbox.adopt(self._parser, self._early)
@@ -281,7 +280,7 @@ class _Tenant:
 
     def _let_go(self) -> None:
         """In a process that the worker forks (`os.fork`, multiprocessing): it is not the worker, and obeys signals."""
-        for number in (signal.SIGHUP, signal.SIGTERM):
+        for number in (signal.SIGHUP, signal.SIGTERM):  # or `multiprocessing` could not terminate its processes
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         root = logging.getLogger()
@@ -353,12 +352,6 @@ class _Tenant:
 
 
 def _ignore(number: int, frame: Any) -> None: ...
-
-
-def _default_signals() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
 
 
 class _Reply:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from suitkaise.exits import ExitReason, Hung
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.messaging.reactor import Reactor
-from suitkaise.observe.board import Board, Slot, SlotView
+from suitkaise.observe.board import Board, SlotView
 from suitkaise.recipes import Recipe
 from suitkaise.specs import LIMITS, Child
 from suitkaise.workers.incarnation import Birth
@@ -78,7 +78,6 @@ class Site:
     board: Board
     reactor: Reactor
     orphan_timeout: float = 5.0
-    slots: dict[str, Slot] = field(default_factory=dict)
 
     def file(self, name: str) -> str:
         """A path in the program's private directory."""

@@ -54,7 +54,7 @@ class ProcessEngine:
         self, site: Site, on_keeper_lost: Callable[[], None] = lambda: None, *, for_commands: bool = False
     ) -> None:
         if not sys.platform.startswith("linux"):
-            raise OSError(f"process workers need Linux (pidfd); this is {sys.platform}; Thread workers work everywhere")
+            raise OSError(f"suitkaise needs Linux (pidfd, eventfd, /dev/shm); this is {sys.platform}")
         self._site = site
         self._recipes: dict[str, tuple[Child, bytes, list[socket.socket]]] = {}
         self._on_keeper_lost = on_keeper_lost

@@ -38,8 +38,6 @@ def untaken(inbox: Any) -> Iterator[Any]:
 class Actor(pykka.ThreadingActor):
     """A Pykka actor that is private to suitkaise."""
 
-    use_daemon_thread = True
-
     @staticmethod
     def _create_actor_inbox() -> Any:
         return queue.SimpleQueue()  # its `put` may be called from a signal handler, unlike Queue's

@@ -23,8 +23,13 @@ class RemotePost:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._lock = threading.Lock()
         self._line: _Line | None = None
+        self._renew_lock()
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        """Of a forked child: a thread of its parent may have held the other one."""
+        self._lock = threading.Lock()
 
     def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
         """Ask the hub for something."""

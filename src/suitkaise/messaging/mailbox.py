@@ -250,7 +250,6 @@ class SocketMailbox(Mailbox):
         self._sock = sock
         self._take = take
         self._parser = Parser()
-        self._lock = threading.Lock()
         self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)

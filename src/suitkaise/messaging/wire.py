@@ -234,11 +234,6 @@ class Connection:
         self.socket.settimeout(timeout)
         send(self.socket, header, payload)
 
-    def send_encoded(self, frames: bytes | bytearray | memoryview, *, timeout: float | None = None) -> None:
-        """Send frames that `encode` made and the caller joined, in one go."""
-        self.socket.settimeout(timeout)
-        self.socket.sendall(frames)
-
     def receive(self, *, timeout: float | None = None) -> Frame:
         """The next frame, waited for at most `timeout` seconds (None: without limit).
 

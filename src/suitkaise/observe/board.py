@@ -21,7 +21,6 @@ from suitkaise.errors import SuitkaiseError
 __all__ = ["CAPACITY", "Board", "Phase", "Slot", "SlotView"]
 
 SLOT_BYTES = 256
-WORDS = SLOT_BYTES // 8
 CAPACITY = 16_384
 """How many workers a program can have at a time: 4 MiB of address space, used page by page."""
 _TOGETHER = mmap.PAGESIZE // SLOT_BYTES

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 import threading
 import time
 from collections import deque
@@ -140,7 +139,7 @@ class Ledger:
         self._unwritten: deque[CrashReport] = deque()
         self._writer: threading.Thread | None = None
         self._complained = False
-        self._written: dict[str, deque[float]] = {}
+        self._written: deque[tuple[float, str]] = deque()  # in the last second
         self._skipped: dict[str, int] = {}
 
     def add(self, report: CrashReport) -> None:
@@ -181,42 +180,56 @@ class Ledger:
             fields = report.to_dict() | {"skipped": self._skipped.pop(report.path, 0)}
             try:
                 _write(self._directory or crash_directory(), report.id, json.dumps(fields))
-            except OSError as error:
+            except Exception as error:  # whatever it is, the next report gets its chance
                 if not self._complained:
                     self._complained = True
                     logger.warning("crash reports cannot be written to disk: %s", error)
 
     def _is_too_much(self, path: str) -> bool:
-        now, written = self._clock(), self._written.setdefault(path, deque())
-        while written and written[0] <= now - 1.0:
-            written.popleft()
-        if len(written) >= PER_SECOND:
-            self._skipped[path] = self._skipped.get(path, 0) + 1
-            return True
-        written.append(now)
-        return False
+        now = self._clock()
+        while self._written and self._written[0][0] <= now - 1.0:
+            self._written.popleft()
+        if sum(other == path for _, other in self._written) < PER_SECOND:
+            self._written.append((now, path))
+            return False
+        self._skipped[path] = self._skipped.pop(path, 0) + 1
+        if len(self._skipped) > KEPT_ON_DISK:
+            del self._skipped[next(iter(self._skipped))]
+        return True
 
 
 def crash_directory() -> Path:
-    """Where reports are: `crashes` in `$SUITKAISE_STATE`, else in `suitkaise` below `$XDG_STATE_HOME`."""
+    """Where reports are: `crashes` in `$SUITKAISE_STATE`, else in `suitkaise` below `$XDG_STATE_HOME`.
+
+    Raises:
+        OSError: neither is set, and there is no home directory to take instead.
+    """
     own = os.environ.get("SUITKAISE_STATE")
     if own:
         return Path(own, "crashes")
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state", "suitkaise", "crashes")
+    state = os.environ.get("XDG_STATE_HOME")
+    if not state:
+        try:
+            state = str(Path.home() / ".local" / "state")
+        except RuntimeError:
+            raise OSError("there is no home directory; set SUITKAISE_STATE to the directory for them") from None
+    return Path(state, "suitkaise", "crashes")
 
 
 def _write(directory: Path, id: str, text: str) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, hidden = tempfile.mkstemp(prefix=".", dir=directory)
+    hidden = directory / f".{id}.json"
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with open(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
         os.rename(hidden, directory / f"{id}.json")
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(hidden)
         raise
-    for name in sorted(os.listdir(directory), reverse=True)[KEPT_ON_DISK:]:
+    # The hidden ones of programs that were killed meanwhile go when their time has come, too.
+    ours = [name for name in os.listdir(directory) if _NAME.fullmatch(name.removeprefix("."))]
+    for name in sorted(ours, key=lambda name: name.removeprefix("."), reverse=True)[KEPT_ON_DISK:]:
         with contextlib.suppress(OSError):  # another program has just removed it
             os.unlink(directory / name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -42,3 +43,11 @@ def detach(directory: str) -> None:
 
 _lock = threading.Lock()
 _trees: dict[str, Tree] = {}  # a tree itself minds forks
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -23,7 +23,7 @@ from suitkaise.messaging import wire
 from suitkaise.storage import pipeline
 from suitkaise.storage.dialing import dial, set_timeout
 from suitkaise.storage.protocol import WINDOW, Reply, Request, Status, decode_answer
-from suitkaise.storage.refusals import refusal
+from suitkaise.storage.refusals import note, refusal
 
 __all__ = ["Client"]
 
@@ -32,14 +32,12 @@ logger: logging.Logger = logging.getLogger("suitkaise.storage")
 _SEND_AT_ONCE = 64  # requests
 _SEND_BYTES = 1 << 16
 _MAX_PENDING_BYTES = 1 << 24
-_MAX_FAILURES = 100
-_RETRY_AFTER = 0.02  # seconds
 _MOMENT = 0.05  # seconds
 _CONNECTION_LOST = (OSError, wire.WireError)
 
 
 class Client:
-    """One thread's way to write. It takes a lock, since `pipeline` and `flush` use it from other threads."""
+    """One thread's way to write. It takes a lock, since `pipeline` and `settle` use it from other threads."""
 
     def __init__(self, directory: str, timeout: float) -> None:
         """Connects at the first request.
@@ -62,7 +60,6 @@ class Client:
         self._unsent_bytes = 0
         self._awaited = 0
         self._answer: Reply | None = None
-        self._failures: list[Exception] = []
         self._down_since: float | None = None
         self._sock: socket.socket | None = None
         self._parser = wire.Parser(decode=decode_answer)
@@ -85,7 +82,7 @@ class Client:
             return self._answer or Reply(number)
 
     def post(self, request: Request, payload: bytes = b"") -> None:
-        """Send a request soon, and do not wait. How it went is told by `flush`.
+        """Send a request soon, and do not wait. What is refused is noted in `refusals`.
 
         Raises:
             StorageError: too many are under way, and none was acknowledged within the time-out.
@@ -111,29 +108,19 @@ class Client:
             self.scheduled = True
             pipeline.schedule(self)
 
-    def flush(self, timeout: float | None = None) -> None:
-        """Wait until everything that was posted is stored.
-
-        Raises:
-            StorageError: the first thing that was refused since the last `flush`; the others are its notes.
-        """
-        timeout = self.timeout if timeout is None else timeout
+    def settle(self, timeout: float) -> None:
+        """Wait until everything that was posted is stored; what is not, in `timeout` seconds, is noted as refused."""
         began = time.monotonic()
         if not self.lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-            raise self._no_answer(timeout)
+            note(self.directory, self._no_answer(timeout))
+            return
         try:
             number = self._number
             self._persist(lambda: self._acknowledged >= number, timeout - (time.monotonic() - began))
+        except StorageError:
+            pass  # it is noted
         finally:
-            failures, self._failures = self._failures, []
             self.lock.release()
-        if failures:
-            first, *others = failures
-            for other in others[:9]:
-                first.add_note(f"also refused: {other}")
-            if len(others) > 9:
-                first.add_note(f"and {len(others) - 9} or more others")
-            raise first
 
     def greet(self) -> None:
         """Make sure that the actor is there: it has opened the store when this returns."""
@@ -168,10 +155,7 @@ class Client:
             if now - self._down_since > self.timeout:
                 self._abandon(self._no_answer(self.timeout))
                 return False
-            self.scheduled = True
-        time.sleep(_RETRY_AFTER)
-        pipeline.schedule(self)
-        return True
+            return True
 
     def _abandon(self, error: StorageError) -> None:
         logger.warning("%d writes that nobody waited for are given up: %s", len(self._pending), error)
@@ -224,8 +208,8 @@ class Client:
             except _CONNECTION_LOST:
                 self._disconnect()
                 attempts += 1
-                if attempts > 3:  # whoever is there takes the connection and drops it
-                    time.sleep(_RETRY_AFTER)
+                if attempts > 3:  # whoever is there takes the connection and drops it: nothing tells when to try
+                    time.sleep(pipeline.RETRY_AFTER)
             except StorageError as error:
                 self._give_up(error)
                 raise
@@ -247,7 +231,8 @@ class Client:
 
     def _give_up(self, error: StorageError) -> None:
         """Nothing that is under way is waited for any more. As a new client, it sends none of it again."""
-        self._fail_all(error)
+        if any(request.quiet for request, _ in self._pending):
+            note(self.directory, type(error)(str(error)))
         self._disconnect()
         self._id = os.urandom(16)
         self._acknowledged = self._number
@@ -255,11 +240,6 @@ class Client:
         self._pending_bytes = 0
         self._unsent.clear()
         self._unsent_bytes = 0
-
-    def _fail_all(self, error: StorageError) -> None:
-        for request, _ in self._pending:
-            if request.quiet and len(self._failures) < _MAX_FAILURES:
-                self._failures.append(type(error)(str(error)))
 
     def _push(self, patience: float) -> None:
         """Send what is not sent yet; connect first if need be, waiting up to `patience` seconds."""
@@ -316,8 +296,8 @@ class Client:
             self._answer = reply
         elif reply.status is not Status.OK:
             request = next((request for request, _ in self._pending if request.request == number), None)
-            if request is not None and len(self._failures) < _MAX_FAILURES:
-                self._failures.append(refusal(request, reply))
+            if request is not None:
+                note(self.directory, refusal(request, reply))
 
     def _acknowledge(self, number: int) -> None:
         pending = self._pending

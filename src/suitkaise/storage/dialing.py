@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import threading
 from pathlib import Path
 
 from suitkaise.errors import StorageGone
@@ -53,7 +54,8 @@ def dial(directory: str, client: bytes, timeout: float) -> tuple[socket.socket, 
 
 def set_timeout(sock: socket.socket, seconds: float) -> None:
     """Have the kernel keep the time, for `BlockingIOError`: Python's own time-out is a `poll` at every call."""
-    value = _TIMEVAL.pack(*divmod(max(1, int(seconds * 1e6)), 1_000_000))  # 0 would be for ever
+    microseconds = int(min(seconds, threading.TIMEOUT_MAX) * 1e6)
+    value = _TIMEVAL.pack(*divmod(max(1, microseconds), 1_000_000))  # 0 would be for ever
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 

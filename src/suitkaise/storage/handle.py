@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from suitkaise.errors import EntryNotFound, StorageError, TransactionConflict
 from suitkaise.messaging.context import current_owner
+from suitkaise.options import is_number
 from suitkaise.storage.clients import client_of, clients_of
 from suitkaise.storage.keys import checked_path, entry_key, normal_path, unpack_key
 from suitkaise.storage.protocol import Forget, Reply, Request, Status
 from suitkaise.storage.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.records import Record, value_of
-from suitkaise.storage.refusals import refusal, where
+from suitkaise.storage.refusals import refusal, untold, where
 from suitkaise.storage.transaction import Transaction, slot_of
 
 __all__ = ["Handle", "checked"]
@@ -28,12 +30,15 @@ class Handle:
 
     Args:
         directory: the storage's directory.
-        timeout: how many seconds a write may take, restarts of the storage actor included.
+        timeout: how many seconds a write may take, restarts of the storage actor included; `math.inf`: any time.
+
+    Raises:
+        ValueError: the time-out is no number > 0.
     """
 
     def __init__(self, directory: str | Path, *, timeout: float = 10.0) -> None:
-        if not timeout > 0:
-            raise ValueError(f"the timeout of a storage must be seconds > 0, not {timeout!r}")
+        if not is_number(timeout) or timeout <= 0:
+            raise ValueError(f"the timeout of a storage must be seconds > 0 (math.inf: for ever), not {timeout!r}")
         self.directory: Path = Path(directory).resolve()
         self.timeout = timeout
         self._home = str(self.directory)
@@ -52,14 +57,23 @@ class Handle:
         """Wait until everything that this process wrote with `wait=False` is stored.
 
         Args:
-            timeout: seconds; None: the handle's.
+            timeout: seconds, for all of it; None: the handle's.
 
         Raises:
-            StorageError: something was refused, or not stored in time. That is the first; the others are
-                told in its notes.
+            StorageError: something was refused since the last `flush`, whichever thread of this process wrote it,
+                or is not stored in time. That is the first; the others are told in its notes.
+            TypeError: the time-out is neither a number nor None.
         """
+        if timeout is None:
+            timeout = self.timeout
+        elif not is_number(timeout):
+            raise TypeError(f"flush: timeout must be seconds, or None for the handle's, not {timeout!r}")
+        deadline = time.monotonic() + timeout
         for client in clients_of(self._home):
-            client.flush(timeout)
+            client.settle(max(0.0, deadline - time.monotonic()))
+        error = untold(self._home)
+        if error is not None:
+            raise error
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

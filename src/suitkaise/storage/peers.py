@@ -12,8 +12,6 @@ import socket
 import struct
 from typing import TypeAlias
 
-import msgspec
-
 from suitkaise.messaging import wire
 from suitkaise.storage import protocol
 
@@ -27,7 +25,6 @@ MAX_OUTPUT = 1 << 20
 _ACCEPT_AT_ONCE = 64
 _BUFFER = 1 << 20
 _CREDENTIALS = struct.Struct("3i")
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Peer:

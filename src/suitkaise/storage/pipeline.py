@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Protocol
 
-from suitkaise.errors import StorageError
+from suitkaise.storage.refusals import untold
 
 __all__ = ["Pipelined", "schedule"]
 
@@ -25,6 +25,9 @@ COLLECT = 0.001
 
 LINGER = 0.1
 """Seconds after which the thread ends if there is nothing to do."""
+
+RETRY_AFTER = 0.02
+"""Seconds after which a client whose connection broke tries again."""
 
 AT_EXIT = 2.0
 """Seconds that writes which are under way at the end of the program are waited for."""
@@ -39,8 +42,8 @@ class Pipelined(Protocol):
     def fileno(self) -> int:
         """The descriptor to wait for; -1 if there is none."""
 
-    def flush(self, timeout: float | None = None) -> None:
-        """Wait until nothing is under way."""
+    def settle(self, timeout: float) -> None:
+        """Wait until nothing is under way, at most `timeout` seconds."""
 
 
 def schedule(client: Pipelined) -> None:
@@ -77,11 +80,14 @@ class _Pump:
         """Sleep until there is something to do; False: there is not, and the thread is to end."""
         poll = select.poll()
         poll.register(self._bell, select.POLLIN)
+        patience = None if self._active else LINGER
         for client in self._active:
             descriptor = client.fileno()
             if descriptor >= 0:
                 poll.register(descriptor, select.POLLIN)
-        if not poll.poll(None if self._active else LINGER * 1000):
+            else:
+                patience = RETRY_AFTER
+        if not poll.poll(None if patience is None else patience * 1000) and not self._active:
             return not self._retire()
         try:
             os.eventfd_read(self._bell)
@@ -102,10 +108,7 @@ class _Pump:
         """Wait for what is under way, for a moment."""
         deadline = time.monotonic() + AT_EXIT
         for client in self._active | self._fresh:
-            try:
-                client.flush(max(0.0, deadline - time.monotonic()))
-            except StorageError as error:
-                logger.warning("at the end of the program: %s", error)
+            client.settle(max(0.0, deadline - time.monotonic()))
 
     def abandon(self) -> None:
         """In a forked child: the thread is not here, and what is under way is the parent's to send."""
@@ -119,6 +122,9 @@ _lock = threading.RLock()  # since a signal handler may write, too
 def _at_exit() -> None:
     if _pump is not None:
         _pump.finish()
+    error = untold()
+    if error is not None:
+        logger.warning("at the end of the program: %s", "\n".join([str(error), *getattr(error, "__notes__", ())]))
 
 
 def _after_fork_in_child() -> None:

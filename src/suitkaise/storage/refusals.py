@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
+
 from suitkaise.errors import (
     EntryExists,
     EntryNotFound,
@@ -12,7 +15,11 @@ from suitkaise.errors import (
 )
 from suitkaise.storage.protocol import Atomic, Forget, Reply, Request, Status
 
-__all__ = ["refusal", "where"]
+__all__ = ["note", "refusal", "untold", "where"]
+
+_MAX_NOTED = 100
+
+_noted: dict[str, deque[StorageError]] = {}
 
 
 def where(name: str, path: str) -> str:
@@ -22,6 +29,27 @@ def where(name: str, path: str) -> str:
     ("'limit' in 'ui/settings'", "'report' in the root")
     """
     return f"{name!r} in {repr(path) if path else 'the root'}"
+
+
+def note(directory: str, error: StorageError) -> None:
+    """A write that nobody waits for has failed; kept for who asks next, whichever thread wrote, and lives still."""
+    noted = _noted.setdefault(directory, deque())
+    if len(noted) < _MAX_NOTED:
+        noted.append(error)
+
+
+def untold(directory: str | None = None) -> StorageError | None:
+    """What was noted since the last call, about one storage or all: the first, with the others as its notes."""
+    directories = list(_noted) if directory is None else [directory]
+    noted = [error for one in directories for error in _noted.pop(one, ())]
+    if not noted:
+        return None
+    first, *others = noted
+    for other in others[:9]:
+        first.add_note(f"also refused: {other}")
+    if len(others) > 9:
+        first.add_note(f"and {len(others) - 9} or more others")
+    return first
 
 
 def refusal(request: Request, reply: Reply) -> StorageError:
@@ -59,3 +87,7 @@ def refusal(request: Request, reply: Reply) -> StorageError:
             )
         case _:
             return StorageError(f"{what}: {reply.status}", path=path)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_noted.clear)

@@ -38,7 +38,7 @@ class Tree(Listing, Accumulate, Unbuilt):
 
     Args:
         directory: the storage's directory.
-        timeout: how many seconds a write may take, restarts of the storage actor included.
+        timeout: how many seconds a write may take, restarts of the storage actor included; `math.inf`: any time.
 
     >>> from suitkaise import sktree
     >>> tree = sktree.connect()

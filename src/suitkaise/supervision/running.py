@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
@@ -64,7 +65,8 @@ class RunningTree(Administration):
         self._executor = executor
         self._runtime = runtime
         self._reason: ExitReason | None = None
-        self._left = False
+        self._leaving = False
+        self._left = threading.Event()
         self._lock = threading.Lock()
         self._hub = os.getpid()
         self._ended = threading.Event()
@@ -191,18 +193,23 @@ class RunningTree(Administration):
         """Wait until the tree has ended, at most `timeout` seconds; returns the root's exit reason.
 
         Raises:
-            AskTimeout: it still runs.
+            AskTimeout: it still runs, or what it leaves behind is still being cleared away, which goes on.
             DeadlockError: a worker of this very tree waits for its end.
         """
         owner = current_owner()
         if owner is not None and owner.startswith(f"{self.name}/"):
             raise DeadlockError(f"{owner!r} is a worker of {self.name!r} and would wait for itself", path=self.name)
         self._check_hub()
-        if not self._ended.wait(patience(timeout)):
+        seconds = patience(timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        if not self._ended.wait(seconds):
             raise AskTimeout(f"{self.name!r} still runs after {timeout} s", path=self.name)
-        reason = self._executor.exited.result().reason
-        self._leave()
-        return reason
+        self._leave(deadline)
+        if not self._left.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            raise AskTimeout(
+                f"{self.name!r} has ended, but is still being cleared away after {timeout} s", path=self.name
+            )
+        return self._executor.exited.result().reason
 
     def stop(self, timeout: float | None = None) -> ExitReason:
         """Stop all workers in reverse start order; returns the exit reason. On a tree that has ended: no error.
@@ -216,18 +223,27 @@ class RunningTree(Administration):
         self._executor.tell(StopAll(Shutdown("stop")))
         return self.wait(timeout)
 
-    def _leave(self) -> None:
+    def _leave(self, deadline: float | None) -> None:
+        """Clear away what it has used, once; for a caller who does not wait for ever, in another thread."""
         with self._lock:
-            if self._left:
+            if self._leaving:
                 return
-            self._left = True
-        self._runtime.await_clean_up()
-        left = [path for path in self._runtime.left() if path.startswith(f"{self.name}/")]
-        if left:
-            logger.warning(
-                "%r has stopped, but leaves %s behind: %s", self.name, abandoned_threads(len(left)), ", ".join(left)
-            )
-        runtimes.leave(self.name)
+            self._leaving = True
+        if deadline is None:
+            self._clear_away()
+        else:
+            threading.Thread(target=self._clear_away, name="suitkaise-leave", daemon=True).start()
+
+    def _clear_away(self) -> None:
+        try:
+            self._runtime.await_clean_up()
+            left = [path for path in self._runtime.left() if path.startswith(f"{self.name}/")]
+            if left:
+                what = abandoned_threads(len(left))
+                logger.warning("%r has stopped, but leaves %s behind: %s", self.name, what, ", ".join(left))
+            runtimes.leave(self.name)
+        finally:
+            self._left.set()
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
+import logging
 import os
 import queue
 import shutil
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Runtime", "current", "enter", "leave"]
 
+logger: logging.Logger = logging.getLogger("suitkaise")
+
 PREFIX = "suitkaise-"
 LONGEST_BASE = 60
 """Bytes: the path of a Unix socket has at most 107, and ours lies two levels below."""
@@ -57,39 +60,48 @@ class Runtime:
 
     def __init__(self) -> None:
         sweep()
-        self.directory: str
-        self.directory, self._lock = _make_directory()
-        board = Board(os.path.join(self.directory, "board"), create=True)
-        self.reactor: Reactor = Reactor()
-        self.registry: Registry = Registry()
-        self.bus: Bus = Bus()
-        self.bus.subscribe(log_event)
-        self.crashes: Ledger = Ledger()
-        self.site: Site = Site(self.directory, board, self.reactor)
-        self._desk = Desk(self.site.file("hub.sock"), self.reactor, self.registry)
-        self.processes: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost)
-        self.commands: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost, for_commands=True)
-        self.engines: dict[str, Engine] = {
-            "process": self.processes, "thread": ThreadEngine(self.site), "command": self.commands,
-        }  # fmt: skip
-        self.around: Surroundings = Surroundings(
-            self.registry,
-            self.engines,
-            time.monotonic,
-            self.reactor.at,
-            self.bus.publish,
-            self.crashes.add,
-            self._on_gone,
-            itertools.count(time.time_ns() // 1_000_000),
-            employ,
-        )
-        self._storage: Executor | None = None
-        self._storage_lock = threading.Lock()
-        self._listener: socket.socket | None = None
-        self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
-        self._janitor: threading.Thread | None = None
-        self.registry.services["storage"] = self._serve_storage
-        set_post(self.registry)
+        with contextlib.ExitStack() as made:  # what a step that fails leaves to be undone; and what `close` does
+            self.directory: str
+            self.directory, self._lock = _make_directory()
+            made.callback(_remove_directory, self.directory, self._lock)
+            self.crashes: Ledger = Ledger()
+            made.callback(self.crashes.close)
+            board = Board(os.path.join(self.directory, "board"), create=True)
+            made.callback(board.close)
+            self.reactor: Reactor = Reactor()
+            made.callback(self.reactor.close)
+            self.registry: Registry = Registry()
+            self.bus: Bus = Bus()
+            self.bus.subscribe(log_event)
+            self.site: Site = Site(self.directory, board, self.reactor)
+            self._desk = Desk(self.site.file("hub.sock"), self.reactor, self.registry)
+            made.callback(self._desk.close)
+            made.callback(self.reactor.close)  # before the desk's sockets; the one above is for a desk that fails
+            self.processes: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost)
+            made.callback(self.processes.close)
+            self.commands: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost, for_commands=True)
+            made.callback(self.commands.close)
+            threads = ThreadEngine(self.site)
+            made.callback(threads.close)
+            self.engines: dict[str, Engine] = {"process": self.processes, "thread": threads, "command": self.commands}
+            self.around: Surroundings = Surroundings(
+                self.registry,
+                self.engines,
+                time.monotonic,
+                self.reactor.at,
+                self.bus.publish,
+                self.crashes.add,
+                self._on_gone,
+                itertools.count(time.time_ns() // 1_000_000),
+                employ,
+            )
+            self._storage: Executor | None = None
+            self._storage_lock = threading.Lock()
+            self._listener: socket.socket | None = None
+            self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
+            self.registry.services["storage"] = self._serve_storage
+            set_post(self.registry)
+            self._made = made.pop_all()
 
     # ------------------------------------------------------------ the storage
     def storage_directory(self, durable: str | None = None) -> str:
@@ -100,14 +112,23 @@ class Runtime:
             if self._storage is None:
                 preload("suitkaise.storage.actor", "suitkaise.storage.tree")  # the actor and its clients need them
                 directory = self.directory if durable is None else durable
-                tree, self._listener = declare(directory, durable=durable is not None)
-                prepare(self.engines, tree.name, tree)
-                storage = Executor(tree, tree.name, self.around)
-                begin(storage)
-                self._storage = storage
+                with contextlib.ExitStack() as made:
+                    tree, self._listener = declare(directory, durable=durable is not None)
+                    made.callback(self._listener.close)
+                    prepare(self.engines, tree.name, tree)
+                    storage = Executor(tree, tree.name, self.around)
+                    made.callback(_stop, storage)
+                    begin(storage)
+                    made.callback(detach, directory)
+                    janitor = threading.Thread(
+                        target=self._clean_up, args=(directory,), name="suitkaise-janitor", daemon=True
+                    )
+                    janitor.start()
+                    made.callback(janitor.join)
+                    made.callback(self._gone.put, None)
+                    self._made.push(made.pop_all())
                 self._storage_home = directory
-                self._janitor = threading.Thread(target=self._clean_up, name="suitkaise-janitor", daemon=True)
-                self._janitor.start()
+                self._storage = storage
             elif durable is not None and os.path.abspath(durable) != os.path.abspath(self._storage_home):
                 raise SuitkaiseError(f"the storage of this program is at {self._storage_home!r} already; it has one")
             return self._storage_home
@@ -132,21 +153,23 @@ class Runtime:
         if self._storage is not None:
             self._gone.put(owner)
 
-    def _clean_up(self) -> None:
+    def _clean_up(self, home: str) -> None:
         """Remove what dead owners have left in the storage, away from the supervisors' threads."""
         from suitkaise.storage.tree import Tree
 
-        tree: Tree = Tree(self._storage_home)
+        tree: Tree = Tree(home)
         while (owner := self._gone.get()) is not None:
             if isinstance(owner, threading.Event):
                 owner.set()
                 continue
             try:
                 tree.forget_owner(owner)
-            except SuitkaiseError:  # the storage itself is on its way out
-                if self._gone.empty():
-                    continue
-        tree.close()
+            except Exception as error:  # the next one gets its chance
+                logger.warning("what %s has left in the storage is not removed: %s", owner, error)
+        try:
+            tree.close()
+        except Exception as error:
+            logger.warning("at the end of the storage: %s", error)
 
     def await_clean_up(self) -> None:
         """Wait until what the workers that have ended so far left in the storage is gone."""
@@ -181,26 +204,9 @@ class Runtime:
 
     # ------------------------------------------------------------ the end
     def close(self) -> None:
-        """Everything goes: the storage, the keeper, the I/O thread, the directory."""
-        self.registry.close()
-        if self._storage is not None:
-            self._gone.put(None)
-            assert self._janitor is not None
-            self._janitor.join()
-            detach(self._storage_home)
-            self._storage.stop()
-            self._storage.exited.result()
-        for engine in self.engines.values():
-            engine.close()
-        self.reactor.close()
-        self._desk.close()
-        if self._listener is not None:
-            self._listener.close()
-        self.site.board.close()
-        self.crashes.close()
-        os.close(self._lock)
-        if not remove_if_unused(self.directory):
-            shutil.rmtree(self.directory, ignore_errors=True)
+        """Everything goes: the storage, the keeper, the I/O thread, the directory. What fails holds up nothing else."""
+        with self._made:
+            self.registry.close()
 
     def drop_after_fork(self) -> None:
         """In a forked child: everything here is the parent's; only the descriptors are closed."""
@@ -274,11 +280,26 @@ def base_directory() -> str:
 def _make_directory() -> tuple[str, int]:
     """A private directory for this program, and the descriptor that holds it; never seen without being held."""
     hidden = tempfile.mkdtemp(prefix=f".{PREFIX}{os.getpid()}-", dir=base_directory())
-    lock = hold(hidden)
     folder, name = os.path.split(hidden)
     directory = os.path.join(folder, name[1:])
-    os.rename(hidden, directory)
+    with contextlib.ExitStack() as made:
+        made.callback(shutil.rmtree, hidden, ignore_errors=True)
+        lock = hold(hidden)
+        made.callback(os.close, lock)
+        os.rename(hidden, directory)
+        made.pop_all()
     return directory, lock
+
+
+def _remove_directory(directory: str, lock: int) -> None:
+    os.close(lock)
+    if not remove_if_unused(directory):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _stop(executor: Executor) -> None:
+    executor.stop()
+    executor.exited.result()
 
 
 def sweep() -> None:
@@ -307,8 +328,9 @@ os.register_at_fork(after_in_child=_after_fork)
 @atexit.register
 def _at_exit() -> None:
     """The main program ends without having stopped its trees: stop them gracefully."""
-    if _runtime is None:
-        return
+    with _guard:  # a tree whose owner waits for it no more may be cleared away this moment
+        if _runtime is None:
+            return
     trees = list(running_trees().values())
     for executor in trees:
         executor.stop()

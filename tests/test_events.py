@@ -1,0 +1,30 @@
+"""What every event knows: when it happened."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from unittest import mock
+
+import pytest
+
+from suitkaise.events import ChildStarted
+
+
+def test_an_event_keeps_the_time_that_the_clock_had_when_it_happened() -> None:
+    began = time.time()
+    event = ChildStarted("a/b", time.monotonic() - 10.0, pid=1)
+    assert began - 10.1 < event.wall < time.time() - 9.9
+    with mock.patch("time.time", return_value=7e9):  # somebody sets the clock
+        assert event.to_dict()["at"] == event.wall < 6e9
+        assert pickle.loads(pickle.dumps(event)).wall == event.wall
+        later = ChildStarted("a/b", time.monotonic())
+    assert later.wall == pytest.approx(7e9, abs=60.0)
+
+
+def test_events_are_equal_whatever_the_clock_says() -> None:
+    one = ChildStarted("a/b", 1.0, pid=1)
+    with mock.patch("time.time", return_value=7e9):
+        assert ChildStarted("a/b", 1.0, pid=1) == one
+    assert "wall" not in repr(one)
+    assert list(one.to_dict()) == ["event", "path", "at", "pid", "restarts", "took"]
