@@ -53,6 +53,11 @@ class Phase(IntEnum):
         return self.name.lower()
 
     @property
+    def in_a_loop(self) -> bool:
+        """Whether it is a part of a loop."""
+        return Phase.BEFORE_LOOP <= self <= Phase.AFTER_LOOP
+
+    @property
     def mark(self) -> int:
         """The phase at its place in a phase word: above the nanoseconds of 36 years, so that one addition makes one."""
         return self << _MARK

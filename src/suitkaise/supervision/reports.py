@@ -18,7 +18,7 @@ from suitkaise.supervision.steps import Action, Emit
 
 __all__ = ["report_of"]
 
-_IN_A_LOOP = frozenset({Phase.BEFORE_LOOP, Phase.LOOP, Phase.AFTER_LOOP})
+_HOOKS_IN_A_LOOP = frozenset(phase.hook for phase in Phase if phase.in_a_loop)
 
 
 def report_of(
@@ -82,13 +82,13 @@ def _doing(reason: ExitReason, end: Exit, now: float) -> tuple[str, float | None
     loops = 0 if view is None else view.loops
     match reason:
         case Crashed(phase=phase):
-            return phase, None, loops + 1 if phase in {one.hook for one in _IN_A_LOOP} else loops
+            return phase, None, loops + (phase in _HOOKS_IN_A_LOOP)
         case Hung(phase, seconds):
-            return phase, seconds, loops + 1 if phase in {one.hook for one in _IN_A_LOOP} else loops
+            return phase, seconds, loops + (phase in _HOOKS_IN_A_LOOP)
     if view is None:
         return "unknown", None, 0
     since = now - view.since if view.since else None
-    return view.phase.hook, since, view.loops + 1 if view.phase in _IN_A_LOOP else view.loops
+    return view.phase.hook, since, view.loops + view.phase.in_a_loop
 
 
 def _together(policy: BasePolicy, id: str) -> tuple[str, ...]:

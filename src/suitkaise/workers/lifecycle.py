@@ -41,7 +41,6 @@ _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
 )
 _AFTER_LOOP, _ON_RECEIVE, _ON_FINISH = Phase.AFTER_LOOP.mark, Phase.ON_RECEIVE.mark, Phase.ON_FINISH.mark
 _NEVER = 1 << 62
-_IN_A_LOOP = frozenset({Phase.BEFORE_LOOP, Phase.LOOP, Phase.AFTER_LOOP})
 
 
 class Life:
@@ -237,7 +236,7 @@ class Life:
         phase = Phase.of(self._slot.words[PHASE])
         if skip and phase is not Phase.AFTER_LOOP:
             self._skip_after = True
-        if phase not in _IN_A_LOOP:
+        if not phase.in_a_loop:
             self._mailbox.order_stop(Normal())
         self._mailbox.end_waits()
 
