@@ -122,7 +122,11 @@ class ForkedProcess:
             if old is not None:
                 outbox.take_over(old)
         self._parser = _parser()
-        outbox.begin(*self._resident.luggage())
+        try:
+            outbox.begin(*self._resident.luggage())
+        except BaseException:
+            theirs.close()
+            raise
         return theirs
 
     def watch(self) -> None:
@@ -132,7 +136,8 @@ class ForkedProcess:
 
     def _be_born(self, pid: int, pidfd: int | None) -> None:
         if pidfd is None:  # the kernel dropped it on the way
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             self.stillborn("this program has no file descriptor left")
             return
         with self._lock:
@@ -164,7 +169,7 @@ class ForkedProcess:
         return True
 
     def stillborn(self, error: str) -> None:
-        """The keeper could not fork."""
+        """There is no process, and there will be none."""
         if self._end():
             self._resident.stillborn(error)
 
@@ -250,6 +255,7 @@ class ForkedProcess:
         self._over = True
         if self._outbox is not None:
             self._outbox.close()
+        self._link.gone(self)
         return True
 
     def drop(self) -> None:

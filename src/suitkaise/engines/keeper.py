@@ -37,6 +37,7 @@ __all__ = [
     "DECODE",
     "ENCODE",
     "LOCK",
+    "MANY",
     "STRAGGLERS",
     "Kid",
     "call_this_process",
@@ -55,6 +56,9 @@ LOCK = "lock"
 
 STRAGGLERS = 1.0
 """Seconds that the last one of a program waits for others to let go of its directory."""
+
+MANY = 253
+"""How many descriptors can go with one datagram."""
 
 IDLE = 0.02
 """Seconds without a request after which a process is forked in reserve."""
@@ -192,7 +196,7 @@ class Keeper:
 
     def _serve(self) -> bool:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._hub, _MAX_REQUEST, 8)
+            data, descriptors, _, _ = socket.recv_fds(self._hub, _MAX_REQUEST, MANY)
         except ConnectionError:
             data, descriptors = b"", []
         if not data:
@@ -202,8 +206,9 @@ class Keeper:
         match DECODE(data):
             case ("spawn", int(number), float(grace), bool(last)):
                 self._spawn(number, descriptors[0], grace, last)
-            case ("adopt", float(grace), bool(last)):
-                self._keep(Kid(0, descriptors[0], None, grace, last))
+            case ("adopt", list(about)):
+                for (grace, last), pidfd in zip(about, descriptors, strict=False):
+                    self._keep(Kid(0, pidfd, None, grace, last))
             case ("preload", list(path), list(names)):
                 sys.path[:] = path
                 self._preload(names)
