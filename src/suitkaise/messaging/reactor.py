@@ -20,6 +20,9 @@ logger: logging.Logger = logging.getLogger("suitkaise.reactor")
 _LONGEST = 1e6
 """Seconds: longer waits are made in parts, since the kernel counts milliseconds in 32 bits."""
 
+_ROOM = 64
+"""So many timers may wait before a look is taken for those that were cancelled."""
+
 Callback = Callable[..., None]
 
 
@@ -39,6 +42,11 @@ class TimerHandle:
     def __init__(self, callback: Callback) -> None:
         self._callback: Callback | None = callback
 
+    @property
+    def waits(self) -> bool:
+        """Whether it was neither called nor cancelled."""
+        return self._callback is not None
+
     def cancel(self) -> None:
         """Do not call it any more."""
         self._callback = None
@@ -57,6 +65,7 @@ class Reactor:
         self._selector = selectors.DefaultSelector()
         self._calls: deque[Callback] = deque()
         self._timers: list[tuple[float, int, TimerHandle]] = []
+        self._room = _ROOM
         self._numbers = itertools.count()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._bell_lock = threading.Lock()  # once closed, its number may be somebody else's descriptor
@@ -81,7 +90,7 @@ class Reactor:
         """Run `callback` at `when` (seconds, monotonic), or soon if that has passed."""
         handle = TimerHandle(callback)
         entry = (when, next(self._numbers), handle)
-        self.call(lambda: heapq.heappush(self._timers, entry))
+        self.call(lambda: self._push(entry))
         return handle
 
     def close(self) -> None:
@@ -148,6 +157,13 @@ class Reactor:
         if not self._timers:
             return None
         return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST)
+
+    def _push(self, entry: tuple[float, int, TimerHandle]) -> None:
+        if len(self._timers) >= self._room:  # twice as many as last time: those that were cancelled go
+            self._timers = [one for one in self._timers if one[2].waits]
+            heapq.heapify(self._timers)
+            self._room = max(_ROOM, 2 * len(self._timers))
+        heapq.heappush(self._timers, entry)
 
     def _guard(self, callback: Any) -> None:
         try:
