@@ -11,7 +11,7 @@ from typing import Protocol
 
 from suitkaise.engines.engine import Site
 from suitkaise.engines.keeper import has_ended
-from suitkaise.engines.link import KeeperLink
+from suitkaise.engines.link import PATIENCE, KeeperLink
 from suitkaise.engines.outbox import Outbox
 from suitkaise.messaging import wire
 
@@ -237,6 +237,18 @@ class ForkedProcess:
         self._status_lost = True
         if self.dead:
             self._leave()
+
+    def abandon(self) -> None:
+        """Nobody can listen to it any more: it is killed, and counts as ended."""
+        self.signal(signal.SIGKILL)
+        if self.pid is None:
+            self.stillborn("nobody can listen to it")
+        elif self.pidfd is not None:
+            has_ended(self.pidfd, PATIENCE)
+            self._status_lost = True
+            self._on_death()
+        else:
+            self.status_lost()
 
     def _leave(self) -> None:
         assert self._outbox is not None

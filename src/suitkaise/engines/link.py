@@ -68,6 +68,9 @@ class Newborn(Protocol):
     def status_lost(self) -> None:
         """The keeper is gone, so nobody will read its exit status."""
 
+    def abandon(self) -> None:
+        """Nobody can listen to it any more: it is killed, and counts as ended."""
+
     def drop(self) -> None:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
 
@@ -109,6 +112,8 @@ class KeeperLink:
             OSError: there will be none; there is no keeper, say, or no descriptor left.
         """
         with self._lock:
+            if self._closed:
+                raise ChildProcessError("the keeper is gone, and there will be no other")
             if self._down:
                 try:
                     self._start()
@@ -332,6 +337,19 @@ class KeeperLink:
         listeners.remove(self._preload)
         self._site.reactor.call(end)
         done.wait()
+        self._bid_farewell()
+
+    def abandon(self) -> None:
+        """The reactor is gone, so nobody can listen any more: the keeper and all processes end, and count as ended."""
+        with self._lock:
+            self._closed = True
+            self._sock.close()
+            self._drop_backlog()
+            everybody = {*self._newborns.values(), *self._adopted}
+        if self._preload in listeners:
+            listeners.remove(self._preload)
+        for newborn in everybody:
+            newborn.abandon()
         self._bid_farewell()
 
     def _bid_farewell(self) -> None:

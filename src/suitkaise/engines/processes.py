@@ -124,6 +124,11 @@ class ProcessEngine:
             self._link.close()
         self._recipes.clear()
 
+    def abandon(self) -> None:
+        """The I/O thread is gone: all processes end, and count as ended."""
+        if self._link is not None:
+            self._link.abandon()
+
     def drop(self) -> None:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
         if self._link is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -59,9 +60,15 @@ class TimerHandle:
 
 
 class Reactor:
-    """Callbacks run in the reactor's thread, one at a time; an error in one is logged and harms no other."""
+    """Callbacks run in the reactor's thread, one at a time; an error in one is logged and harms no other.
+
+    Should an error of its own end the thread, `on_end` is called with it. No source and no timer is served from
+    then on; what is handed to `call` runs in the caller's thread.
+    """
 
     def __init__(self) -> None:
+        self.on_end: Callable[[BaseException], None] | None = None
+        self._failed = False
         self._selector = selectors.DefaultSelector()
         self._calls: deque[Callback] = deque()
         self._timers: list[tuple[float, int, TimerHandle]] = []
@@ -83,7 +90,9 @@ class Reactor:
     def call(self, callback: Callback) -> None:
         """Run `callback` in the reactor's thread, soon."""
         self._calls.append(callback)
-        if not self.here:
+        if self._failed:
+            self._run_calls()
+        elif not self.here:
             self._ring()
 
     def at(self, when: float, callback: Callback) -> TimerHandle:
@@ -136,6 +145,26 @@ class Reactor:
         os.eventfd_read(self._bell)
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:
+            self._failed, on_end, reason = True, self.on_end, error
+            with contextlib.suppress(BaseException):  # whatever else is broken
+                logger.critical("the I/O thread has ended by an error of its own: all trees end", exc_info=True)
+            if on_end is not None:
+                self._guard(lambda: on_end(reason))
+            self._run_calls()
+        self._selector.close()
+        with self._bell_lock:
+            os.close(self._bell)
+            self._bell = -1
+
+    def _run_calls(self) -> None:
+        with contextlib.suppress(IndexError):  # another thread has taken the last one
+            while self._calls:
+                self._guard(self._calls.popleft())
+
+    def _serve(self) -> None:
         while not self._closed:
             for key, _ in self._selector.select(self._patience()):
                 current = self._selector.get_map().get(key.fd)
@@ -146,10 +175,6 @@ class Reactor:
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
                 self._guard(heapq.heappop(self._timers)[2].fire)
-        self._selector.close()
-        with self._bell_lock:
-            os.close(self._bell)
-            self._bell = -1
 
     def _patience(self) -> float | None:
         if self._calls:
@@ -169,4 +194,5 @@ class Reactor:
         try:
             callback()
         except BaseException:  # a `sys.exit()` in a user's callback must not end the thread that all depend on
-            logger.exception("internal error in a callback")
+            with contextlib.suppress(BaseException):  # nor a handler of the log's
+                logger.exception("internal error in a callback")
