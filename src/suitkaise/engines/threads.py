@@ -69,7 +69,7 @@ class ThreadHandle:
             self._life = life = life_of(launch.recipe, launch.birth, self._mailbox, self._slot)
             life.note = self._lines.append
             _ThreadShell.launch(life, self._mailbox, self, thread_name=f"{launch.path}#{launch.incarnation}")
-        except BaseException:  # no thread is left, say
+        except Exception:  # no thread is left, say
             self._give_back()
             raise
 
