@@ -113,6 +113,22 @@ def test_a_timer_can_be_cancelled_after_it_has_fired(reactor: Reactor) -> None:
     handle.fire()
 
 
+def test_timers_that_are_cancelled_do_not_pile_up_and_the_others_fire(reactor: Reactor) -> None:
+    fired: list[int] = []
+    done = threading.Event()
+    far = time.monotonic() + 1000.0
+    near = time.monotonic() + 0.2
+    for number in range(5000):
+        reactor.at(far, lambda: fired.append(-1)).cancel()
+        if number % 100 == 0:
+            reactor.at(near, lambda number=number: fired.append(number))
+    reactor.at(near, done.set)
+    finished(reactor)
+    assert len(reactor._timers) <= 200
+    assert done.wait(SOON)
+    assert fired == list(range(0, 5000, 100))
+
+
 def test_what_is_readable_is_told_until_it_is_unwatched(
     reactor: Reactor, pair: tuple[socket.socket, socket.socket]
 ) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
+from suitkaise.engines.engine import Exit
 from suitkaise.engines.simulated import Behaviour, VirtualClock
 from suitkaise.events import ChildExited, ChildStarted
-from suitkaise.exits import Hung, Signaled
+from suitkaise.exits import Hung, Normal, Signaled
+from suitkaise.messaging.reactor import TimerHandle
 from suitkaise.observe.board import Phase, SlotView
 from suitkaise.specs import Child, Supervisor
 from suitkaise.supervision.watch import DOUBTS, LATE, limits_of, watch
@@ -28,10 +31,17 @@ class Watched:
         self.looks: list[float] = []
         self.hung: tuple[float, Hung] | None = None
         self.gone = False
+        self.exited: Future[Exit] = Future()
+        self.timers: list[TimerHandle] = []
         watch(Child(work, **limits), self, self.clock, self.at)  # type: ignore[arg-type]
 
-    def at(self, when: float, callback: Any) -> None:
-        self.clock.at(when + self.late, callback)
+    def at(self, when: float, callback: Any) -> TimerHandle:
+        self.timers.append(self.clock.at(when + self.late, callback))
+        return self.timers[-1]
+
+    def end(self) -> None:
+        self.gone = True
+        self.exited.set_result(Exit(Normal()))
 
     def look(self) -> SlotView | None:
         if self.gone:
@@ -131,3 +141,18 @@ def test_s55_who_ends_by_itself_in_time_has_not_hung() -> None:
     simulation = Simulation(tree, lambda launch: Behaviour(hangs=1.0, lives=1.4, reason=Signaled(9)))
     simulation.run(until=10.0)
     assert [e.reason for e in simulation.events if isinstance(e, ChildExited)] == [Signaled(9)]
+
+
+def test_s55_the_end_of_an_incarnation_ends_the_watch_at_once() -> None:
+    watched = Watched((0.0, Phase.LOOP), loop_timeout=3600.0, receive_timeout=10.0)
+    watched.clock.run(until=15.0)
+    assert [timer.waits for timer in watched.timers] == [False, True]
+    watched.end()
+    assert [timer.waits for timer in watched.timers] == [False, False]
+
+
+def test_s55_an_incarnation_that_ends_while_it_is_looked_at_is_not_watched_on() -> None:
+    watched = Watched((0.0, Phase.WAITING), loop_timeout=10.0)
+    watched.look = lambda: (Watched.look(watched), watched.end())[0]  # type: ignore[method-assign, func-returns-value]
+    watched.clock.run(until=15.0)
+    assert [timer.waits for timer in watched.timers] == [False, False]

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from suitkaise.engines.engine import Site
 from suitkaise.engines.keeper import has_ended
-from suitkaise.engines.link import KeeperLink
+from suitkaise.engines.link import PATIENCE, KeeperLink
 from suitkaise.engines.outbox import Outbox
 from suitkaise.messaging import wire
 
@@ -122,7 +122,11 @@ class ForkedProcess:
             if old is not None:
                 outbox.take_over(old)
         self._parser = _parser()
-        outbox.begin(*self._resident.luggage())
+        try:
+            outbox.begin(*self._resident.luggage())
+        except BaseException:
+            theirs.close()
+            raise
         return theirs
 
     def watch(self) -> None:
@@ -132,7 +136,8 @@ class ForkedProcess:
 
     def _be_born(self, pid: int, pidfd: int | None) -> None:
         if pidfd is None:  # the kernel dropped it on the way
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             self.stillborn("this program has no file descriptor left")
             return
         with self._lock:
@@ -164,7 +169,7 @@ class ForkedProcess:
         return True
 
     def stillborn(self, error: str) -> None:
-        """The keeper could not fork."""
+        """There is no process, and there will be none."""
         if self._end():
             self._resident.stillborn(error)
 
@@ -233,6 +238,18 @@ class ForkedProcess:
         if self.dead:
             self._leave()
 
+    def abandon(self) -> None:
+        """Nobody can listen to it any more: it is killed, and counts as ended."""
+        self.signal(signal.SIGKILL)
+        if self.pid is None:
+            self.stillborn("nobody can listen to it")
+        elif self.pidfd is not None:
+            has_ended(self.pidfd, PATIENCE)
+            self._status_lost = True
+            self._on_death()
+        else:
+            self.status_lost()
+
     def _leave(self) -> None:
         assert self._outbox is not None
         if self.pid is not None:
@@ -250,6 +267,7 @@ class ForkedProcess:
         self._over = True
         if self._outbox is not None:
             self._outbox.close()
+        self._link.gone(self)
         return True
 
     def drop(self) -> None:

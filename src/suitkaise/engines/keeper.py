@@ -37,6 +37,7 @@ __all__ = [
     "DECODE",
     "ENCODE",
     "LOCK",
+    "MANY",
     "STRAGGLERS",
     "Kid",
     "call_this_process",
@@ -56,12 +57,16 @@ LOCK = "lock"
 STRAGGLERS = 1.0
 """Seconds that the last one of a program waits for others to let go of its directory."""
 
+MANY = 253
+"""How many descriptors can go with one datagram."""
+
 IDLE = 0.02
 """Seconds without a request after which a process is forked in reserve."""
 
 _OURS = ("suitkaise", "suitkaise.engines.bootstrap", "suitkaise.supervision.steps")
 _MAX_REQUEST = 1 << 16
 _KILLED = float("inf")
+_FULL = "the keeper has no file descriptor left"
 
 
 def hold(directory: str) -> int:
@@ -180,19 +185,21 @@ class Keeper:
     def run(self, names: list[str]) -> None:
         """Serve until the hub says `quit` or is gone; `names` are modules that the workers will need."""
         self._preload(names)
+        rested = False
         while True:
-            ready = self._poll.poll(IDLE * 1000 if self._reserve is None else None)
+            ready = self._poll.poll(None if rested or self._reserve is not None else IDLE * 1000)
             for descriptor, _ in ready:
                 if descriptor != self._hub.fileno():
                     self._reap(descriptor)
                 elif not self._serve():
                     return
-            if not ready:
-                self._reserve = self._fork_in_reserve()
+            rested = not ready
+            if rested:
+                self._reserve = self._fork_in_reserve()  # if it cannot be: not again before something happens
 
     def _serve(self) -> bool:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._hub, _MAX_REQUEST, 8)
+            data, descriptors, _, _ = socket.recv_fds(self._hub, _MAX_REQUEST, MANY)
         except ConnectionError:
             data, descriptors = b"", []
         if not data:
@@ -201,9 +208,12 @@ class Keeper:
             return False
         match DECODE(data):
             case ("spawn", int(number), float(grace), bool(last)):
-                self._spawn(number, descriptors[0], grace, last)
-            case ("adopt", float(grace), bool(last)):
-                self._keep(Kid(0, descriptors[0], None, grace, last))
+                self._spawn(number, descriptors, grace, last)
+            case ("adopt", list(about)):
+                if len(descriptors) < len(about):
+                    self._tell(("trouble", f"{_FULL}: some workers are not known to it"))
+                for (grace, last), pidfd in zip(about, descriptors, strict=False):
+                    self._keep(Kid(0, pidfd, None, grace, last))
             case ("preload", list(path), list(names)):
                 sys.path[:] = path
                 self._preload(names)
@@ -221,15 +231,26 @@ class Keeper:
         gc.freeze()
         self._tell(("up",))
 
-    def _spawn(self, number: int, control: int, grace: float, last: bool) -> None:
+    def _spawn(self, number: int, controls: list[int], grace: float, last: bool) -> None:
+        if not controls:
+            self._tell(("failed", number, _FULL))
+            return
+        [control] = controls
         try:
             pid = self._fork(control)
         except OSError as error:
             self._tell(("failed", number, str(error)))
-        else:
-            self._keep(Kid(number, os.pidfd_open(pid), pid, grace, last))
+            return
         finally:
             os.close(control)
+        try:
+            pidfd = os.pidfd_open(pid)  # there is room for it: its control connection was closed
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._tell(("failed", number, str(error)))
+        else:
+            self._keep(Kid(number, pidfd, pid, grace, last))
 
     def _fork(self, control: int) -> int:
         reserve, self._reserve = self._reserve, None
@@ -247,7 +268,10 @@ class Keeper:
         live(control, self._directory, self._lock, self._orphan_timeout)
 
     def _fork_in_reserve(self) -> Reserve | None:
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            return None
         try:
             pid = os.fork()
         except OSError:  # who needs a process now will be told
@@ -306,12 +330,19 @@ class Keeper:
             known.add(self._reserve.pid)
         for pid in [pid for pid in children() if pid not in known]:
             if kill_group_of(pid):
-                pidfd = os.pidfd_open(pid)
-                self._orphans[pidfd] = pid
-                self._poll.register(pidfd, select.POLLIN)
+                self._watch_orphan(pid)
             else:
                 self._immune.add(pid)
                 self._tell(("trouble", f"process {pid}, which a command has left, runs as somebody else: not killed"))
+
+    def _watch_orphan(self, pid: int) -> None:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:  # no descriptor is left: it was killed, so this does not take long
+            os.waitpid(pid, 0)
+            return
+        self._orphans[pidfd] = pid
+        self._poll.register(pidfd, select.POLLIN)
 
     def _tell(self, message: tuple[Any, ...]) -> None:
         with contextlib.suppress(ConnectionError):  # the hub is gone: its end-of-file follows

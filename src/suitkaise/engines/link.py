@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import logging
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 from suitkaise.engines.engine import Site
-from suitkaise.engines.keeper import DECODE, ENCODE, has_ended
+from suitkaise.engines.keeper import DECODE, ENCODE, MANY, has_ended
+from suitkaise.engines.program import search_path, start_keeper
+from suitkaise.messaging.reactor import TimerHandle
 from suitkaise.preloading import listeners, wanted
 
 __all__ = ["PATIENCE", "KeeperLink"]
@@ -32,11 +31,9 @@ BOOT_PATIENCE = 60.0
 _FAILURES = 5
 """How many keepers in a row may end before one has said anything."""
 
-_PROGRAM = (
-    "import sys; sys.flags.safe_path or sys.path.pop(0); "  # no json.py of the working folder
-    "import json, os; a = json.loads(os.environ.pop('SUITKAISE_KEEPER')); sys.path[:] = a.pop(0); "
-    "from suitkaise.engines.keeper import main; main(*a)"
-)
+_PAUSE = 0.1
+_LONGEST_PAUSE = 30.0
+"""Seconds after which a keeper that could not be started is tried again: twice as many each time, up to these."""
 
 
 class Newborn(Protocol):
@@ -47,6 +44,9 @@ class Newborn(Protocol):
     pidfd: int | None
     last: bool
     dead: bool
+
+    def start(self) -> None:
+        """Ask the link for it; what goes wrong is told by `stillborn`."""
 
     def connect(self) -> socket.socket:
         """Make the control connection, with the recipe in it; returns the worker's end."""
@@ -60,7 +60,7 @@ class Newborn(Protocol):
         ...
 
     def stillborn(self, error: str) -> None:
-        """The keeper could not fork."""
+        """There is no process, and there will be none."""
 
     def status(self, code: int) -> None:
         """The keeper has read its exit status: negative for a signal."""
@@ -68,19 +68,11 @@ class Newborn(Protocol):
     def status_lost(self) -> None:
         """The keeper is gone, so nobody will read its exit status."""
 
+    def abandon(self) -> None:
+        """Nobody can listen to it any more: it is killed, and counts as ended."""
+
     def drop(self) -> None:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
-
-
-def _path() -> list[str]:
-    return [_absolute(os.fspath(folder)) for folder in sys.path]
-
-
-def _absolute(folder: str) -> str:
-    try:
-        return os.path.abspath(folder)
-    except FileNotFoundError:  # relative to a working folder that is gone
-        return folder
 
 
 class KeeperLink:
@@ -94,13 +86,16 @@ class KeeperLink:
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._newborns: dict[int, Newborn] = {}
-        self._adopted: list[Newborn] = []
+        self._adopted: set[Newborn] = set()
         self._backlog: list[tuple[bytes, list[int]]] = []
         self._closed = False
         self._failures = 0
         self._waiting = False
         self._watched = False
-        self._down = False
+        self._down = ""  # why there is no keeper
+        self._outage = False  # from then on until the next one says something
+        self._pause = _PAUSE
+        self._retry: TimerHandle | None = None
         self._start()
         listeners.append(self._preload)
 
@@ -111,20 +106,29 @@ class KeeperLink:
 
     # ------------------------------------------------------------ from any thread
     def spawn(self, newborn: Newborn) -> None:
-        """Ask for a process."""
-        with self._lock:
-            self._ask(newborn)
+        """Ask for a process.
 
-    def _ask(self, newborn: Newborn) -> None:
-        if self._down:
-            self._replace()
-        number = next(self._numbers)
-        with newborn.connect() as theirs:
-            descriptor = os.dup(theirs.fileno())
-        self._newborns[number] = newborn
-        self._send(ENCODE(("spawn", number, newborn.grace, newborn.last)), descriptor)
-        self._site.reactor.call(newborn.watch)
-        self.owes()
+        Raises:
+            OSError: there will be none; there is no keeper, say, or no descriptor left.
+        """
+        with self._lock:
+            if self._closed:
+                raise ChildProcessError("the keeper is gone, and there will be no other")
+            if self._down:
+                try:
+                    self._start()
+                except OSError as error:
+                    raise ChildProcessError(f"there is no keeper: {error}") from error
+            number = next(self._numbers)
+            theirs = newborn.connect().detach()
+            self._newborns[number] = newborn
+            self._send(ENCODE(("spawn", number, newborn.grace, newborn.last)), theirs)
+            self._site.reactor.call(newborn.watch)
+            self.owes()
+
+    def gone(self, newborn: Newborn) -> None:
+        """It has ended, and all is said."""
+        self._adopted.discard(newborn)
 
     def owes(self) -> None:
         """The keeper owes an answer: see to it that it comes, or that the keeper is replaced."""
@@ -170,7 +174,7 @@ class KeeperLink:
             if not (self._down or self._closed):
                 self._up = False
                 self.heard()
-                self._send(ENCODE(("preload", _path(), wanted())))
+                self._send(ENCODE(("preload", search_path(), wanted())))
 
     def _send(self, data: bytes, *descriptors: int) -> None:
         self._backlog.append((data, list(descriptors)))
@@ -200,40 +204,49 @@ class KeeperLink:
             self._site.reactor.watch_writes(self._sock, self._on_event, also=self._waiting)
 
     # ------------------------------------------------------------ the keeper's life
-    def _replace(self) -> None:
-        """Start a new keeper and tell it of the living."""
-        self._start()
-        self._down = False
-        for newborn in self._adopted:
-            if newborn.pidfd is not None:
-                self._send(ENCODE(("adopt", newborn.grace, newborn.last)), os.dup(newborn.pidfd))
-
     def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        settings = [
-            _path(),
-            theirs.fileno(),
-            self._site.directory,
-            self._modules(),
-            self._site.orphan_timeout,
-            self._for_commands,
-        ]
-        flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        with theirs:
-            self._program = subprocess.Popen(
-                [sys.executable, *flags, "-c", _PROGRAM],
-                stdin=subprocess.DEVNULL,
-                cwd=os.sep,  # the program's own may be gone; workers go where the program is
-                pass_fds=[theirs.fileno()],
-                start_new_session=self._for_commands,  # what kills the program's whole group leaves it to bury commands
-                env={**os.environ, "SUITKAISE_KEEPER": json.dumps(settings)},
-            )
-        self._sock = ours
+        """Start a keeper; it is told of the living.
+
+        Raises:
+            OSError: that is not possible now.
+        """
+        site = self._site
+        self._program, self._sock = start_keeper(
+            site.directory, self._modules(), site.orphan_timeout, for_commands=self._for_commands
+        )
         self._waiting = False
         self._up = False
+        self._down = ""
         self._heard = time.monotonic()
-        self._site.reactor.call(lambda: self._site.reactor.watch(ours, self._on_event))
+        if self._retry is not None:
+            self._retry.cancel()
+        self._site.reactor.call(self._introduce)
+
+    def _introduce(self) -> None:
+        """Listen to a new keeper, and tell it of the living (in the reactor's thread, where they die)."""
+        self._site.reactor.watch(self._sock, self._on_event)
+        alive = [(newborn, newborn.pidfd) for newborn in self._adopted if newborn.pidfd is not None]
+        for some in (alive[start : start + MANY] for start in range(0, len(alive), MANY)):
+            about = [(newborn.grace, newborn.last) for newborn, _ in some]
+            with contextlib.suppress(OSError):  # it is dead already; its socket has room for thousands
+                socket.send_fds(self._sock, [ENCODE(("adopt", about))], [pidfd for _, pidfd in some])
+
+    def _do_without(self, error: OSError) -> None:
+        """There is no keeper, and so no new process, until a timer or a request has got one."""
+        if not self._outage:
+            logger.warning("no process can be started for now, since there is no keeper for it: %s", error)
+        self._outage = True
+        self._down = f"there is no keeper: {error}"
+        self._retry = self._site.reactor.at(time.monotonic() + self._pause, self._try_again)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def _try_again(self) -> None:
+        with self._lock:
+            if self._down and not self._closed:
+                try:
+                    self._start()
+                except OSError as error:
+                    self._do_without(error)
 
     def _on_event(self) -> None:
         if self._backlog:
@@ -248,8 +261,11 @@ class KeeperLink:
             if not data:
                 self._lost()
                 return
-            self._failures = 0
+            self._failures, self._pause = 0, _PAUSE
             self._heard = time.monotonic()
+            if self._outage:
+                self._outage = False
+                logger.warning("the keeper is back: processes can be started again")
             match DECODE(data):
                 case ("up",):
                     self._up = True
@@ -272,29 +288,36 @@ class KeeperLink:
             self._program.wait()
             if self._closed:
                 return
-            for _, descriptors in self._backlog:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-            self._backlog.clear()
+            self._drop_backlog()
             newborns, self._newborns = list(self._newborns.values()), {}
             self._burying.clear()
             asked = [newborn for newborn in newborns if newborn.pid is None and newborn.withdraw()]
             alive = [newborn for newborn in newborns if newborn not in asked]
-            self._adopted = [newborn for newborn in (*alive, *self._adopted) if newborn.pidfd is not None]
+            self._adopted.update(newborn for newborn in alive if newborn.pidfd is not None)
             self._watched = False
             self._failures += 1
-            if self._failures > _FAILURES:  # the next start will try again
-                self._down = True
-                trouble = f"the keeper ended {self._failures} times in a row, exit code {self._program.returncode}"
-                for newborn in asked:
-                    newborn.stillborn(trouble)
-            else:
-                self._replace()
-                for newborn in asked:
-                    self._ask(newborn)
+            try:
+                if self._failures > _FAILURES:
+                    code = self._program.returncode
+                    raise ChildProcessError(f"{self._failures} of them ended in a row, the last one with code {code}")
+                self._start()
+            except OSError as error:
+                self._do_without(error)
+            trouble = self._down
         for newborn in alive:
             newborn.status_lost()
+        for newborn in asked:
+            if trouble:
+                newborn.stillborn(trouble)
+            else:
+                newborn.start()
         self._on_lost()
+
+    def _drop_backlog(self) -> None:
+        for _, descriptors in self._backlog:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._backlog.clear()
 
     def close(self) -> None:
         """End the keeper and wait for it."""
@@ -306,6 +329,7 @@ class KeeperLink:
                 self._send(ENCODE(("quit",)))
                 self._site.reactor.unwatch(self._sock)
                 self._sock.close()
+                self._drop_backlog()
             done.set()
 
         if self._closed:
@@ -313,6 +337,19 @@ class KeeperLink:
         listeners.remove(self._preload)
         self._site.reactor.call(end)
         done.wait()
+        self._bid_farewell()
+
+    def abandon(self) -> None:
+        """The reactor is gone, so nobody can listen any more: the keeper and all processes end, and count as ended."""
+        with self._lock:
+            self._closed = True
+            self._sock.close()
+            self._drop_backlog()
+            everybody = {*self._newborns.values(), *self._adopted}
+        if self._preload in listeners:
+            listeners.remove(self._preload)
+        for newborn in everybody:
+            newborn.abandon()
         self._bid_farewell()
 
     def _bid_farewell(self) -> None:
@@ -329,7 +366,8 @@ class KeeperLink:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
         listeners.remove(self._preload)
         self._sock.close()
-        for newborn in (*self._newborns.values(), *self._adopted):
+        self._drop_backlog()
+        for newborn in {*self._newborns.values(), *self._adopted}:
             newborn.drop()
 
     def __repr__(self) -> str:

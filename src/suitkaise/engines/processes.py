@@ -29,6 +29,7 @@ from suitkaise.errors import WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.messages import Message, Parcel
+from suitkaise.messaging.reactor import TimerHandle
 from suitkaise.observe.board import BELL, PHASE, Phase, SlotView
 from suitkaise.observe.logs import take_forwarded
 from suitkaise.observe.tail import last_lines
@@ -123,6 +124,11 @@ class ProcessEngine:
             self._link.close()
         self._recipes.clear()
 
+    def abandon(self) -> None:
+        """The I/O thread is gone: all processes end, and count as ended."""
+        if self._link is not None:
+            self._link.abandon()
+
     def drop(self) -> None:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
         if self._link is not None:
@@ -150,6 +156,7 @@ class ProcessHandle:
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
         self._goodbye: tuple[ExitReason, Parcel | None, bool] | None = None
+        self._lingering: TimerHandle | None = None
         self._why: ExitReason | None = None
         self._code: int | None = None
         self._over = False
@@ -273,7 +280,9 @@ class ProcessHandle:
                 with self._lock:  # what is sent from now on is for the next incarnation
                     self._goodbye = said
                 linger = self.launch.grace if self.launch.grace < float("inf") else LINGER
-                self._site.reactor.at(time.monotonic() + max(linger, 1.0), lambda: self.kill("it did not leave"))
+                self._lingering = self._site.reactor.at(
+                    time.monotonic() + max(linger, 1.0), lambda: self.kill("it did not leave")
+                )
             case ("checkpoint",):
                 self.checkpoint = Parcel(data=payload)
             case ("preload", list(names)):
@@ -320,6 +329,8 @@ class ProcessHandle:
                 return
             self._over = True
             asked, self._asked = list(self._asked.values()), {}
+        if self._lingering is not None:
+            self._lingering.cancel()
         if not exit.reason.clean:
             exit = replace(exit, view=self._slot.read(), lines=last_lines(self._tail))
         with contextlib.suppress(OSError):

@@ -12,6 +12,7 @@ from typing import Literal
 from suitkaise.engines.engine import Exit, Launch, settle
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging.messages import Message, Parcel
+from suitkaise.messaging.reactor import TimerHandle
 from suitkaise.observe.board import Phase, SlotView
 from suitkaise.specs import Child
 
@@ -24,14 +25,16 @@ class VirtualClock:
     def __init__(self) -> None:
         self.now: float = 0.0
         self._numbers = itertools.count()
-        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
+        self._waiting: list[tuple[float, int, TimerHandle]] = []
 
     def __call__(self) -> float:
         return self.now
 
-    def at(self, when: float, callback: Callable[[], None]) -> None:
+    def at(self, when: float, callback: Callable[[], None]) -> TimerHandle:
         """Run `callback` at `when`, not before now."""
-        heapq.heappush(self._waiting, (max(when, self.now), next(self._numbers), callback))
+        handle = TimerHandle(callback)
+        heapq.heappush(self._waiting, (max(when, self.now), next(self._numbers), handle))
+        return handle
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Run `callback` now, behind what is due already."""
@@ -45,9 +48,9 @@ class VirtualClock:
         """
         count = 0
         while self._waiting and self._waiting[0][0] <= until:
-            when, _, callback = heapq.heappop(self._waiting)
+            when, _, handle = heapq.heappop(self._waiting)
             self.now = max(self.now, when)
-            callback()
+            handle.fire()
             count += 1
             if count > most:
                 raise RuntimeError(f"not at rest after {most} events")

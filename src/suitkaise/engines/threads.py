@@ -65,9 +65,13 @@ class ThreadHandle:
         self._slot = site.board.take(launch.path)
         self._lines: deque[str] = deque(maxlen=LINES)
         self._mailbox = ThreadMailbox(self._slot)
-        self._life = life = life_of(launch.recipe, launch.birth, self._mailbox, self._slot)
-        life.note = self._lines.append
-        _ThreadShell.launch(life, self._mailbox, self, thread_name=f"{launch.path}#{launch.incarnation}")
+        try:
+            self._life = life = life_of(launch.recipe, launch.birth, self._mailbox, self._slot)
+            life.note = self._lines.append
+            _ThreadShell.launch(life, self._mailbox, self, thread_name=f"{launch.path}#{launch.incarnation}")
+        except Exception:  # no thread is left, say
+            self._give_back()
+            raise
 
     def deliver(self, message: Message) -> None:
         """Put the message into the worker's inbox."""
@@ -127,14 +131,17 @@ class ThreadHandle:
         with self._lock:
             was_gone, self._gone = self._gone, True
             self._left.pop(self, None)
-        self._mailbox.close()
         end = Exit(outcome.reason, outcome.result, outcome.ignored)
         if not outcome.reason.clean:
             end = replace(end, view=self._slot.read(), lines=tuple(self._lines))
-        self._slot.release()
-        self._site.board.give_back(self._slot)
+        self._give_back()
         if not was_gone:
             settle(self.exited, end)
+
+    def _give_back(self) -> None:
+        self._mailbox.close()
+        self._slot.release()
+        self._site.board.give_back(self._slot)
 
 
 class _ThreadShell(Shell):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -19,6 +20,9 @@ logger: logging.Logger = logging.getLogger("suitkaise.reactor")
 
 _LONGEST = 1e6
 """Seconds: longer waits are made in parts, since the kernel counts milliseconds in 32 bits."""
+
+_ROOM = 64
+"""So many timers may wait before a look is taken for those that were cancelled."""
 
 Callback = Callable[..., None]
 
@@ -39,6 +43,11 @@ class TimerHandle:
     def __init__(self, callback: Callback) -> None:
         self._callback: Callback | None = callback
 
+    @property
+    def waits(self) -> bool:
+        """Whether it was neither called nor cancelled."""
+        return self._callback is not None
+
     def cancel(self) -> None:
         """Do not call it any more."""
         self._callback = None
@@ -51,12 +60,19 @@ class TimerHandle:
 
 
 class Reactor:
-    """Callbacks run in the reactor's thread, one at a time; an error in one is logged and harms no other."""
+    """Callbacks run in the reactor's thread, one at a time; an error in one is logged and harms no other.
+
+    Should an error of its own end the thread, `on_end` is called with it. No source and no timer is served from
+    then on; what is handed to `call` runs in the caller's thread.
+    """
 
     def __init__(self) -> None:
+        self.on_end: Callable[[BaseException], None] | None = None
+        self._failed = False
         self._selector = selectors.DefaultSelector()
         self._calls: deque[Callback] = deque()
         self._timers: list[tuple[float, int, TimerHandle]] = []
+        self._room = _ROOM
         self._numbers = itertools.count()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._bell_lock = threading.Lock()  # once closed, its number may be somebody else's descriptor
@@ -74,14 +90,16 @@ class Reactor:
     def call(self, callback: Callback) -> None:
         """Run `callback` in the reactor's thread, soon."""
         self._calls.append(callback)
-        if not self.here:
+        if self._failed:
+            self._run_calls()
+        elif not self.here:
             self._ring()
 
     def at(self, when: float, callback: Callback) -> TimerHandle:
         """Run `callback` at `when` (seconds, monotonic), or soon if that has passed."""
         handle = TimerHandle(callback)
         entry = (when, next(self._numbers), handle)
-        self.call(lambda: heapq.heappush(self._timers, entry))
+        self.call(lambda: self._push(entry))
         return handle
 
     def close(self) -> None:
@@ -127,6 +145,26 @@ class Reactor:
         os.eventfd_read(self._bell)
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:
+            self._failed, on_end, reason = True, self.on_end, error
+            with contextlib.suppress(BaseException):  # whatever else is broken
+                logger.critical("the I/O thread has ended by an error of its own: all trees end", exc_info=True)
+            if on_end is not None:
+                self._guard(lambda: on_end(reason))
+            self._run_calls()
+        self._selector.close()
+        with self._bell_lock:
+            os.close(self._bell)
+            self._bell = -1
+
+    def _run_calls(self) -> None:
+        with contextlib.suppress(IndexError):  # another thread has taken the last one
+            while self._calls:
+                self._guard(self._calls.popleft())
+
+    def _serve(self) -> None:
         while not self._closed:
             for key, _ in self._selector.select(self._patience()):
                 current = self._selector.get_map().get(key.fd)
@@ -137,10 +175,6 @@ class Reactor:
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
                 self._guard(heapq.heappop(self._timers)[2].fire)
-        self._selector.close()
-        with self._bell_lock:
-            os.close(self._bell)
-            self._bell = -1
 
     def _patience(self) -> float | None:
         if self._calls:
@@ -149,8 +183,16 @@ class Reactor:
             return None
         return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST)
 
+    def _push(self, entry: tuple[float, int, TimerHandle]) -> None:
+        if len(self._timers) >= self._room:  # twice as many as last time: those that were cancelled go
+            self._timers = [one for one in self._timers if one[2].waits]
+            heapq.heapify(self._timers)
+            self._room = max(_ROOM, 2 * len(self._timers))
+        heapq.heappush(self._timers, entry)
+
     def _guard(self, callback: Any) -> None:
         try:
             callback()
         except BaseException:  # a `sys.exit()` in a user's callback must not end the thread that all depend on
-            logger.exception("internal error in a callback")
+            with contextlib.suppress(BaseException):  # nor a handler of the log's
+                logger.exception("internal error in a callback")

@@ -100,6 +100,7 @@ class Runtime:
             self._listener: socket.socket | None = None
             self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
             self.registry.services["storage"] = self._serve_storage
+            self.reactor.on_end = self._on_io_end
             set_post(self.registry)
             self._made = made.pop_all()
 
@@ -180,6 +181,13 @@ class Runtime:
 
     def _on_keeper_lost(self) -> None:
         self.bus.publish(events.KeeperLost("keeper", time.monotonic()))
+
+    def _on_io_end(self, error: BaseException) -> None:
+        """Without the I/O thread nobody would hear of anything any more: all that runs ends, and says why."""
+        for executor in (*list(_trees.values()), *([self._storage] if self._storage is not None else [])):
+            executor.kill(f"the I/O thread has ended: {error!r}")
+        self.processes.abandon()
+        self.commands.abandon()
 
     # ------------------------------------------------------------ its trees
     def add(self, tree: Supervisor) -> Executor:

@@ -7,10 +7,10 @@ due when the current phase would be over its limit, or when one that has begun s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from suitkaise.engines.engine import WorkerHandle
 from suitkaise.exits import Hung
+from suitkaise.messaging.reactor import TimerHandle
 from suitkaise.observe.board import Phase
 from suitkaise.specs import Child
 
@@ -37,7 +37,10 @@ def limits_of(child: Child) -> dict[Phase, float]:
 
 
 def watch(
-    child: Child, handle: WorkerHandle, clock: Callable[[], float], at: Callable[[float, Callable[[], None]], Any]
+    child: Child,
+    handle: WorkerHandle,
+    clock: Callable[[], float],
+    at: Callable[[float, Callable[[], None]], TimerHandle],
 ) -> None:
     """Look after one incarnation from now on, if its child has limits; it is called `hang` at most once."""
     limits = limits_of(child)
@@ -53,7 +56,7 @@ class _Watch:
         limits: dict[Phase, float],
         handle: WorkerHandle,
         clock: Callable[[], float],
-        at: Callable[[float, Callable[[], None]], Any],
+        at: Callable[[float, Callable[[], None]], TimerHandle],
     ) -> None:
         self._limits = limits
         self._least = min(limits.values())
@@ -62,9 +65,12 @@ class _Watch:
         self._at = at
         self._doubts = 0
         self._look_at(clock() + self._least)
+        handle.exited.add_done_callback(lambda exited: self._timer.cancel())
 
     def _look_at(self, when: float) -> None:
-        self._at(when, lambda: self._look(when))
+        self._timer = self._at(when, lambda: self._look(when))
+        if self._handle.exited.done():  # it may have ended meanwhile
+            self._timer.cancel()
 
     def _look(self, due: float) -> None:
         view, now = self._handle.look(), self._clock()

@@ -1,0 +1,129 @@
+"""The keeper has no file descriptor left: it refuses that one start, says why, and goes on."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from suitkaise import Child, ChildStartFailed, Command, Supervisor
+from suitkaise.exits import Signaled
+from suitkaise.supervision import runtime
+from tests.end_to_end.workers import Echo, next_exit
+from tests.support import eventually, run_program, wait_gone
+
+
+def keeper(*, for_commands: bool = False) -> int:
+    now = runtime.current()
+    assert now is not None
+    return (now.commands if for_commands else now.processes).link.pid
+
+
+def files_of(pid: int) -> list[int]:
+    return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
+
+
+@contextmanager
+def no_descriptor_left(pid: int) -> Iterator[None]:
+    """Process `pid` may open no further file, but for those that it closes."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    files = files_of(pid)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(set(range(len(files) + 1)) - set(files)), before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_a_start_is_refused_and_the_keeper_lives() -> None:
+    with Supervisor("app", Child(Echo), max_restarts=0).start() as running:
+        pid = keeper()
+        with no_descriptor_left(pid), pytest.raises(ChildStartFailed, match="keeper has no file descriptor left"):
+            running.start_child(Child(Echo, id="second"))
+        assert running.start_child(Child(Echo, id="third")).ask("hello") == "hello"
+        assert keeper() == pid
+
+
+def test_a_start_that_its_last_descriptor_suffices_for_succeeds() -> None:
+    with Supervisor("app", max_restarts=0).start() as running:
+        pid = keeper()
+        eventually(lambda: any(files_of(child) for child in children_of(pid)))  # the reserve; forking one needs two
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        highest = files_of(pid)[-1]
+        free = min(set(range(highest + 2)) - set(files_of(pid)))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (free + 1, limits[1]))
+        assert running.start_child(Child(Echo)).ask("hello") == "hello"
+        with running.events() as events:
+            os.kill(running["echo"].pid or 0, 9)
+            assert next_exit(events) == Signaled(9)
+        assert keeper() == pid
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+ORPHANS = """
+import os, sys, time
+for _ in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            print(os.getpid(), flush=True)
+            time.sleep(1000)
+        os._exit(0)
+os.wait(), os.wait(), os.wait()
+print("all", flush=True)
+time.sleep(1000)
+"""
+
+
+def test_all_that_a_command_leaves_behind_is_killed_by_a_keeper_without_descriptors(tmp_path: Path) -> None:
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    out = tmp_path / "out"
+    command = Command("sh", "-c", f"exec {sys.executable} orphans.py > {out}", cwd=str(tmp_path))
+    with Supervisor("app", Child(command, id="c", restart="temporary")).start() as running, running.events() as events:
+        eventually(lambda: out.exists() and len(out.read_text().split()) == 4, timeout=15)
+        orphans = [int(line) for line in out.read_text().split() if line.isdecimal()]
+        pid = keeper(for_commands=True)
+        with no_descriptor_left(pid):
+            os.kill(running["c"].pid or 0, 9)
+            assert next_exit(events) == Signaled(9)
+            for orphan in orphans:
+                wait_gone(orphan, 0.0)
+        assert len(orphans) == 3
+        assert keeper(for_commands=True) == pid
+
+
+PROGRAM = """
+import errno, gc, os, socket
+from suitkaise.engines.keeper import ENCODE, Keeper
+
+def refuse(*args):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+class Poll:
+    def poll(self, timeout=None):
+        waits.append(timeout)
+        if len(waits) < 3:
+            return []
+        hub.send(ENCODE(("quit",)))
+        return [(theirs.fileno(), 1)]
+
+hub, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+waits = []
+keeper = Keeper(theirs, ".", 1.0, -1, False)
+keeper._poll = Poll()
+socket.socketpair = refuse
+keeper.run([])
+print([wait is not None for wait in waits])
+"""
+
+
+def test_a_process_that_cannot_be_forked_in_reserve_is_not_tried_again_before_something_happens() -> None:
+    assert run_program(PROGRAM).check().stdout == "[True, False, False]\n"

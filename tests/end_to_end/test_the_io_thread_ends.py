@@ -1,0 +1,82 @@
+"""The one I/O thread ends by an error of its own: nobody waits for ever, and all trees end and say why."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, Process, Supervisor, Thread, WorkerDead
+from suitkaise.supervision import runtime
+from tests.end_to_end.workers import Echo
+from tests.support import eventually, in_background, wait_gone
+
+
+class Waits(Process):
+    def on_receive(self, message: Any) -> Any:
+        self.wait(1000.0)
+
+
+class Idle(Thread):
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+
+def break_the_io_thread() -> None:
+    now = runtime.current()
+    assert now is not None
+    reactor = now.reactor
+
+    def select(timeout: float | None = None) -> Any:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    reactor._selector.select = select  # type: ignore[method-assign]
+    reactor.call(lambda: None)
+
+
+def test_asks_and_waits_fail_and_the_next_tree_has_another_one(caplog: pytest.LogCaptureFixture) -> None:
+    below = Supervisor("below", Child(Waits), Child(Echo, spares=1))
+    running = Supervisor("app", Child(Idle), below, Child(Echo, id="echo")).start()
+    pids = [running["below/waits"].pid, running["echo"].pid]
+    answer = running["below/waits"].ask_future("for ever")
+    ended = in_background(running.wait)
+    break_the_io_thread()
+    with pytest.raises(WorkerDead):
+        answer.get(timeout=10)
+    assert "the I/O thread has ended" in str(ended.result(10))
+    for pid in pids:
+        wait_gone(pid or 0)
+    [said] = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert said.exc_info
+    assert "Bad file descriptor" in str(said.exc_info[1])
+    eventually(lambda: runtime.current() is None)
+    with Supervisor("app", Child(Echo)).start() as again:
+        assert again["echo"].ask("hello") == "hello"
+
+
+def test_a_tree_can_be_stopped_when_the_io_thread_has_ended() -> None:
+    running = Supervisor("app", Child(Echo)).start()
+    break_the_io_thread()
+    assert "the I/O thread has ended" in str(running.stop(timeout=10))
+
+
+class Broken(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError("the handler is broken")
+
+
+def test_a_log_handler_that_raises_does_not_end_the_io_thread() -> None:
+    handler = Broken()
+    logger = logging.getLogger("suitkaise.reactor")
+    with Supervisor("app", Child(Echo)).start() as running:
+        now = runtime.current()
+        assert now is not None
+        logger.addHandler(handler)
+        try:
+            now.reactor.call(lambda: 1 / 0)
+            assert running["echo"].ask("hello") == "hello"
+        finally:
+            logger.removeHandler(handler)

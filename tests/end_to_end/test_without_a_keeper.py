@@ -1,0 +1,223 @@
+"""A keeper has died, and for a while no new one can be started: no process, no file descriptor is left for it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+from typing import Any
+
+import psutil
+import pytest
+
+from suitkaise import Backoff, Child, ChildStartFailed, Lost, Supervisor
+from suitkaise.engines import link, program
+from suitkaise.events import KeeperLost
+from suitkaise.supervision import runtime
+from tests.end_to_end.folk import next_event
+from tests.end_to_end.workers import Echo, next_exit
+from tests.support import eventually, in_background, run_program
+
+RealPopen = subprocess.Popen
+PIDFD = "anon_inode:[pidfd]"
+
+
+def keeper() -> int:
+    now = runtime.current()
+    assert now is not None
+    return now.processes.link.pid
+
+
+class Full:
+    """A system that has no process left; it counts who wanted one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = True
+        self.refused = 0
+        monkeypatch.setattr(subprocess, "Popen", self.start)
+
+    def start(self, *args: Any, **options: Any) -> Any:
+        if self.full:
+            self.refused += 1
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return RealPopen(*args, **options)
+
+
+def lose_the_keeper() -> None:
+    now = runtime.current()
+    assert now is not None
+    with now.bus.events("keeper") as events:
+        os.kill(keeper(), signal.SIGKILL)
+        next_event(events, KeeperLost)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "suitkaise.keeper"]
+
+
+def test_while_there_is_no_keeper_a_start_fails_at_once_and_ends_are_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = Supervisor("app", Child(Echo, id="a"), Child(Echo, id="b", restart="temporary"), max_restarts=0)
+    with tree.start() as running, running.events() as events:
+        system = Full(monkeypatch)
+        lose_the_keeper()
+        assert running["a"].ask("still there?") == "still there?"
+        running["b"].tell("crash")
+        assert "it was asked to crash" in str(next_exit(events))
+        with pytest.raises(ChildStartFailed, match=r"no keeper: \[Errno 11\]"):
+            running.start_child(Child(Echo, id="c"))
+        system.full = False
+        assert running.start_child(Child(Echo, id="d")).ask("hello") == "hello"
+        eventually(lambda: len(said(caplog)) == 2)
+    assert ["no process can be started" in said(caplog)[0], "the keeper is back" in said(caplog)[1]] == [True, True]
+    assert "[Errno 11] Resource temporarily unavailable" in said(caplog)[0]
+
+
+def test_a_worker_that_dies_while_there_is_no_keeper_is_restarted_by_its_backoff_once_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    child = Child(Echo, id="a", backoff=Backoff(0.05, maximum=0.1))
+    with Supervisor("app", child, max_restarts=10_000).start() as running, running.events() as events:
+        system = Full(monkeypatch)
+        lose_the_keeper()
+        os.kill(running["a"].pid or 0, signal.SIGKILL)
+        assert next_exit(events) == Lost("its exit status: the keeper was killed")
+        eventually(lambda: system.refused > 2)
+        system.full = False
+        assert running["a"].ask("back?") == "back?"
+
+
+def test_a_keeper_comes_back_by_itself_after_pauses_that_grow(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pauses: list[float] = []
+    with Supervisor("app", Child(Echo)).start() as running:
+        system = Full(monkeypatch)
+        lose_the_keeper()
+        now = runtime.current()
+        assert now is not None
+        old = keeper()
+        for _ in range(3):
+            pauses.append(now.processes.link._pause)
+            eventually(lambda: now.processes.link._pause > pauses[-1])
+        system.full = False
+        eventually(lambda: keeper() != old, timeout=10)
+        eventually(lambda: len(said(caplog)) == 2)
+        assert pauses == [0.2, 0.4, 0.8]
+        assert now.processes.link._pause == 0.1
+        with running.events() as events:  # the new one knows of those that the old one has forked
+            os.kill(running["echo"].pid or 0, signal.SIGKILL)
+            assert isinstance(next_exit(events), Lost)
+        assert running["echo"].ask("back?") == "back?"
+
+
+def test_who_waits_for_a_process_when_the_keeper_dies_for_longer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Supervisor("app", max_restarts=0).start() as running:
+        os.kill(keeper(), signal.SIGSTOP)
+        now = runtime.current()
+        assert now is not None
+        system = Full(monkeypatch)
+        started = in_background(lambda: running.start_child(Child(Echo)))
+        eventually(lambda: now.processes.link._newborns)
+        os.kill(keeper(), signal.SIGKILL)
+        error = started.exception(5)
+        assert isinstance(error, ChildStartFailed)
+        assert "no keeper: [Errno 11]" in str(error)
+        system.full = False
+        assert running.start_child(Child(Echo, id="next")).ask("hello") == "hello"
+
+
+def test_a_failed_start_of_the_keeper_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Supervisor("app", Child(Echo)).start():
+        system = Full(monkeypatch)
+        lose_the_keeper()
+        eventually(lambda: system.refused >= 1)
+        before = psutil.Process().num_fds()
+        eventually(lambda: system.refused >= 4)
+        assert psutil.Process().num_fds() == before
+
+
+def test_a_tree_can_be_stopped_while_there_is_no_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Supervisor("app", Child(Echo)).start()
+    Full(monkeypatch)
+    lose_the_keeper()
+    assert running.stop(timeout=10).clean
+
+
+def test_keepers_that_end_again_and_again_are_given_up_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Supervisor("app", Child(Echo), max_restarts=0).start() as running:
+        with monkeypatch.context() as broken:
+            broken.setattr(program, "_PROGRAM", "raise SystemExit(3)")
+            lose_the_keeper()
+            eventually(lambda: said(caplog), timeout=10)
+            with pytest.raises(ChildStartFailed, match="ended in a row, the last one with code 3"):
+                running.start_child(Child(Echo, id="early"))
+        assert running.start_child(Child(Echo, id="late")).ask("hello") == "hello"
+        eventually(lambda: len(said(caplog)) == 2)
+    assert "ended in a row, the last one with code 3" in said(caplog)[0]
+
+
+def test_a_new_keeper_is_told_of_all_that_live_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "MANY", 2)
+    with Supervisor("app", Child(Echo, copies=5)).start():
+        lose_the_keeper()
+        files = f"/proc/{keeper()}/fd"
+        eventually(lambda: [os.readlink(f"{files}/{name}") for name in os.listdir(files)].count(PIDFD) == 5)
+
+
+PROGRAM = """
+import logging, os, resource, signal, sys, threading
+from suitkaise import Backoff, Child, Process, Supervisor
+from suitkaise.events import ChildStarted, KeeperLost
+from suitkaise.supervision import runtime
+
+logging.basicConfig(stream=sys.stdout, format="%(name)s %(message)s")
+
+class Echo(Process):
+    def on_receive(self, message):
+        return message
+
+def keeper():
+    return runtime.current().processes.link.pid
+
+def limit(number):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, before[1]))
+
+def main():
+    child = Child(Echo, id="a", backoff=Backoff(0.05, maximum=0.1))
+    with Supervisor("app", child, Child(Echo, id="b"), max_restarts=10_000).start() as running:
+        running["b"].ask("up")
+        events, keepers = running.events(), runtime.current().bus.events("keeper")
+        os.listdir("/proc/self/fd")
+        limit(max(map(int, os.listdir("/proc/self/fd"))))  # the one that this listing used is free again: one is left
+        os.kill(keeper(), signal.SIGKILL)
+        assert isinstance(keepers.get(10), KeeperLost)
+        assert running["b"].ask("hello") == "hello"
+        os.kill(running["a"].pid, signal.SIGKILL)
+        reasons = []
+        while len(reasons) < 4:
+            event = events.get(10)
+            if "fail" in type(event).__name__.lower():
+                reasons.append(str(event.reason))
+        print(reasons[-1])
+        limit(before[0])
+        while not isinstance(events.get(40), ChildStarted):
+            pass
+        print(running["a"].ask("a is back"))
+
+before = resource.getrlimit(resource.RLIMIT_NOFILE)
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_program_without_file_descriptors_loses_its_keeper_and_recovers() -> None:
+    out = run_program(PROGRAM, timeout=60).check().stdout
+    assert "a is back" in out
+    assert out.count("suitkaise.keeper no process can be started") == 1
+    assert "there is no keeper: [Errno 24] Too many open files" in out
+    assert "internal error" not in out
