@@ -11,6 +11,7 @@ from suitkaise.exits import ExitReason, Hung
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.messaging.reactor import Reactor
 from suitkaise.observe.board import Board, Slot, SlotView
+from suitkaise.observe.logs import Forwarded
 from suitkaise.recipes import Recipe
 from suitkaise.specs import LIMITS, Child
 from suitkaise.workers.incarnation import Birth
@@ -79,6 +80,10 @@ class Site:
     reactor: Reactor
     orphan_timeout: float = 5.0
     slots: dict[str, Slot] = field(default_factory=dict)
+    logs: Forwarded = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.logs = Forwarded(self.reactor)
 
     def file(self, name: str) -> str:
         """A path in the program's private directory."""

@@ -79,6 +79,12 @@ class Outbox:
                 self._watched = True
                 self._watch()
 
+    def rest(self) -> None:
+        """Do not watch for it until `watch`; what waits to be sent waits, too (in the reactor's thread)."""
+        with self._lock:
+            self._reactor.unwatch(self)
+            self._watched = self._watching = False
+
     def uncork(self) -> None:
         """The process is there: send what waits."""
         with self._lock:

@@ -30,7 +30,6 @@ from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, S
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.observe.board import BELL, PHASE, Phase, SlotView
-from suitkaise.observe.logs import take_forwarded
 from suitkaise.observe.tail import last_lines
 from suitkaise.preloading import preload
 from suitkaise.recipes import Recipe
@@ -279,7 +278,7 @@ class ProcessHandle:
             case ("preload", list(names)):
                 preload(*names)
             case ("log", dict(fields)):
-                take_forwarded(fields)
+                self._site.logs.put(fields, self.process)
 
     def left(self, code: int | None) -> None:
         """The process is gone. Without a keeper, nobody has buried what a command's guard has left behind."""

@@ -193,6 +193,7 @@ class Runtime:
         for engine in self.engines.values():
             engine.close()
         self.reactor.close()
+        self.site.logs.close()
         self._desk.close()
         if self._listener is not None:
             self._listener.close()
@@ -248,6 +249,8 @@ def enter() -> Runtime:
 def leave(name: str | None = None) -> None:
     """Use it no more; the last one to leave ends it."""
     global _runtime, _users
+    if _runtime is not None:
+        _runtime.site.logs.flush()  # the last lines of those that have ended
     with _guard:
         if name is not None:
             _trees.pop(name, None)
