@@ -65,7 +65,8 @@ class Outbox:
     def begin(self, first: bytes, sockets: list[socket.socket]) -> None:
         """Send `first`, with the sockets, ahead of everything: it waits for its reader in the socket."""
         with self._lock:
-            sent = socket.send_fds(self.sock, [first[: 1 << 16]], [sock.fileno() for sock in sockets])
+            files = [sock.fileno() for sock in sockets]
+            sent = socket.send_fds(self.sock, [first[: 1 << 16]], files, socket.MSG_NOSIGNAL)
             self._backlog[:0] = first[sent:]
             self._ahead = len(first) - sent
             if self._ahead:

@@ -20,6 +20,7 @@ from suitkaise.errors import SuitkaiseError
 __all__ = [
     "MAX_HEADER",
     "MAX_PAYLOAD",
+    "MSG_NOSIGNAL",
     "Connection",
     "Frame",
     "Parser",
@@ -40,6 +41,9 @@ MAX_HEADER = 1 << 20
 
 MAX_PAYLOAD = 1 << 30
 """The longest payload in bytes, unless a parser is told otherwise."""
+
+MSG_NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+"""For every send: a peer that is gone is an error, also where the program has said `signal(SIGPIPE, SIG_DFL)`."""
 
 _LENGTHS = struct.Struct("<II")
 _PREFIX = _LENGTHS.size
@@ -80,11 +84,11 @@ def send(sock: socket.socket, header: Header, payload: bytes | bytearray | memor
     """
     head = _encode_header(header)
     prefix = _pack_lengths(len(head), len(payload))
-    sent = sock.sendmsg((prefix, head, payload))
+    sent = sock.sendmsg((prefix, head, payload), (), MSG_NOSIGNAL)
     if sent < _PREFIX + len(head) + len(payload):
-        sock.sendall((prefix + head)[sent:])
+        sock.sendall((prefix + head)[sent:], MSG_NOSIGNAL)
         with memoryview(payload).cast("B") as rest:
-            sock.sendall(rest[max(0, sent - _PREFIX - len(head)) :])
+            sock.sendall(rest[max(0, sent - _PREFIX - len(head)) :], MSG_NOSIGNAL)
 
 
 class Parser:
@@ -237,7 +241,7 @@ class Connection:
     def send_encoded(self, frames: bytes | bytearray | memoryview, *, timeout: float | None = None) -> None:
         """Send frames that `encode` made and the caller joined, in one go."""
         self.socket.settimeout(timeout)
-        self.socket.sendall(frames)
+        self.socket.sendall(frames, MSG_NOSIGNAL)
 
     def receive(self, *, timeout: float | None = None) -> Frame:
         """The next frame, waited for at most `timeout` seconds (None: without limit).
