@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from suitkaise import Child, Process, Supervisor
-from tests.support import eventually
+import pytest
+
+from suitkaise import Child, Process, Reject, Supervisor, whereis
+from tests.support import eventually, in_background
 
 LOUD = logging.getLogger("loud")
 
@@ -26,6 +28,65 @@ class Loud(Process):
 
     def on_finish(self) -> None:
         LOUD.warning("last words")
+
+
+hold: Callable[[], object] | None = None  # in the program, where a test has set it; in no worker
+
+
+class Held:
+    """Is decoded when it may."""
+
+    def __repr__(self) -> str:
+        return "Held()"
+
+    def __getstate__(self) -> int:
+        return 1
+
+    def __setstate__(self, state: int) -> None:
+        if hold is not None:
+            hold()
+
+
+class Holder(Process):
+    def __init__(self, held: Any = None) -> None:
+        self.held = held
+
+    def on_receive(self, message: Any) -> Any:
+        match message:
+            case "answer":
+                return Held()
+            case "fail":
+                raise Reject(ValueError(Held()))
+            case "start_child":
+                return whereis("app").start_child(Child(Holder(Held()), id="new"))
+        return message
+
+    def result(self) -> Any:
+        return Held()
+
+
+class Asker(Process):
+    def on_receive(self, message: str) -> Any:
+        holder = whereis("app/a")
+        return type(holder.result(10) if message == "result" else holder.ask("answer")).__name__
+
+
+@contextmanager
+def decoding_blocks() -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Until the second event is set; the first one tells that something is being decoded."""
+    global hold
+    blocked, release = threading.Event(), threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        release.wait(20)
+
+    hold = block
+    try:
+        yield blocked, release
+    finally:
+        release.set()
+        hold = None
 
 
 @contextmanager
@@ -96,3 +157,34 @@ def test_a_tree_can_be_stopped_by_a_logging_handler() -> None:
         running = Supervisor("app", Child(Loud, id="a", restart="temporary", shutdown="brutal_kill")).start()
         running["a"].tell("hello")
         assert stopped.wait(20)
+
+
+@pytest.mark.parametrize("what", ["answer", "fail"])
+def test_an_answer_whose_decoding_blocks_holds_up_only_who_asked_for_it(what: str) -> None:
+    with Supervisor("app", Child(Holder, id="a"), Child(Holder, id="b")).start() as running:
+        with decoding_blocks() as (blocked, release):
+            asked = in_background(lambda: running["a"].ask(what, timeout=30))
+            assert blocked.wait(10)
+            assert running["b"].ask(1) == 1
+            assert running["a"].ask(2) == 2
+            release.set()
+            assert isinstance(asked.exception(10) or asked.result(), Held if what == "answer" else ValueError)
+
+
+def test_a_declaration_whose_decoding_blocks_holds_up_only_who_sent_it() -> None:
+    with Supervisor("app", Child(Holder, id="a"), Child(Holder, id="b")).start() as running:
+        with decoding_blocks() as (blocked, release):
+            asked = running["a"].ask_future("start_child")
+            assert blocked.wait(10)
+            assert running["b"].ask(1) == 1
+            release.set()
+            assert asked.get(20).path == "app/new"
+
+
+def test_what_passes_through_the_program_is_not_decoded_there() -> None:
+    with Supervisor("app", Child(Holder, id="a"), Child(Asker, id="b")).start() as running:
+        with decoding_blocks() as (blocked, _):
+            assert running["b"].ask("ask") == "Held"
+            running["a"].rejoin()
+            assert running["b"].ask("result") == "Held"
+            assert not blocked.is_set()

@@ -10,7 +10,7 @@ from typing import Any
 
 from suitkaise.errors import RuntimeGone
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Parcel
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Parcel, Reply
 
 __all__ = ["RemotePost"]
 
@@ -29,21 +29,19 @@ class RemotePost:
     def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
         """Ask the hub for something."""
         answer: Answer[Any] = Answer()
-        self._current().ask(("post", what, path), codec.dumps(argument), answer)
+        self._current().ask(("post", what, path), codec.dumps(argument), answer.settle)
         return answer
 
     def send(self, path: str, message: Message) -> None:
         """Have the hub deliver a message; returns when it has accepted it."""
         payload = message.body.data
-        accepted: Answer[Any] = Answer()
         line = self._current()
         if message.reply is None:
-            line.ask(("tell", message.kind, path), payload, accepted)
+            accepted: Answer[Any] = Answer()
+            line.ask(("tell", message.kind, path), payload, accepted.settle)
             accepted.get(DEFAULT_TIMEOUT)
         else:
-            answer: Answer[Any] = Answer()
-            answer.add_done_callback(lambda done: _pass_on(done, message))
-            line.ask(("ask", message.kind, path), payload, answer)
+            line.ask(("ask", message.kind, path), payload, message.reply)
 
     def _current(self) -> _Line:
         with self._lock:
@@ -51,12 +49,6 @@ class RemotePost:
             if line is None or line.pid != os.getpid() or line.closed:
                 line = self._line = _Line(self._path)
             return line
-
-
-def _pass_on(done: Any, message: Message) -> None:
-    assert message.reply is not None
-    error = done.exception()
-    message.reply(error is None, Parcel(done.result() if error is None else error))
 
 
 class _Line:
@@ -67,7 +59,7 @@ class _Line:
         self.closed = False
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._waiting: dict[int, Answer[Any]] = {}
+        self._waiting: dict[int, Reply] = {}
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._sock.connect(path)
@@ -76,11 +68,11 @@ class _Line:
             raise RuntimeGone(f"the program that owns the tree cannot be reached: {error}") from error
         threading.Thread(target=self._read, name="suitkaise-answers", daemon=True).start()
 
-    def ask(self, header: tuple[Any, ...], payload: bytes, answer: Answer[Any]) -> None:
-        """Send a request; its answer will be settled."""
+    def ask(self, header: tuple[Any, ...], payload: bytes, reply: Reply) -> None:
+        """Send a request; `reply` will be called with the answer, in another thread."""
         with self._lock:
             number = next(self._numbers)
-            self._waiting[number] = answer
+            self._waiting[number] = reply
             try:
                 wire.send(self._sock, (*header, number), payload)
             except OSError as error:
@@ -92,13 +84,13 @@ class _Line:
         try:
             while True:
                 for (number, ok), payload in parser.receive(self._sock):
-                    answer = self._waiting.pop(number, None)
-                    if answer is not None:
-                        answer.settle(ok, Parcel(data=payload))
+                    reply = self._waiting.pop(number, None)
+                    if reply is not None:
+                        reply(ok, Parcel(data=payload))
         except (OSError, wire.WireError):
             self.closed = True
         self._sock.close()
         with self._lock:
             left, self._waiting = self._waiting, {}
-        for answer in left.values():
-            answer.settle(False, Parcel(RuntimeGone("the program that owns the tree is gone")))
+        for reply in left.values():
+            reply(False, Parcel(RuntimeGone("the program that owns the tree is gone")))
