@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import select
 import socket
 import threading
 import time
@@ -278,6 +279,21 @@ def test_the_end_of_the_hub_does_not_make_the_worker_spin(board: Board) -> None:
     timer.start()
     assert post.get() is STOP
     timer.join()
+    post.close()
+    slot.release()
+
+
+def test_a_hub_that_talks_nonsense_is_taken_for_gone(board: Board, caplog: pytest.LogCaptureFixture) -> None:
+    slot = board.take("tree/worker")
+    post = Post(slot, through_socket=True)
+    assert post._hub is not None
+    post._hub.sendall(b"\xff" * 64)
+    assert post.box.wait(0.0) is False
+    assert post.box.descriptor is None
+    lifeline = select.poll()
+    lifeline.register(post._theirs, select.POLLRDHUP)
+    assert lifeline.poll(0)
+    assert "talks nonsense" in caplog.text
     post.close()
     slot.release()
 

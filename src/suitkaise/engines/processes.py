@@ -92,6 +92,7 @@ class ProcessEngine:
         if kept is None or kept[0] is not child:
             self._spares.drop(path)
             data, sockets = codec.dumps_with_sockets(child.what, root=f"{path}: worker")
+            wire.check_length(f"{path}: worker", len(data))
             kept = self._recipes[path] = (child, data, sockets)
         return kept[1], kept[2]
 
@@ -216,7 +217,7 @@ class ProcessHandle:
             self.process.signal(signal.SIGKILL)
 
     def _send(self, header: tuple[Any, ...], payload: bytes = b"", *, force: bool = False) -> None:
-        self.process.send(wire.encode(header, payload), force=force)
+        self.process.send(wire.encode(header, payload, long_header=True), force=force)
         self._bell[0] = 1
 
     def move_into(self, process: ForkedProcess) -> bool:
@@ -233,7 +234,7 @@ class ProcessHandle:
     # ------------------------------------------------------------ its process (reactor's thread)
     def luggage(self) -> tuple[bytes, list[socket.socket]]:
         """The recipe."""
-        return wire.encode(("recipe", codec.dumps(self._arrival())), self._recipe), self._sockets
+        return wire.encode(("recipe", codec.dumps(self._arrival())), self._recipe, long_header=True), self._sockets
 
     def ring(self) -> None:
         """What waited was sent."""

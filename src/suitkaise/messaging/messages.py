@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from suitkaise.errors import AskTimeout, WorkerFailed
-from suitkaise.messaging import codec
+from suitkaise.messaging import codec, wire
 from suitkaise.options import is_number
 
 __all__ = ["Answer", "Kind", "Message", "Parcel", "Reply", "patience", "portable_error"]
@@ -66,7 +66,9 @@ class Parcel:
             NotSerializable: it cannot be sent.
         """
         if self._data is None:
-            self._data = codec.dumps(self._value, root="message")
+            data = codec.dumps(self._value, root="message")
+            wire.check_length("the message", len(data))
+            self._data = data
         return self._data
 
 
