@@ -11,6 +11,7 @@ from typing import Any
 from suitkaise.errors import RuntimeGone
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Parcel, Reply
+from suitkaise.messaging.outlet import Outlet
 
 __all__ = ["RemotePost"]
 
@@ -23,8 +24,8 @@ class RemotePost:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._lock = threading.Lock()
-        self._line: _Line | None = None
+        self._lock = threading.RLock()
+        self._lines: list[_Line] = []
 
     def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
         """Ask the hub for something."""
@@ -44,10 +45,14 @@ class RemotePost:
             line.ask(("ask", message.kind, path), payload, message.reply)
 
     def _current(self) -> _Line:
+        """The line to use. A signal handler that has interrupted the sending on one gets another: it may wait."""
         with self._lock:
-            line = self._line
-            if line is None or line.pid != os.getpid() or line.closed:
-                line = self._line = _Line(self._path)
+            for line in [line for line in self._lines if line.pid != os.getpid() or line.closed]:
+                self._lines.remove(line)
+            line = next((line for line in self._lines if not line.outlet.interrupted), None)
+            if line is None:
+                line = _Line(self._path)
+                self._lines.append(line)
             return line
 
 
@@ -58,7 +63,6 @@ class _Line:
         self.pid = os.getpid()
         self.closed = False
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
         self._waiting: dict[int, Reply] = {}
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -66,18 +70,20 @@ class _Line:
         except OSError as error:
             self._sock.close()
             raise RuntimeGone(f"the program that owns the tree cannot be reached: {error}") from error
+        self.outlet = Outlet(self._sock)
         threading.Thread(target=self._read, name="suitkaise-answers", daemon=True).start()
 
     def ask(self, header: tuple[Any, ...], payload: bytes, reply: Reply) -> None:
         """Send a request; `reply` will be called with the answer, in another thread."""
-        with self._lock:
-            number = next(self._numbers)
-            self._waiting[number] = reply
-            try:
-                wire.send(self._sock, (*header, number), payload)
-            except OSError as error:
-                self._waiting.pop(number, None)
-                raise RuntimeGone(f"the program that owns the tree is gone: {error}") from error
+        number = next(self._numbers)
+        self._waiting[number] = reply
+        try:
+            self.outlet.send((*header, number), payload)
+        except BaseException as error:
+            self._waiting.pop(number, None)
+            if not isinstance(error, OSError):
+                raise
+            raise RuntimeGone(f"the program that owns the tree is gone: {error}") from error
 
     def _read(self) -> None:
         parser = wire.Parser()
@@ -90,7 +96,6 @@ class _Line:
         except (OSError, wire.WireError):
             self.closed = True
         self._sock.close()
-        with self._lock:
-            left, self._waiting = self._waiting, {}
-        for reply in left.values():
+        while self._waiting:  # who comes later cannot send any more
+            _, reply = self._waiting.popitem()
             reply(False, Parcel(RuntimeGone("the program that owns the tree is gone")))
