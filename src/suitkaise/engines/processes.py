@@ -146,7 +146,7 @@ class ProcessHandle:
         self._slot = site.board.take(launch.path)
         self._tail = site.file(f"tail-{launch.serial}")
         self._bell = self._slot.bytes[BELL : BELL + 1]
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may send a message, too
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
         self._goodbye: tuple[ExitReason, Parcel | None, bool] | None = None

@@ -47,13 +47,13 @@ class RemotePost:
     def _current(self) -> _Line:
         """The line to use. A signal handler that has interrupted the sending on one gets another: it may wait."""
         with self._lock:
-            for line in [line for line in self._lines if line.pid != os.getpid() or line.closed]:
-                self._lines.remove(line)
-            line = next((line for line in self._lines if not line.outlet.interrupted), None)
-            if line is None:
-                line = _Line(self._path)
-                self._lines.append(line)
-            return line
+            for line in self._lines[:]:
+                if line.pid != os.getpid() or line.closed:
+                    self._lines.remove(line)
+                elif not line.outlet.interrupted:
+                    return line
+            self._lines.append(_Line(self._path))
+            return self._lines[-1]
 
 
 class _Line:

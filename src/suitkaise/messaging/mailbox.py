@@ -227,16 +227,18 @@ class ThreadMailbox(Mailbox):
 
     def __init__(self, slot: Slot) -> None:
         super().__init__(slot)
-        self._event = threading.Event()
+        self._woken = threading.Lock()  # free once it is; an event would deadlock in a signal handler
+        self._woken.acquire()
 
     def _collect(self) -> None:
-        self._event.clear()
+        self._woken.acquire(blocking=False)
 
     def _block(self, seconds: float | None) -> None:
-        self._event.wait(seconds)
+        self._woken.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
 
     def _wake(self) -> None:
-        self._event.set()
+        with contextlib.suppress(RuntimeError):  # it is woken already
+            self._woken.release()
 
 
 class SocketMailbox(Mailbox):

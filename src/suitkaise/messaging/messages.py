@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from suitkaise.errors import AskTimeout, WorkerFailed
 from suitkaise.messaging import codec, wire
@@ -91,19 +91,12 @@ class Message:
 
 
 class _Sealed(Exception):
-    """Stands for an answer that nobody has decoded yet."""
+    """Stands for an answer, or an error, that nobody has decoded yet: `_Sealed(parcel)`."""
 
-    def __init__(self, ok: bool, parcel: Parcel) -> None:
-        super().__init__("it is not decoded yet")
-        self.ok = ok
-        self.parcel = parcel
-
-    def open(self) -> tuple[bool, Any]:
-        """The answer itself, or an error."""
-        try:
-            return self.ok, self.parcel.value
-        except Exception as error:
-            return False, error
+    @property
+    def parcel(self) -> Parcel:
+        """What came."""
+        return cast("Parcel", self.args[0])
 
 
 class Answer(concurrent.futures.Future[T], Generic[T]):
@@ -139,8 +132,14 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
 
     def result(self, timeout: float | None = None) -> T:
         """What `concurrent.futures.Future.result` says."""
-        self.exception(timeout)
-        return super().result(0)
+        try:
+            value = super().result(timeout)
+            if not isinstance(value, _Sealed):
+                return value
+        except _Sealed:
+            pass
+        self._open()
+        return cast("T", self._result) if self._exception is None else super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What `concurrent.futures.Future.exception` says."""
@@ -155,13 +154,17 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
 
     def _open(self) -> None:
         """Decode what came sealed; if several threads do that at once, all take the first one's."""
-        sealed = self._result if self._exception is None else self._exception
+        ok = self._exception is None
+        sealed = self._result if ok else self._exception
         if not isinstance(sealed, _Sealed):
             return
-        ok, value = sealed.open()
+        try:
+            value = sealed.parcel.value
+        except Exception as error:
+            ok, value = False, error
         with self._condition:
             if sealed is self._exception or sealed is self._result:
-                self._result, self._exception = (value, None) if ok else (None, value)
+                self._exception, self._result = (None, value) if ok else (value, None)  # in this order
 
     def outcome(self) -> tuple[bool, Parcel]:
         """Of a finished one: as it came, to be passed on; (True, the answer) or (False, the error)."""
@@ -173,7 +176,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         """Take the answer in; a second one is ignored."""
         if self.done():
             return
-        value: Any = _Sealed(ok, parcel) if parcel.encoded else parcel.value
+        value: Any = _Sealed(parcel) if parcel.encoded else parcel.value
         try:
             if ok:
                 self.set_result(value)
