@@ -285,3 +285,15 @@ def test_a_message_that_is_too_long_is_refused_and_harms_no_other(
         hub.ask(2000).get(SOON)
     assert hub.ask(5).get(SOON) == bytes(5)
     assert not waiting.done()
+
+
+def test_a_wait_that_was_given_up_or_whose_process_has_ended_leaves_nothing_behind(hub: Hub) -> None:
+    kept = hub.post.post("join", "tree/one")
+    for _ in range(100):
+        hub.post.post("join", "tree/one").cancel()
+    hub.post.post("info", "tree/one").get(SOON)
+    assert len(hub.address._waiters) == 1
+    hub.cut()
+    with pytest.raises(RuntimeGone):
+        kept.get(SOON)
+    eventually(lambda: not hub.address._waiters)

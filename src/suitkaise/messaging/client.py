@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -30,7 +31,9 @@ class RemotePost:
     def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
         """Ask the hub for something."""
         answer: Answer[Any] = Answer()
-        self._current().ask(("post", what, path), codec.dumps(argument), answer.settle)
+        line = self._current()
+        number = line.ask(("post", what, path), codec.dumps(argument), answer.settle)
+        answer.add_done_callback(lambda done: line.withdraw(number) if done.cancelled() else None)
         return answer
 
     def send(self, path: str, message: Message) -> None:
@@ -73,8 +76,8 @@ class _Line:
         self.outlet = Outlet(self._sock)
         threading.Thread(target=self._read, name="suitkaise-answers", daemon=True).start()
 
-    def ask(self, header: tuple[Any, ...], payload: bytes, reply: Reply) -> None:
-        """Send a request; `reply` will be called with the answer, in another thread."""
+    def ask(self, header: tuple[Any, ...], payload: bytes, reply: Reply) -> int:
+        """Send a request; `reply` will be called with the answer, in another thread. Returns its number."""
         number = next(self._numbers)
         self._waiting[number] = reply
         try:
@@ -84,6 +87,13 @@ class _Line:
             if not isinstance(error, OSError):
                 raise
             raise RuntimeGone(f"the program that owns the tree is gone: {error}") from error
+        return number
+
+    def withdraw(self, number: int) -> None:
+        """Nobody waits for that answer any more."""
+        if self._waiting.pop(number, None) is not None and self.pid == os.getpid():
+            with contextlib.suppress(OSError):
+                self.outlet.send(("withdraw", number))
 
     def _read(self) -> None:
         parser = wire.Parser()

@@ -13,7 +13,7 @@ from typing import Any
 from suitkaise.errors import NotSerializable, SuitkaiseError
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.errands import Errands
-from suitkaise.messaging.messages import Message, Parcel, portable_error
+from suitkaise.messaging.messages import Answer, Message, Parcel, portable_error
 from suitkaise.messaging.reactor import Reactor
 from suitkaise.messaging.registry import Registry
 
@@ -79,6 +79,7 @@ class _Visitor:
         self._desk = desk
         self._parser = wire.Parser()
         self._out = bytearray()
+        self._waits: dict[int, Answer[Any]] = {}  # what may take for ever; the others end by themselves
         desk._reactor.watch(sock, self._on_event)
 
     def _on_event(self) -> None:
@@ -116,6 +117,10 @@ class _Visitor:
                         path,
                         Message(kind, Parcel(data=payload), lambda ok, parcel: self._reply(number, ok, parcel)),
                     )
+                case ("withdraw", int(withdrawn)):
+                    waited_for = self._waits.pop(withdrawn, None)
+                    if waited_for is not None:
+                        waited_for.cancel()
                 case _:
                     logger.warning("closed a connection: %r means nothing here", header)
                     self._close()
@@ -127,8 +132,15 @@ class _Visitor:
             answer = self._desk._registry.post(what, path, codec.loads(payload))
         except Exception as error:
             self._reply(number, False, Parcel(error))
-        else:
-            answer.add_done_callback(lambda done: self._reply(number, *answer.outcome()))
+            return
+        if what in ("join", "result"):
+            self._waits[number] = answer
+        answer.add_done_callback(lambda done: self._pass_on(number, answer))
+
+    def _pass_on(self, number: Any, answer: Answer[Any]) -> None:
+        self._waits.pop(number, None)
+        if not answer.cancelled():
+            self._reply(number, *answer.outcome())
 
     def _reply(self, number: Any, ok: bool, parcel: Parcel) -> None:
         """May be called from any thread."""
@@ -170,3 +182,5 @@ class _Visitor:
         self._desk._visitors.discard(self)
         self._desk._reactor.unwatch(self.sock)
         self.sock.close()
+        for waited_for in list(self._waits.values()):
+            waited_for.cancel()
