@@ -18,6 +18,7 @@ from suitkaise.messaging import wire
 from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox, SocketMailbox, ThreadMailbox
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.observe.board import BELL, Board, Slot
+from tests.support import eventually, in_background
 
 SOON = 10.0
 
@@ -264,6 +265,19 @@ def test_a_worker_that_is_drained_from_outside_goes_on_to_its_stop(post: Post) -
     timer.start()
     assert post.get() == "next"
     timer.join()
+
+
+def test_a_worker_that_waits_goes_on_to_its_stop_although_it_is_drained_at_once(board: Board) -> None:
+    for _ in range(50):
+        slot = board.take("tree/worker")
+        box = ThreadMailbox(slot)
+        got = in_background(box.get)
+        eventually(lambda box=box: box._asleep)  # type: ignore[misc]
+        box.order_stop(Normal())
+        box.drain()
+        assert got.result(5).message is STOP
+        box.close()
+        slot.release()
 
 
 def test_the_end_of_the_hub_does_not_make_the_worker_spin(board: Board) -> None:

@@ -231,7 +231,7 @@ class ThreadMailbox(Mailbox):
         self._woken.acquire()
 
     def _collect(self) -> None:
-        self._woken.acquire(blocking=False)
+        """What was put in is there at once. A wake-up that came too early ends the next wait: `get` looks again."""
 
     def _block(self, seconds: float | None) -> None:
         self._woken.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
