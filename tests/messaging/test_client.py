@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -193,8 +194,7 @@ def test_without_a_hub_there_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_a_line_that_broke_is_made_anew_at_the_next_use(hub: Hub) -> None:
     assert hub.ask(1).get(SOON) == 1
-    line = hub.post._line
-    assert line is not None
+    (line,) = hub.post._lines
     hub.cut()
     eventually(lambda: line.closed)
     assert hub.ask(2).get(SOON) == 2
@@ -239,3 +239,61 @@ def test_a_visitor_that_leaves_before_its_answer_harms_nobody(hub: Hub) -> None:
 
 def test_the_socket_is_for_its_own_user_only(hub: Hub) -> None:
     assert os.stat(hub.path).st_mode & 0o777 == 0o600
+
+
+def test_a_signal_handler_may_tell_and_ask_whatever_it_has_interrupted(hub: Hub) -> None:
+    class Interrupted:
+        """A socket on which a signal always comes in the middle of sending."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock = sock
+
+        def sendmsg(self, *args: Any) -> int:
+            signal.raise_signal(signal.SIGUSR1)
+            return self.sock.sendmsg(*args)
+
+    def use_refs(number: int, frame: Any) -> None:
+        heard.append(hub.ask("from the handler").get(SOON))
+        hub.tell("told by the handler")
+
+    heard: list[Any] = []
+    assert hub.ask(0).get(SOON) == 0
+    (line,) = hub.post._lines
+    line.outlet._sock = Interrupted(line.outlet._sock)  # type: ignore[assignment]
+    before = signal.signal(signal.SIGUSR1, use_refs)
+    try:
+        for number in range(1, 10):
+            assert hub.ask(number).get(SOON) == number
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == ["from the handler"] * 9
+    assert len(hub.post._lines) == 2
+
+
+@pytest.mark.parametrize("send", [Hub.ask, Hub.tell])
+def test_a_message_that_is_too_long_is_refused_and_harms_no_other(
+    hub: Hub, send: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = hub.post.post("join", "tree/one")
+    monkeypatch.setattr(wire, "MAX_PAYLOAD", 1000)
+    with pytest.raises(NotSerializable, match=r"the message has 20.. bytes, once encoded; at most 1000 can be sent"):
+        send(hub, bytes(2000))
+    with pytest.raises(NotSerializable, match="the header of a message has "):
+        send(hub, "x", "x" * (wire.MAX_HEADER + 1))
+    hub.echo.handle = bytes
+    with pytest.raises(SuitkaiseError, match=r"the message has 20.. bytes"):
+        hub.ask(2000).get(SOON)
+    assert hub.ask(5).get(SOON) == bytes(5)
+    assert not waiting.done()
+
+
+def test_a_wait_that_was_given_up_or_whose_process_has_ended_leaves_nothing_behind(hub: Hub) -> None:
+    kept = hub.post.post("join", "tree/one")
+    for _ in range(100):
+        hub.post.post("join", "tree/one").cancel()
+    hub.post.post("info", "tree/one").get(SOON)
+    assert len(hub.address._waiters) == 1
+    hub.cut()
+    with pytest.raises(RuntimeGone):
+        kept.get(SOON)
+    eventually(lambda: not hub.address._waiters)

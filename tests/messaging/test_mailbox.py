@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import select
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ from suitkaise.messaging import wire
 from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox, SocketMailbox, ThreadMailbox
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.observe.board import BELL, Board, Slot
+from tests.support import eventually, in_background
 
 SOON = 10.0
 
@@ -265,6 +267,19 @@ def test_a_worker_that_is_drained_from_outside_goes_on_to_its_stop(post: Post) -
     timer.join()
 
 
+def test_a_worker_that_waits_goes_on_to_its_stop_although_it_is_drained_at_once(board: Board) -> None:
+    for _ in range(50):
+        slot = board.take("tree/worker")
+        box = ThreadMailbox(slot)
+        got = in_background(box.get)
+        eventually(lambda box=box: box._asleep)  # type: ignore[misc]
+        box.order_stop(Normal())
+        box.drain()
+        assert got.result(5).message is STOP
+        box.close()
+        slot.release()
+
+
 def test_the_end_of_the_hub_does_not_make_the_worker_spin(board: Board) -> None:
     slot = board.take("tree/worker")
     post = Post(slot, through_socket=True)
@@ -278,6 +293,21 @@ def test_the_end_of_the_hub_does_not_make_the_worker_spin(board: Board) -> None:
     timer.start()
     assert post.get() is STOP
     timer.join()
+    post.close()
+    slot.release()
+
+
+def test_a_hub_that_talks_nonsense_is_taken_for_gone(board: Board, caplog: pytest.LogCaptureFixture) -> None:
+    slot = board.take("tree/worker")
+    post = Post(slot, through_socket=True)
+    assert post._hub is not None
+    post._hub.sendall(b"\xff" * 64)
+    assert post.box.wait(0.0) is False
+    assert post.box.descriptor is None
+    lifeline = select.poll()
+    lifeline.register(post._theirs, select.POLLRDHUP)
+    assert lifeline.poll(0)
+    assert "talks nonsense" in caplog.text
     post.close()
     slot.release()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import copy
 import math
 import pickle
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -266,3 +267,48 @@ def test_a_proxy_says_what_it_cannot_do(ref: WorkerRef, use: Any, error: type[Ex
 def test_a_proxy_tells_what_it_stands_for(ref: WorkerRef) -> None:
     assert repr(ref.proxy()) == "WorkerProxy('tree/one')"
     assert repr(ref.proxy().add) == "WorkerProxy('tree/one', 'add')"
+
+
+class Noted:
+    """Notes in which thread it is decoded."""
+
+    threads: ClassVar[list[threading.Thread]] = []
+
+    def __setstate__(self, state: Any) -> None:
+        Noted.threads.append(threading.current_thread())
+
+    def __getstate__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("ok, value", [(True, Noted()), (False, ValueError(Noted()))])
+def test_an_answer_is_decoded_once_and_by_who_wants_it(ok: bool, value: Any) -> None:
+    Noted.threads.clear()
+    answer: Answer[Any] = Answer()
+    data = Parcel(value).data
+    taker = threading.Thread(target=lambda: answer.settle(ok, Parcel(data=data)))
+    taker.start()
+    taker.join(5)
+    assert answer.done()
+    assert Noted.threads == []
+    if ok:
+        assert isinstance(answer.get(), Noted)
+        assert answer.get() is answer.result() is asyncio.run(wait_for(answer))
+        assert answer.exception() is None
+    else:
+        for _ in range(2):
+            with pytest.raises(ValueError):
+                answer.get()
+        assert isinstance(answer.exception(), ValueError)
+    assert Noted.threads == [threading.current_thread()]
+
+
+def test_an_error_counts_as_one_before_it_is_decoded() -> None:
+    answers: list[Answer[Any]] = [Answer(), Answer()]
+    answers[0].settle(False, Parcel(data=Parcel(ValueError("no")).data))
+    done, waiting = concurrent.futures.wait(answers, timeout=5, return_when=concurrent.futures.FIRST_EXCEPTION)
+    assert (done, waiting) == ({answers[0]}, {answers[1]})
+
+
+async def wait_for(answer: Answer[Any]) -> Any:
+    return await answer

@@ -342,3 +342,13 @@ def test_a_signal_for_an_incarnation_that_never_came_up_does_not_reach_the_next_
     worker = Worker()
     address.attach(worker)
     assert worker.got == ["for whoever comes"]
+
+
+@pytest.mark.parametrize("what", ["join", "result"])
+def test_who_no_longer_waits_for_the_end_is_forgotten(registry: Registry, address: Address, what: str) -> None:
+    kept = registry.post(what, address.path)
+    for _ in range(500):
+        registry.post(what, address.path).cancel()
+    assert len(address._waiters) == 1
+    address.finish()
+    assert kept.done()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
+from collections.abc import Iterator
 
 import pytest
 
 from suitkaise.events import ChildExited
 from suitkaise.exits import Signaled
+from suitkaise.messaging.reactor import Reactor
+from suitkaise.observe import logs
 from suitkaise.observe.logs import ForwardingHandler, log_event, take_forwarded, worker_logger
+from tests.support import eventually
 
 
 def test_a_workers_line_names_it_and_fills_in_its_arguments(caplog: pytest.LogCaptureFixture) -> None:
@@ -67,3 +73,81 @@ def test_without_configuration_the_library_prints_nothing(capfd: pytest.CaptureF
     logger = logging.getLogger("suitkaise")
     assert any(isinstance(handler, logging.NullHandler) for handler in logger.handlers)
     assert capfd.readouterr().err == ""
+
+
+def test_records_that_the_handlers_cannot_keep_up_with_are_dropped_and_that_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, reactor: Reactor
+) -> None:
+    speaker = Speaker()
+    monkeypatch.setattr(logs, "ROOM", 4)
+    busy, release = threading.Event(), threading.Event()
+
+    def hold_up(record: logging.LogRecord) -> bool:
+        busy.set()
+        return release.wait(10)
+
+    target = logging.getLogger("my.slow.library")
+    target.addFilter(hold_up)
+    forwarded = logs.Forwarded(reactor)
+    try:
+        forwarded.put(fields(0), speaker)
+        assert busy.wait(10)
+        for number in range(1, 10):
+            forwarded.put(fields(number), speaker)
+        release.set()
+        forwarded.flush(10)
+        forwarded.put(fields(10), speaker)
+        forwarded.close(10)
+    finally:
+        target.removeFilter(hold_up)
+    assert [record.getMessage() for record in caplog.records if record.name == target.name] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "10",
+    ]
+    eventually(lambda: speaker.calls == ["rest", "watch"])
+    (told,) = [record for record in caplog.records if record.name == "suitkaise.logs"]
+    assert told.getMessage().startswith("5 records of workers were dropped")
+
+
+def test_a_logging_handler_that_fails_costs_no_other_record(caplog: pytest.LogCaptureFixture, reactor: Reactor) -> None:
+    def fail(record: logging.LogRecord) -> bool:
+        sys.exit(3)
+
+    target = logging.getLogger("my.broken.library")
+    target.addFilter(fail)
+    forwarded = logs.Forwarded(reactor)
+    forwarded.put(fields(0, target.name), Speaker())
+    forwarded.flush(10)
+    target.removeFilter(fail)
+    forwarded.put(fields(1, target.name), Speaker())
+    forwarded.close(10)
+    assert [record.getMessage() for record in caplog.records if record.name == target.name] == ["1"]
+    assert "SystemExit" in caplog.text
+
+
+@pytest.fixture
+def reactor() -> Iterator[Reactor]:
+    reactor = Reactor()
+    yield reactor
+    reactor.close()
+
+
+class Speaker:
+    """Somebody who logs, and whether the hub listens."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def watch(self) -> None:
+        self.calls.append("watch")
+
+    def rest(self) -> None:
+        self.calls.append("rest")
+
+
+def fields(number: int, name: str = "my.slow.library") -> dict[str, object]:
+    return {"name": name, "levelno": logging.WARNING, "levelname": "WARNING", "msg": str(number)}

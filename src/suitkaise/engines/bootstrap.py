@@ -15,7 +15,6 @@ import socket
 import sys
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -28,6 +27,7 @@ from suitkaise.messaging.client import RemotePost
 from suitkaise.messaging.context import set_owner
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Parcel, portable_error
+from suitkaise.messaging.outlet import Outlet
 from suitkaise.messaging.refs import set_post
 from suitkaise.observe.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.observe.tail import Tail
@@ -134,9 +134,7 @@ class _Tenant:
         self._sock = sock
         self._directory = directory
         self._orphan_timeout = orphan_timeout
-        self._sending = threading.RLock()
-        self._in_a_frame = False
-        self._outgoing: deque[tuple[tuple[Any, ...], bytes]] = deque()
+        self._outlet = Outlet(sock)
         self._mailbox: SocketMailbox | None = None
         self._dumps: dict[int, int] = {}
 
@@ -287,7 +285,7 @@ class _Tenant:
         for handler in root.handlers[:]:
             if isinstance(handler, suitkaise.observe.logs.ForwardingHandler):
                 root.removeHandler(handler)
-        self._sending = threading.RLock()
+        self._outlet = Outlet(self._sock)  # in the middle of whatever that of the worker was
         self._tail.let_go()
         self._sock.close()
         for _, lock, _ in _held:
@@ -309,16 +307,8 @@ class _Tenant:
 
     def send(self, header: tuple[Any, ...], payload: bytes = b"") -> None:
         """One frame to the hub; silence if it is gone."""
-        with self._sending, contextlib.suppress(OSError):
-            self._outgoing.append((header, payload))
-            if self._in_a_frame:  # this is a signal handler; whom it has interrupted sends it
-                return
-            self._in_a_frame = True
-            try:
-                while self._outgoing:
-                    wire.send(self._sock, *self._outgoing.popleft())
-            finally:
-                self._in_a_frame = False
+        with contextlib.suppress(OSError):
+            self._outlet.send(header, payload, long_header=True)
 
     def _send_log(self, fields: dict[str, Any]) -> None:
         if "stream" not in fields:  # a command's output is there already

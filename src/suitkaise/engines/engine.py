@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from suitkaise.exits import ExitReason, Hung
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.messaging.reactor import Reactor
 from suitkaise.observe.board import Board, SlotView
+from suitkaise.observe.logs import Forwarded
 from suitkaise.recipes import Recipe
 from suitkaise.specs import LIMITS, Child
 from suitkaise.workers.incarnation import Birth
@@ -78,6 +79,10 @@ class Site:
     board: Board
     reactor: Reactor
     orphan_timeout: float = 5.0
+    logs: Forwarded = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.logs = Forwarded(self.reactor)
 
     def file(self, name: str) -> str:
         """A path in the program's private directory."""

@@ -134,6 +134,11 @@ class ForkedProcess:
         assert self._outbox is not None
         self._outbox.watch()
 
+    def rest(self) -> None:
+        """Do not listen to it for a while, until `watch`."""
+        assert self._outbox is not None
+        self._outbox.rest()
+
     def _be_born(self, pid: int, pidfd: int | None) -> None:
         if pidfd is None:  # the kernel dropped it on the way
             with contextlib.suppress(ProcessLookupError):

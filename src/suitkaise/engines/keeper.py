@@ -151,7 +151,7 @@ class Reserve:
     def become(self, control: int) -> bool:
         """Make it a worker; False if it is no longer there."""
         with self.sock, contextlib.suppress(OSError):
-            socket.send_fds(self.sock, [b"."], [control])
+            socket.send_fds(self.sock, [b"."], [control], socket.MSG_NOSIGNAL)
             return True
         os.waitpid(self.pid, 0)
         return False
@@ -346,7 +346,7 @@ class Keeper:
 
     def _tell(self, message: tuple[Any, ...]) -> None:
         with contextlib.suppress(ConnectionError):  # the hub is gone: its end-of-file follows
-            self._hub.send(ENCODE(message))
+            self._hub.send(ENCODE(message), socket.MSG_NOSIGNAL)
 
     # ------------------------------------------------------------ the hub is gone
     def _bury(self) -> None:

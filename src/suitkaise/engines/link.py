@@ -186,7 +186,7 @@ class KeeperLink:
             while self._backlog:
                 data, descriptors = self._backlog[0]
                 try:
-                    socket.send_fds(self._sock, [data], descriptors)
+                    socket.send_fds(self._sock, [data], descriptors, socket.MSG_NOSIGNAL)
                 except BlockingIOError:
                     break
                 except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from suitkaise.errors import MailboxFull
@@ -29,7 +30,9 @@ class Outbox:
         self._reactor = reactor
         self._path = path
         self._on_event = on_event
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may send, too
+        self._fresh: deque[bytes] = deque()
+        self._sending = False
         self._backlog = bytearray()
         self._corked = True
         self._ahead = 0  # so many bytes may go although it is corked
@@ -56,16 +59,37 @@ class Outbox:
                 raise MailboxFull(
                     f"{len(self._backlog)} bytes wait already to be read by {self._path!r}", path=self._path
                 )
+            self._fresh.append(data)
+            if self._sending:  # this is a signal handler; whom it has interrupted sends it
+                return
+            self._sending = True
+            try:
+                while self._fresh:
+                    self._send(self._fresh.popleft())
+            finally:
+                self._sending = False
+
+    def _send(self, data: bytes) -> None:
+        sent: list[int] = []
+        try:
             if not self._backlog and not self._corked:
-                data = data[self._try(data) :]
-            self._backlog += data
-            if not self._corked:
-                self._watch()
+                self._try(data, sent)
+        except BaseException:  # a Ctrl-C, say: what was begun is finished, what was not is not sent
+            if sent:
+                self._keep(data[sent[0] :])
+            raise
+        self._keep(data[sent[0] :] if sent else data)
+
+    def _keep(self, data: bytes) -> None:
+        self._backlog += data
+        if not self._corked:
+            self._watch()
 
     def begin(self, first: bytes, sockets: list[socket.socket]) -> None:
         """Send `first`, with the sockets, ahead of everything: it waits for its reader in the socket."""
         with self._lock:
-            sent = socket.send_fds(self.sock, [first[: 1 << 16]], [sock.fileno() for sock in sockets])
+            files = [sock.fileno() for sock in sockets]
+            sent = socket.send_fds(self.sock, [first[: 1 << 16]], files, socket.MSG_NOSIGNAL)
             self._backlog[:0] = first[sent:]
             self._ahead = len(first) - sent
             if self._ahead:
@@ -78,6 +102,12 @@ class Outbox:
                 self._reactor.watch(self, self._on_event)
                 self._watched = True
                 self._watch()
+
+    def rest(self) -> None:
+        """Do not watch for it until `watch`; what waits to be sent waits, too (in the reactor's thread)."""
+        with self._lock:
+            self._reactor.unwatch(self)
+            self._watched = self._watching = False
 
     def uncork(self) -> None:
         """The process is there: send what waits."""
@@ -96,19 +126,21 @@ class Outbox:
 
     def _flush(self) -> None:
         end = min(self._ahead, _STEP) if self._corked else _STEP
+        sent: list[int] = []
         with memoryview(self._backlog) as view, view[:end] as first:
-            sent = self._try(first)
-        del self._backlog[:sent]
-        self._ahead = max(0, self._ahead - sent)
+            self._try(first, sent)
+        del self._backlog[: sent[0]]
+        self._ahead = max(0, self._ahead - sent[0])
         self._watch()
 
-    def _try(self, data: bytes | memoryview) -> int:
+    def _try(self, data: bytes | memoryview, sent: list[int]) -> None:
+        """Send what the socket takes, and note how much that was in the same call of C code: nothing comes between."""
         try:
-            return self.sock.send(data, socket.MSG_NOSIGNAL)
+            sent.extend(map(self.sock.send, (data,), (socket.MSG_NOSIGNAL,)))
         except BlockingIOError:
-            return 0
+            sent.append(0)
         except OSError:
-            return len(data)  # nobody reads it any more; its pidfd tells
+            sent.append(len(data))  # nobody reads it any more; its pidfd tells
 
     def _watch(self) -> None:
         wanted = bool(self._ahead if self._corked else self._backlog)

@@ -31,7 +31,6 @@ from suitkaise.messaging import codec, wire
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.messaging.reactor import TimerHandle
 from suitkaise.observe.board import BELL, PHASE, Phase, SlotView
-from suitkaise.observe.logs import take_forwarded
 from suitkaise.observe.tail import last_lines
 from suitkaise.preloading import preload
 from suitkaise.recipes import Recipe
@@ -94,6 +93,7 @@ class ProcessEngine:
         if kept is None or kept[0] is not child:
             self._spares.drop(path)
             data, sockets = codec.dumps_with_sockets(child.what, root=f"{path}: worker")
+            wire.check_length(f"{path}: worker", len(data))
             kept = self._recipes[path] = (child, data, sockets)
         return kept[1], kept[2]
 
@@ -152,7 +152,7 @@ class ProcessHandle:
         self._slot = site.board.take(launch.path)
         self._tail = site.file(f"tail-{launch.serial}")
         self._bell = self._slot.bytes[BELL : BELL + 1]
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may send a message, too
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
         self._goodbye: tuple[ExitReason, Parcel | None, bool] | None = None
@@ -224,7 +224,7 @@ class ProcessHandle:
             self.process.signal(signal.SIGKILL)
 
     def _send(self, header: tuple[Any, ...], payload: bytes = b"", *, force: bool = False) -> None:
-        self.process.send(wire.encode(header, payload), force=force)
+        self.process.send(wire.encode(header, payload, long_header=True), force=force)
         self._bell[0] = 1
 
     def move_into(self, process: ForkedProcess) -> bool:
@@ -241,7 +241,7 @@ class ProcessHandle:
     # ------------------------------------------------------------ its process (reactor's thread)
     def luggage(self) -> tuple[bytes, list[socket.socket]]:
         """The recipe."""
-        return wire.encode(("recipe", codec.dumps(self._arrival())), self._recipe), self._sockets
+        return wire.encode(("recipe", codec.dumps(self._arrival())), self._recipe, long_header=True), self._sockets
 
     def ring(self) -> None:
         """What waited was sent."""
@@ -288,7 +288,7 @@ class ProcessHandle:
             case ("preload", list(names)):
                 preload(*names)
             case ("log", dict(fields)):
-                take_forwarded(fields)
+                self._site.logs.put(fields, self.process)
 
     def left(self, code: int | None) -> None:
         """The process is gone. Without a keeper, nobody has buried what a command's guard has left behind."""

@@ -164,7 +164,8 @@ class _Spare:
     def luggage(self) -> tuple[bytes, list[socket.socket]]:
         """The recipe, to be unpacked in advance."""
         where = place(self.path)
-        return wire.encode(("stand by", codec.dumps(where)), self._wanted.recipe), self._wanted.sockets
+        frame = wire.encode(("stand by", codec.dumps(where)), self._wanted.recipe, long_header=True)
+        return frame, self._wanted.sockets
 
     def ring(self) -> None:
         """It looks at nothing but its connection."""

@@ -61,7 +61,7 @@ class ThreadHandle:
         self._launch = launch
         self._gone = False
         self._left = left
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may send a message, too
         self._slot = site.board.take(launch.path)
         self._lines: deque[str] = deque(maxlen=LINES)
         self._mailbox = ThreadMailbox(self._slot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -10,7 +11,8 @@ from typing import Any
 
 from suitkaise.errors import RuntimeGone
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Parcel
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Parcel, Reply
+from suitkaise.messaging.outlet import Outlet
 
 __all__ = ["RemotePost"]
 
@@ -23,45 +25,43 @@ class RemotePost:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._line: _Line | None = None
+        self._lines: list[_Line] = []
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)
 
     def _renew_lock(self) -> None:
         """Of a forked child: a thread of its parent may have held the other one."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
         """Ask the hub for something."""
         answer: Answer[Any] = Answer()
-        self._current().ask(("post", what, path), codec.dumps(argument), answer)
+        line = self._current()
+        number = line.ask(("post", what, path), codec.dumps(argument), answer.settle)
+        answer.add_done_callback(lambda done: line.withdraw(number) if done.cancelled() else None)
         return answer
 
     def send(self, path: str, message: Message) -> None:
         """Have the hub deliver a message; returns when it has accepted it."""
         payload = message.body.data
-        accepted: Answer[Any] = Answer()
         line = self._current()
         if message.reply is None:
-            line.ask(("tell", message.kind, path), payload, accepted)
+            accepted: Answer[Any] = Answer()
+            line.ask(("tell", message.kind, path), payload, accepted.settle)
             accepted.get(DEFAULT_TIMEOUT)
         else:
-            answer: Answer[Any] = Answer()
-            answer.add_done_callback(lambda done: _pass_on(done, message))
-            line.ask(("ask", message.kind, path), payload, answer)
+            line.ask(("ask", message.kind, path), payload, message.reply)
 
     def _current(self) -> _Line:
+        """The line to use. A signal handler that has interrupted the sending on one gets another: it may wait."""
         with self._lock:
-            line = self._line
-            if line is None or line.pid != os.getpid() or line.closed:
-                line = self._line = _Line(self._path)
-            return line
-
-
-def _pass_on(done: Any, message: Message) -> None:
-    assert message.reply is not None
-    error = done.exception()
-    message.reply(error is None, Parcel(done.result() if error is None else error))
+            for line in self._lines[:]:
+                if line.pid != os.getpid() or line.closed:
+                    self._lines.remove(line)
+                elif not line.outlet.interrupted:
+                    return line
+            self._lines.append(_Line(self._path))
+            return self._lines[-1]
 
 
 class _Line:
@@ -71,39 +71,46 @@ class _Line:
         self.pid = os.getpid()
         self.closed = False
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._waiting: dict[int, Answer[Any]] = {}
+        self._waiting: dict[int, Reply] = {}
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._sock.connect(path)
         except OSError as error:
             self._sock.close()
             raise RuntimeGone(f"the program that owns the tree cannot be reached: {error}") from error
+        self.outlet = Outlet(self._sock)
         threading.Thread(target=self._read, name="suitkaise-answers", daemon=True).start()
 
-    def ask(self, header: tuple[Any, ...], payload: bytes, answer: Answer[Any]) -> None:
-        """Send a request; its answer will be settled."""
-        with self._lock:
-            number = next(self._numbers)
-            self._waiting[number] = answer
-            try:
-                wire.send(self._sock, (*header, number), payload)
-            except OSError as error:
-                self._waiting.pop(number, None)
-                raise RuntimeGone(f"the program that owns the tree is gone: {error}") from error
+    def ask(self, header: tuple[Any, ...], payload: bytes, reply: Reply) -> int:
+        """Send a request; `reply` will be called with the answer, in another thread. Returns its number."""
+        number = next(self._numbers)
+        self._waiting[number] = reply
+        try:
+            self.outlet.send((*header, number), payload)
+        except BaseException as error:
+            self._waiting.pop(number, None)
+            if not isinstance(error, OSError):
+                raise
+            raise RuntimeGone(f"the program that owns the tree is gone: {error}") from error
+        return number
+
+    def withdraw(self, number: int) -> None:
+        """Nobody waits for that answer any more."""
+        if self._waiting.pop(number, None) is not None and self.pid == os.getpid():
+            with contextlib.suppress(OSError):
+                self.outlet.send(("withdraw", number))
 
     def _read(self) -> None:
         parser = wire.Parser()
         try:
             while True:
                 for (number, ok), payload in parser.receive(self._sock):
-                    answer = self._waiting.pop(number, None)
-                    if answer is not None:
-                        answer.settle(ok, Parcel(data=payload))
+                    reply = self._waiting.pop(number, None)
+                    if reply is not None:
+                        reply(ok, Parcel(data=payload))
         except (OSError, wire.WireError):
             self.closed = True
         self._sock.close()
-        with self._lock:
-            left, self._waiting = self._waiting, {}
-        for answer in left.values():
-            answer.settle(False, Parcel(RuntimeGone("the program that owns the tree is gone")))
+        while self._waiting:  # who comes later cannot send any more
+            _, reply = self._waiting.popitem()
+            reply(False, Parcel(RuntimeGone("the program that owns the tree is gone")))

@@ -7,6 +7,7 @@ once a loop, which costs a memory read. A worker without a loop blocks. An order
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import socket
@@ -20,10 +21,12 @@ from typing import Any, Protocol
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.actors import Envelope, envelope
 from suitkaise.messaging.messages import Message
-from suitkaise.messaging.wire import Frame, Parser, PeerClosed
+from suitkaise.messaging.wire import Frame, Parser, PeerClosed, WireError
 from suitkaise.observe.board import BELL, QUEUED, Slot
 
 __all__ = ["ITERATE", "STOP", "Mailbox", "Sleeper", "SocketMailbox", "ThreadMailbox"]
+
+logger: logging.Logger = logging.getLogger("suitkaise.mailbox")
 
 ITERATE: Any = object()
 """The message that a looping worker finds when no other waits: go on with your loops."""
@@ -224,16 +227,18 @@ class ThreadMailbox(Mailbox):
 
     def __init__(self, slot: Slot) -> None:
         super().__init__(slot)
-        self._event = threading.Event()
+        self._woken = threading.Lock()  # free once it is; an event would deadlock in a signal handler
+        self._woken.acquire()
 
     def _collect(self) -> None:
-        self._event.clear()
+        """What was put in is there at once. A wake-up that came too early ends the next wait: `get` looks again."""
 
     def _block(self, seconds: float | None) -> None:
-        self._event.wait(seconds)
+        self._woken.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
 
     def _wake(self) -> None:
-        self._event.set()
+        with contextlib.suppress(RuntimeError):  # it is woken already
+            self._woken.release()
 
 
 class SocketMailbox(Mailbox):
@@ -292,6 +297,12 @@ class SocketMailbox(Mailbox):
             except BlockingIOError:
                 return
             except (PeerClosed, OSError):
+                self._hub_gone()
+                return
+            except WireError as error:
+                logger.error("the program that owns this worker talks nonsense: %s", error)
+                with contextlib.suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_RD)  # the lifeline takes that for its end
                 self._hub_gone()
                 return
             for frame in frames:

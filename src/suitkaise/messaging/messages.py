@@ -8,10 +8,10 @@ import threading
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from suitkaise.errors import AskTimeout, WorkerFailed
-from suitkaise.messaging import codec
+from suitkaise.messaging import codec, wire
 from suitkaise.options import is_number
 
 __all__ = ["Answer", "Kind", "Message", "Parcel", "Reply", "patience", "portable_error"]
@@ -49,6 +49,11 @@ class Parcel:
         self._data = data
 
     @property
+    def encoded(self) -> bool:
+        """Whether its value has to be decoded, which may run code of the user's."""
+        return self._data is not None
+
+    @property
     def value(self) -> Any:
         """The value itself; each call decodes anew what came as bytes."""
         return self._value if self._data is None else codec.loads(self._data)
@@ -61,7 +66,9 @@ class Parcel:
             NotSerializable: it cannot be sent.
         """
         if self._data is None:
-            self._data = codec.dumps(self._value, root="message")
+            data = codec.dumps(self._value, root="message")
+            wire.check_length("the message", len(data))
+            self._data = data
         return self._data
 
 
@@ -83,10 +90,24 @@ class Message:
             self.reply(False, Parcel(error))
 
 
+class _Sealed(Exception):
+    """Stands for an answer, or an error, that nobody has decoded yet: `_Sealed(parcel)`."""
+
+    @property
+    def parcel(self) -> Parcel:
+        """What came."""
+        return cast("Parcel", self.args[0])
+
+
 class Answer(concurrent.futures.Future[T], Generic[T]):
     """The answer to an ask: wait for it with `get(timeout=...)`, or `await` it.
 
-    It is a `concurrent.futures.Future`, so `result`, `add_done_callback` and `as_completed` work too.
+    It is a `concurrent.futures.Future`, so `result`, `add_done_callback` and `as_completed` work too. What came from
+    another process is decoded in the thread that first asks for it.
+
+    A callback of `add_done_callback` runs in the thread that took the answer in, which is mostly the program's one I/O
+    thread: all messages, deaths and restarts wait for it, so it has to be short, and must not wait for anything.
+    (Hand it on: `answer.add_done_callback(queue.put)`; or `await` the answer.)
     """
 
     def get(self, timeout: float | None = DEFAULT_TIMEOUT) -> T:
@@ -109,14 +130,53 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
 
         return asyncio.wrap_future(self).__await__()
 
+    def result(self, timeout: float | None = None) -> T:
+        """What `concurrent.futures.Future.result` says."""
+        try:
+            value = super().result(timeout)
+            if not isinstance(value, _Sealed):
+                return value
+        except _Sealed:
+            pass
+        self._open()
+        return cast("T", self._result) if self._exception is None else super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What `concurrent.futures.Future.exception` says."""
+        super().exception(timeout)
+        self._open()
+        return self._exception
+
+    def _get_snapshot(self) -> Any:  # how asyncio looks at it from Python 3.14 on
+        if self.done() and not self.cancelled():
+            self._open()
+        return super()._get_snapshot()  # type: ignore[misc]
+
+    def _open(self) -> None:
+        """Decode what came sealed; if several threads do that at once, all take the first one's."""
+        ok = self._exception is None
+        sealed = self._result if ok else self._exception
+        if not isinstance(sealed, _Sealed):
+            return
+        try:
+            value = sealed.parcel.value
+        except Exception as error:
+            ok, value = False, error
+        with self._condition:
+            if sealed is self._exception or sealed is self._result:
+                self._exception, self._result = (None, value) if ok else (value, None)  # in this order
+
+    def outcome(self) -> tuple[bool, Parcel]:
+        """Of a finished one: as it came, to be passed on; (True, the answer) or (False, the error)."""
+        ok = self._exception is None
+        raw = self._result if ok else self._exception
+        return ok, raw.parcel if isinstance(raw, _Sealed) else Parcel(raw)
+
     def settle(self, ok: bool, parcel: Parcel) -> None:
         """Take the answer in; a second one is ignored."""
         if self.done():
             return
-        try:
-            value = parcel.value
-        except Exception as error:
-            ok, value = False, error
+        value: Any = _Sealed(parcel) if parcel.encoded else parcel.value
         try:
             if ok:
                 self.set_result(value)

@@ -75,7 +75,7 @@ class Reactor:
         self._room = _ROOM
         self._numbers = itertools.count()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._bell_lock = threading.Lock()  # once closed, its number may be somebody else's descriptor
+        self._bell_lock = threading.RLock()  # once closed, its number may be somebody else's descriptor
         self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="suitkaise-io", daemon=True)
@@ -114,7 +114,7 @@ class Reactor:
     def abandon_after_fork(self) -> None:
         """In a forked child: let go of the descriptors; the thread is the parent's."""
         self._closed, bell, self._bell = True, self._bell, -1
-        self._bell_lock = threading.Lock()
+        self._bell_lock = threading.RLock()
         self._selector.close()
         os.close(bell)
 

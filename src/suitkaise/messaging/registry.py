@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, RuntimeGone, SuitkaiseError, WorkerDead, WorkerFailed
@@ -93,7 +94,7 @@ class Address:
         self._target: Target | None = None
         self._doomed: str | None = None
         self._parked: deque[Message] = deque()
-        self._waiters: list[Callable[[], None]] = []
+        self._waiters: dict[Callable[[], None], None] = {}
         self._lock = threading.RLock()
 
     @property
@@ -207,7 +208,7 @@ class Address:
                 return
             self.over, self._target, self.pid = True, None, None
             parked, self._parked = list(self._parked), deque()
-            waiters, self._waiters = self._waiters, []
+            waiters, self._waiters = self._waiters, {}
         for message in parked:
             message.fail(
                 WorkerDead(f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason)
@@ -219,9 +220,14 @@ class Address:
         """Call back when the last incarnation is gone; at once if it is."""
         with self._lock:
             if not self.over:
-                self._waiters.append(callback)
+                self._waiters[callback] = None
                 return
         callback()
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Do not call it back any more."""
+        with self._lock:
+            self._waiters.pop(callback, None)
 
 
 class Registry:
@@ -308,10 +314,11 @@ class Registry:
                     answer.set_result((address.status, address.pid, address.incarnation, address.kind))
                 case "find":
                     answer.set_result((address.path, address.kind))
-                case "join":
-                    address.when_over(lambda: answer.settle(True, Parcel(address.reason)))
-                case "result":
-                    address.when_over(lambda: _settle_result(address, answer))
+                case "join" | "result":
+                    settle = _settle_reason if what == "join" else _settle_result
+                    callback = partial(settle, address, answer)
+                    address.when_over(callback)
+                    answer.add_done_callback(lambda done: address.forget(callback))  # cancelled, most likely
                 case "kill" | "rejoin" | "recall":
                     return address.order(what)
                 case "administer":
@@ -321,6 +328,10 @@ class Registry:
         except Exception as error:
             answer.set_exception(error)
         return answer
+
+
+def _settle_reason(address: Address, answer: Answer[Any]) -> None:
+    answer.settle(True, Parcel(address.reason))
 
 
 def _settle_result(address: Address, answer: Answer[Any]) -> None:

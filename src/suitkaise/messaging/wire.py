@@ -15,22 +15,29 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from suitkaise.errors import SuitkaiseError
+from suitkaise.errors import NotSerializable, SuitkaiseError
 
 __all__ = [
     "MAX_HEADER",
     "MAX_PAYLOAD",
+    "MSG_NOSIGNAL",
     "Connection",
+    "Data",
     "Frame",
+    "Header",
     "Parser",
     "PeerClosed",
     "WireError",
+    "check_length",
     "encode",
+    "parts",
     "send",
 ]
 
 Header: TypeAlias = Any
 """What msgspec encodes as a msgpack array: a tuple, or an `array_like` Struct."""
+
+Data: TypeAlias = "bytes | bytearray | memoryview"
 
 Frame: TypeAlias = tuple[Any, bytes]
 """A header, decoded, and the payload."""
@@ -40,6 +47,9 @@ MAX_HEADER = 1 << 20
 
 MAX_PAYLOAD = 1 << 30
 """The longest payload in bytes, unless a parser is told otherwise."""
+
+MSG_NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+"""For every send: a peer that is gone is an error, also where the program has said `signal(SIGPIPE, SIG_DFL)`."""
 
 _LENGTHS = struct.Struct("<II")
 _PREFIX = _LENGTHS.size
@@ -61,30 +71,57 @@ class PeerClosed(ConnectionError):
     """The other side closed the connection."""
 
 
-def encode(header: Header, payload: bytes | bytearray | memoryview = b"") -> bytes:
-    r"""One frame as bytes.
+def check_length(what: str, length: int, limit: int | None = None) -> None:
+    """Refuse at once what the receiver would take for nonsense, and close the connection for.
+
+    Raises:
+        NotSerializable: it has more bytes than `limit` (default `MAX_PAYLOAD`).
+    """
+    limit = MAX_PAYLOAD if limit is None else limit
+    if length > limit:
+        raise NotSerializable(
+            f"{what} has {length} bytes, once encoded; at most {limit} can be sent: "
+            "put what is large into a file or shared memory, and send its name"
+        )
+
+
+def parts(header: Header, payload: Data = b"", *, long_header: bool = False) -> tuple[bytes, bytes, Data]:
+    """One frame as its prefix, its header and its payload.
+
+    Raises:
+        NotSerializable: it is over the limits; `long_header`: that of a payload holds for the header, too.
+    """
+    head = _encode_header(header)
+    size = len(payload)
+    if len(head) > MAX_HEADER or size > MAX_PAYLOAD:
+        check_length("the header of a message", len(head), MAX_PAYLOAD if long_header else MAX_HEADER)
+        check_length("a message", size)
+    return _pack_lengths(len(head), size), head, payload
+
+
+def encode(header: Header, payload: Data = b"", *, long_header: bool = False) -> bytes:
+    r"""One frame as bytes. Raises what `parts` raises.
 
     >>> encode((1, "x"), b"abc")
     b'\x04\x00\x00\x00\x03\x00\x00\x00\x92\x01\xa1xabc'
     """
-    head = _encode_header(header)
-    return _pack_lengths(len(head), len(payload)) + head + payload
+    return b"".join(parts(header, payload, long_header=long_header))
 
 
-def send(sock: socket.socket, header: Header, payload: bytes | bytearray | memoryview = b"") -> None:
+def send(sock: socket.socket, header: Header, payload: Data = b"") -> None:
     """Send one frame on a blocking socket: one system call, unless the socket's buffer is full.
 
     Raises:
+        NotSerializable: it is over the limits; nothing was sent.
         OSError: as the socket raises it. After that, or after an exception from a signal handler, a part of
             the frame may have been sent: close the socket.
     """
-    head = _encode_header(header)
-    prefix = _pack_lengths(len(head), len(payload))
-    sent = sock.sendmsg((prefix, head, payload))
+    prefix, head, payload = parts(header, payload)
+    sent = sock.sendmsg((prefix, head, payload), (), MSG_NOSIGNAL)
     if sent < _PREFIX + len(head) + len(payload):
-        sock.sendall((prefix + head)[sent:])
+        sock.sendall((prefix + head)[sent:], MSG_NOSIGNAL)
         with memoryview(payload).cast("B") as rest:
-            sock.sendall(rest[max(0, sent - _PREFIX - len(head)) :])
+            sock.sendall(rest[max(0, sent - _PREFIX - len(head)) :], MSG_NOSIGNAL)
 
 
 class Parser:

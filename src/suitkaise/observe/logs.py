@@ -1,7 +1,7 @@
 """Logging, silent until the application configures it: structlog over the standard library's loggers.
 
 Nothing here adds a handler that prints. Records of a worker process are handed to the program that owns the tree,
-which feeds them to its own logging.
+which feeds them to its own logging, in a thread that a slow handler may hold up without harm to anything else.
 """
 
 from __future__ import annotations
@@ -9,22 +9,32 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from suitkaise.events import Event
+from suitkaise.messaging.errands import PATIENCE, Errands
+from suitkaise.messaging.reactor import Reactor
 from suitkaise.messaging.refs import has_remote_post
 from suitkaise.preloading import preload
 
-__all__ = ["OUTPUT", "ForwardingHandler", "log_event", "take_forwarded", "worker_logger"]
+__all__ = ["OUTPUT", "ROOM", "Forwarded", "ForwardingHandler", "log_event", "take_forwarded", "worker_logger"]
 
 logging.getLogger("suitkaise").addHandler(logging.NullHandler())
 
 OUTPUT = "suitkaise_output"
 """The attribute of a record of a command's output that holds what it has more than others: `path` and `stream`."""
 
+ROOM = 10_000
+"""How many records of workers may wait for the program's logging handlers; those that come then are dropped."""
+
+REST = 1.0
+"""Seconds, at most, for which a worker that logs too fast is not listened to."""
+
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _tree = logging.getLogger("suitkaise.tree")
+logger: logging.Logger = logging.getLogger("suitkaise.logs")
 
 
 def log_event(event: Event) -> None:
@@ -99,3 +109,65 @@ def take_forwarded(fields: dict[str, Any]) -> None:
     target = logging.getLogger(str(fields["name"]))
     if target.isEnabledFor(int(fields["levelno"])):
         target.handle(logging.makeLogRecord(fields))
+
+
+class Speaker(Protocol):
+    """A worker that logs. Both are called in the I/O thread."""
+
+    def watch(self) -> None:
+        """Listen to it (again)."""
+
+    def rest(self) -> None:
+        """Do not listen to it for a while."""
+
+
+class Forwarded:
+    """The records of all workers on their way to this program's logging: each worker's in order, `ROOM` at most.
+
+    Who logs faster than the handlers take it is not listened to for a moment, as often as it takes. Only where that
+    does not help, since a handler blocks or crawls, records are dropped: nobody waits for a handler for long.
+    """
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._errands = Errands("suitkaise-logs")
+        self._resting: list[Speaker] = []
+        self._dropped = 0  # counted by the I/O thread, told by the other
+        self._told = 0
+
+    def put(self, fields: dict[str, Any], speaker: Speaker) -> None:
+        """Take a record; never blocks. For the I/O thread only."""
+        waiting = len(self._errands)
+        if waiting >= ROOM:
+            self._dropped += 1
+            return
+        self._errands.call(lambda: self._handle(fields))
+        if waiting >= ROOM // 2 and speaker not in self._resting:
+            if not self._resting:
+                self._reactor.at(time.monotonic() + REST, self._listen)
+            self._resting.append(speaker)
+            speaker.rest()
+
+    def _listen(self) -> None:
+        resting, self._resting = self._resting, []
+        for speaker in resting:
+            speaker.watch()
+
+    def _handle(self, fields: dict[str, Any]) -> None:
+        try:
+            take_forwarded(fields)
+        finally:
+            waiting = len(self._errands)
+            if self._resting and waiting <= ROOM // 4:
+                self._reactor.call(self._listen)
+            if self._dropped > self._told and waiting <= ROOM // 2:
+                count, self._told = self._dropped - self._told, self._dropped
+                logger.warning("%d records of workers were dropped: they come faster than they are handled", count)
+
+    def flush(self, patience: float = PATIENCE) -> None:
+        """Wait until the handlers have got what has come so far, at most so many seconds."""
+        self._errands.flush(patience)
+
+    def close(self, patience: float = PATIENCE) -> None:
+        """Flush, and end the thread. The I/O thread has ended."""
+        self._errands.close(patience)

@@ -252,7 +252,7 @@ class Client:
         assert self._sock is not None
         data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
         try:
-            self._sock.sendall(data)
+            self._sock.sendall(data, wire.MSG_NOSIGNAL)
         except BlockingIOError as error:
             self._disconnect()
             raise ConnectionError("the storage actor does not read") from error

@@ -122,7 +122,7 @@ class Peers:
             self._listen(peer)
             return
         try:
-            sent = peer.sock.send(data)
+            sent = peer.sock.send(data, wire.MSG_NOSIGNAL)
         except BlockingIOError:
             sent = 0
         except OSError:

@@ -8,12 +8,12 @@ import os
 import socket
 import struct
 import time
-from concurrent.futures import Future
 from typing import Any
 
 from suitkaise.errors import NotSerializable, SuitkaiseError
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.messages import Message, Parcel, portable_error
+from suitkaise.messaging.errands import Errands
+from suitkaise.messaging.messages import Answer, Message, Parcel, portable_error
 from suitkaise.messaging.reactor import Reactor
 from suitkaise.messaging.registry import Registry
 
@@ -38,6 +38,7 @@ class Desk:
         os.chmod(path, 0o600)
         self._listener.listen(512)
         self._listener.setblocking(False)
+        self._errands = Errands("suitkaise-desk")
         reactor.call(lambda: reactor.watch(self._listener, self._accept))
 
     def _accept(self) -> None:
@@ -60,6 +61,7 @@ class Desk:
 
     def close(self) -> None:
         """Close all connections; called when the reactor has ended."""
+        self._errands.close()
         self.drop()
 
     def drop(self) -> None:
@@ -77,6 +79,7 @@ class _Visitor:
         self._desk = desk
         self._parser = wire.Parser()
         self._out = bytearray()
+        self._waits: dict[int, Answer[Any]] = {}  # what may take for ever; the others end by themselves
         desk._reactor.watch(sock, self._on_event)
 
     def _on_event(self) -> None:
@@ -102,10 +105,10 @@ class _Visitor:
         number = header[-1] if header else None
         try:
             match header:
+                case ("post", "administer", str(path), int()):  # declarations of the user's: decoding them may block
+                    self._desk._errands.call(lambda: self._post(number, "administer", path, payload))
                 case ("post", str(what), str(path), int()):
-                    registry.post(what, path, codec.loads(payload)).add_done_callback(
-                        lambda done: self._answer(number, done)
-                    )
+                    self._post(number, what, path, payload)
                 case ("tell", ("message" | "call" | "get") as kind, str(path), int()):
                     registry.send(path, Message(kind, Parcel(data=payload)))
                     self._reply(number, True, Parcel(None))
@@ -114,15 +117,30 @@ class _Visitor:
                         path,
                         Message(kind, Parcel(data=payload), lambda ok, parcel: self._reply(number, ok, parcel)),
                     )
+                case ("withdraw", int(withdrawn)):
+                    waited_for = self._waits.pop(withdrawn, None)
+                    if waited_for is not None:
+                        waited_for.cancel()
                 case _:
                     logger.warning("closed a connection: %r means nothing here", header)
                     self._close()
         except Exception as error:
             self._reply(number, False, Parcel(error))
 
-    def _answer(self, number: Any, done: Future[Any]) -> None:
-        error = done.exception()
-        self._reply(number, error is None, Parcel(done.result() if error is None else error))
+    def _post(self, number: Any, what: str, path: str, payload: bytes) -> None:
+        try:
+            answer = self._desk._registry.post(what, path, codec.loads(payload))
+        except Exception as error:
+            self._reply(number, False, Parcel(error))
+            return
+        if what in ("join", "result"):
+            self._waits[number] = answer
+        answer.add_done_callback(lambda done: self._pass_on(number, answer))
+
+    def _pass_on(self, number: Any, answer: Answer[Any]) -> None:
+        self._waits.pop(number, None)
+        if not answer.cancelled():
+            self._reply(number, *answer.outcome())
 
     def _reply(self, number: Any, ok: bool, parcel: Parcel) -> None:
         """May be called from any thread."""
@@ -164,3 +182,5 @@ class _Visitor:
         self._desk._visitors.discard(self)
         self._desk._reactor.unwatch(self.sock)
         self.sock.close()
+        for waited_for in list(self._waits.values()):
+            waited_for.cancel()

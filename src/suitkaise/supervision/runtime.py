@@ -76,6 +76,7 @@ class Runtime:
             self.site: Site = Site(self.directory, board, self.reactor)
             self._desk = Desk(self.site.file("hub.sock"), self.reactor, self.registry)
             made.callback(self._desk.close)
+            made.callback(self.site.logs.close)
             made.callback(self.reactor.close)  # before the desk's sockets; the one above is for a desk that fails
             self.processes: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost)
             made.callback(self.processes.close)
@@ -262,6 +263,8 @@ def enter() -> Runtime:
 def leave(name: str | None = None) -> None:
     """Use it no more; the last one to leave ends it."""
     global _runtime, _users
+    if _runtime is not None:
+        _runtime.site.logs.flush()  # the last lines of those that have ended
     with _guard:
         if name is not None:
             _trees.pop(name, None)

@@ -1,0 +1,190 @@
+"""Code of the user's that blocks holds up neither the I/O thread nor those that have nothing to do with it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, Process, Reject, Supervisor, whereis
+from tests.support import eventually, in_background
+
+LOUD = logging.getLogger("loud")
+
+
+class Loud(Process):
+    """Logs what it is told, and its own end."""
+
+    def on_receive(self, message: Any) -> Any:
+        if isinstance(message, str):
+            LOUD.warning(message)
+        if message == "crash":
+            raise RuntimeError("it was told to")
+        return message
+
+    def on_finish(self) -> None:
+        LOUD.warning("last words")
+
+
+hold: Callable[[], object] | None = None  # in the program, where a test has set it; in no worker
+
+
+class Held:
+    """Is decoded when it may."""
+
+    def __repr__(self) -> str:
+        return "Held()"
+
+    def __getstate__(self) -> int:
+        return 1
+
+    def __setstate__(self, state: int) -> None:
+        if hold is not None:
+            hold()
+
+
+class Holder(Process):
+    def __init__(self, held: Any = None) -> None:
+        self.held = held
+
+    def on_receive(self, message: Any) -> Any:
+        match message:
+            case "answer":
+                return Held()
+            case "fail":
+                raise Reject(ValueError(Held()))
+            case "start_child":
+                return whereis("app").start_child(Child(Holder(Held()), id="new"))
+        return message
+
+    def result(self) -> Any:
+        return Held()
+
+
+class Asker(Process):
+    def on_receive(self, message: str) -> Any:
+        holder = whereis("app/a")
+        return type(holder.result(10) if message == "result" else holder.ask("answer")).__name__
+
+
+@contextmanager
+def decoding_blocks() -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Until the second event is set; the first one tells that something is being decoded."""
+    global hold
+    blocked, release = threading.Event(), threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        release.wait(20)
+
+    hold = block
+    try:
+        yield blocked, release
+    finally:
+        release.set()
+        hold = None
+
+
+@contextmanager
+def handler(emit: Callable[[str], object]) -> Iterator[None]:
+    """What is logged as `loud` goes to `emit`, and nowhere else."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            emit(record.getMessage())
+
+    own = Handler()
+    LOUD.addHandler(own)
+    LOUD.propagate = False
+    try:
+        yield
+    finally:
+        LOUD.removeHandler(own)
+        LOUD.propagate = True
+
+
+def test_a_logging_handler_that_blocks_holds_up_neither_messages_nor_restarts() -> None:
+    blocked, release = threading.Event(), threading.Event()
+
+    def block(text: str) -> None:
+        blocked.set()
+        release.wait(30)
+
+    with handler(block), Supervisor("app", Child(Loud, id="a"), Child(Loud, id="b")).start() as running:
+        try:
+            running["a"].tell("hello")
+            assert blocked.wait(10)
+            assert running["b"].ask(1) == 1
+            before = running["b"].incarnation
+            running["b"].kill()
+            eventually(lambda: running["b"].is_alive() and running["b"].incarnation > before, timeout=10)
+            assert running["b"].ask(2) == 2
+        finally:
+            release.set()
+
+
+def test_what_workers_log_arrives_in_order_and_is_all_there_when_the_tree_has_stopped() -> None:
+    heard: list[str] = []
+    with handler(heard.append), Supervisor("other").start():
+        with Supervisor("app", Child(Loud, id="a")).start() as running:
+            for number in range(1000):
+                running["a"].tell(str(number))
+            running["a"].ask(0)
+        assert heard == [*map(str, range(1000)), "last words"]
+
+
+def test_the_last_lines_of_a_worker_that_crashed_are_there_when_the_tree_has_stopped() -> None:
+    heard: list[str] = []
+    with handler(heard.append):
+        with Supervisor("app", Child(Loud, id="a", restart="temporary")).start() as running:
+            running["a"].tell("crash")
+            running["a"].join(10)
+        assert heard[0] == "crash"
+
+
+def test_a_tree_can_be_stopped_by_a_logging_handler() -> None:
+    stopped = threading.Event()
+
+    def stop(text: str) -> None:
+        running.stop()
+        stopped.set()
+
+    with handler(stop):
+        running = Supervisor("app", Child(Loud, id="a", restart="temporary", shutdown="brutal_kill")).start()
+        running["a"].tell("hello")
+        assert stopped.wait(20)
+
+
+@pytest.mark.parametrize("what", ["answer", "fail"])
+def test_an_answer_whose_decoding_blocks_holds_up_only_who_asked_for_it(what: str) -> None:
+    with Supervisor("app", Child(Holder, id="a"), Child(Holder, id="b")).start() as running:
+        with decoding_blocks() as (blocked, release):
+            asked = in_background(lambda: running["a"].ask(what, timeout=30))
+            assert blocked.wait(10)
+            assert running["b"].ask(1) == 1
+            assert running["a"].ask(2) == 2
+            release.set()
+            assert isinstance(asked.exception(10) or asked.result(), Held if what == "answer" else ValueError)
+
+
+def test_a_declaration_whose_decoding_blocks_holds_up_only_who_sent_it() -> None:
+    with Supervisor("app", Child(Holder, id="a"), Child(Holder, id="b")).start() as running:
+        with decoding_blocks() as (blocked, release):
+            asked = running["a"].ask_future("start_child")
+            assert blocked.wait(10)
+            assert running["b"].ask(1) == 1
+            release.set()
+            assert asked.get(20).path == "app/new"
+
+
+def test_what_passes_through_the_program_is_not_decoded_there() -> None:
+    with Supervisor("app", Child(Holder, id="a"), Child(Asker, id="b")).start() as running:
+        with decoding_blocks() as (blocked, _):
+            assert running["b"].ask("ask") == "Held"
+            running["a"].rejoin()
+            assert running["b"].ask("result") == "Held"
+            assert not blocked.is_set()

@@ -1,0 +1,106 @@
+"""Signal handlers of the program that owns the tree: they may use refs, and raise, whatever they interrupt."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, Process, Supervisor, Thread
+from tests.support import in_background
+
+
+class Collector(Process):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+
+    def on_receive(self, message: Any) -> Any:
+        if message == "all":
+            return self.got
+        self.got.append(len(message) if isinstance(message, bytes) else message)
+        return None
+
+
+class InThread(Thread):
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+
+    def on_receive(self, message: Any) -> Any:
+        return Collector.on_receive(self, message)  # type: ignore[arg-type]
+
+
+@contextmanager
+def disturbed_by(handler: Callable[[], object]) -> Iterator[None]:
+    """A signal every half millisecond."""
+    main = threading.main_thread().ident
+    assert main is not None
+    over = threading.Event()
+
+    def disturb() -> None:
+        while not over.wait(0.0005):
+            signal.pthread_kill(main, signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: handler())
+    disturbing = in_background(disturb)
+    try:
+        yield
+    finally:
+        over.set()
+        disturbing.result(10)
+        signal.signal(signal.SIGUSR2, before)
+
+
+@pytest.mark.parametrize("kind", [Collector, InThread])
+def test_a_handler_may_tell_the_worker_that_its_thread_tells(kind: Any) -> None:
+    told: list[int] = []
+
+    def tell() -> None:
+        if len(told) < 500:
+            told.append(-1 - len(told))
+            ref.tell(told[-1])
+
+    with Supervisor("app", Child(kind, id="worker")).start() as running:
+        ref = running["worker"]
+        with disturbed_by(tell):
+            for number in range(3000):
+                ref.tell(number)
+        got = ref.ask("all", timeout=20)
+    assert sorted(got) == sorted([*range(3000), *told])
+    assert [number for number in got if number >= 0] == list(range(3000))
+
+
+def test_an_exception_of_a_handler_cuts_no_message() -> None:
+    class Stop(Exception):
+        pass
+
+    armed = False
+
+    def stop() -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Stop
+
+    stopped = 0
+    with Supervisor("app", Child(Collector, id="worker"), max_restarts=0).start() as running:
+        ref = running["worker"]
+        message = bytes(300_000)
+        with disturbed_by(stop):
+            for _ in range(150):
+                try:
+                    armed = True
+                    ref.tell(message)
+                    armed = False
+                except Stop:
+                    stopped += 1
+        got = ref.ask("all", timeout=30)
+        assert ref.incarnation == 1
+    assert stopped
+    assert set(got) == {300_000}
+    assert 150 - stopped <= len(got) <= 150
