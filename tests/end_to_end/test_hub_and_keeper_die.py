@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from suitkaise import Child, Killed, Lost, Normal, Shutdown, Signaled, Superviso
 from suitkaise.events import ChildExited, KeeperLost
 from suitkaise.supervision import runtime
 from tests.end_to_end.scene import KINDS, OBEDIENT, directories_of, scene, stop, up
-from tests.end_to_end.workers import Counts, Echo
+from tests.end_to_end.workers import Echo
 from tests.support import eventually, run_program, wait_gone
 
 
@@ -135,13 +136,44 @@ def test_a_tree_can_be_stopped_while_the_keeper_is_stopped(monkeypatch):
     wait_gone(old)
 
 
-def test_a_busy_keeper_is_not_taken_for_a_stopped_one(monkeypatch):
-    monkeypatch.setattr("suitkaise.engines.link.PATIENCE", 1.5)
-    with Supervisor("tree", *(Child(Counts, id=f"c{n}") for n in range(30))).start() as running:
-        old = keeper()
-        for n in range(30):
-            running[f"c{n}"].recall()
-        assert keeper() == old
+BUSY = """
+import os, time
+
+def busy():
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        pass
+
+os.register_at_fork(before=busy)
+"""
+
+HAS_A_BUSY_KEEPER = """
+from suitkaise import Child, Process, Supervisor, preload
+from suitkaise.engines import link
+from suitkaise.supervision import runtime
+
+link.PATIENCE = 0.3
+
+
+class Echo(Process):
+    def on_receive(self, message):
+        return message
+
+
+if __name__ == "__main__":
+    preload("busy")
+    with Supervisor("tree").start() as running:
+        keeper = runtime.current().processes.link.pid
+        for number in range(3):
+            running.start_child(Child(Echo, id=f"e{number}"))
+        print(runtime.current().processes.link.pid == keeper)
+"""
+
+
+def test_a_busy_keeper_is_not_taken_for_a_stopped_one(tmp_path):
+    (tmp_path / "busy.py").write_text(BUSY)
+    (tmp_path / "program.py").write_text(HAS_A_BUSY_KEEPER)
+    assert run_program([sys.executable, "program.py"], cwd=tmp_path).check().stdout == "True\n"
 
 
 def test_a_stopped_keeper_does_not_keep_workers_alive_when_the_hub_is_killed():

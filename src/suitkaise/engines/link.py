@@ -14,7 +14,7 @@ from typing import Protocol
 
 from suitkaise.engines.engine import Site
 from suitkaise.engines.keeper import DECODE, ENCODE, MANY, has_ended
-from suitkaise.engines.program import search_path, start_keeper
+from suitkaise.engines.program import is_at_work, search_path, start_keeper
 from suitkaise.messaging.reactor import TimerHandle
 from suitkaise.preloading import listeners, wanted
 
@@ -24,6 +24,9 @@ logger: logging.Logger = logging.getLogger("suitkaise.keeper")
 
 PATIENCE = 5.0
 """Seconds for which the keeper may owe an answer and say nothing at all; then it is replaced (it is stopped, say)."""
+
+DOUBTS = 10
+"""How often in a row one that says nothing, but is at work or waits for a processor, is given the time again."""
 
 BOOT_PATIENCE = 60.0
 """The same for one that is still starting: it imports what is to be preloaded."""
@@ -92,6 +95,7 @@ class KeeperLink:
         self._failures = 0
         self._waiting = False
         self._watched = False
+        self._doubts = 0
         self._down = ""  # why there is no keeper
         self._outage = False  # from then on until the next one says something
         self._pause = _PAUSE
@@ -136,12 +140,12 @@ class KeeperLink:
             if self._watched or self._closed:
                 return
             self._watched = True
-            self._heard = time.monotonic()
+            self.heard()
             self._look_at(self._heard + PATIENCE)
 
     def heard(self) -> None:
         """The keeper has shown that it works."""
-        self._heard = time.monotonic()
+        self._heard, self._doubts = time.monotonic(), 0
 
     def _look_at(self, when: float) -> None:
         self._site.reactor.at(when, lambda: self._look(when))
@@ -158,6 +162,10 @@ class KeeperLink:
                 until = max(until, now + PATIENCE)
             if now < until:
                 self._look_at(min(until, now + PATIENCE))
+                return
+            if self._doubts < DOUBTS and is_at_work(self.pid):
+                self._doubts += 1
+                self._look_at(now + PATIENCE)
                 return
             self._watched = False
             self._program.kill()  # its end-of-file does the rest
@@ -217,7 +225,7 @@ class KeeperLink:
         self._waiting = False
         self._up = False
         self._down = ""
-        self._heard = time.monotonic()
+        self.heard()
         if self._retry is not None:
             self._retry.cancel()
         self._site.reactor.call(self._introduce)
@@ -262,7 +270,7 @@ class KeeperLink:
                 self._lost()
                 return
             self._failures, self._pause = 0, _PAUSE
-            self._heard = time.monotonic()
+            self.heard()
             if self._outage:
                 self._outage = False
                 logger.warning("the keeper is back: processes can be started again")

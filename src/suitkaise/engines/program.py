@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 
-__all__ = ["search_path", "start_keeper"]
+__all__ = ["is_at_work", "search_path", "start_keeper"]
 
 _PROGRAM = (
     "import sys; sys.flags.safe_path or sys.path.pop(0); "  # no json.py of the working folder
@@ -55,3 +55,12 @@ def start_keeper(
             raise
     ours.setblocking(False)
     return program, ours
+
+
+def is_at_work(pid: int) -> bool:
+    """Whether that process computes, or would if it got a processor: it neither waits nor is stopped."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"R"
+    except OSError:
+        return False
