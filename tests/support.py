@@ -29,6 +29,7 @@ __all__ = [
     "Program",
     "bearers",
     "children_named",
+    "descriptors_of",
     "eventually",
     "in_background",
     "kill_and_wait",
@@ -139,6 +140,15 @@ def children_named(name: str, process: psutil.Process, *, recursive: bool = Fals
         with suppress(psutil.NoSuchProcess):
             if child.name() == name:
                 found.append(child)
+    return found
+
+
+def descriptors_of(pid: int) -> list[str]:
+    """What the open file descriptors of a process lead to, without those that it closes meanwhile."""
+    found = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
     return found
 
 

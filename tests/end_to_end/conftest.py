@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from suitkaise import Supervisor
+from suitkaise import Supervisor, preloading
 from tests.end_to_end.folk import KINDS, Folk
+
+
+@pytest.fixture(autouse=True)
+def what_a_test_preloads_is_preloaded_for_that_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preloading, "_wanted", dict(preloading._wanted))
 
 
 @pytest.fixture(params=KINDS)

@@ -17,7 +17,7 @@ from suitkaise.events import KeeperLost
 from suitkaise.supervision import runtime
 from tests.end_to_end.folk import next_event
 from tests.end_to_end.workers import Echo, next_exit
-from tests.support import eventually, in_background, run_program
+from tests.support import descriptors_of, eventually, in_background, run_program
 
 RealPopen = subprocess.Popen
 PIDFD = "anon_inode:[pidfd]"
@@ -165,8 +165,7 @@ def test_a_new_keeper_is_told_of_all_that_live_however_many(monkeypatch: pytest.
     monkeypatch.setattr(link, "MANY", 2)
     with Supervisor("app", Child(Echo, copies=5)).start():
         lose_the_keeper()
-        files = f"/proc/{keeper()}/fd"
-        eventually(lambda: [os.readlink(f"{files}/{name}") for name in os.listdir(files)].count(PIDFD) == 5)
+        eventually(lambda: descriptors_of(keeper()).count(PIDFD) == 5)
 
 
 PROGRAM = """
