@@ -9,8 +9,8 @@ VENV ?= .venv
 PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 ARGS ?=
-# `make test JOBS=2` runs the tests in two processes.
-JOBS ?=
+# In how many processes the tests run; `JOBS=` is for one, this one, as a debugger wants it.
+JOBS ?= 2
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
 # A .venv that does not run, is too old, or was made in another folder is made anew.
@@ -26,7 +26,7 @@ run: $(VENV)/.run  ## the main job: the indexer tree over real files (ARGS="..."
 ##@ Check
 
 .PHONY: test
-test: $(VENV)/.dev-test  ## all tests except the long ones (ARGS="-k policy", JOBS=2)
+test: $(VENV)/.dev-test  ## all tests except the long ones (ARGS="-k policy", JOBS= for one process)
 	$(VENV)/bin/python -m pytest $(if $(JOBS),-n $(JOBS)) $(ARGS)
 
 .PHONY: mutants

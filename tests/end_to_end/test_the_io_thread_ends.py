@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from tests.support import eventually, in_background, wait_gone
 
 class Waits(Process):
     def on_receive(self, message: Any) -> Any:
-        self.wait(1000.0)
+        time.sleep(1000.0)  # unlike `self.wait`, it outlasts the stop
 
 
 class Idle(Thread):
