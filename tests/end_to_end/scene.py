@@ -67,6 +67,8 @@ def up(program: Program, kind: str, after: int = 0) -> tuple[int, int]:
 @contextmanager
 def scene(how: str, kinds: Sequence[str], *options: str) -> Iterator[Scene]:
     """`programs/kinds.py` with a tree of those kinds, all up; the one to be stopped is stopped."""
+    if OBEDIENT.issuperset(kinds) and not options:  # they need no time, but may have to wait for a processor
+        options = ("--shutdown", "20")
     with start_program(PROGRAMS / "kinds.py", how, *kinds, *options) as program:
         workers, keeper = {}, 0
         for kind in kinds:

@@ -188,8 +188,13 @@ def test_s55_sigusr1_has_a_worker_write_its_stacks_to_standard_error(tmp_path: P
     (tmp_path / "app.py").write_text(PROGRAM)
     with start_program(tmp_path / "app.py", env={"PYTHONPATH": str(ROOT)}) as program:
         program.expect("waits", timeout=15)
-        os.kill(int(program.stdout.split()[1]), signal.SIGUSR1)
-        eventually(lambda: "in loop" in program.stderr, what="the stack")
+        pid = int(program.stdout.split()[1])
+
+        def told_its_stack() -> bool:
+            os.kill(pid, signal.SIGUSR1)  # again, if it was on its way to its first loop
+            return "in loop" in program.stderr
+
+        eventually(told_its_stack, what="the stack")
         program.send_signal(signal.SIGUSR2)
         assert program.wait() == 0, program.stderr
 

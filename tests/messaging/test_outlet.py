@@ -31,25 +31,37 @@ def ends() -> Iterator[tuple[Outlet, wire.Connection]]:
 
 @pytest.fixture
 def handle() -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Have a signal, which comes as soon as something is sent and nobody reads, do that once."""
+    """Have a signal do that, once whenever it is awaited."""
     before = signal.getsignal(signal.SIGUSR1)
 
     def install(what: Callable[[], object]) -> None:
-        signal.signal(signal.SIGUSR1, lambda number, frame: what())
+        def on_signal(number: int, frame: Any) -> None:
+            if _awaited.is_set():
+                _awaited.clear()
+                what()
+
+        signal.signal(signal.SIGUSR1, on_signal)
 
     yield install
     signal.signal(signal.SIGUSR1, before)
 
 
+_awaited = threading.Event()
+
+
 def interrupt(read: wire.Connection) -> None:
-    """Send the signal once half of a frame is on its way."""
+    """Send the signal once half of a frame is on its way; again, if it came just before the thread went to sleep."""
     main = threading.main_thread().ident
     assert main is not None
 
     def wait_and_kill() -> None:
         read.socket.recv(1, socket.MSG_PEEK)
-        signal.pthread_kill(main, signal.SIGUSR1)
+        while _awaited.is_set():
+            signal.pthread_kill(main, signal.SIGUSR1)
+            nobody.wait(0.05)
 
+    nobody = threading.Event()
+    _awaited.set()
     in_background(wait_and_kill)
 
 
@@ -127,17 +139,17 @@ def test_exceptions_at_any_moment_cut_no_frame(ends: Any, handle: Any) -> None:
             assert payload == BIG[:300_000]
             numbers.append(number)
 
-    handle(lambda: None)
+    handle(stop)
     reading = in_background(read)
     disturbing = in_background(disturb)
     try:
         for number in range(300):
             try:
-                handle(stop)
+                _awaited.set()
                 outlet.send((number,), BIG[:300_000])
-                handle(lambda: None)
+                _awaited.clear()
             except Stop:
-                handle(lambda: None)
+                continue
             else:
                 sent.append(number)
     finally:
