@@ -51,17 +51,19 @@ _awaited = threading.Event()
 
 def interrupt(read: wire.Connection) -> None:
     """Send the signal once half of a frame is on its way; again, if it came just before the thread went to sleep."""
+    global _awaited
+    awaited = _awaited = threading.Event()
+    awaited.set()
     main = threading.main_thread().ident
     assert main is not None
 
     def wait_and_kill() -> None:
         read.socket.recv(1, socket.MSG_PEEK)
-        while _awaited.is_set():
+        while awaited.is_set():
             signal.pthread_kill(main, signal.SIGUSR1)
             nobody.wait(0.05)
 
     nobody = threading.Event()
-    _awaited.set()
     in_background(wait_and_kill)
 
 
