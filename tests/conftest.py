@@ -39,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
     os.environ["XDG_RUNTIME_DIR"] = str(base)
     os.environ["SUITKAISE_STATE"] = str(base / "state")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell that runs this in the background has it ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # also in every program that a test interrupts
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
