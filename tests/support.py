@@ -23,6 +23,8 @@ from typing import IO, Any, TypeVar
 import psutil
 import pytest
 
+from suitkaise.workers.descendants import environment_of
+
 __all__ = [
     "ROOT",
     "Finished",
@@ -121,25 +123,16 @@ def bearers(variable: str, prefix: str) -> list[psutil.Process]:
 
     The environment is the one the process was started with, so a process that was forked or made an orphan
     still bears what its ancestors were given. This process itself is left out; zombies have no environment.
-    A process in the midst of `exec` has none either, for a moment, and no command line: it is looked at again.
     """
+    wanted = f"{variable}={prefix}".encode()
     found = []
     for process in map(_process, psutil.pids()):
         if process is None or process.pid == os.getpid():
             continue
-        with suppress(psutil.Error, OSError):
-            deadline = time.monotonic() + 1.0
-            while not (environment := process.environ()) and _is_in_exec(process) and time.monotonic() < deadline:
-                time.sleep(0.001)
-            value = environment.get(variable)
-            if value is not None and value.startswith(prefix):
+        with suppress(OSError):
+            if any(entry.startswith(wanted) for entry in environment_of(process.pid).split(b"\0")):
                 found.append(process)
     return found
-
-
-def _is_in_exec(process: psutil.Process) -> bool:
-    """Whether it has a program, as threads of the kernel have not, and no command line yet."""
-    return not process.cmdline() and bool(os.readlink(f"/proc/{process.pid}/exe"))
 
 
 def children_named(name: str, process: psutil.Process, *, recursive: bool = False) -> list[psutil.Process]:

@@ -10,15 +10,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests import leaks
 from tests.leaks import Footprint, clean_up, leaks_since, wait_for_leaks_to_go
-from tests.support import ROOT, bearers, eventually, run_program, start_program, wait_gone
+from tests.support import ROOT, eventually, run_program, start_program, wait_gone
 
 SLEEPER = "import signal; print('up', flush=True); signal.pause()"
 # A child in a session of its own whose parent is gone at once: nobody's descendant any more.
@@ -68,25 +67,6 @@ def test_an_orphan_in_a_session_of_its_own_is_a_leak(before: Footprint) -> None:
     assert leak.process.ppid() != os.getpid()
     clean_up([leak])
     assert leaks_since(before) == []
-
-
-def test_a_process_that_is_in_the_midst_of_exec_is_looked_at_again(
-    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unseen = {"environ", "cmdline"}  # both are empty then, for some 50 microseconds
-
-    def at_first_nothing(name: str, look: Callable[[psutil.Process], object]) -> Callable[[psutil.Process], object]:
-        def patched(process: psutil.Process) -> object:
-            if process.pid == sleeper.pid and name in unseen:
-                unseen.remove(name)
-                return {}
-            return look(process)
-
-        return patched
-
-    for name in list(unseen):
-        monkeypatch.setattr(psutil.Process, name, at_first_nothing(name, getattr(psutil.Process, name)))
-    assert sleeper.pid in {process.pid for process in bearers(leaks.MARK, os.environ[leaks.MARK])}
 
 
 def test_a_thread_is_a_leak(before: Footprint) -> None:

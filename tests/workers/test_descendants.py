@@ -7,12 +7,13 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from suitkaise.workers import descendants
-from suitkaise.workers.descendants import MARK, children, end_children, end_marked, kill_group_of
+from suitkaise.workers.descendants import MARK, children, end_children, end_marked, environment_of, kill_group_of
 from tests.support import run_program, wait_gone
 
 
@@ -77,6 +78,30 @@ def test_a_mark_is_that_of_one_incarnation_or_of_all_of_a_program() -> None:
             end_marked(directory)
             assert eleven.wait() == -9
             assert other.poll() is None
+
+
+def test_a_mark_is_seen_in_the_midst_of_exec_too(tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    again.write_text('#!/bin/sh\nexec "$0"\n')
+    again.chmod(0o755)
+    for turn in range(60):  # a tenth of its life it has no environment
+        mark = f"{tmp_path}:a#{turn}"
+        with subprocess.Popen([again], env={**os.environ, MARK: mark}) as process:
+            end_marked(mark)
+            found = process.poll()
+            process.kill()
+        assert found == -9
+
+
+def test_the_environment_of_a_process_may_be_empty_or_out_of_sight() -> None:
+    with sleeper(env={}) as process:
+        assert environment_of(process.pid) == b""
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(OSError):
+            environment_of(process.pid)
+    with pytest.raises(OSError):
+        environment_of(process.pid)
 
 
 FAMILY = """

@@ -12,15 +12,26 @@ import functools
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["MARK", "adopt_orphans", "children", "die_with_parent", "end_children", "end_marked", "kill_group_of"]
+__all__ = [
+    "MARK",
+    "adopt_orphans",
+    "children",
+    "die_with_parent",
+    "end_children",
+    "end_marked",
+    "environment_of",
+    "kill_group_of",
+]
 
 MARK = "SUITKAISE_COMMAND"
 """The environment variable that a command and all that it starts bear: `directory:path#serial`."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_EXEC, _SIZELESS = 1.0, 0.05  # seconds that a process without environment is taken to be in the midst of `exec`
 _adopted = False
 
 
@@ -112,13 +123,36 @@ def _marked(pid: int, wanted: bytes) -> int | None:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return None
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-        marks = (entry for entry in file.read().split(b"\0") if entry.startswith(wanted))  # none where it has ended
+    with contextlib.suppress(OSError):  # it has ended, is somebody else's, or a thread of the kernel
+        marks = (entry for entry in environment_of(pid).split(b"\0") if entry.startswith(wanted))
         if any(entry == wanted or entry.startswith(wanted + b":") for entry in marks):
             signal.pidfd_send_signal(pidfd, 0)
             return pidfd
     os.close(pidfd)
     return None
+
+
+def environment_of(pid: int) -> bytes:
+    """What the process was started with, as the kernel keeps it; of one in the midst of `exec`, what it will have.
+
+    For some 50 microseconds of `exec` a process has a program, but no environment yet, or none that has a size.
+
+    Raises:
+        OSError: it has no program (any more), or must not be looked at.
+    """
+    began = time.monotonic()
+    while not (environment := _of(pid, "environ")):
+        os.readlink(f"/proc/{pid}/exe")
+        start, end = _of(pid, "stat").split()[-3:-1]
+        if time.monotonic() - began > (_SIZELESS if start == end != b"0" else _EXEC):
+            break  # it was given an empty one
+        time.sleep(0.0001)
+    return environment
+
+
+def _of(pid: int, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read()
 
 
 def _processes() -> list[int]:
@@ -127,7 +161,6 @@ def _processes() -> list[int]:
 
 def _parent_of(pid: int) -> int | None:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
+        return int(_of(pid, "stat").rpartition(b")")[2].split()[1])
     except OSError:
         return None
