@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -206,6 +207,35 @@ def test_the_pipelines_thread_ends_when_nothing_is_under_way(storage: Storage) -
         assert any(thread.name == "suitkaise storage pipeline" for thread in threading.enumerate())
         eventually(lambda: pipeline._pump is None)
         assert storage.tree.get("a") == 1
+
+
+def test_the_pipelines_thread_does_not_wait_for_replies_that_another_took(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about_to_wait, wait = threading.Event(), threading.Event()
+
+    class Poll:
+        def __init__(self) -> None:
+            self.register = (poll := poll_of()).register
+            self._poll = poll.poll
+
+        def poll(self, milliseconds: float | None) -> list[tuple[int, int]]:
+            if milliseconds is None:  # for replies
+                about_to_wait.set()
+                wait.wait()
+            return self._poll(milliseconds)
+
+    storage.tree.add("n", 0)
+    eventually(lambda: pipeline._pump is None)
+    poll_of = select.poll
+    monkeypatch.setattr(select, "poll", Poll)
+    with stopped(storage):
+        storage.tree.add("n", 1, wait=False)
+        assert about_to_wait.wait(5)
+    monkeypatch.undo()
+    storage.tree.flush()
+    wait.set()
+    eventually(lambda: pipeline._pump is None)
 
 
 def test_a_directory_may_have_a_long_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,7 @@ class Client:
         self._answer: Reply | None = None
         self._down_since: float | None = None
         self._sock: socket.socket | None = None
+        self._watched = False  # whether `pipeline` may be waiting for replies on it
         self._parser = wire.Parser(decode=decode_answer)
 
     def ask(self, request: Request, payload: bytes = b"") -> Reply:
@@ -135,7 +136,7 @@ class Client:
             Whether replies are still missing.
         """
         with self.lock:
-            self.scheduled = False
+            self.scheduled = self._watched = False
             try:
                 if self._pending:
                     self._push(_MOMENT)
@@ -149,7 +150,8 @@ class Client:
                 self._abandon(error)
             if not self._pending or self._sock is not None:
                 self._down_since = None
-                return bool(self._pending)
+                self._watched = bool(self._pending)
+                return self._watched
             now = time.monotonic()
             self._down_since = self._down_since or now
             if now - self._down_since > self.timeout:
@@ -222,6 +224,13 @@ class Client:
                 raise no_answer
         if timeout < self.timeout and self._sock is not None:
             set_timeout(self._sock, self.timeout)
+        self._unwatch()
+
+    def _unwatch(self) -> None:
+        """What `pipeline` waits for on the connection may not come there any more."""
+        if self._watched:
+            self._watched = False
+            pipeline.wake()
 
     def _no_answer(self, timeout: float) -> StorageError:
         return StorageError(
@@ -281,6 +290,7 @@ class Client:
         sock, self._sock = self._sock, None
         if sock is not None:
             sock.close()
+        self._unwatch()
 
     def _take_all(self, frames: list[wire.Frame]) -> None:
         for reply, _ in frames:

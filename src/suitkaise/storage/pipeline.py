@@ -16,7 +16,7 @@ from typing import Protocol
 
 from suitkaise.storage.refusals import untold
 
-__all__ = ["Pipelined", "schedule"]
+__all__ = ["Pipelined", "schedule", "wake"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.storage")
 
@@ -55,6 +55,13 @@ def schedule(client: Pipelined) -> None:
         _pump.add(client)
 
 
+def wake() -> None:
+    """Replies that the thread may be waiting for have come elsewhere, or their connection is closed: it looks again."""
+    with _lock:
+        if _pump is not None:
+            _pump.ring()
+
+
 class _Pump:
     """The thread; `_lock` guards what others may touch."""
 
@@ -66,6 +73,9 @@ class _Pump:
 
     def add(self, client: Pipelined) -> None:
         self._fresh.add(client)
+        self.ring()
+
+    def ring(self) -> None:
         os.eventfd_write(self._bell, 1)
 
     def _run(self) -> None:
