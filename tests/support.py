@@ -5,6 +5,7 @@ A test never sleeps for a fixed time. It waits for what it expects, here, and fa
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import subprocess
@@ -194,18 +195,49 @@ class Finished:
         return self
 
 
+class _Output:
+    """What a program has written to a pipe; `take` takes all that is in it at that moment."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self.text = ""
+        self.ended = False
+        self._pipe = pipe
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        os.set_blocking(pipe.fileno(), False)
+
+    def take(self) -> None:
+        while not self.ended:
+            try:
+                data = os.read(self._pipe.fileno(), 1 << 16)
+            except BlockingIOError:
+                return
+            self.text += self._decoder.decode(data, final=not data)
+            self.ended = not data
+
+    def wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._pipe.fileno(), select.POLLIN)
+        poll.poll()
+
+    def close(self) -> None:
+        self.ended = True
+        self._pipe.close()
+
+
 class Program:
     """A program that runs; made by `start_program`."""
 
-    def __init__(self, popen: subprocess.Popen[str], mark: str) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], mark: str) -> None:
+        assert popen.stdout is not None
+        assert popen.stderr is not None
         self._popen = popen
         self._mark = mark
         self.left_behind: list[str] = []  # known once it was left
         self._news = threading.Condition()
-        self._output: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._stdout, self._stderr = _Output(popen.stdout), _Output(popen.stderr)
         self._readers = [
-            threading.Thread(target=self._read, args=(stream, name), name=f"{name} of {popen.pid}", daemon=True)
-            for stream, name in ((popen.stdout, "stdout"), (popen.stderr, "stderr"))
+            threading.Thread(target=self._read, args=(output,), name=f"{name} of {popen.pid}", daemon=True)
+            for output, name in ((self._stdout, "stdout"), (self._stderr, "stderr"))
         ]
         for reader in self._readers:
             reader.start()
@@ -220,13 +252,12 @@ class Program:
 
     @property
     def stdout(self) -> str:
-        with self._news:
-            return "".join(self._output["stdout"])
+        """All that it and its relatives have written until now."""
+        return self._text(self._stdout)
 
     @property
     def stderr(self) -> str:
-        with self._news:
-            return "".join(self._output["stderr"])
+        return self._text(self._stderr)
 
     def send_signal(self, number: int) -> None:
         self._popen.send_signal(number)
@@ -235,10 +266,11 @@ class Program:
         """The first line of stdout that holds `text`, once it is there."""
 
         def line() -> str | None:
-            return next((x for x in self._output["stdout"] if text in x), None)
+            *lines, last = self._stdout.text.split("\n")
+            return next((f"{x}\n" for x in lines if text in x), last if self._stdout.ended and text in last else None)
 
         with self._news:
-            self._news.wait_for(lambda: line() or not self._readers[0].is_alive(), timeout)
+            self._news.wait_for(lambda: line() or self._stdout.ended, timeout)
             found = line()
         if found is None:
             raise AssertionError(
@@ -262,13 +294,16 @@ class Program:
         marked = bearers("SUITKAISE_TEST_PROGRAM", self._mark)
         return [process for process in marked if process.pid != self.pid]
 
-    def _read(self, stream: IO[str], name: str) -> None:
-        for line in stream:
-            with self._news:
-                self._output[name].append(line)
-                self._news.notify_all()
+    def _text(self, output: _Output) -> str:
         with self._news:
+            output.take()
             self._news.notify_all()
+            return output.text
+
+    def _read(self, output: _Output) -> None:
+        while not output.ended:
+            output.wait()
+            self._text(output)
 
     def _close(self, grace: float) -> None:
         """End what is left of it; `left_behind` tells what did not end by itself within `grace` seconds."""
@@ -285,9 +320,9 @@ class Program:
                 kill_and_wait(left)
             for reader in self._readers:
                 reader.join(5)
-            for stream in (self._popen.stdout, self._popen.stderr):
-                if stream is not None:
-                    stream.close()
+            with self._news:
+                self._stdout.close()
+                self._stderr.close()
 
 
 @contextmanager
@@ -352,9 +387,6 @@ def _running(command: list[str], env: Mapping[str, str | None] | None, cwd: Path
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
         env=environment,
         cwd=cwd,
         start_new_session=True,
