@@ -433,9 +433,9 @@ def test_a_flood_does_not_keep_it_from_being_stopped():
 
 def test_who_holds_the_output_open_does_not_keep_it_from_ending():
     out, _ = written(
-        "import os, signal, time\nprint('parent')\n"
-        "if os.fork() == 0:\n os.setsid(); print('child'); signal.pause()\n"
-        "time.sleep(0.05)"
+        "import os, signal\nprint('parent')\ntold, written = os.pipe()\n"
+        "if os.fork() == 0:\n os.setsid(); print('child'); os.write(written, b'.'); signal.pause()\n"
+        "os.read(told, 1)"
     )
     assert sorted(out) == ["child", "parent"]
 
