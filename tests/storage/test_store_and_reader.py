@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 from suitkaise.errors import StorageError
@@ -148,6 +150,22 @@ def test_reading_where_this_process_also_writes_shares_its_environment(tmp_path:
     assert names(reader) == [2]
     second.close()
     reader.close()
+
+
+def test_a_read_is_done_again_as_often_as_its_environment_is_closed_under_it(tmp_path: Path) -> None:
+    with contextlib.closing(Store(tmp_path)) as store:
+        store.write(put("a", 1))
+    with contextlib.closing(Reader(tmp_path)) as reader:
+        closed: list[object] = []
+
+        def work(transaction: lmdb.Transaction[bytes]) -> bytes | None:
+            if len(closed) < 20:
+                closed.append(reader.let_go())
+                names(reader)  # another read, which opens it again: that one is left alone
+            return transaction.get(entry_key("p", "a")[0])
+
+        assert reader._read(work) is not None
+        assert len(closed) == 20
 
 
 def test_many_threads_read_while_the_environment_is_closed_under_them(tmp_path: Path) -> None:

@@ -143,11 +143,14 @@ class Reader:
 
     def _read(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
         error: Exception | None = None
-        for _ in range(_TRIES):
+        failures = 0
+        while failures < _TRIES:
+            opened = self._environment
             try:
-                if self._environment is None:
+                if opened is None:
                     self._open()
-                with self._begin(self._entries) as transaction:
+                    continue
+                with opened.begin(self._entries) as transaction:
                     return work(transaction)
             except lmdb.MapResizedError as grown:
                 error = grown
@@ -155,10 +158,20 @@ class Reader:
             except lmdb.ReadersFullError as full:
                 error = full
                 self._clear_dead_readers()
-            except lmdb.Error as other:  # closed for a fork, or by the writer in this process
+            except lmdb.Error as other:
+                if not self._let_go_of(opened):  # closed for a fork, or by another thread that failed: no failure
+                    continue
                 error = other
-                self.let_go()
+            failures += 1
         raise StorageError(f"the storage in {self.directory} cannot be read: {error}") from error
+
+    def _let_go_of(self, opened: lmdb.Environment | None) -> bool:
+        """Close what a read has failed with; False if that is done: what others have opened since is theirs."""
+        with environment.LOCK:
+            if self._environment is not opened:
+                return False
+            self.let_go()
+            return True
 
     def _open(self) -> None:
         with environment.LOCK:
