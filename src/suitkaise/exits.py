@@ -6,9 +6,13 @@ Only `Normal` and `Shutdown` are clean. Everything else is abnormal, and a super
 
 from __future__ import annotations
 
+import pickle
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from suitkaise.errors import WorkerFailed
 
 __all__ = [
     "Crashed",
@@ -65,17 +69,46 @@ class Crashed(ExitReason):
     """An exception left a hook or a message handler.
 
     `error` is a copy of the exception, without its frames, where it can be pickled; else a `WorkerFailed` that carries
-    its text.
+    its text. What came from another process is decoded when somebody first looks at `error`: the rest does not need
+    its class, which may take long to import.
     """
 
     phase: str
     error: BaseException
     traceback: str = ""
+    _sent: tuple[str, bytes] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
+        if self._sent is not None:
+            return self._sent[0]
         text = str(self.error)
         name = type(self.error).__name__
         return f"{name} in {self.phase}: {text}" if text else f"{name} in {self.phase}"
+
+    def sealed(self, encode: Callable[[BaseException], bytes]) -> tuple[str, str, str, bytes]:
+        """What `unsealed` makes another one of: phase, traceback, text, and the encoded error."""
+        text, data = self._sent or (str(self), encode(self.error))
+        return self.phase, self.traceback, text, data
+
+    @classmethod
+    def unsealed(cls, phase: str, traceback: str, text: str, data: bytes) -> Crashed:
+        """One whose error is decoded when it is asked for."""
+        crashed = object.__new__(cls)
+        for name, value in (("phase", phase), ("traceback", traceback), ("_sent", (text, data))):
+            object.__setattr__(crashed, name, value)
+        return crashed
+
+    if not TYPE_CHECKING:  # only the attribute that is not there yet gets here
+
+        def __getattr__(self, name: str) -> BaseException:
+            if name != "error":
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            try:
+                error = pickle.loads(self._sent[1])
+            except Exception as obstacle:  # its class cannot be imported here, say
+                error = WorkerFailed(f"{self} (the error cannot be read here: {obstacle!r})", traceback=self.traceback)
+            object.__setattr__(self, "error", error)
+            return error
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, Process, Reject, Supervisor, whereis
+from suitkaise import Child, Crashed, Process, Reject, Supervisor, whereis
+from tests.end_to_end.workers import next_exit
 from tests.support import eventually, in_background
 
 LOUD = logging.getLogger("loud")
@@ -57,6 +58,8 @@ class Holder(Process):
                 return Held()
             case "fail":
                 raise Reject(ValueError(Held()))
+            case "crash":
+                raise ValueError(Held())
             case "start_child":
                 return whereis("app").start_child(Child(Holder(Held()), id="new"))
         return message
@@ -169,6 +172,25 @@ def test_an_answer_whose_decoding_blocks_holds_up_only_who_asked_for_it(what: st
             assert running["a"].ask(2) == 2
             release.set()
             assert isinstance(asked.exception(10) or asked.result(), Held if what == "answer" else ValueError)
+
+
+def test_the_error_of_a_crash_is_decoded_by_who_looks_at_it_and_holds_up_no_restart() -> None:
+    with Supervisor("app", Child(Holder, id="a")).start() as running:
+        with decoding_blocks() as (blocked, release), running.events() as events:
+            before = running["a"].incarnation
+            running["a"].tell("crash")
+            reason = next_exit(events)
+            eventually(lambda: running["a"].incarnation > before and running["a"].is_alive(), timeout=10)
+            assert running["a"].ask(1) == 1
+            assert isinstance(reason, Crashed)
+            assert (reason.phase, str(reason)) == ("on_receive", "ValueError in on_receive: Held()")
+            assert "raise ValueError" in reason.traceback
+            assert not blocked.is_set()
+            looked = in_background(lambda: reason.error)
+            assert blocked.wait(10)
+            release.set()
+            assert isinstance(looked.result(10), ValueError)
+            assert reason.error is looked.result()
 
 
 def test_a_declaration_whose_decoding_blocks_holds_up_only_who_sent_it() -> None:

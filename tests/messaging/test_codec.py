@@ -23,7 +23,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suitkaise.errors import AskTimeout, NotSerializable
+from suitkaise.errors import AskTimeout, NotSerializable, WorkerFailed
+from suitkaise.exits import Crashed, GaveUp, Shutdown
 from suitkaise.messaging import codec
 
 PLAIN = st.recursive(
@@ -397,3 +398,49 @@ def test_a_socket_that_did_not_come_along_is_told() -> None:
         data, _ = codec.dumps_with_sockets([ours, theirs])
         with pytest.raises(pickle.UnpicklingError, match="socket 1, but 1 sockets came"):
             codec.loads_with_sockets(data, [ours])
+
+
+def test_the_error_of_a_crash_comes_back_as_it_was_and_is_the_same_whenever_it_is_looked_at() -> None:
+    sent = Crashed("loop", ValueError("no", 7), "Traceback")
+    came = codec.loads(codec.dumps(Shutdown(GaveUp("app", sent, 3, 5.0)))).detail.reason
+    assert (came.phase, came.traceback, str(came)) == ("loop", "Traceback", str(sent))
+    assert repr(came) == repr(sent)
+    assert came.error.args == ("no", 7)
+    assert came.error is came.error
+    match came:
+        case Crashed("loop", ValueError(args=("no", 7)), "Traceback"):
+            pass
+        case _:
+            pytest.fail(f"not matched: {came!r}")
+
+
+def test_a_crash_is_passed_on_without_the_class_of_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "heavy.py").write_text("class HeavyError(Exception): pass")
+    monkeypatch.syspath_prepend(tmp_path)
+    import heavy  # type: ignore[import-not-found]
+
+    data = codec.dumps(Crashed("loop", heavy.HeavyError("out of memory")))
+    monkeypatch.delitem(sys.modules, "heavy")
+    passed_on = codec.dumps(codec.loads(data))
+    came = codec.loads(passed_on)
+    assert str(came) == "HeavyError in loop: out of memory"
+    assert "heavy" not in sys.modules
+    assert type(came.error).__name__ == "HeavyError"
+    assert "heavy" in sys.modules
+
+
+def test_the_error_of_a_crash_whose_class_is_not_there_says_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere.py").write_text("class OurError(Exception): pass")
+    monkeypatch.syspath_prepend(tmp_path)
+    import elsewhere  # type: ignore[import-not-found]
+
+    came = codec.loads(codec.dumps(Crashed("loop", elsewhere.OurError("no"), "Traceback")))
+    monkeypatch.delitem(sys.modules, "elsewhere")
+    (tmp_path / "elsewhere.py").unlink()
+    assert isinstance(came.error, WorkerFailed)
+    assert str(came.error).startswith("OurError in loop: no (the error cannot be read here: ModuleNotFoundError(")
+    assert came.error.traceback == "Traceback"
+    with pytest.raises(AttributeError, match="'Crashed' object has no attribute 'eror'"):
+        came.eror  # noqa: B018

@@ -25,7 +25,7 @@ from suitkaise.engines.engine import Exit, Launch, Site, settle
 from suitkaise.engines.forked import ForkedProcess
 from suitkaise.engines.link import KeeperLink
 from suitkaise.engines.spares import Spares, Wanted, place
-from suitkaise.errors import WorkerDead, WorkerFailed
+from suitkaise.errors import WorkerDead
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.messages import Message, Parcel
@@ -276,7 +276,7 @@ class ProcessHandle:
                 if message is not None and message.reply is not None:
                     message.reply(ok, Parcel(data=payload))
             case ("bye", bytes(reason), bool(ignored), bool(has_result)):
-                said = (_understood(reason), Parcel(data=payload) if has_result else None, ignored)
+                said = (codec.loads(reason), Parcel(data=payload) if has_result else None, ignored)
                 with self._lock:  # what is sent from now on is for the next incarnation
                     self._goodbye = said
                 linger = self.launch.grace if self.launch.grace < float("inf") else LINGER
@@ -350,12 +350,3 @@ class ProcessHandle:
                 )
             )
         settle(self.exited, exit)
-
-
-def _understood(data: bytes) -> ExitReason:
-    """The exit reason that a worker has sent; its error may be of a class that cannot be imported here."""
-    try:
-        reason: ExitReason = codec.loads(data)
-        return reason
-    except Exception as error:
-        return Crashed("unknown", WorkerFailed(f"it ended with an error that cannot be read here: {error!r}"))

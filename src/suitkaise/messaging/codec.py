@@ -12,6 +12,7 @@ what the bare C pickler costs. The first object that must travel by value hands 
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import socket
@@ -23,6 +24,7 @@ from typing import Any, NoReturn
 import cloudpickle  # type: ignore[import-untyped]
 
 from suitkaise.errors import NotSerializable
+from suitkaise.exits import Crashed
 from suitkaise.messaging.culprit import find_culprit
 
 __all__ = ["dumps", "dumps_with_sockets", "loads", "loads_with_sockets"]
@@ -231,3 +233,11 @@ def _rebuild_exception(kind: type[BaseException], args: tuple[Any, ...]) -> Base
     error: BaseException = kind.__new__(kind, *args)
     native.__init__(error, *args)  # type: ignore[misc]
     return error
+
+
+def _reduce_crashed(reason: Crashed) -> Any:
+    """Its error travels sealed: whoever passes it on, or restarts the worker, needs neither its class nor its code."""
+    return Crashed.unsealed, reason.sealed(dumps)
+
+
+copyreg.pickle(Crashed, _reduce_crashed)
