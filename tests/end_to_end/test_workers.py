@@ -245,7 +245,7 @@ def test_the_result_of_a_worker_that_crashed_is_an_error_with_its_traceback():
 
 class Logs(Process):
     def on_receive(self, message):
-        logging.getLogger("mine").warning("said %s", message)
+        logging.getLogger("mine").warning("said %s", message, extra={"words": (message, 7)})
         self.log.warning("through structlog", word=message)
 
 
@@ -255,7 +255,7 @@ def test_what_a_worker_logs_reaches_the_logging_of_the_hub(caplog):
         pid = running["logs"].pid
     [record] = [record for record in caplog.records if record.name == "mine"]
     assert record.getMessage() == "said a word"
-    assert record.process == pid
+    assert (record.process, record.module, record.words) == (pid, "test_workers", ("a word", 7))
     [bound] = [record.getMessage() for record in caplog.records if record.name == "suitkaise.worker"]
     assert "through structlog" in bound
     assert "tree/logs" in bound

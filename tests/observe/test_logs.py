@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from suitkaise.events import ChildExited
@@ -56,6 +57,54 @@ def test_a_forwarded_record_arrives_as_it_was(caplog: pytest.LogCaptureFixture) 
     take_forwarded(sent[0])
     (record,) = caplog.records
     assert (record.name, record.getMessage(), record.levelno) == ("my.library", "lost it", logging.WARNING)
+
+
+class Stays:
+    """Cannot be sent."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("not me")
+
+    def __str__(self) -> str:
+        return "stays here"
+
+
+class Mute(Stays):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def test_a_forwarded_record_says_when_and_where_as_the_worker_did(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[dict[str, object]] = []
+    logger = logging.Logger("my.library")  # noqa: LOG001
+    logger.addHandler(ForwardingHandler(sent.append))
+    logger.addFilter(lambda record: here.append(record) or True)
+    here: list[logging.LogRecord] = []
+    logger.warning("look")
+    take_forwarded(dict(sent[0]))
+    layout = (
+        "%(asctime)s %(msecs)s %(filename)s %(module)s %(funcName)s %(lineno)d %(thread)d %(processName)s %(message)s"
+    )
+    formatter = logging.Formatter(layout)
+    assert formatter.format(caplog.records[0]) == formatter.format(here[0])
+
+
+def test_a_forwarded_record_brings_what_extra_has_added(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[dict[str, object]] = []
+    logger = logging.Logger("my.library")  # noqa: LOG001
+    logger.addHandler(ForwardingHandler(sent.append))
+    logger.warning("sold", extra={"order": 7, "at": (1, 2.5), "lock": Stays(), "mute": Mute(), "path": "a/b"})
+    msgspec.msgpack.encode(sent[0])  # so it goes on its way
+    take_forwarded(sent[0])
+    (record,) = caplog.records
+    assert {name: vars(record)[name] for name in ("order", "at", "lock", "mute", "path")} == {
+        "order": 7, "at": (1, 2.5), "lock": "stays here", "mute": "(Mute, without a text: ValueError)", "path": "a/b",
+    }  # fmt: skip
+
+
+def test_what_extra_has_added_is_told_where_it_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
+    take_forwarded({**fields(0), "extra": {"order": b"no pickle"}})
+    assert vars(caplog.records[0])["order"].startswith("(cannot be read here: UnpicklingError(")
 
 
 def test_a_forwarded_record_brings_the_stack_that_it_was_to_show(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, Protocol
 
 from suitkaise.events import Event
+from suitkaise.messaging import codec
 from suitkaise.messaging.errands import PATIENCE, Errands
 from suitkaise.messaging.reactor import Reactor
 from suitkaise.messaging.refs import has_remote_post
@@ -31,6 +32,13 @@ ROOM = 10_000
 
 REST = 1.0
 """Seconds, at most, for which a worker that logs too fast is not listened to."""
+
+# Of a record's attributes: what the message is made of, or a formatter has added; and what all others have, too. The
+# rest comes from `extra=`.
+_NOT_SENT = frozenset(
+    {"msg", "args", "exc_info", "exc_text", "stack_info", "relativeCreated", "message", "asctime", OUTPUT}
+)
+_AS_IT_IS = frozenset(vars(logging.makeLogRecord({}))) - _NOT_SENT
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _tree = logging.getLogger("suitkaise.tree")
@@ -80,7 +88,7 @@ def _render(logger: Any, method: str, fields: MutableMapping[str, Any]) -> str:
 
 
 class ForwardingHandler(logging.Handler):
-    """In a worker process: hands each record, already formatted, to `send`."""
+    """In a worker process: hands each record, its message already filled in, to `send`; and what `extra=` has added."""
 
     def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
@@ -94,12 +102,16 @@ class ForwardingHandler(logging.Handler):
                 text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
             if record.stack_info:
                 text = f"{text}\n{record.stack_info}"
-            self._send({
-                **getattr(record, OUTPUT, {}),
-                "name": record.name, "levelno": record.levelno, "levelname": record.levelname, "msg": text,
-                "created": record.created, "process": record.process, "threadName": record.threadName,
-                "pathname": record.pathname, "lineno": record.lineno, "funcName": record.funcName,
-            })  # fmt: skip
+            fields: dict[str, Any] = {**getattr(record, OUTPUT, {}), "msg": text}
+            extra = {}
+            for name, value in vars(record).items():
+                if name in _AS_IT_IS:
+                    fields[name] = value
+                elif name not in _NOT_SENT:
+                    extra[name] = _encoded(value)
+            if extra:
+                fields["extra"] = extra
+            self._send(fields)
         except Exception:
             self.handleError(record)
 
@@ -108,7 +120,29 @@ def take_forwarded(fields: dict[str, Any]) -> None:
     """In the hub: feed a worker's record to the logger of the same name."""
     target = logging.getLogger(str(fields["name"]))
     if target.isEnabledFor(int(fields["levelno"])):
-        target.handle(logging.makeLogRecord(fields))
+        extra = {name: _decoded(data) for name, data in fields.pop("extra", {}).items()}
+        target.handle(logging.makeLogRecord({**extra, **fields}))
+
+
+def _encoded(value: Any) -> bytes:
+    try:
+        return codec.dumps(value)
+    except Exception:  # it lives in the worker alone: its text has to do
+        return codec.dumps(_text(value))
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return codec.loads(data)
+    except Exception as error:
+        return f"(cannot be read here: {error!r})"
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception as error:
+        return f"({type(value).__name__}, without a text: {type(error).__name__})"
 
 
 class Speaker(Protocol):
