@@ -440,10 +440,10 @@ for line in sys.stdin:
 
 def test_threads_share_a_handle(tree: Tree) -> None:
     def work() -> None:
-        me = threading.get_ident()
+        me = threading.current_thread().name  # idents are used again
         for number in range(100):
-            tree.add(f"{me}", number, path="threads")
-            assert tree.get(f"{me}", path="threads") == number
+            tree.add(me, number, path="threads")
+            assert tree.get(me, path="threads") == number
 
     run_in_threads(work, 6)
     assert len(tree.get_all_from("threads")) == 6
