@@ -171,3 +171,35 @@ def test_a_notebook(tmp_path):
     )
     env = {"IPYTHONDIR": str(tmp_path), "JUPYTER_PLATFORM_DIRS": "1"}
     assert run_program(script, env=env, timeout=50).check().stdout == "42\n"
+
+
+SLOW = """
+import time
+from suitkaise import Child, Process, Supervisor
+
+class Slow(Process):
+    def on_start(self):
+        print("starts", flush=True)
+        time.sleep(3600)
+
+print(Supervisor("tree", Child(Slow, shutdown=0.1)).run(), flush=True)
+print("cleaned up")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_returns_the_reason_also_where_a_signal_comes_during_the_start(number):
+    with start_program(SLOW) as it:
+        it.expect("starts")
+        it.send_signal(number)
+        assert it.wait() == 0
+    assert it.stdout.endswith(f"shutdown (signal {number:d} ({number.name}))\ncleaned up\n")
+
+
+def test_run_leaves_sigint_ignored_where_it_was():
+    with start_program(f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{SLOW}") as it:
+        it.expect("starts")
+        it.send_signal(signal.SIGINT)
+        it.send_signal(signal.SIGTERM)
+        assert it.wait() == 0
+    assert "shutdown (signal 15 (SIGTERM))\n" in it.stdout

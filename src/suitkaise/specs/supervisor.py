@@ -145,8 +145,10 @@ class Supervisor(Declaration):
     def run(self) -> ExitReason:
         """Start the tree and wait until it ends, or until SIGINT or SIGTERM stop it (a second one kills it).
 
+        Where SIGINT was ignored, as in a shell's jobs in the background, it stays so.
+
         Returns:
-            The exit reason of the root.
+            The exit reason of the root, also when a signal has stopped it while it started.
 
         Raises:
             TreeFailed: the root gave up (rule 30).

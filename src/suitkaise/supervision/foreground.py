@@ -29,6 +29,8 @@ def run(tree: Supervisor) -> ExitReason:
     runs += 1
     with _Signals() as signals:
         running = signals.guard(tree)
+        if isinstance(running, ExitReason):
+            return running
         signals.wait(running._ended)
         reason = running.wait()
         running.stop()
@@ -62,6 +64,8 @@ class _Signals:
             self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             self._old_alarm = signal.set_wakeup_fd(self._alarm[1], warn_on_full_buffer=False)
             for number in (signal.SIGINT, signal.SIGTERM):
+                if number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # a shell's job in the background: Ctrl-C is not meant for it
                 self._old[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -98,8 +102,8 @@ class _Signals:
             with contextlib.suppress(OSError):  # full, or closed this moment: nobody sleeps on it
                 os.write(alarm[1], b"!")
 
-    def guard(self, tree: Supervisor) -> RunningTree:
-        """Start the tree; a signal during the start stops it too."""
+    def guard(self, tree: Supervisor) -> RunningTree | ExitReason:
+        """Start the tree; a signal during the start stops it too, and that is the reason."""
         runtime = runtimes.enter()
         try:
             executor = self._executor = runtime.add(tree)
@@ -111,7 +115,7 @@ class _Signals:
         except SuitkaiseError as error:
             runtimes.leave(tree.name)
             if self._first is not None and not isinstance(error, ChildStartFailed):
-                raise SystemExit(0) from None
+                return executor.exited.result().reason
             raise
         except BaseException:
             runtimes.leave(tree.name)
