@@ -1,12 +1,13 @@
 """Forks that are not ours: of a program while its tree runs, and inside a worker; multiprocessing on both sides."""
 
+import contextlib
 import os
 import signal
 
 import pytest
 
-from suitkaise import Child, Process, Supervisor
-from tests.support import run_program, start_program, wait_gone
+from suitkaise import Child, Process, Supervisor, Thread
+from tests.support import ROOT, run_program, start_program, wait_gone
 
 BEGIN = """
 import multiprocessing, os, signal, sys, time
@@ -182,6 +183,53 @@ def test_a_worker_may_use_a_multiprocessing_pool(method):
 def test_a_process_that_a_worker_forks_obeys_sigterm():
     with Supervisor("tree", UsesMultiprocessing()).start() as running:
         assert running["uses_multiprocessing"].ask("terminate", timeout=10) == -signal.SIGTERM
+
+
+class ForksAndTerminates:
+    def on_receive(self, count):
+        return [self.ended(self.forked()) for _ in range(count)]
+
+    def forked(self):
+        child = os.fork()
+        if child == 0:
+            while True:
+                signal.pause()
+        os.kill(child, signal.SIGTERM)  # before it has run its first line, perhaps
+        return child
+
+    def ended(self, child):
+        with contextlib.suppress(AssertionError):
+            wait_gone(child, 5)
+        os.kill(child, signal.SIGKILL)
+        return -os.waitpid(child, 0)[1]
+
+
+class ForksInAProcess(ForksAndTerminates, Process):
+    pass
+
+
+class ForksFromAThread(ForksAndTerminates, Thread):
+    """In the program itself, where `run()` handles the signals."""
+
+    restart = "transient"
+    significant = True
+
+    def loop(self):
+        print("ended by", sorted(set(self.on_receive(50))), flush=True)
+        self.rejoin()
+
+
+def test_a_process_that_a_thread_of_the_program_has_forked_this_moment_obeys_sigterm():
+    source = (
+        "from suitkaise import Supervisor\nfrom tests.end_to_end.test_forks import ForksFromAThread\n"
+        "Supervisor('tree', ForksFromAThread(), auto_shutdown='any_significant').run()"
+    )
+    assert run_program(source, timeout=40, env={"PYTHONPATH": str(ROOT)}).check().stdout == "ended by [-15]\n"
+
+
+def test_a_process_that_a_worker_has_forked_this_moment_obeys_sigterm():
+    with Supervisor("tree", ForksInAProcess()).start() as running:
+        assert set(running["forks_in_a_process"].ask(50, timeout=40)) == {-signal.SIGTERM}
 
 
 class ForksAndLogs(Process):

@@ -22,6 +22,7 @@ import suitkaise.observe.logs
 from suitkaise import preloading
 from suitkaise.engines.keeper import STRAGGLERS, call_this_process, remove_when_unused
 from suitkaise.exits import Crashed, Shutdown, Signaled
+from suitkaise.forking import in_forked_children
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.client import RemotePost
 from suitkaise.messaging.context import set_owner
@@ -259,7 +260,7 @@ class _Tenant:
             signal.signal(dump, _ignore)  # what there is without faulthandler, so that it never ends the process
             with contextlib.suppress(OSError, ValueError):
                 faulthandler.register(dump, output, all_threads=True)
-        os.register_at_fork(after_in_child=self._let_go)
+        in_forked_children(self._let_go, signals={signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
         assert self._mailbox is not None
         self._mailbox.adopt(self._parser, self._early)
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self
 
 from suitkaise.errors import ChildStartFailed, SuitkaiseError, TreeFailed
 from suitkaise.exits import Crashed, ExitReason, GaveUp, Shutdown
+from suitkaise.forking import in_forked_children
 from suitkaise.specs import Supervisor
 from suitkaise.supervision import runtime as runtimes
 from suitkaise.supervision.begin import begin
@@ -49,6 +50,9 @@ runs: int = 0
 """How many trees this program has run with `run`; the command line looks at it."""
 
 
+_HANDLED = {signal.SIGINT, signal.SIGTERM}
+
+
 class _Signals:
     """SIGINT and SIGTERM while a tree runs: the first one stops it gracefully, the second one kills it."""
 
@@ -56,27 +60,32 @@ class _Signals:
         self._old: dict[int, Any] = {}
         self._first: int | None = None
         self._executor: Executor | None = None
-        self._pid = os.getpid()
         self._alarm: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             self._old_alarm = signal.set_wakeup_fd(self._alarm[1], warn_on_full_buffer=False)
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in sorted(_HANDLED):
                 if number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
                     continue  # a shell's job in the background: Ctrl-C is not meant for it
                 self._old[number] = signal.signal(number, self._on_signal)
+            _handling.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
         if self._alarm is not None:
-            signal.set_wakeup_fd(self._old_alarm)
+            _handling.remove(self)
+            self.let_go()
             alarm, self._alarm = self._alarm, None
             os.close(alarm[0])
             os.close(alarm[1])
+
+    def let_go(self) -> None:
+        """Leave the signals to whom they were left before. Of the main thread, and of a forked child: it is no tree."""
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_alarm)
 
     def wait(self, event: threading.Event) -> None:
         """Wait for `event`, which the tree's start or end sets, and for signals.
@@ -123,10 +132,6 @@ class _Signals:
         return RunningTree(executor, runtime)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a forked child of this program: it is no tree, so it does as it always would
-            signal.signal(number, self._old[number])
-            os.kill(os.getpid(), number)
-            return
         executor = self._executor
         if executor is None:
             self._die(number)
@@ -141,3 +146,14 @@ class _Signals:
 
     def _die(self, number: int) -> NoReturn:
         raise SystemExit(128 + number)
+
+
+_handling: list[_Signals] = []
+
+
+def _let_go() -> None:
+    for signals in reversed(_handling):
+        signals.let_go()
+
+
+in_forked_children(_let_go, signals=_HANDLED)
