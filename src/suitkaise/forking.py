@@ -10,19 +10,22 @@ from collections.abc import Callable, Set
 __all__ = ["in_forked_children"]
 
 
-def in_forked_children(settle: Callable[[], object], *, signals: Set[signal.Signals]) -> None:
+def in_forked_children(settle: Callable[[], object], *, signals: Callable[[], Set[int]]) -> None:
     """From now on, call `settle` in every child that this process forks (`os.fork`, multiprocessing).
 
     Until then the child holds back the `signals`, whose handlers `settle` may replace: Python forgets what has come
-    for a handler of the parent's, so who terminates a process that was forked this moment would wait for ever.
+    for a handler of the parent's, so who terminates a process that was forked this moment would wait for ever. What
+    comes for the parent itself meanwhile is handled once it has forked, where no error that the handler raises gets
+    out: `signals`, which is asked before each fork, names none whose handler would raise one.
     """
-    masks = threading.local()
+    thread = threading.local()
 
     def hold() -> None:
-        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        wanted = signals()
+        thread.held = wanted - signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
 
     def release() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, getattr(thread, "held", ()))  # unless this began within the fork
 
     def begin() -> None:
         try:

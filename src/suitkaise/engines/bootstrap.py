@@ -260,7 +260,7 @@ class _Tenant:
             signal.signal(dump, _ignore)  # what there is without faulthandler, so that it never ends the process
             with contextlib.suppress(OSError, ValueError):
                 faulthandler.register(dump, output, all_threads=True)
-        in_forked_children(self._let_go, signals={signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
+        in_forked_children(self._let_go, signals=lambda: {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
         assert self._mailbox is not None
         self._mailbox.adopt(self._parser, self._early)
 

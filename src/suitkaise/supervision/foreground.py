@@ -50,14 +50,11 @@ runs: int = 0
 """How many trees this program has run with `run`; the command line looks at it."""
 
 
-_HANDLED = {signal.SIGINT, signal.SIGTERM}
-
-
 class _Signals:
     """SIGINT and SIGTERM while a tree runs: the first one stops it gracefully, the second one kills it."""
 
     def __init__(self) -> None:
-        self._old: dict[int, Any] = {}
+        self.old: dict[int, Any] = {}
         self._first: int | None = None
         self._executor: Executor | None = None
         self._alarm: tuple[int, int] | None = None
@@ -66,24 +63,24 @@ class _Signals:
         if threading.current_thread() is threading.main_thread():
             self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             self._old_alarm = signal.set_wakeup_fd(self._alarm[1], warn_on_full_buffer=False)
-            for number in sorted(_HANDLED):
+            for number in (signal.SIGINT, signal.SIGTERM):
                 if number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
                     continue  # a shell's job in the background: Ctrl-C is not meant for it
-                self._old[number] = signal.signal(number, self._on_signal)
+                self.old[number] = signal.signal(number, self._on_signal)
             _handling.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._alarm is not None:
-            _handling.remove(self)
             self.let_go()
+            _handling.remove(self)
             alarm, self._alarm = self._alarm, None
             os.close(alarm[0])
             os.close(alarm[1])
 
     def let_go(self) -> None:
         """Leave the signals to whom they were left before. Of the main thread, and of a forked child: it is no tree."""
-        for number, handler in self._old.items():
+        for number, handler in self.old.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._old_alarm)
 
@@ -151,9 +148,13 @@ class _Signals:
 _handling: list[_Signals] = []
 
 
+def _handled() -> set[int]:
+    return {number for signals in _handling for number in signals.old}
+
+
 def _let_go() -> None:
     for signals in reversed(_handling):
         signals.let_go()
 
 
-in_forked_children(_let_go, signals=_HANDLED)
+in_forked_children(_let_go, signals=_handled)
