@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 import threading
 import warnings
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import pytest
 
@@ -96,3 +99,29 @@ def test_s58_a_forked_process_prints_for_itself_also_if_a_thread_was_printing(tm
 
 def test_s58_a_directory_that_is_gone_disturbs_nobody(tmp_path: Path) -> None:
     Tail(str(tmp_path / "nowhere" / "tail")).write("nobody reads this\n")
+
+
+class Writes(io.RawIOBase):
+    """What an unbuffered stream writes to."""
+
+    def __init__(self) -> None:
+        self.all: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.all.append(bytes(data))
+        return len(self.all[-1])
+
+
+def test_a_line_is_one_write_also_where_python_is_told_not_to_buffer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = Writes()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(cast(BinaryIO, writes), write_through=True))
+    monkeypatch.setattr(sys, "stderr", None)
+    Tail(str(tmp_path / "tail")).listen()
+    print("done so far:", 1)
+    print("no", "line", end="", flush=True)
+    assert writes.all == [b"done so far: 1\n", b"no line"]

@@ -61,13 +61,19 @@ class Tail:
 
 
 class _Tee(io.TextIOWrapper):
-    """A standard stream that also writes into the tail."""
+    """A standard stream that also writes into the tail.
+
+    Where Python is told not to buffer (PYTHONUNBUFFERED, `-u`), a line is one write nevertheless: Python writes each
+    piece that it prints by itself, and in an output that workers share the lines would mix.
+    """
 
     def __init__(self, stream: io.TextIOWrapper, tail: Tail) -> None:
         super().__init__(
-            stream.buffer, stream.encoding, stream.errors, line_buffering=stream.line_buffering,
-            write_through=stream.write_through,
-        )  # fmt: skip
+            stream.buffer,
+            stream.encoding,
+            stream.errors,
+            line_buffering=stream.line_buffering or stream.write_through,
+        )
         self._tail = tail
         self._stream = stream  # whose end would close the buffer
 
