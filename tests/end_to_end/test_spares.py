@@ -227,7 +227,7 @@ def test_when_the_keeper_is_killed_others_take_the_places_of_the_spares() -> Non
 
 
 def test_a_spare_that_is_stopped_is_noticed_by_the_limit_of_the_start() -> None:
-    with Supervisor("tree", Child(Echo, id="w", spares=1, start_timeout=0.5), max_restarts=100).start() as running:
+    with Supervisor("tree", Child(Echo, id="w", spares=1, start_timeout=3), max_restarts=100).start() as running:
         [waiting] = standing(1)
         os.kill(waiting, signal.SIGSTOP)
         old = running["w"].pid

@@ -130,6 +130,7 @@ def test_a_signal_handler_may_write_while_its_thread_writes(storage: Storage) ->
     assert counted == {"handled": len(calls), "posted": len(calls), "n": number, "quiet": number}
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # it may come between a socket and its name
 def test_an_exception_from_a_signal_handler_leaves_the_connection_in_order(storage: Storage) -> None:
     tree = storage.tree
 
