@@ -238,7 +238,7 @@ def test_s39_s45_it_stops_while_children_are_being_started(folk: Folk) -> None:
 
 # ---------------------------------------------------------------- many
 def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_many() -> None:
-    """What is counted is the work of the supervisor's own thread; a walk over all children would show ten times."""
+    """What is counted is the work of the supervisor's own thread; a walk over all children would show 360 more."""
     calls: Counter[int] = Counter()
 
     def profiler(frame: FrameType, event: str, argument: Any) -> None:
@@ -275,7 +275,7 @@ def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_m
             costs.append([work(act) for act in acts])
 
     few, many = costs
-    assert all(more < less + 40 for less, more in zip(few, many, strict=True)), costs
+    assert all(more < less + 200 for less, more in zip(few, many, strict=True)), costs
 
 
 # ---------------------------------------------------------------- restarts of the whole
