@@ -48,7 +48,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GRACE = 5.0  # seconds that a program's relatives get to end by themselves once it has ended
 
 
-def eventually(predicate: Callable[[], T], *, timeout: float = 5.0, what: str = "") -> T:
+def eventually(predicate: Callable[[], T], *, timeout: float = 15.0, what: str = "") -> T:
     """The first true value of `predicate()`; after `timeout` seconds an AssertionError with the last value.
 
     It asks again after pauses that grow from 1 to 50 ms. Better: an event, a join, `wait_gone`.
@@ -95,7 +95,7 @@ def small_file_system(size: int) -> Iterator[Path]:
         folder.rmdir()
 
 
-def wait_gone(pid: int, timeout: float = 5.0) -> None:
+def wait_gone(pid: int, timeout: float = 15.0) -> None:
     """Return when process `pid` has ended (any process, not only a child; a zombie has ended).
 
     Raises AssertionError after `timeout` seconds.
@@ -155,7 +155,7 @@ def descriptors_of(pid: int) -> list[str]:
     return found
 
 
-def kill_and_wait(processes: list[psutil.Process], timeout: float = 5.0) -> None:
+def kill_and_wait(processes: list[psutil.Process], timeout: float = 15.0) -> None:
     """SIGKILL each of them (never a process that has got the pid since) and wait until they are gone."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -262,7 +262,7 @@ class Program:
     def send_signal(self, number: int) -> None:
         self._popen.send_signal(number)
 
-    def expect(self, text: str, timeout: float = 10.0) -> str:
+    def expect(self, text: str, timeout: float = 20.0) -> str:
         """The first line of stdout that holds `text`, once it is there."""
 
         def line() -> str | None:

@@ -83,11 +83,11 @@ class Talker(Process):
             case ("ask", ref, what):
                 return ref.ask(what)
             case ("result", ref):
-                return ref.result(1.0)
+                return ref.result(15)
             case ("find", path):
                 return whereis(path)
             case "itself":
-                return self.ref.join(1.0)
+                return self.ref.join(15)
             case "unpicklable":
                 return threading.Lock()
         return self.greeting, message
@@ -220,7 +220,7 @@ def test_what_cannot_be_sent_is_told_at_start_with_the_path_to_it() -> None:
 # ---------------------------------------------------------------- the life of a worker
 def test_hooks_and_attributes_are_as_described() -> None:
     with Supervisor("app", Loops).start() as running:
-        notes = running["loops"].result(5)
+        notes = running["loops"].result(15)
         pid = running["loops"].pid
     assert pid is None
     assert notes[0] == ("on_start", 0)
@@ -242,9 +242,9 @@ def test_functions_are_workers_in_processes_and_threads() -> None:
         Child(once, args=(1,), id="short", restart="transient", join_in=0.02),
     )
     with tree.start() as running:
-        assert running["once"].result(5) == 3
-        assert running["thread"].result(5) == 5
-        assert running["short"].join(5) == Normal()
+        assert running["once"].result(15) == 3
+        assert running["thread"].result(15) == 5
+        assert running["short"].join(15) == Normal()
 
 
 def test_skip_and_rejoin_leaves_out_after_loop_and_force_finish_everything() -> None:
@@ -267,7 +267,7 @@ def test_skip_and_rejoin_leaves_out_after_loop_and_force_finish_everything() -> 
 
     hows = ("rejoin", "skip_and_rejoin", "force_finish")
     with Supervisor("app", *(Child(Skips(how), id=how) for how in hows)).start() as running:
-        reasons = [running[how].join(5) for how in hows]
+        reasons = [running[how].join(15) for how in hows]
     assert reasons == [Normal(), Normal(), Shutdown("forced")]
     assert sorted(Skips.ran) == sorted([
         "rejoin loop goes on", "rejoin after_loop", "rejoin on_finish",
@@ -303,8 +303,8 @@ def test_refs_are_picklable_and_good_in_every_process(running: RunningTree) -> N
 
 def test_questions_take_every_form(running: RunningTree) -> None:
     ref = running["talker"]
-    assert ref.ask("x", timeout=2.0) == ("hello", "x")
-    assert ref.ask_future("x").get(timeout=2.0) == ("hello", "x")
+    assert ref.ask("x", timeout=15) == ("hello", "x")
+    assert ref.ask_future("x").get(timeout=15) == ("hello", "x")
     assert ref.proxy().add(1, b=2).get() == 3
     assert ref.proxy().value.get() == 5
     assert ref.tell("x") is None  # type: ignore[func-returns-value]
@@ -356,7 +356,7 @@ def test_a_kill_is_a_fault_and_rejoin_and_terminate_are_orders(running: RunningT
     assert ref.ask("facts")[2] != pid  # parked, or answered by the next one
     assert ref.ask("facts")[4] is True
     ref.rejoin()
-    assert isinstance(ref.join(5), Shutdown)
+    assert isinstance(ref.join(15), Shutdown)
     assert ref.status == Status.STOPPED
     assert not ref.is_alive()
     with pytest.raises(WorkerDead) as caught:
@@ -404,7 +404,7 @@ def test_a_result_is_never_none_for_a_dead_worker() -> None:
         ref = running.start_child(Dies)
         for _ in range(2):  # while it lives or afterwards
             with pytest.raises(WorkerFailed) as caught:
-                ref.result(5)
+                ref.result(15)
             assert caught.value.path == "app/dies"
             assert isinstance(caught.value.reason, Crashed)
             assert "Refused" in caught.value.traceback
@@ -417,8 +417,8 @@ def test_the_result_of_a_temporary_worker_is_there_when_it_is_asked_for_late() -
     with Supervisor("app").start() as running:
         ref = running.start_child(Child(once, args=(40, 2), restart="temporary", join_after=1))
         eventually(lambda: "once" not in running, what="it is over")
-        assert ref.result(5) == 42
-        assert ref.join(5) == Normal()
+        assert ref.result(15) == 42
+        assert ref.join(15) == Normal()
 
 
 def test_statuses_are_a_str_enum_of_the_names_in_the_design() -> None:
@@ -459,7 +459,7 @@ def test_a_tree_that_gives_up_raises_tree_failed_from_run_and_tells_wait() -> No
     with Supervisor("app", ThreadTalker).start() as running:
         with pytest.raises(TimeoutError):
             running.wait(0.01)
-        assert running.stop(5) == running.wait()
+        assert running.stop(15) == running.wait()
 
 
 def test_an_async_block_stops_the_tree_as_a_plain_one_does() -> None:
@@ -480,7 +480,7 @@ def test_a_killed_worker_says_so() -> None:
     with Supervisor("app", Child(Talker, restart="temporary")).start() as running:
         ref = running["talker"]
         ref.kill()
-        assert isinstance(ref.join(5), Killed)
+        assert isinstance(ref.join(15), Killed)
 
 
 def test_every_error_is_a_suitkaise_error_and_survives_pickling() -> None:
@@ -538,7 +538,7 @@ def test_the_storage_is_shared_by_the_program_and_its_workers() -> None:
         with pytest.raises(NotBuiltYet):
             tree.watch("many")
         with Supervisor("app", Child(Stores, copies=2)).start() as running:
-            assert [ref.result(5) for ref in running] == [(True, "gone")] * 2
+            assert [ref.result(15) for ref in running] == [(True, "gone")] * 2
         assert tree.get("hits", path="shared") == 8
         assert pickle.loads(pickle.dumps(tree)).get("hits", path="shared") == 8
     finally:

@@ -68,7 +68,7 @@ class Folk:
         eventually(lambda: ref.incarnation > before and ref.status == "running", what=f"{id} is back")
 
 
-def next_event(events: Subscription, kind: type[E], id: str | None = None, timeout: float = 5.0) -> E:
+def next_event(events: Subscription, kind: type[E], id: str | None = None, timeout: float = 15.0) -> E:
     """The next event of that kind, about that child (any, without an id); those before it are passed over."""
     deadline = time.monotonic() + timeout
     while (event := events.get(max(0.0, deadline - time.monotonic()))) is not None:

@@ -94,7 +94,7 @@ class HangingThread(Hanger, Thread):
 class Waits(Process):
     """Has no loop: it waits for messages, far longer than its limits."""
 
-    loop_timeout = before_loop_timeout = after_loop_timeout = receive_timeout = 0.1
+    loop_timeout = before_loop_timeout = after_loop_timeout = receive_timeout = 0.3
 
     def on_receive(self, message: Any) -> Any:
         return message
@@ -103,7 +103,7 @@ class Waits(Process):
 class Busy(Process):
     """Each loop takes a good part of its limit."""
 
-    loop_timeout = 1.0
+    loop_timeout = 2.0
 
     def loop(self) -> None:
-        time.sleep(0.6)
+        time.sleep(0.8)

@@ -153,8 +153,8 @@ def test_a_root_that_is_told_to_finish_ends_its_tree():
         with pytest.raises(SuitkaiseError, match="'tree' is a root, so no supervisor could recall it"):
             root.recall()
         root.rejoin()
-        assert root.join(5) == Shutdown()
-        assert running.wait(5) == Shutdown()
+        assert root.join(15) == Shutdown()
+        assert running.wait(15) == Shutdown()
 
 
 class Insider(Process):
@@ -219,7 +219,7 @@ def test_a_suspended_worker_neither_loops_nor_takes_messages_until_it_is_resumed
         assert not first.done()
         running.resume("counts")
         assert ref.status == "running"
-        assert first.get(5) >= loops
+        assert first.get(15) >= loops
         eventually(lambda: on_the_board("tree/counts").loops > loops)
 
 
@@ -232,7 +232,7 @@ def test_a_suspended_worker_that_only_waits_for_messages_lets_them_wait(worker):
         assert not any(answer.done() for answer in answers)
         running.resume("echo")
         running.resume("echo")
-        assert [answer.get(5) for answer in answers] == [0, 1, 2]
+        assert [answer.get(15) for answer in answers] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("worker", [Counts, CountsThread])
@@ -243,7 +243,7 @@ def test_a_suspended_worker_can_be_stopped_and_comes_back_unsuspended(worker):
         assert running["counts"].status == "running"
         assert running["counts"].ask("how far?") >= 0
         running.suspend("counts")
-        assert running.stop(timeout=5) == Shutdown("stop")
+        assert running.stop(timeout=15) == Shutdown("stop")
 
 
 def test_a_supervisor_is_suspended_by_suspending_its_workers():
@@ -252,7 +252,7 @@ def test_a_supervisor_is_suspended_by_suspending_its_workers():
         assert [str(line.status) for line in running.which_children("team")] == ["suspended", "suspended"]
         answers = [running[f"team/{id}"].ask_future(1) for id in ("echo", "echo_thread")]
         running.resume("team")
-        assert [answer.get(5) for answer in answers] == [1, 1]
+        assert [answer.get(15) for answer in answers] == [1, 1]
         assert [str(line.status) for line in running.which_children("team")] == ["running", "running"]
 
 

@@ -81,7 +81,7 @@ def test_s53_a_slow_start_delays_nobody_else(folk: Folk) -> None:
         assert statuses(running, "pool") == {"slow": "starting"}
 
         patience.unlink()
-        assert slow.result(5).ask("at last") == "at last"
+        assert slow.result(15).ask("at last") == "at last"
 
 
 def test_s53_many_that_nobody_has_named_can_be_added_from_many_threads_at_once() -> None:
@@ -134,16 +134,16 @@ def test_s24_s26_who_has_ended_is_forgotten_but_its_result_is_not(restart: Any) 
     with DynamicSupervisor("pool", max_children=1).start() as running:
         for number in range(3):
             ref = running.start_child(Child(Sum, args=(number, 10), restart=restart))
-            ref.join(5)
+            ref.join(15)
             eventually(lambda: running.which_children() == [], what="it is forgotten")
-            assert ref.result(5) == number + 10
+            assert ref.result(15) == number + 10
 
 
 def test_s13_who_says_ignore_when_it_is_restarted_is_forgotten(tmp_path: Path) -> None:
     with DynamicSupervisor("pool").start() as running:
         ref = running.start_child(Child(IgnoresLater, args=(tmp_path / "been here",)))
         kill(running, "ignores_later-1")
-        assert ref.join(5) is not None
+        assert ref.join(15) is not None
         eventually(lambda: running.which_children() == [], what="it is forgotten")
 
 
@@ -233,7 +233,7 @@ def test_s39_s45_it_stops_while_children_are_being_started(folk: Folk) -> None:
     assert running.stop(10) == Shutdown("stop")
 
     with pytest.raises(WorkerDead):
-        slow.result(5)
+        slow.result(15)
 
 
 # ---------------------------------------------------------------- many

@@ -182,7 +182,7 @@ def test_a_worker_that_does_not_stop_in_time_is_killed_and_that_is_an_error(tmp_
     with Supervisor("tree", child).start() as running, running.events() as events:
         eventually((tmp_path / "flag").exists)
         running.terminate_child("busy")
-        event = events.get(1)
+        event = events.get(15)
     assert isinstance(event, ChildStopError)
     assert event.reason == Killed("shutdown timeout")
 
@@ -191,7 +191,7 @@ def test_a_brutal_kill_is_expected_and_no_error(tmp_path):
     child = Child(Does(str(tmp_path / "notes")), shutdown="brutal_kill")
     with Supervisor("tree", child).start() as running, running.events() as events:
         running.terminate_child("does")
-        event = events.get(1)
+        event = events.get(15)
     assert isinstance(event, ChildStopped)
     assert isinstance(event.reason, Killed)
     assert not (tmp_path / "notes").exists()

@@ -168,7 +168,7 @@ class UsesMultiprocessing(Process):
             process.start()
             queue.get()
             process.terminate()
-            process.join(5)
+            process.join(15)
             return process.exitcode
         with multiprocessing.get_context(message).Pool(2) as pool:
             return pool.map(abs, [-1, -2])

@@ -19,7 +19,7 @@ def keeper() -> int:
     return runtime.current().processes.link.pid
 
 
-def next_event(events, kind, timeout=5.0):
+def next_event(events, kind, timeout=15):
     while (event := events.get(timeout)) is not None:
         if isinstance(event, kind):
             return event

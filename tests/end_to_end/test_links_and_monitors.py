@@ -51,7 +51,7 @@ class Social(Worker):
                 monitor = self.monitor(whereis(path))
                 ended = whereis(path).monitor()
                 whereis(path).kill()
-                ended.get(5)
+                ended.get(15)
                 self.demonitor(monitor)
             case ("link", path):
                 self.link(whereis(path))
@@ -167,7 +167,7 @@ def test_s60_who_is_dead_already_is_told_at_once() -> None:
     with two((InProcess, InProcess), restart="temporary") as running:
         ref = running["b"]
         running["b"].tell("die")
-        ref.join(5)
+        ref.join(15)
         running["a"].ask(("monitor the ref", ref))
         (down,) = heard(running)
         assert (down.ref, down.reason) == (ref, Lost("nobody was there"))
@@ -236,7 +236,7 @@ def test_s60_the_program_awaits_an_end_by_the_ref() -> None:
         answer = running["b"].monitor()
         assert not answer.done()
         running["b"].tell("die")
-        assert answer.get(5) == Down(running["b"], Signaled(9))
+        assert answer.get(15) == Down(running["b"], Signaled(9))
         running.terminate_child("b")
         assert running["b"].monitor().get(1).reason == Shutdown()
 

@@ -142,7 +142,7 @@ def test_an_ask_that_the_workers_death_leaves_unanswered(running):
     answer = running["process"].ask_future("slow")
     running["process"].kill()
     with pytest.raises(WorkerDead, match=r"ref\.kill"):
-        answer.get(5)
+        answer.get(15)
 
 
 class StartsSlowly(Echo):

@@ -38,7 +38,7 @@ class Handy(Process):
             case "reject":
                 raise Reject(Unsendable())
             case "wait":
-                self.wait(5.0)
+                self.wait(5)
             case ("bytes", int(size)):
                 return bytes(size)
             case ("ask", ref, what, float(timeout)):
@@ -175,7 +175,7 @@ def test_a_forked_child_that_leaves_the_block_stops_nothing() -> None:
     with Supervisor("app", Echo).start() as running:
         child = multiprocessing.get_context("fork").Process(target=running.__exit__, args=(None, None, None))
         child.start()
-        child.join(5.0)
+        child.join(15)
         code = child.exitcode
         child.kill()
         child.join()

@@ -128,7 +128,7 @@ def test_s62_a_tree_that_stops_or_has_stopped_refuses_at_once(folk: Folk, kind: 
             assert refused.value.reason == Shutdown("stop")
         assert statuses(running)["z"] == "stopping"  # questions are answered, also now
         slowly.unlink()
-        assert running.stop(timeout=5) == Shutdown("stop")
+        assert running.stop(timeout=15) == Shutdown("stop")
 
         for request in requests(running, folk):
             with pytest.raises(WorkerDead):
@@ -169,7 +169,7 @@ def test_s62_who_has_asked_before_hears_when_it_ends(folk: Folk, end: str) -> No
                 running["inner"].rejoin()
 
         with pytest.raises(WorkerDead, match="supervisor 'tree/inner' is stopping"):
-            asked.result(5)
+            asked.result(15)
         slowly.unlink()
 
 
@@ -327,7 +327,7 @@ def test_s66_a_child_that_has_cut_itself_off_is_stopped_all_the_same(tmp_path: P
             wait_gone(int(pid), timeout=0.0)
         running.restart_child("deaf")
         eventually(lambda: pids.read_text() != seen)
-        assert running.stop(timeout=5) == Shutdown("stop")
+        assert running.stop(timeout=15) == Shutdown("stop")
         for pid in pids.read_text().split():
             wait_gone(int(pid), timeout=0.0)
 
@@ -402,7 +402,7 @@ def test_s20_s21_s32_questions_are_answered_during_a_group_restart_and_who_is_ad
         assert not added.done()
 
         starts.unlink()
-        assert added.result(5).ask("there?") == "there?"
+        assert added.result(15).ask("there?") == "there?"
         assert set(statuses(running).values()) == {"running"}
         assert [note for note in folk.notes() if note.startswith("start")][3:] == [f"start {id}" for id in "abcd"]
 

@@ -140,7 +140,7 @@ def test_s56_recall_and_stop_cut_the_wait_for_a_restart_short(folk: Folk) -> Non
         running.recall("a")
         assert statuses(running) == {"a": "running", "b": "restarting"}  # and a third restart was not counted
         assert running["a"].ask("there?") == "there?"
-        assert running.stop(timeout=5) == Shutdown("stop")
+        assert running.stop(timeout=15) == Shutdown("stop")
     assert folk.notes() == ["start a", "start b", "start a", "stop a"]
 
 
@@ -271,6 +271,6 @@ def test_s29_a_clock_that_is_set_does_not_move_the_window(
         folk.crash_and_wait(running, "a")
     shift += step
     folk.crash(running, "a")
-    reason = running.wait(5)
+    reason = running.wait(15)
     assert isinstance(reason, Shutdown)
     assert isinstance(reason.detail, GaveUp)

@@ -43,7 +43,7 @@ def test_s03_an_option_that_is_given_as_none_is_given(worker: Any) -> None:
         Child(worker(2), id="none", join_after=None),
     ]
     with Supervisor("tree", *children).start() as running:
-        assert [running[id].result(5) for id in ("class", "instance", "child")] == [3, 2, 1]
+        assert [running[id].result(15) for id in ("class", "instance", "child")] == [3, 2, 1]
         eventually(lambda: running["none"].ask("how many?") > 3)
 
 
@@ -142,7 +142,7 @@ def test_s06_by_default_three_restarts_are_borne_and_each_child_is_restarted_alo
     for _ in range(3):
         folk.crash_and_wait(running, "a")
     folk.crash(running, "a")
-    reason = running.wait(5)
+    reason = running.wait(15)
     assert isinstance(reason, Shutdown)
     assert isinstance(reason.detail, GaveUp)
     assert (reason.detail.path, reason.detail.max_restarts, reason.detail.max_seconds) == ("tree/a", 3, 5.0)

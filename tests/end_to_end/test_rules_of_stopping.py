@@ -45,7 +45,7 @@ def test_s43_an_odd_exit_while_the_tree_stops_is_reported_and_keeps_the_order(
     with running.events() as happened:
         folk.say(what, "b")
         pids = [running[id].pid for id in "abc"]
-        assert running.stop(timeout=5) == Shutdown("stop")
+        assert running.stop(timeout=15) == Shutdown("stop")
         ends = [event for event in happened if isinstance(event, ChildStopped | ChildStopError)]
     assert [(type(event), event.path) for event in ends] == [
         (ChildStopped, "tree/c"),
@@ -103,8 +103,8 @@ def test_s45_the_callers_time_out_does_not_cancel_the_stop(folk: Folk) -> None:
         slowly.unlink()
         assert next_event(happened, SupervisorStopped).reason == Shutdown("stop")  # without anyone who waits
         assert folk.notes()[3:] == ["stop c", "slow b", "stop b", "stop a"]
-    assert running.wait(5) == Shutdown("stop")
-    assert running.stop(timeout=5) == Shutdown("stop")
+    assert running.wait(15) == Shutdown("stop")
+    assert running.stop(timeout=15) == Shutdown("stop")
 
 
 def test_s45_the_callers_time_out_does_not_move_the_deadline_of_a_child(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_s45_the_callers_time_out_does_not_move_the_deadline_of_a_child(tmp_path
         with pytest.raises(AskTimeout):
             running.stop(timeout=0.01)
         assert next_event(happened, ChildStopError, "b").reason == Killed("shutdown timeout")
-        assert running.wait(5) == Shutdown("stop")
+        assert running.wait(15) == Shutdown("stop")
     assert folk.notes()[2:] in (["slow b", "stop a"], ["stop a"])
 
 
@@ -138,7 +138,7 @@ def test_s51_a_significant_child_that_is_stopped_because_of_a_sibling_ends_nothi
         assert statuses(running) == {"a": "running", "b": "running", "d": "running"}
         assert [running[id].ask("there?") for id in "abd"] == ["there?"] * 3
         running["b"].tell("leave")  # now one ends by itself, and the last one that counts
-        assert running.wait(5) == Shutdown("auto-shutdown: 'b' has ended")
+        assert running.wait(15) == Shutdown("auto-shutdown: 'b' has ended")
 
 
 @pytest.mark.parametrize("restart", ["transient", "temporary"])
@@ -168,4 +168,4 @@ def test_s51_a_supervisor_that_is_stopped_because_of_its_sibling_does_not_chain_
         next_event(happened, ChildStarted, "inner")
         assert running["inner/work"].ask("there?") == "there?"
         running["inner/work"].tell("leave")
-        assert running.wait(5) == Shutdown("auto-shutdown: 'inner' has ended")
+        assert running.wait(15) == Shutdown("auto-shutdown: 'inner' has ended")

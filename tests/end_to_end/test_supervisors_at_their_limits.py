@@ -75,7 +75,7 @@ def test_a_request_behind_the_last_event_of_a_supervisor_is_refused(at_the_event
     at_the_event(SupervisorStopped, "app", lambda: answers.append(running._executor.administer("terminate", "w")))
     running.stop()
     with pytest.raises(WorkerDead, match="supervisor 'app' is stopping"):
-        answers[0].get(5.0)
+        answers[0].get(15)
 
 
 @pytest.mark.parametrize("worker", [Idle, Echo])
@@ -93,7 +93,7 @@ def test_s68_a_supervisor_that_fails_itself_ends_what_is_below_and_is_started_ag
         if worker is Echo:
             for pid in pids:
                 wait_gone(pid)
-            assert running["inner/w"].ask("again", timeout=5) == "again"
+            assert running["inner/w"].ask("again", timeout=15) == "again"
 
 
 def test_s68_a_root_that_fails_itself_ends_the_tree_loudly() -> None:
@@ -111,7 +111,7 @@ def test_s68_a_root_that_fails_itself_ends_the_tree_loudly() -> None:
         wait_gone(pid)
     for ref in refs:
         with pytest.raises(SuitkaiseError):
-            ref.ask("anyone there?", timeout=5)
+            ref.ask("anyone there?", timeout=15)
     assert isinstance(running.stop(), Crashed)
 
 
@@ -140,7 +140,7 @@ def test_s68_what_a_failing_supervisor_was_asked_is_refused() -> None:
         executor.policy.handle = breaks  # type: ignore[method-assign]
         for answer in [executor.administer("terminate", "w") for _ in range(3)]:
             with pytest.raises(WorkerDead):
-                answer.get(5.0)
+                answer.get(15)
 
 
 def test_a_long_chain_of_linked_workers_ends_with_one_of_them() -> None:
@@ -182,7 +182,7 @@ def test_who_listens_from_the_very_last_event_on_hears_that_there_is_no_more(at_
     late = []
     at_the_event(SupervisorStopped, "app", lambda: late.append(running.events()))
     running.stop()
-    assert in_background(lambda: list(late[0])).result(5) == []
+    assert in_background(lambda: list(late[0])).result(15) == []
 
 
 def test_a_subscription_that_has_ended_with_its_tree_is_not_kept() -> None:

@@ -32,11 +32,11 @@ def end_of(child: Child, how: str) -> tuple[type, ExitReason | None, ExitReason 
             running.terminate_child(child.id)
         else:
             ref.tell("leave")
-        joined = ref.join(5)
+        joined = ref.join(15)
         event = next_event(happened, Event, child.id)
         assert isinstance(event, ChildExited | ChildStopped | ChildStopError)
         try:
-            result = ref.result(5)
+            result = ref.result(15)
         except WorkerFailed as error:
             result = error
         return type(event), event.reason, joined, result
@@ -95,7 +95,7 @@ def test_rejoin_in_on_start_is_a_start_that_succeeds_and_a_clean_end(worker: Any
     (tmp_path / "on_start").touch()
     with Supervisor("tree").start() as running:
         ref = running.start_child(Child(worker, args=(tmp_path, what), id="w", restart="transient"))
-        assert (ref.join(5), ref.result(5)) == (Normal(), "the result")
+        assert (ref.join(15), ref.result(15)) == (Normal(), "the result")
     assert hooks(tmp_path) == ["on_start", "the rest of on_start", "on_finish", "result"]
 
 

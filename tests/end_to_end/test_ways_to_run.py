@@ -79,8 +79,8 @@ def test_a_program_that_ignores_sigchld_and_blocks_sigterm():
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])\n"
         f"{PROGRAM}"
         "    os.kill(running['echo'].pid, signal.SIGTERM)\n"
-        "    print(running['echo'].join(5) if False else 'signalled')\n"
-        "    with running.events() as events: print(events.get(5))\n"
+        "    print(running['echo'].join(15) if False else 'signalled')\n"
+        "    with running.events() as events: print(events.get(15))\n"
     )
     out = run_program(program, timeout=10).check().stdout
     assert "echo ended" in out
@@ -128,7 +128,7 @@ def test_a_listening_socket_as_an_argument_survives_restarts():
         with Supervisor("tree", child).start() as running:
             answers = []
             for _ in range(2):
-                with socket.create_connection(listener.getsockname(), timeout=5) as connection:
+                with socket.create_connection(listener.getsockname(), timeout=15) as connection:
                     connection.settimeout(5)
                     answers.append(int(connection.recv(99)))
                 os.kill(answers[-1], signal.SIGKILL)

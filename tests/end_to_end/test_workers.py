@@ -53,7 +53,7 @@ def life(tmp_path, where, what, **options):
     file = tmp_path / "journal"
     child = Child(Journal, args=(str(file), where, what), restart="transient", **options)
     with Supervisor("tree", child).start() as running:
-        reason = running["journal"].join(5)
+        reason = running["journal"].join(15)
     return reason, file.read_text().split()
 
 
@@ -138,7 +138,7 @@ class Knows(Process):
 def test_what_a_worker_knows():
     tree = Supervisor("tree", Child(Knows, copies=2, restart="transient"))
     with tree.start() as running:
-        facts = running["knows-1"].result(5)
+        facts = running["knows-1"].result(15)
         pid = facts["metadata"].pop("pid")
     assert isinstance(pid, int)
     assert facts == {
@@ -188,7 +188,7 @@ class Dunders(Process):
 
 def test_the_hooks_of_the_concept():
     with Supervisor("tree", Child(Dunders, restart="transient")).start() as running:
-        assert running["dunders"].result(5) == ["start", "before", "loop", "after", "finish"]
+        assert running["dunders"].result(15) == ["start", "before", "loop", "after", "finish"]
 
 
 class Waits(Process):
@@ -205,7 +205,7 @@ def test_wait_wakes_up_when_the_worker_is_asked_to_stop(tmp_path):
         ref = running["waits"]
         eventually((tmp_path / "flag").exists)
         running.terminate_child("waits")
-        assert ref.join(1) == Shutdown()
+        assert ref.join(15) == Shutdown()
         assert ref.result(1) is True
 
 
@@ -219,8 +219,8 @@ def test_a_function_is_a_worker_and_its_value_the_result():
         Child(Thread.of(double, 4), id="t", restart="transient", join_after=1),
     )  # fmt: skip
     with tree.start() as running:
-        assert running["p"].result(5) == 42
-        assert running["t"].result(5) == 8
+        assert running["p"].result(15) == 42
+        assert running["t"].result(15) == 8
 
 
 class FailsFirst(Process):
@@ -232,14 +232,14 @@ class FailsFirst(Process):
 
 def test_result_waits_for_the_last_incarnation():
     with Supervisor("tree", Child(FailsFirst, restart="transient", join_after=1)).start() as running:
-        assert running["fails_first"].result(5) == "in the end"
+        assert running["fails_first"].result(15) == "in the end"
 
 
 def test_the_result_of_a_worker_that_crashed_is_an_error_with_its_traceback():
     with Supervisor("tree").start() as running:
         ref = running.start_child(Child(FailsFirst, restart="temporary", id="x"))
         with pytest.raises(WorkerFailed, match="the first time") as caught:
-            ref.result(5)
+            ref.result(15)
         assert "LookupError: the first time" in caught.value.traceback
 
 
@@ -289,7 +289,7 @@ class Prints(Process):
         self.rejoin()
 
 with Supervisor("tree", Child(Prints, restart="transient")).start() as running:
-    running["prints"].join(5)
+    running["prints"].join(15)
 """
     assert run_program(program, env={"PYTHONUNBUFFERED": None}).check().stdout == "printed "
 
@@ -300,7 +300,7 @@ def test_num_loops_is_infinite_by_default():
 
 def test_a_worker_has_the_arguments_of_the_program():
     with Supervisor("tree", Child(arguments, restart="transient", join_after=1)).start() as running:
-        assert running["arguments"].result(5) == (sys.argv, os.getcwd())
+        assert running["arguments"].result(15) == (sys.argv, os.getcwd())
 
 
 def arguments():

@@ -37,7 +37,7 @@ class Counts(Process):
         return int(self.current_loop)
 
 
-def next_exit(events: Any, timeout: float = 5.0) -> Any:
+def next_exit(events: Any, timeout: float = 15.0) -> Any:
     """The reason of the next worker that ends by itself."""
     while (event := events.get(timeout)) is not None:
         if isinstance(event, ChildExited):

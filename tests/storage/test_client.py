@@ -232,7 +232,7 @@ def test_the_pipelines_thread_does_not_wait_for_replies_that_another_took(
     monkeypatch.setattr(select, "poll", Poll)
     with stopped(storage):
         storage.tree.add("n", 1, wait=False)
-        assert about_to_wait.wait(5)
+        assert about_to_wait.wait(15)
     monkeypatch.undo()
     storage.tree.flush()
     wait.set()

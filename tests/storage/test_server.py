@@ -59,7 +59,7 @@ class Here:
     def close(self) -> None:
         self.running = False
         os.eventfd_write(self.stop, 1)
-        self.thread.join(5)
+        self.thread.join(15)
         self.server.close()
         self.listener.close()
         os.close(self.stop)
