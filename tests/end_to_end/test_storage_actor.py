@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -140,6 +141,23 @@ def test_a_durable_storage_serves_one_program_at_a_time(tmp_path: Path) -> None:
         assert "in use by another program" in finished.stderr
     finally:
         sktree.disconnect()
+
+
+def test_what_a_worker_of_the_main_file_stores_lies_where_that_file_is(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "part").mkdir()
+    program = tmp_path / "part" / "app.py"
+    program.write_text(
+        "from suitkaise import Child, Process, Supervisor\n\n"
+        "class Stores(Process):\n"
+        "    def loop(self):\n"
+        "        self.tree.add('limit', 1)\n"
+        "        print(self.tree.containers())\n"
+        "        self.rejoin()\n\n"
+        "with Supervisor('app', Child(Stores, restart='transient')).start() as running:\n"
+        "    running['stores'].join(timeout=30)\n"
+    )
+    assert run_program([sys.executable, str(program)], cwd=tmp_path).check().stdout == "['part/app']\n"
 
 
 @pytest.mark.parametrize("arguments", [{"durable": True}, {"directory": "somewhere"}])

@@ -188,6 +188,21 @@ def test_what_is_defined_in_a_function_travels_by_value() -> None:
     assert (back[0].times(), back[1](4)) == (6, 7)
 
 
+def test_code_that_travels_by_value_remembers_the_file_it_is_from() -> None:
+    def outer() -> Any:
+        def inner() -> None: ...
+
+        return inner
+
+    class Local:
+        def method(self) -> None: ...
+
+    again, local = codec.loads(codec.dumps(outer)), codec.loads(codec.dumps(Local))
+    for code in (again.__code__, again().__code__, local.method.__code__):
+        assert code.co_filename == __file__
+    assert again.__code__ == outer.__code__
+
+
 def test_what_lives_in_main_arrives_in_a_process_with_another_main() -> None:
     sender = """
         import dataclasses, sys

@@ -145,11 +145,13 @@ class _ByName(pickle.Pickler):
 
 
 class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle, with exact exceptions, and without its silent copies of open files."""
+    """cloudpickle, with exact exceptions and files of code, and without its silent copies of open files."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, BaseException):
             return _reduce_exception(value)
+        if type(value) is types.CodeType:
+            return _reduce_code(value)
         if isinstance(value, io.TextIOWrapper) and not _is_standard_stream(value):
             raise TypeError(f"cannot pickle {type(value).__name__!r} object")
         return super().reducer_override(value)
@@ -191,7 +193,7 @@ _idle_picklers: list[tuple[_ByName, io.BytesIO]] = []
 _MAX_IDLE = 16
 _LARGEST_REUSE = 1 << 16
 
-_CLOUDPICKLE_REDUCERS: frozenset[type] = frozenset(cloudpickle.Pickler.dispatch_table.maps[0])
+_CLOUDPICKLE_REDUCERS: dict[type, Callable[[Any], Any]] = dict(cloudpickle.Pickler.dispatch_table.maps[0])
 
 
 def _dumps_by_value(value: object, root: str) -> bytes:
@@ -210,6 +212,16 @@ def _refuse(value: object, root: str, error: Exception, attempt: Callable[[objec
 
 def _is_standard_stream(value: object) -> bool:
     return any(value is stream for stream in (sys.stdin, sys.stdout, sys.stderr))
+
+
+def _reduce_code(code: types.CodeType) -> Any:
+    """From 3.1.3 on cloudpickle forgets the file: tracebacks would show no source, nor would the storage know it."""
+    make, args = _CLOUDPICKLE_REDUCERS[types.CodeType](code)
+    return _rebuild_code, (make, args, code.co_filename)
+
+
+def _rebuild_code(make: Callable[..., types.CodeType], args: tuple[Any, ...], file: str) -> types.CodeType:
+    return make(*args).replace(co_filename=file)
 
 
 def _reduce_exception(error: BaseException) -> Any:
