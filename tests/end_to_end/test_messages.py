@@ -1,14 +1,17 @@
 """Messages between hub and workers, and from worker to worker through the hub."""
 
 import asyncio
+import os
 import threading
 
 import pytest
 
 from suitkaise import (
     AskTimeout,
+    Backoff,
     Child,
     DeadlockError,
+    MailboxFull,
     NotSerializable,
     Process,
     Reject,
@@ -19,7 +22,7 @@ from suitkaise import (
     whereis,
 )
 from tests.end_to_end.workers import Echo
-from tests.support import eventually
+from tests.support import eventually, in_background
 
 
 class Adder:
@@ -157,6 +160,47 @@ def test_messages_wait_for_a_worker_that_is_being_restarted():
         ref.kill()
         eventually(lambda: ref.status == "restarting" or ref.incarnation == 2)
         assert [future.get() for future in [ref.ask_future(n) for n in range(5)]] == [0, 1, 2, 3, 4]
+
+
+class Late(Process):
+    """Comes back once it is let, and takes its time for that."""
+
+    restart = "permanent"
+
+    def __init__(self, gate):
+        self.gate = gate
+
+    def on_start(self):
+        self.seen = 0
+        if self.recalled is not None:
+            eventually(lambda: os.path.exists(self.gate), timeout=30)
+
+    def on_receive(self, message):
+        match message:
+            case "die":
+                os._exit(3)
+            case bytes():
+                self.seen += 1
+        return self.seen
+
+
+def test_what_was_accepted_for_a_worker_that_is_being_restarted_reaches_it_however_much_that_is(tmp_path):
+    gate = tmp_path / "gate"
+    child = Child(Late, args=(str(gate),), backoff=Backoff(initial=600.0, maximum=600.0))
+    with Supervisor("app", child).start() as running:
+        ref = running["late"]
+        ref.tell("die")
+        eventually(lambda: ref.status == "restarting")
+        accepted = 0
+        with pytest.raises(MailboxFull, match="bytes of messages wait already for 'app/late' to come back"):
+            for _ in range(10_000):
+                ref.tell(bytes(100_000))
+                accepted += 1
+        back = in_background(lambda: running.recall("late"))
+        eventually(lambda: ref.incarnation == 2)  # all of it is on its way now, though nobody reads it yet
+        gate.touch()
+        assert ref.ask("seen", timeout=60) == accepted
+        back.result(60)
 
 
 def test_a_worker_that_is_over_is_dead_for_good(running):

@@ -34,7 +34,7 @@ class Echo:
         self.got: list[Any] = []
         self.handle: Any = lambda body: body
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
         body = message.body.value
         self.got.append(body)
         if message.reply is None:

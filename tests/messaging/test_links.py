@@ -20,7 +20,7 @@ class Worker:
         self.got: list[Any] = []
         self.killed: list[str] = []
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
         self.got.append(message.body.value)
 
     def kill(self, why: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from suitkaise import Status
 from suitkaise.errors import ChildNotFound, MailboxFull, NotSerializable, SuitkaiseError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason, Normal, Shutdown, Signaled
-from suitkaise.messaging import registry as module
+from suitkaise.messaging import parking
 from suitkaise.messaging.messages import Answer, Message, Parcel
 from suitkaise.messaging.registry import Address, Registry
 
@@ -39,12 +39,14 @@ class Worker:
 
     def __init__(self, *refusals: Exception) -> None:
         self.got: list[Any] = []
+        self.had_to: list[bool] = []
         self._refusals = list(refusals)
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
         if self._refusals:
             raise self._refusals.pop(0)
         self.got.append(message.body.value)
+        self.had_to.append(accepted)
 
 
 def tell(body: Any) -> Message:
@@ -91,7 +93,7 @@ def test_messages_before_the_start_and_between_incarnations_wait_in_order(addres
 
 
 def test_at_most_so_many_messages_wait(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PARKED", 3)
+    monkeypatch.setattr(parking, "MOST", 3)
     for number in range(3):
         address.send(tell(number))
     with pytest.raises(MailboxFull, match="3 messages wait already for 'tree/one' to come back"):
@@ -99,6 +101,30 @@ def test_at_most_so_many_messages_wait(address: Address, monkeypatch: pytest.Mon
     worker = Worker()
     address.attach(worker)
     assert worker.got == [0, 1, 2]
+
+
+def test_at_most_so_many_bytes_wait_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parking, "MOST_BYTES", 10_000)
+    address = Address("tree/one", "one", "process", Keeping())
+    address.send(tell(bytes(20_000)))  # a single one may have any size
+    with pytest.raises(MailboxFull, match=r"20\d\d\d bytes of messages wait already for 'tree/one' to come back"):
+        address.send(tell(1))
+    for turn in range(3):
+        worker = Worker()
+        address.attach(worker)
+        address.detach(Signaled(9), None)
+        address.send(tell(bytes(6_000)))
+        with pytest.raises(MailboxFull):
+            address.send(tell(bytes(6_000)))
+        assert len(worker.got) == 1, turn
+
+
+def test_what_has_waited_must_be_taken_and_what_is_sent_now_may_be_refused(address: Address) -> None:
+    address.send(tell(1))
+    worker = Worker()
+    address.attach(worker)
+    address.send(tell(2))
+    assert worker.had_to == [True, False]
 
 
 def test_what_cannot_be_sent_to_a_process_is_told_to_the_sender_also_when_it_would_wait() -> None:
@@ -140,10 +166,10 @@ def test_a_waiting_message_that_cannot_be_delivered_fails_alone(address: Address
     message, answer = ask("too much")
     address.send(message)
     address.send(tell("fine"))
-    worker = Worker(MailboxFull("full"))
+    worker = Worker(SuitkaiseError("no"))
     address.attach(worker)
     assert worker.got == ["fine"]
-    with pytest.raises(MailboxFull):
+    with pytest.raises(SuitkaiseError, match="no"):
         answer.get(0)
 
 

@@ -97,8 +97,8 @@ class Handle(Protocol):
     ready: Future[int]
     """Resolves with the pid when `on_start` has returned; never, if it does not."""
 
-    def deliver(self, message: Message) -> None:
-        """Send it a message; first in, first out."""
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
+        """Send it a message; first in, first out. See `Target.deliver`."""
         ...
 
     def stop(self) -> None:

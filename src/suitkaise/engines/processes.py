@@ -163,8 +163,8 @@ class ProcessHandle:
         self.process: ForkedProcess = ForkedProcess(site, link, launch.path, launch.grace, self._steadfast, self)
 
     # ------------------------------------------------------------ from any thread
-    def deliver(self, message: Message) -> None:
-        """Encode the message and send it on its way."""
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
+        """Encode the message and send it on its way; see `Target.deliver`."""
         payload = message.body.data
         with self._lock:
             if self._over or self.process.dead or self._why is not None or self._goodbye is not None:
@@ -174,7 +174,7 @@ class ProcessHandle:
                 number = next(self._numbers)
                 self._asked[number] = message
             try:
-                self._send(("message", message.kind, number), payload, force=message.kind == "signal")
+                self._send(("message", message.kind, number), payload, force=accepted)
             except BaseException:
                 if number is not None:
                     del self._asked[number]

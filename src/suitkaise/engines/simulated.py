@@ -150,7 +150,7 @@ class SimulatedHandle:
             if behaviour.lives is not None:
                 self._clock.at(self._clock.now + behaviour.lives, lambda: self._end(Exit(behaviour.reason)))
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
         """Scripts take messages and do nothing with them."""
 
     def stop(self) -> None:

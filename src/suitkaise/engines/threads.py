@@ -73,7 +73,7 @@ class ThreadHandle:
             self._give_back()
             raise
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
         """Put the message into the worker's inbox."""
         with self._lock:
             if self._gone:

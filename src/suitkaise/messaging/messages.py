@@ -54,6 +54,11 @@ class Parcel:
         return self._data is not None
 
     @property
+    def size(self) -> int:
+        """Bytes of its encoded form; 0 as long as it has none."""
+        return 0 if self._data is None else len(self._data)
+
+    @property
     def value(self) -> Any:
         """The value itself; each call decodes anew what came as bytes."""
         return self._value if self._data is None else codec.loads(self._data)

@@ -8,34 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from suitkaise.errors import ChildNotFound, MailboxFull, RuntimeGone, SuitkaiseError, WorkerDead, WorkerFailed
+from suitkaise.errors import ChildNotFound, RuntimeGone, SuitkaiseError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason
 from suitkaise.messaging.links import LinkedExit, Links, Presence, call_each
 from suitkaise.messaging.messages import Answer, Message, Parcel
+from suitkaise.messaging.parking import Parking
 from suitkaise.statuses import Status
 
 if TYPE_CHECKING:
     from suitkaise.messaging.refs import WorkerRef
 
-__all__ = ["PARKED", "Address", "Keeping", "Post", "Registry", "Target"]
+__all__ = ["Address", "Keeping", "Post", "Registry", "Target"]
 
 DEPARTED = 1_000
 """How many workers that are over and forgotten can still be asked for their result."""
-
-PARKED = 10_000
-"""How many messages may wait for a worker that is being restarted."""
 
 
 class Target(Protocol):
     """One incarnation of a worker, as a receiver."""
 
-    def deliver(self, message: Message) -> None:
-        """Hand the message over; never blocks. Raises MailboxFull, NotSerializable or WorkerDead."""
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
+        """Hand the message over; never blocks. Raises MailboxFull, NotSerializable or WorkerDead.
+
+        `accepted`: its sender was told that it is on its way, so it is not refused for want of room.
+        """
         ...
 
     def kill(self, why: str) -> None:
@@ -93,7 +94,7 @@ class Address:
         self.trap_exits: bool = False
         self._target: Target | None = None
         self._doomed: str | None = None
-        self._parked: deque[Message] = deque()
+        self._parked = Parking(path)
         self._waiters: dict[Callable[[], None], None] = {}
         self._lock = threading.RLock()
 
@@ -138,9 +139,7 @@ class Address:
                 raise WorkerDead(
                     f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason
                 )
-            if len(self._parked) >= PARKED:
-                raise MailboxFull(f"{PARKED} messages wait already for {self.path!r} to come back", path=self.path)
-            self._parked.append(message)
+            self._parked.add(message)
 
     def begin(self, serial: int, *, trap_exits: bool = False) -> None:
         """A new incarnation is on its way: others can be bound to it, and it to others."""
@@ -154,10 +153,10 @@ class Address:
             if self.presence.serial != serial:
                 return
             if self._target is None:
-                self._parked.append(message)
+                self._parked.add(message, accepted=True)
                 return
             with contextlib.suppress(WorkerDead):
-                self._target.deliver(message)
+                self._target.deliver(message, accepted=True)
 
     def end_with(self, serial: int, other: WorkerRef, reason: ExitReason) -> None:
         """That incarnation is linked to another one, which has ended: it is told, or ends, too (rule 60)."""
@@ -184,13 +183,13 @@ class Address:
                 target.kill(self._doomed)
             while self._parked:
                 try:
-                    target.deliver(self._parked[0])
+                    target.deliver(self._parked.first, accepted=True)
                 except WorkerDead:  # it has just ended: they wait for the next one
                     self._target = None
                     return
                 except SuitkaiseError as error:
-                    self._parked[0].fail(error)
-                self._parked.popleft()
+                    self._parked.first.fail(error)
+                self._parked.drop_first()
 
     def detach(self, reason: ExitReason, result: Parcel | None) -> None:
         """The incarnation is gone; messages wait for the next one, if there will be one."""
@@ -198,7 +197,7 @@ class Address:
             self._target, self.pid = None, None
             self.reason, self.result = reason, result
             bonds = self.presence.end()
-            self._parked = deque(one for one in self._parked if one.kind != "signal")  # those were for this one
+            self._parked.drop_signals()  # those were for this one
         call_each(bonds, reason)
 
     def finish(self) -> None:
@@ -207,7 +206,7 @@ class Address:
             if self.over:
                 return
             self.over, self._target, self.pid = True, None, None
-            parked, self._parked = list(self._parked), deque()
+            parked = self._parked.take_all()
             waiters, self._waiters = self._waiters, {}
         for message in parked:
             message.fail(

@@ -49,7 +49,7 @@ class Reception:
         self._suspended: set[str] = set()
 
     # ------------------------------------------------------------ as its own supervisor sees it
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
         """Supervisors take no messages; their addresses say so before it comes to this."""
         raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
 
