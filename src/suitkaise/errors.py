@@ -117,7 +117,7 @@ class MaxChildren(SuitkaiseError):
 
 
 class TreeFailed(SuitkaiseError):
-    """The root supervisor gave up; `reason` carries the path and the last exit that it could not bear."""
+    """The root supervisor gave up, failed itself or was killed; `path` and `reason` say where it began, and why."""
 
 
 class WorkerFailed(SuitkaiseError):

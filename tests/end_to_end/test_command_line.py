@@ -138,6 +138,16 @@ def test_a_root_that_gives_up_is_exit_code_1(tmp_path: Path) -> None:
     assert "raise ValueError('no good')" in finished.stderr
 
 
+def test_a_root_that_was_killed_is_exit_code_1(tmp_path: Path) -> None:
+    source = HEADER + (
+        "class Killer(Process):\n    def loop(self):\n        self.whereis('app').kill()\n        self.wait(60)\n"
+        "tree = Supervisor('app', Killer)\n"
+    )
+    finished = suitkaise_run(tmp_path, source)
+    assert finished.returncode == 1
+    assert "TreeFailed: 'app' was killed (ref.kill())" in finished.stderr
+
+
 def test_a_start_that_fails_is_exit_code_1_with_the_remote_traceback(tmp_path: Path) -> None:
     source = HEADER + (
         "class Bad(Process):\n    def on_start(self):\n        raise OSError('no disk')\n"

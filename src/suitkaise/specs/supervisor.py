@@ -151,7 +151,7 @@ class Supervisor(Declaration):
             The exit reason of the root, also when a signal has stopped it while it started.
 
         Raises:
-            TreeFailed: the root gave up (rule 30).
+            TreeFailed: the root gave up (rule 30), was killed (rule 65), or failed itself (rule 68).
             ChildStartFailed, NotSerializable: as in `start`.
         """
         from suitkaise.supervision.foreground import run

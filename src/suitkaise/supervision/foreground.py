@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn, Self
 
 from suitkaise.errors import ChildStartFailed, SuitkaiseError, TreeFailed
-from suitkaise.exits import Crashed, ExitReason, GaveUp, Shutdown
+from suitkaise.exits import Crashed, ExitReason, GaveUp, Killed, Shutdown
 from suitkaise.forking import in_forked_children
 from suitkaise.specs import Supervisor
 from suitkaise.supervision import runtime as runtimes
@@ -40,6 +40,8 @@ def run(tree: Supervisor) -> ExitReason:
             path, cause, what = gave_up.path, gave_up.reason, str(gave_up)
         case Crashed():
             path, cause, what = tree.name, reason, f"failed: {reason}"
+        case Killed():
+            path, cause, what = tree.name, reason, f"was {reason}"
         case _:
             return reason
     traceback = cause.traceback if isinstance(cause, Crashed) else ""
