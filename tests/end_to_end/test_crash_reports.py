@@ -136,6 +136,14 @@ def test_s58_it_names_the_siblings_that_are_restarted_with_it() -> None:
             assert first(running).together == together
 
 
+def test_s27_s58_a_temporary_sibling_goes_with_its_group_and_does_not_come_back_with_it() -> None:
+    kept = ("transient", "permanent", "temporary", "permanent")
+    children = [Child(Dies, id=id, restart=restart) for id, restart in zip("abcd", kept, strict=True)]  # type: ignore[arg-type]
+    with Supervisor("tree", *children, strategy="one_for_all").start() as running:
+        running["b"].tell("die")
+        assert first(running).together == ("a", "d")
+
+
 def test_s58_the_last_restart_allowed_and_giving_up_are_told() -> None:
     running = Supervisor("tree", Child(Dies, id="w"), max_restarts=1).start()
     running["w"].tell("die")

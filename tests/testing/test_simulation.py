@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from suitkaise.engines.engine import Launch
 from suitkaise.exits import Killed, Signaled
 from suitkaise.specs import Child, Supervisor
@@ -68,3 +70,8 @@ def test_s40_what_had_taken_the_place_of_a_declared_child_leaves_nothing_behind(
 
     assert simulation.registry.kind_of("app/inner/work") == "process"
     assert sorted(simulation.registry.paths()) == ["app", "app/inner", "app/inner/fragile", "app/inner/work"]
+
+
+def test_a_behaviour_that_means_nothing_is_refused_where_it_is_written() -> None:
+    with pytest.raises(ValueError, match="start must be 'ok', 'fails' or 'ignores', not 'fail'"):
+        Behaviour(start="fail")  # type: ignore[arg-type]

@@ -76,6 +76,10 @@ class Behaviour:
     hangs: float | None = None
     """Seconds from being ready until a loop that never ends begins, in which no stop request is heard; None: none."""
 
+    def __post_init__(self) -> None:
+        if self.start not in ("ok", "fails", "ignores"):
+            raise ValueError(f"Behaviour: start must be 'ok', 'fails' or 'ignores', not {self.start!r}")
+
 
 class SimulatedEngine:
     """Starts scripts instead of workers; `behaviour` says for each launch what it will do."""

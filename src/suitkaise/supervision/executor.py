@@ -140,24 +140,26 @@ class Executor(Reception):
         spec = launch.child.what
         handle: Handle
         worker: WorkerHandle | None = None
+        id, incarnation = launch.child.id, launch.incarnation
+        self._began[id] = self._around.clock()
         traps = not isinstance(spec, Supervisor) and bool(getattr(spec.target, "trap_exits", False))
         address.begin(launch.serial, trap_exits=traps)
         try:
             if isinstance(spec, Supervisor):
-                handle = Executor(spec, launch.path, self._around, self._below.get(launch.child.id))
-                self._below[launch.child.id] = handle
+                handle = Executor(spec, launch.path, self._around, self._below.get(id))
+                self._below[id] = handle
             else:
                 handle = worker = self._around.engines[launch.child.kind].spawn(launch)
         except Exception as error:
-            address.detach(Crashed("start", error), None)
-            self.tell(Exited(launch.child.id, launch.incarnation, Crashed("start", error)))
+            reason = Crashed("start", *portable_error(error, launch.path))
+            self._ends[id, incarnation] = Exit(reason)
+            address.detach(reason, None)
+            self.tell(Exited(id, incarnation, reason))
             return
-        self._suspended.discard(launch.child.id)
-        self._began[launch.child.id] = self._around.clock()
-        self._handles[launch.child.id] = handle
-        self._down.discard(launch.child.id)
+        self._suspended.discard(id)
+        self._handles[id] = handle
+        self._down.discard(id)
         address.attach(handle)
-        id, incarnation = launch.child.id, launch.incarnation
 
         def on_ready(ready: Future[int]) -> None:
             address.pid = ready.result()

@@ -92,13 +92,12 @@ def _doing(reason: ExitReason, end: Exit, now: float) -> tuple[str, float | None
 
 
 def _together(policy: BasePolicy, id: str) -> tuple[str, ...]:
-    """The siblings that its restart restarts, too (rules 32 and 33)."""
+    """The siblings that its restart restarts, too (rules 32 and 33); temporary ones do not come back (rule 27)."""
     if policy.spec.strategy == "one_for_one":
         return ()
     ids = [child.id for child in policy.which_children()]
-    if policy.spec.strategy == "rest_for_one":
-        return tuple(ids[ids.index(id) + 1 :])
-    return tuple(one for one in ids if one != id)
+    group = ids[ids.index(id) :] if policy.spec.strategy == "rest_for_one" else ids
+    return tuple(one for one in group if one != id and policy.get_child_spec(one).restart != "temporary")
 
 
 def _traceback(reason: ExitReason) -> str:
