@@ -13,6 +13,7 @@ import pytest
 from suitkaise.errors import NotSerializable
 from suitkaise.messaging import wire
 from suitkaise.messaging.outlet import Outlet
+from tests.messaging.frames import FrameReader
 from tests.support import in_background
 
 BIG = bytes(range(256)) * (1 << 14)  # 4 MiB: far more than a socket holds
@@ -23,10 +24,10 @@ class Stop(Exception):
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Outlet, wire.Connection]]:
+def ends() -> Iterator[tuple[Outlet, FrameReader]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        yield Outlet(ours), wire.Connection(theirs)
+        yield Outlet(ours), FrameReader(theirs)
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def handle() -> Iterator[Callable[[Callable[[], object]], None]]:
 _awaited = threading.Event()
 
 
-def interrupt(read: wire.Connection) -> None:
+def interrupt(read: FrameReader) -> None:
     """Send the signal once half of a frame is on its way; again, if it came just before the thread went to sleep."""
     global _awaited
     awaited = _awaited = threading.Event()

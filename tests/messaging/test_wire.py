@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suitkaise.messaging import wire
+from tests.messaging.frames import FrameReader
 
 HEADERS = st.lists(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(), max_size=6
@@ -125,8 +126,7 @@ def test_send_manages_a_frame_that_is_longer_than_the_sockets_buffer(pair: Any) 
     payload = memoryview(bytes(range(256)) * 8192)
     writer = threading.Thread(target=wire.send, args=(ours, ("x" * 5000,), payload))
     writer.start()
-    connection = wire.Connection(theirs)
-    assert connection.receive(timeout=10) == (("x" * 5000,), payload.tobytes())
+    assert FrameReader(theirs).receive(timeout=10) == (("x" * 5000,), payload.tobytes())
     writer.join()
 
 
@@ -137,47 +137,15 @@ def test_signals_while_sending_and_receiving_lose_nothing(pair: Any) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     try:
         payload = os.urandom(3_000_000)
-        echo = threading.Thread(target=lambda: wire.send(theirs, *wire.Connection(theirs).receive(timeout=20)))
+        echo = threading.Thread(target=lambda: wire.send(theirs, *FrameReader(theirs).receive(timeout=20)))
         echo.start()
-        connection = wire.Connection(ours)
-        connection.send(("there",), payload, timeout=20)
-        assert connection.receive(timeout=20) == (("there",), payload)
+        wire.send(ours, ("there",), payload)
+        assert FrameReader(ours).receive(timeout=20) == (("there",), payload)
         echo.join()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert arrived
-
-
-def test_receive_gives_up_at_its_deadline_and_loses_nothing(pair: Any) -> None:
-    ours, theirs = pair
-    connection = wire.Connection(ours)
-    frame = wire.encode(("late",), b"payload")
-    theirs.sendall(frame[:7])
-    with pytest.raises(TimeoutError):
-        connection.receive(timeout=0.01)
-    theirs.sendall(frame[7:])
-    assert connection.receive(timeout=5) == (("late",), b"payload")
-
-
-def test_send_gives_up_at_its_deadline(pair: Any) -> None:
-    ours, _ = pair
-    with pytest.raises(TimeoutError):
-        wire.Connection(ours).send(("x",), bytes(10_000_000), timeout=0.01)
-
-
-def test_received_never_waits(pair: Any) -> None:
-    ours, theirs = pair
-    connection = wire.Connection(ours)
-    assert connection.received() == []
-    theirs.sendall(wire.encode((1,)) + wire.encode((2,)) + wire.encode((3,)))
-    assert connection.receive(timeout=5) == ((1,), b"")
-    assert connection.received() == [((2,), b""), ((3,), b"")]
-    theirs.sendall(wire.encode((4,)))
-    theirs.close()
-    assert connection.received() == [((4,), b"")]
-    with pytest.raises(wire.PeerClosed):
-        connection.received()
 
 
 @pytest.mark.benchmark

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -21,7 +20,6 @@ __all__ = [
     "MAX_HEADER",
     "MAX_PAYLOAD",
     "MSG_NOSIGNAL",
-    "Connection",
     "Data",
     "Frame",
     "Header",
@@ -241,82 +239,3 @@ class Parser:
         size = len(self._buffer)
         wanted = max(self._needed - size, 1)
         self._buffer.extend(bytes(max(min(wanted, _LARGEST_STEP, size), _PREFIX)))
-
-
-class Connection:
-    """A blocking connection for one thread: send frames, receive frames, each by a deadline.
-
-    >>> ours, theirs = (Connection(end) for end in socket.socketpair())
-    >>> ours.send(("ask", 1), b"payload")
-    >>> theirs.receive(timeout=1.0)
-    (('ask', 1), b'payload')
-    >>> ours.close()
-    >>> theirs.close()
-    """
-
-    def __init__(self, sock: socket.socket, *, max_header: int = MAX_HEADER, max_payload: int = MAX_PAYLOAD) -> None:
-        self.socket = sock
-        self._parser = Parser(max_header=max_header, max_payload=max_payload)
-        self._frames: list[Frame] = []  # the next one last
-
-    def send(
-        self, header: Header, payload: bytes | bytearray | memoryview = b"", *, timeout: float | None = None
-    ) -> None:
-        """Send one frame, within `timeout` seconds (None: no limit). After any error, close the connection.
-
-        Raises:
-            TimeoutError: the other side does not read.
-            OSError: as the socket raises it.
-        """
-        self.socket.settimeout(timeout)
-        send(self.socket, header, payload)
-
-    def receive(self, *, timeout: float | None = None) -> Frame:
-        """The next frame, waited for at most `timeout` seconds (None: without limit).
-
-        Raises:
-            TimeoutError: nothing complete came in time; nothing is lost, so receiving may go on.
-            PeerClosed: the other side closed the connection.
-            WireError: what came are not frames.
-        """
-        if self._frames:
-            return self._frames.pop()
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            self.socket.settimeout(timeout)
-            frames = self._parser.receive(self.socket)
-            if frames:
-                frames.reverse()
-                self._frames = frames
-                return frames.pop()
-            if deadline is not None:
-                timeout = deadline - time.monotonic()
-                if timeout <= 0:
-                    raise TimeoutError("no complete frame came within the time-out")
-
-    def received(self) -> list[Frame]:
-        """The frames that are here already, perhaps none; never waits.
-
-        Raises:
-            PeerClosed: there are none, and the other side closed the connection.
-            WireError: what came are not frames.
-        """
-        frames, self._frames = self._frames[::-1], []
-        self.socket.setblocking(False)
-        try:
-            while True:
-                frames += self._parser.receive(self.socket)
-        except BlockingIOError:
-            return frames
-        except ConnectionError:
-            if frames:
-                return frames
-            raise
-
-    def fileno(self) -> int:
-        """The socket's file descriptor, for selectors; look at `received` first."""
-        return self.socket.fileno()
-
-    def close(self) -> None:
-        """Close the socket. Frames that were received and not fetched are gone."""
-        self.socket.close()
