@@ -1,6 +1,7 @@
 """The command line: `suitkaise run FILE`. It alone configures logging, and turns outcomes into exit codes.
 
-Exit codes: 0 clean, 1 the root gave up or could not start, 2 usage or a wrong declaration, 128+n forced by signal n.
+Exit codes: 0 clean, 1 the root gave up, was killed or could not start, 2 usage or a wrong declaration, 128+n forced by
+signal n.
 """
 
 from __future__ import annotations

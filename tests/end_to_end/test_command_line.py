@@ -138,7 +138,7 @@ def test_a_root_that_gives_up_is_exit_code_1(tmp_path: Path) -> None:
     assert "raise ValueError('no good')" in finished.stderr
 
 
-def test_a_root_that_was_killed_is_exit_code_1(tmp_path: Path) -> None:
+def test_s65_a_root_that_was_killed_is_exit_code_1(tmp_path: Path) -> None:
     source = HEADER + (
         "class Killer(Process):\n    def loop(self):\n        self.whereis('app').kill()\n        self.wait(60)\n"
         "tree = Supervisor('app', Killer)\n"
