@@ -100,6 +100,15 @@ class Waits(Process):
         return message
 
 
+class Brisk(Process):
+    """Its loops are far from their limit, as long as it has its time."""
+
+    loop_timeout = 0.5
+
+    def loop(self) -> None:
+        time.sleep(0.01)
+
+
 class Busy(Process):
     """Each loop takes a good part of its limit."""
 

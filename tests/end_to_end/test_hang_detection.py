@@ -16,7 +16,7 @@ from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, Child
 from suitkaise.supervision.running import RunningTree
 from tests.end_to_end.folk import next_event
 from tests.end_to_end.hangers import WAYS, Busy, HangingProcess, HangingThread, Waits
-from tests.support import ROOT, eventually, start_program, wait_gone
+from tests.support import ROOT, Program, eventually, start_program, wait_gone
 
 LIMIT = 0.3
 START_LIMIT = 3.0  # a start that does not hang may take a while
@@ -146,21 +146,28 @@ def test_s55_a_hang_counts_as_a_restart_and_backs_off_like_a_crash(tmp_path: Pat
 # ------------------------------------------------------------ no false verdicts
 PROGRAM = """
 import signal
-from suitkaise import Supervisor
-from tests.end_to_end.hangers import Busy
+from suitkaise import Child, Supervisor
+from tests.end_to_end.hangers import WORKER
 
 if __name__ == "__main__":
-    with Supervisor("tree", Busy, max_restarts=0).start() as running:
-        print("up", running["busy"].pid, flush=True)
+    with Supervisor("tree", Child(WORKER, id="w"), max_restarts=0).start() as running:
+        print("up", running["w"].pid, flush=True)
         signal.signal(signal.SIGUSR2, lambda number, frame: None)
         print("waits", flush=True)
         signal.pause()
-        print("same", running["busy"].pid, flush=True)
+        print("same", running["w"].pid, flush=True)
 """
 
 
+def had_its_worker_all_the_time(program: Program) -> bool:
+    program.send_signal(signal.SIGUSR2)
+    assert program.wait() == 0, program.stderr
+    said = program.stdout.split()
+    return said == ["up", said[1], "waits", "same", said[1]]
+
+
 def test_s55_a_program_that_was_stopped_and_continued_has_no_hung_workers(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(PROGRAM)
+    (tmp_path / "app.py").write_text(PROGRAM.replace("WORKER", "Busy"))
     with start_program(tmp_path / "app.py", env={"PYTHONPATH": str(ROOT)}) as program:
         program.expect("waits", timeout=15)
         rest = threading.Event()
@@ -170,10 +177,22 @@ def test_s55_a_program_that_was_stopped_and_continued_has_no_hung_workers(tmp_pa
             os.killpg(program.pid, signal.SIGCONT)
             rest.wait(0.4)
         rest.wait(2.5)  # whoever is judged late is judged by now
-        program.send_signal(signal.SIGUSR2)
-        assert program.wait() == 0, program.stderr
-    said = program.stdout.split()
-    assert said == ["up", said[1], "waits", "same", said[1]], (program.stdout, program.stderr)
+        assert had_its_worker_all_the_time(program), (program.stdout, program.stderr)
+
+
+def test_s55_a_program_that_is_starved_has_no_hung_workers(tmp_path: Path) -> None:
+    """It has its time in short pieces, as under a container's CPU quota: what spans a gap is over its limit."""
+    (tmp_path / "app.py").write_text(PROGRAM.replace("WORKER", "Brisk"))
+    with start_program(tmp_path / "app.py", env={"PYTHONPATH": str(ROOT)}) as program:
+        program.expect("waits", timeout=15)
+        rest = threading.Event()
+        for _ in range(8):
+            os.killpg(program.pid, signal.SIGSTOP)
+            rest.wait(0.6)  # the point: longer than the limit
+            os.killpg(program.pid, signal.SIGCONT)
+            rest.wait(0.1)
+        rest.wait(1.0)  # whoever is judged late is judged by now
+        assert had_its_worker_all_the_time(program), (program.stdout, program.stderr)
 
 
 def test_s55_a_worker_that_is_slow_but_within_its_limit_is_left_alone() -> None:
@@ -186,7 +205,7 @@ def test_s55_a_worker_that_is_slow_but_within_its_limit_is_left_alone() -> None:
 
 # ------------------------------------------------------------ stacks
 def test_s55_sigusr1_has_a_worker_write_its_stacks_to_standard_error(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(PROGRAM)
+    (tmp_path / "app.py").write_text(PROGRAM.replace("WORKER", "Busy"))
     with start_program(tmp_path / "app.py", env={"PYTHONPATH": str(ROOT)}) as program:
         program.expect("waits", timeout=15)
         pid = int(program.stdout.split()[1])

@@ -125,6 +125,14 @@ def test_s55_who_hangs_is_judged_even_if_every_look_is_late() -> None:
     assert len(watched.looks) == DOUBTS + 1
 
 
+def test_s55_who_gets_on_between_the_looks_is_never_judged_even_if_every_look_is_late() -> None:
+    phases = [(2.0 * number, Phase.LOOP) for number in range(100)]  # each is over its limit when it is looked at
+    watched = Watched(*phases, loop_timeout=0.5, late=1.4)
+    watched.clock.run(until=200.0)
+    assert len([look for look in watched.looks if look % 2.0 > 0.5]) > DOUBTS
+    assert watched.hung is None
+
+
 def test_s55_a_hung_child_is_restarted_by_the_rules() -> None:
     def behaviour(launch: Any) -> Behaviour:
         return Behaviour(hangs=1.0) if launch.incarnation == 1 else Behaviour()

@@ -20,7 +20,7 @@ LATE = 0.05
 """Seconds: when a look itself comes that late, this program was stopped or starved, and perhaps the worker, too."""
 
 DOUBTS = 3
-"""How often in a row a worker over its limit is given one more limit's time because the look came late."""
+"""How often a phase over its limit is given one more limit's time because the look came late."""
 
 
 def limits_of(child: Child) -> dict[Phase, float]:
@@ -64,6 +64,7 @@ class _Watch:
         self._clock = clock
         self._at = at
         self._doubts = 0
+        self._doubted: float | None = None  # when the phase began that the doubts are about
         self._look_at(clock() + self._least)
         handle.exited.add_done_callback(lambda exited: self._timer.cancel())
 
@@ -81,11 +82,15 @@ class _Watch:
             phase, since = Phase.ON_START, since or now
         limit = self._limits.get(phase)
         if limit is None or now < since + limit:
-            self._doubts = 0
             soonest = now + self._least  # a phase that begins after this look cannot be over its limit before
             self._look_at(soonest if limit is None else min(since + limit, soonest))
-        elif now - due > LATE and self._doubts < DOUBTS:
-            self._doubts += 1  # it may not have had its time: it gets all of it once more
-            self._look_at(now + limit)
+        elif now - due > LATE and self._doubt(since):
+            self._look_at(now + limit)  # it may not have had its time: it gets all of it once more
         else:
             self._handle.hang(Hung(phase.hook, now - since))
+
+    def _doubt(self, since: float) -> bool:
+        """Whether the phase that began then may be doubted once more; of one that began later it is the first time."""
+        self._doubts = self._doubts + 1 if since == self._doubted else 1
+        self._doubted = since
+        return self._doubts <= DOUBTS
