@@ -230,7 +230,7 @@ def port():
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("ready", [r"listening on \d+", re.compile(r"LISTENING", re.IGNORECASE)])
-def test_s1_ready_by_a_line(ready, stream, tmp_path):
+def test_s01_ready_by_a_line(ready, stream, tmp_path):
     script = f"""
 import pathlib, sys
 print("not yet", file=sys.{stream})
@@ -244,20 +244,20 @@ signal.pause()
         assert (tmp_path / "there").exists()
 
 
-def test_s1_ready_by_a_port(port):
+def test_s01_ready_by_a_port(port):
     for ready in (port, ("127.0.0.1", port)):
         with Supervisor("tree", python(LISTEN, "tcp", str(port), ready=ready)).start():
             socket.create_connection(("127.0.0.1", port), 1.0).close()
 
 
-def test_s1_ready_by_a_unix_socket(tmp_path):
+def test_s01_ready_by_a_unix_socket(tmp_path):
     for ready in (tmp_path / "a", Path("b")):
         with Supervisor("tree", python(LISTEN, "unix", str(ready), ready=ready, cwd=tmp_path)).start():
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.connect(str(tmp_path / ready))
 
 
-def test_s1_ready_by_a_function_to_which_an_oserror_is_a_no(tmp_path):
+def test_s01_ready_by_a_function_to_which_an_oserror_is_a_no(tmp_path):
     file = tmp_path / "there"
 
     def is_there():
@@ -291,11 +291,11 @@ def failure(command, **options):
     "script, reason", [("exit 3", ExitCode(3)), ("kill -KILL $$", Signaled(9)), ("exit 0", Normal())]
 )
 @pytest.mark.parametrize("ready", ["never", 1, lambda: False])
-def test_s2_a_command_that_ends_before_it_is_ready_has_failed_to_start(script, reason, ready):
+def test_s02_a_command_that_ends_before_it_is_ready_has_failed_to_start(script, reason, ready):
     assert failure(sh(script, ready=ready)) == reason
 
 
-def test_s2_what_cannot_be_started_says_so(tmp_path):
+def test_s02_what_cannot_be_started_says_so(tmp_path):
     plain, script = tmp_path / "plain", tmp_path / "script"
     plain.write_text("no program")
     script.write_text("#!/no/such/interpreter\n")

@@ -66,7 +66,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
 
 
 @pytest.mark.parametrize("make, part", WRONG, ids=range(len(WRONG)))
-def test_s5_what_is_wrong_with_it_is_told_at_once(make: Callable[[], Any], part: str) -> None:
+def test_s05_what_is_wrong_with_it_is_told_at_once(make: Callable[[], Any], part: str) -> None:
     with pytest.raises(SpecError, match=part):
         make()
 
@@ -87,7 +87,7 @@ def test_its_id_is_its_name_or_that_of_the_programs_file() -> None:
     assert Child(Command, args=("/bin/sleep", "5"), kwargs={"name": "nap"}).id == "nap"
 
 
-def test_s3_and_s6_it_is_a_child_like_others() -> None:
+def test_s03_s06_it_is_a_child_like_others() -> None:
     child = Child(sleep(), restart="transient", shutdown="brutal_kill", start_timeout=3, finish_timeout=2, join_in=1)
     assert (child.restart, child.shutdown, child.start_timeout, child.join_in) == ("transient", "brutal_kill", 3.0, 1.0)
     assert Child(sleep()).shutdown == 5.0
