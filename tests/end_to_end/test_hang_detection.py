@@ -16,7 +16,7 @@ from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, Child
 from suitkaise.supervision.running import RunningTree
 from tests.end_to_end.folk import next_event
 from tests.end_to_end.hangers import WAYS, Busy, HangingProcess, HangingThread, Waits
-from tests.support import ROOT, Program, eventually, start_program, wait_gone
+from tests.support import ROOT, eventually, start_program, wait_gone
 
 LIMIT = 0.3
 START_LIMIT = 3.0  # a start that does not hang may take a while
@@ -159,40 +159,31 @@ if __name__ == "__main__":
 """
 
 
-def had_its_worker_all_the_time(program: Program) -> bool:
-    program.send_signal(signal.SIGUSR2)
-    assert program.wait() == 0, program.stderr
+def keeps_its_worker(tmp_path: Path, worker: str, *, times: int, stopped: float, going: float) -> bool:
+    """Whether a program that is stopped again and again, for so many seconds, has no hung worker afterwards."""
+    (tmp_path / "app.py").write_text(PROGRAM.replace("WORKER", worker))
+    with start_program(tmp_path / "app.py", env={"PYTHONPATH": str(ROOT)}) as program:
+        program.expect("waits", timeout=15)
+        rest = threading.Event()
+        for _ in range(times):
+            os.killpg(program.pid, signal.SIGSTOP)
+            rest.wait(stopped)  # the point: longer than the limit
+            os.killpg(program.pid, signal.SIGCONT)
+            rest.wait(going)
+        rest.wait(stopped)  # whoever is judged late is judged by now
+        program.send_signal(signal.SIGUSR2)
+        assert program.wait() == 0, program.stderr
     said = program.stdout.split()
     return said == ["up", said[1], "waits", "same", said[1]]
 
 
 def test_s55_a_program_that_was_stopped_and_continued_has_no_hung_workers(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(PROGRAM.replace("WORKER", "Busy"))
-    with start_program(tmp_path / "app.py", env={"PYTHONPATH": str(ROOT)}) as program:
-        program.expect("waits", timeout=15)
-        rest = threading.Event()
-        for _ in range(2):
-            os.killpg(program.pid, signal.SIGSTOP)
-            rest.wait(2.5)  # the point: longer than the limit
-            os.killpg(program.pid, signal.SIGCONT)
-            rest.wait(0.4)
-        rest.wait(2.5)  # whoever is judged late is judged by now
-        assert had_its_worker_all_the_time(program), (program.stdout, program.stderr)
+    assert keeps_its_worker(tmp_path, "Busy", times=2, stopped=2.5, going=0.4)
 
 
 def test_s55_a_program_that_is_starved_has_no_hung_workers(tmp_path: Path) -> None:
     """It has its time in short pieces, as under a container's CPU quota: what spans a gap is over its limit."""
-    (tmp_path / "app.py").write_text(PROGRAM.replace("WORKER", "Brisk"))
-    with start_program(tmp_path / "app.py", env={"PYTHONPATH": str(ROOT)}) as program:
-        program.expect("waits", timeout=15)
-        rest = threading.Event()
-        for _ in range(8):
-            os.killpg(program.pid, signal.SIGSTOP)
-            rest.wait(0.6)  # the point: longer than the limit
-            os.killpg(program.pid, signal.SIGCONT)
-            rest.wait(0.1)
-        rest.wait(1.0)  # whoever is judged late is judged by now
-        assert had_its_worker_all_the_time(program), (program.stdout, program.stderr)
+    assert keeps_its_worker(tmp_path, "Brisk", times=8, stopped=0.6, going=0.1)
 
 
 def test_s55_a_worker_that_is_slow_but_within_its_limit_is_left_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,7 +16,9 @@ class Idle(Thread):
         return message
 
 
-def test_a_thread_that_cannot_be_started_gives_its_place_on_the_board_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """No worker's thread can be started, until the patch is undone."""
     real = threading.Thread.start
 
     def start(thread: threading.Thread) -> None:
@@ -23,28 +26,26 @@ def test_a_thread_that_cannot_be_started_gives_its_place_on_the_board_back(monke
             raise RuntimeError("can't start new thread")
         real(thread)
 
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", start)
+        yield full
+
+
+def test_a_thread_that_cannot_be_started_gives_its_place_on_the_board_back(no_thread_left: pytest.MonkeyPatch) -> None:
     with Supervisor("app", max_restarts=0).start() as running:
         now = runtime.current()
         assert now is not None
         board = now.site.board
-        with monkeypatch.context() as full:
-            full.setattr(threading.Thread, "start", start)
-            for _ in range(5):
-                with pytest.raises(ChildStartFailed, match="can't start new thread"):
-                    running.start_child(Child(Idle))
+        for _ in range(5):
+            with pytest.raises(ChildStartFailed, match="can't start new thread"):
+                running.start_child(Child(Idle))
+        no_thread_left.undo()
         assert (board._next, len(board._free)) == (1, 1)
         assert running.start_child(Child(Idle)).ask("hello") == "hello"
 
 
-def test_s58_a_thread_that_cannot_be_started_leaves_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = threading.Thread.start
-
-    def start(thread: threading.Thread) -> None:
-        if thread.name.startswith("app/"):
-            raise RuntimeError("can't start new thread")
-        real(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start)
+@pytest.mark.usefixtures("no_thread_left")
+def test_s58_a_thread_that_cannot_be_started_leaves_a_report() -> None:
     with Supervisor("app", max_restarts=0).start() as running:
         with pytest.raises(ChildStartFailed):
             running.start_child(Child(Idle))
