@@ -250,10 +250,11 @@ class Registry:
 
     def remove(self, path: str) -> None:
         """The path means nothing any more."""
-        address = self._addresses.pop(path, None)
+        address = self._addresses.get(path)
         if address is not None:
+            self._departed[path] = address  # first: whoever asks meanwhile finds it there
+            del self._addresses[path]
             address.finish()
-            self._departed[path] = address
             if len(self._departed) > DEPARTED:
                 self._departed.popitem(last=False)
 
