@@ -191,6 +191,12 @@ class Address:
                     self._parked.first.fail(error)
                 self._parked.drop_first()
 
+    def up(self, target: Target, pid: int) -> None:
+        """The incarnation is up; of one that was cut off (rule 59) this means nothing any more."""
+        with self._lock:
+            if self._target is target:
+                self.pid = pid
+
     def detach(self, reason: ExitReason, result: Parcel | None) -> None:
         """The incarnation is gone; messages wait for the next one, if there will be one."""
         with self._lock:

@@ -162,7 +162,7 @@ class Executor(Reception):
         address.attach(handle)
 
         def on_ready(ready: Future[int]) -> None:
-            address.pid = ready.result()
+            address.up(handle, ready.result())
             self.tell(Ready(id, incarnation, ready.result()))
 
         def on_exit(exited: Future[Exit]) -> None:
