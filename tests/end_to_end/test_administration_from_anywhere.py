@@ -13,6 +13,7 @@ from suitkaise import (
     ChildRunning,
     ChildStartFailed,
     DeadlockError,
+    DynamicSupervisor,
     Process,
     Reject,
     Shutdown,
@@ -263,6 +264,15 @@ def test_a_supervisor_is_suspended_by_suspending_its_workers():
         running.resume("team")
         assert [answer.get(15) for answer in answers] == [1, 1]
         assert [str(line.status) for line in running.which_children("team")] == ["running", "running"]
+
+
+def test_s64_it_is_forgotten_that_a_child_was_suspended_which_is_removed():
+    with Supervisor("tree", DynamicSupervisor("team")).start() as running:
+        for _ in range(3):
+            id = running.start_child(EchoThread, under="team").name
+            running.suspend(f"team/{id}")
+            running.terminate_child(f"team/{id}")
+        assert not running._executor.child("team")._suspended
 
 
 def on_the_board(path):

@@ -229,6 +229,7 @@ class Executor(Reception):
 
     def _forget(self, id: str) -> None:
         self._down.discard(id)
+        self._suspended.discard(id)
         self._checkpoints.pop(id, None)
         self._began.pop(id, None)
         address = self._addresses.pop(id, None)
