@@ -312,6 +312,14 @@ def test_s30_s40_when_it_gives_up_its_own_supervisor_restarts_it_empty() -> None
         assert running.start_child(Echo, under="pool").ask("hello") == "hello"
 
 
+# ---------------------------------------------------------------- deadlines
+def test_s42_the_deadline_of_a_child_that_has_stopped_in_time_is_not_kept() -> None:
+    with DynamicSupervisor("pool").start() as running:
+        for _ in range(20):
+            running.terminate_child(running.start_child(Child(Quiet, shutdown=3600)).name)
+        assert not [timer for _, _, timer in running._runtime.reactor._timers if timer.waits]
+
+
 # ---------------------------------------------------------------- from workers
 def test_s53_a_worker_administers_it() -> None:
     with Supervisor("tree", Boss, DynamicSupervisor("pool", max_children=2)).start() as running:

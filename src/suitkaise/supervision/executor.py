@@ -16,6 +16,7 @@ from suitkaise.events import SupervisorStopped
 from suitkaise.exits import Crashed, ExitReason
 from suitkaise.messaging.administration import ref_to
 from suitkaise.messaging.messages import Parcel, portable_error
+from suitkaise.messaging.reactor import TimerHandle
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.registry import Address
 from suitkaise.specs import Child, Supervisor
@@ -66,6 +67,7 @@ class Executor(Reception):
         self._down: set[str] = set()  # ended, and it is not yet known whether for good
         self._checkpoints: dict[str, Parcel] = {}
         self._began: dict[str, float] = {}
+        self._deadlines: dict[str, TimerHandle] = {}  # of those that are being stopped
         self._ends: dict[tuple[str, int], Exit] = {}  # abnormal ones that are not dealt with yet
         self._below: dict[str, Executor] = {}  # the newest of each child that is a supervisor, ended or not
         self.tell: Callable[[Input], None] = around.employ(self)
@@ -187,13 +189,19 @@ class Executor(Reception):
     def _wake(self, timer: Timer, at: float) -> None:
         if at <= self._around.clock():
             self.tell(timer)
-        else:
-            self._around.at(at, lambda: self.tell(timer))
+            return
+        handle = self._around.at(at, lambda: self.tell(timer))
+        what, id, _ = timer.key
+        if what == "kill":
+            self._deadlines[id] = handle
 
     def _lose(self, event: Exited | Ignored) -> None:
         info = self.policy.incarnation_of(event.id)
         if info == event.incarnation:
             handle = self._handles.pop(event.id, None)
+            deadline = self._deadlines.pop(event.id, None)
+            if deadline is not None:
+                deadline.cancel()  # it may be hours away
             checkpoint = getattr(handle, "checkpoint", None)  # supervisors have none
             if checkpoint is not None:
                 self._checkpoints[event.id] = checkpoint
