@@ -82,6 +82,9 @@ class Reception:
     def _status(self, info: ChildInfo) -> Status:
         if info.status is Status.ABANDONED and not self._left(info.id):
             return info.at_rest
+        below = self.child(info.id)
+        if info.status is Status.RUNNING and below is not None:
+            return info.status if below.policy.phase is Phase.RUNNING else Status.STOPPING  # by itself: it gave up, say
         return Status.SUSPENDED if info.status is Status.RUNNING and info.id in self._suspended else info.status
 
     def which_children(self) -> list[ChildLine]:
