@@ -24,6 +24,7 @@ from suitkaise import (
     ChildStartFailed,
     DynamicSupervisor,
     MaxChildren,
+    NotSerializable,
     Process,
     Shutdown,
     Supervisor,
@@ -178,6 +179,27 @@ def test_s53_who_was_refused_or_is_forgotten_is_kept_nowhere() -> None:
         running.terminate_child("echo-1")
         assert list(current.processes._recipes) == []
         assert current.registry.paths() == ["pool"]
+
+
+class DoesNotStart(Thread):
+    def on_start(self) -> None:
+        raise ValueError("it does not start")
+
+
+def test_s53_nor_is_what_is_below_a_supervisor_that_was_refused_or_did_not_start() -> None:
+    with DynamicSupervisor("pool", max_children=1).start() as running:
+        engine = running._runtime.processes
+        running.start_child(Echo)
+        with pytest.raises(MaxChildren):
+            running.start_child(Supervisor("team", Echo))
+        running.terminate_child("echo-1")
+        assert list(engine._recipes) == []
+        with pytest.raises(NotSerializable):
+            running.start_child(Supervisor("team", Echo, Child(Sum, args=(threading.Lock(),), restart="transient")))
+        assert list(engine._recipes) == []
+        with pytest.raises(ChildStartFailed):
+            running.start_child(Supervisor("team", DoesNotStart, Supervisor("inner", Echo)))
+        assert list(engine._recipes) == []
 
 
 # ---------------------------------------------------------------- stopping

@@ -44,7 +44,7 @@ from suitkaise.supervision.steps import (
     Timer,
     Wake,
 )
-from suitkaise.supervision.surroundings import Surroundings
+from suitkaise.supervision.surroundings import Surroundings, unprepare
 from suitkaise.supervision.watch import watch
 from suitkaise.workers.recalled import Recalled
 
@@ -234,6 +234,7 @@ class Executor(Reception):
         """It has ended and will not come back: so have all refs to what was below it."""
         for id in list(self._addresses):
             self._forget(id)
+        unprepare(self._around.engines, self.path, self.spec)
 
     def _forget(self, id: str) -> None:
         self._down.discard(id)
