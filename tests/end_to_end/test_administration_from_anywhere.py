@@ -13,6 +13,7 @@ from suitkaise import (
     ChildRunning,
     ChildStartFailed,
     DeadlockError,
+    DynamicSupervisor,
     Process,
     Reject,
     Shutdown,
@@ -164,8 +165,11 @@ class Insider(Process):
         self.hook = hook
 
     def on_start(self):
-        if self.hook == "on_start":
-            self.whereis("tree").start_child(Child(Echo, id="late"))
+        match self.hook:
+            case "on_start":
+                self.whereis("tree").start_child(Child(Echo, id="late"))
+            case "recall in on_start":
+                self.whereis("tree/echo").recall()
 
     def on_receive(self, message):
         self.whereis("tree").terminate_child(message)
@@ -184,6 +188,12 @@ def test_a_worker_that_would_wait_for_its_own_end_is_told_so():
 def test_a_worker_that_asks_in_on_start_for_what_comes_after_its_start_is_told_so():
     with pytest.raises(ChildStartFailed, match=r"DeadlockError.*is being started by 'tree'"):
         Supervisor("tree", Child(Insider("on_start"))).start()
+
+
+def test_a_worker_that_recalls_a_sibling_in_on_start_is_told_so_too():
+    tree = Supervisor("tree", Echo, Child(Insider("recall in on_start"), start_timeout=15.0))
+    with pytest.raises(ChildStartFailed, match=r"DeadlockError.*is being started by 'tree'"):
+        tree.start()
 
 
 def test_requests_from_many_sides_are_all_served():
@@ -254,6 +264,15 @@ def test_a_supervisor_is_suspended_by_suspending_its_workers():
         running.resume("team")
         assert [answer.get(15) for answer in answers] == [1, 1]
         assert [str(line.status) for line in running.which_children("team")] == ["running", "running"]
+
+
+def test_s64_it_is_forgotten_that_a_child_was_suspended_which_is_removed():
+    with Supervisor("tree", DynamicSupervisor("team")).start() as running:
+        for _ in range(3):
+            id = running.start_child(EchoThread, under="team").name
+            running.suspend(f"team/{id}")
+            running.terminate_child(f"team/{id}")
+        assert not running._executor.child("team")._suspended
 
 
 def on_the_board(path):

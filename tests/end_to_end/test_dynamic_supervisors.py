@@ -24,6 +24,7 @@ from suitkaise import (
     ChildStartFailed,
     DynamicSupervisor,
     MaxChildren,
+    NotSerializable,
     Process,
     Shutdown,
     Supervisor,
@@ -180,6 +181,27 @@ def test_s53_who_was_refused_or_is_forgotten_is_kept_nowhere() -> None:
         assert current.registry.paths() == ["pool"]
 
 
+class DoesNotStart(Thread):
+    def on_start(self) -> None:
+        raise ValueError("it does not start")
+
+
+def test_s53_nor_is_what_is_below_a_supervisor_that_was_refused_or_did_not_start() -> None:
+    with DynamicSupervisor("pool", max_children=1).start() as running:
+        engine = running._runtime.processes
+        running.start_child(Echo)
+        with pytest.raises(MaxChildren):
+            running.start_child(Supervisor("team", Echo))
+        running.terminate_child("echo-1")
+        assert list(engine._recipes) == []
+        with pytest.raises(NotSerializable):
+            running.start_child(Supervisor("team", Echo, Child(Sum, args=(threading.Lock(),), restart="transient")))
+        assert list(engine._recipes) == []
+        with pytest.raises(ChildStartFailed):
+            running.start_child(Supervisor("team", DoesNotStart, Supervisor("inner", Echo)))
+        assert list(engine._recipes) == []
+
+
 # ---------------------------------------------------------------- stopping
 @pytest.mark.parametrize("how", ["the tree stops", "the pool is terminated"])
 def test_s44_all_are_stopped_at_once(folk: Folk, how: str) -> None:
@@ -310,6 +332,14 @@ def test_s30_s40_when_it_gives_up_its_own_supervisor_restarts_it_empty() -> None
         eventually(lambda: statuses(running)["pool"] == "running", what="the pool is up")
         assert running.which_children("pool") == []
         assert running.start_child(Echo, under="pool").ask("hello") == "hello"
+
+
+# ---------------------------------------------------------------- deadlines
+def test_s42_the_deadline_of_a_child_that_has_stopped_in_time_is_not_kept() -> None:
+    with DynamicSupervisor("pool").start() as running:
+        for _ in range(20):
+            running.terminate_child(running.start_child(Child(Quiet, shutdown=3600)).name)
+        assert not [timer for _, _, timer in running._runtime.reactor._timers if timer.waits]
 
 
 # ---------------------------------------------------------------- from workers

@@ -268,6 +268,24 @@ def test_s59_a_child_is_listed_as_abandoned_until_its_thread_ends() -> None:
         eventually(lambda: running["stuck"].status == "stopped", what="its thread has ended")
 
 
+@pytest.mark.may_leave("thread tree/*")
+def test_s59_a_thread_that_was_cut_off_in_on_start_is_not_taken_for_up_when_it_gets_on() -> None:
+    release = threading.Event()
+
+    class Late(Thread):
+        def on_start(self) -> None:
+            release.wait()
+
+    with Supervisor("tree").start() as running:
+        with pytest.raises(ChildStartFailed):
+            running.start_child(Child(Late, start_timeout=0.05))
+        ref = running["late"]
+        assert ref.pid is None
+        release.set()
+        eventually(lambda: not running._runtime.left(), what="its thread has ended")
+        assert ref.pid is None
+
+
 @pytest.mark.parametrize("where", ["on_start", "before_loop", "after_loop", "on_receive"])
 @pytest.mark.may_leave("thread tree/*")
 def test_s55_every_phase_of_a_thread_has_its_limit(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:

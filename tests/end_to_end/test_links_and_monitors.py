@@ -53,6 +53,10 @@ class Social(Worker):
                 whereis(path).kill()
                 ended.get(15)
                 self.demonitor(monitor)
+            case ("await", path):
+                self.awaited = whereis(path).monitor()
+            case "cancel":
+                self.awaited.cancel()
             case ("link", path):
                 self.link(whereis(path))
             case ("unlink", path):
@@ -239,6 +243,15 @@ def test_s60_the_program_awaits_an_end_by_the_ref() -> None:
         assert answer.get(15) == Down(running["b"], Signaled(9))
         running.terminate_child("b")
         assert running["b"].monitor().get(1).reason == Shutdown()
+
+
+@pytest.mark.parametrize("why", ["cancel", "die"])
+def test_s60_a_worker_that_awaits_an_end_by_the_ref_no_longer_leaves_nothing_behind(why: str) -> None:
+    with two((InProcess, InProcess)) as running:
+        running["a"].ask(("await", "tree/b"))
+        assert bonds() == 1
+        running["a"].tell(why)
+        eventually(lambda: bonds() == 0)
 
 
 # ------------------------------------------------------------ links

@@ -13,11 +13,24 @@ from typing import Any
 
 import pytest
 
-from suitkaise import AskTimeout, Child, Crashed, GaveUp, Process, Reject, Shutdown, Supervisor, Thread, WorkerFailed
+from suitkaise import (
+    AskTimeout,
+    Child,
+    Crashed,
+    DeadlockError,
+    GaveUp,
+    Process,
+    Reject,
+    Shutdown,
+    Supervisor,
+    Thread,
+    WorkerFailed,
+    whereis,
+)
 from suitkaise.engines import outbox
 from suitkaise.supervision import desk
 from tests.end_to_end.workers import Echo
-from tests.support import run_program
+from tests.support import eventually, run_program
 
 LONG = 1_500_000  # more than a header of the wire holds elsewhere
 
@@ -204,3 +217,59 @@ def test_options_behind_the_target_are_ours_and_those_behind_a_double_dash_are_n
     assert "['app.py', '--json']" in finished.stdout
     assert finished.stderr.startswith("{")
     assert os.listdir(tmp_path)
+
+
+class Lingers(Thread):
+    shutdown = 60.0
+
+    def __init__(self, release: threading.Event) -> None:
+        self.release = release
+
+    def on_finish(self) -> None:
+        self.release.wait(60)
+
+
+class Leaves(Thread):
+    restart = "transient"
+    significant = True
+
+    def on_receive(self, message: Any) -> None:
+        self.rejoin()
+
+
+def test_s20_a_supervisor_that_ends_by_itself_is_listed_as_stopping_until_it_has() -> None:
+    release = threading.Event()
+    team = Supervisor("team", Lingers(release), Leaves, restart="transient", auto_shutdown="any_significant")
+    with Supervisor("app", team).start() as running:
+        assert running["team"].status == "running"
+        running["team/leaves"].tell("leave")
+        eventually(lambda: running["team/lingers"].status == "stopping", what="the team ends")
+        assert running["team"].status == "stopping"
+        assert [str(line.status) for line in running.which_children()] == ["stopping"]
+        assert running.status().children[0].status == "stopping"
+        release.set()
+        eventually(lambda: running["team"].status == "finished", what="the team has ended")
+
+
+class Ends(Thread):
+    """Ends its tree from inside."""
+
+    def __init__(self, trees: list[Any]) -> None:
+        self.trees = trees
+
+    def on_receive(self, message: Any) -> None:
+        if message == "by its ref":
+            whereis("app").rejoin()
+        else:
+            self.trees[0].stop()
+
+
+def test_a_worker_that_stops_its_own_tree_is_refused_and_nothing_is_stopped() -> None:
+    trees: list[Any] = []
+    with Supervisor("app", Ends(trees), Echo).start() as running:
+        trees.append(running)
+        with pytest.raises(DeadlockError, match=r"call whereis\('app'\)\.rejoin\(\)"):
+            running["ends"].ask("by the tree")
+        assert running["echo"].ask(1) == 1
+        running["ends"].ask("by its ref")
+        assert running.wait(15) == Shutdown()

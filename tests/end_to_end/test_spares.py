@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from suitkaise import Child, Command, Process, SpecError, Supervisor, Thread
+from suitkaise import Child, Command, Process, SpecError, SuitkaiseError, Supervisor, Thread
 from suitkaise.events import ChildExited, ChildStarted
 from suitkaise.exits import Crashed, Signaled
 from suitkaise.supervision import runtime
@@ -184,6 +184,17 @@ def test_nobody_stands_by_for_a_child_that_is_deleted() -> None:
         running.delete_child("w")
         for pid in waiting:
             wait_gone(pid)
+
+
+def test_a_tree_that_is_refused_since_its_name_is_taken_dismisses_no_spare_of_the_one_that_runs() -> None:
+    def tree() -> Supervisor:
+        return Supervisor("tree", Child(Echo, id="w", spares=1))
+
+    with tree().start():
+        waiting = standing(1)
+        with pytest.raises(SuitkaiseError, match="runs already"):
+            tree().start()
+        assert standing(1) == waiting
 
 
 def test_a_child_that_is_started_again_by_hand_moves_into_a_spare() -> None:

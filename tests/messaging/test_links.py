@@ -155,6 +155,16 @@ def test_s60_who_is_ended_by_a_link_before_its_inbox_is_there_is_ended_then() ->
     assert len(worker.killed) == 1
 
 
+def test_s60_who_does_not_wait_for_an_end_any_more_is_forgotten() -> None:
+    world = World()
+    first, second = (world.registry.post("down", "t/b") for _ in range(2))
+    first.cancel()
+    assert world.bonds() == 1
+    world.end("b")
+    assert second.get(0).reason == REASON
+    assert world.bonds() == 0
+
+
 def test_s60_either_end_undoes_a_link() -> None:
     for path, owner in (("t/b", "t/a#1"), ("t/a", "t/b#2")):
         world = World()

@@ -262,6 +262,18 @@ def test_the_address_of_a_path_stays_when_another_supervisor_keeps_it(registry: 
     assert registry.add("tree/two", "two", "thread", keeping) is registry.find("tree/two")
 
 
+def test_who_hears_of_the_end_of_a_worker_that_is_forgotten_can_ask_for_its_reason(
+    registry: Registry, address: Address
+) -> None:
+    heard: list[Any] = []
+    answer = registry.post("join", "tree/one")
+    answer.add_done_callback(lambda done: heard.append(registry.post("join", "tree/one").get(0)))
+    address.attach(Worker())
+    address.detach(Shutdown("done"), None)
+    registry.remove("tree/one")
+    assert heard == [Shutdown("done")]
+
+
 def test_info_is_answered_at_once(registry: Registry, address: Address) -> None:
     address.attach(Worker())
     address.attach(Worker())

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import DeadlockError, SpecError
 from suitkaise.exits import ExitReason
-from suitkaise.messaging.context import current_owner, is_starting
+from suitkaise.messaging.context import current_owner
 from suitkaise.messaging.messages import Answer
-from suitkaise.messaging.refs import WorkerRef, the_post
+from suitkaise.messaging.refs import WorkerRef, refuse_while_starting, the_post
 from suitkaise.specs import Child
 from suitkaise.statuses import Status
 
@@ -137,13 +137,7 @@ class Administration(ABC):
         return self._change(under, what, id)
 
     def _change(self, under: str, what: str, argument: Any) -> Any:
-        own, supervisor = _own_path(), f"{self.path}/{under}" if under else self.path
-        if is_starting() and own.startswith(f"{supervisor}/"):
-            raise DeadlockError(
-                f"{own!r} is being started by {supervisor!r}, which serves other requests when that is done; ask it "
-                f"after on_start",
-                path=supervisor,
-            )
+        refuse_while_starting(f"{self.path}/{under}" if under else self.path)
         return self._administer(under, what, argument).get(None)
 
 

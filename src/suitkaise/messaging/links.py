@@ -150,9 +150,12 @@ class Links:
         def tell(reason: ExitReason) -> None:
             answer.settle(True, Parcel(Down(self._ref(path), reason)))
 
-        target = self._find(path)
-        if target is None or not target.presence.at_end(("down", id(answer)), tell):
+        target, key = self._find(path), ("down", id(answer))
+        if target is None or not target.presence.at_end(key, tell):
             tell(_last(target))
+        else:
+            presence = target.presence
+            answer.add_done_callback(lambda done: presence.forget(key))  # cancelled, most likely
 
     def _monitor(self, path: str, monitor: Monitor) -> None:
         watcher, serial = self._caller(monitor.watcher)

@@ -7,13 +7,13 @@ from typing import Any, NoReturn
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, RuntimeGone
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.client import RemotePost
-from suitkaise.messaging.context import current_owner
+from suitkaise.messaging.context import current_owner, is_starting
 from suitkaise.messaging.links import Down
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Kind, Message, Parcel, patience
 from suitkaise.messaging.registry import Post
 from suitkaise.statuses import Status
 
-__all__ = ["WorkerProxy", "WorkerRef", "set_post", "the_post"]
+__all__ = ["WorkerProxy", "WorkerRef", "refuse_while_starting", "set_post", "the_post"]
 
 _post: Post | None = None
 
@@ -36,6 +36,17 @@ def the_post() -> Post:
     if _post is None:
         raise RuntimeGone("no supervision tree runs in this program")
     return _post
+
+
+def refuse_while_starting(supervisor: str) -> None:
+    """Raise DeadlockError in an `on_start` below `supervisor`, which serves requests when that has returned."""
+    own = (current_owner() or "").rpartition("#")[0]
+    if is_starting() and own.startswith(f"{supervisor}/"):
+        raise DeadlockError(
+            f"{own!r} is being started by {supervisor!r}, which serves other requests when that is done; ask it "
+            f"after on_start",
+            path=supervisor,
+        )
 
 
 class WorkerRef:
@@ -139,8 +150,10 @@ class WorkerRef:
 
         Raises:
             ChildStartFailed: it did not start again.
+            DeadlockError: it is the calling worker or above it, or its supervisor is starting the calling worker.
         """
         self._refuse_self("waits for")
+        refuse_while_starting(self.path.rpartition("/")[0])
         patience(timeout)
         the_post().post("recall", self.path).get(timeout)
 

@@ -191,6 +191,12 @@ class Address:
                     self._parked.first.fail(error)
                 self._parked.drop_first()
 
+    def up(self, target: Target, pid: int) -> None:
+        """The incarnation is up; of one that was cut off (rule 59) this means nothing any more."""
+        with self._lock:
+            if self._target is target:
+                self.pid = pid
+
     def detach(self, reason: ExitReason, result: Parcel | None) -> None:
         """The incarnation is gone; messages wait for the next one, if there will be one."""
         with self._lock:
@@ -250,10 +256,11 @@ class Registry:
 
     def remove(self, path: str) -> None:
         """The path means nothing any more."""
-        address = self._addresses.pop(path, None)
+        address = self._addresses.get(path)
         if address is not None:
+            self._departed[path] = address  # first: whoever asks meanwhile finds it there
+            del self._addresses[path]
             address.finish()
-            self._departed[path] = address
             if len(self._departed) > DEPARTED:
                 self._departed.popitem(last=False)
 

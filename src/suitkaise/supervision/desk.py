@@ -133,7 +133,7 @@ class _Visitor:
         except Exception as error:
             self._reply(number, False, Parcel(error))
             return
-        if what in ("join", "result"):
+        if what in ("join", "result", "down"):
             self._waits[number] = answer
         answer.add_done_callback(lambda done: self._pass_on(number, answer))
 

@@ -16,6 +16,7 @@ from suitkaise.events import SupervisorStopped
 from suitkaise.exits import Crashed, ExitReason
 from suitkaise.messaging.administration import ref_to
 from suitkaise.messaging.messages import Parcel, portable_error
+from suitkaise.messaging.reactor import TimerHandle
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.registry import Address
 from suitkaise.specs import Child, Supervisor
@@ -43,7 +44,7 @@ from suitkaise.supervision.steps import (
     Timer,
     Wake,
 )
-from suitkaise.supervision.surroundings import Surroundings
+from suitkaise.supervision.surroundings import Surroundings, unprepare
 from suitkaise.supervision.watch import watch
 from suitkaise.workers.recalled import Recalled
 
@@ -66,6 +67,7 @@ class Executor(Reception):
         self._down: set[str] = set()  # ended, and it is not yet known whether for good
         self._checkpoints: dict[str, Parcel] = {}
         self._began: dict[str, float] = {}
+        self._deadlines: dict[str, TimerHandle] = {}  # of those that are being stopped
         self._ends: dict[tuple[str, int], Exit] = {}  # abnormal ones that are not dealt with yet
         self._below: dict[str, Executor] = {}  # the newest of each child that is a supervisor, ended or not
         self.tell: Callable[[Input], None] = around.employ(self)
@@ -162,7 +164,7 @@ class Executor(Reception):
         address.attach(handle)
 
         def on_ready(ready: Future[int]) -> None:
-            address.pid = ready.result()
+            address.up(handle, ready.result())
             self.tell(Ready(id, incarnation, ready.result()))
 
         def on_exit(exited: Future[Exit]) -> None:
@@ -187,13 +189,19 @@ class Executor(Reception):
     def _wake(self, timer: Timer, at: float) -> None:
         if at <= self._around.clock():
             self.tell(timer)
-        else:
-            self._around.at(at, lambda: self.tell(timer))
+            return
+        handle = self._around.at(at, lambda: self.tell(timer))
+        what, id, _ = timer.key
+        if what == "kill":
+            self._deadlines[id] = handle
 
     def _lose(self, event: Exited | Ignored) -> None:
         info = self.policy.incarnation_of(event.id)
         if info == event.incarnation:
             handle = self._handles.pop(event.id, None)
+            deadline = self._deadlines.pop(event.id, None)
+            if deadline is not None:
+                deadline.cancel()  # it may be hours away
             checkpoint = getattr(handle, "checkpoint", None)  # supervisors have none
             if checkpoint is not None:
                 self._checkpoints[event.id] = checkpoint
@@ -226,9 +234,11 @@ class Executor(Reception):
         """It has ended and will not come back: so have all refs to what was below it."""
         for id in list(self._addresses):
             self._forget(id)
+        unprepare(self._around.engines, self.path, self.spec)
 
     def _forget(self, id: str) -> None:
         self._down.discard(id)
+        self._suspended.discard(id)
         self._checkpoints.pop(id, None)
         self._began.pop(id, None)
         address = self._addresses.pop(id, None)

@@ -24,7 +24,7 @@ from suitkaise.supervision.steps import (
     StopAll,
     TerminateChild,
 )
-from suitkaise.supervision.surroundings import Surroundings, prepare
+from suitkaise.supervision.surroundings import Surroundings, prepare, unprepare
 
 __all__ = ["Reception", "RootKeeping"]
 
@@ -82,6 +82,9 @@ class Reception:
     def _status(self, info: ChildInfo) -> Status:
         if info.status is Status.ABANDONED and not self._left(info.id):
             return info.at_rest
+        below = self.child(info.id)
+        if info.status is Status.RUNNING and below is not None:
+            return info.status if below.policy.phase is Phase.RUNNING else Status.STOPPING  # by itself: it gave up, say
         return Status.SUSPENDED if info.status is Status.RUNNING and info.id in self._suspended else info.status
 
     def which_children(self) -> list[ChildLine]:
@@ -132,15 +135,14 @@ class Reception:
 
     def _start_child(self, answer: Answer[Any], child: Child) -> None:
         if child.id not in self.policy:
-            prepare(self._around.engines, f"{self.path}/{child.id}", child.what, child)
             answer.add_done_callback(lambda done: self._unprepare(child) if done.exception() is not None else None)
+            prepare(self._around.engines, f"{self.path}/{child.id}", child.what, child)
         self.tell(StartChild(answer, child))
 
     def _unprepare(self, child: Child) -> None:
         """It was not started, so what the engines have prepared is not needed."""
         if child.id not in self.policy:
-            for engine in self._around.engines.values():
-                engine.forget(f"{self.path}/{child.id}")
+            unprepare(self._around.engines, f"{self.path}/{child.id}", child.what)
 
     def _suspend(self, id: str, on: bool) -> None:
         handle = self._handles.get(id)

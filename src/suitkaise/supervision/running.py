@@ -196,9 +196,7 @@ class RunningTree(Administration):
             AskTimeout: it still runs, or what it leaves behind is still being cleared away, which goes on.
             DeadlockError: a worker of this very tree waits for its end.
         """
-        owner = current_owner()
-        if owner is not None and owner.startswith(f"{self.name}/"):
-            raise DeadlockError(f"{owner!r} is a worker of {self.name!r} and would wait for itself", path=self.name)
+        self._refuse_workers()
         self._check_hub()
         seconds = patience(timeout)
         deadline = None if seconds is None else time.monotonic() + seconds
@@ -211,6 +209,15 @@ class RunningTree(Administration):
             )
         return self._executor.exited.result().reason
 
+    def _refuse_workers(self) -> None:
+        owner = current_owner()
+        if owner is not None and owner.startswith(f"{self.name}/"):
+            raise DeadlockError(
+                f"{owner!r} is a worker of {self.name!r} and would wait for itself; to end the tree from inside, call "
+                f"whereis({self.name!r}).rejoin()",
+                path=self.name,
+            )
+
     def stop(self, timeout: float | None = None) -> ExitReason:
         """Stop all workers in reverse start order; returns the exit reason. On a tree that has ended: no error.
 
@@ -218,7 +225,9 @@ class RunningTree(Administration):
 
         Raises:
             AskTimeout: `timeout` seconds were not enough; the stopping goes on (rule 45).
+            DeadlockError: a worker of this very tree stops it; nothing is stopped.
         """
+        self._refuse_workers()
         patience(timeout)
         self._executor.tell(StopAll(Shutdown("stop")))
         return self.wait(timeout)

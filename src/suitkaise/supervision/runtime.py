@@ -198,12 +198,10 @@ class Runtime:
             NotSerializable: a worker or argument cannot be sent.
             SuitkaiseError: a tree of that name runs.
         """
+        _refuse_taken(tree.name)  # before anything is prepared in the place of what runs there
         prepare(self.engines, tree.name, tree)
         with _guard:
-            if tree.name in _trees or tree.name == STORAGE_NAME:
-                raise SuitkaiseError(
-                    f"a tree named {tree.name!r} runs already in this program; stop it first, or rename this one"
-                )
+            _refuse_taken(tree.name)
             executor = _trees[tree.name] = Executor(tree, tree.name, self.around)
         return executor
 
@@ -234,6 +232,11 @@ _guard = threading.RLock()
 _runtime: Runtime | None = None
 _users = 0
 _trees: dict[str, Executor] = {}
+
+
+def _refuse_taken(name: str) -> None:
+    if name in _trees or name == STORAGE_NAME:
+        raise SuitkaiseError(f"a tree named {name!r} runs already in this program; stop it first, or rename this one")
 
 
 def current() -> Runtime | None:

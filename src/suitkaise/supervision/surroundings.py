@@ -16,7 +16,7 @@ from suitkaise.supervision.steps import Input
 if TYPE_CHECKING:
     from suitkaise.supervision.executor import Executor
 
-__all__ = ["Surroundings", "prepare"]
+__all__ = ["Surroundings", "prepare", "unprepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +48,13 @@ def prepare(engines: Mapping[str, Engine], path: str, what: Any, child: Child | 
     else:
         assert child is not None
         engines[child.kind].prepare(path, child)
+
+
+def unprepare(engines: Mapping[str, Engine], path: str, what: Any) -> None:
+    """Have the engines forget what was prepared, of a supervisor also of those that were never started."""
+    if isinstance(what, Supervisor):
+        for below in what.children:
+            unprepare(engines, f"{path}/{below.id}", below.what)
+    else:
+        for engine in engines.values():
+            engine.forget(path)
