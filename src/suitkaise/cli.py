@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import logging
 import os
@@ -129,6 +130,8 @@ def _run(target: str, arguments: list[str]) -> int:
 
 def _to_reader(command: Callable[[], int]) -> int:
     """Carry out a command that prints what was asked for; whoever reads it may have seen enough (`| head`)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a report may show what the terminal's encoding has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = command()
         sys.stdout.flush()
