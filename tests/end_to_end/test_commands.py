@@ -257,6 +257,14 @@ def test_s01_ready_by_a_unix_socket(tmp_path):
                 sock.connect(str(tmp_path / ready))
 
 
+def test_s01_ready_by_a_unix_socket_in_a_folder_whose_path_is_longer_than_an_address_may_be(tmp_path):
+    folder = tmp_path / ("x" * 100) / ("y" * 100)
+    folder.mkdir(parents=True)
+    it = python(LISTEN, "unix", "s", ready=Path("s"), cwd=folder)
+    with Supervisor("tree", Child(it, start_timeout=10.0)).start() as running:
+        assert running["it"].status == "running"
+
+
 def test_s01_ready_by_a_function_to_which_an_oserror_is_a_no(tmp_path):
     file = tmp_path / "there"
 
