@@ -25,9 +25,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import psutil
 
-from suitkaise import Child, Process, Supervisor, Thread, WorkerDead
+from suitkaise import Child, ChildStartFailed, Process, Supervisor, Thread, WorkerDead
 
 MIB = 1024 * 1024
+
+AGAIN = 1.0
+"""Seconds after which a worker that could not be started when it was to be renewed is tried again."""
 
 
 def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -101,14 +104,25 @@ class Serve(Process):
 
 
 class Recycle(Thread):
-    """Recalls workers that ask for it, one at a time. A recall is an order: it is not counted as a restart."""
+    """Recalls workers that ask for it, one at a time. A recall is an order: it is not counted as a restart.
+
+    Nor is it tried again if the worker does not start (its application is broken, say). So that is done here: it does
+    not stay down, and the others are not renewed before they can be.
+    """
 
     def on_receive(self, ref: Any) -> None:
-        try:
-            ref.recall()
-        except WorkerDead:  # the whole pool is being stopped
-            return
-        self.log.info("renewed", worker=ref.path)
+        while True:
+            try:
+                ref.recall()
+            except WorkerDead:  # the whole pool is being stopped
+                return
+            except ChildStartFailed as error:
+                self.log.warning("not renewed", worker=ref.path, error=str(error))
+                if self.wait(AGAIN):
+                    return
+            else:
+                self.log.info("renewed", worker=ref.path)
+                return
 
 
 def load(app: str) -> Any:
