@@ -457,6 +457,24 @@ def test_s58_the_report_of_its_crash_shows_its_last_lines(end):
     assert sorted(report.lines) == ["stderr: two", "stdout: one"]
 
 
+@pytest.mark.parametrize("end, ready", [("exit 3", None), ("exec sleep 1000", r"\d")])
+def test_s58_the_report_of_its_crash_has_its_own_pid_and_not_its_guards(end, ready):
+    with Supervisor("tree", Child(sh(f"echo $$; {end}", ready=ready), restart="temporary")).start() as running:
+        if ready is not None:
+            psutil.Process(running["it"].pid).parent().kill()
+        assert not running["it"].join(10).clean
+        report = running.crashes()[-1]
+    assert report.lines == (f"stdout: {report.pid}",)
+
+
+def test_s58_the_report_of_a_start_that_fails_has_its_own_pid_too():
+    with Supervisor("tree").start() as running:
+        with pytest.raises(ChildStartFailed):
+            running.start_child(sh("echo $$; exit 3", ready="never"))
+        report = running.crashes()[-1]
+    assert report.lines == (f"stdout: {report.pid}",)
+
+
 def test_s58_so_does_that_of_a_killed_guard():
     tree = Supervisor("tree", Child(sh("echo one; echo two; exec sleep 1000", ready="two"), restart="temporary"))
     with tree.start() as running:

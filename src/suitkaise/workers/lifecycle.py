@@ -279,6 +279,10 @@ class Life:
         """Seconds until `join_in` is over; None without one."""
         return None if self._deadline_ns == _NEVER else max(0.0, (self._deadline_ns - _clock()) / 1e9)
 
+    def stand_for(self, pid: int) -> None:
+        """From now on the worker is known by the pid of a process that it looks after."""
+        self.pid = self._slot.words[PID] = pid
+
     def take_over_suspension(self) -> None:
         """From now on the worker has its turns while it is suspended, too: it sees to it itself that it rests."""
         self._mailbox.rests = False
