@@ -41,6 +41,7 @@ class _Usage(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Carry out one command; returns the exit code."""
+    _open_streams()
     parser = _parser()
     argv = sys.argv[1:] if argv is None else argv
     ours, theirs = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
@@ -70,6 +71,15 @@ def main(argv: list[str] | None = None) -> int:
     except SuitkaiseError as error:
         _say(error)
         return FAILED
+
+
+def _open_streams() -> None:
+    """Whoever has started this program may have closed a standard stream (`2>&-`): then it is `/dev/null`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: that of the stream
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, open(descriptor, mode))  # noqa: SIM115
 
 
 def _parser() -> argparse.ArgumentParser:
