@@ -57,6 +57,11 @@ class Prints(Process):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Exits(Process):
+    def loop(self) -> None:
+        sys.exit("there is no configuration")
+
+
 def first(running: RunningTree) -> CrashReport:
     reports = eventually(running.crashes, what="a report")
     return reports[0]
@@ -87,6 +92,12 @@ def test_s58_it_tells_what_the_process_was_doing_whatever_its_end(end: str, reas
         assert report.lines[-2:] == ("printing 5", "warning: tree/w: logging loop=5")
         assert ("in loop" in report.traceback) == (end == "raise")
         assert on_disk(report.id) == report
+
+
+def test_s58_what_sys_exit_was_to_say_is_among_the_last_lines() -> None:
+    with Supervisor("tree", Child(Exits, restart="temporary")).start() as running:
+        report = first(running)
+    assert (report.reason, report.lines) == ("exit code 1", ("there is no configuration",))
 
 
 def test_s58_a_thread_has_a_report_with_what_it_logged() -> None:

@@ -6,8 +6,10 @@ status board, and says in the end how it went. The shell actor gives it its turn
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -371,4 +373,8 @@ def _exit_code(error: SystemExit) -> ExitReason:
     code = error.code
     if code is None or code == 0:
         return Normal()
-    return ExitCode(code if isinstance(code, int) else 1)
+    if isinstance(code, int):
+        return ExitCode(code)
+    with contextlib.suppress(Exception):
+        print(code, file=sys.stderr)  # noqa: T201  (as Python does)
+    return ExitCode(1)
