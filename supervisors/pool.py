@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import select
 import socket
 import sys
 import threading
@@ -28,6 +29,9 @@ import psutil
 from suitkaise import Child, ChildStartFailed, Process, Supervisor, Thread, WorkerDead
 
 MIB = 1024 * 1024
+
+SILENCE = 1.0
+"""Seconds after which a connection without a request no longer holds up the end of its worker."""
 
 AGAIN = 1.0
 """Seconds after which a worker that could not be started when it was to be renewed is tried again."""
@@ -54,6 +58,7 @@ class Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
         self.set_app(app)
         self.done = done
+        self.stopping = False
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """One request, in its own thread."""
@@ -62,6 +67,16 @@ class Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
+    def handle(self) -> None:
+        """One request; but who has connected and asks for nothing (browsers do, in advance) is not waited for at the
+        end."""
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        while not poll.poll(SILENCE * 1000):
+            if self.server.stopping:  # type: ignore[attr-defined]
+                return
+        super().handle()
+
     def log_message(self, format: str, *args: Any) -> None:
         """A line a request would be most of the work."""
 
@@ -99,6 +114,7 @@ class Serve(Process):
         return self.served if message == "served" else None
 
     def on_finish(self) -> None:
+        self.server.stopping = True
         self.server.shutdown()
         self.server.server_close()  # waits for the threads
 

@@ -93,6 +93,18 @@ def test_a_worker_that_cannot_be_renewed_for_a_while_comes_back_and_the_others_s
         )
 
 
+def test_who_has_connected_and_asks_for_nothing_does_not_hold_up_the_end_of_a_worker() -> None:
+    with (
+        listener() as sock,
+        pool(sock, workers=1).start() as running,
+        socket.create_connection(sock.getsockname()) as idle,
+    ):
+        assert get(f"http://127.0.0.1:{sock.getsockname()[1]}/").startswith("hello")  # so the other was accepted, too
+        running["serve"].recall(15.0)
+        assert idle.recv(1) == b""
+        assert running.crashes() == []
+
+
 def test_a_worker_that_has_grown_is_renewed() -> None:
     with listener() as sock, pool(sock, workers=2, mib=1.0).start() as running:
         url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
