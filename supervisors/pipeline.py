@@ -45,13 +45,15 @@ class Feeds(Process):
         self.feeding: Any = None
 
     def feed(self, batch: Batch) -> bool:
-        """Hand a batch on, as soon as the one before it was taken; of the last one, whether it was written."""
+        """Hand a batch on, as soon as the one before it was taken. False if one of them was lost or came out of turn;
+        of the last one, whether it was written."""
+        before, self.feeding = self.feeding, None
         try:
-            if self.feeding is not None:
-                self.feeding.get(None)
+            if before is not None and not before.get(None):
+                return False
             self.feeding = self.whereis(self.to).ask_future(batch)
             return not batch.last or bool(self.feeding.get(None))
-        except WorkerDead:  # then this one is stopped, too, and what is lost comes once more
+        except WorkerDead:  # then this one is stopped, too (not by a recall), and what is lost comes once more
             return False
 
 
@@ -70,6 +72,9 @@ class Source(Feeds):
     def on_start(self) -> None:
         super().on_start()
         self.input = open(self.file, "rb")  # noqa: SIM115
+        self.go_back()
+
+    def go_back(self) -> None:
         self.input.seek(self.whereis(self.sink).ask("position"))
 
     def loop(self) -> None:
@@ -77,7 +82,8 @@ class Source(Feeds):
         lines = [line.decode().rstrip("\r\n") for line in itertools.islice(self.input, self.size)]
         last = len(lines) < self.size
         if not self.feed(Batch(lines, start, self.input.tell(), last)):
-            self.wait(60.0)
+            self.wait(1.0)  # most likely this one is about to be stopped; else just one other was recalled
+            self.go_back()
         elif last:
             self.rejoin()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import select
 import socket
 import sys
 import threading
@@ -25,9 +26,15 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import psutil
 
-from suitkaise import Child, Process, Supervisor, Thread, WorkerDead
+from suitkaise import Child, ChildStartFailed, Process, Supervisor, Thread, WorkerDead
 
 MIB = 1024 * 1024
+
+SILENCE = 1.0
+"""Seconds after which a connection without a request no longer holds up the end of its worker."""
+
+AGAIN = 1.0
+"""Seconds after which a worker that could not be started when it was to be renewed is tried again."""
 
 
 def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -51,6 +58,7 @@ class Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
         self.set_app(app)
         self.done = done
+        self.stopping = False
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """One request, in its own thread."""
@@ -59,6 +67,16 @@ class Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
+    def handle(self) -> None:
+        """One request; but who has connected and asks for nothing (browsers do, in advance) is not waited for at the
+        end."""
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        while not poll.poll(SILENCE * 1000):
+            if self.server.stopping:  # type: ignore[attr-defined]
+                return
+        super().handle()
+
     def log_message(self, format: str, *args: Any) -> None:
         """A line a request would be most of the work."""
 
@@ -96,19 +114,31 @@ class Serve(Process):
         return self.served if message == "served" else None
 
     def on_finish(self) -> None:
+        self.server.stopping = True
         self.server.shutdown()
         self.server.server_close()  # waits for the threads
 
 
 class Recycle(Thread):
-    """Recalls workers that ask for it, one at a time. A recall is an order: it is not counted as a restart."""
+    """Recalls workers that ask for it, one at a time. A recall is an order: it is not counted as a restart.
+
+    Nor is it tried again if the worker does not start (its application is broken, say). So that is done here: it does
+    not stay down, and the others are not renewed before they can be.
+    """
 
     def on_receive(self, ref: Any) -> None:
-        try:
-            ref.recall()
-        except WorkerDead:  # the whole pool is being stopped
-            return
-        self.log.info("renewed", worker=ref.path)
+        while True:
+            try:
+                ref.recall()
+            except WorkerDead:  # the whole pool is being stopped
+                return
+            except ChildStartFailed as error:
+                self.log.warning("not renewed", worker=ref.path, error=str(error))
+                if self.wait(AGAIN):
+                    return
+            else:
+                self.log.info("renewed", worker=ref.path)
+                return
 
 
 def load(app: str) -> Any:

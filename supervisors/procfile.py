@@ -3,9 +3,9 @@
     suitkaise run supervisors/procfile.py [--file Procfile] [--env .env] [--scale web=2,worker=3] [--port 5000]
 
 A line is `name: command`; the command is run by `sh`, with PORT in its environment as other runners of Procfiles have
-it: 5000 for the first name, 100 more for each next one, and 1 more for each copy. `#` begins a comment. What a command
-writes is logged with its name. A command that ends, with whatever code, is started again, after a pause that grows; the
-others go on. Nothing that a command has started survives it.
+it: 5000 (or the PORT of the environment file) for the first name, 100 more for each next one, and 1 more for each copy.
+`#` begins a comment. What a command writes is logged with its name. A command that ends, with whatever code, is started
+again, after a pause that grows; the others go on. Nothing that a command has started survives it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ from suitkaise import Backoff, Child, Command, Supervisor
 
 LINE = re.compile(r"^([A-Za-z0-9_-]+):\s*(.+)$")
 SETTING = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)$")
+
+SHELLS_OWN = re.compile(
+    r"([!.:{]|\[\[|alias|bg|break|builtin|case|cd|command|continue|declare|eval|exec|exit|export|fg|for|function|getopts"
+    r"|hash|if|jobs|let|local|read|readonly|return|select|set|shift|shopt|source|times|trap|type|ulimit|umask|unalias"
+    r"|unset|until|wait|while)(\s|$)"
+)
+"""What the shell does itself: there is no such program (or it would do nothing), so that `exec` does not find it."""
 
 
 def entries(text: str) -> dict[str, str]:
@@ -40,7 +47,8 @@ def entries(text: str) -> dict[str, str]:
 
 
 def settings(text: str) -> dict[str, str]:
-    """The variables of an environment file: `NAME=value`, the value may be quoted.
+    r"""The variables of an environment file: `NAME=value`, the value may be quoted; in double quotes, `\n` is a new
+    line, and any other `\x` is x.
 
     Raises:
         ValueError: a line is no `NAME=value`; the number of the line is told.
@@ -51,8 +59,11 @@ def settings(text: str) -> dict[str, str]:
         if match is None:
             raise ValueError(f"line {number} is no `NAME=value`: {line!r}")
         value = match[2].strip()
-        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-        found[match[1]] = value[1:-1] if quoted else value
+        if len(value) > 1 and value[0] == value[-1] == "'":
+            value = value[1:-1]
+        elif len(value) > 1 and value[0] == value[-1] == '"':
+            value = re.sub(r"\\(.)", lambda escape: "\n" if escape[1] == "n" else escape[1], value[1:-1])
+        found[match[1]] = value
     return found
 
 
@@ -88,14 +99,14 @@ def procfile(
             numbered = f"{name}-{copy + 1}" if scale[name] > 1 else name
             ports = {"PORT": str(port + 100 * place + copy)}
             child = Command("sh", "-c", f"exec {command}" if _is_simple(command) else command,
-                            env={**ports, **env}, cwd=cwd, name=numbered)  # fmt: skip
+                            env={**env, **ports}, cwd=cwd, name=numbered)  # fmt: skip
             children.append(Child(child, backoff=Backoff(initial=0.1, maximum=10.0, reset_after=10.0)))
     return Supervisor("procfile", *children, max_restarts=float("inf"))
 
 
 def _is_simple(command: str) -> bool:
     """Whether the shell can make place for the command, so that this gets the signals itself."""
-    return re.search(r"[;&|<>()`$]|^\w+=", command) is None
+    return SHELLS_OWN.match(command) is None and re.search(r"[;&|<>()`$]|^\w+=", command) is None
 
 
 def main(arguments: list[str]) -> Supervisor:
@@ -106,7 +117,7 @@ def main(arguments: list[str]) -> Supervisor:
     parser.add_argument("--file", default="Procfile", help="the Procfile (default ./Procfile); its folder is theirs")
     parser.add_argument("--env", help="a file of NAME=value (default: .env beside the Procfile, if it is there)")
     parser.add_argument("--scale", default="", metavar="NAME=N,...", help="how many of each (default: one)")
-    parser.add_argument("--port", type=int, default=5000, help="the first PORT (default 5000)")
+    parser.add_argument("--port", type=int, help="the first PORT (default: that of the environment file, or 5000)")
     options = parser.parse_args(arguments)
     file = Path(options.file)
     variables = Path(options.env) if options.env else file.with_name(".env")
@@ -114,11 +125,12 @@ def main(arguments: list[str]) -> Supervisor:
         commands = entries(file.read_text(encoding="utf-8"))
         scale = scales(options.scale, commands)
         env = settings(variables.read_text(encoding="utf-8")) if options.env or variables.exists() else {}
+        port = int(env.get("PORT", "5000")) if options.port is None else options.port
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if not any(scale.values()):
         parser.error(f"{file}: there is nothing to run")
-    return procfile(commands, env=env, scale=scale, port=options.port, cwd=str(file.resolve().parent))
+    return procfile(commands, env=env, scale=scale, port=port, cwd=str(file.resolve().parent))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import logging
 import os
@@ -40,6 +41,7 @@ class _Usage(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Carry out one command; returns the exit code."""
+    _open_streams()
     parser = _parser()
     argv = sys.argv[1:] if argv is None else argv
     ours, theirs = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
@@ -69,6 +71,15 @@ def main(argv: list[str] | None = None) -> int:
     except SuitkaiseError as error:
         _say(error)
         return FAILED
+
+
+def _open_streams() -> None:
+    """Whoever has started this program may have closed a standard stream (`2>&-`): then it is `/dev/null`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: that of the stream
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, open(descriptor, mode))  # noqa: SIM115
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,6 +140,8 @@ def _run(target: str, arguments: list[str]) -> int:
 
 def _to_reader(command: Callable[[], int]) -> int:
     """Carry out a command that prints what was asked for; whoever reads it may have seen enough (`| head`)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a report may show what the terminal's encoding has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = command()
         sys.stdout.flush()

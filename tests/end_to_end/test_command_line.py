@@ -48,6 +48,36 @@ def test_a_main_guard_is_as_good(tmp_path: Path) -> None:
     assert finished.stdout.count("did it in") == 1
 
 
+STREAMS = """
+class Looks(Process):
+    restart = "transient"
+    significant = True
+    def loop(self):
+        import os
+        with open("seen", "w") as file:
+            print(*(os.readlink(f"/proc/self/fd/{number}") for number in (0, 1, 2)), file=file)
+        self.rejoin()
+says = Command("sh", "-c", "echo up; exec sleep 600", ready="up")
+tree = Supervisor("app", says, Looks, auto_shutdown="any_significant")
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("way", ["-m suitkaise run app.py", "app.py"])
+def test_standard_streams_may_be_closed(way: str, closed: str, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(HEADER + STREAMS + ("tree.run()\n" if way == "app.py" else ""))
+    run_program(["sh", "-c", f"exec {sys.executable} {way} {closed}"], cwd=tmp_path).check()
+    seen = (tmp_path / "seen").read_text().split()
+    assert seen[0] == "/dev/null"
+    for number, redirected in ((1, ">&-"), (2, "2>&-")):
+        assert (seen[number] == "/dev/null") is (redirected in closed.split())
+
+
+def test_crashes_may_have_its_output_closed(tmp_path: Path) -> None:
+    command = ["sh", "-c", f"exec {sys.executable} -m suitkaise crashes >&-"]
+    assert run_program(command, env={"SUITKAISE_STATE": str(tmp_path)}).check().stderr == ""
+
+
 def test_one_of_several_trees_is_chosen_by_name(tmp_path: Path) -> None:
     source = TREE + "other = tree.replace(name='other')\n"
     assert "did it in other/once" in suitkaise_run(tmp_path, source, target="app.py:other").check().stdout

@@ -257,6 +257,14 @@ def test_s01_ready_by_a_unix_socket(tmp_path):
                 sock.connect(str(tmp_path / ready))
 
 
+def test_s01_ready_by_a_unix_socket_in_a_folder_whose_path_is_longer_than_an_address_may_be(tmp_path):
+    folder = tmp_path / ("x" * 100) / ("y" * 100)
+    folder.mkdir(parents=True)
+    it = python(LISTEN, "unix", "s", ready=Path("s"), cwd=folder)
+    with Supervisor("tree", Child(it, start_timeout=10.0)).start() as running:
+        assert running["it"].status == "running"
+
+
 def test_s01_ready_by_a_function_to_which_an_oserror_is_a_no(tmp_path):
     file = tmp_path / "there"
 
@@ -447,6 +455,24 @@ def test_s58_the_report_of_its_crash_shows_its_last_lines(end):
         report = running.crashes()[-1]
     assert report.kind == "command"
     assert sorted(report.lines) == ["stderr: two", "stdout: one"]
+
+
+@pytest.mark.parametrize("end, ready", [("exit 3", None), ("exec sleep 1000", r"\d")])
+def test_s58_the_report_of_its_crash_has_its_own_pid_and_not_its_guards(end, ready):
+    with Supervisor("tree", Child(sh(f"echo $$; {end}", ready=ready), restart="temporary")).start() as running:
+        if ready is not None:
+            psutil.Process(running["it"].pid).parent().kill()
+        assert not running["it"].join(10).clean
+        report = running.crashes()[-1]
+    assert report.lines == (f"stdout: {report.pid}",)
+
+
+def test_s58_the_report_of_a_start_that_fails_has_its_own_pid_too():
+    with Supervisor("tree").start() as running:
+        with pytest.raises(ChildStartFailed):
+            running.start_child(sh("echo $$; exit 3", ready="never"))
+        report = running.crashes()[-1]
+    assert report.lines == (f"stdout: {report.pid}",)
 
 
 def test_s58_so_does_that_of_a_killed_guard():

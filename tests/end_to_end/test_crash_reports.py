@@ -57,6 +57,11 @@ class Prints(Process):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Exits(Process):
+    def loop(self) -> None:
+        sys.exit("there is no configuration")
+
+
 def first(running: RunningTree) -> CrashReport:
     reports = eventually(running.crashes, what="a report")
     return reports[0]
@@ -87,6 +92,12 @@ def test_s58_it_tells_what_the_process_was_doing_whatever_its_end(end: str, reas
         assert report.lines[-2:] == ("printing 5", "warning: tree/w: logging loop=5")
         assert ("in loop" in report.traceback) == (end == "raise")
         assert on_disk(report.id) == report
+
+
+def test_s58_what_sys_exit_was_to_say_is_among_the_last_lines() -> None:
+    with Supervisor("tree", Child(Exits, restart="temporary")).start() as running:
+        report = first(running)
+    assert (report.reason, report.lines) == ("exit code 1", ("there is no configuration",))
 
 
 def test_s58_a_thread_has_a_report_with_what_it_logged() -> None:
@@ -245,6 +256,22 @@ def test_the_command_line_says_which_report_is_not_there(tmp_path: Path) -> None
         finished = run_program([*command, id], env=state)
         assert finished.returncode == 2
         assert f"there is no report '{id}'" in finished.stderr
+
+
+def test_a_report_that_the_encoding_of_the_output_cannot_show_is_shown_with_escapes(tmp_path: Path) -> None:
+    report = CrashReport(
+        id="20260101-000000-000000-00", path="tree/w", kind="process", pid=1, incarnation=1, wall=0.0,
+        reason="ValueError in loop: \udcff", reason_kind="Crashed", phase="loop", in_phase=None, loop=1, uptime=1.0,
+        restarts=0, verdict="restarts", used=1, allowed=3, seconds=5.0, lines=("\u2603",),
+    )  # fmt: skip
+    (tmp_path / "crashes").mkdir()
+    (tmp_path / "crashes" / f"{report.id}.json").write_text(json.dumps(report.to_dict()))
+    command = [sys.executable, "-m", "suitkaise", "crashes"]
+    for encoding in ("utf-8:strict", "ascii:strict"):
+        state = {"SUITKAISE_STATE": str(tmp_path), "PYTHONIOENCODING": encoding}
+        assert r"ValueError in loop: \udcff" in run_program(command, env=state).check().stdout
+        assert r"ValueError in loop: \udcff" in run_program([*command, "last"], env=state).check().stdout
+    assert r"\u2603" in run_program([*command, "last"], env=state).check().stdout
 
 
 def test_s58_a_disk_that_cannot_be_written_to_is_told_once_and_hurts_nobody(

@@ -76,6 +76,18 @@ def test_each_line_comes_once_and_in_order_while_workers_are_killed(folder: Path
     assert output.read_text() == WANTED
 
 
+@pytest.mark.parametrize("which", ["sink", "stage-2", "stage-1", "source"])
+def test_what_is_lost_in_one_that_is_recalled_comes_once_more(folder: Path, which: str) -> None:
+    output = folder / "output"
+    names = ("slow", "odd") if which == "stage-1" else ("odd", "slow")
+    with pipeline(stages(*names), folder / "input", output, batch=50).start() as running:
+        for part in (2, 4):
+            eventually(lambda: output.stat().st_size > part * len(WANTED) // 10, timeout=30)  # noqa: B023
+            running.recall(which)
+        assert running.wait(30) == Shutdown("auto-shutdown: 'source' has ended")
+    assert output.read_text() == WANTED
+
+
 def test_the_whole_program_may_be_killed(folder: Path) -> None:
     output = folder / "output"
     for part in (1, 2):

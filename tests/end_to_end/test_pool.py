@@ -14,6 +14,9 @@ import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
+
+import pytest
 
 from supervisors.pool import pool
 from tests.support import ROOT, eventually, start_program
@@ -63,6 +66,42 @@ def test_workers_are_renewed_after_their_requests_and_no_request_is_lost() -> No
         served = Counter(one.split()[3] for one in answers)
         assert len(served) > 2  # more than one generation
         eventually(lambda: all(line.status == "running" for line in running.which_children()), what="all are back")
+        assert running.crashes() == []
+
+
+def test_a_worker_that_cannot_be_renewed_for_a_while_comes_back_and_the_others_serve_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    application = tmp_path / "app_of_a_test.py"
+    application.write_text("from supervisors.pool import hello as application")
+    with listener() as sock, pool(sock, app="app_of_a_test", workers=2, requests=10).start() as running:
+        application.write_text("broken")
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
+        both = [running[f"serve-{number}"] for number in (0, 1)]
+
+        def one_is_down() -> bool:
+            assert get(url).startswith("hello")
+            return "crashed" in [ref.status for ref in both]
+
+        eventually(one_is_down, what="one could not be renewed")
+        for _ in range(30):  # the other one is old by now, too
+            assert get(url).startswith("hello")
+        application.write_text("from supervisors.pool import hello as application")
+        eventually(
+            lambda: all(ref.incarnation > 1 and ref.status == "running" for ref in both), what="both are renewed"
+        )
+
+
+def test_who_has_connected_and_asks_for_nothing_does_not_hold_up_the_end_of_a_worker() -> None:
+    with (
+        listener() as sock,
+        pool(sock, workers=1).start() as running,
+        socket.create_connection(sock.getsockname()) as idle,
+    ):
+        assert get(f"http://127.0.0.1:{sock.getsockname()[1]}/").startswith("hello")  # so the other was accepted, too
+        running["serve"].recall(15.0)
+        assert idle.recv(1) == b""
         assert running.crashes() == []
 
 

@@ -39,6 +39,12 @@ def test_settings_may_be_quoted_and_exported() -> None:
         settings("what")
 
 
+def test_in_double_quotes_a_backslash_says_how_to_take_the_next_character() -> None:
+    assert settings(r"""A="say \"a\\b\"\nand go"
+B='as \it is'
+C=as \it is""") == {"A": 'say "a\\b"\nand go', "B": r"as \it is", "C": r"as \it is"}
+
+
 def test_scales_are_one_unless_told() -> None:
     assert scales("", {"a": "", "b": ""}) == {"a": 1, "b": 1}
     assert scales("a=3,b=0", {"a": "", "b": ""}) == {"a": 3, "b": 0}
@@ -75,6 +81,29 @@ def test_all_commands_run_with_their_ports_come_back_and_leave_nothing(tmp_path:
         assert program.wait() == 0, program.stderr
         wait_gone(again)
     assert program.left_behind == []
+
+
+@pytest.mark.parametrize("command", ["exec echo done", ". ./echo.sh", "! echo done", "eval echo done"])
+def test_a_command_may_be_something_that_the_shell_does_itself(command: str, tmp_path: Path) -> None:
+    (tmp_path / "echo.sh").write_text("echo done\n")
+    (tmp_path / "Procfile").write_text(f"it: {command}\n")
+    with start_program(RUN, cwd=tmp_path) as program:
+        eventually(lambda: "procfile/it stdout: done" in program.stderr, timeout=20, what=program.stderr)
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0, program.stderr
+
+
+@pytest.mark.parametrize("arguments, first", [([], 3000), (["--port", "7000"], 7000)])
+def test_the_port_of_the_environment_file_is_that_of_the_first_command(
+    arguments: list[str], first: int, tmp_path: Path
+) -> None:
+    (tmp_path / "Procfile").write_text("a: echo port $PORT; exec sleep 600\nb: echo port $PORT; exec sleep 600\n")
+    (tmp_path / ".env").write_text("PORT=3000\n")
+    with start_program([*RUN, "--scale", "a=2", *arguments], cwd=tmp_path) as program:
+        for port in (first, first + 1, first + 100):
+            eventually(lambda port=port: f"port {port}\n" in program.stderr, timeout=20, what=f"port {port}")  # type: ignore[misc]
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0, program.stderr
 
 
 def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:

@@ -107,6 +107,16 @@ def test_what_extra_has_added_is_told_where_it_cannot_be_read(caplog: pytest.Log
     assert vars(caplog.records[0])["order"].startswith("(cannot be read here: UnpicklingError(")
 
 
+def test_a_forwarded_record_may_name_a_file_whose_name_is_no_text(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[dict[str, object]] = []
+    logger = logging.Logger("my.library")  # noqa: LOG001
+    logger.addHandler(ForwardingHandler(sent.append))
+    logger.handle(logger.makeRecord("my.library", logging.WARNING, "caf\udce9.py", 1, "é %s", ("caf\udce9",), None))
+    take_forwarded(msgspec.msgpack.decode(msgspec.msgpack.encode(sent[0])))
+    (record,) = caplog.records
+    assert (record.getMessage(), record.pathname) == (r"é caf\udce9", r"caf\udce9.py")
+
+
 def test_a_forwarded_record_brings_the_stack_that_it_was_to_show(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
     logger = logging.Logger("my.library")  # noqa: LOG001

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -38,6 +40,9 @@ def start_keeper(
         OSError: that is not possible now: no process, descriptor or memory is left.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if theirs.fileno() <= 2:  # the number of a standard stream, which this program has closed
+        with theirs as low:
+            theirs = socket.socket(fileno=fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
     with theirs:
         settings = [search_path(), theirs.fileno(), directory, modules, orphan_timeout, for_commands]
         flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
@@ -45,6 +50,8 @@ def start_keeper(
             program = subprocess.Popen(
                 [sys.executable, *flags, "-c", _PROGRAM],
                 stdin=subprocess.DEVNULL,
+                stdout=_stream(1),
+                stderr=_stream(2),
                 cwd=os.sep,  # the program's own may be gone; workers go where the program is
                 pass_fds=[theirs.fileno()],
                 start_new_session=for_commands,  # what kills the program's whole group leaves it to bury commands
@@ -55,6 +62,17 @@ def start_keeper(
             raise
     ours.setblocking(False)
     return program, ours
+
+
+def _stream(number: int) -> int | None:
+    """What the keeper and the workers get for this standard stream: ours, or nothing if we have closed it.
+
+    Else their own files and connections would get its number, and with that what is written to the stream.
+    """
+    with contextlib.suppress(OSError):
+        if os.get_inheritable(number):
+            return None
+    return subprocess.DEVNULL
 
 
 def is_at_work(pid: int) -> bool:

@@ -102,11 +102,11 @@ class ForwardingHandler(logging.Handler):
                 text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
             if record.stack_info:
                 text = f"{text}\n{record.stack_info}"
-            fields: dict[str, Any] = {**getattr(record, OUTPUT, {}), "msg": text}
+            fields: dict[str, Any] = {**getattr(record, OUTPUT, {}), "msg": _shown(text)}
             extra = {}
             for name, value in vars(record).items():
                 if name in _AS_IT_IS:
-                    fields[name] = value
+                    fields[name] = _shown(value) if isinstance(value, str) else value
                 elif name not in _NOT_SENT:
                     extra[name] = _encoded(value)
             if extra:
@@ -136,6 +136,11 @@ def _decoded(data: bytes) -> Any:
         return codec.loads(data)
     except Exception as error:
         return f"(cannot be read here: {error!r})"
+
+
+def _shown(text: str) -> str:
+    r"""The text as `sys.stderr` would show it: part of a file's name that is no UTF-8 (a surrogate) as `\udcff`."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _text(value: Any) -> str:

@@ -105,7 +105,7 @@ class Command(Worker):
         self._awaited = pattern_of(self._ready)
         environment = {**os.environ, **self._env, MARK: f"{os.environ[MARK]}:{life.owner}"}
         self._program = Program(self._argv, environment, self._cwd, self._hear)
-        life.pid = self._program.pid
+        life.stand_for(self._program.pid)
         probe = probe_of(self._ready, self._cwd or os.curdir)
         if probe is not None:
             self._await_probe(Probing(probe))

@@ -6,8 +6,10 @@ status board, and says in the end how it went. The shell actor gives it its turn
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -279,6 +281,10 @@ class Life:
         """Seconds until `join_in` is over; None without one."""
         return None if self._deadline_ns == _NEVER else max(0.0, (self._deadline_ns - _clock()) / 1e9)
 
+    def stand_for(self, pid: int) -> None:
+        """From now on the worker is known by the pid of a process that it looks after."""
+        self.pid = self._slot.words[PID] = pid
+
     def take_over_suspension(self) -> None:
         """From now on the worker has its turns while it is suspended, too: it sees to it itself that it rests."""
         self._mailbox.rests = False
@@ -367,4 +373,8 @@ def _exit_code(error: SystemExit) -> ExitReason:
     code = error.code
     if code is None or code == 0:
         return Normal()
-    return ExitCode(code if isinstance(code, int) else 1)
+    if isinstance(code, int):
+        return ExitCode(code)
+    with contextlib.suppress(Exception):
+        print(code, file=sys.stderr)  # noqa: T201  (as Python does)
+    return ExitCode(1)

@@ -75,9 +75,14 @@ def _answers(family: socket.AddressFamily, address: Any) -> bool:
     if family != socket.AF_UNIX:
         socket.create_connection(address, _CONNECT).close()
         return True
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.settimeout(_CONNECT)
-        sock.connect(address)
+    folder, name = os.path.split(address)
+    descriptor = os.open(folder or os.curdir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.settimeout(_CONNECT)
+            sock.connect(f"/proc/self/fd/{descriptor}/{name}")  # a longer address than 107 bytes would be refused
+    finally:
+        os.close(descriptor)
     return True
 
 
