@@ -206,9 +206,9 @@ class ProcessHandle:
             return None if self._over or self.process.dead else self._slot.read()
 
     def hang(self, hung: Hung) -> None:
-        """Have it write down its stack, where it still can, and kill it."""
+        """Have it write down its stack, where it still can, and kill it. Who has said goodbye is in no phase."""
         with self._lock:
-            if self._over or self.process.dead or self._why is not None:
+            if self._over or self.process.dead or self._why is not None or self._goodbye is not None:
                 return
             self._why = hung
             self.process.signal(DUMP)
