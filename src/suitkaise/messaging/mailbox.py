@@ -100,7 +100,10 @@ class Mailbox(ABC):
 
     def ring(self) -> None:
         """Let the worker look at its inbox soon."""
-        self.bell[0] = 1
+        try:
+            self.bell[0] = 1
+        except ValueError:  # it is closed: the worker is over
+            return
         if self._asleep:
             (self.sleeper.wake if self.sleeper is not None else self._wake)()
 

@@ -239,7 +239,10 @@ class Life:
     def rejoin(self, *, skip: bool = False) -> None:
         """Finish after this loop."""
         self._over = True
-        phase = Phase.of(self._slot.words[PHASE])
+        try:
+            phase = Phase.of(self._slot.words[PHASE])
+        except ValueError:  # a thread that the worker has started by itself asks too late
+            return
         if skip and phase is not Phase.AFTER_LOOP:
             self._skip_after = True
         if not phase.in_a_loop:
