@@ -703,6 +703,24 @@ def test_s05_what_yields_cannot_be_awaited_and_is_refused(what: Any, who: str) -
     refused(lambda: Child(what), who, "async generator", "must not yield")
 
 
+@pytest.mark.parametrize("hook", ["on_start", "before_loop", "__loop__", "after_loop", "on_finish", "on_failure"])
+def test_s05_a_hook_that_yields_would_never_run_and_is_refused(hook: str) -> None:
+    def yields(self: Any, *error: Any) -> Any:
+        yield
+
+    refused(
+        lambda: Child(type("Stream", (Process,), {hook: yields})), f"Stream.{hook} is a generator", "must not yield"
+    )
+
+
+@pytest.mark.parametrize("hook", ["result", "on_receive"])
+def test_a_generator_may_be_an_answer(hook: str) -> None:
+    def yields(self: Any, *message: Any) -> Any:
+        yield
+
+    Child(type("Stream", (Thread,), {hook: yields}))
+
+
 def test_an_option_that_is_not_built_yet_may_be_given_as_none() -> None:
     assert Child(work, mailbox=None) == Child(work)
 

@@ -24,6 +24,10 @@ __all__ = [
 Kind: TypeAlias = Literal["process", "thread", "command", "supervisor"]
 
 
+_ANSWERS = ("on_receive", "result", "__result__")
+"""The hooks whose value somebody gets, whatever it is."""
+
+
 class Startable:
     """What a child can be started from. Workers derive from it; users derive from workers."""
 
@@ -113,6 +117,10 @@ def check_recipe(recipe: Recipe) -> None:
     for hook in hooks:
         if inspect.isasyncgenfunction(_bare(getattr(target, hook, None))):
             raise SpecError(f"{recipe.name}.{hook} is an async generator; a hook is awaited, so it must not yield")
+        if inspect.isgeneratorfunction(_bare(getattr(target, hook, None))) and hook not in _ANSWERS:
+            raise SpecError(
+                f"{recipe.name}.{hook} is a generator; calling it would run none of it, so it must not yield"
+            )
     if not hooks and inspect.isasyncgenfunction(_bare(target)):
         raise SpecError(f"{recipe.name} is an async generator; a worker's function is awaited, so it must not yield")
     try:
@@ -143,6 +151,6 @@ def is_async_function(function: Any) -> bool:
 
 
 def _bare(function: Any) -> Any:
-    while isinstance(function, functools.partial):
+    while isinstance(function, (functools.partial, functools.partialmethod)):
         function = function.func
     return function

@@ -5,9 +5,11 @@ Every worker's process imports this module anew, so it imports nothing that take
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -116,3 +118,22 @@ class Busy(Process):
 
     def loop(self) -> None:
         time.sleep(0.8)
+
+
+class LeavesSlowly(Process):
+    """Is over at once, but what it leaves behind takes `seconds`, and then makes the file `left`."""
+
+    def __init__(self, folder: Path, what: str, seconds: float) -> None:
+        self.folder = folder
+        self.what = what
+        self.seconds = seconds
+
+    def on_finish(self) -> None:
+        if self.what == "an exit handler":
+            atexit.register(self.leave)
+        else:
+            threading.Thread(target=self.leave).start()
+
+    def leave(self) -> None:
+        time.sleep(self.seconds)
+        (self.folder / "left").touch()

@@ -15,7 +15,7 @@ from suitkaise import Backoff, Child, ChildStartFailed, Hung, Killed, Shutdown, 
 from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError
 from suitkaise.supervision.running import RunningTree
 from tests.end_to_end.folk import next_event
-from tests.end_to_end.hangers import WAYS, Busy, HangingProcess, HangingThread, Waits
+from tests.end_to_end.hangers import WAYS, Busy, HangingProcess, HangingThread, LeavesSlowly, Waits
 from tests.support import ROOT, eventually, start_program, wait_gone
 
 LIMIT = 0.3
@@ -101,6 +101,14 @@ def test_s55_a_finish_that_hangs_is_cut_short_and_told(tmp_path: Path) -> None:
         (tmp_path / "hang").touch()
         assert running.stop(timeout=10) == Shutdown("stop")
         assert is_hung(next_event(events, ChildStopError).reason, "on_finish")
+
+
+@pytest.mark.parametrize("what", ["an exit handler", "a thread"])
+def test_s55_what_a_process_does_when_its_worker_is_over_is_no_part_of_on_finish(tmp_path: Path, what: str) -> None:
+    child = Child(LeavesSlowly, args=(tmp_path, what, 3 * LIMIT), id="w", finish_timeout=LIMIT)
+    running = Supervisor("tree", child).start()
+    assert running.stop(timeout=10) == Shutdown("stop")
+    assert (tmp_path / "left").exists()
 
 
 def test_s55_a_stop_request_that_meets_a_hang_ends_by_its_own_deadline_if_that_comes_first(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from suitkaise import AskTimeout, Child, Crashed, ExitCode, ExitReason, Killed, Shutdown, Signaled, Supervisor
 from suitkaise.events import ChildRestarting, ChildStarted, ChildStopError, ChildStopped, SupervisorStopped
+from suitkaise.supervision.running import RunningTree
 from tests.end_to_end.folk import Folk, next_event, statuses
+from tests.end_to_end.workers import Plods, PlodsAndLoops
 from tests.support import eventually, wait_gone
 
 ODD = {
@@ -169,3 +171,36 @@ def test_s51_a_supervisor_that_is_stopped_because_of_its_sibling_does_not_chain_
         assert running["inner/work"].ask("there?") == "there?"
         running["inner/work"].tell("leave")
         assert running.wait(15) == Shutdown("auto-shutdown: 'inner' has ended")
+
+
+# ------------------------------------------------------------ orders and messages
+def plodding(folder: Path, worker: type[Plods]) -> RunningTree:
+    """A tree whose worker has begun to handle far more messages than it can handle in a few seconds."""
+    running = Supervisor("tree", Child(worker, args=(folder,), id="w", shutdown=1.0)).start()
+    for number in range(1_000):
+        running["w"].tell(number)
+    (folder / "go").touch()
+    eventually(lambda: (folder / "handled").exists() and int((folder / "handled").read_text() or 0) > 1)
+    return running
+
+
+plodders = pytest.mark.parametrize("worker", [Plods, PlodsAndLoops])
+
+
+@plodders
+def test_s42_a_stop_request_does_not_wait_until_all_messages_are_handled(tmp_path: Path, worker: type[Plods]) -> None:
+    with plodding(tmp_path, worker) as running, running.events() as events:
+        running.terminate_child("w")
+        assert next_event(events, ChildStopped).reason == Shutdown()
+    assert (tmp_path / "finished").exists()
+
+
+@plodders
+def test_who_is_suspended_and_then_stopped_amid_its_messages_ends_well(tmp_path: Path, worker: type[Plods]) -> None:
+    with plodding(tmp_path, worker) as running, running.events() as events:
+        running.suspend("w")
+        running.resume("w")
+        handled = int((tmp_path / "handled").read_text() or 0)
+        eventually(lambda: int((tmp_path / "handled").read_text() or 0) > handled + 1)
+        running.terminate_child("w")
+        assert next_event(events, ChildStopped).reason == Shutdown()

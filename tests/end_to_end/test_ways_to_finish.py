@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from suitkaise import Child, ChildStartFailed, ExitReason, Normal, Shutdown, Supervisor, WorkerFailed
+from suitkaise import Child, ChildStartFailed, ExitReason, Normal, Shutdown, Supervisor, Thread, WorkerFailed
 from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError, ChildStopped, Event
 from tests.end_to_end.folk import Folk, next_event, statuses
 from tests.end_to_end.noters import FinishingProcess, FinishingThread
@@ -139,3 +139,25 @@ def test_s10_s18_s35_force_finish_in_on_start_of_a_child_that_is_added_or_restar
         assert {failure.reason for failure in failures} == {Shutdown("forced")}
         force.unlink()
         assert running["w"].ask("there?") == "there?"
+
+
+class Reachable(Thread):
+    """Can be called from other threads than its own, as those that it starts by itself do."""
+
+    living: ClassVar[list[Any]] = []
+
+    def loop(self) -> None:
+        self.living.append(self)
+        self.rejoin()
+
+
+class ReachableAndAsync(Reachable):
+    async def before_loop(self) -> None: ...
+
+
+@pytest.mark.parametrize("worker", [Reachable, ReachableAndAsync])
+@pytest.mark.parametrize("how", ["rejoin", "skip_and_rejoin", "force_finish"])
+def test_a_thread_worker_that_is_over_may_still_be_asked_to_finish(worker: type[Reachable], how: str) -> None:
+    with Supervisor("tree", Child(worker, id="w", restart="transient")).start() as running:
+        assert running["w"].join(10) == Normal()
+    getattr(worker.living.pop(), how)()

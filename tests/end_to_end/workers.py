@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,26 @@ def crash(running, id):
 
 def pids(running, *ids):
     return [running[id].pid for id in ids]
+
+
+class Plods(Process):
+    """Takes a moment for each message; the first one lasts until there is a file `go` in its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.handled = 0
+
+    def on_receive(self, message: Any) -> None:
+        while not (self.folder / "go").exists():
+            time.sleep(0.001)
+        time.sleep(0.02)
+        self.handled += 1
+        (self.folder / "handled").write_text(str(self.handled))
+
+    def on_finish(self) -> None:
+        (self.folder / "finished").touch()
+
+
+class PlodsAndLoops(Plods):
+    def loop(self) -> None:
+        self.wait(0.001)

@@ -80,6 +80,12 @@ class Old(Process):
     async def __loop__(self) -> None: ...
 
 
+class Partial(Process):
+    async def _fetch(self, number: int) -> None: ...
+
+    loop = functools.partialmethod(_fetch, 3)  # type: ignore[assignment]
+
+
 class Called:
     async def __call__(self) -> None: ...
 
@@ -89,8 +95,15 @@ async def function() -> None: ...
 
 @pytest.mark.parametrize(
     "what",
-    [Ticker(), Methods(), Static(), Old(), *map(Process.of, (function, functools.partial(function), Called()))],
-    ids=["hook", "method", "static method", "old name", "function", "partial", "callable object"],
+    [
+        Ticker(),
+        Methods(),
+        Static(),
+        Old(),
+        Partial(),
+        *map(Process.of, (function, functools.partial(function), Called())),
+    ],
+    ids=["hook", "method", "static method", "old name", "partial method", "function", "partial", "callable object"],
 )
 def test_one_async_hook_or_public_method_is_enough(what: Any) -> None:
     assert is_async(getattr(what, "__recipe__", what))

@@ -72,6 +72,29 @@ def value(outcome: Outcome) -> Any:
 
 
 # ---------------------------------------------------------------- the order of things
+@plain
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_that_returns_a_coroutine_which_nobody_awaits_has_crashed(rig: Rig, hook: str) -> None:
+    async def later() -> None: ...
+
+    body = {"loop": lambda self: None, hook: lambda self, *message: later()}
+    one = rig(type("Decorated", (Thread,), body)(), join_after=2)
+    one.tell("something")
+    reason = one.run().reason
+    assert isinstance(reason, Crashed)
+    assert (reason.phase, type(reason.error)) == (hook, TypeError)
+    assert f"Decorated.{hook} has returned a coroutine" in str(reason.error)
+
+
+@plain
+def test_a_function_that_returns_a_coroutine_which_nobody_awaits_has_crashed(rig: Rig) -> None:
+    async def later() -> None: ...
+
+    reason = rig(Thread.of(lambda: later())).run().reason
+    assert isinstance(reason, Crashed)
+    assert (reason.phase, type(reason.error)) == ("loop", TypeError)
+
+
 def test_hooks_come_in_their_order(rig: Rig) -> None:
     said: list[str] = []
     outcome = rig(Diary(said), join_after=2).run()

@@ -316,6 +316,12 @@ def test_number_of_loops_is_not_assigned_but_given_to_the_constructor_or_the_cla
         Careless()
 
 
+@pytest.mark.parametrize("number", [0, -1, 2.5, math.nan, True, "3", [1]])
+def test_s05_a_number_of_loops_that_is_none_is_refused_by_the_constructor(number: Any) -> None:
+    with pytest.raises(SpecError, match="Greeter: num_loops must be a number of loops >= 1"):
+        Greeter(num_loops=number)
+
+
 def test_name_and_tree_may_be_assigned() -> None:
     class Free(Process):
         def __init__(self) -> None:

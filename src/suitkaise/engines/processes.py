@@ -28,6 +28,7 @@ from suitkaise.engines.spares import Spares, Wanted, place
 from suitkaise.errors import WorkerDead
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Parcel
 from suitkaise.messaging.reactor import TimerHandle
 from suitkaise.observe.board import BELL, PHASE, Phase, SlotView
@@ -152,6 +153,7 @@ class ProcessHandle:
         self._slot = site.board.take(launch.path)
         self._tail = site.file(f"tail-{launch.serial}")
         self._bell = self._slot.bytes[BELL : BELL + 1]
+        self._ringing = 1
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
@@ -184,12 +186,14 @@ class ProcessHandle:
         """Ask the worker to finish."""
         with self._lock:
             if not self._over:
+                self._ringing = URGENT
                 self._send(("stop",), force=True)
 
     def suspend(self, on: bool) -> None:
         """Let it rest after its current loop, or go on."""
         with self._lock:
             if not self._over:
+                self._ringing = URGENT if on else 1
                 self._send(("suspend", on), force=True)
 
     def kill(self, why: str) -> None:
@@ -206,9 +210,9 @@ class ProcessHandle:
             return None if self._over or self.process.dead else self._slot.read()
 
     def hang(self, hung: Hung) -> None:
-        """Have it write down its stack, where it still can, and kill it."""
+        """Have it write down its stack, where it still can, and kill it. Who has said goodbye is in no phase."""
         with self._lock:
-            if self._over or self.process.dead or self._why is not None:
+            if self._over or self.process.dead or self._why is not None or self._goodbye is not None:
                 return
             self._why = hung
             self.process.signal(DUMP)
@@ -225,7 +229,7 @@ class ProcessHandle:
 
     def _send(self, header: tuple[Any, ...], payload: bytes = b"", *, force: bool = False) -> None:
         self.process.send(wire.encode(header, payload, long_header=True), force=force)
-        self._bell[0] = 1
+        self._bell[0] = self._ringing
 
     def move_into(self, process: ForkedProcess) -> bool:
         """Live in a process that stands by, where the recipe is already; False if it is no longer there."""
@@ -245,7 +249,7 @@ class ProcessHandle:
 
     def ring(self) -> None:
         """What waited was sent."""
-        self._bell[0] = 1
+        self._bell[0] = self._ringing
 
     def born(self) -> None:
         """It is there."""

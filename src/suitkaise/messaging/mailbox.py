@@ -24,7 +24,7 @@ from suitkaise.messaging.messages import Message
 from suitkaise.messaging.wire import Frame, Parser, PeerClosed, WireError
 from suitkaise.observe.board import BELL, QUEUED, Slot
 
-__all__ = ["ITERATE", "STOP", "Mailbox", "Sleeper", "SocketMailbox", "ThreadMailbox"]
+__all__ = ["ITERATE", "STOP", "URGENT", "Mailbox", "Sleeper", "SocketMailbox", "ThreadMailbox"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.mailbox")
 
@@ -33,6 +33,9 @@ ITERATE: Any = object()
 
 STOP: Any = object()
 """The message that says: finish, for the reason in `mailbox.stop_reason`."""
+
+URGENT = 2
+"""What the bell is set to where orders may be among the messages: they are looked for before each one is handled."""
 
 _LONGEST = 1e6
 """Seconds: longer waits are made in parts, since `poll` counts milliseconds in 32 bits."""
@@ -100,7 +103,10 @@ class Mailbox(ABC):
 
     def ring(self) -> None:
         """Let the worker look at its inbox soon."""
-        self.bell[0] = 1
+        try:
+            self.bell[0] = 1
+        except ValueError:  # it is closed: the worker is over
+            return
         if self._asleep:
             (self.sleeper.wake if self.sleeper is not None else self._wake)()
 
@@ -117,6 +123,10 @@ class Mailbox(ABC):
                 self.sleep(None, for_messages=False, resting=True)
                 continue
             if self._batch:
+                if self.bell[0] == URGENT:  # an order is behind the messages that wait
+                    self._collect()
+                    if self.stop_reason is not None or (self.suspended and self.rests):
+                        continue
                 self._batch -= 1
                 self._turn = self.looping
                 with contextlib.suppress(IndexError):  # drained by whoever has abandoned the worker

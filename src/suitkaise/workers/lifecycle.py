@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead, with_note
@@ -43,6 +45,7 @@ _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
 )
 _AFTER_LOOP, _ON_RECEIVE, _ON_FINISH = Phase.AFTER_LOOP.mark, Phase.ON_RECEIVE.mark, Phase.ON_FINISH.mark
 _NEVER = 1 << 62
+_LOOP_HOOKS = ("before_loop", "loop", "after_loop")
 
 
 class Life:
@@ -101,7 +104,7 @@ class Life:
             self._before = self._hook("before_loop")
             self._loop = self._hook("loop")
             self._after = self._hook("after_loop")
-            self._on_receive = hook_of(worker, "on_receive")
+            self._on_receive = self._checked("on_receive")
             hook = self._hook("on_start")
             if hook is not None:
                 hook()
@@ -130,7 +133,8 @@ class Life:
         before, loop, after = self._before, self._loop, self._after
         words, bell, clock = self._slot.words, self._mailbox.bell, _clock
         limit = _NEVER if self.join_after is None else int(self.join_after)
-        deadline = self._deadline_ns
+        first = not self.current_loop
+        deadline = 0 if first else self._deadline_ns  # the first loop is a turn by itself
         total = words[TOTAL]
         fastest, slowest = self._fastest or _NEVER, self._slowest
         now = clock()
@@ -161,7 +165,9 @@ class Life:
                 words[TOTAL] = total
                 if bell[0] or now >= deadline:  # who sets `_over` rings, too
                     break
-            if not (self._over or self.current_loop >= limit or now >= deadline):
+            if not (self._over or self.current_loop >= limit or now >= self._deadline_ns):
+                if first and not self.has_tasks:  # what the hooks return needs no second look
+                    self._before, self._loop, self._after = (hook_of(self._worker, hook) for hook in _LOOP_HOOKS)
                 return
         except BaseException as error:
             self._fail(Phase.of(words[PHASE]).hook, error)
@@ -235,7 +241,10 @@ class Life:
     def rejoin(self, *, skip: bool = False) -> None:
         """Finish after this loop."""
         self._over = True
-        phase = Phase.of(self._slot.words[PHASE])
+        try:
+            phase = Phase.of(self._slot.words[PHASE])
+        except ValueError:  # a thread that the worker has started by itself asks too late
+            return
         if skip and phase is not Phase.AFTER_LOOP:
             self._skip_after = True
         if not phase.in_a_loop:
@@ -335,7 +344,12 @@ class Life:
         return build(self._recipe, self)
 
     def _hook(self, name: str) -> Callable[..., Any] | None:
-        return hook_of(self._worker, name)
+        return self._checked(name)
+
+    def _checked(self, name: str) -> Callable[..., Any] | None:
+        """The hook; where nothing is awaited, it raises TypeError if it returns what has to be."""
+        hook = hook_of(self._worker, name)
+        return hook if hook is None or self.has_tasks else partial(_call, f"{self._recipe.name}.{name}", hook)
 
     def _handler(self, message: Message) -> Callable[[], Any]:
         return handler_of(message, self._worker, self._on_receive, self.bonds.wants)
@@ -363,6 +377,17 @@ class Life:
             except BaseException as second:
                 portable, text = portable_error(second, self.path)
                 self.outcome = Outcome(Crashed("on_failure", portable, text))
+
+
+def _call(who: str, hook: Callable[..., Any], *args: Any) -> Any:
+    value = hook(*args)
+    if isinstance(value, CoroutineType):
+        value.close()
+        raise TypeError(
+            f"{who} has returned a coroutine, which nobody awaits, since it is not seen to be async; "
+            "if a decorator hides that, make the function that it returns `async def`, too"
+        )
+    return value
 
 
 def _died(path: str, reason: ExitReason) -> WorkerDead:

@@ -15,6 +15,7 @@ from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.messaging.administration import whereis
 from suitkaise.messaging.links import Monitor
 from suitkaise.messaging.refs import WorkerRef
+from suitkaise.options import Options
 from suitkaise.recipes import Recipe, Startable, snapshot
 from suitkaise.storage.attach import attach
 from suitkaise.workers.sealing import Given, WorkerType
@@ -65,7 +66,8 @@ class Worker(Startable, metaclass=WorkerType):
     def __init__(self, name: str | None = None, num_loops: float | None = None) -> None:
         if name is not None:
             self.name = name
-        if num_loops is not None:
+        if num_loops is not None:  # a class that says it by itself, below a `Child`, is checked by nobody else
+            Options(type(self).__name__, {"num_loops": num_loops}, {}, object).loops()
             self._num_loops = num_loops
 
     def __init_subclass__(cls, **options: Any) -> None:
