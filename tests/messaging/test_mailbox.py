@@ -297,6 +297,46 @@ def test_the_end_of_the_hub_does_not_make_the_worker_spin(board: Board) -> None:
     slot.release()
 
 
+class Endless:
+    """A connection on which more has come whenever one looks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._frame = wire.encode(("put", "more"))
+        self.reads = 0
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def recv_into(self, buffer: memoryview, size: int = 0, flags: int = 0) -> int:
+        self.reads += 1
+        assert self.reads < 10_000, "it reads for ever"
+        buffer[: len(self._frame)] = self._frame
+        return len(self._frame)
+
+
+@pytest.mark.parametrize("looping", [False, True])
+def test_a_sender_that_is_as_quick_as_the_worker_reads_keeps_it_from_nothing(board: Board, looping: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"!")  # so that `poll`, too, sees something
+        slot = board.take("tree/worker")
+        box = SocketMailbox(slot, Endless(theirs), lambda frame: box.put(Message("message", Parcel(frame[0][1]))))  # type: ignore[arg-type]
+        box.owner, box.looping = threading.get_ident(), looping
+        box.bell[0] = 1
+        got = [box.get().message for _ in range(500)]
+        assert sum(message is ITERATE for message in got) == (len(got) - sum(map(_is_more, got)))
+        assert sum(map(_is_more, got)) > 100
+        assert (ITERATE in got) is looping
+        assert box.wait(0.001) is False
+        box.close()
+        slot.release()
+
+
+def _is_more(message: Any) -> bool:
+    return isinstance(message, Message) and message.body.value == "more"
+
+
 def test_a_hub_that_talks_nonsense_is_taken_for_gone(board: Board, caplog: pytest.LogCaptureFixture) -> None:
     slot = board.take("tree/worker")
     post = Post(slot, through_socket=True)

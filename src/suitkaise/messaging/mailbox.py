@@ -37,6 +37,9 @@ STOP: Any = object()
 URGENT = 2
 """What the bell is set to where orders may be among the messages: they are looked for before each one is handled."""
 
+_READS = 16
+"""How often the inbox reads at one go: a sender may be as quick as that, and the worker has other things to do."""
+
 _LONGEST = 1e6
 """Seconds: longer waits are made in parts, since `poll` counts milliseconds in 32 bits."""
 
@@ -301,7 +304,9 @@ class SocketMailbox(Mailbox):
         return self._open
 
     def _collect(self) -> None:
-        while self._open:
+        for _ in range(_READS):
+            if not self._open:
+                return
             try:
                 frames = self._parser.receive(self._sock, socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -317,6 +322,7 @@ class SocketMailbox(Mailbox):
                 return
             for frame in frames:
                 self._take(frame)
+        self.bell[0] = self.bell[0] or 1  # there may be more
 
     def _hub_gone(self) -> None:
         # What is to be done then is the lifeline's business; here the socket just must not spin.
