@@ -33,6 +33,8 @@ class Talks(Process):
                     os.kill(os.getpid(), signal.SIGKILL)
                 case "exit":
                     os._exit(3)
+                case "sys.exit":
+                    sys.exit(4)
                 case "raise":
                     raise LookupError("in the fifth loop")
         self.wait(0.001)
@@ -76,6 +78,7 @@ def on_disk(id: str) -> CrashReport:
     [
         ("kill", "signal 9 (SIGKILL)", "Signaled"),
         ("exit", "exit code 3", "ExitCode"),
+        ("sys.exit", "exit code 4", "ExitCode"),
         ("raise", "LookupError in loop: in the fifth loop", "Crashed"),
     ],
 )

@@ -174,7 +174,7 @@ class Life:
             return
         finally:
             self._fastest, self._slowest = (0 if fastest == _NEVER else fastest), slowest
-            words[PHASE] = clock() + _WAITING
+            self._rest()
         self.finish(Normal())
 
     def receive(self, message: Message) -> None:
@@ -197,7 +197,12 @@ class Life:
             if message.reply is not None:
                 self._answer(message, answer)
         finally:
-            words[PHASE] = _clock() + _WAITING
+            self._rest()
+
+    def _rest(self) -> None:
+        """No hook runs. If its life is over, the board goes on to show what it did in the end."""
+        if self.outcome is None:
+            self._slot.words[PHASE] = _clock() + _WAITING
 
     def leave(self) -> None:
         """Give back what the life itself has held; its outcome is known."""
