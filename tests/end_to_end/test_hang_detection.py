@@ -105,9 +105,9 @@ def test_s55_a_finish_that_hangs_is_cut_short_and_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["an exit handler", "a thread"])
 def test_s55_what_a_process_does_when_its_worker_is_over_is_no_part_of_on_finish(tmp_path: Path, what: str) -> None:
-    child = Child(LeavesSlowly, args=(tmp_path, what, 3 * LIMIT), id="w", finish_timeout=LIMIT)
+    child = Child(LeavesSlowly, args=(tmp_path, what, 2.5), id="w", finish_timeout=1.0)
     running = Supervisor("tree", child).start()
-    assert running.stop(timeout=10) == Shutdown("stop")
+    assert running.stop(timeout=20) == Shutdown("stop")
     assert (tmp_path / "left").exists()
 
 

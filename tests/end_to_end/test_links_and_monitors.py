@@ -249,7 +249,7 @@ def test_s60_the_program_awaits_an_end_by_the_ref() -> None:
 def test_s60_a_worker_that_awaits_an_end_by_the_ref_no_longer_leaves_nothing_behind(why: str) -> None:
     with two((InProcess, InProcess)) as running:
         running["a"].ask(("await", "tree/b"))
-        assert bonds() == 1
+        eventually(lambda: bonds() == 1)
         running["a"].tell(why)
         eventually(lambda: bonds() == 0)
 

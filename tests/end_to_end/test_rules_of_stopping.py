@@ -176,8 +176,8 @@ def test_s51_a_supervisor_that_is_stopped_because_of_its_sibling_does_not_chain_
 # ------------------------------------------------------------ orders and messages
 def plodding(folder: Path, worker: type[Plods]) -> RunningTree:
     """A tree whose worker has begun to handle far more messages than it can handle in a few seconds."""
-    running = Supervisor("tree", Child(worker, args=(folder,), id="w", shutdown=1.0)).start()
-    for number in range(1_000):
+    running = Supervisor("tree", Child(worker, args=(folder,), id="w", shutdown=8.0)).start()
+    for number in range(1_000):  # 20 seconds of work
         running["w"].tell(number)
     (folder / "go").touch()
     eventually(lambda: (folder / "handled").exists() and int((folder / "handled").read_text() or 0) > 1)
