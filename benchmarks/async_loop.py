@@ -14,7 +14,7 @@ from loop import life_cycle
 from support import heading, measure, options, show
 from workers import Awaits
 
-from suitkaise.observe.board import Board
+from suitkaise.platform.board import Board
 
 
 async def nothing() -> None: ...

@@ -17,7 +17,7 @@ from workers import Mortal
 
 from suitkaise import Child, DynamicSupervisor, whereis
 from suitkaise.events import ChildExited, ChildStarted
-from suitkaise.supervision.running import RunningTree
+from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.testing import Behaviour, Simulation
 
 LOOKED_AT = 50

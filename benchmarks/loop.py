@@ -12,9 +12,9 @@ from support import heading, measure, options, show
 from workers import Hooks, LoopOnly
 
 from suitkaise.messaging.mailbox import ThreadMailbox
-from suitkaise.observe.board import Board
+from suitkaise.platform.board import Board
+from suitkaise.workers.actor import Shell, life_of
 from suitkaise.workers.incarnation import Birth
-from suitkaise.workers.shell import Shell, life_of
 
 
 def by_hand(worker: Any, count: int, *, hooks: bool) -> float:

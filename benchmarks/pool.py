@@ -20,7 +20,7 @@ from support import heading, options
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from suitkaise.supervision.running import RunningTree
+from suitkaise.runtime.running_tree import RunningTree
 from supervisors.pool import pool
 
 CLIENTS = 8

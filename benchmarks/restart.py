@@ -14,7 +14,7 @@ from support import Starts, heading, measure, options, show, starts
 from workers import Idle
 
 from suitkaise import Child, Supervisor, preload
-from suitkaise.supervision.running import RunningTree
+from suitkaise.runtime.running_tree import RunningTree
 
 
 def ours(running: RunningTree, id: str, pipe: Starts) -> float:

@@ -13,7 +13,7 @@ from support import ROOT, Starts, heading, measure, options, show, starts
 from workers import AsyncIdle, Idle
 
 from suitkaise import Child, Process, Supervisor, preload
-from suitkaise.supervision.running import RunningTree
+from suitkaise.runtime.running_tree import RunningTree
 
 
 def ours(running: RunningTree, pipe: Starts, worker: type[Process] = Idle) -> float:

@@ -28,7 +28,7 @@ COPIED = ("src", "tests", "supervisors", "benchmarks", "pyproject.toml")
 
 @dataclass(frozen=True)
 class Mutant:
-    """`old` in `file` (of the package's `supervision`) becomes `new`."""
+    """`old` in `file` (below the package's folder) becomes `new`."""
 
     name: str
     file: str
@@ -41,7 +41,7 @@ class Mutant:
         Raises:
             ValueError: the piece is not there exactly once.
         """
-        path = root / "src" / "suitkaise" / "supervision" / self.file
+        path = root / "src" / "suitkaise" / self.file
         text = path.read_text(encoding="utf-8")
         if text.count(self.old) != 1:
             raise ValueError(f"{self.name}: {self.old!r} is {text.count(self.old)} times in {self.file}, not once")
@@ -84,7 +84,7 @@ def first_failure(root: Path) -> str:
         "PYTHONDONTWRITEBYTECODE": "1",
         "SUITKAISE_SHORT_SCHEDULES": SCHEDULES,
     }
-    order = ["tests/supervision", "tests/testing"]
+    order = ["tests/policy", "tests/supervision", "tests/testing"]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "120", *order]
     command += ["--basetemp", str(root / "basetemp"), "--deselect", "tests/test_mutants.py"]
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)

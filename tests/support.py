@@ -24,7 +24,7 @@ from typing import IO, Any, TypeVar
 import psutil
 import pytest
 
-from suitkaise.workers.descendants import environment_of
+from suitkaise.platform.processes import environment_of
 
 __all__ = [
     "ROOT",

@@ -47,7 +47,7 @@ from suitkaise import (
     whereis,
 )
 from suitkaise.errors import EntryExists, StorageError
-from suitkaise.supervision.running import RunningTree
+from suitkaise.runtime.running_tree import RunningTree
 from tests.support import eventually
 
 

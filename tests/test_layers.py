@@ -1,11 +1,9 @@
-"""Every module has its place in the layers of pyproject.toml, which `lint-imports` keeps."""
+"""Every package, and every module beside them, has its place in the layers of pyproject.toml."""
 
 from __future__ import annotations
 
-import ast
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 
@@ -13,21 +11,14 @@ from tests.support import ROOT
 
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 PLACES = re.findall(r"[\w.]+", " ".join(next(c for c in CONTRACTS if c["id"] == "layers")["layers"]))
-SOURCE = ROOT / "src"
+SOURCE = ROOT / "src" / "suitkaise"
+ROOMS = sorted(path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
 
 
-def _name(path: Path) -> str:
-    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+@pytest.mark.parametrize("name", [room for room in ROOMS if room != "__init__"])
+def test_every_package_and_every_module_beside_them_has_exactly_one_place(name: str) -> None:
+    assert PLACES.count(f"suitkaise.{name}") == 1, f"suitkaise.{name} has not one place in the layers of pyproject.toml"
 
 
-MODULES = {_name(path): path for path in sorted((SOURCE / "suitkaise").rglob("*.py"))}
-
-
-@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"suitkaise"}))
-def test_every_module_has_exactly_one_place(module: str) -> None:
-    places = [place for place in PLACES if f"{module}.".startswith(f"{place}.")]
-    if any(place.startswith(f"{module}.") for place in PLACES):
-        body = ast.parse(MODULES[module].read_text(encoding="utf-8")).body
-        assert len(body) <= 1, f"{module} stands in several layers, so its __init__ holds a docstring alone"
-    else:
-        assert len(places) == 1, f"{module} has not one place in the layers of pyproject.toml: {places}"
+def test_a_place_is_a_package_or_a_module_beside_them() -> None:
+    assert not [place for place in PLACES if place.count(".") != 1]

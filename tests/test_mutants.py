@@ -13,9 +13,9 @@ from tests.support import ROOT
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_each_fault_can_still_be_put_in(mutant: Mutant, tmp_path: Path) -> None:
-    folder = tmp_path / "src" / "suitkaise" / "supervision"
-    folder.mkdir(parents=True)
-    before = (ROOT / "src" / "suitkaise" / "supervision" / mutant.file).read_text(encoding="utf-8")
+    folder = tmp_path / "src" / "suitkaise"
+    (folder / mutant.file).parent.mkdir(parents=True)
+    before = (ROOT / "src" / "suitkaise" / mutant.file).read_text(encoding="utf-8")
     (folder / mutant.file).write_text(before, encoding="utf-8")
 
     mutant.spoil(tmp_path)
@@ -31,8 +31,8 @@ def test_there_are_enough_of_them_and_each_has_a_name_of_its_own() -> None:
 
 def test_a_fault_that_is_out_of_date_is_an_error(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    with pytest.raises(ValueError, match=r"0 times in base\.py, not once"):
-        Mutant("nothing", "base.py", "no such text", "").spoil(tmp_path)
+    with pytest.raises(ValueError, match=r"0 times in policy/base\.py, not once"):
+        Mutant("nothing", "policy/base.py", "no such text", "").spoil(tmp_path)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from suitkaise.dynamic import DynamicSupervisor
+from suitkaise.crashes import CrashReport
 from suitkaise.errors import (
     AskTimeout,
     ChildAlreadyPresent,
@@ -41,16 +41,15 @@ from suitkaise.exits import (
     Signaled,
     StartFailure,
 )
-from suitkaise.messaging.administration import SupervisorRef, whereis
-from suitkaise.messaging.links import Down, LinkedExit, Monitor
 from suitkaise.messaging.messages import Answer
-from suitkaise.messaging.refs import WorkerRef
-from suitkaise.observe.crashes import CrashReport
-from suitkaise.preloading import preload
+from suitkaise.messaging.refs import Down, LinkedExit, Monitor, WorkerRef
+from suitkaise.messaging.supervisor_ref import SupervisorRef, whereis
+from suitkaise.platform.preload import preload
 from suitkaise.specs import Backoff, Child, Supervisor
-from suitkaise.statuses import Status
+from suitkaise.specs.supervisor import DynamicSupervisor
+from suitkaise.status import Status
 from suitkaise.workers.command import Command
-from suitkaise.workers.recalled import Recalled
+from suitkaise.workers.incarnation import Recalled
 from suitkaise.workers.worker import Process, Thread
 
 __version__ = "0.1.0"

@@ -20,10 +20,10 @@ from typing import Any
 
 import suitkaise
 from suitkaise import events
+from suitkaise.crashes import crash_directory, read_reports
 from suitkaise.errors import NotSerializable, SpecError, SuitkaiseError
-from suitkaise.observe.crashes import crash_directory, read_reports
+from suitkaise.runtime import foreground
 from suitkaise.specs import Supervisor
-from suitkaise.supervision import foreground
 
 __all__ = ["main"]
 

@@ -7,9 +7,9 @@ import os
 import threading
 
 from suitkaise.errors import StorageError
-from suitkaise.messaging.context import current_owner
-from suitkaise.messaging.refs import has_remote_post
-from suitkaise.storage.attach import attach
+from suitkaise.messaging.identity import current_owner
+from suitkaise.messaging.router import has_remote_post
+from suitkaise.storage.connect import attach
 from suitkaise.storage.tree import Tree
 
 __all__ = ["Tree", "connect", "disconnect"]
@@ -39,7 +39,7 @@ def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = 
         if durable:
             raise StorageError("only the main program chooses where the storage is; in a worker, say connect()")
         return attach()
-    from suitkaise.supervision import runtime  # a worker, which has none, need not load it
+    from suitkaise.runtime import runtime  # a worker, which has none, need not load it
 
     with _lock:
         program = runtime.enter()
@@ -64,7 +64,7 @@ def disconnect() -> None:
     with _lock:
         if not _connected:
             return
-        from suitkaise.supervision import runtime
+        from suitkaise.runtime import runtime
 
         with contextlib.ExitStack() as end:  # all of it, whatever fails
             end.callback(runtime.leave)

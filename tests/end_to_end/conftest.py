@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from suitkaise import Supervisor, preloading
-from tests.end_to_end.folk import KINDS, Folk
+from suitkaise import Supervisor
+from suitkaise.platform import preload as preloading
+from tests.end_to_end.kinds import KINDS, Kinds
 
 
 @pytest.fixture(autouse=True)
@@ -17,8 +18,8 @@ def what_a_test_preloads_is_preloaded_for_that_test(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture(params=KINDS)
-def folk(request: pytest.FixtureRequest, tmp_path: Path) -> Folk:
-    return Folk(tmp_path, request.param)
+def kinds(request: pytest.FixtureRequest, tmp_path: Path) -> Kinds:
+    return Kinds(tmp_path, request.param)
 
 
 @pytest.fixture(scope="module")

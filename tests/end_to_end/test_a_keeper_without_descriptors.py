@@ -13,7 +13,7 @@ import pytest
 
 from suitkaise import Child, ChildStartFailed, Command, Supervisor
 from suitkaise.exits import Signaled
-from suitkaise.supervision import runtime
+from suitkaise.runtime import runtime
 from tests.end_to_end.workers import Echo, next_exit
 from tests.support import eventually, run_program, wait_gone
 

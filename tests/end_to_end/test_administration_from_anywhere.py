@@ -25,7 +25,7 @@ from suitkaise import (
     WorkerRef,
     whereis,
 )
-from suitkaise.supervision import runtime
+from suitkaise.runtime import runtime
 from tests.end_to_end.workers import Counts, Echo
 from tests.support import eventually
 

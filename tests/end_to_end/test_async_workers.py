@@ -25,15 +25,15 @@ from suitkaise import (
     WorkerDead,
 )  # fmt: skip
 from suitkaise.events import ChildExited, ChildStarted
-from tests.end_to_end import awaiters
-from tests.end_to_end.folk import next_event
+from tests.end_to_end import workers_async
+from tests.end_to_end.kinds import next_event
 from tests.support import eventually, run_program, start_program, wait_gone
 
 both = pytest.mark.parametrize("kind", ["process", "thread"])
 
 
 def of(kind: str, name: str) -> Any:
-    return getattr(awaiters, f"{name}InA{kind.capitalize()}")
+    return getattr(workers_async, f"{name}InA{kind.capitalize()}")
 
 
 def ticks(kind: str, folder: Path, id: str = "w", **options: Any) -> Child:
@@ -72,7 +72,7 @@ def test_messages_reach_it_between_its_loops(kind: str) -> None:
 
 @pytest.mark.parametrize("make", [Process.of, Thread.of], ids=["process", "thread"])
 def test_an_async_function_is_awaited_once_a_loop(make: Any) -> None:
-    child = Child(make(awaiters.sleeps_and_returns, "something"), id="w", restart="temporary", join_after=2)
+    child = Child(make(workers_async.sleeps_and_returns, "something"), id="w", restart="temporary", join_after=2)
     with Supervisor("tree", child).start() as running:
         assert running["w"].result(10) == "something"
 
@@ -133,7 +133,7 @@ def test_it_leaves_by_itself_whatever_its_shutdown_time_is(tmp_path: Path, kind:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_signals_mean_what_they_mean_to_any_worker(tmp_path: Path, number: int) -> None:
-    child = Child(awaiters.WaitsInAProcess, args=(tmp_path,), id="w", restart="temporary")
+    child = Child(workers_async.WaitsInAProcess, args=(tmp_path,), id="w", restart="temporary")
     with Supervisor("tree", child).start() as running:
         worker = running["w"]
         eventually((tmp_path / "waits").exists)
@@ -219,7 +219,7 @@ def test_s55_s59_an_await_that_never_comes_back_is_a_hang_and_its_stack_tells_wh
 
 
 def test_a_task_that_swallows_its_cancellation_holds_up_a_crash_for_the_shutdown_time_only() -> None:
-    child = Child(awaiters.Stubborn, shutdown=0.1)
+    child = Child(workers_async.Stubborn, shutdown=0.1)
     with Supervisor("tree", child).start() as running, running.events() as events:
         running["stubborn"].tell("crash")
         assert isinstance(next_event(events, ChildExited).reason, Crashed)
@@ -227,7 +227,7 @@ def test_a_task_that_swallows_its_cancellation_holds_up_a_crash_for_the_shutdown
 
 
 def test_s55_the_end_of_its_tasks_is_a_part_of_on_finish() -> None:
-    child = Child(awaiters.Stubborn, shutdown="infinity", finish_timeout=0.3)
+    child = Child(workers_async.Stubborn, shutdown="infinity", finish_timeout=0.3)
     with Supervisor("tree", child).start() as running, running.events() as events:
         running["stubborn"].tell("crash")
         reason = next_event(events, ChildExited).reason

@@ -9,56 +9,56 @@ import pytest
 from suitkaise import Backoff, ChildRestarting
 from suitkaise.events import ChildRestarting as RestartingEvent
 from suitkaise.events import ChildStarted
-from tests.end_to_end.folk import Folk, next_event, statuses
+from tests.end_to_end.kinds import Kinds, next_event, statuses
 from tests.support import eventually
 
 LONG = Backoff(initial=600.0, maximum=600.0, jitter=0.0)
 
 
-def test_s56_the_delay_grows_with_each_restart_and_is_kept(folk: Folk) -> None:
+def test_s56_the_delay_grows_with_each_restart_and_is_kept(kinds: Kinds) -> None:
     backoff = Backoff(initial=0.05, factor=2.0, maximum=0.15, jitter=0.0)
-    with folk.tree("a", max_restarts=9).start() as running:
-        running.start_child(folk.child("b", backoff=backoff))
+    with kinds.tree("a", max_restarts=9).start() as running:
+        running.start_child(kinds.child("b", backoff=backoff))
         with running.events() as events:
             for expected in (0.05, 0.1, 0.15, 0.15):
-                folk.crash(running, "b")
+                kinds.crash(running, "b")
                 restarting = next_event(events, RestartingEvent, "b")
                 assert restarting.delay == pytest.approx(expected)
                 started = next_event(events, ChildStarted, "b")
                 assert started.at - restarting.at >= expected
 
 
-def test_s56_who_has_been_stable_begins_anew(folk: Folk) -> None:
+def test_s56_who_has_been_stable_begins_anew(kinds: Kinds) -> None:
     backoff = Backoff(initial=0.02, factor=10.0, jitter=0.0, reset_after=0.3)
-    with folk.tree("", max_restarts=9).start() as running:
-        running.start_child(folk.child("b", backoff=backoff))
+    with kinds.tree("", max_restarts=9).start() as running:
+        running.start_child(kinds.child("b", backoff=backoff))
         with running.events() as events:
-            folk.crash(running, "b")
+            kinds.crash(running, "b")
             assert next_event(events, RestartingEvent, "b").delay == pytest.approx(0.02)
             up = next_event(events, ChildStarted, "b").at
             eventually(lambda: time.monotonic() > up + 0.3, what="it has been stable")
-            folk.crash(running, "b")
+            kinds.crash(running, "b")
             assert next_event(events, RestartingEvent, "b").delay == pytest.approx(0.02)
 
 
-def test_s56_jitter_spreads_the_delays_within_its_part(folk: Folk) -> None:
+def test_s56_jitter_spreads_the_delays_within_its_part(kinds: Kinds) -> None:
     backoff = Backoff(initial=0.02, factor=1.0, jitter=0.5)
-    with folk.tree("", max_restarts=99).start() as running:
-        running.start_child(folk.child("b", backoff=backoff))
+    with kinds.tree("", max_restarts=99).start() as running:
+        running.start_child(kinds.child("b", backoff=backoff))
         delays = set()
         with running.events() as events:
             for _ in range(6):
-                folk.crash(running, "b")
+                kinds.crash(running, "b")
                 delays.add(next_event(events, RestartingEvent, "b").delay)
                 next_event(events, ChildStarted, "b")
     assert len(delays) > 1
     assert all(0.01 <= delay <= 0.03 for delay in delays), delays
 
 
-def test_s56_terminate_child_cuts_the_wait_short_and_restart_child_starts_at_once(folk: Folk) -> None:
-    with folk.tree("a").start() as running:
-        running.start_child(folk.child("b", backoff=LONG))
-        folk.crash(running, "b")
+def test_s56_terminate_child_cuts_the_wait_short_and_restart_child_starts_at_once(kinds: Kinds) -> None:
+    with kinds.tree("a").start() as running:
+        running.start_child(kinds.child("b", backoff=LONG))
+        kinds.crash(running, "b")
         eventually(lambda: statuses(running)["b"] == "restarting", what="b waits")
         with pytest.raises(ChildRestarting):
             running.restart_child("b")
@@ -68,12 +68,12 @@ def test_s56_terminate_child_cuts_the_wait_short_and_restart_child_starts_at_onc
         assert statuses(running)["b"] == "running"
 
 
-def test_s56_siblings_of_one_for_all_wait_too_and_come_back_together(folk: Folk) -> None:
+def test_s56_siblings_of_one_for_all_wait_too_and_come_back_together(kinds: Kinds) -> None:
     backoff = Backoff(initial=0.1, jitter=0.0)
-    with folk.tree("a", strategy="one_for_all").start() as running:
-        running.start_child(folk.child("b", backoff=backoff))
+    with kinds.tree("a", strategy="one_for_all").start() as running:
+        running.start_child(kinds.child("b", backoff=backoff))
         with running.events() as events:
-            folk.crash(running, "b")
+            kinds.crash(running, "b")
             restarting = next_event(events, RestartingEvent, "b")
             started = [next_event(events, ChildStarted, id) for id in "ab"]
         assert min(event.at for event in started) - restarting.at >= 0.1

@@ -16,7 +16,7 @@ signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 from suitkaise import *
 from suitkaise import sktree
 from suitkaise.messaging import wire
-from suitkaise.supervision import runtime
+from suitkaise.runtime import runtime
 from tests.support import eventually, wait_gone
 
 class Echo(Process):

@@ -31,8 +31,8 @@ from suitkaise import (
     Supervisor,
 )
 from suitkaise.events import ChildStartFailure, ChildStopError, ChildStopped, KeeperLost
-from suitkaise.statuses import Status
-from suitkaise.supervision import runtime
+from suitkaise.runtime import runtime
+from suitkaise.status import Status
 from tests.end_to_end.workers import Echo, next_exit
 from tests.support import eventually, start_program, wait_gone
 
@@ -542,9 +542,15 @@ def test_s53_commands_below_a_dynamic_supervisor():
 
 
 # ---------------------------------------------------------------- nothing is left
-def brood(file, *options, ways=WAYS):
+def family(file, *options, ways=WAYS):
     return Command(
-        sys.executable, str(PROGRAMS / "brood.py"), str(file), ",".join(ways), *options, ready="is there", name="brood"
+        sys.executable,
+        str(PROGRAMS / "process_family.py"),
+        str(file),
+        ",".join(ways),
+        *options,
+        ready="is there",
+        name="family",
     )
 
 
@@ -564,30 +570,30 @@ def all_dead(pids):
 
 
 def kill_it(running):
-    running["brood"].kill()
+    running["family"].kill()
 
 
 def kill_its_guard(running):
-    os.kill(psutil.Process(running["brood"].pid).ppid(), signal.SIGKILL)
+    os.kill(psutil.Process(running["family"].pid).ppid(), signal.SIGKILL)
 
 
 def kill_the_command(running):
-    os.kill(running["brood"].pid, signal.SIGKILL)
+    os.kill(running["family"].pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("shutdown, options", [(0.3, ["--stubborn"]), (5.0, []), ("brutal_kill", [])])
 def test_s46_nothing_of_a_command_outlives_its_stop(shutdown, options, tmp_path):
     file = tmp_path / "births"
-    with Supervisor("tree", Child(brood(file, *options, ways=WAYS[1:]), shutdown=shutdown)).start() as running:
+    with Supervisor("tree", Child(family(file, *options, ways=WAYS[1:]), shutdown=shutdown)).start() as running:
         pids = hatched(file)
         assert len(pids) == 4
         assert all(map(is_alive, pids))
-        running.terminate_child("brood")
+        running.terminate_child("family")
         assert all_dead(pids)
 
 
 def test_s46_nothing_of_a_command_outlives_the_tree(tmp_path):
-    with Supervisor("tree", Child(brood(tmp_path / "births"), shutdown=0.3)).start():
+    with Supervisor("tree", Child(family(tmp_path / "births"), shutdown=0.3)).start():
         pids = hatched(tmp_path / "births")
     assert len(pids) == 5
     assert all_dead(pids)
@@ -598,22 +604,22 @@ def test_s46_nothing_of_a_command_outlives_the_tree(tmp_path):
 ])  # fmt: skip
 def test_s31_a_command_is_wholly_gone_before_its_next_incarnation_is_started(kill, reason, tmp_path):
     file = tmp_path / "births"
-    with Supervisor("tree", Child(brood(file), shutdown="brutal_kill"), max_restarts=100).start() as running:
+    with Supervisor("tree", Child(family(file), shutdown="brutal_kill"), max_restarts=100).start() as running:
         for generation in range(3):
             pids = hatched(file, generation)
             assert len(pids) == 5
-            incarnation = running["brood"].incarnation
+            incarnation = running["family"].incarnation
             with running.events() as events:
                 kill(running)
                 assert next_exit(events) == reason
             assert all_dead(pids)
-            eventually(lambda: running["brood"].incarnation > incarnation and running["brood"].pid)  # noqa: B023
-            eventually(lambda: running["brood"].status is Status.RUNNING)
+            eventually(lambda: running["family"].incarnation > incarnation and running["family"].pid)  # noqa: B023
+            eventually(lambda: running["family"].status is Status.RUNNING)
 
 
 def test_a_hung_start_leaves_nothing(tmp_path):
-    command = Command(sys.executable, str(PROGRAMS / "brood.py"), str(tmp_path / "births"), ",".join(WAYS),
-                      ready="never", name="brood")  # fmt: skip
+    command = Command(sys.executable, str(PROGRAMS / "process_family.py"), str(tmp_path / "births"), ",".join(WAYS),
+                      ready="never", name="family")  # fmt: skip
     assert isinstance(failure(command, start_timeout=2.0), Hung)
     pids = hatched(tmp_path / "births")
     assert len(pids) == 5
@@ -630,11 +636,11 @@ def kill_the_keeper():
 
 
 def test_a_command_outlives_the_keeper_and_nothing_of_it_its_stop(tmp_path):
-    with Supervisor("tree", Child(brood(tmp_path / "births", ways=WAYS[1:]))).start() as running:
+    with Supervisor("tree", Child(family(tmp_path / "births", ways=WAYS[1:]))).start() as running:
         pids = hatched(tmp_path / "births")
         kill_the_keeper()
         assert all(map(is_alive, pids))
-        running.terminate_child("brood")
+        running.terminate_child("family")
         assert all_dead(pids)
 
 
@@ -644,7 +650,7 @@ def test_a_command_outlives_the_keeper_and_nothing_of_it_its_stop(tmp_path):
 ])  # fmt: skip
 def test_after_the_keepers_death_too_it_is_wholly_gone_before_its_next_incarnation(kill, reason, tmp_path):
     file = tmp_path / "births"
-    tree = Supervisor("tree", Child(brood(file, ways=MARKED), shutdown="brutal_kill"), max_restarts=100)
+    tree = Supervisor("tree", Child(family(file, ways=MARKED), shutdown="brutal_kill"), max_restarts=100)
     with tree.start() as running, running.events() as events:
         pids = hatched(file)
         kill_the_keeper()
@@ -652,7 +658,7 @@ def test_after_the_keepers_death_too_it_is_wholly_gone_before_its_next_incarnati
         assert next_exit(events) == reason
         assert all_dead(pids)
         eventually(lambda: len(hatched(file, -1)) == 4 and hatched(file, -1) != pids)
-        eventually(lambda: running["brood"].status is Status.RUNNING)
+        eventually(lambda: running["family"].status is Status.RUNNING)
 
 
 def test_the_daemon_of_a_worker_is_none_of_a_commands_keepers_business(tmp_path):
@@ -687,13 +693,13 @@ class Daemonizes(Process):
 
 
 # ---------------------------------------------------------------- the program is gone
-def brooding(file, *options, ways=WAYS, shutdown=0.3):
-    return start_program(PROGRAMS / "brooding.py", str(file), ",".join(ways), str(shutdown), *options)
+def family_of(file, *options, ways=WAYS, shutdown=0.3):
+    return start_program(PROGRAMS / "process_family_worker.py", str(file), ",".join(ways), str(shutdown), *options)
 
 
 @pytest.mark.parametrize("options", [(), ("--stubborn",)])
 def test_nothing_of_a_command_outlives_the_killed_program(options, tmp_path):
-    with brooding(tmp_path / "births", *options) as program:
+    with family_of(tmp_path / "births", *options) as program:
         program.expect("up")
         pids = hatched(tmp_path / "births")
         program.send_signal(signal.SIGKILL)
@@ -703,7 +709,7 @@ def test_nothing_of_a_command_outlives_the_killed_program(options, tmp_path):
 
 
 def test_nothing_of_a_command_outlives_the_kill_of_the_programs_whole_group(tmp_path):
-    with brooding(tmp_path / "births", "--stubborn") as program:
+    with family_of(tmp_path / "births", "--stubborn") as program:
         program.expect("up")
         pids = hatched(tmp_path / "births")
         os.killpg(program.pid, signal.SIGKILL)
@@ -714,7 +720,7 @@ def test_nothing_of_a_command_outlives_the_kill_of_the_programs_whole_group(tmp_
 
 @pytest.mark.parametrize("options", [(), ("--stubborn",)])
 def test_nothing_of_a_command_outlives_hub_and_keeper(options, tmp_path):
-    with brooding(tmp_path / "births", *options) as program:
+    with family_of(tmp_path / "births", *options) as program:
         program.expect("up")
         keeper = int(program.expect("keeper").split()[1])
         pids = hatched(tmp_path / "births")
@@ -728,7 +734,7 @@ def test_nothing_of_a_command_outlives_hub_and_keeper(options, tmp_path):
 
 @pytest.mark.parametrize("options", [(), ("--stubborn",)])
 def test_nothing_of_a_command_outlives_the_hub_after_the_keeper(options, tmp_path):
-    with brooding(tmp_path / "births", *options, ways=MARKED) as program:
+    with family_of(tmp_path / "births", *options, ways=MARKED) as program:
         program.expect("up")
         old = int(program.expect("keeper").split()[1])
         pids = hatched(tmp_path / "births")
@@ -748,7 +754,7 @@ def _is_new_keeper(process):
 
 @pytest.mark.may_leave("directory */suitkaise-*")  # all who could remove it were killed; the next program does
 def test_the_command_itself_dies_with_its_guard_whoever_else_is_gone(tmp_path):
-    with brooding(tmp_path / "births", ways=WAYS[:1]) as program:
+    with family_of(tmp_path / "births", ways=WAYS[:1]) as program:
         pid = int(program.expect("up").split()[2])
         keeper = int(program.expect("keeper").split()[1])
         guard = psutil.Process(pid).ppid()

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from suitkaise import Backoff, Child, ChildStartFailed, CrashReport, Process, Supervisor, Thread
-from suitkaise.observe.crashes import read_reports
-from suitkaise.supervision.running import RunningTree
-from tests.end_to_end.hangers import HangingProcess
+from suitkaise.crashes import read_reports
+from suitkaise.runtime.running_tree import RunningTree
+from tests.end_to_end.workers_hanging import HangingProcess
 from tests.support import eventually, run_program, start_program
 
 

@@ -34,15 +34,15 @@ from suitkaise import (
     whereis,
 )
 from suitkaise.events import ChildStopError, ChildStopped
-from suitkaise.supervision import runtime
-from suitkaise.supervision.running import RunningTree
-from tests.end_to_end.crew import Boss, CopyProcess, CopyThread, Echo, Ignores, IgnoresLater, Quiet, Sum
-from tests.end_to_end.folk import Folk, statuses
+from suitkaise.runtime import runtime
+from suitkaise.runtime.running_tree import RunningTree
+from tests.end_to_end.kinds import Kinds, statuses
+from tests.end_to_end.workers_dynamic import Boss, CopyProcess, CopyThread, Echo, Ignores, IgnoresLater, Quiet, Sum
 from tests.support import eventually, in_background, wait_gone
 
 
-def noted(folk: Folk, *lines: str) -> None:
-    eventually(lambda: set(lines) <= set(folk.notes()), what=f"{lines} are noted")
+def noted(kinds: Kinds, *lines: str) -> None:
+    eventually(lambda: set(lines) <= set(kinds.notes()), what=f"{lines} are noted")
 
 
 def kill(running: RunningTree, path: str) -> None:
@@ -54,10 +54,10 @@ def kill(running: RunningTree, path: str) -> None:
 
 
 # ---------------------------------------------------------------- children come
-def test_s53_children_are_added_found_and_asked(folk: Folk) -> None:
+def test_s53_children_are_added_found_and_asked(kinds: Kinds) -> None:
     with DynamicSupervisor("pool").start() as running:
         assert list(running) == []
-        refs = [running.start_child(Child(folk.worker, args=(folk.folder,))) for _ in range(3)]
+        refs = [running.start_child(Child(kinds.worker, args=(kinds.folder,))) for _ in range(3)]
         assert [ref.path.partition("-")[2] for ref in refs] == ["1", "2", "3"]
         assert [ref.ask("hello") for ref in refs] == ["hello"] * 3
         assert list(running) == refs
@@ -66,17 +66,17 @@ def test_s53_children_are_added_found_and_asked(folk: Folk) -> None:
         assert list(running) == [refs[0], refs[2]]
         with pytest.raises((WorkerDead, ChildNotFound)):
             refs[1].ask("anybody there?")
-    assert folk.notes() == [f"start {ref.path[5:]}" for ref in refs] + folk.notes()[3:]
-    assert sorted(folk.notes()[3:]) == [f"stop {ref.path[5:]}" for ref in refs]
+    assert kinds.notes() == [f"start {ref.path[5:]}" for ref in refs] + kinds.notes()[3:]
+    assert sorted(kinds.notes()[3:]) == [f"stop {ref.path[5:]}" for ref in refs]
 
 
-def test_s53_a_slow_start_delays_nobody_else(folk: Folk) -> None:
+def test_s53_a_slow_start_delays_nobody_else(kinds: Kinds) -> None:
     with Supervisor("tree", DynamicSupervisor("pool")).start() as running:
-        patience = folk.say("starts_slowly", "slow")
-        slow = in_background(lambda: running.start_child(folk.child("slow"), under="pool"))
-        noted(folk, "slow slow")
+        patience = kinds.say("starts_slowly", "slow")
+        slow = in_background(lambda: running.start_child(kinds.child("slow"), under="pool"))
+        noted(kinds, "slow slow")
 
-        assert running.start_child(folk.child("a"), under="pool").ask("there?") == "there?"
+        assert running.start_child(kinds.child("a"), under="pool").ask("there?") == "there?"
         assert running.recall("pool/a").ask("again?") == "again?"
         running.terminate_child("pool/a")
         assert statuses(running, "pool") == {"slow": "starting"}
@@ -99,15 +99,15 @@ def test_s12_a_child_that_says_ignore_leaves_no_trace() -> None:
         assert running.start_child(Quiet).ask("room?") == "room?"
 
 
-def test_s08_s10_refusals(folk: Folk) -> None:
+def test_s08_s10_refusals(kinds: Kinds) -> None:
     with DynamicSupervisor("pool").start() as running:
-        first = running.start_child(folk.child("a"))
+        first = running.start_child(kinds.child("a"))
         with pytest.raises(ChildAlreadyStarted) as taken:
-            running.start_child(folk.child("a"))
+            running.start_child(kinds.child("a"))
         assert taken.value.ref == first
-        folk.say("fails", "b")
+        kinds.say("fails", "b")
         with pytest.raises(ChildStartFailed):
-            running.start_child(folk.child("b"))
+            running.start_child(kinds.child("b"))
         for refusing in (running.restart_child, running.delete_child):
             with pytest.raises(ChildRunning):
                 refusing("a")
@@ -118,11 +118,11 @@ def test_s08_s10_refusals(folk: Folk) -> None:
 
 # ---------------------------------------------------------------- children go
 def test_s23_a_killed_process_comes_back_and_the_others_do_not_notice(tmp_path: Path) -> None:
-    folk = Folk(tmp_path, "process")
+    kinds = Kinds(tmp_path, "process")
     with Supervisor("tree", DynamicSupervisor("pool")).start() as running:
-        refs = [running.start_child(folk.child(id), under="pool") for id in "abc"]
+        refs = [running.start_child(kinds.child(id), under="pool") for id in "abc"]
         pids = [ref.pid for ref in refs]
-        folk.crash_and_wait(running, "pool/b")
+        kinds.crash_and_wait(running, "pool/b")
 
         assert [ref.ask("there?") for ref in refs] == ["there?"] * 3
         after = [ref.pid for ref in refs]
@@ -149,22 +149,22 @@ def test_s13_who_says_ignore_when_it_is_restarted_is_forgotten(tmp_path: Path) -
 
 
 # ---------------------------------------------------------------- max_children
-def test_s53_max_children_counts_those_that_are_being_restarted(folk: Folk) -> None:
+def test_s53_max_children_counts_those_that_are_being_restarted(kinds: Kinds) -> None:
     with DynamicSupervisor("pool", max_children=2).start() as running:
-        running.start_child(folk.child("a", backoff=Backoff(60.0)))
-        running.start_child(folk.child("b"))
+        running.start_child(kinds.child("a", backoff=Backoff(60.0)))
+        running.start_child(kinds.child("b"))
         with pytest.raises(MaxChildren, match="'pool' has 2 children, and max_children is 2"):
-            running.start_child(folk.child("c"))
-        folk.crash(running, "a")
+            running.start_child(kinds.child("c"))
+        kinds.crash(running, "a")
         eventually(lambda: statuses(running)["a"] == "restarting", what="a waits for its next try")
         with pytest.raises(MaxChildren):
-            running.start_child(folk.child("c"))
+            running.start_child(kinds.child("c"))
         with pytest.raises(ChildRestarting):
             running.restart_child("a")
 
         running.terminate_child("a")
-        assert running.start_child(folk.child("c")).ask("room?") == "room?"
-    assert "start c" in folk.notes()
+        assert running.start_child(kinds.child("c")).ask("room?") == "room?"
+    assert "start c" in kinds.notes()
 
 
 def test_s53_who_was_refused_or_is_forgotten_is_kept_nowhere() -> None:
@@ -204,34 +204,34 @@ def test_s53_nor_is_what_is_below_a_supervisor_that_was_refused_or_did_not_start
 
 # ---------------------------------------------------------------- stopping
 @pytest.mark.parametrize("how", ["the tree stops", "the pool is terminated"])
-def test_s44_all_are_stopped_at_once(folk: Folk, how: str) -> None:
+def test_s44_all_are_stopped_at_once(kinds: Kinds, how: str) -> None:
     """Each is in the middle of its `on_finish` before any of them has done with it."""
     running = Supervisor("tree", DynamicSupervisor("pool")).start()
     files = []
     for id in "abcd":
-        running.start_child(folk.child(id, shutdown="infinity"), under="pool")
-        files.append(folk.say("stops_slowly", id))
+        running.start_child(kinds.child(id, shutdown="infinity"), under="pool")
+        files.append(kinds.say("stops_slowly", id))
 
     ending = in_background(lambda: running.stop() if how == "the tree stops" else running.terminate_child("pool"))
-    noted(folk, "slow a", "slow b", "slow c", "slow d")
-    assert not [line for line in folk.notes() if line.startswith("stop")]
+    noted(kinds, "slow a", "slow b", "slow c", "slow d")
+    assert not [line for line in kinds.notes() if line.startswith("stop")]
     assert not ending.done()
     for file in files:
         file.unlink()
 
     ending.result(10)
-    assert sorted(folk.notes()[8:]) == ["stop a", "stop b", "stop c", "stop d"]
+    assert sorted(kinds.notes()[8:]) == ["stop a", "stop b", "stop c", "stop d"]
     running.stop()
 
 
 def test_s42_s44_those_that_do_not_stop_in_time_are_killed_together(tmp_path: Path) -> None:
-    folk = Folk(tmp_path, "process")
+    kinds = Kinds(tmp_path, "process")
     running = DynamicSupervisor("pool").start()
     with running.events() as happened:
         for id in "abc":
-            running.start_child(folk.child(id, shutdown=0.3))
-            folk.say("stops_slowly", id)
-        running.start_child(folk.child("d", shutdown="infinity"))
+            running.start_child(kinds.child(id, shutdown=0.3))
+            kinds.say("stops_slowly", id)
+        running.start_child(kinds.child("d", shutdown="infinity"))
         pids = [ref.pid for ref in running]
         assert running.stop(10) == Shutdown("stop")
         ends = {event.path: event for event in happened if isinstance(event, ChildStopped | ChildStopError)}
@@ -246,11 +246,11 @@ def test_s42_s44_those_that_do_not_stop_in_time_are_killed_together(tmp_path: Pa
         wait_gone(pid, 0.0)
 
 
-def test_s39_s45_it_stops_while_children_are_being_started(folk: Folk) -> None:
+def test_s39_s45_it_stops_while_children_are_being_started(kinds: Kinds) -> None:
     running = DynamicSupervisor("pool").start()
-    folk.say("starts_slowly", "slow")  # its `wait` ends when it is told to stop
-    slow = in_background(lambda: running.start_child(folk.child("slow")))
-    noted(folk, "slow slow")
+    kinds.say("starts_slowly", "slow")  # its `wait` ends when it is told to stop
+    slow = in_background(lambda: running.start_child(kinds.child("slow")))
+    noted(kinds, "slow slow")
 
     assert running.stop(10) == Shutdown("stop")
 
@@ -302,13 +302,13 @@ def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_m
 
 # ---------------------------------------------------------------- restarts of the whole
 def test_s40_it_is_empty_after_its_own_restart(tmp_path: Path) -> None:
-    folk = Folk(tmp_path, "process")
-    tree = Supervisor("tree", folk.child("first"), DynamicSupervisor("pool"), strategy="one_for_all")
+    kinds = Kinds(tmp_path, "process")
+    tree = Supervisor("tree", kinds.child("first"), DynamicSupervisor("pool"), strategy="one_for_all")
     with tree.start() as running:
         old = running.start_child(Echo, under="pool")
         pid = old.pid
         assert pid is not None
-        folk.crash_and_wait(running, "first")
+        kinds.crash_and_wait(running, "first")
 
         eventually(lambda: statuses(running)["pool"] == "running", what="the pool is back")
         wait_gone(pid)

@@ -13,9 +13,9 @@ import pytest
 
 from suitkaise import Backoff, Child, ChildStartFailed, Hung, Killed, Shutdown, Supervisor, Thread, WorkerDead
 from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError
-from suitkaise.supervision.running import RunningTree
-from tests.end_to_end.folk import next_event
-from tests.end_to_end.hangers import WAYS, Busy, HangingProcess, HangingThread, LeavesSlowly, Waits
+from suitkaise.runtime.running_tree import RunningTree
+from tests.end_to_end.kinds import next_event
+from tests.end_to_end.workers_hanging import WAYS, Busy, HangingProcess, HangingThread, LeavesSlowly, Waits
 from tests.support import ROOT, eventually, start_program, wait_gone
 
 LIMIT = 0.3
@@ -155,7 +155,7 @@ def test_s55_a_hang_counts_as_a_restart_and_backs_off_like_a_crash(tmp_path: Pat
 PROGRAM = """
 import signal
 from suitkaise import Child, Supervisor
-from tests.end_to_end.hangers import WORKER
+from tests.end_to_end.workers_hanging import WORKER
 
 if __name__ == "__main__":
     with Supervisor("tree", Child(WORKER, id="w"), max_restarts=0).start() as running:

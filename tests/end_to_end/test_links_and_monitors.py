@@ -26,8 +26,8 @@ from suitkaise import (
     Thread,
     whereis,
 )
-from suitkaise.supervision import runtime
-from suitkaise.supervision.running import RunningTree
+from suitkaise.runtime import runtime
+from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.workers.worker import Worker
 from tests.support import eventually
 

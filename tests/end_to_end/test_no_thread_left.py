@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from suitkaise import Child, ChildStartFailed, Supervisor, Thread
-from suitkaise.supervision import runtime
+from suitkaise.runtime import runtime
 
 
 class Idle(Thread):

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from suitkaise import Child, Process, SpecError, Supervisor, WorkerDead, preload
-from suitkaise.supervision import runtime
+from suitkaise.runtime import runtime
 from tests.end_to_end.workers import Echo, Notes, notes
 from tests.support import eventually, wait_gone
 

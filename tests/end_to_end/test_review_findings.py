@@ -27,8 +27,8 @@ from suitkaise import (
     WorkerFailed,
     whereis,
 )
-from suitkaise.engines import outbox
-from suitkaise.supervision import desk
+from suitkaise.messaging import connection as outbox
+from suitkaise.runtime import hub_server as desk
 from tests.end_to_end.workers import Echo
 from tests.support import eventually, run_program
 

@@ -38,8 +38,8 @@ from suitkaise.events import (
     SupervisorGaveUp,
     SupervisorStopped,
 )
-from suitkaise.supervision.running import RunningTree
-from tests.end_to_end.folk import Folk, next_event, statuses
+from suitkaise.runtime.running_tree import RunningTree
+from tests.end_to_end.kinds import Kinds, next_event, statuses
 from tests.end_to_end.troublemakers import (
     CutsItselfOff,
     FailingProcess,
@@ -56,56 +56,56 @@ RESTARTS = ("permanent", "transient", "temporary")
 
 # ------------------------------------------------------------ 61: ends while the supervisor stops
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
-def test_s61_children_that_end_by_themselves_while_the_tree_stops_are_passed_over(folk: Folk, strategy: Any) -> None:
+def test_s61_children_that_end_by_themselves_while_the_tree_stops_are_passed_over(kinds: Kinds, strategy: Any) -> None:
     ends = {f"{restart}-{how}": (restart, how) for restart, how in product(RESTARTS, ("leave", "crash"))}
-    children = [folk.child(id, restart=restart) for id, (restart, _) in ends.items()]
-    tree = Supervisor("tree", folk.child("a"), *children, folk.child("z"), strategy=strategy, max_restarts=0)
+    children = [kinds.child(id, restart=restart) for id, (restart, _) in ends.items()]
+    tree = Supervisor("tree", kinds.child("a"), *children, kinds.child("z"), strategy=strategy, max_restarts=0)
     running = tree.start()
     with running.events() as happened:
-        slowly = folk.say("stops_slowly", "z")
+        slowly = kinds.say("stops_slowly", "z")
         stopped = in_background(lambda: running.stop(timeout=10))
-        eventually(lambda: "slow z" in folk.notes())
+        eventually(lambda: "slow z" in kinds.notes())
 
         for id, (_, how) in ends.items():
             if how == "crash":
-                folk.crash(running, id)
+                kinds.crash(running, id)
             else:
                 running[id].tell("leave")
         gone = {next_event(happened, ChildExited).path for _ in ends}
         assert gone == {f"tree/{id}" for id in ends}
-        assert folk.notes("a") == ["start a"]  # its turn has not come
+        assert kinds.notes("a") == ["start a"]  # its turn has not come
         slowly.unlink()
 
         assert stopped.result(10) == Shutdown("stop")
         assert [next_event(happened, ChildStopped).path for _ in "za"] == ["tree/z", "tree/a"]
         assert next_event(happened, SupervisorStopped).reason == Shutdown("stop")
-    assert [line for line in folk.notes() if line.startswith("start")] == [f"start {id}" for id in ("a", *ends, "z")]
+    assert [line for line in kinds.notes() if line.startswith("start")] == [f"start {id}" for id in ("a", *ends, "z")]
 
 
-def test_s61_a_dynamic_supervisor_does_the_same(folk: Folk) -> None:
+def test_s61_a_dynamic_supervisor_does_the_same(kinds: Kinds) -> None:
     running = DynamicSupervisor("pool", max_restarts=0).start()
     for restart in RESTARTS:
-        running.start_child(folk.child(restart, restart=restart))
-    running.start_child(folk.child("z"))
+        running.start_child(kinds.child(restart, restart=restart))
+    running.start_child(kinds.child("z"))
     with running.events() as happened:
         for restart in RESTARTS:
-            folk.say("raises_at_the_end", restart)
-        slowly = folk.say("stops_slowly", "z")
+            kinds.say("raises_at_the_end", restart)
+        slowly = kinds.say("stops_slowly", "z")
         stopped = in_background(lambda: running.stop(timeout=10))
         ended = {next_event(happened, ChildStopError).path for _ in RESTARTS}
         assert ended == {f"pool/{restart}" for restart in RESTARTS}
         slowly.unlink()
         assert stopped.result(10) == Shutdown("stop")
-    assert folk.notes()[:4] == [f"start {id}" for id in (*RESTARTS, "z")]
-    assert len([line for line in folk.notes() if line.startswith("start")]) == 4
+    assert kinds.notes()[:4] == [f"start {id}" for id in (*RESTARTS, "z")]
+    assert len([line for line in kinds.notes() if line.startswith("start")]) == 4
 
 
 # ------------------------------------------------------------ 62: nobody is there to ask
-def requests(running: RunningTree, folk: Folk, under: str = "") -> list[Callable[[], Any]]:
+def requests(running: RunningTree, kinds: Kinds, under: str = "") -> list[Callable[[], Any]]:
     path = f"{under}/a" if under else "a"
     return [
-        lambda: running.start_child(folk.child("new"), under=under),
-        lambda: running.start_child(folk.child("a"), under=under),
+        lambda: running.start_child(kinds.child("new"), under=under),
+        lambda: running.start_child(kinds.child("a"), under=under),
         lambda: running.terminate_child(path),
         lambda: running.restart_child(path),
         lambda: running.delete_child(path),
@@ -114,15 +114,15 @@ def requests(running: RunningTree, folk: Folk, under: str = "") -> list[Callable
 
 
 @pytest.mark.parametrize("kind", [Supervisor, DynamicSupervisor])
-def test_s62_a_tree_that_stops_or_has_stopped_refuses_at_once(folk: Folk, kind: type[Supervisor]) -> None:
+def test_s62_a_tree_that_stops_or_has_stopped_refuses_at_once(kinds: Kinds, kind: type[Supervisor]) -> None:
     with kind("tree").start() as running:
-        running.start_child(folk.child("a"))
-        running.start_child(folk.child("z"))
-        slowly = folk.say("stops_slowly", "z")
+        running.start_child(kinds.child("a"))
+        running.start_child(kinds.child("z"))
+        slowly = kinds.say("stops_slowly", "z")
         with pytest.raises(AskTimeout):
             running.stop(timeout=0.01)
 
-        for request in requests(running, folk):
+        for request in requests(running, kinds):
             with pytest.raises(WorkerDead, match="supervisor 'tree' is stopping") as refused:
                 request()
             assert refused.value.reason == Shutdown("stop")
@@ -130,19 +130,19 @@ def test_s62_a_tree_that_stops_or_has_stopped_refuses_at_once(folk: Folk, kind: 
         slowly.unlink()
         assert running.stop(timeout=15) == Shutdown("stop")
 
-        for request in requests(running, folk):
+        for request in requests(running, kinds):
             with pytest.raises(WorkerDead):
                 request()
-        assert folk.notes("new") == []
+        assert kinds.notes("new") == []
 
 
 @pytest.mark.parametrize("what", ["a supervisor that was terminated", "nothing", "a worker"])
-def test_s62_where_no_supervisor_runs_there_is_none(folk: Folk, what: str) -> None:
+def test_s62_where_no_supervisor_runs_there_is_none(kinds: Kinds, what: str) -> None:
     under = {"a supervisor that was terminated": "inner", "nothing": "nobody", "a worker": "work"}[what]
-    with Supervisor("tree", folk.tree("a", name="inner"), folk.child("work")).start() as running:
+    with Supervisor("tree", kinds.tree("a", name="inner"), kinds.child("work")).start() as running:
         if under == "inner":
             running.terminate_child("inner")
-        for request in requests(running, folk, under):
+        for request in requests(running, kinds, under):
             with pytest.raises(ChildNotFound, match=f"no running supervisor at 'tree/{under}'"):
                 request()
         for question in (running.which_children, running.count_children):
@@ -151,19 +151,19 @@ def test_s62_where_no_supervisor_runs_there_is_none(folk: Folk, what: str) -> No
 
 
 @pytest.mark.parametrize("end", ["stops", "gives up", "is killed"])
-def test_s62_who_has_asked_before_hears_when_it_ends(folk: Folk, end: str) -> None:
-    inner = folk.tree("a", name="inner", max_restarts=0, restart="temporary")
+def test_s62_who_has_asked_before_hears_when_it_ends(kinds: Kinds, end: str) -> None:
+    inner = kinds.tree("a", name="inner", max_restarts=0, restart="temporary")
     with Supervisor("tree", inner).start() as running:
-        slowly = folk.say("starts_slowly", "slow")
-        asked = in_background(lambda: running.start_child(folk.child("slow"), under="inner"))
-        eventually(lambda: "slow slow" in folk.notes())
+        slowly = kinds.say("starts_slowly", "slow")
+        asked = in_background(lambda: running.start_child(kinds.child("slow"), under="inner"))
+        eventually(lambda: "slow slow" in kinds.notes())
 
         match end:
             case "stops":
                 in_background(lambda: running.terminate_child("inner"))
             case "gives up":
-                folk.crash(running, "inner/a")
-            case "is killed" if folk.kind == "process":
+                kinds.crash(running, "inner/a")
+            case "is killed" if kinds.kind == "process":
                 running["inner"].kill()
             case "is killed":  # it could not kill a thread that starts, only leave it behind
                 running["inner"].rejoin()
@@ -267,11 +267,11 @@ def gone(remembered: weakref.ref[Argument]) -> bool:
 
 # ------------------------------------------------------------ 65: a supervisor that is killed
 def test_s42_s43_s65_a_supervisor_that_does_not_stop_in_time_is_killed_and_that_is_an_error(tmp_path: Path) -> None:
-    folk = Folk(tmp_path, "process")
-    inner = folk.tree("ab", name="inner", shutdown=0.3)
+    kinds = Kinds(tmp_path, "process")
+    inner = kinds.tree("ab", name="inner", shutdown=0.3)
     with Supervisor("tree", inner).start() as running, running.events() as happened:
         pids = [running[f"inner/{id}"].pid for id in "ab"]
-        folk.say("stops_slowly", "b")
+        kinds.say("stops_slowly", "b")
         running.terminate_child("inner")
         for pid in pids:
             assert pid is not None
@@ -282,23 +282,23 @@ def test_s42_s43_s65_a_supervisor_that_does_not_stop_in_time_is_killed_and_that_
         assert running.which_children()[0].last_exit == Killed("shutdown timeout")
 
 
-def test_s42_s65_a_supervisor_that_is_killed_brutally_takes_all_below_with_it(folk: Folk) -> None:
-    inner = Supervisor("inner", folk.tree("ab", name="low"), folk.child("c"), shutdown="brutal_kill")
+def test_s42_s65_a_supervisor_that_is_killed_brutally_takes_all_below_with_it(kinds: Kinds) -> None:
+    inner = Supervisor("inner", kinds.tree("ab", name="low"), kinds.child("c"), shutdown="brutal_kill")
     with Supervisor("tree", inner).start() as running, running.events() as happened:
         pids = [running[f"inner/{id}"].pid for id in ("low/a", "low/b", "c")]
         running.terminate_child("inner")
         assert next_event(happened, ChildStopped, "inner").reason == Killed("brutal_kill")
-        if folk.kind == "process":
+        if kinds.kind == "process":
             for pid in pids:
                 assert pid is not None
                 wait_gone(pid, timeout=0.0)
-            assert not [line for line in folk.notes() if line.startswith("stop")]
+            assert not [line for line in kinds.notes() if line.startswith("stop")]
 
 
 @pytest.mark.parametrize("restart", RESTARTS)
-def test_s65_a_supervisor_that_is_killed_by_its_ref_is_restarted_like_any_child(folk: Folk, restart: Any) -> None:
-    inner = folk.tree("ab", name="inner", restart=restart)
-    tree = Supervisor("tree", inner, folk.child("c"), strategy="one_for_all")
+def test_s65_a_supervisor_that_is_killed_by_its_ref_is_restarted_like_any_child(kinds: Kinds, restart: Any) -> None:
+    inner = kinds.tree("ab", name="inner", restart=restart)
+    tree = Supervisor("tree", inner, kinds.child("c"), strategy="one_for_all")
     with tree.start() as running, running.events() as happened:
         refs = [running[f"inner/{id}"] for id in "ab"]
         pids = [ref.pid for ref in refs]
@@ -309,7 +309,7 @@ def test_s65_a_supervisor_that_is_killed_by_its_ref_is_restarted_like_any_child(
         else:
             next_event(happened, ChildStarted, "c")
             assert [ref.ask("there?") for ref in refs] == ["there?"] * 2
-        if folk.kind == "process":
+        if kinds.kind == "process":
             for pid in pids:
                 assert pid is not None
                 wait_gone(pid, timeout=0.0)
@@ -368,15 +368,15 @@ def test_s67_a_ref_leads_to_the_incarnation_that_runs(worker: type[Tally]) -> No
 
 
 # ------------------------------------------------------------ further cases of the rules before
-def test_s30_s34_s40_a_group_restart_of_supervisors_revives_them_with_their_declared_children(folk: Folk) -> None:
-    one, two = folk.tree("ab", name="one"), Supervisor("two", max_restarts=0)
+def test_s30_s34_s40_a_group_restart_of_supervisors_revives_them_with_their_declared_children(kinds: Kinds) -> None:
+    one, two = kinds.tree("ab", name="one"), Supervisor("two", max_restarts=0)
     three = Supervisor("three", restart="transient")
     with Supervisor("tree", one, two, three, strategy="one_for_all").start() as running, running.events() as happened:
         running.terminate_child("three")
         counts = running.count_children()
         assert (counts.specs, counts.active, counts.supervisors, counts.workers) == (3, 2, 3, 0)
-        running.start_child(folk.child("c"), under="two")
-        folk.crash(running, "two/c")
+        running.start_child(kinds.child("c"), under="two")
+        kinds.crash(running, "two/c")
         assert next_event(happened, SupervisorGaveUp).path == "tree/two"
         next_event(happened, ChildStarted, "three")
 
@@ -386,32 +386,32 @@ def test_s30_s34_s40_a_group_restart_of_supervisors_revives_them_with_their_decl
 
 
 def test_s20_s21_s32_questions_are_answered_during_a_group_restart_and_who_is_added_waits_for_its_end(
-    folk: Folk,
+    kinds: Kinds,
 ) -> None:
-    with folk.tree("abc", strategy="one_for_all").start() as running:
-        stops, starts = folk.say("stops_slowly", "b"), folk.say("starts_slowly", "b")
-        folk.crash(running, "a")
-        eventually(lambda: "slow b" in folk.notes())
+    with kinds.tree("abc", strategy="one_for_all").start() as running:
+        stops, starts = kinds.say("stops_slowly", "b"), kinds.say("starts_slowly", "b")
+        kinds.crash(running, "a")
+        eventually(lambda: "slow b" in kinds.notes())
         assert statuses(running) == {"a": "restarting", "b": "stopping", "c": "stopped"}
         assert (running.count_children().specs, running.count_children().active) == (3, 1)
-        added = in_background(lambda: running.start_child(folk.child("d")))
+        added = in_background(lambda: running.start_child(kinds.child("d")))
 
         stops.unlink()
-        eventually(lambda: folk.notes("b").count("slow b") == 2)
+        eventually(lambda: kinds.notes("b").count("slow b") == 2)
         assert statuses(running) == {"a": "running", "b": "starting", "c": "stopped"}
         assert not added.done()
 
         starts.unlink()
         assert added.result(15).ask("there?") == "there?"
         assert set(statuses(running).values()) == {"running"}
-        assert [note for note in folk.notes() if note.startswith("start")][3:] == [f"start {id}" for id in "abcd"]
+        assert [note for note in kinds.notes() if note.startswith("start")][3:] == [f"start {id}" for id in "abcd"]
 
 
 @pytest.mark.parametrize("mode", ["any_significant", "all_significant"])
-def test_s52_the_auto_shutdown_of_a_supervisor_that_is_not_significant_ends_it_alone(folk: Folk, mode: Any) -> None:
-    work = folk.child("work", restart="transient", significant=True)
+def test_s52_the_auto_shutdown_of_a_supervisor_that_is_not_significant_ends_it_alone(kinds: Kinds, mode: Any) -> None:
+    work = kinds.child("work", restart="transient", significant=True)
     inner = Supervisor("inner", work, auto_shutdown=mode, restart="transient")
-    with Supervisor("tree", inner, folk.child("a"), auto_shutdown=mode).start() as running:
+    with Supervisor("tree", inner, kinds.child("a"), auto_shutdown=mode).start() as running:
         running["inner/work"].tell("leave")
         eventually(lambda: statuses(running)["inner"] == "finished")
         assert running["a"].ask("there?") == "there?"
@@ -419,8 +419,8 @@ def test_s52_the_auto_shutdown_of_a_supervisor_that_is_not_significant_ends_it_a
 
 @pytest.mark.parametrize("wrong", ["soon", math.nan, True])
 def test_s45_a_time_out_that_is_no_time_stops_nothing(tmp_path: Path, wrong: Any) -> None:
-    folk = Folk(tmp_path, "thread")
-    with folk.tree("a").start() as running, running.events() as happened:
+    kinds = Kinds(tmp_path, "thread")
+    with kinds.tree("a").start() as running, running.events() as happened:
         for waiting in (running.stop, running.wait, running["a"].join, happened.get):
             with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not "):
                 waiting(wrong)
@@ -429,16 +429,16 @@ def test_s45_a_time_out_that_is_no_time_stops_nothing(tmp_path: Path, wrong: Any
 
 
 def test_s44_each_child_of_a_dynamic_supervisor_has_a_shutdown_of_its_own(tmp_path: Path) -> None:
-    folk = Folk(tmp_path, "process")
+    kinds = Kinds(tmp_path, "process")
     shutdowns: dict[str, Any] = {"patient": "infinity", "brutal": "brutal_kill", "short": 0.1, "none": 0, "five": 5.0}
     running = DynamicSupervisor("pool").start()
     for id, shutdown in shutdowns.items():
-        running.start_child(folk.child(id, shutdown=shutdown))
+        running.start_child(kinds.child(id, shutdown=shutdown))
     with running.events() as happened:
         for id in ("short", "five"):
-            folk.say("stops_slowly", id)
+            kinds.say("stops_slowly", id)
         stopped = in_background(lambda: running.stop(timeout=10))
-        eventually(lambda: "slow five" in folk.notes())
+        eventually(lambda: "slow five" in kinds.notes())
         (tmp_path / "stops_slowly-five").unlink()
         assert stopped.result(10) == Shutdown("stop")
         ends = {event.path[5:]: event for event in happened if isinstance(event, ChildStopped | ChildStopError)}

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from suitkaise import Child, Supervisor, sktree
-from suitkaise.supervision.running import RunningTree
-from tests.end_to_end.folk import Folk
-from tests.end_to_end.noters import GatheringProcess, GatheringThread, Gathers, of_this_process
+from suitkaise.runtime.running_tree import RunningTree
+from tests.end_to_end.kinds import Kinds
+from tests.end_to_end.workers_recording import GatheringProcess, GatheringThread, Gathers, of_this_process
 from tests.support import eventually
 
 
@@ -63,7 +63,7 @@ def test_s41_nothing_of_the_run_before_is_left_in_a_process(tmp_path: Path, decl
     else:
         a = Child(GatheringProcess(given, named=named), id="a")
     given.append("after the declaration")  # it took a snapshot
-    first = Folk(tmp_path, "process").child("first")
+    first = Kinds(tmp_path, "process").child("first")
     tree = Supervisor("tree", first, a, strategy="one_for_all", max_restarts=9)
     with tree.start() as running:
         named["after"] = "the start"
@@ -81,7 +81,7 @@ def test_s41_a_thread_is_built_anew_too_but_shares_its_arguments_and_its_process
     given: list[str] = []
     named: dict[str, str] = {}
     a = Child(GatheringThread, args=(given, named), id="a")
-    first = Folk(tmp_path, "thread").child("first")
+    first = Kinds(tmp_path, "thread").child("first")
     with Supervisor("tree", first, a, strategy="one_for_all", max_restarts=9).start() as running:
         words: list[str] = []
         for restart in (crashed, recalled, terminated_and_restarted, of_the_group):

@@ -10,17 +10,23 @@ import pytest
 
 from suitkaise import Backoff, Child, ChildNotFound, GaveUp, Shutdown, SpecError, Supervisor
 from suitkaise.events import ChildRestarting
-from tests.end_to_end.folk import Folk, next_event, statuses
-from tests.end_to_end.noters import Brutal, LoopingProcess, LoopingThread, ProcessThatLeaves, ThreadThatLeaves
+from tests.end_to_end.kinds import Kinds, next_event, statuses
+from tests.end_to_end.workers_recording import (
+    Brutal,
+    LoopingProcess,
+    LoopingThread,
+    ProcessThatLeaves,
+    ThreadThatLeaves,
+)
 from tests.support import eventually, run_program
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
 
-def test_s03_the_child_comes_before_the_instance_before_the_class_before_the_default(folk: Folk) -> None:
-    worker: Any = ProcessThatLeaves if folk.kind == "process" else ThreadThatLeaves
+def test_s03_the_child_comes_before_the_instance_before_the_class_before_the_default(kinds: Kinds) -> None:
+    worker: Any = ProcessThatLeaves if kinds.kind == "process" else ThreadThatLeaves
     children = [
-        folk.child("by-default"),
+        kinds.child("by-default"),
         Child(worker, id="class"),
         Child(worker("transient"), id="instance"),
         Child(worker("transient"), id="child", restart="temporary"),
@@ -48,15 +54,15 @@ def test_s03_an_option_that_is_given_as_none_is_given(worker: Any) -> None:
 
 
 def test_s03_a_default_that_is_given_comes_before_the_class(tmp_path: Path) -> None:
-    folk = Folk(tmp_path, "process")
+    kinds = Kinds(tmp_path, "process")
     with Supervisor("tree", Brutal(tmp_path), Child(Brutal(tmp_path), id="gentle", shutdown=5.0)).start() as running:
         running.terminate_child("brutal")
         running.terminate_child("gentle")
-    assert folk.notes() == ["start brutal", "start gentle", "stop gentle"]
+    assert kinds.notes() == ["start brutal", "start gentle", "stop gentle"]
 
 
-def test_s03_a_nested_supervisor_brings_its_options_unless_the_child_says_otherwise(folk: Folk) -> None:
-    work = folk.child("work", restart="transient", significant=True)
+def test_s03_a_nested_supervisor_brings_its_options_unless_the_child_says_otherwise(kinds: Kinds) -> None:
+    work = kinds.child("work", restart="transient", significant=True)
     inner = Supervisor("own", work, auto_shutdown="any_significant", restart="temporary")
     children = inner, Child(inner, id="kept", restart="transient"), Child(inner, id="back", restart="permanent")
     with Supervisor("tree", *children).start() as running:
@@ -112,24 +118,24 @@ def test_s04_s05_s50_nothing_starts_of_a_program_with_a_wrong_declaration(what: 
     assert not done.left_behind
 
 
-def test_s05_s50_a_running_tree_takes_no_wrong_child(folk: Folk) -> None:
-    with folk.tree("a").start() as running:
+def test_s05_s50_a_running_tree_takes_no_wrong_child(kinds: Kinds) -> None:
+    with kinds.tree("a").start() as running:
         with pytest.raises(SpecError, match="auto_shutdown is 'never'"):
-            running.start_child(folk.child("b", restart="transient", significant=True))
+            running.start_child(kinds.child("b", restart="transient", significant=True))
         with pytest.raises(SpecError, match="missing"):
-            running.start_child(folk.worker)
+            running.start_child(kinds.worker)
         assert statuses(running) == {"a": "running"}
-        assert running.start_child(folk.child("b", restart="transient")).ask("there?") == "there?"
-    assert folk.notes() == ["start a", "start b", "stop b", "stop a"]
+        assert running.start_child(kinds.child("b", restart="transient")).ask("there?") == "there?"
+    assert kinds.notes() == ["start a", "start b", "stop b", "stop a"]
 
 
-def test_s06_s22_every_default_shows_in_get_child_spec(folk: Folk) -> None:
-    with Supervisor("tree", folk.child("a"), folk.tree("b", name="inner")).start() as running:
+def test_s06_s22_every_default_shows_in_get_child_spec(kinds: Kinds) -> None:
+    with Supervisor("tree", kinds.child("a"), kinds.tree("b", name="inner")).start() as running:
         for id in ("a", "inner/b"):
             spec = running.get_child_spec(id)
             assert (spec.restart, spec.shutdown, spec.significant) == ("permanent", 5.0, False)
             assert (spec.join_in, spec.join_after, spec.backoff) == (None, None, None)
-            assert (spec.copies, spec.spares, spec.kind) == (1, 0, folk.kind)
+            assert (spec.copies, spec.spares, spec.kind) == (1, 0, kinds.kind)
         inner = running.get_child_spec("inner")
         assert (inner.restart, inner.shutdown, inner.significant) == ("permanent", "infinity", False)
         assert isinstance(inner.what, Supervisor)
@@ -137,26 +143,26 @@ def test_s06_s22_every_default_shows_in_get_child_spec(folk: Folk) -> None:
         assert (inner.what.max_restarts, inner.what.max_seconds) == (3, 5.0)
 
 
-def test_s06_by_default_three_restarts_are_borne_and_each_child_is_restarted_alone(folk: Folk) -> None:
-    running = folk.tree("ab").start()
+def test_s06_by_default_three_restarts_are_borne_and_each_child_is_restarted_alone(kinds: Kinds) -> None:
+    running = kinds.tree("ab").start()
     for _ in range(3):
-        folk.crash_and_wait(running, "a")
-    folk.crash(running, "a")
+        kinds.crash_and_wait(running, "a")
+    kinds.crash(running, "a")
     reason = running.wait(15)
     assert isinstance(reason, Shutdown)
     assert isinstance(reason.detail, GaveUp)
     assert (reason.detail.path, reason.detail.max_restarts, reason.detail.max_seconds) == ("tree/a", 3, 5.0)
-    assert folk.notes("b") == ["start b", "stop b"]
+    assert kinds.notes("b") == ["start b", "stop b"]
 
 
-def test_s22_the_spec_of_a_child_in_whatever_state_it_is(folk: Folk) -> None:
+def test_s22_the_spec_of_a_child_in_whatever_state_it_is(kinds: Kinds) -> None:
     forever = Backoff(60, maximum=60)
-    with Supervisor("tree", folk.child("a", backoff=forever)).start() as running, running.events() as events:
-        running.start_child(folk.child("added", restart="transient", shutdown=1))
+    with Supervisor("tree", kinds.child("a", backoff=forever)).start() as running, running.events() as events:
+        running.start_child(kinds.child("added", restart="transient", shutdown=1))
         running.terminate_child("added")
         assert running.get_child_spec("added").shutdown == 1.0
         assert running.get_child_spec("added").restart == "transient"
-        folk.crash(running, "a")
+        kinds.crash(running, "a")
         next_event(events, ChildRestarting, "a")
         assert running.get_child_spec("a").backoff == forever
         again = running.start_child(running.get_child_spec("added").replace(id="again"))
@@ -164,8 +170,8 @@ def test_s22_the_spec_of_a_child_in_whatever_state_it_is(folk: Folk) -> None:
         assert running.get_child_spec("again").restart == "transient"
 
 
-def test_s22_the_spec_of_a_child_that_is_not_there(folk: Folk) -> None:
-    with Supervisor("tree", folk.child("a"), folk.tree("b", name="inner")).start() as running:
+def test_s22_the_spec_of_a_child_that_is_not_there(kinds: Kinds) -> None:
+    with Supervisor("tree", kinds.child("a"), kinds.tree("b", name="inner")).start() as running:
         running.terminate_child("a")
         running.delete_child("a")
         for id in ("a", "nobody", "inner/nobody", "nobody/b", "b"):

@@ -10,8 +10,8 @@ import pytest
 
 from suitkaise import AskTimeout, Child, Crashed, ExitCode, ExitReason, Killed, Shutdown, Signaled, Supervisor
 from suitkaise.events import ChildRestarting, ChildStarted, ChildStopError, ChildStopped, SupervisorStopped
-from suitkaise.supervision.running import RunningTree
-from tests.end_to_end.folk import Folk, next_event, statuses
+from suitkaise.runtime.running_tree import RunningTree
+from tests.end_to_end.kinds import Kinds, next_event, statuses
 from tests.end_to_end.workers import Plods, PlodsAndLoops
 from tests.support import eventually, wait_gone
 
@@ -22,13 +22,13 @@ ODD = {
     "raises_at_the_end, a thread": ("thread", Crashed),
 }
 odd_ends = pytest.mark.parametrize(
-    "folk, what, reason",
+    "kinds, what, reason",
     [(kind, what.partition(",")[0], reason) for what, (kind, reason) in ODD.items()],
     ids=list(ODD),
-    indirect=["folk"],
+    indirect=["kinds"],
 )
 both_groups = pytest.mark.parametrize(
-    "folk, strategy", [("process", "one_for_all"), ("thread", "rest_for_one")], indirect=["folk"]
+    "kinds, strategy", [("process", "one_for_all"), ("thread", "rest_for_one")], indirect=["kinds"]
 )
 
 
@@ -41,11 +41,11 @@ def is_it(reason: ExitReason | None, expected: Any) -> bool:
 # ------------------------------------------------------------ odd exits
 @odd_ends
 def test_s43_an_odd_exit_while_the_tree_stops_is_reported_and_keeps_the_order(
-    folk: Folk, what: str, reason: Any
+    kinds: Kinds, what: str, reason: Any
 ) -> None:
-    running = folk.tree("abc", max_restarts=0).start()
+    running = kinds.tree("abc", max_restarts=0).start()
     with running.events() as happened:
-        folk.say(what, "b")
+        kinds.say(what, "b")
         pids = [running[id].pid for id in "abc"]
         assert running.stop(timeout=15) == Shutdown("stop")
         ends = [event for event in happened if isinstance(event, ChildStopped | ChildStopError)]
@@ -55,8 +55,8 @@ def test_s43_an_odd_exit_while_the_tree_stops_is_reported_and_keeps_the_order(
         (ChildStopped, "tree/a"),
     ]
     assert is_it(ends[1].reason, reason), ends[1]
-    assert folk.notes()[3:] == ["stop c", "stop b", "stop a"]
-    if folk.kind == "process":
+    assert kinds.notes()[3:] == ["stop c", "stop b", "stop a"]
+    if kinds.kind == "process":
         for pid in pids:
             assert pid is not None
             wait_gone(pid, 0.0)
@@ -64,78 +64,78 @@ def test_s43_an_odd_exit_while_the_tree_stops_is_reported_and_keeps_the_order(
 
 @odd_ends
 def test_s43_an_odd_exit_under_terminate_child_is_reported_and_restarts_nothing(
-    folk: Folk, what: str, reason: Any
+    kinds: Kinds, what: str, reason: Any
 ) -> None:
-    tree = folk.tree("abc", strategy="one_for_all", max_restarts=0)
+    tree = kinds.tree("abc", strategy="one_for_all", max_restarts=0)
     with tree.start() as running, running.events() as happened:
-        folk.say(what, "b")
+        kinds.say(what, "b")
         running.terminate_child("b")
         assert is_it(next_event(happened, ChildStopError, "b").reason, reason)
         assert statuses(running) == {"a": "running", "b": "stopped", "c": "running"}
         line = running.which_children()[1]
         assert is_it(line.last_exit, reason), line
         assert line.restarts == 0
-        assert folk.notes("a", "c") == ["start a", "start c"]
+        assert kinds.notes("a", "c") == ["start a", "start c"]
 
 
-def test_s43_an_odd_exit_while_its_group_is_stopped_is_no_restart_of_its_own(folk: Folk) -> None:
-    tree = folk.tree("abc", strategy="one_for_all", max_restarts=1)
+def test_s43_an_odd_exit_while_its_group_is_stopped_is_no_restart_of_its_own(kinds: Kinds) -> None:
+    tree = kinds.tree("abc", strategy="one_for_all", max_restarts=1)
     with tree.start() as running, running.events() as happened:
-        odd = folk.say("raises_at_the_end", "b")
-        folk.crash(running, "a")
+        odd = kinds.say("raises_at_the_end", "b")
+        kinds.crash(running, "a")
         restart = next_event(happened, ChildRestarting)
         assert (restart.path, restart.used) == ("tree/a", 1)
         next_event(happened, ChildStopError, "b")
         next_event(happened, ChildStarted, "c")
-        assert folk.notes()[3:] == ["stop c", "stop b", "start a", "start b", "start c"]
+        assert kinds.notes()[3:] == ["stop c", "stop b", "start a", "start b", "start c"]
         odd.unlink()
 
 
 # ------------------------------------------------------------ a caller who waits no longer
-def test_s45_the_callers_time_out_does_not_cancel_the_stop(folk: Folk) -> None:
-    running = folk.tree("abc").start()
+def test_s45_the_callers_time_out_does_not_cancel_the_stop(kinds: Kinds) -> None:
+    running = kinds.tree("abc").start()
     with running.events() as happened:
-        slowly = folk.say("stops_slowly", "b")
+        slowly = kinds.say("stops_slowly", "b")
         with pytest.raises(AskTimeout, match="'tree' still runs after"):
             running.stop(timeout=0.05)
-        eventually(lambda: "slow b" in folk.notes())
+        eventually(lambda: "slow b" in kinds.notes())
         with pytest.raises(AskTimeout):
             running.stop(timeout=0.0)  # asking again changes nothing: `a` is not asked before `b` is gone
         assert statuses(running) == {"a": "running", "b": "stopping", "c": "stopped"}
         slowly.unlink()
         assert next_event(happened, SupervisorStopped).reason == Shutdown("stop")  # without anyone who waits
-        assert folk.notes()[3:] == ["stop c", "slow b", "stop b", "stop a"]
+        assert kinds.notes()[3:] == ["stop c", "slow b", "stop b", "stop a"]
     assert running.wait(15) == Shutdown("stop")
     assert running.stop(timeout=15) == Shutdown("stop")
 
 
 def test_s45_the_callers_time_out_does_not_move_the_deadline_of_a_child(tmp_path: Path) -> None:
-    folk = Folk(tmp_path, "process")
-    running = Supervisor("tree", folk.child("a"), folk.child("b", shutdown=0.3)).start()
+    kinds = Kinds(tmp_path, "process")
+    running = Supervisor("tree", kinds.child("a"), kinds.child("b", shutdown=0.3)).start()
     with running.events() as happened:
-        folk.say("stops_slowly", "b")
+        kinds.say("stops_slowly", "b")
         with pytest.raises(AskTimeout):
             running.stop(timeout=0.01)
         assert next_event(happened, ChildStopError, "b").reason == Killed("shutdown timeout")
         assert running.wait(15) == Shutdown("stop")
-    assert folk.notes()[2:] in (["slow b", "stop a"], ["stop a"])
+    assert kinds.notes()[2:] in (["slow b", "stop a"], ["stop a"])
 
 
 # ------------------------------------------------------------ significant children that a sibling takes along
-def significant(folk: Folk, id: str, restart: str = "transient") -> Child:
-    return folk.child(id, restart=restart, significant=True)
+def significant(kinds: Kinds, id: str, restart: str = "transient") -> Child:
+    return kinds.child(id, restart=restart, significant=True)
 
 
 @both_groups
 @pytest.mark.parametrize("auto_shutdown", ["any_significant", "all_significant"])
 def test_s51_a_significant_child_that_is_stopped_because_of_a_sibling_ends_nothing(
-    folk: Folk, strategy: Any, auto_shutdown: Any
+    kinds: Kinds, strategy: Any, auto_shutdown: Any
 ) -> None:
-    children = folk.child("a"), significant(folk, "b"), significant(folk, "c", "temporary"), folk.child("d")
+    children = kinds.child("a"), significant(kinds, "b"), significant(kinds, "c", "temporary"), kinds.child("d")
     tree = Supervisor("tree", *children, strategy=strategy, auto_shutdown=auto_shutdown)
     running = tree.start()
     with running.events() as happened:
-        folk.crash(running, "a")
+        kinds.crash(running, "a")
         next_event(happened, ChildStarted, "d")
         assert statuses(running) == {"a": "running", "b": "running", "d": "running"}
         assert [running[id].ask("there?") for id in "abd"] == ["there?"] * 3
@@ -145,13 +145,13 @@ def test_s51_a_significant_child_that_is_stopped_because_of_a_sibling_ends_nothi
 
 @pytest.mark.parametrize("restart", ["transient", "temporary"])
 def test_s51_nor_does_one_that_a_retry_or_an_order_stops(tmp_path: Path, restart: str) -> None:
-    folk = Folk(tmp_path, "thread")
-    children = significant(folk, "a", restart), significant(folk, "b", restart), folk.child("c")
+    kinds = Kinds(tmp_path, "thread")
+    children = significant(kinds, "a", restart), significant(kinds, "b", restart), kinds.child("c")
     tree = Supervisor("tree", *children, strategy="one_for_all", auto_shutdown="any_significant")
     with tree.start() as running, running.events() as happened:
         running.terminate_child("a")
-        folk.say("fails_once", "c")
-        folk.crash(running, "c")
+        kinds.say("fails_once", "c")
+        kinds.crash(running, "c")
         for _ in range(2):
             next_event(happened, ChildRestarting, "c")
         next_event(happened, ChildStarted, "c")
@@ -159,14 +159,14 @@ def test_s51_nor_does_one_that_a_retry_or_an_order_stops(tmp_path: Path, restart
         assert statuses(running) == {**kept, "c": "running"}
 
 
-def test_s51_a_supervisor_that_is_stopped_because_of_its_sibling_does_not_chain_upward(folk: Folk) -> None:
+def test_s51_a_supervisor_that_is_stopped_because_of_its_sibling_does_not_chain_upward(kinds: Kinds) -> None:
     inner = Supervisor(
-        "inner", significant(folk, "work"), auto_shutdown="any_significant", restart="transient", significant=True
+        "inner", significant(kinds, "work"), auto_shutdown="any_significant", restart="transient", significant=True
     )
-    tree = Supervisor("tree", folk.child("a"), inner, strategy="one_for_all", auto_shutdown="any_significant")
+    tree = Supervisor("tree", kinds.child("a"), inner, strategy="one_for_all", auto_shutdown="any_significant")
     running = tree.start()
     with running.events() as happened:
-        folk.crash(running, "a")
+        kinds.crash(running, "a")
         next_event(happened, ChildStarted, "inner")
         assert running["inner/work"].ask("there?") == "there?"
         running["inner/work"].tell("leave")

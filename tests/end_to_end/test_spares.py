@@ -16,9 +16,9 @@ import pytest
 from suitkaise import Child, Command, Process, SpecError, SuitkaiseError, Supervisor, Thread
 from suitkaise.events import ChildExited, ChildStarted
 from suitkaise.exits import Crashed, Signaled
-from suitkaise.supervision import runtime
-from suitkaise.supervision.running import RunningTree
-from tests.end_to_end.folk import next_event
+from suitkaise.runtime import runtime
+from suitkaise.runtime.running_tree import RunningTree
+from tests.end_to_end.kinds import next_event
 from tests.end_to_end.workers import Echo, next_exit
 from tests.support import children_named, eventually, start_program, wait_gone
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Child, ChildStartFailed, Process, Supervisor
-from suitkaise.supervision import runtime
+from suitkaise.runtime import runtime
 from tests.support import eventually
 
 

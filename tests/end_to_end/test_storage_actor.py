@@ -13,8 +13,8 @@ import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread, sktree, whereis
 from suitkaise.errors import AskTimeout, EntryNotFound, StorageError
+from suitkaise.runtime import runtime
 from suitkaise.storage.tree import Tree
-from suitkaise.supervision import runtime
 from tests.support import eventually, run_program, wait_gone
 
 

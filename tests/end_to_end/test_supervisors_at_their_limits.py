@@ -13,9 +13,9 @@ from suitkaise import Child, DynamicSupervisor, Shutdown, Status, Supervisor, Th
 from suitkaise.errors import SuitkaiseError, TreeFailed
 from suitkaise.events import ChildExited, Event, SupervisorStarted, SupervisorStopped, SupervisorStopping
 from suitkaise.exits import Crashed
-from suitkaise.supervision import runtime
-from suitkaise.supervision.running import RunningTree
-from tests.end_to_end.folk import next_event
+from suitkaise.runtime import runtime
+from suitkaise.runtime.running_tree import RunningTree
+from tests.end_to_end.kinds import next_event
 from tests.end_to_end.workers import Echo
 from tests.support import eventually, in_background, wait_gone
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread, WorkerDead
-from suitkaise.supervision import runtime
+from suitkaise.runtime import runtime
 from tests.end_to_end.workers import Echo
 from tests.support import eventually, in_background, wait_gone
 

@@ -10,8 +10,8 @@ import pytest
 
 from suitkaise import Child, ChildStartFailed, ExitReason, Normal, Shutdown, Supervisor, Thread, WorkerFailed
 from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError, ChildStopped, Event
-from tests.end_to_end.folk import Folk, next_event, statuses
-from tests.end_to_end.noters import FinishingProcess, FinishingThread
+from tests.end_to_end.kinds import Kinds, next_event, statuses
+from tests.end_to_end.workers_recording import FinishingProcess, FinishingThread
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -102,7 +102,7 @@ def test_rejoin_in_on_start_is_a_start_that_succeeds_and_a_clean_end(worker: Any
 @both
 def test_s02_force_finish_in_on_start_is_a_start_failure_and_no_hook_runs(worker: Any, tmp_path: Path) -> None:
     (tmp_path / "on_start").touch()
-    before = Folk(tmp_path, worker.kind)
+    before = Kinds(tmp_path, worker.kind)
     tree = Supervisor("tree", before.child("a"), Child(worker, args=(tmp_path, "force_finish"), id="w"))
     with pytest.raises(ChildStartFailed) as caught:
         tree.start()

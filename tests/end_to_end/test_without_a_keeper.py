@@ -12,10 +12,11 @@ import psutil
 import pytest
 
 from suitkaise import Backoff, Child, ChildStartFailed, Lost, Supervisor
-from suitkaise.engines import link, program
+from suitkaise.engines import keeper_client as link
+from suitkaise.engines import keeper_process as program
 from suitkaise.events import KeeperLost
-from suitkaise.supervision import runtime
-from tests.end_to_end.folk import next_event
+from suitkaise.runtime import runtime
+from tests.end_to_end.kinds import next_event
 from tests.end_to_end.workers import Echo, next_exit
 from tests.support import descriptors_of, eventually, in_background, run_program
 
@@ -172,7 +173,7 @@ PROGRAM = """
 import logging, os, resource, signal, sys, threading
 from suitkaise import Backoff, Child, Process, Supervisor
 from suitkaise.events import ChildStarted, KeeperLost
-from suitkaise.supervision import runtime
+from suitkaise.runtime import runtime
 
 logging.basicConfig(stream=sys.stdout, format="%(name)s %(message)s")
 

@@ -8,9 +8,10 @@ import pytest
 
 from suitkaise.errors import WorkerDead
 from suitkaise.exits import ExitReason, Lost, Normal, Shutdown, Signaled
-from suitkaise.messaging.links import Down, LinkedExit, Monitor
+from suitkaise.messaging.address import Address
 from suitkaise.messaging.messages import Message
-from suitkaise.messaging.registry import Address, Registry
+from suitkaise.messaging.refs import Down, LinkedExit, Monitor
+from suitkaise.messaging.registry import Registry
 
 REASON = Signaled(9)
 

@@ -17,7 +17,7 @@ from suitkaise.exits import Normal, Shutdown
 from suitkaise.messaging import wire
 from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox, SocketMailbox, ThreadMailbox
 from suitkaise.messaging.messages import Message, Parcel
-from suitkaise.observe.board import BELL, Board, Slot
+from suitkaise.platform.board import BELL, Board, Slot
 from tests.support import eventually, in_background
 
 SOON = 10.0

@@ -16,8 +16,8 @@ import pytest
 from suitkaise import AskTimeout, Status, SupervisorRef, WorkerRef, whereis
 from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDead
 from suitkaise.exits import Normal
-from suitkaise.messaging import refs
-from suitkaise.messaging.context import set_owner
+from suitkaise.messaging import router
+from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.messages import Answer, Message, Parcel
 
 
@@ -48,10 +48,10 @@ class Office:
 
 @pytest.fixture
 def office() -> Iterator[Office]:
-    before, office = refs._post, Office()
-    refs.set_post(office)
+    before, office = router._post, Office()
+    router.set_post(office)
     yield office
-    refs.set_post(before)
+    router.set_post(before)
 
 
 @pytest.fixture
@@ -232,13 +232,13 @@ def test_whereis_finds_or_raises(office: Office) -> None:
 
 
 def test_without_a_tree_refs_say_so() -> None:
-    before = refs._post
-    refs.set_post(None)
+    before = router._post
+    router.set_post(None)
     try:
         with pytest.raises(RuntimeGone, match="no supervision tree runs in this program"):
             WorkerRef("tree/one").tell(1)
     finally:
-        refs.set_post(before)
+        router.set_post(before)
 
 
 # ---------------------------------------------------------------- proxies

@@ -10,9 +10,10 @@ import pytest
 from suitkaise import Status
 from suitkaise.errors import ChildNotFound, MailboxFull, NotSerializable, SuitkaiseError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason, Normal, Shutdown, Signaled
-from suitkaise.messaging import parking
+from suitkaise.messaging import address as parking
+from suitkaise.messaging.address import Address
 from suitkaise.messaging.messages import Answer, Message, Parcel
-from suitkaise.messaging.registry import Address, Registry
+from suitkaise.messaging.registry import Registry
 
 
 class Keeping:

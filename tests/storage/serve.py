@@ -14,9 +14,9 @@ import sys
 from typing import Any
 
 from suitkaise.storage import server
-from suitkaise.storage.batch import Batch
-from suitkaise.storage.environment import DEFAULT_MAP_SIZE
-from suitkaise.storage.peers import Requests
+from suitkaise.storage.backends.lmdb_environment import DEFAULT_MAP_SIZE
+from suitkaise.storage.backends.lmdb_writer import Batch
+from suitkaise.storage.connections import Requests
 from suitkaise.storage.protocol import Put
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from suitkaise.storage.dialing import SOCKET
+from suitkaise.storage.client import SOCKET
 from suitkaise.storage.tree import Tree
 from tests.support import ROOT
 

@@ -19,9 +19,7 @@ import pytest
 
 from suitkaise.errors import EntryNotFound, StorageError, StorageGone
 from suitkaise.storage import pipeline
-from suitkaise.storage.client import Client
-from suitkaise.storage.clients import client_of, clients_of
-from suitkaise.storage.dialing import SOCKET
+from suitkaise.storage.client import SOCKET, Client, client_of, clients_of
 from suitkaise.storage.protocol import WINDOW
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from suitkaise.errors import StorageError, TransactionConflict
-from suitkaise.messaging.context import set_owner
+from suitkaise.messaging.identity import set_owner
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage, clear
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from suitkaise.messaging import codec, wire
-from suitkaise.storage import peers, server
-from suitkaise.storage.dialing import SOCKET
+from suitkaise.storage import connections as peers
+from suitkaise.storage import server
+from suitkaise.storage.client import SOCKET
 from suitkaise.storage.protocol import (
     VERSION,
     Atomic,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from suitkaise.errors import EntryExists, NotBuiltYet, StorageError, TransactionConflict
-from suitkaise.messaging.context import set_owner
+from suitkaise.messaging.identity import set_owner
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage
 

@@ -22,7 +22,7 @@ from suitkaise.errors import (
     StorageError,
     SuitkaiseError,
 )
-from suitkaise.messaging.context import set_owner
+from suitkaise.messaging.identity import set_owner
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage
 from tests.support import ROOT

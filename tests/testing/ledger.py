@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from suitkaise import events
+from suitkaise.crashes import CrashReport
 from suitkaise.events import Event
 from suitkaise.exits import Crashed, ExitCode, ExitReason, GaveUp, Hung, Killed, Shutdown, Signaled, StartFailure
-from suitkaise.observe.crashes import CrashReport
-from suitkaise.specs import Child, Supervisor
-from suitkaise.supervision.base import BasePolicy
-from suitkaise.supervision.steps import (
+from suitkaise.policy.actions import (
     Begin,
     DeleteChild,
     Exited,
@@ -34,7 +32,9 @@ from suitkaise.supervision.steps import (
     TerminateChild,
     Timer,
 )
-from suitkaise.workers.recalled import Recalled
+from suitkaise.policy.base import BasePolicy
+from suitkaise.specs import Child, Supervisor
+from suitkaise.workers.incarnation import Recalled
 
 __all__ = ["Kid", "Ledger", "Ticket"]
 

@@ -7,17 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from suitkaise.dynamic import DynamicSupervisor
+from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit, Launch
 from suitkaise.engines.simulated import SimulatedEngine, SimulatedHandle
 from suitkaise.errors import SuitkaiseError
 from suitkaise.events import Event
 from suitkaise.exits import Hung
 from suitkaise.messaging.messages import Answer
-from suitkaise.observe.crashes import CrashReport
+from suitkaise.policy.actions import Halt, Input, StopAll
 from suitkaise.specs import Child, Supervisor
+from suitkaise.specs.supervisor import DynamicSupervisor
 from suitkaise.supervision.executor import Executor
-from suitkaise.supervision.steps import Halt, Input, StopAll
 from suitkaise.testing import Behaviour, Simulation, VirtualClock
 from tests.testing.ledger import EPSILON, Ledger
 from tests.testing.pool_ledger import PoolLedger

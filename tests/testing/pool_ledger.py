@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from suitkaise.dynamic import DynamicSupervisor
+from suitkaise.specs.supervisor import DynamicSupervisor
 from tests.testing.ledger import Kid, Ledger, Ticket
 
 __all__ = ["PoolLedger"]

@@ -18,7 +18,7 @@ from suitkaise.exits import Killed, Shutdown, Signaled
 from suitkaise.messaging.messages import Answer
 from suitkaise.supervision.executor import Executor
 from suitkaise.testing import Behaviour, Simulation
-from tests.supervision.test_policy_is_a_function import calls_during
+from tests.policy.test_is_a_function import calls_during
 
 
 def work() -> None: ...

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from suitkaise.exits import Signaled
+from suitkaise.policy.static import Policy
 from suitkaise.specs import Child, Supervisor
-from suitkaise.supervision.policy import Policy
 from suitkaise.testing import Behaviour
 from tests.support import ROOT, run_program
 from tests.testing import schedules

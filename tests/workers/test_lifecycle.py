@@ -13,14 +13,14 @@ import pytest
 from suitkaise import Ignore, Reject, Thread
 from suitkaise.errors import NotSerializable, SuitkaiseError, WorkerDead
 from suitkaise.exits import Crashed, ExitCode, Normal, Shutdown, Signaled
-from suitkaise.observe.board import Phase
+from suitkaise.platform.board import Phase
 from suitkaise.workers.incarnation import Outcome
 
-Rig = Any
+Harness = Any
 LOOP_HOOKS = ["before_loop", "loop", "after_loop"]
 HOOKS = ["on_start", *LOOP_HOOKS, "on_receive", "on_finish", "result"]
 
-plain = pytest.mark.parametrize("rig", ["plain"], indirect=True)
+plain = pytest.mark.parametrize("harness", ["plain"], indirect=True)
 """For tests of `wait`, which in async hooks has another name: `test_async_life.py` has the like of them."""
 
 
@@ -74,11 +74,11 @@ def value(outcome: Outcome) -> Any:
 # ---------------------------------------------------------------- the order of things
 @plain
 @pytest.mark.parametrize("hook", HOOKS)
-def test_a_hook_that_returns_a_coroutine_which_nobody_awaits_has_crashed(rig: Rig, hook: str) -> None:
+def test_a_hook_that_returns_a_coroutine_which_nobody_awaits_has_crashed(harness: Harness, hook: str) -> None:
     async def later() -> None: ...
 
     body = {"loop": lambda self: None, hook: lambda self, *message: later()}
-    one = rig(type("Decorated", (Thread,), body)(), join_after=2)
+    one = harness(type("Decorated", (Thread,), body)(), join_after=2)
     one.tell("something")
     reason = one.run().reason
     assert isinstance(reason, Crashed)
@@ -87,75 +87,75 @@ def test_a_hook_that_returns_a_coroutine_which_nobody_awaits_has_crashed(rig: Ri
 
 
 @plain
-def test_a_function_that_returns_a_coroutine_which_nobody_awaits_has_crashed(rig: Rig) -> None:
+def test_a_function_that_returns_a_coroutine_which_nobody_awaits_has_crashed(harness: Harness) -> None:
     async def later() -> None: ...
 
-    reason = rig(Thread.of(lambda: later())).run().reason
+    reason = harness(Thread.of(lambda: later())).run().reason
     assert isinstance(reason, Crashed)
     assert (reason.phase, type(reason.error)) == ("loop", TypeError)
 
 
-def test_hooks_come_in_their_order(rig: Rig) -> None:
+def test_hooks_come_in_their_order(harness: Harness) -> None:
     said: list[str] = []
-    outcome = rig(Diary(said), join_after=2).run()
+    outcome = harness(Diary(said), join_after=2).run()
     assert said == ["on_start", *LOOP_HOOKS, *LOOP_HOOKS, "on_finish", "result"]
     assert outcome.reason == Normal()
 
 
-def test_a_worker_is_ready_once_on_start_has_returned(rig: Rig) -> None:
+def test_a_worker_is_ready_once_on_start_has_returned(harness: Harness) -> None:
     seen: list[bool] = []
-    one = rig(Diary([], on_start=lambda w: seen.append(one.was_ready), loop=lambda w: seen.append(one.was_ready)),
+    one = harness(Diary([], on_start=lambda w: seen.append(one.was_ready), loop=lambda w: seen.append(one.was_ready)),
               join_after=1)  # fmt: skip
     one.run()
     assert seen == [False, True]
 
 
-def test_an_order_to_stop_ends_it_after_the_current_loop(rig: Rig) -> None:
+def test_an_order_to_stop_ends_it_after_the_current_loop(harness: Harness) -> None:
     said: list[str] = []
-    one = rig(Diary(said, loop=lambda w: one.mailbox.order_stop(Shutdown())))
+    one = harness(Diary(said, loop=lambda w: one.mailbox.order_stop(Shutdown())))
     assert one.run().reason == Shutdown()
     assert said == ["on_start", *LOOP_HOOKS, "on_finish", "result"]
 
 
-def test_the_first_reason_to_stop_counts(rig: Rig) -> None:
-    one = rig(Diary([]))
+def test_the_first_reason_to_stop_counts(harness: Harness) -> None:
+    one = harness(Diary([]))
     one.mailbox.order_stop(Signaled(15))
     one.mailbox.order_stop(Shutdown())
     assert one.run().reason == Signaled(15)
 
 
-def test_an_order_to_stop_that_came_before_the_first_loop_lets_none_run(rig: Rig) -> None:
+def test_an_order_to_stop_that_came_before_the_first_loop_lets_none_run(harness: Harness) -> None:
     said: list[str] = []
-    one = rig(Diary(said))
+    one = harness(Diary(said))
     one.mailbox.order_stop(Shutdown())
     one.run()
     assert said == ["on_start", "on_finish", "result"]
 
 
-def test_a_worker_without_loop_waits_for_messages_and_ends_when_told(rig: Rig) -> None:
+def test_a_worker_without_loop_waits_for_messages_and_ends_when_told(harness: Harness) -> None:
     class Echo(Thread):
         def on_receive(self, message: str) -> str:
             if message == "end":
                 self.rejoin()
             return message
 
-    one = rig(Echo())
+    one = harness(Echo())
     answers = [one.ask("a"), one.ask("end")]
     assert one.run().reason == Normal()
     assert [answer.get(0) for answer in answers] == ["a", "end"]
 
 
-def test_hooks_that_are_only_inherited_from_the_base_are_not_called(rig: Rig) -> None:
+def test_hooks_that_are_only_inherited_from_the_base_are_not_called(harness: Harness) -> None:
     class Plain(Thread):
         def loop(self) -> int:
             return self.current_loop
 
-    one = rig(Plain(), join_after=3)
+    one = harness(Plain(), join_after=3)
     assert value(one.run()) == 3
     assert (one.life._before, one.life._after) == (None, None)
 
 
-def test_the_concepts_names_of_hooks_work(rig: Rig) -> None:
+def test_the_concepts_names_of_hooks_work(harness: Harness) -> None:
     said: list[str] = []
 
     class Old(Thread):
@@ -180,22 +180,24 @@ def test_the_concepts_names_of_hooks_work(rig: Rig) -> None:
         def __result__(self) -> int:
             return 42
 
-    assert value(rig(Old(said), join_after=1).run()) == 42
+    assert value(harness(Old(said), join_after=1).run()) == 42
     assert said == ["start", "before", "loop", "after", "finish"]
 
 
 # ---------------------------------------------------------------- what it knows
-def test_the_current_loop_is_n_from_before_loop_to_after_loop(rig: Rig) -> None:
+def test_the_current_loop_is_n_from_before_loop_to_after_loop(harness: Harness) -> None:
     seen: dict[str, list[int]] = {hook: [] for hook in HOOKS}
     acts = {hook: lambda w, hook=hook: seen[hook].append(w.current_loop) for hook in HOOKS}
-    rig(Diary([], **acts), join_after=2).run()
+    harness(Diary([], **acts), join_after=2).run()
     assert seen == {
         "on_start": [0], "before_loop": [1, 2], "loop": [1, 2], "after_loop": [1, 2], "on_receive": [],
         "on_finish": [2], "result": [2],
     }  # fmt: skip
 
 
-def test_in_after_loop_the_last_loop_time_is_that_of_this_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_after_loop_the_last_loop_time_is_that_of_this_loop(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 10**9
     monkeypatch.setattr("suitkaise.workers.lifecycle._clock", lambda: now)
 
@@ -216,7 +218,7 @@ def test_in_after_loop_the_last_loop_time_is_that_of_this_loop(rig: Rig, monkeyp
         return act
 
     acts = {"before_loop": see("before", spend(1)), "loop": see("loop", spend(2)), "after_loop": see("after", spend(4))}
-    one = rig(Diary([], **acts), join_after=2)
+    one = harness(Diary([], **acts), join_after=2)
     one.run()
     assert seen == [("before", 0.0), ("loop", 0.0), ("after", 3.0), ("before", 3.0), ("loop", 3.0), ("after", 6.0)]
     assert one.worker.generate_loop_time_report() == {
@@ -226,13 +228,13 @@ def test_in_after_loop_the_last_loop_time_is_that_of_this_loop(rig: Rig, monkeyp
     assert one.worker.generate_loop_time_report("mine")["name"] == "mine"
 
 
-def test_the_last_loop_is_known_in_its_hooks(rig: Rig) -> None:
+def test_the_last_loop_is_known_in_its_hooks(harness: Harness) -> None:
     seen: list[tuple[int, bool]] = []
-    rig(Diary([], before_loop=lambda w: seen.append((w.current_loop, w.last_loop))), join_after=3).run()
+    harness(Diary([], before_loop=lambda w: seen.append((w.current_loop, w.last_loop))), join_after=3).run()
     assert seen == [(1, False), (2, False), (3, True)]
 
 
-def test_after_rejoin_this_is_the_last_loop(rig: Rig) -> None:
+def test_after_rejoin_this_is_the_last_loop(harness: Harness) -> None:
     seen: list[bool] = []
 
     def act(worker: Any) -> None:
@@ -240,20 +242,20 @@ def test_after_rejoin_this_is_the_last_loop(rig: Rig) -> None:
         worker.rejoin()
         seen.append(worker.last_loop)
 
-    rig(Diary([], loop=act)).run()
+    harness(Diary([], loop=act)).run()
     assert seen == [False, True]
 
 
-def test_the_last_result_is_what_loop_returned(rig: Rig) -> None:
+def test_the_last_result_is_what_loop_returned(harness: Harness) -> None:
     seen: list[Any] = []
-    rig(
+    harness(
         Diary([], before_loop=lambda w: seen.append(w.last_result), loop=lambda w: w.current_loop * 10), join_after=3
     ).run()
     assert seen == [None, 10, 20]
 
 
-def test_a_worker_knows_where_it_is(rig: Rig) -> None:
-    one = rig(Diary([]), path="app/pool/one", copy=3, join_after=1)
+def test_a_worker_knows_where_it_is(harness: Harness) -> None:
+    one = harness(Diary([]), path="app/pool/one", copy=3, join_after=1)
     one.run()
     worker = one.worker
     assert (worker.name, worker.path, worker.copy, worker.pid, worker.ref.path) == (
@@ -265,44 +267,44 @@ def test_a_worker_knows_where_it_is(rig: Rig) -> None:
     assert worker.metadata is not worker.metadata
 
 
-def test_a_name_that_was_given_is_kept(rig: Rig) -> None:
+def test_a_name_that_was_given_is_kept(harness: Harness) -> None:
     class Named(Thread):
         def __init__(self) -> None:
             super().__init__("bob")
 
         def loop(self) -> None: ...
 
-    one = rig(Named(), join_after=1)
+    one = harness(Named(), join_after=1)
     one.run()
     assert one.worker.name == "bob"
 
 
-def test_the_number_of_loops_that_the_child_asked_for_is_what_the_worker_reads(rig: Rig) -> None:
+def test_the_number_of_loops_that_the_child_asked_for_is_what_the_worker_reads(harness: Harness) -> None:
     class Seven(Thread):
         num_loops = 7
 
         def loop(self) -> float:
             return self.num_loops
 
-    assert value(rig(Seven(), join_after=3).run()) == 3
-    assert value(rig(Seven()).run()) == 7
+    assert value(harness(Seven(), join_after=3).run()) == 3
+    assert value(harness(Seven()).run()) == 7
 
 
-def test_without_a_number_of_loops_it_is_infinite(rig: Rig) -> None:
+def test_without_a_number_of_loops_it_is_infinite(harness: Harness) -> None:
     seen: list[float] = []
 
     def act(worker: Any) -> None:
         seen.append(worker.num_loops)
         worker.rejoin()
 
-    rig(Diary([], loop=act)).run()
+    harness(Diary([], loop=act)).run()
     assert seen == [math.inf]
 
 
-def test_the_board_tells_each_phase_and_the_figures(rig: Rig) -> None:
+def test_the_board_tells_each_phase_and_the_figures(harness: Harness) -> None:
     seen: list[tuple[str, Phase]] = []
     acts = {hook: lambda w, hook=hook: seen.append((hook, one.slot.read().phase)) for hook in HOOKS[:-1]}
-    one = rig(Diary([], **acts), join_after=1)
+    one = harness(Diary([], **acts), join_after=1)
     one.tell("x")
     one.run()
     assert seen == [(hook, Phase[hook.upper()]) for hook, _ in seen]
@@ -311,68 +313,68 @@ def test_the_board_tells_each_phase_and_the_figures(rig: Rig) -> None:
     assert (view.pid, view.loops, view.messages) == (os.getpid(), 1, 1)
 
 
-def test_between_loops_it_waits(rig: Rig) -> None:
-    one = rig(Diary([]), join_after=1)
+def test_between_loops_it_waits(harness: Harness) -> None:
+    one = harness(Diary([]), join_after=1)
     one.life.start()
     assert one.slot.read().phase is Phase.WAITING
 
 
 # ---------------------------------------------------------------- its own ways to end
 @pytest.mark.parametrize("hook", LOOP_HOOKS)
-def test_rejoin_finishes_this_loop(rig: Rig, hook: str) -> None:
+def test_rejoin_finishes_this_loop(harness: Harness, hook: str) -> None:
     said: list[str] = []
-    outcome = rig(Diary(said, **{hook: lambda w: w.rejoin()})).run()
+    outcome = harness(Diary(said, **{hook: lambda w: w.rejoin()})).run()
     assert said == ["on_start", *LOOP_HOOKS, "on_finish", "result"]
     assert outcome.reason == Normal()
 
 
 @pytest.mark.parametrize("hook", ["before_loop", "loop"])
-def test_skip_and_rejoin_leaves_after_loop_out(rig: Rig, hook: str) -> None:
+def test_skip_and_rejoin_leaves_after_loop_out(harness: Harness, hook: str) -> None:
     said: list[str] = []
-    outcome = rig(Diary(said, **{hook: lambda w: w.skip_and_rejoin()})).run()
+    outcome = harness(Diary(said, **{hook: lambda w: w.skip_and_rejoin()})).run()
     assert said == ["on_start", "before_loop", "loop", "on_finish", "result"]
     assert outcome.reason == Normal()
 
 
-def test_skip_and_rejoin_in_after_loop_is_a_rejoin(rig: Rig) -> None:
+def test_skip_and_rejoin_in_after_loop_is_a_rejoin(harness: Harness) -> None:
     said: list[str] = []
-    assert rig(Diary(said, after_loop=lambda w: w.skip_and_rejoin())).run().reason == Normal()
+    assert harness(Diary(said, after_loop=lambda w: w.skip_and_rejoin())).run().reason == Normal()
     assert said == ["on_start", *LOOP_HOOKS, "on_finish", "result"]
 
 
 @pytest.mark.parametrize("end", ["rejoin", "skip_and_rejoin"])
-def test_rejoin_in_on_start_lets_no_loop_run(rig: Rig, end: str) -> None:
+def test_rejoin_in_on_start_lets_no_loop_run(harness: Harness, end: str) -> None:
     said: list[str] = []
-    one = rig(Diary(said, on_start=lambda w: getattr(w, end)()))
+    one = harness(Diary(said, on_start=lambda w: getattr(w, end)()))
     assert one.run().reason == Normal()
     assert said == ["on_start", "on_finish", "result"]
     assert one.was_ready
 
 
 @pytest.mark.parametrize("end", ["rejoin", "skip_and_rejoin"])
-def test_rejoin_in_a_message_between_loops_lets_no_further_loop_run(rig: Rig, end: str) -> None:
+def test_rejoin_in_a_message_between_loops_lets_no_further_loop_run(harness: Harness, end: str) -> None:
     said: list[str] = []
-    one = rig(Diary(said, loop=lambda w: one.tell("end"), on_receive=lambda w: getattr(w, end)()))
+    one = harness(Diary(said, loop=lambda w: one.tell("end"), on_receive=lambda w: getattr(w, end)()))
     assert one.run().reason == Normal()
     assert said == ["on_start", *LOOP_HOOKS, "on_receive", "on_finish", "result"]
 
 
 @pytest.mark.parametrize("hook", ["on_finish", "result"])
-def test_rejoin_while_it_finishes_changes_nothing(rig: Rig, hook: str) -> None:
+def test_rejoin_while_it_finishes_changes_nothing(harness: Harness, hook: str) -> None:
     said: list[str] = []
-    assert rig(Diary(said, **{hook: lambda w: w.rejoin()}), join_after=1).run().reason == Normal()
+    assert harness(Diary(said, **{hook: lambda w: w.rejoin()}), join_after=1).run().reason == Normal()
     assert said == ["on_start", *LOOP_HOOKS, "on_finish", "result"]
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_force_finish_ends_it_at_once(rig: Rig, hook: str) -> None:
+def test_force_finish_ends_it_at_once(harness: Harness, hook: str) -> None:
     said: list[str] = []
 
     def act(worker: Any) -> None:
         worker.force_finish()
         said.append("never")
 
-    one = rig(Diary(said, **{hook: act}), join_after=1)
+    one = harness(Diary(said, **{hook: act}), join_after=1)
     one.tell("x")
     outcome = one.run()
     assert outcome.reason == Shutdown("forced")
@@ -381,17 +383,17 @@ def test_force_finish_ends_it_at_once(rig: Rig, hook: str) -> None:
     assert said.count(hook) == 1
 
 
-def test_force_finish_in_on_failure_ends_it_as_forced(rig: Rig) -> None:
+def test_force_finish_in_on_failure_ends_it_as_forced(harness: Harness) -> None:
     said: list[str] = []
 
     def crash(worker: Any) -> None:
         raise ValueError
 
-    outcome = rig(Diary(said, loop=crash, on_failure=lambda w: w.force_finish())).run()
+    outcome = harness(Diary(said, loop=crash, on_failure=lambda w: w.force_finish())).run()
     assert outcome.reason == Shutdown("forced")
 
 
-def test_force_finish_that_the_hook_swallows_still_lets_no_other_hook_run(rig: Rig) -> None:
+def test_force_finish_that_the_hook_swallows_still_lets_no_other_hook_run(harness: Harness) -> None:
     said: list[str] = []
 
     def act(worker: Any) -> None:
@@ -400,11 +402,11 @@ def test_force_finish_that_the_hook_swallows_still_lets_no_other_hook_run(rig: R
         except BaseException:
             said.append("swallowed")
 
-    assert rig(Diary(said, loop=act)).run().reason == Shutdown("forced")
+    assert harness(Diary(said, loop=act)).run().reason == Shutdown("forced")
     assert said == ["on_start", "before_loop", "loop", "swallowed"]
 
 
-def test_force_finish_from_another_thread_ends_it_when_the_hook_returns(rig: Rig) -> None:
+def test_force_finish_from_another_thread_ends_it_when_the_hook_returns(harness: Harness) -> None:
     said: list[str] = []
 
     def act(worker: Any) -> None:
@@ -412,70 +414,70 @@ def test_force_finish_from_another_thread_ends_it_when_the_hook_returns(rig: Rig
         helper.start()
         helper.join()
 
-    assert rig(Diary(said, loop=act)).run().reason == Shutdown("forced")
+    assert harness(Diary(said, loop=act)).run().reason == Shutdown("forced")
     assert said == ["on_start", "before_loop", "loop", "helper goes on"]
 
 
-def test_join_after_ends_it_after_so_many_loops(rig: Rig) -> None:
-    one = rig(Diary([]), join_after=5)
+def test_join_after_ends_it_after_so_many_loops(harness: Harness) -> None:
+    one = harness(Diary([]), join_after=5)
     assert one.run().reason == Normal()
     assert one.slot.read().loops == 5
 
 
-def test_join_in_ends_it_after_that_time(rig: Rig) -> None:
+def test_join_in_ends_it_after_that_time(harness: Harness) -> None:
     began = time.monotonic()
-    assert rig(Diary([]), join_in=0.05).run().reason == Normal()
+    assert harness(Diary([]), join_in=0.05).run().reason == Normal()
     assert time.monotonic() - began >= 0.05
 
 
-def test_join_in_ends_a_worker_that_only_waits_for_messages(rig: Rig) -> None:
+def test_join_in_ends_a_worker_that_only_waits_for_messages(harness: Harness) -> None:
     class Quiet(Thread):
         def on_receive(self, message: Any) -> None: ...
 
-    assert rig(Quiet(), join_in=0.05).run().reason == Normal()
+    assert harness(Quiet(), join_in=0.05).run().reason == Normal()
 
 
 @plain
-def test_join_in_ends_a_wait(rig: Rig) -> None:
+def test_join_in_ends_a_wait(harness: Harness) -> None:
     seen: list[bool] = []
-    assert rig(Diary([], loop=lambda w: seen.append(w.wait(60))), join_in=0.05).run().reason == Normal()
+    assert harness(Diary([], loop=lambda w: seen.append(w.wait(60))), join_in=0.05).run().reason == Normal()
     assert seen == [True]
 
 
 # ---------------------------------------------------------------- waiting
 @plain
-def test_wait_is_over_after_its_time(rig: Rig) -> None:
+def test_wait_is_over_after_its_time(harness: Harness) -> None:
     seen: list[bool] = []
-    rig(Diary([], loop=lambda w: seen.append(w.wait(0.01))), join_after=1).run()
+    harness(Diary([], loop=lambda w: seen.append(w.wait(0.01))), join_after=1).run()
     assert seen == [False]
 
 
 @plain
-def test_wait_ends_when_the_worker_is_asked_to_stop(rig: Rig) -> None:
+def test_wait_ends_when_the_worker_is_asked_to_stop(harness: Harness) -> None:
     seen: list[bool] = []
 
     def act(worker: Any) -> None:
         threading.Timer(0.02, one.mailbox.order_stop, [Shutdown()]).start()
         seen.append(worker.wait(60))
 
-    one = rig(Diary([], loop=act))
+    one = harness(Diary([], loop=act))
     assert one.run().reason == Shutdown()
     assert seen == [True]
 
 
 @plain
-def test_wait_ends_when_another_of_its_threads_calls_rejoin(rig: Rig) -> None:
+def test_wait_ends_when_another_of_its_threads_calls_rejoin(harness: Harness) -> None:
     seen: list[bool] = []
 
     def act(worker: Any) -> None:
         threading.Timer(0.02, worker.rejoin).start()
         seen.append(worker.wait(60))
 
-    assert rig(Diary([], loop=act)).run().reason == Normal()
+    assert harness(Diary([], loop=act)).run().reason == Normal()
     assert seen == [True]
 
 
-def test_another_thread_of_the_worker_can_wait_too(rig: Rig) -> None:
+def test_another_thread_of_the_worker_can_wait_too(harness: Harness) -> None:
     seen: list[bool] = []
     waiting = threading.Event()
     helpers: list[threading.Thread] = []
@@ -490,22 +492,22 @@ def test_another_thread_of_the_worker_can_wait_too(rig: Rig) -> None:
         waiting.wait(5)
         worker.rejoin()
 
-    rig(Diary([], loop=act)).run()
+    harness(Diary([], loop=act)).run()
     helpers[0].join(5)
     assert seen == [True]
 
 
-def test_the_threads_of_a_worker_that_crashed_wait_no_longer(rig: Rig) -> None:
+def test_the_threads_of_a_worker_that_crashed_wait_no_longer(harness: Harness) -> None:
     def crash(worker: Any) -> None:
         raise ValueError
 
-    one = rig(Diary([], loop=crash))
+    one = harness(Diary([], loop=crash))
     one.run()
     assert one.worker.wait(60) is True
 
 
 @plain
-def test_messages_that_come_during_a_wait_are_handled_after_it(rig: Rig) -> None:
+def test_messages_that_come_during_a_wait_are_handled_after_it(harness: Harness) -> None:
     said: list[str] = []
 
     def act(worker: Any) -> None:
@@ -513,7 +515,7 @@ def test_messages_that_come_during_a_wait_are_handled_after_it(rig: Rig) -> None
             one.tell("x")
             assert worker.wait(0.01) is False
 
-    one = rig(Diary(said, loop=act), join_after=2)
+    one = harness(Diary(said, loop=act), join_after=2)
     one.run()
     assert said == ["on_start", *LOOP_HOOKS, "on_receive", *LOOP_HOOKS, "on_finish", "result"]
 
@@ -521,13 +523,13 @@ def test_messages_that_come_during_a_wait_are_handled_after_it(rig: Rig) -> None
 # ---------------------------------------------------------------- exceptions
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
-def test_an_exception_in_any_hook_is_a_crash_in_that_phase(rig: Rig, hook: str, error: BaseException) -> None:
+def test_an_exception_in_any_hook_is_a_crash_in_that_phase(harness: Harness, hook: str, error: BaseException) -> None:
     said: list[str] = []
 
     def act(worker: Any) -> None:
         raise error
 
-    one = rig(Diary(said, **{hook: act}), join_after=1)
+    one = harness(Diary(said, **{hook: act}), join_after=1)
     one.tell("x")
     reason = one.run().reason
     assert isinstance(reason, Crashed)
@@ -537,7 +539,7 @@ def test_an_exception_in_any_hook_is_a_crash_in_that_phase(rig: Rig, hook: str, 
     assert one.was_ready is (hook != "on_start")
 
 
-def test_an_exception_in_the_constructor_is_a_crash_in_on_start(rig: Rig) -> None:
+def test_an_exception_in_the_constructor_is_a_crash_in_on_start(harness: Harness) -> None:
     class Fickle(Thread):
         made = 0
 
@@ -546,26 +548,26 @@ def test_an_exception_in_the_constructor_is_a_crash_in_on_start(rig: Rig) -> Non
             if self.made == 2:
                 raise ValueError("the second time")
 
-    reason = rig(Fickle()).run().reason
+    reason = harness(Fickle()).run().reason
     assert isinstance(reason, Crashed)
     assert reason.phase == "on_start"
 
 
-def test_an_exception_in_on_failure_tells_of_both(rig: Rig) -> None:
+def test_an_exception_in_on_failure_tells_of_both(harness: Harness) -> None:
     def crash(worker: Any) -> None:
         raise ValueError("first")
 
     def crash_again(worker: Any) -> None:
         raise KeyError("second")
 
-    reason = rig(Diary([], loop=crash, on_failure=crash_again)).run().reason
+    reason = harness(Diary([], loop=crash, on_failure=crash_again)).run().reason
     assert isinstance(reason, Crashed)
     assert (reason.phase, type(reason.error)) == ("on_failure", KeyError)
     assert "first" in reason.traceback
     assert "second" in reason.traceback
 
 
-def test_an_exception_that_cannot_even_be_printed_is_still_a_crash(rig: Rig) -> None:
+def test_an_exception_that_cannot_even_be_printed_is_still_a_crash(harness: Harness) -> None:
     class Unspeakable(Exception):
         def __str__(self) -> str:
             raise RuntimeError("cannot say")
@@ -573,60 +575,62 @@ def test_an_exception_that_cannot_even_be_printed_is_still_a_crash(rig: Rig) -> 
     def crash(worker: Any) -> None:
         raise Unspeakable
 
-    reason = rig(Diary([], loop=crash)).run().reason
+    reason = harness(Diary([], loop=crash)).run().reason
     assert isinstance(reason, Crashed)
     assert "Unspeakable" in str(reason)
 
 
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("code, reason", [(None, Normal()), (0, Normal()), (3, ExitCode(3)), ("text", ExitCode(1))])
-def test_sys_exit_in_any_hook_is_an_exit_code_and_no_failure(rig: Rig, hook: str, code: Any, reason: Any) -> None:
+def test_sys_exit_in_any_hook_is_an_exit_code_and_no_failure(
+    harness: Harness, hook: str, code: Any, reason: Any
+) -> None:
     said: list[str] = []
 
     def act(worker: Any) -> None:
         raise SystemExit(code)
 
-    one = rig(Diary(said, **{hook: act}), join_after=1)
+    one = harness(Diary(said, **{hook: act}), join_after=1)
     one.tell("x")
     assert one.run().reason == reason
     assert said[-1] == hook
 
 
-def test_ignore_in_on_start_is_no_failure_and_no_start(rig: Rig) -> None:
+def test_ignore_in_on_start_is_no_failure_and_no_start(harness: Harness) -> None:
     said: list[str] = []
 
     def act(worker: Any) -> None:
         raise Ignore("not today")
 
-    one = rig(Diary(said, on_start=act))
+    one = harness(Diary(said, on_start=act))
     outcome = one.run()
     assert (outcome.reason, outcome.ignored, one.was_ready) == (Normal(), True, False)
     assert said == ["on_start"]
 
 
-def test_ignore_in_another_hook_is_a_crash(rig: Rig) -> None:
+def test_ignore_in_another_hook_is_a_crash(harness: Harness) -> None:
     def act(worker: Any) -> None:
         raise Ignore
 
-    assert isinstance(rig(Diary([], loop=act)).run().reason, Crashed)
+    assert isinstance(harness(Diary([], loop=act)).run().reason, Crashed)
 
 
-def test_a_reserved_name_that_is_assigned_in_on_start_is_a_crash(rig: Rig) -> None:
-    reason = rig(Diary([], on_start=lambda w: setattr(w, "wait", 1))).run().reason
+def test_a_reserved_name_that_is_assigned_in_on_start_is_a_crash(harness: Harness) -> None:
+    reason = harness(Diary([], on_start=lambda w: setattr(w, "wait", 1))).run().reason
     assert isinstance(reason, Crashed)
     assert "Diary.wait is given by the runtime" in str(reason)
 
 
 # ---------------------------------------------------------------- the result
-def test_the_result_is_by_default_what_the_last_loop_returned(rig: Rig) -> None:
+def test_the_result_is_by_default_what_the_last_loop_returned(harness: Harness) -> None:
     class Double(Thread):
         def loop(self) -> int:
             return self.current_loop * 2
 
-    assert value(rig(Double(), join_after=3).run()) == 6
+    assert value(harness(Double(), join_after=3).run()) == 6
 
 
-def test_the_result_can_be_made_after_on_finish(rig: Rig) -> None:
+def test_the_result_can_be_made_after_on_finish(harness: Harness) -> None:
     class Sum(Thread):
         def on_start(self) -> None:
             self.total = 0
@@ -640,10 +644,10 @@ def test_the_result_can_be_made_after_on_finish(rig: Rig) -> None:
         def result(self) -> int:
             return self.total
 
-    assert value(rig(Sum(), join_after=3).run()) == 103
+    assert value(harness(Sum(), join_after=3).run()) == 103
 
 
-def test_a_result_may_build_upon_the_default(rig: Rig) -> None:
+def test_a_result_may_build_upon_the_default(harness: Harness) -> None:
     class Built(Thread):
         def loop(self) -> int:
             return 7
@@ -651,11 +655,11 @@ def test_a_result_may_build_upon_the_default(rig: Rig) -> None:
         def result(self) -> Any:
             return ["built", super().result()]
 
-    assert value(rig(Built(), join_after=1).run()) == ["built", 7]
+    assert value(harness(Built(), join_after=1).run()) == ["built", 7]
 
 
-def test_a_worker_that_is_stopped_has_its_result_too(rig: Rig) -> None:
-    one = rig(Diary([], loop=lambda w: one.mailbox.order_stop(Shutdown()) or 5))
+def test_a_worker_that_is_stopped_has_its_result_too(harness: Harness) -> None:
+    one = harness(Diary([], loop=lambda w: one.mailbox.order_stop(Shutdown()) or 5))
     assert value(one.run()) == 5
 
 
@@ -687,19 +691,19 @@ class Desk(Thread):
         return "bye"
 
 
-def test_an_asker_gets_what_the_handler_returns(rig: Rig) -> None:
-    one = rig(Desk())
+def test_an_asker_gets_what_the_handler_returns(harness: Harness) -> None:
+    one = harness(Desk())
     answers = [one.ask({"a": 1}), one.call("add", 2), one.call("add", 2, other=5), one.ask("limit", "get")]
     one.call("end")
     one.run()
     assert [answer.get(0) for answer in answers] == [{"a": 1}, 3, 7, 3]
 
 
-def test_a_handler_that_rejects_answers_the_asker_and_lives_on(rig: Rig) -> None:
+def test_a_handler_that_rejects_answers_the_asker_and_lives_on(harness: Harness) -> None:
     def refuse(worker: Any, message: Any) -> None:
         raise Reject(PermissionError(message) if message == "no" else "just text")
 
-    one = rig(Desk(refuse))
+    one = harness(Desk(refuse))
     answers = [one.ask("no"), one.ask("text"), one.call("locked"), one.call("end")]
     assert one.run().reason == Normal()
     with pytest.raises(PermissionError, match="no"):
@@ -723,9 +727,9 @@ def test_a_handler_that_rejects_answers_the_asker_and_lives_on(rig: Rig) -> None
     ],
 )
 def test_a_call_that_fits_no_method_answers_the_asker_and_leaves_the_worker_alive(
-    rig: Rig, call: Any, error: type[Exception], says: str
+    harness: Harness, call: Any, error: type[Exception], says: str
 ) -> None:
-    one = rig(Desk())
+    one = harness(Desk())
     answer = one.ask(call, "call")
     end = one.call("end")
     assert one.run().reason == Normal()
@@ -734,19 +738,19 @@ def test_a_call_that_fits_no_method_answers_the_asker_and_leaves_the_worker_aliv
     assert end.get(0) == "bye"
 
 
-def test_a_message_for_a_worker_without_on_receive_answers_the_asker(rig: Rig) -> None:
+def test_a_message_for_a_worker_without_on_receive_answers_the_asker(harness: Harness) -> None:
     class Deaf(Thread):
         def loop(self) -> None: ...
 
-    one = rig(Deaf(), join_after=1)
+    one = harness(Deaf(), join_after=1)
     answer = one.ask("hello")
     assert one.run().reason == Normal()
     with pytest.raises(SuitkaiseError, match="has no on_receive"):
         answer.get(0)
 
 
-def test_an_exception_in_a_handler_kills_the_worker_and_reaches_the_asker(rig: Rig) -> None:
-    one = rig(Desk())
+def test_an_exception_in_a_handler_kills_the_worker_and_reaches_the_asker(harness: Harness) -> None:
+    one = harness(Desk())
     answer, behind = one.call("broken"), one.ask("never")
     reason = one.run().reason
     assert isinstance(reason, Crashed)
@@ -759,26 +763,26 @@ def test_an_exception_in_a_handler_kills_the_worker_and_reaches_the_asker(rig: R
 
 
 @pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()])
-def test_an_asker_is_answered_also_when_the_handler_leaves(rig: Rig, end: BaseException) -> None:
+def test_an_asker_is_answered_also_when_the_handler_leaves(harness: Harness, end: BaseException) -> None:
     def leave(worker: Any, message: Any) -> None:
         raise end
 
-    one = rig(Desk(leave))
+    one = harness(Desk(leave))
     answer = one.ask("x")
     one.run()
     with pytest.raises(WorkerDead, match="died before it answered"):
         answer.get(0)
 
 
-def test_an_asker_is_answered_also_when_the_handler_forces_the_end(rig: Rig) -> None:
-    one = rig(Desk(lambda worker, message: worker.force_finish()))
+def test_an_asker_is_answered_also_when_the_handler_forces_the_end(harness: Harness) -> None:
+    one = harness(Desk(lambda worker, message: worker.force_finish()))
     answer = one.ask("x")
     one.run()
     with pytest.raises(WorkerDead, match="died before it answered"):
         answer.get(0)
 
 
-def test_an_answer_that_cannot_be_sent_is_the_askers_trouble(rig: Rig) -> None:
+def test_an_answer_that_cannot_be_sent_is_the_askers_trouble(harness: Harness) -> None:
     from suitkaise.messaging.messages import Message, Parcel
 
     replies: list[tuple[bool, Any]] = []
@@ -787,7 +791,7 @@ def test_an_answer_that_cannot_be_sent_is_the_askers_trouble(rig: Rig) -> None:
         parcel.data  # noqa: B018
         replies.append((ok, parcel.value))
 
-    one = rig(Desk(lambda worker, message: threading.Lock()))
+    one = harness(Desk(lambda worker, message: threading.Lock()))
     one.mailbox.put(Message("message", Parcel("x"), reply))
     end = one.call("end")
     assert one.run().reason == Normal()
@@ -797,10 +801,10 @@ def test_an_answer_that_cannot_be_sent_is_the_askers_trouble(rig: Rig) -> None:
     assert end.get(0) == "bye"
 
 
-def test_a_message_that_cannot_be_decoded_answers_the_asker(rig: Rig) -> None:
+def test_a_message_that_cannot_be_decoded_answers_the_asker(harness: Harness) -> None:
     from suitkaise.messaging.messages import Answer, Message, Parcel
 
-    one = rig(Desk())
+    one = harness(Desk())
     answer: Answer[Any] = Answer()
     one.mailbox.put(Message("message", Parcel(data=b"rubbish"), answer.settle))
     one.call("end")
@@ -809,45 +813,45 @@ def test_a_message_that_cannot_be_decoded_answers_the_asker(rig: Rig) -> None:
         answer.get(0)
 
 
-def test_a_told_message_that_fits_nothing_is_dropped(rig: Rig) -> None:
-    one = rig(Desk())
+def test_a_told_message_that_fits_nothing_is_dropped(harness: Harness) -> None:
+    one = harness(Desk())
     one.tell(("nothing", (), {}), "call")
     one.call("end")
     assert one.run().reason == Normal()
 
 
-def test_messages_are_handled_between_loops(rig: Rig) -> None:
+def test_messages_are_handled_between_loops(harness: Harness) -> None:
     said: list[str] = []
-    one = rig(Diary(said, loop=lambda w: one.tell("x") if w.current_loop == 1 else None), join_after=2)
+    one = harness(Diary(said, loop=lambda w: one.tell("x") if w.current_loop == 1 else None), join_after=2)
     one.run()
     assert said == ["on_start", *LOOP_HOOKS, "on_receive", *LOOP_HOOKS, "on_finish", "result"]
 
 
-def test_messages_that_came_before_the_first_loop_are_handled_before_it(rig: Rig) -> None:
+def test_messages_that_came_before_the_first_loop_are_handled_before_it(harness: Harness) -> None:
     said: list[str] = []
-    one = rig(Diary(said), join_after=1)
+    one = harness(Diary(said), join_after=1)
     one.tell("x")
     one.run()
     assert said == ["on_start", "on_receive", *LOOP_HOOKS, "on_finish", "result"]
 
 
-def test_a_flood_of_messages_does_not_starve_the_loop(rig: Rig) -> None:
+def test_a_flood_of_messages_does_not_starve_the_loop(harness: Harness) -> None:
     said: list[str] = []
-    one = rig(Diary(said, on_receive=lambda w: one.tell("again")), join_after=5)
+    one = harness(Diary(said, on_receive=lambda w: one.tell("again")), join_after=5)
     one.tell("first")
     one.run()
     assert [hook for hook in said if hook in ("loop", "on_receive")] == ["on_receive", "loop"] * 5
 
 
-def test_a_loop_that_never_rests_does_not_starve_messages(rig: Rig) -> None:
+def test_a_loop_that_never_rests_does_not_starve_messages(harness: Harness) -> None:
     said: list[str] = []
-    one = rig(Diary(said, loop=lambda w: [one.tell(n) for n in range(3)]), join_after=3)
+    one = harness(Diary(said, loop=lambda w: [one.tell(n) for n in range(3)]), join_after=3)
     one.run()
     assert [hook for hook in said if hook in ("loop", "on_receive")] == (["loop"] + ["on_receive"] * 3) * 2 + ["loop"]
 
 
-def test_an_order_to_stop_goes_ahead_of_messages_and_their_askers_get_to_know(rig: Rig) -> None:
-    one = rig(Desk(lambda worker, message: one.mailbox.order_stop(Shutdown())))
+def test_an_order_to_stop_goes_ahead_of_messages_and_their_askers_get_to_know(harness: Harness) -> None:
+    one = harness(Desk(lambda worker, message: one.mailbox.order_stop(Shutdown())))
     first, second = one.ask(1), one.ask(2)
     one.run()
     assert first.get(0) is None
@@ -855,9 +859,9 @@ def test_an_order_to_stop_goes_ahead_of_messages_and_their_askers_get_to_know(ri
         second.get(0)
 
 
-def test_the_counted_queue_is_what_still_waits(rig: Rig) -> None:
+def test_the_counted_queue_is_what_still_waits(harness: Harness) -> None:
     seen: list[int] = []
-    one = rig(Desk(lambda worker, message: seen.append(one.slot.read().queued)))
+    one = harness(Desk(lambda worker, message: seen.append(one.slot.read().queued)))
     for number in range(3):
         one.tell(number)
     one.call("end")

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from suitkaise.exits import ExitReason, Hung
+from suitkaise.messaging.logs import Forwarded
 from suitkaise.messaging.messages import Message, Parcel
-from suitkaise.messaging.reactor import Reactor
-from suitkaise.observe.board import Board, SlotView
-from suitkaise.observe.logs import Forwarded
-from suitkaise.recipes import Recipe
+from suitkaise.platform.board import Board, SlotView
+from suitkaise.platform.reactor import Reactor
 from suitkaise.specs import LIMITS, Child
-from suitkaise.workers.incarnation import Birth
-from suitkaise.workers.recalled import Recalled
+from suitkaise.specs.recipe import Recipe
+from suitkaise.workers.incarnation import Birth, Recalled
 
 __all__ = ["Engine", "Exit", "Handle", "Launch", "Site", "WorkerHandle", "settle"]
 

@@ -16,11 +16,9 @@ Requests and answers are single datagrams (SOCK_SEQPACKET) of msgpack tuples.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -31,31 +29,21 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from suitkaise.workers.descendants import MARK, adopt_orphans, children, end_marked, kill_group_of
+from suitkaise.platform.processes import (
+    MARK,
+    adopt_orphans,
+    call_this_process,
+    children,
+    end_marked,
+    has_ended,
+    kill_group_of,
+)
+from suitkaise.platform.runtime_directory import STRAGGLERS, hold, remove_when_unused
 
-__all__ = [
-    "DECODE",
-    "ENCODE",
-    "LOCK",
-    "MANY",
-    "STRAGGLERS",
-    "Kid",
-    "call_this_process",
-    "has_ended",
-    "hold",
-    "main",
-    "remove_if_unused",
-    "remove_when_unused",
-]
+__all__ = ["DECODE", "ENCODE", "MANY", "Kid", "main"]
 
 ENCODE = msgspec.msgpack.Encoder().encode
 DECODE = msgspec.msgpack.Decoder(tuple).decode
-
-LOCK = "lock"
-"""The file in the program's directory that everyone who uses it holds a shared lock on."""
-
-STRAGGLERS = 1.0
-"""Seconds that the last one of a program waits for others to let go of its directory."""
 
 MANY = 253
 """How many descriptors can go with one datagram."""
@@ -63,60 +51,10 @@ MANY = 253
 IDLE = 0.02
 """Seconds without a request after which a process is forked in reserve."""
 
-_OURS = ("suitkaise", "suitkaise.engines.bootstrap", "suitkaise.supervision.steps")
+_OURS = ("suitkaise", "suitkaise.engines.worker_main", "suitkaise.policy.actions")
 _MAX_REQUEST = 1 << 16
 _KILLED = float("inf")
 _FULL = "the keeper has no file descriptor left"
-
-
-def hold(directory: str) -> int:
-    """Say that `directory` is in use: as long as the returned descriptor, or an inherited copy, is open."""
-    descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    return descriptor
-
-
-def remove_if_unused(directory: str) -> bool:
-    """Remove a program's directory if nobody holds it any more; whether it was so."""
-    return _remove(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def remove_when_unused(directory: str, patience: float) -> None:
-    """Remove a program's directory as soon as nobody holds it; give up after `patience` seconds, and exit then.
-
-    A process that is gone may hold its lock for a moment longer.
-    """
-    remover = threading.Thread(target=_remove, args=(directory, fcntl.LOCK_EX), daemon=True)
-    remover.start()
-    remover.join(patience)
-
-
-def _remove(directory: str, how: int) -> bool:
-    try:
-        descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, how)
-        shutil.rmtree(directory, ignore_errors=True)
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-
-
-def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:
-    """Whether a process ends within `patience` seconds; None: wait for it."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(None if patience is None else patience * 1000))
-
-
-def call_this_process(name: str) -> None:
-    """Give the process a name that `ps -e`, `top` and `killall` show; the kernel keeps 15 bytes of it."""
-    with contextlib.suppress(OSError), open("/proc/self/comm", "wb") as file:
-        file.write(f"sk:{name}".encode()[:15])
 
 
 def load(name: str) -> str:
@@ -262,7 +200,7 @@ class Keeper:
         return pid
 
     def _become_worker(self, control: int) -> NoReturn:
-        from suitkaise.engines.bootstrap import live
+        from suitkaise.engines.worker_main import live
 
         self._let_go()
         live(control, self._directory, self._lock, self._orphan_timeout)
@@ -279,7 +217,7 @@ class Keeper:
             theirs.close()
             return None
         if pid == 0:
-            from suitkaise.engines.bootstrap import stand_by
+            from suitkaise.engines.worker_main import stand_by
 
             ours.close()
             self._let_go()

@@ -20,24 +20,24 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from suitkaise.engines.bootstrap import DUMP, Arrival
 from suitkaise.engines.engine import Exit, Launch, Site, settle
-from suitkaise.engines.forked import ForkedProcess
-from suitkaise.engines.link import KeeperLink
+from suitkaise.engines.forked_process import ForkedProcess
+from suitkaise.engines.keeper_client import KeeperLink
 from suitkaise.engines.spares import Spares, Wanted, place
+from suitkaise.engines.worker_main import DUMP, Arrival
 from suitkaise.errors import WorkerDead
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Parcel
-from suitkaise.messaging.reactor import TimerHandle
-from suitkaise.observe.board import BELL, PHASE, Phase, SlotView
-from suitkaise.observe.tail import last_lines
-from suitkaise.preloading import preload
-from suitkaise.recipes import Recipe
+from suitkaise.platform.board import BELL, PHASE, Phase, SlotView
+from suitkaise.platform.preload import preload
+from suitkaise.platform.processes import end_marked
+from suitkaise.platform.reactor import TimerHandle
+from suitkaise.platform.tail import last_lines
 from suitkaise.specs import Child
-from suitkaise.workers.building import is_async
-from suitkaise.workers.descendants import end_marked
+from suitkaise.specs.recipe import Recipe
+from suitkaise.workers.hooks import is_async
 
 __all__ = ["LINGER", "ProcessEngine", "ProcessHandle"]
 
@@ -86,7 +86,7 @@ class ProcessEngine:
         """
         self._recipe(path, child)
         if isinstance(child.what, Recipe) and is_async(child.what):
-            preload("suitkaise.workers.async_life")
+            preload("suitkaise.workers.async_lifecycle")
         self.link  # noqa: B018  (it starts while others are prepared)
 
     def _recipe(self, path: str, child: Child) -> tuple[bytes, list[socket.socket]]:

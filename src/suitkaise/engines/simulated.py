@@ -12,8 +12,8 @@ from typing import Literal
 from suitkaise.engines.engine import Exit, Launch, settle
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging.messages import Message, Parcel
-from suitkaise.messaging.reactor import TimerHandle
-from suitkaise.observe.board import Phase, SlotView
+from suitkaise.platform.board import Phase, SlotView
+from suitkaise.platform.reactor import TimerHandle
 from suitkaise.specs import Child
 
 __all__ = ["Behaviour", "SimulatedEngine", "SimulatedHandle", "VirtualClock"]

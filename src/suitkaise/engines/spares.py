@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from suitkaise.engines.bootstrap import Place
 from suitkaise.engines.engine import Site
-from suitkaise.engines.forked import ForkedProcess
-from suitkaise.engines.link import PATIENCE, KeeperLink
+from suitkaise.engines.forked_process import ForkedProcess
+from suitkaise.engines.keeper_client import PATIENCE, KeeperLink
+from suitkaise.engines.worker_main import Place
 from suitkaise.messaging import codec, wire
-from suitkaise.preloading import preload
+from suitkaise.platform.preload import preload
 
 __all__ = ["SETTLED", "Spares", "Wanted", "place"]
 

@@ -12,15 +12,15 @@ from dataclasses import replace
 from suitkaise.engines.engine import Exit, Launch, Site, settle
 from suitkaise.errors import WorkerDead
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
-from suitkaise.messaging.context import set_owner
+from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.messaging.messages import Message, Parcel
-from suitkaise.observe.board import SlotView
-from suitkaise.observe.tail import LINES
+from suitkaise.platform.board import SlotView
+from suitkaise.platform.tail import LINES
 from suitkaise.specs import Child
+from suitkaise.workers.actor import Shell, life_of
 from suitkaise.workers.incarnation import Outcome
 from suitkaise.workers.lifecycle import Life
-from suitkaise.workers.shell import Shell, life_of
 
 __all__ = ["ThreadEngine", "ThreadHandle"]
 

@@ -25,7 +25,7 @@ import cloudpickle  # type: ignore[import-untyped]
 
 from suitkaise.errors import NotSerializable
 from suitkaise.exits import Crashed
-from suitkaise.messaging.culprit import find_culprit
+from suitkaise.messaging.unpicklable import find_culprit
 
 __all__ = ["dumps", "dumps_with_sockets", "loads", "loads_with_sockets"]
 

@@ -7,119 +7,23 @@ ends, in whatever way, the bond is used up, also if the worker is restarted.
 from __future__ import annotations
 
 import logging
-import threading
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import ChildNotFound, WorkerDead
 from suitkaise.exits import ExitReason, Lost
 from suitkaise.messaging.messages import Answer, Message, Parcel
+from suitkaise.messaging.refs import Down, Monitor
 
 if TYPE_CHECKING:
+    from suitkaise.messaging.address import Address
     from suitkaise.messaging.refs import WorkerRef
-    from suitkaise.messaging.registry import Address, Registry
+    from suitkaise.messaging.registry import Registry
 
-__all__ = ["Down", "LinkedExit", "Links", "Monitor", "Presence", "call_each"]
+__all__ = ["Links"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.links")
 
 NOBODY = Lost("nobody was there")
-
-
-@dataclass(frozen=True, slots=True)
-class Monitor:
-    """What `self.monitor(ref)` returns: which one a `Down` belongs to, and what `self.demonitor` takes."""
-
-    path: str
-    watcher: str
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Down:
-    """The message that a monitor delivers, exactly once: the incarnation that `ref` named has ended.
-
-    `reason` is its exit reason; `Lost` if nobody was there. `monitor` is None where a program asked, not a worker.
-    """
-
-    ref: WorkerRef
-    reason: ExitReason
-    monitor: Monitor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LinkedExit:
-    """The message that a worker with `trap_exits` gets when one that it is linked to has ended (`{'EXIT', ...}`)."""
-
-    ref: WorkerRef
-    reason: ExitReason
-
-
-class Presence:
-    """Whether an incarnation lives at an address, and what is to be done when it ends."""
-
-    def __init__(self) -> None:
-        self.serial: int | None = None
-        self._ends: dict[Hashable, Callable[[ExitReason], None]] = {}
-        self._lock = threading.Lock()
-
-    def begin(self, serial: int) -> None:
-        """A new incarnation lives."""
-        with self._lock:
-            self.serial = serial
-
-    def end(self) -> list[Callable[[ExitReason], None]]:
-        """It is gone; those who asked for it, whom `call_each` tells with the reason."""
-        with self._lock:
-            self.serial = None
-            ends, self._ends = self._ends, {}
-        return list(ends.values())
-
-    def at_end(self, key: Hashable, callback: Callable[[ExitReason], None], serial: int | None = None) -> bool:
-        """Call back when the incarnation (the one of that `serial`) ends; False if it does not live."""
-        with self._lock:
-            if self.serial is None or serial not in (None, self.serial):
-                return False
-            self._ends[key] = callback
-            return True
-
-    def forget(self, key: Hashable) -> None:
-        """Do not call back."""
-        with self._lock:
-            self._ends.pop(key, None)
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._ends
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-
-_turn = threading.local()
-
-
-def call_each(callbacks: Iterable[Callable[[ExitReason], None]], reason: ExitReason) -> None:
-    """Call those who asked for an end.
-
-    That may cause the next end, and so on: inside of such a call, those of the next end are called after it, so that
-    a long chain of links does not exhaust the stack.
-    """
-    waiting: deque[tuple[Callable[[ExitReason], None], ExitReason]] | None = getattr(_turn, "waiting", None)
-    if waiting is not None:
-        waiting.extend((callback, reason) for callback in callbacks)
-        return
-    _turn.waiting = waiting = deque((callback, reason) for callback in callbacks)
-    try:
-        while waiting:
-            callback, why = waiting.popleft()
-            try:
-                callback(why)
-            except Exception:
-                logger.exception("one that is linked to a worker, or monitors it, could not be told of its end")
-    finally:
-        del _turn.waiting
 
 
 class Links:
@@ -226,7 +130,7 @@ class Links:
             return None
 
     def _ref(self, path: str) -> WorkerRef:
-        from suitkaise.messaging.administration import ref_to
+        from suitkaise.messaging.supervisor_ref import ref_to
 
         address = self._find(path)
         return ref_to(path, "process" if address is None else address.kind)

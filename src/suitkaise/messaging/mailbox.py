@@ -19,10 +19,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from suitkaise.exits import ExitReason
-from suitkaise.messaging.actors import Envelope, envelope
+from suitkaise.messaging.actor import Envelope, envelope
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.wire import Frame, Parser, PeerClosed, WireError
-from suitkaise.observe.board import BELL, QUEUED, Slot
+from suitkaise.platform.board import BELL, QUEUED, Slot
 
 __all__ = ["ITERATE", "STOP", "URGENT", "Mailbox", "Sleeper", "SocketMailbox", "ThreadMailbox"]
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from suitkaise.errors import AskTimeout, WorkerFailed
 from suitkaise.messaging import codec, wire
-from suitkaise.options import is_number
+from suitkaise.specs.options import is_number
 
 __all__ = ["Answer", "Kind", "Message", "Parcel", "Reply", "patience", "portable_error"]
 

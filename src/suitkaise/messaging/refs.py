@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, RuntimeGone
+from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError
 from suitkaise.exits import ExitReason
-from suitkaise.messaging.client import RemotePost
-from suitkaise.messaging.context import current_owner, is_starting
-from suitkaise.messaging.links import Down
+from suitkaise.messaging.identity import current_owner, is_starting
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Kind, Message, Parcel, patience
-from suitkaise.messaging.registry import Post
-from suitkaise.statuses import Status
+from suitkaise.messaging.router import the_post
+from suitkaise.status import Status
 
-__all__ = ["WorkerProxy", "WorkerRef", "refuse_while_starting", "set_post", "the_post"]
+if TYPE_CHECKING:
+    pass
 
-_post: Post | None = None
+__all__ = ["Down", "LinkedExit", "Monitor", "WorkerProxy", "WorkerRef", "refuse_while_starting"]
 
 _OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.STOPPED, Status.IGNORED,
                    Status.ABANDONED, Status.CREATED})  # fmt: skip
-
-
-def set_post(post: Post | None) -> None:
-    """Say how refs in this process reach the program that owns the trees."""
-    global _post
-    _post = post
-
-
-def the_post() -> Post:
-    """How refs in this process reach the program that owns the trees.
-
-    Raises:
-        RuntimeGone: no tree runs, and this is not a worker.
-    """
-    if _post is None:
-        raise RuntimeGone("no supervision tree runs in this program")
-    return _post
 
 
 def refuse_while_starting(supervisor: str) -> None:
@@ -252,6 +235,30 @@ class WorkerProxy:
         return f"WorkerProxy({self._ref.path!r}{', ' + repr(self._attribute) if self._attribute else ''})"
 
 
-def has_remote_post() -> bool:
-    """Whether this process is a worker of a program elsewhere."""
-    return _post is not None and isinstance(_post, RemotePost)
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """What `self.monitor(ref)` returns: which one a `Down` belongs to, and what `self.demonitor` takes."""
+
+    path: str
+    watcher: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The message that a monitor delivers, exactly once: the incarnation that `ref` named has ended.
+
+    `reason` is its exit reason; `Lost` if nobody was there. `monitor` is None where a program asked, not a worker.
+    """
+
+    ref: WorkerRef
+    reason: ExitReason
+    monitor: Monitor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedExit:
+    """The message that a worker with `trap_exits` gets when one that it is linked to has ended (`{'EXIT', ...}`)."""
+
+    ref: WorkerRef
+    reason: ExitReason

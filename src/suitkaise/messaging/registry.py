@@ -6,233 +6,24 @@ request that a ref can make, from the hub's own threads and, through the hub's s
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
-from suitkaise.errors import ChildNotFound, RuntimeGone, SuitkaiseError, WorkerDead, WorkerFailed
-from suitkaise.exits import Crashed, ExitReason
-from suitkaise.messaging.links import LinkedExit, Links, Presence, call_each
+from suitkaise.errors import ChildNotFound, RuntimeGone, SuitkaiseError, WorkerFailed
+from suitkaise.exits import Crashed
+from suitkaise.messaging.address import Address, Keeping
+from suitkaise.messaging.links import Links
 from suitkaise.messaging.messages import Answer, Message, Parcel
-from suitkaise.messaging.parking import Parking
-from suitkaise.statuses import Status
 
 if TYPE_CHECKING:
-    from suitkaise.messaging.refs import WorkerRef
+    pass
 
-__all__ = ["Address", "Keeping", "Post", "Registry", "Target"]
+__all__ = ["Registry"]
 
 DEPARTED = 1_000
 """How many workers that are over and forgotten can still be asked for their result."""
-
-
-class Target(Protocol):
-    """One incarnation of a worker, as a receiver."""
-
-    def deliver(self, message: Message, *, accepted: bool = False) -> None:
-        """Hand the message over; never blocks. Raises MailboxFull, NotSerializable or WorkerDead.
-
-        `accepted`: its sender was told that it is on its way, so it is not refused for want of room.
-        """
-        ...
-
-    def kill(self, why: str) -> None:
-        """End it now."""
-        ...
-
-
-class Keeping(Protocol):
-    """What a supervisor offers to the refs of its children."""
-
-    def status_of(self, id: str) -> Status:
-        """The child's status, at once."""
-        ...
-
-    def order(self, what: str, id: str) -> Answer[Any]:
-        """`kill`, `rejoin` or `recall` a child."""
-        ...
-
-
-@runtime_checkable
-class Administered(Protocol):
-    """A target that has children: a supervisor."""
-
-    def administer(self, what: str, argument: Any) -> Answer[Any]:
-        """Carry out what `Administration` asks for."""
-        ...
-
-
-class Post(Protocol):
-    """Takes what refs ask for: the registry in the hub, a connection to it elsewhere."""
-
-    def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
-        """Carry out a request and give the answer, when it is there."""
-        ...
-
-    def send(self, path: str, message: Message) -> None:
-        """Send a message to the worker at `path`."""
-        ...
-
-
-class Address:
-    """A path, and who answers there now."""
-
-    def __init__(self, path: str, id: str, kind: str, keeping: Keeping) -> None:
-        self.path = path
-        self.id = id
-        self.kind = kind
-        self.pid: int | None = None
-        self.incarnation: int = 0
-        self.reason: ExitReason | None = None
-        self.result: Parcel | None = None
-        self.over: bool = False
-        self.keeping = keeping
-        self.presence: Presence = Presence()
-        self.trap_exits: bool = False
-        self._target: Target | None = None
-        self._doomed: str | None = None
-        self._parked = Parking(path)
-        self._waiters: dict[Callable[[], None], None] = {}
-        self._lock = threading.RLock()
-
-    @property
-    def status(self) -> Status:
-        """What the child does now."""
-        try:
-            return self.keeping.status_of(self.id)
-        except ChildNotFound:  # a temporary one, or deleted
-            return Status.STOPPED if self.reason is None or self.reason.clean else Status.CRASHED
-
-    def order(self, what: str) -> Answer[Any]:
-        """Pass an order on to the supervisor."""
-        return self.keeping.order(what, self.id)
-
-    def administer(self, what: str, argument: Any) -> Answer[Any]:
-        """Pass a request on to the supervisor that answers here.
-
-        Raises:
-            ChildNotFound: a worker answers here, or nobody at the moment.
-        """
-        target: Any = self._target
-        if not isinstance(target, Administered):
-            trouble = "it is a worker" if self.kind != "supervisor" else f"it is {self.status}"
-            raise ChildNotFound(f"no running supervisor at {self.path!r}: {trouble}", path=self.path)
-        return target.administer(what, argument)
-
-    def send(self, message: Message) -> None:
-        """Deliver a message now, or keep it until the worker is back."""
-        if self.kind == "supervisor":
-            raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
-        if self.kind in ("process", "command"):
-            message.body.data  # noqa: B018  (encoded here: the sender gets the error, and nobody waits for the lock)
-        with self._lock:
-            if self._target is not None:
-                try:
-                    self._target.deliver(message)
-                    return
-                except WorkerDead:  # it has just ended, which its supervisor is about to hear
-                    self._target = None
-            if self.over:
-                raise WorkerDead(
-                    f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason
-                )
-            self._parked.add(message)
-
-    def begin(self, serial: int, *, trap_exits: bool = False) -> None:
-        """A new incarnation is on its way: others can be bound to it, and it to others."""
-        with self._lock:
-            self.trap_exits, self._doomed = trap_exits, None
-        self.presence.begin(serial)
-
-    def signal(self, serial: int, message: Message) -> None:
-        """Deliver to that incarnation only, if it lives."""
-        with self._lock:
-            if self.presence.serial != serial:
-                return
-            if self._target is None:
-                self._parked.add(message, accepted=True)
-                return
-            with contextlib.suppress(WorkerDead):
-                self._target.deliver(message, accepted=True)
-
-    def end_with(self, serial: int, other: WorkerRef, reason: ExitReason) -> None:
-        """That incarnation is linked to another one, which has ended: it is told, or ends, too (rule 60)."""
-        if self.trap_exits:
-            self.signal(serial, Message("signal", Parcel(LinkedExit(other, reason))))
-        elif not reason.clean:
-            why = f"linked to {other.path!r}, which ended: {reason}"
-            with self._lock:
-                target = self._target
-                if self.presence.serial != serial:
-                    return
-                if target is None:
-                    self._doomed = why
-            if target is not None:
-                target.kill(why)
-
-    def attach(self, target: Target) -> None:
-        """A new incarnation answers here from now on; what waited goes to it first."""
-        with self._lock:
-            self._target = target
-            self.incarnation += 1
-            self.over, self.pid = False, None
-            if self._doomed is not None:
-                target.kill(self._doomed)
-            while self._parked:
-                try:
-                    target.deliver(self._parked.first, accepted=True)
-                except WorkerDead:  # it has just ended: they wait for the next one
-                    self._target = None
-                    return
-                except SuitkaiseError as error:
-                    self._parked.first.fail(error)
-                self._parked.drop_first()
-
-    def up(self, target: Target, pid: int) -> None:
-        """The incarnation is up; of one that was cut off (rule 59) this means nothing any more."""
-        with self._lock:
-            if self._target is target:
-                self.pid = pid
-
-    def detach(self, reason: ExitReason, result: Parcel | None) -> None:
-        """The incarnation is gone; messages wait for the next one, if there will be one."""
-        with self._lock:
-            self._target, self.pid = None, None
-            self.reason, self.result = reason, result
-            bonds = self.presence.end()
-            self._parked.drop_signals()  # those were for this one
-        call_each(bonds, reason)
-
-    def finish(self) -> None:
-        """There will be no next one: those who wait get to know."""
-        with self._lock:
-            if self.over:
-                return
-            self.over, self._target, self.pid = True, None, None
-            parked = self._parked.take_all()
-            waiters, self._waiters = self._waiters, {}
-        for message in parked:
-            message.fail(
-                WorkerDead(f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason)
-            )
-        for waiter in waiters:
-            waiter()
-
-    def when_over(self, callback: Callable[[], None]) -> None:
-        """Call back when the last incarnation is gone; at once if it is."""
-        with self._lock:
-            if not self.over:
-                self._waiters[callback] = None
-                return
-        callback()
-
-    def forget(self, callback: Callable[[], None]) -> None:
-        """Do not call it back any more."""
-        with self._lock:
-            self._waiters.pop(callback, None)
 
 
 class Registry:

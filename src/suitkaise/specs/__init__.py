@@ -7,9 +7,9 @@ builds it anew from them.
 
 from __future__ import annotations
 
-from suitkaise.options import AutoShutdown, Backoff, Restart, Shutdown, Strategy
-from suitkaise.recipes import Kind, Recipe, Startable, snapshot
 from suitkaise.specs.child import LIMITS, Child, SpecWarning
+from suitkaise.specs.options import AutoShutdown, Backoff, Restart, Shutdown, Strategy
+from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
 from suitkaise.specs.supervisor import Supervisor, check_children
 
 __all__ = [

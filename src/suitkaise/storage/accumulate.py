@@ -7,10 +7,10 @@ from typing import Any
 
 from suitkaise.errors import NotBuiltYet, StorageError
 from suitkaise.messaging import codec
-from suitkaise.messaging.context import current_owner
-from suitkaise.storage.clients import client_of
+from suitkaise.messaging.identity import current_owner
+from suitkaise.storage.caller_path import caller_path
+from suitkaise.storage.client import client_of
 from suitkaise.storage.handle import Handle, checked
-from suitkaise.storage.locate import caller_path
 from suitkaise.storage.protocol import Append, Increment, Put, Rule, Status
 from suitkaise.storage.records import check_metadata, decode_value, encode_value
 from suitkaise.storage.refusals import refusal, where

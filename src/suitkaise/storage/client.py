@@ -12,20 +12,22 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import struct
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from suitkaise.errors import StorageError
+from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
 from suitkaise.storage import pipeline
-from suitkaise.storage.dialing import dial, set_timeout
-from suitkaise.storage.protocol import WINDOW, Reply, Request, Status, decode_answer
+from suitkaise.storage.protocol import VERSION, WINDOW, Hello, Reply, Request, Status, Welcome, decode_answer
 from suitkaise.storage.refusals import note, refusal
 
-__all__ = ["Client"]
+__all__ = ["SOCKET", "Client", "client_of", "clients_of", "dial", "set_timeout"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.storage")
 
@@ -315,3 +317,105 @@ class Client:
             self._pending_bytes -= len(pending.popleft()[1])
         if number > self._acknowledged:
             self._acknowledged = min(number, self._number)
+
+
+def client_of(directory: str, timeout: float, depth: int = 0) -> Client:
+    """This thread's client of a storage.
+
+    If the thread is in the midst of using it, then this is a signal handler, and it gets another client.
+    """
+    try:
+        client: Client = _of_thread.clients[directory, timeout, depth]
+    except AttributeError:
+        _of_thread.clients = {}
+        return client_of(directory, timeout)
+    except KeyError:
+        client = _of_thread.clients[directory, timeout, depth] = Client(directory, timeout)
+        with _lock:
+            _all.add(client)
+    return client_of(directory, timeout, depth + 1) if client.busy else client
+
+
+def clients_of(directory: str) -> list[Client]:
+    """All clients of a storage in this process, whichever thread they belong to."""
+    with _lock:
+        return [client for client in _all if client.directory == directory]
+
+
+_of_thread: Any = threading.local()
+_all: weakref.WeakSet[Client] = weakref.WeakSet()
+_lock = threading.RLock()
+
+
+def _after_fork_in_child() -> None:
+    """The parent's connections are the parent's; a child makes its own."""
+    global _of_thread, _all, _lock
+    _of_thread = threading.local()
+    _all = weakref.WeakSet()
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+SOCKET = "store.sock"
+"""The name of the listening socket in a storage's directory."""
+
+_TIMEVAL = struct.Struct("ll")
+_BUFFER = 1 << 20
+_LONGEST_ADDRESS = 100  # bytes that surely fit into a Unix socket's address
+
+
+def dial(directory: str, client: bytes, timeout: float) -> tuple[socket.socket, wire.Parser, Welcome]:
+    """Connect to the storage in `directory` as this client; returns what the actor remembers about it.
+
+    Nobody but the listening socket need be there yet: while the actor is restarted, one waits in its backlog.
+
+    Raises:
+        StorageGone: nobody listens any more.
+        BlockingIOError: no answer within `timeout` seconds.
+        OSError, WireError: the connection broke.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        set_timeout(sock, timeout)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        _reach(sock, directory)
+        wire.send(sock, Hello(VERSION, client))
+        parser = wire.Parser(decode=decode_answer)
+        frames: list[wire.Frame] = []
+        while not frames:
+            frames = parser.receive(sock)
+        welcome = frames[0][0]
+        if not isinstance(welcome, Welcome):
+            raise wire.WireError(f"the storage actor answered {welcome!r} instead of a welcome")
+        return sock, parser, welcome
+    except BaseException:
+        sock.close()
+        raise
+
+
+def set_timeout(sock: socket.socket, seconds: float) -> None:
+    """Have the kernel keep the time, for `BlockingIOError`: Python's own time-out is a `poll` at every call."""
+    microseconds = int(min(seconds, threading.TIMEOUT_MAX) * 1e6)
+    value = _TIMEVAL.pack(*divmod(max(1, microseconds), 1_000_000))  # 0 would be for ever
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def _reach(sock: socket.socket, directory: str) -> None:
+    address = str(Path(directory, SOCKET))
+    try:
+        if len(os.fsencode(address)) <= _LONGEST_ADDRESS:
+            sock.connect(address)
+            return
+        folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sock.connect(f"/proc/self/fd/{folder}/{SOCKET}")
+        finally:
+            os.close(folder)
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise StorageGone(
+            f"nobody keeps the storage in {directory} any more: the program that owned it is gone"
+        ) from error

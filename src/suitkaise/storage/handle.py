@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from suitkaise.errors import EntryNotFound, StorageError, TransactionConflict
-from suitkaise.messaging.context import current_owner
-from suitkaise.options import is_number
-from suitkaise.storage.clients import client_of, clients_of
+from suitkaise.messaging.identity import current_owner
+from suitkaise.specs.options import is_number
+from suitkaise.storage.backends.lmdb_reader import NotThereYet, Reader, reader_of
+from suitkaise.storage.client import client_of, clients_of
 from suitkaise.storage.keys import checked_path, entry_key, normal_path, unpack_key
 from suitkaise.storage.protocol import Forget, Reply, Request, Status
-from suitkaise.storage.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.records import Record, value_of
 from suitkaise.storage.refusals import refusal, untold, where
 from suitkaise.storage.transaction import Transaction, slot_of

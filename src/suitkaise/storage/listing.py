@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from suitkaise.errors import NotBuiltYet
+from suitkaise.storage.backends.lmdb_reader import NotThereYet
+from suitkaise.storage.caller_path import caller_path
 from suitkaise.storage.handle import Handle, checked
 from suitkaise.storage.keys import entry_key, normal_path, path_in, unpack_key
-from suitkaise.storage.locate import caller_path
-from suitkaise.storage.reader import NotThereYet
 from suitkaise.storage.records import Entry, Record, revision_of, value_of
 
 __all__ = ["Listing"]

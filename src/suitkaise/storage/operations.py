@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from suitkaise.messaging import codec
-from suitkaise.storage.batch import Batch
+from suitkaise.storage.backends.lmdb_writer import Batch
 from suitkaise.storage.keys import container_prefix, entry_key, normal_path
 from suitkaise.storage.protocol import (
     WINDOW,

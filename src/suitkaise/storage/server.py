@@ -19,11 +19,10 @@ import lmdb
 from suitkaise.errors import StorageError, StorageFull
 from suitkaise.messaging import wire
 from suitkaise.storage import operations
-from suitkaise.storage.batch import Batch
-from suitkaise.storage.environment import DEFAULT_MAP_SIZE
-from suitkaise.storage.peers import Peer, Peers, Requests
+from suitkaise.storage.backends.lmdb_environment import DEFAULT_MAP_SIZE
+from suitkaise.storage.backends.lmdb_writer import Batch, Store
+from suitkaise.storage.connections import Peer, Peers, Requests
 from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, Status, Welcome
-from suitkaise.storage.store import Store
 
 __all__ = ["StorageServer"]
 

@@ -11,11 +11,11 @@ import time
 import weakref
 from pathlib import Path
 
-from suitkaise.messaging.context import current_owner
-from suitkaise.storage import environment
+from suitkaise.messaging.identity import current_owner
+from suitkaise.storage.backends import lmdb_environment as environment
+from suitkaise.storage.backends.lmdb_reader import Reader
 from suitkaise.storage.keys import container_prefix, entry_key
 from suitkaise.storage.protocol import Atomic, Put, Remove, Seen
-from suitkaise.storage.reader import Reader
 from suitkaise.storage.records import Metadata, Record, pack_metadata, pack_record, revision_of
 
 __all__ = ["Slot", "Transaction", "slot_of"]

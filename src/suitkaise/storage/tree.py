@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from suitkaise.errors import EntryExists, EntryNotFound
-from suitkaise.messaging.context import current_owner
+from suitkaise.messaging.identity import current_owner
 from suitkaise.storage.accumulate import Accumulate
-from suitkaise.storage.clients import client_of
+from suitkaise.storage.caller_path import caller_path
+from suitkaise.storage.client import client_of
 from suitkaise.storage.handle import checked
 from suitkaise.storage.listing import Listing
-from suitkaise.storage.locate import caller_path
 from suitkaise.storage.protocol import Put, Remove, Rule, Status
 from suitkaise.storage.records import Metadata, check_metadata, encode_value, revision_of
 from suitkaise.storage.refusals import refusal, where

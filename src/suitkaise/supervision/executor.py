@@ -6,25 +6,20 @@ It has no thread of its own. The supervisor actor gives it its turns in a runnin
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from suitkaise.dynamic import DynamicSupervisor
 from suitkaise.engines.engine import Exit, Handle, Launch, WorkerHandle, settle
-from suitkaise.errors import ChildAlreadyStarted
+from suitkaise.errors import ChildAlreadyStarted, SuitkaiseError
 from suitkaise.events import SupervisorStopped
-from suitkaise.exits import Crashed, ExitReason
-from suitkaise.messaging.administration import ref_to
+from suitkaise.exits import Crashed, ExitReason, Shutdown, StartFailure
+from suitkaise.messaging.address import Address
 from suitkaise.messaging.messages import Parcel, portable_error
-from suitkaise.messaging.reactor import TimerHandle
 from suitkaise.messaging.refs import WorkerRef
-from suitkaise.messaging.registry import Address
-from suitkaise.specs import Child, Supervisor
-from suitkaise.supervision.dynamic import DynamicPolicy
-from suitkaise.supervision.policy import Policy
-from suitkaise.supervision.reception import Reception, RootKeeping
-from suitkaise.supervision.reports import report_of
-from suitkaise.supervision.steps import (
+from suitkaise.messaging.supervisor_ref import ref_to
+from suitkaise.platform.reactor import TimerHandle
+from suitkaise.policy.actions import (
     Action,
     Begin,
     Emit,
@@ -41,14 +36,22 @@ from suitkaise.supervision.steps import (
     Start,
     Started,
     Stop,
+    StopAll,
     Timer,
     Wake,
 )
-from suitkaise.supervision.surroundings import Surroundings, unprepare
-from suitkaise.supervision.watch import watch
-from suitkaise.workers.recalled import Recalled
+from suitkaise.policy.children import start_error
+from suitkaise.policy.dynamic import DynamicPolicy
+from suitkaise.policy.static import Policy
+from suitkaise.specs import Child, Supervisor
+from suitkaise.specs.supervisor import DynamicSupervisor
+from suitkaise.supervision.crash_reporter import report_of
+from suitkaise.supervision.environment import Surroundings, unprepare
+from suitkaise.supervision.hang_detector import watch
+from suitkaise.supervision.interface import Reception, RootKeeping
+from suitkaise.workers.incarnation import Recalled
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "begin"]
 
 
 class Executor(Reception):
@@ -271,3 +274,30 @@ class Executor(Reception):
             self._root.detach(reason, None)
             self._around.registry.remove(self.path)
         settle(self.exited, Exit(reason, Parcel(None)))
+
+
+def begin(executor: Executor, wait: Callable[[threading.Event], object] = threading.Event.wait) -> None:
+    """Start the children of a new executor, and `wait` until they are up.
+
+    Raises:
+        ChildStartFailed: one failed; everything is stopped again.
+    """
+    up = threading.Event()
+    executor.ready.add_done_callback(lambda done: up.set())
+    executor.exited.add_done_callback(lambda done: up.set())
+    executor.tell(Begin())
+    try:
+        wait(up)
+    except BaseException:
+        executor.tell(StopAll(Shutdown("its start was interrupted")))
+        executor.exited.result()
+        raise
+    if not executor.ready.done():
+        raise _start_error(executor.exited.result().reason)
+
+
+def _start_error(reason: ExitReason) -> SuitkaiseError:
+    failure = reason.detail if isinstance(reason, Shutdown) else None
+    if not isinstance(failure, StartFailure):
+        return SuitkaiseError(f"the tree ended while it started: {reason}", reason=reason)
+    return start_error(failure)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Launch
 from suitkaise.engines.simulated import Behaviour, SimulatedEngine, SimulatedHandle, VirtualClock
 from suitkaise.events import Event
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.registry import Registry
-from suitkaise.observe.crashes import CrashReport
+from suitkaise.policy.actions import Begin, Input, StopAll
 from suitkaise.specs import Supervisor
+from suitkaise.supervision.environment import Surroundings
 from suitkaise.supervision.executor import Executor
-from suitkaise.supervision.steps import Begin, Input, StopAll
-from suitkaise.supervision.surroundings import Surroundings
 
 __all__ = ["Simulation"]
 

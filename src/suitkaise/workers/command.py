@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Literal, Never
 
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
-from suitkaise.observe.logs import OUTPUT
-from suitkaise.options import refuse_unknown
-from suitkaise.workers.descendants import MARK, adopt_orphans
+from suitkaise.messaging.logs import OUTPUT
+from suitkaise.platform.processes import MARK, adopt_orphans
+from suitkaise.specs.options import refuse_unknown
+from suitkaise.workers.command_process import Program
 from suitkaise.workers.incarnation import Ended
-from suitkaise.workers.program import Program
 from suitkaise.workers.readiness import Probing, Ready, check_ready, pattern_of, probe_of
 from suitkaise.workers.worker import Worker
 

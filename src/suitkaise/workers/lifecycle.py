@@ -20,19 +20,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead, with_note
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
 from suitkaise.messaging import codec
-from suitkaise.messaging.context import set_starting
+from suitkaise.messaging.identity import set_starting
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Parcel, portable_error
-from suitkaise.observe.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
-from suitkaise.recipes import Recipe
-from suitkaise.workers.bonds import Bonds
-from suitkaise.workers.building import build, hook_of
-from suitkaise.workers.handlers import NoHandler, handler_of
+from suitkaise.platform.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
+from suitkaise.specs.recipe import Recipe
+from suitkaise.workers.context import Bonds
+from suitkaise.workers.hooks import NoHandler, build, handler_of, hook_of
 from suitkaise.workers.incarnation import Birth, Ended, ForceFinish, Outcome
-from suitkaise.workers.sealing import check_attributes
+from suitkaise.workers.worker_type import check_attributes
 
 if TYPE_CHECKING:
-    from suitkaise.workers.recalled import Recalled
+    from suitkaise.workers.incarnation import Recalled
 
 __all__ = ["Life"]
 
@@ -334,7 +333,7 @@ class Life:
 
     def logger(self) -> Any:
         """The worker's own logger."""
-        from suitkaise.observe.logs import worker_logger
+        from suitkaise.messaging.logs import worker_logger
 
         return worker_logger(self.path, self.note)
 

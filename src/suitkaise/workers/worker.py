@@ -12,17 +12,16 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from suitkaise.errors import NotBuiltYet, SpecError
-from suitkaise.messaging.administration import whereis
-from suitkaise.messaging.links import Monitor
-from suitkaise.messaging.refs import WorkerRef
-from suitkaise.options import Options
-from suitkaise.recipes import Recipe, Startable, snapshot
-from suitkaise.storage.attach import attach
-from suitkaise.workers.sealing import Given, WorkerType
+from suitkaise.messaging.refs import Monitor, WorkerRef
+from suitkaise.messaging.supervisor_ref import whereis
+from suitkaise.specs.options import Options
+from suitkaise.specs.recipe import Recipe, Startable, snapshot
+from suitkaise.storage.connect import attach
+from suitkaise.workers.worker_type import Given, WorkerType
 
 if TYPE_CHECKING:
+    from suitkaise.workers.incarnation import Recalled
     from suitkaise.workers.lifecycle import Life
-    from suitkaise.workers.recalled import Recalled
 
 __all__ = ["ALIASES", "HOOKS", "Process", "Thread", "Worker"]
 

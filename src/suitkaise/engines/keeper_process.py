@@ -1,0 +1,75 @@
+"""Starts the keeper's program, as a process of its own with one socket to it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+
+__all__ = ["search_path", "start_keeper"]
+
+_PROGRAM = (
+    "import sys; sys.flags.safe_path or sys.path.pop(0); "  # no json.py of the working folder
+    "import json, os; a = json.loads(os.environ.pop('SUITKAISE_KEEPER')); sys.path[:] = a.pop(0); "
+    "from suitkaise.engines.keeper import main; main(*a)"
+)
+
+
+def search_path() -> list[str]:
+    """Where this program looks for modules, wherever another one of them works."""
+    return [_absolute(os.fspath(folder)) for folder in sys.path]
+
+
+def _absolute(folder: str) -> str:
+    try:
+        return os.path.abspath(folder)
+    except FileNotFoundError:  # relative to a working folder that is gone
+        return folder
+
+
+def start_keeper(
+    directory: str, modules: list[str], orphan_timeout: float, *, for_commands: bool
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start one; returns it, and the end of its socket that is ours.
+
+    Raises:
+        OSError: that is not possible now: no process, descriptor or memory is left.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if theirs.fileno() <= 2:  # the number of a standard stream, which this program has closed
+        with theirs as low:
+            theirs = socket.socket(fileno=fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+    with theirs:
+        settings = [search_path(), theirs.fileno(), directory, modules, orphan_timeout, for_commands]
+        flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        try:
+            program = subprocess.Popen(
+                [sys.executable, *flags, "-c", _PROGRAM],
+                stdin=subprocess.DEVNULL,
+                stdout=_stream(1),
+                stderr=_stream(2),
+                cwd=os.sep,  # the program's own may be gone; workers go where the program is
+                pass_fds=[theirs.fileno()],
+                start_new_session=for_commands,  # what kills the program's whole group leaves it to bury commands
+                env={**os.environ, "SUITKAISE_KEEPER": json.dumps(settings)},
+            )
+        except BaseException:
+            ours.close()
+            raise
+    ours.setblocking(False)
+    return program, ours
+
+
+def _stream(number: int) -> int | None:
+    """What the keeper and the workers get for this standard stream: ours, or nothing if we have closed it.
+
+    Else their own files and connections would get its number, and with that what is written to the stream.
+    """
+    with contextlib.suppress(OSError):
+        if os.get_inheritable(number):
+            return None
+    return subprocess.DEVNULL

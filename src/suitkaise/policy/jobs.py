@@ -1,0 +1,62 @@
+"""What a supervisor does in several steps: a job is a generator that yields the child it waits for."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Generator
+from typing import TypeAlias
+
+from suitkaise.policy.actions import Request
+from suitkaise.policy.children import At, ChildState
+
+__all__ = ["Job", "Line"]
+
+Job: TypeAlias = Generator[ChildState, None, None]
+
+
+class Line:
+    """Jobs that run one at a time, in the order they came. Some were asked for: they belong to a request."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[tuple[Request | None, Job]] = deque()
+        self._job: Job | None = None
+        self._request: Request | None = None
+        self._awaited: ChildState | None = None
+
+    def add(self, job: Job, request: Request | None = None) -> None:
+        """A job at the end of the line."""
+        self._jobs.append((request, job))
+
+    def add_first(self, job: Job) -> None:
+        """A job that is next."""
+        self._jobs.appendleft((None, job))
+
+    def advance(self) -> bool:
+        """Run jobs, one after the other, until one has to wait for a child; whether any are left."""
+        while True:
+            if self._job is None:
+                if not self._jobs:
+                    return False
+                self._request, self._job = self._jobs.popleft()
+            elif self._awaited is not None and self._awaited.at in (At.STARTING, At.STOPPING):
+                return True
+            job = self._job
+            self._awaited = None
+            try:
+                awaited = next(job)
+            except StopIteration:
+                if self._job is job:
+                    self._job = self._request = None
+            else:
+                if self._job is job:
+                    self._awaited = awaited
+
+    def clear(self) -> list[Request]:
+        """Give all jobs up, the running one too; the requests that nobody has answered."""
+        waiting = [self._request, *(request for request, _ in self._jobs)]
+        if self._job is not None and inspect.getgeneratorstate(self._job) != inspect.GEN_RUNNING:
+            self._job.close()
+        self._job = self._request = None
+        self._jobs.clear()
+        return [request for request in waiting if request is not None]

@@ -1,0 +1,271 @@
+"""A running tree, as its owner holds it: start, look, administer, stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self
+
+from suitkaise.crashes import CrashReport
+from suitkaise.engines.engine import Exit
+from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, RuntimeGone
+from suitkaise.exits import ExitReason, Shutdown
+from suitkaise.messaging.event_bus import Subscription
+from suitkaise.messaging.identity import current_owner
+from suitkaise.messaging.messages import Answer, patience
+from suitkaise.messaging.refs import WorkerRef
+from suitkaise.messaging.supervisor_ref import Administration, ChildLine, ref_to
+from suitkaise.policy.actions import StopAll
+from suitkaise.runtime import runtime as runtimes
+from suitkaise.runtime.runtime import Runtime
+from suitkaise.specs import Supervisor
+from suitkaise.status import Status, TreeStatus, abandoned_threads
+from suitkaise.supervision.executor import Executor, begin
+
+__all__ = ["RunningTree", "start"]
+
+logger: logging.Logger = logging.getLogger("suitkaise")
+
+
+def start(tree: Supervisor, wait: Callable[[threading.Event], object] = threading.Event.wait) -> RunningTree:
+    """See `Supervisor.start`; `wait` is how to wait until it is up."""
+    runtime = runtimes.enter()
+    try:
+        executor = runtime.add(tree)
+    except BaseException:
+        runtimes.leave()
+        raise
+    try:
+        begin(executor, wait)
+    except BaseException:
+        runtimes.leave(tree.name)
+        raise
+    return RunningTree(executor, runtime)
+
+
+class RunningTree(Administration):
+    """What `Supervisor.start()` returns; a context manager that stops the tree at the end of its block.
+
+    Paths given to its methods are relative to it: `running["counters/count-a"]`.
+    """
+
+    def __init__(self, executor: Executor, runtime: Runtime) -> None:
+        self._executor = executor
+        self._runtime = runtime
+        self._reason: ExitReason | None = None
+        self._leaving = False
+        self._left = threading.Event()
+        self._lock = threading.Lock()
+        self._hub = os.getpid()
+        self._ended = threading.Event()
+        executor.exited.add_done_callback(self._on_exit)
+
+    def _on_exit(self, exited: Future[Exit]) -> None:
+        self._reason = exited.result().reason
+        self._ended.set()
+
+    # ------------------------------------------------------------ looking
+    @property
+    def name(self) -> str:
+        """The tree's name, which is its path."""
+        return self._executor.path
+
+    @property
+    def path(self) -> str:  # type: ignore[override]
+        """The tree's name again: what stands before the paths of all its workers."""
+        return self._executor.path
+
+    @property
+    def spec(self) -> Supervisor:
+        """The declaration it was started from."""
+        return self._executor.spec
+
+    def __getitem__(self, path: str) -> WorkerRef:
+        """The ref of the worker at `path`. Raises ChildNotFound (a LookupError) if there is none."""
+        if not isinstance(path, str):
+            raise TypeError(f"a worker is found by its path below {self.name!r}, a str, not by {path!r}")
+        kind = self._runtime.registry.kind_of(f"{self.name}/{path}")
+        return ref_to(f"{self.name}/{path}", kind)
+
+    def __contains__(self, path: object) -> bool:
+        return f"{self.name}/{path}" in self._runtime.registry
+
+    def __iter__(self) -> Iterator[WorkerRef]:
+        """The refs of all workers and supervisors below, in start order, depth first."""
+        yield from self._refs(self._executor)
+
+    def _refs(self, executor: Executor) -> Iterator[WorkerRef]:
+        for info in executor.which_children():
+            yield info.ref
+            below = executor.child(info.id)
+            if below is not None:
+                yield from self._refs(below)
+
+    def status(self) -> TreeStatus:
+        """The whole tree at this moment."""
+        executor = self._executor
+        return TreeStatus(self.name, "supervisor", executor.status, os.getpid(), 0, self._reason, self._lines(executor))
+
+    def _lines(self, executor: Executor) -> tuple[TreeStatus, ...]:
+        lines = []
+        for info in executor.which_children():
+            below = executor.child(info.id)
+            lines.append(
+                TreeStatus(
+                    f"{executor.path}/{info.id}",
+                    info.kind,
+                    info.status,
+                    self._pid(executor, info),
+                    info.restarts,
+                    info.last_exit,
+                    () if below is None else self._lines(below),
+                    info.abandoned,
+                )
+            )
+        return tuple(lines)
+
+    def _pid(self, executor: Executor, info: ChildLine) -> int | None:
+        try:
+            return self._runtime.registry.find(f"{executor.path}/{info.id}").pid
+        except (ChildNotFound, RuntimeGone):
+            return None
+
+    def events(self) -> Subscription:
+        """What happens in this tree from now on, as an iterator of events; it ends with the tree."""
+        subscription = self._runtime.bus.events(self.name)
+        if self._executor.status is Status.STOPPED:
+            subscription.close()  # its last event may have been before
+        return subscription
+
+    def crashes(self) -> list[CrashReport]:
+        """The reports of the newest abnormal ends in this tree, at most 100 in the program, the newest last (rule 58).
+
+        They are on disk, too, and outlive the program: see `suitkaise crashes`.
+        """
+        return self._runtime.crashes.reports(self.name)
+
+    # ------------------------------------------------------------ administration
+    def recall(self, id: str) -> WorkerRef:
+        """Stop a child by its shutdown, if it runs, and start it again: alone, and not counted.
+
+        Raises:
+            ChildNotFound: there is no such child.
+            ChildStartFailed: it did not start; it stays stopped.
+            DeadlockError: it is the calling worker, or above it.
+        """
+        ref: WorkerRef = self._change_child("recall", id)
+        return ref
+
+    def _administer(self, under: str, what: str, argument: Any) -> Answer[Any]:
+        self._check_hub()
+        return self._supervisor(under).administer(what, argument)
+
+    def _check_hub(self) -> None:
+        if os.getpid() != self._hub:
+            raise RuntimeGone(
+                f"this is a forked copy of the program; {self.name!r} runs in the original", path=self.name
+            )
+
+    def _supervisor(self, path: str) -> Executor:
+        executor = self._executor
+        for name in path.split("/") if path else ():
+            below = executor.child(name)
+            if below is None:
+                whole = f"{self.name}/{path}"
+                raise ChildNotFound(f"no running supervisor at {whole!r}", path=whole)
+            executor = below
+        return executor
+
+    # ------------------------------------------------------------ the end
+    def wait(self, timeout: float | None = None) -> ExitReason:
+        """Wait until the tree has ended, at most `timeout` seconds; returns the root's exit reason.
+
+        Raises:
+            AskTimeout: it still runs, or what it leaves behind is still being cleared away, which goes on.
+            DeadlockError: a worker of this very tree waits for its end.
+        """
+        self._refuse_workers()
+        self._check_hub()
+        seconds = patience(timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        if not self._ended.wait(seconds):
+            raise AskTimeout(f"{self.name!r} still runs after {timeout} s", path=self.name)
+        self._leave(deadline)
+        if not self._left.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            raise AskTimeout(
+                f"{self.name!r} has ended, but is still being cleared away after {timeout} s", path=self.name
+            )
+        return self._executor.exited.result().reason
+
+    def _refuse_workers(self) -> None:
+        owner = current_owner()
+        if owner is not None and owner.startswith(f"{self.name}/"):
+            raise DeadlockError(
+                f"{owner!r} is a worker of {self.name!r} and would wait for itself; to end the tree from inside, call "
+                f"whereis({self.name!r}).rejoin()",
+                path=self.name,
+            )
+
+    def stop(self, timeout: float | None = None) -> ExitReason:
+        """Stop all workers in reverse start order; returns the exit reason. On a tree that has ended: no error.
+
+        Threads that had to be abandoned (rule 59) stay behind; a warning in the log names them (rule 46).
+
+        Raises:
+            AskTimeout: `timeout` seconds were not enough; the stopping goes on (rule 45).
+            DeadlockError: a worker of this very tree stops it; nothing is stopped.
+        """
+        self._refuse_workers()
+        patience(timeout)
+        self._executor.tell(StopAll(Shutdown("stop")))
+        return self.wait(timeout)
+
+    def _leave(self, deadline: float | None) -> None:
+        """Clear away what it has used, once; for a caller who does not wait for ever, in another thread."""
+        with self._lock:
+            if self._leaving:
+                return
+            self._leaving = True
+        if deadline is None:
+            self._clear_away()
+        else:
+            threading.Thread(target=self._clear_away, name="suitkaise-leave", daemon=True).start()
+
+    def _clear_away(self) -> None:
+        try:
+            self._runtime.await_clean_up()
+            left = [path for path in self._runtime.left() if path.startswith(f"{self.name}/")]
+            if left:
+                what = abandoned_threads(len(left))
+                logger.warning("%r has stopped, but leaves %s behind: %s", self.name, what, ", ".join(left))
+            runtimes.leave(self.name)
+        finally:
+            self._left.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if os.getpid() == self._hub:  # a forked child that leaves the block stops nothing
+            self.stop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        from suitkaise.runtime.start import in_a_thread  # asyncio: 35 ms
+
+        await in_a_thread(self.__exit__, kind, error, traceback)
+
+    def __repr__(self) -> str:
+        state = "running" if self._reason is None else f"ended: {self._reason}"
+        return f"RunningTree({self.name!r}, {state})"

@@ -1,0 +1,236 @@
+"""Options of declarations: their types, the places they come from (rule 3), and the checks they pass."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Never, TypeAlias
+
+from suitkaise.errors import NotBuiltYet, SpecError
+
+__all__ = [
+    "AutoShutdown",
+    "Backoff",
+    "Declaration",
+    "Options",
+    "Restart",
+    "Shutdown",
+    "Strategy",
+    "checked_id",
+    "is_number",
+    "refuse_unknown",
+]
+
+Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
+Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
+AutoShutdown: TypeAlias = Literal["never", "any_significant", "all_significant"]
+Shutdown: TypeAlias = float | Literal["brutal_kill", "infinity"]
+
+RESTARTS = ("permanent", "transient", "temporary")
+STRATEGIES = ("one_for_one", "one_for_all", "rest_for_one")
+AUTO_SHUTDOWNS = ("never", "any_significant", "all_significant")
+
+
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+NOT_GIVEN: Any = _NotGiven()
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The delay before retry n: `initial * factor ** (n - 1)`, at most `maximum`, give or take `jitter` (rule 56).
+
+    All times are in seconds; `jitter` is a fraction of the delay. After `reset_after` seconds of a child's
+    life the counting begins anew.
+
+    >>> Backoff(initial=0.1, factor=2, jitter=0).delay(3, random=0.5)
+    0.4
+    """
+
+    initial: float = 0.1
+    factor: float = 2.0
+    maximum: float = 30.0
+    jitter: float = 0.1
+    reset_after: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("initial", 0, math.inf), ("factor", 1, math.inf), ("maximum", 0, math.inf),
+                                ("jitter", 0, 1), ("reset_after", 0, math.inf)):  # fmt: skip
+            value = getattr(self, name)
+            if not is_number(value) or not low <= value <= high:
+                raise SpecError(f"Backoff: {name} must be a number from {low} to {high}, not {value!r}")
+
+    def delay(self, attempt: int, random: float) -> float:
+        """Seconds to wait before retry `attempt` (1 is the first); `random` in [0, 1) places the jitter."""
+        try:
+            plain = min(self.initial * self.factor ** (attempt - 1), self.maximum)
+        except OverflowError:
+            plain = self.maximum
+        return plain * (1 + self.jitter * (2 * random - 1))
+
+
+class Options:
+    """Reads options from where rule 3 says, and complains in one voice."""
+
+    def __init__(self, who: str, given: Mapping[str, Any], instance: Mapping[str, Any], cls: type) -> None:
+        self.who = who
+        self._sources: tuple[Callable[[str], Any], ...] = (
+            lambda name: given.get(name, NOT_GIVEN),
+            lambda name: instance.get(name, NOT_GIVEN),
+            lambda name: NOT_GIVEN if isinstance(value := getattr(cls, name, NOT_GIVEN), property) else value,
+        )
+
+    def get(self, name: str, default: Any) -> Any:
+        """The value from the first source that has one, as it was given."""
+        for source in self._sources:
+            value = source(name)
+            if value is not NOT_GIVEN:
+                return value
+        return default
+
+    def wrong(self, name: str, takes: str, got: Any) -> SpecError:
+        """The error to raise about a value: whose it is, what would be right, what it got."""
+        return SpecError(f"{self.who}: {name} must be {takes}, not {got!r}")
+
+    def choice(self, name: str, allowed: tuple[str, ...], default: str) -> Any:
+        """One of the words that are `allowed`."""
+        value = self.get(name, default)
+        if value not in allowed or not isinstance(value, str):
+            quoted = [repr(one) for one in allowed]
+            raise self.wrong(name, f"{', '.join(quoted[:-1])} or {quoted[-1]}", value)
+        return value
+
+    def shutdown(self, default: Any) -> Shutdown:
+        """The seconds a stop may take, or one of the two words; `math.inf` is `infinity`."""
+        value = self.get("shutdown", default)
+        match value:
+            case "brutal_kill":
+                return "brutal_kill"
+            case "infinity" | math.inf:
+                return "infinity"
+            case int() | float() if is_number(value) and value >= 0:
+                return float(value)
+        raise self.wrong("shutdown", "seconds >= 0, 'brutal_kill' or 'infinity'", value)
+
+    def flag(self, name: str) -> bool:
+        """True or False; False if nobody says."""
+        value = self.get(name, False)
+        if not isinstance(value, bool):
+            raise self.wrong(name, "True or False", value)
+        return value
+
+    def positive(self, name: str, default: Any) -> float | None:
+        """Seconds above 0, or None."""
+        value = self.get(name, default)
+        if value is None:
+            return None
+        if not is_number(value) or not 0 < value < math.inf:
+            raise self.wrong(name, "seconds > 0 or None", value)
+        return float(value)
+
+    def loops(self) -> float | None:
+        """After how many loops a worker joins, by either of the two names; None: never."""
+        name, value = self._loops_wanted()
+        if value is None or (is_number(value) and value == math.inf):
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.wrong(name, "a number of loops >= 1, math.inf or None", value)
+        return value
+
+    def _loops_wanted(self) -> tuple[str, Any]:
+        """Each source may say `join_after`, or `num_loops`, which workers keep aside and leave at None."""
+        for source in self._sources:
+            if (value := source("join_after")) is not NOT_GIVEN:
+                return "join_after", value
+            for name in ("_num_loops", "num_loops"):
+                if (value := source(name)) not in (NOT_GIVEN, None):
+                    return "num_loops", value
+        return "join_after", None
+
+    def count(self, name: str, default: int, least: int = 1) -> int:
+        """A whole number from `least` on."""
+        value = self.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self.wrong(name, f"a whole number >= {least}", value)
+        return value
+
+    def backoff(self) -> Backoff | None:
+        """The `Backoff`, or None for restarts at once."""
+        value = self.get("backoff", None)
+        if value is not None and not isinstance(value, Backoff):
+            raise self.wrong("backoff", "a Backoff(...) or None", value)
+        return value
+
+    def refuse(self, *names: str, because: str) -> None:
+        """Raise SpecError if one of the options was given, which means nothing here."""
+        for name in names:
+            if self.get(name, None) not in (None, 0):
+                raise SpecError(f"{self.who}: {name} makes no sense here: {because}")
+
+    def refuse_later(self, *names: str) -> None:
+        """Raise NotBuiltYet if one of the options was given."""
+        for name in names:
+            if self.get(name, None) is not None:
+                raise NotBuiltYet(f"{self.who}: {name} is not built yet; leave the option out")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is an int or a float: no bool, no NaN."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def refuse_unknown(who: str, unknown: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Raise SpecError about the first option that does not exist, with the nearest one that does."""
+    for name, value in unknown.items():
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(sorted(set(known)))}"
+        raise SpecError(f"{who}: unknown option {name}={value!r}{hint}")
+
+
+class Declaration:
+    """What `Child` and `Supervisor` share: immutable, compared and copied by their fields."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> Never:
+        raise AttributeError(
+            f"{type(self).__name__} is immutable: {name!r} cannot be set; use replace({name}=...) for a changed copy"
+        )
+
+    def __delattr__(self, name: str) -> Never:
+        raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be deleted")
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._slots()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set(**state)
+
+    def _slots(self) -> Iterator[str]:
+        for cls in type(self).__mro__:
+            yield from getattr(cls, "__slots__", ())
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.__getstate__() == other.__getstate__()
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+
+def checked_id(value: Any, who: str) -> str:
+    """The value, if it can be a part of a path; else SpecError. `who`: what it names, a `Child` or a `Supervisor`."""
+    if not isinstance(value, str) or not value:
+        raise SpecError(f"{who}: the {'name' if who == 'Supervisor' else 'id'} must be a text, not {value!r}")
+    if "/" in value or "#" in value or any(ord(character) < 32 for character in value):
+        raise SpecError(f"{who} {value!r}: an id may not hold '/', '#' or control characters; paths are made of ids")
+    return value

@@ -1,0 +1,80 @@
+"""What a worker, a supervisor and a whole tree are doing at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from suitkaise.exits import ExitReason
+
+__all__ = ["Counts", "Status", "TreeStatus", "abandoned_threads"]
+
+
+class Status(StrEnum):
+    """What a child is doing, as `ref.status` and `which_children` tell it.
+
+    >>> Status.RUNNING == "running"
+    True
+    """
+
+    CREATED = "created"
+    STARTING = "starting"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    STOPPING = "stopping"
+    FINISHED = "finished"
+    CRASHED = "crashed"
+    KILLED = "killed"
+    HUNG = "hung"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+    IGNORED = "ignored"
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The answer of `count_children` (rule 21); all but `active` include children that are not alive."""
+
+    specs: int
+    active: int
+    supervisors: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class TreeStatus:
+    """A supervisor or worker and everything below it, at one moment. `print` shows it as a tree."""
+
+    path: str
+    kind: str
+    status: Status
+    pid: int | None
+    restarts: int
+    last_exit: ExitReason | None = None
+    children: tuple[TreeStatus, ...] = field(default=())
+    abandoned: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, for JSON."""
+        return {
+            "path": self.path, "kind": self.kind, "status": str(self.status), "pid": self.pid,
+            "restarts": self.restarts,
+            "last_exit": None if self.last_exit is None else str(self.last_exit), "abandoned": self.abandoned,
+            "children": [child.to_dict() for child in self.children],
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        pid = f"  pid {self.pid}" if self.pid is not None and self.kind in ("process", "command") else ""
+        restarts = f"  {self.restarts} restarts" if self.restarts else ""
+        exit = f"  last exit: {self.last_exit}" if self.last_exit is not None else ""
+        left = f"  {abandoned_threads(self.abandoned)}" if self.abandoned else ""
+        name = "  " * self.path.count("/") + self.path.rpartition("/")[2]
+        line = f"{name}  {self.kind}  {self.status}{pid}{restarts}{exit}{left}"
+        return "\n".join([line, *map(str, self.children)])
+
+
+def abandoned_threads(number: int) -> str:
+    """So many abandoned threads, as text."""
+    return f"{number} abandoned thread{'s' * (number > 1)}"

@@ -1,0 +1,1 @@
+"""Where the entries lie: an LMDB environment with one writer and many readers."""

@@ -1,0 +1,219 @@
+"""Reading: every process maps the data and looks for itself, without asking anybody.
+
+A read copies what it needs out of a transaction that lives for a microsecond, so that no reader ever holds
+the writer's pages back. Whatever can go wrong with the map (it grew, the process forked, the table of readers
+is full of dead ones) is put right here, and the read is done again.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+
+from suitkaise.errors import StorageError
+from suitkaise.storage.backends import lmdb_environment as environment
+from suitkaise.storage.backends.revision import RevisionWord
+from suitkaise.storage.keys import container_prefix, next_container
+
+__all__ = ["NotThereYet", "Reader", "reader_of"]
+
+T = TypeVar("T")
+
+_TRIES = 8
+_CHUNK = 1000
+
+
+class NotThereYet(StorageError):
+    """The storage actor has never run in this directory."""
+
+
+class Reader:
+    """Reads the storage in `directory`, from any thread. Opened at the first read."""
+
+    def __init__(self, directory: Path, *, map_size: int = environment.DEFAULT_MAP_SIZE) -> None:
+        self.directory: Path = directory.resolve()
+        self._map_size = map_size
+        self._environment: lmdb.Environment | None = None
+        self._borrowed = False
+        self._begin: Callable[[Any], lmdb.Transaction[bytes]] = _not_open
+        self._entries: Any = None
+        self._word: RevisionWord | None = None
+        environment.register(self)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The record under `key`, or None.
+
+        Raises:
+            NotThereYet: there is no storage yet.
+            StorageError: it cannot be read.
+        """
+        try:
+            transaction = self._begin(self._entries)
+            record = transaction.get(key)
+            transaction.abort()
+            return record
+        except lmdb.Error:
+            return self._read(lambda transaction: transaction.get(key))
+
+    def container(self, path: str) -> list[tuple[bytes, bytes]]:
+        """Keys and records of one container, as they were at one moment."""
+        prefix = container_prefix(path)
+
+        def collect(transaction: lmdb.Transaction[bytes]) -> list[tuple[bytes, bytes]]:
+            found = []
+            cursor = transaction.cursor()
+            there = cursor.set_range(prefix)
+            while there and cursor.key().startswith(prefix):
+                found.append(cursor.item())
+                there = cursor.next()
+            return found
+
+        return self._read(collect)
+
+    def containers(self) -> list[bytes]:
+        """The first key of every container that has entries."""
+
+        def collect(transaction: lmdb.Transaction[bytes]) -> list[bytes]:
+            found: list[bytes] = []
+            cursor = transaction.cursor()
+            there = cursor.first()
+            while there:
+                found.append(cursor.key())
+                there = cursor.set_range(next_container(cursor.key()))
+            return found
+
+        return self._read(collect)
+
+    def walk(self) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and records of all entries, in the order of their keys.
+
+        They are read in portions, so what changes in the meantime may or may not be seen.
+        """
+        start = b""
+        while True:
+
+            def collect(transaction: lmdb.Transaction[bytes], start: bytes = start) -> list[tuple[bytes, bytes]]:
+                cursor = transaction.cursor()
+                found: list[tuple[bytes, bytes]] = []
+                there = cursor.set_range(start) if start else cursor.first()
+                while there and len(found) < _CHUNK:
+                    found.append(cursor.item())
+                    there = cursor.next()
+                return found
+
+            portion = self._read(collect)
+            yield from portion
+            if len(portion) < _CHUNK:
+                return
+            start = portion[-1][0] + b"\0"
+
+    def count(self) -> int:
+        """How many entries there are."""
+        return self._read(lambda transaction: transaction.stat(self._entries)["entries"])
+
+    def revision_words(self) -> memoryview:
+        """The page whose first word is the revision word, see `RevisionWord`."""
+        with environment.LOCK:
+            if self._word is None:
+                try:
+                    self._word = RevisionWord(self.directory)
+                except FileNotFoundError:
+                    raise NotThereYet(f"there is no storage in {self.directory} yet") from None
+            return self._word.words
+
+    def close(self) -> None:
+        """Close everything; the next read opens it again."""
+        self.let_go()
+        with environment.LOCK:
+            word, self._word = self._word, None
+            if word is not None:
+                word.close()
+
+    def let_go(self) -> None:
+        """Close the environment; the next read opens it again."""
+        with environment.LOCK:
+            opened, self._environment = self._environment, None
+            self._begin = _not_open
+            if opened is not None and not self._borrowed:
+                opened.close()
+
+    def _read(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
+        error: Exception | None = None
+        failures = 0
+        while failures < _TRIES:
+            opened = self._environment
+            try:
+                if opened is None:
+                    self._open()
+                    continue
+                with opened.begin(self._entries) as transaction:
+                    return work(transaction)
+            except lmdb.MapResizedError as grown:
+                error = grown
+                self._adopt_size()
+            except lmdb.ReadersFullError as full:
+                error = full
+                self._clear_dead_readers()
+            except lmdb.Error as other:
+                if not self._let_go_of(opened):  # closed for a fork, or by another thread that failed: no failure
+                    continue
+                error = other
+            failures += 1
+        raise StorageError(f"the storage in {self.directory} cannot be read: {error}") from error
+
+    def _let_go_of(self, opened: lmdb.Environment | None) -> bool:
+        """Close what a read has failed with; False if that is done: what others have opened since is theirs."""
+        with environment.LOCK:
+            if self._environment is not opened:
+                return False
+            self.let_go()
+            return True
+
+    def _open(self) -> None:
+        with environment.LOCK:
+            if self._environment is not None:
+                return
+            self.revision_words()  # its file is made last, so if it is there, so is all the rest
+            try:
+                opened, self._borrowed = environment.open_for_reading(self.directory, map_size=self._map_size)
+            except OSError as error:
+                raise StorageError(f"the storage in {self.directory} cannot be opened: {error}") from error
+            try:
+                self._entries = opened.open_db(environment.DATABASES[0], create=False)
+            except lmdb.Error:
+                if not self._borrowed:
+                    opened.close()
+                raise
+            self._environment = opened
+            self._begin = opened.begin
+
+    def _adopt_size(self) -> None:
+        with environment.LOCK:
+            if self._environment is not None:
+                self._environment.set_mapsize(0)
+
+    def _clear_dead_readers(self) -> None:
+        with environment.LOCK:
+            if self._environment is not None:
+                self._environment.reader_check()
+
+
+def reader_of(directory: Path) -> Reader:
+    """The one reader of a storage in this process, since an environment may be opened once only."""
+    directory = directory.resolve()
+    with environment.LOCK:
+        reader = _readers.get(directory)
+        if reader is None:
+            reader = _readers[directory] = Reader(directory)
+        return reader
+
+
+def _not_open(database: Any) -> lmdb.Transaction[bytes]:
+    raise lmdb.Error("not open")
+
+
+_readers: weakref.WeakValueDictionary[Path, Reader] = weakref.WeakValueDictionary()

@@ -1,0 +1,109 @@
+"""Puts a crash report (rule 58) together from what the policy decided and what the incarnation left behind."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+
+from suitkaise.crashes import CrashReport
+from suitkaise.engines.engine import Exit
+from suitkaise.events import ChildExited, ChildStartFailure, ChildStopError, SupervisorGaveUp
+from suitkaise.exits import Crashed, ExitReason, Hung
+from suitkaise.platform.board import Phase
+from suitkaise.policy.actions import Action, Emit
+from suitkaise.policy.base import BasePolicy
+from suitkaise.policy.children import ChildInfo
+from suitkaise.status import Status
+
+__all__ = ["report_of"]
+
+_HOOKS_IN_A_LOOP = frozenset(phase.hook for phase in Phase if phase.in_a_loop)
+
+
+def report_of(
+    actions: Sequence[Action],
+    policy: BasePolicy,
+    before: ChildInfo,
+    end: Exit,
+    uptime: float,
+    now: float,
+) -> CrashReport | None:
+    """The report of an abnormal end; None if it was to be expected (a child that is stopped by `brutal_kill`).
+
+    Args:
+        actions: what the policy made of the end, which it knows already.
+        policy: the supervisor's.
+        before: what was known of the child before.
+        end: how the incarnation ended.
+        uptime: seconds that the incarnation was there.
+        now: seconds, monotonic.
+    """
+    emitted = [action.event for action in actions if isinstance(action, Emit)]
+    died = next((e for e in emitted if isinstance(e, ChildExited | ChildStartFailure | ChildStopError)), None)
+    if died is None or died.reason is None or died.reason.clean:
+        return None
+    after = policy.child_info(before.id)
+    spec = policy.spec
+    verdict = "stays down"
+    if any(isinstance(event, SupervisorGaveUp) for event in emitted):
+        verdict = "gives up"
+    elif isinstance(died, ChildStopError):
+        verdict = "is being stopped"
+    elif after is not None and after.status in (Status.RESTARTING, Status.STARTING):
+        verdict = "restarts"
+    phase, in_phase, loop = _doing(died.reason, end, now)
+    return CrashReport(
+        id=f"{datetime.fromtimestamp(died.wall).strftime('%Y%m%d-%H%M%S-%f')}-{secrets.token_hex(1)}",
+        path=died.path,
+        kind=before.kind,
+        pid=end.view.pid or None if end.view is not None else None,
+        incarnation=before.incarnation,
+        wall=died.wall,
+        reason=str(died.reason),
+        reason_kind=type(died.reason).__name__,
+        phase=phase,
+        in_phase=in_phase,
+        loop=loop,
+        uptime=uptime,
+        restarts=before.restarts,
+        verdict=verdict,
+        used=policy.restarts_used(now),
+        allowed=spec.max_restarts,
+        seconds=spec.max_seconds,
+        together=_together(policy, before.id) if verdict == "restarts" else (),
+        lines=end.lines,
+        traceback=_traceback(died.reason),
+    )
+
+
+def _doing(reason: ExitReason, end: Exit, now: float) -> tuple[str, float | None, int]:
+    view = end.view
+    loops = 0 if view is None else view.loops
+    match reason:
+        case Crashed(phase=phase):
+            return phase, None, loops + (phase in _HOOKS_IN_A_LOOP)
+        case Hung(phase, seconds):
+            return phase, seconds, loops + (phase in _HOOKS_IN_A_LOOP)
+    if view is None:
+        return "unknown", None, 0
+    since = now - view.since if view.since else None
+    return view.phase.hook, since, view.loops + view.phase.in_a_loop
+
+
+def _together(policy: BasePolicy, id: str) -> tuple[str, ...]:
+    """The siblings that its restart restarts, too (rules 32 and 33); temporary ones do not come back (rule 27)."""
+    if policy.spec.strategy == "one_for_one":
+        return ()
+    ids = [child.id for child in policy.which_children()]
+    group = ids[ids.index(id) :] if policy.spec.strategy == "rest_for_one" else ids
+    return tuple(one for one in group if one != id and policy.get_child_spec(one).restart != "temporary")
+
+
+def _traceback(reason: ExitReason) -> str:
+    match reason:
+        case Crashed():
+            return reason.traceback
+        case Hung():
+            return reason.stack
+    return ""

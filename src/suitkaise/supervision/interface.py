@@ -1,0 +1,192 @@
+"""What can be asked of a supervisor, from any thread: what is known is answered at once, the rest becomes a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from suitkaise.engines.engine import Handle
+from suitkaise.errors import SuitkaiseError
+from suitkaise.exits import Shutdown
+from suitkaise.messaging.messages import Answer, Message
+from suitkaise.messaging.supervisor_ref import ChildLine, ref_to
+from suitkaise.policy.actions import DeleteChild, Halt, Input, Recall, RestartChild, StartChild, StopAll, TerminateChild
+from suitkaise.policy.base import BasePolicy, Phase
+from suitkaise.policy.children import ChildInfo
+from suitkaise.specs import Child
+from suitkaise.status import Status
+from suitkaise.supervision.environment import Surroundings, prepare, unprepare
+
+__all__ = ["Reception", "RootKeeping"]
+
+_OF_PHASE = {
+    Phase.NEW: Status.CREATED,
+    Phase.STARTING: Status.STARTING,
+    Phase.RUNNING: Status.RUNNING,
+    Phase.STOPPING: Status.STOPPING,
+    Phase.ENDED: Status.STOPPED,
+}
+
+
+class Reception:
+    """The part of an executor that others see; the rest of it fills in what it knows."""
+
+    def __init__(self, policy: BasePolicy, path: str, around: Surroundings) -> None:
+        self.path: str = path
+        self.policy: BasePolicy = policy
+        self.tell: Callable[[Input], None]
+        self._around = around
+        self._handles: dict[str, Handle] = {}
+        self._suspended: set[str] = set()
+
+    # ------------------------------------------------------------ as its own supervisor sees it
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
+        """Supervisors take no messages; their addresses say so before it comes to this."""
+        raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
+
+    def suspend(self, on: bool) -> None:
+        """Let all workers below rest, or go on."""
+        for id in list(self._handles):
+            self._suspend(id, on)
+
+    def stop(self) -> None:
+        """Stop the children in order, then end."""
+        self.tell(StopAll(Shutdown()))
+
+    def kill(self, why: str) -> None:
+        """Kill everything below, then end."""
+        self.tell(Halt(why))
+
+    # ------------------------------------------------------------ as refs and administrators see it
+    @property
+    def status(self) -> Status:
+        """What the supervisor itself does, at once."""
+        return _OF_PHASE[self.policy.phase]
+
+    def status_of(self, id: str) -> Status:
+        """The status of a child, at once. Raises ChildNotFound."""
+        info = self.policy.child_info(id)
+        if info is None:
+            raise self.policy.not_found(id)
+        return self._status(info)
+
+    def _status(self, info: ChildInfo) -> Status:
+        if info.status is Status.ABANDONED and not self._left(info.id):
+            return info.at_rest
+        below = self.child(info.id)
+        if info.status is Status.RUNNING and below is not None:
+            return info.status if below.policy.phase is Phase.RUNNING else Status.STOPPING  # by itself: it gave up, say
+        return Status.SUSPENDED if info.status is Status.RUNNING and info.id in self._suspended else info.status
+
+    def which_children(self) -> list[ChildLine]:
+        """The children in start order (rule 20)."""
+        return [
+            ChildLine(
+                info.id, info.kind, self._status(info), ref_to(f"{self.path}/{info.id}", info.kind), info.restarts,
+                info.last_exit, self._left(info.id),
+            )
+            for info in self.policy.which_children()
+        ]  # fmt: skip
+
+    def _left(self, id: str) -> int:
+        """How many threads of a child were cut off and still run (rule 59)."""
+        path = f"{self.path}/{id}"
+        return sum(engine.left().count(path) for engine in self._around.engines.values())
+
+    def administer(self, what: str, argument: Any) -> Answer[Any]:
+        """Carry out what `Administration` asks for."""
+        answer: Answer[Any] = Answer()
+        try:
+            match what:
+                case "start_child":
+                    self._start_child(answer, self.policy.named(argument))
+                case "terminate":
+                    self.tell(TerminateChild(answer, argument))
+                case "restart":
+                    self.tell(RestartChild(answer, argument))
+                case "delete":
+                    self.tell(DeleteChild(answer, argument))
+                case "recall":
+                    return self.order("recall", argument)
+                case "suspend" | "resume":
+                    self.policy.get_child_spec(argument)
+                    self._suspend(argument, what == "suspend")
+                    answer.set_result(None)
+                case "which_children":
+                    answer.set_result(self.which_children())
+                case "count_children":
+                    answer.set_result(self.policy.count_children())
+                case "get_child_spec":
+                    answer.set_result(self.policy.get_child_spec(argument))
+                case _:
+                    raise SuitkaiseError(f"a supervisor does not understand {what!r}")
+        except Exception as error:
+            answer.set_exception(error)
+        return answer
+
+    def _start_child(self, answer: Answer[Any], child: Child) -> None:
+        if child.id not in self.policy:
+            answer.add_done_callback(lambda done: self._unprepare(child) if done.exception() is not None else None)
+            prepare(self._around.engines, f"{self.path}/{child.id}", child.what, child)
+        self.tell(StartChild(answer, child))
+
+    def _unprepare(self, child: Child) -> None:
+        """It was not started, so what the engines have prepared is not needed."""
+        if child.id not in self.policy:
+            unprepare(self._around.engines, f"{self.path}/{child.id}", child.what)
+
+    def _suspend(self, id: str, on: bool) -> None:
+        handle = self._handles.get(id)
+        if handle is None:
+            return
+        if on and not isinstance(handle, Reception):
+            self._suspended.add(id)
+        else:
+            self._suspended.discard(id)
+        handle.suspend(on)
+
+    def order(self, what: str, id: str) -> Answer[Any]:
+        """Carry out what a ref of a child asks for: an order, or a fault."""
+        answer: Answer[Any] = Answer()
+        match what:
+            case "recall":
+                self.tell(Recall(answer, id))
+            case "rejoin":
+                self.tell(TerminateChild(Answer[Any](), id))
+                answer.set_result(None)
+            case "kill":
+                handle = self._handles.get(id)
+                if handle is not None:
+                    handle.kill("ref.kill()")
+                answer.set_result(None)
+            case _:
+                raise SuitkaiseError(f"{what!r} is no order for a supervisor")
+        return answer
+
+    def child(self, id: str) -> Self | None:
+        """The executor of a child that is a supervisor and alive."""
+        handle = self._handles.get(id)
+        return handle if isinstance(handle, type(self)) else None
+
+
+class RootKeeping:
+    """What keeps a root: it has no supervisor."""
+
+    def __init__(self, root: Reception) -> None:
+        self._root = root
+
+    def status_of(self, id: str) -> Status:
+        return self._root.status
+
+    def order(self, what: str, id: str) -> Answer[Any]:
+        answer: Answer[Any] = Answer()
+        match what:
+            case "rejoin":
+                self._root.stop()
+                answer.set_result(None)
+            case "kill":
+                self._root.kill("ref.kill()")
+                answer.set_result(None)
+            case _:
+                answer.set_exception(SuitkaiseError(f"{id!r} is a root, so no supervisor could {what} it", path=id))
+        return answer

@@ -1,0 +1,133 @@
+"""What the runtime calls of a worker: its constructor, its hooks, and the handlers of its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from suitkaise.errors import SuitkaiseError
+from suitkaise.messaging.messages import Message
+from suitkaise.specs.recipe import Recipe, is_async_function
+from suitkaise.workers.worker import ALIASES, Process, Thread, Worker
+from suitkaise.workers.worker_type import check_attributes
+
+if TYPE_CHECKING:
+    from suitkaise.workers.lifecycle import Life
+
+__all__ = ["NoHandler", "build", "handler_of", "hook_of", "is_async"]
+
+
+def build(recipe: Recipe, life: Life) -> Any:
+    """Make the live worker of a recipe, inside its own process or thread."""
+    cls: Any = recipe.target
+    args, kwargs = recipe.args, recipe.kwargs
+    if not isinstance(cls, type):
+        cls, args, kwargs = _FunctionWorker, (recipe,), {}
+    worker = cls.__new__(cls, *args, **kwargs)
+    worker.__dict__["_life"] = life
+    cls.__init__(worker, *args, **kwargs)
+    check_attributes(worker)
+    return worker
+
+
+class _FunctionWorker(Worker):
+    """The worker around a plain function."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self._function = recipe.target
+        self._arguments: tuple[tuple[Any, ...], Mapping[str, Any]] = (recipe.args, recipe.kwargs)
+
+    def loop(self) -> Any:
+        args, kwargs = self._arguments
+        return self._function(*args, **kwargs)
+
+
+def hook_of(worker: Any, name: str) -> Callable[..., Any] | None:
+    """The worker's own hook of that name, or None where only the empty default is there."""
+    for candidate in (name, *ALIASES.get(name, ())):
+        found = getattr(type(worker), candidate, None)
+        if found is not None and found is not getattr(Worker, candidate, None):
+            hook: Callable[..., Any] = getattr(worker, candidate)
+            return hook
+    return None
+
+
+_OURS = {*Process.__mro__, *Thread.__mro__}
+
+
+def is_async(recipe: Recipe) -> bool:
+    """Whether the worker has an async hook or public method, or is an async function: it needs an event loop then."""
+    cls = recipe.target
+    if not isinstance(cls, type):
+        return is_async_function(cls)
+    found: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if base not in _OURS:
+            found = {**vars(base), **found}
+    return any(
+        is_async_function(getattr(value, "__func__", value))
+        for name, value in found.items()
+        if name in Worker.hooks or not name.startswith("_")
+    )
+
+
+class NoHandler(Exception):
+    """The message cannot be handled; its asker gets `error`, and the worker lives on."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def handler_of(
+    message: Message, worker: Any, on_receive: Callable[[Any], Any] | None, wants: Callable[[Any], bool]
+) -> Callable[[], Any]:
+    """What is to be called for the message; what that returns is the answer.
+
+    `wants`: whether `on_receive` is to hear of a signal (`Down`, `LinkedExit`).
+
+    Raises:
+        NoHandler: the worker has nothing for it.
+    """
+    try:
+        body = message.body.value
+    except Exception as error:
+        raise NoHandler(error) from error
+    if message.kind == "signal" and (on_receive is None or not wants(body)):
+        return _nothing
+    if message.kind in ("message", "signal"):
+        if on_receive is None:
+            raise NoHandler(
+                SuitkaiseError(f"{worker.path!r} has no on_receive, so it takes no messages", path=worker.path)
+            )
+        return partial(on_receive, body)
+    if message.kind == "get":
+        return partial(_attribute, worker, body)
+    name, args, kwargs = body
+    method = _attribute(worker, name)
+    _check_call(method, name, args, kwargs)
+    return partial(method, *args, **kwargs)
+
+
+def _nothing() -> None: ...
+
+
+def _attribute(worker: Any, name: str) -> Any:
+    if name.startswith("_") or not hasattr(worker, name):
+        raise NoHandler(AttributeError(f"{type(worker).__name__} has no public attribute {name!r}"))
+    return getattr(worker, name)
+
+
+def _check_call(method: Any, name: str, args: Any, kwargs: Any) -> None:
+    import inspect
+
+    if not callable(method):
+        raise NoHandler(TypeError(f"{name!r} is not a method; read it with proxy.{name}.get()"))
+    try:
+        inspect.signature(method).bind(*args, **kwargs)
+    except TypeError as error:
+        raise NoHandler(TypeError(f"{name}(): {error}")) from None
+    except ValueError:  # a built-in without a signature: the call itself will tell
+        return

@@ -1,0 +1,176 @@
+"""Frames that a worker sends, whatever a signal handler does meanwhile."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from suitkaise.errors import NotSerializable
+from suitkaise.messaging import wire
+from suitkaise.messaging.connection import Outlet
+from tests.messaging.frames import FrameReader
+from tests.support import in_background
+
+BIG = bytes(range(256)) * (1 << 14)  # 4 MiB: far more than a socket holds
+
+
+class Stop(Exception):
+    """What a signal handler raises."""
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Outlet, FrameReader]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield Outlet(ours), FrameReader(theirs)
+
+
+@pytest.fixture
+def handle() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Have a signal do that, once whenever it is awaited."""
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def install(what: Callable[[], object]) -> None:
+        def on_signal(number: int, frame: Any) -> None:
+            if _awaited.is_set():
+                _awaited.clear()
+                what()
+
+        signal.signal(signal.SIGUSR1, on_signal)
+
+    yield install
+    signal.signal(signal.SIGUSR1, before)
+
+
+_awaited = threading.Event()
+
+
+def interrupt(read: FrameReader) -> None:
+    """Send the signal once half of a frame is on its way; again, if it came just before the thread went to sleep."""
+    global _awaited
+    awaited = _awaited = threading.Event()
+    awaited.set()
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def wait_and_kill() -> None:
+        read.socket.recv(1, socket.MSG_PEEK)
+        while awaited.is_set():
+            signal.pthread_kill(main, signal.SIGUSR1)
+            nobody.wait(0.05)
+
+    nobody = threading.Event()
+    in_background(wait_and_kill)
+
+
+def test_a_signal_handler_may_send_while_its_thread_sends(ends: Any, handle: Any) -> None:
+    outlet, reader = ends
+    received: list[Any] = []
+
+    def send_and_read() -> None:
+        assert outlet.interrupted
+        outlet.send(("from the handler",))
+        received.append(in_background(lambda: [reader.receive(timeout=10) for _ in range(3)]))
+
+    handle(send_and_read)
+    interrupt(reader)
+    outlet.send(("big",), BIG)
+    assert not outlet.interrupted
+    outlet.send(("after",))
+    assert received[0].result(10) == [(("big",), BIG), (("from the handler",), b""), (("after",), b"")]
+
+
+def test_an_exception_of_a_signal_handler_cuts_no_frame(ends: Any, handle: Any) -> None:
+    outlet, reader = ends
+
+    def stop() -> None:
+        raise Stop
+
+    handle(stop)
+    for _ in range(3):
+        interrupt(reader)
+        with pytest.raises(Stop):
+            outlet.send(("big",), BIG)
+        received = in_background(lambda: [reader.receive(timeout=10) for _ in range(2)])
+        outlet.send(("after",))
+        assert received.result(10) == [(("big",), BIG), (("after",), b"")]
+
+
+def test_a_frame_that_was_not_begun_when_a_signal_handler_raised_is_withdrawn(ends: Any, handle: Any) -> None:
+    outlet, reader = ends
+
+    def stop() -> None:
+        raise Stop
+
+    handle(stop)
+    interrupt(reader)
+    with pytest.raises(Stop):
+        outlet.send(("big",), BIG)
+    with pytest.raises(Stop):
+        interrupt(reader)  # perhaps at once: there is something to read
+        outlet.send(("never",))
+    received = in_background(lambda: [reader.receive(timeout=10) for _ in range(2)])
+    outlet.send(("after",))
+    assert received.result(10) == [(("big",), BIG), (("after",), b"")]
+
+
+def test_exceptions_at_any_moment_cut_no_frame(ends: Any, handle: Any) -> None:
+    outlet, reader = ends
+    main = threading.main_thread().ident
+    assert main is not None
+    over = threading.Event()
+    sent: list[int] = []
+
+    def stop() -> None:
+        raise Stop
+
+    def disturb() -> None:
+        while not over.wait(0.0005):
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    def read() -> list[int]:
+        numbers: list[int] = []
+        while True:
+            (number,), payload = reader.receive(timeout=20)
+            if number == -1:
+                return numbers
+            assert payload == BIG[:300_000]
+            numbers.append(number)
+
+    handle(stop)
+    reading = in_background(read)
+    disturbing = in_background(disturb)
+    try:
+        for number in range(300):
+            try:
+                _awaited.set()
+                outlet.send((number,), BIG[:300_000])
+                _awaited.clear()
+            except Stop:
+                continue
+            else:
+                sent.append(number)
+    finally:
+        over.set()
+        disturbing.result(10)
+    outlet.send((-1,))
+    numbers = reading.result(20)
+    assert numbers == sorted(set(numbers))
+    assert set(sent) <= set(numbers)
+
+
+def test_what_is_too_long_is_refused_and_harms_no_other(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    outlet, reader = ends
+    monkeypatch.setattr(wire, "MAX_PAYLOAD", 100)
+    monkeypatch.setattr(wire, "MAX_HEADER", 50)
+    with pytest.raises(NotSerializable, match=r"a message has 101 bytes, once encoded; at most 100 can be sent"):
+        outlet.send(("x",), bytes(101))
+    with pytest.raises(NotSerializable, match=r"the header of a message has 63 bytes, .* at most 50 "):
+        outlet.send(("x" * 60,))
+    outlet.send(("x" * 60,), long_header=True)
+    assert reader.receive(timeout=5) == (("x" * 60,), b"")

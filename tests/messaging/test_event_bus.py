@@ -1,0 +1,122 @@
+"""Events, to everyone who listens."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from suitkaise.events import Event
+from suitkaise.messaging import event_bus as module
+from suitkaise.messaging.event_bus import Bus
+
+
+def happened(path: str) -> Event:
+    return Event(path, 0.0)
+
+
+def test_a_subscription_gets_its_part_of_the_tree_only() -> None:
+    bus = Bus()
+    with bus.events("app/one") as events:
+        for path in ("app", "app/one", "app/one/deep/er", "app/one-more", "other/app/one"):
+            bus.publish(happened(path))
+    assert [event.path for event in events] == ["app/one", "app/one/deep/er"]
+
+
+def test_a_subscription_begins_when_it_is_made_and_ends_when_it_is_closed() -> None:
+    bus = Bus()
+    bus.publish(happened("app"))
+    events = bus.events("app")
+    bus.publish(happened("app/1"))
+    events.close()
+    bus.publish(happened("app/2"))
+    assert [event.path for event in events] == ["app/1"]
+    assert events.get() is None
+
+
+def test_a_subscription_is_bounded_and_counts_what_it_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKLOG", 3)
+    bus = Bus()
+    with bus.events("app") as events:
+        for number in range(5):
+            bus.publish(happened(f"app/{number}"))
+    assert ([event.path for event in events], events.dropped) == (["app/2", "app/3", "app/4"], 2)
+
+
+def test_a_subscription_is_an_iterator() -> None:
+    bus = Bus()
+    with bus.events("app") as events:
+        bus.publish(happened("app/1"))
+        bus.publish(happened("app/2"))
+        assert next(events).path == "app/1"
+        assert next(events).path == "app/2"
+    with pytest.raises(StopIteration):
+        next(events)
+
+
+def test_getting_waits_for_an_event_at_most_so_long() -> None:
+    bus = Bus()
+    with bus.events("app") as events:
+        assert events.get(timeout=0.01) is None
+        timer = threading.Timer(0.02, bus.publish, [happened("app")])
+        timer.start()
+        event = events.get(timeout=10)
+        timer.join()
+        assert event is not None
+
+
+def test_closing_ends_an_iteration_that_waits() -> None:
+    bus = Bus()
+    events = bus.events("app")
+    timer = threading.Timer(0.02, events.close)
+    timer.start()
+    assert list(events) == []
+    timer.join()
+
+
+def test_a_listener_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    bus = Bus()
+    seen: list[Event] = []
+
+    def fail(event: Event) -> None:
+        raise ValueError("no")
+
+    bus.subscribe(fail)
+    bus.subscribe(seen.append)
+    with caplog.at_level(logging.ERROR, "suitkaise.events"):
+        bus.publish(happened("app"))
+    assert len(seen) == 1
+    assert [record.message for record in caplog.records] == ["a listener failed"]
+
+
+def test_a_listener_may_unsubscribe_while_it_is_told() -> None:
+    bus = Bus()
+    seen: list[str] = []
+
+    def once(event: Event) -> None:
+        seen.append(event.path)
+        bus.unsubscribe(once)
+
+    bus.subscribe(once)
+    bus.publish(happened("app/1"))
+    bus.publish(happened("app/2"))
+    assert seen == ["app/1"]
+
+
+def test_many_threads_may_publish_and_subscribe() -> None:
+    bus = Bus()
+    with bus.events("app") as events:
+
+        def publish(thread: int) -> None:
+            for number in range(200):
+                with bus.events("other"):
+                    bus.publish(happened(f"app/{thread}/{number}"))
+
+        threads = [threading.Thread(target=publish, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert len(list(events)) == 800
+    assert bus._listeners == ()

@@ -1,0 +1,212 @@
+"""What workers and trees log, and that nothing is printed unless the application asks for it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from suitkaise.events import ChildExited
+from suitkaise.exits import Signaled
+from suitkaise.messaging import logs
+from suitkaise.messaging.logs import ForwardingHandler, log_event, take_forwarded, worker_logger
+from suitkaise.platform.reactor import Reactor
+from tests.support import eventually
+
+
+def test_a_workers_line_names_it_and_fills_in_its_arguments(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        worker_logger("app/count").info("did %d of %s", 3, "them", speed=1.5)
+    assert caplog.messages == ["app/count: did 3 of them speed=1.5"]
+
+
+def test_a_worker_can_log_the_exception_it_handles(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        worker_logger("app/count").exception("went wrong")
+    (message,) = caplog.messages
+    assert message.startswith("app/count: went wrong\nTraceback")
+    assert message.endswith("ValueError: odd")
+
+
+def test_a_level_that_is_off_costs_no_record(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        worker_logger("app/count").info("quiet")
+    assert caplog.messages == []
+
+
+def test_an_event_is_one_line_indented_by_depth_and_rides_on_the_record(caplog: pytest.LogCaptureFixture) -> None:
+    event = ChildExited("app/inner/count", 1.0, reason=Signaled(9), pid=7)
+    log_event(event)
+    (record,) = caplog.records
+    assert record.getMessage() == "    count ended (pid 7): signal 9 (SIGKILL)"
+    assert record.levelname == "WARNING"
+    assert vars(record)["event"] is event
+
+
+def test_a_forwarded_record_arrives_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[dict[str, object]] = []
+    logger = logging.Logger("my.library")  # noqa: LOG001  (not the one that caplog hears)
+    logger.addHandler(ForwardingHandler(sent.append))
+    logger.warning("lost %s", "it")
+    take_forwarded(sent[0])
+    (record,) = caplog.records
+    assert (record.name, record.getMessage(), record.levelno) == ("my.library", "lost it", logging.WARNING)
+
+
+class Stays:
+    """Cannot be sent."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("not me")
+
+    def __str__(self) -> str:
+        return "stays here"
+
+
+class Mute(Stays):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def test_a_forwarded_record_says_when_and_where_as_the_worker_did(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[dict[str, object]] = []
+    logger = logging.Logger("my.library")  # noqa: LOG001
+    logger.addHandler(ForwardingHandler(sent.append))
+    logger.addFilter(lambda record: here.append(record) or True)
+    here: list[logging.LogRecord] = []
+    logger.warning("look")
+    take_forwarded(dict(sent[0]))
+    layout = (
+        "%(asctime)s %(msecs)s %(filename)s %(module)s %(funcName)s %(lineno)d %(thread)d %(processName)s %(message)s"
+    )
+    formatter = logging.Formatter(layout)
+    assert formatter.format(caplog.records[0]) == formatter.format(here[0])
+
+
+def test_a_forwarded_record_brings_what_extra_has_added(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[dict[str, object]] = []
+    logger = logging.Logger("my.library")  # noqa: LOG001
+    logger.addHandler(ForwardingHandler(sent.append))
+    logger.warning("sold", extra={"order": 7, "at": (1, 2.5), "lock": Stays(), "mute": Mute(), "path": "a/b"})
+    msgspec.msgpack.encode(sent[0])  # so it goes on its way
+    take_forwarded(sent[0])
+    (record,) = caplog.records
+    assert {name: vars(record)[name] for name in ("order", "at", "lock", "mute", "path")} == {
+        "order": 7, "at": (1, 2.5), "lock": "stays here", "mute": "(Mute, without a text: ValueError)", "path": "a/b",
+    }  # fmt: skip
+
+
+def test_what_extra_has_added_is_told_where_it_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
+    take_forwarded({**fields(0), "extra": {"order": b"no pickle"}})
+    assert vars(caplog.records[0])["order"].startswith("(cannot be read here: UnpicklingError(")
+
+
+def test_a_forwarded_record_may_name_a_file_whose_name_is_no_text(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[dict[str, object]] = []
+    logger = logging.Logger("my.library")  # noqa: LOG001
+    logger.addHandler(ForwardingHandler(sent.append))
+    logger.handle(logger.makeRecord("my.library", logging.WARNING, "caf\udce9.py", 1, "é %s", ("caf\udce9",), None))
+    take_forwarded(msgspec.msgpack.decode(msgspec.msgpack.encode(sent[0])))
+    (record,) = caplog.records
+    assert (record.getMessage(), record.pathname) == (r"é caf\udce9", r"caf\udce9.py")
+
+
+def test_a_forwarded_record_brings_the_stack_that_it_was_to_show(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[dict[str, object]] = []
+    logger = logging.Logger("my.library")  # noqa: LOG001
+    logger.addHandler(ForwardingHandler(sent.append))
+    logger.warning("how did I get here?", stack_info=True)
+    take_forwarded(sent[0])
+    text = caplog.records[0].getMessage()
+    assert text.startswith("how did I get here?\nStack (most recent call last):\n")
+    assert "test_a_forwarded_record_brings_the_stack" in text
+
+
+def test_without_configuration_the_library_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("suitkaise")
+    assert any(isinstance(handler, logging.NullHandler) for handler in logger.handlers)
+    assert capfd.readouterr().err == ""
+
+
+def test_records_that_the_handlers_cannot_keep_up_with_are_dropped_and_that_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, reactor: Reactor
+) -> None:
+    speaker = Speaker()
+    monkeypatch.setattr(logs, "ROOM", 4)
+    busy, release = threading.Event(), threading.Event()
+
+    def hold_up(record: logging.LogRecord) -> bool:
+        busy.set()
+        return release.wait(10)
+
+    target = logging.getLogger("my.slow.library")
+    target.addFilter(hold_up)
+    forwarded = logs.Forwarded(reactor)
+    try:
+        forwarded.put(fields(0), speaker)
+        assert busy.wait(10)
+        for number in range(1, 10):
+            forwarded.put(fields(number), speaker)
+        release.set()
+        forwarded.flush(10)
+        forwarded.put(fields(10), speaker)
+        forwarded.close(10)
+    finally:
+        target.removeFilter(hold_up)
+    assert [record.getMessage() for record in caplog.records if record.name == target.name] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "10",
+    ]
+    eventually(lambda: speaker.calls == ["rest", "watch"])
+    (told,) = [record for record in caplog.records if record.name == "suitkaise.logs"]
+    assert told.getMessage().startswith("5 records of workers were dropped")
+
+
+def test_a_logging_handler_that_fails_costs_no_other_record(caplog: pytest.LogCaptureFixture, reactor: Reactor) -> None:
+    def fail(record: logging.LogRecord) -> bool:
+        sys.exit(3)
+
+    target = logging.getLogger("my.broken.library")
+    target.addFilter(fail)
+    forwarded = logs.Forwarded(reactor)
+    forwarded.put(fields(0, target.name), Speaker())
+    forwarded.flush(10)
+    target.removeFilter(fail)
+    forwarded.put(fields(1, target.name), Speaker())
+    forwarded.close(10)
+    assert [record.getMessage() for record in caplog.records if record.name == target.name] == ["1"]
+    assert "SystemExit" in caplog.text
+
+
+@pytest.fixture
+def reactor() -> Iterator[Reactor]:
+    reactor = Reactor()
+    yield reactor
+    reactor.close()
+
+
+class Speaker:
+    """Somebody who logs, and whether the hub listens."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def watch(self) -> None:
+        self.calls.append("watch")
+
+    def rest(self) -> None:
+        self.calls.append("rest")
+
+
+def fields(number: int, name: str = "my.slow.library") -> dict[str, object]:
+    return {"name": name, "levelno": logging.WARNING, "levelname": "WARNING", "msg": str(number)}

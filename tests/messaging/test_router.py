@@ -1,0 +1,299 @@
+"""A worker's line to the hub: a `RemotePost` and a `Desk`, over a real socket, in one process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import Status
+from suitkaise.errors import ChildNotFound, NotSerializable, RuntimeGone, SuitkaiseError, WorkerDead
+from suitkaise.messaging import wire
+from suitkaise.messaging.messages import Answer, Message, Parcel
+from suitkaise.messaging.registry import Registry
+from suitkaise.messaging.router import RemotePost
+from suitkaise.platform.reactor import Reactor
+from suitkaise.runtime.hub_server import Desk
+from tests.messaging.test_registry import Keeping
+from tests.support import eventually
+
+SOON = 10.0
+
+
+class Echo:
+    """A worker in the hub: answers with what `handle` makes of a message, from a thread of its own or at once."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+        self.handle: Any = lambda body: body
+
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
+        body = message.body.value
+        self.got.append(body)
+        if message.reply is None:
+            return
+        try:
+            message.reply(True, Parcel(self.handle(body)))
+        except Exception as error:
+            message.fail(error)
+
+
+class Hub:
+    """A desk with one worker behind it, and a remote post in front."""
+
+    def __init__(self, folder: Path) -> None:
+        self.reactor = Reactor()
+        self.registry = Registry()
+        self.path = str(folder / "hub.sock")
+        self.desk = Desk(self.path, self.reactor, self.registry)
+        self.echo = Echo()
+        self.address = self.registry.add("tree/one", "one", "thread", Keeping())
+        self.address.attach(self.echo)
+        self.post = RemotePost(self.path)
+
+    def ask(self, body: Any, path: str = "tree/one") -> Answer[Any]:
+        answer: Answer[Any] = Answer()
+        self.post.send(path, Message("message", Parcel(body), answer.settle))
+        return answer
+
+    def tell(self, body: Any, path: str = "tree/one") -> None:
+        self.post.send(path, Message("message", Parcel(body)))
+
+    def close(self) -> None:
+        self.reactor.close()
+        self.desk.close()
+
+    def cut(self) -> None:
+        """End all connections, as a dying hub does."""
+        for visitor in list(self.desk._visitors):
+            with contextlib.suppress(OSError):
+                visitor.sock.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    hub = Hub(tmp_path)
+    yield hub
+    hub.close()
+
+
+def test_an_ask_comes_back_with_the_answer(hub: Hub) -> None:
+    assert hub.ask({"a": [1, 2]}).get(SOON) == {"a": [1, 2]}
+
+
+def test_a_tell_returns_when_the_hub_has_accepted_it(hub: Hub) -> None:
+    hub.tell("x")
+    assert hub.echo.got == ["x"]
+
+
+def test_an_error_of_the_handler_reaches_the_asker(hub: Hub) -> None:
+    def refuse(body: Any) -> None:
+        raise PermissionError(body)
+
+    hub.echo.handle = refuse
+    with pytest.raises(PermissionError, match="no"):
+        hub.ask("no").get(SOON)
+
+
+def test_no_such_worker_is_told_to_asker_and_teller(hub: Hub) -> None:
+    with pytest.raises(ChildNotFound, match="tree/two"):
+        hub.ask("x", "tree/two").get(SOON)
+    with pytest.raises(ChildNotFound, match="tree/two"):
+        hub.tell("x", "tree/two")
+
+
+def test_a_worker_that_is_over_is_told_to_asker_and_teller(hub: Hub) -> None:
+    hub.address.finish()
+    with pytest.raises(WorkerDead):
+        hub.ask("x").get(SOON)
+    with pytest.raises(WorkerDead):
+        hub.tell("x")
+
+
+def test_what_cannot_be_sent_is_told_before_anything_is_sent(hub: Hub) -> None:
+    with pytest.raises(NotSerializable):
+        hub.ask(threading.Lock())
+    with pytest.raises(NotSerializable):
+        hub.tell(threading.Lock())
+    assert hub.echo.got == []
+
+
+def test_an_answer_that_cannot_be_sent_is_an_error_for_the_asker(hub: Hub) -> None:
+    hub.echo.handle = lambda body: threading.Lock()
+    with pytest.raises((NotSerializable, SuitkaiseError), match="cannot pickle"):
+        hub.ask("x").get(SOON)
+    hub.echo.handle = lambda body: body
+    assert hub.ask("y").get(SOON) == "y"
+
+
+def test_large_messages_and_answers_pass(hub: Hub) -> None:
+    big = os.urandom(8 << 20)
+    assert hub.ask(big).get(SOON) == big
+
+
+def test_requests_are_answered_now_and_later(hub: Hub) -> None:
+    hub.address.pid = 99
+    assert hub.post.post("info", "tree/one").get(SOON) == (Status.RUNNING, 99, 1, "thread")
+    join = hub.post.post("join", "tree/one")
+    assert hub.post.post("info", "tree/one").get(SOON)[1] == 99
+    assert not join.done()
+    hub.address.finish()
+    assert join.get(SOON) is None
+
+
+def test_a_request_that_means_nothing_is_answered_with_an_error(hub: Hub) -> None:
+    with pytest.raises(SuitkaiseError, match="nobody answers 'dance'"):
+        hub.post.post("dance", "tree/one").get(SOON)
+
+
+def test_many_threads_share_one_line_and_each_gets_its_own_answers(hub: Hub) -> None:
+    wrong: list[Any] = []
+
+    def work(thread: int) -> None:
+        for number in range(100):
+            if hub.ask([thread, number]).get(SOON) != [thread, number]:
+                wrong.append((thread, number))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert wrong == []
+    assert len(hub.echo.got) == 600
+    assert len(hub.desk._visitors) == 1
+
+
+def test_messages_of_one_sender_keep_their_order(hub: Hub) -> None:
+    answers = [hub.ask(number) for number in range(500)]
+    assert [answer.get(SOON) for answer in answers] == list(range(500))
+    assert hub.echo.got == list(range(500))
+
+
+def test_when_the_hub_goes_everyone_who_waits_gets_to_know(hub: Hub) -> None:
+    answers = [hub.post.post("join", "tree/one") for _ in range(5)]
+    hub.post.post("info", "tree/one").get(SOON)
+    hub.cut()
+    for answer in answers:
+        with pytest.raises(RuntimeGone, match="the program that owns the tree is gone"):
+            answer.get(SOON)
+
+
+def test_without_a_hub_there_is_a_clear_error(tmp_path: Path) -> None:
+    post = RemotePost(str(tmp_path / "nobody.sock"))
+    with pytest.raises(RuntimeGone, match="cannot be reached"):
+        post.post("info", "tree/one")
+
+
+def test_a_line_that_broke_is_made_anew_at_the_next_use(hub: Hub) -> None:
+    assert hub.ask(1).get(SOON) == 1
+    (line,) = hub.post._lines
+    hub.cut()
+    eventually(lambda: line.closed)
+    assert hub.ask(2).get(SOON) == 2
+
+
+def test_a_forked_child_makes_a_line_of_its_own(hub: Hub) -> None:
+    assert hub.ask(1).get(SOON) == 1
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writer, str(hub.ask(os.getpid()).get(SOON)).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == str(pid)
+    os.waitpid(pid, 0)
+    assert hub.ask(2).get(SOON) == 2
+
+
+@pytest.mark.parametrize("rubbish", [b"\xff" * 64, wire.encode(("dance", 1)), wire.encode(("ask", "eval", "x", 1))])
+def test_a_visitor_that_talks_nonsense_is_shown_the_door_and_harms_no_other(hub: Hub, rubbish: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
+        visitor.connect(hub.path)
+        visitor.settimeout(SOON)
+        visitor.sendall(rubbish)
+        assert visitor.recv(1) == b""
+    assert hub.ask(1).get(SOON) == 1
+
+
+def test_a_visitor_that_leaves_before_its_answer_harms_nobody(hub: Hub) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
+        visitor.connect(hub.path)
+        wire.send(visitor, ("post", "join", "tree/one", 1), b"\x80\x05N.")
+        assert hub.ask(1).get(SOON) == 1
+    eventually(lambda: len(hub.desk._visitors) == 1)
+    hub.address.finish()
+    with pytest.raises(WorkerDead):
+        hub.ask(2).get(SOON)
+
+
+def test_the_socket_is_for_its_own_user_only(hub: Hub) -> None:
+    assert os.stat(hub.path).st_mode & 0o777 == 0o600
+
+
+def test_a_signal_handler_may_tell_and_ask_whatever_it_has_interrupted(hub: Hub) -> None:
+    class Interrupted:
+        """A socket on which a signal always comes in the middle of sending."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock = sock
+
+        def sendmsg(self, *args: Any) -> int:
+            signal.raise_signal(signal.SIGUSR1)
+            return self.sock.sendmsg(*args)
+
+    def use_refs(number: int, frame: Any) -> None:
+        heard.append(hub.ask("from the handler").get(SOON))
+        hub.tell("told by the handler")
+
+    heard: list[Any] = []
+    assert hub.ask(0).get(SOON) == 0
+    (line,) = hub.post._lines
+    line.outlet._sock = Interrupted(line.outlet._sock)  # type: ignore[assignment]
+    before = signal.signal(signal.SIGUSR1, use_refs)
+    try:
+        for number in range(1, 10):
+            assert hub.ask(number).get(SOON) == number
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == ["from the handler"] * 9
+    assert len(hub.post._lines) == 2
+
+
+@pytest.mark.parametrize("send", [Hub.ask, Hub.tell])
+def test_a_message_that_is_too_long_is_refused_and_harms_no_other(
+    hub: Hub, send: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = hub.post.post("join", "tree/one")
+    monkeypatch.setattr(wire, "MAX_PAYLOAD", 1000)
+    with pytest.raises(NotSerializable, match=r"the message has 20.. bytes, once encoded; at most 1000 can be sent"):
+        send(hub, bytes(2000))
+    with pytest.raises(NotSerializable, match="the header of a message has "):
+        send(hub, "x", "x" * (wire.MAX_HEADER + 1))
+    hub.echo.handle = bytes
+    with pytest.raises(SuitkaiseError, match=r"the message has 20.. bytes"):
+        hub.ask(2000).get(SOON)
+    assert hub.ask(5).get(SOON) == bytes(5)
+    assert not waiting.done()
+
+
+def test_a_wait_that_was_given_up_or_whose_process_has_ended_leaves_nothing_behind(hub: Hub) -> None:
+    kept = hub.post.post("join", "tree/one")
+    for _ in range(100):
+        hub.post.post("join", "tree/one").cancel()
+    hub.post.post("info", "tree/one").get(SOON)
+    assert len(hub.address._waiters) == 1
+    hub.cut()
+    with pytest.raises(RuntimeGone):
+        kept.get(SOON)
+    eventually(lambda: not hub.address._waiters)

@@ -1,0 +1,169 @@
+"""Finding and ending what is below a process, whatever it did to get away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise.platform import processes as descendants
+from suitkaise.platform.processes import MARK, children, end_children, end_marked, environment_of, kill_group_of
+from tests.support import run_program, wait_gone
+
+
+@contextmanager
+def sleeper(**options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "1000"], **options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def no_lists(path: str, mode: str) -> Any:
+    if path.endswith("/children"):
+        raise FileNotFoundError(path)
+    return open(path, mode)
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_the_children_of_this_process_are_known(lists: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not lists:  # a kernel without them
+        monkeypatch.setattr(descendants, "open", no_lists, raising=False)
+    with sleeper() as one, sleeper(start_new_session=True) as two:
+        assert {one.pid, two.pid} <= set(children())
+        assert len(list(children())) == len(set(children()))
+    assert not {one.pid, two.pid} & set(children())
+
+
+def test_who_has_not_adopted_ends_nobody() -> None:
+    with sleeper() as one:
+        end_children()
+        assert one.poll() is None
+
+
+def test_the_own_group_is_spared_and_what_may_not_be_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with sleeper() as one, sleeper(start_new_session=True) as two:
+        assert kill_group_of(one.pid)
+        assert one.wait() == -9
+
+        def refuse(pid: int, number: int) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(os, "kill", refuse)
+        monkeypatch.setattr(os, "killpg", refuse)
+        assert not kill_group_of(two.pid)
+        monkeypatch.undo()
+        assert two.poll() is None
+
+
+def test_a_mark_is_that_of_one_incarnation_or_of_all_of_a_program() -> None:
+    directory = f"/nowhere/{uuid.uuid4().hex}"
+
+    def marked(mark: str) -> dict[str, Any]:
+        return {"env": {**os.environ, MARK: mark}, "start_new_session": True}
+
+    with sleeper(**marked(f"{directory}:a#1")) as one, sleeper(**marked(f"{directory}:a#11")) as eleven:
+        with sleeper(**marked(f"{directory}0:a#1")) as other:
+            end_marked(f"{directory}:a#1")
+            assert one.wait() == -9
+            assert eleven.poll() is None
+            end_marked(directory)
+            assert eleven.wait() == -9
+            assert other.poll() is None
+
+
+def test_a_mark_is_seen_in_the_midst_of_exec_too(tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    again.write_text('#!/bin/sh\nexec "$0"\n')
+    again.chmod(0o755)
+    for turn in range(60):  # a tenth of its life it has no environment
+        mark = f"{tmp_path}:a#{turn}"
+        with subprocess.Popen([again], env={**os.environ, MARK: mark}) as process:
+            end_marked(mark)
+            found = process.poll()
+            process.kill()
+        assert found == -9
+
+
+def test_the_environment_of_a_process_may_be_empty_or_out_of_sight() -> None:
+    with sleeper(env={}) as process:
+        assert environment_of(process.pid) == b""
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(OSError):
+            environment_of(process.pid)
+    with pytest.raises(OSError):
+        environment_of(process.pid)
+
+
+FAMILY = """
+import os, signal, sys
+from suitkaise.platform.processes import adopt_orphans, end_children
+
+def fork(depth):
+    if os.fork() == 0:
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        if depth:
+            fork(depth - 1)
+        os.write(1, f"{os.getpid()}\\n".encode())
+        os.write(born, b".")
+        if depth % 2:
+            os._exit(0)
+        while True:
+            signal.pause()
+
+adopt_orphans()
+told, born = os.pipe()
+fork(9)
+heard = b""
+while len(heard) < 10:
+    heard += os.read(told, 10)
+end_children()
+try:
+    os.waitpid(-1, 0)
+except ChildProcessError:
+    print("none is left")
+"""
+
+BOMB = """
+import os, signal
+from suitkaise.platform.processes import adopt_orphans, children, end_children
+
+adopt_orphans()
+told, born = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    for _ in range(30):
+        if os.fork() == 0:
+            os.write(born, b".")
+            for _ in range(20):  # a chain: who is killed has a child already
+                if os.fork():
+                    os.wait()
+                    os._exit(0)
+            signal.pause()
+    signal.pause()
+os.read(told, 1)
+end_children()
+print("left:", list(children()))
+"""
+
+
+def test_no_descendant_is_left_however_deep_and_in_whatever_session() -> None:
+    out = run_program(FAMILY).check().stdout.split("\n")
+    assert "none is left" in out
+    for pid in filter(str.isdecimal, out):
+        wait_gone(int(pid), 0.0)
+
+
+def test_what_forks_while_it_is_killed_does_not_get_away() -> None:
+    assert "left: []" in run_program(BOMB).check().stdout

@@ -1,0 +1,321 @@
+"""The one I/O thread."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from suitkaise.platform.reactor import Reactor
+
+SOON = 10.0
+
+
+@pytest.fixture
+def reactor() -> Iterator[Reactor]:
+    reactor = Reactor()
+    yield reactor
+    reactor.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def finished(reactor: Reactor) -> None:
+    """Return when everything that was asked of the reactor so far is done."""
+    done = threading.Event()
+    reactor.call(done.set)
+    assert done.wait(SOON)
+
+
+def test_callbacks_run_in_its_own_thread_in_their_order(reactor: Reactor) -> None:
+    seen: list[tuple[int, bool]] = []
+    for number in range(100):
+        reactor.call(lambda number=number: seen.append((number, reactor.here)))
+    finished(reactor)
+    assert seen == [(number, True) for number in range(100)]
+    assert not reactor.here
+
+
+def test_many_threads_may_call_at_once(reactor: Reactor) -> None:
+    seen: list[tuple[int, int]] = []
+    threads = [
+        threading.Thread(target=lambda t=t: [reactor.call(lambda n=n: seen.append((t, n))) for n in range(500)])
+        for t in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SOON)
+    finished(reactor)
+    assert len(seen) == 3000
+    for t in range(6):
+        assert [n for thread, n in seen if thread == t] == list(range(500))
+
+
+def test_a_callback_may_call_and_time_further_ones(reactor: Reactor) -> None:
+    done = threading.Event()
+    reactor.call(lambda: reactor.call(lambda: reactor.at(0, done.set)))
+    assert done.wait(SOON)
+
+
+def test_a_callback_that_calls_itself_again_does_not_starve_the_others(reactor: Reactor) -> None:
+    done = threading.Event()
+
+    def again() -> None:
+        if not done.is_set():
+            reactor.call(again)
+
+    reactor.call(again)
+    reactor.at(time.monotonic() + 0.01, done.set)
+    assert done.wait(SOON)
+
+
+def test_timers_fire_in_order_and_not_too_early(reactor: Reactor) -> None:
+    fired: list[tuple[float, float]] = []
+    done = threading.Event()
+    now = time.monotonic()
+    for delay in (0.05, 0.01, 0.03, 0.03, -1.0):
+        reactor.at(now + delay, lambda delay=delay: fired.append((delay, time.monotonic() - now)))
+    reactor.at(now + 0.06, done.set)
+    assert done.wait(SOON)
+    assert [delay for delay, _ in fired] == [-1.0, 0.01, 0.03, 0.03, 0.05]
+    assert all(after >= delay for delay, after in fired)
+
+
+def test_a_timer_that_is_cancelled_does_not_fire(reactor: Reactor) -> None:
+    fired: list[str] = []
+    done = threading.Event()
+    now = time.monotonic()
+    doomed = reactor.at(now + 0.01, lambda: fired.append("doomed"))
+    reactor.at(now + 0.005, lambda: doomed.cancel())
+    reactor.at(now + 0.03, done.set)
+    assert done.wait(SOON)
+    assert fired == []
+
+
+def test_a_timer_can_be_cancelled_after_it_has_fired(reactor: Reactor) -> None:
+    fired = threading.Event()
+    handle = reactor.at(0, fired.set)
+    assert fired.wait(SOON)
+    handle.cancel()
+    handle.fire()
+
+
+def test_timers_that_are_cancelled_do_not_pile_up_and_the_others_fire(reactor: Reactor) -> None:
+    fired: list[int] = []
+    done = threading.Event()
+    far = time.monotonic() + 1000.0
+    near = time.monotonic() + 0.2
+    for number in range(5000):
+        reactor.at(far, lambda: fired.append(-1)).cancel()
+        if number % 100 == 0:
+            reactor.at(near, lambda number=number: fired.append(number))
+    reactor.at(near, done.set)
+    finished(reactor)
+    assert len(reactor._timers) <= 200
+    assert done.wait(SOON)
+    assert fired == list(range(0, 5000, 100))
+
+
+def test_what_is_readable_is_told_until_it_is_unwatched(
+    reactor: Reactor, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    seen: list[bytes] = []
+    got = threading.Semaphore(0)
+
+    def read() -> None:
+        seen.append(ours.recv(1))
+        got.release()
+
+    reactor.call(lambda: reactor.watch(ours, read))
+    theirs.send(b"ab")
+    assert got.acquire(timeout=SOON)
+    assert got.acquire(timeout=SOON)
+    reactor.call(lambda: reactor.unwatch(ours))
+    finished(reactor)
+    theirs.send(b"c")
+    finished(reactor)
+    assert seen == [b"a", b"b"]
+
+
+def test_a_callback_may_unwatch_others_whose_event_is_due_in_the_same_round(reactor: Reactor) -> None:
+    pairs = [socket.socketpair() for _ in range(5)]
+    seen: list[int] = []
+
+    def take(number: int) -> None:
+        seen.append(number)
+        for ours, _ in pairs:
+            reactor.unwatch(ours)
+
+    def watch_all() -> None:
+        for number, (ours, theirs) in enumerate(pairs):
+            theirs.send(b"x")
+            reactor.watch(ours, lambda number=number: take(number))
+
+    reactor.call(watch_all)
+    finished(reactor)
+    finished(reactor)
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
+    assert len(seen) == 1
+
+
+def test_an_event_of_a_closed_descriptor_does_not_reach_its_next_owner(reactor: Reactor) -> None:
+    first, second = socket.socketpair(), socket.socketpair()
+    seen: list[str] = []
+    replacements: list[socket.socket] = []
+
+    def take(name: str, other: socket.socket) -> None:
+        seen.append(name)
+        reactor.unwatch(first[0])
+        reactor.unwatch(second[0])
+        number = other.fileno()
+        other.close()
+        new, peer = socket.socketpair()
+        if new.fileno() != number:
+            new = socket.socket(fileno=os.dup2(new.detach(), number))
+        replacements.extend((new, peer))
+        reactor.watch(new, lambda: seen.append("the wrong one"))
+
+    def watch_both() -> None:
+        first[1].send(b"x")
+        second[1].send(b"x")
+        reactor.watch(first[0], lambda: take("first", second[0]))
+        reactor.watch(second[0], lambda: take("second", first[0]))
+
+    reactor.call(watch_both)
+    finished(reactor)
+    finished(reactor)
+    reactor.close()
+    for one in (*first, *second, *replacements):
+        one.close()
+    assert len(seen) == 1
+
+
+def test_unwatching_what_is_not_watched_or_closed_is_no_error(
+    reactor: Reactor, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    seen: list[Any] = []
+    theirs.close()
+    for source in (ours, theirs, 9999):
+        reactor.call(lambda source=source: seen.append(reactor.unwatch(source)))
+    finished(reactor)
+    assert seen == [None] * 3
+
+
+def test_writability_is_told_when_asked_for(reactor: Reactor, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, _ = pair
+    writable = threading.Event()
+
+    def event() -> None:
+        writable.set()
+        reactor.watch_writes(ours, event, also=False)
+
+    def begin() -> None:
+        reactor.watch(ours, event)
+        reactor.watch_writes(ours, event, also=True)
+
+    reactor.call(begin)
+    assert writable.wait(SOON)
+
+
+def test_an_error_in_a_callback_is_logged_and_harms_no_other(
+    reactor: Reactor, pair: tuple[socket.socket, socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, theirs = pair
+    read = threading.Event()
+
+    def fail() -> None:
+        reactor.unwatch(ours)
+        read.set()
+        raise ValueError("in a watch")
+
+    def fail_call() -> None:
+        raise ValueError("in a call")
+
+    def fail_timer() -> None:
+        raise ValueError("in a timer")
+
+    with caplog.at_level(logging.ERROR, "suitkaise.reactor"):
+        theirs.send(b"x")
+        reactor.call(fail_call)
+        reactor.at(0, fail_timer)
+        reactor.call(lambda: reactor.watch(ours, fail))
+        assert read.wait(SOON)
+        finished(reactor)
+    said = sorted(str(record.exc_info[1]) for record in caplog.records if record.exc_info)
+    assert said == ["in a call", "in a timer", "in a watch"]
+
+
+def test_closing_waits_for_the_thread_and_may_be_done_twice() -> None:
+    reactor = Reactor()
+    called = threading.Event()
+    reactor.call(called.set)
+    assert called.wait(SOON)
+    reactor.close()
+    assert not reactor._thread.is_alive()
+    reactor.close()
+
+
+def test_it_can_be_closed_by_a_callback() -> None:
+    reactor = Reactor()
+    reactor.call(reactor.close)
+    reactor._thread.join(SOON)
+    assert not reactor._thread.is_alive()
+
+
+def test_calls_after_the_end_do_nothing_and_write_into_nobody_elses_descriptor() -> None:
+    reactor = Reactor()
+    number = reactor._bell
+    reactor.close()
+    ours, theirs = socket.socketpair()
+    foreign = number not in (ours.fileno(), theirs.fileno())
+    if foreign:
+        os.dup2(theirs.fileno(), number)
+    reactor.call(lambda: None)
+    reactor.at(0, lambda: None)
+    with ours, theirs:
+        for end in (ours, theirs):
+            end.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                end.recv(8)
+    if foreign:
+        os.close(number)
+
+
+def test_in_a_forked_child_it_lets_go_of_its_descriptors(reactor: Reactor) -> None:
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            bell = reactor._bell
+            reactor.abandon_after_fork()
+            reactor.call(lambda: None)
+            os.fstat(bell)
+        except OSError:
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finished(reactor)
+
+
+def test_a_time_that_is_months_away_does_not_end_the_thread(reactor: Reactor) -> None:
+    reactor.at(time.monotonic() + 90 * 86_400.0, lambda: None)
+    finished(reactor)
+    finished(reactor)  # it has slept in between, with nothing nearer to wait for

@@ -1,0 +1,154 @@
+"""Stops and kills of the whole supervisor at any moment, and threads that are left behind (rule 59)."""
+
+from __future__ import annotations
+
+import pytest
+
+from suitkaise.errors import WorkerDead
+from suitkaise.events import (
+    ChildAbandoned,
+    ChildStopError,
+    SupervisorStopped,
+    SupervisorStopping,
+)
+from suitkaise.exits import Hung, Killed, Shutdown
+from suitkaise.policy.actions import Halt, RestartChild
+from tests.policy.driver import BOOM, Driver, begun, child, children, supervisor
+
+
+def test_stop_before_the_beginning_ends_at_once() -> None:
+    tree = Driver(supervisor(*children("ab")), begin_now=False)
+
+    tree.stop()
+
+    assert tree.told() == ["end"]
+
+
+def test_stop_during_the_start_asks_the_child_that_is_starting_first() -> None:
+    tree = Driver(supervisor(*children("abc")), begin_now=False)
+    tree.plan_starts("b", "waits")
+    tree.plan_stops("b", "waits")
+    tree.begin()
+
+    tree.stop()
+    assert tree.told() == ["start a", "start b", "stop b"]
+    tree.ready("b")  # the request had not reached it yet
+    assert tree.told() == []
+    tree.exits("b", Shutdown())
+    assert tree.told() == ["stop a", "end"]
+
+
+def test_stop_while_a_child_is_starting_again_waits_for_its_end() -> None:
+    tree = begun(children("a"))
+    tree.plan_starts("a", "waits")
+    tree.plan_stops("a", "waits")
+    tree.crash("a")
+
+    tree.stop()
+    tree.ignores("a")
+
+    assert tree.told() == ["start a", "stop a", "end"]
+
+
+def test_the_reason_to_stop_is_told_once() -> None:
+    tree = begun(children("a"), max_restarts=0)
+    tree.plan_stops("a", "waits")
+    tree.stop(Shutdown("enough"))
+
+    tree.crash("a")
+
+    assert [event.why for event in tree.events_of(SupervisorStopping)] == ["shutdown (enough)"]
+
+
+def test_halt_kills_all_at_once_and_ends() -> None:
+    tree = begun(children("abc"))
+
+    tree.halt("second signal")
+
+    assert tree.told() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
+    assert tree.ended == Killed("second signal")
+
+
+def test_halt_during_a_stop_kills_what_is_left_and_that_is_how_it_ended() -> None:
+    tree = begun(children("abc"))
+    tree.plan_stops("c", "waits")
+    tree.stop(Shutdown("asked"))
+    tree.told()
+
+    tree.halt()
+
+    assert tree.told() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
+    assert tree.ended == Killed("second signal")
+    assert tree.events[-1] == SupervisorStopped("top", 0.0, reason=Killed("second signal"))
+
+
+def test_of_two_halts_the_first_one_says_why() -> None:
+    tree = begun(children("a"))
+    tree.plan_stops("a", "waits")
+    tree.stop()
+
+    tree.handle(Halt("shutdown timeout"))
+    tree.handle(Halt("second signal"))
+    tree.settle()
+
+    assert tree.ended == Killed("shutdown timeout")
+
+
+def test_halt_kills_children_that_are_starting_and_cancels_what_waits() -> None:
+    tree = begun(children("ab"))
+    tree.plan_starts("a", "waits")
+    tree.plan_starts("b", "fails")
+    tree.post_exit("b", BOOM)
+    tree.post_exit("a", BOOM)
+    tree.settle()
+    tree.terminate_child("b")
+    tree.plan_starts("b", "waits")
+    waiting = tree.post_request(RestartChild, "b")
+    tree.settle()
+    tree.told()
+
+    tree.halt()
+
+    assert tree.told() == ["kill b (second signal)", "kill a (second signal)", "refuse WorkerDead", "end"]
+    assert isinstance(tree.answer(waiting), WorkerDead)
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_s59_a_thread_that_is_left_behind_is_told_and_listed_as_abandoned(stopping: bool) -> None:
+    tree = begun([child("a", "transient"), child("b")], max_restarts=0)
+    tree.plan_stops("b", "waits")
+    if stopping:
+        tree.stop()
+
+    tree.exits("a", Hung("loop", 3.0), abandoned=True)
+
+    assert [event.path for event in tree.events_of(ChildAbandoned)] == ["top/a"]
+    assert tree.statuses()["a"] == "abandoned"
+
+
+def test_s59_a_thread_that_does_not_stop_in_time_is_told_as_abandoned() -> None:
+    tree = begun(children("ab"))
+    tree.plan_stops("a", "waits")
+    tree.terminate_child("a")
+
+    tree.exits("a", Killed("shutdown timeout"), abandoned=True)
+
+    assert [type(event) for event in tree.events[-2:]] == [ChildStopError, ChildAbandoned]
+    assert tree.statuses()["a"] == "abandoned"
+    tree.restart_child("a")
+    assert tree.statuses()["a"] == "running"
+
+
+@pytest.mark.parametrize("restart", ["permanent", "temporary"])
+def test_a_start_that_is_ignored_while_it_is_being_stopped_is_a_stop(restart: str) -> None:
+    tree = begun([child("a"), child("b", restart)])
+    tree.plan_starts("b", "waits")
+    tree.plan_stops("b", "clean", "waits")
+    tree.recall("b")
+    tree.terminate_child("a")
+    tree.stop()
+
+    tree.ignores("b")
+
+    assert tree.told()[-2:] == ["stop a", "end"]
+    assert tree.statuses() == ({"a": "stopped", "b": "stopped"} if restart == "permanent" else {"a": "stopped"})

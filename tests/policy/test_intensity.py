@@ -1,0 +1,107 @@
+"""Rules 28-30: how many restarts are borne, and giving up."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from suitkaise.events import SupervisorGaveUp, SupervisorStopping
+from suitkaise.exits import ExitCode, GaveUp, Hung, Killed, Lost, Normal, Shutdown, Signaled
+from suitkaise.specs import Supervisor
+from tests.policy.driver import BOOM, begun, child, children, supervisor
+
+STRATEGIES = ["one_for_one", "one_for_all", "rest_for_one"]
+CLEAN = [Normal(), Shutdown(), Shutdown("why"), Shutdown(GaveUp("top/b/x", BOOM, 3, 5.0))]
+ABNORMAL = [BOOM, ExitCode(0), ExitCode(3), Signaled(9), Killed("ref.kill"), Hung("loop", 2.0), Lost("node")]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_s28_as_many_restarts_as_allowed_are_borne_and_one_more_is_not(strategy: str) -> None:
+    tree = begun(children("a"), max_restarts=3, strategy=strategy)
+
+    for _ in range(3):
+        tree.crash("a")
+        assert tree.running() == "a"
+    tree.crash("a")
+
+    assert tree.told() == ["start a"] * 3 + ["end"]
+    assert tree.ended == Shutdown(GaveUp("top/a", BOOM, 3, 5.0))
+
+
+def test_s28_without_any_restart_allowed_the_first_one_needed_is_fatal() -> None:
+    tree = begun(children("ab"), max_restarts=0)
+
+    tree.crash("a")
+
+    assert tree.told() == ["stop b", "end"]
+
+
+def test_s28_without_any_restart_allowed_exits_that_need_none_are_borne() -> None:
+    tree = begun([child("a", "transient"), child("b", "temporary"), child("c")], max_restarts=0)
+
+    tree.exits("a", Normal())
+    tree.crash("b")
+
+    assert tree.running() == "c"
+
+
+def test_s28_unlimited_restarts_never_end_it() -> None:
+    tree = begun(children("a"), max_restarts=math.inf)
+
+    for _ in range(1000):
+        tree.crash("a")
+
+    assert tree.running() == "a"
+    assert tree.policy.restarts_used(0.0) == 1  # it keeps no list of them
+
+
+def test_s29_the_window_is_the_supervisors_not_the_childs() -> None:
+    tree = begun(children("abc"), max_restarts=2)
+
+    tree.crash("a")
+    tree.crash("b")
+    tree.crash("c")
+
+    assert tree.ended == Shutdown(GaveUp("top/c", BOOM, 2, 5.0))
+
+
+@pytest.mark.parametrize("later, ends", [(4.5, True), (5.0, True), (5.0 + 1e-6, False), (50.0, False)])
+def test_s29_a_restart_counts_up_to_and_at_the_edge_of_the_window(later: float, ends: bool) -> None:
+    tree = begun(children("a"), max_restarts=1, max_seconds=5.0)
+
+    tree.crash("a")
+    tree.advance(later)
+    tree.crash("a")
+
+    assert (tree.ended is not None) is ends
+
+
+def test_s29_the_window_slides() -> None:
+    tree = begun(children("a"), max_restarts=2, max_seconds=1.0)
+
+    for _ in range(20):
+        tree.crash("a")
+        tree.advance(0.6)
+    assert tree.running() == "a"
+    assert tree.policy.restarts_used(tree.now) == 1
+    assert tree.policy.restarts_used(tree.now + 1) == 0
+
+
+def test_s30_giving_up_stops_the_others_in_reverse_start_order() -> None:
+    tree = begun(children("abcd"), max_restarts=0)
+
+    tree.crash("c")
+
+    assert tree.told() == ["stop d", "stop b", "stop a", "end"]
+    assert len(tree.events_of(SupervisorStopping)) == 1
+    gave_up = tree.events_of(SupervisorGaveUp)
+    assert [(event.path, event.child, event.reason) for event in gave_up] == [("top", "c", BOOM)]
+
+
+def test_s30_the_reason_is_the_innermost_one() -> None:
+    tree = begun(supervisor(Supervisor("nested", child("x"))).children, max_restarts=0)
+
+    tree.exits("nested", Shutdown(GaveUp("top/nested/x", BOOM, 3, 5.0)))
+
+    assert tree.ended == Shutdown(GaveUp("top/nested", BOOM, 0, 5.0))

@@ -1,0 +1,93 @@
+"""Recalls: stop and start again one child alone, on request; and what is left of children that are gone."""
+
+from __future__ import annotations
+
+import pytest
+
+from suitkaise.errors import (
+    ChildNotFound,
+    ChildStartFailed,
+)
+from tests.policy.driver import begun, child, children, restarting
+
+
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
+def test_recall_stops_and_starts_that_child_alone_and_is_not_counted(strategy: str) -> None:
+    tree = begun(children("abc"), strategy=strategy, max_restarts=0)
+
+    assert tree.recall("b") == "ok"
+    assert tree.told() == ["stop b", "start b", "reply"]
+    assert tree.running() == "abc"
+    assert tree.policy.restarts_used(0.0) == 0
+
+
+def test_recall_starts_a_stopped_child() -> None:
+    tree = begun(children("a"))
+    tree.terminate_child("a")
+    tree.told()
+
+    assert tree.recall("a") == "ok"
+    assert tree.told() == ["start a", "reply"]
+
+
+def test_recall_of_a_restarting_child_starts_it_now_and_cancels_the_retry() -> None:
+    tree = restarting()
+    tree.told()
+
+    assert tree.recall("b") == "ok"
+    tree.advance(100)
+
+    assert tree.told() == ["start b", "start b", "reply"]
+    assert tree.policy.restarts_used(0.0) == 1
+
+
+@pytest.mark.parametrize("restart", ["permanent", "transient", "temporary"])
+def test_recall_whose_start_fails_leaves_the_child_stopped(restart: str) -> None:
+    tree = begun([child("a", restart), child("b")])
+    tree.plan_starts("a", "fails")
+
+    error = tree.recall("a")
+    tree.advance(100)
+
+    assert isinstance(error, ChildStartFailed)
+    assert error.path == "top/a"
+    assert tree.running() == "b"
+    assert list(tree.statuses()) == ["a", "b"]
+    assert tree.policy.restarts_used(0.0) == 0
+
+
+def test_recall_of_a_temporary_child_keeps_its_place() -> None:
+    tree = begun([child("a", "temporary"), child("b")])
+
+    assert tree.recall("a") == "ok"
+    assert tree.told() == ["stop a", "start a", "reply"]
+    assert tree.running() == "ab"
+
+
+def test_recall_of_a_temporary_child_that_ignores_forgets_it() -> None:
+    tree = begun([child("a", "temporary"), child("b")])
+    tree.plan_starts("a", "ignore")
+
+    assert tree.recall("a") == "ok"
+    assert tree.statuses() == {"b": "running"}
+
+
+def test_recall_of_an_unknown_child() -> None:
+    assert isinstance(begun(children("a")).recall("x"), ChildNotFound)
+
+
+def test_a_child_of_the_same_id_is_not_touched_by_what_was_meant_for_the_one_before() -> None:
+    tree = begun([child("a", "temporary", shutdown=5)])
+    tree.terminate_child("a")  # leaves a kill timer at 5 s behind
+    tree.advance(4)
+    tree.start_child(child("a", shutdown=5))
+    assert tree.last_start("a").previous is None
+    assert [info.restarts for info in tree.policy.which_children()] == [0]
+    tree.plan_stops("a", "waits")
+    tree.terminate_child("a")
+    tree.told()
+
+    tree.advance(2)
+    assert tree.told() == []
+    tree.advance(3)
+    assert tree.told() == ["kill a (shutdown timeout)", "reply"]

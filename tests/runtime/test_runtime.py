@@ -1,0 +1,73 @@
+"""What a program with trees has one of: it is there as a whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from suitkaise import Supervisor, sktree
+from suitkaise.engines.processes import ProcessEngine
+from suitkaise.platform import runtime_directory
+from suitkaise.runtime import runtime
+from suitkaise.runtime.hub_server import Desk
+from suitkaise.runtime.storage_service import StorageActor
+
+
+@pytest.fixture
+def leaves_nothing() -> Iterator[None]:
+    def there() -> tuple[set[str], set[str], set[str]]:
+        descriptors = {os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
+        threads = {thread.name for thread in threading.enumerate()}
+        return (
+            set(os.listdir(runtime_directory.base_directory())),
+            threads,
+            {one for one in descriptors if "suitkaise" in one},
+        )
+
+    before = there()
+    yield
+    assert runtime.current() is None
+    assert there() == before
+
+
+@pytest.mark.parametrize("where", [(ProcessEngine, "__init__"), (Desk, "__init__"), (runtime_directory, "hold")])
+def test_a_start_that_fails_on_the_way_leaves_nothing(
+    where: tuple[object, str], monkeypatch: pytest.MonkeyPatch, leaves_nothing: None
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise BlockingIOError(11, "no more of it")
+
+    monkeypatch.setattr(*where, fail)
+    with pytest.raises(BlockingIOError, match="no more of it"):
+        Supervisor("app").start()
+
+
+def test_what_fails_at_the_end_holds_up_nothing_else(monkeypatch: pytest.MonkeyPatch, leaves_nothing: None) -> None:
+    close = ProcessEngine.close
+
+    def fail(self: ProcessEngine) -> None:
+        close(self)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ProcessEngine, "close", fail)
+    sktree.connect()
+    with pytest.raises(ZeroDivisionError):
+        sktree.disconnect()
+
+
+def test_a_storage_that_does_not_start_leaves_nothing_and_can_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch, leaves_nothing: None
+) -> None:
+    def fail(self: StorageActor) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(runtime, "begin", fail)
+        with Supervisor("app").start(), pytest.raises(ZeroDivisionError):
+            sktree.connect()
+    with Supervisor("app").start():
+        sktree.connect().add("a", 1, path="p")
+        sktree.disconnect()

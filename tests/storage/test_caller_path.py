@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from suitkaise.storage import caller_path
+
+SAY = """
+import sys
+from suitkaise.storage import caller_path
+print(caller_path.path_of_file(sys._getframe().f_code.co_filename))
+"""
+
+
+def run(file: Path, *args: str, cwd: Path | None = None) -> str:
+    done = subprocess.run([sys.executable, str(file), *args], capture_output=True, text=True, check=True, cwd=cwd)
+    return done.stdout.strip()
+
+
+def script(folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / name
+    file.write_text(SAY)
+    return file
+
+
+@pytest.mark.parametrize("marker", ["pyproject.toml", "setup.py", "setup.cfg", ".git"])
+def test_the_path_is_relative_to_the_nearest_marked_folder(tmp_path: Path, marker: str) -> None:
+    (tmp_path / marker).touch()
+    assert run(script(tmp_path / "ui" / "parts", "main.py")) == "ui/parts/main"
+    (tmp_path / "ui" / "setup.py").touch()
+    assert run(script(tmp_path / "ui" / "parts", "main.py")) == "parts/main"
+
+
+def test_without_a_marked_folder_it_is_relative_to_that_of_the_main_script(tmp_path: Path) -> None:
+    if any((folder / marker).exists() for folder in tmp_path.parents for marker in caller_path._MARKERS):
+        pytest.skip("the temporary folder is in a project")
+    main = tmp_path / "app" / "main.py"
+    script(tmp_path / "app" / "lib", "part.py")
+    main.write_text("import sys; sys.path.insert(0, sys.argv[1]); import part")
+    assert run(main, str(tmp_path / "app" / "lib")) == "lib/part"
+    assert run(Path("main.py"), str(tmp_path / "app" / "lib"), cwd=main.parent) == "lib/part"
+    outside = script(tmp_path / "elsewhere", "other.py")
+    main.write_text(f"import sys; sys.path.insert(0, {str(outside.parent)!r}); import other")
+    assert run(main) == str(outside.with_suffix("")).strip("/")
+
+
+def test_code_that_is_in_no_file_has_the_path_main() -> None:
+    for filename in ("<stdin>", "<string>", "<ipython-input-1-abc>", "/tmp/ipykernel_12/345.py", ""):
+        assert caller_path.path_of_file(filename) == "__main__"
+    done = subprocess.run([sys.executable, "-c", SAY], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "__main__"
+
+
+def test_the_packages_own_frames_are_passed_over() -> None:
+    assert caller_path.path_of_file(caller_path.__file__) is None
+
+    def public() -> str:
+        return caller_path.caller_path()
+
+    assert public() == "tests/storage/test_caller_path"
+    scope: dict[str, object] = {"caller_path": caller_path}
+    exec(compile("def inner(): return caller_path.caller_path()", caller_path.__file__, "exec"), scope)
+    exec(compile("def outer(): return inner()", caller_path.__file__, "exec"), scope)
+    assert scope["outer"]() == "tests/storage/test_caller_path"  # type: ignore[operator]
+
+
+def test_a_file_keeps_its_path_through_links_of_the_project(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    real = script(tmp_path / "real", "main.py")
+    (tmp_path / "link.py").symlink_to(real)
+    assert run(tmp_path / "link.py") == "link"

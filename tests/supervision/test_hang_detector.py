@@ -1,0 +1,166 @@
+"""Rule 55 on a virtual clock: when a worker is looked at, and when it is judged."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from suitkaise.engines.engine import Exit
+from suitkaise.engines.simulated import Behaviour, VirtualClock
+from suitkaise.events import ChildExited, ChildStarted
+from suitkaise.exits import Hung, Normal, Signaled
+from suitkaise.platform.board import Phase, SlotView
+from suitkaise.platform.reactor import TimerHandle
+from suitkaise.specs import Child, Supervisor
+from suitkaise.supervision.hang_detector import DOUBTS, LATE, limits_of, watch
+from suitkaise.testing import Simulation
+
+
+def work() -> None: ...
+
+
+class Watched:
+    """A worker whose phases are a list of (time, phase), and a clock that can be late."""
+
+    def __init__(self, *phases: tuple[float, Phase], late: float = 0.0, **limits: float) -> None:
+        self.clock = VirtualClock()
+        self.phases = phases
+        self.late = late
+        self.looks: list[float] = []
+        self.hung: tuple[float, Hung] | None = None
+        self.gone = False
+        self.exited: Future[Exit] = Future()
+        self.timers: list[TimerHandle] = []
+        watch(Child(work, **limits), self, self.clock, self.at)  # type: ignore[arg-type]
+
+    def at(self, when: float, callback: Any) -> TimerHandle:
+        self.timers.append(self.clock.at(when + self.late, callback))
+        return self.timers[-1]
+
+    def end(self) -> None:
+        self.gone = True
+        self.exited.set_result(Exit(Normal()))
+
+    def look(self) -> SlotView | None:
+        if self.gone:
+            return None
+        self.looks.append(self.clock.now)
+        since, phase = [one for one in self.phases if one[0] <= self.clock.now][-1]
+        return SlotView(1, phase, since, 0, 0.0, 0.0, 0, 0)
+
+    def hang(self, hung: Hung) -> None:
+        assert self.hung is None
+        self.hung = (self.clock.now, hung)
+        self.gone = True
+
+
+def test_s55_a_child_without_limits_is_never_looked_at() -> None:
+    watched = Watched((0.0, Phase.LOOP))
+    watched.clock.run(until=1000.0)
+    assert watched.looks == []
+
+
+def test_s55_each_limit_is_that_of_its_phase() -> None:
+    child = Child(work, start_timeout=1, before_loop_timeout=2, loop_timeout=3, after_loop_timeout=4,
+                  receive_timeout=5, finish_timeout=6)  # fmt: skip
+    assert {phase.hook: limit for phase, limit in limits_of(child).items()} == {
+        "on_start": 1, "before_loop": 2, "loop": 3, "after_loop": 4, "on_receive": 5, "on_finish": 6,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("began", [0.0, 0.1, 0.29, 0.31, 5.55])
+def test_s55_a_phase_that_outlasts_its_limit_is_noticed_right_then(began: float) -> None:
+    watched = Watched((0.0, Phase.WAITING), (began, Phase.LOOP), loop_timeout=0.3)
+    watched.clock.run(until=10.0)
+    assert watched.hung is not None
+    when, hung = watched.hung
+    assert when == pytest.approx(began + 0.3)
+    assert (hung.phase, hung.seconds) == ("loop", pytest.approx(0.3))
+
+
+def test_s55_a_short_limit_does_not_shorten_a_long_one() -> None:
+    watched = Watched((0.0, Phase.LOOP), (4.0, Phase.ON_RECEIVE), loop_timeout=5.0, receive_timeout=0.5)
+    watched.clock.run(until=10.0)
+    assert watched.hung is not None
+    assert watched.hung[0] == pytest.approx(4.5)
+    assert watched.hung[1].phase == "on_receive"
+
+
+def test_s55_a_worker_that_is_well_is_looked_at_once_a_limit() -> None:
+    watched = Watched((0.0, Phase.WAITING), loop_timeout=0.5)
+    watched.clock.run(until=100.0)
+    assert watched.hung is None
+    assert len(watched.looks) == 200
+
+
+def test_s55_looking_ends_with_the_incarnation() -> None:
+    watched = Watched((0.0, Phase.WAITING), loop_timeout=0.5)
+    watched.clock.run(until=1.0)
+    watched.gone = True
+    assert watched.clock.run() == 1
+
+
+def test_s55_the_way_from_its_birth_to_on_start_is_a_part_of_the_start() -> None:
+    watched = Watched((0.0, Phase.BOOT), (5.0, Phase.BOOT), start_timeout=2.0)  # since 0: it is not yet born
+    watched.clock.run(until=10.0)
+    assert watched.hung is not None
+    assert (watched.hung[0], watched.hung[1].phase) == (7.0, "on_start")
+
+
+def test_s55_who_is_looked_at_late_gets_the_whole_time_again() -> None:
+    watched = Watched((0.0, Phase.LOOP), (11.9, Phase.WAITING), loop_timeout=1.0, late=10.0)
+    watched.clock.run(until=0.5)
+    watched.late = 0.0  # the program is stopped at once, and goes on after ten seconds
+    watched.clock.run(until=20.0)
+    assert watched.looks[:2] == [11.0, 12.0]
+    assert watched.hung is None
+
+
+def test_s55_who_hangs_is_judged_even_if_every_look_is_late() -> None:
+    watched = Watched((0.0, Phase.LOOP), loop_timeout=1.0, late=2 * LATE)
+    watched.clock.run(until=100.0)
+    assert watched.hung is not None
+    assert len(watched.looks) == DOUBTS + 1
+
+
+def test_s55_who_gets_on_between_the_looks_is_never_judged_even_if_every_look_is_late() -> None:
+    phases = [(2.0 * number, Phase.LOOP) for number in range(100)]  # each is over its limit when it is looked at
+    watched = Watched(*phases, loop_timeout=0.5, late=1.4)
+    watched.clock.run(until=200.0)
+    assert len([look for look in watched.looks if look % 2.0 > 0.5]) > DOUBTS
+    assert watched.hung is None
+
+
+def test_s55_a_hung_child_is_restarted_by_the_rules() -> None:
+    def behaviour(launch: Any) -> Behaviour:
+        return Behaviour(hangs=1.0) if launch.incarnation == 1 else Behaviour()
+
+    simulation = Simulation(Supervisor("app", Child(work, loop_timeout=0.5)), behaviour)
+    simulation.run(until=10.0)
+    ends = [event for event in simulation.events if isinstance(event, ChildExited)]
+    assert [(event.at, event.reason) for event in ends] == [(1.5, Hung("loop", 0.5))]
+    assert [event.restarts for event in simulation.events if isinstance(event, ChildStarted)] == [0, 1]
+
+
+def test_s55_who_ends_by_itself_in_time_has_not_hung() -> None:
+    tree = Supervisor("app", Child(work, loop_timeout=0.5, restart="temporary"))
+    simulation = Simulation(tree, lambda launch: Behaviour(hangs=1.0, lives=1.4, reason=Signaled(9)))
+    simulation.run(until=10.0)
+    assert [e.reason for e in simulation.events if isinstance(e, ChildExited)] == [Signaled(9)]
+
+
+def test_s55_the_end_of_an_incarnation_ends_the_watch_at_once() -> None:
+    watched = Watched((0.0, Phase.LOOP), loop_timeout=3600.0, receive_timeout=10.0)
+    watched.clock.run(until=15.0)
+    assert [timer.waits for timer in watched.timers] == [False, True]
+    watched.end()
+    assert [timer.waits for timer in watched.timers] == [False, False]
+
+
+def test_s55_an_incarnation_that_ends_while_it_is_looked_at_is_not_watched_on() -> None:
+    watched = Watched((0.0, Phase.WAITING), loop_timeout=10.0)
+    watched.look = lambda: (Watched.look(watched), watched.end())[0]  # type: ignore[method-assign, func-returns-value]
+    watched.clock.run(until=15.0)
+    assert [timer.waits for timer in watched.timers] == [False, False]

@@ -1,0 +1,179 @@
+"""The ledger of crash reports: bounded in memory and on disk, and silent about what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from suitkaise import crashes
+from suitkaise.crashes import (
+    KEPT_IN_MEMORY,
+    KEPT_ON_DISK,
+    PER_SECOND,
+    CrashReport,
+    Ledger,
+    crash_directory,
+    read_reports,
+)
+from tests.support import eventually
+
+REPORT = CrashReport(
+    id="20260101-000000-000000-00", path="a/b", kind="process", pid=1, incarnation=1, wall=0.0, reason="exit code 3",
+    reason_kind="ExitCode", phase="loop", in_phase=1.0, loop=7, uptime=1.0, restarts=0, verdict="restarts", used=1,
+    allowed=float("inf"), seconds=5.0, together=("c", "d"), lines=("one", "two"), traceback="Trace\n  back",
+)  # fmt: skip
+
+
+def some(number: int, path: str = "a/b") -> CrashReport:
+    return replace(REPORT, id=f"20260101-000000-{number:06}-00", path=path)
+
+
+def test_s58_a_report_survives_the_way_to_disk_and_back() -> None:
+    assert CrashReport.from_dict(json.loads(json.dumps(REPORT.to_dict()))) == REPORT
+
+
+def test_s58_a_report_shows_all_that_it_knows() -> None:
+    text = str(replace(REPORT, skipped=4))
+    for part in (
+        "crash 20260101-000000-000000-00", "a/b (process, pid 1, incarnation 1)", "exit code 3", "loop for 1 s, loop 7",
+        "lived    1 s, after 0 restarts", "restarts; 1 of any number restarts used in 5 s", "with it  c, d",
+        "4 more, not written down", "    one\n    two", "    Trace\n      back",
+    ):  # fmt: skip
+        assert part in text, text
+
+
+def test_s58_memory_holds_the_newest(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "crashes")
+    for number in range(KEPT_IN_MEMORY + 30):
+        ledger.add(some(number))
+    assert [one.id for one in ledger.reports("a")] == [some(n).id for n in range(30, KEPT_IN_MEMORY + 30)]
+    ledger.close()
+
+
+def test_s58_the_thread_that_writes_is_there_only_while_it_writes(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "crashes")
+    for number in range(3):
+        ledger.add(some(number))
+        eventually(lambda: "suitkaise-crashes" not in [thread.name for thread in threading.enumerate()])
+        assert read_reports(tmp_path / "crashes")[-1] == some(number)
+    ledger.close()
+
+
+def test_s58_the_disk_waits_for_the_restart_but_the_end_of_the_program_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crashes, "LATER", 600.0)
+    ledger = Ledger(tmp_path / "crashes")
+    ledger.add(some(1))
+    assert ledger.reports("a") == [some(1)]
+    assert read_reports(tmp_path / "crashes") == []
+    ledger.close()
+    assert read_reports(tmp_path / "crashes") == [some(1)]
+
+
+def test_s58_reports_are_found_by_where_they_belong(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "crashes")
+    for path in ("a", "a/b", "ab/c", "a/b/c"):
+        ledger.add(some(1, path))
+    assert [one.path for one in ledger.reports("a")] == ["a", "a/b", "a/b/c"]
+    assert [one.path for one in ledger.reports("a/b")] == ["a/b", "a/b/c"]
+    ledger.close()
+
+
+def test_s58_a_storm_is_counted_and_not_written(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    now = [100.0]
+    ledger._clock = lambda: now[0]
+    for number in range(50):
+        ledger.add(some(number))
+    ledger.add(some(50, "a/other"))
+    ledger.close()
+    assert [one.path for one in read_reports(tmp_path)] == ["a/b"] * PER_SECOND + ["a/other"]
+    now[0] = 102.0
+    ledger.add(some(99))
+    ledger.close()
+    assert read_reports(tmp_path)[-1].skipped == 50 - PER_SECOND
+
+
+def test_s58_the_reports_of_a_user_are_private_and_bounded(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "crashes")
+    for number in range(KEPT_ON_DISK + 10):
+        ledger.add(some(number, f"a/b{number}"))
+    ledger.close()
+    kept = read_reports(tmp_path / "crashes")
+    assert [one.id for one in kept] == [some(number).id for number in range(10, KEPT_ON_DISK + 10)]
+    assert (tmp_path / "crashes").stat().st_mode & 0o777 == 0o700
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in (tmp_path / "crashes").iterdir())
+
+
+def test_s58_what_is_no_report_is_left_out(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.add(some(5))
+    ledger.close()
+    (tmp_path / "20260101-000000-000001-00.json").write_text("{")
+    (tmp_path / "20260101-000000-000002-00.json").write_text("{}")
+    (tmp_path / "notes.json").write_text("{}")
+    assert [one.id for one in read_reports(tmp_path)] == [some(5).id]
+    assert read_reports(tmp_path / "nowhere") == []
+
+
+def test_where_reports_are(monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("SUITKAISE_STATE", "/own")
+    assert crash_directory() == Path("/own/crashes")
+    monkeypatch.delenv("SUITKAISE_STATE")
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert crash_directory() == Path("/state/suitkaise/crashes")
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert crash_directory() == Path("/home/me/.local/state/suitkaise/crashes")
+
+
+def test_s58_only_reports_are_removed_to_make_room(tmp_path: Path) -> None:
+    for name in ("0-notes.txt", ".tmp-of-somebody", "20200101-000000-000000-00.json.bak"):
+        (tmp_path / name).write_text("not ours")
+    (tmp_path / ".20991231-000000-000000-00.json").write_text("{")  # which another program writes this moment
+    (tmp_path / ".20200101-000000-000000-00.json").write_text("{")  # whose program was killed long ago
+    ledger = Ledger(tmp_path)
+    for number in range(KEPT_ON_DISK + 10):
+        ledger.add(some(number, f"a/b{number}"))
+    ledger.close()
+    others = {file.name for file in tmp_path.iterdir()} - {f"{one.id}.json" for one in read_reports(tmp_path)}
+    assert others == {
+        "0-notes.txt", ".tmp-of-somebody", "20200101-000000-000000-00.json.bak", ".20991231-000000-000000-00.json",
+    }  # fmt: skip
+
+
+def test_s58_what_is_known_of_storms_is_bounded(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    now = [100.0]
+    ledger._clock = lambda: now[0]
+    for number in range(1000):
+        now[0] += 0.5
+        for _ in range(PER_SECOND + 1):
+            ledger._is_too_much(f"pool/job-{number}")
+    assert len(ledger._written) <= 2 * PER_SECOND
+    assert len(ledger._skipped) <= KEPT_ON_DISK
+    assert ledger._skipped["pool/job-999"] == 1
+
+
+def test_s58_without_a_home_directory_reports_are_kept_in_memory_and_that_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SUITKAISE_STATE", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    ledger = Ledger()
+    for number in range(3):
+        ledger.add(some(number))
+        eventually(lambda: ledger._writer is None)
+    ledger.close()
+    assert len(ledger.reports("a")) == 3
+    (record,) = caplog.records
+    assert record.getMessage().startswith("crash reports cannot be written to disk: there is no home directory; set ")

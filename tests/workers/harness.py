@@ -1,0 +1,111 @@
+"""Drives one worker's life in the test's own thread: a real mailbox and a real board slot, no tree, no process."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from suitkaise.messaging.mailbox import ThreadMailbox
+from suitkaise.messaging.messages import Answer, Kind, Message, Parcel
+from suitkaise.platform.board import Board
+from suitkaise.specs import Recipe
+from suitkaise.workers.actor import Shell, life_of
+from suitkaise.workers.incarnation import Birth, Outcome
+from suitkaise.workers.worker import Worker
+
+__all__ = ["Harness", "asynchronous", "rigged"]
+
+
+class _Shell(Shell):
+    """Tells the harness when the worker was ready and when it was over."""
+
+    def __init__(self, harness: Harness) -> None:
+        super().__init__(harness.life, harness.mailbox)
+        self._rig = harness
+
+    def on_ready(self) -> None:
+        self._rig.was_ready = True
+
+    def on_over(self, outcome: Outcome) -> None:
+        self._rig.outcome = outcome
+
+
+class Harness:
+    """One worker, not started yet."""
+
+    def __init__(self, board: Board, recipe: Recipe, *, path: str = "tree/worker", **birth: Any) -> None:
+        self.slot = board.take(path)
+        self.mailbox = ThreadMailbox(self.slot)
+        self.life = life_of(recipe, Birth(path, 1, **birth), self.mailbox, self.slot)
+        self.outcome: Outcome | None = None
+        self.was_ready = False
+
+    @property
+    def worker(self) -> Any:
+        return self.life._worker
+
+    def run(self) -> Outcome:
+        """The whole life, as its actor lives it."""
+        _Shell(self).run_here()
+        assert self.outcome is not None
+        return self.outcome
+
+    def tell(self, body: Any, kind: Kind = "message") -> None:
+        self.mailbox.put(Message(kind, Parcel(body)))
+
+    def ask(self, body: Any, kind: Kind = "message") -> Answer[Any]:
+        answer: Answer[Any] = Answer()
+        self.mailbox.put(Message(kind, Parcel(body), answer.settle))
+        return answer
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Answer[Any]:
+        return self.ask((name, args, kwargs), "call")
+
+
+def asynchronous(recipe: Recipe) -> Recipe:
+    """The same worker with each of its hooks as `async def`."""
+    cls: Any = recipe.target
+    if not isinstance(cls, type):
+        return replace(recipe, target=_asynchronous(cls))
+    body = {
+        name: _asynchronous(found)
+        for name in Worker.hooks
+        if (found := getattr(cls, name, None)) is not None and found is not getattr(Worker, name, None)
+    }
+    return replace(recipe, target=type(cls)(cls.__name__, (cls,), body))
+
+
+def _asynchronous(hook: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(hook)
+    async def later(*args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(0)
+        return hook(*args, **kwargs)
+
+    return later
+
+
+@contextmanager
+def rigged(folder: Path, change: Callable[[Recipe], Recipe] | None = None) -> Iterator[Any]:
+    """Gives a function that makes rigs, all on one board; `change` makes other recipes of theirs."""
+    board = Board(str(folder / "board"), create=True)
+    made: list[Harness] = []
+
+    def make(what: Any, **birth: Any) -> Harness:
+        recipe = what if isinstance(what, Recipe) else what.__recipe__
+        made.append(Harness(board, recipe if change is None else change(recipe), **birth))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for one in made:
+            if one.outcome is None:
+                one.life.leave()
+            one.mailbox.close()
+            one.slot.release()
+        board.close()
