@@ -13,8 +13,8 @@ from workers import Hooks, LoopOnly
 
 from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.platform.board import Board
-from suitkaise.workers.actor import Shell, life_of
-from suitkaise.workers.incarnation import Birth
+from suitkaise.workers.actor import WorkerActor, lifecycle_of
+from suitkaise.workers.incarnation import Incarnation
 
 
 def by_hand(worker: Any, count: int, *, hooks: bool) -> float:
@@ -55,8 +55,8 @@ def life_cycle(board: Board, what: Any, count: int) -> float:
     """The same number of loops, as a worker's actor runs them."""
     slot = board.take("benchmark/worker")
     mailbox = ThreadMailbox(slot)
-    birth = Birth("benchmark/worker", 1, join_after=count)
-    shell = Shell(life_of(what.__recipe__, birth, mailbox, slot), mailbox)
+    birth = Incarnation("benchmark/worker", 1, join_after=count)
+    shell = WorkerActor(lifecycle_of(what.__recipe__, birth, mailbox, slot), mailbox)
     began = time.perf_counter()
     shell.run_here()
     taken = (time.perf_counter() - began) / count

@@ -14,8 +14,8 @@ from suitkaise.crashes import (
     KEPT_IN_MEMORY,
     KEPT_ON_DISK,
     PER_SECOND,
+    CrashLog,
     CrashReport,
-    Ledger,
     crash_directory,
     read_reports,
 )
@@ -47,7 +47,7 @@ def test_s58_a_report_shows_all_that_it_knows() -> None:
 
 
 def test_s58_memory_holds_the_newest(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "crashes")
+    ledger = CrashLog(tmp_path / "crashes")
     for number in range(KEPT_IN_MEMORY + 30):
         ledger.add(some(number))
     assert [one.id for one in ledger.reports("a")] == [some(n).id for n in range(30, KEPT_IN_MEMORY + 30)]
@@ -55,7 +55,7 @@ def test_s58_memory_holds_the_newest(tmp_path: Path) -> None:
 
 
 def test_s58_the_thread_that_writes_is_there_only_while_it_writes(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "crashes")
+    ledger = CrashLog(tmp_path / "crashes")
     for number in range(3):
         ledger.add(some(number))
         eventually(lambda: "suitkaise-crashes" not in [thread.name for thread in threading.enumerate()])
@@ -67,7 +67,7 @@ def test_s58_the_disk_waits_for_the_restart_but_the_end_of_the_program_waits_for
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crashes, "LATER", 600.0)
-    ledger = Ledger(tmp_path / "crashes")
+    ledger = CrashLog(tmp_path / "crashes")
     ledger.add(some(1))
     assert ledger.reports("a") == [some(1)]
     assert read_reports(tmp_path / "crashes") == []
@@ -76,7 +76,7 @@ def test_s58_the_disk_waits_for_the_restart_but_the_end_of_the_program_waits_for
 
 
 def test_s58_reports_are_found_by_where_they_belong(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "crashes")
+    ledger = CrashLog(tmp_path / "crashes")
     for path in ("a", "a/b", "ab/c", "a/b/c"):
         ledger.add(some(1, path))
     assert [one.path for one in ledger.reports("a")] == ["a", "a/b", "a/b/c"]
@@ -85,7 +85,7 @@ def test_s58_reports_are_found_by_where_they_belong(tmp_path: Path) -> None:
 
 
 def test_s58_a_storm_is_counted_and_not_written(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
+    ledger = CrashLog(tmp_path)
     now = [100.0]
     ledger._clock = lambda: now[0]
     for number in range(50):
@@ -100,7 +100,7 @@ def test_s58_a_storm_is_counted_and_not_written(tmp_path: Path) -> None:
 
 
 def test_s58_the_reports_of_a_user_are_private_and_bounded(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "crashes")
+    ledger = CrashLog(tmp_path / "crashes")
     for number in range(KEPT_ON_DISK + 10):
         ledger.add(some(number, f"a/b{number}"))
     ledger.close()
@@ -111,7 +111,7 @@ def test_s58_the_reports_of_a_user_are_private_and_bounded(tmp_path: Path) -> No
 
 
 def test_s58_what_is_no_report_is_left_out(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
+    ledger = CrashLog(tmp_path)
     ledger.add(some(5))
     ledger.close()
     (tmp_path / "20260101-000000-000001-00.json").write_text("{")
@@ -137,7 +137,7 @@ def test_s58_only_reports_are_removed_to_make_room(tmp_path: Path) -> None:
         (tmp_path / name).write_text("not ours")
     (tmp_path / ".20991231-000000-000000-00.json").write_text("{")  # which another program writes this moment
     (tmp_path / ".20200101-000000-000000-00.json").write_text("{")  # whose program was killed long ago
-    ledger = Ledger(tmp_path)
+    ledger = CrashLog(tmp_path)
     for number in range(KEPT_ON_DISK + 10):
         ledger.add(some(number, f"a/b{number}"))
     ledger.close()
@@ -148,7 +148,7 @@ def test_s58_only_reports_are_removed_to_make_room(tmp_path: Path) -> None:
 
 
 def test_s58_what_is_known_of_storms_is_bounded(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
+    ledger = CrashLog(tmp_path)
     now = [100.0]
     ledger._clock = lambda: now[0]
     for number in range(1000):
@@ -169,7 +169,7 @@ def test_s58_without_a_home_directory_reports_are_kept_in_memory_and_that_is_tol
     monkeypatch.delenv("SUITKAISE_STATE", raising=False)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", no_home)
-    ledger = Ledger()
+    ledger = CrashLog()
     for number in range(3):
         ledger.add(some(number))
         eventually(lambda: ledger._writer is None)

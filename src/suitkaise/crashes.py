@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KEPT_IN_MEMORY", "KEPT_ON_DISK", "CrashReport", "Ledger", "crash_directory", "read_reports"]
+__all__ = ["KEPT_IN_MEMORY", "KEPT_ON_DISK", "CrashLog", "CrashReport", "crash_directory", "read_reports"]
 
 logger: logging.Logger = logging.getLogger("suitkaise")
 
@@ -127,7 +127,7 @@ class CrashReport:
         return "\n".join(rows)
 
 
-class Ledger:
+class CrashLog:
     """The reports of one program: the newest in memory, and all on disk, by a thread that is there while it writes."""
 
     def __init__(self, directory: Path | None = None) -> None:

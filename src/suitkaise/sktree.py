@@ -8,7 +8,7 @@ import threading
 
 from suitkaise.errors import StorageError
 from suitkaise.messaging.identity import current_owner
-from suitkaise.messaging.router import has_remote_post
+from suitkaise.messaging.router import in_worker_process
 from suitkaise.storage.connect import attach
 from suitkaise.storage.tree import Tree
 
@@ -35,7 +35,7 @@ def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = 
         raise StorageError(
             "a durable storage needs a directory, and a directory durable=True: connect('state/', durable=True)"
         )
-    if has_remote_post() or current_owner() is not None:
+    if in_worker_process() or current_owner() is not None:
         if durable:
             raise StorageError("only the main program chooses where the storage is; in a worker, say connect()")
         return attach()

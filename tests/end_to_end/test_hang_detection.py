@@ -290,7 +290,7 @@ def test_s59_a_thread_that_was_cut_off_in_on_start_is_not_taken_for_up_when_it_g
         ref = running["late"]
         assert ref.pid is None
         release.set()
-        eventually(lambda: not running._runtime.left(), what="its thread has ended")
+        eventually(lambda: not running._runtime.abandoned(), what="its thread has ended")
         assert ref.pid is None
 
 

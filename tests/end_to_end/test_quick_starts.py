@@ -98,7 +98,7 @@ def test_a_worker_that_is_there_when_the_keeper_dies_is_kept_though_the_hub_has_
     hub_may_go_on = threading.Event()
     with Supervisor("tree").start() as running, ThreadPoolExecutor() as pool:
         reserve(running)
-        runtime.current().reactor.call(hub_may_go_on.wait)
+        runtime.current().reactor.call_soon_threadsafe(hub_may_go_on.wait)
         started = pool.submit(running.start_child, Child(Notes, args=(tmp_path,)))
         eventually(lambda: (tmp_path / "notes").exists())
         os.kill(keeper(), signal.SIGKILL)

@@ -35,7 +35,7 @@ def break_the_io_thread() -> None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     reactor._selector.select = select  # type: ignore[method-assign]
-    reactor.call(lambda: None)
+    reactor.call_soon_threadsafe(lambda: None)
 
 
 def test_asks_and_waits_fail_and_the_next_tree_has_another_one(caplog: pytest.LogCaptureFixture) -> None:
@@ -77,7 +77,7 @@ def test_a_log_handler_that_raises_does_not_end_the_io_thread() -> None:
         assert now is not None
         logger.addHandler(handler)
         try:
-            now.reactor.call(lambda: 1 / 0)
+            now.reactor.call_soon_threadsafe(lambda: 1 / 0)
             assert running["echo"].ask("hello") == "hello"
         finally:
             logger.removeHandler(handler)

@@ -12,7 +12,7 @@ import pytest
 
 from suitkaise.errors import NotSerializable
 from suitkaise.messaging import wire
-from suitkaise.messaging.connection import Outlet
+from suitkaise.messaging.connection import FrameWriter
 from tests.messaging.frames import FrameReader
 from tests.support import in_background
 
@@ -24,10 +24,10 @@ class Stop(Exception):
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Outlet, FrameReader]]:
+def ends() -> Iterator[tuple[FrameWriter, FrameReader]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        yield Outlet(ours), FrameReader(theirs)
+        yield FrameWriter(ours), FrameReader(theirs)
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ import pytest
 from suitkaise.exits import Normal, Shutdown
 from suitkaise.messaging import wire
 from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox, SocketMailbox, ThreadMailbox
-from suitkaise.messaging.messages import Message, Parcel
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import BELL, Board, Slot
 from tests.support import eventually, in_background
 
 SOON = 10.0
 
 
-class Post:
+class Router:
     """A mailbox, and how others reach it: directly, or as the hub does through a socket and the bell."""
 
     def __init__(self, slot: Slot, through_socket: bool) -> None:
@@ -43,11 +43,11 @@ class Post:
             case ("stop",):
                 self.box.order_stop(Shutdown())
             case ("put", body):
-                self.box.put(Message("message", Parcel(body)))
+                self.box.put(Message("message", Payload(body)))
 
     def put(self, body: Any) -> None:
         if self._hub is None:
-            self.box.put(Message("message", Parcel(body)))
+            self.box.put(Message("message", Payload(body)))
         else:
             wire.send(self._hub, ("put", body))
             self._bell[0] = 1
@@ -84,9 +84,9 @@ def board(tmp_path: Path) -> Iterator[Board]:
 
 
 @pytest.fixture(params=["thread", "socket"])
-def post(request: pytest.FixtureRequest, board: Board) -> Iterator[Post]:
+def post(request: pytest.FixtureRequest, board: Board) -> Iterator[Router]:
     slot = board.take("tree/worker")
-    post = Post(slot, request.param == "socket")
+    post = Router(slot, request.param == "socket")
     yield post
     post.close()
     slot.release()
@@ -98,18 +98,18 @@ def in_thread(target: Callable[[], Any]) -> threading.Thread:
     return thread
 
 
-def test_messages_come_in_the_order_in_which_they_were_put(post: Post) -> None:
+def test_messages_come_in_the_order_in_which_they_were_put(post: Router) -> None:
     for number in range(100):
         post.put(number)
     assert [post.get() for _ in range(100)] == list(range(100))
 
 
-def test_a_worker_that_loops_finds_its_loop_when_nothing_waits(post: Post) -> None:
+def test_a_worker_that_loops_finds_its_loop_when_nothing_waits(post: Router) -> None:
     post.box.looping = True
     assert [post.get() for _ in range(3)] == [ITERATE] * 3
 
 
-def test_a_message_rings_the_bell_and_getting_it_silences_the_bell(post: Post) -> None:
+def test_a_message_rings_the_bell_and_getting_it_silences_the_bell(post: Router) -> None:
     post.box.looping = True
     assert post.box.bell[0] == 0
     post.put("x")
@@ -118,7 +118,7 @@ def test_a_message_rings_the_bell_and_getting_it_silences_the_bell(post: Post) -
     assert post.box.bell[0] == 0
 
 
-def test_after_a_batch_of_messages_the_loop_has_its_turn(post: Post) -> None:
+def test_after_a_batch_of_messages_the_loop_has_its_turn(post: Router) -> None:
     post.box.looping = True
     post.put(1)
     post.put(2)
@@ -127,7 +127,7 @@ def test_after_a_batch_of_messages_the_loop_has_its_turn(post: Post) -> None:
     assert [post.get() for _ in range(4)] == [2, ITERATE, 3, ITERATE]
 
 
-def test_who_is_resumed_just_when_it_lies_down_does_not_rest_for_ever(post: Post) -> None:
+def test_who_is_resumed_just_when_it_lies_down_does_not_rest_for_ever(post: Router) -> None:
     box = post.box
     box.looping = True
     box.suspend(True)
@@ -148,7 +148,7 @@ def test_who_is_resumed_just_when_it_lies_down_does_not_rest_for_ever(post: Post
     assert found == [ITERATE]
 
 
-def test_an_order_to_stop_goes_ahead_of_messages(post: Post) -> None:
+def test_an_order_to_stop_goes_ahead_of_messages(post: Router) -> None:
     post.put(1)
     post.put(2)
     assert post.get() == 1
@@ -156,7 +156,7 @@ def test_an_order_to_stop_goes_ahead_of_messages(post: Post) -> None:
     assert post.get() is STOP
 
 
-def test_a_stop_behind_messages_on_the_way_goes_ahead_of_them(post: Post) -> None:
+def test_a_stop_behind_messages_on_the_way_goes_ahead_of_them(post: Router) -> None:
     for number in range(10):
         post.put(number)
     post.stop()
@@ -164,59 +164,59 @@ def test_a_stop_behind_messages_on_the_way_goes_ahead_of_them(post: Post) -> Non
     assert post.get() is STOP
 
 
-def test_a_worker_that_only_waits_is_woken_by_a_message(post: Post) -> None:
+def test_a_worker_that_only_waits_is_woken_by_a_message(post: Router) -> None:
     timer = threading.Timer(0.02, post.put, ["x"])
     timer.start()
     assert post.get() == "x"
     timer.join()
 
 
-def test_a_worker_that_only_waits_is_woken_by_an_order_from_its_own_process(post: Post) -> None:
+def test_a_worker_that_only_waits_is_woken_by_an_order_from_its_own_process(post: Router) -> None:
     timer = threading.Timer(0.02, post.box.order_stop, [Normal()])
     timer.start()
     assert post.get() is STOP
     timer.join()
 
 
-def test_a_worker_that_only_waits_gets_its_turn_at_the_deadline(post: Post) -> None:
+def test_a_worker_that_only_waits_gets_its_turn_at_the_deadline(post: Router) -> None:
     post.box.deadline = time.monotonic() + 0.02
     assert post.get() is ITERATE
     assert time.monotonic() >= post.box.deadline
 
 
-def test_wait_lasts_as_long_as_it_should(post: Post) -> None:
+def test_wait_lasts_as_long_as_it_should(post: Router) -> None:
     began = time.monotonic()
     assert post.box.wait(0.03) is False
     assert time.monotonic() - began >= 0.03
 
 
-def test_wait_is_over_at_once_when_a_stop_comes(post: Post) -> None:
+def test_wait_is_over_at_once_when_a_stop_comes(post: Router) -> None:
     timer = threading.Timer(0.02, post.stop)
     timer.start()
     assert post.box.wait(60) is True
     timer.join()
 
 
-def test_wait_is_over_at_once_when_the_stop_was_there_before(post: Post) -> None:
+def test_wait_is_over_at_once_when_the_stop_was_there_before(post: Router) -> None:
     post.stop()
     assert post.box.wait(60) is True
 
 
-def test_a_wait_of_no_time_notices_a_stop_too(post: Post) -> None:
+def test_a_wait_of_no_time_notices_a_stop_too(post: Router) -> None:
     assert post.box.wait(0) is False
     post.stop()
     assert post.box.wait(0) is True
 
 
 @pytest.mark.parametrize("seconds", [math.inf, 1e12, 40 * 86400.0])
-def test_wait_takes_any_number_of_seconds(post: Post, seconds: float) -> None:
+def test_wait_takes_any_number_of_seconds(post: Router, seconds: float) -> None:
     timer = threading.Timer(0.02, post.stop)
     timer.start()
     assert post.box.wait(seconds) is True
     timer.join()
 
 
-def test_wait_does_not_end_for_a_message_and_does_not_forget_it(post: Post) -> None:
+def test_wait_does_not_end_for_a_message_and_does_not_forget_it(post: Router) -> None:
     post.box.looping = True
     timer = threading.Timer(0.01, post.put, ["x"])
     timer.start()
@@ -225,7 +225,7 @@ def test_wait_does_not_end_for_a_message_and_does_not_forget_it(post: Post) -> N
     assert post.get() == "x"
 
 
-def test_a_helper_thread_waits_without_touching_the_inbox(post: Post) -> None:
+def test_a_helper_thread_waits_without_touching_the_inbox(post: Router) -> None:
     seen: list[bool] = []
     helper = in_thread(lambda: seen.append(post.box.wait(60)))
     post.put("x")
@@ -235,7 +235,7 @@ def test_a_helper_thread_waits_without_touching_the_inbox(post: Post) -> None:
     assert seen == [True]
 
 
-def test_every_helper_thread_is_let_go(post: Post) -> None:
+def test_every_helper_thread_is_let_go(post: Router) -> None:
     seen: list[bool] = []
     helpers = [in_thread(lambda: seen.append(post.box.wait(60))) for _ in range(10)]
     post.box.order_stop(Normal())
@@ -245,7 +245,7 @@ def test_every_helper_thread_is_let_go(post: Post) -> None:
     assert seen == [True] * 10
 
 
-def test_drain_hands_out_everything_that_was_not_handled(post: Post) -> None:
+def test_drain_hands_out_everything_that_was_not_handled(post: Router) -> None:
     for number in range(3):
         post.put(number)
     assert post.get() == 0
@@ -254,7 +254,7 @@ def test_drain_hands_out_everything_that_was_not_handled(post: Post) -> None:
     assert post.box.drain() == []
 
 
-def test_a_worker_that_is_drained_from_outside_goes_on_to_its_stop(post: Post) -> None:
+def test_a_worker_that_is_drained_from_outside_goes_on_to_its_stop(post: Router) -> None:
     post.put(1)
     post.put(2)
     assert post.get() == 1
@@ -282,7 +282,7 @@ def test_a_worker_that_waits_goes_on_to_its_stop_although_it_is_drained_at_once(
 
 def test_the_end_of_the_hub_does_not_make_the_worker_spin(board: Board) -> None:
     slot = board.take("tree/worker")
-    post = Post(slot, through_socket=True)
+    post = Router(slot, through_socket=True)
     post.put("last words")
     post.hang_up()
     assert post.get() == "last words"
@@ -321,7 +321,7 @@ def test_a_sender_that_is_as_quick_as_the_worker_reads_keeps_it_from_nothing(boa
     with ours, theirs:
         ours.sendall(b"!")  # so that `poll`, too, sees something
         slot = board.take("tree/worker")
-        box = SocketMailbox(slot, Endless(theirs), lambda frame: box.put(Message("message", Parcel(frame[0][1]))))  # type: ignore[arg-type]
+        box = SocketMailbox(slot, Endless(theirs), lambda frame: box.put(Message("message", Payload(frame[0][1]))))  # type: ignore[arg-type]
         box.owner, box.looping = threading.get_ident(), looping
         box.bell[0] = 1
         got = [box.get().message for _ in range(500)]
@@ -339,7 +339,7 @@ def _is_more(message: Any) -> bool:
 
 def test_a_hub_that_talks_nonsense_is_taken_for_gone(board: Board, caplog: pytest.LogCaptureFixture) -> None:
     slot = board.take("tree/worker")
-    post = Post(slot, through_socket=True)
+    post = Router(slot, through_socket=True)
     assert post._hub is not None
     post._hub.sendall(b"\xff" * 64)
     assert post.box.wait(0.0) is False
@@ -354,7 +354,7 @@ def test_a_hub_that_talks_nonsense_is_taken_for_gone(board: Board, caplog: pytes
 
 def test_what_came_with_the_recipe_is_not_lost(board: Board) -> None:
     slot = board.take("tree/worker")
-    post = Post(slot, through_socket=True)
+    post = Router(slot, through_socket=True)
     assert isinstance(post.box, SocketMailbox)
     post.box.adopt(wire.Parser(), [(("put", "early"), b"")])
     post.put("late")
@@ -364,7 +364,7 @@ def test_what_came_with_the_recipe_is_not_lost(board: Board) -> None:
 
 
 @pytest.mark.parametrize("looping", [False, True])
-def test_no_wake_up_is_lost_when_many_threads_put(post: Post, looping: bool) -> None:
+def test_no_wake_up_is_lost_when_many_threads_put(post: Router, looping: bool) -> None:
     """Bursts with pauses between, so that the worker falls asleep and is woken again and again."""
     post.box.looping = looping
     senders, each = 4, 250
@@ -402,10 +402,10 @@ def test_no_stop_is_lost_whenever_it_comes(board: Board) -> None:
     for kind in (False, True):
         for _ in range(150):
             slot = board.take("tree/worker")
-            post = Post(slot, kind)
+            post = Router(slot, kind)
             go = threading.Barrier(2)
 
-            def stop(post: Post = post, go: threading.Barrier = go) -> None:
+            def stop(post: Router = post, go: threading.Barrier = go) -> None:
                 go.wait(SOON)
                 post.box.order_stop(Normal())
 

@@ -18,7 +18,7 @@ from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDe
 from suitkaise.exits import Normal
 from suitkaise.messaging import router
 from suitkaise.messaging.identity import set_owner
-from suitkaise.messaging.messages import Answer, Message, Parcel
+from suitkaise.messaging.messages import Answer, Message, Payload
 
 
 class Office:
@@ -28,7 +28,7 @@ class Office:
         self.sent: list[tuple[str, str, Any]] = []
         self.posted: list[tuple[str, str]] = []
         self.answers: dict[str, Any] = {}
-        self.reply: Any = lambda message: message.reply(True, Parcel("fine"))
+        self.reply: Any = lambda message: message.reply(True, Payload("fine"))
 
     def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
         self.posted.append((what, path))
@@ -49,9 +49,9 @@ class Office:
 @pytest.fixture
 def office() -> Iterator[Office]:
     before, office = router._post, Office()
-    router.set_post(office)
+    router.set_router(office)
     yield office
-    router.set_post(before)
+    router.set_router(before)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_an_answer_that_comes_later_from_another_thread_can_be_awaited(office: O
     timers: list[threading.Timer] = []
 
     def reply(message: Message) -> None:
-        timers.append(threading.Timer(0.01, message.reply, (True, Parcel("late"))))
+        timers.append(threading.Timer(0.01, message.reply, (True, Payload("late"))))
         timers[0].start()
 
     office.reply = reply
@@ -141,7 +141,7 @@ def test_an_answer_that_comes_later_from_another_thread_can_be_awaited(office: O
 
 
 def test_only_the_first_answer_counts(office: Office, ref: WorkerRef) -> None:
-    office.reply = lambda message: (message.reply(True, Parcel(1)), message.reply(True, Parcel(2)))
+    office.reply = lambda message: (message.reply(True, Payload(1)), message.reply(True, Payload(2)))
     assert ref.ask("x") == 1
 
 
@@ -149,12 +149,12 @@ def test_an_answer_that_nobody_waits_for_any_more_is_dropped(office: Office, ref
     office.reply = lambda message: None
     answer = ref.ask_future("x")
     answer.cancel()
-    answer.settle(True, Parcel(1))
+    answer.settle(True, Payload(1))
     assert answer.cancelled()
 
 
 def test_an_answer_that_cannot_be_decoded_is_an_error_for_the_asker(office: Office, ref: WorkerRef) -> None:
-    office.reply = lambda message: message.reply(True, Parcel(data=b"rubbish"))
+    office.reply = lambda message: message.reply(True, Payload(data=b"rubbish"))
     with pytest.raises(pickle.UnpicklingError):
         ref.ask("x")
 
@@ -233,12 +233,12 @@ def test_whereis_finds_or_raises(office: Office) -> None:
 
 def test_without_a_tree_refs_say_so() -> None:
     before = router._post
-    router.set_post(None)
+    router.set_router(None)
     try:
         with pytest.raises(RuntimeGone, match="no supervision tree runs in this program"):
             WorkerRef("tree/one").tell(1)
     finally:
-        router.set_post(before)
+        router.set_router(before)
 
 
 # ---------------------------------------------------------------- proxies
@@ -285,8 +285,8 @@ class Noted:
 def test_an_answer_is_decoded_once_and_by_who_wants_it(ok: bool, value: Any) -> None:
     Noted.threads.clear()
     answer: Answer[Any] = Answer()
-    data = Parcel(value).data
-    taker = threading.Thread(target=lambda: answer.settle(ok, Parcel(data=data)))
+    data = Payload(value).data
+    taker = threading.Thread(target=lambda: answer.settle(ok, Payload(data=data)))
     taker.start()
     taker.join(5)
     assert answer.done()
@@ -305,7 +305,7 @@ def test_an_answer_is_decoded_once_and_by_who_wants_it(ok: bool, value: Any) -> 
 
 def test_an_error_counts_as_one_before_it_is_decoded() -> None:
     answers: list[Answer[Any]] = [Answer(), Answer()]
-    answers[0].settle(False, Parcel(data=Parcel(ValueError("no")).data))
+    answers[0].settle(False, Payload(data=Payload(ValueError("no")).data))
     done, waiting = concurrent.futures.wait(answers, timeout=5, return_when=concurrent.futures.FIRST_EXCEPTION)
     assert (done, waiting) == ({answers[0]}, {answers[1]})
 

@@ -12,11 +12,11 @@ from suitkaise.errors import ChildNotFound, MailboxFull, NotSerializable, Suitka
 from suitkaise.exits import Crashed, ExitReason, Normal, Shutdown, Signaled
 from suitkaise.messaging import address as parking
 from suitkaise.messaging.address import Address
-from suitkaise.messaging.messages import Answer, Message, Parcel
+from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.registry import Registry
 
 
-class Keeping:
+class Parent:
     """A supervisor, as refs see it."""
 
     def __init__(self) -> None:
@@ -51,17 +51,17 @@ class Worker:
 
 
 def tell(body: Any) -> Message:
-    return Message("message", Parcel(body))
+    return Message("message", Payload(body))
 
 
 def ask(body: Any) -> tuple[Message, Answer[Any]]:
     answer: Answer[Any] = Answer()
-    return Message("message", Parcel(body), answer.settle), answer
+    return Message("message", Payload(body), answer.settle), answer
 
 
 @pytest.fixture
 def address() -> Address:
-    return Address("tree/one", "one", "thread", Keeping())
+    return Address("tree/one", "one", "thread", Parent())
 
 
 def test_a_message_goes_to_the_incarnation_that_is_there(address: Address) -> None:
@@ -106,7 +106,7 @@ def test_at_most_so_many_messages_wait(address: Address, monkeypatch: pytest.Mon
 
 def test_at_most_so_many_bytes_wait_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parking, "MOST_BYTES", 10_000)
-    address = Address("tree/one", "one", "process", Keeping())
+    address = Address("tree/one", "one", "process", Parent())
     address.send(tell(bytes(20_000)))  # a single one may have any size
     with pytest.raises(MailboxFull, match=r"20\d\d\d bytes of messages wait already for 'tree/one' to come back"):
         address.send(tell(1))
@@ -129,7 +129,7 @@ def test_what_has_waited_must_be_taken_and_what_is_sent_now_may_be_refused(addre
 
 
 def test_what_cannot_be_sent_to_a_process_is_told_to_the_sender_also_when_it_would_wait() -> None:
-    address = Address("tree/one", "one", "process", Keeping())
+    address = Address("tree/one", "one", "process", Parent())
     with pytest.raises(NotSerializable):
         address.send(tell(threading.Lock()))
 
@@ -230,7 +230,7 @@ def test_who_waits_for_the_end_may_use_the_address(address: Address) -> None:
     [(None, Status.STOPPED), (Normal(), Status.STOPPED), (Signaled(9), Status.CRASHED)],
 )
 def test_the_status_of_a_child_that_its_supervisor_has_forgotten(reason: ExitReason | None, status: Status) -> None:
-    keeping = Keeping()
+    keeping = Parent()
     keeping.status = None
     address = Address("tree/one", "one", "thread", keeping)
     if reason is not None:
@@ -257,7 +257,7 @@ def test_a_path_is_found_and_forgotten(registry: Registry, address: Address) -> 
 
 
 def test_the_address_of_a_path_stays_when_another_supervisor_keeps_it(registry: Registry, address: Address) -> None:
-    keeping = Keeping()
+    keeping = Parent()
     assert registry.add("tree/one", "one", "thread", keeping) is address
     assert address.keeping is keeping
     assert registry.add("tree/two", "two", "thread", keeping) is registry.find("tree/two")
@@ -308,8 +308,8 @@ def test_join_gives_the_last_reason(registry: Registry, address: Address) -> Non
 
 def test_the_result_is_that_of_the_last_incarnation(registry: Registry, address: Address) -> None:
     answer = registry.post("result", "tree/one")
-    address.detach(Normal(), Parcel(41))
-    address.detach(Normal(), Parcel(42))
+    address.detach(Normal(), Payload(41))
+    address.detach(Normal(), Payload(42))
     address.finish()
     assert answer.get(0) == 42
 
@@ -374,7 +374,7 @@ def test_sending_from_many_threads_during_restarts_loses_nothing_and_keeps_each_
 
 def test_a_signal_for_an_incarnation_that_never_came_up_does_not_reach_the_next_one(address: Address) -> None:
     address.begin(1)
-    address.signal(1, Message("signal", Parcel("for the first")))
+    address.signal(1, Message("signal", Payload("for the first")))
     address.send(tell("for whoever comes"))
     address.detach(Crashed("start", ValueError()), None)
     address.begin(2)

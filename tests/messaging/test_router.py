@@ -1,4 +1,4 @@
-"""A worker's line to the hub: a `RemotePost` and a `Desk`, over a real socket, in one process."""
+"""A worker's line to the hub: a `HubClient` and a `HubServer`, over a real socket, in one process."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest
 from suitkaise import Status
 from suitkaise.errors import ChildNotFound, NotSerializable, RuntimeGone, SuitkaiseError, WorkerDead
 from suitkaise.messaging import wire
-from suitkaise.messaging.messages import Answer, Message, Parcel
+from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.registry import Registry
-from suitkaise.messaging.router import RemotePost
+from suitkaise.messaging.router import HubClient
 from suitkaise.platform.reactor import Reactor
-from suitkaise.runtime.hub_server import Desk
-from tests.messaging.test_registry import Keeping
+from suitkaise.runtime.hub_server import HubServer
+from tests.messaging.test_registry import Parent
 from tests.support import eventually
 
 SOON = 10.0
@@ -40,7 +40,7 @@ class Echo:
         if message.reply is None:
             return
         try:
-            message.reply(True, Parcel(self.handle(body)))
+            message.reply(True, Payload(self.handle(body)))
         except Exception as error:
             message.fail(error)
 
@@ -52,19 +52,19 @@ class Hub:
         self.reactor = Reactor()
         self.registry = Registry()
         self.path = str(folder / "hub.sock")
-        self.desk = Desk(self.path, self.reactor, self.registry)
+        self.desk = HubServer(self.path, self.reactor, self.registry)
         self.echo = Echo()
-        self.address = self.registry.add("tree/one", "one", "thread", Keeping())
+        self.address = self.registry.add("tree/one", "one", "thread", Parent())
         self.address.attach(self.echo)
-        self.post = RemotePost(self.path)
+        self.post = HubClient(self.path)
 
     def ask(self, body: Any, path: str = "tree/one") -> Answer[Any]:
         answer: Answer[Any] = Answer()
-        self.post.send(path, Message("message", Parcel(body), answer.settle))
+        self.post.send(path, Message("message", Payload(body), answer.settle))
         return answer
 
     def tell(self, body: Any, path: str = "tree/one") -> None:
-        self.post.send(path, Message("message", Parcel(body)))
+        self.post.send(path, Message("message", Payload(body)))
 
     def close(self) -> None:
         self.reactor.close()
@@ -187,7 +187,7 @@ def test_when_the_hub_goes_everyone_who_waits_gets_to_know(hub: Hub) -> None:
 
 
 def test_without_a_hub_there_is_a_clear_error(tmp_path: Path) -> None:
-    post = RemotePost(str(tmp_path / "nobody.sock"))
+    post = HubClient(str(tmp_path / "nobody.sock"))
     with pytest.raises(RuntimeGone, match="cannot be reached"):
         post.post("info", "tree/one")
 

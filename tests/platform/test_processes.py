@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from suitkaise.platform import processes as descendants
-from suitkaise.platform.processes import MARK, children, end_children, end_marked, environment_of, kill_group_of
+from suitkaise.platform.processes import MARK, children, environment_of, kill_children, kill_group_of, kill_marked
 from tests.support import run_program, wait_gone
 
 
@@ -45,7 +45,7 @@ def test_the_children_of_this_process_are_known(lists: bool, monkeypatch: pytest
 
 def test_who_has_not_adopted_ends_nobody() -> None:
     with sleeper() as one:
-        end_children()
+        kill_children()
         assert one.poll() is None
 
 
@@ -72,10 +72,10 @@ def test_a_mark_is_that_of_one_incarnation_or_of_all_of_a_program() -> None:
 
     with sleeper(**marked(f"{directory}:a#1")) as one, sleeper(**marked(f"{directory}:a#11")) as eleven:
         with sleeper(**marked(f"{directory}0:a#1")) as other:
-            end_marked(f"{directory}:a#1")
+            kill_marked(f"{directory}:a#1")
             assert one.wait() == -9
             assert eleven.poll() is None
-            end_marked(directory)
+            kill_marked(directory)
             assert eleven.wait() == -9
             assert other.poll() is None
 
@@ -87,7 +87,7 @@ def test_a_mark_is_seen_in_the_midst_of_exec_too(tmp_path: Path) -> None:
     for turn in range(60):  # a tenth of its life it has no environment
         mark = f"{tmp_path}:a#{turn}"
         with subprocess.Popen([again], env={**os.environ, MARK: mark}) as process:
-            end_marked(mark)
+            kill_marked(mark)
             found = process.poll()
             process.kill()
         assert found == -9
@@ -106,7 +106,7 @@ def test_the_environment_of_a_process_may_be_empty_or_out_of_sight() -> None:
 
 FAMILY = """
 import os, signal, sys
-from suitkaise.platform.processes import adopt_orphans, end_children
+from suitkaise.platform.processes import become_subreaper, kill_children
 
 def fork(depth):
     if os.fork() == 0:
@@ -122,13 +122,13 @@ def fork(depth):
         while True:
             signal.pause()
 
-adopt_orphans()
+become_subreaper()
 told, born = os.pipe()
 fork(9)
 heard = b""
 while len(heard) < 10:
     heard += os.read(told, 10)
-end_children()
+kill_children()
 try:
     os.waitpid(-1, 0)
 except ChildProcessError:
@@ -137,9 +137,9 @@ except ChildProcessError:
 
 BOMB = """
 import os, signal
-from suitkaise.platform.processes import adopt_orphans, children, end_children
+from suitkaise.platform.processes import become_subreaper, children, kill_children
 
-adopt_orphans()
+become_subreaper()
 told, born = os.pipe()
 if os.fork() == 0:
     os.setsid()
@@ -153,7 +153,7 @@ if os.fork() == 0:
             signal.pause()
     signal.pause()
 os.read(told, 1)
-end_children()
+kill_children()
 print("left:", list(children()))
 """
 

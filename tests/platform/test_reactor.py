@@ -35,23 +35,25 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def finished(reactor: Reactor) -> None:
     """Return when everything that was asked of the reactor so far is done."""
     done = threading.Event()
-    reactor.call(done.set)
+    reactor.call_soon_threadsafe(done.set)
     assert done.wait(SOON)
 
 
 def test_callbacks_run_in_its_own_thread_in_their_order(reactor: Reactor) -> None:
     seen: list[tuple[int, bool]] = []
     for number in range(100):
-        reactor.call(lambda number=number: seen.append((number, reactor.here)))
+        reactor.call_soon_threadsafe(lambda number=number: seen.append((number, reactor.in_thread)))
     finished(reactor)
     assert seen == [(number, True) for number in range(100)]
-    assert not reactor.here
+    assert not reactor.in_thread
 
 
 def test_many_threads_may_call_at_once(reactor: Reactor) -> None:
     seen: list[tuple[int, int]] = []
     threads = [
-        threading.Thread(target=lambda t=t: [reactor.call(lambda n=n: seen.append((t, n))) for n in range(500)])
+        threading.Thread(
+            target=lambda t=t: [reactor.call_soon_threadsafe(lambda n=n: seen.append((t, n))) for n in range(500)]
+        )
         for t in range(6)
     ]
     for thread in threads:
@@ -66,7 +68,7 @@ def test_many_threads_may_call_at_once(reactor: Reactor) -> None:
 
 def test_a_callback_may_call_and_time_further_ones(reactor: Reactor) -> None:
     done = threading.Event()
-    reactor.call(lambda: reactor.call(lambda: reactor.at(0, done.set)))
+    reactor.call_soon_threadsafe(lambda: reactor.call_soon_threadsafe(lambda: reactor.call_at(0, done.set)))
     assert done.wait(SOON)
 
 
@@ -75,10 +77,10 @@ def test_a_callback_that_calls_itself_again_does_not_starve_the_others(reactor: 
 
     def again() -> None:
         if not done.is_set():
-            reactor.call(again)
+            reactor.call_soon_threadsafe(again)
 
-    reactor.call(again)
-    reactor.at(time.monotonic() + 0.01, done.set)
+    reactor.call_soon_threadsafe(again)
+    reactor.call_at(time.monotonic() + 0.01, done.set)
     assert done.wait(SOON)
 
 
@@ -87,8 +89,8 @@ def test_timers_fire_in_order_and_not_too_early(reactor: Reactor) -> None:
     done = threading.Event()
     now = time.monotonic()
     for delay in (0.05, 0.01, 0.03, 0.03, -1.0):
-        reactor.at(now + delay, lambda delay=delay: fired.append((delay, time.monotonic() - now)))
-    reactor.at(now + 0.06, done.set)
+        reactor.call_at(now + delay, lambda delay=delay: fired.append((delay, time.monotonic() - now)))
+    reactor.call_at(now + 0.06, done.set)
     assert done.wait(SOON)
     assert [delay for delay, _ in fired] == [-1.0, 0.01, 0.03, 0.03, 0.05]
     assert all(after >= delay for delay, after in fired)
@@ -98,16 +100,16 @@ def test_a_timer_that_is_cancelled_does_not_fire(reactor: Reactor) -> None:
     fired: list[str] = []
     done = threading.Event()
     now = time.monotonic()
-    doomed = reactor.at(now + 0.01, lambda: fired.append("doomed"))
-    reactor.at(now + 0.005, lambda: doomed.cancel())
-    reactor.at(now + 0.03, done.set)
+    doomed = reactor.call_at(now + 0.01, lambda: fired.append("doomed"))
+    reactor.call_at(now + 0.005, lambda: doomed.cancel())
+    reactor.call_at(now + 0.03, done.set)
     assert done.wait(SOON)
     assert fired == []
 
 
 def test_a_timer_can_be_cancelled_after_it_has_fired(reactor: Reactor) -> None:
     fired = threading.Event()
-    handle = reactor.at(0, fired.set)
+    handle = reactor.call_at(0, fired.set)
     assert fired.wait(SOON)
     handle.cancel()
     handle.fire()
@@ -119,10 +121,10 @@ def test_timers_that_are_cancelled_do_not_pile_up_and_the_others_fire(reactor: R
     far = time.monotonic() + 1000.0
     near = time.monotonic() + 0.2
     for number in range(5000):
-        reactor.at(far, lambda: fired.append(-1)).cancel()
+        reactor.call_at(far, lambda: fired.append(-1)).cancel()
         if number % 100 == 0:
-            reactor.at(near, lambda number=number: fired.append(number))
-    reactor.at(near, done.set)
+            reactor.call_at(near, lambda number=number: fired.append(number))
+    reactor.call_at(near, done.set)
     finished(reactor)
     assert len(reactor._timers) <= 200
     assert done.wait(SOON)
@@ -140,11 +142,11 @@ def test_what_is_readable_is_told_until_it_is_unwatched(
         seen.append(ours.recv(1))
         got.release()
 
-    reactor.call(lambda: reactor.watch(ours, read))
+    reactor.call_soon_threadsafe(lambda: reactor.add_reader(ours, read))
     theirs.send(b"ab")
     assert got.acquire(timeout=SOON)
     assert got.acquire(timeout=SOON)
-    reactor.call(lambda: reactor.unwatch(ours))
+    reactor.call_soon_threadsafe(lambda: reactor.remove_reader(ours))
     finished(reactor)
     theirs.send(b"c")
     finished(reactor)
@@ -158,14 +160,14 @@ def test_a_callback_may_unwatch_others_whose_event_is_due_in_the_same_round(reac
     def take(number: int) -> None:
         seen.append(number)
         for ours, _ in pairs:
-            reactor.unwatch(ours)
+            reactor.remove_reader(ours)
 
     def watch_all() -> None:
         for number, (ours, theirs) in enumerate(pairs):
             theirs.send(b"x")
-            reactor.watch(ours, lambda number=number: take(number))
+            reactor.add_reader(ours, lambda number=number: take(number))
 
-    reactor.call(watch_all)
+    reactor.call_soon_threadsafe(watch_all)
     finished(reactor)
     finished(reactor)
     for ours, theirs in pairs:
@@ -181,23 +183,23 @@ def test_an_event_of_a_closed_descriptor_does_not_reach_its_next_owner(reactor: 
 
     def take(name: str, other: socket.socket) -> None:
         seen.append(name)
-        reactor.unwatch(first[0])
-        reactor.unwatch(second[0])
+        reactor.remove_reader(first[0])
+        reactor.remove_reader(second[0])
         number = other.fileno()
         other.close()
         new, peer = socket.socketpair()
         if new.fileno() != number:
             new = socket.socket(fileno=os.dup2(new.detach(), number))
         replacements.extend((new, peer))
-        reactor.watch(new, lambda: seen.append("the wrong one"))
+        reactor.add_reader(new, lambda: seen.append("the wrong one"))
 
     def watch_both() -> None:
         first[1].send(b"x")
         second[1].send(b"x")
-        reactor.watch(first[0], lambda: take("first", second[0]))
-        reactor.watch(second[0], lambda: take("second", first[0]))
+        reactor.add_reader(first[0], lambda: take("first", second[0]))
+        reactor.add_reader(second[0], lambda: take("second", first[0]))
 
-    reactor.call(watch_both)
+    reactor.call_soon_threadsafe(watch_both)
     finished(reactor)
     finished(reactor)
     reactor.close()
@@ -213,7 +215,7 @@ def test_unwatching_what_is_not_watched_or_closed_is_no_error(
     seen: list[Any] = []
     theirs.close()
     for source in (ours, theirs, 9999):
-        reactor.call(lambda source=source: seen.append(reactor.unwatch(source)))
+        reactor.call_soon_threadsafe(lambda source=source: seen.append(reactor.remove_reader(source)))
     finished(reactor)
     assert seen == [None] * 3
 
@@ -224,13 +226,13 @@ def test_writability_is_told_when_asked_for(reactor: Reactor, pair: tuple[socket
 
     def event() -> None:
         writable.set()
-        reactor.watch_writes(ours, event, also=False)
+        reactor.set_writer(ours, event, also=False)
 
     def begin() -> None:
-        reactor.watch(ours, event)
-        reactor.watch_writes(ours, event, also=True)
+        reactor.add_reader(ours, event)
+        reactor.set_writer(ours, event, also=True)
 
-    reactor.call(begin)
+    reactor.call_soon_threadsafe(begin)
     assert writable.wait(SOON)
 
 
@@ -241,7 +243,7 @@ def test_an_error_in_a_callback_is_logged_and_harms_no_other(
     read = threading.Event()
 
     def fail() -> None:
-        reactor.unwatch(ours)
+        reactor.remove_reader(ours)
         read.set()
         raise ValueError("in a watch")
 
@@ -253,9 +255,9 @@ def test_an_error_in_a_callback_is_logged_and_harms_no_other(
 
     with caplog.at_level(logging.ERROR, "suitkaise.reactor"):
         theirs.send(b"x")
-        reactor.call(fail_call)
-        reactor.at(0, fail_timer)
-        reactor.call(lambda: reactor.watch(ours, fail))
+        reactor.call_soon_threadsafe(fail_call)
+        reactor.call_at(0, fail_timer)
+        reactor.call_soon_threadsafe(lambda: reactor.add_reader(ours, fail))
         assert read.wait(SOON)
         finished(reactor)
     said = sorted(str(record.exc_info[1]) for record in caplog.records if record.exc_info)
@@ -265,7 +267,7 @@ def test_an_error_in_a_callback_is_logged_and_harms_no_other(
 def test_closing_waits_for_the_thread_and_may_be_done_twice() -> None:
     reactor = Reactor()
     called = threading.Event()
-    reactor.call(called.set)
+    reactor.call_soon_threadsafe(called.set)
     assert called.wait(SOON)
     reactor.close()
     assert not reactor._thread.is_alive()
@@ -274,7 +276,7 @@ def test_closing_waits_for_the_thread_and_may_be_done_twice() -> None:
 
 def test_it_can_be_closed_by_a_callback() -> None:
     reactor = Reactor()
-    reactor.call(reactor.close)
+    reactor.call_soon_threadsafe(reactor.close)
     reactor._thread.join(SOON)
     assert not reactor._thread.is_alive()
 
@@ -287,8 +289,8 @@ def test_calls_after_the_end_do_nothing_and_write_into_nobody_elses_descriptor()
     foreign = number not in (ours.fileno(), theirs.fileno())
     if foreign:
         os.dup2(theirs.fileno(), number)
-    reactor.call(lambda: None)
-    reactor.at(0, lambda: None)
+    reactor.call_soon_threadsafe(lambda: None)
+    reactor.call_at(0, lambda: None)
     with ours, theirs:
         for end in (ours, theirs):
             end.setblocking(False)
@@ -305,7 +307,7 @@ def test_in_a_forked_child_it_lets_go_of_its_descriptors(reactor: Reactor) -> No
         try:
             bell = reactor._bell
             reactor.abandon_after_fork()
-            reactor.call(lambda: None)
+            reactor.call_soon_threadsafe(lambda: None)
             os.fstat(bell)
         except OSError:
             code = 0
@@ -316,6 +318,6 @@ def test_in_a_forked_child_it_lets_go_of_its_descriptors(reactor: Reactor) -> No
 
 
 def test_a_time_that_is_months_away_does_not_end_the_thread(reactor: Reactor) -> None:
-    reactor.at(time.monotonic() + 90 * 86_400.0, lambda: None)
+    reactor.call_at(time.monotonic() + 90 * 86_400.0, lambda: None)
     finished(reactor)
     finished(reactor)  # it has slept in between, with nothing nearer to wait for

@@ -18,28 +18,28 @@ from suitkaise.policy.actions import (
     Action,
     Begin,
     DeleteChild,
-    Emit,
-    End,
     Exited,
-    Halt,
     Ignored,
     Input,
     Kill,
+    KillAll,
+    Publish,
     Ready,
     Recall,
     Refuse,
     Removed,
-    Reply,
+    Respond,
     RestartChild,
+    SetTimer,
     Start,
     StartChild,
     Started,
     Stop,
     StopAll,
     TerminateChild,
+    Terminated,
     Timer,
     TimerKey,
-    Wake,
 )
 from suitkaise.policy.dynamic import DynamicPolicy
 from suitkaise.policy.static import Policy
@@ -79,13 +79,13 @@ def story_of(action: Action) -> str | None:
             return f"kill {id} ({why})"
         case Removed(id):
             return f"removed {id}"
-        case Reply():
+        case Respond():
             return "reply"
         case Refuse(_, error):
             return f"refuse {type(error).__name__}"
         case Started():
             return "started"
-        case End():
+        case Terminated():
             return "end"
     return None
 
@@ -119,8 +119,8 @@ class Driver:
     starts: list[Start] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
     lives: dict[str, Life] = field(default_factory=dict)
-    timers: list[Wake] = field(default_factory=list)
-    answers: dict[Any, Reply | Refuse] = field(default_factory=dict)
+    timers: list[SetTimer] = field(default_factory=list)
+    answers: dict[Any, Respond | Refuse] = field(default_factory=dict)
     ended: ExitReason | None = None
     start_plans: defaultdict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
     stop_plans: defaultdict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
@@ -192,7 +192,7 @@ class Driver:
         self.now_handle(StopAll(reason or Shutdown()))
 
     def halt(self, why: str = "second signal") -> None:
-        self.now_handle(Halt(why))
+        self.now_handle(KillAll(why))
 
     def start_child(self, spec: Child) -> Any:
         return self.ask(StartChild, spec)
@@ -223,7 +223,7 @@ class Driver:
     def answer(self, number: int | None = None) -> Any:
         """What became of the last request, or of that one: "ok", the error, or None for no answer yet."""
         match self.answers.get(number if number is not None else self._requests):
-            case Reply():
+            case Respond():
                 return "ok"
             case Refuse(_, error):
                 return error
@@ -244,7 +244,7 @@ class Driver:
             self.settle()
         self.now = until
 
-    def next_timer(self) -> Wake:
+    def next_timer(self) -> SetTimer:
         return min(self.timers, key=lambda wake: wake.at)
 
     def timer_keys(self) -> list[TimerKey]:
@@ -295,14 +295,14 @@ class Driver:
                 if life is not None:
                     life.killed = why
                     self.on_kill(life)
-            case Wake():
+            case SetTimer():
                 self.timers.append(action)
-            case Reply(request) | Refuse(request):
+            case Respond(request) | Refuse(request):
                 assert request not in self.answers, f"request {request} was answered twice"
                 self.answers[request] = action
-            case Emit(event):
+            case Publish(event):
                 self.events.append(event)
-            case End(reason):
+            case Terminated(reason):
                 assert not self.lives, f"left behind: {list(self.lives)}"
                 self.ended = reason
 

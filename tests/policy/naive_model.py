@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Kid", "NaiveSupervisor", "Outcomes", "StopOutcomes"]
+__all__ = ["ForkedChild", "NaiveSupervisor", "Outcomes", "StopOutcomes"]
 
 StartOutcome: TypeAlias = Literal["ok", "fails", "ignore"]
 StopOutcome: TypeAlias = Literal["clean", "odd", "waits"]
@@ -22,7 +22,7 @@ StopOutcomes: TypeAlias = dict[tuple[str, int], StopOutcome]  # the same for sto
 
 
 @dataclass
-class Kid:
+class ForkedChild:
     """One child; `state` is what `which_children` would say of it."""
 
     id: str
@@ -34,7 +34,7 @@ class Kid:
 
 @dataclass
 class NaiveSupervisor:
-    kids: list[Kid]
+    kids: list[ForkedChild]
     outcomes: Outcomes
     stop_outcomes: StopOutcomes
     patience: float  # seconds that a child gets to stop
@@ -78,7 +78,7 @@ class NaiveSupervisor:
         return len([at for at in self.restarts if at >= self.now - self.max_seconds])
 
     # ------------------------------------------------------------ small steps
-    def find(self, id: str) -> Kid | None:
+    def find(self, id: str) -> ForkedChild | None:
         for kid in self.kids:
             if kid.id == id:
                 return kid
@@ -92,7 +92,7 @@ class NaiveSupervisor:
         ids = [kid.id for kid in self.kids]
         return ids[ids.index(id) + 1 :]
 
-    def call_start(self, kid: Kid) -> str:
+    def call_start(self, kid: ForkedChild) -> str:
         """Start one child; its state says how that went, except that a failure leaves it stopped."""
         self.starts[kid.id] += 1
         self.started.append(kid.id)
@@ -102,7 +102,7 @@ class NaiveSupervisor:
             self.kids = [other for other in self.kids if other is not kid]
         return outcome
 
-    def call_stop(self, kid: Kid) -> None:
+    def call_stop(self, kid: ForkedChild) -> None:
         if kid.state == "running" and not self.dead(kid.id):
             self.stopped.append(kid.id)
             outcome = self.stop_outcomes.get((kid.id, self.starts[kid.id]), "clean")
@@ -161,7 +161,7 @@ class NaiveSupervisor:
             return  # rule 16
         self.restart(kid)
 
-    def restart(self, kid: Kid) -> None:
+    def restart(self, kid: ForkedChild) -> None:
         self.restarts.append(self.now)
         if self.restarts_used() > self.max_restarts:  # rules 28-30
             kid.state = "stopped"
@@ -184,7 +184,7 @@ class NaiveSupervisor:
             self.deliver("try_again", failed, self.starts[failed])
 
     # ------------------------------------------------------------ requests
-    def on_start_child(self, request: Any, kid: Kid) -> None:
+    def on_start_child(self, request: Any, kid: ForkedChild) -> None:
         there = self.find(kid.id)
         if self.end is not None:
             self.answers[request] = "WorkerDead"
@@ -228,7 +228,7 @@ class NaiveSupervisor:
             self.kids = [other for other in self.kids if other is not kid]
         self.answers[request] = error or "ok"
 
-    def not_at_rest(self, kid: Kid | None) -> str | None:
+    def not_at_rest(self, kid: ForkedChild | None) -> str | None:
         if self.end is not None:
             return "WorkerDead"
         if kid is None:

@@ -14,7 +14,7 @@ from suitkaise.policy.actions import (
     Kill,
     Recall,
     Refuse,
-    Reply,
+    Respond,
     RestartChild,
     Start,
     StartChild,
@@ -59,7 +59,7 @@ class Witness(Driver):
                 case Stop(id) | Kill(id, _, "brutal_kill") if self.stopping and not self.halted:
                     later = order[order.index(id) + 1 :] if id in order else []
                     assert not set(later) & set(self.lives), f"{action}, but one after it is not gone: {later}"
-                case Reply(request) | Refuse(request):
+                case Respond(request) | Refuse(request):
                     self._excuse(self.requests[request], action)
         return actions
 
@@ -67,11 +67,11 @@ class Witness(Driver):
         life = self.lives.get(event.id)
         return life is not None and life.incarnation == event.incarnation
 
-    def _excuse(self, request: Input, answer: Reply | Refuse) -> None:
+    def _excuse(self, request: Input, answer: Respond | Refuse) -> None:
         """Whom a request allows to stay down, at the moment when it is answered."""
         down = {id for id in self.statuses() if id not in self.lives}
         match request, answer:
-            case (TerminateChild(_, id), Reply()) | (Recall(_, id), Reply()):
+            case (TerminateChild(_, id), Respond()) | (Recall(_, id), Respond()):
                 self.excused |= (down if self.in_groups else {id}) & down
             case (RestartChild(_, id) | Recall(_, id), Refuse(_, ChildStartFailed())):
                 self.excused |= (down if self.in_groups else {id}) & down
@@ -97,7 +97,7 @@ class Witness(Driver):
             life = self.lives.get(action.id)
             assert life is not None, f"nobody of that name is alive: {action}"
             assert life.incarnation == action.incarnation, f"an incarnation that is over: {action}"
-        elif isinstance(action, Reply):
+        elif isinstance(action, Respond):
             request = self.requests[action.request]
             if isinstance(request, TerminateChild):
                 self.told_to_stay.add(request.id)

@@ -9,7 +9,7 @@ import pytest
 
 from suitkaise.events import ChildRestarting
 from suitkaise.exits import Shutdown
-from suitkaise.policy.actions import Kill, Wake
+from suitkaise.policy.actions import Kill, SetTimer
 from suitkaise.specs import Backoff, Child
 from tests.policy.driver import BOOM, Driver, begun, child, children, supervisor
 
@@ -38,7 +38,7 @@ def test_s56_without_backoff_there_is_no_delay_and_no_timer() -> None:
     tree.crash("a")
 
     assert tree.running() == "a"
-    assert [action for action in tree.actions if isinstance(action, Wake)] == []
+    assert [action for action in tree.actions if isinstance(action, SetTimer)] == []
 
 
 def test_s56_the_delay_grows_by_its_factor_up_to_its_maximum() -> None:
@@ -78,7 +78,7 @@ def test_s56_start_failures_are_retries_too() -> None:
     tree.advance(10)
 
     assert [start.incarnation for start in tree.starts] == [1, 2, 3, 4]
-    assert [round(wake.at, 9) for wake in tree.actions if isinstance(wake, Wake)] == [1.0, 3.0, 7.0]
+    assert [round(wake.at, 9) for wake in tree.actions if isinstance(wake, SetTimer)] == [1.0, 3.0, 7.0]
     assert tree.running() == "a"
 
 

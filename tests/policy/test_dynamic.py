@@ -157,7 +157,7 @@ def test_a_supervisor_has_the_name_that_it_was_given() -> None:
 def test_the_numbers_go_on_after_a_restart_of_the_supervisor() -> None:
     before, tree = pool([Child(count), Child(count)]), pool()
 
-    tree.policy.succeed(before.policy)
+    tree.policy.inherit(before.policy)
     tree.start_child(Child(count))
 
     assert ids(tree) == ["count-3"]
@@ -568,7 +568,7 @@ ACTS: dict[str, Callable[[DynamicPolicy], object]] = {
     "unknown": lambda policy: policy.handle(TerminateChild(1, "nobody"), 0.0),
     "status": lambda policy: policy.child_info("w1"),
     "name": lambda policy: policy.named(Child(count)),
-    "which are over": lambda policy: policy.over({"w1", "w2"}),
+    "which are over": lambda policy: policy.gone_for_good({"w1", "w2"}),
 }
 
 

@@ -12,7 +12,7 @@ from suitkaise.events import (
     SupervisorStopping,
 )
 from suitkaise.exits import Hung, Killed, Shutdown
-from suitkaise.policy.actions import Halt, RestartChild
+from suitkaise.policy.actions import KillAll, RestartChild
 from tests.policy.driver import BOOM, Driver, begun, child, children, supervisor
 
 
@@ -87,8 +87,8 @@ def test_of_two_halts_the_first_one_says_why() -> None:
     tree.plan_stops("a", "waits")
     tree.stop()
 
-    tree.handle(Halt("shutdown timeout"))
-    tree.handle(Halt("second signal"))
+    tree.handle(KillAll("shutdown timeout"))
+    tree.handle(KillAll("second signal"))
     tree.settle()
 
     assert tree.ended == Killed("shutdown timeout")

@@ -8,7 +8,7 @@ import pytest
 
 from suitkaise.events import ChildRestarting
 from suitkaise.exits import ExitCode, ExitReason, GaveUp, Hung, Killed, Lost, Normal, Shutdown, Signaled
-from suitkaise.policy.actions import TerminateChild, Wake
+from suitkaise.policy.actions import SetTimer, TerminateChild
 from suitkaise.specs import Supervisor
 from tests.policy.driver import BOOM, Driver, begun, child, children, supervisor
 
@@ -194,7 +194,7 @@ def test_s39_a_restart_that_fails_while_the_others_are_being_stopped_is_not_trie
 
     tree.fails_to_start("a")
 
-    assert [action for action in tree.actions if isinstance(action, Wake) and action.key[0] == "retry"] == []
+    assert [action for action in tree.actions if isinstance(action, SetTimer) and action.key[0] == "retry"] == []
     assert tree.statuses()["a"] == "crashed"
     tree.exits("b", Shutdown())
     assert tree.told() == ["start a", "stop b", "end"]

@@ -16,8 +16,8 @@ from suitkaise.policy.actions import (
     Begin,
     DeleteChild,
     Exited,
-    Halt,
     Ignored,
+    KillAll,
     Ready,
     Recall,
     Refuse,
@@ -295,7 +295,7 @@ def test_s65_a_supervisor_that_is_killed_takes_all_children_with_it(kind: str, m
     alive = set(tree.lives)
     tree.told()
 
-    tree.handle(Halt("shutdown timeout"))
+    tree.handle(KillAll("shutdown timeout"))
 
     assert {line.split()[1] for line in tree.told("kill")} >= alive
     tree.settle()
@@ -345,7 +345,7 @@ def test_s66_and_the_supervisor_stops_all_the_same() -> None:
 # ------------------------------------------------------------ 68: a fault in the supervisor itself
 def test_s68_a_supervisor_that_has_failed_itself_decides_nothing_more_and_refuses_what_it_is_asked() -> None:
     driver = begun(children("ab"))
-    driver.policy.collapse(BOOM)
+    driver.policy.abort(BOOM)
     assert [(info.status, info.last_exit) for info in driver.policy.which_children()] == [
         (Status.STOPPED, Killed(str(BOOM)))
     ] * 2

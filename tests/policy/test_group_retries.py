@@ -86,7 +86,7 @@ def test_a_group_restart_by_another_child_replaces_a_pending_retry() -> None:
     assert tree.policy.restarts_used(0.0) == 2
 
 
-def over(tree: Driver) -> str:
+def gone_for_good(tree: Driver) -> str:
     return "".join(id for id in tree.statuses() if tree.policy.is_over(id))
 
 
@@ -95,15 +95,15 @@ def test_a_member_that_is_down_because_of_its_group_is_not_over(strategy: str) -
     tree = begun(children("abc"), strategy=strategy)
     tree.plan_starts("a", "waits", "waits")
     tree.crash("a")
-    assert over(tree) == ""
+    assert gone_for_good(tree) == ""
 
     tree.post_exit("a", Driver.FAILED)
     tree.handle(tree._inbox.popleft())
 
-    assert over(tree) == ""
+    assert gone_for_good(tree) == ""
     tree.settle()
     tree.ready("a")
-    assert (over(tree), tree.running()) == ("", "abc")
+    assert (gone_for_good(tree), tree.running()) == ("", "abc")
 
 
 @pytest.mark.parametrize("strategy", GROUPS)
@@ -115,7 +115,7 @@ def test_s38_members_that_no_retry_will_start_are_over(strategy: str, request_: 
 
     tree.ask(request_, "b")
 
-    assert over(tree) == ("bcd" if request_ is TerminateChild else "cd")
+    assert gone_for_good(tree) == ("bcd" if request_ is TerminateChild else "cd")
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", *GROUPS])
@@ -128,7 +128,7 @@ def test_a_child_that_only_a_request_will_start_is_over(strategy: str) -> None:
     tree.recall("d")
     tree.crash("e")
 
-    assert over(tree) == "bcd"
+    assert gone_for_good(tree) == "bcd"
     assert tree.policy.is_over("e")
     assert tree.policy.is_over("nobody")
 
@@ -141,7 +141,7 @@ def test_s38_the_child_that_crashed_stays_down_too_when_an_earlier_one_fails_and
     tree.ask(TerminateChild, "a")
 
     assert tree.statuses() == {"a": "stopped", "b": "crashed", "c": "stopped"}
-    assert over(tree) == "abc"
+    assert gone_for_good(tree) == "abc"
     assert tree.restart_child("b") == "ok"
 
 

@@ -22,17 +22,17 @@ from suitkaise.policy.actions import (
     Begin,
     DeleteChild,
     Exited,
-    Halt,
     Ignored,
     Input,
+    KillAll,
     Ready,
     Recall,
     RestartChild,
+    SetTimer,
     StartChild,
     StopAll,
     TerminateChild,
     Timer,
-    Wake,
 )
 from suitkaise.specs import Backoff, Child
 from tests.policy.driver import BOOM, Driver, Life, child, supervisor
@@ -206,10 +206,10 @@ class Interleavings(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.tree.now += seconds
 
-    def due(self) -> list[Wake]:
+    def due(self) -> list[SetTimer]:
         return [wake for wake in self.tree.timers if wake.at <= self.tree.now]
 
-    def fire(self, wake: Wake) -> None:
+    def fire(self, wake: SetTimer) -> None:
         self.tree.timers.remove(wake)
         self.hear(Timer(wake.key))
 
@@ -230,7 +230,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule()
     def halt(self) -> None:
         self.tree.halted = True
-        self.hear(Halt("second signal"))
+        self.hear(KillAll("second signal"))
 
     # ------------------------------------------------------------ a long stretch of all that
     @rule(seed=st.integers(0, 2**32 - 1), moves=st.integers(1, 100))

@@ -18,7 +18,7 @@ from suitkaise.policy.actions import DeleteChild, Recall, Refuse, RestartChild, 
 from suitkaise.specs import Child
 from tests.policy.driver import BOOM, Driver, Life, child, supervisor
 from tests.policy.effort import patience, search
-from tests.policy.naive_model import Kid, NaiveSupervisor, Outcomes, StopOutcomes
+from tests.policy.naive_model import ForkedChild, NaiveSupervisor, Outcomes, StopOutcomes
 
 pytestmark = patience
 
@@ -46,8 +46,8 @@ def specs(draw: st.DrawFn, ids: st.SearchStrategy[str], significant: bool) -> Ch
     )
 
 
-def kid_of(spec: Child) -> Kid:
-    return Kid(spec.id, spec.restart, spec.significant, brutal=spec.shutdown == "brutal_kill")
+def kid_of(spec: Child) -> ForkedChild:
+    return ForkedChild(spec.id, spec.restart, spec.significant, brutal=spec.shutdown == "brutal_kill")
 
 
 class ScriptedDriver(Driver):

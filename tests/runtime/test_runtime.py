@@ -12,7 +12,7 @@ from suitkaise import Supervisor, sktree
 from suitkaise.engines.processes import ProcessEngine
 from suitkaise.platform import runtime_directory
 from suitkaise.runtime import runtime
-from suitkaise.runtime.hub_server import Desk
+from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.storage_service import StorageActor
 
 
@@ -33,7 +33,7 @@ def leaves_nothing() -> Iterator[None]:
     assert there() == before
 
 
-@pytest.mark.parametrize("where", [(ProcessEngine, "__init__"), (Desk, "__init__"), (runtime_directory, "hold")])
+@pytest.mark.parametrize("where", [(ProcessEngine, "__init__"), (HubServer, "__init__"), (runtime_directory, "hold")])
 def test_a_start_that_fails_on_the_way_leaves_nothing(
     where: tuple[object, str], monkeypatch: pytest.MonkeyPatch, leaves_nothing: None
 ) -> None:

@@ -15,14 +15,14 @@ from typing import Any
 
 from suitkaise.storage import server
 from suitkaise.storage.backends.lmdb_environment import DEFAULT_MAP_SIZE
-from suitkaise.storage.backends.lmdb_writer import Batch
+from suitkaise.storage.backends.lmdb_writer import WriteTransaction
 from suitkaise.storage.connections import Requests
 from suitkaise.storage.protocol import Put
 
 
 class AcknowledgesEarly(server.StorageServer):
     def _carry_out(self, requests: Requests) -> None:
-        batch = Batch(self._store, self._store._environment.begin(write=True))
+        batch = WriteTransaction(self._store, self._store._environment.begin(write=True))
         try:
             answers = self._apply(batch, requests)
         finally:

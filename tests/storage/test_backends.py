@@ -16,10 +16,10 @@ from suitkaise.storage.backends import lmdb_environment as environment
 from suitkaise.storage.backends import lmdb_writer as batches
 from suitkaise.storage.backends import lmdb_writer as store
 from suitkaise.storage.backends.lmdb_reader import NotThereYet, Reader, reader_of
-from suitkaise.storage.backends.lmdb_writer import Batch, Store, split_owner
+from suitkaise.storage.backends.lmdb_writer import Store, WriteTransaction, split_owner
 from suitkaise.storage.backends.revision import RevisionWord
 from suitkaise.storage.keys import MAX_KEY, entry_key
-from suitkaise.storage.protocol import Client, Reply
+from suitkaise.storage.protocol import ClientRecord, Reply
 from suitkaise.storage.records import Encoding, encode_value, value_of
 from tests.storage.support import run_in_process
 
@@ -54,7 +54,7 @@ def test_what_is_committed_is_there_after_the_store_was_closed_and_opened(tmp_pa
 
 
 def test_what_raises_leaves_nothing(opened: Store) -> None:
-    def work(batch: Batch) -> None:
+    def work(batch: WriteTransaction) -> None:
         put("a", 1)(batch)
         raise ZeroDivisionError
 
@@ -85,7 +85,7 @@ def test_the_map_grows_when_it_is_full_and_the_batch_is_done_again(tmp_path: Pat
     small = Store(tmp_path, map_size=1 << 17)
     runs = []
 
-    def work(batch: Batch) -> None:
+    def work(batch: WriteTransaction) -> None:
         runs.append(1)
         for index in range(50):
             put(f"n{index}", b"x" * 30_000)(batch)
@@ -294,7 +294,7 @@ def test_dead_owners_are_bounded(opened: Store, monkeypatch: pytest.MonkeyPatch)
 def test_reaping_goes_in_portions_and_what_a_crash_interrupted_is_found(tmp_path: Path) -> None:
     first = Store(tmp_path)
 
-    def fill(batch: Batch) -> None:
+    def fill(batch: WriteTransaction) -> None:
         for number in range(25):
             put(f"n{number}", number, owner="a/b#2")(batch)
         put("other", 0, owner="a/b#3")(batch)
@@ -313,7 +313,7 @@ def test_reaping_goes_in_portions_and_what_a_crash_interrupted_is_found(tmp_path
 
 
 def test_clients_that_are_gone_for_long_are_forgotten(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def work(batch: Batch) -> None:
+    def work(batch: WriteTransaction) -> None:
         for name in (b"gone", b"here", b"late"):
             batch.client(name).last = 7
             batch.client(name).replies.append(Reply(7))
@@ -324,7 +324,7 @@ def test_clients_that_are_gone_for_long_are_forgotten(opened: Store, monkeypatch
     opened.write(lambda batch: setattr(batch.client(b"late"), "last", 8))
     assert opened.forget_clients([b"here"]) == 1
     opened.write(lambda batch: [batch.look_up_client(n) for n in (b"gone", b"here", b"late")])
-    assert opened.write(lambda batch: batch.look_up_client(b"gone")) == Client()
+    assert opened.write(lambda batch: batch.look_up_client(b"gone")) == ClientRecord()
     assert opened.write(lambda batch: batch.look_up_client(b"here")).last == 7
     assert opened.write(lambda batch: batch.look_up_client(b"late")).replies == [Reply(7)]
 

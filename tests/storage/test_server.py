@@ -18,15 +18,15 @@ from suitkaise.storage.client import SOCKET
 from suitkaise.storage.protocol import (
     VERSION,
     Atomic,
+    ContainerVersion,
     Forget,
     Hello,
     Increment,
     Put,
+    PutMode,
     Remove,
     Reply,
-    Rule,
-    Seen,
-    Status,
+    ReplyCode,
     Welcome,
     decode_answer,
 )
@@ -122,9 +122,9 @@ def put(number: int, name: str, value: Any, *, quiet: bool = False, **options: A
 def test_a_client_is_welcomed_and_told_how_far_it_has_come(here: Here) -> None:
     with here.connect() as talk:
         assert talk.welcome == Welcome(0, [])
-        assert talk.say(*put(1, "a", 1)) == Reply(1, Status.OK, 1)
+        assert talk.say(*put(1, "a", 1)) == Reply(1, ReplyCode.OK, 1)
     with here.connect() as talk:
-        assert talk.welcome == Welcome(1, [Reply(1, Status.OK, 1)])
+        assert talk.welcome == Welcome(1, [Reply(1, ReplyCode.OK, 1)])
     with here.connect(b"another") as talk:
         assert talk.welcome == Welcome(0, [])
 
@@ -133,9 +133,9 @@ def test_a_request_that_is_sent_again_is_carried_out_once(here: Here) -> None:
     one = Increment(1, False, "p", "n", encode_value(1), encode_value(0))
     with here.connect() as talk:
         assert talk.say(one).detail == [1, b"\x01"]
-        assert talk.say(one) == Reply(1, Status.OK, 1)
+        assert talk.say(one) == Reply(1, ReplyCode.OK, 1)
     with here.connect() as talk:
-        assert talk.welcome.replies == [Reply(1, Status.OK, 1, [1, b"\x01"])]
+        assert talk.welcome.replies == [Reply(1, ReplyCode.OK, 1, [1, b"\x01"])]
         talk.say(one)
         assert talk.say(Increment(2, False, "p", "n", encode_value(1), encode_value(0))).detail == [1, b"\x02"]
 
@@ -148,7 +148,7 @@ def test_quiet_requests_cost_one_reply_and_refusals_one_each(here: Here) -> None
         replies = [talk.hear()]
         while replies[-1].request < 50:
             replies.append(talk.hear())
-        assert [reply.request for reply in replies if reply.status is Status.MISSING] == [21]
+        assert [reply.request for reply in replies if reply.status is ReplyCode.MISSING] == [21]
         assert len(replies) < 10
 
 
@@ -156,7 +156,7 @@ def test_refusals_that_may_not_have_arrived_are_told_again(here: Here) -> None:
     with here.connect() as talk:
         talk.say(*put(1, "a", 1))
         for number in (2, 3, 4):
-            assert talk.say(*put(number, "a", 1, quiet=True, rule=Rule.NEW)).status is Status.EXISTS
+            assert talk.say(*put(number, "a", 1, quiet=True, rule=PutMode.NEW)).status is ReplyCode.EXISTS
     with here.connect() as talk:
         assert [reply.request for reply in talk.welcome.replies] == [2, 3, 4]
         talk.say(*put(5, "a", 2))
@@ -170,7 +170,7 @@ def test_refusals_that_may_not_have_arrived_are_told_again(here: Here) -> None:
 def test_an_older_connection_of_a_client_is_closed_by_its_newer_one(here: Here) -> None:
     with here.connect() as old, here.connect() as new:
         assert old.is_closed()
-        assert new.say(*put(1, "a", 1)).status is Status.OK
+        assert new.say(*put(1, "a", 1)).status is ReplyCode.OK
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_garbage_closes_its_own_connection_and_is_logged(
             stranger.sock.sendall(garbage)
             while not stranger.is_closed():
                 pass
-        assert honest.say(*put(1, "a", 1)).status is Status.OK
+        assert honest.say(*put(1, "a", 1)).status is ReplyCode.OK
     assert f"the connection from process {os.getpid()} is closed: " in caplog.text
 
 
@@ -231,7 +231,7 @@ def test_a_client_that_does_not_read_blocks_nobody_and_is_bounded(here: Here, mo
     monkeypatch.setattr(peers, "_BUFFER", 1 << 14)
     with here.connect(b"lazy") as lazy, here.connect(b"busy") as busy:
         refused = b"".join(
-            wire.encode(*put(number, "a", 1, quiet=True, rule=Rule.EXISTING)) for number in range(1, 20_000)
+            wire.encode(*put(number, "a", 1, quiet=True, rule=PutMode.EXISTING)) for number in range(1, 20_000)
         )
         lazy.sock.setblocking(False)
         sent, busy_number = 0, 0
@@ -241,7 +241,7 @@ def test_a_client_that_does_not_read_blocks_nobody_and_is_bounded(here: Here, mo
                 busy_number += 1
                 busy.say(*put(busy_number, "b", 1))  # by now the server has read what it will
         assert sent < len(refused), "the server went on reading though nobody read its replies"
-        assert busy.say(*put(busy_number + 1, "b", 1)).status is Status.OK
+        assert busy.say(*put(busy_number + 1, "b", 1)).status is ReplyCode.OK
         waiting = max(len(peer.output) for peer in here.server._peers._peers)
         assert peers.MAX_OUTPUT <= waiting < peers.MAX_OUTPUT + (1 << 20)
         lazy.sock.settimeout(5)
@@ -268,23 +268,28 @@ def test_an_atomic_request_is_all_or_nothing(here: Here) -> None:
     with here.connect() as talk:
         revision = talk.say(*put(1, "a", 1)).revision
         lost = Atomic(2, False, [*puts, Remove(0, False, "p", "a")], sizes, [("p", "a", revision + 1)], [])
-        assert talk.say(lost, payload) == Reply(2, Status.CONFLICT, revision, ["p", "a"])
-        lost = Atomic(3, False, puts, sizes, [], [Seen("p", 2, revision)])
-        assert talk.say(lost, payload) == Reply(3, Status.CONFLICT, revision, ["p", ""])
+        assert talk.say(lost, payload) == Reply(2, ReplyCode.CONFLICT, revision, ["p", "a"])
+        lost = Atomic(3, False, puts, sizes, [], [ContainerVersion("p", 2, revision)])
+        assert talk.say(lost, payload) == Reply(3, ReplyCode.CONFLICT, revision, ["p", ""])
         tree = Tree(here.directory)
         assert tree.get_all_from("p") == {"a": 1}
         won = Atomic(
-            4, False, [*puts, Remove(0, False, "p", "a")], sizes, [("p", "a", revision)], [Seen("p", 1, revision)]
+            4,
+            False,
+            [*puts, Remove(0, False, "p", "a")],
+            sizes,
+            [("p", "a", revision)],
+            [ContainerVersion("p", 1, revision)],
         )
-        assert talk.say(won, payload).status is Status.OK
+        assert talk.say(won, payload).status is ReplyCode.OK
         assert tree.get_all_from("p") == {"x": "x", "y": [1, 2]}
         tree.close()
 
 
 def test_values_are_never_decoded_by_the_server(here: Here) -> None:
     with here.connect() as talk:
-        assert talk.say(Put(1, False, "p", "a", 0), b"this is no pickle").status is Status.OK
-        assert talk.say(Put(2, False, "p", "l", 3), b"nor this").status is Status.OK
+        assert talk.say(Put(1, False, "p", "a", 0), b"this is no pickle").status is ReplyCode.OK
+        assert talk.say(Put(2, False, "p", "l", 3), b"nor this").status is ReplyCode.OK
         tree = Tree(here.directory)
         tree.append("l", 1, "p")
         with pytest.raises(Exception, match=r"MARK|pickle"):
@@ -297,7 +302,7 @@ def test_a_pickle_in_the_place_of_a_number_is_not_decoded(here: Here) -> None:
     with here.connect() as talk:
         for number, (amount, start) in enumerate([((0, pickle), (1, b"")), ((1, b""), (0, pickle))], 1):
             reply = talk.say(Increment(number, False, "p", "n", amount, start))
-            assert reply.status is Status.NOT_A_NUMBER
+            assert reply.status is ReplyCode.NOT_A_NUMBER
 
 
 def test_waking_ends_a_cycle_without_requests(tmp_path: Path) -> None:
@@ -326,9 +331,9 @@ def test_reaping_leaves_room_for_other_clients_and_is_told_at_its_end(
         for number in range(1, 101):
             one.say(*put(number, f"n{number}", 1, metadata=marked, owner="w#1"))
         one.send(Forget(101, False, "w#1", True))
-        assert two.say(*put(1, "other", 1)).status is Status.OK
-        assert two.say(*put(2, "late", 1, owner="w#1")).status is Status.OWNER_DEAD
-        assert one.hear().status is Status.OK
+        assert two.say(*put(1, "other", 1)).status is ReplyCode.OK
+        assert two.say(*put(2, "late", 1, owner="w#1")).status is ReplyCode.OWNER_DEAD
+        assert one.hear().status is ReplyCode.OK
     tree = Tree(here.directory)
     assert tree.get_all_from("p") == {"other": 1}
     tree.close()
@@ -342,5 +347,5 @@ def test_running_out_of_descriptors_turns_clients_away_and_does_not_spin(
         here.server._peers._turn_away(OSError(24, "Too many open files"))
         assert "cannot be accepted: [Errno 24]" in caplog.text
         with here.connect(b"second") as second:
-            assert second.say(*put(1, "a", 1)).status is Status.OK
-        assert first.say(*put(1, "a", 1)).status is Status.OK
+            assert second.say(*put(1, "a", 1)).status is ReplyCode.OK
+        assert first.say(*put(1, "a", 1)).status is ReplyCode.OK

@@ -43,14 +43,14 @@ class Watched:
         self.gone = True
         self.exited.set_result(Exit(Normal()))
 
-    def look(self) -> SlotView | None:
+    def snapshot(self) -> SlotView | None:
         if self.gone:
             return None
         self.looks.append(self.clock.now)
         since, phase = [one for one in self.phases if one[0] <= self.clock.now][-1]
         return SlotView(1, phase, since, 0, 0.0, 0.0, 0, 0)
 
-    def hang(self, hung: Hung) -> None:
+    def kill_hung(self, hung: Hung) -> None:
         assert self.hung is None
         self.hung = (self.clock.now, hung)
         self.gone = True
@@ -161,6 +161,6 @@ def test_s55_the_end_of_an_incarnation_ends_the_watch_at_once() -> None:
 
 def test_s55_an_incarnation_that_ends_while_it_is_looked_at_is_not_watched_on() -> None:
     watched = Watched((0.0, Phase.WAITING), loop_timeout=10.0)
-    watched.look = lambda: (Watched.look(watched), watched.end())[0]  # type: ignore[method-assign, func-returns-value]
+    watched.snapshot = lambda: (Watched.snapshot(watched), watched.end())[0]  # type: ignore[method-assign, func-returns-value]
     watched.clock.run(until=15.0)
     assert [timer.waits for timer in watched.timers] == [False, False]

@@ -21,9 +21,9 @@ from suitkaise.policy.actions import (
     Begin,
     DeleteChild,
     Exited,
-    Halt,
     Ignored,
     Input,
+    KillAll,
     Ready,
     Recall,
     RestartChild,
@@ -36,13 +36,13 @@ from suitkaise.policy.base import BasePolicy
 from suitkaise.specs import Child, Supervisor
 from suitkaise.workers.incarnation import Recalled
 
-__all__ = ["Kid", "Ledger", "Ticket"]
+__all__ = ["ForkedChild", "Ledger", "Ticket"]
 
 EPSILON = 1e-9
 
 
 @dataclass(slots=True, eq=False)
-class Kid:
+class ForkedChild:
     """One child, as far as its supervisor has heard."""
 
     spec: Child
@@ -103,7 +103,7 @@ class Group:
     members: list[str]
     delay: float | None  # only the stops: the rest follows after a backoff
     todo: list[str] | None = None  # whom to start yet; None while there are some to be stopped
-    last: Kid | None = None
+    last: ForkedChild | None = None
 
 
 _NAMES: dict[type, str] = {
@@ -132,13 +132,13 @@ class Ledger:
         self.spec = spec
         self.policy = policy
         self.phase = "new"
-        self.kids = {child.id: Kid(child) for child in spec.children}
+        self.kids = {child.id: ForkedChild(child) for child in spec.children}
         self.tickets: list[Ticket] = []
         self.restarts: list[float] = []
         self.group: Group | None = None
         self.to_start = [child.id for child in spec.children]
-        self.latest: Kid | None = None  # the declared child that was started last
-        self.failed: Kid | None = None  # the one whose start failed
+        self.latest: ForkedChild | None = None  # the declared child that was started last
+        self.failed: ForkedChild | None = None  # the one whose start failed
         self.significant_ends: dict[str, int] = {}
         self.turns = 0
         self.turn = _Turn()
@@ -157,7 +157,7 @@ class Ledger:
         self._wrong(f"{self.path}: {what}")
 
     # ------------------------------------------------------------ what differs in a dynamic supervisor
-    def keeps(self, kid: Kid) -> bool:
+    def keeps(self, kid: ForkedChild) -> bool:
         return not kid.temporary
 
     @property
@@ -203,7 +203,7 @@ class Ledger:
             case StopAll(reason):
                 self.turn.may_stop.add(str(reason))
                 self.end_reason = self.end_reason or reason
-            case Halt(why):
+            case KillAll(why):
                 self.turn.halted = why
                 self.turn.may_stop.add(str(Killed(why)))
                 if not isinstance(self.end_reason, Killed):
@@ -216,19 +216,19 @@ class Ledger:
                 self.asked_last = self.turns
         self._settle_group()
 
-    def _hear_ignored(self, kid: Kid) -> None:
+    def _hear_ignored(self, kid: ForkedChild) -> None:
         kid.alive = kid.ready = False
         self.turn.expected = (events.ChildIgnored, kid.spec.id, None)
         if kid.last_exit is None:
             kid.ended_at = self.now
         if kid.asked_at is not None:
-            self._see_off(kid)
+            self._await_exit(kid)
             return
         kid.settled = kid.ignored = True
         if not self.keeps(kid):  # rule 12
             del self.kids[kid.spec.id]
 
-    def _hear_exit(self, kid: Kid, reason: ExitReason) -> None:
+    def _hear_exit(self, kid: ForkedChild, reason: ExitReason) -> None:
         id, was_ready = kid.spec.id, kid.ready
         kid.alive = kid.ready = False
         kid.last_exit, kid.ended_at, kid.ordered = reason, self.now, kid.asked_at is not None
@@ -238,7 +238,7 @@ class Ledger:
         if kid.asked_at is not None:
             fine = reason.clean or (kid.spec.shutdown == "brutal_kill" and isinstance(reason, Killed))
             self.turn.expected = (events.ChildStopped if fine else events.ChildStopError, id, reason)
-            self._see_off(kid)
+            self._await_exit(kid)
         elif was_ready:
             self.turn.expected = (events.ChildExited, id, reason)
             if self.phase in ("starting", "running"):
@@ -249,7 +249,7 @@ class Ledger:
             self.turn.expected = (events.ChildStartFailure, id, reason)
             self._hear_failure(kid)
 
-    def _hear_failure(self, kid: Kid) -> None:
+    def _hear_failure(self, kid: ForkedChild) -> None:
         ticket = self.head(kid.spec.id)
         if self.phase == "starting":
             self.failed = kid
@@ -267,7 +267,7 @@ class Ledger:
         elif ticket is not None and ticket.launched:
             ticket.failed = True
 
-    def _delay(self, kid: Kid) -> tuple[float, float]:
+    def _delay(self, kid: ForkedChild) -> tuple[float, float]:
         """Count an attempt; between which delays its backoff lies now (rule 56)."""
         backoff = kid.spec.backoff
         if backoff is None:
@@ -276,7 +276,7 @@ class Ledger:
         plain = min(backoff.initial * backoff.factor ** (kid.attempts - 1), backoff.maximum)
         return plain * (1 - backoff.jitter) - EPSILON, plain * (1 + backoff.jitter) + EPSILON
 
-    def _see_off(self, kid: Kid) -> None:
+    def _await_exit(self, kid: ForkedChild) -> None:
         """It was told to end, and has: rules 14 and 27."""
         ticket = self.head(kid.spec.id)
         recalled = ticket is not None and ticket.what == "recall" and ticket.stopped
@@ -292,7 +292,7 @@ class Ledger:
         alone = self._why_launch(id, spec)
         kid = self.kids.get(id)
         if kid is None:
-            self.kids[id] = kid = Kid(spec)
+            self.kids[id] = kid = ForkedChild(spec)
         if kid.spec is not spec:
             self.wrong(f"{id} is started by another declaration than its own")
         number = self.highest.get(id, 0) + 1 if incarnation is None else incarnation
@@ -313,7 +313,7 @@ class Ledger:
         elif self.group is not None:
             self.group.last = kid
 
-    def _check_recalled(self, kid: Kid, recalled: Recalled | None) -> None:
+    def _check_recalled(self, kid: ForkedChild, recalled: Recalled | None) -> None:
         expected = None
         if kid.launches:
             expected = Recalled(kid.launches, kid.last_exit, self.now - kid.ended_at)
@@ -517,7 +517,7 @@ class Ledger:
     def report(self, crash: CrashReport) -> None:
         self.turn.reports += 1
 
-    def _cause(self, id: str) -> Kid | None:
+    def _cause(self, id: str) -> ForkedChild | None:
         """The child, if it is time to count a restart for it; what it waited for is over."""
         kid = self.kids.get(id)
         if kid is None or self.phase != "running" or self.group is not None:
@@ -617,7 +617,7 @@ class Ledger:
                 self._carry_out(ticket, kid, outcome)
         self.tickets.remove(ticket)
 
-    def _right_answer(self, ticket: Ticket, kid: Kid | None) -> tuple[str, ...]:
+    def _right_answer(self, ticket: Ticket, kid: ForkedChild | None) -> tuple[str, ...]:
         if ticket.launched:
             if ticket.failed:
                 return ("ChildStartFailed",)
@@ -639,7 +639,7 @@ class Ledger:
             return ("ChildRestarting",)
         return ("ok",) if ticket.what == "delete" else ("nothing yet",)
 
-    def _refusal(self, ticket: Ticket, kid: Kid | None) -> str | None:
+    def _refusal(self, ticket: Ticket, kid: ForkedChild | None) -> str | None:
         """Rules 7-9 and 50."""
         assert ticket.spec is not None
         if ticket.spec.significant and self.spec.auto_shutdown == "never":
@@ -649,7 +649,7 @@ class Ledger:
             return "ChildAlreadyStarted" if running else "ChildAlreadyPresent"
         return None
 
-    def _carry_out(self, ticket: Ticket, kid: Kid | None, outcome: str) -> None:
+    def _carry_out(self, ticket: Ticket, kid: ForkedChild | None, outcome: str) -> None:
         if kid is None:
             if ticket.what == "terminate" and not ticket.stopped:
                 self.wrong(f"terminate {ticket.id} is answered ok, but there is no such child (rule 14)")
@@ -669,7 +669,7 @@ class Ledger:
             if not self.keeps(kid):
                 self._recall_failed(kid)
 
-    def _recall_failed(self, kid: Kid) -> None:
+    def _recall_failed(self, kid: ForkedChild) -> None:
         """A temporary one keeps its place."""
 
     def _excuse_those_down(self) -> None:
@@ -735,7 +735,7 @@ class Ledger:
     def _idle(self) -> bool:
         return self.group is None and not self.tickets
 
-    def _finish_end(self, kid: Kid) -> None:
+    def _finish_end(self, kid: ForkedChild) -> None:
         """Its own end was dealt with: it is for good (rules 24 and 26)."""
         id, heard, kid.end = kid.spec.id, kid.end, 0
         if kid.returns:
@@ -792,7 +792,7 @@ class Ledger:
         group, kid = self.group, self.kids[id]
         return group is not None and group.todo is None and id in group.members and kid.temporary and not kid.alive
 
-    def _statuses(self, kid: Kid) -> tuple[str, ...]:
+    def _statuses(self, kid: ForkedChild) -> tuple[str, ...]:
         if kid.alive:
             if kid.asked_at is not None:
                 return ("stopping",)
@@ -811,7 +811,7 @@ class Ledger:
             return ("restarting", rest)
         return (rest,)
 
-    def _at_rest(self, kid: Kid) -> str:
+    def _at_rest(self, kid: ForkedChild) -> str:
         if kid.ignored:
             return "ignored"
         if kid.ordered or kid.last_exit is None:

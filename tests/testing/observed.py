@@ -14,7 +14,7 @@ from suitkaise.errors import SuitkaiseError
 from suitkaise.events import Event
 from suitkaise.exits import Hung
 from suitkaise.messaging.messages import Answer
-from suitkaise.policy.actions import Halt, Input, StopAll
+from suitkaise.policy.actions import Input, KillAll, StopAll
 from suitkaise.specs import Child, Supervisor
 from suitkaise.specs.supervisor import DynamicSupervisor
 from suitkaise.supervision.executor import Executor
@@ -100,8 +100,8 @@ class Observed(Simulation):
             self._take_turn(executor, ledger, inbox.popleft())
 
         def tell(event: Input) -> None:
-            if isinstance(event, StopAll | Halt) and self._turn_of is not None and parent:
-                self._ordered(path, event.why if isinstance(event, Halt) else None)
+            if isinstance(event, StopAll | KillAll) and self._turn_of is not None and parent:
+                self._ordered(path, event.why if isinstance(event, KillAll) else None)
             inbox.append(event)
             self.on_its_way += 1
             self.clock.at(self.clock.now + (0.0 if self.lag is None else self.lag()), turn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from suitkaise.specs.supervisor import DynamicSupervisor
-from tests.testing.ledger import Kid, Ledger, Ticket
+from tests.testing.ledger import ForkedChild, Ledger, Ticket
 
 __all__ = ["PoolLedger"]
 
@@ -13,7 +13,7 @@ __all__ = ["PoolLedger"]
 class PoolLedger(Ledger):
     """Its children have no order: each is served in a line of its own, and all are stopped at once."""
 
-    def keeps(self, kid: Kid) -> bool:
+    def keeps(self, kid: ForkedChild) -> bool:
         return False
 
     def head(self, id: str) -> Ticket | None:
@@ -25,7 +25,7 @@ class PoolLedger(Ledger):
     def _idle(self) -> bool:
         return True
 
-    def _refusal(self, ticket: Ticket, kid: Kid | None) -> str | None:
+    def _refusal(self, ticket: Ticket, kid: ForkedChild | None) -> str | None:
         assert isinstance(self.spec, DynamicSupervisor)
         assert ticket.spec is not None
         if ticket.spec.significant:
@@ -35,10 +35,10 @@ class PoolLedger(Ledger):
         full = most is not None and present >= most
         return super()._refusal(ticket, kid) or ("MaxChildren" if full else None)
 
-    def _there(self, kid: Kid) -> bool:
+    def _there(self, kid: ForkedChild) -> bool:
         return kid.alive or kid.waits
 
-    def _recall_failed(self, kid: Kid) -> None:
+    def _recall_failed(self, kid: ForkedChild) -> None:
         del self.kids[kid.spec.id]
 
     def _check_reverse(self, id: str, later: list[str]) -> None:

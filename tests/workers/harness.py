@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from suitkaise.messaging.mailbox import ThreadMailbox
-from suitkaise.messaging.messages import Answer, Kind, Message, Parcel
+from suitkaise.messaging.messages import Answer, Kind, Message, Payload
 from suitkaise.platform.board import Board
 from suitkaise.specs import Recipe
-from suitkaise.workers.actor import Shell, life_of
-from suitkaise.workers.incarnation import Birth, Outcome
+from suitkaise.workers.actor import WorkerActor, lifecycle_of
+from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.worker import Worker
 
 __all__ = ["Harness", "asynchronous", "rigged"]
 
 
-class _Shell(Shell):
+class _Shell(WorkerActor):
     """Tells the harness when the worker was ready and when it was over."""
 
     def __init__(self, harness: Harness) -> None:
@@ -41,7 +41,7 @@ class Harness:
     def __init__(self, board: Board, recipe: Recipe, *, path: str = "tree/worker", **birth: Any) -> None:
         self.slot = board.take(path)
         self.mailbox = ThreadMailbox(self.slot)
-        self.life = life_of(recipe, Birth(path, 1, **birth), self.mailbox, self.slot)
+        self.life = lifecycle_of(recipe, Incarnation(path, 1, **birth), self.mailbox, self.slot)
         self.outcome: Outcome | None = None
         self.was_ready = False
 
@@ -56,11 +56,11 @@ class Harness:
         return self.outcome
 
     def tell(self, body: Any, kind: Kind = "message") -> None:
-        self.mailbox.put(Message(kind, Parcel(body)))
+        self.mailbox.put(Message(kind, Payload(body)))
 
     def ask(self, body: Any, kind: Kind = "message") -> Answer[Any]:
         answer: Answer[Any] = Answer()
-        self.mailbox.put(Message(kind, Parcel(body), answer.settle))
+        self.mailbox.put(Message(kind, Payload(body), answer.settle))
         return answer
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Answer[Any]:

@@ -18,13 +18,13 @@ import pytest
 from suitkaise import Process, Thread
 from suitkaise.exits import Crashed, ExitCode, Normal, Shutdown
 from suitkaise.messaging.mailbox import SocketMailbox
-from suitkaise.messaging.messages import Message, Parcel
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.wire import encode
 from suitkaise.platform.board import Board
-from suitkaise.workers.actor import Shell, life_of
-from suitkaise.workers.async_lifecycle import AsyncLife
+from suitkaise.workers.actor import WorkerActor, lifecycle_of
+from suitkaise.workers.async_lifecycle import AsyncLifecycle
 from suitkaise.workers.hooks import is_async
-from suitkaise.workers.incarnation import Birth
+from suitkaise.workers.incarnation import Incarnation
 from tests.support import eventually
 from tests.workers.harness import rigged
 
@@ -303,9 +303,9 @@ def test_a_flood_is_taken_in_during_a_wait_async_and_else_waits_where_it_comes_f
 
     with contextlib.ExitStack() as closing:
         hub, ours = (closing.enter_context(end) for end in socket.socketpair())
-        mailbox = SocketMailbox(slot, ours, lambda frame: mailbox.put(Message("message", Parcel(frame[1]))))
-        life = life_of(Slow().__recipe__, Birth("tree/worker", 1), mailbox, slot)
-        thread = threading.Thread(target=Shell(life, mailbox).run_here, daemon=True)
+        mailbox = SocketMailbox(slot, ours, lambda frame: mailbox.put(Message("message", Payload(frame[1]))))
+        life = lifecycle_of(Slow().__recipe__, Incarnation("tree/worker", 1), mailbox, slot)
+        thread = threading.Thread(target=WorkerActor(life, mailbox).run_here, daemon=True)
         thread.start()
         hub.settimeout(10 if how == "wait_async" else 0.5)
         with contextlib.nullcontext() if how == "wait_async" else pytest.raises(TimeoutError):
@@ -476,7 +476,7 @@ def test_a_task_that_fails_and_that_nobody_awaits_is_told_in_the_log(harness: Ha
 
     notes: list[str] = []
     one = harness(Careless(), join_after=2)
-    one.life.note = notes.append
+    one.life.on_log_line = notes.append
     with caplog.at_level(logging.ERROR, "suitkaise.worker"):
         assert one.run().reason == Normal()
     (record,) = caplog.records
@@ -604,5 +604,5 @@ def test_its_stacks_tell_what_it_awaits(harness: Harness) -> None:
 
 def test_a_plain_life_has_none(harness: Harness) -> None:
     one = harness(Helper())
-    assert not isinstance(one.life, AsyncLife)
+    assert not isinstance(one.life, AsyncLifecycle)
     assert one.life.stacks() == ""

@@ -8,10 +8,10 @@ from tests.support import run_program
 
 DIES_BETWEEN_TWO_TURNS = textwrap.dedent("""
     import os, signal
-    from suitkaise.platform.processes import adopt_orphans
+    from suitkaise.platform.processes import become_subreaper
     from suitkaise.workers.command_process import Program
 
-    adopt_orphans()
+    become_subreaper()
     script = "sleep 1000 & echo up; exec sleep 1000"  # who is left holds its output open
     program = Program(("sh", "-c", script), dict(os.environ), None, lambda stream, line: print(line))
     program.turn(None)
@@ -29,10 +29,10 @@ def test_an_end_between_two_turns_is_noticed_by_the_next_one() -> None:
 
 MONTHS = textwrap.dedent("""
     import os
-    from suitkaise.platform.processes import adopt_orphans
+    from suitkaise.platform.processes import become_subreaper
     from suitkaise.workers.command_process import Program
 
-    adopt_orphans()
+    become_subreaper()
     program = Program(("true",), dict(os.environ), None, print)
     while program.code is None:
         program.turn(90 * 86_400.0)

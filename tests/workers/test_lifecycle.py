@@ -31,28 +31,28 @@ class Diary(Thread):
         self.said = said
         self.acts = acts
 
-    def note(self, hook: str) -> Any:
+    def on_log_line(self, hook: str) -> Any:
         self.said.append(hook)
         act = self.acts.get(hook)
         return act(self) if act is not None else None
 
     def on_start(self) -> None:
-        self.note("on_start")
+        self.on_log_line("on_start")
 
     def before_loop(self) -> None:
-        self.note("before_loop")
+        self.on_log_line("before_loop")
 
     def loop(self) -> Any:
-        return self.note("loop")
+        return self.on_log_line("loop")
 
     def after_loop(self) -> None:
-        self.note("after_loop")
+        self.on_log_line("after_loop")
 
     def on_finish(self) -> None:
-        self.note("on_finish")
+        self.on_log_line("on_finish")
 
     def on_receive(self, message: Any) -> Any:
-        self.note("on_receive")
+        self.on_log_line("on_receive")
         return message
 
     def on_failure(self, error: BaseException) -> None:
@@ -62,7 +62,7 @@ class Diary(Thread):
             act(self)
 
     def result(self) -> Any:
-        self.note("result")
+        self.on_log_line("result")
         return self.last_result
 
 
@@ -664,7 +664,7 @@ def test_a_worker_that_is_stopped_has_its_result_too(harness: Harness) -> None:
 
 
 # ---------------------------------------------------------------- messages
-class Desk(Thread):
+class HubServer(Thread):
     """A worker with methods; it never loops."""
 
     limit = 3
@@ -692,7 +692,7 @@ class Desk(Thread):
 
 
 def test_an_asker_gets_what_the_handler_returns(harness: Harness) -> None:
-    one = harness(Desk())
+    one = harness(HubServer())
     answers = [one.ask({"a": 1}), one.call("add", 2), one.call("add", 2, other=5), one.ask("limit", "get")]
     one.call("end")
     one.run()
@@ -703,7 +703,7 @@ def test_a_handler_that_rejects_answers_the_asker_and_lives_on(harness: Harness)
     def refuse(worker: Any, message: Any) -> None:
         raise Reject(PermissionError(message) if message == "no" else "just text")
 
-    one = harness(Desk(refuse))
+    one = harness(HubServer(refuse))
     answers = [one.ask("no"), one.ask("text"), one.call("locked"), one.call("end")]
     assert one.run().reason == Normal()
     with pytest.raises(PermissionError, match="no"):
@@ -718,8 +718,8 @@ def test_a_handler_that_rejects_answers_the_asker_and_lives_on(harness: Harness)
 @pytest.mark.parametrize(
     "call, error, says",
     [
-        (("nothing", (), {}), AttributeError, "Desk has no public attribute 'nothing'"),
-        (("_secret", (), {}), AttributeError, "Desk has no public attribute '_secret'"),
+        (("nothing", (), {}), AttributeError, "HubServer has no public attribute 'nothing'"),
+        (("_secret", (), {}), AttributeError, "HubServer has no public attribute '_secret'"),
         (("add", (), {}), TypeError, r"add\(\): missing a required argument: 'one'"),
         (("add", (1, 2, 3), {}), TypeError, r"add\(\): too many positional arguments"),
         (("add", (1,), {"nope": 1}), TypeError, r"add\(\): got an unexpected keyword argument 'nope'"),
@@ -729,7 +729,7 @@ def test_a_handler_that_rejects_answers_the_asker_and_lives_on(harness: Harness)
 def test_a_call_that_fits_no_method_answers_the_asker_and_leaves_the_worker_alive(
     harness: Harness, call: Any, error: type[Exception], says: str
 ) -> None:
-    one = harness(Desk())
+    one = harness(HubServer())
     answer = one.ask(call, "call")
     end = one.call("end")
     assert one.run().reason == Normal()
@@ -750,7 +750,7 @@ def test_a_message_for_a_worker_without_on_receive_answers_the_asker(harness: Ha
 
 
 def test_an_exception_in_a_handler_kills_the_worker_and_reaches_the_asker(harness: Harness) -> None:
-    one = harness(Desk())
+    one = harness(HubServer())
     answer, behind = one.call("broken"), one.ask("never")
     reason = one.run().reason
     assert isinstance(reason, Crashed)
@@ -767,7 +767,7 @@ def test_an_asker_is_answered_also_when_the_handler_leaves(harness: Harness, end
     def leave(worker: Any, message: Any) -> None:
         raise end
 
-    one = harness(Desk(leave))
+    one = harness(HubServer(leave))
     answer = one.ask("x")
     one.run()
     with pytest.raises(WorkerDead, match="died before it answered"):
@@ -775,7 +775,7 @@ def test_an_asker_is_answered_also_when_the_handler_leaves(harness: Harness, end
 
 
 def test_an_asker_is_answered_also_when_the_handler_forces_the_end(harness: Harness) -> None:
-    one = harness(Desk(lambda worker, message: worker.force_finish()))
+    one = harness(HubServer(lambda worker, message: worker.force_finish()))
     answer = one.ask("x")
     one.run()
     with pytest.raises(WorkerDead, match="died before it answered"):
@@ -783,16 +783,16 @@ def test_an_asker_is_answered_also_when_the_handler_forces_the_end(harness: Harn
 
 
 def test_an_answer_that_cannot_be_sent_is_the_askers_trouble(harness: Harness) -> None:
-    from suitkaise.messaging.messages import Message, Parcel
+    from suitkaise.messaging.messages import Message, Payload
 
     replies: list[tuple[bool, Any]] = []
 
-    def reply(ok: bool, parcel: Parcel) -> None:  # as a process does it
+    def reply(ok: bool, parcel: Payload) -> None:  # as a process does it
         parcel.data  # noqa: B018
         replies.append((ok, parcel.value))
 
-    one = harness(Desk(lambda worker, message: threading.Lock()))
-    one.mailbox.put(Message("message", Parcel("x"), reply))
+    one = harness(HubServer(lambda worker, message: threading.Lock()))
+    one.mailbox.put(Message("message", Payload("x"), reply))
     end = one.call("end")
     assert one.run().reason == Normal()
     [(ok, error)] = replies
@@ -802,11 +802,11 @@ def test_an_answer_that_cannot_be_sent_is_the_askers_trouble(harness: Harness) -
 
 
 def test_a_message_that_cannot_be_decoded_answers_the_asker(harness: Harness) -> None:
-    from suitkaise.messaging.messages import Answer, Message, Parcel
+    from suitkaise.messaging.messages import Answer, Message, Payload
 
-    one = harness(Desk())
+    one = harness(HubServer())
     answer: Answer[Any] = Answer()
-    one.mailbox.put(Message("message", Parcel(data=b"rubbish"), answer.settle))
+    one.mailbox.put(Message("message", Payload(data=b"rubbish"), answer.settle))
     one.call("end")
     assert one.run().reason == Normal()
     with pytest.raises(Exception, match=r"."):
@@ -814,7 +814,7 @@ def test_a_message_that_cannot_be_decoded_answers_the_asker(harness: Harness) ->
 
 
 def test_a_told_message_that_fits_nothing_is_dropped(harness: Harness) -> None:
-    one = harness(Desk())
+    one = harness(HubServer())
     one.tell(("nothing", (), {}), "call")
     one.call("end")
     assert one.run().reason == Normal()
@@ -851,7 +851,7 @@ def test_a_loop_that_never_rests_does_not_starve_messages(harness: Harness) -> N
 
 
 def test_an_order_to_stop_goes_ahead_of_messages_and_their_askers_get_to_know(harness: Harness) -> None:
-    one = harness(Desk(lambda worker, message: one.mailbox.order_stop(Shutdown())))
+    one = harness(HubServer(lambda worker, message: one.mailbox.order_stop(Shutdown())))
     first, second = one.ask(1), one.ask(2)
     one.run()
     assert first.get(0) is None
@@ -861,7 +861,7 @@ def test_an_order_to_stop_goes_ahead_of_messages_and_their_askers_get_to_know(ha
 
 def test_the_counted_queue_is_what_still_waits(harness: Harness) -> None:
     seen: list[int] = []
-    one = harness(Desk(lambda worker, message: seen.append(one.slot.read().queued)))
+    one = harness(HubServer(lambda worker, message: seen.append(one.slot.read().queued)))
     for number in range(3):
         one.tell(number)
     one.call("end")

@@ -9,14 +9,14 @@ from typing import Protocol
 
 from suitkaise.exits import ExitReason, Hung
 from suitkaise.messaging.logs import Forwarded
-from suitkaise.messaging.messages import Message, Parcel
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import Board, SlotView
 from suitkaise.platform.reactor import Reactor
 from suitkaise.specs import LIMITS, Child
 from suitkaise.specs.recipe import Recipe
-from suitkaise.workers.incarnation import Birth, Recalled
+from suitkaise.workers.incarnation import Incarnation, Recalled
 
-__all__ = ["Engine", "Exit", "Handle", "Launch", "Site", "WorkerHandle", "settle"]
+__all__ = ["Engine", "EngineContext", "Exit", "Handle", "Launch", "WorkerHandle", "settle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Exit:
     """
 
     reason: ExitReason
-    result: Parcel | None = None
+    result: Payload | None = None
     ignored: bool = False
     abandoned: bool = False
     view: SlotView | None = None
@@ -51,10 +51,10 @@ class Launch:
         return self.child.what
 
     @property
-    def birth(self) -> Birth:
+    def birth(self) -> Incarnation:
         """What the worker is told."""
         child = self.child
-        return Birth(
+        return Incarnation(
             self.path, self.serial, child.copy, child.join_in, child.join_after, self.recalled, self.grace
         )  # fmt: skip
 
@@ -71,7 +71,7 @@ class Launch:
 
 
 @dataclass(slots=True)
-class Site:
+class EngineContext:
     """What engines find in the program they run in."""
 
     directory: str
@@ -97,7 +97,7 @@ class Handle(Protocol):
     """Resolves with the pid when `on_start` has returned; never, if it does not."""
 
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
-        """Send it a message; first in, first out. See `Target.deliver`."""
+        """Send it a message; first in, first out. See `Receiver.deliver`."""
         ...
 
     def stop(self) -> None:
@@ -115,14 +115,14 @@ class Handle(Protocol):
 class WorkerHandle(Handle, Protocol):
     """One incarnation of a worker: it can be seen at work."""
 
-    checkpoint: Parcel | None
+    checkpoint: Payload | None
     """The last value that it wants to be kept for the next one."""
 
-    def look(self) -> SlotView | None:
+    def snapshot(self) -> SlotView | None:
         """What it does at this moment; None once it is gone, or where nobody can tell."""
         ...
 
-    def hang(self, hung: Hung) -> None:
+    def kill_hung(self, hung: Hung) -> None:
         """End it for that reason, and let the reason say where it hangs."""
         ...
 
@@ -142,7 +142,7 @@ class Engine(Protocol):
         """The child at `path` will not be started again."""
         ...
 
-    def left(self) -> list[str]:
+    def abandoned(self) -> list[str]:
         """The paths of incarnations that were cut off, but are still there (rule 59)."""
         ...
 

@@ -9,37 +9,37 @@ import socket
 import threading
 from typing import Protocol
 
-from suitkaise.engines.engine import Site
-from suitkaise.engines.keeper_client import PATIENCE, KeeperLink
+from suitkaise.engines.engine import EngineContext
+from suitkaise.engines.keeper_client import PATIENCE, KeeperClient
 from suitkaise.messaging import wire
-from suitkaise.messaging.connection import Outbox
+from suitkaise.messaging.connection import SendBuffer
 from suitkaise.platform.processes import has_ended
 
-__all__ = ["ForkedProcess", "Resident"]
+__all__ = ["ForkedProcess", "ProcessCallbacks"]
 
 _FIRST = 1 << 16
 
 
-class Resident(Protocol):
+class ProcessCallbacks(Protocol):
     """Who lives in a process, or is to. It is called in the reactor's thread."""
 
-    def luggage(self) -> tuple[bytes, list[socket.socket]]:
+    def first_frame(self) -> tuple[bytes, list[socket.socket]]:
         """The first frame for its process, and the sockets that go with it (any thread)."""
         ...
 
-    def ring(self) -> None:
+    def on_flushed(self) -> None:
         """What waited was sent."""
 
-    def born(self) -> None:
+    def on_started(self) -> None:
         """The process is there."""
 
-    def take(self, frame: wire.Frame) -> None:
+    def on_frame(self, frame: wire.Frame) -> None:
         """The process says something."""
 
-    def left(self, code: int | None) -> None:
+    def on_exit(self, code: int | None) -> None:
         """The process is gone; its exit code, negative for a signal; None if nobody could read it."""
 
-    def stillborn(self, error: str) -> None:
+    def on_spawn_failed(self, error: str) -> None:
         """There is no process, and there will be none."""
 
     def kill(self, why: str) -> None:
@@ -58,7 +58,9 @@ class ForkedProcess:
         resident: who lives in it.
     """
 
-    def __init__(self, site: Site, link: KeeperLink, path: str, grace: float, last: bool, resident: Resident) -> None:
+    def __init__(
+        self, site: EngineContext, link: KeeperClient, path: str, grace: float, last: bool, resident: ProcessCallbacks
+    ) -> None:
         self.pid: int | None = None
         self.pidfd: int | None = None
         self.dead: bool = False
@@ -69,7 +71,7 @@ class ForkedProcess:
         self._path = path
         self._resident = resident
         self._lock = threading.Lock()
-        self._outbox: Outbox | None = None
+        self._outbox: SendBuffer | None = None
         self._parser = _parser()
         self._brought: int | None = None  # the pidfd that came with its first word
         self._code: int | None = None
@@ -82,7 +84,7 @@ class ForkedProcess:
         try:
             self._link.spawn(self)
         except OSError as error:  # no descriptor is left, say
-            self.stillborn(str(error))
+            self.spawn_failed(str(error))
 
     def send(self, data: bytes, *, force: bool = False) -> None:
         """Send it a frame, now or when it is there.
@@ -100,7 +102,7 @@ class ForkedProcess:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self.pidfd, number)
 
-    def hand_over(self, resident: Resident) -> bool:
+    def hand_over(self, resident: ProcessCallbacks) -> bool:
         """From now on somebody else lives in it; False if it is not there (any more)."""
         with self._lock:
             if self.pidfd is None or has_ended(self.pidfd):
@@ -116,14 +118,14 @@ class ForkedProcess:
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        outbox = Outbox(self._site.reactor, ours, self._path, self._on_readable)
+        outbox = SendBuffer(self._site.reactor, ours, self._path, self._on_readable)
         with self._lock:
             old, self._outbox = self._outbox, outbox
             if old is not None:
                 outbox.take_over(old)
         self._parser = _parser()
         try:
-            outbox.begin(*self._resident.luggage())
+            outbox.begin(*self._resident.first_frame())
         except BaseException:
             theirs.close()
             raise
@@ -143,18 +145,18 @@ class ForkedProcess:
         if pidfd is None:  # the kernel dropped it on the way
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            self.stillborn("this program has no file descriptor left")
+            self.spawn_failed("this program has no file descriptor left")
             return
         with self._lock:
             self.pid, self.pidfd = pid, pidfd
             assert self._outbox is not None
             self._outbox.uncork()
-        self._resident.ring()
-        self._resident.born()
-        self._link.heard()
-        self._site.reactor.watch(pidfd, self._on_death)
+        self._resident.on_flushed()
+        self._resident.on_started()
+        self._link.mark_alive()
+        self._site.reactor.add_reader(pidfd, self._on_death)
 
-    def withdraw(self) -> bool:
+    def cancel_spawn(self) -> bool:
         """The keeper is gone: whether there is no process yet, nor ever will be from what the keeper was asked."""
         assert self._outbox is not None
         self._on_readable()
@@ -170,28 +172,28 @@ class ForkedProcess:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             has_ended(pidfd, None)
             os.close(pidfd)
-        self._site.reactor.unwatch(self._outbox)
+        self._site.reactor.remove_reader(self._outbox)
         return True
 
-    def stillborn(self, error: str) -> None:
+    def spawn_failed(self, error: str) -> None:
         """There is no process, and there will be none."""
         if self._end():
-            self._resident.stillborn(error)
+            self._resident.on_spawn_failed(error)
 
     # ------------------------------------------------------------ what it says (reactor's thread)
     def _on_readable(self) -> None:
         assert self._outbox is not None
         if self._outbox.flush():
-            self._resident.ring()
+            self._resident.on_flushed()
         try:
             frames = self._receive()
         except BlockingIOError:
             return
         except (wire.PeerClosed, OSError):
-            self._site.reactor.unwatch(self._outbox)  # its death is told by the pidfd, or by the keeper
+            self._site.reactor.remove_reader(self._outbox)  # its death is told by the pidfd, or by the keeper
             return
         except wire.WireError as error:
-            self._site.reactor.unwatch(self._outbox)
+            self._site.reactor.remove_reader(self._outbox)
             self._resident.kill(f"it talked nonsense: {error}")
             return
         for frame in frames:
@@ -214,7 +216,7 @@ class ForkedProcess:
                 pidfd, self._brought = self._brought, None
                 self._be_born(pid, pidfd)
             case _:
-                self._resident.take(frame)
+                self._resident.on_frame(frame)
 
     # ------------------------------------------------------------ death (reactor's thread)
     def _on_death(self) -> None:
@@ -222,12 +224,12 @@ class ForkedProcess:
             self.dead = True
             pidfd, self.pidfd = self.pidfd, None
         assert pidfd is not None
-        self._site.reactor.unwatch(pidfd)
+        self._site.reactor.remove_reader(pidfd)
         os.close(pidfd)
         if self._code is not None or self._status_lost:
             self._leave()
         else:
-            self._link.owes()
+            self._link.expect_reply()
 
     def status(self, code: int) -> None:
         """The keeper has read its exit status: negative for a signal."""
@@ -247,7 +249,7 @@ class ForkedProcess:
         """Nobody can listen to it any more: it is killed, and counts as ended."""
         self.signal(signal.SIGKILL)
         if self.pid is None:
-            self.stillborn("nobody can listen to it")
+            self.spawn_failed("nobody can listen to it")
         elif self.pidfd is not None:
             has_ended(self.pidfd, PATIENCE)
             self._status_lost = True
@@ -263,7 +265,7 @@ class ForkedProcess:
                     for frame in self._parser.receive(self._outbox.sock):
                         self._take(frame)
         if self._end():
-            self._resident.left(self._code)
+            self._resident.on_exit(self._code)
 
     def _end(self) -> bool:
         """Close the connection; whether this was the time."""

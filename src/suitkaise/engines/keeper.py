@@ -31,16 +31,16 @@ import msgspec
 
 from suitkaise.platform.processes import (
     MARK,
-    adopt_orphans,
-    call_this_process,
+    become_subreaper,
     children,
-    end_marked,
     has_ended,
     kill_group_of,
+    kill_marked,
+    set_process_name,
 )
 from suitkaise.platform.runtime_directory import STRAGGLERS, hold, remove_when_unused
 
-__all__ = ["DECODE", "ENCODE", "MANY", "Kid", "main"]
+__all__ = ["DECODE", "ENCODE", "MANY", "ForkedChild", "main"]
 
 ENCODE = msgspec.msgpack.Encoder().encode
 DECODE = msgspec.msgpack.Decoder(tuple).decode
@@ -69,7 +69,7 @@ def load(name: str) -> str:
 
 
 @dataclass(slots=True)
-class Kid:
+class ForkedChild:
     """A worker process. `pid` is None for one that an earlier keeper forked. `last`: the storage."""
 
     number: int
@@ -80,13 +80,13 @@ class Kid:
 
 
 @dataclass(slots=True)
-class Reserve:
+class Standby:
     """A process that was forked in advance. It becomes a worker by a control connection on `sock`."""
 
     sock: socket.socket
     pid: int
 
-    def become(self, control: int) -> bool:
+    def assign(self, control: int) -> bool:
         """Make it a worker; False if it is no longer there."""
         with self.sock, contextlib.suppress(OSError):
             socket.send_fds(self.sock, [b"."], [control], socket.MSG_NOSIGNAL)
@@ -112,11 +112,11 @@ class Keeper:
         self._orphan_timeout = orphan_timeout
         self._lock = lock
         self._for_commands = for_commands
-        self._kids: dict[int, Kid] = {}
+        self._kids: dict[int, ForkedChild] = {}
         self._orphans: dict[int, int] = {}  # by pidfd: what was killed, and is not gone yet
         self._immune: set[int] = set()
         self._ended: list[tuple[Any, ...]] = []  # what is told when no orphan is left
-        self._reserve: Reserve | None = None
+        self._reserve: Standby | None = None
         self._poll = select.poll()
         self._poll.register(hub, select.POLLIN)
 
@@ -142,7 +142,7 @@ class Keeper:
             data, descriptors = b"", []
         if not data:
             self._dismiss_reserve()
-            self._bury()
+            self._shut_down_all()
             return False
         match DECODE(data):
             case ("spawn", int(number), float(grace), bool(last)):
@@ -151,7 +151,7 @@ class Keeper:
                 if len(descriptors) < len(about):
                     self._tell(("trouble", f"{_FULL}: some workers are not known to it"))
                 for (grace, last), pidfd in zip(about, descriptors, strict=False):
-                    self._keep(Kid(0, pidfd, None, grace, last))
+                    self._keep(ForkedChild(0, pidfd, None, grace, last))
             case ("preload", list(path), list(names)):
                 sys.path[:] = path
                 self._preload(names)
@@ -188,11 +188,11 @@ class Keeper:
             os.waitpid(pid, 0)
             self._tell(("failed", number, str(error)))
         else:
-            self._keep(Kid(number, pidfd, pid, grace, last))
+            self._keep(ForkedChild(number, pidfd, pid, grace, last))
 
     def _fork(self, control: int) -> int:
         reserve, self._reserve = self._reserve, None
-        if reserve is not None and reserve.become(control):
+        if reserve is not None and reserve.assign(control):
             return reserve.pid
         pid = os.fork()
         if pid == 0:
@@ -200,12 +200,12 @@ class Keeper:
         return pid
 
     def _become_worker(self, control: int) -> NoReturn:
-        from suitkaise.engines.worker_main import live
+        from suitkaise.engines.worker_main import run_worker
 
         self._let_go()
-        live(control, self._directory, self._lock, self._orphan_timeout)
+        run_worker(control, self._directory, self._lock, self._orphan_timeout)
 
-    def _fork_in_reserve(self) -> Reserve | None:
+    def _fork_in_reserve(self) -> Standby | None:
         try:
             ours, theirs = socket.socketpair()
         except OSError:
@@ -217,13 +217,13 @@ class Keeper:
             theirs.close()
             return None
         if pid == 0:
-            from suitkaise.engines.worker_main import stand_by
+            from suitkaise.engines.worker_main import run_standby
 
             ours.close()
             self._let_go()
-            stand_by(theirs, self._directory, self._lock, self._orphan_timeout)
+            run_standby(theirs, self._directory, self._lock, self._orphan_timeout)
         theirs.close()
-        return Reserve(ours, pid)
+        return Standby(ours, pid)
 
     def _let_go(self) -> None:
         """In a forked process: close what is the keeper's."""
@@ -236,7 +236,7 @@ class Keeper:
         if reserve is not None:
             reserve.dismiss()
 
-    def _keep(self, kid: Kid) -> None:
+    def _keep(self, kid: ForkedChild) -> None:
         self._kids[kid.pidfd] = kid
         self._poll.register(kid.pidfd, select.POLLIN)
 
@@ -287,7 +287,7 @@ class Keeper:
             self._hub.send(ENCODE(message), socket.MSG_NOSIGNAL)
 
     # ------------------------------------------------------------ the hub is gone
-    def _bury(self) -> None:
+    def _shut_down_all(self) -> None:
         self._poll.unregister(self._hub)
         for kid in self._kids.values():
             if not kid.last:
@@ -315,12 +315,12 @@ class Keeper:
             for descriptor, _ in self._poll.poll():
                 self._reap(descriptor)
         if self._for_commands:
-            end_marked(self._directory)  # of guards that an earlier keeper has forked
+            kill_marked(self._directory)  # of guards that an earlier keeper has forked
         os.close(self._lock)
         remove_when_unused(self._directory, STRAGGLERS)
 
     @staticmethod
-    def _signal(kid: Kid, number: int) -> None:
+    def _signal(kid: ForkedChild, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(kid.pidfd, number)
 
@@ -333,12 +333,12 @@ def main(
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a program that ignores it would leave nothing to wait for
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    call_this_process("keeper")
+    set_process_name("keeper")
     lock = hold(directory)
     for name in _OURS:
         __import__(name)
     if for_commands:
-        adopt_orphans()
+        become_subreaper()
         os.environ[MARK] = directory
     Keeper(socket.socket(fileno=descriptor), directory, orphan_timeout, lock, for_commands).run(preload)
     sys.stdout.flush()

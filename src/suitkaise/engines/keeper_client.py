@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from suitkaise.engines.engine import Site
+from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.keeper import DECODE, ENCODE, MANY
 from suitkaise.engines.keeper_process import search_path, start_keeper
 from suitkaise.platform.preload import listeners, wanted
 from suitkaise.platform.processes import has_ended, is_at_work
 from suitkaise.platform.reactor import TimerHandle
 
-__all__ = ["PATIENCE", "KeeperLink"]
+__all__ = ["PATIENCE", "KeeperClient"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.keeper")
 
@@ -40,7 +40,7 @@ _LONGEST_PAUSE = 30.0
 """Seconds after which a keeper that could not be started is tried again: twice as many each time, up to these."""
 
 
-class Newborn(Protocol):
+class SpawnRequest(Protocol):
     """What the link starts: a process."""
 
     grace: float
@@ -50,7 +50,7 @@ class Newborn(Protocol):
     dead: bool
 
     def start(self) -> None:
-        """Ask the link for it; what goes wrong is told by `stillborn`."""
+        """Ask the link for it; what goes wrong is told by `spawn_failed`."""
 
     def connect(self) -> socket.socket:
         """Make the control connection, with the recipe in it; returns the worker's end."""
@@ -59,11 +59,11 @@ class Newborn(Protocol):
     def watch(self) -> None:
         """Begin to listen to it."""
 
-    def withdraw(self) -> bool:
+    def cancel_spawn(self) -> bool:
         """Whether there is no process, nor ever will be of what a dead keeper was asked."""
         ...
 
-    def stillborn(self, error: str) -> None:
+    def spawn_failed(self, error: str) -> None:
         """There is no process, and there will be none."""
 
     def status(self, code: int) -> None:
@@ -79,24 +79,24 @@ class Newborn(Protocol):
         """In a forked child of the hub: close the descriptors, which are the parent's."""
 
 
-class KeeperLink:
+class KeeperClient:
     """Starts the keeper, talks to it, and replaces it when it dies."""
 
-    def __init__(self, site: Site, on_lost: Callable[[], None], *, for_commands: bool = False) -> None:
+    def __init__(self, site: EngineContext, on_lost: Callable[[], None], *, for_commands: bool = False) -> None:
         self._site = site
         self._on_lost = on_lost
         self._for_commands = for_commands
         self._burying: set[int] = set()
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
-        self._newborns: dict[int, Newborn] = {}
-        self._adopted: set[Newborn] = set()
+        self._newborns: dict[int, SpawnRequest] = {}
+        self._adopted: set[SpawnRequest] = set()
         self._backlog: list[tuple[bytes, list[int]]] = []
         self._closed = False
         self._failures = 0
         self._waiting = False
         self._watched = False
-        self._doubts = 0
+        self._extensions = 0
         self._down = ""  # why there is no keeper
         self._outage = False  # from then on until the next one says something
         self._pause = _PAUSE
@@ -110,7 +110,7 @@ class KeeperLink:
         return self._program.pid
 
     # ------------------------------------------------------------ from any thread
-    def spawn(self, newborn: Newborn) -> None:
+    def spawn(self, newborn: SpawnRequest) -> None:
         """Ask for a process.
 
         Raises:
@@ -128,28 +128,28 @@ class KeeperLink:
             theirs = newborn.connect().detach()
             self._newborns[number] = newborn
             self._send(ENCODE(("spawn", number, newborn.grace, newborn.last)), theirs)
-            self._site.reactor.call(newborn.watch)
-            self.owes()
+            self._site.reactor.call_soon_threadsafe(newborn.watch)
+            self.expect_reply()
 
-    def gone(self, newborn: Newborn) -> None:
+    def gone(self, newborn: SpawnRequest) -> None:
         """It has ended, and all is said."""
         self._adopted.discard(newborn)
 
-    def owes(self) -> None:
+    def expect_reply(self) -> None:
         """The keeper owes an answer: see to it that it comes, or that the keeper is replaced."""
         with self._lock:
             if self._watched or self._closed:
                 return
             self._watched = True
-            self.heard()
+            self.mark_alive()
             self._look_at(self._heard + PATIENCE)
 
-    def heard(self) -> None:
+    def mark_alive(self) -> None:
         """The keeper has shown that it works."""
-        self._heard, self._doubts = time.monotonic(), 0
+        self._heard, self._extensions = time.monotonic(), 0
 
     def _look_at(self, when: float) -> None:
-        self._site.reactor.at(when, lambda: self._look(when))
+        self._site.reactor.call_at(when, lambda: self._look(when))
 
     def _look(self, due: float) -> None:
         now = time.monotonic()
@@ -164,8 +164,8 @@ class KeeperLink:
             if now < until:
                 self._look_at(min(until, now + PATIENCE))
                 return
-            if self._doubts < DOUBTS and is_at_work(self.pid):
-                self._doubts += 1
+            if self._extensions < DOUBTS and is_at_work(self.pid):
+                self._extensions += 1
                 self._look_at(now + PATIENCE)
                 return
             self._watched = False
@@ -182,7 +182,7 @@ class KeeperLink:
         with self._lock:
             if not (self._down or self._closed):
                 self._up = False
-                self.heard()
+                self.mark_alive()
                 self._send(ENCODE(("preload", search_path(), wanted())))
 
     def _send(self, data: bytes, *descriptors: int) -> None:
@@ -206,11 +206,11 @@ class KeeperLink:
             waiting = bool(self._backlog)
             if waiting is not self._waiting:
                 self._waiting = waiting
-                self._site.reactor.call(self._watch)
+                self._site.reactor.call_soon_threadsafe(self._watch)
 
     def _watch(self) -> None:
         with contextlib.suppress(KeyError, ValueError):  # closed
-            self._site.reactor.watch_writes(self._sock, self._on_event, also=self._waiting)
+            self._site.reactor.set_writer(self._sock, self._on_event, also=self._waiting)
 
     # ------------------------------------------------------------ the keeper's life
     def _start(self) -> None:
@@ -226,14 +226,14 @@ class KeeperLink:
         self._waiting = False
         self._up = False
         self._down = ""
-        self.heard()
+        self.mark_alive()
         if self._retry is not None:
             self._retry.cancel()
-        self._site.reactor.call(self._introduce)
+        self._site.reactor.call_soon_threadsafe(self._introduce)
 
     def _introduce(self) -> None:
         """Listen to a new keeper, and tell it of the living (in the reactor's thread, where they die)."""
-        self._site.reactor.watch(self._sock, self._on_event)
+        self._site.reactor.add_reader(self._sock, self._on_event)
         alive = [(newborn, newborn.pidfd) for newborn in self._adopted if newborn.pidfd is not None]
         for some in (alive[start : start + MANY] for start in range(0, len(alive), MANY)):
             about = [(newborn.grace, newborn.last) for newborn, _ in some]
@@ -246,7 +246,7 @@ class KeeperLink:
             logger.warning("no process can be started for now, since there is no keeper for it: %s", error)
         self._outage = True
         self._down = f"there is no keeper: {error}"
-        self._retry = self._site.reactor.at(time.monotonic() + self._pause, self._try_again)
+        self._retry = self._site.reactor.call_at(time.monotonic() + self._pause, self._try_again)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _try_again(self) -> None:
@@ -271,7 +271,7 @@ class KeeperLink:
                 self._lost()
                 return
             self._failures, self._pause = 0, _PAUSE
-            self.heard()
+            self.mark_alive()
             if self._outage:
                 self._outage = False
                 logger.warning("the keeper is back: processes can be started again")
@@ -287,12 +287,12 @@ class KeeperLink:
                     if number in self._newborns:
                         self._newborns.pop(number).status(code)
                 case ("failed", int(number), str(error)):
-                    self._newborns.pop(number).stillborn(error)
+                    self._newborns.pop(number).spawn_failed(error)
 
     def _lost(self) -> None:
         """The keeper died: a new one is told of the living, and asked for what the old one did not answer."""
         with self._lock:
-            self._site.reactor.unwatch(self._sock)
+            self._site.reactor.remove_reader(self._sock)
             self._sock.close()
             self._program.wait()
             if self._closed:
@@ -300,7 +300,7 @@ class KeeperLink:
             self._drop_backlog()
             newborns, self._newborns = list(self._newborns.values()), {}
             self._burying.clear()
-            asked = [newborn for newborn in newborns if newborn.pid is None and newborn.withdraw()]
+            asked = [newborn for newborn in newborns if newborn.pid is None and newborn.cancel_spawn()]
             alive = [newborn for newborn in newborns if newborn not in asked]
             self._adopted.update(newborn for newborn in alive if newborn.pidfd is not None)
             self._watched = False
@@ -317,7 +317,7 @@ class KeeperLink:
             newborn.status_lost()
         for newborn in asked:
             if trouble:
-                newborn.stillborn(trouble)
+                newborn.spawn_failed(trouble)
             else:
                 newborn.start()
         self._on_lost()
@@ -336,7 +336,7 @@ class KeeperLink:
             with self._lock:
                 self._closed = True
                 self._send(ENCODE(("quit",)))
-                self._site.reactor.unwatch(self._sock)
+                self._site.reactor.remove_reader(self._sock)
                 self._sock.close()
                 self._drop_backlog()
             done.set()
@@ -344,7 +344,7 @@ class KeeperLink:
         if self._closed:
             return
         listeners.remove(self._preload)
-        self._site.reactor.call(end)
+        self._site.reactor.call_soon_threadsafe(end)
         done.wait()
         self._bid_farewell()
 
@@ -380,4 +380,4 @@ class KeeperLink:
             newborn.drop()
 
     def __repr__(self) -> str:
-        return f"KeeperLink(pid={self._program.pid}, workers={len(self._newborns)})"
+        return f"KeeperClient(pid={self._program.pid}, workers={len(self._newborns)})"

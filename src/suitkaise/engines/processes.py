@@ -20,19 +20,19 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from suitkaise.engines.engine import Exit, Launch, Site, settle
+from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.engines.forked_process import ForkedProcess
-from suitkaise.engines.keeper_client import KeeperLink
-from suitkaise.engines.spares import Spares, Wanted, place
-from suitkaise.engines.worker_main import DUMP, Arrival
+from suitkaise.engines.keeper_client import KeeperClient
+from suitkaise.engines.spares import Spares, SpareSpec, place
+from suitkaise.engines.worker_main import DUMP, StartMessage
 from suitkaise.errors import WorkerDead
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.mailbox import URGENT
-from suitkaise.messaging.messages import Message, Parcel
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import BELL, PHASE, Phase, SlotView
 from suitkaise.platform.preload import preload
-from suitkaise.platform.processes import end_marked
+from suitkaise.platform.processes import kill_marked
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.platform.tail import last_lines
 from suitkaise.specs import Child
@@ -52,7 +52,7 @@ class ProcessEngine:
     """A worker is a process forked by our keeper; commands (`for_commands`) have a keeper of their own."""
 
     def __init__(
-        self, site: Site, on_keeper_lost: Callable[[], None] = lambda: None, *, for_commands: bool = False
+        self, site: EngineContext, on_keeper_lost: Callable[[], None] = lambda: None, *, for_commands: bool = False
     ) -> None:
         if not sys.platform.startswith("linux"):
             raise OSError(f"suitkaise needs Linux (pidfd, eventfd, /dev/shm); this is {sys.platform}")
@@ -61,17 +61,17 @@ class ProcessEngine:
         self._on_keeper_lost = on_keeper_lost
         self._for_commands = for_commands
         self._lock = threading.Lock()
-        self._link: KeeperLink | None = None
+        self._link: KeeperClient | None = None
         self._spares = Spares(site, lambda: self.link)
         if not for_commands:  # else few programs need it
             self.link  # noqa: B018
 
     @property
-    def link(self) -> KeeperLink:
+    def link(self) -> KeeperClient:
         """The way to the keeper, which is started where it is not there yet."""
         with self._lock:
             if self._link is None:
-                self._link = KeeperLink(self._site, self._keeper_lost, for_commands=self._for_commands)
+                self._link = KeeperClient(self._site, self._keeper_lost, for_commands=self._for_commands)
             return self._link
 
     def _keeper_lost(self) -> None:
@@ -107,14 +107,14 @@ class ProcessEngine:
         """Move into a process that stands by for this child, or ask the keeper for one; the recipe goes with it."""
         data, sockets = self._recipe(launch.path, launch.child)
         handle = ProcessHandle(self._site, launch, data, sockets, self.link)
-        if not self._spares.give(launch.path, handle):
+        if not self._spares.assign(launch.path, handle):
             handle.process.start()
         if launch.child.spares:
-            wanted = Wanted(launch.path, launch.child.spares, launch.grace, data, sockets)
+            wanted = SpareSpec(launch.path, launch.child.spares, launch.grace, data, sockets)
             handle.ready.add_done_callback(lambda ready: self._spares.fill(wanted))
         return handle
 
-    def left(self) -> list[str]:
+    def abandoned(self) -> list[str]:
         """Processes can be killed, so none is left."""
         return []
 
@@ -140,12 +140,12 @@ class ProcessHandle:
     """One incarnation in a process. The reactor's thread takes in what it says; any thread may send."""
 
     def __init__(
-        self, site: Site, launch: Launch, recipe: bytes, sockets: list[socket.socket], link: KeeperLink
+        self, site: EngineContext, launch: Launch, recipe: bytes, sockets: list[socket.socket], link: KeeperClient
     ) -> None:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self.launch = launch
-        self.checkpoint: Parcel | None = None
+        self.checkpoint: Payload | None = None
         self._site = site
         self._recipe = recipe
         self._sockets = sockets
@@ -157,7 +157,7 @@ class ProcessHandle:
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
-        self._goodbye: tuple[ExitReason, Parcel | None, bool] | None = None
+        self._goodbye: tuple[ExitReason, Payload | None, bool] | None = None
         self._lingering: TimerHandle | None = None
         self._why: ExitReason | None = None
         self._code: int | None = None
@@ -166,7 +166,7 @@ class ProcessHandle:
 
     # ------------------------------------------------------------ from any thread
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
-        """Encode the message and send it on its way; see `Target.deliver`."""
+        """Encode the message and send it on its way; see `Receiver.deliver`."""
         payload = message.body.data
         with self._lock:
             if self._over or self.process.dead or self._why is not None or self._goodbye is not None:
@@ -204,19 +204,19 @@ class ProcessHandle:
             self._why = self._why or Killed(why)
             self.process.signal(signal.SIGKILL)
 
-    def look(self) -> SlotView | None:
+    def snapshot(self) -> SlotView | None:
         """What it does at this moment; None once it is gone."""
         with self._lock:
             return None if self._over or self.process.dead else self._slot.read()
 
-    def hang(self, hung: Hung) -> None:
+    def kill_hung(self, hung: Hung) -> None:
         """Have it write down its stack, where it still can, and kill it. Who has said goodbye is in no phase."""
         with self._lock:
             if self._over or self.process.dead or self._why is not None or self._goodbye is not None:
                 return
             self._why = hung
             self.process.signal(DUMP)
-        self._site.reactor.at(time.monotonic() + DUMP_TIME, lambda: self._kill_hung(hung))
+        self._site.reactor.call_at(time.monotonic() + DUMP_TIME, lambda: self._kill_hung(hung))
 
     def _kill_hung(self, hung: Hung) -> None:
         with self._lock:
@@ -231,7 +231,7 @@ class ProcessHandle:
         self.process.send(wire.encode(header, payload, long_header=True), force=force)
         self._bell[0] = self._ringing
 
-    def move_into(self, process: ForkedProcess) -> bool:
+    def adopt(self, process: ForkedProcess) -> bool:
         """Live in a process that stands by, where the recipe is already; False if it is no longer there."""
         if not process.hand_over(self):
             return False
@@ -243,32 +243,32 @@ class ProcessHandle:
         return True
 
     # ------------------------------------------------------------ its process (reactor's thread)
-    def luggage(self) -> tuple[bytes, list[socket.socket]]:
+    def first_frame(self) -> tuple[bytes, list[socket.socket]]:
         """The recipe."""
         return wire.encode(("recipe", codec.dumps(self._arrival())), self._recipe, long_header=True), self._sockets
 
-    def ring(self) -> None:
+    def on_flushed(self) -> None:
         """What waited was sent."""
         self._bell[0] = self._ringing
 
-    def born(self) -> None:
+    def on_started(self) -> None:
         """It is there."""
         with self._lock:
             if self._why is not None:
                 self.process.signal(signal.SIGKILL)
 
-    def _arrival(self) -> Arrival:
+    def _arrival(self) -> StartMessage:
         launch = self.launch
-        return Arrival(
+        return StartMessage(
             launch.birth, place(launch.birth.owner), self._slot.index, launch.grace,
             logging.getLogger().getEffectiveLevel(), self._steadfast, launch.limited,
         )  # fmt: skip
 
-    def stillborn(self, error: str) -> None:
+    def on_spawn_failed(self, error: str) -> None:
         """There is no process."""
         self._finish(Exit(Crashed("start", OSError(f"no process could be started: {error}"))))
 
-    def take(self, frame: wire.Frame) -> None:
+    def on_frame(self, frame: wire.Frame) -> None:
         """What the worker says."""
         header, payload = frame
         match header:
@@ -278,23 +278,23 @@ class ProcessHandle:
             case ("reply", int(number), bool(ok)):
                 message = self._asked.pop(number, None)
                 if message is not None and message.reply is not None:
-                    message.reply(ok, Parcel(data=payload))
+                    message.reply(ok, Payload(data=payload))
             case ("bye", bytes(reason), bool(ignored), bool(has_result)):
-                said = (codec.loads(reason), Parcel(data=payload) if has_result else None, ignored)
+                said = (codec.loads(reason), Payload(data=payload) if has_result else None, ignored)
                 with self._lock:  # what is sent from now on is for the next incarnation
                     self._goodbye = said
                 linger = self.launch.grace if self.launch.grace < float("inf") else LINGER
-                self._lingering = self._site.reactor.at(
+                self._lingering = self._site.reactor.call_at(
                     time.monotonic() + max(linger, 1.0), lambda: self.kill("it did not leave")
                 )
             case ("checkpoint",):
-                self.checkpoint = Parcel(data=payload)
+                self.checkpoint = Payload(data=payload)
             case ("preload", list(names)):
                 preload(*names)
             case ("log", dict(fields)):
                 self._site.logs.put(fields, self.process)
 
-    def left(self, code: int | None) -> None:
+    def on_exit(self, code: int | None) -> None:
         """The process is gone. Without a keeper, nobody has buried what a command's guard has left behind."""
         self._code = code
         if code is not None or self.launch.child.kind != "command":
@@ -303,8 +303,8 @@ class ProcessHandle:
         mark = f"{self._site.directory}:{self.launch.birth.owner}"
 
         def bury() -> None:
-            end_marked(mark)
-            self._site.reactor.call(self._end)
+            kill_marked(mark)
+            self._site.reactor.call_soon_threadsafe(self._end)
 
         threading.Thread(target=bury, name="suitkaise-burial", daemon=True).start()
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from suitkaise.engines.engine import Exit, Launch, settle
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
-from suitkaise.messaging.messages import Message, Parcel
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import Phase, SlotView
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.specs import Child
@@ -95,7 +95,7 @@ class SimulatedEngine:
     def forget(self, path: str) -> None:
         """Nothing is kept."""
 
-    def left(self) -> list[str]:
+    def abandoned(self) -> list[str]:
         """Scripts can be killed, so none is left."""
         return []
 
@@ -115,7 +115,7 @@ class SimulatedHandle:
     def __init__(self, clock: VirtualClock, launch: Launch, behaviour: Behaviour) -> None:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
-        self.checkpoint: Parcel | None = None
+        self.checkpoint: Payload | None = None
         self.launch = launch
         self.behaviour = behaviour
         self.began: float = clock.now
@@ -169,7 +169,7 @@ class SimulatedHandle:
     def suspend(self, on: bool) -> None:
         """A script has no loops that could rest."""
 
-    def look(self) -> SlotView | None:
+    def snapshot(self) -> SlotView | None:
         """What the script says that it does."""
         if not self.alive:
             return None
@@ -184,7 +184,7 @@ class SimulatedHandle:
             phase, since = Phase.WAITING, self.ready_at
         return SlotView(0, phase, since, 0, 0.0, 0.0, 0, 0)
 
-    def hang(self, hung: Hung) -> None:
+    def kill_hung(self, hung: Hung) -> None:
         """Ends now, for that reason."""
         self._clock.soon(lambda: self._end(Exit(hung)))
 

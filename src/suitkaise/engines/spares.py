@@ -13,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from suitkaise.engines.engine import Site
+from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.forked_process import ForkedProcess
-from suitkaise.engines.keeper_client import PATIENCE, KeeperLink
-from suitkaise.engines.worker_main import Place
+from suitkaise.engines.keeper_client import PATIENCE, KeeperClient
+from suitkaise.engines.worker_main import ProcessContext
 from suitkaise.messaging import codec, wire
 from suitkaise.platform.preload import preload
 
-__all__ = ["SETTLED", "Spares", "Wanted", "place"]
+__all__ = ["SETTLED", "SpareSpec", "Spares", "place"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.keeper")
 
@@ -31,13 +31,13 @@ SETTLED = 1.0
 class Tenant(Protocol):
     """Who may move into a spare process."""
 
-    def move_into(self, process: ForkedProcess) -> bool:
+    def adopt(self, process: ForkedProcess) -> bool:
         """Live there from now on; False if the process is no longer there."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SpareSpec:
     """What stands by for the child at `path`: so many processes, each with this recipe and these sockets."""
 
     path: str
@@ -50,15 +50,15 @@ class Wanted:
 class Spares:
     """All spare processes of a program."""
 
-    def __init__(self, site: Site, link: Callable[[], KeeperLink]) -> None:
+    def __init__(self, site: EngineContext, link: Callable[[], KeeperClient]) -> None:
         self._site = site
         self._link = link
         self._lock = threading.Lock()
-        self._wanted: dict[str, Wanted] = {}
+        self._wanted: dict[str, SpareSpec] = {}
         self._standing: dict[str, list[_Spare]] = {}
         self._leaving: set[_Spare] = set()
 
-    def fill(self, wanted: Wanted) -> None:
+    def fill(self, wanted: SpareSpec) -> None:
         """See to it that as many as are wanted stand by, or are on their way, until they are dropped."""
         with self._lock:
             self._wanted[wanted.path] = wanted
@@ -76,10 +76,10 @@ class Spares:
         for spare in new:
             spare.process.start()
 
-    def give(self, path: str, tenant: Tenant) -> bool:
+    def assign(self, path: str, tenant: Tenant) -> bool:
         """Let somebody move into a process that stands by at `path`; False if none is ready."""
         while (spare := self._take(path)) is not None:
-            if tenant.move_into(spare.process):
+            if tenant.adopt(spare.process):
                 with self._lock:
                     self._leaving.discard(spare)
                 return True
@@ -140,7 +140,7 @@ class Spares:
 class _Spare:
     """One process that stands by."""
 
-    def __init__(self, spares: Spares, site: Site, link: KeeperLink, wanted: Wanted) -> None:
+    def __init__(self, spares: Spares, site: EngineContext, link: KeeperClient, wanted: SpareSpec) -> None:
         self.path: str = wanted.path
         self.ready: bool = False
         self.gone: threading.Event = threading.Event()
@@ -161,21 +161,21 @@ class _Spare:
         self.process.signal(signal.SIGKILL)
 
     # ------------------------------------------------------------ its process (reactor's thread)
-    def luggage(self) -> tuple[bytes, list[socket.socket]]:
+    def first_frame(self) -> tuple[bytes, list[socket.socket]]:
         """The recipe, to be unpacked in advance."""
         where = place(self.path)
         frame = wire.encode(("stand by", codec.dumps(where)), self._wanted.recipe, long_header=True)
         return frame, self._wanted.sockets
 
-    def ring(self) -> None:
+    def on_flushed(self) -> None:
         """It looks at nothing but its connection."""
 
-    def born(self) -> None:
+    def on_started(self) -> None:
         """It is there."""
         if self._dismissed:
             self.process.signal(signal.SIGKILL)
 
-    def take(self, frame: wire.Frame) -> None:
+    def on_frame(self, frame: wire.Frame) -> None:
         """What it says."""
         match frame[0]:
             case ("standing by",):
@@ -183,12 +183,12 @@ class _Spare:
             case ("preload", list(names)):
                 preload(*names)
 
-    def left(self, code: int | None) -> None:
+    def on_exit(self, code: int | None) -> None:
         """It is gone."""
         self.gone.set()
         self._spares.lost(self, f"exit code {code}")
 
-    def stillborn(self, error: str) -> None:
+    def on_spawn_failed(self, error: str) -> None:
         """It could not be forked."""
         self.gone.set()
         self._spares.lost(self, error)
@@ -198,10 +198,10 @@ class _Spare:
         self.process.signal(signal.SIGKILL)
 
 
-def place(owner: str) -> Place:
+def place(owner: str) -> ProcessContext:
     """Where a new process goes: to where this program is at the moment."""
     try:
         directory = os.getcwd()
     except FileNotFoundError:
         directory = os.sep
-    return Place(owner, directory, list(sys.path), list(sys.argv))
+    return ProcessContext(owner, directory, list(sys.path), list(sys.argv))

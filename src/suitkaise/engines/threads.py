@@ -9,18 +9,18 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import replace
 
-from suitkaise.engines.engine import Exit, Launch, Site, settle
+from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.errors import WorkerDead
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.mailbox import ThreadMailbox
-from suitkaise.messaging.messages import Message, Parcel
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import SlotView
 from suitkaise.platform.tail import LINES
 from suitkaise.specs import Child
-from suitkaise.workers.actor import Shell, life_of
+from suitkaise.workers.actor import WorkerActor, lifecycle_of
 from suitkaise.workers.incarnation import Outcome
-from suitkaise.workers.lifecycle import Life
+from suitkaise.workers.lifecycle import Lifecycle
 
 __all__ = ["ThreadEngine", "ThreadHandle"]
 
@@ -28,7 +28,7 @@ __all__ = ["ThreadEngine", "ThreadHandle"]
 class ThreadEngine:
     """A worker is a Pykka actor in a daemon thread."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: EngineContext) -> None:
         self._site = site
         self._left: dict[ThreadHandle, str] = {}
 
@@ -42,7 +42,7 @@ class ThreadEngine:
     def forget(self, path: str) -> None:
         """Nothing is kept."""
 
-    def left(self) -> list[str]:
+    def abandoned(self) -> list[str]:
         """The paths of threads that were abandoned and still run."""
         return list(self._left.values())
 
@@ -53,10 +53,10 @@ class ThreadEngine:
 class ThreadHandle:
     """One incarnation in a thread. It cannot be killed, only abandoned (rule 59)."""
 
-    def __init__(self, site: Site, launch: Launch, left: dict[ThreadHandle, str]) -> None:
+    def __init__(self, site: EngineContext, launch: Launch, left: dict[ThreadHandle, str]) -> None:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
-        self.checkpoint: Parcel | None = None
+        self.checkpoint: Payload | None = None
         self._site = site
         self._launch = launch
         self._gone = False
@@ -66,9 +66,9 @@ class ThreadHandle:
         self._lines: deque[str] = deque(maxlen=LINES)
         self._mailbox = ThreadMailbox(self._slot)
         try:
-            self._life = life = life_of(launch.recipe, launch.birth, self._mailbox, self._slot)
-            life.note = self._lines.append
-            _ThreadShell.launch(life, self._mailbox, self, thread_name=f"{launch.path}#{launch.incarnation}")
+            self._life = life = lifecycle_of(launch.recipe, launch.birth, self._mailbox, self._slot)
+            life.on_log_line = self._lines.append
+            _ThreadActor.launch(life, self._mailbox, self, thread_name=f"{launch.path}#{launch.incarnation}")
         except Exception:  # no thread is left, say
             self._give_back()
             raise
@@ -100,13 +100,13 @@ class ThreadHandle:
         """Cut the thread off: it is asked to end, and nobody listens to it any more."""
         self._abandon(Killed(why))
 
-    def hang(self, hung: Hung) -> None:
+    def kill_hung(self, hung: Hung) -> None:
         """Cut the thread off; the reason tells its stack."""
         frame = sys._current_frames().get(self._mailbox.owner or 0)
         stack = "" if frame is None else "".join(traceback.format_stack(frame))
         self._abandon(replace(hung, stack=stack + self._life.stacks()))
 
-    def look(self) -> SlotView | None:
+    def snapshot(self) -> SlotView | None:
         """What it does at this moment; None once it is gone."""
         with self._lock:
             return None if self._gone else self._slot.read()
@@ -144,8 +144,8 @@ class ThreadHandle:
         self._site.board.give_back(self._slot)
 
 
-class _ThreadShell(Shell):
-    def __init__(self, life: Life, mailbox: ThreadMailbox, handle: ThreadHandle) -> None:
+class _ThreadActor(WorkerActor):
+    def __init__(self, life: Lifecycle, mailbox: ThreadMailbox, handle: ThreadHandle) -> None:
         super().__init__(life, mailbox)
         self._handle = handle
         self._owner = handle._launch.birth.owner
@@ -159,7 +159,7 @@ class _ThreadShell(Shell):
 
         self._handle.ready.set_result(os.getpid())
 
-    def on_checkpoint(self, parcel: Parcel) -> None:
+    def on_checkpoint(self, parcel: Payload) -> None:
         self._handle.checkpoint = parcel
 
     def on_over(self, outcome: Outcome) -> None:

@@ -21,23 +21,23 @@ from typing import Any, NoReturn
 import suitkaise.messaging.logs
 from suitkaise.exits import Crashed, Shutdown, Signaled
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.connection import Outlet
+from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.mailbox import SocketMailbox
-from suitkaise.messaging.messages import Message, Parcel, portable_error
-from suitkaise.messaging.router import RemotePost, set_post
+from suitkaise.messaging.messages import Message, Payload, portable_error
+from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.platform import preload as preloading
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
-from suitkaise.platform.processes import call_this_process, end_children, in_forked_children
+from suitkaise.platform.processes import after_fork_in_child, kill_children, set_process_name
 from suitkaise.platform.runtime_directory import STRAGGLERS, remove_when_unused
 from suitkaise.platform.tail import Tail
 from suitkaise.specs.recipe import Recipe
-from suitkaise.workers.actor import Shell, life_of
-from suitkaise.workers.incarnation import Birth, Outcome
-from suitkaise.workers.lifecycle import Life
+from suitkaise.workers.actor import WorkerActor, lifecycle_of
+from suitkaise.workers.incarnation import Incarnation, Outcome
+from suitkaise.workers.lifecycle import Lifecycle
 from suitkaise.workers.worker import Process
 
-__all__ = ["Arrival", "Place", "live", "stand_by"]
+__all__ = ["ProcessContext", "StartMessage", "run_standby", "run_worker"]
 
 _FIRST = 1 << 16
 
@@ -47,7 +47,7 @@ write them to its standard error."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ProcessContext:
     """Whose a new process is, and what the program's world looks like."""
 
     owner: str
@@ -57,11 +57,11 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class StartMessage:
     """What a new process is told before its recipe: whose life begins, and where."""
 
-    birth: Birth
-    place: Place
+    birth: Incarnation
+    place: ProcessContext
     slot: int
     grace: float
     log_level: int
@@ -69,29 +69,29 @@ class Arrival:
     limited: bool = False
 
 
-def stand_by(keeper: socket.socket, directory: str, lock: int, orphan_timeout: float) -> NoReturn:
+def run_standby(keeper: socket.socket, directory: str, lock: int, orphan_timeout: float) -> NoReturn:
     """Wait for a control connection from the keeper, and be a worker then. Ends when the keeper is gone."""
     descriptors: list[int] = []
     try:
         gc.enable()
-        call_this_process("reserve")
-        _rehearse()
+        set_process_name("reserve")
+        _warm_up()
         with keeper:
             _, descriptors, _, _ = socket.recv_fds(keeper, 1, 1)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     if not descriptors:
         os._exit(0)
-    live(descriptors[0], directory, lock, orphan_timeout)
+    run_worker(descriptors[0], directory, lock, orphan_timeout)
 
 
-def live(control: int, directory: str, lock: int, orphan_timeout: float) -> NoReturn:
+def run_worker(control: int, directory: str, lock: int, orphan_timeout: float) -> NoReturn:
     """Be a worker process until its end. Never returns: the process leaves from here."""
     code = 70
     try:
         gc.enable()
         _held.append((directory, lock, control))
-        code = _Tenant(socket.socket(fileno=control), directory, orphan_timeout).live()
+        code = WorkerProcess(socket.socket(fileno=control), directory, orphan_timeout).run_worker()
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -105,7 +105,7 @@ class _Nothing(Process):
         self.rejoin()
 
 
-def _rehearse() -> None:
+def _warm_up() -> None:
     """Live a whole life of nothing.
 
     A forked process copies each page of memory when it first writes to it. Most of those that a worker's start
@@ -113,33 +113,33 @@ def _rehearse() -> None:
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        birth = Birth("", 0)
-        arrival = Arrival(birth, Place("", os.sep, [], []), 0, 0.0, logging.CRITICAL, steadfast=False)
+        birth = Incarnation("", 0)
+        arrival = StartMessage(birth, ProcessContext("", os.sep, [], []), 0, 0.0, logging.CRITICAL, steadfast=False)
         ours.sendall(wire.encode(("recipe", codec.dumps(arrival)), codec.dumps(Recipe(_Nothing))))
-        tenant = _Tenant(theirs, "", 0.0)
-        if tenant._say_hello() and (received := tenant._receive_first()) is not None:
+        tenant = WorkerProcess(theirs, "", 0.0)
+        if tenant._announce() and (received := tenant._receive_first()) is not None:
             slot = Slot(memoryview(bytearray(SLOT_BYTES)))
             mailbox = SocketMailbox(slot, theirs, tenant._take)
             codec.loads(received[0][1])
             recipe = codec.loads_with_sockets(received[1], [])
-            _ProcessShell(Life(recipe, birth, mailbox, slot), mailbox, tenant).run_here()
+            _ProcessActor(Lifecycle(recipe, birth, mailbox, slot), mailbox, tenant).run_here()
             mailbox.close()
 
 
-class _Tenant:
+class WorkerProcess:
     """One worker in its process: the control connection, the mailbox, the life."""
 
     def __init__(self, sock: socket.socket, directory: str, orphan_timeout: float) -> None:
         self._sock = sock
         self._directory = directory
         self._orphan_timeout = orphan_timeout
-        self._outlet = Outlet(sock)
+        self._outlet = FrameWriter(sock)
         self._mailbox: SocketMailbox | None = None
         self._dumps: dict[int, int] = {}
 
-    def live(self) -> int:
+    def run_worker(self) -> int:
         """The whole life; returns the exit code."""
-        if not self._say_hello():
+        if not self._announce():
             return 0
         first = self._receive_first()
         if first is None:
@@ -153,8 +153,8 @@ class _Tenant:
             if call is None:
                 return 0
             header, _ = call
-        arrival: Arrival = codec.loads(header[1])
-        self._settle_in(arrival)
+        arrival: StartMessage = codec.loads(header[1])
+        self._set_up_process(arrival)
         slot = Board(os.path.join(self._directory, "board")).slot(arrival.slot)
         slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self._take)
@@ -165,17 +165,17 @@ class _Tenant:
                 recipe = codec.loads_with_sockets(recipe_data, sockets)
         except BaseException as error:
             portable, text = portable_error(error, arrival.birth.path)
-            self.say_goodbye(Outcome(Crashed("on_start", portable, text)))
+            self.report_exit(Outcome(Crashed("on_start", portable, text)))
             return 0
-        life = life_of(recipe, arrival.birth, mailbox, slot)
-        life.jot = self._tail.write
+        life = lifecycle_of(recipe, arrival.birth, mailbox, slot)
+        life.append_output = self._tail.write
         if life.has_tasks:
             self._dump_tasks_too(life)
-        _ProcessShell(life, mailbox, self).run_here()
+        _ProcessActor(life, mailbox, self).run_here()
         return 0
 
     # ------------------------------------------------------------ arriving
-    def _say_hello(self) -> bool:
+    def _announce(self) -> bool:
         """Tell the hub that this process is there; False if it no longer wants it.
 
         With this one system call the incarnation is there or is not, whatever happens to the keeper.
@@ -208,38 +208,38 @@ class _Tenant:
                 return None
         return self._early.pop(0)
 
-    def _unpack_in_advance(self, place: Place, data: bytes, sockets: list[socket.socket]) -> Recipe:
+    def _unpack_in_advance(self, place: ProcessContext, data: bytes, sockets: list[socket.socket]) -> Recipe:
         """Stand by as a spare: do what any incarnation of the child would have to do first."""
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, _ignore)
         self._go_to(place)
-        _rehearse()
-        call_this_process("spare")
+        _warm_up()
+        set_process_name("spare")
         return codec.loads_with_sockets(data, sockets)  # type: ignore[no-any-return]
 
-    def _go_to(self, place: Place) -> None:
+    def _go_to(self, place: ProcessContext) -> None:
         with contextlib.suppress(OSError):  # the hub's directory may be gone
             os.chdir(place.directory)
         sys.path[:] = place.path
         sys.argv[:] = place.argv
         set_owner(place.owner, whole_process=True)
-        set_post(RemotePost(os.path.join(self._directory, "hub.sock")))
+        set_router(HubClient(os.path.join(self._directory, "hub.sock")))
         if self._tell_preloaded not in preloading.listeners:
             preloading.listeners.append(self._tell_preloaded)
 
     def _tell_preloaded(self) -> None:
         self.send(("preload", preloading.wanted()))
 
-    def _settle_in(self, arrival: Arrival) -> None:
+    def _set_up_process(self, arrival: StartMessage) -> None:
         self._go_to(arrival.place)
-        call_this_process(arrival.birth.path.rpartition("/")[2])
+        set_process_name(arrival.birth.path.rpartition("/")[2])
         self._tail = Tail(os.path.join(self._directory, f"tail-{arrival.birth.serial}"))
         self._tail.listen()
         root = logging.getLogger()
         root.setLevel(arrival.log_level)
         root.addHandler(suitkaise.messaging.logs.ForwardingHandler(self._send_log))
 
-    def _install_signals(self, arrival: Arrival) -> None:
+    def _install_signals(self, arrival: StartMessage) -> None:
         def finish(number: int, frame: Any) -> None:
             assert self._mailbox is not None
             self._mailbox.order_stop(Signaled(number))
@@ -258,11 +258,11 @@ class _Tenant:
             signal.signal(dump, _ignore)  # what there is without faulthandler, so that it never ends the process
             with contextlib.suppress(OSError, ValueError):
                 faulthandler.register(dump, output, all_threads=True)
-        in_forked_children(self._let_go, signals=lambda: {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
+        after_fork_in_child(self._let_go, signals=lambda: {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
         assert self._mailbox is not None
         self._mailbox.adopt(self._parser, self._early)
 
-    def _dump_tasks_too(self, life: Life) -> None:
+    def _dump_tasks_too(self, life: Lifecycle) -> None:
         """The stacks of threads do not tell what a coroutine awaits."""
 
         def tell(number: int, frame: Any) -> None:
@@ -284,7 +284,7 @@ class _Tenant:
         for handler in root.handlers[:]:
             if isinstance(handler, suitkaise.messaging.logs.ForwardingHandler):
                 root.removeHandler(handler)
-        self._outlet = Outlet(self._sock)  # in the middle of whatever that of the worker was
+        self._outlet = FrameWriter(self._sock)  # in the middle of whatever that of the worker was
         self._tail.let_go()
         self._sock.close()
         for _, lock, _ in _held:
@@ -302,7 +302,7 @@ class _Tenant:
                 self._mailbox.suspend(on)
             case ("message", kind, number):
                 reply = None if number is None else _Reply(self, number)
-                self._mailbox.put(Message(kind, Parcel(data=payload), reply))
+                self._mailbox.put(Message(kind, Payload(data=payload), reply))
 
     def send(self, header: tuple[Any, ...], payload: bytes = b"") -> None:
         """One frame to the hub; silence if it is gone."""
@@ -314,7 +314,7 @@ class _Tenant:
             self._tail.write(f"{fields['levelname'].lower()}: {fields['msg']}\n")
         self.send(("log", fields))
 
-    def say_goodbye(self, outcome: Outcome) -> None:
+    def report_exit(self, outcome: Outcome) -> None:
         """The last frame: how it ended, and the result."""
         reason, result = outcome.reason, b""
         if outcome.result is not None:
@@ -325,7 +325,7 @@ class _Tenant:
                 reason = Crashed("result", portable, text)
         self.send(("bye", codec.dumps(reason), outcome.ignored, outcome.result is not None), result)
 
-    def _lifeline(self, arrival: Arrival) -> None:
+    def _lifeline(self, arrival: StartMessage) -> None:
         """Wait for the hub's end only: then ask the worker to finish, and end the process after its grace."""
         poll = select.poll()
         poll.register(self._sock, select.POLLRDHUP)
@@ -348,33 +348,33 @@ class _Reply:
 
     __slots__ = ("_number", "_tenant")
 
-    def __init__(self, tenant: _Tenant, number: int) -> None:
+    def __init__(self, tenant: WorkerProcess, number: int) -> None:
         self._tenant = tenant
         self._number = number
 
-    def __call__(self, ok: bool, parcel: Parcel) -> None:
+    def __call__(self, ok: bool, parcel: Payload) -> None:
         self._tenant.send(("reply", self._number, ok), parcel.data)
 
 
-class _ProcessShell(Shell):
-    def __init__(self, life: Life, mailbox: SocketMailbox, tenant: _Tenant) -> None:
+class _ProcessActor(WorkerActor):
+    def __init__(self, life: Lifecycle, mailbox: SocketMailbox, tenant: WorkerProcess) -> None:
         super().__init__(life, mailbox)
         self._tenant = tenant
 
     def on_ready(self) -> None:
         self._tenant.send(("ready", self.life.pid))
 
-    def on_checkpoint(self, parcel: Parcel) -> None:
+    def on_checkpoint(self, parcel: Payload) -> None:
         self._tenant.send(("checkpoint",), parcel.data)
 
     def on_over(self, outcome: Outcome) -> None:
-        self._tenant.say_goodbye(outcome)
+        self._tenant.report_exit(outcome)
 
 
 def _leave(code: int, *, wait: bool = True) -> NoReturn:
     """End the process: join what must be joined, run exit handlers, flush; no interpreter teardown."""
     try:
-        end_children()
+        kill_children()
         if wait:
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.links import logger
-from suitkaise.messaging.messages import Answer, Message, Parcel
+from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.refs import LinkedExit
 from suitkaise.status import Status
 
 if TYPE_CHECKING:
     from suitkaise.messaging.refs import WorkerRef
 
-__all__ = ["MOST", "MOST_BYTES", "Address", "Keeping", "Parking", "Presence", "Target", "call_each"]
+__all__ = ["MOST", "MOST_BYTES", "Address", "ExitWatchers", "Parent", "PendingMessages", "Receiver", "call_each"]
 
 MOST = 10_000
 """How many messages may wait for a worker that is being restarted."""
@@ -27,7 +27,7 @@ MOST_BYTES = 64 << 20
 """And how many bytes, if it is in a process of its own. (To a thread the values themselves go, not copies.)"""
 
 
-class Parking:
+class PendingMessages:
     """What waits for the worker at `path`. The caller sees to it that one thread at a time uses it."""
 
     def __init__(self, path: str) -> None:
@@ -78,7 +78,7 @@ class Parking:
         return messages
 
 
-class Presence:
+class ExitWatchers:
     """Whether an incarnation lives at an address, and what is to be done when it ends."""
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ def call_each(callbacks: Iterable[Callable[[ExitReason], None]], reason: ExitRea
         del _turn.waiting
 
 
-class Target(Protocol):
+class Receiver(Protocol):
     """One incarnation of a worker, as a receiver."""
 
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
@@ -158,7 +158,7 @@ class Target(Protocol):
         ...
 
 
-class Keeping(Protocol):
+class Parent(Protocol):
     """What a supervisor offers to the refs of its children."""
 
     def status_of(self, id: str) -> Status:
@@ -171,7 +171,7 @@ class Keeping(Protocol):
 
 
 @runtime_checkable
-class Administered(Protocol):
+class HasChildren(Protocol):
     """A target that has children: a supervisor."""
 
     def administer(self, what: str, argument: Any) -> Answer[Any]:
@@ -182,21 +182,21 @@ class Administered(Protocol):
 class Address:
     """A path, and who answers there now."""
 
-    def __init__(self, path: str, id: str, kind: str, keeping: Keeping) -> None:
+    def __init__(self, path: str, id: str, kind: str, keeping: Parent) -> None:
         self.path = path
         self.id = id
         self.kind = kind
         self.pid: int | None = None
         self.incarnation: int = 0
         self.reason: ExitReason | None = None
-        self.result: Parcel | None = None
+        self.result: Payload | None = None
         self.over: bool = False
         self.keeping = keeping
-        self.presence: Presence = Presence()
+        self.presence: ExitWatchers = ExitWatchers()
         self.trap_exits: bool = False
-        self._target: Target | None = None
+        self._target: Receiver | None = None
         self._doomed: str | None = None
-        self._parked = Parking(path)
+        self._parked = PendingMessages(path)
         self._waiters: dict[Callable[[], None], None] = {}
         self._lock = threading.RLock()
 
@@ -219,7 +219,7 @@ class Address:
             ChildNotFound: a worker answers here, or nobody at the moment.
         """
         target: Any = self._target
-        if not isinstance(target, Administered):
+        if not isinstance(target, HasChildren):
             trouble = "it is a worker" if self.kind != "supervisor" else f"it is {self.status}"
             raise ChildNotFound(f"no running supervisor at {self.path!r}: {trouble}", path=self.path)
         return target.administer(what, argument)
@@ -263,7 +263,7 @@ class Address:
     def end_with(self, serial: int, other: WorkerRef, reason: ExitReason) -> None:
         """That incarnation is linked to another one, which has ended: it is told, or ends, too (rule 60)."""
         if self.trap_exits:
-            self.signal(serial, Message("signal", Parcel(LinkedExit(other, reason))))
+            self.signal(serial, Message("signal", Payload(LinkedExit(other, reason))))
         elif not reason.clean:
             why = f"linked to {other.path!r}, which ended: {reason}"
             with self._lock:
@@ -275,7 +275,7 @@ class Address:
             if target is not None:
                 target.kill(why)
 
-    def attach(self, target: Target) -> None:
+    def attach(self, target: Receiver) -> None:
         """A new incarnation answers here from now on; what waited goes to it first."""
         with self._lock:
             self._target = target
@@ -293,13 +293,13 @@ class Address:
                     self._parked.first.fail(error)
                 self._parked.drop_first()
 
-    def up(self, target: Target, pid: int) -> None:
+    def up(self, target: Receiver, pid: int) -> None:
         """The incarnation is up; of one that was cut off (rule 59) this means nothing any more."""
         with self._lock:
             if self._target is target:
                 self.pid = pid
 
-    def detach(self, reason: ExitReason, result: Parcel | None) -> None:
+    def detach(self, reason: ExitReason, result: Payload | None) -> None:
         """The incarnation is gone; messages wait for the next one, if there will be one."""
         with self._lock:
             self._target, self.pid = None, None

@@ -12,7 +12,7 @@ from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
 from suitkaise.platform.reactor import Reactor
 
-__all__ = ["BACKLOG", "Outbox", "Outlet"]
+__all__ = ["BACKLOG", "FrameWriter", "SendBuffer"]
 
 BACKLOG = 64 << 20
 """Bytes that may wait to be sent to one worker."""
@@ -21,7 +21,7 @@ _STEP = 1 << 20
 """Bytes that are offered to a socket at once."""
 
 
-class Outbox:
+class SendBuffer:
     """Bytes on their way to one worker: sent at once where the socket takes them, else kept in order.
 
     It is corked until the worker's process is there: what is not sent can go to another process instead.
@@ -44,7 +44,7 @@ class Outbox:
         """The socket's descriptor."""
         return self.sock.fileno()
 
-    def take_over(self, older: Outbox) -> None:
+    def take_over(self, older: SendBuffer) -> None:
         """Send what another connection, which came to nothing, was to send."""
         with older._lock:
             self._backlog, older._backlog = older._backlog[older._ahead :], bytearray()
@@ -101,14 +101,14 @@ class Outbox:
         """Begin to watch for what the worker says (in the reactor's thread)."""
         with self._lock:
             if self.sock.fileno() >= 0 and not self._watched:
-                self._reactor.watch(self, self._on_event)
+                self._reactor.add_reader(self, self._on_event)
                 self._watched = True
                 self._watch()
 
     def rest(self) -> None:
         """Do not watch for it until `watch`; what waits to be sent waits, too (in the reactor's thread)."""
         with self._lock:
-            self._reactor.unwatch(self)
+            self._reactor.remove_reader(self)
             self._watched = self._watching = False
 
     def uncork(self) -> None:
@@ -148,24 +148,24 @@ class Outbox:
         wanted = bool(self._ahead if self._corked else self._backlog)
         if wanted is not self._watching and self._watched:
             self._watching = wanted
-            self._reactor.call(lambda: self._change(wanted))
+            self._reactor.call_soon_threadsafe(lambda: self._change(wanted))
 
     def _change(self, wanted: bool) -> None:
         try:
-            self._reactor.watch_writes(self, self._on_event, also=wanted)
+            self._reactor.set_writer(self, self._on_event, also=wanted)
         except (KeyError, ValueError):
             return  # closed meanwhile
 
     def close(self) -> None:
         """Close the connection; what was not sent is lost."""
-        self._reactor.unwatch(self)
+        self._reactor.remove_reader(self)
         with self._lock:
             self.sock.close()
             self._backlog.clear()
             self._corked = True
 
 
-class Outlet:
+class FrameWriter:
     """Sends frames one after the other. None is ever cut, whatever a signal handler raises meanwhile."""
 
     def __init__(self, sock: socket.socket) -> None:

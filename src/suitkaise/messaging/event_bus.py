@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from suitkaise.events import Event, SupervisorStopped
-from suitkaise.messaging.messages import patience
+from suitkaise.messaging.messages import checked_timeout
 
 __all__ = ["Bus", "Subscription"]
 
@@ -50,7 +50,7 @@ class Subscription:
     def get(self, timeout: float | None = None) -> Event | None:
         """The next event, waited for at most `timeout` seconds (None: for ever); None if none came, or when closed."""
         with self._condition:
-            self._condition.wait_for(lambda: self._events or self._closed, patience(timeout))
+            self._condition.wait_for(lambda: self._events or self._closed, checked_timeout(timeout))
             return self._events.popleft() if self._events else None
 
     def close(self) -> None:

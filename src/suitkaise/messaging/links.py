@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import ChildNotFound, WorkerDead
 from suitkaise.exits import ExitReason, Lost
-from suitkaise.messaging.messages import Answer, Message, Parcel
+from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.refs import Down, Monitor
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Links:
 
     def _await_down(self, path: str, answer: Answer[Any]) -> None:
         def tell(reason: ExitReason) -> None:
-            answer.settle(True, Parcel(Down(self._ref(path), reason)))
+            answer.settle(True, Payload(Down(self._ref(path), reason)))
 
         target, key = self._find(path), ("down", id(answer))
         if target is None or not target.presence.at_end(key, tell):
@@ -141,4 +141,4 @@ def _last(target: Address | None) -> ExitReason:
 
 
 def _message(body: Any) -> Message:
-    return Message("signal", Parcel(body))
+    return Message("signal", Payload(body))

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from suitkaise.events import Event
 from suitkaise.messaging import codec
-from suitkaise.messaging.router import has_remote_post
+from suitkaise.messaging.router import in_worker_process
 from suitkaise.platform.preload import preload
-from suitkaise.platform.reactor import PATIENCE, Errands, Reactor
+from suitkaise.platform.reactor import PATIENCE, Reactor, SerialExecutor
 
 __all__ = ["OUTPUT", "ROOM", "Forwarded", "ForwardingHandler", "log_event", "take_forwarded", "worker_logger"]
 
@@ -56,7 +56,7 @@ def worker_logger(path: str, note: Callable[[str], None] | None = None) -> Any:
 
     `note` gets each line, too.
     """
-    if "structlog" not in sys.modules and has_remote_post():  # 110 ms: the next process shall have it at once
+    if "structlog" not in sys.modules and in_worker_process():  # 110 ms: the next process shall have it at once
         preload("structlog")
     import structlog
 
@@ -168,7 +168,7 @@ class Forwarded:
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._errands = Errands("suitkaise-logs")
+        self._errands = SerialExecutor("suitkaise-logs")
         self._resting: list[Speaker] = []
         self._dropped = 0  # counted by the I/O thread, told by the other
         self._told = 0
@@ -179,10 +179,10 @@ class Forwarded:
         if waiting >= ROOM:
             self._dropped += 1
             return
-        self._errands.call(lambda: self._handle(fields))
+        self._errands.submit(lambda: self._handle(fields))
         if waiting >= ROOM // 2 and speaker not in self._resting:
             if not self._resting:
-                self._reactor.at(time.monotonic() + REST, self._listen)
+                self._reactor.call_at(time.monotonic() + REST, self._listen)
             self._resting.append(speaker)
             speaker.rest()
 
@@ -197,7 +197,7 @@ class Forwarded:
         finally:
             waiting = len(self._errands)
             if self._resting and waiting <= ROOM // 4:
-                self._reactor.call(self._listen)
+                self._reactor.call_soon_threadsafe(self._listen)
             if self._dropped > self._told and waiting <= ROOM // 2:
                 count, self._told = self._dropped - self._told, self._dropped
                 logger.warning("%d records of workers were dropped: they come faster than they are handled", count)

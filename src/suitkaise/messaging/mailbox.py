@@ -190,7 +190,7 @@ class Mailbox(ABC):
         elif self._waiting:
             self.bell[0] = 1
 
-    def sleep_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
+    def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in the caller's `wait(*descriptors)`; False when the hub is gone."""
         raise NotImplementedError("only a worker in a process of its own can sleep on descriptors")
 
@@ -290,7 +290,7 @@ class SocketMailbox(Mailbox):
             self._take(frame)
         self.bell[0] = 1
 
-    def sleep_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
+    def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in the caller's `wait(*descriptors)`; False when the hub is gone."""
         self._asleep = True
         try:

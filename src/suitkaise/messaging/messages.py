@@ -14,7 +14,7 @@ from suitkaise.errors import AskTimeout, WorkerFailed
 from suitkaise.messaging import codec, wire
 from suitkaise.specs.options import is_number
 
-__all__ = ["Answer", "Kind", "Message", "Parcel", "Reply", "patience", "portable_error"]
+__all__ = ["Answer", "Kind", "Message", "Payload", "Reply", "checked_timeout", "portable_error"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.messages")
 
@@ -26,7 +26,7 @@ Kind: TypeAlias = Literal["message", "call", "get", "signal"]
 DEFAULT_TIMEOUT = 5.0
 
 
-def patience(timeout: float | None) -> float | None:
+def checked_timeout(timeout: float | None) -> float | None:
     """A caller's time-out as locks take it. To be asked before anything is done that a wrong one must not do (rule 45).
 
     Raises:
@@ -39,7 +39,7 @@ def patience(timeout: float | None) -> float | None:
     return min(timeout, threading.TIMEOUT_MAX)
 
 
-class Parcel:
+class Payload:
     """A value that is encoded and decoded only when somebody needs the other form."""
 
     __slots__ = ("_data", "_value")
@@ -77,7 +77,7 @@ class Parcel:
         return self._data
 
 
-Reply: TypeAlias = Callable[[bool, Parcel], None]
+Reply: TypeAlias = Callable[[bool, Payload], None]
 """Takes (True, the answer) or (False, the error)."""
 
 
@@ -86,22 +86,22 @@ class Message:
     """Something that was told (no `reply`) or asked. Nobody changes it."""
 
     kind: Kind
-    body: Parcel
+    body: Payload
     reply: Reply | None = None
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if somebody waits for an answer."""
         if self.reply is not None:
-            self.reply(False, Parcel(error))
+            self.reply(False, Payload(error))
 
 
 class _Sealed(Exception):
     """Stands for an answer, or an error, that nobody has decoded yet: `_Sealed(parcel)`."""
 
     @property
-    def parcel(self) -> Parcel:
+    def parcel(self) -> Payload:
         """What came."""
-        return cast("Parcel", self.args[0])
+        return cast("Payload", self.args[0])
 
 
 class Answer(concurrent.futures.Future[T], Generic[T]):
@@ -124,7 +124,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
             Exception: what the handler raised.
         """
         try:
-            return self.result(patience(timeout))
+            return self.result(checked_timeout(timeout))
         except concurrent.futures.TimeoutError as error:
             if self.done():  # it came just now, or is itself a TimeoutError
                 return self.result(0)
@@ -171,13 +171,13 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
             if sealed is self._exception or sealed is self._result:
                 self._exception, self._result = (None, value) if ok else (value, None)  # in this order
 
-    def outcome(self) -> tuple[bool, Parcel]:
+    def outcome(self) -> tuple[bool, Payload]:
         """Of a finished one: as it came, to be passed on; (True, the answer) or (False, the error)."""
         ok = self._exception is None
         raw = self._result if ok else self._exception
-        return ok, raw.parcel if isinstance(raw, _Sealed) else Parcel(raw)
+        return ok, raw.parcel if isinstance(raw, _Sealed) else Payload(raw)
 
-    def settle(self, ok: bool, parcel: Parcel) -> None:
+    def settle(self, ok: bool, parcel: Payload) -> None:
         """Take the answer in; a second one is ignored."""
         if self.done():
             return

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.identity import current_owner, is_starting
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Kind, Message, Parcel, patience
-from suitkaise.messaging.router import the_post
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Kind, Message, Payload, checked_timeout
+from suitkaise.messaging.router import router
 from suitkaise.status import Status
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class WorkerRef:
         return self.path.rpartition("/")[2]
 
     def _info(self) -> tuple[Status, int | None, int, str]:
-        status, pid, incarnation, kind = the_post().post("info", self.path).get()
+        status, pid, incarnation, kind = router().post("info", self.path).get()
         return Status(status), pid, incarnation, kind
 
     @property
@@ -85,7 +85,7 @@ class WorkerRef:
             MailboxFull: too much waits for it already; nothing was sent.
             NotSerializable: the message cannot be sent to another process.
         """
-        the_post().send(self.path, Message("message", Parcel(message)))
+        router().send(self.path, Message("message", Payload(message)))
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
         """Send a message and wait at most `timeout` seconds (default 5.0) for what the handler returns.
@@ -97,7 +97,7 @@ class WorkerRef:
             Exception: what the handler raised, with the remote traceback as a note.
         """
         self._refuse_self("asks")
-        patience(timeout)
+        checked_timeout(timeout)
         answer = self.ask_future(message)
         try:
             return answer.get(timeout)
@@ -116,17 +116,17 @@ class WorkerRef:
 
     def _request(self, kind: Kind, body: Any) -> Answer[Any]:
         answer: Answer[Any] = Answer()
-        the_post().send(self.path, Message(kind, Parcel(body), answer.settle))
+        router().send(self.path, Message(kind, Payload(body), answer.settle))
         return answer
 
     # ------------------------------------------------------------ faults and orders
     def kill(self) -> None:
         """Kill it now. That is a fault: its supervisor restarts it by its rules. Threads cannot be killed."""
-        the_post().post("kill", self.path).get()
+        router().post("kill", self.path).get()
 
     def rejoin(self) -> None:
         """Ask it to finish gracefully. That is an order: it is not restarted."""
-        the_post().post("rejoin", self.path).get()
+        router().post("rejoin", self.path).get()
 
     def recall(self, timeout: float | None = None) -> None:
         """Stop it by its shutdown and start it again, alone and not counted; back when it is up.
@@ -137,8 +137,8 @@ class WorkerRef:
         """
         self._refuse_self("waits for")
         refuse_while_starting(self.path.rpartition("/")[0])
-        patience(timeout)
-        the_post().post("recall", self.path).get(timeout)
+        checked_timeout(timeout)
+        router().post("recall", self.path).get(timeout)
 
     def join(self, timeout: float | None = None) -> ExitReason | None:
         """Wait until its last incarnation is over, at most `timeout` seconds; returns the exit reason.
@@ -160,8 +160,8 @@ class WorkerRef:
 
     def _wait(self, what: str, timeout: float | None) -> Any:
         self._refuse_self("waits for")
-        patience(timeout)
-        answer = the_post().post(what, self.path)
+        checked_timeout(timeout)
+        answer = router().post(what, self.path)
         try:
             return answer.get(timeout)
         except AskTimeout as error:
@@ -182,7 +182,7 @@ class WorkerRef:
         It comes at once if nobody is there. Unlike `join`, it does not wait for the last incarnation. A worker that
         wants a message instead says `self.monitor(ref)`.
         """
-        return the_post().post("down", self.path)
+        return router().post("down", self.path)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkerRef) and other.path == self.path

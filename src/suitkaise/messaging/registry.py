@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import ChildNotFound, RuntimeGone, SuitkaiseError, WorkerFailed
 from suitkaise.exits import Crashed
-from suitkaise.messaging.address import Address, Keeping
+from suitkaise.messaging.address import Address, Parent
 from suitkaise.messaging.links import Links
-from suitkaise.messaging.messages import Answer, Message, Parcel
+from suitkaise.messaging.messages import Answer, Message, Payload
 
 if TYPE_CHECKING:
     pass
@@ -36,7 +36,7 @@ class Registry:
         self._closed = False
         self._links = Links(self)
 
-    def add(self, path: str, id: str, kind: str, keeping: Keeping) -> Address:
+    def add(self, path: str, id: str, kind: str, keeping: Parent) -> Address:
         """The address at `path`, kept by `keeping` from now on; one that is there already stays the same."""
         address = self._addresses.get(path)
         if address is None:
@@ -128,7 +128,7 @@ class Registry:
 
 
 def _settle_reason(address: Address, answer: Answer[Any]) -> None:
-    answer.settle(True, Parcel(address.reason))
+    answer.settle(True, Payload(address.reason))
 
 
 def _settle_result(address: Address, answer: Answer[Any]) -> None:
@@ -141,4 +141,4 @@ def _settle_result(address: Address, answer: Answer[Any]) -> None:
         f"{address.path!r} ended without a result: {reason or 'it never ran'}",
         path=address.path, reason=reason, traceback=traceback,
     )  # fmt: skip
-    answer.settle(False, Parcel(error))
+    answer.settle(False, Payload(error))

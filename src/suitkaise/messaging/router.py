@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from suitkaise.errors import RuntimeGone
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.connection import Outlet
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Parcel, Reply
+from suitkaise.messaging.connection import FrameWriter
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Payload, Reply
 
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Post", "RemotePost", "set_post", "the_post"]
+__all__ = ["HubClient", "Router", "router", "set_router"]
 
 
-class RemotePost:
+class HubClient:
     """Passes everything that refs ask for on to the hub's socket at `path`.
 
     The connection is made at the first use, and made anew in a forked child.
@@ -28,7 +28,7 @@ class RemotePost:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._lines: list[_Line] = []
+        self._lines: list[_Connection] = []
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)
 
@@ -55,7 +55,7 @@ class RemotePost:
         else:
             line.ask(("ask", message.kind, path), payload, message.reply)
 
-    def _current(self) -> _Line:
+    def _current(self) -> _Connection:
         """The line to use. A signal handler that has interrupted the sending on one gets another: it may wait."""
         with self._lock:
             for line in self._lines[:]:
@@ -63,11 +63,11 @@ class RemotePost:
                     self._lines.remove(line)
                 elif not line.outlet.interrupted:
                     return line
-            self._lines.append(_Line(self._path))
+            self._lines.append(_Connection(self._path))
             return self._lines[-1]
 
 
-class _Line:
+class _Connection:
     """One connection to the hub."""
 
     def __init__(self, path: str) -> None:
@@ -81,7 +81,7 @@ class _Line:
         except OSError as error:
             self._sock.close()
             raise RuntimeGone(f"the program that owns the tree cannot be reached: {error}") from error
-        self.outlet = Outlet(self._sock)
+        self.outlet = FrameWriter(self._sock)
         threading.Thread(target=self._read, name="suitkaise-answers", daemon=True).start()
 
     def ask(self, header: tuple[Any, ...], payload: bytes, reply: Reply) -> int:
@@ -110,16 +110,16 @@ class _Line:
                 for (number, ok), payload in parser.receive(self._sock):
                     reply = self._waiting.pop(number, None)
                     if reply is not None:
-                        reply(ok, Parcel(data=payload))
+                        reply(ok, Payload(data=payload))
         except (OSError, wire.WireError):
             self.closed = True
         self._sock.close()
         while self._waiting:  # who comes later cannot send any more
             _, reply = self._waiting.popitem()
-            reply(False, Parcel(RuntimeGone("the program that owns the tree is gone")))
+            reply(False, Payload(RuntimeGone("the program that owns the tree is gone")))
 
 
-class Post(Protocol):
+class Router(Protocol):
     """Takes what refs ask for: the registry in the hub, a connection to it elsewhere."""
 
     def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
@@ -131,16 +131,16 @@ class Post(Protocol):
         ...
 
 
-_post: Post | None = None
+_post: Router | None = None
 
 
-def set_post(post: Post | None) -> None:
+def set_router(post: Router | None) -> None:
     """Say how refs in this process reach the program that owns the trees."""
     global _post
     _post = post
 
 
-def the_post() -> Post:
+def router() -> Router:
     """How refs in this process reach the program that owns the trees.
 
     Raises:
@@ -151,6 +151,6 @@ def the_post() -> Post:
     return _post
 
 
-def has_remote_post() -> bool:
+def in_worker_process() -> bool:
     """Whether this process is a worker of a program elsewhere."""
-    return _post is not None and isinstance(_post, RemotePost)
+    return _post is not None and isinstance(_post, HubClient)

@@ -11,7 +11,7 @@ from suitkaise.exits import ExitReason
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.refs import WorkerRef, refuse_while_starting
-from suitkaise.messaging.router import the_post
+from suitkaise.messaging.router import router
 from suitkaise.specs import Child
 from suitkaise.status import Status
 
@@ -155,7 +155,7 @@ class SupervisorRef(WorkerRef, Administration):
     __slots__ = ()
 
     def _administer(self, under: str, what: str, argument: Any) -> Answer[Any]:
-        return the_post().post("administer", f"{self.path}/{under}" if under else self.path, (what, argument))
+        return router().post("administer", f"{self.path}/{under}" if under else self.path, (what, argument))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SupervisorRef, (self.path,)
@@ -177,5 +177,5 @@ def whereis(path: str) -> WorkerRef:
     Raises:
         ChildNotFound: there is no such worker.
     """
-    found, kind = the_post().post("find", path).get()
+    found, kind = router().post("find", path).get()
     return ref_to(found, kind)

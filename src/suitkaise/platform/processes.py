@@ -1,6 +1,6 @@
 """Processes below this one that nobody is to outlive: what a command has started, however it tried to get away.
 
-A process that has adopted (`adopt_orphans`) becomes the parent of every orphan below it, also of one that has left
+A process that has adopted (`become_subreaper`) becomes the parent of every orphan below it, also of one that has left
 its session or forked twice. So what still lives when the command has ended is a child of ours, or will be as soon
 as its own parent is killed. Should nobody be left to adopt them, they are known by a mark in their environment.
 """
@@ -19,17 +19,17 @@ from typing import Any
 
 __all__ = [
     "MARK",
-    "adopt_orphans",
-    "call_this_process",
+    "after_fork_in_child",
+    "become_subreaper",
     "children",
     "die_with_parent",
-    "end_children",
-    "end_marked",
     "environment_of",
     "has_ended",
-    "in_forked_children",
     "is_at_work",
+    "kill_children",
     "kill_group_of",
+    "kill_marked",
+    "set_process_name",
 ]
 
 MARK = "SUITKAISE_COMMAND"
@@ -40,7 +40,7 @@ _EXEC, _SIZELESS = 1.0, 0.05  # seconds that a process without environment is ta
 _adopted = False
 
 
-def adopt_orphans() -> None:
+def become_subreaper() -> None:
     """From now on every orphan below this process becomes its child."""
     global _adopted
     if _prctl()(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
@@ -73,7 +73,7 @@ def children() -> Iterator[int]:
                 return
 
 
-def end_children() -> None:
+def kill_children() -> None:
     """Kill all children of this process, if it has adopted, and theirs, and reap them; back when none is left."""
     if not _adopted:
         return
@@ -106,7 +106,7 @@ def kill_group_of(pid: int) -> bool:
     return True
 
 
-def end_marked(mark: str) -> None:
+def kill_marked(mark: str) -> None:
     """Kill every process with that mark, or of that `directory`, whoever its parent is; back when none is left."""
     wanted = f"{MARK}={mark}".encode()
     while found := [pidfd for pid in _processes() if (pidfd := _marked(pid, wanted)) is not None]:
@@ -171,7 +171,7 @@ def _parent_of(pid: int) -> int | None:
         return None
 
 
-def in_forked_children(settle: Callable[[], object], *, signals: Callable[[], Set[int]]) -> None:
+def after_fork_in_child(settle: Callable[[], object], *, signals: Callable[[], Set[int]]) -> None:
     """From now on, call `settle` in every child that this process forks (`os.fork`, multiprocessing).
 
     Until then the child holds back the `signals`, whose handlers `settle` may replace: Python forgets what has come
@@ -204,7 +204,7 @@ def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:
     return bool(poll.poll(None if patience is None else patience * 1000))
 
 
-def call_this_process(name: str) -> None:
+def set_process_name(name: str) -> None:
     """Give the process a name that `ps -e`, `top` and `killall` show; the kernel keeps 15 bytes of it."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "wb") as file:
         file.write(f"sk:{name}".encode()[:15])

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["PATIENCE", "Errands", "Reactor", "TimerHandle"]
+__all__ = ["PATIENCE", "Reactor", "SerialExecutor", "TimerHandle"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.reactor")
 
@@ -83,24 +83,24 @@ class Reactor:
         self._thread.start()
 
     @property
-    def here(self) -> bool:
+    def in_thread(self) -> bool:
         """Whether the caller is the reactor's own thread."""
         return threading.get_ident() == self._thread.ident
 
     # ------------------------------------------------------------ from any thread
-    def call(self, callback: Callback) -> None:
+    def call_soon_threadsafe(self, callback: Callback) -> None:
         """Run `callback` in the reactor's thread, soon."""
         self._calls.append(callback)
         if self._failed:
             self._run_calls()
-        elif not self.here:
+        elif not self.in_thread:
             self._ring()
 
-    def at(self, when: float, callback: Callback) -> TimerHandle:
+    def call_at(self, when: float, callback: Callback) -> TimerHandle:
         """Run `callback` at `when` (seconds, monotonic), or soon if that has passed."""
         handle = TimerHandle(callback)
         entry = (when, next(self._numbers), handle)
-        self.call(lambda: self._push(entry))
+        self.call_soon_threadsafe(lambda: self._push(entry))
         return handle
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class Reactor:
             return
         self._closed = True
         self._ring()
-        if not self.here:
+        if not self.in_thread:
             self._thread.join()
 
     def abandon_after_fork(self) -> None:
@@ -120,16 +120,16 @@ class Reactor:
         os.close(bell)
 
     # ------------------------------------------------------------ from the reactor's thread
-    def watch(self, source: HasFileno | int, callback: Callback) -> None:
+    def add_reader(self, source: HasFileno | int, callback: Callback) -> None:
         """Call `callback` whenever `source` is readable."""
         self._selector.register(source, selectors.EVENT_READ, callback)
 
-    def watch_writes(self, source: HasFileno | int, callback: Callback, *, also: bool) -> None:
+    def set_writer(self, source: HasFileno | int, callback: Callback, *, also: bool) -> None:
         """Also call `callback` when `source` can be written to; or, with `also=False`, no longer."""
         events = selectors.EVENT_READ | selectors.EVENT_WRITE if also else selectors.EVENT_READ
         self._selector.modify(source, events, callback)
 
-    def unwatch(self, source: HasFileno | int) -> None:
+    def remove_reader(self, source: HasFileno | int) -> None:
         """No longer call back for `source`; no error if it is not watched."""
         try:
             self._selector.unregister(source)
@@ -203,7 +203,7 @@ PATIENCE = 5.0
 """Seconds that `flush` and `close` wait for errands that are under way."""
 
 
-class Errands:
+class SerialExecutor:
     """Callbacks run in order, in a thread that begins with the first one; an error in one is logged.
 
     `call` is for one thread, the I/O thread; the others may be called from any.
@@ -214,7 +214,7 @@ class Errands:
         self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def call(self, callback: Callable[[], object]) -> None:
+    def submit(self, callback: Callable[[], object]) -> None:
         """Run `callback` after those that wait; never blocks."""
         self._calls.put(callback)
         if self._thread is None:

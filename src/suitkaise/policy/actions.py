@@ -12,31 +12,31 @@ from suitkaise.specs import Child
 __all__ = [
     "Action",
     "Begin",
+    "ChildRequest",
     "DeleteChild",
-    "Emit",
-    "End",
     "Exited",
-    "Halt",
     "Ignored",
     "Input",
     "Kill",
+    "KillAll",
     "Previous",
+    "Publish",
     "Ready",
     "Recall",
     "Refuse",
     "Removed",
-    "Reply",
-    "Request",
+    "Respond",
     "RestartChild",
+    "SetTimer",
     "Start",
     "StartChild",
     "Started",
     "Stop",
     "StopAll",
     "TerminateChild",
+    "Terminated",
     "Timer",
     "TimerKey",
-    "Wake",
 ]
 
 TimerKey: TypeAlias = tuple[str, str, int]
@@ -90,7 +90,7 @@ class StopAll:
 
 
 @dataclass(frozen=True, slots=True)
-class Halt:
+class KillAll:
     """Kill every child now and end; for a second signal, or a parent's kill."""
 
     why: str
@@ -136,8 +136,8 @@ class Recall:
     id: str
 
 
-Request: TypeAlias = StartChild | TerminateChild | RestartChild | DeleteChild | Recall
-Input: TypeAlias = Begin | Ready | Ignored | Exited | Timer | StopAll | Halt | Request
+ChildRequest: TypeAlias = StartChild | TerminateChild | RestartChild | DeleteChild | Recall
+Input: TypeAlias = Begin | Ready | Ignored | Exited | Timer | StopAll | KillAll | ChildRequest
 
 
 # ---------------------------------------------------------------- what a supervisor is to do
@@ -177,7 +177,7 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
-class Wake:
+class SetTimer:
     """Send `Timer(key)` at this time, never earlier; at once when it has passed, but behind what waits already."""
 
     key: TimerKey
@@ -185,7 +185,7 @@ class Wake:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Respond:
     """The answer to a request."""
 
     request: Any
@@ -213,17 +213,17 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Emit:
+class Publish:
     """Tell the world."""
 
     event: Event
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class Terminated:
     """Nothing of the supervisor is left; it ends with this reason."""
 
     reason: ExitReason
 
 
-Action: TypeAlias = Start | Stop | Kill | Wake | Reply | Refuse | Removed | Started | Emit | End
+Action: TypeAlias = Start | Stop | Kill | SetTimer | Respond | Refuse | Removed | Started | Publish | Terminated

@@ -13,30 +13,30 @@ from suitkaise.errors import (
     SpecError,
 )
 from suitkaise.policy.actions import (
+    ChildRequest,
     DeleteChild,
     Recall,
     Refuse,
-    Reply,
-    Request,
+    Respond,
     RestartChild,
     StartChild,
     TerminateChild,
 )
 from suitkaise.policy.base import BasePolicy
-from suitkaise.policy.children import At, ChildState, start_error
+from suitkaise.policy.children import ChildPhase, ChildState, start_error
 from suitkaise.policy.jobs import Job
 from suitkaise.specs import Child, check_children
 
-__all__ = ["Administered"]
+__all__ = ["AdministeredPolicy"]
 
 
-class Administered(BasePolicy):
+class AdministeredPolicy(BasePolicy):
     """A policy that serves requests."""
 
     _if_present = "use restart_child, or delete_child first"
     _if_running = "terminate_child first"
 
-    def _job_for(self, request: Request) -> Job:
+    def _job_for(self, request: ChildRequest) -> Job:
         match request:
             case StartChild(_, child):
                 return self._start_child(request.request, child)
@@ -49,14 +49,14 @@ class Administered(BasePolicy):
             case Recall(_, id):
                 return self._recall(request.request, id)
 
-    def _take(self, request: Request) -> None:
+    def _serve(self, request: ChildRequest) -> None:
         self._line.add(self._job_for(request), request)
 
     def _check(self, spec: Child) -> None:
         """Raise what speaks against a new child."""
         check_children(f"Supervisor {self.spec.name!r}", (spec,), self.spec.auto_shutdown)
         known = self._children.get(spec.id)
-        if known is not None and known.at is At.RUNNING:
+        if known is not None and known.at is ChildPhase.RUNNING:
             raise ChildAlreadyStarted(f"{self._path(known)!r} is running already", path=self._path(known))
         if known is not None:
             raise ChildAlreadyPresent(
@@ -74,22 +74,22 @@ class Administered(BasePolicy):
         # an earlier child of this id (an exit, a timer) must not meet it.
         child = self._children[spec.id] = ChildState(spec, incarnation=self._retired, before=self._retired)
         yield from self._start_in_job(child)
-        if child.at is At.STOPPED:
+        if child.at is ChildPhase.STOPPED:
             self._remove(child)
             self._refuse_start(request, child)
         else:
-            self._out.append(Reply(request, spec.id))
+            self._out.append(Respond(request, spec.id))
 
     def _terminate_child(self, request: Any, id: str) -> Job:
         child = self._children.get(id)
         if child is None:
             self._out.append(Refuse(request, self.not_found(id)))
             return
-        child.ordered = True
+        child.stopped_on_request = True
         self._cancel_retry(child)
-        child.returning = False
+        child.in_group_restart = False
         yield from self._stop(child)
-        self._out.append(Reply(request))
+        self._out.append(Respond(request))
 
     def _restart_child(self, request: Any, id: str) -> Job:
         child = self._at_rest(request, id)
@@ -102,14 +102,14 @@ class Administered(BasePolicy):
         child = self._at_rest(request, id)
         if child is not None:
             self._remove(child)
-            self._out.append(Reply(request))
+            self._out.append(Respond(request))
 
     def _recall(self, request: Any, id: str) -> Job:
         child = self._children.get(id)
         if child is None:
             self._out.append(Refuse(request, self.not_found(id)))
             return
-        if child.at in (At.RUNNING, At.STARTING, At.RESTARTING, At.DOWN):
+        if child.at in (ChildPhase.RUNNING, ChildPhase.STARTING, ChildPhase.RESTARTING, ChildPhase.EXITED):
             self._cancel_retry(child)
             yield from self._stop(child, for_good=False)
         yield from self._start_in_job(child)
@@ -121,11 +121,11 @@ class Administered(BasePolicy):
     def _at_rest(self, request: Any, id: str) -> ChildState | None:
         """The child if it is stopped; else the request is refused (rules 17 and 19)."""
         child = self._children.get(id)
-        if child is not None and child.at in (At.STOPPED, At.IGNORED):
+        if child is not None and child.at in (ChildPhase.STOPPED, ChildPhase.IGNORED):
             return child
         if child is None:
             error: Exception = self.not_found(id)
-        elif child.at is At.RUNNING:
+        elif child.at is ChildPhase.RUNNING:
             error = ChildRunning(f"{self._path(child)!r} is running; {self._if_running}", path=self._path(child))
         else:
             error = ChildRestarting(
@@ -135,10 +135,10 @@ class Administered(BasePolicy):
         return None
 
     def _reply_started(self, request: Any, child: ChildState) -> None:
-        if child.at is At.STOPPED:
+        if child.at is ChildPhase.STOPPED:
             self._refuse_start(request, child)
         else:
-            self._out.append(Reply(request, child.spec.id))
+            self._out.append(Respond(request, child.spec.id))
 
     def _refuse_start(self, request: Any, child: ChildState) -> None:
         self._out.append(Refuse(request, start_error(self._failure(child))))

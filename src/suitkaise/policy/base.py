@@ -20,35 +20,35 @@ from suitkaise.exits import ExitReason, GaveUp, Killed, Shutdown, StartFailure
 from suitkaise.policy.actions import (
     Action,
     Begin,
-    Emit,
-    End,
+    ChildRequest,
     Exited,
-    Halt,
     Ignored,
     Input,
     Kill,
+    KillAll,
     Previous,
+    Publish,
     Ready,
     Refuse,
     Removed,
-    Request,
+    SetTimer,
     Start,
     Started,
     Stop,
     StopAll,
+    Terminated,
     Timer,
     TimerKey,
-    Wake,
 )
-from suitkaise.policy.children import At, ChildInfo, ChildState, count, leaf
-from suitkaise.policy.jobs import Job, Line
+from suitkaise.policy.children import ChildInfo, ChildPhase, ChildState, count, leaf
+from suitkaise.policy.jobs import Job, JobQueue
 from suitkaise.specs import Child, Supervisor
 from suitkaise.status import Counts
 
-__all__ = ["BasePolicy", "Phase"]
+__all__ = ["BasePolicy", "SupervisorPhase"]
 
 
-class Phase(Enum):
+class SupervisorPhase(Enum):
     """Where the supervisor itself stands."""
 
     NEW = auto()
@@ -64,13 +64,13 @@ class BasePolicy(ABC):
     def __init__(self, spec: Supervisor, path: str, chance: Callable[[], float] | None = None) -> None:
         self.spec = spec
         self.path = path
-        self.phase: Phase = Phase.NEW
+        self.phase: SupervisorPhase = SupervisorPhase.NEW
         self.reason: ExitReason | None = None
         self._children = {child.id: ChildState(child) for child in spec.children}
         self._restarts: deque[float] = deque()
         self._retired = 0  # the highest incarnation number of children that were removed
         self._chance = chance if chance is not None else random.Random(path).random
-        self._line = Line()
+        self._line = JobQueue()
         self._out: list[Action] = []
         self._now = 0.0
 
@@ -106,21 +106,21 @@ class BasePolicy(ABC):
         """Whether there is a child of that id, dead or alive."""
         return id in self._children
 
-    def over(self, down: set[str]) -> list[str]:
+    def gone_for_good(self, down: set[str]) -> list[str]:
         """Which of the children that are `down` will not come back by themselves."""
-        return [id for id in down if self.is_over(id)] if self.phase is Phase.RUNNING else []
+        return [id for id in down if self.is_over(id)] if self.phase is SupervisorPhase.RUNNING else []
 
     def named(self, child: Child) -> Child:
         """A child that is to be added, under the id that it will have here; may be asked from any thread."""
         return child
 
-    def succeed(self, before: BasePolicy) -> None:  # noqa: B027  (most have nothing of the kind)
+    def inherit(self, before: BasePolicy) -> None:  # noqa: B027  (most have nothing of the kind)
         """Take over from the policy of the supervisor that was restarted what must not begin anew."""
 
     def is_over(self, id: str) -> bool:
         """Whether nothing but a request will start this child again."""
         child = self._children.get(id)
-        return child is None or (child.at in (At.STOPPED, At.IGNORED) and not child.returning)
+        return child is None or (child.at in (ChildPhase.STOPPED, ChildPhase.IGNORED) and not child.in_group_restart)
 
     # ------------------------------------------------------------ what happens
     def handle(self, event: Input, now: float) -> list[Action]:
@@ -128,8 +128,8 @@ class BasePolicy(ABC):
         self._now = now
         match event:
             case Begin():
-                if self.phase is Phase.NEW:
-                    self.phase = Phase.STARTING
+                if self.phase is SupervisorPhase.NEW:
+                    self.phase = SupervisorPhase.STARTING
                     self._line.add(self._start_all())
             case Ready(id, incarnation, pid):
                 self._on_ready(id, incarnation, pid)
@@ -141,7 +141,7 @@ class BasePolicy(ABC):
                 self._on_time(key)
             case StopAll(reason):
                 self._shut_down(reason)
-            case Halt(why):
+            case KillAll(why):
                 self._halt(why)
             case _:
                 self._on_request(event)
@@ -155,44 +155,44 @@ class BasePolicy(ABC):
 
     def _on_ready(self, id: str, incarnation: int, pid: int | None) -> None:
         child = self._current(id, incarnation)
-        if child is None or child.at is not At.STARTING:
+        if child is None or child.at is not ChildPhase.STARTING:
             return
-        child.at, child.pid, child.ready_at, child.abandoned = At.RUNNING, pid, self._now, False
+        child.at, child.pid, child.ready_at, child.abandoned = ChildPhase.RUNNING, pid, self._now, False
         took = self._now - child.ended_at if child.restarts and child.last_exit is not None else None
         self._emit(events.ChildStarted, child, pid=pid, restarts=child.restarts, took=took)
 
     def _on_ignored(self, id: str, incarnation: int) -> None:
         child = self._current(id, incarnation)
-        if child is None or child.at not in (At.STARTING, At.STOPPING):
+        if child is None or child.at not in (ChildPhase.STARTING, ChildPhase.STOPPING):
             return
-        child.at = At.IGNORED if child.at is At.STARTING else At.STOPPED
+        child.at = ChildPhase.IGNORED if child.at is ChildPhase.STARTING else ChildPhase.STOPPED
         if child.last_exit is None:
             child.ended_at = self._now
         self._emit(events.ChildIgnored, child)
-        if child.at is At.IGNORED and not self._keeps(child):
+        if child.at is ChildPhase.IGNORED and not self._keeps_spec(child):
             self._remove(child)
 
     def _on_exited(self, id: str, incarnation: int, reason: ExitReason, abandoned: bool) -> None:
         child = self._current(id, incarnation)
-        if child is None or child.at not in (At.STARTING, At.RUNNING, At.STOPPING):
+        if child is None or child.at not in (ChildPhase.STARTING, ChildPhase.RUNNING, ChildPhase.STOPPING):
             return
-        was, child.at = child.at, At.STOPPED
+        was, child.at = child.at, ChildPhase.STOPPED
         child.last_exit, child.ended_at, child.abandoned = reason, self._now, abandoned
-        child.ordered = was is At.STOPPING
+        child.stopped_on_request = was is ChildPhase.STOPPING
         backoff, up_since = child.spec.backoff, child.ready_at
         if backoff is not None and up_since is not None and self._now - up_since >= backoff.reset_after:
             child.attempt = 0
-        if was is At.STOPPING:
+        if was is ChildPhase.STOPPING:
             expected = reason.clean or (child.spec.shutdown == "brutal_kill" and isinstance(reason, Killed))
             self._emit(events.ChildStopped if expected else events.ChildStopError, child, reason=reason)
-        elif was is At.STARTING:
+        elif was is ChildPhase.STARTING:
             self._emit(events.ChildStartFailure, child, reason=reason)
-            if child.alone and self.phase is Phase.RUNNING:
+            if child.restarts_alone and self.phase is SupervisorPhase.RUNNING:
                 self._try_later(child)
         else:
             self._emit(events.ChildExited, child, reason=reason, pid=child.pid)
-            if self.phase is not Phase.STOPPING:
-                child.at = At.DOWN
+            if self.phase is not SupervisorPhase.STOPPING:
+                child.at = ChildPhase.EXITED
                 self._on_down(child)
         if abandoned:
             self._emit(events.ChildAbandoned, child)
@@ -202,19 +202,19 @@ class BasePolicy(ABC):
         child = self._current(id, number)
         if child is None:
             return
-        if what == "kill" and child.at is At.STOPPING:
+        if what == "kill" and child.at is ChildPhase.STOPPING:
             self._kill_late(child)
-        elif what == "retry" and child.at is At.RESTARTING and self.phase is Phase.RUNNING:
+        elif what == "retry" and child.at is ChildPhase.RESTARTING and self.phase is SupervisorPhase.RUNNING:
             self._retry(child)
 
     def _kill_late(self, child: ChildState) -> None:
         self._out.append(Kill(child.spec.id, child.incarnation, "shutdown timeout"))
 
-    def _on_request(self, request: Request) -> None:
-        if self.phase in (Phase.STOPPING, Phase.ENDED):
+    def _on_request(self, request: ChildRequest) -> None:
+        if self.phase in (SupervisorPhase.STOPPING, SupervisorPhase.ENDED):
             self._out.append(Refuse(request.request, self.stopping_error()))
         else:
-            self._take(request)
+            self._serve(request)
 
     # ------------------------------------------------------------ what the kinds of supervisors differ in
     @abstractmethod
@@ -226,11 +226,11 @@ class BasePolicy(ABC):
         """Stop all children; afterwards the supervisor is over."""
 
     @abstractmethod
-    def _take(self, request: Request) -> None:
+    def _serve(self, request: ChildRequest) -> None:
         """Begin to serve a request."""
 
     @abstractmethod
-    def _keeps(self, child: ChildState) -> bool:
+    def _keeps_spec(self, child: ChildState) -> bool:
         """Whether the declaration of this child is kept while it is down for good."""
 
     @abstractmethod
@@ -241,19 +241,19 @@ class BasePolicy(ABC):
     def _restart(self, child: ChildState) -> None:
         delay = self._delay(child)
         if self._count_restart(child, delay):
-            self._bring_back(child, delay)
+            self._restart_now(child, delay)
 
-    def _bring_back(self, child: ChildState, delay: float) -> None:
+    def _restart_now(self, child: ChildState, delay: float) -> None:
         """Carry out a restart that is counted already; here that child alone (rule 31)."""
         if delay:
-            self._wait_for_retry(child, delay, counted=True)
+            self._wait_for_retry(child, delay, retry_counted=True)
         else:
-            self._start(child, alone=True)
+            self._start(child, restarts_alone=True)
 
     def _retry(self, child: ChildState) -> None:
         """The time of a pending restart has come."""
-        if child.counted or self._count_restart(child):
-            self._start(child, alone=True)
+        if child.retry_counted or self._count_restart(child):
+            self._start(child, restarts_alone=True)
 
     def _count_restart(self, child: ChildState, delay: float = 0.0) -> bool:
         """Count one restart; False, and the supervisor is giving up, when it is one too many (rules 28-30)."""
@@ -270,7 +270,7 @@ class BasePolicy(ABC):
         reason = child.last_exit
         assert reason is not None
         self._out.append(
-            Emit(
+            Publish(
                 events.SupervisorGaveUp(
                     self.path,
                     now,
@@ -281,7 +281,7 @@ class BasePolicy(ABC):
                 )
             )
         )
-        child.at = At.STOPPED
+        child.at = ChildPhase.STOPPED
         self._shut_down(Shutdown(GaveUp(self._path(child), leaf(reason), spec.max_restarts, spec.max_seconds)))
         return False
 
@@ -293,19 +293,19 @@ class BasePolicy(ABC):
 
     def _try_later(self, child: ChildState) -> None:
         """A start failed during a restart: try again, behind whatever waits already (rule 35)."""
-        self._wait_for_retry(child, self._delay(child), counted=False)
+        self._wait_for_retry(child, self._delay(child), retry_counted=False)
 
-    def _wait_for_retry(self, child: ChildState, delay: float, *, counted: bool) -> None:
-        child.at, child.counted = At.RESTARTING, counted
-        self._out.append(Wake(("retry", child.spec.id, child.incarnation), self._now + delay))
+    def _wait_for_retry(self, child: ChildState, delay: float, *, retry_counted: bool) -> None:
+        child.at, child.retry_counted = ChildPhase.RESTARTING, retry_counted
+        self._out.append(SetTimer(("retry", child.spec.id, child.incarnation), self._now + delay))
 
     # ------------------------------------------------------------ starting and stopping one child
-    def _start(self, child: ChildState, *, alone: bool = False) -> None:
+    def _start(self, child: ChildState, *, restarts_alone: bool = False) -> None:
         starts = child.incarnation - child.before
         previous = Previous(starts, child.last_exit, child.ended_at) if starts else None
         child.incarnation += 1
         child.ready_at = None
-        child.at, child.alone, child.returning = At.STARTING, alone, False
+        child.at, child.restarts_alone, child.in_group_restart = ChildPhase.STARTING, restarts_alone, False
         self._out.append(Start(child.spec, child.incarnation, previous))
 
     def _start_in_job(self, child: ChildState) -> Job:
@@ -316,14 +316,14 @@ class BasePolicy(ABC):
         """Stop a child by its shutdown, and wait until it is gone (rules 42-44); a temporary one is forgotten."""
         seconds = self._ask_to_stop(child)
         if seconds is not None:
-            self._out.append(Wake(("kill", child.spec.id, child.incarnation), self._now + seconds))
-        yield from self._see_off(child, for_good=for_good)
+            self._out.append(SetTimer(("kill", child.spec.id, child.incarnation), self._now + seconds))
+        yield from self._await_exit(child, for_good=for_good)
 
     def _ask_to_stop(self, child: ChildState) -> float | None:
         """Begin its shutdown, if it is alive; returns after how many seconds it is to be killed, if at all."""
-        if child.at not in (At.RUNNING, At.STARTING):
+        if child.at not in (ChildPhase.RUNNING, ChildPhase.STARTING):
             return None
-        child.at = At.STOPPING
+        child.at = ChildPhase.STOPPING
         shutdown = child.spec.shutdown
         if shutdown == "brutal_kill":
             self._out.append(Kill(child.spec.id, child.incarnation, "brutal_kill"))
@@ -331,57 +331,57 @@ class BasePolicy(ABC):
         self._out.append(Stop(child.spec.id, child.incarnation))
         return None if isinstance(shutdown, str) else shutdown
 
-    def _see_off(self, child: ChildState, *, for_good: bool = True) -> Job:
+    def _await_exit(self, child: ChildState, *, for_good: bool = True) -> Job:
         """Wait until a child is gone that was asked to stop."""
-        if child.at is At.STOPPING:
+        if child.at is ChildPhase.STOPPING:
             yield child
-        if child.at in (At.DOWN, At.RESTARTING):
-            child.at = At.STOPPED
-        if for_good and not self._keeps(child):
+        if child.at in (ChildPhase.EXITED, ChildPhase.RESTARTING):
+            child.at = ChildPhase.STOPPED
+        if for_good and not self._keeps_spec(child):
             self._remove(child)
 
     # ------------------------------------------------------------ the whole supervisor
-    def _be_up(self) -> None:
-        self.phase = Phase.RUNNING
-        self._out.append(Emit(events.SupervisorStarted(self.path, self._now)))
+    def _mark_running(self) -> None:
+        self.phase = SupervisorPhase.RUNNING
+        self._out.append(Publish(events.SupervisorStarted(self.path, self._now)))
         self._out.append(Started())
 
     def _shut_down(self, reason: ExitReason) -> None:
-        if self.phase in (Phase.STOPPING, Phase.ENDED):
+        if self.phase in (SupervisorPhase.STOPPING, SupervisorPhase.ENDED):
             return
-        self.phase, self.reason = Phase.STOPPING, reason
+        self.phase, self.reason = SupervisorPhase.STOPPING, reason
         for request in self._give_up_jobs():
             self._out.append(Refuse(request.request, self.stopping_error()))
-        self._out.append(Emit(events.SupervisorStopping(self.path, self._now, why=str(reason))))
+        self._out.append(Publish(events.SupervisorStopping(self.path, self._now, why=str(reason))))
         self._line.add(self._stop_all())
 
-    def _give_up_jobs(self) -> list[Request]:
+    def _give_up_jobs(self) -> list[ChildRequest]:
         return self._line.clear()
 
     def _stop_all(self) -> Job:
         yield from self._stop_children()
         reason = self.reason
         assert reason is not None
-        self.phase = Phase.ENDED
-        self._out.append(Emit(events.SupervisorStopped(self.path, self._now, reason=reason)))
-        self._out.append(End(reason))
+        self.phase = SupervisorPhase.ENDED
+        self._out.append(Publish(events.SupervisorStopped(self.path, self._now, reason=reason)))
+        self._out.append(Terminated(reason))
 
     def _halt(self, why: str) -> None:
         """Kill all that is below (rule 65); a stop that was under way has come to nothing."""
         for child in reversed(list(self._children.values())):
-            if child.at in (At.STARTING, At.RUNNING, At.STOPPING):
-                child.at = At.STOPPING
+            if child.at in (ChildPhase.STARTING, ChildPhase.RUNNING, ChildPhase.STOPPING):
+                child.at = ChildPhase.STOPPING
                 self._out.append(Kill(child.spec.id, child.incarnation, why))
         self._shut_down(Killed(why))
-        if self.phase is Phase.STOPPING and not isinstance(self.reason, Killed):
+        if self.phase is SupervisorPhase.STOPPING and not isinstance(self.reason, Killed):
             self.reason = Killed(why)
 
-    def collapse(self, reason: ExitReason) -> None:
+    def abort(self, reason: ExitReason) -> None:
         """A fault in here, or in who carries it out: all below is killed, and nothing more is decided (rule 68)."""
-        self.phase, self.reason = Phase.ENDED, reason
+        self.phase, self.reason = SupervisorPhase.ENDED, reason
         for child in self._children.values():
-            if child.at not in (At.NEW, At.IGNORED, At.STOPPED):
-                child.at, child.ordered, child.last_exit = At.STOPPED, True, Killed(str(reason))
+            if child.at not in (ChildPhase.NEW, ChildPhase.IGNORED, ChildPhase.STOPPED):
+                child.at, child.stopped_on_request, child.last_exit = ChildPhase.STOPPED, True, Killed(str(reason))
 
     # ------------------------------------------------------------ small things
     def _current(self, id: str, incarnation: int) -> ChildState | None:
@@ -419,4 +419,4 @@ class BasePolicy(ABC):
         return f"{self.path}/{child.spec.id}"
 
     def _emit(self, event: Callable[..., events.Event], child: ChildState, **fields: Any) -> None:
-        self._out.append(Emit(event(self._path(child), self._now, **fields)))
+        self._out.append(Publish(event(self._path(child), self._now, **fields)))

@@ -10,17 +10,17 @@ from suitkaise.exits import Crashed, ExitCode, ExitReason, GaveUp, Hung, Killed,
 from suitkaise.specs import Child
 from suitkaise.status import Counts, Status
 
-__all__ = ["At", "ChildInfo", "ChildState", "count", "leaf", "start_error"]
+__all__ = ["ChildInfo", "ChildPhase", "ChildState", "count", "leaf", "start_error"]
 
 
-class At(Enum):
+class ChildPhase(Enum):
     """Where a child stands. STARTING and STOPPING are the two that a job waits for."""
 
     NEW = auto()
     STARTING = auto()
     RUNNING = auto()
     STOPPING = auto()
-    DOWN = auto()  # it ended, and that is not dealt with yet
+    EXITED = auto()  # it ended, and that is not dealt with yet
     RESTARTING = auto()  # waits for its next try
     IGNORED = auto()
     STOPPED = auto()
@@ -44,14 +44,14 @@ class ChildState:
     """What the policy remembers of one child."""
 
     spec: Child
-    at: At = At.NEW
+    at: ChildPhase = ChildPhase.NEW
     incarnation: int = 0
     before: int = 0  # the number before its first incarnation
     attempt: int = 0  # restarts since it was last stable, for the backoff
-    counted: bool = False  # the pending retry is counted already
-    alone: bool = False  # it is being restarted by itself, not by a job
-    ordered: bool = False  # its last end was an order
-    returning: bool = False  # a group restart has stopped it and will start it again
+    retry_counted: bool = False  # the pending retry is counted already
+    restarts_alone: bool = False  # it is being restarted by itself, not by a job
+    stopped_on_request: bool = False  # its last end was an order
+    in_group_restart: bool = False  # a group restart has stopped it and will start it again
     abandoned: bool = False
     ready_at: float | None = None  # when this incarnation came up
     ended_at: float = 0.0
@@ -77,11 +77,13 @@ class ChildState:
     @property
     def active(self) -> bool:
         """Whether `count_children` counts it as alive."""
-        return self.at in (At.RUNNING, At.STOPPING) or (self.at is At.STARTING and not self.alone)
+        return self.at in (ChildPhase.RUNNING, ChildPhase.STOPPING) or (
+            self.at is ChildPhase.STARTING and not self.restarts_alone
+        )
 
     def retry_pending(self, number: int) -> bool:
         """Whether the retry that was announced after incarnation `number` is still to come."""
-        return self.at is At.RESTARTING and self.incarnation == number
+        return self.at is ChildPhase.RESTARTING and self.incarnation == number
 
     @property
     def info(self) -> ChildInfo:
@@ -95,17 +97,17 @@ class ChildState:
     def status(self) -> Status:
         """What it is doing, as it is told to the world."""
         match self.at:
-            case At.NEW:
+            case ChildPhase.NEW:
                 return Status.CREATED
-            case At.STARTING:
-                return Status.RESTARTING if self.alone else Status.STARTING
-            case At.RUNNING:
+            case ChildPhase.STARTING:
+                return Status.RESTARTING if self.restarts_alone else Status.STARTING
+            case ChildPhase.RUNNING:
                 return Status.RUNNING
-            case At.STOPPING:
+            case ChildPhase.STOPPING:
                 return Status.STOPPING
-            case At.DOWN | At.RESTARTING:
+            case ChildPhase.EXITED | ChildPhase.RESTARTING:
                 return Status.RESTARTING
-            case At.IGNORED:
+            case ChildPhase.IGNORED:
                 return Status.IGNORED
         if self.abandoned:
             return Status.ABANDONED
@@ -114,7 +116,7 @@ class ChildState:
     @property
     def status_at_rest(self) -> Status:
         """What its last end has made of it."""
-        if self.ordered or self.last_exit is None:
+        if self.stopped_on_request or self.last_exit is None:
             return Status.STOPPED
         return _status_after(self.last_exit)
 

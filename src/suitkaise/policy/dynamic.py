@@ -10,24 +10,35 @@ import itertools
 from collections.abc import Callable
 
 from suitkaise.errors import MaxChildren, SpecError
-from suitkaise.policy.actions import Action, Begin, Halt, Input, Request, StartChild, StopAll, Timer, TimerKey, Wake
-from suitkaise.policy.administration import Administered
+from suitkaise.policy.actions import (
+    Action,
+    Begin,
+    ChildRequest,
+    Input,
+    KillAll,
+    SetTimer,
+    StartChild,
+    StopAll,
+    Timer,
+    TimerKey,
+)
+from suitkaise.policy.administration import AdministeredPolicy
 from suitkaise.policy.base import BasePolicy
-from suitkaise.policy.children import At, ChildState
-from suitkaise.policy.jobs import Job, Line
+from suitkaise.policy.children import ChildPhase, ChildState
+from suitkaise.policy.jobs import Job, JobQueue
 from suitkaise.specs import Child, Supervisor
 from suitkaise.specs.supervisor import DynamicSupervisor
 
 __all__ = ["DynamicPolicy"]
 
 
-class DynamicPolicy(Administered):
+class DynamicPolicy(AdministeredPolicy):
     """The decisions of a `DynamicSupervisor`.
 
     >>> def work() -> None: ...
     >>> policy = DynamicPolicy(DynamicSupervisor("pool"), "pool")
     >>> [type(action).__name__ for action in policy.handle(Begin(), now=0.0)]
-    ['Emit', 'Started']
+    ['Publish', 'Started']
     >>> policy.handle(StartChild("request", Child(work)), now=0.0)[0].child.id
     'work-1'
     """
@@ -39,7 +50,7 @@ class DynamicPolicy(Administered):
         assert isinstance(spec, DynamicSupervisor)
         super().__init__(spec, path, chance)
         self._most = spec.max_children
-        self._lines: dict[str | None, Line] = {}
+        self._lines: dict[str | None, JobQueue] = {}
         self._numbers = itertools.count(1)
 
     # ------------------------------------------------------------ ids
@@ -50,7 +61,7 @@ class DynamicPolicy(Administered):
         id = next(name for number in self._numbers if (name := f"{child.id}-{number}") not in self._children)
         return child.renamed(id)
 
-    def succeed(self, before: BasePolicy) -> None:
+    def inherit(self, before: BasePolicy) -> None:
         """The numbers go on, so that no ref to an earlier child comes to mean another one."""
         assert isinstance(before, DynamicPolicy)
         self._numbers = before._numbers
@@ -62,8 +73,8 @@ class DynamicPolicy(Administered):
             event = StartChild(event.request, self.named(event.child))
         return super().handle(event, now)
 
-    def _take(self, request: Request) -> None:
-        self._lines.setdefault(_subject(request), Line()).add(self._job_for(request), request)
+    def _serve(self, request: ChildRequest) -> None:
+        self._lines.setdefault(_subject(request), JobQueue()).add(self._job_for(request), request)
 
     def _advance(self, event: Input) -> None:
         super()._advance(event)
@@ -71,7 +82,7 @@ class DynamicPolicy(Administered):
         if id in self._lines and not self._lines[id].advance():
             del self._lines[id]
 
-    def _give_up_jobs(self) -> list[Request]:
+    def _give_up_jobs(self) -> list[ChildRequest]:
         lines, self._lines = list(self._lines.values()), {}
         return [request for line in (self._line, *lines) for request in line.clear()]
 
@@ -89,7 +100,7 @@ class DynamicPolicy(Administered):
                 path=self.path,
             )
 
-    def _keeps(self, child: ChildState) -> bool:
+    def _keeps_spec(self, child: ChildState) -> bool:
         return False
 
     def _on_down(self, child: ChildState) -> None:
@@ -100,32 +111,32 @@ class DynamicPolicy(Administered):
 
     def _reply_started(self, request: object, child: ChildState) -> None:
         super()._reply_started(request, child)
-        if child.at is At.STOPPED:
+        if child.at is ChildPhase.STOPPED:
             self._remove(child)
 
-    def over(self, down: set[str]) -> list[str]:
+    def gone_for_good(self, down: set[str]) -> list[str]:
         """None: those that are down are being restarted, the others are forgotten already."""
         return []
 
     # ------------------------------------------------------------ the whole supervisor
     def _start_all(self) -> Job:
         yield from ()
-        self._be_up()
+        self._mark_running()
 
     def _stop_children(self) -> Job:
         """All at once (rule 44), with one timer for all that have the same time to stop."""
         children = list(self._children.values())
         for seconds in dict.fromkeys(map(self._ask_to_stop, children)):
             if seconds is not None:
-                self._out.append(Wake(("kill all", repr(seconds), 0), self._now + seconds))
+                self._out.append(SetTimer(("kill all", repr(seconds), 0), self._now + seconds))
         for child in children:
-            yield from self._see_off(child)
+            yield from self._await_exit(child)
 
     def _on_time(self, key: TimerKey) -> None:
         match key:
             case ("kill all", seconds, _):
                 for child in self._children.values():
-                    if child.at is At.STOPPING and repr(child.spec.shutdown) == seconds:
+                    if child.at is ChildPhase.STOPPING and repr(child.spec.shutdown) == seconds:
                         self._kill_late(child)
             case _:
                 super()._on_time(key)
@@ -134,7 +145,7 @@ class DynamicPolicy(Administered):
 def _subject(event: Input) -> str | None:
     """The child whose line `event` may set going."""
     match event:
-        case Begin() | StopAll() | Halt() | Timer():
+        case Begin() | StopAll() | KillAll() | Timer():
             return None
         case StartChild(_, child):
             return child.id

@@ -7,24 +7,24 @@ from collections import deque
 from collections.abc import Generator
 from typing import TypeAlias
 
-from suitkaise.policy.actions import Request
-from suitkaise.policy.children import At, ChildState
+from suitkaise.policy.actions import ChildRequest
+from suitkaise.policy.children import ChildPhase, ChildState
 
-__all__ = ["Job", "Line"]
+__all__ = ["Job", "JobQueue"]
 
 Job: TypeAlias = Generator[ChildState, None, None]
 
 
-class Line:
+class JobQueue:
     """Jobs that run one at a time, in the order they came. Some were asked for: they belong to a request."""
 
     def __init__(self) -> None:
-        self._jobs: deque[tuple[Request | None, Job]] = deque()
+        self._jobs: deque[tuple[ChildRequest | None, Job]] = deque()
         self._job: Job | None = None
-        self._request: Request | None = None
+        self._request: ChildRequest | None = None
         self._awaited: ChildState | None = None
 
-    def add(self, job: Job, request: Request | None = None) -> None:
+    def add(self, job: Job, request: ChildRequest | None = None) -> None:
         """A job at the end of the line."""
         self._jobs.append((request, job))
 
@@ -39,7 +39,7 @@ class Line:
                 if not self._jobs:
                     return False
                 self._request, self._job = self._jobs.popleft()
-            elif self._awaited is not None and self._awaited.at in (At.STARTING, At.STOPPING):
+            elif self._awaited is not None and self._awaited.at in (ChildPhase.STARTING, ChildPhase.STOPPING):
                 return True
             job = self._job
             self._awaited = None
@@ -52,7 +52,7 @@ class Line:
                 if self._job is job:
                     self._awaited = awaited
 
-    def clear(self) -> list[Request]:
+    def clear(self) -> list[ChildRequest]:
         """Give all jobs up, the running one too; the requests that nobody has answered."""
         waiting = [self._request, *(request for request, _ in self._jobs)]
         if self._job is not None and inspect.getgeneratorstate(self._job) != inspect.GEN_RUNNING:

@@ -9,15 +9,15 @@ Rule numbers are those of the supervision reference.
 from __future__ import annotations
 
 from suitkaise.exits import Shutdown
-from suitkaise.policy.administration import Administered
-from suitkaise.policy.base import Phase
-from suitkaise.policy.children import At, ChildState
+from suitkaise.policy.administration import AdministeredPolicy
+from suitkaise.policy.base import SupervisorPhase
+from suitkaise.policy.children import ChildPhase, ChildState
 from suitkaise.policy.jobs import Job
 
 __all__ = ["Policy"]
 
 
-class Policy(Administered):
+class Policy(AdministeredPolicy):
     """The decisions of a `Supervisor`: its children have an order, and a strategy.
 
     >>> from suitkaise.specs import Child, Supervisor
@@ -29,32 +29,32 @@ class Policy(Administered):
     """
 
     # ------------------------------------------------------------ exits and restarts (rules 23-38)
-    def _keeps(self, child: ChildState) -> bool:
+    def _keeps_spec(self, child: ChildState) -> bool:
         return not child.temporary
 
     def _on_down(self, child: ChildState) -> None:
-        if self.phase is Phase.RUNNING and self.spec.strategy == "one_for_one":
+        if self.phase is SupervisorPhase.RUNNING and self.spec.strategy == "one_for_one":
             self._after_exit(child)
         else:
             self._line.add(self._exit_job(child, child.incarnation))
 
     def _exit_job(self, child: ChildState, incarnation: int) -> Job:
         yield from ()
-        if child.at is At.DOWN and child.incarnation == incarnation:
+        if child.at is ChildPhase.EXITED and child.incarnation == incarnation:
             self._after_exit(child, in_turn=True)
 
     def _after_exit(self, child: ChildState, *, in_turn: bool = False) -> None:
         if child.comes_back:
             self._restart(child)
             return
-        child.at = At.STOPPED
-        if not self._keeps(child):
+        child.at = ChildPhase.STOPPED
+        if not self._keeps_spec(child):
             self._remove(child)
         self._auto_shutdown(child, in_turn)
 
-    def _bring_back(self, child: ChildState, delay: float) -> None:
+    def _restart_now(self, child: ChildState, delay: float) -> None:
         if self.spec.strategy == "one_for_one":
-            super()._bring_back(child, delay)
+            super()._restart_now(child, delay)
         else:
             self._line.add_first(self._restart_group(child, delay))
 
@@ -65,7 +65,7 @@ class Policy(Administered):
             self._line.add(self._retry_job(child, child.incarnation))
 
     def _retry_job(self, child: ChildState, number: int) -> Job:
-        if child.retry_pending(number) and (child.counted or self._count_restart(child)):
+        if child.retry_pending(number) and (child.retry_counted or self._count_restart(child)):
             yield from self._restart_group(child, delay=0.0)
 
     def _restart_group(self, child: ChildState, delay: float) -> Job:
@@ -74,34 +74,34 @@ class Policy(Administered):
             group = group[group.index(child) :]
         for member in reversed(group):
             if member is not child:
-                member.returning = True
+                member.in_group_restart = True
                 yield from self._stop(member)
         if delay:
-            self._wait_for_retry(child, delay, counted=True)
+            self._wait_for_retry(child, delay, retry_counted=True)
             return
-        child.at, child.returning = At.STOPPED, True  # its turn may not come, if an earlier one fails
+        child.at, child.in_group_restart = ChildPhase.STOPPED, True  # its turn may not come, if an earlier one fails
         for member in group:
             if member.spec.id not in self._children:
                 continue  # a temporary one (rule 27)
             yield from self._start_in_job(member)
-            if member.at is At.STOPPED:
+            if member.at is ChildPhase.STOPPED:
                 self._try_later(member)
                 return
 
     def _cancel_retry(self, child: ChildState) -> None:
         """The pending restart of its group goes with it: the others stay down (rules 16 and 38)."""
-        if child.at is At.RESTARTING:
+        if child.at is ChildPhase.RESTARTING:
             for member in self._children.values():
-                member.returning = False
+                member.in_group_restart = False
 
     # ------------------------------------------------------------ the whole supervisor
     def _start_all(self) -> Job:
         for child in list(self._children.values()):
             yield from self._start_in_job(child)
-            if child.at is At.STOPPED:
+            if child.at is ChildPhase.STOPPED:
                 self._shut_down(Shutdown(self._failure(child)))
                 return
-        self._be_up()
+        self._mark_running()
 
     def _stop_children(self) -> Job:
         for child in reversed(list(self._children.values())):
@@ -122,7 +122,7 @@ class Policy(Administered):
     def _shut_down_after(self, ended: ChildState, incarnation: int, reason: Shutdown) -> Job:
         """Unless a significant child is active, or it is down by now because of a request (rule 15)."""
         significant = [child for child in self._children.values() if child.spec.significant]
-        by_itself = ended.incarnation == incarnation and not ended.ordered
-        if by_itself and all(child.at in (At.STOPPED, At.IGNORED) for child in significant):
+        by_itself = ended.incarnation == incarnation and not ended.stopped_on_request
+        if by_itself and all(child.at in (ChildPhase.STOPPED, ChildPhase.IGNORED) for child in significant):
             self._shut_down(reason)
         yield from ()

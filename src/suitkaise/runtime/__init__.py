@@ -1,1 +1,1 @@
-"""What a program that owns trees has: the runtime, the running trees, the ways to start them, the server for workers."""
+"""What a program that owns trees has: the runtime, its running trees, the ways to start them, the workers' server."""

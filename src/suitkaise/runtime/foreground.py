@@ -13,8 +13,8 @@ from typing import Any, NoReturn, Self
 
 from suitkaise.errors import ChildStartFailed, SuitkaiseError, TreeFailed
 from suitkaise.exits import Crashed, ExitReason, GaveUp, Killed, Shutdown
-from suitkaise.platform.processes import in_forked_children
-from suitkaise.policy.actions import Halt, StopAll
+from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.policy.actions import KillAll, StopAll
 from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.specs import Supervisor
@@ -137,7 +137,7 @@ class _Signals:
             self._first = number
             executor.tell(StopAll(Shutdown(f"signal {number} ({signal.Signals(number).name})")))
         else:
-            executor.tell(Halt(f"a second signal, {signal.Signals(number).name}"))
+            executor.tell(KillAll(f"a second signal, {signal.Signals(number).name}"))
             with contextlib.suppress(Exception):
                 executor.exited.result(5.0)
             self._die(number)
@@ -158,4 +158,4 @@ def _let_go() -> None:
         signals.let_go()
 
 
-in_forked_children(_let_go, signals=_handled)
+after_fork_in_child(_let_go, signals=_handled)

@@ -12,11 +12,11 @@ from typing import Any
 
 from suitkaise.errors import NotSerializable, SuitkaiseError
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.messages import Answer, Message, Parcel, portable_error
+from suitkaise.messaging.messages import Answer, Message, Payload, portable_error
 from suitkaise.messaging.registry import Registry
-from suitkaise.platform.reactor import Errands, Reactor
+from suitkaise.platform.reactor import Reactor, SerialExecutor
 
-__all__ = ["Desk"]
+__all__ = ["HubServer"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.desk")
 
@@ -25,20 +25,20 @@ BACKLOG = 64 << 20
 _STEP = 1 << 20
 
 
-class Desk:
+class HubServer:
     """Listens at `path`, for processes of the same user only."""
 
     def __init__(self, path: str, reactor: Reactor, registry: Registry) -> None:
         self._reactor = reactor
         self._registry = registry
-        self._visitors: set[_Visitor] = set()
+        self._visitors: set[_Connection] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(path)
         os.chmod(path, 0o600)
         self._listener.listen(512)
         self._listener.setblocking(False)
-        self._errands = Errands("suitkaise-desk")
-        reactor.call(lambda: reactor.watch(self._listener, self._accept))
+        self._errands = SerialExecutor("suitkaise-desk")
+        reactor.call_soon_threadsafe(lambda: reactor.add_reader(self._listener, self._accept))
 
     def _accept(self) -> None:
         try:
@@ -47,8 +47,10 @@ class Desk:
             return
         except OSError as error:  # out of descriptors, most likely: what waits to connect waits a little longer
             logger.error("cannot take a connection: %s", error)
-            self._reactor.unwatch(self._listener)
-            self._reactor.at(time.monotonic() + 0.5, lambda: self._reactor.watch(self._listener, self._accept))
+            self._reactor.remove_reader(self._listener)
+            self._reactor.call_at(
+                time.monotonic() + 0.5, lambda: self._reactor.add_reader(self._listener, self._accept)
+            )
             return
         pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         if uid != os.getuid():
@@ -56,7 +58,7 @@ class Desk:
             sock.close()
             return
         sock.setblocking(False)
-        self._visitors.add(_Visitor(self, sock))
+        self._visitors.add(_Connection(self, sock))
 
     def close(self) -> None:
         """Close all connections; called when the reactor has ended."""
@@ -70,16 +72,16 @@ class Desk:
             visitor.sock.close()
 
 
-class _Visitor:
+class _Connection:
     """One process that is connected."""
 
-    def __init__(self, desk: Desk, sock: socket.socket) -> None:
+    def __init__(self, desk: HubServer, sock: socket.socket) -> None:
         self.sock = sock
         self._desk = desk
         self._parser = wire.Parser()
         self._out = bytearray()
         self._waits: dict[int, Answer[Any]] = {}  # what may take for ever; the others end by themselves
-        desk._reactor.watch(sock, self._on_event)
+        desk._reactor.add_reader(sock, self._on_event)
 
     def _on_event(self) -> None:
         if self._out:
@@ -105,16 +107,16 @@ class _Visitor:
         try:
             match header:
                 case ("post", "administer", str(path), int()):  # declarations of the user's: decoding them may block
-                    self._desk._errands.call(lambda: self._post(number, "administer", path, payload))
+                    self._desk._errands.submit(lambda: self._post(number, "administer", path, payload))
                 case ("post", str(what), str(path), int()):
                     self._post(number, what, path, payload)
                 case ("tell", ("message" | "call" | "get") as kind, str(path), int()):
-                    registry.send(path, Message(kind, Parcel(data=payload)))
-                    self._reply(number, True, Parcel(None))
+                    registry.send(path, Message(kind, Payload(data=payload)))
+                    self._reply(number, True, Payload(None))
                 case ("ask", ("message" | "call" | "get") as kind, str(path), int()):
                     registry.send(
                         path,
-                        Message(kind, Parcel(data=payload), lambda ok, parcel: self._reply(number, ok, parcel)),
+                        Message(kind, Payload(data=payload), lambda ok, parcel: self._reply(number, ok, parcel)),
                     )
                 case ("withdraw", int(withdrawn)):
                     waited_for = self._waits.pop(withdrawn, None)
@@ -124,13 +126,13 @@ class _Visitor:
                     logger.warning("closed a connection: %r means nothing here", header)
                     self._close()
         except Exception as error:
-            self._reply(number, False, Parcel(error))
+            self._reply(number, False, Payload(error))
 
     def _post(self, number: Any, what: str, path: str, payload: bytes) -> None:
         try:
             answer = self._desk._registry.post(what, path, codec.loads(payload))
         except Exception as error:
-            self._reply(number, False, Parcel(error))
+            self._reply(number, False, Payload(error))
             return
         if what in ("join", "result", "down"):
             self._waits[number] = answer
@@ -141,7 +143,7 @@ class _Visitor:
         if not answer.cancelled():
             self._reply(number, *answer.outcome())
 
-    def _reply(self, number: Any, ok: bool, parcel: Parcel) -> None:
+    def _reply(self, number: Any, ok: bool, parcel: Payload) -> None:
         """May be called from any thread."""
         try:
             data = parcel.data
@@ -152,7 +154,7 @@ class _Visitor:
             )
             ok, data = False, codec.dumps(stand_in)
         frame = wire.encode((number, ok), data)
-        self._desk._reactor.call(lambda: self._send(frame))
+        self._desk._reactor.call_soon_threadsafe(lambda: self._send(frame))
 
     def _send(self, frame: bytes) -> None:
         if self not in self._desk._visitors:
@@ -175,11 +177,11 @@ class _Visitor:
             return
         del self._out[:sent]
         with contextlib.suppress(KeyError, ValueError):
-            self._desk._reactor.watch_writes(self.sock, self._on_event, also=bool(self._out))
+            self._desk._reactor.set_writer(self.sock, self._on_event, also=bool(self._out))
 
     def _close(self) -> None:
         self._desk._visitors.discard(self)
-        self._desk._reactor.unwatch(self.sock)
+        self._desk._reactor.remove_reader(self.sock)
         self.sock.close()
         for waited_for in list(self._waits.values()):
             waited_for.cancel()

@@ -17,7 +17,7 @@ from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, RuntimeGo
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.event_bus import Subscription
 from suitkaise.messaging.identity import current_owner
-from suitkaise.messaging.messages import Answer, patience
+from suitkaise.messaging.messages import Answer, checked_timeout
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.supervisor_ref import Administration, ChildLine, ref_to
 from suitkaise.policy.actions import StopAll
@@ -191,7 +191,7 @@ class RunningTree(Administration):
         """
         self._refuse_workers()
         self._check_hub()
-        seconds = patience(timeout)
+        seconds = checked_timeout(timeout)
         deadline = None if seconds is None else time.monotonic() + seconds
         if not self._ended.wait(seconds):
             raise AskTimeout(f"{self.name!r} still runs after {timeout} s", path=self.name)
@@ -221,7 +221,7 @@ class RunningTree(Administration):
             DeadlockError: a worker of this very tree stops it; nothing is stopped.
         """
         self._refuse_workers()
-        patience(timeout)
+        checked_timeout(timeout)
         self._executor.tell(StopAll(Shutdown("stop")))
         return self.wait(timeout)
 
@@ -239,7 +239,7 @@ class RunningTree(Administration):
     def _clear_away(self) -> None:
         try:
             self._runtime.await_clean_up()
-            left = [path for path in self._runtime.left() if path.startswith(f"{self.name}/")]
+            left = [path for path in self._runtime.abandoned() if path.startswith(f"{self.name}/")]
             if left:
                 what = abandoned_threads(len(left))
                 logger.warning("%r has stopped, but leaves %s behind: %s", self.name, what, ", ".join(left))
@@ -262,9 +262,9 @@ class RunningTree(Administration):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        from suitkaise.runtime.start import in_a_thread  # asyncio: 35 ms
+        from suitkaise.runtime.start import run_in_thread_shielded  # asyncio: 35 ms
 
-        await in_a_thread(self.__exit__, kind, error, traceback)
+        await run_in_thread_shielded(self.__exit__, kind, error, traceback)
 
     def __repr__(self) -> str:
         state = "running" if self._reason is None else f"ended: {self._reason}"

@@ -18,8 +18,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from suitkaise import events
-from suitkaise.crashes import Ledger
-from suitkaise.engines.engine import Engine, Site
+from suitkaise.crashes import CrashLog
+from suitkaise.engines.engine import Engine, EngineContext
 from suitkaise.engines.processes import ProcessEngine
 from suitkaise.engines.threads import ThreadEngine
 from suitkaise.errors import SuitkaiseError
@@ -27,16 +27,16 @@ from suitkaise.messaging.event_bus import Bus
 from suitkaise.messaging.logs import log_event
 from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.registry import Registry
-from suitkaise.messaging.router import set_post
+from suitkaise.messaging.router import set_router
 from suitkaise.platform.board import Board
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import _make_directory, _remove_directory, sweep
-from suitkaise.runtime.hub_server import Desk
+from suitkaise.runtime.hub_server import HubServer
 from suitkaise.specs import Supervisor
 from suitkaise.storage.connect import detach
-from suitkaise.supervision.actor import employ
-from suitkaise.supervision.environment import Surroundings, prepare
+from suitkaise.supervision.actor import start_actor
+from suitkaise.supervision.environment import Environment, prepare
 from suitkaise.supervision.executor import Executor, begin
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Runtime:
             self.directory: str
             self.directory, self._lock = _make_directory()
             made.callback(_remove_directory, self.directory, self._lock)
-            self.crashes: Ledger = Ledger()
+            self.crashes: CrashLog = CrashLog()
             made.callback(self.crashes.close)
             board = Board(os.path.join(self.directory, "board"), create=True)
             made.callback(board.close)
@@ -65,8 +65,8 @@ class Runtime:
             self.registry: Registry = Registry()
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
-            self.site: Site = Site(self.directory, board, self.reactor)
-            self._desk = Desk(self.site.file("hub.sock"), self.reactor, self.registry)
+            self.site: EngineContext = EngineContext(self.directory, board, self.reactor)
+            self._desk = HubServer(self.site.file("hub.sock"), self.reactor, self.registry)
             made.callback(self._desk.close)
             made.callback(self.site.logs.close)
             made.callback(self.reactor.close)  # before the desk's sockets; the one above is for a desk that fails
@@ -77,16 +77,16 @@ class Runtime:
             threads = ThreadEngine(self.site)
             made.callback(threads.close)
             self.engines: dict[str, Engine] = {"process": self.processes, "thread": threads, "command": self.commands}
-            self.around: Surroundings = Surroundings(
+            self.env: Environment = Environment(
                 self.registry,
                 self.engines,
                 time.monotonic,
-                self.reactor.at,
+                self.reactor.call_at,
                 self.bus.publish,
                 self.crashes.add,
                 self._on_gone,
                 itertools.count(time.time_ns() // 1_000_000),
-                employ,
+                start_actor,
             )
             self._storage: Executor | None = None
             self._storage_lock = threading.Lock()
@@ -94,7 +94,7 @@ class Runtime:
             self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
             self.registry.services["storage"] = self._serve_storage
             self.reactor.on_end = self._on_io_end
-            set_post(self.registry)
+            set_router(self.registry)
             self._made = made.pop_all()
 
     # ------------------------------------------------------------ the storage
@@ -112,7 +112,7 @@ class Runtime:
                     tree, self._listener = declare(directory, durable=durable is not None)
                     made.callback(self._listener.close)
                     prepare(self.engines, tree.name, tree)
-                    storage = Executor(tree, tree.name, self.around)
+                    storage = Executor(tree, tree.name, self.env)
                     made.callback(_stop, storage)
                     begin(storage)
                     made.callback(detach, directory)
@@ -196,12 +196,12 @@ class Runtime:
         prepare(self.engines, tree.name, tree)
         with _guard:
             _refuse_taken(tree.name)
-            executor = _trees[tree.name] = Executor(tree, tree.name, self.around)
+            executor = _trees[tree.name] = Executor(tree, tree.name, self.env)
         return executor
 
-    def left(self) -> list[str]:
+    def abandoned(self) -> list[str]:
         """The paths of threads that were abandoned and still run (rule 59)."""
-        return [path for engine in self.engines.values() for path in engine.left()]
+        return [path for engine in self.engines.values() for path in engine.abandoned()]
 
     # ------------------------------------------------------------ the end
     def close(self) -> None:
@@ -242,10 +242,10 @@ def enter() -> Runtime:
     """Use the runtime; begin it if this is the first use. Each `enter` needs its `leave`."""
     global _runtime, _users
     from suitkaise.messaging.identity import current_owner
-    from suitkaise.messaging.router import has_remote_post
+    from suitkaise.messaging.router import in_worker_process
 
     with _guard:
-        if has_remote_post():
+        if in_worker_process():
             raise SuitkaiseError(
                 f"a supervision tree cannot be started inside a worker process ({current_owner()!r}); if this "
                 "happened while "
@@ -289,7 +289,7 @@ def _after_fork() -> None:
     _guard = threading.RLock()
     _trees.clear()
     if runtime is not None:
-        set_post(None)
+        set_router(None)
         runtime.drop_after_fork()
 
 

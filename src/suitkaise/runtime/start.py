@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from suitkaise.runtime.running_tree import RunningTree, start
 from suitkaise.specs import Supervisor
 
-__all__ = ["AsyncStart", "in_a_thread", "whatever_comes"]
+__all__ = ["AsyncStart", "run_in_thread_shielded", "wait_until_done"]
 
 
 class AsyncStart:
@@ -33,9 +33,9 @@ class AsyncStart:
             self._running = await asyncio.shield(starting)
         except asyncio.CancelledError:
             self._give_up()
-            await whatever_comes(starting)
+            await wait_until_done(starting)
             if not starting.cancelled() and starting.exception() is None:  # it was up already
-                await whatever_comes(asyncio.ensure_future(asyncio.to_thread(starting.result().stop)))
+                await wait_until_done(asyncio.ensure_future(asyncio.to_thread(starting.result().stop)))
             raise
         return self._running
 
@@ -69,17 +69,17 @@ class _GivenUp(Exception):
 T = TypeVar("T")
 
 
-async def in_a_thread(function: Callable[..., T], *args: Any) -> T:
+async def run_in_thread_shielded(function: Callable[..., T], *args: Any) -> T:
     """Call it in a thread of the loop's default executor. Cancelled, this raises once the call has returned."""
     call = asyncio.ensure_future(asyncio.to_thread(function, *args))
     try:
         return await asyncio.shield(call)
     except asyncio.CancelledError:
-        await whatever_comes(call)
+        await wait_until_done(call)
         raise
 
 
-async def whatever_comes(future: asyncio.Future[Any]) -> None:
+async def wait_until_done(future: asyncio.Future[Any]) -> None:
     """Wait until it is done, also when that is cancelled again: what was begun is undone first."""
     while not future.done():
         with contextlib.suppress(asyncio.CancelledError):

@@ -11,9 +11,9 @@ from suitkaise.messaging.identity import current_owner
 from suitkaise.storage.caller_path import caller_path
 from suitkaise.storage.client import client_of
 from suitkaise.storage.handle import Handle, checked
-from suitkaise.storage.protocol import Append, Increment, Put, Rule, Status
+from suitkaise.storage.protocol import Append, Increment, Put, PutMode, ReplyCode
 from suitkaise.storage.records import check_metadata, decode_value, encode_value
-from suitkaise.storage.refusals import refusal, where
+from suitkaise.storage.refusals import error_for, where
 
 __all__ = ["Accumulate"]
 
@@ -121,12 +121,12 @@ class Accumulate(Handle):
             if transaction is not None:
                 transaction.put(path, name, encoding, payload, metadata=facts)
                 return decode_value(encoding, payload)
-            put = Put(0, False, path, name, encoding, Rule.NEW, None, facts, current_owner())
+            put = Put(0, False, path, name, encoding, PutMode.NEW, None, facts, current_owner())
             reply = client_of(self._home, self.timeout).ask(put, payload)
-            if reply.status is Status.OK:
+            if reply.status is ReplyCode.OK:
                 return decode_value(encoding, payload)
-            if reply.status is not Status.EXISTS:
-                raise refusal(put, reply)
+            if reply.status is not ReplyCode.EXISTS:
+                raise error_for(put, reply)
 
     def compare_and_set(
         self,
@@ -163,11 +163,11 @@ class Accumulate(Handle):
             raise NotBuiltYet("compare_and_set inside of a transaction, which compares by itself at its end")
         facts = None if metadata is None else check_metadata(metadata)
         encoding, payload = encode_value(value)
-        put = Put(0, False, path, name, encoding, Rule.ANY, revision, facts, current_owner())
+        put = Put(0, False, path, name, encoding, PutMode.ANY, revision, facts, current_owner())
         reply = client_of(self._home, self.timeout).ask(put, payload)
-        if reply.status not in (Status.OK, Status.CONFLICT):
-            raise refusal(put, reply)
-        return reply.status is Status.OK
+        if reply.status not in (ReplyCode.OK, ReplyCode.CONFLICT):
+            raise error_for(put, reply)
+        return reply.status is ReplyCode.OK
 
     def _value(self, path: str, name: str) -> Any:
         record = self._record(path, name)

@@ -24,10 +24,10 @@ from typing import Any
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
 from suitkaise.storage import pipeline
-from suitkaise.storage.protocol import VERSION, WINDOW, Hello, Reply, Request, Status, Welcome, decode_answer
-from suitkaise.storage.refusals import note, refusal
+from suitkaise.storage.protocol import VERSION, WINDOW, Hello, Reply, ReplyCode, Request, Welcome, decode_answer
+from suitkaise.storage.refusals import error_for, record_background_error
 
-__all__ = ["SOCKET", "Client", "client_of", "clients_of", "dial", "set_timeout"]
+__all__ = ["SOCKET", "Client", "client_of", "clients_of", "connect", "set_timeout"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.storage")
 
@@ -79,7 +79,7 @@ class Client:
             try:
                 number = self._add(request, payload, quiet=False)
                 self._awaited, self._answer = number, None
-                self._persist(lambda: self._acknowledged >= number, self.timeout)
+                self._run_until(lambda: self._acknowledged >= number, self.timeout)
             finally:
                 self.busy = False
             return self._answer or Reply(number)
@@ -106,7 +106,7 @@ class Client:
                 self._disconnect()  # what is pending is sent again when it is connected
         if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
             half = self._pending[len(self._pending) // 2][0].request
-            self._persist(lambda: self._acknowledged >= half, self.timeout)
+            self._run_until(lambda: self._acknowledged >= half, self.timeout)
         if not self.scheduled and self._pending:
             self.scheduled = True
             pipeline.schedule(self)
@@ -115,23 +115,23 @@ class Client:
         """Wait until everything that was posted is stored; what is not, in `timeout` seconds, is noted as refused."""
         began = time.monotonic()
         if not self.lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-            note(self.directory, self._no_answer(timeout))
+            record_background_error(self.directory, self._no_answer(timeout))
             return
         try:
             number = self._number
-            self._persist(lambda: self._acknowledged >= number, timeout - (time.monotonic() - began))
+            self._run_until(lambda: self._acknowledged >= number, timeout - (time.monotonic() - began))
         except StorageError:
             pass  # it is noted
         finally:
             self.lock.release()
 
-    def greet(self) -> None:
+    def ping(self) -> None:
         """Make sure that the actor is there: it has opened the store when this returns."""
         with self.lock:
             self._disconnect()
-            self._persist(lambda: self._sock is not None, self.timeout)
+            self._run_until(lambda: self._sock is not None, self.timeout)
 
-    def progress(self) -> bool:
+    def pump(self) -> bool:
         """Send what was posted, and take the replies that are here, waiting but a moment.
 
         Returns:
@@ -193,7 +193,7 @@ class Client:
         self._unsent_bytes += len(frame)
         return number
 
-    def _persist(self, done: Callable[[], bool], timeout: float) -> None:
+    def _run_until(self, done: Callable[[], bool], timeout: float) -> None:
         """Connect, send and receive until it is done, whatever happens to the connection."""
         if done():
             return
@@ -243,7 +243,7 @@ class Client:
     def _give_up(self, error: StorageError) -> None:
         """Nothing that is under way is waited for any more. As a new client, it sends none of it again."""
         if any(request.quiet for request, _ in self._pending):
-            note(self.directory, type(error)(str(error)))
+            record_background_error(self.directory, type(error)(str(error)))
         self._disconnect()
         self._id = os.urandom(16)
         self._acknowledged = self._number
@@ -280,7 +280,7 @@ class Client:
             OSError, WireError: it has to be tried again.
             StorageGone: nobody listens any more.
         """
-        self._sock, self._parser, welcome = dial(self.directory, self._id, patience)
+        self._sock, self._parser, welcome = connect(self.directory, self._id, patience)
         set_timeout(self._sock, self.timeout)
         for reply in welcome.replies:
             self._take(reply)
@@ -306,10 +306,10 @@ class Client:
             return
         if number == self._awaited:
             self._answer = reply
-        elif reply.status is not Status.OK:
+        elif reply.status is not ReplyCode.OK:
             request = next((request for request, _ in self._pending if request.request == number), None)
             if request is not None:
-                note(self.directory, refusal(request, reply))
+                record_background_error(self.directory, error_for(request, reply))
 
     def _acknowledge(self, number: int) -> None:
         pending = self._pending
@@ -366,7 +366,7 @@ _BUFFER = 1 << 20
 _LONGEST_ADDRESS = 100  # bytes that surely fit into a Unix socket's address
 
 
-def dial(directory: str, client: bytes, timeout: float) -> tuple[socket.socket, wire.Parser, Welcome]:
+def connect(directory: str, client: bytes, timeout: float) -> tuple[socket.socket, wire.Parser, Welcome]:
     """Connect to the storage in `directory` as this client; returns what the actor remembers about it.
 
     Nobody but the listening socket need be there yet: while the actor is restarted, one waits in its backlog.

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from suitkaise.messaging import wire
 from suitkaise.storage import protocol
 
-__all__ = ["Peer", "Peers", "Requests"]
+__all__ = ["Connection", "Connections", "Requests"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.storage")
 
@@ -27,7 +27,7 @@ _BUFFER = 1 << 20
 _CREDENTIALS = struct.Struct("3i")
 
 
-class Peer:
+class Connection:
     """One connection."""
 
     __slots__ = ("client", "events", "output", "parser", "pid", "sock")
@@ -44,10 +44,10 @@ class Peer:
         return f"the connection from process {self.pid}"
 
 
-Requests: TypeAlias = list[tuple[Peer, list[wire.Frame]]]
+Requests: TypeAlias = list[tuple[Connection, list[wire.Frame]]]
 
 
-class Peers:
+class Connections:
     """All connections, the listener and the descriptors that wake, behind one selector."""
 
     def __init__(self, listener: socket.socket) -> None:
@@ -55,7 +55,7 @@ class Peers:
         self._listener = listener
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
-        self._peers: set[Peer] = set()
+        self._peers: set[Connection] = set()
         self._wakes: set[int] = set()
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.dropped: int = 0
@@ -64,7 +64,7 @@ class Peers:
     def __len__(self) -> int:
         return len(self._peers)
 
-    def __contains__(self, peer: Peer) -> bool:
+    def __contains__(self, peer: Connection) -> bool:
         return peer in self._peers
 
     def clients(self) -> set[bytes]:
@@ -97,7 +97,7 @@ class Peers:
                     requests.append((peer, frames))
         return requests
 
-    def _receive(self, peer: Peer) -> list[wire.Frame]:
+    def _receive(self, peer: Connection) -> list[wire.Frame]:
         try:
             return peer.parser.receive(peer.sock)
         except BlockingIOError:
@@ -112,7 +112,7 @@ class Peers:
             self.drop(peer)
         return []
 
-    def send(self, peer: Peer, data: bytes | bytearray) -> None:
+    def send(self, peer: Connection, data: bytes | bytearray) -> None:
         """Send to a peer what it takes now, and keep the rest until it takes more."""
         output = peer.output
         if output:
@@ -135,7 +135,7 @@ class Peers:
         if output or peer.events != selectors.EVENT_READ:
             self._listen(peer)
 
-    def _listen(self, peer: Peer) -> None:
+    def _listen(self, peer: Connection) -> None:
         waiting = len(peer.output)
         events = selectors.EVENT_READ if waiting < MAX_OUTPUT else 0
         if waiting:
@@ -144,7 +144,7 @@ class Peers:
             peer.events = events
             self._selector.modify(peer.sock, events, peer)
 
-    def drop(self, peer: Peer, why: str = "") -> None:
+    def drop(self, peer: Connection, why: str = "") -> None:
         """Close a connection. `why` is logged if there is something to tell."""
         if peer not in self._peers:
             return
@@ -155,7 +155,7 @@ class Peers:
         peer.sock.close()
         self.dropped += 1
 
-    def replace(self, peer: Peer, client: bytes) -> None:
+    def replace(self, peer: Connection, client: bytes) -> None:
         """`peer` is where this client is now; an older connection of it is closed."""
         for other in [other for other in self._peers if other.client == client and other is not peer]:
             self.drop(other)
@@ -180,7 +180,7 @@ class Peers:
             sock.setblocking(False)
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
-            peer = Peer(sock, pid)
+            peer = Connection(sock, pid)
             self._peers.add(peer)
             self._selector.register(sock, selectors.EVENT_READ, peer)
 

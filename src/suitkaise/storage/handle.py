@@ -15,9 +15,9 @@ from suitkaise.specs.options import is_number
 from suitkaise.storage.backends.lmdb_reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.client import client_of, clients_of
 from suitkaise.storage.keys import checked_path, entry_key, normal_path, unpack_key
-from suitkaise.storage.protocol import Forget, Reply, Request, Status
+from suitkaise.storage.protocol import Forget, Reply, ReplyCode, Request
 from suitkaise.storage.records import Record, value_of
-from suitkaise.storage.refusals import refusal, untold, where
+from suitkaise.storage.refusals import error_for, pop_background_error, where
 from suitkaise.storage.transaction import Transaction, slot_of
 
 __all__ = ["Handle", "checked"]
@@ -71,7 +71,7 @@ class Handle:
         deadline = time.monotonic() + timeout
         for client in clients_of(self._home):
             client.settle(max(0.0, deadline - time.monotonic()))
-        error = untold(self._home)
+        error = pop_background_error(self._home)
         if error is not None:
             raise error
 
@@ -189,8 +189,8 @@ class Handle:
             client.post(request, payload)
             return None
         reply = client.ask(request, payload)
-        if reply.status is not Status.OK:
-            raise refusal(request, reply)
+        if reply.status is not ReplyCode.OK:
+            raise error_for(request, reply)
         return reply
 
     def _record(self, path: str, name: str) -> bytes | None:
@@ -214,7 +214,7 @@ class Handle:
         try:
             self._reader.revision_words()
         except NotThereYet:
-            client_of(self._home, self.timeout).greet()
+            client_of(self._home, self.timeout).ping()
 
     def _decode(self, path: str, name: str, record: bytes) -> Any:
         try:

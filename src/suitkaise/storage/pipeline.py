@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Protocol
 
-from suitkaise.storage.refusals import untold
+from suitkaise.storage.refusals import pop_background_error
 
 __all__ = ["Pipelined", "schedule", "wake"]
 
@@ -36,7 +36,7 @@ AT_EXIT = 2.0
 class Pipelined(Protocol):
     """A client with writes under way."""
 
-    def progress(self) -> bool:
+    def pump(self) -> bool:
         """Send and receive what can be; whether replies are missing still."""
 
     def fileno(self) -> int:
@@ -84,7 +84,7 @@ class _Pump:
             with _lock:
                 self._active |= self._fresh
                 self._fresh.clear()
-            self._active = {client for client in self._active if client.progress()}
+            self._active = {client for client in self._active if client.pump()}
 
     def _wait(self) -> bool:
         """Sleep until there is something to do; False: there is not, and the thread is to end."""
@@ -132,7 +132,7 @@ _lock = threading.RLock()  # since a signal handler may write, too
 def _at_exit() -> None:
     if _pump is not None:
         _pump.finish()
-    error = untold()
+    error = pop_background_error()
     if error is not None:
         logger.warning("at the end of the program: %s", "\n".join([str(error), *getattr(error, "__notes__", ())]))
 

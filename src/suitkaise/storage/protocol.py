@@ -22,17 +22,17 @@ __all__ = [
     "WINDOW",
     "Append",
     "Atomic",
-    "Client",
+    "ClientRecord",
+    "ContainerVersion",
     "Forget",
     "Hello",
     "Increment",
     "Put",
+    "PutMode",
     "Remove",
     "Reply",
+    "ReplyCode",
     "Request",
-    "Rule",
-    "Seen",
-    "Status",
     "Welcome",
     "decode_answer",
     "decode_request",
@@ -48,7 +48,7 @@ WINDOW = 1024
 _Encoding: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=int(max(Encoding)))]
 
 
-class Status(enum.IntEnum):
+class ReplyCode(enum.IntEnum):
     """How a request went. Anything but `OK`: nothing of it was stored."""
 
     OK = 0
@@ -61,7 +61,7 @@ class Status(enum.IntEnum):
     FULL = 7
 
 
-class Rule(enum.IntEnum):
+class PutMode(enum.IntEnum):
     """What must be the case for a value to be put."""
 
     ANY = 0
@@ -84,7 +84,7 @@ class Put(msgspec.Struct, array_like=True, tag=1, gc=False):
     path: str
     name: str
     encoding: _Encoding
-    rule: Rule = Rule.ANY
+    rule: PutMode = PutMode.ANY
     expect: int | None = None
     metadata: Metadata | None = None  # None: those that the entry has
     owner: str | None = None
@@ -124,7 +124,7 @@ class Append(msgspec.Struct, array_like=True, tag=4, gc=False):
     owner: str | None = None
 
 
-class Seen(msgspec.Struct, array_like=True, gc=False):
+class ContainerVersion(msgspec.Struct, array_like=True, gc=False):
     """The state of a container that a transaction relied on: how many entries, and their highest revision."""
 
     path: str
@@ -144,7 +144,7 @@ class Atomic(msgspec.Struct, array_like=True, tag=5):
     operations: list[Put | Remove]
     sizes: list[int]
     entries: list[tuple[str, str, int]]
-    containers: list[Seen]
+    containers: list[ContainerVersion]
     owner: str | None = None
 
 
@@ -167,7 +167,7 @@ class Reply(msgspec.Struct, array_like=True, tag=0, gc=False):
     """How request number `request` went; `revision` is the storage's after it."""
 
     request: int
-    status: Status = Status.OK
+    status: ReplyCode = ReplyCode.OK
     revision: int = 0
     detail: Any = None  # a number (encoding and bytes), or an entry (path and name)
 
@@ -179,7 +179,7 @@ class Welcome(msgspec.Struct, array_like=True, tag=1):
     replies: list[Reply]
 
 
-class Client(msgspec.Struct, array_like=True):
+class ClientRecord(msgspec.Struct, array_like=True):
     """What the store remembers about a client, in the transactions that carry its requests out."""
 
     last: int = 0

@@ -13,9 +13,9 @@ from suitkaise.errors import (
     StorageFull,
     TransactionConflict,
 )
-from suitkaise.storage.protocol import Atomic, Forget, Reply, Request, Status
+from suitkaise.storage.protocol import Atomic, Forget, Reply, ReplyCode, Request
 
-__all__ = ["note", "refusal", "untold", "where"]
+__all__ = ["error_for", "pop_background_error", "record_background_error", "where"]
 
 _MAX_NOTED = 100
 
@@ -31,14 +31,14 @@ def where(name: str, path: str) -> str:
     return f"{name!r} in {repr(path) if path else 'the root'}"
 
 
-def note(directory: str, error: StorageError) -> None:
+def record_background_error(directory: str, error: StorageError) -> None:
     """A write that nobody waits for has failed; kept for who asks next, whichever thread wrote, and lives still."""
     noted = _noted.setdefault(directory, deque())
     if len(noted) < _MAX_NOTED:
         noted.append(error)
 
 
-def untold(directory: str | None = None) -> StorageError | None:
+def pop_background_error(directory: str | None = None) -> StorageError | None:
     """What was noted since the last call, about one storage or all: the first, with the others as its notes."""
     directories = list(_noted) if directory is None else [directory]
     noted = [error for one in directories for error in _noted.pop(one, ())]
@@ -52,7 +52,7 @@ def untold(directory: str | None = None) -> StorageError | None:
     return first
 
 
-def refusal(request: Request, reply: Reply) -> StorageError:
+def error_for(request: Request, reply: Reply) -> StorageError:
     """The exception for a reply that is not `OK`."""
     if isinstance(request, Atomic):
         path, name = reply.detail or ("", "")
@@ -63,23 +63,23 @@ def refusal(request: Request, reply: Reply) -> StorageError:
         path, name = request.path, request.name
         what = where(name, path)
     match reply.status:
-        case Status.CONFLICT:
+        case ReplyCode.CONFLICT:
             changed = where(name, path) if name else f"the container {path!r}"
             return TransactionConflict(
                 f"{changed} was changed by someone else in the meantime, so nothing was written", path=path
             )
-        case Status.EXISTS:
+        case ReplyCode.EXISTS:
             return EntryExists(f"{what} exists already; leave out exist_ok=False to replace it", path=path)
-        case Status.MISSING:
+        case ReplyCode.MISSING:
             return EntryNotFound(f"there is no {what}", path=path)
-        case Status.OWNER_DEAD:
+        case ReplyCode.OWNER_DEAD:
             owner = request.owner
             return OwnerDead(f"{owner} is over already, so what it writes late is refused: {what}", path=path)
-        case Status.NOT_A_NUMBER:
+        case ReplyCode.NOT_A_NUMBER:
             return StorageError(f"{what} is not an int or float that this can be added to", path=path)
-        case Status.NOT_A_LIST:
+        case ReplyCode.NOT_A_LIST:
             return StorageError(f"{what} is not a list, so nothing can be appended to it", path=path)
-        case Status.FULL:
+        case ReplyCode.FULL:
             return StorageFull(
                 f"no room is left for {what}; make some where the storage lies, or remove entries "
                 "(Docker gives /dev/shm 64 MB by default)",

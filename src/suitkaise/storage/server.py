@@ -20,9 +20,9 @@ from suitkaise.errors import StorageError, StorageFull
 from suitkaise.messaging import wire
 from suitkaise.storage import operations
 from suitkaise.storage.backends.lmdb_environment import DEFAULT_MAP_SIZE
-from suitkaise.storage.backends.lmdb_writer import Batch, Store
-from suitkaise.storage.connections import Peer, Peers, Requests
-from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, Status, Welcome
+from suitkaise.storage.backends.lmdb_writer import Store, WriteTransaction
+from suitkaise.storage.connections import Connection, Connections, Requests
+from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, ReplyCode, Welcome
 
 __all__ = ["StorageServer"]
 
@@ -40,11 +40,11 @@ TEND_EVERY = 1.0
 _MOST_REFUSED = 1000  # clients, while there is no room
 _FORGET_CLIENTS_EVERY = 1000  # connections that ended
 
-_Answers: TypeAlias = dict[Peer, list["Reply | Welcome"]]
+_Answers: TypeAlias = dict[Connection, list["Reply | Welcome"]]
 
 
 class _BadRequest(Exception):
-    def __init__(self, peer: Peer, error: Exception) -> None:
+    def __init__(self, peer: Connection, error: Exception) -> None:
         super().__init__(str(error))
         self.peer = peer
         self.error = error
@@ -72,11 +72,11 @@ class StorageServer:
         map_size: int = DEFAULT_MAP_SIZE,
     ) -> None:
         self._store = Store(Path(directory), durable=durable, map_size=map_size)
-        self._peers = Peers(listener)
+        self._peers = Connections(listener)
         self._tended = time.monotonic()
         self._next_forget = _FORGET_CLIENTS_EVERY
         # What is being reaped, with who is to be told: (owner, dead) -> [(peer, request)].
-        self._reaping: dict[tuple[str, bool], list[tuple[Peer, int]]] = {
+        self._reaping: dict[tuple[str, bool], list[tuple[Connection, int]]] = {
             (owner, True): [] for owner in self._store.dead_with_entries()
         }
         self._unremembered: dict[bytes, list[Reply]] = {}
@@ -139,7 +139,7 @@ class StorageServer:
                         self._carry_out([(peer, [frame])])
                 return
 
-    def _apply(self, batch: Batch, requests: Requests) -> _Answers:
+    def _apply(self, batch: WriteTransaction, requests: Requests) -> _Answers:
         """Carry all of it out; returns what is to be told once it is committed."""
         answers: _Answers = {}
         for peer, frames in requests:
@@ -160,10 +160,12 @@ class StorageServer:
             except Exception as error:  # whatever it is, it must not end the service for all others
                 raise _BadRequest(peer, error) from error
             if quiet:  # one reply for all of them
-                told.append(Reply(quiet, Status.OK, batch.revision))
+                told.append(Reply(quiet, ReplyCode.OK, batch.revision))
         return answers
 
-    def _apply_one(self, batch: Batch, peer: Peer, header: Any, payload: bytes) -> Reply | Welcome | None:
+    def _apply_one(
+        self, batch: WriteTransaction, peer: Connection, header: Any, payload: bytes
+    ) -> Reply | Welcome | None:
         client_id = peer.client
         if client_id is None or type(header) is Hello:
             return self._welcome(batch, peer, header)
@@ -175,10 +177,10 @@ class StorageServer:
         reply = operations.carry_out(batch, client, header, payload)
         if client_id in self._unremembered:
             refused = self._unremembered[client_id]
-            client.replies += [refusal for refusal in refused if refusal not in client.replies]
+            client.replies += [error_for for error_for in refused if error_for not in client.replies]
         return reply
 
-    def _welcome(self, batch: Batch, peer: Peer, hello: object) -> Welcome:
+    def _welcome(self, batch: WriteTransaction, peer: Connection, hello: object) -> Welcome:
         if not isinstance(hello, Hello):
             raise ValueError("it did not say who it is")
         if hello.version != VERSION:
@@ -187,10 +189,10 @@ class StorageServer:
         client = batch.look_up_client(hello.client)
         return Welcome(client.last, client.replies + self._unremembered.get(hello.client, []))
 
-    def _refuse(self, peer: Peer, header: Any, full: StorageFull) -> None:
+    def _refuse(self, peer: Connection, header: Any, full: StorageFull) -> None:
         """There is no room to carry it out, and none to write down that it was refused: that is kept here."""
         logger.error("%s", full)
-        reply = Reply(header.request, Status.FULL, self._store.revision)
+        reply = Reply(header.request, ReplyCode.FULL, self._store.revision)
         if peer.client is not None:
             refused = self._unremembered.pop(peer.client, []) if header.quiet else []
             oldest = header.request - WINDOW  # what came before has arrived
@@ -216,11 +218,11 @@ class StorageServer:
             count = self._store.write(lambda batch: batch.reap(owner, earlier=dead, limit=REAP_AT_ONCE))
         except StorageFull as full:
             logger.error("entries of %s could not be removed: %s", owner, full)
-            status = Status.FULL
+            status = ReplyCode.FULL
         else:
             if count == REAP_AT_ONCE:
                 return
-            status = Status.OK
+            status = ReplyCode.OK
         del self._reaping[owner, dead]
         for peer, request in waiting:
             self._peers.send(peer, wire.encode(Reply(request, status, self._store.revision)))

@@ -15,10 +15,10 @@ from suitkaise.messaging.identity import current_owner
 from suitkaise.storage.backends import lmdb_environment as environment
 from suitkaise.storage.backends.lmdb_reader import Reader
 from suitkaise.storage.keys import container_prefix, entry_key
-from suitkaise.storage.protocol import Atomic, Put, Remove, Seen
+from suitkaise.storage.protocol import Atomic, ContainerVersion, Put, Remove
 from suitkaise.storage.records import Metadata, Record, pack_metadata, pack_record, revision_of
 
-__all__ = ["Slot", "Transaction", "slot_of"]
+__all__ = ["Transaction", "TransactionSlot", "slot_of"]
 
 
 class Transaction:
@@ -29,7 +29,7 @@ class Transaction:
         self._read: dict[bytes, tuple[str, str, int]] = {}
         self._records: dict[bytes, bytes | None] = {}
         self._writes: dict[bytes, tuple[Put | Remove, bytes]] = {}
-        self._containers: dict[str, Seen] = {}
+        self._containers: dict[str, ContainerVersion] = {}
 
     def get(self, path: str, name: str) -> bytes | None:
         """An entry's record as this transaction sees it; relied on from now on."""
@@ -48,7 +48,7 @@ class Transaction:
         """Keys and records of a container as this transaction sees them; relied on from now on."""
         stored = dict(self._reader.container(path))
         highest = max(map(revision_of, stored.values()), default=0)
-        self._containers.setdefault(path, Seen(path, len(stored), highest))  # what was seen first must hold
+        self._containers.setdefault(path, ContainerVersion(path, len(stored), highest))  # what was seen first must hold
         prefix = container_prefix(path)
         for key in self._writes:
             record = self._records[key]
@@ -98,19 +98,19 @@ class Transaction:
         return request, b"".join(values)
 
 
-class Slot(threading.local):
+class TransactionSlot(threading.local):
     """The transaction that is under way in a thread, whichever handle of the storage it began with."""
 
     current: Transaction | None = None
 
 
-def slot_of(directory: Path) -> Slot:
+def slot_of(directory: Path) -> TransactionSlot:
     """The slot of a storage; one a process, so that all handles to it agree."""
     with environment.LOCK:
         slot = _slots.get(directory)
         if slot is None:
-            slot = _slots[directory] = Slot()
+            slot = _slots[directory] = TransactionSlot()
         return slot
 
 
-_slots: weakref.WeakValueDictionary[Path, Slot] = weakref.WeakValueDictionary()
+_slots: weakref.WeakValueDictionary[Path, TransactionSlot] = weakref.WeakValueDictionary()

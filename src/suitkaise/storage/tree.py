@@ -16,9 +16,9 @@ from suitkaise.storage.caller_path import caller_path
 from suitkaise.storage.client import client_of
 from suitkaise.storage.handle import checked
 from suitkaise.storage.listing import Listing
-from suitkaise.storage.protocol import Put, Remove, Rule, Status
+from suitkaise.storage.protocol import Put, PutMode, Remove, ReplyCode
 from suitkaise.storage.records import Metadata, check_metadata, encode_value, revision_of
-from suitkaise.storage.refusals import refusal, where
+from suitkaise.storage.refusals import error_for, where
 from suitkaise.storage.unbuilt import Unbuilt
 
 __all__ = ["Tree"]
@@ -120,7 +120,7 @@ class Tree(Listing, Accumulate, Unbuilt):
         encoding, payload = encode_value(value)
         transaction = self._slot.current
         if transaction is None:
-            rule = Rule.ANY if exist_ok else Rule.NEW
+            rule = PutMode.ANY if exist_ok else PutMode.NEW
             put = Put(0, False, path, name, encoding, rule, None, facts, current_owner())
             self._send(put, payload, wait=wait)
             return
@@ -175,7 +175,7 @@ class Tree(Listing, Accumulate, Unbuilt):
                 raise ValueError("update: wait=False is for plain values; a function has to see the outcome")
             return self._update_by(value if callable(value) else lambda _: value, path, name, facts)
         encoding, payload = encode_value(value)
-        put = Put(0, False, path, name, encoding, Rule.EXISTING, None, facts, current_owner())
+        put = Put(0, False, path, name, encoding, PutMode.EXISTING, None, facts, current_owner())
         try:
             self._send(put, payload, wait=wait)
         except EntryNotFound:
@@ -194,12 +194,12 @@ class Tree(Listing, Accumulate, Unbuilt):
                 self._slot.current.put(path, name, encoding, payload, metadata=metadata)
                 return value
             expect = revision_of(record)
-            put = Put(0, False, path, name, encoding, Rule.ANY, expect, metadata, current_owner())
+            put = Put(0, False, path, name, encoding, PutMode.ANY, expect, metadata, current_owner())
             reply = client_of(self._home, self.timeout).ask(put, payload)
-            if reply.status is Status.OK:
+            if reply.status is ReplyCode.OK:
                 return value
-            if reply.status is not Status.CONFLICT or time.monotonic() >= deadline:
-                raise refusal(put, reply)
+            if reply.status is not ReplyCode.CONFLICT or time.monotonic() >= deadline:
+                raise error_for(put, reply)
 
     def remove(self, name: str, path: str | None = None, *, missing_ok: bool = False, wait: bool = True) -> None:
         """Remove an entry.

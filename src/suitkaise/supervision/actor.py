@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import Any
 
 from suitkaise.messaging.actor import Actor, envelope, untaken
-from suitkaise.messaging.messages import Answer, Parcel
+from suitkaise.messaging.messages import Answer, Payload
 from suitkaise.policy.actions import Input
-from suitkaise.policy.base import Phase
+from suitkaise.policy.base import SupervisorPhase
 from suitkaise.supervision.executor import Executor
 
-__all__ = ["SupervisorActor", "employ"]
+__all__ = ["SupervisorActor", "start_actor"]
 
 
 class SupervisorActor(Actor):
@@ -33,7 +33,7 @@ class SupervisorActor(Actor):
             self._asked.add(answer)
             answer.add_done_callback(self._asked.discard)
         self._executor.step(message)
-        if self._executor.policy.phase is Phase.ENDED:
+        if self._executor.policy.phase is SupervisorPhase.ENDED:
             self.end()
 
     def on_failure(
@@ -41,7 +41,7 @@ class SupervisorActor(Actor):
     ) -> None:
         """A step has failed: end what is below, and fail for that reason, as OTP's supervisors do."""
         assert error is not None
-        self._executor.collapse(error)
+        self._executor.abort(error)
         for answer in list(self._asked):
             _refuse(answer, self._executor)
 
@@ -50,7 +50,7 @@ class SupervisorActor(Actor):
         _refuse_rest(self.actor_inbox, self._executor)
 
 
-def employ(executor: Executor) -> Callable[[Input], None]:
+def start_actor(executor: Executor) -> Callable[[Input], None]:
     """Start an actor for `executor`; returns how to reach it."""
     ref = SupervisorActor.launch(executor, thread_name=f"suitkaise-{executor.path}")
 
@@ -74,4 +74,4 @@ def _refuse_rest(inbox: Any, executor: Executor) -> None:
 
 
 def _refuse(answer: Answer[Any], executor: Executor) -> None:
-    answer.settle(False, Parcel(executor.policy.stopping_error()))
+    answer.settle(False, Payload(executor.policy.stopping_error()))

@@ -11,17 +11,17 @@ from suitkaise.engines.engine import Exit
 from suitkaise.events import ChildExited, ChildStartFailure, ChildStopError, SupervisorGaveUp
 from suitkaise.exits import Crashed, ExitReason, Hung
 from suitkaise.platform.board import Phase
-from suitkaise.policy.actions import Action, Emit
+from suitkaise.policy.actions import Action, Publish
 from suitkaise.policy.base import BasePolicy
 from suitkaise.policy.children import ChildInfo
 from suitkaise.status import Status
 
-__all__ = ["report_of"]
+__all__ = ["build_report"]
 
 _HOOKS_IN_A_LOOP = frozenset(phase.hook for phase in Phase if phase.in_a_loop)
 
 
-def report_of(
+def build_report(
     actions: Sequence[Action],
     policy: BasePolicy,
     before: ChildInfo,
@@ -39,7 +39,7 @@ def report_of(
         uptime: seconds that the incarnation was there.
         now: seconds, monotonic.
     """
-    emitted = [action.event for action in actions if isinstance(action, Emit)]
+    emitted = [action.event for action in actions if isinstance(action, Publish)]
     died = next((e for e in emitted if isinstance(e, ChildExited | ChildStartFailure | ChildStopError)), None)
     if died is None or died.reason is None or died.reason.clean:
         return None

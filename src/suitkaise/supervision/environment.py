@@ -16,11 +16,11 @@ from suitkaise.specs import Child, Supervisor
 if TYPE_CHECKING:
     from suitkaise.supervision.executor import Executor
 
-__all__ = ["Surroundings", "prepare", "unprepare"]
+__all__ = ["Environment", "prepare", "unprepare"]
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Environment:
     """What a supervisor finds around it; a simulation brings its own."""
 
     registry: Registry
@@ -32,7 +32,7 @@ class Surroundings:
     on_gone: Callable[[str], None]
     serials: Iterator[int]
     """Numbers that grow with each incarnation in the program, so that an owner's name is never used again."""
-    employ: Callable[[Executor], Callable[[Input], None]]
+    start_actor: Callable[[Executor], Callable[[Input], None]]
     """Gives a new executor its turns; returns how to reach it from any thread."""
 
 

@@ -15,73 +15,73 @@ from suitkaise.errors import ChildAlreadyStarted, SuitkaiseError
 from suitkaise.events import SupervisorStopped
 from suitkaise.exits import Crashed, ExitReason, Shutdown, StartFailure
 from suitkaise.messaging.address import Address
-from suitkaise.messaging.messages import Parcel, portable_error
+from suitkaise.messaging.messages import Payload, portable_error
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.supervisor_ref import ref_to
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.policy.actions import (
     Action,
     Begin,
-    Emit,
-    End,
     Exited,
     Ignored,
     Input,
     Kill,
     Previous,
+    Publish,
     Ready,
     Refuse,
     Removed,
-    Reply,
+    Respond,
+    SetTimer,
     Start,
     Started,
     Stop,
     StopAll,
+    Terminated,
     Timer,
-    Wake,
 )
 from suitkaise.policy.children import start_error
 from suitkaise.policy.dynamic import DynamicPolicy
 from suitkaise.policy.static import Policy
 from suitkaise.specs import Child, Supervisor
 from suitkaise.specs.supervisor import DynamicSupervisor
-from suitkaise.supervision.crash_reporter import report_of
-from suitkaise.supervision.environment import Surroundings, unprepare
+from suitkaise.supervision.crash_reporter import build_report
+from suitkaise.supervision.environment import Environment, unprepare
 from suitkaise.supervision.hang_detector import watch
-from suitkaise.supervision.interface import Reception, RootKeeping
+from suitkaise.supervision.interface import RootParent, SupervisorInterface
 from suitkaise.workers.incarnation import Recalled
 
 __all__ = ["Executor", "begin"]
 
 
-class Executor(Reception):
+class Executor(SupervisorInterface):
     """One supervisor at work. It is also the handle by which its own supervisor knows it.
 
     `tell` may be called from any thread, `step` only by whoever gives the turns.
     """
 
-    def __init__(self, spec: Supervisor, path: str, around: Surroundings, before: Executor | None = None) -> None:
+    def __init__(self, spec: Supervisor, path: str, env: Environment, before: Executor | None = None) -> None:
         policy = DynamicPolicy if isinstance(spec, DynamicSupervisor) else Policy
-        super().__init__(policy(spec, path), path, around)
+        super().__init__(policy(spec, path), path, env)
         self.spec = spec
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self._addresses: dict[str, Address] = {}
         self._down: set[str] = set()  # ended, and it is not yet known whether for good
-        self._checkpoints: dict[str, Parcel] = {}
+        self._checkpoints: dict[str, Payload] = {}
         self._began: dict[str, float] = {}
         self._deadlines: dict[str, TimerHandle] = {}  # of those that are being stopped
         self._ends: dict[tuple[str, int], Exit] = {}  # abnormal ones that are not dealt with yet
         self._below: dict[str, Executor] = {}  # the newest of each child that is a supervisor, ended or not
-        self.tell: Callable[[Input], None] = around.employ(self)
+        self.tell: Callable[[Input], None] = env.start_actor(self)
         if before is not None:
             self._inherit(before)
         for child in spec.children:
             self._address(child)
         self._root: Address | None = None
         if "/" not in path:
-            self._root = around.registry.add(path, path, "supervisor", RootKeeping(self))
-            self._root.begin(next(around.serials))
+            self._root = env.registry.add(path, path, "supervisor", RootParent(self))
+            self._root.begin(next(env.serials))
             self._root.attach(self)
             self._root.pid = os.getpid()
 
@@ -93,20 +93,20 @@ class Executor(Reception):
         for action in self._decide(event):
             match action:
                 case Start(child, incarnation, previous):
-                    serial = next(self._around.serials)
+                    serial = next(self._env.serials)
                     recalled = self._recalled(child.id, previous)
                     self._start(Launch(f"{self.path}/{child.id}", child, incarnation, serial, recalled))
                 case Stop(id, _) if id in self._handles:  # else its start has failed, and Exited is on its way
                     self._handles[id].stop()
                 case Kill(id, _, why) if id in self._handles:
                     self._handles[id].kill(why)
-                case Wake(key, at):
+                case SetTimer(key, at):
                     self._wake(Timer(key), at)
-                case Emit(happened):
-                    self._around.publish(happened)
+                case Publish(happened):
+                    self._env.publish(happened)
                 case Started():
                     self.ready.set_result(os.getpid())
-                case Reply(answer, value):
+                case Respond(answer, value):
                     answer.set_result(self._ref(value) if isinstance(value, str) else value)
                 case Refuse(answer, error):
                     if isinstance(error, ChildAlreadyStarted) and error.path is not None:
@@ -114,9 +114,9 @@ class Executor(Reception):
                     answer.set_exception(error)
                 case Removed(id):
                     self._forget(id)
-                case End(reason):
+                case Terminated(reason):
                     self._end(reason)
-        for id in self.policy.over(self._down):
+        for id in self.policy.gone_for_good(self._down):
             self._down.discard(id)
             self._addresses[id].finish()
             if id in self._below:
@@ -124,16 +124,16 @@ class Executor(Reception):
 
     def _decide(self, event: Input) -> list[Action]:
         """What the policy says; of an abnormal end it says more than that (rule 58)."""
-        now = self._around.clock()
+        now = self._env.clock()
         end = self._ends.pop((event.id, event.incarnation), None) if isinstance(event, Exited) else None
         if end is None or not isinstance(event, Exited):
             return self.policy.handle(event, now)
         before = self.policy.child_info(event.id)
         actions = self.policy.handle(event, now)
         if before is not None and before.incarnation == event.incarnation:
-            report = report_of(actions, self.policy, before, end, now - self._began.get(event.id, now), now)
+            report = build_report(actions, self.policy, before, end, now - self._began.get(event.id, now), now)
             if report is not None:
-                self._around.report(report)
+                self._env.report(report)
         return actions
 
     def _ref(self, id: str) -> WorkerRef:
@@ -146,15 +146,15 @@ class Executor(Reception):
         handle: Handle
         worker: WorkerHandle | None = None
         id, incarnation = launch.child.id, launch.incarnation
-        self._began[id] = self._around.clock()
+        self._began[id] = self._env.clock()
         traps = not isinstance(spec, Supervisor) and bool(getattr(spec.target, "trap_exits", False))
         address.begin(launch.serial, trap_exits=traps)
         try:
             if isinstance(spec, Supervisor):
-                handle = Executor(spec, launch.path, self._around, self._below.get(id))
+                handle = Executor(spec, launch.path, self._env, self._below.get(id))
                 self._below[id] = handle
             else:
-                handle = worker = self._around.engines[launch.child.kind].spawn(launch)
+                handle = worker = self._env.engines[launch.child.kind].spawn(launch)
         except Exception as error:
             reason = Crashed("start", *portable_error(error, launch.path))
             self._ends[id, incarnation] = Exit(reason)
@@ -176,24 +176,24 @@ class Executor(Reception):
                 self._ends[id, incarnation] = over
             try:
                 address.detach(over.reason, over.result)
-                self._around.on_gone(launch.birth.owner)
+                self._env.on_gone(launch.birth.owner)
             finally:  # whatever went wrong there, the supervisor gets to know of the end
                 self.tell(
                     Ignored(id, incarnation) if over.ignored else Exited(id, incarnation, over.reason, over.abandoned)
                 )
 
         if worker is not None:
-            watch(launch.child, worker, self._around.clock, self._around.at)
+            watch(launch.child, worker, self._env.clock, self._env.at)
         handle.ready.add_done_callback(on_ready)
         handle.exited.add_done_callback(on_exit)
         if isinstance(handle, Executor):
             handle.tell(Begin())
 
     def _wake(self, timer: Timer, at: float) -> None:
-        if at <= self._around.clock():
+        if at <= self._env.clock():
             self.tell(timer)
             return
-        handle = self._around.at(at, lambda: self.tell(timer))
+        handle = self._env.at(at, lambda: self.tell(timer))
         what, id, _ = timer.key
         if what == "kill":
             self._deadlines[id] = handle
@@ -213,19 +213,19 @@ class Executor(Reception):
     def _recalled(self, id: str, previous: Previous | None) -> Recalled | None:
         if previous is None:
             return None
-        down_for = self._around.clock() - previous.ended_at
+        down_for = self._env.clock() - previous.ended_at
         return Recalled(previous.restarts, previous.reason, down_for, self._checkpoints.get(id))
 
     def _address(self, child: Child) -> Address:
         address = self._addresses.get(child.id)
         if address is None:
             path = f"{self.path}/{child.id}"
-            address = self._addresses[child.id] = self._around.registry.add(path, child.id, child.kind, self)
+            address = self._addresses[child.id] = self._env.registry.add(path, child.id, child.kind, self)
         return address
 
     def _inherit(self, before: Executor) -> None:
         """This supervisor was restarted: refs to its declared children stay good, the others' mean nothing now."""
-        self.policy.succeed(before.policy)
+        self.policy.inherit(before.policy)
         kinds = {child.id: child.kind for child in self.spec.children}
         for id, address in list(before._addresses.items()):
             if kinds.get(id) != address.kind:  # where it was deleted, something else may have been added in its place
@@ -237,7 +237,7 @@ class Executor(Reception):
         """It has ended and will not come back: so have all refs to what was below it."""
         for id in list(self._addresses):
             self._forget(id)
-        unprepare(self._around.engines, self.path, self.spec)
+        unprepare(self._env.engines, self.path, self.spec)
 
     def _forget(self, id: str) -> None:
         self._down.discard(id)
@@ -246,34 +246,34 @@ class Executor(Reception):
         self._began.pop(id, None)
         address = self._addresses.pop(id, None)
         if address is not None:
-            self._around.registry.remove(address.path)
+            self._env.registry.remove(address.path)
         if id in self._below:
             self._below.pop(id).retire()
-        for engine in self._around.engines.values():
+        for engine in self._env.engines.values():
             engine.forget(f"{self.path}/{id}")
 
-    def collapse(self, error: BaseException) -> None:
+    def abort(self, error: BaseException) -> None:
         """A step has failed: kill what is below, wait until it is gone, and end for that reason (rule 68).
 
         It blocks: what is below ends in other threads.
         """
         error, traceback = portable_error(error, self.path)
         reason = Crashed("supervisor", error, traceback)
-        self.policy.collapse(reason)
+        self.policy.abort(reason)
         handles = list(self._handles.values())
         for handle in handles:
             handle.kill(str(reason))
         for handle in handles:
             handle.exited.result()
-        self._around.publish(SupervisorStopped(self.path, self._around.clock(), reason=reason))
+        self._env.publish(SupervisorStopped(self.path, self._env.clock(), reason=reason))
         self._end(reason)
 
     def _end(self, reason: ExitReason) -> None:
         if self._root is not None:
             self.retire()
             self._root.detach(reason, None)
-            self._around.registry.remove(self.path)
-        settle(self.exited, Exit(reason, Parcel(None)))
+            self._env.registry.remove(self.path)
+        settle(self.exited, Exit(reason, Payload(None)))
 
 
 def begin(executor: Executor, wait: Callable[[threading.Event], object] = threading.Event.wait) -> None:

@@ -74,7 +74,7 @@ class _Watch:
             self._timer.cancel()
 
     def _look(self, due: float) -> None:
-        view, now = self._handle.look(), self._clock()
+        view, now = self._handle.snapshot(), self._clock()
         if view is None:
             return
         phase, since = view.phase, view.since
@@ -87,7 +87,7 @@ class _Watch:
         elif now - due > LATE and self._doubt(since):
             self._look_at(now + limit)  # it may not have had its time: it gets all of it once more
         else:
-            self._handle.hang(Hung(phase.hook, now - since))
+            self._handle.kill_hung(Hung(phase.hook, now - since))
 
     def _doubt(self, since: float) -> bool:
         """Whether the phase that began then may be doubted once more; of one that began later it is the first time."""

@@ -10,32 +10,41 @@ from suitkaise.errors import SuitkaiseError
 from suitkaise.exits import Shutdown
 from suitkaise.messaging.messages import Answer, Message
 from suitkaise.messaging.supervisor_ref import ChildLine, ref_to
-from suitkaise.policy.actions import DeleteChild, Halt, Input, Recall, RestartChild, StartChild, StopAll, TerminateChild
-from suitkaise.policy.base import BasePolicy, Phase
+from suitkaise.policy.actions import (
+    DeleteChild,
+    Input,
+    KillAll,
+    Recall,
+    RestartChild,
+    StartChild,
+    StopAll,
+    TerminateChild,
+)
+from suitkaise.policy.base import BasePolicy, SupervisorPhase
 from suitkaise.policy.children import ChildInfo
 from suitkaise.specs import Child
 from suitkaise.status import Status
-from suitkaise.supervision.environment import Surroundings, prepare, unprepare
+from suitkaise.supervision.environment import Environment, prepare, unprepare
 
-__all__ = ["Reception", "RootKeeping"]
+__all__ = ["RootParent", "SupervisorInterface"]
 
 _OF_PHASE = {
-    Phase.NEW: Status.CREATED,
-    Phase.STARTING: Status.STARTING,
-    Phase.RUNNING: Status.RUNNING,
-    Phase.STOPPING: Status.STOPPING,
-    Phase.ENDED: Status.STOPPED,
+    SupervisorPhase.NEW: Status.CREATED,
+    SupervisorPhase.STARTING: Status.STARTING,
+    SupervisorPhase.RUNNING: Status.RUNNING,
+    SupervisorPhase.STOPPING: Status.STOPPING,
+    SupervisorPhase.ENDED: Status.STOPPED,
 }
 
 
-class Reception:
+class SupervisorInterface:
     """The part of an executor that others see; the rest of it fills in what it knows."""
 
-    def __init__(self, policy: BasePolicy, path: str, around: Surroundings) -> None:
+    def __init__(self, policy: BasePolicy, path: str, env: Environment) -> None:
         self.path: str = path
         self.policy: BasePolicy = policy
         self.tell: Callable[[Input], None]
-        self._around = around
+        self._env = env
         self._handles: dict[str, Handle] = {}
         self._suspended: set[str] = set()
 
@@ -55,7 +64,7 @@ class Reception:
 
     def kill(self, why: str) -> None:
         """Kill everything below, then end."""
-        self.tell(Halt(why))
+        self.tell(KillAll(why))
 
     # ------------------------------------------------------------ as refs and administrators see it
     @property
@@ -75,7 +84,9 @@ class Reception:
             return info.at_rest
         below = self.child(info.id)
         if info.status is Status.RUNNING and below is not None:
-            return info.status if below.policy.phase is Phase.RUNNING else Status.STOPPING  # by itself: it gave up, say
+            return (
+                info.status if below.policy.phase is SupervisorPhase.RUNNING else Status.STOPPING
+            )  # by itself: it gave up, say
         return Status.SUSPENDED if info.status is Status.RUNNING and info.id in self._suspended else info.status
 
     def which_children(self) -> list[ChildLine]:
@@ -91,7 +102,7 @@ class Reception:
     def _left(self, id: str) -> int:
         """How many threads of a child were cut off and still run (rule 59)."""
         path = f"{self.path}/{id}"
-        return sum(engine.left().count(path) for engine in self._around.engines.values())
+        return sum(engine.abandoned().count(path) for engine in self._env.engines.values())
 
     def administer(self, what: str, argument: Any) -> Answer[Any]:
         """Carry out what `Administration` asks for."""
@@ -127,19 +138,19 @@ class Reception:
     def _start_child(self, answer: Answer[Any], child: Child) -> None:
         if child.id not in self.policy:
             answer.add_done_callback(lambda done: self._unprepare(child) if done.exception() is not None else None)
-            prepare(self._around.engines, f"{self.path}/{child.id}", child.what, child)
+            prepare(self._env.engines, f"{self.path}/{child.id}", child.what, child)
         self.tell(StartChild(answer, child))
 
     def _unprepare(self, child: Child) -> None:
         """It was not started, so what the engines have prepared is not needed."""
         if child.id not in self.policy:
-            unprepare(self._around.engines, f"{self.path}/{child.id}", child.what)
+            unprepare(self._env.engines, f"{self.path}/{child.id}", child.what)
 
     def _suspend(self, id: str, on: bool) -> None:
         handle = self._handles.get(id)
         if handle is None:
             return
-        if on and not isinstance(handle, Reception):
+        if on and not isinstance(handle, SupervisorInterface):
             self._suspended.add(id)
         else:
             self._suspended.discard(id)
@@ -169,10 +180,10 @@ class Reception:
         return handle if isinstance(handle, type(self)) else None
 
 
-class RootKeeping:
+class RootParent:
     """What keeps a root: it has no supervisor."""
 
-    def __init__(self, root: Reception) -> None:
+    def __init__(self, root: SupervisorInterface) -> None:
         self._root = root
 
     def status_of(self, id: str) -> Status:

@@ -13,7 +13,7 @@ from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.registry import Registry
 from suitkaise.policy.actions import Begin, Input, StopAll
 from suitkaise.specs import Supervisor
-from suitkaise.supervision.environment import Surroundings
+from suitkaise.supervision.environment import Environment
 from suitkaise.supervision.executor import Executor
 
 __all__ = ["Simulation"]
@@ -44,7 +44,7 @@ class Simulation:
         self.registry: Registry = Registry()
         self.engine: SimulatedEngine = self._engine(behaviour)
         engines = {"process": self.engine, "thread": self.engine, "command": self.engine}
-        around = Surroundings(
+        env = Environment(
             self.registry,
             engines,
             self.clock,
@@ -55,7 +55,7 @@ class Simulation:
             itertools.count(1),
             self._employ,
         )
-        self.root: Executor = Executor(tree, tree.name, around)
+        self.root: Executor = Executor(tree, tree.name, env)
         self.root.tell(Begin())
 
     def _engine(self, behaviour: Callable[[Launch], Behaviour]) -> SimulatedEngine:

@@ -7,43 +7,43 @@ from typing import Any
 from suitkaise.errors import WorkerDead
 from suitkaise.messaging.actor import Actor
 from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox
-from suitkaise.messaging.messages import Parcel
+from suitkaise.messaging.messages import Payload
 from suitkaise.platform.board import Slot
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.hooks import is_async
-from suitkaise.workers.incarnation import Birth, Outcome
-from suitkaise.workers.lifecycle import Life
+from suitkaise.workers.incarnation import Incarnation, Outcome
+from suitkaise.workers.lifecycle import Lifecycle
 
-__all__ = ["Shell", "life_of"]
+__all__ = ["WorkerActor", "lifecycle_of"]
 
 
-def life_of(recipe: Recipe, birth: Birth, mailbox: Mailbox, slot: Slot) -> Life:
+def lifecycle_of(recipe: Recipe, birth: Incarnation, mailbox: Mailbox, slot: Slot) -> Lifecycle:
     """The kind of life that the worker needs."""
     if is_async(recipe):
-        from suitkaise.workers.async_lifecycle import AsyncLife  # 35 ms, if it was not preloaded
+        from suitkaise.workers.async_lifecycle import AsyncLifecycle  # 35 ms, if it was not preloaded
 
-        return AsyncLife(recipe, birth, mailbox, slot)
-    return Life(recipe, birth, mailbox, slot)
+        return AsyncLifecycle(recipe, birth, mailbox, slot)
+    return Lifecycle(recipe, birth, mailbox, slot)
 
 
-class Shell(Actor):
+class WorkerActor(Actor):
     """Lives exactly as long as its worker. Its inbox, when no message waits, yields the next loops.
 
     `on_ready` is called when `on_start` has returned, `on_over` with the outcome when everything is done.
     """
 
-    def __init__(self, life: Life, mailbox: Mailbox) -> None:
+    def __init__(self, life: Lifecycle, mailbox: Mailbox) -> None:
         super().__init__()
         self.actor_inbox = mailbox  # type: ignore[assignment]
         self._actor_ref.actor_inbox = mailbox  # type: ignore[assignment]
         self.life = life
-        life.keep = self.on_checkpoint
+        life.on_checkpoint = self.on_checkpoint
         self.mailbox = mailbox
 
     def on_ready(self) -> None:
         """The worker is up."""
 
-    def on_checkpoint(self, parcel: Parcel) -> None:
+    def on_checkpoint(self, parcel: Payload) -> None:
         """The worker wants this to be kept for its next incarnation."""
 
     def on_over(self, outcome: Outcome) -> None:
@@ -73,7 +73,7 @@ class Shell(Actor):
         self.end()
         self.life.leave()
         self.on_over(outcome)  # first: who gets to know of the end below may send the next message at once
-        self.life.pay_debt()
+        self.life.answer_failed_ask()
         for message in self.mailbox.drain():
             message.fail(
                 WorkerDead(

@@ -18,15 +18,15 @@ from suitkaise.exits import ExitReason
 from suitkaise.messaging.messages import Message
 from suitkaise.platform.board import PHASE, Phase
 from suitkaise.workers.event_loop import EventLoop
-from suitkaise.workers.incarnation import Ended, ForceFinish
-from suitkaise.workers.lifecycle import Life
+from suitkaise.workers.incarnation import ExitWith, ForceFinish
+from suitkaise.workers.lifecycle import Lifecycle
 
-__all__ = ["AsyncLife"]
+__all__ = ["AsyncLifecycle"]
 
 _logger = logging.getLogger("suitkaise.worker")
 
 
-class AsyncLife(Life):
+class AsyncLifecycle(Lifecycle):
     """One incarnation of a worker with at least one async hook or public method."""
 
     has_tasks = True
@@ -100,7 +100,7 @@ class AsyncLife(Life):
     # ------------------------------------------------------------ small things
     def _fail(self, phase: str, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError) and self._opened is not None:  # it is not the cause
-            error = Ended(self._interrupted) if self._interrupted is not None else self._opened.stray or error
+            error = ExitWith(self._interrupted) if self._interrupted is not None else self._opened.stray or error
         super()._fail(phase, error)
 
     def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -112,5 +112,5 @@ class AsyncLife(Life):
         name = about.get_name() if isinstance(about, asyncio.Task) else about
         text = f"{self.path}: {context['message']}" + ("" if name is None else f" ({name})")
         _logger.error("%s", text, exc_info=error)
-        if self.note is not None:
-            self.note(f"error: {text}" + ("" if error is None else f": {error!r}"))
+        if self.on_log_line is not None:
+            self.on_log_line(f"error: {text}" + ("" if error is None else f": {error!r}"))

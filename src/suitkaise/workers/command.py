@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Literal, Never
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
 from suitkaise.messaging.logs import OUTPUT
-from suitkaise.platform.processes import MARK, adopt_orphans
+from suitkaise.platform.processes import MARK, become_subreaper
 from suitkaise.specs.options import refuse_unknown
 from suitkaise.workers.command_process import Program
-from suitkaise.workers.incarnation import Ended
+from suitkaise.workers.incarnation import ExitWith
 from suitkaise.workers.readiness import Probing, Ready, check_ready, pattern_of, probe_of
 from suitkaise.workers.worker import Worker
 
@@ -99,13 +99,13 @@ class Command(Worker):
     def on_start(self) -> None:
         """Start the program, and wait until it is ready."""
         life = self._guard = self._life_or_raise("on_start")
-        adopt_orphans()
+        become_subreaper()
         life.take_over_suspension()
         self._paused = False
         self._awaited = pattern_of(self._ready)
         environment = {**os.environ, **self._env, MARK: f"{os.environ[MARK]}:{life.owner}"}
         self._program = Program(self._argv, environment, self._cwd, self._hear)
-        life.stand_for(self._program.pid)
+        life.report_pid(self._program.pid)
         probe = probe_of(self._ready, self._cwd or os.curdir)
         if probe is not None:
             self._await_probe(Probing(probe))
@@ -134,7 +134,7 @@ class Command(Worker):
         code = self._program.end()
         self._code = code
         if code not in (0, -self._stop_signal, 128 + self._stop_signal):
-            raise Ended(_reason_of(code))
+            raise ExitWith(_reason_of(code))
 
     def result(self) -> int:
         """The exit code; -n if signal n has ended it."""
@@ -150,22 +150,22 @@ class Command(Worker):
                 self._program.signal(signal.SIGSTOP if self._paused else signal.SIGCONT)
             self._program.turn(guard.seconds_left, *wake, *others)
 
-        guard.sleep_in(wait, for_messages=not guard.starting)
+        guard.wait_in(wait, for_messages=not guard.starting)
 
     def _end_if_over(self) -> None:
         """End together with the command; and at once where it is to be stopped before it is ready."""
         program, guard = self._program, self._guard
         if program.code is not None:
             code = program.end()
-            raise Ended(_reason_of(code), code)
+            raise ExitWith(_reason_of(code), code)
         if guard.starting and guard.stop_reason is not None:
             program.stop(self._stop_signal)
-            raise Ended(guard.stop_reason, program.end())
+            raise ExitWith(guard.stop_reason, program.end())
 
     def _hear(self, stream: str, line: str) -> None:
         if self._awaited is not None and self._awaited.search(line):
             self._awaited = None
-        self._guard.jot(f"{stream}: {line}\n")
+        self._guard.append_output(f"{stream}: {line}\n")
         if _logger.isEnabledFor(logging.INFO):
             record = _logger.makeRecord(
                 _logger.name, logging.INFO, self._argv[0], 0, "%s %s: %s", (self.path, stream, line), None,

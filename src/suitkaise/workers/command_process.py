@@ -9,7 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping
 
-from suitkaise.platform.processes import children, die_with_parent, end_children
+from suitkaise.platform.processes import children, die_with_parent, kill_children
 
 __all__ = ["LONGEST", "Lines", "Program"]
 
@@ -153,7 +153,7 @@ class Program:
         """Kill what is left of it, read its last words, and return its code."""
         self.signal(signal.SIGKILL)
         code = self._popen.wait()
-        end_children()
+        kill_children()
         for descriptor in list(self._streams):
             for _ in range(_LAST_WORDS // _STEP):
                 if descriptor not in self._streams or not self._read(descriptor):

@@ -6,15 +6,15 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from suitkaise.messaging.refs import Down, Monitor
-from suitkaise.messaging.router import the_post
+from suitkaise.messaging.router import router
 
 if TYPE_CHECKING:
     from suitkaise.messaging.refs import WorkerRef
 
-__all__ = ["Bonds"]
+__all__ = ["WorkerLinks"]
 
 
-class Bonds:
+class WorkerLinks:
     """What it has asked the hub for, which keeps them. `owner`: the incarnation."""
 
     def __init__(self, owner: str) -> None:
@@ -26,22 +26,22 @@ class Bonds:
         """Have a `Down` delivered when the incarnation that `ref` names now has ended."""
         monitor = Monitor(ref.path, self._owner, next(self._numbers))
         self._monitors.add(monitor)
-        the_post().post("monitor", ref.path, monitor).get()
+        router().post("monitor", ref.path, monitor).get()
         return monitor
 
     def demonitor(self, monitor: Monitor) -> None:
         """No `Down` of it will be delivered any more."""
         if monitor in self._monitors:
             self._monitors.discard(monitor)
-            the_post().post("demonitor", monitor.path, monitor).get()
+            router().post("demonitor", monitor.path, monitor).get()
 
     def link(self, ref: WorkerRef) -> None:
         """End together with another one."""
-        the_post().post("link", ref.path, self._owner).get()
+        router().post("link", ref.path, self._owner).get()
 
     def unlink(self, ref: WorkerRef) -> None:
         """Undo `link`."""
-        the_post().post("unlink", ref.path, self._owner).get()
+        router().post("unlink", ref.path, self._owner).get()
 
     def wants(self, signal: Any) -> bool:
         """Whether the monitor of a `Down` still stands; it is used up now."""

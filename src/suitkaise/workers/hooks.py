@@ -13,12 +13,12 @@ from suitkaise.workers.worker import ALIASES, Process, Thread, Worker
 from suitkaise.workers.worker_type import check_attributes
 
 if TYPE_CHECKING:
-    from suitkaise.workers.lifecycle import Life
+    from suitkaise.workers.lifecycle import Lifecycle
 
 __all__ = ["NoHandler", "build", "handler_of", "hook_of", "is_async"]
 
 
-def build(recipe: Recipe, life: Life) -> Any:
+def build(recipe: Recipe, life: Lifecycle) -> Any:
     """Make the live worker of a recipe, inside its own process or thread."""
     cls: Any = recipe.target
     args, kwargs = recipe.args, recipe.kwargs

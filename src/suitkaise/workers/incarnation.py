@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from suitkaise.exits import ExitReason
-from suitkaise.messaging.messages import Parcel
+from suitkaise.messaging.messages import Payload
 
-__all__ = ["Birth", "Ended", "ForceFinish", "Outcome", "Recalled"]
+__all__ = ["ExitWith", "ForceFinish", "Incarnation", "Outcome", "Recalled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Recalled:
     attempt: int
     reason: ExitReason | None
     down_for: float
-    _checkpoint: Parcel | None = field(default=None, compare=False, repr=False)
+    _checkpoint: Payload | None = field(default=None, compare=False, repr=False)
 
     @property
     def checkpoint(self) -> Any:
@@ -36,7 +36,7 @@ class Recalled:
 
 
 @dataclass(frozen=True, slots=True)
-class Birth:
+class Incarnation:
     """What a new incarnation is told of itself. `grace`: seconds that what it leaves behind may take to end."""
 
     path: str
@@ -58,11 +58,11 @@ class Outcome:
     """How a life ended. `ignored`: `on_start` raised `Ignore`."""
 
     reason: ExitReason
-    result: Parcel | None = None
+    result: Payload | None = None
     ignored: bool = False
 
 
-class Ended(Exception):
+class ExitWith(Exception):
     """Raised in a hook by a worker that knows why its life is over; `result` counts if the reason is clean."""
 
     def __init__(self, reason: ExitReason, result: Any = None) -> None:

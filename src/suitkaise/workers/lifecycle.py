@@ -1,6 +1,6 @@
 """The life of one worker: on_start, (before_loop, loop, after_loop)*, on_finish; messages in between.
 
-`Life` knows nothing of processes and threads: it drives a plain worker object, writes the worker's slot of the
+`Lifecycle` knows nothing of processes and threads: it drives a plain worker object, writes the worker's slot of the
 status board, and says in the end how it went. The shell actor gives it its turns.
 """
 
@@ -22,18 +22,18 @@ from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
 from suitkaise.messaging import codec
 from suitkaise.messaging.identity import set_starting
 from suitkaise.messaging.mailbox import Mailbox
-from suitkaise.messaging.messages import Message, Parcel, portable_error
+from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.platform.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.specs.recipe import Recipe
-from suitkaise.workers.context import Bonds
+from suitkaise.workers.context import WorkerLinks
 from suitkaise.workers.hooks import NoHandler, build, handler_of, hook_of
-from suitkaise.workers.incarnation import Birth, Ended, ForceFinish, Outcome
+from suitkaise.workers.incarnation import ExitWith, ForceFinish, Incarnation, Outcome
 from suitkaise.workers.worker_type import check_attributes
 
 if TYPE_CHECKING:
     from suitkaise.workers.incarnation import Recalled
 
-__all__ = ["Life"]
+__all__ = ["Lifecycle"]
 
 _clock = time.monotonic_ns
 _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
@@ -47,7 +47,7 @@ _NEVER = 1 << 62
 _LOOP_HOOKS = ("before_loop", "loop", "after_loop")
 
 
-class Life:
+class Lifecycle:
     """One incarnation of a worker, as seen from inside.
 
     `start`, `iterate`, `receive` and `finish` are its turns; after each, `outcome` tells whether it is over.
@@ -56,7 +56,7 @@ class Life:
     has_tasks: ClassVar[bool] = False
     """Whether `stacks` has something to tell."""
 
-    def __init__(self, recipe: Recipe, birth: Birth, mailbox: Mailbox, slot: Slot) -> None:
+    def __init__(self, recipe: Recipe, birth: Incarnation, mailbox: Mailbox, slot: Slot) -> None:
         self.path: str = birth.path
         self.owner: str = birth.owner
         self.pid: int = os.getpid()
@@ -68,10 +68,12 @@ class Life:
         self.current_loop: int = 0
         self.last_loop_ns: int = 0
         self.last_result: Any = None
-        self.bonds: Bonds = Bonds(birth.owner)
-        self.keep: Callable[[Parcel], None] | None = None  # takes the checkpoint
-        self.note: Callable[[str], None] | None = None  # gets what is logged, if nobody else adds it to crash reports
-        self.jot: Callable[[str], None] = lambda text: None  # adds to what a crash report will show
+        self.links: WorkerLinks = WorkerLinks(birth.owner)
+        self.on_checkpoint: Callable[[Payload], None] | None = None  # takes the checkpoint
+        self.on_log_line: Callable[[str], None] | None = (
+            None  # gets what is logged, if nobody else adds it to crash reports
+        )
+        self.append_output: Callable[[str], None] = lambda text: None  # adds to what a crash report will show
         self._birth = birth
         self._recipe = recipe
         self._mailbox = mailbox
@@ -206,7 +208,7 @@ class Life:
     def leave(self) -> None:
         """Give back what the life itself has held; its outcome is known."""
 
-    def pay_debt(self) -> None:
+    def answer_failed_ask(self) -> None:
         """Answer the message whose handler ended this life; what its asker sends next is for the next incarnation."""
         if self._owed is not None:
             message, error = self._owed
@@ -215,7 +217,7 @@ class Life:
     def _answer(self, message: Message, answer: Any) -> None:
         assert message.reply is not None
         try:
-            message.reply(True, Parcel(answer))
+            message.reply(True, Payload(answer))
         except SuitkaiseError as error:  # the answer cannot be sent: the asker's trouble, not the worker's
             message.fail(error)
 
@@ -239,7 +241,7 @@ class Life:
         except BaseException as error:
             self._fail(phase, error)
             return
-        self.outcome = Outcome(reason, Parcel(value) if reason.clean else None)
+        self.outcome = Outcome(reason, Payload(value) if reason.clean else None)
 
     # ------------------------------------------------------------ what the worker calls
     def rejoin(self, *, skip: bool = False) -> None:
@@ -279,22 +281,22 @@ class Life:
 
     def checkpoint(self, value: Any) -> None:
         """Keep a copy of the value for the next incarnation."""
-        assert self.keep is not None
-        self.keep(Parcel(data=codec.dumps(value, root="checkpoint")))
+        assert self.on_checkpoint is not None
+        self.on_checkpoint(Payload(data=codec.dumps(value, root="checkpoint")))
 
-    def sleep_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
+    def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in a wait of the worker's own: `wait(*descriptors)` must return when one of them is readable.
 
         Returns False when the program that owns the worker is gone.
         """
-        return self._mailbox.sleep_in(wait, for_messages=for_messages)
+        return self._mailbox.wait_in(wait, for_messages=for_messages)
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until `join_in` is over; None without one."""
         return None if self._deadline_ns == _NEVER else max(0.0, (self._deadline_ns - _clock()) / 1e9)
 
-    def stand_for(self, pid: int) -> None:
+    def report_pid(self, pid: int) -> None:
         """From now on the worker is known by the pid of a process that it looks after."""
         self.pid = self._slot.words[PID] = pid
 
@@ -335,7 +337,7 @@ class Life:
         """The worker's own logger."""
         from suitkaise.messaging.logs import worker_logger
 
-        return worker_logger(self.path, self.note)
+        return worker_logger(self.path, self.on_log_line)
 
     def cleanup(self) -> None:
         """Remove the storage entries that go with this incarnation."""
@@ -356,7 +358,7 @@ class Life:
         return hook if hook is None or self.has_tasks else partial(_call, f"{self._recipe.name}.{name}", hook)
 
     def _handler(self, message: Message) -> Callable[[], Any]:
-        return handler_of(message, self._worker, self._on_receive, self.bonds.wants)
+        return handler_of(message, self._worker, self._on_receive, self.links.wants)
 
     def _fail(self, phase: str, error: BaseException) -> None:
         self._over = True
@@ -364,8 +366,8 @@ class Life:
         if isinstance(error, ForceFinish) or self._forced:
             self.outcome = Outcome(Shutdown("forced"))
             return
-        if isinstance(error, Ended):
-            self.outcome = Outcome(error.reason, Parcel(error.result) if error.reason.clean else None)
+        if isinstance(error, ExitWith):
+            self.outcome = Outcome(error.reason, Payload(error.result) if error.reason.clean else None)
             return
         if isinstance(error, SystemExit):
             self.outcome = Outcome(_exit_code(error))

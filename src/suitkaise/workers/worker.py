@@ -17,11 +17,11 @@ from suitkaise.messaging.supervisor_ref import whereis
 from suitkaise.specs.options import Options
 from suitkaise.specs.recipe import Recipe, Startable, snapshot
 from suitkaise.storage.connect import attach
-from suitkaise.workers.worker_type import Given, WorkerType
+from suitkaise.workers.worker_type import ReadOnly, WorkerType
 
 if TYPE_CHECKING:
     from suitkaise.workers.incarnation import Recalled
-    from suitkaise.workers.lifecycle import Life
+    from suitkaise.workers.lifecycle import Lifecycle
 
 __all__ = ["ALIASES", "HOOKS", "Process", "Thread", "Worker"]
 
@@ -56,7 +56,7 @@ class Worker(Startable, metaclass=WorkerType):
     """
 
     hooks: ClassVar[tuple[str, ...]] = HOOKS + tuple(alias for names in ALIASES.values() for alias in names)
-    _life: Life | None = None
+    _life: Lifecycle | None = None
     _num_loops: float | None = None
     name: str | None = None
     trap_exits: ClassVar[bool] = False
@@ -111,52 +111,52 @@ class Worker(Startable, metaclass=WorkerType):
         return self.last_result
 
     # ------------------------------------------------------------ what a worker knows
-    @Given
+    @ReadOnly
     def path(self) -> str | None:
         """Its place in the tree: `pipeline/counters/count-a`."""
         return self._life.path if self._life else None
 
-    @Given
+    @ReadOnly
     def pid(self) -> int | None:
         """The process id it runs in."""
         return os.getpid() if self._life else None
 
-    @Given
+    @ReadOnly
     def copy(self) -> int | None:
         """Its number among the `copies` of its child, from 0; else None."""
         return self._life.copy if self._life else None
 
-    @Given
+    @ReadOnly
     def current_loop(self) -> int:
         """1 during the first loop, until after its `after_loop`."""
         return self._life.current_loop if self._life else 0
 
-    @Given
+    @ReadOnly
     def last_loop(self) -> bool:
         """Whether this loop is the last one, as far as is known now."""
         return self._life.is_last_loop() if self._life else False
 
-    @Given
+    @ReadOnly
     def last_loop_time(self) -> float:
         """Seconds from before `before_loop` to after `loop`, of the last loop that got so far."""
         return self._life.last_loop_ns / 1e9 if self._life else 0.0
 
-    @Given
+    @ReadOnly
     def last_result(self) -> Any:
         """What the last `loop` returned."""
         return self._life.last_result if self._life else None
 
-    @Given
+    @ReadOnly
     def recalled(self) -> Recalled | None:
         """None on a first start; else its past (rule 57): `attempt`, `reason`, `down_for` and `checkpoint`."""
         return self._life.recalled if self._life else None
 
-    @Given
+    @ReadOnly
     def log(self) -> Any:
         """A structlog logger, bound to path and pid; it reaches the program's logging."""
         return self._life_or_raise("log").logger()
 
-    @Given
+    @ReadOnly
     def metadata(self) -> dict[str, Any]:
         """What entries in the storage are usually marked with: a new dict at each call."""
         return {
@@ -222,7 +222,7 @@ class Worker(Startable, metaclass=WorkerType):
         """The ref of another worker. Raises ChildNotFound if there is none at `path`."""
         return whereis(path)
 
-    @Given
+    @ReadOnly
     def ref(self) -> WorkerRef:
         """Its own ref, to hand to others."""
         return WorkerRef(self._life_or_raise("ref").path)
@@ -265,11 +265,11 @@ class Worker(Startable, metaclass=WorkerType):
         Exactly once, and at once if nobody is there (rule 60). A restart needs a new monitor, as in Erlang: what comes
         back is another process.
         """
-        return self._life_or_raise("monitor()").bonds.monitor(ref)
+        return self._life_or_raise("monitor()").links.monitor(ref)
 
     def demonitor(self, monitor: Monitor) -> None:
         """Once this returns, no `Down` of that monitor is delivered any more. No error if it was used up."""
-        self._life_or_raise("demonitor()").bonds.demonitor(monitor)
+        self._life_or_raise("demonitor()").links.demonitor(monitor)
 
     def link(self, ref: WorkerRef) -> None:
         """End together: if one of the two incarnations ends abnormally, the other is killed, too (rule 60).
@@ -279,13 +279,13 @@ class Worker(Startable, metaclass=WorkerType):
         other one. A clean end (`Normal`, `Shutdown`) ends nobody; Erlang passes `shutdown` on. A thread that is killed
         so is abandoned (rule 59). Linking twice is linking once.
         """
-        self._life_or_raise("link()").bonds.link(ref)
+        self._life_or_raise("link()").links.link(ref)
 
     def unlink(self, ref: WorkerRef) -> None:
         """Undo `link`; no error if there is no link."""
-        self._life_or_raise("unlink()").bonds.unlink(ref)
+        self._life_or_raise("unlink()").links.unlink(ref)
 
-    def _life_or_raise(self, what: str) -> Life:
+    def _life_or_raise(self, what: str) -> Lifecycle:
         if self._life is None:
             raise RuntimeError(
                 f"{type(self).__name__}.{what} is for a running worker; this one was not started by a supervisor"

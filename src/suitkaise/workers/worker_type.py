@@ -16,7 +16,7 @@ from typing import Any, Generic, Never, Self, TypeVar, overload
 
 from suitkaise.specs.recipe import Recipe, snapshot
 
-__all__ = ["Given", "WorkerType", "check_attributes"]
+__all__ = ["ReadOnly", "WorkerType", "check_attributes"]
 
 T = TypeVar("T")
 
@@ -37,10 +37,10 @@ class WorkerType(abc.ABCMeta):
     def mro(cls) -> list[type]:
         """The order of a recipe's class has the seal in front; a base class there would change the memory layout."""
         order = super().mro()
-        return [cls, _Seal, *order[1:]] if "__sealed__" in vars(cls) else order
+        return [cls, _RecipeGuard, *order[1:]] if "__sealed__" in vars(cls) else order
 
 
-class _Seal:
+class _RecipeGuard:
     """What the class of a recipe has in front of the worker's own: assignments from outside raise."""
 
     __slots__ = ()
@@ -79,7 +79,7 @@ def _sealed(cls: type) -> type:
     return type(cls)(cls.__name__, (cls,), body)
 
 
-class Given(Generic[T]):
+class ReadOnly(Generic[T]):
     """An attribute that the runtime gives: read by the decorated method, never assigned."""
 
     def __init__(self, read: Callable[[Any], T]) -> None:

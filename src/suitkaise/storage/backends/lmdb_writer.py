@@ -23,13 +23,13 @@ import msgspec
 from suitkaise.errors import StorageError, StorageFull
 from suitkaise.storage.backends import lmdb_environment as environment
 from suitkaise.storage.backends.revision import RevisionWord
-from suitkaise.storage.protocol import Client
+from suitkaise.storage.protocol import ClientRecord
 from suitkaise.storage.records import Record, is_indexed, pack_record
 
 if TYPE_CHECKING:
     from lmdb import _Database as Database
 
-__all__ = ["MAX_DEAD_OWNERS", "REVISION", "U64", "Batch", "Store", "decode_client", "identity", "split_owner"]
+__all__ = ["MAX_DEAD_OWNERS", "REVISION", "U64", "Store", "WriteTransaction", "decode_client", "identity"]
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class Store:
         self._word = RevisionWord(directory, write=True)
         self._word.publish(self.revision)
 
-    def write(self, work: Callable[[Batch], T]) -> T:
+    def write(self, work: Callable[[WriteTransaction], T]) -> T:
         """Run `work` in one transaction, which is committed when this returns.
 
         `work` is run again, from the start, when the map had to grow for it. If it raises, nothing of it is
@@ -87,7 +87,7 @@ class Store:
         if os.getpid() != self._pid:
             raise StorageError("this process was forked from the storage's writer; it may not write itself")
         while True:
-            batch = Batch(self, self._environment.begin(write=True))
+            batch = WriteTransaction(self, self._environment.begin(write=True))
             try:
                 result = work(batch)
                 self._commit(batch)
@@ -102,16 +102,16 @@ class Store:
             finally:
                 batch.transaction.abort()  # which does nothing after a commit
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: WriteTransaction) -> None:
         if not batch.finish():
             return
         self._word.begin(self.revision)
         try:
             batch.transaction.commit()
             self.revision = batch.revision
-            for path in batch.outlived | batch.died.keys():
+            for path in batch.evicted | batch.newly_dead.keys():
                 self.dead_owners.pop(path, None)
-            self.dead_owners |= batch.died  # the latest last: the first ones are forgotten first
+            self.dead_owners |= batch.newly_dead  # the latest last: the first ones are forgotten first
         finally:
             self._word.publish(self.revision)
 
@@ -140,7 +140,7 @@ class Store:
         """Forget the clients that are gone for long; returns how many those were."""
         oldest = time.time() - FORGET_CLIENTS_AFTER
 
-        def forget(batch: Batch) -> int:
+        def forget(batch: WriteTransaction) -> int:
             gone = [
                 bytes(client)
                 for client, stored in batch.transaction.cursor(db=self.clients)
@@ -182,22 +182,22 @@ REVISION = b"revision"
 
 U64 = struct.Struct("<Q")
 _encode_client = msgspec.msgpack.Encoder().encode
-decode_client: Callable[[bytes], Client] = msgspec.msgpack.Decoder(Client).decode
+decode_client: Callable[[bytes], ClientRecord] = msgspec.msgpack.Decoder(ClientRecord).decode
 
 
-class Batch:
+class WriteTransaction:
     """A write transaction that is under way; what `Store.write` hands out."""
 
     def __init__(self, store: Store, transaction: lmdb.Transaction[bytes]) -> None:
         self.transaction: lmdb.Transaction[bytes] = transaction
         self.revision: int = store.revision
         self.time: float = time.time()
-        self.died: dict[bytes, int] = {}
-        self.outlived: set[bytes] = set()
+        self.newly_dead: dict[bytes, int] = {}
+        self.evicted: set[bytes] = set()
         self.size: int = 0
         self._store = store
         self._entries = store.entries
-        self._clients: dict[bytes, Client] = {}
+        self._clients: dict[bytes, ClientRecord] = {}
         self._changed = False
 
     def get(self, key: bytes) -> bytes | None:
@@ -252,20 +252,20 @@ class Batch:
             return
         digest, number = identity(owner)
         self.transaction.put(digest, U64.pack(number), db=self._store.dead)
-        self.died[digest] = number
+        self.newly_dead[digest] = number
         self._changed = True
         known = self._store.dead_owners
-        surplus = len(known) + len(self.died) - MAX_DEAD_OWNERS
+        surplus = len(known) + len(self.newly_dead) - MAX_DEAD_OWNERS
         for oldest in itertools.islice(known, max(0, surplus)):
             self.transaction.delete(oldest, db=self._store.dead)
-            self.outlived.add(oldest)
+            self.evicted.add(oldest)
 
     def is_dead(self, owner: str) -> bool:
         """Whether this incarnation is over."""
-        if not self.died and not self._store.dead_owners:
+        if not self.newly_dead and not self._store.dead_owners:
             return False
         digest, number = identity(owner)
-        return number <= self.died.get(digest, -1) or self._store.is_dead(owner)
+        return number <= self.newly_dead.get(digest, -1) or self._store.is_dead(owner)
 
     def reap(self, owner: str, *, earlier: bool, limit: int) -> int:
         """Remove up to `limit` entries that `owner` marked; with `earlier`, its earlier incarnations', too.
@@ -288,19 +288,19 @@ class Batch:
                 self.remove(key, record)
         return len(keys)
 
-    def client(self, client: bytes) -> Client:
+    def client(self, client: bytes) -> ClientRecord:
         """What is remembered about a client, for the caller to change as it carries out its requests."""
         state = self._clients.get(client)
         if state is None:
             state = self._clients[client] = self.look_up_client(client)
         return state
 
-    def look_up_client(self, client: bytes) -> Client:
+    def look_up_client(self, client: bytes) -> ClientRecord:
         """What is remembered about a client; nothing is written for it."""
         if client in self._clients:
             return self._clients[client]
         stored = self.transaction.get(client, db=self._store.clients)
-        return decode_client(stored) if stored else Client()
+        return decode_client(stored) if stored else ClientRecord()
 
     def forget_client(self, client: bytes) -> None:
         """Remember nothing about a client."""
