@@ -45,9 +45,9 @@ from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.refs import Down, LinkedExit, Monitor, WorkerRef
 from suitkaise.messaging.supervisor_ref import SupervisorRef, whereis
 from suitkaise.platform.preload import preload
-from suitkaise.specs import Backoff, Child, Supervisor
-from suitkaise.specs.supervisor import DynamicSupervisor
+from suitkaise.specs import Backoff, Child
 from suitkaise.status import Status
+from suitkaise.supervisor import DynamicSupervisor, Supervisor
 from suitkaise.workers.command import Command
 from suitkaise.workers.incarnation import Recalled
 from suitkaise.workers.worker import Process, Thread

@@ -23,7 +23,7 @@ from suitkaise import events
 from suitkaise.crashes import crash_directory, read_reports
 from suitkaise.errors import NotSerializable, SpecError, SuitkaiseError
 from suitkaise.runtime import foreground
-from suitkaise.specs import Supervisor
+from suitkaise.supervisor import Supervisor
 
 __all__ = ["main"]
 

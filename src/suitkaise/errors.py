@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from suitkaise.exits import ExitReason
+from suitkaise.exits import ExitReason
 
 __all__ = [
     "AskTimeout",
@@ -126,6 +125,21 @@ class WorkerFailed(SuitkaiseError):
 
 class WorkerDead(SuitkaiseError):
     """The worker that was to answer is dead, or died before it answered."""
+
+    @classmethod
+    def over(cls, path: str, reason: ExitReason | None = None) -> WorkerDead:
+        """The error for a message to a worker that has ended and will not come back."""
+        return cls(f"{path!r} is over: {reason or 'stopped'}", path=path, reason=reason)
+
+    @classmethod
+    def just_ended(cls, path: str) -> WorkerDead:
+        """The error for a message to an incarnation that has ended; its supervisor is about to notice."""
+        return cls(f"{path!r} has just ended", path=path)
+
+    @classmethod
+    def unanswered(cls, path: str, reason: ExitReason) -> WorkerDead:
+        """The error for a question that the worker got, and did not answer before it died."""
+        return cls(f"{path!r} died before it answered: {reason}", path=path, reason=reason)
 
 
 class RuntimeGone(WorkerDead):

@@ -6,13 +6,10 @@ Only `Normal` and `Shutdown` are clean. Everything else is abnormal, and a super
 
 from __future__ import annotations
 
-import pickle
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from suitkaise.errors import WorkerFailed
+from dataclasses import FrozenInstanceError, dataclass, field
+from typing import Any, ClassVar, Never
 
 __all__ = [
     "Crashed",
@@ -64,51 +61,93 @@ class Shutdown(ExitReason):
         return "shutdown" if self.detail is None else f"shutdown ({self.detail})"
 
 
-@dataclass(frozen=True, slots=True)
 class Crashed(ExitReason):
     """An exception left a hook or a message handler.
 
-    `error` is a copy of the exception, without its frames, where it can be pickled; else a `WorkerFailed` that carries
-    its text. What came from another process is decoded when somebody first looks at `error`: the rest does not need
-    its class, which may take long to import.
+    Args:
+        phase: the hook that the exception left, `"on_start"` to `"result"`.
+        error: a copy of the exception, without its frames, where it can be pickled; else a `WorkerFailed` with its
+            text.
+        traceback: the traceback as text.
+
+    An error that came from another process is decoded when `error` is first read: until then its class, which may
+    take long to import, is not needed.
+
+    >>> str(Crashed("loop", ZeroDivisionError("division by zero")))
+    'ZeroDivisionError in loop: division by zero'
     """
 
+    __slots__ = ("_decode", "_error", "_text", "phase", "traceback")
+    __match_args__ = ("phase", "error", "traceback")
+
     phase: str
-    error: BaseException
-    traceback: str = ""
-    _sent: tuple[str, bytes] | None = field(default=None, init=False, repr=False, compare=False)
+    traceback: str
+    _error: BaseException | None
+    _text: str
+    _decode: Callable[[], BaseException] | None
+
+    def __init__(self, phase: str, error: BaseException, traceback: str = "") -> None:
+        self._set(phase, traceback, error, None, "")
+
+    @classmethod
+    def undecoded(cls, phase: str, traceback: str, text: str, decode: Callable[[], BaseException]) -> Crashed:
+        """A reason with this text; `decode` gives the error and is called when it is first needed."""
+        crashed = object.__new__(cls)
+        crashed._set(phase, traceback, None, decode, text)
+        return crashed
+
+    def _set(
+        self,
+        phase: str,
+        traceback: str,
+        error: BaseException | None,
+        decode: Callable[[], BaseException] | None,
+        text: str,
+    ) -> None:
+        values = {"phase": phase, "traceback": traceback, "_error": error, "_decode": decode, "_text": text}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def error(self) -> BaseException:
+        """The exception; see above."""
+        if self._error is None:
+            assert self._decode is not None
+            object.__setattr__(self, "_error", self._decode())
+        assert self._error is not None
+        return self._error
+
+    @property
+    def decode(self) -> Callable[[], BaseException] | None:
+        """What decodes the error; None where the error was never encoded."""
+        return self._decode
 
     def __str__(self) -> str:
-        if self._sent is not None:
-            return self._sent[0]
+        if self._decode is not None:
+            return self._text
         text = str(self.error)
         name = type(self.error).__name__
         return f"{name} in {self.phase}: {text}" if text else f"{name} in {self.phase}"
 
-    def sealed(self, encode: Callable[[BaseException], bytes]) -> tuple[str, str, str, bytes]:
-        """What `unsealed` makes another one of: phase, traceback, text, and the encoded error."""
-        text, data = self._sent or (str(self), encode(self.error))
-        return self.phase, self.traceback, text, data
+    def __repr__(self) -> str:
+        return f"Crashed(phase={self.phase!r}, error={self.error!r}, traceback={self.traceback!r})"
 
-    @classmethod
-    def unsealed(cls, phase: str, traceback: str, text: str, data: bytes) -> Crashed:
-        """One whose error is decoded when it is asked for."""
-        crashed = object.__new__(cls)
-        for name, value in (("phase", phase), ("traceback", traceback), ("_sent", (text, data))):
-            object.__setattr__(crashed, name, value)
-        return crashed
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Crashed):
+            return NotImplemented
+        return (self.phase, self.error, self.traceback) == (other.phase, other.error, other.traceback)
 
-    if not TYPE_CHECKING:  # only the attribute that is not there yet gets here
+    def __hash__(self) -> int:
+        return hash((self.phase, self.error, self.traceback))
 
-        def __getattr__(self, name: str) -> BaseException:
-            if name != "error":
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-            try:
-                error = pickle.loads(self._sent[1])
-            except Exception as obstacle:  # its class cannot be imported here, say
-                error = WorkerFailed(f"{self} (the error cannot be read here: {obstacle!r})", traceback=self.traceback)
-            object.__setattr__(self, "error", error)
-            return error
+    def __setattr__(self, name: str, value: Any) -> Never:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> Never:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Crashed, (self.phase, self.error, self.traceback)
 
 
 @dataclass(frozen=True, slots=True)

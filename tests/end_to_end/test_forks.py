@@ -121,14 +121,14 @@ with Supervisor("tree", Echo()).start() as running:
 def test_a_child_forked_while_another_thread_connects_to_the_storage_can_connect_itself():
     source = program("""
 from suitkaise import sktree
-from suitkaise.storage import attach
-with sktree._lock, attach._lock:  # as a thread holds them that connects this moment
+from suitkaise.storage import connect
+with sktree._lock, connect._lock:  # as a thread holds them that connects this moment
     child = os.fork()
     if child == 0:
         signal.alarm(10)
         sktree.connect().add("a", 1, path="p")
         sktree.disconnect()
-        attach.detach("nowhere")
+        connect.detach("nowhere")
         os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 """)

@@ -149,10 +149,10 @@ os.register_at_fork(before=busy)
 
 HAS_A_BUSY_KEEPER = """
 from suitkaise import Child, Process, Supervisor, preload
-from suitkaise.engines import link
+from suitkaise.engines import keeper_client
 from suitkaise.runtime import runtime
 
-link.PATIENCE = 0.3
+keeper_client.PATIENCE = 0.3
 
 
 class Echo(Process):

@@ -72,7 +72,7 @@ class Hub:
 
     def cut(self) -> None:
         """End all connections, as a dying hub does."""
-        for visitor in list(self.desk._visitors):
+        for visitor in list(self.desk._connections):
             with contextlib.suppress(OSError):
                 visitor.sock.shutdown(socket.SHUT_RDWR)
 
@@ -168,7 +168,7 @@ def test_many_threads_share_one_line_and_each_gets_its_own_answers(hub: Hub) -> 
         thread.join(30)
     assert wrong == []
     assert len(hub.echo.got) == 600
-    assert len(hub.desk._visitors) == 1
+    assert len(hub.desk._connections) == 1
 
 
 def test_messages_of_one_sender_keep_their_order(hub: Hub) -> None:
@@ -231,7 +231,7 @@ def test_a_visitor_that_leaves_before_its_answer_harms_nobody(hub: Hub) -> None:
         visitor.connect(hub.path)
         wire.send(visitor, ("post", "join", "tree/one", 1), b"\x80\x05N.")
         assert hub.ask(1).get(SOON) == 1
-    eventually(lambda: len(hub.desk._visitors) == 1)
+    eventually(lambda: len(hub.desk._connections) == 1)
     hub.address.finish()
     with pytest.raises(WorkerDead):
         hub.ask(2).get(SOON)

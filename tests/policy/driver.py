@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+from suitkaise import DynamicSupervisor, Supervisor
 from suitkaise.events import Event
 from suitkaise.exits import Crashed, ExitReason, Killed, Shutdown
 from suitkaise.policy.actions import (
@@ -43,8 +44,7 @@ from suitkaise.policy.actions import (
 )
 from suitkaise.policy.dynamic import DynamicPolicy
 from suitkaise.policy.static import Policy
-from suitkaise.specs import Child, Supervisor
-from suitkaise.specs.supervisor import DynamicSupervisor
+from suitkaise.specs import Child
 
 __all__ = ["BOOM", "Driver", "Life", "begun", "child", "children", "pool", "restarting", "story_of", "supervisor"]
 

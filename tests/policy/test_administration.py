@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from suitkaise import Supervisor
 from suitkaise.errors import (
     ChildAlreadyPresent,
     ChildAlreadyStarted,
@@ -17,7 +18,7 @@ from suitkaise.errors import (
 )
 from suitkaise.exits import Normal, Shutdown
 from suitkaise.policy.actions import DeleteChild, RestartChild, StartChild, TerminateChild
-from suitkaise.specs import Child, Supervisor
+from suitkaise.specs import Child
 from tests.policy.driver import BOOM, Driver, begun, child, children, restarting, supervisor
 
 

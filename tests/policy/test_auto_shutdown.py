@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from suitkaise import Supervisor
 from suitkaise.errors import ChildStartFailed, SpecError, WorkerDead
 from suitkaise.exits import ExitReason, Normal, Shutdown
 from suitkaise.policy.actions import Recall, TerminateChild
-from suitkaise.specs import Child, Supervisor
+from suitkaise.specs import Child
 from tests.policy.driver import BOOM, Driver, begun, child, children, supervisor
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from suitkaise import DynamicSupervisor, Supervisor
 from suitkaise.errors import (
     ChildAlreadyPresent,
     ChildAlreadyStarted,
@@ -24,8 +25,7 @@ from suitkaise.events import ChildStopError, ChildStopped, SupervisorGaveUp
 from suitkaise.exits import GaveUp, Killed, Normal, Shutdown, Signaled
 from suitkaise.policy.actions import DeleteChild, Exited, Ready, Recall, RestartChild, StartChild, TerminateChild
 from suitkaise.policy.dynamic import DynamicPolicy
-from suitkaise.specs import Backoff, Child, Supervisor
-from suitkaise.specs.supervisor import DynamicSupervisor
+from suitkaise.specs import Backoff, Child
 from tests.policy.driver import BOOM, Driver, child, children, pool
 from tests.policy.test_is_a_function import calls_during
 

@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from suitkaise import DynamicSupervisor
 from suitkaise.events import SupervisorGaveUp
 from suitkaise.exits import Normal, Shutdown
 from suitkaise.policy.actions import Ignored, Ready, StartChild, StopAll
 from suitkaise.specs import Child
-from suitkaise.specs.supervisor import DynamicSupervisor
 from tests.policy.driver import BOOM, Driver, Life, work
 from tests.policy.effort import patience, search
 from tests.policy.naive_pool import NaivePool, PoolKid

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
+from suitkaise import Supervisor
 from suitkaise.events import ChildRestarting
 from suitkaise.exits import ExitCode, ExitReason, GaveUp, Hung, Killed, Lost, Normal, Shutdown, Signaled
 from suitkaise.policy.actions import SetTimer, TerminateChild
-from suitkaise.specs import Supervisor
 from tests.policy.driver import BOOM, Driver, begun, child, children, supervisor
 
 STRATEGIES = ["one_for_one", "one_for_all", "rest_for_one"]

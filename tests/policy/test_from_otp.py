@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Thread
+from suitkaise import DynamicSupervisor, Supervisor, Thread
 from suitkaise.errors import ChildStartFailed, WorkerDead
 from suitkaise.events import ChildExited
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Normal, Shutdown, Signaled
@@ -27,8 +27,7 @@ from suitkaise.policy.actions import (
 )
 from suitkaise.policy.dynamic import DynamicPolicy
 from suitkaise.policy.static import Policy
-from suitkaise.specs import Child, Supervisor
-from suitkaise.specs.supervisor import DynamicSupervisor
+from suitkaise.specs import Child
 from suitkaise.status import Status
 from tests.policy.driver import BOOM, Driver, begun, child, children, pool, supervisor
 

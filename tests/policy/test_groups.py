@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from suitkaise import Supervisor
 from suitkaise.exits import Normal, Shutdown
-from suitkaise.specs import Child, Supervisor
+from suitkaise.specs import Child
 from tests.policy.driver import Driver, begun, child, children, supervisor
 
 GROUPS = ["one_for_all", "rest_for_one"]

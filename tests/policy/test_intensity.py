@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from suitkaise import Supervisor
 from suitkaise.events import SupervisorGaveUp, SupervisorStopping
 from suitkaise.exits import ExitCode, GaveUp, Hung, Killed, Lost, Normal, Shutdown, Signaled
-from suitkaise.specs import Supervisor
 from tests.policy.driver import BOOM, begun, child, children, supervisor
 
 STRATEGIES = ["one_for_one", "one_for_all", "rest_for_one"]

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from suitkaise import Supervisor
 from suitkaise.exits import Normal
 from suitkaise.policy.actions import Action, Begin, Exited, Ready, Recall, StopAll, TerminateChild, Timer
 from suitkaise.policy.static import Policy
-from suitkaise.specs import Backoff, Supervisor
+from suitkaise.specs import Backoff
 from tests.policy.driver import BOOM, begun, child, children, supervisor
 
 STRATEGIES = ["one_for_one", "one_for_all", "rest_for_one"]

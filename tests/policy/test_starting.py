@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from suitkaise import Supervisor
 from suitkaise.errors import SpecError
 from suitkaise.events import ChildIgnored, ChildStarted, ChildStartFailure, SupervisorStarted
 from suitkaise.exits import Crashed, Normal, Shutdown, StartFailure
-from suitkaise.specs import Supervisor
 from tests.policy.driver import Driver, begun, child, children, supervisor
 
 

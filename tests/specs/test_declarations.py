@@ -12,18 +12,9 @@ from typing import Any, ClassVar
 
 import pytest
 
+from suitkaise import Supervisor
 from suitkaise.errors import NotBuiltYet, SpecError
-from suitkaise.specs import (
-    LIMITS,
-    Backoff,
-    Child,
-    Kind,
-    Recipe,
-    SpecWarning,
-    Startable,
-    Supervisor,
-    snapshot,
-)
+from suitkaise.specs import LIMITS, Backoff, Child, Kind, Recipe, SpecWarning, Startable, snapshot
 from suitkaise.workers.worker import Process, Thread
 
 

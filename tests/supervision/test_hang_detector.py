@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from suitkaise import Supervisor
 from suitkaise.engines.engine import Exit
 from suitkaise.engines.simulated import Behaviour, VirtualClock
 from suitkaise.events import ChildExited, ChildStarted
 from suitkaise.exits import Hung, Normal, Signaled
 from suitkaise.platform.board import Phase, SlotView
 from suitkaise.platform.reactor import TimerHandle
-from suitkaise.specs import Child, Supervisor
+from suitkaise.specs import Child
 from suitkaise.supervision.hang_detector import DOUBTS, LATE, limits_of, watch
 from suitkaise.testing import Simulation
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from suitkaise import events
+from suitkaise import Supervisor, events
 from suitkaise.crashes import CrashReport
 from suitkaise.events import Event
 from suitkaise.exits import Crashed, ExitCode, ExitReason, GaveUp, Hung, Killed, Shutdown, Signaled, StartFailure
@@ -33,7 +33,7 @@ from suitkaise.policy.actions import (
     Timer,
 )
 from suitkaise.policy.base import BasePolicy
-from suitkaise.specs import Child, Supervisor
+from suitkaise.specs import Child
 from suitkaise.workers.incarnation import Recalled
 
 __all__ = ["ForkedChild", "Ledger", "Ticket"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from suitkaise import DynamicSupervisor, Supervisor
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit, Launch
 from suitkaise.engines.simulated import SimulatedEngine, SimulatedHandle
@@ -15,8 +16,7 @@ from suitkaise.events import Event
 from suitkaise.exits import Hung
 from suitkaise.messaging.messages import Answer
 from suitkaise.policy.actions import Input, KillAll, StopAll
-from suitkaise.specs import Child, Supervisor
-from suitkaise.specs.supervisor import DynamicSupervisor
+from suitkaise.specs import Child
 from suitkaise.supervision.executor import Executor
 from suitkaise.testing import Behaviour, Simulation, VirtualClock
 from tests.testing.ledger import EPSILON, Ledger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from suitkaise.specs.supervisor import DynamicSupervisor
+from suitkaise import DynamicSupervisor
 from tests.testing.ledger import ForkedChild, Ledger, Ticket
 
 __all__ = ["PoolLedger"]

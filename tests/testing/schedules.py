@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from suitkaise import DynamicSupervisor, Supervisor
 from suitkaise.engines.engine import Launch
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Killed, Lost, Normal, Shutdown, Signaled
-from suitkaise.specs import Backoff, Child, Supervisor
-from suitkaise.specs.supervisor import DynamicSupervisor
+from suitkaise.specs import Backoff, Child
 from suitkaise.testing import Behaviour
 from tests.testing.observed import Observed, Order
 

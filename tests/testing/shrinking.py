@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from suitkaise import DynamicSupervisor, Supervisor
 from suitkaise.exits import Crashed, ExitReason
-from suitkaise.specs import LIMITS, Child, Supervisor
+from suitkaise.specs import LIMITS, Child
 from suitkaise.specs.options import Backoff
-from suitkaise.specs.supervisor import DynamicSupervisor
 from suitkaise.testing import Behaviour
 from tests.testing.observed import Order
 from tests.testing.schedules import GOOD, Schedule, play

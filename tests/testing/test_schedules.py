@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from suitkaise import Supervisor
 from suitkaise.exits import Signaled
 from suitkaise.policy.static import Policy
-from suitkaise.specs import Child, Supervisor
+from suitkaise.specs import Child
 from suitkaise.testing import Behaviour
 from tests.support import ROOT, run_program
 from tests.testing import schedules

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from suitkaise import Supervisor
 from suitkaise.engines.engine import Launch
 from suitkaise.exits import Killed, Signaled
-from suitkaise.specs import Child, Supervisor
+from suitkaise.specs import Child
 from suitkaise.testing import Behaviour, Simulation
 
 

@@ -170,7 +170,7 @@ class ProcessHandle:
         payload = message.body.data
         with self._lock:
             if self._over or self.process.dead or self._why is not None or self._goodbye is not None:
-                raise WorkerDead(f"{self.launch.path!r} has just ended", path=self.launch.path)
+                raise WorkerDead.just_ended(self.launch.path)
             number = None
             if message.reply is not None:
                 number = next(self._numbers)
@@ -346,11 +346,5 @@ class ProcessHandle:
         self._slot.release()
         self._site.board.give_back(self._slot)
         for message in asked:
-            message.fail(
-                WorkerDead(
-                    f"{self.launch.path!r} died before it answered: {exit.reason}",
-                    path=self.launch.path,
-                    reason=exit.reason,
-                )
-            )
+            message.fail(WorkerDead.unanswered(self.launch.path, exit.reason))
         settle(self.exited, exit)

@@ -77,7 +77,7 @@ class ThreadHandle:
         """Put the message into the worker's inbox."""
         with self._lock:
             if self._gone:
-                raise WorkerDead(f"{self._launch.path!r} has just ended", path=self._launch.path)
+                raise WorkerDead.just_ended(self._launch.path)
             self._mailbox.put(message)
 
     def stop(self) -> None:

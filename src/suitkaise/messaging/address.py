@@ -238,9 +238,7 @@ class Address:
                 except WorkerDead:  # it has just ended, which its supervisor is about to hear
                     self._target = None
             if self.over:
-                raise WorkerDead(
-                    f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason
-                )
+                raise WorkerDead.over(self.path, self.reason)
             self._parked.add(message)
 
     def begin(self, serial: int, *, trap_exits: bool = False) -> None:
@@ -317,9 +315,7 @@ class Address:
             parked = self._parked.take_all()
             waiters, self._waiters = self._waiters, {}
         for message in parked:
-            message.fail(
-                WorkerDead(f"{self.path!r} is over: {self.reason or 'stopped'}", path=self.path, reason=self.reason)
-            )
+            message.fail(WorkerDead.over(self.path, self.reason))
         for waiter in waiters:
             waiter()
 

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import cloudpickle  # type: ignore[import-untyped]
 
-from suitkaise.errors import NotSerializable
+from suitkaise.errors import NotSerializable, WorkerFailed
 from suitkaise.exits import Crashed
 from suitkaise.messaging.unpicklable import find_culprit
 
@@ -247,9 +247,32 @@ def _rebuild_exception(kind: type[BaseException], args: tuple[Any, ...]) -> Base
     return error
 
 
+class _EncodedError:
+    """The error of a crash as it came: passed on as it is, decoded only for a reader of `Crashed.error`."""
+
+    def __init__(self, text: str, traceback: str, data: bytes) -> None:
+        self._text = text
+        self._traceback = traceback
+        self.data = data
+
+    def __call__(self) -> BaseException:
+        try:
+            error = pickle.loads(self.data)
+        except Exception as obstacle:  # its class cannot be imported here, most likely
+            text = f"{self._text} (the error cannot be read here: {obstacle!r})"
+            return WorkerFailed(text, traceback=self._traceback)
+        return error if isinstance(error, BaseException) else WorkerFailed(self._text, traceback=self._traceback)
+
+
+def _rebuild_crashed(phase: str, traceback: str, text: str, data: bytes) -> Crashed:
+    return Crashed.undecoded(phase, traceback, text, _EncodedError(text, traceback, data))
+
+
 def _reduce_crashed(reason: Crashed) -> Any:
-    """Its error travels sealed: whoever passes it on, or restarts the worker, needs neither its class nor its code."""
-    return Crashed.unsealed, reason.sealed(dumps)
+    """Send the error encoded: the hub, which restarts the worker, needs neither its class nor its code."""
+    decode = reason.decode
+    data = decode.data if isinstance(decode, _EncodedError) else dumps(reason.error)
+    return _rebuild_crashed, (reason.phase, reason.traceback, str(reason), data)
 
 
 copyreg.pickle(Crashed, _reduce_crashed)

@@ -8,10 +8,31 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["current_owner", "is_starting", "set_owner", "set_starting"]
+__all__ = ["current_owner", "current_path", "is_starting", "owner_of", "set_owner", "set_starting", "split_owner"]
 
 _of_thread = threading.local()
 _of_process: str | None = None
+
+
+def owner_of(path: str, serial: int) -> str:
+    """The owner of the incarnation with this serial number at `path`."""
+    return f"{path}#{serial}"
+
+
+def split_owner(owner: str) -> tuple[str, int]:
+    """The path and the serial number of an owner.
+
+    >>> split_owner("app/team/count#12")
+    ('app/team/count', 12)
+    """
+    path, _, serial = owner.rpartition("#")
+    return path, int(serial)
+
+
+def current_path() -> str:
+    """The path of the worker that owns the current thread; empty outside of any worker."""
+    owner = current_owner()
+    return "" if owner is None else split_owner(owner)[0]
 
 
 def current_owner() -> str | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import ChildNotFound, WorkerDead
 from suitkaise.exits import ExitReason, Lost
+from suitkaise.messaging.identity import split_owner
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.refs import Down, Monitor
 
@@ -79,7 +80,7 @@ class Links:
             tell(_last(target))
 
     def _demonitor(self, monitor: Monitor) -> None:
-        watcher, target = self._find(monitor.watcher.rpartition("#")[0]), self._find(monitor.path)
+        watcher, target = self._find(split_owner(monitor.watcher)[0]), self._find(monitor.path)
         if target is not None:
             target.presence.forget(monitor)
         if watcher is not None:
@@ -117,11 +118,11 @@ class Links:
 
     def _caller(self, owner: str) -> tuple[Address, int]:
         """The address of the worker that asks, and which incarnation it is."""
-        path, _, serial = owner.rpartition("#")
+        path, serial = split_owner(owner)
         address = self._find(path)
-        if address is None or address.presence.serial != int(serial):
-            raise WorkerDead(f"{path!r} has just ended", path=path)
-        return address, int(serial)
+        if address is None or address.presence.serial != serial:
+            raise WorkerDead.just_ended(path)
+        return address, serial
 
     def _find(self, path: str) -> Address | None:
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError
 from suitkaise.exits import ExitReason
-from suitkaise.messaging.identity import current_owner, is_starting
+from suitkaise.messaging.identity import current_path, is_starting
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Kind, Message, Payload, checked_timeout
 from suitkaise.messaging.router import router
 from suitkaise.status import Status
@@ -23,7 +23,7 @@ _OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, 
 
 def refuse_while_starting(supervisor: str) -> None:
     """Raise DeadlockError in an `on_start` below `supervisor`, which serves requests when that has returned."""
-    own = (current_owner() or "").rpartition("#")[0]
+    own = current_path()
     if is_starting() and own.startswith(f"{supervisor}/"):
         raise DeadlockError(
             f"{own!r} is being started by {supervisor!r}, which serves other requests when that is done; ask it "
@@ -171,7 +171,7 @@ class WorkerRef:
             raise AskTimeout(f"{self.path!r} still runs after {timeout} s", path=self.path) from error
 
     def _refuse_self(self, what: str) -> None:
-        own = (current_owner() or "").rpartition("#")[0]
+        own = current_path()
         if f"{own}/".startswith(f"{self.path}/"):
             whom = "itself" if own == self.path else f"{self.path!r}, which it is a part of,"
             raise DeadlockError(f"{own!r} {what} {whom} and would wait for ever", path=self.path)

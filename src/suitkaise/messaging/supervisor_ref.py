@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import DeadlockError, SpecError
 from suitkaise.exits import ExitReason
-from suitkaise.messaging.identity import current_owner
+from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.refs import WorkerRef, refuse_while_starting
 from suitkaise.messaging.router import router
@@ -128,7 +128,7 @@ class Administration(ABC):
 
     def _change_child(self, what: str, path: str) -> Any:
         under, _, id = path.rpartition("/")
-        own, target = _own_path(), f"{self.path}/{path}"
+        own, target = current_path(), f"{self.path}/{path}"
         if f"{own}/".startswith(f"{target}/"):
             raise DeadlockError(
                 f"{own!r} cannot {what} {'itself' if own == target else repr(target) + ', which it is a part of'}: it "
@@ -140,10 +140,6 @@ class Administration(ABC):
     def _change(self, under: str, what: str, argument: Any) -> Any:
         refuse_while_starting(f"{self.path}/{under}" if under else self.path)
         return self._administer(under, what, argument).get(None)
-
-
-def _own_path() -> str:
-    return (current_owner() or "").rpartition("#")[0]
 
 
 class SupervisorRef(WorkerRef, Administration):

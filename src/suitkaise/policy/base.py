@@ -42,7 +42,7 @@ from suitkaise.policy.actions import (
 )
 from suitkaise.policy.children import ChildInfo, ChildPhase, ChildState, count, leaf
 from suitkaise.policy.jobs import Job, JobQueue
-from suitkaise.specs import Child, Supervisor
+from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.status import Counts
 
 __all__ = ["BasePolicy", "SupervisorPhase"]
@@ -61,7 +61,7 @@ class SupervisorPhase(Enum):
 class BasePolicy(ABC):
     """The decisions that no strategy changes."""
 
-    def __init__(self, spec: Supervisor, path: str, chance: Callable[[], float] | None = None) -> None:
+    def __init__(self, spec: SupervisorSpec, path: str, chance: Callable[[], float] | None = None) -> None:
         self.spec = spec
         self.path = path
         self.phase: SupervisorPhase = SupervisorPhase.NEW

@@ -26,8 +26,8 @@ from suitkaise.policy.administration import AdministeredPolicy
 from suitkaise.policy.base import BasePolicy
 from suitkaise.policy.children import ChildPhase, ChildState
 from suitkaise.policy.jobs import Job, JobQueue
-from suitkaise.specs import Child, Supervisor
-from suitkaise.specs.supervisor import DynamicSupervisor
+from suitkaise.specs import Child, SupervisorSpec
+from suitkaise.specs.supervisor import DynamicSupervisorSpec
 
 __all__ = ["DynamicPolicy"]
 
@@ -36,7 +36,7 @@ class DynamicPolicy(AdministeredPolicy):
     """The decisions of a `DynamicSupervisor`.
 
     >>> def work() -> None: ...
-    >>> policy = DynamicPolicy(DynamicSupervisor("pool"), "pool")
+    >>> policy = DynamicPolicy(DynamicSupervisorSpec("pool"), "pool")
     >>> [type(action).__name__ for action in policy.handle(Begin(), now=0.0)]
     ['Publish', 'Started']
     >>> policy.handle(StartChild("request", Child(work)), now=0.0)[0].child.id
@@ -46,8 +46,8 @@ class DynamicPolicy(AdministeredPolicy):
     _if_present = "terminate_child first"
     _if_running = "a dynamic supervisor has no stopped children: recall restarts it, terminate_child removes it"
 
-    def __init__(self, spec: Supervisor, path: str, chance: Callable[[], float] | None = None) -> None:
-        assert isinstance(spec, DynamicSupervisor)
+    def __init__(self, spec: SupervisorSpec, path: str, chance: Callable[[], float] | None = None) -> None:
+        assert isinstance(spec, DynamicSupervisorSpec)
         super().__init__(spec, path, chance)
         self._most = spec.max_children
         self._lines: dict[str | None, JobQueue] = {}

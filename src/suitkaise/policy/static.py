@@ -20,7 +20,7 @@ __all__ = ["Policy"]
 class Policy(AdministeredPolicy):
     """The decisions of a `Supervisor`: its children have an order, and a strategy.
 
-    >>> from suitkaise.specs import Child, Supervisor
+    >>> from suitkaise import Child, Supervisor
     >>> from suitkaise.policy.actions import Begin
     >>> def work() -> None: ...
     >>> policy = Policy(Supervisor("app", Child(work)), "app")

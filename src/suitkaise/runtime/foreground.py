@@ -15,15 +15,15 @@ from suitkaise.errors import ChildStartFailed, SuitkaiseError, TreeFailed
 from suitkaise.exits import Crashed, ExitReason, GaveUp, Killed, Shutdown
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.policy.actions import KillAll, StopAll
-from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.running_tree import RunningTree
-from suitkaise.specs import Supervisor
+from suitkaise.runtime.start import added
+from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.executor import Executor, begin
 
 __all__ = ["run", "runs"]
 
 
-def run(tree: Supervisor) -> ExitReason:
+def run(tree: SupervisorSpec) -> ExitReason:
     """See `Supervisor.run`."""
     global runs
     runs += 1
@@ -109,25 +109,17 @@ class _Signals:
             with contextlib.suppress(OSError):  # full, or closed this moment: nobody sleeps on it
                 os.write(alarm[1], b"!")
 
-    def guard(self, tree: Supervisor) -> RunningTree | ExitReason:
+    def guard(self, tree: SupervisorSpec) -> RunningTree | ExitReason:
         """Start the tree; a signal during the start stops it too, and that is the reason."""
-        runtime = runtimes.enter()
         try:
-            executor = self._executor = runtime.add(tree)
-        except BaseException:
-            runtimes.leave()
-            raise
-        try:
-            begin(executor, self.wait)
+            with added(tree) as (runtime, executor):
+                self._executor = executor
+                begin(executor, self.wait)
+                return RunningTree(executor, runtime)
         except SuitkaiseError as error:
-            runtimes.leave(tree.name)
-            if self._first is not None and not isinstance(error, ChildStartFailed):
-                return executor.exited.result().reason
-            raise
-        except BaseException:
-            runtimes.leave(tree.name)
-            raise
-        return RunningTree(executor, runtime)
+            if self._first is None or self._executor is None or isinstance(error, ChildStartFailed):
+                raise
+            return self._executor.exited.result().reason
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         executor = self._executor

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import socket
-import struct
 import time
 from typing import Any
 
@@ -15,12 +14,12 @@ from suitkaise.messaging import codec, wire
 from suitkaise.messaging.messages import Answer, Message, Payload, portable_error
 from suitkaise.messaging.registry import Registry
 from suitkaise.platform.reactor import Reactor, SerialExecutor
+from suitkaise.platform.sockets import accept_own
 
 __all__ = ["HubServer"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.desk")
 
-_CREDENTIALS = struct.Struct("3i")
 BACKLOG = 64 << 20
 _STEP = 1 << 20
 
@@ -31,7 +30,7 @@ class HubServer:
     def __init__(self, path: str, reactor: Reactor, registry: Registry) -> None:
         self._reactor = reactor
         self._registry = registry
-        self._visitors: set[_Connection] = set()
+        self._connections: set[_Connection] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(path)
         os.chmod(path, 0o600)
@@ -42,23 +41,14 @@ class HubServer:
 
     def _accept(self) -> None:
         try:
-            sock, _ = self._listener.accept()
-        except BlockingIOError:
-            return
+            for sock, _ in accept_own(self._listener):
+                self._connections.add(_Connection(self, sock))
         except OSError as error:  # out of descriptors, most likely: what waits to connect waits a little longer
             logger.error("cannot take a connection: %s", error)
             self._reactor.remove_reader(self._listener)
             self._reactor.call_at(
                 time.monotonic() + 0.5, lambda: self._reactor.add_reader(self._listener, self._accept)
             )
-            return
-        pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        if uid != os.getuid():
-            logger.warning("refused a connection from process %d of user %d", pid, uid)
-            sock.close()
-            return
-        sock.setblocking(False)
-        self._visitors.add(_Connection(self, sock))
 
     def close(self) -> None:
         """Close all connections; called when the reactor has ended."""
@@ -68,8 +58,8 @@ class HubServer:
     def drop(self) -> None:
         """Close the descriptors."""
         self._listener.close()
-        for visitor in self._visitors:
-            visitor.sock.close()
+        for connection in self._connections:
+            connection.sock.close()
 
 
 class _Connection:
@@ -157,7 +147,7 @@ class _Connection:
         self._desk._reactor.call_soon_threadsafe(lambda: self._send(frame))
 
     def _send(self, frame: bytes) -> None:
-        if self not in self._desk._visitors:
+        if self not in self._desk._connections:
             return
         if self._out and len(self._out) + len(frame) > BACKLOG:
             logger.warning("closed a connection that does not read its answers")
@@ -180,7 +170,7 @@ class _Connection:
             self._desk._reactor.set_writer(self.sock, self._on_event, also=bool(self._out))
 
     def _close(self) -> None:
-        self._desk._visitors.discard(self)
+        self._desk._connections.discard(self)
         self._desk._reactor.remove_reader(self.sock)
         self.sock.close()
         for waited_for in list(self._waits.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit
@@ -23,29 +24,18 @@ from suitkaise.messaging.supervisor_ref import Administration, ChildLine, ref_to
 from suitkaise.policy.actions import StopAll
 from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.runtime import Runtime
-from suitkaise.specs import Supervisor
+from suitkaise.specs import SupervisorSpec
 from suitkaise.status import Status, TreeStatus, abandoned_threads
-from suitkaise.supervision.executor import Executor, begin
+from suitkaise.supervision.executor import Executor
 
-__all__ = ["RunningTree", "start"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["RunningTree", "run_in_thread_shielded", "wait_until_done"]
 
 logger: logging.Logger = logging.getLogger("suitkaise")
 
-
-def start(tree: Supervisor, wait: Callable[[threading.Event], object] = threading.Event.wait) -> RunningTree:
-    """See `Supervisor.start`; `wait` is how to wait until it is up."""
-    runtime = runtimes.enter()
-    try:
-        executor = runtime.add(tree)
-    except BaseException:
-        runtimes.leave()
-        raise
-    try:
-        begin(executor, wait)
-    except BaseException:
-        runtimes.leave(tree.name)
-        raise
-    return RunningTree(executor, runtime)
+T = TypeVar("T")
 
 
 class RunningTree(Administration):
@@ -81,7 +71,7 @@ class RunningTree(Administration):
         return self._executor.path
 
     @property
-    def spec(self) -> Supervisor:
+    def spec(self) -> SupervisorSpec:
         """The declaration it was started from."""
         return self._executor.spec
 
@@ -262,10 +252,29 @@ class RunningTree(Administration):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        from suitkaise.runtime.start import run_in_thread_shielded  # asyncio: 35 ms
-
         await run_in_thread_shielded(self.__exit__, kind, error, traceback)
 
     def __repr__(self) -> str:
         state = "running" if self._reason is None else f"ended: {self._reason}"
         return f"RunningTree({self.name!r}, {state})"
+
+
+async def run_in_thread_shielded(function: Callable[..., T], *args: Any) -> T:
+    """Call a function in a thread of the loop's default executor. If cancelled, raise once the call has returned."""
+    import asyncio  # 35 ms
+
+    call = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        await wait_until_done(call)
+        raise
+
+
+async def wait_until_done(future: asyncio.Future[Any]) -> None:
+    """Wait until the future is done, however often the waiting task is cancelled: no tree is left half stopped."""
+    import asyncio
+
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])

@@ -33,7 +33,7 @@ from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import _make_directory, _remove_directory, sweep
 from suitkaise.runtime.hub_server import HubServer
-from suitkaise.specs import Supervisor
+from suitkaise.specs import SupervisorSpec
 from suitkaise.storage.connect import detach
 from suitkaise.supervision.actor import start_actor
 from suitkaise.supervision.environment import Environment, prepare
@@ -185,7 +185,7 @@ class Runtime:
         self.commands.abandon()
 
     # ------------------------------------------------------------ its trees
-    def add(self, tree: Supervisor) -> Executor:
+    def add(self, tree: SupervisorSpec) -> Executor:
         """Make the executor of a tree; nothing is started yet.
 
         Raises:

@@ -1,18 +1,41 @@
-"""Starting a tree from an event loop, which goes on meanwhile: `async with tree.start_async() as running`."""
+"""The ways to start a tree and go on: `tree.start()`, and `async with tree.start_async() as running`."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-from suitkaise.runtime.running_tree import RunningTree, start
-from suitkaise.specs import Supervisor
+from suitkaise.runtime import runtime as runtimes
+from suitkaise.runtime.running_tree import RunningTree, wait_until_done
+from suitkaise.runtime.runtime import Runtime
+from suitkaise.specs import SupervisorSpec
+from suitkaise.supervision.executor import Executor, begin
 
-__all__ = ["AsyncStart", "run_in_thread_shielded", "wait_until_done"]
+__all__ = ["AsyncStart", "added", "start"]
+
+
+@contextlib.contextmanager
+def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, Executor]]:
+    """Enter the runtime and add the tree to it, for the block that starts it; leave again if the block fails."""
+    runtime = runtimes.enter()
+    name = None
+    try:
+        executor = runtime.add(tree)
+        name = tree.name
+        yield runtime, executor
+    except BaseException:
+        runtimes.leave(name)
+        raise
+
+
+def start(tree: SupervisorSpec, wait: Callable[[threading.Event], object] = threading.Event.wait) -> RunningTree:
+    """Start the tree; `wait` is how to wait until it is up. See `Supervisor.start`."""
+    with added(tree) as (runtime, executor):
+        begin(executor, wait)
+        return RunningTree(executor, runtime)
 
 
 class AsyncStart:
@@ -21,13 +44,15 @@ class AsyncStart:
     Threads of the loop's default executor wait for the start and for the stop.
     """
 
-    def __init__(self, tree: Supervisor) -> None:
+    def __init__(self, tree: SupervisorSpec) -> None:
         self._tree = tree
         self._running: RunningTree | None = None
         self._given_up = False
         self._up: threading.Event | None = None
 
     async def __aenter__(self) -> RunningTree:
+        import asyncio  # 35 ms
+
         starting = asyncio.ensure_future(asyncio.to_thread(start, self._tree, self._wait))
         try:
             self._running = await asyncio.shield(starting)
@@ -63,24 +88,4 @@ class AsyncStart:
 
 
 class _GivenUp(Exception):
-    """Whoever wanted the tree was cancelled."""
-
-
-T = TypeVar("T")
-
-
-async def run_in_thread_shielded(function: Callable[..., T], *args: Any) -> T:
-    """Call it in a thread of the loop's default executor. Cancelled, this raises once the call has returned."""
-    call = asyncio.ensure_future(asyncio.to_thread(function, *args))
-    try:
-        return await asyncio.shield(call)
-    except asyncio.CancelledError:
-        await wait_until_done(call)
-        raise
-
-
-async def wait_until_done(future: asyncio.Future[Any]) -> None:
-    """Wait until it is done, also when that is cancelled again: what was begun is undone first."""
-    while not future.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([future])
+    """The task that wanted the tree was cancelled."""

@@ -13,7 +13,7 @@ import socket
 from typing import ClassVar
 
 from suitkaise.errors import StorageError
-from suitkaise.specs import Backoff, Child, Supervisor
+from suitkaise.specs import Backoff, Child, SupervisorSpec
 from suitkaise.storage.server import StorageServer
 from suitkaise.workers.worker import Process
 
@@ -48,7 +48,7 @@ class StorageActor(Process):
         self._server.close()
 
 
-def declare(directory: str, *, durable: bool) -> tuple[Supervisor, socket.socket]:
+def declare(directory: str, *, durable: bool) -> tuple[SupervisorSpec, socket.socket]:
     """The tree that keeps the storage alive, and its listening socket.
 
     It bears any number of restarts: losing the storage must not end a program.
@@ -66,7 +66,7 @@ def declare(directory: str, *, durable: bool) -> tuple[Supervisor, socket.socket
         StorageActor(directory, listener, durable), id="storage", shutdown=5.0,
         backoff=Backoff(initial=0.001, maximum=1.0, jitter=0.0, reset_after=1.0),
     )  # fmt: skip
-    return Supervisor("sktree", actor, max_restarts=math.inf), listener
+    return SupervisorSpec("sktree", actor, max_restarts=math.inf), listener
 
 
 def _listen(path: str) -> socket.socket:

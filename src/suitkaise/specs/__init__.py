@@ -10,13 +10,14 @@ from __future__ import annotations
 from suitkaise.specs.child import LIMITS, Child, SpecWarning
 from suitkaise.specs.options import AutoShutdown, Backoff, Restart, Shutdown, Strategy
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
-from suitkaise.specs.supervisor import Supervisor, check_children
+from suitkaise.specs.supervisor import DynamicSupervisorSpec, SupervisorSpec, check_children
 
 __all__ = [
     "LIMITS",
     "AutoShutdown",
     "Backoff",
     "Child",
+    "DynamicSupervisorSpec",
     "Kind",
     "Recipe",
     "Restart",
@@ -24,7 +25,7 @@ __all__ = [
     "SpecWarning",
     "Startable",
     "Strategy",
-    "Supervisor",
+    "SupervisorSpec",
     "check_children",
     "snapshot",
 ]

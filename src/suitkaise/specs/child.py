@@ -9,7 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Never, Self, TypeGuard
+from typing import Any, Never, Self
 
 from suitkaise.errors import SpecError
 from suitkaise.specs.options import (
@@ -25,10 +25,18 @@ from suitkaise.specs.options import (
 )
 from suitkaise.specs.recipe import Kind, Recipe, Startable, check_arguments, check_recipe, with_arguments
 
-if TYPE_CHECKING:
-    from suitkaise.specs.supervisor import Supervisor
-
 __all__ = ["LIMITS", "Child", "Rebuilt", "SpecWarning", "default_id", "given_name", "options_of", "origin_of"]
+
+
+class AnySupervisor(Declaration):
+    """The declaration of a supervisor, as far as `Child` has to know it: see `SupervisorSpec`."""
+
+    __slots__ = ()
+
+    name: str
+    restart: Restart
+    shutdown: Shutdown
+    significant: bool
 
 
 class Rebuilt:
@@ -39,9 +47,9 @@ class Rebuilt:
         self.options = options
 
 
-def origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recipe | Supervisor:
+def origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recipe | AnySupervisor:
     """What each start begins from; raises SpecError if nothing can be started from that."""
-    if _is_supervisor(what):
+    if isinstance(what, AnySupervisor):
         return what
     if isinstance(what, Rebuilt):
         return what.recipe
@@ -73,7 +81,7 @@ def options_of(what: Any) -> tuple[Mapping[str, Any], type]:
     if isinstance(what, Rebuilt):
         target = what.recipe.target
         return what.options, target if isinstance(target, type) else object
-    if _is_supervisor(what):
+    if isinstance(what, AnySupervisor):
         return {name: getattr(what, name) for name in ("restart", "shutdown", "significant")}, object
     if isinstance(what, Startable):
         return vars(what), type(what)
@@ -82,7 +90,7 @@ def options_of(what: Any) -> tuple[Mapping[str, Any], type]:
 
 def given_name(what: Any) -> Any:
     """The name that it was given; None: nobody has named it."""
-    if _is_supervisor(what):
+    if isinstance(what, AnySupervisor):
         return what.name
     return vars(what).get("name") if isinstance(what, Startable) else None
 
@@ -97,12 +105,6 @@ def default_id(recipe: Any) -> Any:
     if isinstance(recipe.target, type):
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", recipe.name).lower()
     return recipe.name.strip("<>")
-
-
-def _is_supervisor(what: Any) -> TypeGuard[Supervisor]:
-    from suitkaise.specs.supervisor import Supervisor  # it is made of children, which are made of this
-
-    return isinstance(what, Supervisor)
 
 
 LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_timeout", "receive_timeout",
@@ -158,7 +160,7 @@ class Child(Declaration):
 
     id: str
     id_given: bool
-    what: Recipe | Supervisor
+    what: Recipe | AnySupervisor
     kind: Kind
     restart: Restart
     shutdown: Shutdown
@@ -255,7 +257,7 @@ class Child(Declaration):
             limit = "join_after" if self.join_after is not None else "join_in"
             warnings.warn(
                 f"{who}: it is permanent, so it is restarted each time {limit} ends it; "
-                "say restart='transient' if it should end for good",
+                "use restart='transient' if it should end for good",
                 SpecWarning,
                 stacklevel=_where_it_is_written(),
             )

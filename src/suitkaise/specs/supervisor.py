@@ -1,20 +1,19 @@
-"""The declaration of a supervisor and its children: a tree, which can be printed and started."""
+"""The declaration of a supervisor and its children: a tree, which can be printed."""
 
 from __future__ import annotations
 
 import math
 import shlex
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Never, Self
+from typing import Any, Never, Self
 
 from suitkaise.errors import NotBuiltYet, SpecError
-from suitkaise.specs.child import Child
+from suitkaise.specs.child import AnySupervisor, Child
 from suitkaise.specs.options import (
     AUTO_SHUTDOWNS,
     RESTARTS,
     STRATEGIES,
     AutoShutdown,
-    Declaration,
     Options,
     Restart,
     Shutdown,
@@ -23,35 +22,15 @@ from suitkaise.specs.options import (
     is_number,
     refuse_unknown,
 )
+from suitkaise.specs.recipe import Recipe
 
-if TYPE_CHECKING:
-    from suitkaise.exits import ExitReason
-    from suitkaise.runtime.running_tree import RunningTree
-    from suitkaise.runtime.start import AsyncStart
-
-__all__ = ["DynamicSupervisor", "Supervisor", "check_children"]
+__all__ = ["DynamicSupervisorSpec", "SupervisorSpec", "check_children"]
 
 
-class Supervisor(Declaration):
-    """The declaration of a supervisor and its children.
+class SupervisorSpec(AnySupervisor):
+    """The pure declaration of a supervisor and its children: `suitkaise.Supervisor` adds the ways to start it.
 
-    Args:
-        name: its name: the first part of its workers' paths; no `/`.
-        children: `Child`ren; or workers, worker classes, functions and supervisors with their defaults.
-        strategy: `"one_for_one"` (default), `"one_for_all"` or `"rest_for_one"` (rules 31-33).
-        max_restarts: restarts that are borne within `max_seconds` (default 3; `math.inf`: any number; rule 28).
-        max_seconds: the length of that window, in seconds (default 5.0).
-        auto_shutdown: `"never"` (default), `"any_significant"` or `"all_significant"` (rules 47-49).
-        restart, shutdown, significant: as in `Child`, for when this supervisor is itself a child.
-
-    Raises:
-        SpecError: anything is wrong with it, here and now (rules 4, 5 and 50).
-
-    >>> def work() -> None: ...
-    >>> print(Supervisor("app", Child(work, restart="transient"), Supervisor("rest")))
-    app  supervisor, one_for_one, 3 restarts in 5 s
-    ├─ work  process, transient
-    └─ rest  supervisor, one_for_one, 3 restarts in 5 s
+    All floors below the public face use this class.
     """
 
     __slots__ = (
@@ -91,7 +70,7 @@ class Supervisor(Declaration):
         **unknown: Never,
     ) -> None:
         checked_id(name, "Supervisor")
-        who = f"{type(self).__name__} {name!r}"
+        who = f"{type(self).__name__.removesuffix('Spec')} {name!r}"
         options: dict[str, Any] = {
             "strategy": strategy, "max_restarts": max_restarts, "max_seconds": max_seconds,
             "auto_shutdown": auto_shutdown, "restart": restart, "shutdown": shutdown, "significant": significant,
@@ -124,57 +103,11 @@ class Supervisor(Declaration):
     def replace(self, **changes: Any) -> Self:
         """A copy of this declaration with some options changed (`children=` included), checked again.
 
-        >>> Supervisor("app").replace(strategy="one_for_all").strategy
+        >>> SupervisorSpec("app").replace(strategy="one_for_all").strategy
         'one_for_all'
         """
         fields = {**self.__getstate__(), **changes}
         return type(self)(fields.pop("name"), *fields.pop("children"), **fields)
-
-    def start(self) -> RunningTree:
-        """Start the tree and return once every `on_start` has returned (rule 1).
-
-        The result is a context manager that stops the tree at the end of its block.
-
-        Raises:
-            ChildStartFailed: a child's start failed; those before it were stopped again (rule 2).
-            NotSerializable: a worker or an argument cannot be sent to a process.
-        """
-        from suitkaise.runtime.running_tree import start
-
-        return start(self)
-
-    def run(self) -> ExitReason:
-        """Start the tree and wait until it ends, or until SIGINT or SIGTERM stop it (a second one kills it).
-
-        Where SIGINT was ignored, as in a shell's jobs in the background, it stays so.
-
-        Returns:
-            The exit reason of the root, also when a signal has stopped it while it started.
-
-        Raises:
-            TreeFailed: the root gave up (rule 30), was killed (rule 65), or failed itself (rule 68).
-            ChildStartFailed, NotSerializable: as in `start`.
-        """
-        from suitkaise.runtime.foreground import run
-
-        return run(self)
-
-    def start_async(self) -> AsyncStart:
-        """Like `start`, for event loops: `async with tree.start_async() as running`, or `running = await ...`.
-
-        The loop goes on while the tree starts, and while it stops at the end of the block. Cancelled, it stops what
-        it has started, and only then goes on. Raises what `start` raises.
-
-        >>> import asyncio
-        >>> async def main() -> None:
-        ...     async with Supervisor("app").start_async() as running:
-        ...         print(running.name)
-        >>> asyncio.run(main())
-        app
-        """
-        from suitkaise.runtime.start import AsyncStart
-
-        return AsyncStart(self)
 
     def __str__(self) -> str:
         return "\n".join(_picture(self))
@@ -200,15 +133,16 @@ def check_children(who: str, children: tuple[Child, ...], auto_shutdown: AutoShu
         if child.significant and auto_shutdown == "never":
             raise SpecError(
                 f"{who}: child {child.id!r} is significant, but auto_shutdown is 'never'; "
-                "say 'any_significant' or 'all_significant' (rule 50)"
+                "use 'any_significant' or 'all_significant' (rule 50)"
             )
 
 
-def _picture(tree: Supervisor) -> Iterator[str]:
+def _picture(tree: SupervisorSpec) -> Iterator[str]:
     yield tree._headline()
     for number, child in enumerate(tree.children, 1):
         last = number == len(tree.children)
-        if isinstance(child.what, Supervisor):
+        if not isinstance(child.what, Recipe):
+            assert isinstance(child.what, SupervisorSpec)
             lines = _picture(child.what if child.id == child.what.name else child.what.replace(name=child.id))
         else:
             what = f": {shlex.join(child.what.args)}" if child.kind == "command" else ""
@@ -228,31 +162,8 @@ _FIXED = {
 }
 
 
-class DynamicSupervisor(Supervisor):
-    """The declaration of a supervisor that starts without children; `start_child` adds them (rules 53 and 54).
-
-    Its children have no order: they start side by side, come back independently of each other, and are all stopped
-    at once. A child that ends and is not to be restarted, that `terminate_child` stops, or that raises `Ignore` is
-    forgotten, so there are no stopped children: `restart_child` and `delete_child` find none, `recall` restarts a
-    child that runs. When the dynamic supervisor itself is restarted it is empty again (rule 40). A child that nobody
-    has given an id or a name gets a number that is not used again: `fetch-1`, `fetch-2`.
-
-    Args:
-        name: its name; no `/`.
-        max_children: how many children it may have, those that are being restarted included (default None: any
-            number); `start_child` raises `MaxChildren` beyond that.
-        max_restarts, max_seconds: as in `Supervisor`, for all its children together (rules 28-30).
-        restart, shutdown, significant: as in `Child`, for when this supervisor is itself a child.
-
-    Raises:
-        SpecError: anything is wrong with it, here and now (rule 5).
-
-    >>> def work() -> None: ...
-    >>> print(Supervisor("app", work, DynamicSupervisor("pool", max_children=100)))
-    app  supervisor, one_for_one, 3 restarts in 5 s
-    ├─ work  process, permanent
-    └─ pool  dynamic supervisor, at most 100 children, 3 restarts in 5 s
-    """
+class DynamicSupervisorSpec(SupervisorSpec):
+    """The pure declaration of a supervisor whose children are added while it runs: see `DynamicSupervisor`."""
 
     __slots__ = ("max_children",)
 
@@ -291,7 +202,7 @@ class DynamicSupervisor(Supervisor):
     def replace(self, **changes: Any) -> Self:
         """A copy of this declaration with some options changed, checked again.
 
-        >>> DynamicSupervisor("pool").replace(max_children=3).max_children
+        >>> DynamicSupervisorSpec("pool").replace(max_children=3).max_children
         3
         """
         fields = self.__getstate__()

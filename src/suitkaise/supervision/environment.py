@@ -11,7 +11,7 @@ from suitkaise.engines.engine import Engine
 from suitkaise.events import Event
 from suitkaise.messaging.registry import Registry
 from suitkaise.policy.actions import Input
-from suitkaise.specs import Child, Supervisor
+from suitkaise.specs import Child, SupervisorSpec
 
 if TYPE_CHECKING:
     from suitkaise.supervision.executor import Executor
@@ -42,7 +42,7 @@ def prepare(engines: Mapping[str, Engine], path: str, what: Any, child: Child | 
     Raises:
         NotSerializable: a worker or argument cannot be sent.
     """
-    if isinstance(what, Supervisor):
+    if isinstance(what, SupervisorSpec):
         for below in what.children:
             prepare(engines, f"{path}/{below.id}", below.what, below)
     else:
@@ -52,7 +52,7 @@ def prepare(engines: Mapping[str, Engine], path: str, what: Any, child: Child | 
 
 def unprepare(engines: Mapping[str, Engine], path: str, what: Any) -> None:
     """Have the engines forget what was prepared, of a supervisor also of those that were never started."""
-    if isinstance(what, Supervisor):
+    if isinstance(what, SupervisorSpec):
         for below in what.children:
             unprepare(engines, f"{path}/{below.id}", below.what)
     else:

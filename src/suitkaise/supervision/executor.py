@@ -43,8 +43,9 @@ from suitkaise.policy.actions import (
 from suitkaise.policy.children import start_error
 from suitkaise.policy.dynamic import DynamicPolicy
 from suitkaise.policy.static import Policy
-from suitkaise.specs import Child, Supervisor
-from suitkaise.specs.supervisor import DynamicSupervisor
+from suitkaise.specs import Child, SupervisorSpec
+from suitkaise.specs.recipe import Recipe
+from suitkaise.specs.supervisor import DynamicSupervisorSpec
 from suitkaise.supervision.crash_reporter import build_report
 from suitkaise.supervision.environment import Environment, unprepare
 from suitkaise.supervision.hang_detector import watch
@@ -60,8 +61,8 @@ class Executor(SupervisorInterface):
     `tell` may be called from any thread, `step` only by whoever gives the turns.
     """
 
-    def __init__(self, spec: Supervisor, path: str, env: Environment, before: Executor | None = None) -> None:
-        policy = DynamicPolicy if isinstance(spec, DynamicSupervisor) else Policy
+    def __init__(self, spec: SupervisorSpec, path: str, env: Environment, before: Executor | None = None) -> None:
+        policy = DynamicPolicy if isinstance(spec, DynamicSupervisorSpec) else Policy
         super().__init__(policy(spec, path), path, env)
         self.spec = spec
         self.exited: Future[Exit] = Future()
@@ -147,10 +148,10 @@ class Executor(SupervisorInterface):
         worker: WorkerHandle | None = None
         id, incarnation = launch.child.id, launch.incarnation
         self._began[id] = self._env.clock()
-        traps = not isinstance(spec, Supervisor) and bool(getattr(spec.target, "trap_exits", False))
+        traps = isinstance(spec, Recipe) and bool(getattr(spec.target, "trap_exits", False))
         address.begin(launch.serial, trap_exits=traps)
         try:
-            if isinstance(spec, Supervisor):
+            if isinstance(spec, SupervisorSpec):
                 handle = Executor(spec, launch.path, self._env, self._below.get(id))
                 self._below[id] = handle
             else:

@@ -12,7 +12,7 @@ from suitkaise.events import Event
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.registry import Registry
 from suitkaise.policy.actions import Begin, Input, StopAll
-from suitkaise.specs import Supervisor
+from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.environment import Environment
 from suitkaise.supervision.executor import Executor
 
@@ -27,7 +27,7 @@ class Simulation:
         behaviour: says what each incarnation will do; default: it starts at once, lives on, and stops when asked.
 
     >>> from suitkaise.exits import Signaled
-    >>> from suitkaise.specs import Child
+    >>> from suitkaise import Child, Supervisor
     >>> def work() -> None: ...
     >>> def dies_once(launch):
     ...     return Behaviour(lives=1.0 if launch.incarnation == 1 else None, reason=Signaled(9))
@@ -37,7 +37,9 @@ class Simulation:
     ['child_started', 'supervisor_started', 'child_exited', 'child_restarting', 'child_started']
     """
 
-    def __init__(self, tree: Supervisor, behaviour: Callable[[Launch], Behaviour] = lambda launch: Behaviour()) -> None:
+    def __init__(
+        self, tree: SupervisorSpec, behaviour: Callable[[Launch], Behaviour] = lambda launch: Behaviour()
+    ) -> None:
         self.clock: VirtualClock = VirtualClock()
         self.events: list[Event] = []
         self.crashes: list[CrashReport] = []

@@ -75,10 +75,4 @@ class WorkerActor(Actor):
         self.on_over(outcome)  # first: who gets to know of the end below may send the next message at once
         self.life.answer_failed_ask()
         for message in self.mailbox.drain():
-            message.fail(
-                WorkerDead(
-                    f"{self.life.path!r} is over: {outcome.reason}",
-                    path=self.life.path,
-                    reason=outcome.reason,
-                )
-            )
+            message.fail(WorkerDead.over(self.life.path, outcome.reason))

@@ -61,7 +61,7 @@ class Command(Worker):
         SpecError: an argument is wrong (rule 5). That the program exists is found out when it is started: if it
             does not, the start fails with `Crashed("on_start", FileNotFoundError(...))`.
 
-    >>> from suitkaise.specs import Supervisor
+    >>> from suitkaise import Supervisor
     >>> print(Supervisor("app", Command("/usr/bin/redis-server", "--port", "6379", ready=6379)))
     app  supervisor, one_for_one, 3 restarts in 5 s
     └─ redis-server  command, permanent: /usr/bin/redis-server --port 6379

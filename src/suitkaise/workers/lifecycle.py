@@ -193,7 +193,7 @@ class Lifecycle:
                 self._owed = message, with_note(portable, text)
             self._fail("on_receive", error)
             if not isinstance(error, Exception) and self.outcome is not None:
-                self._owed = message, _died(self.path, self.outcome.reason)
+                self._owed = message, WorkerDead.unanswered(self.path, self.outcome.reason)
         else:
             if message.reply is not None:
                 self._answer(message, answer)
@@ -394,10 +394,6 @@ def _call(who: str, hook: Callable[..., Any], *args: Any) -> Any:
             "if a decorator hides that, make the function that it returns `async def`, too"
         )
     return value
-
-
-def _died(path: str, reason: ExitReason) -> WorkerDead:
-    return WorkerDead(f"{path!r} died before it answered: {reason}", path=path, reason=reason)
 
 
 def _exit_code(error: SystemExit) -> ExitReason:
