@@ -18,7 +18,7 @@ from suitkaise.policy.actions import KillAll, StopAll
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.runtime.start import added
 from suitkaise.specs import SupervisorSpec
-from suitkaise.supervision.executor import Executor, begin
+from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["run", "runs"]
 
@@ -57,7 +57,7 @@ class _Signals:
     def __init__(self) -> None:
         self.old: dict[int, Any] = {}
         self._first: int | None = None
-        self._executor: Executor | None = None
+        self._supervisor: SupervisorInterface | None = None
         self._alarm: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
@@ -90,12 +90,12 @@ class _Signals:
 
         A lock would not do: a signal that comes just before the thread goes to sleep on it is not handled.
         """
-        executor = self._executor
-        if self._alarm is None or executor is None:
+        supervisor = self._supervisor
+        if self._alarm is None or supervisor is None:
             event.wait()
             return
-        executor.ready.add_done_callback(self._ring)
-        executor.exited.add_done_callback(self._ring)
+        supervisor.ready.add_done_callback(self._ring)
+        supervisor.exited.add_done_callback(self._ring)
         poll = select.poll()
         poll.register(self._alarm[0], select.POLLIN)
         while not event.is_set():
@@ -112,26 +112,26 @@ class _Signals:
     def guard(self, tree: SupervisorSpec) -> RunningTree | ExitReason:
         """Start the tree; a signal during the start stops it too, and that is the reason."""
         try:
-            with added(tree) as (runtime, executor):
-                self._executor = executor
-                begin(executor, self.wait)
-                return RunningTree(executor, runtime)
+            with added(tree) as (runtime, supervisor):
+                self._supervisor = supervisor
+                supervisor.begin(self.wait)
+                return RunningTree(supervisor, runtime)
         except SuitkaiseError as error:
-            if self._first is None or self._executor is None or isinstance(error, ChildStartFailed):
+            if self._first is None or self._supervisor is None or isinstance(error, ChildStartFailed):
                 raise
-            return self._executor.exited.result().reason
+            return self._supervisor.exited.result().reason
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        executor = self._executor
-        if executor is None:
+        supervisor = self._supervisor
+        if supervisor is None:
             self._die(number)
         if self._first is None:
             self._first = number
-            executor.tell(StopAll(Shutdown(f"signal {number} ({signal.Signals(number).name})")))
+            supervisor.tell(StopAll(Shutdown(f"signal {number} ({signal.Signals(number).name})")))
         else:
-            executor.tell(KillAll(f"a second signal, {signal.Signals(number).name}"))
+            supervisor.tell(KillAll(f"a second signal, {signal.Signals(number).name}"))
             with contextlib.suppress(Exception):
-                executor.exited.result(5.0)
+                supervisor.exited.result(5.0)
             self._die(number)
 
     def _die(self, number: int) -> NoReturn:

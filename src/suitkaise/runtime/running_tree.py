@@ -26,7 +26,7 @@ from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.runtime import Runtime
 from suitkaise.specs import SupervisorSpec
 from suitkaise.status import Status, TreeStatus, abandoned_threads
-from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.interface import SupervisorInterface
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,8 +44,8 @@ class RunningTree(Administration):
     Paths given to its methods are relative to it: `running["counters/count-a"]`.
     """
 
-    def __init__(self, executor: Executor, runtime: Runtime) -> None:
-        self._executor = executor
+    def __init__(self, supervisor: SupervisorInterface, runtime: Runtime) -> None:
+        self._root = supervisor
         self._runtime = runtime
         self._reason: ExitReason | None = None
         self._leaving = False
@@ -53,7 +53,7 @@ class RunningTree(Administration):
         self._lock = threading.Lock()
         self._hub = os.getpid()
         self._ended = threading.Event()
-        executor.exited.add_done_callback(self._on_exit)
+        supervisor.exited.add_done_callback(self._on_exit)
 
     def _on_exit(self, exited: Future[Exit]) -> None:
         self._reason = exited.result().reason
@@ -63,17 +63,17 @@ class RunningTree(Administration):
     @property
     def name(self) -> str:
         """The tree's name, which is its path."""
-        return self._executor.path
+        return self._root.path
 
     @property
     def path(self) -> str:  # type: ignore[override]
         """The tree's name again: what stands before the paths of all its workers."""
-        return self._executor.path
+        return self._root.path
 
     @property
     def spec(self) -> SupervisorSpec:
         """The declaration it was started from."""
-        return self._executor.spec
+        return self._root.spec
 
     def __getitem__(self, path: str) -> WorkerRef:
         """The ref of the worker at `path`. Raises ChildNotFound (a LookupError) if there is none."""
@@ -87,30 +87,32 @@ class RunningTree(Administration):
 
     def __iter__(self) -> Iterator[WorkerRef]:
         """The refs of all workers and supervisors below, in start order, depth first."""
-        yield from self._refs(self._executor)
+        yield from self._refs(self._root)
 
-    def _refs(self, executor: Executor) -> Iterator[WorkerRef]:
-        for info in executor.which_children():
+    def _refs(self, supervisor: SupervisorInterface) -> Iterator[WorkerRef]:
+        for info in supervisor.which_children():
             yield info.ref
-            below = executor.child(info.id)
+            below = supervisor.child(info.id)
             if below is not None:
                 yield from self._refs(below)
 
     def status(self) -> TreeStatus:
         """The whole tree at this moment."""
-        executor = self._executor
-        return TreeStatus(self.name, "supervisor", executor.status, os.getpid(), 0, self._reason, self._lines(executor))
+        supervisor = self._root
+        return TreeStatus(
+            self.name, "supervisor", supervisor.status, os.getpid(), 0, self._reason, self._lines(supervisor)
+        )
 
-    def _lines(self, executor: Executor) -> tuple[TreeStatus, ...]:
+    def _lines(self, supervisor: SupervisorInterface) -> tuple[TreeStatus, ...]:
         lines = []
-        for info in executor.which_children():
-            below = executor.child(info.id)
+        for info in supervisor.which_children():
+            below = supervisor.child(info.id)
             lines.append(
                 TreeStatus(
-                    f"{executor.path}/{info.id}",
+                    f"{supervisor.path}/{info.id}",
                     info.kind,
                     info.status,
-                    self._pid(executor, info),
+                    self._pid(supervisor, info),
                     info.restarts,
                     info.last_exit,
                     () if below is None else self._lines(below),
@@ -119,16 +121,16 @@ class RunningTree(Administration):
             )
         return tuple(lines)
 
-    def _pid(self, executor: Executor, info: ChildLine) -> int | None:
+    def _pid(self, supervisor: SupervisorInterface, info: ChildLine) -> int | None:
         try:
-            return self._runtime.registry.find(f"{executor.path}/{info.id}").pid
+            return self._runtime.registry.find(f"{supervisor.path}/{info.id}").pid
         except (ChildNotFound, RuntimeGone):
             return None
 
     def events(self) -> Subscription:
         """What happens in this tree from now on, as an iterator of events; it ends with the tree."""
         subscription = self._runtime.bus.events(self.name)
-        if self._executor.status is Status.STOPPED:
+        if self._root.status is Status.STOPPED:
             subscription.close()  # its last event may have been before
         return subscription
 
@@ -161,15 +163,15 @@ class RunningTree(Administration):
                 f"this is a forked copy of the program; {self.name!r} runs in the original", path=self.name
             )
 
-    def _supervisor(self, path: str) -> Executor:
-        executor = self._executor
+    def _supervisor(self, path: str) -> SupervisorInterface:
+        supervisor = self._root
         for name in path.split("/") if path else ():
-            below = executor.child(name)
+            below = supervisor.child(name)
             if below is None:
                 whole = f"{self.name}/{path}"
                 raise ChildNotFound(f"no running supervisor at {whole!r}", path=whole)
-            executor = below
-        return executor
+            supervisor = below
+        return supervisor
 
     # ------------------------------------------------------------ the end
     def wait(self, timeout: float | None = None) -> ExitReason:
@@ -190,7 +192,7 @@ class RunningTree(Administration):
             raise AskTimeout(
                 f"{self.name!r} has ended, but is still being cleared away after {timeout} s", path=self.name
             )
-        return self._executor.exited.result().reason
+        return self._root.exited.result().reason
 
     def _refuse_workers(self) -> None:
         owner = current_owner()
@@ -212,7 +214,7 @@ class RunningTree(Administration):
         """
         self._refuse_workers()
         checked_timeout(timeout)
-        self._executor.tell(StopAll(Shutdown("stop")))
+        self._root.tell(StopAll(Shutdown("stop")))
         return self.wait(timeout)
 
     def _leave(self, deadline: float | None) -> None:
@@ -228,7 +230,7 @@ class RunningTree(Administration):
 
     def _clear_away(self) -> None:
         try:
-            self._runtime.await_clean_up()
+            self._runtime.storage.await_clean_up()
             left = [path for path in self._runtime.abandoned() if path.startswith(f"{self.name}/")]
             if left:
                 what = abandoned_threads(len(left))
@@ -260,7 +262,7 @@ class RunningTree(Administration):
 
 
 async def run_in_thread_shielded(function: Callable[..., T], *args: Any) -> T:
-    """Call a function in a thread of the loop's default executor. If cancelled, raise once the call has returned."""
+    """Call a function in a thread of the loop's default supervisor. If cancelled, raise once the call has returned."""
     import asyncio  # 35 ms
 
     call = asyncio.ensure_future(asyncio.to_thread(function, *args))

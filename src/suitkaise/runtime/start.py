@@ -12,20 +12,20 @@ from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.running_tree import RunningTree, wait_until_done
 from suitkaise.runtime.runtime import Runtime
 from suitkaise.specs import SupervisorSpec
-from suitkaise.supervision.executor import Executor, begin
+from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["AsyncStart", "added", "start"]
 
 
 @contextlib.contextmanager
-def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, Executor]]:
+def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]:
     """Enter the runtime and add the tree to it, for the block that starts it; leave again if the block fails."""
     runtime = runtimes.enter()
     name = None
     try:
-        executor = runtime.add(tree)
+        supervisor = runtime.add(tree)
         name = tree.name
-        yield runtime, executor
+        yield runtime, supervisor
     except BaseException:
         runtimes.leave(name)
         raise
@@ -33,9 +33,9 @@ def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, Executor]]:
 
 def start(tree: SupervisorSpec, wait: Callable[[threading.Event], object] = threading.Event.wait) -> RunningTree:
     """Start the tree; `wait` is how to wait until it is up. See `Supervisor.start`."""
-    with added(tree) as (runtime, executor):
-        begin(executor, wait)
-        return RunningTree(executor, runtime)
+    with added(tree) as (runtime, supervisor):
+        supervisor.begin(wait)
+        return RunningTree(supervisor, runtime)
 
 
 class AsyncStart:

@@ -13,8 +13,9 @@ from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.registry import Registry
 from suitkaise.policy.actions import Begin, Input, StopAll
 from suitkaise.specs import SupervisorSpec
-from suitkaise.supervision.environment import Environment
+from suitkaise.supervision.environment import Environment, Stepper
 from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["Simulation"]
 
@@ -55,9 +56,9 @@ class Simulation:
             self._report,
             lambda owner: None,
             itertools.count(1),
-            self._employ,
+            self._start_actor,
         )
-        self.root: Executor = Executor(tree, tree.name, env)
+        self.root: SupervisorInterface = Executor(tree, tree.name, env).interface
         self.root.tell(Begin())
 
     def _engine(self, behaviour: Callable[[Launch], Behaviour]) -> SimulatedEngine:
@@ -69,7 +70,7 @@ class Simulation:
     def _report(self, crash: CrashReport) -> None:
         self.crashes.append(crash)
 
-    def _employ(self, executor: Executor) -> Callable[[Input], None]:
+    def _start_actor(self, executor: Stepper) -> Callable[[Input], None]:
         return lambda event: self.clock.soon(lambda: executor.step(event))
 
     def run(self, until: float) -> None:
