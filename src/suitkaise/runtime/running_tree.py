@@ -1,4 +1,4 @@
-"""A running tree, as its owner holds it: start, look, administer, stop."""
+"""A running tree: look at it, administer it, stop it."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ T = TypeVar("T")
 
 
 class RunningTree(Administration):
-    """What `Supervisor.start()` returns; a context manager that stops the tree at the end of its block.
+    """A running tree, from `Supervisor.start()`; a context manager that stops the tree at the end of its block.
 
-    Paths given to its methods are relative to it: `running["counters/count-a"]`.
+    Paths are relative to the tree: `running["counters/count-a"]`.
     """
 
     def __init__(self, supervisor: SupervisorInterface, runtime: Runtime) -> None:
@@ -59,7 +59,7 @@ class RunningTree(Administration):
         self._reason = exited.result().reason
         self._ended.set()
 
-    # ------------------------------------------------------------ looking
+    # ------------------------------------------------------------ questions
     @property
     def name(self) -> str:
         """The tree's name, which is its path."""
@@ -67,18 +67,18 @@ class RunningTree(Administration):
 
     @property
     def path(self) -> str:  # type: ignore[override]
-        """The tree's name again: what stands before the paths of all its workers."""
+        """The tree's name, which all paths of its workers begin with."""
         return self._root.path
 
     @property
     def spec(self) -> SupervisorSpec:
-        """The declaration it was started from."""
+        """The declaration that the tree was started from."""
         return self._root.spec
 
     def __getitem__(self, path: str) -> WorkerRef:
-        """The ref of the worker at `path`. Raises ChildNotFound (a LookupError) if there is none."""
+        """The ref of the worker or supervisor at `path`. Raises ChildNotFound (a LookupError)."""
         if not isinstance(path, str):
-            raise TypeError(f"a worker is found by its path below {self.name!r}, a str, not by {path!r}")
+            raise TypeError(f"running[...] takes the path of a worker below {self.name!r}, a str, not {path!r}")
         kind = self._runtime.registry.kind_of(f"{self.name}/{path}")
         return ref_to(f"{self.name}/{path}", kind)
 
@@ -97,7 +97,7 @@ class RunningTree(Administration):
                 yield from self._refs(below)
 
     def status(self) -> TreeStatus:
-        """The whole tree at this moment."""
+        """The status of the whole tree at this moment."""
         supervisor = self._root
         return TreeStatus(
             self.name, "supervisor", supervisor.status, os.getpid(), 0, self._reason, self._lines(supervisor)
@@ -128,27 +128,27 @@ class RunningTree(Administration):
             return None
 
     def events(self) -> Subscription:
-        """What happens in this tree from now on, as an iterator of events; it ends with the tree."""
+        """The events of this tree from now on, as an iterator; it ends with the tree."""
         subscription = self._runtime.bus.events(self.name)
         if self._root.status is Status.STOPPED:
-            subscription.close()  # its last event may have been before
+            subscription.close()  # the last event may have been before the subscription
         return subscription
 
     def crashes(self) -> list[CrashReport]:
-        """The reports of the newest abnormal ends in this tree, at most 100 in the program, the newest last (rule 58).
+        """The reports of the newest abnormal exits in this tree, the newest last (rule 58).
 
-        They are on disk, too, and outlive the program: see `suitkaise crashes`.
+        A program keeps 100 in memory. They are on disk, too, and outlive the program: see `suitkaise crashes`.
         """
         return self._runtime.crashes.reports(self.name)
 
     # ------------------------------------------------------------ administration
     def recall(self, id: str) -> WorkerRef:
-        """Stop a child by its shutdown, if it runs, and start it again: alone, and not counted.
+        """Stop a child by its shutdown, if it runs, and start it again: without its siblings, and not counted.
 
         Raises:
             ChildNotFound: there is no such child.
-            ChildStartFailed: it did not start; it stays stopped.
-            DeadlockError: it is the calling worker, or above it.
+            ChildStartFailed: it failed to start; it stays stopped.
+            DeadlockError: the child is the calling worker, or above it.
         """
         ref: WorkerRef = self._change_child("recall", id)
         return ref
@@ -175,11 +175,11 @@ class RunningTree(Administration):
 
     # ------------------------------------------------------------ the end
     def wait(self, timeout: float | None = None) -> ExitReason:
-        """Wait until the tree has ended, at most `timeout` seconds; returns the root's exit reason.
+        """Wait until the tree has ended, at most `timeout` seconds (None: no limit); returns the root's exit reason.
 
         Raises:
-            AskTimeout: it still runs, or what it leaves behind is still being cleared away, which goes on.
-            DeadlockError: a worker of this very tree waits for its end.
+            AskTimeout: the tree still runs, or is still being cleared away; that goes on.
+            DeadlockError: the caller is a worker of this tree.
         """
         self._refuse_workers()
         self._check_hub()
@@ -204,13 +204,16 @@ class RunningTree(Administration):
             )
 
     def stop(self, timeout: float | None = None) -> ExitReason:
-        """Stop all workers in reverse start order; returns the exit reason. On a tree that has ended: no error.
+        """Stop all workers in reverse start order; returns the exit reason. A tree that has ended stays as it is.
 
-        Threads that had to be abandoned (rule 59) stay behind; a warning in the log names them (rule 46).
+        Abandoned threads (rule 59) run on; a warning in the log names them (rule 46).
+
+        Args:
+            timeout: seconds to wait for the end (default None: no limit).
 
         Raises:
-            AskTimeout: `timeout` seconds were not enough; the stopping goes on (rule 45).
-            DeadlockError: a worker of this very tree stops it; nothing is stopped.
+            AskTimeout: the tree has not ended in time; it goes on stopping (rule 45).
+            DeadlockError: the caller is a worker of this tree; nothing is stopped.
         """
         self._refuse_workers()
         checked_timeout(timeout)
@@ -218,7 +221,7 @@ class RunningTree(Administration):
         return self.wait(timeout)
 
     def _leave(self, deadline: float | None) -> None:
-        """Clear away what it has used, once; for a caller who does not wait for ever, in another thread."""
+        """Leave the runtime, once; in another thread if the caller has a deadline."""
         with self._lock:
             if self._leaving:
                 return
@@ -234,7 +237,7 @@ class RunningTree(Administration):
             left = [path for path in self._runtime.abandoned() if path.startswith(f"{self.name}/")]
             if left:
                 what = abandoned_threads(len(left))
-                logger.warning("%r has stopped, but leaves %s behind: %s", self.name, what, ", ".join(left))
+                logger.warning("%r has stopped, but leaves %s running: %s", self.name, what, ", ".join(left))
             runtimes.leave(self.name)
         finally:
             self._left.set()
@@ -245,7 +248,7 @@ class RunningTree(Administration):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if os.getpid() == self._hub:  # a forked child that leaves the block stops nothing
+        if os.getpid() == self._hub:  # a forked copy of the program must not stop the tree
             self.stop()
 
     async def __aenter__(self) -> Self:

@@ -39,7 +39,7 @@ def start(tree: SupervisorSpec, wait: Callable[[threading.Event], object] = thre
 
 
 class AsyncStart:
-    """What `Supervisor.start_async` returns: enter it, or await it; the tree starts then.
+    """The start of a tree from an event loop: enter it or await it, and the tree starts.
 
     Threads of the loop's default executor wait for the start and for the stop.
     """
@@ -59,7 +59,7 @@ class AsyncStart:
         except asyncio.CancelledError:
             self._give_up()
             await wait_until_done(starting)
-            if not starting.cancelled() and starting.exception() is None:  # it was up already
+            if not starting.cancelled() and starting.exception() is None:  # the tree had started already
                 await wait_until_done(asyncio.ensure_future(asyncio.to_thread(starting.result().stop)))
             raise
         return self._running
@@ -74,7 +74,7 @@ class AsyncStart:
         await self._running.__aexit__(kind, error, traceback)
 
     def _wait(self, up: threading.Event) -> None:
-        """In a thread: wait until the tree is up, or nobody wants it any more."""
+        """Wait, in a thread, until the tree has started or its start is cancelled."""
         self._up = up
         if not self._given_up:
             up.wait()

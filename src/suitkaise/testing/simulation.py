@@ -21,11 +21,11 @@ __all__ = ["Simulation"]
 
 
 class Simulation:
-    """A tree on a virtual clock.
+    """A supervision tree on a virtual clock, with scripts in place of workers.
 
     Args:
         tree: the declaration.
-        behaviour: says what each incarnation will do; default: it starts at once, lives on, and stops when asked.
+        behaviour: returns what an incarnation will do; default: it starts at once, runs, and stops when asked.
 
     >>> from suitkaise.exits import Signaled
     >>> from suitkaise import Child, Supervisor
@@ -74,11 +74,11 @@ class Simulation:
         return lambda event: self.clock.soon(lambda: executor.step(event))
 
     def run(self, until: float) -> None:
-        """Let the virtual time pass until `until` (seconds)."""
+        """Advance the virtual clock to `until` (seconds)."""
         self.clock.run(until)
 
     def stop(self, reason: ExitReason | None = None) -> None:
-        """Ask the root to stop; run on to see it happen."""
+        """Ask the root to stop; `run` carries it out."""
         self.root.tell(StopAll(reason or Shutdown("stop")))
 
     @property
