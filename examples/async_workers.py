@@ -10,13 +10,13 @@ from suitkaise import Process, Supervisor
 class Shouter(Process):
     async def on_start(self) -> None:
         self.connections = 0
-        port = self.recalled.checkpoint if self.recalled else 0  # the same one after a restart
+        port = self.recalled.checkpoint if self.recalled else 0  # the same port after a restart
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", port)
         self.port = self.server.sockets[0].getsockname()[1]
         self.checkpoint(self.port)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A task for each connection: they go on all the time, also between the worker's messages."""
+        """Serve one connection, in a task of its own, which runs also while the worker handles no message."""
         self.connections += 1
         async for line in reader:
             writer.write(line.upper())
@@ -24,7 +24,7 @@ class Shouter(Process):
         writer.close()
 
     async def on_receive(self, message: Any) -> int:
-        await asyncio.sleep(0.01)  # holds up the next message, but no connection
+        await asyncio.sleep(0.01)  # delays the next message, but no connection
         return self.port if message == "port" else self.connections
 
     async def on_finish(self) -> None:

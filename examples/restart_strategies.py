@@ -1,4 +1,4 @@
-"""Which siblings are started again when one dies? That is the strategy."""
+"""The strategy decides which siblings are restarted together with a child that dies."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ class Worker(Process):
         self.wait(60.0)
 
 
-def who_is_new(strategy: Any) -> list[str]:
+def restarted_with_b(strategy: Any) -> list[str]:
     tree = Supervisor("tree", Worker("a"), Worker("b"), Worker("c"), strategy=strategy)
     with tree.start() as running, running.events() as events:
         before = {ref.name: ref.pid for ref in running}
@@ -26,7 +26,7 @@ def who_is_new(strategy: Any) -> list[str]:
 
 
 for strategy in ("one_for_one", "rest_for_one", "one_for_all"):
-    print(f"{strategy}: new are {', '.join(who_is_new(strategy))}")
+    print(f"{strategy}: new are {', '.join(restarted_with_b(strategy))}")
 
 # prints: one_for_one: new are b
 # prints: rest_for_one: new are b, c

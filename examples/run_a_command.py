@@ -1,4 +1,4 @@
-"""Any program as a child: started when it is ready to serve, restarted when it dies, gone with all it has started."""
+"""Any program as a child: the next child waits until it is ready, and it is restarted when it dies."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ server = Command(sys.executable, "-m", "http.server", str(port), "--bind", "127.
 
 
 class Visitor(Process):
-    def on_start(self) -> None:  # started after the server, which answers by then (and again, when it is back)
+    def on_start(self) -> None:  # called once the server answers, and again after each restart of the server
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
             self.status = answer.status
 

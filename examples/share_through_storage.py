@@ -1,4 +1,4 @@
-"""Processes that share a counter and their results; entries of a dead worker can go with it."""
+"""Processes share a counter and their results; entries can be removed together with their worker."""
 
 from suitkaise import Child, Process, Supervisor, sktree
 

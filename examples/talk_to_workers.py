@@ -1,4 +1,4 @@
-"""Tell, ask, and call methods of a worker in another process; errors come back as what they are."""
+"""Tell, ask, and call methods of a worker in another process; an asker gets the original exception."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ class Account(Process):
     def on_receive(self, message: Any) -> int:
         what, amount = message
         if what == "withdraw" and amount > self.balance:
-            raise Reject(ValueError(f"there are only {self.balance}"))  # the asker's error; the worker lives on
+            raise Reject(ValueError(f"there are only {self.balance}"))  # the asker gets this error; the worker goes on
         self.balance += amount if what == "deposit" else -amount
         return self.balance
 

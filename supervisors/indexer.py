@@ -1,13 +1,13 @@
-"""Index the identifiers of a folder of text files, with workers that may die at any moment.
+"""Index the identifiers of a folder of text files with workers that may die at any moment.
 
     suitkaise run supervisors/indexer.py [--root FOLDER] [--counters N] [--chaos N]
 
 A scanner cuts the files into batches, counters share the batches through the storage, a reporter shows progress and
 checks the result against a plain single-process pass. `--chaos N` kills a random worker (the storage actor included)
-N times meanwhile; the totals must be the same to the last word.
+N times meanwhile; the totals must stay exactly the same.
 
-Why nothing is lost or counted twice: a batch's result, the end of the batch and the end of the claim on it are one
-atomic write, and a claim belongs to an incarnation: when that dies, however it dies, the claim goes with it.
+Nothing is lost or counted twice, since one atomic write stores the result of a batch and removes the batch and the claim
+on it; and a claim belongs to an incarnation of a counter: it is removed when that incarnation dies, however it dies.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TODO, CLAIMS, DONE, COUNTS, ABOUT = (
 
 
 def text_files(root: str) -> list[str]:
-    """The text files below `root`, in a fixed order, without what is installed into it."""
+    """List the text files below `root`, in a fixed order, without installed packages."""
     found = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if name not in ("site-packages", "__pycache__", ".git", ".venv"))
@@ -50,7 +50,7 @@ def text_files(root: str) -> list[str]:
 
 
 def index(files: Iterable[str]) -> tuple[dict[str, int], Counter[str]]:
-    """The totals of some files, and how often each identifier occurs in them."""
+    """Count the totals of some files, and the occurrences of each identifier in them."""
     totals = {"files": 0, "lines": 0, "words": 0}
     counts: Counter[str] = Counter()
     for file in files:
@@ -64,7 +64,7 @@ def index(files: Iterable[str]) -> tuple[dict[str, int], Counter[str]]:
 
 
 class Scan(Process):
-    """Finds the files and hands them out in batches. Doing it again changes nothing."""
+    """Finds the files and adds them to the storage in batches. A second run changes nothing."""
 
     restart = "transient"
 
@@ -85,7 +85,7 @@ class Scan(Process):
 
 
 class Count(Process):
-    """Claims a batch, counts it, and stores the result: again and again until there is nothing left."""
+    """Claims a batch, counts it and stores the result, until no batch is left."""
 
     restart = "transient"
 
@@ -110,7 +110,7 @@ class Count(Process):
 
     def count(self, name: str) -> None:
         files = self.tree.get(name, path=TODO, default=None)
-        if files is None:  # it was done between our look and our claim
+        if files is None:  # another counter finished it before this claim
             self.tree.remove(name, path=CLAIMS)
             return
         totals, counts = index(files)
@@ -122,7 +122,7 @@ class Count(Process):
 
 
 class Chaos(Thread):
-    """Kills a random worker whenever another part of the work is done."""
+    """Kills a random worker each time that another part of the work is done."""
 
     restart = "transient"
 
@@ -143,7 +143,7 @@ class Chaos(Thread):
     def kill(self, path: str) -> bool:
         victim = self.whereis(path)
         pid = victim.pid
-        if pid is None:  # it is being restarted, or done
+        if pid is None:  # it is being restarted, or has finished
             self.wait(0.001)
             return False
         self.log.info("chaos kills %s (pid %d)", path, pid)
@@ -152,7 +152,7 @@ class Chaos(Thread):
 
 
 class Report(Thread):
-    """Shows the progress; when all is counted, prints the result, checks it, and ends the tree with that."""
+    """Shows the progress; when all batches are counted, prints and checks the result, and so ends the tree."""
 
     restart = "transient"
     significant = True
@@ -223,7 +223,7 @@ def add_up(parts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def declare(root: str, counters: int = 3, chaos: int = 0) -> Supervisor:
-    """The tree, for the given folder."""
+    """Declare the tree for the given folder."""
     if not os.path.isdir(root):
         raise SystemExit(f"indexer: there is no folder {root!r}")
     workers = [

@@ -1,13 +1,13 @@
-"""Lines of a file through stages, each in a process of its own, into another file; each line once, whoever is killed.
+"""Sends the lines of a file through stages, each a process, into another file: each line once, whichever is killed.
 
     suitkaise run supervisors/pipeline.py INPUT OUTPUT --stage MODULE:FUNCTION [--stage ...] [--batch 200]
 
-A stage is a function of one line (without its end) that returns a line, or None to drop it. The children, in their
-order: the sink, the last stage, ... the first stage, the source. Who is nearer to the sink was started earlier, and
-`rest_for_one` restarts all that depends on it: when a stage dies, everything that feeds it begins anew, and the source
-goes on behind what the sink has safely written. What was between them was written by nobody, and comes once more.
+A stage is a function of one line (without its end) that returns a line, or None to drop it. The children start in this
+order: the sink, the last stage, ... the first stage, the source. So `rest_for_one` restarts, together with a stage that
+dies, all stages that feed it and the source. The source then continues behind the last line that the sink has written to
+disk; the lines between them were not written yet, and are sent again.
 
-A batch is handed on while the next one is worked on, never more: a slow stage slows down those before it.
+A stage sends one batch while it works on the next one, never more: a slow stage slows down the stages before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Stage: TypeAlias = Callable[[str], "str | None"]
 
 
 class Batch(NamedTuple):
-    """Some lines, and where in the input they begin and end. The last batch ends the whole pipeline."""
+    """Some lines, and the positions of their beginning and end in the input. The last batch ends the pipeline."""
 
     lines: list[str]
     start: int
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
 
 class Feeds(Process):
-    """Who hands batches on, to the worker at path `to`. What it holds is not lost with it, so it is just killed."""
+    """Sends batches to the worker at path `to`. Its lines are sent again after its death, so a stop may kill it."""
 
     shutdown = "brutal_kill"
     to: str
@@ -45,20 +45,23 @@ class Feeds(Process):
         self.feeding: Any = None
 
     def feed(self, batch: Batch) -> bool:
-        """Hand a batch on, as soon as the one before it was taken. False if one of them was lost or came out of turn;
-        of the last one, whether it was written."""
+        """Send a batch once the receiver has taken the batch before it.
+
+        Returns:
+            False if a batch was lost or arrived out of order; for the last batch, whether it was written.
+        """
         before, self.feeding = self.feeding, None
         try:
             if before is not None and not before.get(None):
                 return False
             self.feeding = self.whereis(self.to).ask_future(batch)
             return not batch.last or bool(self.feeding.get(None))
-        except WorkerDead:  # then this one is stopped, too (not by a recall), and what is lost comes once more
+        except WorkerDead:  # unless it was a recall, this worker is stopped too; the lost lines are sent again
             return False
 
 
 class Source(Feeds):
-    """Reads the file. It has done its work when the sink has written all."""
+    """Reads the file, and finishes when the sink has written all lines."""
 
     restart = "transient"
     significant = True
@@ -82,7 +85,7 @@ class Source(Feeds):
         lines = [line.decode().rstrip("\r\n") for line in itertools.islice(self.input, self.size)]
         last = len(lines) < self.size
         if not self.feed(Batch(lines, start, self.input.tell(), last)):
-            self.wait(1.0)  # most likely this one is about to be stopped; else just one other was recalled
+            self.wait(1.0)  # this worker is about to be stopped, or a single stage was recalled
             self.go_back()
         elif last:
             self.rejoin()
@@ -104,7 +107,7 @@ class Work(Feeds):
 
 
 class Sink(Process):
-    """Writes the lines, and beside the output, in one step, how far it has come: what is beyond that is cut off."""
+    """Writes the lines, and their position to a file beside the output; a restart cuts off the output behind it."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -118,10 +121,10 @@ class Sink(Process):
         self.output.truncate(length)
 
     def on_receive(self, message: Any) -> int:
-        """`position`: where in the input to go on; or a batch: whether it is written."""
+        """Answer `position` with the position to continue from, and a batch with whether it is written."""
         if message == "position":
             return self.position
-        if message.start == self.position:  # else it comes a second time, or something before it will
+        if message.start == self.position:  # otherwise it is a repetition, or an earlier batch is missing
             self.output.write("".join(f"{line}\n" for line in message.lines).encode())
             self.output.flush()
             os.fsync(self.output.fileno())
@@ -136,7 +139,7 @@ class Sink(Process):
 
 
 def pipeline(stages: list[Stage], source: Path, output: Path, *, batch: int = 200) -> Supervisor:
-    """The tree: the sink first, the source last."""
+    """Declare the tree: the sink first, the source last."""
     children = [Child(Sink(output), id="sink")]
     for number in range(len(stages), 0, -1):
         to = f"pipeline/stage-{number + 1}" if number < len(stages) else "pipeline/sink"
@@ -148,7 +151,7 @@ def pipeline(stages: list[Stage], source: Path, output: Path, *, batch: int = 20
 
 
 def load(name: str) -> Stage:
-    """The function that `module:function` names."""
+    """Import the function `module:function`."""
     module, _, function = name.partition(":")
     found = getattr(importlib.import_module(module), function or "stage")
     if not callable(found):
@@ -157,12 +160,12 @@ def load(name: str) -> Stage:
 
 
 def main(arguments: list[str]) -> Supervisor:
-    """The tree for these command line arguments."""
+    """Declare the tree for these command line arguments."""
     parser = argparse.ArgumentParser(
         prog="pipeline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("input", type=Path, help="a file of lines (UTF-8)")
-    parser.add_argument("output", type=Path, help="where the lines go; OUTPUT.progress says how far it is")
+    parser.add_argument("output", type=Path, help="the file for the lines; OUTPUT.progress holds the position")
     parser.add_argument("--stage", action="append", required=True, metavar="MODULE:FUNCTION", dest="stages")
     parser.add_argument("--batch", type=int, default=200, help="lines that are handed on at once (default 200)")
     options = parser.parse_args(arguments)

@@ -1,13 +1,13 @@
-"""A prefork HTTP server: workers that share one listening socket, and are renewed before they grow old.
+"""A prefork HTTP server: workers share one listening socket, and are renewed after some requests or growth.
 
     suitkaise run supervisors/pool.py [--app MODULE:NAME] [--port 8000] [--workers 4] [--requests N] [--mib N]
 
 Each worker is a process that serves a WSGI application in threads. After N requests, or when it has grown beyond N MiB,
 it asks the recycler to recall it: one at a time, so the others always serve. A worker that dies is restarted.
 
-Why no request is lost but those in the killed worker: connections that nobody has accepted yet wait in the listening
-socket, which belongs to all of them, and to the program above them. A worker that is recalled accepts nothing more
-and finishes what it has accepted.
+Only the requests inside a killed worker are lost: connections that no worker has accepted wait in the listening socket,
+which belongs to the program and all its workers. A worker that is recalled accepts no more connections and finishes the
+accepted ones.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ SILENCE = 1.0
 """Seconds after which a connection without a request no longer holds up the end of its worker."""
 
 AGAIN = 1.0
-"""Seconds after which a worker that could not be started when it was to be renewed is tried again."""
+"""Seconds between two tries to renew a worker that fails to start."""
 
 
 def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """The application, if you bring none: it says who serves."""
+    """The default application: it names the process that serves."""
     start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
     return [f"hello from process {os.getpid()}: {environ['PATH_INFO']}\n".encode()]
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """Serves on a socket that others serve on, too. Closing it waits for the requests that it has accepted."""
+    """Serves on a socket that it shares with other processes. `server_close` waits for the accepted requests."""
 
     daemon_threads = False
 
@@ -52,7 +52,7 @@ class Server(ThreadingMixIn, WSGIServer):
         WSGIServer.__init__(self, ("", 0), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener.dup()
-        self.socket.setblocking(False)  # another one may have been quicker
+        self.socket.setblocking(False)  # another process may have accepted the connection first
         host, port = self.socket.getsockname()[:2]
         self.server_name, self.server_port = host, port
         self.setup_environ()
@@ -61,15 +61,14 @@ class Server(ThreadingMixIn, WSGIServer):
         self.stopping = False
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """One request, in its own thread."""
+        """Serve one request, in its own thread."""
         super().process_request_thread(request, client_address)
         self.done()
 
 
 class _Handler(WSGIRequestHandler):
     def handle(self) -> None:
-        """One request; but who has connected and asks for nothing (browsers do, in advance) is not waited for at the
-        end."""
+        """Serve one request; at the end of the worker, drop a connection without a request (browsers make some)."""
         poll = select.poll()
         poll.register(self.connection, select.POLLIN)
         while not poll.poll(SILENCE * 1000):
@@ -78,11 +77,11 @@ class _Handler(WSGIRequestHandler):
         super().handle()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A line a request would be most of the work."""
+        """Log nothing: a line for each request would be most of the work."""
 
 
 class Serve(Process):
-    """One of the processes. It has no loop: it waits to be told to stop, while its threads serve."""
+    """One worker process. It has no loop: its threads serve until the worker is asked to stop."""
 
     shutdown = 30.0
 
@@ -104,13 +103,13 @@ class Serve(Process):
             self.served += 1
             old = self.served == self.requests or (self.mib and psutil.Process().memory_info().rss > self.mib * MIB)
             if old:
-                self.mib = 0.0  # said once
+                self.mib = 0.0  # ask once
         if old:
-            recycler = f"{str(self.path).rpartition('/')[0]}/recycler"
+            recycler = f"{self.ref.path.rpartition('/')[0]}/recycler"
             self.whereis(recycler).tell(self.ref)
 
     def on_receive(self, message: Any) -> Any:
-        """`served`: how many requests it has served."""
+        """Answer `served` with the number of served requests."""
         return self.served if message == "served" else None
 
     def on_finish(self) -> None:
@@ -120,10 +119,10 @@ class Serve(Process):
 
 
 class Recycle(Thread):
-    """Recalls workers that ask for it, one at a time. A recall is an order: it is not counted as a restart.
+    """Recalls the workers that ask for it, one at a time. A recall is not counted as a restart.
 
-    Nor is it tried again if the worker does not start (its application is broken, say). So that is done here: it does
-    not stay down, and the others are not renewed before they can be.
+    A supervisor does not repeat a recall whose start fails (a broken application, say). So this worker repeats it; the
+    other workers are renewed only when a start works again.
     """
 
     def on_receive(self, ref: Any) -> None:
@@ -142,7 +141,7 @@ class Recycle(Thread):
 
 
 def load(app: str) -> Any:
-    """The application that `module:name` names; `hello` without a name."""
+    """Import the application `module:name`; the default is `hello`."""
     if not app:
         return hello
     module, _, name = app.partition(":")
@@ -153,7 +152,7 @@ def load(app: str) -> Any:
 def pool(
     listener: socket.socket, *, app: str = "", workers: int = 4, requests: int = 0, mib: float = 0.0
 ) -> Supervisor:
-    """The tree: `workers` processes on one listening socket, and who renews them."""
+    """Declare the tree: `workers` processes on one listening socket, and the worker that renews them."""
     serve = Serve(listener, app, requests, mib)
     return Supervisor(
         "pool", Child(Recycle, id="recycler"), Child(serve, copies=workers), max_restarts=10 * workers, max_seconds=10.0
@@ -161,7 +160,7 @@ def pool(
 
 
 def main(arguments: list[str]) -> Supervisor:
-    """The tree for these command line arguments."""
+    """Declare the tree for these command line arguments."""
     parser = argparse.ArgumentParser(
         prog="pool", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -172,7 +171,7 @@ def main(arguments: list[str]) -> Supervisor:
     parser.add_argument("--requests", type=int, default=0, help="renew a process after so many (default: never)")
     parser.add_argument("--mib", type=float, default=0.0, help="renew a process beyond so many MiB (default: never)")
     options = parser.parse_args(arguments)
-    load(options.app)  # what is wrong with it is told here, and not by every worker
+    load(options.app)  # an error in it is reported here, and not by every worker
     listener = socket.create_server((options.host, options.port), backlog=1024)
     print(f"serving on http://{options.host}:{listener.getsockname()[1]}/", flush=True)
     return pool(

@@ -26,14 +26,14 @@ SHELLS_OWN = re.compile(
     r"|hash|if|jobs|let|local|read|readonly|return|select|set|shift|shopt|source|times|trap|type|ulimit|umask|unalias"
     r"|unset|until|wait|while)(\s|$)"
 )
-"""What the shell does itself: there is no such program (or it would do nothing), so that `exec` does not find it."""
+"""Commands of the shell itself: there is no such program (or it would have no effect), so `exec` cannot run them."""
 
 
 def entries(text: str) -> dict[str, str]:
-    """The commands of a Procfile by name, in its order.
+    """Read the commands of a Procfile by name, in its order.
 
     Raises:
-        ValueError: a line is no `name: command`, or a name comes twice; the number of the line is told.
+        ValueError: a line is no `name: command`, or a name occurs twice; the message has the number of the line.
     """
     found: dict[str, str] = {}
     for number, line in _lines(text):
@@ -47,11 +47,12 @@ def entries(text: str) -> dict[str, str]:
 
 
 def settings(text: str) -> dict[str, str]:
-    r"""The variables of an environment file: `NAME=value`, the value may be quoted; in double quotes, `\n` is a new
-    line, and any other `\x` is x.
+    r"""Read the variables of an environment file.
+
+    A line is `NAME=value`; the value may be quoted. In double quotes `\n` is a new line, and any other `\x` is x.
 
     Raises:
-        ValueError: a line is no `NAME=value`; the number of the line is told.
+        ValueError: a line is no `NAME=value`; the message has the number of the line.
     """
     found = {}
     for number, line in _lines(text):
@@ -73,10 +74,10 @@ def _lines(text: str) -> list[tuple[int, str]]:
 
 
 def scales(text: str, names: Mapping[str, str]) -> dict[str, int]:
-    """How many of each: `web=2,worker=0`; one where nothing is said.
+    """Read the number of copies of each command: `web=2,worker=0`; the default is one.
 
     Raises:
-        ValueError: there is no such name, or the number is none.
+        ValueError: a name is unknown, or a number is wrong.
     """
     found = dict.fromkeys(names, 1)
     for part in filter(None, text.split(",")):
@@ -92,12 +93,12 @@ def scales(text: str, names: Mapping[str, str]) -> dict[str, int]:
 def procfile(
     commands: Mapping[str, str], *, env: Mapping[str, str], scale: Mapping[str, int], port: int, cwd: str
 ) -> Supervisor:
-    """The tree: one child for each copy of each command."""
+    """Declare the tree: one child for each copy of each command."""
     children = []
-    for place, (name, command) in enumerate(commands.items()):
+    for index, (name, command) in enumerate(commands.items()):
         for copy in range(scale[name]):
             numbered = f"{name}-{copy + 1}" if scale[name] > 1 else name
-            ports = {"PORT": str(port + 100 * place + copy)}
+            ports = {"PORT": str(port + 100 * index + copy)}
             child = Command("sh", "-c", f"exec {command}" if _is_simple(command) else command,
                             env={**env, **ports}, cwd=cwd, name=numbered)  # fmt: skip
             children.append(Child(child, backoff=Backoff(initial=0.1, maximum=10.0, reset_after=10.0)))
@@ -105,16 +106,18 @@ def procfile(
 
 
 def _is_simple(command: str) -> bool:
-    """Whether the shell can make place for the command, so that this gets the signals itself."""
+    """Whether the shell can replace itself by the command (`exec`), so that the command gets the signals itself."""
     return SHELLS_OWN.match(command) is None and re.search(r"[;&|<>()`$]|^\w+=", command) is None
 
 
 def main(arguments: list[str]) -> Supervisor:
-    """The tree for these command line arguments."""
+    """Declare the tree for these command line arguments."""
     parser = argparse.ArgumentParser(
         prog="procfile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--file", default="Procfile", help="the Procfile (default ./Procfile); its folder is theirs")
+    parser.add_argument(
+        "--file", default="Procfile", help="the Procfile (default ./Procfile); the commands run in its folder"
+    )
     parser.add_argument("--env", help="a file of NAME=value (default: .env beside the Procfile, if it is there)")
     parser.add_argument("--scale", default="", metavar="NAME=N,...", help="how many of each (default: one)")
     parser.add_argument("--port", type=int, help="the first PORT (default: that of the environment file, or 5000)")
