@@ -6,8 +6,8 @@ A scanner cuts the files into batches, counters share the batches through the st
 checks the result against a plain single-process pass. `--chaos N` kills a random worker (the storage actor included)
 N times meanwhile; the totals must stay exactly the same.
 
-Nothing is lost or counted twice, since one atomic write stores the result of a batch and removes the batch and the claim
-on it; and a claim belongs to an incarnation of a counter: it is removed when that incarnation dies, however it dies.
+Nothing is lost or counted twice: one atomic write stores the result of a batch and removes the batch and the claim on
+it; and a claim belongs to an incarnation of a counter: it is removed when that incarnation dies, however it dies.
 """
 
 from __future__ import annotations

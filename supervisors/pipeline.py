@@ -4,8 +4,8 @@
 
 A stage is a function of one line (without its end) that returns a line, or None to drop it. The children start in this
 order: the sink, the last stage, ... the first stage, the source. So `rest_for_one` restarts, together with a stage that
-dies, all stages that feed it and the source. The source then continues behind the last line that the sink has written to
-disk; the lines between them were not written yet, and are sent again.
+dies, all stages that feed it and the source. The source then continues behind the last line that the sink has written;
+the lines between them were not written yet, and are sent again.
 
 A stage sends one batch while it works on the next one, never more: a slow stage slows down the stages before it.
 """

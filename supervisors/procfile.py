@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> Supervisor:
         prog="procfile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--file", default="Procfile", help="the Procfile (default ./Procfile); the commands run in its folder"
+        "--file", default="Procfile", help="the Procfile (default ./Procfile); commands run in its folder"
     )
     parser.add_argument("--env", help="a file of NAME=value (default: .env beside the Procfile, if it is there)")
     parser.add_argument("--scale", default="", metavar="NAME=N,...", help="how many of each (default: one)")
