@@ -42,7 +42,7 @@ from suitkaise.policy.actions import (
 )
 from suitkaise.policy.children import start_error
 from suitkaise.policy.dynamic import DynamicPolicy
-from suitkaise.policy.static import Policy
+from suitkaise.policy.static import StaticPolicy
 from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.supervisor import DynamicSupervisorSpec
@@ -62,7 +62,7 @@ class Executor(SupervisorInterface):
     """
 
     def __init__(self, spec: SupervisorSpec, path: str, env: Environment, before: Executor | None = None) -> None:
-        policy = DynamicPolicy if isinstance(spec, DynamicSupervisorSpec) else Policy
+        policy = DynamicPolicy if isinstance(spec, DynamicSupervisorSpec) else StaticPolicy
         super().__init__(policy(spec, path), path, env)
         self.spec = spec
         self.exited: Future[Exit] = Future()
