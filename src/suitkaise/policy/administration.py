@@ -30,6 +30,7 @@ class Administration:
     def __init__(self, policy: BasePolicy) -> None:
         self._policy = policy
         self._children = policy.children
+        self._actions = policy.actions
 
     def job_for(self, request: ChildRequest) -> Job:
         """Return the job that serves a request."""
@@ -50,7 +51,7 @@ class Administration:
         try:
             self.check(spec)
         except (ChildAlreadyStarted, ChildAlreadyPresent, MaxChildren, SpecError) as error:
-            self._policy.refuse(request, error)
+            self._actions.refuse(request, error)
             return
         child = self._children.add(spec)
         yield from self._policy.start(child)
@@ -58,18 +59,18 @@ class Administration:
             self._policy.forget(child)
             self._refuse_start(request, child)
         else:
-            self._policy.respond(request, spec.id)
+            self._actions.respond(request, spec.id)
 
     def _terminate_child(self, request: Any, id: str) -> Job:
         child = self._children.get(id)
         if child is None:
-            self._policy.refuse(request, self._children.not_found(id))
+            self._actions.refuse(request, self._children.not_found(id))
             return
         child.stopped_on_request = True
         self._policy.cancel_retry(child)
         child.in_group_restart = False
         yield from self._policy.stop(child)
-        self._policy.respond(request)
+        self._actions.respond(request)
 
     def _restart_child(self, request: Any, id: str) -> Job:
         child = self._find_at_rest(request, id)
@@ -82,12 +83,12 @@ class Administration:
         child = self._find_at_rest(request, id)
         if child is not None:
             self._policy.forget(child)
-            self._policy.respond(request)
+            self._actions.respond(request)
 
     def _recall(self, request: Any, id: str) -> Job:
         child = self._children.get(id)
         if child is None:
-            self._policy.refuse(request, self._children.not_found(id))
+            self._actions.refuse(request, self._children.not_found(id))
             return
         if child.phase in (ChildPhase.RUNNING, ChildPhase.STARTING, ChildPhase.RESTARTING, ChildPhase.EXITED):
             self._policy.cancel_retry(child)
@@ -120,7 +121,7 @@ class Administration:
                 error = ChildRunning(f"{path!r} is running; {advice}", path=path)
             else:
                 error = ChildRestarting(f"{path!r} is being restarted; {advice}", path=path)
-        self._policy.refuse(request, error)
+        self._actions.refuse(request, error)
         return None
 
     def answer_start(self, request: Any, child: ChildState) -> None:
@@ -128,7 +129,7 @@ class Administration:
         if child.phase is ChildPhase.STOPPED:
             self._refuse_start(request, child)
         else:
-            self._policy.respond(request, child.spec.id)
+            self._actions.respond(request, child.spec.id)
 
     def _refuse_start(self, request: Any, child: ChildState) -> None:
-        self._policy.refuse(request, start_error(self._policy.failure_of(child)))
+        self._actions.refuse(request, start_error(self._policy.failure_of(child)))

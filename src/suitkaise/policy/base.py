@@ -10,11 +10,11 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any
 
 from suitkaise import events
 from suitkaise.errors import ChildNotFound, WorkerDead
 from suitkaise.exits import ExitReason, GaveUp, Killed, Shutdown, StartFailure
+from suitkaise.policy.action_list import ActionList
 from suitkaise.policy.actions import (
     Action,
     Begin,
@@ -22,20 +22,9 @@ from suitkaise.policy.actions import (
     Exited,
     Ignored,
     Input,
-    Kill,
     KillAll,
-    Previous,
-    Publish,
     Ready,
-    Refuse,
-    Removed,
-    Respond,
-    SetTimer,
-    Start,
-    Started,
-    Stop,
     StopAll,
-    Terminated,
     Timer,
     TimerKey,
 )
@@ -77,8 +66,7 @@ class BasePolicy(ABC):
         self._window = RestartWindow(spec.max_restarts, spec.max_seconds)
         self._chance = chance if chance is not None else random.Random(path).random
         self._queue = JobQueue()
-        self._actions: list[Action] = []
-        self._now = 0.0
+        self.actions: ActionList = ActionList(path)
 
     # ------------------------------------------------------------ questions, answered at once
     def which_children(self) -> list[ChildInfo]:
@@ -142,7 +130,7 @@ class BasePolicy(ABC):
 
     def handle(self, event: Input, now: float) -> list[Action]:
         """Process one event at time `now` (seconds, monotonic); return the actions to carry out, in order."""
-        self._now = now
+        self.actions.now = now
         match event:
             case Begin():
                 if self.phase is SupervisorPhase.NEW:
@@ -163,8 +151,7 @@ class BasePolicy(ABC):
             case _:
                 self._on_request(event)
         self._run_jobs(event)
-        actions, self._actions = self._actions, []
-        return actions
+        return self.actions.take()
 
     def abort(self, reason: ExitReason) -> None:
         """Stop deciding after an internal error of the policy or the executor, which kills all children (rule 68)."""
@@ -182,9 +169,9 @@ class BasePolicy(ABC):
         child = self.children.current(id, incarnation)
         if child is None or child.phase is not ChildPhase.STARTING:
             return
-        child.phase, child.pid, child.ready_at, child.abandoned = ChildPhase.RUNNING, pid, self._now, False
-        took = self._now - child.ended_at if child.restarts and child.last_exit is not None else None
-        self._publish(events.ChildStarted, child, pid=pid, restarts=child.restarts, took=took)
+        child.phase, child.pid, child.ready_at, child.abandoned = ChildPhase.RUNNING, pid, self.actions.now, False
+        took = self.actions.now - child.ended_at if child.restarts and child.last_exit is not None else None
+        self.actions.publish(events.ChildStarted, child, pid=pid, restarts=child.restarts, took=took)
 
     def _on_ignored(self, id: str, incarnation: int) -> None:
         child = self.children.current(id, incarnation)
@@ -192,8 +179,8 @@ class BasePolicy(ABC):
             return
         child.phase = ChildPhase.IGNORED if child.phase is ChildPhase.STARTING else ChildPhase.STOPPED
         if child.last_exit is None:
-            child.ended_at = self._now
-        self._publish(events.ChildIgnored, child)
+            child.ended_at = self.actions.now
+        self.actions.publish(events.ChildIgnored, child)
         if child.phase is ChildPhase.IGNORED and not self._keeps_spec(child):
             self.forget(child)
 
@@ -202,25 +189,25 @@ class BasePolicy(ABC):
         if child is None or child.phase not in (ChildPhase.STARTING, ChildPhase.RUNNING, ChildPhase.STOPPING):
             return
         was, child.phase = child.phase, ChildPhase.STOPPED
-        child.last_exit, child.ended_at, child.abandoned = reason, self._now, abandoned
+        child.last_exit, child.ended_at, child.abandoned = reason, self.actions.now, abandoned
         child.stopped_on_request = was is ChildPhase.STOPPING
         backoff, up_since = child.spec.backoff, child.ready_at
-        if backoff is not None and up_since is not None and self._now - up_since >= backoff.reset_after:
+        if backoff is not None and up_since is not None and self.actions.now - up_since >= backoff.reset_after:
             child.attempt = 0
         if was is ChildPhase.STOPPING:
             expected = reason.clean or (child.spec.shutdown == "brutal_kill" and isinstance(reason, Killed))
-            self._publish(events.ChildStopped if expected else events.ChildStopError, child, reason=reason)
+            self.actions.publish(events.ChildStopped if expected else events.ChildStopError, child, reason=reason)
         elif was is ChildPhase.STARTING:
-            self._publish(events.ChildStartFailure, child, reason=reason)
+            self.actions.publish(events.ChildStartFailure, child, reason=reason)
             if child.restarts_alone and self.phase is SupervisorPhase.RUNNING:
                 self._retry_later(child)
         else:
-            self._publish(events.ChildExited, child, reason=reason, pid=child.pid)
+            self.actions.publish(events.ChildExited, child, reason=reason, pid=child.pid)
             if self.phase is not SupervisorPhase.STOPPING:
                 child.phase = ChildPhase.EXITED
                 self._on_own_exit(child)
         if abandoned:
-            self._publish(events.ChildAbandoned, child)
+            self.actions.publish(events.ChildAbandoned, child)
 
     def _on_timer(self, key: TimerKey) -> None:
         what, id, number = key
@@ -234,7 +221,7 @@ class BasePolicy(ABC):
 
     def _on_request(self, request: ChildRequest) -> None:
         if self.phase in (SupervisorPhase.STOPPING, SupervisorPhase.ENDED):
-            self.refuse(request.request, self.stopping_error())
+            self.actions.refuse(request.request, self.stopping_error())
         else:
             self._serve(request)
 
@@ -270,34 +257,24 @@ class BasePolicy(ABC):
         if delay:
             self._wait_for_retry(child, delay, retry_counted=True)
         else:
-            self._start(child, restarts_alone=True)
+            self.actions.start(child, restarts_alone=True)
 
     def _retry(self, child: ChildState) -> None:
         """Carry out a pending restart, now that its time has come."""
         if child.retry_counted or self._count_restart(child):
-            self._start(child, restarts_alone=True)
+            self.actions.start(child, restarts_alone=True)
 
     def _count_restart(self, child: ChildState, delay: float = 0.0) -> bool:
         """Count one restart; if it is one too many, give up and return False (rules 28-30)."""
-        spec, now = self.spec, self._now
+        spec, now = self.spec, self.actions.now
         if self._window.add(now):
             used = self._window.used(now)
-            self._publish(events.ChildRestarting, child, delay=delay, used=used, allowed=spec.max_restarts)
+            self.actions.publish(events.ChildRestarting, child, delay=delay, used=used, allowed=spec.max_restarts)
             return True
         reason = child.last_exit
         assert reason is not None
-        self._actions.append(
-            Publish(
-                events.SupervisorGaveUp(
-                    self.path,
-                    now,
-                    child=child.spec.id,
-                    reason=reason,
-                    max_restarts=spec.max_restarts,
-                    max_seconds=spec.max_seconds,
-                )
-            )
-        )
+        limits = {"max_restarts": spec.max_restarts, "max_seconds": spec.max_seconds}
+        self.actions.publish(events.SupervisorGaveUp, child=child.spec.id, reason=reason, **limits)
         child.phase = ChildPhase.STOPPED
         self._shut_down(Shutdown(GaveUp(self.path_of(child), root_cause(reason), spec.max_restarts, spec.max_seconds)))
         return False
@@ -314,42 +291,23 @@ class BasePolicy(ABC):
 
     def _wait_for_retry(self, child: ChildState, delay: float, *, retry_counted: bool) -> None:
         child.phase, child.retry_counted = ChildPhase.RESTARTING, retry_counted
-        self._actions.append(SetTimer(("retry", child.spec.id, child.incarnation), self._now + delay))
+        self.actions.set_timer("retry", child, delay)
 
     def cancel_retry(self, child: ChildState) -> None:  # noqa: B027  (a restart of one child has nothing to undo)
         """Cancel what belongs to the pending restart of a child that a request stops or restarts."""
 
     # ------------------------------------------------------------ starting and stopping one child
-    def _start(self, child: ChildState, *, restarts_alone: bool = False) -> None:
-        previous = Previous(child.starts, child.last_exit, child.ended_at) if child.starts else None
-        child.incarnation += 1
-        child.ready_at = None
-        child.phase, child.restarts_alone, child.in_group_restart = ChildPhase.STARTING, restarts_alone, False
-        self._actions.append(Start(child.spec, child.incarnation, previous))
-
     def start(self, child: ChildState) -> Job:
         """Start a child and wait until it is ready, has ignored its start, or has failed."""
-        self._start(child)
+        self.actions.start(child)
         yield child
 
     def stop(self, child: ChildState, *, for_good: bool = True) -> Job:
         """Stop a child by its shutdown and wait for its exit (rules 42-44); forget it if its spec is not kept."""
-        seconds = self._ask_to_stop(child)
+        seconds = self.actions.stop(child)
         if seconds is not None:
-            self._actions.append(SetTimer(("kill", child.spec.id, child.incarnation), self._now + seconds))
+            self.actions.set_timer("kill", child, seconds)
         yield from self._await_exit(child, for_good=for_good)
-
-    def _ask_to_stop(self, child: ChildState) -> float | None:
-        """Begin to stop a child if it is alive; return the seconds after which it is to be killed, if at all."""
-        if child.phase not in (ChildPhase.RUNNING, ChildPhase.STARTING):
-            return None
-        child.phase = ChildPhase.STOPPING
-        shutdown = child.spec.shutdown
-        if shutdown == "brutal_kill":
-            self._actions.append(Kill(child.spec.id, child.incarnation, "brutal_kill"))
-            return None
-        self._actions.append(Stop(child.spec.id, child.incarnation))
-        return None if isinstance(shutdown, str) else shutdown
 
     def _await_exit(self, child: ChildState, *, for_good: bool = True) -> Job:
         """Wait for the exit of a child that is being stopped."""
@@ -361,21 +319,21 @@ class BasePolicy(ABC):
             self.forget(child)
 
     def _kill_late(self, child: ChildState) -> None:
-        self._actions.append(Kill(child.spec.id, child.incarnation, "shutdown timeout"))
+        self.actions.kill(child, "shutdown timeout")
 
     # ------------------------------------------------------------ the whole supervisor
     def _mark_running(self) -> None:
         self.phase = SupervisorPhase.RUNNING
-        self._actions.append(Publish(events.SupervisorStarted(self.path, self._now)))
-        self._actions.append(Started())
+        self.actions.publish(events.SupervisorStarted)
+        self.actions.started()
 
     def _shut_down(self, reason: ExitReason) -> None:
         if self.phase in (SupervisorPhase.STOPPING, SupervisorPhase.ENDED):
             return
         self.phase, self.reason = SupervisorPhase.STOPPING, reason
         for request in self._drop_jobs():
-            self.refuse(request.request, self.stopping_error())
-        self._actions.append(Publish(events.SupervisorStopping(self.path, self._now, why=str(reason))))
+            self.actions.refuse(request.request, self.stopping_error())
+        self.actions.publish(events.SupervisorStopping, why=str(reason))
         self._queue.add(self._stop_all())
 
     def _drop_jobs(self) -> list[ChildRequest]:
@@ -387,32 +345,23 @@ class BasePolicy(ABC):
         reason = self.reason
         assert reason is not None
         self.phase = SupervisorPhase.ENDED
-        self._actions.append(Publish(events.SupervisorStopped(self.path, self._now, reason=reason)))
-        self._actions.append(Terminated(reason))
+        self.actions.publish(events.SupervisorStopped, reason=reason)
+        self.actions.terminated(reason)
 
     def _kill_all(self, why: str) -> None:
         """Kill all children (rule 65); a stop that is under way becomes a kill."""
         for child in reversed(self.children):
             if child.phase in (ChildPhase.STARTING, ChildPhase.RUNNING, ChildPhase.STOPPING):
-                child.phase = ChildPhase.STOPPING
-                self._actions.append(Kill(child.spec.id, child.incarnation, why))
+                self.actions.kill(child, why)
         self._shut_down(Killed(why))
         if self.phase is SupervisorPhase.STOPPING and not isinstance(self.reason, Killed):
             self.reason = Killed(why)
 
-    # ------------------------------------------------------------ single actions
-    def respond(self, request: Any, value: Any = None) -> None:
-        """Answer a request."""
-        self._actions.append(Respond(request, value))
-
-    def refuse(self, request: Any, error: Exception) -> None:
-        """Answer a request with an error."""
-        self._actions.append(Refuse(request, error))
-
+    # ------------------------------------------------------------ small steps
     def forget(self, child: ChildState) -> None:
         """Remove a child with its spec."""
         if self.children.remove(child):
-            self._actions.append(Removed(child.spec.id))
+            self.actions.removed(child)
 
     def failure_of(self, child: ChildState) -> StartFailure:
         """Return why the start of a child has failed."""
@@ -425,6 +374,3 @@ class BasePolicy(ABC):
     def path_of(self, child: ChildState) -> str:
         """Return the path of a child."""
         return f"{self.path}/{child.spec.id}"
-
-    def _publish(self, event: Callable[..., events.Event], child: ChildState, **fields: Any) -> None:
-        self._actions.append(Publish(event(self.path_of(child), self._now, **fields)))

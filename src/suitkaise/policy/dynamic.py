@@ -17,7 +17,6 @@ from suitkaise.policy.actions import (
     ChildRequest,
     Input,
     KillAll,
-    SetTimer,
     StartChild,
     StopAll,
     Timer,
@@ -107,9 +106,9 @@ class DynamicPolicy(BasePolicy):
     def _stop_children(self) -> Job:
         """Stop all at once (rule 44), with one timer for all children that have the same time to stop."""
         children = list(self.children)
-        for seconds in dict.fromkeys(map(self._ask_to_stop, children)):
+        for seconds in dict.fromkeys(map(self.actions.stop, children)):
             if seconds is not None:
-                self._actions.append(SetTimer(("kill all", repr(seconds), 0), self._now + seconds))
+                self.actions.set_timer_for_all("kill all", repr(seconds), seconds)
         for child in children:
             yield from self._await_exit(child)
 
