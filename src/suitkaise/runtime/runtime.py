@@ -31,7 +31,7 @@ from suitkaise.messaging.router import set_router
 from suitkaise.platform.board import Board
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import Reactor
-from suitkaise.platform.runtime_directory import _make_directory, _remove_directory, sweep
+from suitkaise.platform.runtime_directory import make_directory, remove_directory, sweep
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.specs import SupervisorSpec
 from suitkaise.storage.connect import detach
@@ -54,8 +54,8 @@ class Runtime:
         sweep()
         with contextlib.ExitStack() as made:  # what a step that fails leaves to be undone; and what `close` does
             self.directory: str
-            self.directory, self._lock = _make_directory()
-            made.callback(_remove_directory, self.directory, self._lock)
+            self.directory, self._lock = make_directory()
+            made.callback(remove_directory, self.directory, self._lock)
             self.crashes: CrashLog = CrashLog()
             made.callback(self.crashes.close)
             board = Board(os.path.join(self.directory, "board"), create=True)
