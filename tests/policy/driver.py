@@ -1,4 +1,4 @@
-"""Runs a `Policy` with a fake engine and a virtual clock, so that a test reads like the story that it tells.
+"""Runs a policy with a fake engine and a virtual clock, so that a test reads like the story that it tells.
 
 Where nothing else was planned, a start succeeds at once, a stop is obeyed at once, and a kill kills. What the
 engine answers comes before what a test has posted; timers fire in their order, behind everything that waits.
@@ -43,7 +43,7 @@ from suitkaise.policy.actions import (
     TimerKey,
 )
 from suitkaise.policy.dynamic import DynamicPolicy
-from suitkaise.policy.static import Policy
+from suitkaise.policy.static import StaticPolicy
 from suitkaise.specs import Child
 
 __all__ = ["BOOM", "Driver", "Life", "begun", "child", "children", "pool", "restarting", "story_of", "supervisor"]
@@ -130,7 +130,7 @@ class Driver:
     ODD: ClassVar[ExitReason] = Crashed("on_finish", ValueError("odd"))
 
     def __post_init__(self) -> None:
-        kind = DynamicPolicy if isinstance(self.spec, DynamicSupervisor) else Policy
+        kind = DynamicPolicy if isinstance(self.spec, DynamicSupervisor) else StaticPolicy
         self.policy = kind(self.spec, self.spec.name, self.chance)
         self._answers_of_engine: deque[Input] = deque()
         self._inbox: deque[Input] = deque()

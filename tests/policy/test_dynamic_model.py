@@ -147,7 +147,7 @@ class DynamicAgainstTheModel(RuleBasedStateMachine):
     @invariant()
     def what_is_over_leaves_no_line_behind(self) -> None:
         waiting = {id for id, line in self.model.waiting.items() if line} | set(self.model.busy)
-        assert set(self.driver.policy._lines) == waiting  # type: ignore[attr-defined]
+        assert set(self.driver.policy._queues) == waiting  # type: ignore[attr-defined]
 
 
 DynamicAgainstTheModel.TestCase.settings = search(examples=150, steps=40)

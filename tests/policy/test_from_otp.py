@@ -26,7 +26,7 @@ from suitkaise.policy.actions import (
     TerminateChild,
 )
 from suitkaise.policy.dynamic import DynamicPolicy
-from suitkaise.policy.static import Policy
+from suitkaise.policy.static import StaticPolicy
 from suitkaise.specs import Child
 from suitkaise.status import Status
 from tests.policy.driver import BOOM, Driver, begun, child, children, pool, supervisor
@@ -231,7 +231,7 @@ class Holds(Thread):
 @pytest.mark.parametrize("end", ["ended", "crashed", "terminated", "deleted", "failed", "ignored"])
 def test_s64_nothing_is_kept_of_a_child_that_is_removed(end: str, kind: type[Supervisor]) -> None:
     top = kind("top")
-    policy = (DynamicPolicy if kind is DynamicSupervisor else Policy)(top, "top")
+    policy = (DynamicPolicy if kind is DynamicSupervisor else StaticPolicy)(top, "top")
     argument = Argument()
     remembered = weakref.ref(argument)
     restart = "permanent" if end in ("deleted", "failed") else "temporary"

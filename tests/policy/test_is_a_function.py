@@ -14,7 +14,7 @@ import pytest
 from suitkaise import Supervisor
 from suitkaise.exits import Normal
 from suitkaise.policy.actions import Action, Begin, Exited, Ready, Recall, StopAll, TerminateChild, Timer
-from suitkaise.policy.static import Policy
+from suitkaise.policy.static import StaticPolicy
 from suitkaise.specs import Backoff
 from tests.policy.driver import BOOM, begun, child, children, supervisor
 
@@ -43,7 +43,7 @@ def inputs(seed: int, number: int) -> list[tuple[Any, float]]:
 
 
 def run(spec: Supervisor, script: list[tuple[Any, float]]) -> list[list[Action]]:
-    policy = Policy(spec, "top")
+    policy = StaticPolicy(spec, "top")
     return [policy.handle(event, now) for event, now in script]
 
 
@@ -87,7 +87,7 @@ def calls_during(act: Callable[[], object]) -> int:
     return count
 
 
-ACTS: dict[str, Callable[[Policy], object]] = {
+ACTS: dict[str, Callable[[StaticPolicy], object]] = {
     "crash": lambda policy: policy.handle(Exited("w-1", 1, BOOM), 0.0),
     "crash and start": lambda policy: (
         policy.handle(Exited("w-1", 1, BOOM), 0.0),

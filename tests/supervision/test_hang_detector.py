@@ -15,7 +15,7 @@ from suitkaise.exits import Hung, Normal, Signaled
 from suitkaise.platform.board import Phase, SlotView
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.specs import Child
-from suitkaise.supervision.hang_detector import DOUBTS, LATE, limits_of, watch
+from suitkaise.supervision.hang_detector import EXTENSIONS, LATE, limits_of, watch
 from suitkaise.testing import Simulation
 
 
@@ -123,14 +123,14 @@ def test_s55_who_hangs_is_judged_even_if_every_look_is_late() -> None:
     watched = Watched((0.0, Phase.LOOP), loop_timeout=1.0, late=2 * LATE)
     watched.clock.run(until=100.0)
     assert watched.hung is not None
-    assert len(watched.looks) == DOUBTS + 1
+    assert len(watched.looks) == EXTENSIONS + 1
 
 
 def test_s55_who_gets_on_between_the_looks_is_never_judged_even_if_every_look_is_late() -> None:
     phases = [(2.0 * number, Phase.LOOP) for number in range(100)]  # each is over its limit when it is looked at
     watched = Watched(*phases, loop_timeout=0.5, late=1.4)
     watched.clock.run(until=200.0)
-    assert len([look for look in watched.looks if look % 2.0 > 0.5]) > DOUBTS
+    assert len([look for look in watched.looks if look % 2.0 > 0.5]) > EXTENSIONS
     assert watched.hung is None
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from suitkaise import Supervisor
 from suitkaise.exits import Signaled
-from suitkaise.policy.static import Policy
+from suitkaise.policy.static import StaticPolicy
 from suitkaise.specs import Child
 from suitkaise.testing import Behaviour
 from tests.support import ROOT, run_program
@@ -105,10 +105,10 @@ def test_the_schedules_have_in_them_what_is_to_be_tested() -> None:
 # ---------------------------------------------------------------- a fault would be noticed, and made small
 def test_a_broken_rule_is_noticed_and_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(self: Any) -> Any:
-        for child in list(self._children.values()):
-            yield from self._stop(child)
+        for child in list(self.children):
+            yield from self.stop(child)
 
-    monkeypatch.setattr(Policy, "_stop_children", forward)
+    monkeypatch.setattr(StaticPolicy, "_stop_children", forward)
     seed = next(seed for seed in range(100) if fault_of(random_schedule(seed)) is not None)
 
     small = shrunk(random_schedule(seed))

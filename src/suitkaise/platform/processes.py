@@ -1,8 +1,14 @@
-"""Processes below this one that nobody is to outlive: what a command has started, however it tried to get away.
+"""Other processes: finding and killing all that a command has started, and what else the kernel is asked about them.
 
-A process that has adopted (`become_subreaper`) becomes the parent of every orphan below it, also of one that has left
-its session or forked twice. So what still lives when the command has ended is a child of ours, or will be as soon
-as its own parent is killed. Should nobody be left to adopt them, they are known by a mark in their environment.
+A subreaper (`become_subreaper`) becomes the parent of every orphan below it, also of one that has left its session or
+forked twice. So a process that still lives when the command has ended is a child of the subreaper, or becomes one as
+soon as its own parent is killed. If no subreaper is left, these processes are found by a mark in their environment.
+
+psutil is used where it does what is needed, and imported there only: its import takes 20 ms, which the start and the
+end of the keeper and of commands must not take longer. Three things are read from `/proc` directly. The children of
+this process: the kernel keeps a list, while psutil reads the state of every process of the machine. The environment in
+the midst of `exec`: psutil reports an empty one. The list of pids: `kill_marked` needs it at the end of each program
+that runs commands, and it is the listing of one directory.
 """
 
 from __future__ import annotations
@@ -33,49 +39,49 @@ __all__ = [
 ]
 
 MARK = "SUITKAISE_COMMAND"
-"""The environment variable that a command and all that it starts bear: `directory:path#serial`."""
+"""The environment variable that marks a command and all that it starts: `directory:path#serial`."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_EXEC, _SIZELESS = 1.0, 0.05  # seconds that a process without environment is taken to be in the midst of `exec`
-_adopted = False
+_EXEC, _SIZELESS = 1.0, 0.05  # seconds for which a process without environment may be in the midst of `exec`
+_is_subreaper = False
 
 
 def become_subreaper() -> None:
-    """From now on every orphan below this process becomes its child."""
-    global _adopted
+    """Make this process the parent of every orphan below it, from now on."""
+    global _is_subreaper
     if _prctl()(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError("prctl(PR_SET_CHILD_SUBREAPER) is refused: commands need Linux 3.4 or later")
-    _adopted = True
+        raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed: commands need Linux 3.4 or later")
+    _is_subreaper = True
 
 
 def die_with_parent() -> None:
-    """To be called between fork and exec, by who has adopted: the kernel kills this process when its parent is gone."""
+    """Let the kernel kill this process when its parent ends; for use between fork and exec in a subreaper's child."""
     _prctl()(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 @functools.cache
 def _prctl() -> Any:
-    import ctypes  # for the processes of commands alone
+    import ctypes  # only the processes of commands need it
 
     return ctypes.CDLL(None).prctl
 
 
 def children() -> Iterator[int]:
-    """The children of this process, those that have ended and were not reaped included."""
+    """Yield the children of this process, including those that have ended and were not reaped."""
     me = os.getpid()
     for thread in os.listdir("/proc/self/task"):
         try:
             with open(f"/proc/self/task/{thread}/children", "rb") as file:
                 yield from map(int, file.read().split())
         except FileNotFoundError:
-            if os.path.exists(f"/proc/self/task/{thread}/stat"):  # the kernel was built without such lists
-                yield from (pid for pid in _processes() if _parent_of(pid) == me)
+            if os.path.exists(f"/proc/self/task/{thread}/stat"):  # a kernel that was built without these lists
+                yield from (pid for pid in _pids() if _parent_of(pid) == me)
                 return
 
 
 def kill_children() -> None:
-    """Kill all children of this process, if it has adopted, and theirs, and reap them; back when none is left."""
-    if not _adopted:
+    """Kill and reap all children of this process, and theirs, until none is left; do nothing if it is no subreaper."""
+    if not _is_subreaper:
         return
     immune: set[int] = set()
     while left := [pid for pid in children() if pid not in immune]:
@@ -89,9 +95,9 @@ def kill_children() -> None:
 
 
 def kill_group_of(pid: int) -> bool:
-    """SIGKILL for a child of this process that was not reaped, and for its group; False if that is not permitted.
+    """Send SIGKILL to a child of this process that was not reaped, and to its group; return False if not permitted.
 
-    The whole group at one go: what forks faster than it is killed one by one does not get away.
+    The whole group is killed at once: processes that fork faster than they are killed one by one do not escape.
     """
     try:
         group = os.getpgid(pid)
@@ -101,15 +107,15 @@ def kill_group_of(pid: int) -> bool:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:  # reaped by another thread of this process
         return True
-    except PermissionError:  # it runs as somebody else (sudo)
+    except PermissionError:  # it runs as another user (sudo)
         return False
     return True
 
 
 def kill_marked(mark: str) -> None:
-    """Kill every process with that mark, or of that `directory`, whoever its parent is; back when none is left."""
+    """Kill every process with this mark (a whole one, or its `directory` part); return when none is left."""
     wanted = f"{MARK}={mark}".encode()
-    while found := [pidfd for pid in _processes() if (pidfd := _marked(pid, wanted)) is not None]:
+    while found := [pidfd for pid in _pids() if (pidfd := _marked(pid, wanted)) is not None]:
         for pidfd in found:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -121,14 +127,14 @@ def kill_marked(mark: str) -> None:
 
 
 def _marked(pid: int, wanted: bytes) -> int | None:
-    """A descriptor of the process if it bears the mark, lives, and may be killed."""
+    """Return a pidfd of the process if it has the mark, lives, and may be killed."""
     if pid == os.getpid():
         return None
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return None
-    with contextlib.suppress(OSError):  # it has ended, is somebody else's, or a thread of the kernel
+    with contextlib.suppress(OSError):  # it has ended, belongs to another user, or is a thread of the kernel
         marks = (entry for entry in environment_of(pid).split(b"\0") if entry.startswith(wanted))
         if any(entry == wanted or entry.startswith(wanted + b":") for entry in marks):
             signal.pidfd_send_signal(pidfd, 0)
@@ -138,12 +144,12 @@ def _marked(pid: int, wanted: bytes) -> int | None:
 
 
 def environment_of(pid: int) -> bytes:
-    """What the process was started with, as the kernel keeps it; of one in the midst of `exec`, what it will have.
+    """Return the environment with which the process was started; in the midst of `exec`, the one that it will have.
 
     For some 50 microseconds of `exec` a process has a program, but no environment yet, or none that has a size.
 
     Raises:
-        OSError: it has no program (any more), or must not be looked at.
+        OSError: it has no program (any more), or may not be read.
     """
     began = time.monotonic()
     while not (environment := _of(pid, "environ")):
@@ -160,60 +166,70 @@ def _of(pid: int, name: str) -> bytes:
         return file.read()
 
 
-def _processes() -> list[int]:
+def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 
 def _parent_of(pid: int) -> int | None:
+    import psutil  # see the head of this module
+
     try:
-        return int(_of(pid, "stat").rpartition(b")")[2].split()[1])
-    except OSError:
+        return psutil.Process(pid).ppid()
+    except psutil.Error:
         return None
 
 
-def after_fork_in_child(settle: Callable[[], object], *, signals: Callable[[], Set[int]]) -> None:
-    """From now on, call `settle` in every child that this process forks (`os.fork`, multiprocessing).
+def after_fork_in_child(reset: Callable[[], object], *, signals: Callable[[], Set[int]] | None = None) -> None:
+    """Call `reset` in every child that this process forks from now on (`os.fork`, multiprocessing).
 
-    Until then the child holds back the `signals`, whose handlers `settle` may replace: Python forgets what has come
-    for a handler of the parent's, so who terminates a process that was forked this moment would wait for ever. What
-    comes for the parent itself meanwhile is handled once it has forked, where no error that the handler raises gets
-    out: `signals`, which is asked before each fork, names none whose handler would raise one.
+    Args:
+        reset: closes or renews what belongs to the parent.
+        signals: returns the signals whose handlers `reset` may replace; called before each fork. The child blocks
+            them until `reset` has returned: Python forgets a signal that has arrived for a handler of the parent, so
+            a process that terminates the child right after the fork would wait for ever. The parent blocks them during
+            the fork, and an error that a handler raises then gets lost: `signals` must return none whose handler
+            raises one.
     """
+    if signals is None:
+        os.register_at_fork(after_in_child=reset)
+        return
     thread = threading.local()
 
-    def hold() -> None:
+    def block() -> None:
         wanted = signals()
-        thread.held = wanted - signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+        thread.blocked = wanted - signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
 
-    def release() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, getattr(thread, "held", ()))  # unless this began within the fork
+    def unblock() -> None:
+        # The attribute is missing where `after_fork_in_child` was called during the fork.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, getattr(thread, "blocked", ()))
 
-    def begin() -> None:
+    def reset_and_unblock() -> None:
         try:
-            settle()
+            reset()
         finally:
-            release()
+            unblock()
 
-    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=begin)
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset_and_unblock)
 
 
 def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:
-    """Whether a process ends within `patience` seconds; None: wait for it."""
+    """Wait up to `patience` seconds for the end of a process, or for ever if None; return whether it has ended."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(None if patience is None else patience * 1000))
 
 
 def set_process_name(name: str) -> None:
-    """Give the process a name that `ps -e`, `top` and `killall` show; the kernel keeps 15 bytes of it."""
+    """Set the name of this process that `ps -e`, `top` and `killall` show; the kernel keeps 15 bytes of it."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "wb") as file:
         file.write(f"sk:{name}".encode()[:15])
 
 
 def is_at_work(pid: int) -> bool:
-    """Whether that process computes, or would if it got a processor: it neither waits nor is stopped."""
+    """Return whether a process computes, or would if it got a processor: it neither waits nor is stopped."""
+    import psutil  # see the head of this module
+
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] == b"R"
-    except OSError:
+        return psutil.Process(pid).status() == psutil.STATUS_RUNNING
+    except psutil.Error:
         return False

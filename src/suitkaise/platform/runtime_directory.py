@@ -1,4 +1,8 @@
-"""The private directory of a program: where it is made, who holds it, and when it is removed."""
+"""The private directory of a program: where it is made, which processes hold it, and when it is removed.
+
+Every process that uses the directory holds a shared lock on a file in it. The directory may be removed when an
+exclusive lock can be had: then no process uses it any more, however they all have ended.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +13,43 @@ import shutil
 import stat
 import tempfile
 import threading
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["LOCK", "STRAGGLERS", "hold", "remove_if_unused", "remove_when_unused"]
+__all__ = [
+    "LOCK",
+    "STRAGGLERS",
+    "base_directory",
+    "hold",
+    "make_directory",
+    "remove_directory",
+    "remove_if_unused",
+    "remove_when_unused",
+    "sweep",
+]
 
 PREFIX = "suitkaise-"
+
 LONGEST_BASE = 60
-"""Bytes: the path of a Unix socket has at most 107, and ours lies two levels below."""
+"""Bytes: the path of a Unix socket has at most 107, and ours lie two levels below."""
+
+LOCK = "lock"
+"""The file in the directory on which every process that uses the directory holds a shared lock."""
+
+STRAGGLERS = 1.0
+"""Seconds for which the last process of a program waits for others to release its directory."""
 
 
 def base_directory() -> str:
-    """Where runtime directories are made: `$XDG_RUNTIME_DIR`, else `/dev/shm`, else the temporary directory."""
+    """Return where runtime directories are made: `$XDG_RUNTIME_DIR`, else `/dev/shm`, else the temporary directory."""
     candidates = [os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm"]
     fitting = [one for one in candidates if one and len(os.fsencode(one)) <= LONGEST_BASE and os.path.isdir(one)]
     return next((one for one in fitting if os.access(one, os.W_OK | os.X_OK)), tempfile.gettempdir())
 
 
-def _make_directory() -> tuple[str, int]:
-    """A private directory for this program, and the descriptor that holds it; never seen without being held."""
+def make_directory() -> tuple[str, int]:
+    """Make a private directory for this program; return it with the descriptor that holds it.
+
+    It gets its final name only when it is held, so that no `sweep` of another program removes it in between.
+    """
     hidden = tempfile.mkdtemp(prefix=f".{PREFIX}{os.getpid()}-", dir=base_directory())
     folder, name = os.path.split(hidden)
     directory = os.path.join(folder, name[1:])
@@ -42,14 +62,15 @@ def _make_directory() -> tuple[str, int]:
     return directory, lock
 
 
-def _remove_directory(directory: str, lock: int) -> None:
+def remove_directory(directory: str, lock: int) -> None:
+    """Remove the directory of this program, whose descriptor is `lock`."""
     os.close(lock)
     if not remove_if_unused(directory):
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def sweep() -> None:
-    """Remove directories that programs which were killed have left behind."""
+    """Remove the directories of programs that were killed."""
     for entry in os.scandir(base_directory()):
         with contextlib.suppress(FileNotFoundError):  # its program has just removed it
             if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
@@ -58,29 +79,23 @@ def sweep() -> None:
                     remove_if_unused(entry.path)
 
 
-LOCK = "lock"
-"""The file in the program's directory that everyone who uses it holds a shared lock on."""
-
-STRAGGLERS = 1.0
-"""Seconds that the last one of a program waits for others to let go of its directory."""
-
-
 def hold(directory: str) -> int:
-    """Say that `directory` is in use: as long as the returned descriptor, or an inherited copy, is open."""
+    """Mark `directory` as used for as long as the returned descriptor, or an inherited copy of it, is open."""
     descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     return descriptor
 
 
 def remove_if_unused(directory: str) -> bool:
-    """Remove a program's directory if nobody holds it any more; whether it was so."""
+    """Remove the directory of a program if no process holds it any more; return whether it was removed."""
     return _remove(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def remove_when_unused(directory: str, patience: float) -> None:
-    """Remove a program's directory as soon as nobody holds it; give up after `patience` seconds, and exit then.
+    """Remove the directory of a program as soon as no process holds it; give up after `patience` seconds.
 
-    A process that is gone may hold its lock for a moment longer.
+    A process that is gone may hold its lock for a moment longer. After giving up, the caller must exit soon: a daemon
+    thread still waits for the lock.
     """
     remover = threading.Thread(target=_remove, args=(directory, fcntl.LOCK_EX), daemon=True)
     remover.start()

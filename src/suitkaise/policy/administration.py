@@ -1,4 +1,4 @@
-"""How a supervisor serves those who administer it: rules 8-19, one job a request."""
+"""How a supervisor serves requests about its children: rules 8-19, one job for each request."""
 
 from __future__ import annotations
 
@@ -12,133 +12,124 @@ from suitkaise.errors import (
     MaxChildren,
     SpecError,
 )
-from suitkaise.policy.actions import (
-    ChildRequest,
-    DeleteChild,
-    Recall,
-    Refuse,
-    Respond,
-    RestartChild,
-    StartChild,
-    TerminateChild,
-)
+from suitkaise.policy.actions import ChildRequest, DeleteChild, Recall, RestartChild, StartChild, TerminateChild
 from suitkaise.policy.base import BasePolicy
 from suitkaise.policy.children import ChildPhase, ChildState, start_error
 from suitkaise.policy.jobs import Job
 from suitkaise.specs import Child, check_children
 
-__all__ = ["AdministeredPolicy"]
+__all__ = ["Administration"]
 
 
-class AdministeredPolicy(BasePolicy):
-    """A policy that serves requests."""
+class Administration:
+    """Makes the jobs that serve requests; what the jobs do to children, the policy does."""
 
-    _if_present = "use restart_child, or delete_child first"
-    _if_running = "terminate_child first"
+    advice_if_present = "use restart_child, or delete_child first"
+    advice_if_running = "terminate_child first"
 
-    def _job_for(self, request: ChildRequest) -> Job:
+    def __init__(self, policy: BasePolicy) -> None:
+        self._policy = policy
+        self._children = policy.children
+        self._actions = policy.actions
+
+    def job_for(self, request: ChildRequest) -> Job:
+        """Return the job that serves a request."""
         match request:
-            case StartChild(_, child):
-                return self._start_child(request.request, child)
-            case TerminateChild(_, id):
-                return self._terminate_child(request.request, id)
-            case RestartChild(_, id):
-                return self._restart_child(request.request, id)
-            case DeleteChild(_, id):
-                return self._delete_child(request.request, id)
-            case Recall(_, id):
-                return self._recall(request.request, id)
+            case StartChild(answer, child):
+                return self._start_child(answer, child)
+            case TerminateChild(answer, id):
+                return self._terminate_child(answer, id)
+            case RestartChild(answer, id):
+                return self._restart_child(answer, id)
+            case DeleteChild(answer, id):
+                return self._delete_child(answer, id)
+            case Recall(answer, id):
+                return self._recall(answer, id)
 
-    def _serve(self, request: ChildRequest) -> None:
-        self._line.add(self._job_for(request), request)
-
-    def _check(self, spec: Child) -> None:
-        """Raise what speaks against a new child."""
-        check_children(f"Supervisor {self.spec.name!r}", (spec,), self.spec.auto_shutdown)
-        known = self._children.get(spec.id)
-        if known is not None and known.at is ChildPhase.RUNNING:
-            raise ChildAlreadyStarted(f"{self._path(known)!r} is running already", path=self._path(known))
-        if known is not None:
-            raise ChildAlreadyPresent(
-                f"{self._path(known)!r} is there already, but {known.status}; {self._if_present}",
-                path=self._path(known),
-            )
-
+    # ------------------------------------------------------------ the jobs
     def _start_child(self, request: Any, spec: Child) -> Job:
         try:
-            self._check(spec)
+            self.check(spec)
         except (ChildAlreadyStarted, ChildAlreadyPresent, MaxChildren, SpecError) as error:
-            self._out.append(Refuse(request, error))
+            self._actions.refuse(request, error)
             return
-        # It numbers its incarnations on from where those of removed children ended: what is still under way for
-        # an earlier child of this id (an exit, a timer) must not meet it.
-        child = self._children[spec.id] = ChildState(spec, incarnation=self._retired, before=self._retired)
-        yield from self._start_in_job(child)
-        if child.at is ChildPhase.STOPPED:
-            self._remove(child)
+        child = self._children.add(spec)
+        yield from self._policy.start(child)
+        if child.phase is ChildPhase.STOPPED:
+            self._policy.forget(child)
             self._refuse_start(request, child)
         else:
-            self._out.append(Respond(request, spec.id))
+            self._actions.respond(request, spec.id)
 
     def _terminate_child(self, request: Any, id: str) -> Job:
         child = self._children.get(id)
         if child is None:
-            self._out.append(Refuse(request, self.not_found(id)))
+            self._actions.refuse(request, self._children.not_found(id))
             return
         child.stopped_on_request = True
-        self._cancel_retry(child)
+        self._policy.cancel_retry(child)
         child.in_group_restart = False
-        yield from self._stop(child)
-        self._out.append(Respond(request))
+        yield from self._policy.stop(child)
+        self._actions.respond(request)
 
     def _restart_child(self, request: Any, id: str) -> Job:
-        child = self._at_rest(request, id)
+        child = self._find_at_rest(request, id)
         if child is not None:
-            yield from self._start_in_job(child)
-            self._reply_started(request, child)
+            yield from self._policy.start(child)
+            self.answer_start(request, child)
 
     def _delete_child(self, request: Any, id: str) -> Job:
         yield from ()
-        child = self._at_rest(request, id)
+        child = self._find_at_rest(request, id)
         if child is not None:
-            self._remove(child)
-            self._out.append(Respond(request))
+            self._policy.forget(child)
+            self._actions.respond(request)
 
     def _recall(self, request: Any, id: str) -> Job:
         child = self._children.get(id)
         if child is None:
-            self._out.append(Refuse(request, self.not_found(id)))
+            self._actions.refuse(request, self._children.not_found(id))
             return
-        if child.at in (ChildPhase.RUNNING, ChildPhase.STARTING, ChildPhase.RESTARTING, ChildPhase.EXITED):
-            self._cancel_retry(child)
-            yield from self._stop(child, for_good=False)
-        yield from self._start_in_job(child)
-        self._reply_started(request, child)
+        if child.phase in (ChildPhase.RUNNING, ChildPhase.STARTING, ChildPhase.RESTARTING, ChildPhase.EXITED):
+            self._policy.cancel_retry(child)
+            yield from self._policy.stop(child, for_good=False)
+        yield from self._policy.start(child)
+        self.answer_start(request, child)
 
-    def _cancel_retry(self, child: ChildState) -> None:
-        """A request puts an end to the pending restart of this child."""
+    # ------------------------------------------------------------ their parts
+    def check(self, spec: Child) -> None:
+        """Raise the error that forbids to add this child, if there is one."""
+        check_children(f"Supervisor {self._policy.spec.name!r}", (spec,), self._policy.spec.auto_shutdown)
+        known = self._children.get(spec.id)
+        if known is None:
+            return
+        path = self._policy.path_of(known)
+        if known.phase is ChildPhase.RUNNING:
+            raise ChildAlreadyStarted(f"{path!r} is running already", path=path)
+        raise ChildAlreadyPresent(f"{path!r} is there already, but {known.status}; {self.advice_if_present}", path=path)
 
-    def _at_rest(self, request: Any, id: str) -> ChildState | None:
-        """The child if it is stopped; else the request is refused (rules 17 and 19)."""
+    def _find_at_rest(self, request: Any, id: str) -> ChildState | None:
+        """Return the child if it is stopped; else refuse the request (rules 17 and 19)."""
         child = self._children.get(id)
-        if child is not None and child.at in (ChildPhase.STOPPED, ChildPhase.IGNORED):
+        if child is not None and child.phase in (ChildPhase.STOPPED, ChildPhase.IGNORED):
             return child
         if child is None:
-            error: Exception = self.not_found(id)
-        elif child.at is ChildPhase.RUNNING:
-            error = ChildRunning(f"{self._path(child)!r} is running; {self._if_running}", path=self._path(child))
+            error: Exception = self._children.not_found(id)
         else:
-            error = ChildRestarting(
-                f"{self._path(child)!r} is being restarted; {self._if_running}", path=self._path(child)
-            )
-        self._out.append(Refuse(request, error))
+            path, advice = self._policy.path_of(child), self.advice_if_running
+            if child.phase is ChildPhase.RUNNING:
+                error = ChildRunning(f"{path!r} is running; {advice}", path=path)
+            else:
+                error = ChildRestarting(f"{path!r} is being restarted; {advice}", path=path)
+        self._actions.refuse(request, error)
         return None
 
-    def _reply_started(self, request: Any, child: ChildState) -> None:
-        if child.at is ChildPhase.STOPPED:
+    def answer_start(self, request: Any, child: ChildState) -> None:
+        """Answer a request that has started a child again."""
+        if child.phase is ChildPhase.STOPPED:
             self._refuse_start(request, child)
         else:
-            self._out.append(Respond(request, child.spec.id))
+            self._actions.respond(request, child.spec.id)
 
     def _refuse_start(self, request: Any, child: ChildState) -> None:
-        self._out.append(Refuse(request, start_error(self._failure(child))))
+        self._actions.refuse(request, start_error(self._policy.failure_of(child)))

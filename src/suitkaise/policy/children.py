@@ -1,4 +1,4 @@
-"""One child as its supervisor's policy knows it: where it stands, what it went through, what can be said of it."""
+"""One child as the policy of its supervisor sees it: its phase, its history, its status."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from enum import Enum, auto
 from suitkaise.errors import ChildStartFailed
 from suitkaise.exits import Crashed, ExitCode, ExitReason, GaveUp, Hung, Killed, Shutdown, Signaled, StartFailure
 from suitkaise.specs import Child
-from suitkaise.status import Counts, Status
+from suitkaise.status import Status
 
-__all__ = ["ChildInfo", "ChildPhase", "ChildState", "count", "leaf", "start_error"]
+__all__ = ["ChildInfo", "ChildPhase", "ChildState", "root_cause", "start_error"]
 
 
 class ChildPhase(Enum):
-    """Where a child stands. STARTING and STOPPING are the two that a job waits for."""
+    """The phase of a child. Jobs wait for the end of STARTING and of STOPPING."""
 
     NEW = auto()
     STARTING = auto()
     RUNNING = auto()
     STOPPING = auto()
-    EXITED = auto()  # it ended, and that is not dealt with yet
-    RESTARTING = auto()  # waits for its next try
+    EXITED = auto()  # it has ended by itself, and the policy has not decided yet what follows
+    RESTARTING = auto()  # it waits for its next start
     IGNORED = auto()
     STOPPED = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class ChildInfo:
-    """One line of `which_children` (rule 20). `at_rest`: its status without regard to a thread that it left behind."""
+    """One line of `which_children` (rule 20). `at_rest`: the status without regard to an abandoned thread."""
 
     id: str
     kind: str
@@ -44,16 +44,16 @@ class ChildState:
     """What the policy remembers of one child."""
 
     spec: Child
-    at: ChildPhase = ChildPhase.NEW
-    incarnation: int = 0
-    before: int = 0  # the number before its first incarnation
+    phase: ChildPhase = ChildPhase.NEW
+    incarnation: int = 0  # the number of the newest incarnation
+    first_incarnation: int = 1
     attempt: int = 0  # restarts since it was last stable, for the backoff
-    retry_counted: bool = False  # the pending retry is counted already
-    restarts_alone: bool = False  # it is being restarted by itself, not by a job
-    stopped_on_request: bool = False  # its last end was an order
+    retry_counted: bool = False  # the restart window holds the pending retry already
+    restarts_alone: bool = False  # it is restarted without a job
+    stopped_on_request: bool = False  # it has ended because the supervisor stopped it
     in_group_restart: bool = False  # a group restart has stopped it and will start it again
     abandoned: bool = False
-    ready_at: float | None = None  # when this incarnation came up
+    ready_at: float | None = None  # when this incarnation became ready
     ended_at: float = 0.0
     last_exit: ExitReason | None = None
     pid: int | None = None
@@ -64,26 +64,31 @@ class ChildState:
         return self.spec.restart == "temporary"
 
     @property
-    def comes_back(self) -> bool:
-        """Whether it is to be restarted after the exit that it has just made (rules 23-26)."""
+    def needs_restart(self) -> bool:
+        """Whether its last exit calls for a restart (rules 23-26)."""
         assert self.last_exit is not None
         return self.spec.restart == "permanent" or (self.spec.restart == "transient" and not self.last_exit.clean)
 
     @property
+    def starts(self) -> int:
+        """How many times it was started."""
+        return self.incarnation - self.first_incarnation + 1
+
+    @property
     def restarts(self) -> int:
         """How many times it was started again."""
-        return max(0, self.incarnation - self.before - 1)
+        return max(0, self.starts - 1)
 
     @property
     def active(self) -> bool:
         """Whether `count_children` counts it as alive."""
-        return self.at in (ChildPhase.RUNNING, ChildPhase.STOPPING) or (
-            self.at is ChildPhase.STARTING and not self.restarts_alone
+        return self.phase in (ChildPhase.RUNNING, ChildPhase.STOPPING) or (
+            self.phase is ChildPhase.STARTING and not self.restarts_alone
         )
 
     def retry_pending(self, number: int) -> bool:
-        """Whether the retry that was announced after incarnation `number` is still to come."""
-        return self.at is ChildPhase.RESTARTING and self.incarnation == number
+        """Return whether the retry after incarnation `number` is still to come."""
+        return self.phase is ChildPhase.RESTARTING and self.incarnation == number
 
     @property
     def info(self) -> ChildInfo:
@@ -95,8 +100,8 @@ class ChildState:
 
     @property
     def status(self) -> Status:
-        """What it is doing, as it is told to the world."""
-        match self.at:
+        """Its status as users see it."""
+        match self.phase:
             case ChildPhase.NEW:
                 return Status.CREATED
             case ChildPhase.STARTING:
@@ -115,28 +120,21 @@ class ChildState:
 
     @property
     def status_at_rest(self) -> Status:
-        """What its last end has made of it."""
+        """Its status as its last exit has left it."""
         if self.stopped_on_request or self.last_exit is None:
             return Status.STOPPED
         return _status_after(self.last_exit)
 
 
 def start_error(failure: StartFailure) -> ChildStartFailed:
-    """What is raised where a start that failed was asked for."""
+    """Return the error that a caller gets whose request led to a failed start."""
     cause = failure.reason
     traceback = cause.traceback if isinstance(cause, Crashed) else ""
     return ChildStartFailed(str(failure), path=failure.path, reason=cause, traceback=traceback)
 
 
-def count(children: list[ChildState]) -> Counts:
-    """How many there are, and how many of them are alive (rule 21)."""
-    supervisors = sum(child.spec.kind == "supervisor" for child in children)
-    active = sum(child.active for child in children)
-    return Counts(len(children), active, supervisors, len(children) - supervisors)
-
-
-def leaf(reason: ExitReason) -> ExitReason:
-    """The innermost reason, where a supervisor ended because of one of its own children."""
+def root_cause(reason: ExitReason) -> ExitReason:
+    """Return the innermost reason where a supervisor has ended because of one of its own children."""
     while isinstance(reason, Shutdown) and isinstance(reason.detail, (GaveUp, StartFailure)):
         reason = reason.detail.reason
     return reason

@@ -1,13 +1,14 @@
-"""The pure policy of a dynamic supervisor: children without order, each in a line of its own.
+"""The policy of a `DynamicSupervisor`: children without order, each with a job queue of its own.
 
-Requests about one child are served in the order they came; those about different children do not wait for each
-other. A child that is down for good is forgotten, so nothing here ever looks at all children but the end (rule 54).
+Requests about one child are served in order; those about different children do not wait for each other. A child that
+nothing will restart is forgotten, so only the end of the supervisor looks at all children (rule 54).
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 from suitkaise.errors import MaxChildren, SpecError
 from suitkaise.policy.actions import (
@@ -16,13 +17,12 @@ from suitkaise.policy.actions import (
     ChildRequest,
     Input,
     KillAll,
-    SetTimer,
     StartChild,
     StopAll,
     Timer,
     TimerKey,
 )
-from suitkaise.policy.administration import AdministeredPolicy
+from suitkaise.policy.administration import Administration
 from suitkaise.policy.base import BasePolicy
 from suitkaise.policy.children import ChildPhase, ChildState
 from suitkaise.policy.jobs import Job, JobQueue
@@ -32,7 +32,7 @@ from suitkaise.specs.supervisor import DynamicSupervisorSpec
 __all__ = ["DynamicPolicy"]
 
 
-class DynamicPolicy(AdministeredPolicy):
+class DynamicPolicy(BasePolicy):
     """The decisions of a `DynamicSupervisor`.
 
     >>> def work() -> None: ...
@@ -43,79 +43,59 @@ class DynamicPolicy(AdministeredPolicy):
     'work-1'
     """
 
-    _if_present = "terminate_child first"
-    _if_running = "a dynamic supervisor has no stopped children: recall restarts it, terminate_child removes it"
-
     def __init__(self, spec: SupervisorSpec, path: str, chance: Callable[[], float] | None = None) -> None:
         assert isinstance(spec, DynamicSupervisorSpec)
         super().__init__(spec, path, chance)
-        self._most = spec.max_children
-        self._lines: dict[str | None, JobQueue] = {}
+        self._administration = _DynamicAdministration(self, spec.max_children)
+        self._queues: dict[str | None, JobQueue] = {}
         self._numbers = itertools.count(1)
 
     # ------------------------------------------------------------ ids
     def named(self, child: Child) -> Child:
-        """A child that nobody has given an id gets a number; no number is used again."""
+        """Return the child with a number if its declaration gives no id; no number is used again."""
         if child.id_given:
             return child
-        id = next(name for number in self._numbers if (name := f"{child.id}-{number}") not in self._children)
+        id = next(name for number in self._numbers if (name := f"{child.id}-{number}") not in self.children)
         return child.renamed(id)
 
-    def inherit(self, before: BasePolicy) -> None:
-        """The numbers go on, so that no ref to an earlier child comes to mean another one."""
-        assert isinstance(before, DynamicPolicy)
-        self._numbers = before._numbers
+    def inherit(self, previous: BasePolicy) -> None:
+        """Continue the numbers, so that no ref to an earlier child comes to mean another one."""
+        assert isinstance(previous, DynamicPolicy)
+        self._numbers = previous._numbers
 
-    # ------------------------------------------------------------ one line a child
+    # ------------------------------------------------------------ one job queue for each child
     def handle(self, event: Input, now: float) -> list[Action]:
-        """See `BasePolicy.handle`."""
+        """Process one event: see `BasePolicy.handle`."""
         if isinstance(event, StartChild):
             event = StartChild(event.request, self.named(event.child))
         return super().handle(event, now)
 
     def _serve(self, request: ChildRequest) -> None:
-        self._lines.setdefault(_subject(request), JobQueue()).add(self._job_for(request), request)
+        queue = self._queues.setdefault(_subject(request), JobQueue())
+        queue.add(self._administration.job_for(request), request)
 
-    def _advance(self, event: Input) -> None:
-        super()._advance(event)
+    def _run_jobs(self, event: Input) -> None:
+        super()._run_jobs(event)
         id = _subject(event)
-        if id in self._lines and not self._lines[id].advance():
-            del self._lines[id]
+        if id in self._queues and not self._queues[id].run():
+            del self._queues[id]
 
-    def _give_up_jobs(self) -> list[ChildRequest]:
-        lines, self._lines = list(self._lines.values()), {}
-        return [request for line in (self._line, *lines) for request in line.clear()]
+    def _drop_jobs(self) -> list[ChildRequest]:
+        queues, self._queues = list(self._queues.values()), {}
+        return [request for queue in (self._queue, *queues) for request in queue.clear()]
 
-    # ------------------------------------------------------------ what becomes of a child
-    def _check(self, spec: Child) -> None:
-        if spec.significant:
-            raise SpecError(
-                f"DynamicSupervisor {self.spec.name!r}: child {spec.id!r} is significant, but a dynamic supervisor "
-                "does not end with its children; leave it out, or use a Supervisor (rule 50)"
-            )
-        super()._check(spec)
-        if self._most is not None and len(self._children) >= self._most:
-            raise MaxChildren(
-                f"{self.path!r} has {len(self._children)} children, and max_children is {self._most} (rule 53)",
-                path=self.path,
-            )
-
+    # ------------------------------------------------------------ exits
     def _keeps_spec(self, child: ChildState) -> bool:
         return False
 
-    def _on_down(self, child: ChildState) -> None:
-        if child.comes_back:
+    def _on_own_exit(self, child: ChildState) -> None:
+        if child.needs_restart:
             self._restart(child)
         else:
-            self._remove(child)
-
-    def _reply_started(self, request: object, child: ChildState) -> None:
-        super()._reply_started(request, child)
-        if child.at is ChildPhase.STOPPED:
-            self._remove(child)
+            self.forget(child)
 
     def gone_for_good(self, down: set[str]) -> list[str]:
-        """None: those that are down are being restarted, the others are forgotten already."""
+        """Return none: a child that is down is being restarted, or is forgotten already."""
         return []
 
     # ------------------------------------------------------------ the whole supervisor
@@ -124,26 +104,58 @@ class DynamicPolicy(AdministeredPolicy):
         self._mark_running()
 
     def _stop_children(self) -> Job:
-        """All at once (rule 44), with one timer for all that have the same time to stop."""
-        children = list(self._children.values())
-        for seconds in dict.fromkeys(map(self._ask_to_stop, children)):
+        """Stop all at once (rule 44), with one timer for all children that have the same time to stop."""
+        children = list(self.children)
+        for seconds in dict.fromkeys(map(self.actions.stop, children)):
             if seconds is not None:
-                self._out.append(SetTimer(("kill all", repr(seconds), 0), self._now + seconds))
+                self.actions.set_timer_for_all("kill all", repr(seconds), seconds)
         for child in children:
             yield from self._await_exit(child)
 
-    def _on_time(self, key: TimerKey) -> None:
+    def _on_timer(self, key: TimerKey) -> None:
         match key:
             case ("kill all", seconds, _):
-                for child in self._children.values():
-                    if child.at is ChildPhase.STOPPING and repr(child.spec.shutdown) == seconds:
+                for child in self.children:
+                    if child.phase is ChildPhase.STOPPING and repr(child.spec.shutdown) == seconds:
                         self._kill_late(child)
             case _:
-                super()._on_time(key)
+                super()._on_timer(key)
+
+
+class _DynamicAdministration(Administration):
+    """Requests to a dynamic supervisor: the number of children is limited, and none is kept that is down."""
+
+    advice_if_present = "terminate_child first"
+    advice_if_running = "a dynamic supervisor has no stopped children: recall restarts it, terminate_child removes it"
+
+    def __init__(self, policy: DynamicPolicy, max_children: int | None) -> None:
+        super().__init__(policy)
+        self._max_children = max_children
+
+    def check(self, spec: Child) -> None:
+        """Raise the error that forbids to add this child, if there is one (rules 50 and 53)."""
+        if spec.significant:
+            raise SpecError(
+                f"DynamicSupervisor {self._policy.spec.name!r}: child {spec.id!r} is significant, but a dynamic "
+                "supervisor does not end with its children; leave it out, or use a Supervisor (rule 50)"
+            )
+        super().check(spec)
+        if self._max_children is not None and len(self._children) >= self._max_children:
+            path = self._policy.path
+            raise MaxChildren(
+                f"{path!r} has {len(self._children)} children, and max_children is {self._max_children} (rule 53)",
+                path=path,
+            )
+
+    def answer_start(self, request: Any, child: ChildState) -> None:
+        """Answer a request that has started a child again; forget the child if that start has failed."""
+        super().answer_start(request, child)
+        if child.phase is ChildPhase.STOPPED:
+            self._policy.forget(child)
 
 
 def _subject(event: Input) -> str | None:
-    """The child whose line `event` may set going."""
+    """Return the id of the child whose jobs `event` may unblock."""
     match event:
         case Begin() | StopAll() | KillAll() | Timer():
             return None

@@ -1,4 +1,4 @@
-"""What a supervisor does in several steps: a job is a generator that yields the child it waits for."""
+"""What a supervisor does in several steps: a job is a generator that yields the child whose next event it needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Job: TypeAlias = Generator[ChildState, None, None]
 
 
 class JobQueue:
-    """Jobs that run one at a time, in the order they came. Some were asked for: they belong to a request."""
+    """Runs jobs one at a time, in order. A job that serves a request is queued together with that request."""
 
     def __init__(self) -> None:
         self._jobs: deque[tuple[ChildRequest | None, Job]] = deque()
@@ -25,35 +25,35 @@ class JobQueue:
         self._awaited: ChildState | None = None
 
     def add(self, job: Job, request: ChildRequest | None = None) -> None:
-        """A job at the end of the line."""
+        """Append a job."""
         self._jobs.append((request, job))
 
     def add_first(self, job: Job) -> None:
-        """A job that is next."""
+        """Queue a job ahead of all others."""
         self._jobs.appendleft((None, job))
 
-    def advance(self) -> bool:
-        """Run jobs, one after the other, until one has to wait for a child; whether any are left."""
+    def run(self) -> bool:
+        """Run jobs one after the other until one has to wait for a child; return whether any are left."""
         while True:
             if self._job is None:
                 if not self._jobs:
                     return False
                 self._request, self._job = self._jobs.popleft()
-            elif self._awaited is not None and self._awaited.at in (ChildPhase.STARTING, ChildPhase.STOPPING):
+            elif self._awaited is not None and self._awaited.phase in (ChildPhase.STARTING, ChildPhase.STOPPING):
                 return True
             job = self._job
             self._awaited = None
             try:
                 awaited = next(job)
             except StopIteration:
-                if self._job is job:
+                if self._job is job:  # a job may clear the queue
                     self._job = self._request = None
             else:
                 if self._job is job:
                     self._awaited = awaited
 
     def clear(self) -> list[ChildRequest]:
-        """Give all jobs up, the running one too; the requests that nobody has answered."""
+        """Drop all jobs, the running one included; return their requests, which still need an answer."""
         waiting = [self._request, *(request for request, _ in self._jobs)]
         if self._job is not None and inspect.getgeneratorstate(self._job) != inspect.GEN_RUNNING:
             self._job.close()

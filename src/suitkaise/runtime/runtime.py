@@ -27,7 +27,7 @@ from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
 from suitkaise.platform.reactor import Reactor
-from suitkaise.platform.runtime_directory import _make_directory, _remove_directory, sweep
+from suitkaise.platform.runtime_directory import make_directory, remove_directory, sweep
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.specs import SupervisorSpec
@@ -48,8 +48,8 @@ class Runtime:
         sweep()
         with contextlib.ExitStack() as made:  # undone where a later step fails; else `close` undoes it
             self.directory: str
-            self.directory, self._lock = _make_directory()
-            made.callback(_remove_directory, self.directory, self._lock)
+            self.directory, self._lock = make_directory()
+            made.callback(remove_directory, self.directory, self._lock)
             self.crashes: CrashLog = CrashLog()
             made.callback(self.crashes.close)
             board = Board(os.path.join(self.directory, "board"), create=True)

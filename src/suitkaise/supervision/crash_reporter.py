@@ -71,7 +71,7 @@ def build_report(
         used=policy.restarts_used(now),
         allowed=spec.max_restarts,
         seconds=spec.max_seconds,
-        together=_together(policy, before.id) if verdict == "restarts" else (),
+        together=policy.restarted_with(before.id) if verdict == "restarts" else (),
         lines=end.lines,
         traceback=_traceback(died.reason),
     )
@@ -89,15 +89,6 @@ def _doing(reason: ExitReason, end: Exit, now: float) -> tuple[str, float | None
         return "unknown", None, 0
     since = now - view.since if view.since else None
     return view.phase.hook, since, view.loops + view.phase.in_a_loop
-
-
-def _together(policy: BasePolicy, id: str) -> tuple[str, ...]:
-    """The siblings that its restart restarts, too (rules 32 and 33); temporary ones do not come back (rule 27)."""
-    if policy.spec.strategy == "one_for_one":
-        return ()
-    ids = [child.id for child in policy.which_children()]
-    group = ids[ids.index(id) :] if policy.spec.strategy == "rest_for_one" else ids
-    return tuple(one for one in group if one != id and policy.get_child_spec(one).restart != "temporary")
 
 
 def _traceback(reason: ExitReason) -> str:

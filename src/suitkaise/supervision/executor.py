@@ -39,7 +39,7 @@ from suitkaise.policy.actions import (
 )
 from suitkaise.policy.base import BasePolicy
 from suitkaise.policy.dynamic import DynamicPolicy
-from suitkaise.policy.static import Policy
+from suitkaise.policy.static import StaticPolicy
 from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.supervisor import DynamicSupervisorSpec
@@ -59,7 +59,7 @@ class Executor:
     """
 
     def __init__(self, spec: SupervisorSpec, path: str, env: Environment, predecessor: Executor | None = None) -> None:
-        policy = (DynamicPolicy if isinstance(spec, DynamicSupervisorSpec) else Policy)(spec, path)
+        policy = (DynamicPolicy if isinstance(spec, DynamicSupervisorSpec) else StaticPolicy)(spec, path)
         self.path: str = path
         self.policy: BasePolicy = policy
         self.interface: SupervisorInterface = SupervisorInterface(spec, path, policy, env)
