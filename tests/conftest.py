@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 
-from tests.leaks import MARK, Footprint, clean_up, make_runtime_base, wait_for_leaks_to_go
+from tests.leaks import MARK, Footprint, clean_up, private_base, wait_for_leaks_to_go
 
 GRACE = float(os.environ.get("SUITKAISE_TEST_GRACE", "5"))  # seconds that what is about to go gets to go
 WATCHDOG = 30.0  # seconds after a test's time-out at which a run that cannot be interrupted is ended
@@ -35,7 +35,7 @@ class TimedOut(BaseException):
 def pytest_configure(config: pytest.Config) -> None:
     outer = os.environ.get(MARK)
     os.environ[MARK] = "/".join(filter(None, [outer, uuid.uuid4().hex[:12]]))
-    base = make_runtime_base()
+    base = private_base()
     config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
     os.environ["XDG_RUNTIME_DIR"] = str(base)
     os.environ["SUITKAISE_STATE"] = str(base / "state")
