@@ -102,12 +102,12 @@ $(VENV)/.made: $(if $(USABLE),,anew)
 
 $(VENV)/.run: $(VENV)/.made pyproject.toml
 	@echo "make: installing suitkaise into $(VENV)"
-	@$(PIP) install --editable '.[cli]'
+	@$(PIP) install --editable '.'
 	@touch $@
 
 $(VENV)/.dev-%: $(VENV)/.made pyproject.toml
 	@echo "make: installing suitkaise and the tools for $* into $(VENV)"
-	@$(PIP) install --editable '.[cli,testing]' --group $*
+	@$(PIP) install --editable '.[testing]' --group $*
 	@touch $@ $(VENV)/.run
 
 .PHONY: anew

@@ -41,7 +41,7 @@ def test_s58_a_report_shows_all_that_it_knows() -> None:
     for part in (
         "crash 20260101-000000-000000-00", "a/b (process, pid 1, incarnation 1)", "exit code 3", "loop for 1 s, loop 7",
         "lived    1 s, after 0 restarts", "restarts; 1 of any number restarts used in 5 s", "with it  c, d",
-        "4 more, not written down", "    one\n    two", "    Trace\n      back",
+        "4 more, not written to disk", "    one\n    two", "    Trace\n      back",
     ):  # fmt: skip
         assert part in text, text
 
@@ -176,4 +176,6 @@ def test_s58_without_a_home_directory_reports_are_kept_in_memory_and_that_is_tol
     ledger.close()
     assert len(ledger.reports("a")) == 3
     (record,) = caplog.records
-    assert record.getMessage().startswith("crash reports cannot be written to disk: there is no home directory; set ")
+    assert record.getMessage().startswith(
+        "crash reports cannot be written to disk: there is no home directory for crash reports; set "
+    )

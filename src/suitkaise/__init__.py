@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from suitkaise.crashes import CrashReport
 from suitkaise.errors import (
@@ -41,31 +42,39 @@ from suitkaise.exits import (
     Signaled,
     StartFailure,
 )
+from suitkaise.messaging.event_bus import Subscription
 from suitkaise.messaging.messages import Answer
-from suitkaise.messaging.refs import Down, LinkedExit, Monitor, WorkerRef
-from suitkaise.messaging.supervisor_ref import SupervisorRef, whereis
+from suitkaise.messaging.refs import Down, LinkedExit, Monitor, WorkerProxy, WorkerRef
+from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef, whereis
 from suitkaise.platform.preload import preload
-from suitkaise.specs import Backoff, Child
-from suitkaise.status import Status
+from suitkaise.specs import Backoff, Child, SpecWarning
+from suitkaise.status import Counts, Status, TreeStatus
 from suitkaise.supervisor import DynamicSupervisor, Supervisor
 from suitkaise.workers.command import Command
 from suitkaise.workers.incarnation import Recalled
 from suitkaise.workers.worker import Process, Thread
+
+if TYPE_CHECKING:
+    from suitkaise.runtime.running_tree import RunningTree
+    from suitkaise.runtime.start import AsyncStart
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
     "AskTimeout",
+    "AsyncStart",
     "Backoff",
     "Child",
     "ChildAlreadyPresent",
     "ChildAlreadyStarted",
+    "ChildLine",
     "ChildNotFound",
     "ChildRestarting",
     "ChildRunning",
     "ChildStartFailed",
     "Command",
+    "Counts",
     "CrashReport",
     "Crashed",
     "DeadlockError",
@@ -88,20 +97,25 @@ __all__ = [
     "Process",
     "Recalled",
     "Reject",
+    "RunningTree",
     "RuntimeGone",
     "Shutdown",
     "Signaled",
     "SpecError",
+    "SpecWarning",
     "StartFailure",
     "Status",
     "StorageError",
+    "Subscription",
     "SuitkaiseError",
     "Supervisor",
     "SupervisorRef",
     "Thread",
     "TreeFailed",
+    "TreeStatus",
     "WorkerDead",
     "WorkerFailed",
+    "WorkerProxy",
     "WorkerRef",
     "__version__",
     "preload",
@@ -110,8 +124,16 @@ __all__ = [
 
 _LATER = ("xprocess", "skthreading", "skglobals")
 
+_LOADED_WHEN_USED = {
+    "AsyncStart": "suitkaise.runtime.start",
+    "RunningTree": "suitkaise.runtime.running_tree",
+}
+"""The public names that are loaded when they are first used, by their module: a worker process does not need them."""
+
 
 def __getattr__(name: str) -> Any:
+    if name in _LOADED_WHEN_USED:
+        return getattr(importlib.import_module(_LOADED_WHEN_USED[name]), name)
     if name in _LATER:
         raise NotBuiltYet(f"suitkaise.{name} is not built yet")
     raise AttributeError(f"module 'suitkaise' has no attribute {name!r}")

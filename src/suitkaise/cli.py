@@ -1,4 +1,4 @@
-"""The command line: `suitkaise run FILE`. It alone configures logging, and turns outcomes into exit codes.
+"""The command line: `suitkaise run FILE`. Only this module configures logging, and maps outcomes to exit codes.
 
 Exit codes: 0 clean, 1 the root gave up, was killed or could not start, 2 usage or a wrong declaration, 128+n forced by
 signal n.
@@ -36,11 +36,11 @@ _LATER = ("ps", "status", "tree", "top", "logs", "restart", "stop", "start", "su
 
 
 class _Usage(Exception):
-    """What the user asked for cannot be done; the text says what can."""
+    """The command cannot be carried out as given; the text says what is right."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Carry out one command; returns the exit code."""
+    """Carry out one command; return the exit code."""
     _open_streams()
     parser = _parser()
     argv = sys.argv[1:] if argv is None else argv
@@ -66,18 +66,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"suitkaise run: {error}", file=sys.stderr)
         return USAGE
     except (SpecError, NotSerializable) as error:
-        _say(error)
+        _print_error(error)
         return USAGE
     except SuitkaiseError as error:
-        _say(error)
+        _print_error(error)
         return FAILED
 
 
 def _open_streams() -> None:
-    """Whoever has started this program may have closed a standard stream (`2>&-`): then it is `/dev/null`."""
+    """Open `/dev/null` in place of each standard stream that the caller has closed (`2>&-`)."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: that of the stream
+            descriptor = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is the stream's
             os.set_inheritable(descriptor, True)
             setattr(sys, name, open(descriptor, mode))  # noqa: SIM115
 
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="run the tree that a file or module declares",
         description="Run a tree until it ends. SIGINT and SIGTERM stop it gracefully, a second one kills it.",
-        epilog="Without :NAME, the only Supervisor at the top is run. The rest is for the program itself.",
+        epilog="Without :NAME, the only Supervisor at the top level is run. Further arguments are the program's own.",
     )
     run.add_argument("target", metavar="MODULE_OR_FILE[:NAME]", help="app.py, app.py:tree, package.module:tree")
     run.add_argument("--json", action="store_true", help="log as JSON lines")
@@ -100,9 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     crashes = commands.add_parser(
         "crashes",
         help="list the crash reports of this user's programs, or show one",
-        description="Every abnormal end of a worker leaves a report, which outlives the program. The newest is last.",
+        description="Every abnormal exit of a worker leaves a report, which outlives the program. The newest is last.",
     )
-    crashes.add_argument("id", nargs="?", metavar="ID", help="the report to show; its beginning will do, or `last`")
+    crashes.add_argument("id", nargs="?", metavar="ID", help="the report to show: the beginning of its id, or `last`")
     crashes.add_argument("--json", action="store_true", help="print JSON")
     for name in _LATER:
         commands.add_parser(name, help=argparse.SUPPRESS, add_help=False).set_defaults(json=False)
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]:
-    """Our own options may also follow the target; the first that is not ours begins the program's."""
+    """Take our own options behind the target; the first other argument begins the program's arguments."""
     while True:
         match arguments:
             case ["--json", *arguments]:
@@ -139,8 +139,8 @@ def _run(target: str, arguments: list[str]) -> int:
 
 
 def _to_reader(command: Callable[[], int]) -> int:
-    """Carry out a command that prints what was asked for; whoever reads it may have seen enough (`| head`)."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a report may show what the terminal's encoding has not
+    """Carry out a command whose output may be cut off by its reader (`| head`)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a report may hold characters that the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = command()
@@ -206,7 +206,7 @@ def _load(where: str, arguments: list[str]) -> dict[str, Any]:
         return vars(main_module)
     except ModuleNotFoundError as error:
         if not is_file and error.name is not None and (where == error.name or where.startswith(error.name + ".")):
-            raise _Usage(f"there is no module {where!r}; for a file, say {where}.py") from None
+            raise _Usage(f"there is no module {where!r}; for a file, use {where}.py") from None
         raise _broken(where, error) from error
     except (SuitkaiseError, SystemExit, KeyboardInterrupt):
         raise
@@ -238,8 +238,8 @@ def _find(namespace: dict[str, Any], where: str, name: str | None) -> Supervisor
     if len({id(value) for value in roots.values()}) == 1:
         return next(iter(roots.values()))
     if not trees:
-        raise _Usage(f"{where!r} has no Supervisor at its top; declare one: tree = Supervisor('name', ...)")
-    raise _Usage(f"{where!r} has several trees, say which: {', '.join(f'{where}:{key}' for key in roots or trees)}")
+        raise _Usage(f"{where!r} has no Supervisor at its top level; declare one: tree = Supervisor('name', ...)")
+    raise _Usage(f"{where!r} has several trees, name one: {', '.join(f'{where}:{key}' for key in roots or trees)}")
 
 
 def _below(tree: Supervisor) -> Iterator[Supervisor]:
@@ -253,7 +253,7 @@ def _listed(trees: dict[str, Supervisor]) -> str:
     return ", ".join(trees) if trees else "no Supervisor"
 
 
-def _say(error: BaseException) -> None:
+def _print_error(error: BaseException) -> None:
     lines = [f"suitkaise: {type(error).__name__}: {error}", *getattr(error, "__notes__", ())]
     print("\n".join(lines), file=sys.stderr)
 
@@ -275,10 +275,10 @@ class _Json(logging.Formatter):
 
 
 class _Human(logging.Formatter):
-    """One line a record; on a terminal, unless NO_COLOR is set, what died is red and what is back is green."""
+    """One line for each record; on a terminal (unless NO_COLOR is set) exits are red and starts are green."""
 
     def __init__(self, *, terminal: bool) -> None:
-        clear = "\r\x1b[K" if terminal else ""  # a program may be showing its progress in this line
+        clear = "\r\x1b[K" if terminal else ""  # the program may show its progress in this line
         self._coloured = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         time = "\x1b[2m%(asctime)s.%(msecs)03d\x1b[0m" if self._coloured else "%(asctime)s.%(msecs)03d"
         super().__init__(f"{clear}{time} %(message)s", datefmt="%H:%M:%S")

@@ -1,6 +1,6 @@
-"""Crash reports (rule 58): what is known of each abnormal end, in memory and on disk.
+"""Crash reports (rule 58): one for each abnormal exit, in memory and on disk.
 
-The reports on disk outlive the program that wrote them: `suitkaise crashes` shows them, whoever was killed.
+The reports on disk outlive the program that wrote them: `suitkaise crashes` shows them even after a SIGKILL.
 """
 
 from __future__ import annotations
@@ -23,42 +23,41 @@ __all__ = ["KEPT_IN_MEMORY", "KEPT_ON_DISK", "CrashLog", "CrashReport", "crash_d
 logger: logging.Logger = logging.getLogger("suitkaise")
 
 KEPT_IN_MEMORY = 100
-"""How many reports a program keeps; the oldest go first."""
+"""The number of reports that a program keeps in memory; the oldest are dropped."""
 
 KEPT_ON_DISK = 200
-"""How many reports all programs of a user keep on disk; the oldest go first."""
+"""The number of reports that all programs of a user keep on disk; the oldest are removed."""
 
 PER_SECOND = 5
-"""How many reports of one worker are written to disk in a second; the next one that is written counts the others."""
-
+"""The number of reports of one worker that are written to disk in a second; the next report counts the others."""
 
 LATER = 0.05
-"""Seconds between a crash and its way to disk: the restart, which somebody waits for, goes first."""
+"""Seconds between a crash and the write to disk: the restart, which callers may wait for, goes first."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrashReport:
-    """An abnormal end of one incarnation. `print` shows it as a block of text.
+    """An abnormal exit of one incarnation; `print` shows it as a block of text.
 
     Args:
         id: sortable by time; `suitkaise crashes ID` finds it.
-        path: whose end it was.
+        path: the worker or supervisor.
         kind: `process`, `thread`, `command` or `supervisor`.
-        pid: the process it ran in.
-        incarnation: which life of the child it was, from 1.
-        wall: when, in seconds since 1970.
+        pid: the process that it ran in.
+        incarnation: the number of the incarnation; the first start of a child is 1.
+        wall: the time of the exit, in seconds of Unix time.
         reason: the exit reason as text, `reason_kind` its class.
-        phase: what it was doing: `loop`, `on_receive`, `waiting`, ...
-        in_phase: for how many seconds; None where that is not known.
-        loop: the number of the loop it was in, or the last one.
-        uptime: seconds from the order to start it to its end.
-        restarts: how often the child had been restarted before.
-        verdict: what its supervisor decides: `restarts`, `gives up`, `stays down` or `is being stopped`.
+        phase: the phase that it was in: `loop`, `on_receive`, `waiting`, ...
+        in_phase: the seconds that it was in that phase; None if they are unknown.
+        loop: the number of the current or last loop.
+        uptime: seconds from the start order to the exit.
+        restarts: the earlier restarts of the child.
+        verdict: the decision of its supervisor: `restarts`, `gives up`, `stays down` or `is being stopped`.
         used: restarts that the supervisor's window holds, this one included, of the `allowed` in `seconds`.
         together: the ids of siblings that are restarted with it.
-        lines: the last lines that it printed or logged (threads: logged by `self.log`).
-        traceback: the remote traceback of an exception, or the stacks of a worker that hung.
-        skipped: how many reports of this worker were not written to disk before this one.
+        lines: the last lines that it printed or logged (a thread: logged by `self.log`).
+        traceback: the remote traceback of an exception, or the stacks of a hung worker.
+        skipped: the number of earlier reports of this worker that were not written to disk.
     """
 
     id: str
@@ -84,7 +83,7 @@ class CrashReport:
     skipped: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, for JSON."""
+        """The report as plain values, ready for JSON."""
         fields = asdict(self)
         if fields["allowed"] == float("inf"):
             fields["allowed"] = None
@@ -92,13 +91,13 @@ class CrashReport:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> CrashReport:
-        """The report that `to_dict` made these fields of."""
+        """Make a report from the fields of `to_dict`."""
         allowed = float("inf") if fields["allowed"] is None else fields["allowed"]
         lists = {name: tuple(fields[name]) for name in ("together", "lines")}
         return cls(**{**fields, **lists, "allowed": allowed})
 
     def line(self) -> str:
-        """The report in one line: id, time, path and reason."""
+        """The report as one line: id, time, path and reason."""
         return f"{self.id}  {self._when()}  {self.path}  {self.reason}"
 
     def _when(self) -> str:
@@ -119,7 +118,7 @@ class CrashReport:
         if self.together:
             rows.append(f"  with it  {', '.join(self.together)}")
         if self.skipped:
-            rows.append(f"  before   {self.skipped} more, not written down")
+            rows.append(f"  before   {self.skipped} more, not written to disk")
         if self.lines:
             rows += ["  its last lines", *(f"    {line}" for line in self.lines)]
         if self.traceback:
@@ -128,7 +127,7 @@ class CrashReport:
 
 
 class CrashLog:
-    """The reports of one program: the newest in memory, and all on disk, by a thread that is there while it writes."""
+    """The reports of one program: the newest in memory, and all on disk, written by a thread."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
@@ -143,22 +142,22 @@ class CrashLog:
         self._skipped: dict[str, int] = {}
 
     def add(self, report: CrashReport) -> None:
-        """Keep a report; it is on disk a moment later. Never blocks, never raises."""
+        """Keep a report, and write it to disk a moment later. Never blocks, never raises."""
         self._reports.append(report)
         with self._lock:
             self._unwritten.append(report)
             if self._writer is None:
                 writer = threading.Thread(target=self._write_all, name="suitkaise-crashes", daemon=True)
-                with contextlib.suppress(RuntimeError):  # no thread to be had: the next report tries again
+                with contextlib.suppress(RuntimeError):  # no thread can be started: the next report tries again
                     writer.start()
                     self._writer = writer
 
     def reports(self, under: str) -> list[CrashReport]:
-        """The newest reports of what is at or below a path, the newest last."""
+        """The newest reports about a path and everything below it, the newest last."""
         return [one for one in list(self._reports) if one.path == under or one.path.startswith(f"{under}/")]
 
     def close(self) -> None:
-        """Wait until all is written."""
+        """Wait until all reports are written."""
         self._closing.set()
         with self._lock:
             writer = self._writer
@@ -180,7 +179,7 @@ class CrashLog:
             fields = report.to_dict() | {"skipped": self._skipped.pop(report.path, 0)}
             try:
                 _write(self._directory or crash_directory(), report.id, json.dumps(fields))
-            except Exception as error:  # whatever it is, the next report gets its chance
+            except Exception as error:  # the next report may be written
                 if not self._complained:
                     self._complained = True
                     logger.warning("crash reports cannot be written to disk: %s", error)
@@ -199,10 +198,10 @@ class CrashLog:
 
 
 def crash_directory() -> Path:
-    """Where reports are: `crashes` in `$SUITKAISE_STATE`, else in `suitkaise` below `$XDG_STATE_HOME`.
+    """The directory of the reports: `crashes` in `$SUITKAISE_STATE`, else in `suitkaise` below `$XDG_STATE_HOME`.
 
     Raises:
-        OSError: neither is set, and there is no home directory to take instead.
+        OSError: neither variable is set, and there is no home directory.
     """
     own = os.environ.get("SUITKAISE_STATE")
     if own:
@@ -212,7 +211,7 @@ def crash_directory() -> Path:
         try:
             state = str(Path.home() / ".local" / "state")
         except RuntimeError:
-            raise OSError("there is no home directory; set SUITKAISE_STATE to the directory for them") from None
+            raise OSError("there is no home directory for crash reports; set SUITKAISE_STATE to a directory") from None
     return Path(state, "suitkaise", "crashes")
 
 
@@ -227,7 +226,7 @@ def _write(directory: Path, id: str, text: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(hidden)
         raise
-    # The hidden ones of programs that were killed meanwhile go when their time has come, too.
+    # Hidden files, which programs that were killed have left, are removed in their turn, too.
     ours = [name for name in os.listdir(directory) if _NAME.fullmatch(name.removeprefix("."))]
     for name in sorted(ours, key=lambda name: name.removeprefix("."), reverse=True)[KEPT_ON_DISK:]:
         with contextlib.suppress(OSError):  # another program has just removed it
@@ -235,7 +234,7 @@ def _write(directory: Path, id: str, text: str) -> None:
 
 
 def read_reports(directory: Path | None = None) -> list[CrashReport]:
-    """All reports on disk, the newest last; what cannot be read is left out."""
+    """Read all reports on disk, the newest last; leave out unreadable files."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for name in sorted(os.listdir(directory or crash_directory())):

@@ -1,4 +1,4 @@
-"""Every error that suitkaise raises. All of them are `SuitkaiseError`."""
+"""The errors that suitkaise raises; all of them derive from `SuitkaiseError`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def with_note(error: BaseException, text: str) -> BaseException:
-    """Add a remote traceback to an exception as a note, once."""
+    """Add a remote traceback to an exception as a note, unless the note is there already."""
     note = f"\n--- remote traceback ---\n{text.rstrip()}"
     if text and note not in getattr(error, "__notes__", ()):
         error.add_note(note)
@@ -48,8 +48,8 @@ def with_note(error: BaseException, text: str) -> BaseException:
 class SuitkaiseError(Exception):
     """The base of every error raised by suitkaise.
 
-    What is known is carried in attributes: `path` (of the worker or entry), `reason` (an exit reason) and
-    `traceback` (the remote one, as text, which is printed with the error). Errors survive pickling with all of them.
+    Attributes tell what is known: `path` (of the worker or storage entry), `reason` (an exit reason) and `traceback`
+    (the remote one, as text; it is printed with the error). Pickling keeps all of them.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ def _rebuild(cls: type[SuitkaiseError], args: tuple[Any, ...], state: dict[str, 
 
 
 class SpecError(SuitkaiseError, ValueError):
-    """A declaration is wrong. Raised where it is written, before anything starts (rules 4, 5, 7, 50)."""
+    """A declaration is wrong. Raised by the line that declares it, before anything starts (rules 4, 5, 7, 50)."""
 
 
 class NotBuiltYet(SpecError, NotImplementedError):
-    """Something that is described in the documentation's plan but is not part of this version."""
+    """A feature that the documentation plans, but that this version does not have."""
 
 
 class ChildStartFailed(SuitkaiseError):
-    """A child's start failed; `path` and `reason` say which and why (rules 2, 10, 18)."""
+    """A child failed to start; `path` names the child and `reason` the cause (rules 2, 10, 18)."""
 
 
 class ChildAlreadyStarted(SuitkaiseError):
@@ -100,7 +100,7 @@ class ChildAlreadyPresent(SuitkaiseError):
 
 
 class ChildNotFound(SuitkaiseError, LookupError):
-    """No child of that id, or no worker at that path (rules 14, 17, 19, 22)."""
+    """There is no child of that id, or no worker at that path (rules 14, 17, 19, 22)."""
 
 
 class ChildRunning(SuitkaiseError):
@@ -112,19 +112,19 @@ class ChildRestarting(SuitkaiseError):
 
 
 class MaxChildren(SuitkaiseError):
-    """A dynamic supervisor has as many children as it may (rule 53)."""
+    """A dynamic supervisor has `max_children` children already (rule 53)."""
 
 
 class TreeFailed(SuitkaiseError):
-    """The root supervisor gave up, failed itself or was killed; `path` and `reason` say where it began, and why."""
+    """The root supervisor gave up, failed itself or was killed; `path` and `reason` name the child and its exit."""
 
 
 class WorkerFailed(SuitkaiseError):
-    """A worker ended without a result, or its error could not travel; `traceback` is the remote one."""
+    """A worker ended without a result, or its exception could not be sent; `traceback` is the remote one."""
 
 
 class WorkerDead(SuitkaiseError):
-    """The worker that was to answer is dead, or died before it answered."""
+    """The receiver of a message is dead, or died before it answered."""
 
     @classmethod
     def over(cls, path: str, reason: ExitReason | None = None) -> WorkerDead:
@@ -143,27 +143,27 @@ class WorkerDead(SuitkaiseError):
 
 
 class RuntimeGone(WorkerDead):
-    """The program that owned the tree is gone, so nothing can be asked of it."""
+    """The program that owned the tree is gone, so no request can reach the tree."""
 
 
 class AskTimeout(SuitkaiseError, TimeoutError):
-    """No answer came within the time-out."""
+    """No answer arrived within the timeout."""
 
 
 class MailboxFull(SuitkaiseError):
-    """The receiver's mailbox, or the way to it, is full; nothing was sent."""
+    """The receiver's mailbox, or the connection to the receiver, is full; nothing was sent."""
 
 
 class DeadlockError(SuitkaiseError):
-    """A worker or supervisor waits for itself."""
+    """A call would make a worker or supervisor wait for itself."""
 
 
 class NotSerializable(SuitkaiseError, TypeError):
-    """A value cannot be sent to another process; the message names the path to the culprit."""
+    """A value cannot be sent to another process; the message names the path to the part that cannot."""
 
 
 class StorageError(SuitkaiseError):
-    """The storage refused or could not carry out a request; nothing of it was stored."""
+    """The storage refused a request, or could not carry it out; nothing was stored."""
 
 
 class EntryExists(StorageError):
@@ -171,34 +171,34 @@ class EntryExists(StorageError):
 
 
 class EntryNotFound(StorageError, KeyError):
-    """No entry of that name in that container; the message names the nearest ones."""
+    """There is no entry of that name in that container; the message names the nearest names."""
 
     def __str__(self) -> str:
         return Exception.__str__(self)  # KeyError would show the message in quotes
 
 
 class StorageFull(StorageError):
-    """There is no room left where the storage lies. What is stored can still be read."""
+    """The storage's file system is full. Stored entries can still be read."""
 
 
 class OwnerDead(StorageError):
-    """A late write of a worker's incarnation that is over already; nothing of it was stored."""
+    """A write arrived from an incarnation of a worker that has ended already; nothing was stored."""
 
 
 class StorageGone(StorageError, RuntimeGone):
-    """The program that kept the storage is gone, so nothing can be stored in it any more."""
+    """The program that owned the storage is gone, so nothing can be stored any more."""
 
 
 class TransactionConflict(StorageError):
-    """An entry changed between being read and being written, more often than the retries allow."""
+    """An entry changed between the read and the write of a transaction, more often than the retries allow."""
 
 
 class Ignore(SuitkaiseError):
-    """Raise it in `on_start` to say: start nothing, and that is fine (rules 11-13)."""
+    """Raised by `on_start` to decline to run: the worker is not started, which is no failure (rules 11-13)."""
 
 
 class Reject(SuitkaiseError):
-    """Raise `Reject(error)` in a message handler: the asker gets `error`, the worker lives on."""
+    """Raised by a message handler as `Reject(error)`: the asker gets `error`, and the worker goes on."""
 
     def __init__(self, error: BaseException | str) -> None:
         super().__init__(str(error))

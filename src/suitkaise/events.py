@@ -1,6 +1,6 @@
-"""What happened in a tree, as typed events: each prints itself for people and turns into a dict for machines.
+"""The events of a tree, as typed values: each prints itself for people and converts to a dict for machines.
 
-`at` is seconds on the monotonic clock of the program that owns the tree; `wall` is the same as Unix time.
+`at` is in seconds on the monotonic clock of the program that owns the tree; `wall` is the same moment as Unix time.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The base of all events; `path` names the worker or supervisor that it is about.
+    """The base of all events; `path` names the worker or supervisor.
 
-    `wall` is when it happened, in seconds of Unix time, as the clock was then: what is done to the clock later, or
-    a suspend, does not change it.
+    `wall` is the time of the event in seconds of Unix time, by the clock of that moment: setting the clock later, or
+    suspending the machine, does not change it.
     """
 
     level: ClassVar[str] = "info"
@@ -59,11 +59,11 @@ class Event:
 
     @property
     def depth(self) -> int:
-        """How deep in the tree it happened; the root is 0."""
+        """The depth of `path` in the tree; the root has depth 0."""
         return self.path.count("/")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON."""
+        """The event as plain values, ready for JSON."""
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         fields["at"] = fields.pop("wall")
         return {"event": self.kind, **{name: _plain(value) for name, value in fields.items()}}
@@ -72,7 +72,7 @@ class Event:
         return f"{'  ' * self.depth}{self.path.rpartition('/')[2]} {self._text()}"
 
     def _text(self) -> str:
-        raise AssertionError(f"{type(self).__name__} has no text")
+        raise NotImplementedError(f"{type(self).__name__} defines no _text")
 
 
 def _plain(value: Any) -> Any:
@@ -85,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ChildStarted(Event):
-    """A child is up: its `on_start` has returned."""
+    """A child is running: its `on_start` has returned. `took`: seconds since its previous incarnation ended."""
 
     pid: int | None = None
     restarts: int = 0
@@ -101,15 +101,15 @@ class ChildStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildIgnored(Event):
-    """A child's `on_start` raised `Ignore`: there is no live worker, and that is fine (rule 11)."""
+    """A child's `on_start` raised `Ignore`: the child declines to run, which is no failure (rule 11)."""
 
     def _text(self) -> str:
-        return "chose not to run (Ignore)"
+        return "declines to run (Ignore)"
 
 
 @dataclass(frozen=True, slots=True)
 class ChildStartFailure(Event):
-    """A child's start failed."""
+    """A child failed to start."""
 
     level: ClassVar[str] = "error"
     reason: ExitReason | None = None
@@ -120,7 +120,7 @@ class ChildStartFailure(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildExited(Event):
-    """A child ended without being told to."""
+    """A child ended by itself, unasked."""
 
     level: ClassVar[str] = "warning"
     reason: ExitReason | None = None
@@ -133,7 +133,7 @@ class ChildExited(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildRestarting(Event):
-    """A child will be started again, after `delay` seconds; `used` of the `allowed` restarts are spent."""
+    """A child will be restarted after `delay` seconds; `used` of the `allowed` restarts in the window are spent."""
 
     level: ClassVar[str] = "warning"
     delay: float = 0.0
@@ -147,7 +147,7 @@ class ChildRestarting(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildStopped(Event):
-    """A child ended because it was told to."""
+    """A child ended because it was asked to."""
 
     reason: ExitReason | None = None
 
@@ -157,7 +157,7 @@ class ChildStopped(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildStopError(Event):
-    """A child was told to stop and ended oddly, or had to be killed (rules 42 and 43)."""
+    """A child was asked to stop and ended abnormally, or had to be killed (rules 42 and 43)."""
 
     level: ClassVar[str] = "error"
     reason: ExitReason | None = None
@@ -168,17 +168,17 @@ class ChildStopError(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildAbandoned(Event):
-    """A thread hung, or did not stop in time. Threads cannot be killed: it is cut off, left behind (rule 59)."""
+    """A thread hung or did not stop in time; since threads cannot be killed, it is abandoned (rule 59)."""
 
     level: ClassVar[str] = "error"
 
     def _text(self) -> str:
-        return "is abandoned: its thread still runs, and threads cannot be killed"
+        return "is abandoned: its thread cannot be killed, and runs on"
 
 
 @dataclass(frozen=True, slots=True)
 class SupervisorStarted(Event):
-    """All children of a supervisor are up."""
+    """All children of a supervisor have started."""
 
     def _text(self) -> str:
         return "supervisor started"
@@ -186,7 +186,7 @@ class SupervisorStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class SupervisorStopping(Event):
-    """A supervisor begins to stop its children, in reverse start order."""
+    """A supervisor starts to stop its children, in reverse start order."""
 
     why: str = ""
 
@@ -196,7 +196,7 @@ class SupervisorStopping(Event):
 
 @dataclass(frozen=True, slots=True)
 class SupervisorGaveUp(Event):
-    """A supervisor needed more restarts than its intensity allows (rule 28)."""
+    """A supervisor would need more restarts than its intensity allows (rule 28)."""
 
     level: ClassVar[str] = "error"
     child: str = ""
@@ -213,7 +213,7 @@ class SupervisorGaveUp(Event):
 
 @dataclass(frozen=True, slots=True)
 class SupervisorStopped(Event):
-    """A supervisor and all its children are gone."""
+    """A supervisor and all its children have ended."""
 
     reason: ExitReason | None = None
 
@@ -223,9 +223,9 @@ class SupervisorStopped(Event):
 
 @dataclass(frozen=True, slots=True)
 class KeeperLost(Event):
-    """The process that forks the workers died; a new one takes over and no worker is lost."""
+    """The keeper, which forks the worker processes, died; a new keeper takes over, and no worker is lost."""
 
     level: ClassVar[str] = "warning"
 
     def _text(self) -> str:
-        return "keeper died; a new one takes over"
+        return "keeper died; a new keeper takes over"

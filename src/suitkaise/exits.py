@@ -1,7 +1,7 @@
-"""Why a worker ended: one small frozen class for each way out.
+"""Exit reasons: one small immutable class for each way in which a worker can end.
 
-Only `Normal` and `Shutdown` are clean. Everything else is abnormal, and a supervisor restarts a
-`transient` child after it (rules 23-26).
+Only `Normal` and `Shutdown` are clean. All others are abnormal: a supervisor restarts a `transient` child after them
+(rules 23-26).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ExitReason:
 
 @dataclass(frozen=True, slots=True)
 class Normal(ExitReason):
-    """The worker was done: its loops were over, or it asked to `rejoin()`."""
+    """The worker has finished: all its loops are done, or it called `rejoin()`."""
 
     clean: ClassVar[bool] = True
 
@@ -49,9 +49,9 @@ class Normal(ExitReason):
 
 @dataclass(frozen=True, slots=True)
 class Shutdown(ExitReason):
-    """The worker was told to stop, or a supervisor ended; `detail` says why.
+    """The worker was asked to stop, or a supervisor ended.
 
-    `detail` is text, or a `GaveUp` / `StartFailure` where a supervisor failed (OTP's `{shutdown, Term}`).
+    `detail` is the cause: a text; or a `GaveUp` or `StartFailure` if a supervisor failed (OTP's `{shutdown, Term}`).
     """
 
     clean: ClassVar[bool] = True
@@ -152,7 +152,7 @@ class Crashed(ExitReason):
 
 @dataclass(frozen=True, slots=True)
 class ExitCode(ExitReason):
-    """The process left with an exit code and without saying goodbye (`os._exit(3)`, `sys.exit(3)`)."""
+    """The process ended with this exit code, and not by the end of its life cycle (`os._exit(3)`, `sys.exit(3)`)."""
 
     code: int
 
@@ -162,7 +162,7 @@ class ExitCode(ExitReason):
 
 @dataclass(frozen=True, slots=True)
 class Signaled(ExitReason):
-    """A signal ended the process, and it was not sent by its supervisor.
+    """A signal that the supervisor did not send ended the process.
 
     >>> str(Signaled(9))
     'signal 9 (SIGKILL)'
@@ -179,7 +179,7 @@ class Signaled(ExitReason):
 
 @dataclass(frozen=True, slots=True)
 class Killed(ExitReason):
-    """Its own supervisor, or a `ref.kill()`, killed it; `why` says for what."""
+    """The supervisor or a `ref.kill()` killed the worker; `why` is the cause."""
 
     why: str
 
@@ -189,7 +189,7 @@ class Killed(ExitReason):
 
 @dataclass(frozen=True, slots=True)
 class Hung(ExitReason):
-    """A phase outlasted its limit (rule 55). `stack`: what its threads were doing, where that could be learnt."""
+    """A phase took longer than its limit (rule 55). `stack`: the stacks of its threads, if they could be read."""
 
     phase: str
     seconds: float
@@ -201,7 +201,7 @@ class Hung(ExitReason):
 
 @dataclass(frozen=True, slots=True)
 class Lost(ExitReason):
-    """The node or connection that the worker lived on is gone; how it ended is unknown."""
+    """The node, connection or exit status of the worker is lost, so how the worker ended is unknown."""
 
     what: str
 

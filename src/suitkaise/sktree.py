@@ -44,7 +44,7 @@ def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = 
     with _lock:
         program = runtime.enter()
         try:
-            tree = Tree(program.storage_directory(None if directory is None else os.path.abspath(directory)))
+            tree = Tree(program.storage.directory(None if directory is None else os.path.abspath(directory)))
         except BaseException:
             runtime.leave()
             raise

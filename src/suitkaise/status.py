@@ -35,7 +35,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The answer of `count_children` (rule 21); all but `active` include children that are not alive."""
+    """The answer of `count_children` (rule 21). Only `active` leaves out children that do not run."""
 
     specs: int
     active: int
@@ -45,7 +45,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class TreeStatus:
-    """A supervisor or worker and everything below it, at one moment. `print` shows it as a tree."""
+    """A supervisor or worker, and everything below it, at one moment; `print` shows the tree."""
 
     path: str
     kind: str
@@ -57,7 +57,7 @@ class TreeStatus:
     abandoned: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, for JSON."""
+        """The status as plain values, ready for JSON."""
         return {
             "path": self.path, "kind": self.kind, "status": str(self.status), "pid": self.pid,
             "restarts": self.restarts,
@@ -76,5 +76,5 @@ class TreeStatus:
 
 
 def abandoned_threads(number: int) -> str:
-    """So many abandoned threads, as text."""
+    """The number of abandoned threads as text."""
     return f"{number} abandoned thread{'s' * (number > 1)}"

@@ -18,16 +18,16 @@ class Supervisor(SupervisorSpec):
     """The declaration of a supervisor and its children.
 
     Args:
-        name: its name: the first part of its workers' paths; no `/`.
-        children: `Child`ren; or workers, worker classes, functions and supervisors with their defaults.
+        name: the first part of the paths of its workers; it may hold no `/`.
+        children: `Child` declarations; or workers, worker classes, functions and supervisors with their defaults.
         strategy: `"one_for_one"` (default), `"one_for_all"` or `"rest_for_one"` (rules 31-33).
-        max_restarts: restarts that are borne within `max_seconds` (default 3; `math.inf`: any number; rule 28).
+        max_restarts: restarts that are allowed within `max_seconds` (default 3; `math.inf`: any number; rule 28).
         max_seconds: the length of that window, in seconds (default 5.0).
         auto_shutdown: `"never"` (default), `"any_significant"` or `"all_significant"` (rules 47-49).
-        restart, shutdown, significant: as in `Child`, for when this supervisor is itself a child.
+        restart, shutdown, significant: as in `Child`, for a supervisor that is itself a child.
 
     Raises:
-        SpecError: anything is wrong with it, here and now (rules 4, 5 and 50).
+        SpecError: an option or a child is wrong (rules 4, 5 and 50).
 
     >>> from suitkaise import Child, Supervisor
     >>> def work() -> None: ...
@@ -40,12 +40,13 @@ class Supervisor(SupervisorSpec):
     __slots__ = ()
 
     def start(self) -> RunningTree:
-        """Start the tree and return once every `on_start` has returned (rule 1).
+        """Start the tree; return when every `on_start` has returned (rule 1).
 
-        The result is a context manager that stops the tree at the end of its block.
+        Returns:
+            The running tree, a context manager that stops the tree at the end of its block.
 
         Raises:
-            ChildStartFailed: a child's start failed; those before it were stopped again (rule 2).
+            ChildStartFailed: a child failed to start; the children before it were stopped again (rule 2).
             NotSerializable: a worker or an argument cannot be sent to a process.
         """
         from suitkaise.runtime.start import start
@@ -53,12 +54,12 @@ class Supervisor(SupervisorSpec):
         return start(self)
 
     def run(self) -> ExitReason:
-        """Start the tree and wait until it ends, or until SIGINT or SIGTERM stop it (a second one kills it).
+        """Start the tree and wait until it ends. SIGINT or SIGTERM stops it; a second signal kills it.
 
-        Where SIGINT was ignored, as in a shell's jobs in the background, it stays so.
+        A SIGINT that was ignored before, as in the background jobs of a shell, stays ignored.
 
         Returns:
-            The exit reason of the root, also when a signal has stopped it while it started.
+            The exit reason of the root, also if a signal stopped the tree during its start.
 
         Raises:
             TreeFailed: the root gave up (rule 30), was killed (rule 65), or failed itself (rule 68).
@@ -69,10 +70,10 @@ class Supervisor(SupervisorSpec):
         return run(self)
 
     def start_async(self) -> AsyncStart:
-        """Like `start`, for event loops: `async with tree.start_async() as running`, or `running = await ...`.
+        """Start the tree from an event loop: `async with tree.start_async() as running`, or `running = await ...`.
 
-        The loop goes on while the tree starts, and while it stops at the end of the block. Cancelled, it stops what
-        it has started, and only then goes on. Raises what `start` raises.
+        The event loop is not blocked while the tree starts, nor while it stops at the end of the block. A cancelled
+        start stops what it has started before the cancellation goes on. Raises the errors of `start`.
 
         >>> import asyncio
         >>> async def main() -> None:
@@ -89,21 +90,21 @@ class Supervisor(SupervisorSpec):
 class DynamicSupervisor(DynamicSupervisorSpec, Supervisor):
     """The declaration of a supervisor that starts without children; `start_child` adds them (rules 53 and 54).
 
-    Its children have no order: they start side by side, come back independently of each other, and are all stopped
-    at once. A child that ends and is not to be restarted, that `terminate_child` stops, or that raises `Ignore` is
-    forgotten, so there are no stopped children: `restart_child` and `delete_child` find none, `recall` restarts a
-    child that runs. When the dynamic supervisor itself is restarted it is empty again (rule 40). A child that nobody
-    has given an id or a name gets a number that is not used again: `fetch-1`, `fetch-2`.
+    The children have no order: they start in parallel, are restarted independently of each other, and are stopped all
+    at once. A child is forgotten when it ends and is not to be restarted, when `terminate_child` stops it, and when it
+    raises `Ignore`. So there are no stopped children: `restart_child` and `delete_child` find none; `recall` restarts
+    a child that runs. A dynamic supervisor that is restarted is empty again (rule 40). A child without an id or a name
+    gets a number that is not used again: `fetch-1`, `fetch-2`.
 
     Args:
-        name: its name; no `/`.
-        max_children: how many children it may have, those that are being restarted included (default None: any
-            number); `start_child` raises `MaxChildren` beyond that.
+        name: as in `Supervisor`.
+        max_children: the largest number of children, those that are being restarted included (default None: no
+            limit); `start_child` raises `MaxChildren` beyond it.
         max_restarts, max_seconds: as in `Supervisor`, for all its children together (rules 28-30).
-        restart, shutdown, significant: as in `Child`, for when this supervisor is itself a child.
+        restart, shutdown, significant: as in `Child`, for a supervisor that is itself a child.
 
     Raises:
-        SpecError: anything is wrong with it, here and now (rule 5).
+        SpecError: an option is wrong (rule 5).
 
     >>> from suitkaise import DynamicSupervisor, Supervisor
     >>> def work() -> None: ...

@@ -272,7 +272,7 @@ def test_s64_it_is_forgotten_that_a_child_was_suspended_which_is_removed():
             id = running.start_child(EchoThread, under="team").name
             running.suspend(f"team/{id}")
             running.terminate_child(f"team/{id}")
-        assert not running._executor.child("team")._suspended
+        assert not running._root.child("team").suspended
 
 
 def on_the_board(path):

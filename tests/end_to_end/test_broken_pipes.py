@@ -32,7 +32,7 @@ PROGRAMS = {
 if __name__ == "__main__":
     tree = sktree.connect()
     tree.add("a", 1, path="x")
-    actor = runtime.current()._storage._handles["storage"].process.pid
+    actor = runtime.current().storage._root.handles["storage"].process.pid
     os.kill(actor, signal.SIGKILL)
     wait_gone(actor)
     tree.add("a", 2, path="x")

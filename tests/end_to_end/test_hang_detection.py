@@ -262,7 +262,7 @@ def test_s46_s59_stop_tells_which_threads_it_leaves_behind(caplog: pytest.LogCap
     running = Supervisor("tree", Child(Thread.of(release.wait), id="stuck", shutdown=0.05)).start()
     running.stop(timeout=15)
     told = [record.getMessage() for record in caplog.records if "abandoned thread" in record.getMessage()]
-    assert told == ["'tree' has stopped, but leaves 1 abandoned thread behind: tree/stuck"]
+    assert told == ["'tree' has stopped, but leaves 1 abandoned thread running: tree/stuck"]
     release.set()
 
 

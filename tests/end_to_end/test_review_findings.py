@@ -157,11 +157,11 @@ def test_sys_exit_in_a_callback_does_not_end_the_io_thread(caplog: pytest.LogCap
 
 def test_waiting_again_and_again_holds_on_to_nothing() -> None:
     with Supervisor("app", Echo).start() as running:
-        before = len(running._executor.exited._done_callbacks)
+        before = len(running._root.exited._done_callbacks)
         for _ in range(10):
             with pytest.raises(AskTimeout):
                 running.wait(0.001)
-        assert len(running._executor.exited._done_callbacks) == before
+        assert len(running._root.exited._done_callbacks) == before
 
 
 def test_processes_that_a_worker_forks_can_be_terminated() -> None:

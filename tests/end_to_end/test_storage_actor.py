@@ -215,6 +215,6 @@ def test_what_an_owner_has_left_and_cannot_be_removed_is_told(
     with Supervisor("idle", Idle(), Child(Idle, id="another")).start():
         pass
     sktree.disconnect()
-    told = [record.getMessage() for record in caplog.records if "is not removed" in record.getMessage()]
-    assert [text.partition("#")[0] for text in told] == ["what idle/another", "what idle/idle"]
+    told = [record.getMessage() for record in caplog.records if "were not removed" in record.getMessage()]
+    assert [text.partition("#")[0].split()[-1] for text in told] == ["idle/another", "idle/idle"]
     assert [text.rpartition(": ")[2] for text in told] == ["no room", "a fault"]

@@ -72,7 +72,7 @@ def broken(running: RunningTree, path: str = "") -> None:
 def test_a_request_behind_the_last_event_of_a_supervisor_is_refused(at_the_event: Any) -> None:
     running = Supervisor("app", Child(Idle, id="w")).start()
     answers = []
-    at_the_event(SupervisorStopped, "app", lambda: answers.append(running._executor.administer("terminate", "w")))
+    at_the_event(SupervisorStopped, "app", lambda: answers.append(running._root.administer("terminate", "w")))
     running.stop()
     with pytest.raises(WorkerDead, match="supervisor 'app' is stopping"):
         answers[0].get(15)

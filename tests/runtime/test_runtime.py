@@ -13,7 +13,7 @@ from suitkaise.engines.processes import ProcessEngine
 from suitkaise.platform import runtime_directory
 from suitkaise.runtime import runtime
 from suitkaise.runtime.hub_server import HubServer
-from suitkaise.runtime.storage_service import StorageActor
+from suitkaise.supervision.interface import SupervisorInterface
 
 
 @pytest.fixture
@@ -61,12 +61,12 @@ def test_what_fails_at_the_end_holds_up_nothing_else(monkeypatch: pytest.MonkeyP
 def test_a_storage_that_does_not_start_leaves_nothing_and_can_be_tried_again(
     monkeypatch: pytest.MonkeyPatch, leaves_nothing: None
 ) -> None:
-    def fail(self: StorageActor) -> None:
+    def fail(self: SupervisorInterface) -> None:
         raise ZeroDivisionError
 
-    with monkeypatch.context() as broken:
-        broken.setattr(runtime, "begin", fail)
-        with Supervisor("app").start(), pytest.raises(ZeroDivisionError):
+    with Supervisor("app").start(), monkeypatch.context() as broken:
+        broken.setattr(SupervisorInterface, "begin", fail)
+        with pytest.raises(ZeroDivisionError):
             sktree.connect()
     with Supervisor("app").start():
         sktree.connect().add("a", 1, path="p")

@@ -18,6 +18,7 @@ from suitkaise.messaging.messages import Answer
 from suitkaise.policy.actions import Input, KillAll, StopAll
 from suitkaise.specs import Child
 from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.interface import SupervisorInterface
 from suitkaise.testing import Behaviour, Simulation, VirtualClock
 from tests.testing.ledger import EPSILON, Ledger
 from tests.testing.pool_ledger import PoolLedger
@@ -63,7 +64,7 @@ class Observed(Simulation):
         self.lag = lag
         self.note = note
         self.ledgers: dict[str, Ledger] = {}  # the newest at each path
-        self.executors: dict[str, Executor] = {}
+        self.executors: dict[str, SupervisorInterface] = {}
         self.newest: dict[str, SimulatedHandle] = {}
         self.answers: list[tuple[Order, Answer[Any]]] = []
         self.on_its_way = 0  # what was told to supervisors, and not yet heard
@@ -74,14 +75,14 @@ class Observed(Simulation):
             self.clock.at(order.at, lambda order=order: self.carry_out(order))  # type: ignore[misc]
 
     # ------------------------------------------------------------ supervisors
-    def _employ(self, executor: Executor) -> Callable[[Input], None]:
+    def _start_actor(self, executor: Executor) -> Callable[[Input], None]:
         path, spec = executor.path, executor.spec
         before = self.ledgers.get(path)
         if before is not None and before.phase != "ended":
             self.wrong(f"{path}: started while it is {before.phase}")
         kind = PoolLedger if isinstance(spec, DynamicSupervisor) else Ledger
         ledger = self.ledgers[path] = kind(path, spec, executor.policy, self.clock, self.wrong)
-        self.executors[path] = executor
+        self.executors[path] = executor.interface
         parent, _, id = path.rpartition("/")
         if self._turn_of is not None and parent:
             self._say("start", path)
@@ -121,7 +122,7 @@ class Observed(Simulation):
             executor.step(event)
         finally:
             self._turn_of = None
-        ledger.after(executor.exited.done())
+        ledger.after(executor.interface.exited.done())
         self.check()
 
     def _answered(self, ledger: Ledger, done: Answer[Any]) -> None:

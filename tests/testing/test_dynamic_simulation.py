@@ -16,7 +16,7 @@ from suitkaise.engines.engine import Launch
 from suitkaise.errors import SuitkaiseError
 from suitkaise.exits import Killed, Shutdown, Signaled
 from suitkaise.messaging.messages import Answer
-from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.interface import SupervisorInterface
 from suitkaise.testing import Behaviour, Simulation
 from tests.policy.test_is_a_function import calls_during
 
@@ -24,13 +24,15 @@ from tests.policy.test_is_a_function import calls_during
 def work() -> None: ...
 
 
-def pool_of(simulation: Simulation) -> Executor:
+def pool_of(simulation: Simulation) -> SupervisorInterface:
     pool = simulation.root.child("pool")
     assert pool is not None
     return pool
 
 
-def ask(simulation: Simulation, executor: Executor, what: str, argument: Any, takes: float = 0.0) -> Answer[Any]:
+def ask(
+    simulation: Simulation, executor: SupervisorInterface, what: str, argument: Any, takes: float = 0.0
+) -> Answer[Any]:
     answer = executor.administer(what, argument)
     simulation.run(simulation.clock.now + takes)
     return answer

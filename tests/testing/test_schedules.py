@@ -95,7 +95,7 @@ def test_the_schedules_have_in_them_what_is_to_be_tested() -> None:
         told += "\n".join(lines)
     for what in (
         "gives up", "hung in loop", "hung in on_start", "hung in on_finish", "auto-shutdown", "shutdown timeout",
-        "brutal_kill", "second signal", "chose not to run", "failed to start", "did not stop cleanly", "s (1 of",
+        "brutal_kill", "second signal", "declines to run", "failed to start", "did not stop cleanly", "s (1 of",
         "ChildAlreadyStarted", "ChildAlreadyPresent", "ChildNotFound", "ChildRunning", "ChildStartFailed",
         "ChildRestarting", "MaxChildren", "SpecError", "WorkerDead", "answer top ok", "Recall(", "ref.kill()",
     ):  # fmt: skip

@@ -1,4 +1,4 @@
-"""A running tree, as its owner holds it: start, look, administer, stop."""
+"""A running tree: look at it, administer it, stop it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.runtime import Runtime
 from suitkaise.specs import SupervisorSpec
 from suitkaise.status import Status, TreeStatus, abandoned_threads
-from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.interface import SupervisorInterface
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,13 +39,13 @@ T = TypeVar("T")
 
 
 class RunningTree(Administration):
-    """What `Supervisor.start()` returns; a context manager that stops the tree at the end of its block.
+    """A running tree, from `Supervisor.start()`; a context manager that stops the tree at the end of its block.
 
-    Paths given to its methods are relative to it: `running["counters/count-a"]`.
+    Paths are relative to the tree: `running["counters/count-a"]`.
     """
 
-    def __init__(self, executor: Executor, runtime: Runtime) -> None:
-        self._executor = executor
+    def __init__(self, supervisor: SupervisorInterface, runtime: Runtime) -> None:
+        self._root = supervisor
         self._runtime = runtime
         self._reason: ExitReason | None = None
         self._leaving = False
@@ -53,32 +53,32 @@ class RunningTree(Administration):
         self._lock = threading.Lock()
         self._hub = os.getpid()
         self._ended = threading.Event()
-        executor.exited.add_done_callback(self._on_exit)
+        supervisor.exited.add_done_callback(self._on_exit)
 
     def _on_exit(self, exited: Future[Exit]) -> None:
         self._reason = exited.result().reason
         self._ended.set()
 
-    # ------------------------------------------------------------ looking
+    # ------------------------------------------------------------ questions
     @property
     def name(self) -> str:
         """The tree's name, which is its path."""
-        return self._executor.path
+        return self._root.path
 
     @property
     def path(self) -> str:  # type: ignore[override]
-        """The tree's name again: what stands before the paths of all its workers."""
-        return self._executor.path
+        """The tree's name, which all paths of its workers begin with."""
+        return self._root.path
 
     @property
     def spec(self) -> SupervisorSpec:
-        """The declaration it was started from."""
-        return self._executor.spec
+        """The declaration that the tree was started from."""
+        return self._root.spec
 
     def __getitem__(self, path: str) -> WorkerRef:
-        """The ref of the worker at `path`. Raises ChildNotFound (a LookupError) if there is none."""
+        """The ref of the worker or supervisor at `path`. Raises ChildNotFound (a LookupError)."""
         if not isinstance(path, str):
-            raise TypeError(f"a worker is found by its path below {self.name!r}, a str, not by {path!r}")
+            raise TypeError(f"running[...] takes the path of a worker below {self.name!r}, a str, not {path!r}")
         kind = self._runtime.registry.kind_of(f"{self.name}/{path}")
         return ref_to(f"{self.name}/{path}", kind)
 
@@ -87,30 +87,32 @@ class RunningTree(Administration):
 
     def __iter__(self) -> Iterator[WorkerRef]:
         """The refs of all workers and supervisors below, in start order, depth first."""
-        yield from self._refs(self._executor)
+        yield from self._refs(self._root)
 
-    def _refs(self, executor: Executor) -> Iterator[WorkerRef]:
-        for info in executor.which_children():
+    def _refs(self, supervisor: SupervisorInterface) -> Iterator[WorkerRef]:
+        for info in supervisor.which_children():
             yield info.ref
-            below = executor.child(info.id)
+            below = supervisor.child(info.id)
             if below is not None:
                 yield from self._refs(below)
 
     def status(self) -> TreeStatus:
-        """The whole tree at this moment."""
-        executor = self._executor
-        return TreeStatus(self.name, "supervisor", executor.status, os.getpid(), 0, self._reason, self._lines(executor))
+        """The status of the whole tree at this moment."""
+        supervisor = self._root
+        return TreeStatus(
+            self.name, "supervisor", supervisor.status, os.getpid(), 0, self._reason, self._lines(supervisor)
+        )
 
-    def _lines(self, executor: Executor) -> tuple[TreeStatus, ...]:
+    def _lines(self, supervisor: SupervisorInterface) -> tuple[TreeStatus, ...]:
         lines = []
-        for info in executor.which_children():
-            below = executor.child(info.id)
+        for info in supervisor.which_children():
+            below = supervisor.child(info.id)
             lines.append(
                 TreeStatus(
-                    f"{executor.path}/{info.id}",
+                    f"{supervisor.path}/{info.id}",
                     info.kind,
                     info.status,
-                    self._pid(executor, info),
+                    self._pid(supervisor, info),
                     info.restarts,
                     info.last_exit,
                     () if below is None else self._lines(below),
@@ -119,34 +121,34 @@ class RunningTree(Administration):
             )
         return tuple(lines)
 
-    def _pid(self, executor: Executor, info: ChildLine) -> int | None:
+    def _pid(self, supervisor: SupervisorInterface, info: ChildLine) -> int | None:
         try:
-            return self._runtime.registry.find(f"{executor.path}/{info.id}").pid
+            return self._runtime.registry.find(f"{supervisor.path}/{info.id}").pid
         except (ChildNotFound, RuntimeGone):
             return None
 
     def events(self) -> Subscription:
-        """What happens in this tree from now on, as an iterator of events; it ends with the tree."""
+        """The events of this tree from now on, as an iterator; it ends with the tree."""
         subscription = self._runtime.bus.events(self.name)
-        if self._executor.status is Status.STOPPED:
-            subscription.close()  # its last event may have been before
+        if self._root.status is Status.STOPPED:
+            subscription.close()  # the last event may have been before the subscription
         return subscription
 
     def crashes(self) -> list[CrashReport]:
-        """The reports of the newest abnormal ends in this tree, at most 100 in the program, the newest last (rule 58).
+        """The reports of the newest abnormal exits in this tree, the newest last (rule 58).
 
-        They are on disk, too, and outlive the program: see `suitkaise crashes`.
+        A program keeps 100 in memory. They are on disk, too, and outlive the program: see `suitkaise crashes`.
         """
         return self._runtime.crashes.reports(self.name)
 
     # ------------------------------------------------------------ administration
     def recall(self, id: str) -> WorkerRef:
-        """Stop a child by its shutdown, if it runs, and start it again: alone, and not counted.
+        """Stop a child by its shutdown, if it runs, and start it again: without its siblings, and not counted.
 
         Raises:
             ChildNotFound: there is no such child.
-            ChildStartFailed: it did not start; it stays stopped.
-            DeadlockError: it is the calling worker, or above it.
+            ChildStartFailed: it failed to start; it stays stopped.
+            DeadlockError: the child is the calling worker, or above it.
         """
         ref: WorkerRef = self._change_child("recall", id)
         return ref
@@ -161,23 +163,23 @@ class RunningTree(Administration):
                 f"this is a forked copy of the program; {self.name!r} runs in the original", path=self.name
             )
 
-    def _supervisor(self, path: str) -> Executor:
-        executor = self._executor
+    def _supervisor(self, path: str) -> SupervisorInterface:
+        supervisor = self._root
         for name in path.split("/") if path else ():
-            below = executor.child(name)
+            below = supervisor.child(name)
             if below is None:
                 whole = f"{self.name}/{path}"
                 raise ChildNotFound(f"no running supervisor at {whole!r}", path=whole)
-            executor = below
-        return executor
+            supervisor = below
+        return supervisor
 
     # ------------------------------------------------------------ the end
     def wait(self, timeout: float | None = None) -> ExitReason:
-        """Wait until the tree has ended, at most `timeout` seconds; returns the root's exit reason.
+        """Wait until the tree has ended, at most `timeout` seconds (None: no limit); returns the root's exit reason.
 
         Raises:
-            AskTimeout: it still runs, or what it leaves behind is still being cleared away, which goes on.
-            DeadlockError: a worker of this very tree waits for its end.
+            AskTimeout: the tree still runs, or is still being cleared away; that goes on.
+            DeadlockError: the caller is a worker of this tree.
         """
         self._refuse_workers()
         self._check_hub()
@@ -190,7 +192,7 @@ class RunningTree(Administration):
             raise AskTimeout(
                 f"{self.name!r} has ended, but is still being cleared away after {timeout} s", path=self.name
             )
-        return self._executor.exited.result().reason
+        return self._root.exited.result().reason
 
     def _refuse_workers(self) -> None:
         owner = current_owner()
@@ -202,21 +204,24 @@ class RunningTree(Administration):
             )
 
     def stop(self, timeout: float | None = None) -> ExitReason:
-        """Stop all workers in reverse start order; returns the exit reason. On a tree that has ended: no error.
+        """Stop all workers in reverse start order; returns the exit reason. A tree that has ended stays as it is.
 
-        Threads that had to be abandoned (rule 59) stay behind; a warning in the log names them (rule 46).
+        Abandoned threads (rule 59) run on; a warning in the log names them (rule 46).
+
+        Args:
+            timeout: seconds to wait for the end (default None: no limit).
 
         Raises:
-            AskTimeout: `timeout` seconds were not enough; the stopping goes on (rule 45).
-            DeadlockError: a worker of this very tree stops it; nothing is stopped.
+            AskTimeout: the tree has not ended in time; it goes on stopping (rule 45).
+            DeadlockError: the caller is a worker of this tree; nothing is stopped.
         """
         self._refuse_workers()
         checked_timeout(timeout)
-        self._executor.tell(StopAll(Shutdown("stop")))
+        self._root.tell(StopAll(Shutdown("stop")))
         return self.wait(timeout)
 
     def _leave(self, deadline: float | None) -> None:
-        """Clear away what it has used, once; for a caller who does not wait for ever, in another thread."""
+        """Leave the runtime, once; in another thread if the caller has a deadline."""
         with self._lock:
             if self._leaving:
                 return
@@ -228,11 +233,11 @@ class RunningTree(Administration):
 
     def _clear_away(self) -> None:
         try:
-            self._runtime.await_clean_up()
+            self._runtime.storage.await_clean_up()
             left = [path for path in self._runtime.abandoned() if path.startswith(f"{self.name}/")]
             if left:
                 what = abandoned_threads(len(left))
-                logger.warning("%r has stopped, but leaves %s behind: %s", self.name, what, ", ".join(left))
+                logger.warning("%r has stopped, but leaves %s running: %s", self.name, what, ", ".join(left))
             runtimes.leave(self.name)
         finally:
             self._left.set()
@@ -243,7 +248,7 @@ class RunningTree(Administration):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if os.getpid() == self._hub:  # a forked child that leaves the block stops nothing
+        if os.getpid() == self._hub:  # a forked copy of the program must not stop the tree
             self.stop()
 
     async def __aenter__(self) -> Self:
@@ -260,7 +265,7 @@ class RunningTree(Administration):
 
 
 async def run_in_thread_shielded(function: Callable[..., T], *args: Any) -> T:
-    """Call a function in a thread of the loop's default executor. If cancelled, raise once the call has returned."""
+    """Call a function in a thread of the loop's default supervisor. If cancelled, raise once the call has returned."""
     import asyncio  # 35 ms
 
     call = asyncio.ensure_future(asyncio.to_thread(function, *args))

@@ -1,7 +1,7 @@
 """The runtime: what a program that owns trees has exactly one of.
 
 A private directory with the hub's socket, the status board and the storage; the I/O thread; the registry; the
-engines; the event bus. It begins with the first tree (or the first use of the storage) and is gone with the last.
+engines; the event bus. It begins with the first tree (or the first use of the storage) and ends with the last.
 """
 
 from __future__ import annotations
@@ -11,48 +11,42 @@ import contextlib
 import itertools
 import logging
 import os
-import queue
-import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
 
-from suitkaise import events
 from suitkaise.crashes import CrashLog
 from suitkaise.engines.engine import Engine, EngineContext
 from suitkaise.engines.processes import ProcessEngine
 from suitkaise.engines.threads import ThreadEngine
 from suitkaise.errors import SuitkaiseError
+from suitkaise.events import KeeperLost
 from suitkaise.messaging.event_bus import Bus
+from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.logs import log_event
-from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.registry import Registry
-from suitkaise.messaging.router import set_router
+from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
-from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import _make_directory, _remove_directory, sweep
 from suitkaise.runtime.hub_server import HubServer
+from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.specs import SupervisorSpec
-from suitkaise.storage.connect import detach
 from suitkaise.supervision.actor import start_actor
 from suitkaise.supervision.environment import Environment, prepare
-from suitkaise.supervision.executor import Executor, begin
+from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.interface import SupervisorInterface
 
-if TYPE_CHECKING:
-    from suitkaise.storage.tree import Tree
-
-__all__ = ["Runtime", "current", "enter", "leave"]
+__all__ = ["Runtime", "current", "enter", "leave", "running_trees"]
 
 logger: logging.Logger = logging.getLogger("suitkaise")
 
 
 class Runtime:
-    """Use `enter` and `leave`; there is one at a time."""
+    """The runtime of this program; `enter` and `leave` make and end it, so that there is one at a time."""
 
     def __init__(self) -> None:
         sweep()
-        with contextlib.ExitStack() as made:  # what a step that fails leaves to be undone; and what `close` does
+        with contextlib.ExitStack() as made:  # undone where a later step fails; else `close` undoes it
             self.directory: str
             self.directory, self._lock = _make_directory()
             made.callback(_remove_directory, self.directory, self._lock)
@@ -66,10 +60,10 @@ class Runtime:
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
             self.site: EngineContext = EngineContext(self.directory, board, self.reactor)
-            self._desk = HubServer(self.site.file("hub.sock"), self.reactor, self.registry)
-            made.callback(self._desk.close)
+            self._hub_server = HubServer(self.site.file("hub.sock"), self.reactor, self.registry)
+            made.callback(self._hub_server.close)
             made.callback(self.site.logs.close)
-            made.callback(self.reactor.close)  # before the desk's sockets; the one above is for a desk that fails
+            made.callback(self.reactor.close)  # before the server's sockets; the one above is for a server that fails
             self.processes: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost)
             made.callback(self.processes.close)
             self.commands: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost, for_commands=True)
@@ -78,126 +72,52 @@ class Runtime:
             made.callback(threads.close)
             self.engines: dict[str, Engine] = {"process": self.processes, "thread": threads, "command": self.commands}
             self.env: Environment = Environment(
-                self.registry,
-                self.engines,
-                time.monotonic,
-                self.reactor.call_at,
-                self.bus.publish,
-                self.crashes.add,
-                self._on_gone,
-                itertools.count(time.time_ns() // 1_000_000),
-                start_actor,
+                registry=self.registry,
+                engines=self.engines,
+                clock=time.monotonic,
+                call_at=self.reactor.call_at,
+                publish=self.bus.publish,
+                report=self.crashes.add,
+                on_gone=self._on_gone,
+                serials=itertools.count(time.time_ns() // 1_000_000),
+                start_actor=start_actor,
             )
-            self._storage: Executor | None = None
-            self._storage_lock = threading.Lock()
-            self._listener: socket.socket | None = None
-            self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
-            self.registry.services["storage"] = self._serve_storage
-            self.reactor.on_end = self._on_io_end
+            self.storage: StorageService = StorageService(self.directory, self.env)
+            made.callback(self.storage.close)
+            self.registry.services["storage"] = self.storage.serve
+            self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._made = made.pop_all()
 
-    # ------------------------------------------------------------ the storage
-    def storage_directory(self, durable: str | None = None) -> str:
-        """Where the storage is; it is started at the first call."""
-        from suitkaise.runtime.storage_service import declare
-
-        with self._storage_lock:
-            if self._storage is None:
-                preload(
-                    "suitkaise.runtime.storage_service", "suitkaise.storage.tree"
-                )  # the actor and its clients need them
-                directory = self.directory if durable is None else durable
-                with contextlib.ExitStack() as made:
-                    tree, self._listener = declare(directory, durable=durable is not None)
-                    made.callback(self._listener.close)
-                    prepare(self.engines, tree.name, tree)
-                    storage = Executor(tree, tree.name, self.env)
-                    made.callback(_stop, storage)
-                    begin(storage)
-                    made.callback(detach, directory)
-                    janitor = threading.Thread(
-                        target=self._clean_up, args=(directory,), name="suitkaise-janitor", daemon=True
-                    )
-                    janitor.start()
-                    made.callback(janitor.join)
-                    made.callback(self._gone.put, None)
-                    self._made.push(made.pop_all())
-                self._storage_home = directory
-                self._storage = storage
-            elif durable is not None and os.path.abspath(durable) != os.path.abspath(self._storage_home):
-                raise SuitkaiseError(f"the storage of this program is at {self._storage_home!r} already; it has one")
-            return self._storage_home
-
-    def _serve_storage(self, path: str, argument: Any) -> Answer[str]:
-        """Say where the storage is; where it has to be started first, a thread waits for that."""
-        answer: Answer[str] = Answer()
-
-        def look() -> None:
-            try:
-                answer.set_result(self.storage_directory())
-            except Exception as error:
-                answer.set_exception(error)
-
-        if self._storage is not None:
-            look()
-        else:
-            threading.Thread(target=look, name="suitkaise-storage-start", daemon=True).start()
-        return answer
-
     def _on_gone(self, owner: str) -> None:
-        if self._storage is not None:
-            self._gone.put(owner)
-
-    def _clean_up(self, home: str) -> None:
-        """Remove what dead owners have left in the storage, away from the supervisors' threads."""
-        from suitkaise.storage.tree import Tree
-
-        tree: Tree = Tree(home)
-        while (owner := self._gone.get()) is not None:
-            if isinstance(owner, threading.Event):
-                owner.set()
-                continue
-            try:
-                tree.forget_owner(owner)
-            except Exception as error:  # the next one gets its chance
-                logger.warning("what %s has left in the storage is not removed: %s", owner, error)
-        try:
-            tree.close()
-        except Exception as error:
-            logger.warning("at the end of the storage: %s", error)
-
-    def await_clean_up(self) -> None:
-        """Wait until what the workers that have ended so far left in the storage is gone."""
-        if self._storage is not None:
-            done = threading.Event()
-            self._gone.put(done)
-            done.wait()
+        self.storage.on_gone(owner)
 
     def _on_keeper_lost(self) -> None:
-        self.bus.publish(events.KeeperLost("keeper", time.monotonic()))
+        self.bus.publish(KeeperLost("keeper", time.monotonic()))
 
-    def _on_io_end(self, error: BaseException) -> None:
-        """Without the I/O thread nobody would hear of anything any more: all that runs ends, and says why."""
-        for executor in (*list(_trees.values()), *([self._storage] if self._storage is not None else [])):
-            executor.kill(f"the I/O thread has ended: {error!r}")
+    def _on_io_thread_failed(self, error: BaseException) -> None:
+        """End all trees, with that reason: without the I/O thread no exit and no message arrives any more."""
+        why = f"the I/O thread has ended: {error!r}"
+        for root in list(_trees.values()):
+            root.kill(why)
+        self.storage.kill(why)
         self.processes.abandon()
         self.commands.abandon()
 
     # ------------------------------------------------------------ its trees
-    def add(self, tree: SupervisorSpec) -> Executor:
-        """Make the executor of a tree; nothing is started yet.
+    def add(self, tree: SupervisorSpec) -> SupervisorInterface:
+        """Make the root supervisor of a tree; nothing is started yet.
 
         Raises:
-            NotSerializable: a worker or argument cannot be sent.
+            NotSerializable: a worker or an argument cannot be sent to a process.
             SuitkaiseError: a tree of that name runs.
         """
-        _refuse_taken(tree.name)  # before anything is prepared in the place of what runs there
+        _refuse_taken(tree.name)  # before anything is prepared in the place of the tree that runs
         prepare(self.engines, tree.name, tree)
         with _guard:
             _refuse_taken(tree.name)
-            executor = _trees[tree.name] = Executor(tree, tree.name, self.env)
-        return executor
+            root = _trees[tree.name] = Executor(tree, tree.name, self.env).interface
+        return root
 
     def abandoned(self) -> list[str]:
         """The paths of threads that were abandoned and still run (rule 59)."""
@@ -205,27 +125,24 @@ class Runtime:
 
     # ------------------------------------------------------------ the end
     def close(self) -> None:
-        """Everything goes: the storage, the keeper, the I/O thread, the directory. What fails holds up nothing else."""
+        """End everything: the storage, the keepers, the I/O thread, the directory; a step that fails stops no other."""
         with self._made:
             self.registry.close()
 
-    def drop_after_fork(self) -> None:
-        """In a forked child: everything here is the parent's; only the descriptors are closed."""
+    def close_after_fork(self) -> None:
+        """In a forked child: close the descriptors, which are the parent's."""
         self.processes.drop()
         self.commands.drop()
-        self._desk.drop()
+        self._hub_server.drop()
         self.reactor.abandon_after_fork()
-        if self._listener is not None:
-            self._listener.close()
+        self.storage.close_after_fork()
         os.close(self._lock)
 
-
-STORAGE_NAME = "sktree"
 
 _guard = threading.RLock()
 _runtime: Runtime | None = None
 _users = 0
-_trees: dict[str, Executor] = {}
+_trees: dict[str, SupervisorInterface] = {}
 
 
 def _refuse_taken(name: str) -> None:
@@ -234,22 +151,24 @@ def _refuse_taken(name: str) -> None:
 
 
 def current() -> Runtime | None:
-    """The runtime of this program, if there is one."""
+    """The runtime of this program; None if there is none."""
     return _runtime
 
 
-def enter() -> Runtime:
-    """Use the runtime; begin it if this is the first use. Each `enter` needs its `leave`."""
-    global _runtime, _users
-    from suitkaise.messaging.identity import current_owner
-    from suitkaise.messaging.router import in_worker_process
+def running_trees() -> dict[str, SupervisorInterface]:
+    """The roots of the trees that run in this program, by name."""
+    with _guard:
+        return dict(_trees)
 
+
+def enter() -> Runtime:
+    """Use the runtime; the first user makes it. Each `enter` needs its `leave`."""
+    global _runtime, _users
     with _guard:
         if in_worker_process():
             raise SuitkaiseError(
                 f"a supervision tree cannot be started inside a worker process ({current_owner()!r}); if this "
-                "happened while "
-                "a module was imported, move the start() or run() under `if __name__ == '__main__':`"
+                "happened while a module was imported, move the start() or run() under `if __name__ == '__main__':`"
             )
         if _runtime is None:
             _runtime = Runtime()
@@ -258,10 +177,10 @@ def enter() -> Runtime:
 
 
 def leave(name: str | None = None) -> None:
-    """Use it no more; the last one to leave ends it."""
+    """Stop using the runtime, and forget the tree of that name; the last user ends the runtime."""
     global _runtime, _users
     if _runtime is not None:
-        _runtime.site.logs.flush()  # the last lines of those that have ended
+        _runtime.site.logs.flush()  # the last log lines of workers that have ended
     with _guard:
         if name is not None:
             _trees.pop(name, None)
@@ -272,17 +191,6 @@ def leave(name: str | None = None) -> None:
         runtime.close()
 
 
-def running_trees() -> dict[str, Executor]:
-    """The trees that run in this program, by name."""
-    with _guard:
-        return dict(_trees)
-
-
-def _stop(executor: Executor) -> None:
-    executor.stop()
-    executor.exited.result()
-
-
 def _after_fork() -> None:
     global _runtime, _users, _guard
     runtime, _runtime, _users = _runtime, None, 0
@@ -290,7 +198,7 @@ def _after_fork() -> None:
     _trees.clear()
     if runtime is not None:
         set_router(None)
-        runtime.drop_after_fork()
+        runtime.close_after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -298,15 +206,15 @@ os.register_at_fork(after_in_child=_after_fork)
 
 @atexit.register
 def _at_exit() -> None:
-    """The main program ends without having stopped its trees: stop them gracefully."""
-    with _guard:  # a tree whose owner waits for it no more may be cleared away this moment
+    """Stop the trees that the main program leaves running, gracefully."""
+    with _guard:  # a tree that another thread has stopped may be cleared away at this moment
         if _runtime is None:
             return
-    trees = list(running_trees().values())
-    for executor in trees:
-        executor.stop()
-    for executor in trees:
-        executor.exited.result()
+    roots = list(running_trees().values())
+    for root in roots:
+        root.stop()
+    for root in roots:
+        root.exited.result()
     global _users
     with _guard:
         _users = min(_users, 1)

@@ -12,20 +12,20 @@ from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.running_tree import RunningTree, wait_until_done
 from suitkaise.runtime.runtime import Runtime
 from suitkaise.specs import SupervisorSpec
-from suitkaise.supervision.executor import Executor, begin
+from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["AsyncStart", "added", "start"]
 
 
 @contextlib.contextmanager
-def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, Executor]]:
+def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]:
     """Enter the runtime and add the tree to it, for the block that starts it; leave again if the block fails."""
     runtime = runtimes.enter()
     name = None
     try:
-        executor = runtime.add(tree)
+        supervisor = runtime.add(tree)
         name = tree.name
-        yield runtime, executor
+        yield runtime, supervisor
     except BaseException:
         runtimes.leave(name)
         raise
@@ -33,13 +33,13 @@ def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, Executor]]:
 
 def start(tree: SupervisorSpec, wait: Callable[[threading.Event], object] = threading.Event.wait) -> RunningTree:
     """Start the tree; `wait` is how to wait until it is up. See `Supervisor.start`."""
-    with added(tree) as (runtime, executor):
-        begin(executor, wait)
-        return RunningTree(executor, runtime)
+    with added(tree) as (runtime, supervisor):
+        supervisor.begin(wait)
+        return RunningTree(supervisor, runtime)
 
 
 class AsyncStart:
-    """What `Supervisor.start_async` returns: enter it, or await it; the tree starts then.
+    """The start of a tree from an event loop: enter it or await it, and the tree starts.
 
     Threads of the loop's default executor wait for the start and for the stop.
     """
@@ -59,7 +59,7 @@ class AsyncStart:
         except asyncio.CancelledError:
             self._give_up()
             await wait_until_done(starting)
-            if not starting.cancelled() and starting.exception() is None:  # it was up already
+            if not starting.cancelled() and starting.exception() is None:  # the tree had started already
                 await wait_until_done(asyncio.ensure_future(asyncio.to_thread(starting.result().stop)))
             raise
         return self._running
@@ -74,7 +74,7 @@ class AsyncStart:
         await self._running.__aexit__(kind, error, traceback)
 
     def _wait(self, up: threading.Event) -> None:
-        """In a thread: wait until the tree is up, or nobody wants it any more."""
+        """Wait, in a thread, until the tree has started or its start is cancelled."""
         self._up = up
         if not self._given_up:
             up.wait()

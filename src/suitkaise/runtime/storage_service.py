@@ -1,88 +1,142 @@
-"""The storage actor: a worker like any other, in a process of its own, that serves the storage to everyone.
-
-Its listening socket belongs to the program, so clients queue there while the actor is being recalled. It ignores
-the signals that a whole process group gets, and outlives the program's other workers, so that their `on_finish`
-can still write.
-"""
+"""The storage of a program: started when it is first needed, and cleaned of what dead workers leave behind."""
 
 from __future__ import annotations
 
-import math
+import contextlib
+import logging
 import os
+import queue
 import socket
-from typing import ClassVar
+import threading
+from typing import Any
 
-from suitkaise.errors import StorageError
-from suitkaise.specs import Backoff, Child, SupervisorSpec
-from suitkaise.storage.server import StorageServer
-from suitkaise.workers.worker import Process
+from suitkaise.errors import SuitkaiseError
+from suitkaise.messaging.messages import Answer
+from suitkaise.platform.preload import preload
+from suitkaise.storage.connect import detach
+from suitkaise.supervision.environment import Environment, prepare
+from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.interface import SupervisorInterface
 
-__all__ = ["StorageActor", "declare"]
+__all__ = ["STORAGE_NAME", "StorageService"]
 
-SOCKET = "store.sock"
-
-
-class StorageActor(Process):
-    """Serves the storage in `directory` to those who connect to `listener`."""
-
-    _steadfast: ClassVar[bool] = True
-
-    def __init__(self, directory: str, listener: socket.socket, durable: bool = False) -> None:
-        super().__init__()
-        self._directory = directory
-        self._listener = listener
-        self._durable = durable
-
-    def on_start(self) -> None:
-        """Open the store: what an incarnation before has committed is there."""
-        self._server = StorageServer(self._directory, self._listener, durable=self._durable)
-
-    def loop(self) -> None:
-        """One cycle: wait for requests or a message, carry all of them out, answer."""
-        life = self._life_or_raise("loop")
-        if not life.wait_in(lambda *wake: self._server.serve(None, *wake)) and not self._server.client_count:
-            self.rejoin()  # the program is gone, and so are all its workers
-
-    def on_finish(self) -> None:
-        """Close the store."""
-        self._server.close()
+logger: logging.Logger = logging.getLogger("suitkaise")
 
 
-def declare(directory: str, *, durable: bool) -> tuple[SupervisorSpec, socket.socket]:
-    """The tree that keeps the storage alive, and its listening socket.
+STORAGE_NAME = "sktree"
+"""The name of the tree that supervises the storage actor."""
 
-    It bears any number of restarts: losing the storage must not end a program.
 
-    Raises:
-        StorageError: the directory cannot be used, or another program uses it.
+class StorageService:
+    """Starts the storage when it is first needed, and removes the entries that dead workers leave behind.
+
+    Args:
+        directory: the private directory of the program, where a storage that is not durable lies.
+        env: what the storage's supervisor depends on.
     """
-    path = os.path.join(directory, SOCKET)
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        listener = _listen(path)
-    except OSError as error:
-        raise StorageError(f"the storage cannot be at {directory!r}: {error}", path=directory) from error
-    actor = Child(
-        StorageActor(directory, listener, durable), id="storage", shutdown=5.0,
-        backoff=Backoff(initial=0.001, maximum=1.0, jitter=0.0, reset_after=1.0),
-    )  # fmt: skip
-    return SupervisorSpec("sktree", actor, max_restarts=math.inf), listener
 
+    def __init__(self, directory: str, env: Environment) -> None:
+        self._private_directory = directory
+        self._env = env
+        self._lock = threading.Lock()
+        self._root: SupervisorInterface | None = None
+        self._home = directory
+        self._listener: socket.socket | None = None
+        self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
+        self._started = contextlib.ExitStack()
 
-def _listen(path: str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if os.path.exists(path):  # a durable storage: left by an earlier program, or in use by another one
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                if probe.connect_ex(path) == 0:
-                    raise StorageError(
-                        f"the storage at {os.path.dirname(path)!r} is in use by another program", path=path
-                    )
-            os.unlink(path)
-        listener.bind(path)
-        os.chmod(path, 0o600)
-        listener.listen(1024)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+    def directory(self, durable: str | None = None) -> str:
+        """Return the directory of the storage; the first call starts it.
+
+        Raises:
+            StorageError: the directory cannot be used, or another program uses it.
+            SuitkaiseError: the storage of this program lies elsewhere.
+        """
+        with self._lock:
+            if self._root is None:
+                self._start(self._private_directory if durable is None else durable, durable=durable is not None)
+            elif durable is not None and os.path.abspath(durable) != os.path.abspath(self._home):
+                raise SuitkaiseError(f"the storage of this program lies at {self._home!r}; a program has one storage")
+            return self._home
+
+    def _start(self, directory: str, *, durable: bool) -> None:
+        from suitkaise.runtime.storage_actor import declare  # LMDB: only programs that use the storage load it
+
+        preload("suitkaise.runtime.storage_actor", "suitkaise.storage.tree")  # the actor and its clients need them
+        with contextlib.ExitStack() as made:
+            tree, self._listener = declare(STORAGE_NAME, directory, durable=durable)
+            made.callback(self._listener.close)
+            prepare(self._env.engines, tree.name, tree)
+            root = Executor(tree, tree.name, self._env).interface
+            made.callback(root.exited.result)
+            made.callback(root.stop)
+            root.begin()
+            made.callback(detach, directory)
+            cleaner = threading.Thread(target=self._clean_up, args=(directory,), name="suitkaise-cleaner", daemon=True)
+            cleaner.start()
+            made.callback(cleaner.join)
+            made.callback(self._gone.put, None)
+            self._started = made.pop_all()
+        self._home, self._root = directory, root
+
+    def serve(self, path: str, argument: Any) -> Answer[str]:
+        """Answer a worker that asks for the directory; where the storage must be started first, without blocking."""
+        answer: Answer[str] = Answer()
+
+        def find() -> None:
+            try:
+                answer.set_result(self.directory())
+            except Exception as error:
+                answer.set_exception(error)
+
+        if self._root is not None:
+            find()
+        else:
+            threading.Thread(target=find, name="suitkaise-storage-start", daemon=True).start()
+        return answer
+
+    # ------------------------------------------------------------ what dead workers leave behind
+    def on_gone(self, owner: str) -> None:
+        """Have the entries of an incarnation that has ended removed, if they are marked so; never blocks."""
+        if self._root is not None:
+            self._gone.put(owner)
+
+    def _clean_up(self, directory: str) -> None:
+        """Remove the entries of dead owners, in a thread that no supervisor waits for."""
+        from suitkaise.storage.tree import Tree
+
+        tree: Tree = Tree(directory)
+        while (owner := self._gone.get()) is not None:
+            if isinstance(owner, threading.Event):
+                owner.set()
+                continue
+            try:
+                tree.forget_owner(owner)
+            except Exception as error:  # the next owner is another matter
+                logger.warning("the storage entries of %s were not removed: %s", owner, error)
+        try:
+            tree.close()
+        except Exception as error:
+            logger.warning("the storage was not closed cleanly: %s", error)
+
+    def await_clean_up(self) -> None:
+        """Wait until the entries of all incarnations that have ended so far are removed."""
+        if self._root is not None:
+            done = threading.Event()
+            self._gone.put(done)
+            done.wait()
+
+    # ------------------------------------------------------------ the end
+    def kill(self, why: str) -> None:
+        """Kill the storage actor and end its supervisor."""
+        if self._root is not None:
+            self._root.kill(why)
+
+    def close(self) -> None:
+        """Stop the storage."""
+        self._started.close()
+
+    def close_after_fork(self) -> None:
+        """In a forked child: close the listening socket, which is the parent's."""
+        if self._listener is not None:
+            self._listener.close()

@@ -1,8 +1,7 @@
 """Declarations: what a supervision tree is made of, as immutable data.
 
-Everything is checked where it is written, so that a tree that exists can be started. A worker that is
-built where the tree is declared is a *recipe*: its class and arguments are recorded, and every start
-builds it anew from them.
+Each declaration is checked when it is made, so that a tree that exists can be started. A worker that is built where
+the tree is declared is a *recipe*: its class and arguments are recorded, and every start builds a new worker from them.
 """
 
 from __future__ import annotations

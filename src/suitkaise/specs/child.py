@@ -1,4 +1,4 @@
-"""What a child is made from: a worker, its class, a function or a supervisor.
+"""The declaration of one child: what to start, and its options from all places (rule 3), checked and complete.
 
 Each brings along how it is built anew at each start, and perhaps a name and options of its own.
 """
@@ -40,7 +40,7 @@ class AnySupervisor(Declaration):
 
 
 class Rebuilt:
-    """A recipe on its way into another `Child` (`replace`, `copies`), and the options that it had there."""
+    """A recipe that moves into another `Child` (by `replace` or `copies`), and the options of its first one."""
 
     def __init__(self, recipe: Recipe, options: Mapping[str, Any]) -> None:
         self.recipe = recipe
@@ -48,7 +48,7 @@ class Rebuilt:
 
 
 def origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recipe | AnySupervisor:
-    """What each start begins from; raises SpecError if nothing can be started from that."""
+    """Return the recipe or supervisor that each start uses; raise SpecError if `what` cannot be started."""
     if isinstance(what, AnySupervisor):
         return what
     if isinstance(what, Rebuilt):
@@ -77,7 +77,7 @@ def origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Re
 
 
 def options_of(what: Any) -> tuple[Mapping[str, Any], type]:
-    """Where else options may stand: the attributes of an instance, and a class."""
+    """Return the other places of options: the attributes of an instance, and a class."""
     if isinstance(what, Rebuilt):
         target = what.recipe.target
         return what.options, target if isinstance(target, type) else object
@@ -89,14 +89,14 @@ def options_of(what: Any) -> tuple[Mapping[str, Any], type]:
 
 
 def given_name(what: Any) -> Any:
-    """The name that it was given; None: nobody has named it."""
+    """Return the name that the user has given; None if there is none."""
     if isinstance(what, AnySupervisor):
         return what.name
     return vars(what).get("name") if isinstance(what, Startable) else None
 
 
 def default_id(recipe: Any) -> Any:
-    """The id of a child that nobody has named; a supervisor always is."""
+    """Return the id of a child without a given name."""
     declared = getattr(recipe.target, "id", None)
     if isinstance(recipe.target, type) and isinstance(declared, str):
         return declared
@@ -109,44 +109,45 @@ def default_id(recipe: Any) -> Any:
 
 LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_timeout", "receive_timeout",
           "finish_timeout")  # fmt: skip
-"""The options that say how long a worker may take for something (rule 55)."""
+"""The options that limit the time of a phase (rule 55)."""
 
 _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares")
 _LATER = ("mailbox",)
 
 
 class SpecWarning(UserWarning):
-    """A declaration is legal but will hardly do what was meant."""
+    """A declaration is legal, but probably does something else than intended."""
 
 
 class Child(Declaration):
     """The declaration of one child of a supervisor.
 
-    `what` is a worker class, a worker, a `Supervisor`, a `Command`, or a plain function (called once a loop in a
-    process of its own; `Thread.of(function)` for a thread). Options that are not given here come from the worker
-    (an attribute set in its constructor), then from its class, then from the defaults (rules 3 and 6).
+    Options that are not given here come from the worker (an attribute set in its constructor), then from its class,
+    then from the defaults (rules 3 and 6).
 
     Args:
-        what: what to start.
+        what: a worker class, a worker, a `Supervisor`, a `Command`, or a plain function (called once a loop in a
+            process of its own; `Thread.of(function)` for a thread).
         id: the name in its supervisor; default: the worker's name, else its class's name in snake case.
-        args, kwargs: for the constructor, when `what` is a class, or for each call, when it is a function.
+        args, kwargs: the arguments of the constructor if `what` is a class, of each call if `what` is a function.
         restart: `"permanent"` (default), `"transient"` or `"temporary"` (rules 23-26).
         shutdown: seconds between a stop request and a kill (default 5.0; supervisors `"infinity"`),
             `"brutal_kill"` or `"infinity"` (rule 42).
         significant: whether its end can end the supervisor (rules 47-52).
         start_timeout, before_loop_timeout, loop_timeout, after_loop_timeout, receive_timeout, finish_timeout: the
-            seconds that `on_start` (and the way to it from the birth of the process), a hook, or the handling of a
-            message may take; None: any time. A worker that takes longer is hung: it is killed and restarted as after
-            a crash (rule 55). A hung thread cannot be killed, so it is abandoned and replaced (rule 59).
-        join_in: seconds after which each incarnation finishes; None: never.
-        join_after: loops after which each incarnation finishes; None: never.
-        backoff: the delays between restarts (rule 56); None: none.
-        spares: how many processes stand by for it (and for each of its copies), with its module imported and its
-            arguments unpacked, so that a restart need not wait for that; default 0. For process workers.
-        copies: how many of it: `copies=4` makes `id-0` ... `id-3`, each with its `self.copy`.
+            seconds that `on_start` (including the start of the process), a hook, or the handling of one message may
+            take (default None: no limit). A worker that takes longer is hung: it is killed and restarted as after a
+            crash (rule 55). A hung thread cannot be killed, so it is abandoned and replaced (rule 59).
+        join_in: seconds after which each incarnation finishes (default None: no limit).
+        join_after: loops after which each incarnation finishes (default None: no limit).
+        backoff: the delays between restarts (rule 56; default None: no delay).
+        spares: the number of processes that stand by for the child (and for each of its copies) with its module
+            imported and its arguments unpacked, so that a restart need not wait for that (default 0). Only for
+            process workers.
+        copies: `copies=4` makes four children, `id-0` ... `id-3`, each with its `self.copy` (default 1).
 
     Raises:
-        SpecError: anything is wrong with it, here and now (rule 5).
+        SpecError: an option or argument is wrong (rule 5).
 
     >>> def work() -> None: ...
     >>> Child(work, restart="transient").id
@@ -228,7 +229,7 @@ class Child(Declaration):
             loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
             option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
             option.refuse("receive_timeout", *_LATER, because="commands take no messages")
-            option.refuse("spares", because="a command is no process of ours before it runs")
+            option.refuse("spares", because="a command is a program, which cannot stand by")
         if kind == "thread":
             option.refuse("spares", because="a thread starts at once")
         option.refuse_later(*_LATER)
@@ -259,11 +260,11 @@ class Child(Declaration):
                 f"{who}: it is permanent, so it is restarted each time {limit} ends it; "
                 "use restart='transient' if it should end for good",
                 SpecWarning,
-                stacklevel=_where_it_is_written(),
+                stacklevel=_level_of_declaration(),
             )
 
     def replace(self, **changes: Any) -> Self:
-        """A copy of this declaration with some options changed, checked again.
+        """Return a copy with some options changed, checked again.
 
         >>> def work() -> None: ...
         >>> Child(work).replace(restart="temporary").restart
@@ -279,7 +280,7 @@ class Child(Declaration):
         return self._again(what, changes)
 
     def renamed(self, id: str) -> Self:
-        """The same declaration under another id."""
+        """Return the same declaration under another id."""
         twin = object.__new__(type(self))
         twin._set(**{**self.__getstate__(), "id": id, "id_given": True})
         return twin
@@ -294,7 +295,7 @@ class Child(Declaration):
         return twin
 
     def expanded(self) -> tuple[Child, ...]:
-        """This child, or its `copies`, each under its own id."""
+        """Return this child, or its `copies`, each under its own id."""
         if self.copies == 1:
             return (self,)
         clones = []
@@ -313,8 +314,8 @@ class Child(Declaration):
         return f"Child({name}, id={self.id!r}{''.join(f', {key}={value!r}' for key, value in given.items())})"
 
 
-def _where_it_is_written() -> int:
-    """How many frames above its caller the declaration stands in a program of others."""
+def _level_of_declaration() -> int:
+    """Return the stack level of the first frame outside of suitkaise: the line that declares the child."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("suitkaise."):
         level, frame = level + 1, frame.f_back

@@ -34,6 +34,8 @@ AUTO_SHUTDOWNS = ("never", "any_significant", "all_significant")
 
 
 class _NotGiven:
+    """The default of options: unlike None, it cannot be given by a user."""
+
     def __repr__(self) -> str:
         return "<not given>"
 
@@ -43,10 +45,17 @@ NOT_GIVEN: Any = _NotGiven()
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """The delay before retry n: `initial * factor ** (n - 1)`, at most `maximum`, give or take `jitter` (rule 56).
+    """The delay before retry n: `initial * factor ** (n - 1)`, at most `maximum`, varied by `jitter` (rule 56).
 
-    All times are in seconds; `jitter` is a fraction of the delay. After `reset_after` seconds of a child's
-    life the counting begins anew.
+    Args:
+        initial: seconds before the first retry (default 0.1).
+        factor: the growth of the delay with each retry (default 2.0).
+        maximum: the longest delay in seconds (default 30.0).
+        jitter: the fraction by which a delay is randomly longer or shorter (default 0.1).
+        reset_after: once a child has run for so many seconds, the next delay is the `initial` one again (default 60.0).
+
+    Raises:
+        SpecError: a value is out of range.
 
     >>> Backoff(initial=0.1, factor=2, jitter=0).delay(3, random=0.5)
     0.4
@@ -66,7 +75,7 @@ class Backoff:
                 raise SpecError(f"Backoff: {name} must be a number from {low} to {high}, not {value!r}")
 
     def delay(self, attempt: int, random: float) -> float:
-        """Seconds to wait before retry `attempt` (1 is the first); `random` in [0, 1) places the jitter."""
+        """Seconds to wait before retry `attempt` (1 is the first); `random` in [0, 1) selects the jitter."""
         try:
             plain = min(self.initial * self.factor ** (attempt - 1), self.maximum)
         except OverflowError:
@@ -75,7 +84,7 @@ class Backoff:
 
 
 class Options:
-    """Reads options from where rule 3 says, and complains in one voice."""
+    """Reads and checks the options of one declaration, from the places that rule 3 lists, in that order."""
 
     def __init__(self, who: str, given: Mapping[str, Any], instance: Mapping[str, Any], cls: type) -> None:
         self.who = who
@@ -86,7 +95,7 @@ class Options:
         )
 
     def get(self, name: str, default: Any) -> Any:
-        """The value from the first source that has one, as it was given."""
+        """Return the value from the first place that has one, unchecked."""
         for source in self._sources:
             value = source(name)
             if value is not NOT_GIVEN:
@@ -94,11 +103,11 @@ class Options:
         return default
 
     def wrong(self, name: str, takes: str, got: Any) -> SpecError:
-        """The error to raise about a value: whose it is, what would be right, what it got."""
+        """Make the error about a value: the declaration, the values that are right, the value that was given."""
         return SpecError(f"{self.who}: {name} must be {takes}, not {got!r}")
 
     def choice(self, name: str, allowed: tuple[str, ...], default: str) -> Any:
-        """One of the words that are `allowed`."""
+        """Return one of the `allowed` words."""
         value = self.get(name, default)
         if value not in allowed or not isinstance(value, str):
             quoted = [repr(one) for one in allowed]
@@ -106,7 +115,7 @@ class Options:
         return value
 
     def shutdown(self, default: Any) -> Shutdown:
-        """The seconds a stop may take, or one of the two words; `math.inf` is `infinity`."""
+        """Return the seconds that a stop may take, or one of the two words; `math.inf` means `infinity`."""
         value = self.get("shutdown", default)
         match value:
             case "brutal_kill":
@@ -118,14 +127,14 @@ class Options:
         raise self.wrong("shutdown", "seconds >= 0, 'brutal_kill' or 'infinity'", value)
 
     def flag(self, name: str) -> bool:
-        """True or False; False if nobody says."""
+        """Return True or False (the default)."""
         value = self.get(name, False)
         if not isinstance(value, bool):
             raise self.wrong(name, "True or False", value)
         return value
 
     def positive(self, name: str, default: Any) -> float | None:
-        """Seconds above 0, or None."""
+        """Return seconds above 0, or None."""
         value = self.get(name, default)
         if value is None:
             return None
@@ -134,7 +143,7 @@ class Options:
         return float(value)
 
     def loops(self) -> float | None:
-        """After how many loops a worker joins, by either of the two names; None: never."""
+        """Return the number of loops after which a worker finishes, by either of its two names; None: no limit."""
         name, value = self._loops_wanted()
         if value is None or (is_number(value) and value == math.inf):
             return None
@@ -143,7 +152,7 @@ class Options:
         return value
 
     def _loops_wanted(self) -> tuple[str, Any]:
-        """Each source may say `join_after`, or `num_loops`, which workers keep aside and leave at None."""
+        """Find `join_after`, or its alias `num_loops` (`_num_loops` of workers) in the first place that has it."""
         for source in self._sources:
             if (value := source("join_after")) is not NOT_GIVEN:
                 return "join_after", value
@@ -153,21 +162,21 @@ class Options:
         return "join_after", None
 
     def count(self, name: str, default: int, least: int = 1) -> int:
-        """A whole number from `least` on."""
+        """Return a whole number of at least `least`."""
         value = self.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise self.wrong(name, f"a whole number >= {least}", value)
         return value
 
     def backoff(self) -> Backoff | None:
-        """The `Backoff`, or None for restarts at once."""
+        """Return the `Backoff`; None for restarts without delay."""
         value = self.get("backoff", None)
         if value is not None and not isinstance(value, Backoff):
             raise self.wrong("backoff", "a Backoff(...) or None", value)
         return value
 
     def refuse(self, *names: str, because: str) -> None:
-        """Raise SpecError if one of the options was given, which means nothing here."""
+        """Raise SpecError if one of the options was given, though it has no meaning here."""
         for name in names:
             if self.get(name, None) not in (None, 0):
                 raise SpecError(f"{self.who}: {name} makes no sense here: {because}")
@@ -180,12 +189,12 @@ class Options:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is an int or a float: no bool, no NaN."""
+    """Whether the value is an int or a float, and neither a bool nor NaN."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def refuse_unknown(who: str, unknown: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Raise SpecError about the first option that does not exist, with the nearest one that does."""
+    """Raise SpecError about the first unknown option, and suggest the known one with the nearest name."""
     for name, value in unknown.items():
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(sorted(set(known)))}"
@@ -193,7 +202,7 @@ def refuse_unknown(who: str, unknown: Mapping[str, Any], known: tuple[str, ...])
 
 
 class Declaration:
-    """What `Child` and `Supervisor` share: immutable, compared and copied by their fields."""
+    """The base of `Child` and `SupervisorSpec`: immutable, compared and copied by their fields."""
 
     __slots__ = ()
 
@@ -228,7 +237,7 @@ class Declaration:
 
 
 def checked_id(value: Any, who: str) -> str:
-    """The value, if it can be a part of a path; else SpecError. `who`: what it names, a `Child` or a `Supervisor`."""
+    """Return the value if it can be a part of a path, else raise SpecError. `who`: `"Child"` or `"Supervisor"`."""
     if not isinstance(value, str) or not value:
         raise SpecError(f"{who}: the {'name' if who == 'Supervisor' else 'id'} must be a text, not {value!r}")
     if "/" in value or "#" in value or any(ord(character) < 32 for character in value):

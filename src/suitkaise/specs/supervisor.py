@@ -101,7 +101,7 @@ class SupervisorSpec(AnySupervisor):
         check_children(who, self.children, self.auto_shutdown)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy of this declaration with some options changed (`children=` included), checked again.
+        """Return a copy with some options changed (`children=` included), checked again.
 
         >>> SupervisorSpec("app").replace(strategy="one_for_all").strategy
         'one_for_all'
@@ -124,7 +124,7 @@ class SupervisorSpec(AnySupervisor):
 
 
 def check_children(who: str, children: tuple[Child, ...], auto_shutdown: AutoShutdown) -> None:
-    """The rules that concern children as a group: unique ids (rule 4), significant needs auto-shutdown (rule 50)."""
+    """Check the rules about children as a group: unique ids (rule 4), significant needs auto-shutdown (rule 50)."""
     seen: set[str] = set()
     for child in children:
         if child.id in seen:
@@ -200,7 +200,7 @@ class DynamicSupervisorSpec(SupervisorSpec):
         self._set(max_children=max_children)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy of this declaration with some options changed, checked again.
+        """Return a copy with some options changed, checked again.
 
         >>> DynamicSupervisorSpec("pool").replace(max_children=3).max_children
         3

@@ -1,4 +1,4 @@
-"""The supervisor actor: a Pykka actor that gives one executor its turns."""
+"""The supervisor actor: a Pykka actor that drives the executor of one supervisor."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from suitkaise.messaging.actor import Actor, envelope, untaken
 from suitkaise.messaging.messages import Answer, Payload
 from suitkaise.policy.actions import Input
 from suitkaise.policy.base import SupervisorPhase
-from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.environment import Stepper
 
 __all__ = ["SupervisorActor", "start_actor"]
 
 
 class SupervisorActor(Actor):
-    """Its inbox takes what happens, from any thread; each message is one step. It ends with its supervisor.
+    """Takes events from any thread and executes one step for each. It ends with its supervisor.
 
-    Whoever asks it something gets an answer, also behind its last step, and when it fails itself.
+    Every request is answered: also one that arrives behind the last step, and one that is pending when a step fails.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Stepper) -> None:
         super().__init__()
         self._executor = executor
         self._asked: set[Answer[Any]] = set()
 
     def on_receive(self, message: Any) -> None:
-        """One step."""
+        """Execute one step."""
         answer = _answer_to(message)
         if answer is not None:
             self._asked.add(answer)
@@ -39,24 +39,24 @@ class SupervisorActor(Actor):
     def on_failure(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """A step has failed: end what is below, and fail for that reason, as OTP's supervisors do."""
+        """End everything below after a failed step, and fail for its reason, as OTP's supervisors do (rule 68)."""
         assert error is not None
         self._executor.abort(error)
         for answer in list(self._asked):
             _refuse(answer, self._executor)
 
     def on_end(self) -> None:
-        """Refuse what came behind the last step."""
+        """Refuse the requests behind the last step."""
         _refuse_rest(self.actor_inbox, self._executor)
 
 
-def start_actor(executor: Executor) -> Callable[[Input], None]:
-    """Start an actor for `executor`; returns how to reach it."""
+def start_actor(executor: Stepper) -> Callable[[Input], None]:
+    """Start an actor for `executor`; returns the function that sends it an event."""
     ref = SupervisorActor.launch(executor, thread_name=f"suitkaise-{executor.path}")
 
     def tell(event: Input) -> None:
         ref.actor_inbox.put(envelope(event))
-        if ref.actor_stopped.is_set():  # it may have looked for the last time just before
+        if ref.actor_stopped.is_set():  # the actor may have emptied its inbox for the last time just before
             _refuse_rest(ref.actor_inbox, executor)
 
     return tell
@@ -66,12 +66,12 @@ def _answer_to(message: Input) -> Answer[Any] | None:
     return getattr(message, "request", None)
 
 
-def _refuse_rest(inbox: Any, executor: Executor) -> None:
+def _refuse_rest(inbox: Any, executor: Stepper) -> None:
     for message in untaken(inbox):
         answer = _answer_to(message)
         if answer is not None:
             _refuse(answer, executor)
 
 
-def _refuse(answer: Answer[Any], executor: Executor) -> None:
+def _refuse(answer: Answer[Any], executor: Stepper) -> None:
     answer.settle(False, Payload(executor.policy.stopping_error()))

@@ -1,46 +1,66 @@
-"""What supervisors find around them in a program, or in a simulation."""
+"""What a supervisor depends on: the program and the simulation each provide it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Engine
 from suitkaise.events import Event
 from suitkaise.messaging.registry import Registry
 from suitkaise.policy.actions import Input
+from suitkaise.policy.base import BasePolicy
 from suitkaise.specs import Child, SupervisorSpec
 
-if TYPE_CHECKING:
-    from suitkaise.supervision.executor import Executor
+__all__ = ["Environment", "Stepper", "prepare", "unprepare"]
 
-__all__ = ["Environment", "prepare", "unprepare"]
+
+class Stepper(Protocol):
+    """What a supervisor actor drives: the executor of one supervisor."""
+
+    @property
+    def path(self) -> str:
+        """The supervisor's path."""
+
+    @property
+    def policy(self) -> BasePolicy:
+        """The policy that decides."""
+
+    def step(self, event: Input) -> None:
+        """Decide about one event and carry the decision out."""
+
+    def abort(self, error: BaseException) -> None:
+        """End after an internal error (rule 68)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a supervisor finds around it; a simulation brings its own."""
+    """What a supervisor depends on; a simulation provides its own."""
 
     registry: Registry
     engines: Mapping[str, Engine]
+    """Where children run, by their kind."""
     clock: Callable[[], float]
-    at: Callable[[float, Callable[[], None]], Any]
+    """Seconds, monotonic."""
+    call_at: Callable[[float, Callable[[], None]], Any]
+    """Call a function at a time of the clock; returns a handle that can cancel it."""
     publish: Callable[[Event], None]
     report: Callable[[CrashReport], None]
     on_gone: Callable[[str], None]
+    """Called with the owner (`path#serial`) of each incarnation that has ended."""
     serials: Iterator[int]
     """Numbers that grow with each incarnation in the program, so that an owner's name is never used again."""
-    start_actor: Callable[[Executor], Callable[[Input], None]]
-    """Gives a new executor its turns; returns how to reach it from any thread."""
+    start_actor: Callable[[Stepper], Callable[[Input], None]]
+    """Start the actor that drives an executor; returns the function that sends it an event from any thread."""
 
 
 def prepare(engines: Mapping[str, Engine], path: str, what: Any, child: Child | None = None) -> None:
-    """Check that what is declared to be at `path`, a supervisor or a child, can be started here.
+    """Check that the child or the whole supervisor that is declared for `path` can be started here.
 
     Raises:
-        NotSerializable: a worker or argument cannot be sent.
+        NotSerializable: a worker or an argument cannot be sent to a process.
     """
     if isinstance(what, SupervisorSpec):
         for below in what.children:
@@ -51,7 +71,7 @@ def prepare(engines: Mapping[str, Engine], path: str, what: Any, child: Child | 
 
 
 def unprepare(engines: Mapping[str, Engine], path: str, what: Any) -> None:
-    """Have the engines forget what was prepared, of a supervisor also of those that were never started."""
+    """Make the engines forget what was prepared for `path`; for a supervisor also what was prepared below it."""
     if isinstance(what, SupervisorSpec):
         for below in what.children:
             unprepare(engines, f"{path}/{below.id}", below.what)

@@ -1,16 +1,19 @@
-"""What can be asked of a supervisor, from any thread: what is known is answered at once, the rest becomes a step."""
+"""What can be asked of a supervisor, from any thread."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from typing import Any, Self
+from concurrent.futures import Future
+from typing import Any
 
-from suitkaise.engines.engine import Handle
+from suitkaise.engines.engine import Exit, Handle
 from suitkaise.errors import SuitkaiseError
-from suitkaise.exits import Shutdown
+from suitkaise.exits import ExitReason, Shutdown, StartFailure
 from suitkaise.messaging.messages import Answer, Message
 from suitkaise.messaging.supervisor_ref import ChildLine, ref_to
 from suitkaise.policy.actions import (
+    Begin,
     DeleteChild,
     Input,
     KillAll,
@@ -21,14 +24,14 @@ from suitkaise.policy.actions import (
     TerminateChild,
 )
 from suitkaise.policy.base import BasePolicy, SupervisorPhase
-from suitkaise.policy.children import ChildInfo
-from suitkaise.specs import Child
+from suitkaise.policy.children import ChildInfo, start_error
+from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.status import Status
 from suitkaise.supervision.environment import Environment, prepare, unprepare
 
 __all__ = ["RootParent", "SupervisorInterface"]
 
-_OF_PHASE = {
+_STATUS_OF = {
     SupervisorPhase.NEW: Status.CREATED,
     SupervisorPhase.STARTING: Status.STARTING,
     SupervisorPhase.RUNNING: Status.RUNNING,
@@ -38,28 +41,55 @@ _OF_PHASE = {
 
 
 class SupervisorInterface:
-    """The part of an executor that others see; the rest of it fills in what it knows."""
+    """One supervisor as others see it; the methods may be called from any thread.
 
-    def __init__(self, policy: BasePolicy, path: str, env: Environment) -> None:
+    Its parent uses it as a `Handle`, the addresses of its children as their `Parent`, refs and the running tree to
+    administer it. Questions are answered at once from what the policy knows; everything else becomes an event for the
+    executor.
+    """
+
+    def __init__(self, spec: SupervisorSpec, path: str, policy: BasePolicy, env: Environment) -> None:
         self.path: str = path
+        self.spec: SupervisorSpec = spec
         self.policy: BasePolicy = policy
-        self.tell: Callable[[Input], None]
+        self.exited: Future[Exit] = Future()
+        self.ready: Future[int] = Future()
+        self.tell: Callable[[Input], None]  # set by the executor, which starts the actor
+        self.handles: dict[str, Handle] = {}  # of the children that live
+        self.suspended: set[str] = set()
         self._env = env
-        self._handles: dict[str, Handle] = {}
-        self._suspended: set[str] = set()
 
-    # ------------------------------------------------------------ as its own supervisor sees it
+    # ------------------------------------------------------------ as its parent sees it
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
-        """Supervisors take no messages; their addresses say so before it comes to this."""
+        """Refuse a message: supervisors take none."""
         raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
 
     def suspend(self, on: bool) -> None:
-        """Let all workers below rest, or go on."""
-        for id in list(self._handles):
+        """Suspend or resume all workers below."""
+        for id in list(self.handles):
             self._suspend(id, on)
 
+    def begin(self, wait: Callable[[threading.Event], object] = threading.Event.wait) -> None:
+        """Start the children, and `wait` until they are up.
+
+        Raises:
+            ChildStartFailed: the start of a child failed; everything is stopped again.
+        """
+        up = threading.Event()
+        self.ready.add_done_callback(lambda done: up.set())
+        self.exited.add_done_callback(lambda done: up.set())
+        self.tell(Begin())
+        try:
+            wait(up)
+        except BaseException:
+            self.tell(StopAll(Shutdown("its start was interrupted")))
+            self.exited.result()
+            raise
+        if not self.ready.done():
+            raise _start_error(self.exited.result().reason)
+
     def stop(self) -> None:
-        """Stop the children in order, then end."""
+        """Stop the children in reverse start order, then end."""
         self.tell(StopAll(Shutdown()))
 
     def kill(self, why: str) -> None:
@@ -69,43 +99,43 @@ class SupervisorInterface:
     # ------------------------------------------------------------ as refs and administrators see it
     @property
     def status(self) -> Status:
-        """What the supervisor itself does, at once."""
-        return _OF_PHASE[self.policy.phase]
+        """What the supervisor itself is doing."""
+        return _STATUS_OF[self.policy.phase]
 
     def status_of(self, id: str) -> Status:
-        """The status of a child, at once. Raises ChildNotFound."""
+        """The status of a child. Raises ChildNotFound."""
         info = self.policy.child_info(id)
         if info is None:
             raise self.policy.not_found(id)
         return self._status(info)
 
     def _status(self, info: ChildInfo) -> Status:
-        if info.status is Status.ABANDONED and not self._left(info.id):
+        if info.status is Status.ABANDONED and not self._abandoned(info.id):
             return info.at_rest
         below = self.child(info.id)
         if info.status is Status.RUNNING and below is not None:
             return (
                 info.status if below.policy.phase is SupervisorPhase.RUNNING else Status.STOPPING
             )  # by itself: it gave up, say
-        return Status.SUSPENDED if info.status is Status.RUNNING and info.id in self._suspended else info.status
+        return Status.SUSPENDED if info.status is Status.RUNNING and info.id in self.suspended else info.status
 
     def which_children(self) -> list[ChildLine]:
         """The children in start order (rule 20)."""
         return [
             ChildLine(
                 info.id, info.kind, self._status(info), ref_to(f"{self.path}/{info.id}", info.kind), info.restarts,
-                info.last_exit, self._left(info.id),
+                info.last_exit, self._abandoned(info.id),
             )
             for info in self.policy.which_children()
         ]  # fmt: skip
 
-    def _left(self, id: str) -> int:
-        """How many threads of a child were cut off and still run (rule 59)."""
+    def _abandoned(self, id: str) -> int:
+        """The number of a child's threads that were abandoned and still run (rule 59)."""
         path = f"{self.path}/{id}"
         return sum(engine.abandoned().count(path) for engine in self._env.engines.values())
 
     def administer(self, what: str, argument: Any) -> Answer[Any]:
-        """Carry out what `Administration` asks for."""
+        """Carry out one request of `Administration`."""
         answer: Answer[Any] = Answer()
         try:
             match what:
@@ -142,22 +172,22 @@ class SupervisorInterface:
         self.tell(StartChild(answer, child))
 
     def _unprepare(self, child: Child) -> None:
-        """It was not started, so what the engines have prepared is not needed."""
+        """Make the engines forget what was prepared for a child that was not started."""
         if child.id not in self.policy:
             unprepare(self._env.engines, f"{self.path}/{child.id}", child.what)
 
     def _suspend(self, id: str, on: bool) -> None:
-        handle = self._handles.get(id)
+        handle = self.handles.get(id)
         if handle is None:
             return
         if on and not isinstance(handle, SupervisorInterface):
-            self._suspended.add(id)
+            self.suspended.add(id)
         else:
-            self._suspended.discard(id)
+            self.suspended.discard(id)
         handle.suspend(on)
 
     def order(self, what: str, id: str) -> Answer[Any]:
-        """Carry out what a ref of a child asks for: an order, or a fault."""
+        """Carry out what a ref of the child asks for: `kill`, `rejoin` or `recall`."""
         answer: Answer[Any] = Answer()
         match what:
             case "recall":
@@ -166,7 +196,7 @@ class SupervisorInterface:
                 self.tell(TerminateChild(Answer[Any](), id))
                 answer.set_result(None)
             case "kill":
-                handle = self._handles.get(id)
+                handle = self.handles.get(id)
                 if handle is not None:
                     handle.kill("ref.kill()")
                 answer.set_result(None)
@@ -174,14 +204,21 @@ class SupervisorInterface:
                 raise SuitkaiseError(f"{what!r} is no order for a supervisor")
         return answer
 
-    def child(self, id: str) -> Self | None:
-        """The executor of a child that is a supervisor and alive."""
-        handle = self._handles.get(id)
-        return handle if isinstance(handle, type(self)) else None
+    def child(self, id: str) -> SupervisorInterface | None:
+        """The child `id` if it is a supervisor and lives."""
+        handle = self.handles.get(id)
+        return handle if isinstance(handle, SupervisorInterface) else None
+
+
+def _start_error(reason: ExitReason) -> SuitkaiseError:
+    failure = reason.detail if isinstance(reason, Shutdown) else None
+    if not isinstance(failure, StartFailure):
+        return SuitkaiseError(f"the tree ended while it started: {reason}", reason=reason)
+    return start_error(failure)
 
 
 class RootParent:
-    """What keeps a root: it has no supervisor."""
+    """The `Parent` of a root's address: a root has no supervisor, so it cannot be recalled."""
 
     def __init__(self, root: SupervisorInterface) -> None:
         self._root = root

@@ -13,18 +13,19 @@ from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.registry import Registry
 from suitkaise.policy.actions import Begin, Input, StopAll
 from suitkaise.specs import SupervisorSpec
-from suitkaise.supervision.environment import Environment
+from suitkaise.supervision.environment import Environment, Stepper
 from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["Simulation"]
 
 
 class Simulation:
-    """A tree on a virtual clock.
+    """A supervision tree on a virtual clock, with scripts in place of workers.
 
     Args:
         tree: the declaration.
-        behaviour: says what each incarnation will do; default: it starts at once, lives on, and stops when asked.
+        behaviour: returns what an incarnation will do; default: it starts at once, runs, and stops when asked.
 
     >>> from suitkaise.exits import Signaled
     >>> from suitkaise import Child, Supervisor
@@ -55,9 +56,9 @@ class Simulation:
             self._report,
             lambda owner: None,
             itertools.count(1),
-            self._employ,
+            self._start_actor,
         )
-        self.root: Executor = Executor(tree, tree.name, env)
+        self.root: SupervisorInterface = Executor(tree, tree.name, env).interface
         self.root.tell(Begin())
 
     def _engine(self, behaviour: Callable[[Launch], Behaviour]) -> SimulatedEngine:
@@ -69,15 +70,15 @@ class Simulation:
     def _report(self, crash: CrashReport) -> None:
         self.crashes.append(crash)
 
-    def _employ(self, executor: Executor) -> Callable[[Input], None]:
+    def _start_actor(self, executor: Stepper) -> Callable[[Input], None]:
         return lambda event: self.clock.soon(lambda: executor.step(event))
 
     def run(self, until: float) -> None:
-        """Let the virtual time pass until `until` (seconds)."""
+        """Advance the virtual clock to `until` (seconds)."""
         self.clock.run(until)
 
     def stop(self, reason: ExitReason | None = None) -> None:
-        """Ask the root to stop; run on to see it happen."""
+        """Ask the root to stop; `run` carries it out."""
         self.root.tell(StopAll(reason or Shutdown("stop")))
 
     @property

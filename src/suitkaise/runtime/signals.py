@@ -1,0 +1,130 @@
+"""SignalHandling that end a tree in the foreground."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+from concurrent.futures import Future
+from types import FrameType
+from typing import Any, NoReturn, Self
+
+from suitkaise.errors import ChildStartFailed, SuitkaiseError
+from suitkaise.exits import ExitReason, Shutdown
+from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.policy.actions import KillAll, StopAll
+from suitkaise.runtime.running_tree import RunningTree
+from suitkaise.runtime.start import added
+from suitkaise.specs import SupervisorSpec
+from suitkaise.supervision.interface import SupervisorInterface
+
+__all__ = ["SignalHandling"]
+
+
+class SignalHandling:
+    """Handles SIGINT and SIGTERM while a tree runs: the first signal stops the tree gracefully, the second kills it.
+
+    A context manager; only in the main thread does it install handlers.
+    """
+
+    def __init__(self) -> None:
+        self.old: dict[int, Any] = {}
+        self._first: int | None = None
+        self._supervisor: SupervisorInterface | None = None
+        self._pipe: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self._old_wakeup_fd = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # a background job of a shell: Ctrl-C is not for it
+                self.old[number] = signal.signal(number, self._on_signal)
+            _active.append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pipe is not None:
+            self.restore()
+            _active.remove(self)
+            pipe, self._pipe = self._pipe, None
+            os.close(pipe[0])
+            os.close(pipe[1])
+
+    def restore(self) -> None:
+        """Restore the handlers of before; also in a forked child, which is not the tree."""
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_wakeup_fd)
+
+    def wait(self, event: threading.Event) -> None:
+        """Wait for `event`, which the start or the end of the tree sets, while signals are handled.
+
+        Waiting on the event's lock would not do: a signal that arrives just before the thread blocks on a lock is
+        not handled until the lock is free. So the thread polls a pipe, the signal module's wakeup descriptor, which
+        the tree's futures write to as well.
+        """
+        supervisor = self._supervisor
+        if self._pipe is None or supervisor is None:
+            event.wait()
+            return
+        supervisor.ready.add_done_callback(self._wake)
+        supervisor.exited.add_done_callback(self._wake)
+        poll = select.poll()
+        poll.register(self._pipe[0], select.POLLIN)
+        while not event.is_set():
+            poll.poll()
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._pipe[0], 4096)
+
+    def _wake(self, done: Future[Any]) -> None:
+        pipe = self._pipe
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # the pipe is full, or closed at this moment: no thread waits for it
+                os.write(pipe[1], b"!")
+
+    def start(self, tree: SupervisorSpec) -> RunningTree | ExitReason:
+        """Start the tree; if a signal stops it during its start, return the exit reason."""
+        try:
+            with added(tree) as (runtime, supervisor):
+                self._supervisor = supervisor
+                supervisor.begin(self.wait)
+                return RunningTree(supervisor, runtime)
+        except SuitkaiseError as error:
+            if self._first is None or self._supervisor is None or isinstance(error, ChildStartFailed):
+                raise
+            return self._supervisor.exited.result().reason
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        supervisor = self._supervisor
+        if supervisor is None:
+            self._die(number)
+        if self._first is None:
+            self._first = number
+            supervisor.tell(StopAll(Shutdown(f"signal {number} ({signal.Signals(number).name})")))
+        else:
+            supervisor.tell(KillAll(f"a second signal, {signal.Signals(number).name}"))
+            with contextlib.suppress(Exception):
+                supervisor.exited.result(5.0)
+            self._die(number)
+
+    def _die(self, number: int) -> NoReturn:
+        raise SystemExit(128 + number)
+
+
+_active: list[SignalHandling] = []
+
+
+def _handled() -> set[int]:
+    return {number for signals in _active for number in signals.old}
+
+
+def _restore() -> None:
+    for signals in reversed(_active):
+        signals.restore()
+
+
+after_fork_in_child(_restore, signals=_handled)

@@ -1,0 +1,88 @@
+"""The storage actor: a worker like any other, in a process of its own, that serves the storage to everyone.
+
+Its listening socket belongs to the program, so clients queue there while the actor is being restarted. The actor
+ignores the signals that a whole process group gets, and outlives the program's other workers, so that their
+`on_finish` can still write. (Apart from the service, since the keeper loads this module before it forks the actor.)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from typing import ClassVar
+
+from suitkaise.errors import StorageError
+from suitkaise.specs import Backoff, Child, SupervisorSpec
+from suitkaise.storage.server import StorageServer
+from suitkaise.workers.worker import Process
+
+__all__ = ["StorageActor", "declare"]
+
+_SOCKET = "store.sock"
+
+
+class StorageActor(Process):
+    """Serves the storage in `directory` to the clients that connect to `listener`."""
+
+    _steadfast: ClassVar[bool] = True
+
+    def __init__(self, directory: str, listener: socket.socket, durable: bool = False) -> None:
+        super().__init__()
+        self._directory = directory
+        self._listener = listener
+        self._durable = durable
+
+    def on_start(self) -> None:
+        """Open the store with everything that earlier incarnations have committed."""
+        self._server = StorageServer(self._directory, self._listener, durable=self._durable)
+
+    def loop(self) -> None:
+        """Serve one cycle: wait for requests or a message, carry all of them out, answer."""
+        life = self._life_or_raise("loop")
+        if not life.wait_in(lambda *wake: self._server.serve(None, *wake)) and not self._server.client_count:
+            self.rejoin()  # the program is gone, and so are all its workers
+
+    def on_finish(self) -> None:
+        """Close the store."""
+        self._server.close()
+
+
+def declare(name: str, directory: str, *, durable: bool) -> tuple[SupervisorSpec, socket.socket]:
+    """Declare the tree `name`, which supervises the storage actor; returns it and the actor's listening socket.
+
+    Any number of restarts is allowed: a storage that keeps failing must not end the program.
+
+    Raises:
+        StorageError: the directory cannot be used, or another program uses it.
+    """
+    path = os.path.join(directory, _SOCKET)
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        listener = _listen(path)
+    except OSError as error:
+        raise StorageError(f"the storage cannot be at {directory!r}: {error}", path=directory) from error
+    actor = Child(
+        StorageActor(directory, listener, durable), id="storage", shutdown=5.0,
+        backoff=Backoff(initial=0.001, maximum=1.0, jitter=0.0, reset_after=1.0),
+    )  # fmt: skip
+    return SupervisorSpec(name, actor, max_restarts=math.inf), listener
+
+
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if os.path.exists(path):  # a durable storage: left by an earlier program, or in use by another one
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex(path) == 0:
+                    raise StorageError(
+                        f"the storage at {os.path.dirname(path)!r} is in use by another program", path=path
+                    )
+            os.unlink(path)
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(1024)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
