@@ -29,6 +29,10 @@ run: $(VENV)/.run  ## the main job: the indexer tree over real files (ARGS="..."
 test: $(VENV)/.dev-test  ## all tests except the long ones (ARGS="-k policy", JOBS= for one process)
 	$(VENV)/bin/python -m pytest $(if $(JOBS),-n $(JOBS)) $(ARGS)
 
+.PHONY: test-fast
+test-fast: $(VENV)/.dev-test  ## the tests that start no process, in under two minutes (ARGS="-k policy")
+	$(VENV)/bin/python -m pytest -m fast $(if $(JOBS),-n $(JOBS)) $(ARGS)
+
 .PHONY: mutants
 mutants: $(VENV)/.dev-test  ## faults put into the policy, which the tests must notice (ARGS="backoff")
 	$(VENV)/bin/python -m tests.mutants $(ARGS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import fnmatch
 import os
+import resource
 import shutil
 import signal
 import uuid
@@ -18,7 +19,8 @@ import hypothesis
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 
-from tests.leaks import MARK, Footprint, clean_up, make_runtime_base, wait_for_leaks_to_go
+from tests.fast import is_fast
+from tests.leaks import MARK, Footprint, clean_up, private_base, wait_for_leaks_to_go
 
 GRACE = float(os.environ.get("SUITKAISE_TEST_GRACE", "5"))  # seconds that what is about to go gets to go
 WATCHDOG = 30.0  # seconds after a test's time-out at which a run that cannot be interrupted is ended
@@ -35,12 +37,19 @@ class TimedOut(BaseException):
 def pytest_configure(config: pytest.Config) -> None:
     outer = os.environ.get(MARK)
     os.environ[MARK] = "/".join(filter(None, [outer, uuid.uuid4().hex[:12]]))
-    base = make_runtime_base()
+    base = private_base()
     config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
     os.environ["XDG_RUNTIME_DIR"] = str(base)
     os.environ["SUITKAISE_STATE"] = str(base / "state")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell that runs this in the background has it ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)  # also in every program that a test interrupts
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_fast(item):
+            item.add_marker(pytest.mark.fast)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -71,9 +80,12 @@ def pytest_timeout_cancel_timer(item: pytest.Item) -> Generator[None, object, ob
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails the test that leaves a process, a thread, an open file or a runtime directory behind."""
+    """Fail the test that leaves a process, a thread, an open file or a runtime directory behind."""
     before = Footprint.take()
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     yield
+    if request.node.get_closest_marker("fast") and resource.getrusage(resource.RUSAGE_CHILDREN) != ended:
+        pytest.fail("the test is marked `fast` (see tests/fast.py) but has started a process", pytrace=False)
     leaks = wait_for_leaks_to_go(before, GRACE)
     if not leaks:
         return

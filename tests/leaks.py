@@ -8,19 +8,20 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-import stat
 import tempfile
 import threading
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import psutil
 
-from tests.support import bearers, describe, eventually, kill_and_wait
+from suitkaise.platform.runtime_directory import PREFIX
+from tests.support import bearers, describe, eventually, kill_and_wait, started_programs
 
-__all__ = ["MARK", "Footprint", "Leak", "clean_up", "leaks_since", "runtime_bases", "wait_for_leaks_to_go"]
+__all__ = ["MARK", "Footprint", "Leak", "clean_up", "leaks_since", "private_base", "wait_for_leaks_to_go"]
 
 # Every process that a test starts inherits this variable, so it is found even as an orphan in a session of
 # its own. The value grows by one part with each pytest that runs inside another, and is compared from the
@@ -28,8 +29,9 @@ __all__ = ["MARK", "Footprint", "Leak", "clean_up", "leaks_since", "runtime_base
 MARK = "SUITKAISE_TEST_RUN"
 
 BENIGN_THREADS = ("pytest_timeout ", "execnet")  # by the beginning of the name
-BENIGN_COMMANDS = ("multiprocessing.resource_tracker",)  # one a program, until the program ends
 BENIGN_FILES = ("/dev/null", "/dev/urandom", "/dev/random")
+
+_private_base: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -92,17 +94,28 @@ def clean_up(leaks: list[Leak]) -> None:
             shutil.rmtree(leak.path, ignore_errors=True)
 
 
-def runtime_bases() -> list[Path]:
-    """The folders in which a runtime may make its private directory."""
-    named = [os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm", tempfile.gettempdir()]
-    return list(dict.fromkeys(Path(name) for name in named if name))
+def private_base() -> Path:
+    """The folder in which this process and the programs of its tests make runtime directories, and nothing else does.
+
+    It lies in memory where that is possible, and its path is short enough for sockets.
+    """
+    global _private_base
+    if _private_base is None:
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        _private_base = Path(tempfile.mkdtemp(prefix=f"sk-test-{os.getpid()}-", dir=memory))
+    return _private_base
+
+
+def shared_bases() -> list[Path]:
+    """The folders in which a runtime without `XDG_RUNTIME_DIR` makes its directory, as other programs do too."""
+    return list(dict.fromkeys([Path("/dev/shm"), Path(tempfile.gettempdir())]))
 
 
 def runtime_directories() -> set[Path]:
     found = set()
-    for base in runtime_bases():
+    for base in (private_base(), *shared_bases()):
         with suppress(OSError):
-            found |= {base / name for name in os.listdir(base) if name.startswith("suitkaise-")}
+            found |= {base / name for name in os.listdir(base) if name.startswith(PREFIX)}
     return found
 
 
@@ -124,14 +137,15 @@ def _processes_since(before: Footprint) -> list[Leak]:
     fresh = set(psutil.pids()) - before.pids
     if not fresh:
         return []
-    family = psutil.Process().children(recursive=True)
-    ours = {p for p in (*family, *bearers(MARK, os.environ.get(MARK, "-"))) if p.pid in fresh}
+    ours = [process for process in _own_processes() if process.pid in fresh]
     found = []
     for process in sorted(ours, key=lambda p: p.pid):
         description = describe(process.pid)
+        if process.pid == resource_tracker._resource_tracker._pid:  # one a program, until the program ends
+            continue
         if _is_in_reserve(process, before):
             continue  # of a runtime that was there before the test
-        if process.is_running() and not any(benign in description for benign in BENIGN_COMMANDS):
+        if process.is_running():
             found.append(Leak("process", description, process=process))
     return found
 
@@ -161,15 +175,33 @@ def _files_since(before: Footprint) -> list[Leak]:
 
 
 def _directories_since(before: Footprint) -> list[Leak]:
-    fresh = runtime_directories() - before.directories
-    return [Leak("directory", str(path), path=path) for path in sorted(fresh) if not _is_in_use_elsewhere(path)]
+    fresh = sorted(runtime_directories() - before.directories)
+    own = own_pids() if fresh else set()
+    return [
+        Leak("directory", str(path), path=path)
+        for path in fresh
+        if path.parent == private_base() or _pid_in_name(path) in own
+    ]
+
+
+def own_pids() -> set[int]:
+    """This process, its living descendants and orphans, and the programs that its tests have started."""
+    return {os.getpid(), *(process.pid for process in _own_processes()), *started_programs}
+
+
+def _own_processes() -> set[psutil.Process]:
+    return {*psutil.Process().children(recursive=True), *bearers(MARK, os.environ.get(MARK, "-"))}
+
+
+def _pid_in_name(directory: Path) -> int | None:
+    """The pid of the program that made a runtime directory: `suitkaise-<pid>-<random>`."""
+    number = directory.name.removeprefix(PREFIX).partition("-")[0]
+    return int(number) if number.isdecimal() else None
 
 
 def _tracker_pipe() -> str | None:
     """The pipe that multiprocessing keeps open to its resource tracker, if it started one."""
-    from multiprocessing.resource_tracker import _resource_tracker
-
-    number = getattr(_resource_tracker, "_fd", None)
+    number = resource_tracker._resource_tracker._fd
     if number is None:
         return None
     with suppress(OSError):
@@ -190,29 +222,3 @@ def _peer(target: str) -> str:
                     where = [str(address) for address in (connection.laddr, connection.raddr) if address]
                     return f" [fd {connection.fd} {' -> '.join(where) or 'unbound'}]"
     return ""
-
-
-def _is_in_use_elsewhere(path: Path) -> bool:
-    """Does a process that is not ours hold a file under `path`? Then it is some other program's runtime."""
-    ours = {os.getpid(), *(p.pid for p in bearers(MARK, os.environ.get(MARK, "-")))}
-    text = str(path)
-    for pid in psutil.pids():
-        if pid in ours:
-            continue
-        with suppress(OSError):
-            maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
-            if text in maps:
-                return True
-            for number in os.listdir(f"/proc/{pid}/fd"):
-                with suppress(OSError):
-                    if os.readlink(f"/proc/{pid}/fd/{number}").startswith(text):
-                        return True
-    return False
-
-
-def make_runtime_base() -> Path:
-    """A fresh folder for `XDG_RUNTIME_DIR`, in memory where possible, its path short enough for sockets."""
-    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    path = Path(tempfile.mkdtemp(prefix="sk-test-", dir=base))
-    path.chmod(stat.S_IRWXU)
-    return path

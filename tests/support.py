@@ -39,12 +39,14 @@ __all__ = [
     "run_program",
     "small_file_system",
     "start_program",
+    "started_programs",
     "wait_gone",
 ]
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
+started_programs: set[int] = set()  # the pid of every program that was started with the functions below
 GRACE = 5.0  # seconds that a program's relatives get to end by themselves once it has ended
 
 
@@ -391,6 +393,7 @@ def _running(command: list[str], env: Mapping[str, str | None] | None, cwd: Path
         cwd=cwd,
         start_new_session=True,
     )
+    started_programs.add(popen.pid)
     program = Program(popen, mark)
     try:
         yield program

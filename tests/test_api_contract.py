@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import inspect
 import math
 import os
 import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from types import FunctionType
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import pytest
 
@@ -33,6 +35,7 @@ from suitkaise import (
     NotSerializable,
     Process,
     Reject,
+    RunningTree,
     Shutdown,
     SpecError,
     Status,
@@ -47,7 +50,6 @@ from suitkaise import (
     whereis,
 )
 from suitkaise.errors import EntryExists, StorageError
-from suitkaise.runtime.running_tree import RunningTree
 from tests.support import eventually
 
 
@@ -137,6 +139,62 @@ def running() -> Iterator[RunningTree]:
     tree = Supervisor("app", Talker, ThreadTalker, Supervisor("below", Talker("deep", greeting="hi")), max_restarts=100)
     with tree.start() as running:
         yield running
+
+
+# ---------------------------------------------------------------- names
+RETURNED = (
+    "AsyncStart",
+    "ChildLine",
+    "Counts",
+    "RunningTree",
+    "SpecWarning",
+    "Subscription",
+    "TreeStatus",
+    "WorkerProxy",
+)
+IN_A_PUBLIC_MODULE = {"Event"}  # suitkaise.events
+OPAQUE = {"Payload", "Recipe", "SupervisorSpec"}  # a user hands them on, and need not name them
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_a_type_that_a_method_returns_can_be_imported_from_suitkaise(name: str) -> None:
+    assert name in suitkaise.__all__
+    assert isinstance(getattr(suitkaise, name), type)
+
+
+def test_all_names_each_export_once_and_in_order() -> None:
+    assert suitkaise.__all__ == sorted(set(suitkaise.__all__))
+    assert [name for name in suitkaise.__all__ if not hasattr(suitkaise, name)] == []
+
+
+def test_every_type_that_a_public_method_returns_is_public() -> None:
+    public = {name: getattr(suitkaise, name) for name in suitkaise.__all__}
+    hidden = {
+        f"{kind.__name__}.{name} -> {returned.__name__}"
+        for kind in public.values()
+        if isinstance(kind, type)
+        for name, method in public_methods(kind)
+        for returned in classes_in(get_type_hints(method, localns=public).get("return"))
+        if returned.__name__ not in {*public, *IN_A_PUBLIC_MODULE, *OPAQUE}
+    }
+    assert hidden == set()
+
+
+def public_methods(kind: type) -> Iterator[tuple[str, FunctionType]]:
+    """The methods and properties of a class that users may call and that are ours."""
+    for name in dir(kind):
+        found = inspect.getattr_static(kind, name)
+        method = getattr(found, "__func__", None) or getattr(found, "fget", None) or found
+        if not name.startswith("_") and isinstance(method, FunctionType) and method.__module__.startswith("suitkaise"):
+            yield name, method
+
+
+def classes_in(hint: Any) -> Iterator[type]:
+    """The classes of ours that a type hint names."""
+    if isinstance(hint, type) and hint.__module__.startswith("suitkaise"):
+        yield hint
+    for part in get_args(hint):
+        yield from classes_in(part)
 
 
 # ---------------------------------------------------------------- declarations

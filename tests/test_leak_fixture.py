@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import leaks
@@ -34,6 +36,28 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen([sys.executable, "-c", SLEEPER]) as process:
         yield process
         process.kill()
+
+
+@contextmanager
+def started_by_another_program(code: str, *args: str) -> Iterator[int]:
+    """The pid of a program that prints `up` and that neither this process nor a test run has started."""
+    start = (
+        "import subprocess, sys\n"
+        "program = subprocess.Popen([sys.executable, '-c', *sys.argv[1:]], start_new_session=True)\n"
+        "print(program.pid)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != leaks.MARK}
+    command = [sys.executable, "-c", start, code, *args]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        printed = {starter.stdout.readline().strip() for _ in range(2)}
+    (number,) = printed - {"up"}
+    try:
+        yield int(number)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(int(number), signal.SIGKILL)
+        wait_gone(int(number))
 
 
 def names(before: Footprint) -> list[str]:
@@ -124,36 +148,76 @@ def test_garbage_in_a_cycle_is_no_leak(before: Footprint) -> None:
     assert wait_for_leaks_to_go(before, 0.0) == []
 
 
-def test_the_places_for_runtime_directories_are_watched() -> None:
-    watched = [Path(os.environ["XDG_RUNTIME_DIR"]), Path("/dev/shm"), Path(tempfile.gettempdir())]
-    assert leaks.runtime_bases() == watched
-
-
 @pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place for runtime directories that no other test looks at."""
-    monkeypatch.setattr(leaks, "runtime_bases", lambda: [tmp_path])
+def shared_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which other programs make their runtime directories too, as they do in /dev/shm."""
+    monkeypatch.setattr(leaks, "shared_bases", lambda: [tmp_path])
     return tmp_path
 
 
-def test_a_runtime_directory_is_a_leak(base: Path) -> None:
-    before = Footprint.take()
-    path = base / "suitkaise-lost"
+def test_the_runtime_directory_base_of_a_test_run_is_its_own() -> None:
+    base = leaks.private_base()
+    assert os.environ["XDG_RUNTIME_DIR"] == str(base)
+    assert str(os.getpid()) in base.name
+    assert stat.S_IMODE(base.stat().st_mode) == 0o700
+
+
+def test_a_runtime_directory_in_the_base_of_the_test_run_is_a_leak(before: Footprint) -> None:
+    path = leaks.private_base() / "suitkaise-lost"
     path.mkdir()
     assert names(before) == [f"directory {path}"]
     clean_up(leaks_since(before))
     assert not path.exists()
 
 
-def test_a_runtime_directory_that_a_foreign_program_uses_is_no_leak(base: Path) -> None:
-    before = Footprint.take()
-    path = base / "suitkaise-foreign"
+def test_a_runtime_directory_of_this_process_is_a_leak_in_every_base(before: Footprint, shared_base: Path) -> None:
+    path = shared_base / f"suitkaise-{os.getpid()}-lost"
     path.mkdir()
-    code = "import signal, sys\nf = open(sys.argv[1], 'w')\nprint('open')\nsignal.pause()\n"
-    with start_program(code, str(path / "board"), env={leaks.MARK: None}) as program:
-        program.expect("open")
-        assert not [name for name in names(before) if name.startswith("directory")]
     assert names(before) == [f"directory {path}"]
+
+
+def test_a_runtime_directory_of_a_living_child_is_a_leak_in_every_base(
+    before: Footprint, shared_base: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    path = shared_base / f"suitkaise-{sleeper.pid}-lost"
+    path.mkdir()
+    assert f"directory {path}" in names(before)
+
+
+def test_a_runtime_directory_of_a_program_that_the_test_ran_is_a_leak_in_every_base(
+    before: Footprint, shared_base: Path
+) -> None:
+    code = "import os, sys\nos.mkdir(f'{sys.argv[1]}/suitkaise-{os.getpid()}-lost')\n"
+    run_program(code, str(shared_base)).check()
+    (path,) = shared_base.iterdir()
+    assert names(before) == [f"directory {path}"]
+
+
+def test_a_runtime_directory_of_another_program_is_neither_reported_nor_removed(
+    before: Footprint, shared_base: Path
+) -> None:
+    code = f"import os, sys; os.mkdir(f'{{sys.argv[1]}}/suitkaise-{{os.getpid()}}-x'); {SLEEPER}"
+    with started_by_another_program(code, str(shared_base)) as pid:
+        path = shared_base / f"suitkaise-{pid}-x"
+        assert names(before) == []
+        clean_up(wait_for_leaks_to_go(before, 0.0))
+        assert path.exists()
+    assert names(before) == []  # nor once that program has ended and has left its directory behind
+    assert path.exists()
+
+
+def test_a_runtime_directory_of_another_program_may_disappear_during_a_test(shared_base: Path) -> None:
+    path = shared_base / "suitkaise-1-x"
+    path.mkdir()
+    before = Footprint.take()
+    path.rmdir()
+    assert names(before) == []
+
+
+def test_a_process_of_another_program_is_no_leak(before: Footprint) -> None:
+    with started_by_another_program(SLEEPER) as pid:
+        assert pid in psutil.pids()
+        assert names(before) == []
 
 
 def test_a_leaking_test_fails_and_the_next_one_does_not_suffer(pytester: pytest.Pytester) -> None:

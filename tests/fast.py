@@ -1,0 +1,68 @@
+"""Which tests are fast: those that start no process. The conftest marks them, so that no list has to be maintained.
+
+A test is taken for one that starts a process if its code names something in `STARTS_PROCESSES`, or if a fixture, a
+helper or a class of `tests` that it names does so. That is read off the compiled code, without running it. The
+conftest fails a test that is marked `fast` and starts a process after all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import CodeType, FunctionType
+from typing import Any
+
+import pytest
+
+__all__ = ["is_fast"]
+
+FOLDERS_WITH_PROCESSES = ("end_to_end", "chaos")
+MARKS_OF_LONG_TESTS = ("slow", "chaos", "benchmark")
+STARTS_PROCESSES = frozenset(
+    {
+        *("subprocess", "multiprocessing", "fork", "spawn", "posix_spawn", "system", "execv", "execve"),
+        *("get_context", "ProcessPoolExecutor", "create_subprocess_exec", "create_subprocess_shell"),
+        *("run_program", "start_program", "pytester", "start_async", "DocTestRunner"),
+    }
+)
+STARTS_A_RUNTIME = ({"Supervisor", "start"}, {"Supervisor", "run"}, {"sktree", "connect"})  # in one function
+
+
+def is_fast(item: pytest.Item) -> bool:
+    """Whether the test is neither marked as a long one nor starts a process."""
+    if any(part in FOLDERS_WITH_PROCESSES for part in item.path.parts):
+        return False
+    if any(item.get_closest_marker(mark) for mark in MARKS_OF_LONG_TESTS):
+        return False
+    if STARTS_PROCESSES.intersection(getattr(item, "fixturenames", ())):
+        return False
+    info = getattr(item, "_fixtureinfo", None)
+    fixtures = [definition.func for found in info.name2fixturedefs.values() for definition in found] if info else []
+    seen: set[int] = set()
+    return not any(_starts_processes(code, seen) for code in (getattr(item, "obj", None), *fixtures))
+
+
+def _starts_processes(thing: Any, seen: set[int]) -> bool:
+    thing = getattr(thing, "__wrapped__", thing)  # below decorators
+    thing = getattr(thing, "__func__", thing)
+    if id(thing) in seen or not str(getattr(thing, "__module__", "")).startswith("tests"):
+        return False
+    seen.add(id(thing))
+    if isinstance(thing, type):
+        return any(_starts_processes(part, seen) for base in thing.__mro__ for part in vars(base).values())
+    if not isinstance(thing, FunctionType):
+        return False
+    names = set(_names(thing.__code__))
+    if names & STARTS_PROCESSES:
+        return True
+    simulated = "Simulation" in thing.__globals__
+    if not simulated and any(names >= together for together in STARTS_A_RUNTIME):
+        return True
+    return any(_starts_processes(thing.__globals__.get(name), seen) for name in names)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """All names of globals and attributes in that code and in the functions inside it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
