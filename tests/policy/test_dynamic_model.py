@@ -15,7 +15,7 @@ from suitkaise.policy.actions import Ignored, Ready, StartChild, StopAll
 from suitkaise.specs import Child
 from tests.policy.driver import BOOM, Driver, Life, work
 from tests.policy.effort import patience, search
-from tests.policy.naive_pool import NaivePool, PoolKid
+from tests.policy.naive_dynamic_model import NaiveDynamicChild, NaiveDynamicSupervisor
 from tests.policy.test_model import REQUESTS, short
 
 pytestmark = patience
@@ -57,7 +57,7 @@ class DynamicAgainstTheModel(RuleBasedStateMachine):
     def declare(self, most: int | None, max_restarts: float, max_seconds: float) -> None:
         spec = DynamicSupervisor("pool", most, max_restarts=max_restarts, max_seconds=max_seconds)
         self.driver = PatientDriver(spec)
-        self.model = NaivePool(math.inf if most is None else most, max_restarts, max_seconds)
+        self.model = NaiveDynamicSupervisor(math.inf if most is None else most, max_restarts, max_seconds)
 
     # ------------------------------------------------------------ what happens
     @rule(spec=specs())
@@ -92,8 +92,10 @@ class DynamicAgainstTheModel(RuleBasedStateMachine):
         """The same for both, and nobody hears of the second before the first has happened."""
         for what, about in steps:
             if what == "start_child":
-                kid = PoolKid(about.id if about.id_given else None, about.restart, about.significant, about.shutdown)
-                self.tell("request", self.driver.post_request(StartChild, about), what, kid)
+                one = NaiveDynamicChild(
+                    about.id if about.id_given else None, about.restart, about.significant, about.shutdown
+                )
+                self.tell("request", self.driver.post_request(StartChild, about), what, one)
             elif what in REQUESTS:
                 self.tell("request", self.driver.post_request(REQUESTS[what], about), what, about)
             else:
@@ -112,7 +114,7 @@ class DynamicAgainstTheModel(RuleBasedStateMachine):
             life.ready = True
             driver.post(Ready(life.id, life.incarnation))
         else:
-            self.model.kids[life.id].dead = True
+            self.model.children[life.id].dead = True
         if what == "ignore":
             del driver.lives[life.id]
             driver.post(Ignored(life.id, life.incarnation))
@@ -128,7 +130,7 @@ class DynamicAgainstTheModel(RuleBasedStateMachine):
     def both_agree(self) -> None:
         driver, model = self.driver, self.model
         states = {"waiting": "restarting", "again": "restarting"}
-        shown = {id: states.get(kid.state, kid.state) for id, kid in model.kids.items()}
+        shown = {id: states.get(one.state, one.state) for id, one in model.children.items()}
         alive = {id: status for id, status in driver.statuses().items() if status in (*shown.values(), "running")}
         assert alive == shown
         assert (driver.ended is not None) == model.ended
@@ -141,7 +143,7 @@ class DynamicAgainstTheModel(RuleBasedStateMachine):
 
     @invariant()
     def the_alive_are_the_alive(self) -> None:
-        alive = {id for id, kid in self.model.kids.items() if kid.state != "waiting"}
+        alive = {id for id, one in self.model.children.items() if one.state != "waiting"}
         assert set(self.driver.lives) == alive
 
     @invariant()

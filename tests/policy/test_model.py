@@ -18,7 +18,7 @@ from suitkaise.policy.actions import DeleteChild, Recall, Refuse, RestartChild, 
 from suitkaise.specs import Child
 from tests.policy.driver import BOOM, Driver, Life, child, supervisor
 from tests.policy.effort import patience, search
-from tests.policy.naive_model import ForkedChild, NaiveSupervisor, Outcomes, StopOutcomes
+from tests.policy.naive_model import NaiveChild, NaiveSupervisor, Outcomes, StopOutcomes
 
 pytestmark = patience
 
@@ -46,8 +46,8 @@ def specs(draw: st.DrawFn, ids: st.SearchStrategy[str], significant: bool) -> Ch
     )
 
 
-def kid_of(spec: Child) -> ForkedChild:
-    return ForkedChild(spec.id, spec.restart, spec.significant, brutal=spec.shutdown == "brutal_kill")
+def naive_child(spec: Child) -> NaiveChild:
+    return NaiveChild(spec.id, spec.restart, spec.significant, brutal=spec.shutdown == "brutal_kill")
 
 
 class ScriptedDriver(Driver):
@@ -113,8 +113,8 @@ class AgainstTheModel(RuleBasedStateMachine):
         }
         self.driver = ScriptedDriver(supervisor(*declared, **options), begin_now=False)
         self.driver.outcomes, self.driver.stop_outcomes = self.outcomes, self.stop_outcomes
-        kids = [kid_of(spec) for spec in declared]
-        self.model = NaiveSupervisor(kids, self.outcomes, self.stop_outcomes, PATIENCE, **options)
+        naive_children = [naive_child(spec) for spec in declared]
+        self.model = NaiveSupervisor(naive_children, self.outcomes, self.stop_outcomes, PATIENCE, **options)
         self.driver.begin()
         self.driver.come_to_rest()
         self.model.begin()
@@ -184,7 +184,7 @@ class AgainstTheModel(RuleBasedStateMachine):
                         model.deliver("exit", id, driver.lives[id].nth, clean)
                         driver.post_exit(id, Normal() if clean else BOOM)
                 case ("start_child", spec):
-                    model.deliver("start_child", driver.post_request(StartChild, spec), kid_of(spec))
+                    model.deliver("start_child", driver.post_request(StartChild, spec), naive_child(spec))
                 case (what, id):
                     model.deliver(what, driver.post_request(REQUESTS[what], id), id)
         driver.come_to_rest()
@@ -209,9 +209,9 @@ class AgainstTheModel(RuleBasedStateMachine):
 
     @invariant()
     def the_counts_fit(self) -> None:
-        counts, kids = self.driver.policy.count_children(), self.model.kids
-        assert (counts.specs, counts.workers, counts.supervisors) == (len(kids), len(kids), 0)
-        assert counts.active == len(self.driver.lives) == len([kid for kid in kids if kid.state == "running"])
+        counts, naive_children = self.driver.policy.count_children(), self.model.children
+        assert (counts.specs, counts.workers, counts.supervisors) == (len(naive_children), len(naive_children), 0)
+        assert counts.active == len(self.driver.lives) == len([one for one in naive_children if one.state == "running"])
 
     @invariant()
     def nothing_is_under_way(self) -> None:

@@ -19,8 +19,8 @@ from suitkaise.policy.actions import Input, KillAll, StopAll
 from suitkaise.specs import Child
 from suitkaise.supervision.executor import Executor
 from suitkaise.testing import Behaviour, Simulation, VirtualClock
+from tests.testing.dynamic_ledger import DynamicLedger
 from tests.testing.ledger import EPSILON, Ledger
-from tests.testing.pool_ledger import PoolLedger
 
 __all__ = ["Broken", "Observed", "Order"]
 
@@ -79,15 +79,15 @@ class Observed(Simulation):
         before = self.ledgers.get(path)
         if before is not None and before.phase != "ended":
             self.wrong(f"{path}: started while it is {before.phase}")
-        kind = PoolLedger if isinstance(spec, DynamicSupervisor) else Ledger
+        kind = DynamicLedger if isinstance(spec, DynamicSupervisor) else Ledger
         ledger = self.ledgers[path] = kind(path, spec, executor.policy, self.clock, self.wrong)
         self.executors[path] = executor
         parent, _, id = path.rpartition("/")
         if self._turn_of is not None and parent:
             self._say("start", path)
-            kid = self._turn_of.kids.get(id)
+            record = self._turn_of.records.get(id)
             head = self._turn_of.head(id)
-            known = [kid.spec] if kid is not None else []
+            known = [record.spec] if record is not None else []
             asked = [head.spec] if head is not None and head.spec is not None else []
             child = next((one for one in (*known, *asked) if one.what is spec), None)
             if child is None:
@@ -185,13 +185,13 @@ class Observed(Simulation):
         elif judged is not None and now > judged[1] + judged[2] + EPSILON:
             self.wrong(f"{handle.launch.path}: hangs in {judged[0]} since {judged[1]}, and nobody notices (rule 55)")
         parent, _, id = handle.launch.path.rpartition("/")
-        kid = self.ledgers[parent].kids.get(id)
-        if kid is None or kid.asked_at is None or self.lag is not None:
+        record = self.ledgers[parent].records.get(id)
+        if record is None or record.asked_at is None or self.lag is not None:
             return
-        seconds = {"brutal_kill": 0.0, "infinity": float("inf")}.get(str(kid.spec.shutdown), kid.spec.shutdown)
+        seconds = {"brutal_kill": 0.0, "infinity": float("inf")}.get(str(record.spec.shutdown), record.spec.shutdown)
         assert isinstance(seconds, float)
-        if now > kid.asked_at + seconds + EPSILON:
-            self.wrong(f"{handle.launch.path}: told to end at {kid.asked_at}, but it ends at {now} (rule 42)")
+        if now > record.asked_at + seconds + EPSILON:
+            self.wrong(f"{handle.launch.path}: told to end at {record.asked_at}, but it ends at {now} (rule 42)")
 
     # ------------------------------------------------------------ orders from outside
     def carry_out(self, order: Order) -> None:
@@ -246,7 +246,7 @@ class Observed(Simulation):
         if self.reason is None:
             expected = {self.root.path: True}
             for ledger in self.living():
-                expected |= {f"{ledger.path}/{id}": kid.alive for id, kid in ledger.kids.items()}
+                expected |= {f"{ledger.path}/{id}": record.alive for id, record in ledger.records.items()}
             found = {path: not self.registry.find(path).over for path in self.registry.paths()}
             if found != expected:
                 self.wrong(f"the registry knows {found} (path: whether it will be back), not {expected}")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from suitkaise import DynamicSupervisor
-from tests.testing.ledger import ForkedChild, Ledger, Ticket
+from tests.testing.ledger import ChildRecord, Ledger, Ticket
 
-__all__ = ["PoolLedger"]
+__all__ = ["DynamicLedger"]
 
 
-class PoolLedger(Ledger):
+class DynamicLedger(Ledger):
     """Its children have no order: each is served in a line of its own, and all are stopped at once."""
 
-    def keeps(self, kid: ForkedChild) -> bool:
+    def keeps(self, record: ChildRecord) -> bool:
         return False
 
     def head(self, id: str) -> Ticket | None:
@@ -25,21 +25,21 @@ class PoolLedger(Ledger):
     def _idle(self) -> bool:
         return True
 
-    def _refusal(self, ticket: Ticket, kid: ForkedChild | None) -> str | None:
+    def _refusal(self, ticket: Ticket, record: ChildRecord | None) -> str | None:
         assert isinstance(self.spec, DynamicSupervisor)
         assert ticket.spec is not None
         if ticket.spec.significant:
             return "SpecError"
         most = self.spec.max_children
-        present = sum(self._there(one) for one in self.kids.values())
+        present = sum(self._there(one) for one in self.records.values())
         full = most is not None and present >= most
-        return super()._refusal(ticket, kid) or ("MaxChildren" if full else None)
+        return super()._refusal(ticket, record) or ("MaxChildren" if full else None)
 
-    def _there(self, kid: ForkedChild) -> bool:
-        return kid.alive or kid.waits
+    def _there(self, record: ChildRecord) -> bool:
+        return record.alive or record.waits
 
-    def _recall_failed(self, kid: ForkedChild) -> None:
-        del self.kids[kid.spec.id]
+    def _recall_failed(self, record: ChildRecord) -> None:
+        del self.records[record.spec.id]
 
     def _check_reverse(self, id: str, later: list[str]) -> None:
         """There is no order."""
@@ -47,6 +47,6 @@ class PoolLedger(Ledger):
     def _check_stopping(self) -> None:
         if self.tickets:
             self.wrong(f"{len(self.tickets)} requests are not answered, though it stops")
-        late = [id for id, kid in self.kids.items() if kid.alive and kid.asked_at is None]
+        late = [id for id, record in self.records.items() if record.alive and record.asked_at is None]
         if late:
             self.wrong(f"it stops, but {late} are not told to end with the others (rule 44)")
