@@ -43,13 +43,13 @@ def test_the_children_of_this_process_are_known(lists: bool, monkeypatch: pytest
     assert not {one.pid, two.pid} & set(children())
 
 
-def test_who_has_not_adopted_ends_nobody() -> None:
+def test_a_process_that_is_no_subreaper_kills_no_children() -> None:
     with sleeper() as one:
         kill_children()
         assert one.poll() is None
 
 
-def test_the_own_group_is_spared_and_what_may_not_be_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_group_of_spares_its_own_group_and_reports_what_it_may_not_kill(monkeypatch: pytest.MonkeyPatch) -> None:
     with sleeper() as one, sleeper(start_new_session=True) as two:
         assert kill_group_of(one.pid)
         assert one.wait() == -9
@@ -64,7 +64,7 @@ def test_the_own_group_is_spared_and_what_may_not_be_killed_is_told(monkeypatch:
         assert two.poll() is None
 
 
-def test_a_mark_is_that_of_one_incarnation_or_of_all_of_a_program() -> None:
+def test_a_mark_names_one_incarnation_or_a_whole_program() -> None:
     directory = f"/nowhere/{uuid.uuid4().hex}"
 
     def marked(mark: str) -> dict[str, Any]:
@@ -158,12 +158,12 @@ print("left:", list(children()))
 """
 
 
-def test_no_descendant_is_left_however_deep_and_in_whatever_session() -> None:
+def test_no_descendant_is_left_at_any_depth_in_any_session() -> None:
     out = run_program(FAMILY).check().stdout.split("\n")
     assert "none is left" in out
     for pid in filter(str.isdecimal, out):
         wait_gone(int(pid), 0.0)
 
 
-def test_what_forks_while_it_is_killed_does_not_get_away() -> None:
+def test_processes_that_fork_while_they_are_killed_do_not_escape() -> None:
     assert "left: []" in run_program(BOMB).check().stdout

@@ -172,7 +172,7 @@ def test_s16_terminate_child_while_it_restarts_cancels_the_retry(strategy: str) 
     assert tree.policy.restarts_used(0.0) == 1
 
 
-def test_s16_a_cancelled_retry_does_not_fire_in_the_childs_next_life() -> None:
+def test_s16_a_cancelled_retry_does_not_affect_the_next_incarnation() -> None:
     tree = restarting()
     tree.post_request(TerminateChild, "b")
     assert tree.ask(RestartChild, "b") == "ok"
@@ -291,7 +291,7 @@ def test_s20_which_children_lists_all_in_start_order() -> None:
     ]
 
 
-def test_s20_which_children_tells_restarts_incarnation_and_last_exit() -> None:
+def test_s20_which_children_shows_restarts_incarnation_and_last_exit() -> None:
     tree = begun(children("ab"))
     tree.crash("b")
 
@@ -328,7 +328,7 @@ def test_s22_get_child_spec_gives_what_was_declared() -> None:
         tree.policy.get_child_spec("x")
 
 
-def test_requests_are_served_one_at_a_time_in_the_order_they_came() -> None:
+def test_requests_are_served_one_at_a_time_in_order() -> None:
     tree = begun(children("ab"))
     tree.plan_stops("a", "waits")
     first = tree.post_request(TerminateChild, "a")

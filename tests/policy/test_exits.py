@@ -50,7 +50,7 @@ def test_s25_a_transient_child_is_restarted_after_any_other_reason(reason: ExitR
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("reason", [*CLEAN, *ABNORMAL], ids=str)
-def test_s26_a_temporary_child_is_removed_whatever_its_reason(strategy: str, reason: ExitReason) -> None:
+def test_s26_a_temporary_child_is_removed_for_every_reason(strategy: str, reason: ExitReason) -> None:
     tree = begun([child("a"), child("b", "temporary"), child("c")], strategy=strategy)
 
     tree.exits("b", reason)
@@ -171,7 +171,7 @@ def test_s39_stopping_in_a_retry_loop_completes_and_starts_nothing_more(strategy
     assert tree.ended == Shutdown()
 
 
-def test_s39_a_retry_that_comes_due_while_the_others_are_being_stopped_starts_nothing() -> None:
+def test_s39_a_retry_that_is_due_while_the_others_are_being_stopped_starts_nothing() -> None:
     tree = begun(children("ab"))
     tree.plan_starts("a", "fails")
     tree.plan_stops("b", "waits")

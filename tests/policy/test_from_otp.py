@@ -40,7 +40,7 @@ ENDS: list[ExitReason] = [Normal(), Shutdown(), Shutdown("why"), BOOM, ExitCode(
 @pytest.mark.parametrize("reason", ENDS, ids=str)
 @pytest.mark.parametrize("restart", RESTARTS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_s61_a_child_that_ends_by_itself_while_the_supervisor_stops_is_passed_over(
+def test_s61_a_child_that_exits_by_itself_while_the_supervisor_stops_is_not_stopped_again(
     strategy: str, restart: str, reason: ExitReason
 ) -> None:
     tree = begun([child("a"), child("b", restart), child("c")], strategy=strategy, max_restarts=0)
@@ -59,7 +59,7 @@ def test_s61_a_child_that_ends_by_itself_while_the_supervisor_stops_is_passed_ov
 
 @pytest.mark.parametrize("mode", ["any_significant", "all_significant"])
 @pytest.mark.parametrize("restart", ["transient", "temporary"])
-def test_s61_nor_does_a_significant_one_change_why_it_ends(mode: str, restart: str) -> None:
+def test_s61_a_significant_exit_while_the_supervisor_stops_does_not_change_its_reason(mode: str, restart: str) -> None:
     tree = begun([child("a", restart, significant=True), child("b")], auto_shutdown=mode)
     tree.plan_stops("b", "waits")
     tree.stop(Shutdown("asked"))
@@ -70,7 +70,7 @@ def test_s61_nor_does_a_significant_one_change_why_it_ends(mode: str, restart: s
     assert tree.ended == Shutdown("asked")
 
 
-def test_s61_one_that_gives_up_or_shuts_down_stops_in_the_same_way() -> None:
+def test_s61_a_supervisor_that_gives_up_or_shuts_down_stops_in_the_same_way() -> None:
     for ending in ("crash", "significant"):
         tree = begun(
             [child("a"), child("b", "transient", significant=True), child("c")],
@@ -136,7 +136,7 @@ def test_s62_a_supervisor_that_stops_or_has_ended_refuses_at_once(
 
 
 @pytest.mark.parametrize("how", ["stops", "is killed", "gives up", "shuts down"])
-def test_s62_who_has_asked_before_is_refused_when_it_ends(how: str) -> None:
+def test_s62_waiting_requests_are_refused_when_the_supervisor_ends(how: str) -> None:
     tree = begun(
         [child("a"), child("b", "transient", significant=True)], max_restarts=0, auto_shutdown="any_significant"
     )
@@ -173,7 +173,7 @@ FAILURES: list[ExitReason] = [
 
 @pytest.mark.parametrize("reason", FAILURES, ids=str)
 @pytest.mark.parametrize("restart", RESTARTS)
-def test_s63_an_end_before_it_is_up_is_a_failed_start_whatever_the_reason(restart: str, reason: ExitReason) -> None:
+def test_s63_an_exit_before_ready_is_a_failed_start_for_every_reason(restart: str, reason: ExitReason) -> None:
     tree = begun(children("a"), max_restarts=0)
     tree.plan_starts("new", "waits")
     number = tree.post_request(StartChild, child("new", restart))
@@ -203,9 +203,7 @@ def test_s63_so_it_is_when_the_supervisor_starts(restart: str, reason: ExitReaso
 
 @pytest.mark.parametrize("reason", FAILURES, ids=str)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_s63_and_one_that_fails_in_a_restart_is_tried_again_whatever_the_reason(
-    strategy: str, reason: ExitReason
-) -> None:
+def test_s63_a_start_that_fails_in_a_restart_is_tried_again_for_every_reason(strategy: str, reason: ExitReason) -> None:
     tree = begun(children("ab", "transient"), strategy=strategy)
     tree.plan_starts("a", "waits", "ok")
     tree.crash("a")
@@ -313,7 +311,7 @@ def test_s65_to_its_own_supervisor_that_is_an_abnormal_end(restart: str, comes_b
 
 
 # ------------------------------------------------------------ 66: a child that does not hear or say anything
-def test_s66_a_child_that_answers_nothing_holds_nobody_up_for_longer_than_its_shutdown() -> None:
+def test_s66_a_silent_child_delays_a_stop_by_no_more_than_its_shutdown() -> None:
     tree = begun([child("a"), child("deaf", shutdown=2.0), child("c")])
     tree.plan_stops("deaf", "waits")
 
@@ -342,7 +340,7 @@ def test_s66_and_the_supervisor_stops_all_the_same() -> None:
 
 
 # ------------------------------------------------------------ 68: a fault in the supervisor itself
-def test_s68_a_supervisor_that_has_failed_itself_decides_nothing_more_and_refuses_what_it_is_asked() -> None:
+def test_s68_after_an_internal_error_a_supervisor_decides_nothing_and_refuses_requests() -> None:
     driver = begun(children("ab"))
     driver.policy.abort(BOOM)
     assert [(info.status, info.last_exit) for info in driver.policy.which_children()] == [

@@ -13,7 +13,7 @@ from tests.policy.driver import BOOM, Driver, begun, child, children
 GROUPS = ["one_for_all", "rest_for_one"]
 
 
-def test_s36_a_one_for_all_retry_first_stops_what_the_round_had_started() -> None:
+def test_s36_a_one_for_all_retry_first_stops_the_children_that_the_round_had_started() -> None:
     tree = begun(children("abcd"), strategy="one_for_all")
     tree.plan_starts("c", "fails")
 
@@ -49,7 +49,7 @@ def test_s37_a_rest_for_one_retry_begins_at_the_child_that_failed() -> None:
 
 
 @pytest.mark.parametrize("strategy", GROUPS)
-def test_s38_after_terminate_child_of_the_failing_one_those_after_it_stay_down(strategy: str) -> None:
+def test_s38_after_terminate_child_of_the_failing_child_the_children_after_it_stay_down(strategy: str) -> None:
     tree = begun(children("abcd"), strategy=strategy)
     tree.plan_starts("b", "fails")
     tree.post_exit("a", BOOM)
@@ -61,7 +61,7 @@ def test_s38_after_terminate_child_of_the_failing_one_those_after_it_stay_down(s
 
 
 @pytest.mark.parametrize("strategy", GROUPS)
-def test_s38_what_stays_down_can_be_started_or_is_revived_by_the_next_group_restart(strategy: str) -> None:
+def test_s38_a_child_that_stays_down_can_be_started_or_is_revived_by_the_next_group_restart(strategy: str) -> None:
     tree = begun(children("abcd"), strategy=strategy)
     tree.plan_starts("b", "fails")
     tree.post_exit("a", BOOM)

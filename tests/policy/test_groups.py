@@ -23,7 +23,9 @@ GROUPS = ["one_for_all", "rest_for_one"]
         ("rest_for_one", "c", ["start c"]),
     ],
 )
-def test_s32_s33_who_is_stopped_in_reverse_and_started_in_order(strategy: str, crashed: str, told: list[str]) -> None:
+def test_s32_s33_the_group_is_stopped_in_reverse_and_started_in_order(
+    strategy: str, crashed: str, told: list[str]
+) -> None:
     tree = begun(children("abc"), strategy=strategy)
 
     tree.crash(crashed)
@@ -103,7 +105,7 @@ def test_s27_a_temporary_child_before_the_failing_one_is_left_alone_by_rest_for_
 
 
 @pytest.mark.parametrize("strategy", GROUPS)
-def test_s34_a_group_restart_revives_what_a_request_or_a_clean_exit_had_stopped(strategy: str) -> None:
+def test_s34_a_group_restart_revives_children_that_a_request_or_a_clean_exit_had_stopped(strategy: str) -> None:
     tree = begun([child("a"), child("b"), child("c", "transient"), child("d")], strategy=strategy)
     tree.terminate_child("b")
     tree.exits("c", Normal())

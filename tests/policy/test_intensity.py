@@ -17,7 +17,7 @@ ABNORMAL = [BOOM, ExitCode(0), ExitCode(3), Signaled(9), Killed("ref.kill"), Hun
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_s28_as_many_restarts_as_allowed_are_borne_and_one_more_is_not(strategy: str) -> None:
+def test_s28_the_supervisor_gives_up_at_one_restart_more_than_allowed(strategy: str) -> None:
     tree = begun(children("a"), max_restarts=3, strategy=strategy)
 
     for _ in range(3):
@@ -37,7 +37,7 @@ def test_s28_without_any_restart_allowed_the_first_one_needed_is_fatal() -> None
     assert tree.told() == ["stop b", "end"]
 
 
-def test_s28_without_any_restart_allowed_exits_that_need_none_are_borne() -> None:
+def test_s28_without_any_restart_allowed_exits_that_need_none_are_harmless() -> None:
     tree = begun([child("a", "transient"), child("b", "temporary"), child("c")], max_restarts=0)
 
     tree.exits("a", Normal())
@@ -46,7 +46,7 @@ def test_s28_without_any_restart_allowed_exits_that_need_none_are_borne() -> Non
     assert tree.running() == "c"
 
 
-def test_s28_unlimited_restarts_never_end_it() -> None:
+def test_s28_unlimited_restarts_never_end_the_supervisor() -> None:
     tree = begun(children("a"), max_restarts=math.inf)
 
     for _ in range(1000):

@@ -76,7 +76,7 @@ def test_recall_of_an_unknown_child() -> None:
     assert isinstance(begun(children("a")).recall("x"), ChildNotFound)
 
 
-def test_a_child_of_the_same_id_is_not_touched_by_what_was_meant_for_the_one_before() -> None:
+def test_events_of_a_removed_child_do_not_affect_a_later_child_with_its_id() -> None:
     tree = begun([child("a", "temporary", shutdown=5)])
     tree.terminate_child("a")  # leaves a kill timer at 5 s behind
     tree.advance(4)

@@ -18,7 +18,7 @@ def test_s01_children_start_left_to_right() -> None:
     assert tree.running() == "abc"
 
 
-def test_s01_the_next_child_starts_only_when_the_one_before_is_up() -> None:
+def test_s01_the_next_child_starts_only_when_the_previous_one_is_ready() -> None:
     tree = Driver(supervisor(*children("abc")), begin_now=False)
     tree.plan_starts("a", "waits")
     tree.plan_starts("b", "waits")
@@ -73,7 +73,7 @@ def test_s02_a_start_failure_stops_the_started_siblings_in_reverse_order_and_is_
     assert [event.path for event in tree.events_of(ChildStartFailure)] == ["top/c"]
 
 
-def test_s02_the_siblings_are_gone_before_the_failure_is_told() -> None:
+def test_s02_the_siblings_are_gone_before_the_failure_is_reported() -> None:
     tree = Driver(supervisor(*children("ab")), begin_now=False)
     tree.plan_starts("b", "fails")
     tree.plan_stops("a", "waits")
@@ -84,7 +84,7 @@ def test_s02_the_siblings_are_gone_before_the_failure_is_told() -> None:
     assert tree.ended is not None
 
 
-def test_s02_a_temporary_childs_start_failure_is_one_too() -> None:
+def test_s02_a_failed_start_of_a_temporary_child_fails_the_start_of_the_supervisor() -> None:
     tree = Driver(supervisor(child("a", "temporary")), begin_now=False)
     tree.plan_starts("a", "fails")
 
@@ -160,7 +160,7 @@ def test_s07_a_spec_that_does_not_fit_is_refused_and_not_stored() -> None:
     assert tree.statuses() == {"a": "running"}
 
 
-def test_s07_what_is_wrong_with_a_spec_is_said_before_its_id_is_looked_at() -> None:
+def test_s07_an_invalid_spec_is_reported_before_its_id_is_checked() -> None:
     tree = begun(children("a"))
 
     assert isinstance(tree.start_child(child("a", "transient", significant=True)), SpecError)

@@ -157,7 +157,7 @@ def test_s44_a_child_added_later_stops_first() -> None:
     assert tree.told() == ["stop c", "stop b", "stop a", "end"]
 
 
-def test_s44_what_is_down_already_is_passed_over() -> None:
+def test_s44_children_that_are_down_already_are_not_stopped_again() -> None:
     tree = begun([child("a"), child("b", "transient"), child("c"), child("d", "temporary")])
     tree.exits("b", Normal())
     tree.terminate_child("c")
@@ -181,7 +181,7 @@ def test_s44_a_child_that_dies_by_itself_while_the_supervisor_stops_is_passed_ov
     assert tree.policy.restarts_used(0.0) == 0
 
 
-def test_s44_a_child_whose_stop_is_on_its_way_is_waited_for() -> None:
+def test_s44_the_exit_of_a_child_that_is_being_stopped_is_awaited() -> None:
     tree = begun(children("ab"))
     tree.plan_stops("a", "waits")
     tree.terminate_child("a")

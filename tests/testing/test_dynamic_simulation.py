@@ -221,7 +221,7 @@ def test_s54_it_costs_the_same_among_few_and_among_many_children(act: str) -> No
     assert costs[1] == costs[0]
 
 
-def test_s53_max_children_is_told_by_an_error_and_leaves_nothing_behind() -> None:
+def test_s53_a_refused_child_leaves_nothing_behind() -> None:
     simulation = Simulation(DynamicSupervisor("pool", 1))
     simulation.run(0.0)
     forgotten: list[str] = []

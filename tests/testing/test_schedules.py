@@ -87,7 +87,7 @@ def test_a_seed_replays_exactly() -> None:
         assert first == second
 
 
-def test_the_schedules_have_in_them_what_is_to_be_tested() -> None:
+def test_the_schedules_contain_every_kind_of_event() -> None:
     told = ""
     for seed in range(1000):
         lines: list[str] = []

@@ -59,7 +59,7 @@ class Phase(IntEnum):
 
     @property
     def mark(self) -> int:
-        """The phase as the upper bits of a phase word, above the nanoseconds of 36 years; adding the time completes it."""
+        """The phase as the upper bits of a phase word; adding the nanoseconds of a time (up to 36 years) completes it."""
         return self << _MARK
 
     @classmethod
