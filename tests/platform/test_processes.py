@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,15 @@ from typing import Any
 import pytest
 
 from suitkaise.platform import processes as descendants
-from suitkaise.platform.processes import MARK, children, environment_of, kill_children, kill_group_of, kill_marked
+from suitkaise.platform.processes import (
+    MARK,
+    children,
+    environment_of,
+    is_at_work,
+    kill_children,
+    kill_group_of,
+    kill_marked,
+)
 from tests.support import run_program, wait_gone
 
 
@@ -167,3 +177,32 @@ def test_no_descendant_is_left_at_any_depth_in_any_session() -> None:
 
 def test_processes_that_fork_while_they_are_killed_do_not_escape() -> None:
     assert "left: []" in run_program(BOMB).check().stdout
+
+
+def test_a_process_is_at_work_only_while_it_computes() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            assert is_at_work(process.pid)
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            assert not is_at_work(process.pid)
+        finally:
+            process.kill()
+    assert not is_at_work(process.pid)
+
+
+AFTER_FORK = """
+import os
+from suitkaise.platform.processes import after_fork_in_child
+
+after_fork_in_child(lambda: print("reset in the child:", os.getpid() != parent, flush=True))
+parent = os.getpid()
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+print("parent", flush=True)
+"""
+
+
+def test_a_forked_child_resets_what_belongs_to_its_parent() -> None:
+    assert run_program(AFTER_FORK).check().stdout == "reset in the child: True\nparent\n"

@@ -59,7 +59,7 @@ class Phase(IntEnum):
 
     @property
     def mark(self) -> int:
-        """The phase as the upper bits of a phase word; adding the nanoseconds of a time (up to 36 years) completes it."""
+        """The phase as the upper bits of a phase word; adding nanoseconds (of up to 36 years) completes the word."""
         return self << _MARK
 
     @classmethod
