@@ -1,4 +1,4 @@
-"""Finding and ending what is below a process, whatever it did to get away."""
+"""Finding and killing the descendants of a process, whatever they did to escape."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ if os.fork() == 0:
     for _ in range(30):
         if os.fork() == 0:
             os.write(born, b".")
-            for _ in range(20):  # a chain: who is killed has a child already
+            for _ in range(20):  # a chain: a process that is killed has a child already
                 if os.fork():
                     os.wait()
                     os._exit(0)

@@ -1,4 +1,4 @@
-"""Runs a policy under the eyes of a ledger, and leaves the engine to the test."""
+"""Runs a policy whose every action a ledger checks, and leaves the engine to the test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from suitkaise.policy.actions import Action, Exited, Ignored, Input, Kill, Publish, Ready, Refuse, Respond, Start, Stop
 from suitkaise.workers.incarnation import Recalled
-from tests.policy.driver import Driver, Life
+from tests.policy.driver import Driver, Instance
 from tests.testing.ledger import Ledger
 
 __all__ = ["LedgerDriver"]
@@ -14,7 +14,7 @@ __all__ = ["LedgerDriver"]
 
 @dataclass
 class LedgerDriver(Driver):
-    """Answers nothing by itself. `lives` holds the incarnations whose exit the policy has not heard of."""
+    """Answers nothing by itself. `instances` holds the incarnations whose exit the policy has not handled."""
 
     def __post_init__(self) -> None:
         self.requests: dict[int, Input] = {}
@@ -27,7 +27,7 @@ class LedgerDriver(Driver):
             assert self.policy.handle(event, self.now) == [], f"{event} is about an incarnation that has ended"
             return []
         if isinstance(event, Ignored | Exited):
-            del self.lives[event.id]
+            del self.instances[event.id]
         self.ledger.hear(event)
         actions = super().handle(event)
         self.ledger.turn.reports = 0  # crash reports are written by the executor, which is not here
@@ -39,8 +39,8 @@ class LedgerDriver(Driver):
         assert not self.faults, self.faults[0]
 
     def _is_current(self, event: Ready | Ignored | Exited) -> bool:
-        life = self.lives.get(event.id)
-        return life is not None and life.incarnation == event.incarnation
+        instance = self.instances.get(event.id)
+        return instance is not None and instance.incarnation == event.incarnation
 
     def _carry_out(self, action: Action) -> None:
         super()._carry_out(action)
@@ -51,8 +51,8 @@ class LedgerDriver(Driver):
                     recalled = Recalled(previous.restarts, previous.reason, self.now - previous.ended_at)
                 self.ledger.launch(spec, incarnation, recalled)
             case Stop(id, incarnation) | Kill(id, incarnation):
-                assert id in self.lives, f"{action}, but no incarnation is alive"
-                assert self.lives[id].incarnation == incarnation, f"{action} is about an incarnation that has ended"
+                assert id in self.instances, f"{action}, but no incarnation is alive"
+                assert self.instances[id].incarnation == incarnation, f"{action} is about an incarnation that has ended"
                 if isinstance(action, Kill):
                     self.ledger.kill(id, action.why)
                 else:
@@ -64,8 +64,8 @@ class LedgerDriver(Driver):
             case Refuse(request, error):
                 self.ledger.answered(request, type(error).__name__)
 
-    def on_start(self, life: Life) -> None: ...
+    def on_start(self, instance: Instance) -> None: ...
 
-    def on_stop(self, life: Life) -> None: ...
+    def on_stop(self, instance: Instance) -> None: ...
 
-    def on_kill(self, life: Life) -> None: ...
+    def on_kill(self, instance: Instance) -> None: ...

@@ -23,7 +23,7 @@ StopOutcomes: TypeAlias = dict[tuple[str, int], StopOutcome]  # the same for sto
 
 @dataclass
 class NaiveChild:
-    """One child; `state` is what `which_children` would say of it."""
+    """One child; `state` is its status in `which_children`."""
 
     id: str
     restart: str = "permanent"
@@ -43,13 +43,13 @@ class NaiveSupervisor:
     max_seconds: float = 5.0
     auto_shutdown: str = "never"
 
-    brisk: bool = False  # nobody takes time to stop
+    brisk: bool = False  # every child stops at once
 
     now: float = 0.0
     mailbox: list[tuple[Any, ...]] = field(default_factory=list)
     restarts: list[float] = field(default_factory=list)
     end: str | None = None  # "start failure", "gave up", "auto-shutdown" or "stop"
-    culprit: str | None = None  # who made it fail to start, or give up
+    culprit: str | None = None  # the child that made it fail to start, or give up
     started: list[str] = field(default_factory=list)  # every start that was tried, in order
     stopped: list[str] = field(default_factory=list)  # every living child that was stopped, in order
     stop_errors: list[str] = field(default_factory=list)  # those that ended oddly when they were stopped
@@ -93,7 +93,7 @@ class NaiveSupervisor:
         return ids[ids.index(id) + 1 :]
 
     def call_start(self, child: NaiveChild) -> str:
-        """Start one child; its state says how that went, except that a failure leaves it stopped."""
+        """Start one child; its state shows the outcome; a failure leaves it stopped."""
         self.starts[child.id] += 1
         self.started.append(child.id)
         outcome = self.outcomes.get((child.id, self.starts[child.id]), "ok")
@@ -235,7 +235,9 @@ class NaiveSupervisor:
             return "WorkerDead"
         if child is None:
             return "ChildNotFound"
-        if child.state == "running" and self.dead(child.id):  # it depends on whether the supervisor has heard of it
+        if child.state == "running" and self.dead(
+            child.id
+        ):  # it depends on whether the supervisor has handled the exit
             return "ChildRunning/ChildRestarting"
         return {"running": "ChildRunning", "restarting": "ChildRestarting"}.get(child.state)  # rules 17 and 19
 

@@ -36,7 +36,7 @@ def test_s47_the_exit_of_any_significant_child_shuts_the_supervisor_down(
 
     tree.exits("b", reason)
 
-    assert tree.told("stop", "end") == ["stop d", "stop c", "stop a", "end"]
+    assert tree.take_story("stop", "end") == ["stop d", "stop c", "stop a", "end"]
     assert isinstance(tree.ended, Shutdown)
     assert "'b'" in str(tree.ended)
 
@@ -78,9 +78,9 @@ def test_s49_all_significant_waits_for_the_last_one() -> None:
     tree.exits("d", Normal())
     tree.crash("c")
     assert tree.ended is None
-    tree.told()
+    tree.take_story()
     tree.exits("a", Shutdown())
-    assert tree.told() == ["stop b", "end"]
+    assert tree.take_story() == ["stop b", "end"]
     assert isinstance(tree.ended, Shutdown)
 
 
@@ -118,7 +118,7 @@ def test_s49_a_request_under_way_is_finished_before_the_active_children_are_coun
     tree.exits("b", Shutdown())
 
     assert tree.answer() == "ok"
-    assert tree.told("stop", "end") == ["stop b", "stop c", "end"]
+    assert tree.take_story("stop", "end") == ["stop b", "stop c", "end"]
 
 
 def test_s49_it_is_decided_after_the_requests_that_came_earlier() -> None:

@@ -1,4 +1,4 @@
-"""Rules 12, 13, 40, 44, 53 and 54, and what the others say where children have no order and are not kept."""
+"""Rules 12, 13, 40, 44, 53 and 54, and the other rules where children have no order and are not kept."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_s53_requests_about_one_child_are_served_in_order() -> None:
 
     kinds = [type(answer) if answer != "ok" else "ok" for answer in map(tree.answer, numbers)]
     assert kinds == ["ok", ChildRunning, ChildAlreadyStarted, "ok", "ok"]
-    assert tree.told("start", "stop", "removed") == ["start a", "stop a", "removed a", "start a"]
+    assert tree.take_story("start", "stop", "removed") == ["start a", "stop a", "removed a", "start a"]
 
 
 def test_s08_an_id_that_was_given_is_taken_while_its_child_runs() -> None:
@@ -183,7 +183,7 @@ def test_s12_a_child_that_ignores_its_start_is_not_stored(restart: str) -> None:
 
     assert tree.start_child(child("a", restart)) == "ok"
     assert tree.statuses() == {}
-    assert tree.told() == ["start a", "removed a", "reply"]
+    assert tree.take_story() == ["start a", "removed a", "reply"]
 
 
 def test_s50_a_child_cannot_be_significant() -> None:
@@ -279,7 +279,7 @@ def test_s23_to_s26_a_child_that_is_not_restarted_is_forgotten(restart: str, rea
     tree.exits("a", reason)
 
     assert tree.statuses().get("a") == becomes
-    assert tree.told() == (["start a"] if becomes else ["removed a"])
+    assert tree.take_story() == (["start a"] if becomes else ["removed a"])
     assert tree.policy.restarts_used(tree.now) == (becomes is not None)
 
 
@@ -290,7 +290,7 @@ def test_s13_ignore_on_a_restart_removes_the_child_and_is_not_tried_again() -> N
     tree.crash("a")
 
     assert tree.statuses() == {"b": "running"}
-    assert tree.told() == ["start a", "removed a"]
+    assert tree.take_story() == ["start a", "removed a"]
     assert tree.policy.restarts_used(tree.now) == 1
 
 
@@ -310,7 +310,7 @@ def test_s30_a_dynamic_supervisor_that_gives_up_stops_and_forgets_all_children()
 
     tree.crash("b")
 
-    assert tree.told() == ["stop a", "stop c", "removed a", "removed b", "removed c", "end"]
+    assert tree.take_story() == ["stop a", "stop c", "removed a", "removed b", "removed c", "end"]
     assert tree.statuses() == {}
 
 
@@ -353,7 +353,7 @@ def test_s14_terminate_child_stops_a_child_and_forgets_it() -> None:
     tree = pool(children("ab"))
 
     assert tree.terminate_child("a") == "ok"
-    assert tree.told() == ["stop a", "removed a", "reply"]
+    assert tree.take_story() == ["stop a", "removed a", "reply"]
     assert tree.running() == "b"
 
 
@@ -363,7 +363,7 @@ def test_s16_terminate_child_while_the_child_is_being_restarted_cancels_that() -
 
     assert tree.terminate_child("a") == "ok"
     tree.advance(60.0)
-    assert tree.told("start") == []
+    assert tree.take_story("start") == []
     assert tree.statuses() == {}
 
 
@@ -387,7 +387,7 @@ def test_recall_restarts_a_child_and_does_not_count() -> None:
     tree = pool(children("ab"), max_restarts=0)
 
     assert tree.recall("a") == "ok"
-    assert tree.told() == ["stop a", "start a", "reply"]
+    assert tree.take_story() == ["stop a", "start a", "reply"]
     assert tree.running() == "ab"
 
 
@@ -422,7 +422,7 @@ def test_s44_all_are_asked_to_stop_before_any_of_them_is_gone() -> None:
         tree.plan_stops(id, "waits")
 
     tree.stop()
-    assert tree.told() == ["stop a", "stop b", "stop c"]
+    assert tree.take_story() == ["stop a", "stop b", "stop c"]
     for id in "cab":
         assert tree.ended is None
         tree.exits(id, Shutdown())
@@ -438,11 +438,11 @@ def test_s44_one_timer_for_all_that_have_the_same_time_to_stop() -> None:
 
     tree.stop()
     assert sorted(wake.at for wake in tree.timers) == [2.0, 7.0]
-    tree.told()
+    tree.take_story()
     tree.advance(2.0)
-    assert tree.told("kill") == [f"kill {id} (shutdown timeout)" for id in "abc"]
+    assert tree.take_story("kill") == [f"kill {id} (shutdown timeout)" for id in "abc"]
     tree.advance(5.0)
-    assert tree.told("kill") == [f"kill {id} (shutdown timeout)" for id in "de"]
+    assert tree.take_story("kill") == [f"kill {id} (shutdown timeout)" for id in "de"]
     assert tree.ended is None
     tree.exits("f", Shutdown())
     assert tree.ended == Shutdown()
@@ -453,7 +453,7 @@ def test_s42_brutal_kill_is_at_once() -> None:
 
     tree.stop()
 
-    assert tree.told()[:2] == ["kill a (brutal_kill)", "stop b"]
+    assert tree.take_story()[:2] == ["kill a (brutal_kill)", "stop b"]
     assert [event.path for event in tree.events_of(ChildStopped)] == ["pool/a", "pool/b"]
 
 
@@ -474,7 +474,7 @@ def test_s39_stopping_ends_a_retry_loop_at_once() -> None:
     tree.stop()
 
     assert tree.ended == Shutdown()
-    assert tree.told() == ["removed a", "end"]
+    assert tree.take_story() == ["removed a", "end"]
 
 
 def test_s39_starting_children_are_stopped_too_and_their_requests_are_refused() -> None:
@@ -501,10 +501,10 @@ def test_a_child_that_was_being_stopped_already_keeps_its_own_deadline() -> None
     tree.advance(3.0)
 
     tree.stop()
-    tree.told()
+    tree.take_story()
     tree.advance(2.0)
 
-    assert tree.told() == ["kill a (shutdown timeout)", "removed a", "end"]
+    assert tree.take_story() == ["kill a (shutdown timeout)", "removed a", "end"]
 
 
 def test_requests_are_refused_while_it_stops() -> None:
@@ -520,11 +520,11 @@ def test_halt_kills_all_at_once() -> None:
     tree = pool(children("abc"))
     tree.plan_stops("a", "waits")
     tree.terminate_child("a")
-    tree.told()
+    tree.take_story()
 
     tree.halt("second signal")
 
-    assert sorted(tree.told("kill")) == [f"kill {id} (second signal)" for id in "abc"]
+    assert sorted(tree.take_story("kill")) == [f"kill {id} (second signal)" for id in "abc"]
     assert tree.ended == Killed("second signal")
 
 

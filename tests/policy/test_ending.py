@@ -21,7 +21,7 @@ def test_a_stop_before_the_start_ends_the_supervisor_at_once() -> None:
 
     tree.stop()
 
-    assert tree.told() == ["end"]
+    assert tree.take_story() == ["end"]
 
 
 def test_stop_during_the_start_asks_the_child_that_is_starting_first() -> None:
@@ -31,11 +31,11 @@ def test_stop_during_the_start_asks_the_child_that_is_starting_first() -> None:
     tree.begin()
 
     tree.stop()
-    assert tree.told() == ["start a", "start b", "stop b"]
+    assert tree.take_story() == ["start a", "start b", "stop b"]
     tree.ready("b")  # the request had not reached it yet
-    assert tree.told() == []
+    assert tree.take_story() == []
     tree.exits("b", Shutdown())
-    assert tree.told() == ["stop a", "end"]
+    assert tree.take_story() == ["stop a", "end"]
 
 
 def test_stop_while_a_child_is_starting_again_waits_for_its_end() -> None:
@@ -47,7 +47,7 @@ def test_stop_while_a_child_is_starting_again_waits_for_its_end() -> None:
     tree.stop()
     tree.ignores("a")
 
-    assert tree.told() == ["start a", "stop a", "end"]
+    assert tree.take_story() == ["start a", "stop a", "end"]
 
 
 def test_the_reason_to_stop_is_published_once() -> None:
@@ -65,7 +65,7 @@ def test_kill_all_kills_all_children_at_once_and_ends_the_supervisor() -> None:
 
     tree.halt("second signal")
 
-    assert tree.told() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
+    assert tree.take_story() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
     assert tree.ended == Killed("second signal")
 
 
@@ -73,11 +73,11 @@ def test_kill_all_during_a_stop_kills_the_rest_and_becomes_the_reason() -> None:
     tree = begun(children("abc"))
     tree.plan_stops("c", "waits")
     tree.stop(Shutdown("asked"))
-    tree.told()
+    tree.take_story()
 
     tree.halt()
 
-    assert tree.told() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
+    assert tree.take_story() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
     assert tree.ended == Killed("second signal")
     assert tree.events[-1] == SupervisorStopped("top", 0.0, reason=Killed("second signal"))
 
@@ -105,11 +105,11 @@ def test_kill_all_kills_starting_children_and_cancels_waiting_requests() -> None
     tree.plan_starts("b", "waits")
     waiting = tree.post_request(RestartChild, "b")
     tree.settle()
-    tree.told()
+    tree.take_story()
 
     tree.halt()
 
-    assert tree.told() == ["kill b (second signal)", "kill a (second signal)", "refuse WorkerDead", "end"]
+    assert tree.take_story() == ["kill b (second signal)", "kill a (second signal)", "refuse WorkerDead", "end"]
     assert isinstance(tree.answer(waiting), WorkerDead)
 
 
@@ -150,5 +150,5 @@ def test_a_start_that_is_ignored_while_it_is_being_stopped_is_a_stop(restart: st
 
     tree.ignores("b")
 
-    assert tree.told()[-2:] == ["stop a", "end"]
+    assert tree.take_story()[-2:] == ["stop a", "end"]
     assert tree.statuses() == ({"a": "stopped", "b": "stopped"} if restart == "permanent" else {"a": "stopped"})

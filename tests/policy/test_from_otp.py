@@ -50,9 +50,9 @@ def test_s61_a_child_that_exits_by_itself_while_the_supervisor_stops_is_not_stop
     tree.exits("b", reason)
 
     assert [event.path for event in tree.events_of(ChildExited)] == ["top/b"]
-    assert tree.told() == ["stop c"]
+    assert tree.take_story() == ["stop c"]
     tree.exits("c", Shutdown())
-    assert tree.told("stop", "start", "end") == ["stop a", "end"]
+    assert tree.take_story("stop", "start", "end") == ["stop a", "end"]
     assert tree.ended == Shutdown("asked")
     assert tree.policy.restarts_used(0.0) == 0
 
@@ -84,7 +84,7 @@ def test_s61_a_supervisor_that_gives_up_or_shuts_down_stops_in_the_same_way() ->
         tree.crash("a")
         tree.exits("c", Shutdown())
 
-        assert tree.told("start", "stop", "end") == ["stop c", "end"]
+        assert tree.take_story("start", "stop", "end") == ["stop c", "end"]
         assert tree.ended == why
 
 
@@ -98,11 +98,11 @@ def test_s61_a_dynamic_supervisor_does_the_same(restart: str) -> None:
     for id, reason in zip("abcd", (Normal(), Shutdown(), Shutdown("why"), BOOM), strict=True):
         tree.exits(id, reason)
 
-    assert tree.told("start", "end") == ["end"]
+    assert tree.take_story("start", "end") == ["end"]
     assert tree.ended == Shutdown("asked")
 
 
-# ------------------------------------------------------------ 62: nobody is there to ask
+# ------------------------------------------------------------ 62: no such child
 REQUESTS = [
     (StartChild, child("new")),
     (StartChild, child("a")),
@@ -196,7 +196,7 @@ def test_s63_so_it_is_when_the_supervisor_starts(restart: str, reason: ExitReaso
 
     tree.exits("b", reason)
 
-    assert tree.told("start", "stop", "end") == ["start a", "start b", "stop a", "end"]
+    assert tree.take_story("start", "stop", "end") == ["start a", "start b", "stop a", "end"]
     assert isinstance(tree.ended, Shutdown)
     assert (tree.ended.detail.path, tree.ended.detail.reason) == ("top/b", reason)
 
@@ -268,7 +268,7 @@ def one_is_starting(tree: Driver) -> None:
 
 def one_waits_for_its_retry(tree: Driver) -> None:
     tree.plan_starts("b", "fails")
-    tree.handle(Exited("b", tree.lives.pop("b").incarnation, BOOM))
+    tree.handle(Exited("b", tree.instances.pop("b").incarnation, BOOM))
 
 
 def one_is_being_stopped(tree: Driver) -> None:
@@ -289,15 +289,15 @@ def it_stops(tree: Driver) -> None:
 def test_s65_a_supervisor_that_is_killed_takes_all_children_with_it(kind: str, meanwhile: Any) -> None:
     tree = pool(children("abc")) if kind == "dynamic" else begun(children("abc"), strategy=kind)
     meanwhile(tree)
-    alive = set(tree.lives)
-    tree.told()
+    alive = set(tree.instances)
+    tree.take_story()
 
     tree.handle(KillAll("shutdown timeout"))
 
-    assert {line.split()[1] for line in tree.told("kill")} >= alive
+    assert {line.split()[1] for line in tree.take_story("kill")} >= alive
     tree.settle()
-    assert tree.told("start", "stop") == []
-    assert tree.lives == {}
+    assert tree.take_story("start", "stop") == []
+    assert tree.instances == {}
     assert tree.ended == Killed("shutdown timeout")
 
 
@@ -307,10 +307,10 @@ def test_s65_to_its_own_supervisor_that_is_an_abnormal_end(restart: str, comes_b
 
     outer.exits("inner", Killed("ref.kill()"))
 
-    assert outer.told("start") == (["start inner"] if comes_back else [])
+    assert outer.take_story("start") == (["start inner"] if comes_back else [])
 
 
-# ------------------------------------------------------------ 66: a child that does not hear or say anything
+# ------------------------------------------------------------ 66: a child that does not react
 def test_s66_a_silent_child_delays_a_stop_by_no_more_than_its_shutdown() -> None:
     tree = begun([child("a"), child("deaf", shutdown=2.0), child("c")])
     tree.plan_stops("deaf", "waits")
@@ -325,7 +325,7 @@ def test_s66_a_silent_child_delays_a_stop_by_no_more_than_its_shutdown() -> None
     tree.advance(2.0)
 
     assert [tree.answer(number) for number in waiting] == ["ok", "ok"]
-    assert tree.told()[-4:] == ["kill deaf (shutdown timeout)", "reply", "stop c", "reply"]
+    assert tree.take_story()[-4:] == ["kill deaf (shutdown timeout)", "reply", "stop c", "reply"]
 
 
 def test_s66_and_the_supervisor_stops_all_the_same() -> None:
@@ -335,7 +335,7 @@ def test_s66_and_the_supervisor_stops_all_the_same() -> None:
 
     tree.advance(2.0)
 
-    assert tree.told() == ["stop c", "stop deaf", "kill deaf (shutdown timeout)", "stop a", "end"]
+    assert tree.take_story() == ["stop c", "stop deaf", "kill deaf (shutdown timeout)", "stop a", "end"]
     assert tree.ended == Shutdown()
 
 

@@ -25,7 +25,7 @@ def test_s28_the_supervisor_gives_up_at_one_restart_more_than_allowed(strategy: 
         assert tree.running() == "a"
     tree.crash("a")
 
-    assert tree.told() == ["start a"] * 3 + ["end"]
+    assert tree.take_story() == ["start a"] * 3 + ["end"]
     assert tree.ended == Shutdown(GaveUp("top/a", BOOM, 3, 5.0))
 
 
@@ -34,7 +34,7 @@ def test_s28_without_any_restart_allowed_the_first_one_needed_is_fatal() -> None
 
     tree.crash("a")
 
-    assert tree.told() == ["stop b", "end"]
+    assert tree.take_story() == ["stop b", "end"]
 
 
 def test_s28_without_any_restart_allowed_exits_that_need_none_are_harmless() -> None:
@@ -93,7 +93,7 @@ def test_s30_giving_up_stops_the_others_in_reverse_start_order() -> None:
 
     tree.crash("c")
 
-    assert tree.told() == ["stop d", "stop b", "stop a", "end"]
+    assert tree.take_story() == ["stop d", "stop b", "stop a", "end"]
     assert len(tree.events_of(SupervisorStopping)) == 1
     gave_up = tree.events_of(SupervisorGaveUp)
     assert [(event.path, event.child, event.reason) for event in gave_up] == [("top", "c", BOOM)]

@@ -77,7 +77,7 @@ def calls_during(act: Callable[[], object]) -> int:
         count += event in ("call", "c_call")
 
     before = sys.getprofile()
-    gc.disable()  # whoever listens to the collector would be counted, too
+    gc.disable()  # callbacks of the collector would be counted, too
     sys.setprofile(profiler)
     try:
         act()

@@ -1,4 +1,4 @@
-"""The policy does what the naive model does: random supervisors, random lives, the same script for both.
+"""The policy does what the naive model does: random supervisors, random instances, the same script for both.
 
 The engine of the driver answers before the next thing happens: a supervisor that blocks would see the same.
 """
@@ -16,7 +16,7 @@ from suitkaise.events import ChildStopError
 from suitkaise.exits import ExitReason, GaveUp, Normal, Shutdown, StartFailure
 from suitkaise.policy.actions import DeleteChild, Recall, Refuse, RestartChild, StartChild, StopAll, TerminateChild
 from suitkaise.specs import Child
-from tests.policy.driver import BOOM, Driver, Life, child, supervisor
+from tests.policy.driver import BOOM, Driver, Instance, child, supervisor
 from tests.policy.effort import patience, search
 from tests.policy.naive_model import NaiveChild, NaiveSupervisor, Outcomes, StopOutcomes
 
@@ -57,17 +57,17 @@ class ScriptedDriver(Driver):
     stop_outcomes: StopOutcomes
     brisk = False
 
-    def start_outcome(self, life: Life) -> str:
-        return self.outcomes.get((life.id, life.nth), "ok")
+    def start_outcome(self, instance: Instance) -> str:
+        return self.outcomes.get((instance.id, instance.nth), "ok")
 
-    def stop_outcome(self, life: Life) -> str:
-        outcome = self.stop_outcomes.get((life.id, life.nth), "clean")
+    def stop_outcome(self, instance: Instance) -> str:
+        outcome = self.stop_outcomes.get((instance.id, instance.nth), "clean")
         return "clean" if self.brisk and outcome == "waits" else outcome
 
     def come_to_rest(self) -> None:
         """Let the time pass that children take to be killed."""
         self.settle()
-        while any(life.asked for life in self.lives.values()):
+        while any(instance.asked for instance in self.instances.values()):
             self.advance(self.next_timer().at - self.now)
 
 
@@ -174,14 +174,14 @@ class AgainstTheModel(RuleBasedStateMachine):
         self.happen([])
 
     def happen(self, steps: Iterable[tuple[Any, ...]], brisk: bool = False) -> None:
-        """The same for both, in this order, and nobody hears of the second before the first has happened."""
+        """The same for both, in this order, and no event is handled before all have happened."""
         driver, model = self.driver, self.model
         driver.brisk = model.brisk = brisk
         for step in steps:
             match step:
                 case ("exit", id, clean):
-                    if id in driver.lives:
-                        model.deliver("exit", id, driver.lives[id].nth, clean)
+                    if id in driver.instances:
+                        model.deliver("exit", id, driver.instances[id].nth, clean)
                         driver.post_exit(id, Normal() if clean else BOOM)
                 case ("start_child", spec):
                     model.deliver("start_child", driver.post_request(StartChild, spec), naive_child(spec))
@@ -211,7 +211,11 @@ class AgainstTheModel(RuleBasedStateMachine):
     def the_counts_fit(self) -> None:
         counts, naive_children = self.driver.policy.count_children(), self.model.children
         assert (counts.specs, counts.workers, counts.supervisors) == (len(naive_children), len(naive_children), 0)
-        assert counts.active == len(self.driver.lives) == len([one for one in naive_children if one.state == "running"])
+        assert (
+            counts.active
+            == len(self.driver.instances)
+            == len([one for one in naive_children if one.state == "running"])
+        )
 
     @invariant()
     def nothing_is_under_way(self) -> None:

@@ -1,4 +1,4 @@
-"""News that comes twice, too late, or of nobody leaves everything as it is."""
+"""An event that comes twice, too late, or from an unknown child changes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STRATEGIES = ["one_for_one", "one_for_all", "rest_for_one"]
 
 def changes_nothing(tree: Driver, *news: Any) -> None:
     before = (tree.policy.which_children(), tree.policy.restarts_used(tree.now), list(tree.events))
-    tree.told()
+    tree.take_story()
     for event in news:
         assert tree.handle(event) == [], event
     assert before == (tree.policy.which_children(), tree.policy.restarts_used(tree.now), tree.events)

@@ -1,17 +1,18 @@
-"""What a dynamic supervisor does, as seen from outside, against rules 44, 53 and 54."""
+"""Checks what a dynamic supervisor does, as seen from outside, against rules 44, 53 and 54."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from suitkaise import DynamicSupervisor
-from tests.testing.ledger import ChildRecord, Ledger, Ticket
+from tests.testing.ledger import Ledger
+from tests.testing.records import ChildRecord, Ticket
 
 __all__ = ["DynamicLedger"]
 
 
 class DynamicLedger(Ledger):
-    """Its children have no order: each is served in a line of its own, and all are stopped at once."""
+    """Its children have no order: each has a queue of its own, and all are stopped at once."""
 
     def keeps(self, record: ChildRecord) -> bool:
         return False
@@ -49,4 +50,4 @@ class DynamicLedger(Ledger):
             self.wrong(f"{len(self.tickets)} requests are not answered, though it stops")
         late = [id for id, record in self.records.items() if record.alive and record.asked_at is None]
         if late:
-            self.wrong(f"it stops, but {late} are not told to end with the others (rule 44)")
+            self.wrong(f"it stops, but {late} are not stopped with the others (rule 44)")

@@ -1,16 +1,15 @@
-"""What one supervisor does, as seen from outside, against the rules.
+"""Checks what one supervisor does, as seen from outside, against the rules.
 
-A ledger knows nothing of policies. It sees what its supervisor hears (exits, requests), what it does (starts, stops,
-kills, answers, events) and when. Everything done must have a reason that the rules name; everything that the rules
-demand must have been done by the end of the turn, or be under way. What is wrong is told to `wrong`, never raised:
-much of this is called from inside of what it watches.
+A ledger knows nothing of policies. It sees the events of its supervisor (exits, requests), the actions (starts, stops,
+kills, answers, published events) and the time. Every action must have a reason that the rules name; every action that
+the rules demand must have been done by the end of the turn, or be under way. Faults are passed to `wrong`, never
+raised: the code under test itself calls most of these methods.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from suitkaise import Supervisor, events
@@ -19,107 +18,21 @@ from suitkaise.events import Event
 from suitkaise.exits import Crashed, ExitCode, ExitReason, GaveUp, Hung, Killed, Shutdown, Signaled, StartFailure
 from suitkaise.policy.actions import (
     Begin,
-    DeleteChild,
     Exited,
     Ignored,
     Input,
     KillAll,
     Ready,
-    Recall,
-    RestartChild,
     StartChild,
     StopAll,
-    TerminateChild,
     Timer,
 )
 from suitkaise.policy.base import BasePolicy
 from suitkaise.specs import Child
 from suitkaise.workers.incarnation import Recalled
+from tests.testing.records import EPSILON, REQUEST_NAMES, ChildRecord, Group, Ticket, Turn
 
-__all__ = ["ChildRecord", "Ledger", "Ticket"]
-
-EPSILON = 1e-9
-
-
-@dataclass(slots=True, eq=False)
-class ChildRecord:
-    """One child, as far as its supervisor has heard."""
-
-    spec: Child
-    launches: int = 0
-    alive: bool = False
-    ready: bool = False
-    settled: bool = False  # this incarnation came up, or chose not to
-    alone: bool = False  # it is restarted by itself
-    asked_at: float | None = None  # when it was told to end
-    up_at: float | None = None
-    due: bool = False  # a restart of it alone was announced, without delay
-    end: int = 0  # when its own end was heard that nothing was done about yet; 0: there is none
-    retry: str = ""  # "failed": its start in a restart, not counted yet; "counted": it waits for its backoff
-    retry_at: float = 0.0
-    retry_called: int = 0  # when its timer was heard
-    attempts: int = 0
-    last_exit: ExitReason | None = None
-    ended_at: float = 0.0
-    ignored: bool = False
-    ordered: bool = False
-    excused: bool = False  # somebody wanted it down, or what would have brought it back
-
-    @property
-    def temporary(self) -> bool:
-        return self.spec.restart == "temporary"
-
-    @property
-    def returns(self) -> bool:
-        """Rules 23-26."""
-        assert self.last_exit is not None
-        return self.spec.restart == "permanent" or (self.spec.restart == "transient" and not self.last_exit.clean)
-
-    @property
-    def waits(self) -> bool:
-        """Nobody needs to ask for it to be started again."""
-        return bool(self.retry) or self.due or (self.end > 0 and self.returns)
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A request that was heard and not yet answered."""
-
-    request: Any
-    what: str
-    id: str
-    spec: Child | None
-    heard: int
-    stopped: bool = False
-    launched: bool = False
-    failed: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Group:
-    """A group restart under way (rules 32-38)."""
-
-    culprit: str
-    members: list[str]
-    delay: float | None  # only the stops: the rest follows after a backoff
-    todo: list[str] | None = None  # whom to start yet; None while there are some to be stopped
-    last: ChildRecord | None = None
-
-
-_NAMES: dict[type, str] = {
-    StartChild: "start", TerminateChild: "terminate", RestartChild: "restart", DeleteChild: "delete", Recall: "recall",
-}  # fmt: skip
-
-
-@dataclass(slots=True)
-class _Turn:
-    """What has happened since the supervisor began to deal with one event."""
-
-    expected: tuple[type[Event], str, ExitReason | None] | None = None
-    reports: int = 0
-    halted: str | None = None
-    refused: bool = False
-    may_stop: set[str] = field(default_factory=set)
+__all__ = ["Ledger"]
 
 
 class Ledger:
@@ -141,10 +54,10 @@ class Ledger:
         self.failed: ChildRecord | None = None  # the one whose start failed
         self.significant_ends: dict[str, int] = {}
         self.turns = 0
-        self.turn = _Turn()
+        self.turn = Turn()
         self.end_reason: ExitReason | None = None
         self.highest: dict[str, int] = {}
-        self.asked_last = 0  # when a request was heard last
+        self.asked_last = 0  # the turn of the last request
         self.grouped_last = 0  # when a group was stopped last: that may have taken the last significant one along
         self._clock = now
         self._wrong = wrong
@@ -176,7 +89,7 @@ class Ledger:
     # ------------------------------------------------------------ what it hears
     def hear(self, event: Input) -> None:
         self.turns += 1
-        self.turn = _Turn()
+        self.turn = Turn()
         match event:
             case Begin():
                 self.phase = "starting"
@@ -199,7 +112,7 @@ class Ledger:
             case Timer((what, id, number)):
                 record = self.records.get(id)
                 if what == "retry" and record is not None and record.retry and number == self.highest[id]:
-                    record.retry_called = record.retry_called or self.turns  # the same timer may be heard twice
+                    record.retry_called = record.retry_called or self.turns  # the same timer may come twice
             case StopAll(reason):
                 self.turn.may_stop.add(str(reason))
                 self.end_reason = self.end_reason or reason
@@ -212,7 +125,7 @@ class Ledger:
                 self.tickets.append(Ticket(request, "start", child.id, child, self.turns))
                 self.asked_last = self.turns
             case _:
-                self.tickets.append(Ticket(event.request, _NAMES[type(event)], event.id, None, self.turns))
+                self.tickets.append(Ticket(event.request, REQUEST_NAMES[type(event)], event.id, None, self.turns))
                 self.asked_last = self.turns
         self._settle_group()
 
@@ -277,7 +190,7 @@ class Ledger:
         return plain * (1 - backoff.jitter) - EPSILON, plain * (1 + backoff.jitter) + EPSILON
 
     def _await_exit(self, record: ChildRecord) -> None:
-        """It was told to end, and has: rules 14 and 27."""
+        """Handle the exit of a child that was being stopped: rules 14 and 27."""
         ticket = self.head(record.spec.id)
         recalled = ticket is not None and ticket.what == "recall" and ticket.stopped
         if self.phase in ("starting", "running") and not self.keeps(record) and not recalled:
@@ -318,7 +231,7 @@ class Ledger:
         if record.launches:
             expected = Recalled(record.launches, record.last_exit, self.now - record.ended_at)
         if recalled != expected:
-            self.wrong(f"{record.spec.id} is told {recalled} of its past, which is {expected} (rule 57)")
+            self.wrong(f"{record.spec.id} gets {recalled} as its past, which is {expected} (rule 57)")
 
     def _why_launch(self, id: str, spec: Child) -> bool:
         """Find the reason for a start; whether it is a restart of that child alone."""
@@ -367,13 +280,13 @@ class Ledger:
                     self._excuse_those_down()
 
     def _in_turn(self, heard: int) -> None:
-        """Something that came at `heard` is dealt with, so what came before that has been."""
+        """An event of turn `heard` is dealt with, so all earlier ones must have been."""
         for record in list(self.records.values()):
             if 0 < record.end < heard and not record.alive:
                 self._finish_end(record)
 
     def _begin_pending_group(self, ticket: Ticket | None) -> None:
-        """A group restart goes on after its backoff; nothing but its stops and starts tells that it does."""
+        """A group restart goes on after its backoff; only its stops and starts show that it does."""
         if self.one_by_one or self.group is not None:
             return
         called = [record for record in self.records.values() if record.retry == "counted" and record.retry_called]
@@ -433,7 +346,7 @@ class Ledger:
     def stop(self, id: str, *, brutal: bool = False) -> None:
         record = self.records.get(id)
         if record is None or not record.alive or record.asked_at is not None:
-            self.wrong(f"{id} is told to end, but it is not alive, or knows already")
+            self.wrong(f"{id} is stopped, but it is not alive, or is being stopped already")
             return
         if brutal != (record.spec.shutdown == "brutal_kill"):
             self.wrong(f"{id} is ended in another way than by its shutdown {record.spec.shutdown!r} (rule 42)")
@@ -477,7 +390,7 @@ class Ledger:
         elif self.now < record.asked_at + record.spec.shutdown - EPSILON:
             self.wrong(f"{id} is killed before its time to stop is over (rule 42)")
 
-    # ------------------------------------------------------------ what it tells
+    # ------------------------------------------------------------ published events
     def publish(self, event: Event) -> None:
         id = event.path.rpartition("/")[2]
         if isinstance(event, events.ChildRestarting):
@@ -488,12 +401,12 @@ class Ledger:
             self._stopping(event)
         elif isinstance(event, events.SupervisorStarted):
             if self.to_start or (self.latest is not None and not self.latest.settled) or self.phase != "starting":
-                self.wrong("it says that it has started, but not all children are up (rule 1)")
+                self.wrong("it publishes that it has started, but not all children have (rule 1)")
             self.phase = "running"
         elif isinstance(event, events.SupervisorStopped):
             living = [one.spec.id for one in self.records.values() if one.alive]
             if living or self.phase != "stopping":
-                self.wrong(f"it says that it has stopped, but {living} live on (rule 44)")
+                self.wrong(f"it publishes that it has stopped, but {living} are alive (rule 44)")
             if str(event.reason) != str(self.end_reason):
                 self.wrong(f"it ends with {event.reason} instead of {self.end_reason}")
             self.phase = "ended"
@@ -503,14 +416,14 @@ class Ledger:
     def _told(self, event: Event, id: str) -> None:
         reason = getattr(event, "reason", None)
         if self.turn.expected != (type(event), id, reason):
-            self.wrong(f"it tells {event!s}, instead of {self.turn.expected}")
+            self.wrong(f"it publishes {event!s}, instead of {self.turn.expected}")
         self.turn.expected = None
         record = self.records.get(id)
         if isinstance(event, events.ChildStarted) and record is not None:
             again = record.launches - 1
             took = self.now - record.ended_at if again and record.last_exit is not None else None
             if (event.restarts, event.took) != (again, took):
-                self.wrong(f"it tells {event!s}, but it is restart {again} after {took} s")
+                self.wrong(f"it publishes {event!s}, but it is restart {again} after {took} s")
         elif isinstance(event, events.ChildExited | events.ChildStartFailure | events.ChildStopError):
             self.turn.reports -= not event.reason.clean  # type: ignore[union-attr]
 
@@ -550,7 +463,7 @@ class Ledger:
         if used > self.spec.max_restarts:
             self.wrong(f"{used} restarts in {self.spec.max_seconds} s, instead of giving up (rule 28)")
         if self.spec.max_restarts != math.inf and (event.used, event.allowed) != (used, self.spec.max_restarts):
-            self.wrong(f"it tells {event!s}, but {used} are used of {self.spec.max_restarts}")
+            self.wrong(f"it publishes {event!s}, but {used} are used of {self.spec.max_restarts}")
         low, high = self._delay(record) if record.end else (0.0, 0.0)
         if not low <= event.delay <= high:
             self.wrong(f"{id} is to wait for {event.delay} s, not for {low} to {high} s (rule 56)")
@@ -601,7 +514,7 @@ class Ledger:
     def answered(self, request: Any, outcome: str) -> None:
         ticket = next((one for one in self.tickets if one.request is request), None)
         if ticket is None:
-            self.wrong("something is answered that nobody has asked")
+            self.wrong("an unknown request is answered")
             return
         if outcome == "WorkerDead":
             self.turn.refused = True
@@ -709,7 +622,7 @@ class Ledger:
             self.wrong(f"{len(self.tickets)} requests are not answered, though it stops")
         living = [record for record in self.records.values() if record.alive]
         if not living or living[-1].asked_at is None:
-            self.wrong("it stops, but the last child is not told to end")
+            self.wrong("it stops, but the last child is not being stopped")
 
     def _check_progress(self) -> None:
         group = self.group
@@ -756,7 +669,7 @@ class Ledger:
             ):
                 self.wrong(f"{id} was the last significant one: there must be an auto-shutdown (rule 49)")
 
-    # ------------------------------------------------------------ what it says of its children
+    # ------------------------------------------------------------ the lists of its children
     def _check_children(self) -> None:
         infos = self.policy.which_children()
         ids = [info.id for info in infos]
@@ -842,9 +755,9 @@ class Ledger:
             for record in self.records.values()
         )
 
-    def check_nobody_is_lost(self) -> None:
+    def check_no_child_is_lost(self) -> None:
         """Everyone runs, or has a reason not to."""
         for record in self.records.values():
             done = record.spec.restart == "transient" and record.last_exit is not None and record.last_exit.clean
             if not (record.alive or record.ignored or record.excused or done):
-                self.wrong(f"{record.spec.id} is down after {record.last_exit}, and nobody wanted that")
+                self.wrong(f"{record.spec.id} is down after {record.last_exit}, and no rule allows that")

@@ -1,6 +1,6 @@
 """Random lives of random trees, each from one number, checked against the rules by ledgers.
 
-`python -m tests.testing.schedules SEED` replays one and tells everything; `... FIRST LAST` runs many.
+`python -m tests.testing.schedules SEED` replays one with all details; `... FIRST LAST` runs many.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def play(schedule: Schedule, note: Callable[[str], None] | None = None) -> Obser
 
 
 def _comes_to_an_end(behaviour: Behaviour, child: Child) -> bool:
-    """Whether its supervisor may rely on that it gets up or fails, and ends when told to."""
+    """Return whether the incarnation certainly becomes ready or fails, and ends when it is asked to."""
     if behaviour.start_takes is None and child.start_timeout is None:
         return False
     endless = behaviour.stop_takes is None or (behaviour.hangs is not None and child.loop_timeout is None)
