@@ -1,4 +1,4 @@
-"""What is mapped into memory where the file system has no room left: a store there would be a SIGBUS."""
+"""Memory-mapped files on a full file system, where a store would raise SIGBUS."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_a_mark_is_seen_in_the_midst_of_exec_too(tmp_path: Path) -> None:
     again = tmp_path / "again"
     again.write_text('#!/bin/sh\nexec "$0"\n')
     again.chmod(0o755)
-    for turn in range(60):  # a tenth of its life it has no environment
+    for turn in range(60):  # a tenth of the time it has no environment
         mark = f"{tmp_path}:a#{turn}"
         with subprocess.Popen([again], env={**os.environ, MARK: mark}) as process:
             kill_marked(mark)

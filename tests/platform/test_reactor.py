@@ -1,4 +1,4 @@
-"""The one I/O thread."""
+"""The I/O thread of a program."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def finished(reactor: Reactor) -> None:
-    """Return when everything that was asked of the reactor so far is done."""
+    """Wait until the reactor has run all callbacks so far."""
     done = threading.Event()
     reactor.call_soon_threadsafe(done.set)
     assert done.wait(SOON)
@@ -318,4 +318,4 @@ def test_a_forked_child_closes_the_descriptors(reactor: Reactor) -> None:
 def test_a_time_that_is_months_away_does_not_end_the_thread(reactor: Reactor) -> None:
     reactor.call_at(time.monotonic() + 90 * 86_400.0, lambda: None)
     finished(reactor)
-    finished(reactor)  # it has slept in between, with nothing nearer to wait for
+    finished(reactor)  # it has slept in between, with no other timer

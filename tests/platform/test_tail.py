@@ -79,7 +79,7 @@ def test_s58_a_forked_process_prints_for_itself_also_if_a_thread_was_printing(tm
     thread.start()
     assert printing.wait(10)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads is the point
+        warnings.simplefilter("ignore", DeprecationWarning)  # the test needs the threads
         pid = os.fork()
     if pid == 0:
         tail.let_go()
@@ -102,7 +102,7 @@ def test_s58_printing_works_after_the_directory_is_removed(tmp_path: Path) -> No
 
 
 class Writes(io.RawIOBase):
-    """What an unbuffered stream writes to."""
+    """The raw file below an unbuffered stream."""
 
     def __init__(self) -> None:
         self.all: list[bytes] = []

@@ -1,4 +1,4 @@
-"""A deliberately naive dynamic supervisor: rules 12, 13, 44, 53 and what they share with others, as plain code.
+"""A deliberately naive dynamic supervisor: rules 12, 13, 44, 53 and the rules of all supervisors, as plain code.
 
 Each child has a list of requests that wait for it, and does one thing at a time. Nothing happens by itself: the test
 says when a child is up, has failed, is gone. As in the real mailbox, retries go behind what waits there already.

@@ -204,7 +204,7 @@ def test_s17_s19_restart_child_and_delete_child_of_a_restarting_child(request_: 
 
     assert isinstance(error, ChildRestarting)
     assert error.path == "top/b"
-    assert tree.running() == "abc"  # the retry went ahead
+    assert tree.running() == "abc"  # the retry was carried out
 
 
 @pytest.mark.parametrize("request_", [RestartChild, DeleteChild])

@@ -22,7 +22,7 @@ def slow(ids: str, **options: object) -> list[Child]:
 
 
 def delays(tree: Driver, id: str, tries: int) -> list[float]:
-    """Crash a child so many times, each at once after it is back; how long each restart took to come."""
+    """Crash a child several times, each time right after its restart; return the delays of the restarts."""
     found = []
     for _ in range(tries):
         tree.crash(id)

@@ -1,4 +1,4 @@
-"""Stops and kills of the whole supervisor at any moment, and threads that are left behind (rule 59)."""
+"""Stops and kills of the whole supervisor at any moment, and abandoned threads (rule 59)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_stop_during_the_start_asks_the_child_that_is_starting_first() -> None:
 
     tree.stop()
     assert tree.take_story() == ["start a", "start b", "stop b"]
-    tree.ready("b")  # the request had not reached it yet
+    tree.ready("b")  # the child had not received the request yet
     assert tree.take_story() == []
     tree.exits("b", Shutdown())
     assert tree.take_story() == ["stop a", "end"]

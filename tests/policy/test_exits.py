@@ -1,4 +1,4 @@
-"""Rules 23-26, 31, 35 and 39: what the exit of one child leads to."""
+"""Rules 23-26, 31, 35 and 39: the consequences of the exit of one child."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules 61-68: what OTP's and Elixir's own tests know of supervisors beyond rules 1-60."""
+"""Rules 61-68: what the tests of OTP and Elixir check beyond rules 1-60."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_s62_waiting_requests_are_refused_when_the_supervisor_ends(how: str) -> 
 FAILURES: list[ExitReason] = [
     Crashed("on_start", OSError("no such port")),
     Crashed("on_start", KeyboardInterrupt()),
-    Normal(),  # sys.exit() before it was up
+    Normal(),  # sys.exit() before it was ready
     ExitCode(3),
     Signaled(9),
     Hung("on_start", 1.0),
@@ -217,7 +217,7 @@ def test_s63_a_start_that_fails_in_a_restart_is_tried_again_for_every_reason(str
 
 # ------------------------------------------------------------ 64: what is kept of those that are gone
 class Argument:
-    """Something that a worker gets."""
+    """An object that a worker gets as an argument."""
 
 
 class Holds(Thread):
@@ -243,7 +243,7 @@ def test_s64_nothing_is_kept_of_a_child_that_is_removed(end: str, kind: type[Sup
             policy.handle(Ignored("a", 1), 0.0)
         case _:
             policy.handle(Ready("a", 1), 0.0)
-            assert remembered() is not None  # as long as it is listed it can be recalled
+            assert remembered() is not None  # it can be recalled as long as it is listed
             if end in ("terminated", "deleted"):
                 policy.handle(TerminateChild(2, "a"), 0.0)
             policy.handle(Exited("a", 1, Crashed("loop", OSError()) if end == "crashed" else Normal()), 0.0)
@@ -258,7 +258,7 @@ def test_s64_nothing_is_kept_of_a_child_that_is_removed(end: str, kind: type[Sup
 
 # ------------------------------------------------------------ 65: a supervisor that is killed
 def nobody(tree: Driver) -> None:
-    """Nothing goes on."""
+    """Leave the tree as it is."""
 
 
 def one_is_starting(tree: Driver) -> None:
@@ -319,7 +319,7 @@ def test_s66_a_silent_child_delays_a_stop_by_no_more_than_its_shutdown() -> None
     tree.settle()
     assert tree.statuses() == {"a": "running", "deaf": "stopping", "c": "running"}
     tree.crash("a")
-    assert tree.statuses()["a"] == "running"  # others are restarted meanwhile
+    assert tree.statuses()["a"] == "running"  # other children are restarted meanwhile
     assert [tree.answer(number) for number in waiting] == [None, None]
 
     tree.advance(2.0)

@@ -1,4 +1,4 @@
-"""Rules 20 and 57: what is known of a child's past."""
+"""Rules 20 and 57: the history of a child."""
 
 from __future__ import annotations
 

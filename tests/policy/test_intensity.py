@@ -1,4 +1,4 @@
-"""Rules 28-30: how many restarts are borne, and giving up."""
+"""Rules 28-30: how many restarts are allowed, and giving up."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_s28_unlimited_restarts_never_end_the_supervisor() -> None:
         tree.crash("a")
 
     assert tree.running() == "a"
-    assert tree.policy.restarts_used(0.0) == 1  # it keeps no list of them
+    assert tree.policy.restarts_used(0.0) == 1  # it does not remember them
 
 
 def test_s29_the_window_is_the_supervisors_not_the_childs() -> None:

@@ -1,4 +1,4 @@
-"""The policy does what the naive model does: random supervisors, random instances, the same script for both.
+"""The policy agrees with the naive model: random supervisors, random events, the same script for both.
 
 The engine of the driver answers before the next thing happens: a supervisor that blocks would see the same.
 """
@@ -157,7 +157,7 @@ class AgainstTheModel(RuleBasedStateMachine):
         )
     )
     def all_at_once(self, steps: list[tuple[Any, ...]]) -> None:
-        if self.driver.spec.strategy == "one_for_one":  # there requests do not hold up the restarts of others
+        if self.driver.spec.strategy == "one_for_one":  # there, requests do not delay the restarts of other children
             steps.sort(key=lambda step: step[0] != "exit")
         self.happen(steps, brisk=self.driver.spec.strategy == "one_for_one")
 
@@ -223,7 +223,7 @@ class AgainstTheModel(RuleBasedStateMachine):
 
 
 def rough(status: str) -> str:
-    """The model does not tell how what is stopped has ended."""
+    """Return the status as the model has it, which does not distinguish how a stopped child has ended."""
     return status if status in ("running", "restarting", "ignored", "starting", "stopping") else "stopped"
 
 

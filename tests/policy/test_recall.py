@@ -1,4 +1,4 @@
-"""Recalls: stop and start again one child alone, on request; and what is left of children that are gone."""
+"""Recalls: stop and start again one child alone, on request; and events of children that are gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules 1-7, 11-13, 40 and 41: how a supervisor comes up."""
+"""Rules 1-7, 11-13, 40 and 41: how a supervisor starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rule 55 on a virtual clock: when a worker is looked at, and when it is judged."""
+"""Rule 55 on a virtual clock: when the detector looks at a worker, and when it kills the worker."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_s55_the_looks_end_with_the_incarnation() -> None:
 
 
 def test_s55_booting_is_a_part_of_the_start() -> None:
-    watched = Watched((0.0, Phase.BOOT), (5.0, Phase.BOOT), start_timeout=2.0)  # since 0: it is not yet born
+    watched = Watched((0.0, Phase.BOOT), (5.0, Phase.BOOT), start_timeout=2.0)  # since 0: the process does not run yet
     watched.clock.run(until=10.0)
     assert watched.hung is not None
     assert (watched.hung[0], watched.hung[1].phase) == (7.0, "on_start")
@@ -113,7 +113,7 @@ def test_s55_booting_is_a_part_of_the_start() -> None:
 def test_s55_a_late_look_gives_the_worker_the_whole_time_again() -> None:
     watched = Watched((0.0, Phase.LOOP), (11.9, Phase.WAITING), loop_timeout=1.0, late=10.0)
     watched.clock.run(until=0.5)
-    watched.late = 0.0  # the program is stopped at once, and goes on after ten seconds
+    watched.late = 0.0  # the program is suspended at once, and continues after ten seconds
     watched.clock.run(until=20.0)
     assert watched.looks[:2] == [11.0, 12.0]
     assert watched.hung is None
@@ -127,7 +127,7 @@ def test_s55_a_hung_worker_is_killed_even_if_every_look_is_late() -> None:
 
 
 def test_s55_a_worker_that_makes_progress_is_never_killed_even_if_every_look_is_late() -> None:
-    phases = [(2.0 * number, Phase.LOOP) for number in range(100)]  # each is over its limit when it is looked at
+    phases = [(2.0 * number, Phase.LOOP) for number in range(100)]  # each is over its limit when the look comes
     watched = Watched(*phases, loop_timeout=0.5, late=1.4)
     watched.clock.run(until=200.0)
     assert len([look for look in watched.looks if look % 2.0 > 0.5]) > EXTENSIONS

@@ -1,4 +1,4 @@
-"""A simulation in which every supervisor is watched by a ledger, and every worker by the clock."""
+"""A simulation in which a ledger checks every supervisor, and the clock every worker."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def refused(simulation: Simulation) -> None:
 
 @pytest.mark.parametrize("act", ACTS)
 def test_s54_it_costs_the_same_among_few_and_among_many_children(act: str) -> None:
-    """Half of them wait for their next try, and the engine's own list is not searched for what is measured."""
+    """Half of them wait for their next try, and the measured code does not search the engine's own list."""
     costs = []
     for number in (20, 2000):
         simulation = Simulation(

@@ -1,4 +1,4 @@
-"""Whole trees on a virtual clock: a few lives in detail. `test_schedules` plays random ones."""
+"""Whole trees on a virtual clock: a few schedules in detail. `test_schedules` plays random ones."""
 
 from __future__ import annotations
 
