@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.support import ROOT
 
 SCHEDULES = "1200"
-"""Random schedules that are played against each fault that no other test has noticed."""
+"""How many random schedules are played against a fault that no other test has noticed."""
 
 COPIED = ("src", "tests", "supervisors", "benchmarks", "pyproject.toml")
 

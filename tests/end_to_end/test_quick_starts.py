@@ -225,7 +225,7 @@ def test_the_first_worker_that_logs_makes_structlog_ready_for_the_next():
         ("no_such_package.module", "preload: no module named 'no_such_package.module' can be found"),
         ("", "preload: no module named '' can be found"),
         ("__main__", "preload: __main__ is never imported again"),
-        (os, "preload: modules are given by their names, not as module"),
+        (os, "preload: modules must be names, not module"),
     ],
 )
 def test_what_cannot_be_preloaded_is_refused_at_once(wrong, message):

@@ -25,7 +25,7 @@ def board(tmp_path: Path) -> Iterator[Board]:
     board.close()
 
 
-def test_a_slot_tells_what_was_written_into_it(board: Board) -> None:
+def test_a_slot_shows_the_values_that_were_written_into_it(board: Board) -> None:
     slot = board.take("tree/one")
     now = time.monotonic_ns()
     for word, value in ((PID, 7), (PHASE, Phase.LOOP.mark + now), (LOOPS, 3), (LAST_LOOP, 2 * 10**9),
@@ -110,7 +110,7 @@ def test_slots_do_not_overlap(board: Board) -> None:
     assert [slot.name for slot in slots] == [f"tree/{number}" for number in range(50)]
 
 
-def test_a_full_board_says_so(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_board_refuses_another_worker(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CAPACITY", 3)
     slots = [board.take("x") for _ in range(3)]
     with pytest.raises(SuitkaiseError, match="'tree/one': a program can have 3 workers at a time, and has them"):
@@ -182,7 +182,7 @@ def test_phase_and_its_start_always_agree(board: Board) -> None:
     assert all(Phase.of(word) == (word & (1 << 60) - 1) % 8 for word in seen)
 
 
-def test_what_a_killed_writer_wrote_last_can_still_be_read(board: Board) -> None:
+def test_the_last_values_of_a_killed_writer_can_still_be_read(board: Board) -> None:
     slot = board.take("tree/one")
     reader, writer = os.pipe()
     pid = os.fork()

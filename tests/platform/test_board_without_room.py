@@ -1,4 +1,4 @@
-"""What is mapped into memory where the file system has no room left: a store there would be a SIGBUS."""
+"""Memory-mapped files on a full file system, where a store would raise SIGBUS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(code: str, **environment: str) -> str:
     return run_program([sys.executable, "-c", code], env=environment).check().stdout
 
 
-def test_s58_who_prints_lives_on_and_its_last_lines_are_lost(full: Path) -> None:
+def test_s58_without_room_a_worker_that_prints_runs_on_and_its_last_lines_are_lost(full: Path) -> None:
     code = f"""
 from suitkaise.platform.tail import Tail, last_lines
 tail = Tail({str(full / "tail")!r})

@@ -1,9 +1,11 @@
-"""Finding and ending what is below a process, whatever it did to get away."""
+"""Finding and killing the descendants of a process, whatever they did to escape."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,15 @@ from typing import Any
 import pytest
 
 from suitkaise.platform import processes as descendants
-from suitkaise.platform.processes import MARK, children, environment_of, kill_children, kill_group_of, kill_marked
+from suitkaise.platform.processes import (
+    MARK,
+    children,
+    environment_of,
+    is_at_work,
+    kill_children,
+    kill_group_of,
+    kill_marked,
+)
 from tests.support import run_program, wait_gone
 
 
@@ -43,13 +53,13 @@ def test_the_children_of_this_process_are_known(lists: bool, monkeypatch: pytest
     assert not {one.pid, two.pid} & set(children())
 
 
-def test_who_has_not_adopted_ends_nobody() -> None:
+def test_a_process_that_is_no_subreaper_kills_no_children() -> None:
     with sleeper() as one:
         kill_children()
         assert one.poll() is None
 
 
-def test_the_own_group_is_spared_and_what_may_not_be_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_group_of_spares_its_own_group_and_reports_what_it_may_not_kill(monkeypatch: pytest.MonkeyPatch) -> None:
     with sleeper() as one, sleeper(start_new_session=True) as two:
         assert kill_group_of(one.pid)
         assert one.wait() == -9
@@ -64,7 +74,7 @@ def test_the_own_group_is_spared_and_what_may_not_be_killed_is_told(monkeypatch:
         assert two.poll() is None
 
 
-def test_a_mark_is_that_of_one_incarnation_or_of_all_of_a_program() -> None:
+def test_a_mark_names_one_incarnation_or_a_whole_program() -> None:
     directory = f"/nowhere/{uuid.uuid4().hex}"
 
     def marked(mark: str) -> dict[str, Any]:
@@ -84,7 +94,7 @@ def test_a_mark_is_seen_in_the_midst_of_exec_too(tmp_path: Path) -> None:
     again = tmp_path / "again"
     again.write_text('#!/bin/sh\nexec "$0"\n')
     again.chmod(0o755)
-    for turn in range(60):  # a tenth of its life it has no environment
+    for turn in range(60):  # a tenth of the time it has no environment
         mark = f"{tmp_path}:a#{turn}"
         with subprocess.Popen([again], env={**os.environ, MARK: mark}) as process:
             kill_marked(mark)
@@ -146,7 +156,7 @@ if os.fork() == 0:
     for _ in range(30):
         if os.fork() == 0:
             os.write(born, b".")
-            for _ in range(20):  # a chain: who is killed has a child already
+            for _ in range(20):  # a chain: a process that is killed has a child already
                 if os.fork():
                     os.wait()
                     os._exit(0)
@@ -158,12 +168,41 @@ print("left:", list(children()))
 """
 
 
-def test_no_descendant_is_left_however_deep_and_in_whatever_session() -> None:
+def test_no_descendant_is_left_at_any_depth_in_any_session() -> None:
     out = run_program(FAMILY).check().stdout.split("\n")
     assert "none is left" in out
     for pid in filter(str.isdecimal, out):
         wait_gone(int(pid), 0.0)
 
 
-def test_what_forks_while_it_is_killed_does_not_get_away() -> None:
+def test_processes_that_fork_while_they_are_killed_do_not_escape() -> None:
     assert "left: []" in run_program(BOMB).check().stdout
+
+
+def test_a_process_is_at_work_only_while_it_computes() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            assert is_at_work(process.pid)
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            assert not is_at_work(process.pid)
+        finally:
+            process.kill()
+    assert not is_at_work(process.pid)
+
+
+AFTER_FORK = """
+import os
+from suitkaise.platform.processes import after_fork_in_child
+
+after_fork_in_child(lambda: print("reset in the child:", os.getpid() != parent, flush=True))
+parent = os.getpid()
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+print("parent", flush=True)
+"""
+
+
+def test_a_forked_child_resets_what_belongs_to_its_parent() -> None:
+    assert run_program(AFTER_FORK).check().stdout == "reset in the child: True\nparent\n"

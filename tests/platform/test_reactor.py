@@ -1,4 +1,4 @@
-"""The one I/O thread."""
+"""The I/O thread of a program."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def finished(reactor: Reactor) -> None:
-    """Return when everything that was asked of the reactor so far is done."""
+    """Wait until the reactor has run all callbacks so far."""
     done = threading.Event()
     reactor.call_soon_threadsafe(done.set)
     assert done.wait(SOON)
@@ -131,9 +131,7 @@ def test_timers_that_are_cancelled_do_not_pile_up_and_the_others_fire(reactor: R
     assert fired == list(range(0, 5000, 100))
 
 
-def test_what_is_readable_is_told_until_it_is_unwatched(
-    reactor: Reactor, pair: tuple[socket.socket, socket.socket]
-) -> None:
+def test_a_reader_is_called_until_it_is_removed(reactor: Reactor, pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     seen: list[bytes] = []
     got = threading.Semaphore(0)
@@ -153,7 +151,7 @@ def test_what_is_readable_is_told_until_it_is_unwatched(
     assert seen == [b"a", b"b"]
 
 
-def test_a_callback_may_unwatch_others_whose_event_is_due_in_the_same_round(reactor: Reactor) -> None:
+def test_a_callback_may_remove_readers_whose_event_is_due_in_the_same_round(reactor: Reactor) -> None:
     pairs = [socket.socketpair() for _ in range(5)]
     seen: list[int] = []
 
@@ -208,7 +206,7 @@ def test_an_event_of_a_closed_descriptor_does_not_reach_its_next_owner(reactor: 
     assert len(seen) == 1
 
 
-def test_unwatching_what_is_not_watched_or_closed_is_no_error(
+def test_removing_a_reader_that_does_not_exist_or_is_closed_is_no_error(
     reactor: Reactor, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     ours, theirs = pair
@@ -220,7 +218,7 @@ def test_unwatching_what_is_not_watched_or_closed_is_no_error(
     assert seen == [None] * 3
 
 
-def test_writability_is_told_when_asked_for(reactor: Reactor, pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_writer_is_called_while_it_is_set(reactor: Reactor, pair: tuple[socket.socket, socket.socket]) -> None:
     ours, _ = pair
     writable = threading.Event()
 
@@ -281,7 +279,7 @@ def test_it_can_be_closed_by_a_callback() -> None:
     assert not reactor._thread.is_alive()
 
 
-def test_calls_after_the_end_do_nothing_and_write_into_nobody_elses_descriptor() -> None:
+def test_calls_after_the_end_do_nothing_and_do_not_write_into_other_descriptors() -> None:
     reactor = Reactor()
     number = reactor._bell
     reactor.close()
@@ -300,7 +298,7 @@ def test_calls_after_the_end_do_nothing_and_write_into_nobody_elses_descriptor()
         os.close(number)
 
 
-def test_in_a_forked_child_it_lets_go_of_its_descriptors(reactor: Reactor) -> None:
+def test_a_forked_child_closes_the_descriptors(reactor: Reactor) -> None:
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -320,4 +318,4 @@ def test_in_a_forked_child_it_lets_go_of_its_descriptors(reactor: Reactor) -> No
 def test_a_time_that_is_months_away_does_not_end_the_thread(reactor: Reactor) -> None:
     reactor.call_at(time.monotonic() + 90 * 86_400.0, lambda: None)
     finished(reactor)
-    finished(reactor)  # it has slept in between, with nothing nearer to wait for
+    finished(reactor)  # it has slept in between, with no other timer

@@ -17,7 +17,7 @@ from suitkaise.platform.tail import LINES, SIZE, Tail, last_lines
 from tests.support import eventually
 
 
-def test_s58_what_was_written_last_is_there_while_the_writer_lives(tmp_path: Path) -> None:
+def test_s58_the_last_lines_can_be_read_while_the_writer_runs(tmp_path: Path) -> None:
     tail = Tail(str(tmp_path / "tail"))
     assert last_lines(str(tmp_path / "tail")) == ()
     tail.write("one\n")
@@ -28,7 +28,7 @@ def test_s58_what_was_written_last_is_there_while_the_writer_lives(tmp_path: Pat
 
 
 @pytest.mark.parametrize("width", [1, 7, 80, 800])
-def test_s58_the_oldest_goes_when_the_ring_is_full(tmp_path: Path, width: int) -> None:
+def test_s58_a_full_ring_drops_the_oldest_lines(tmp_path: Path, width: int) -> None:
     tail = Tail(str(tmp_path / "tail"))
     written = [f"{number}:{'x' * width}" for number in range(5000)]
     for line in written:
@@ -44,7 +44,7 @@ def test_s58_a_text_that_is_longer_than_the_ring_leaves_its_end(tmp_path: Path) 
     assert last_lines(str(tmp_path / "tail"))[-1] == "last"
 
 
-def test_s58_of_a_line_that_is_longer_than_the_ring_the_end_is_left(tmp_path: Path) -> None:
+def test_s58_the_ring_keeps_the_end_of_a_line_that_is_longer_than_the_ring(tmp_path: Path) -> None:
     tail = Tail(str(tmp_path / "tail"))
     tail.write("x" * SIZE + "the end")
     tail.write("\n")
@@ -79,7 +79,7 @@ def test_s58_a_forked_process_prints_for_itself_also_if_a_thread_was_printing(tm
     thread.start()
     assert printing.wait(10)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads is the point
+        warnings.simplefilter("ignore", DeprecationWarning)  # the test needs the threads
         pid = os.fork()
     if pid == 0:
         tail.let_go()
@@ -97,12 +97,12 @@ def test_s58_a_forked_process_prints_for_itself_also_if_a_thread_was_printing(tm
     assert last_lines(str(tmp_path / "tail")) == ("of the worker",)
 
 
-def test_s58_a_directory_that_is_gone_disturbs_nobody(tmp_path: Path) -> None:
+def test_s58_printing_works_after_the_directory_is_removed(tmp_path: Path) -> None:
     Tail(str(tmp_path / "nowhere" / "tail")).write("nobody reads this\n")
 
 
 class Writes(io.RawIOBase):
-    """What an unbuffered stream writes to."""
+    """The raw file below an unbuffered stream."""
 
     def __init__(self) -> None:
         self.all: list[bytes] = []
@@ -115,9 +115,7 @@ class Writes(io.RawIOBase):
         return len(self.all[-1])
 
 
-def test_a_line_is_one_write_also_where_python_is_told_not_to_buffer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_is_one_write_also_without_buffering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes = Writes()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(cast(BinaryIO, writes), write_through=True))
     monkeypatch.setattr(sys, "stderr", None)

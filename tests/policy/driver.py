@@ -1,8 +1,8 @@
-"""Runs a policy with a fake engine and a virtual clock, so that a test reads like the story that it tells.
+"""Runs a policy with a fake engine and a virtual clock, so that a test reads like a story.
 
-Where nothing else was planned, a start succeeds at once, a stop is obeyed at once, and a kill kills. What the
-engine answers comes before what a test has posted; timers fire in their order, behind everything that waits.
-The driver itself refuses impossible orders: a second life beside a first, or anything after the end.
+Unless a test plans otherwise, starts, stops and kills succeed at once. Events of the engine are handled before those
+that a test has posted; timers fire in order, after all events that wait. The driver itself refuses impossible actions:
+a second incarnation beside a first, or anything after the end.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from suitkaise.policy.dynamic import DynamicPolicy
 from suitkaise.policy.static import StaticPolicy
 from suitkaise.specs import Child
 
-__all__ = ["BOOM", "Driver", "Life", "begun", "child", "children", "pool", "restarting", "story_of", "supervisor"]
+__all__ = ["BOOM", "Driver", "Instance", "begun", "child", "children", "pool", "restarting", "story_of", "supervisor"]
 
 BOOM = Crashed("loop", RuntimeError("boom"))
 E = TypeVar("E", bound=Event)
@@ -91,7 +91,7 @@ def story_of(action: Action) -> str | None:
 
 
 @dataclass
-class Life:
+class Instance:
     """One incarnation as the engine knows it."""
 
     child: Child
@@ -118,7 +118,7 @@ class Driver:
     actions: list[Action] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
-    lives: dict[str, Life] = field(default_factory=dict)
+    instances: dict[str, Instance] = field(default_factory=dict)
     timers: list[SetTimer] = field(default_factory=list)
     answers: dict[Any, Respond | Refuse] = field(default_factory=dict)
     ended: ExitReason | None = None
@@ -147,12 +147,12 @@ class Driver:
         """How the next stops of a child go: "clean", "odd" (it crashes over it) or "waits"."""
         self.stop_plans[id].extend(outcomes)
 
-    def start_outcome(self, life: Life) -> str:
-        plan = self.start_plans[life.id]
+    def start_outcome(self, instance: Instance) -> str:
+        plan = self.start_plans[instance.id]
         return plan.popleft() if plan else "ok"
 
-    def stop_outcome(self, life: Life) -> str:
-        plan = self.stop_plans[life.id]
+    def stop_outcome(self, instance: Instance) -> str:
+        plan = self.stop_plans[instance.id]
         return plan.popleft() if plan else "clean"
 
     # ------------------------------------------------------------ what happens
@@ -160,13 +160,13 @@ class Driver:
         self.now_handle(Begin())
 
     def ready(self, id: str, pid: int | None = None) -> None:
-        life = self.lives[id]
-        life.ready = True
-        self.now_handle(Ready(id, life.incarnation, pid))
+        instance = self.instances[id]
+        instance.ready = True
+        self.now_handle(Ready(id, instance.incarnation, pid))
 
     def ignores(self, id: str) -> None:
-        life = self.lives.pop(id)
-        self.now_handle(Ignored(id, life.incarnation))
+        instance = self.instances.pop(id)
+        self.now_handle(Ignored(id, instance.incarnation))
 
     def fails_to_start(self, id: str) -> None:
         self.exits(id, self.FAILED)
@@ -179,14 +179,14 @@ class Driver:
         self.exits(id, BOOM)
 
     def crash_together(self, *ids: str) -> None:
-        """All of them are dead before the supervisor hears of the first."""
+        """All of them have exited before the supervisor handles the first exit."""
         for id in ids:
             self.post_exit(id, BOOM)
         self.settle()
 
     def post_exit(self, id: str, reason: ExitReason, *, abandoned: bool = False) -> None:
-        life = self.lives.pop(id)
-        self.post(Exited(id, life.incarnation, reason, abandoned))
+        instance = self.instances.pop(id)
+        self.post(Exited(id, instance.incarnation, reason, abandoned))
 
     def stop(self, reason: ExitReason | None = None) -> None:
         self.now_handle(StopAll(reason or Shutdown()))
@@ -252,7 +252,7 @@ class Driver:
 
     # ------------------------------------------------------------ the machinery
     def settle(self) -> None:
-        """Work off what the engine says, then what was posted, then the timers that are due."""
+        """Handle the events of the engine, then the posted ones, then the timers that are due."""
         while True:
             if self._answers_of_engine:
                 self.handle(self._answers_of_engine.popleft())
@@ -279,22 +279,22 @@ class Driver:
             self.story.append(words)
         match action:
             case Start(spec, incarnation):
-                assert spec.id not in self.lives, f"a second life of {spec.id}"
+                assert spec.id not in self.instances, f"a second incarnation of {spec.id}"
                 self.starts.append(action)
                 self.starts_of[spec.id] += 1
-                self.lives[spec.id] = Life(spec, incarnation, self.starts_of[spec.id])
-                self.on_start(self.lives[spec.id])
+                self.instances[spec.id] = Instance(spec, incarnation, self.starts_of[spec.id])
+                self.on_start(self.instances[spec.id])
             case Stop(id, incarnation):
-                life = self._alive(id, incarnation)
-                if life is not None:
-                    assert not life.asked, f"{id} was asked twice"
-                    life.asked = True
-                    self.on_stop(life)
+                instance = self._alive(id, incarnation)
+                if instance is not None:
+                    assert not instance.asked, f"{id} was asked twice"
+                    instance.asked = True
+                    self.on_stop(instance)
             case Kill(id, incarnation, why):
-                life = self._alive(id, incarnation)
-                if life is not None:
-                    life.killed = why
-                    self.on_kill(life)
+                instance = self._alive(id, incarnation)
+                if instance is not None:
+                    instance.killed = why
+                    self.on_kill(instance)
             case SetTimer():
                 self.timers.append(action)
             case Respond(request) | Refuse(request):
@@ -303,48 +303,48 @@ class Driver:
             case Publish(event):
                 self.events.append(event)
             case Terminated(reason):
-                assert not self.lives, f"left behind: {list(self.lives)}"
+                assert not self.instances, f"left behind: {list(self.instances)}"
                 self.ended = reason
 
-    def _alive(self, id: str, incarnation: int) -> Life | None:
-        """That life, if its end is not on its way already."""
-        life = self.lives.get(id)
-        assert life is None or life.incarnation == incarnation, f"{id}: nobody knows number {incarnation}"
-        return life
+    def _alive(self, id: str, incarnation: int) -> Instance | None:
+        """That instance, if its end is not on its way already."""
+        instance = self.instances.get(id)
+        assert instance is None or instance.incarnation == incarnation, f"{id}: there is no incarnation {incarnation}"
+        return instance
 
-    def on_start(self, life: Life) -> None:
-        match self.start_outcome(life):
+    def on_start(self, instance: Instance) -> None:
+        match self.start_outcome(instance):
             case "ok":
-                life.ready = True
-                self._answers_of_engine.append(Ready(life.id, life.incarnation))
+                instance.ready = True
+                self._answers_of_engine.append(Ready(instance.id, instance.incarnation))
             case "fails":
-                self._dies(life, self.FAILED)
+                self._dies(instance, self.FAILED)
             case "ignore":
-                del self.lives[life.id]
-                self._answers_of_engine.append(Ignored(life.id, life.incarnation))
+                del self.instances[instance.id]
+                self._answers_of_engine.append(Ignored(instance.id, instance.incarnation))
 
-    def on_stop(self, life: Life) -> None:
-        self.stops.append(life.id)
-        match self.stop_outcome(life):
+    def on_stop(self, instance: Instance) -> None:
+        self.stops.append(instance.id)
+        match self.stop_outcome(instance):
             case "clean":
-                self._dies(life, Shutdown())
+                self._dies(instance, Shutdown())
             case "odd":
-                self._dies(life, self.ODD)
+                self._dies(instance, self.ODD)
 
-    def on_kill(self, life: Life) -> None:
-        brutal = not life.asked and life.child.shutdown == "brutal_kill"
+    def on_kill(self, instance: Instance) -> None:
+        brutal = not instance.asked and instance.child.shutdown == "brutal_kill"
         if brutal:
-            self.stops.append(life.id)
-        odd = brutal and self.stop_outcome(life) == "odd"
-        self._dies(life, self.ODD if odd else Killed(life.killed or ""))
+            self.stops.append(instance.id)
+        odd = brutal and self.stop_outcome(instance) == "odd"
+        self._dies(instance, self.ODD if odd else Killed(instance.killed or ""))
 
-    def _dies(self, life: Life, reason: ExitReason) -> None:
-        del self.lives[life.id]
-        self._answers_of_engine.append(Exited(life.id, life.incarnation, reason))
+    def _dies(self, instance: Instance, reason: ExitReason) -> None:
+        del self.instances[instance.id]
+        self._answers_of_engine.append(Exited(instance.id, instance.incarnation, reason))
 
     # ------------------------------------------------------------ what a test looks at
-    def told(self, *verbs: str) -> list[str]:
-        """The story since the last call; with verbs ("start", "stop"), those lines of it alone."""
+    def take_story(self, *verbs: str) -> list[str]:
+        """Return the story since the last call; with verbs ("start", "stop"), only the lines that begin with one."""
         story, self.story = self.story, []
         return [line for line in story if not verbs or line.split()[0] in verbs]
 
@@ -364,18 +364,18 @@ class Driver:
 
 
 def begun(specs: Iterable[Child], **options: Any) -> Driver:
-    """A supervisor whose children are up; what it told so far is forgotten."""
+    """Return a supervisor whose children are running; its story begins after that."""
     driver = Driver(supervisor(*specs, **options))
-    driver.told()
+    driver.take_story()
     return driver
 
 
 def pool(specs: Iterable[Child] = (), **options: Any) -> Driver:
-    """A dynamic supervisor to which these children were added; what it told so far is forgotten."""
+    """Return a dynamic supervisor with these children; its story begins after that."""
     driver = Driver(DynamicSupervisor("pool", **options))
     for spec in specs:
         assert driver.start_child(spec) == "ok"
-    driver.told()
+    driver.take_story()
     return driver
 
 

@@ -26,7 +26,7 @@ def test_start_child_adds_it_at_the_end() -> None:
     tree = begun(children("ab"))
 
     assert tree.start_child(child("c")) == "ok"
-    assert tree.told() == ["start c", "reply"]
+    assert tree.take_story() == ["start c", "reply"]
     assert tree.running() == "abc"
 
 
@@ -46,7 +46,7 @@ def test_s08_start_child_with_the_id_of_a_running_child() -> None:
 
     assert isinstance(error, ChildAlreadyStarted)
     assert error.path == "top/a"
-    assert tree.told() == ["refuse ChildAlreadyStarted"]
+    assert tree.take_story() == ["refuse ChildAlreadyStarted"]
 
 
 def test_s09_start_child_with_the_id_of_a_stopped_child() -> None:
@@ -57,7 +57,7 @@ def test_s09_start_child_with_the_id_of_a_stopped_child() -> None:
 
     assert isinstance(error, ChildAlreadyPresent)
     assert error.path == "top/a"
-    assert tree.told("start") == []
+    assert tree.take_story("start") == []
 
 
 def test_s09_start_child_with_the_id_of_an_ignored_child() -> None:
@@ -82,18 +82,18 @@ def test_s10_start_child_whose_start_fails_is_refused_discarded_and_not_counted(
 
     assert isinstance(error, ChildStartFailed)
     assert (error.path, error.reason) == ("top/b", Driver.FAILED)
-    assert tree.told() == ["start b", "removed b", "refuse ChildStartFailed"]
+    assert tree.take_story() == ["start b", "removed b", "refuse ChildStartFailed"]
     assert tree.statuses() == {"a": "running"}
     assert tree.policy.restarts_used(0.0) == 0
     tree.advance(100)
-    assert tree.told() == []
+    assert tree.take_story() == []
 
 
 def test_s14_terminate_child_stops_it_and_keeps_the_spec() -> None:
     tree = begun(children("abc"))
 
     assert tree.terminate_child("b") == "ok"
-    assert tree.told() == ["stop b", "reply"]
+    assert tree.take_story() == ["stop b", "reply"]
     assert tree.statuses() == {"a": "running", "b": "stopped", "c": "running"}
 
 
@@ -111,17 +111,17 @@ def test_s14_terminate_child_of_a_temporary_one_forgets_it() -> None:
     tree = begun([child("a", "temporary"), child("b")])
 
     assert tree.terminate_child("a") == "ok"
-    assert tree.told() == ["stop a", "removed a", "reply"]
+    assert tree.take_story() == ["stop a", "removed a", "reply"]
     assert tree.statuses() == {"b": "running"}
 
 
 def test_s14_terminate_child_of_a_stopped_one_is_no_error() -> None:
     tree = begun(children("a"))
     tree.terminate_child("a")
-    tree.told()
+    tree.take_story()
 
     assert tree.terminate_child("a") == "ok"
-    assert tree.told() == ["reply"]
+    assert tree.take_story() == ["reply"]
 
 
 def test_s14_terminate_child_of_an_unknown_one() -> None:
@@ -145,7 +145,7 @@ def test_s15_terminate_child_never_restarts_never_counts_and_never_touches_sibli
     tree.terminate_child("b")
     tree.advance(100)
 
-    assert tree.told() == ["stop b", "reply"]
+    assert tree.take_story() == ["stop b", "reply"]
     assert tree.running() == "ac"
     assert tree.policy.restarts_used(0.0) == 0
 
@@ -167,20 +167,20 @@ def test_s16_terminate_child_while_it_restarts_cancels_the_retry(strategy: str) 
     assert tree.ask(TerminateChild, "b") == "ok"
     tree.advance(100)
 
-    assert tree.told("start").count("start b") == 1
+    assert tree.take_story("start").count("start b") == 1
     assert tree.statuses()["b"] == "stopped"
     assert tree.policy.restarts_used(0.0) == 1
 
 
-def test_s16_a_cancelled_retry_does_not_fire_in_the_childs_next_life() -> None:
+def test_s16_a_cancelled_retry_does_not_affect_the_next_incarnation() -> None:
     tree = restarting()
     tree.post_request(TerminateChild, "b")
     assert tree.ask(RestartChild, "b") == "ok"
-    tree.told()
+    tree.take_story()
 
     tree.advance(100)
 
-    assert tree.told() == []
+    assert tree.take_story() == []
     assert tree.running() == "abc"
 
 
@@ -192,7 +192,7 @@ def test_s17_s19_restart_child_and_delete_child_of_a_running_child(request_: Any
 
     assert isinstance(error, ChildRunning)
     assert error.path == "top/a"
-    assert tree.told() == ["refuse ChildRunning"]
+    assert tree.take_story() == ["refuse ChildRunning"]
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
@@ -204,7 +204,7 @@ def test_s17_s19_restart_child_and_delete_child_of_a_restarting_child(request_: 
 
     assert isinstance(error, ChildRestarting)
     assert error.path == "top/b"
-    assert tree.running() == "abc"  # the retry went ahead
+    assert tree.running() == "abc"  # the retry was carried out
 
 
 @pytest.mark.parametrize("request_", [RestartChild, DeleteChild])
@@ -219,10 +219,10 @@ def test_s17_restart_child_starts_that_child_alone_in_its_place(strategy: str) -
     tree = begun(children("abc"), strategy=strategy)
     tree.terminate_child("a")
     tree.terminate_child("b")
-    tree.told()
+    tree.take_story()
 
     assert tree.restart_child("b") == "ok"
-    assert tree.told() == ["start b", "reply"]
+    assert tree.take_story() == ["start b", "reply"]
     assert tree.statuses() == {"a": "stopped", "b": "running", "c": "running"}
     assert tree.policy.restarts_used(0.0) == 0
 
@@ -239,7 +239,7 @@ def test_s17_restart_child_starts_a_transient_child_that_had_finished() -> None:
 def test_s18_restart_child_whose_start_fails_leaves_it_stopped_without_retry_or_count(strategy: str) -> None:
     tree = begun(children("ab"), strategy=strategy)
     tree.terminate_child("a")
-    tree.told()
+    tree.take_story()
     tree.plan_starts("a", "fails")
 
     error = tree.restart_child("a")
@@ -247,7 +247,7 @@ def test_s18_restart_child_whose_start_fails_leaves_it_stopped_without_retry_or_
 
     assert isinstance(error, ChildStartFailed)
     assert (error.path, error.reason) == ("top/a", Driver.FAILED)
-    assert tree.told() == ["start a", "refuse ChildStartFailed"]
+    assert tree.take_story() == ["start a", "refuse ChildStartFailed"]
     assert tree.running() == "b"
     assert isinstance(tree.start_child(child("a")), ChildAlreadyPresent)
     assert tree.policy.restarts_used(0.0) == 0
@@ -257,10 +257,10 @@ def test_s18_restart_child_whose_start_fails_leaves_it_stopped_without_retry_or_
 def test_s19_delete_child_forgets_a_stopped_child() -> None:
     tree = begun(children("ab"))
     tree.terminate_child("a")
-    tree.told()
+    tree.take_story()
 
     assert tree.delete_child("a") == "ok"
-    assert tree.told() == ["removed a", "reply"]
+    assert tree.take_story() == ["removed a", "reply"]
     assert tree.statuses() == {"b": "running"}
     assert tree.start_child(child("a")) == "ok"
     assert tree.running() == "ba"
@@ -291,7 +291,7 @@ def test_s20_which_children_lists_all_in_start_order() -> None:
     ]
 
 
-def test_s20_which_children_tells_restarts_incarnation_and_last_exit() -> None:
+def test_s20_which_children_shows_restarts_incarnation_and_last_exit() -> None:
     tree = begun(children("ab"))
     tree.crash("b")
 
@@ -328,7 +328,7 @@ def test_s22_get_child_spec_gives_what_was_declared() -> None:
         tree.policy.get_child_spec("x")
 
 
-def test_requests_are_served_one_at_a_time_in_the_order_they_came() -> None:
+def test_requests_are_served_one_at_a_time_in_order() -> None:
     tree = begun(children("ab"))
     tree.plan_stops("a", "waits")
     first = tree.post_request(TerminateChild, "a")
@@ -336,11 +336,11 @@ def test_requests_are_served_one_at_a_time_in_the_order_they_came() -> None:
     third = tree.post_request(TerminateChild, "b")
 
     tree.settle()
-    assert tree.told() == ["stop a"]
+    assert tree.take_story() == ["stop a"]
     tree.exits("a", Shutdown())
 
     assert [tree.answer(number) for number in (first, second, third)] == ["ok"] * 3
-    assert tree.told() == ["reply", "start a", "reply", "stop b", "reply"]
+    assert tree.take_story() == ["reply", "start a", "reply", "stop b", "reply"]
 
 
 def test_requests_to_a_supervisor_that_stops_are_refused() -> None:

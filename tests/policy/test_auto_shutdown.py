@@ -28,7 +28,7 @@ def significant(ids: str, restart: str = "transient") -> list[Child]:
         ("temporary", BOOM),
     ],
 )
-def test_s47_the_end_of_any_significant_child_ends_the_supervisor(
+def test_s47_the_exit_of_any_significant_child_shuts_the_supervisor_down(
     strategy: str, restart: str, reason: ExitReason
 ) -> None:
     specs = [child("a"), *significant("bc", restart), child("d")]
@@ -36,12 +36,12 @@ def test_s47_the_end_of_any_significant_child_ends_the_supervisor(
 
     tree.exits("b", reason)
 
-    assert tree.told("stop", "end") == ["stop d", "stop c", "stop a", "end"]
+    assert tree.take_story("stop", "end") == ["stop d", "stop c", "stop a", "end"]
     assert isinstance(tree.ended, Shutdown)
     assert "'b'" in str(tree.ended)
 
 
-def test_s47_the_end_of_an_insignificant_child_does_not() -> None:
+def test_s47_the_exit_of_an_insignificant_child_does_not_shut_down() -> None:
     tree = begun([*significant("a"), child("b", "transient"), child("c", "temporary")], auto_shutdown="any_significant")
 
     tree.exits("b", Normal())
@@ -78,9 +78,9 @@ def test_s49_all_significant_waits_for_the_last_one() -> None:
     tree.exits("d", Normal())
     tree.crash("c")
     assert tree.ended is None
-    tree.told()
+    tree.take_story()
     tree.exits("a", Shutdown())
-    assert tree.told() == ["stop b", "end"]
+    assert tree.take_story() == ["stop b", "end"]
     assert isinstance(tree.ended, Shutdown)
 
 
@@ -108,7 +108,7 @@ def test_s49_a_terminated_or_ignored_significant_child_is_not_active() -> None:
     assert tree.ended is not None
 
 
-def test_s49_a_request_under_way_is_finished_before_it_is_decided_who_is_active() -> None:
+def test_s49_a_request_under_way_is_finished_before_the_active_children_are_counted() -> None:
     tree = begun([*significant("ab"), child("c")], auto_shutdown="all_significant")
     tree.plan_stops("b", "waits")
     tree.terminate_child("b")
@@ -118,7 +118,7 @@ def test_s49_a_request_under_way_is_finished_before_it_is_decided_who_is_active(
     tree.exits("b", Shutdown())
 
     assert tree.answer() == "ok"
-    assert tree.told("stop", "end") == ["stop b", "stop c", "end"]
+    assert tree.take_story("stop", "end") == ["stop b", "stop c", "end"]
 
 
 def test_s49_it_is_decided_after_the_requests_that_came_earlier() -> None:
@@ -150,7 +150,7 @@ def test_s49_it_is_decided_before_the_requests_that_came_later() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
-def test_s49_an_end_during_the_start_is_decided_before_the_requests_that_came_later(strategy: str) -> None:
+def test_s49_an_exit_during_the_start_is_handled_before_later_requests(strategy: str) -> None:
     specs = [*significant("a"), child("b")]
     tree = Driver(supervisor(*specs, auto_shutdown="all_significant", strategy=strategy), begin_now=False)
     tree.plan_starts("b", "waits")
@@ -189,7 +189,7 @@ def test_s49_a_recalled_child_is_active() -> None:
     assert tree.running() == "b"
 
 
-def test_s49_an_end_counts_no_more_once_a_request_has_started_the_child_again() -> None:
+def test_s49_an_exit_does_not_count_after_a_request_has_started_the_child_again() -> None:
     tree = begun([*significant("a"), child("b")], auto_shutdown="all_significant")
     tree.plan_stops("b", "waits")
     tree.terminate_child("b")
@@ -204,7 +204,7 @@ def test_s49_an_end_counts_no_more_once_a_request_has_started_the_child_again() 
     assert tree.ended is None
 
 
-def test_s49_an_end_counts_no_more_once_it_is_ordered_that_the_child_stays_down() -> None:
+def test_s49_an_exit_does_not_count_after_a_request_to_keep_the_child_down() -> None:
     tree = begun([*significant("a"), child("b")], auto_shutdown="all_significant")
     tree.plan_stops("b", "waits")
     tree.terminate_child("b")
@@ -218,7 +218,7 @@ def test_s49_an_end_counts_no_more_once_it_is_ordered_that_the_child_stays_down(
     assert tree.ended is None
 
 
-def test_s49_an_end_that_was_ordered_does_not_count_as_the_last_one() -> None:
+def test_s49_an_exit_on_request_does_not_count_as_the_last_one() -> None:
     tree = begun(significant("ab"), auto_shutdown="all_significant")
 
     tree.exits("a", Normal())
@@ -254,7 +254,7 @@ def test_s51_a_significant_child_stopped_because_of_a_sibling_triggers_nothing(
 
 
 @pytest.mark.parametrize("restart", ["transient", "temporary"])
-def test_s51_nor_does_one_that_ends_by_itself_while_its_group_is_being_stopped(restart: str) -> None:
+def test_s51_an_exit_while_the_group_is_being_stopped_does_not_shut_down(restart: str) -> None:
     tree = begun(
         [child("a"), *significant("b", restart), child("c")],
         auto_shutdown="any_significant",
@@ -270,7 +270,7 @@ def test_s51_nor_does_one_that_ends_by_itself_while_its_group_is_being_stopped(r
     assert tree.running() == ("abc" if restart == "transient" else "ac")
 
 
-def test_s51_nor_does_terminate_child_however_it_ends() -> None:
+def test_s51_terminate_child_does_not_shut_down_however_the_child_ends() -> None:
     tree = begun(significant("a", "temporary"), auto_shutdown="any_significant")
     tree.plan_stops("a", "odd")
 
@@ -279,7 +279,7 @@ def test_s51_nor_does_terminate_child_however_it_ends() -> None:
     assert tree.ended is None
 
 
-def test_s51_nor_does_an_end_that_terminate_child_forestalls() -> None:
+def test_s51_an_exit_that_terminate_child_overtakes_does_not_shut_down() -> None:
     tree = begun([*significant("a"), child("b")], auto_shutdown="any_significant", strategy="one_for_all")
     tree.plan_stops("b", "waits")
     tree.terminate_child("b")

@@ -22,7 +22,7 @@ def slow(ids: str, **options: object) -> list[Child]:
 
 
 def delays(tree: Driver, id: str, tries: int) -> list[float]:
-    """Crash a child so many times, each at once after it is back; how long each restart took to come."""
+    """Crash a child several times, each time right after its restart; return the delays of the restarts."""
     found = []
     for _ in range(tries):
         tree.crash(id)
@@ -51,13 +51,13 @@ def test_s56_a_child_that_waits_is_restarting_and_starts_when_its_time_has_come(
     tree = begun(slow("ab"))
 
     tree.crash("a")
-    assert tree.told() == []
+    assert tree.take_story() == []
     assert tree.statuses() == {"a": "restarting", "b": "running"}
     assert tree.policy.count_children().active == 1
     tree.advance(0.9)
-    assert tree.told() == []
+    assert tree.take_story() == []
     tree.advance(0.1)
-    assert tree.told() == ["start a"]
+    assert tree.take_story() == ["start a"]
 
 
 def test_s56_a_restart_with_a_delay_counts_once_and_when_it_is_decided() -> None:
@@ -135,25 +135,25 @@ def test_s56_children_do_not_share_their_attempts() -> None:
 def test_s56_terminate_child_cuts_the_wait_short(strategy: str) -> None:
     tree = begun(slow("ab"), strategy=strategy)
     tree.crash("b")
-    tree.told()
+    tree.take_story()
 
     assert tree.terminate_child("b") == "ok"
     assert tree.statuses()["b"] == "stopped"
     tree.advance(100)
-    assert tree.told("start") == []
+    assert tree.take_story("start") == []
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", *GROUPS])
 def test_s56_stop_cuts_the_wait_short(strategy: str) -> None:
     tree = begun(slow("ab"), strategy=strategy)
     tree.crash("a")
-    tree.told()
+    tree.take_story()
 
     tree.stop()
 
     assert tree.ended == Shutdown()
     tree.advance(100)
-    assert tree.told("start") == []
+    assert tree.take_story("start") == []
 
 
 @pytest.mark.parametrize("strategy", GROUPS)
@@ -163,13 +163,13 @@ def test_s56_a_group_waits_after_its_members_have_been_stopped(strategy: str) ->
 
     tree.crash("a")
     tree.advance(3)
-    assert tree.told() == ["stop c"]
+    assert tree.take_story() == ["stop c"]
     tree.exits("c", Shutdown())
-    assert tree.told() == ["stop b"]
+    assert tree.take_story() == ["stop b"]
     tree.advance(0.9)
     assert tree.statuses() == {"a": "restarting", "b": "stopped", "c": "stopped"}
     tree.advance(0.1)
-    assert tree.told() == ["start a", "start b", "start c"]
+    assert tree.take_story() == ["start a", "start b", "start c"]
     assert tree.running() == "abc"
 
 
@@ -190,9 +190,9 @@ def test_s56_recall_does_not_wait() -> None:
 
     assert tree.recall("a") == "ok"
     assert tree.running() == "a"
-    tree.told()
+    tree.take_story()
     tree.advance(100)
-    assert tree.told() == []
+    assert tree.take_story() == []
 
 
 def test_s56_a_wait_of_a_child_that_was_deleted_means_nothing_to_its_namesake() -> None:
@@ -203,12 +203,12 @@ def test_s56_a_wait_of_a_child_that_was_deleted_means_nothing_to_its_namesake() 
     tree.advance(0.5)
     tree.start_child(slow("a")[0])
     tree.crash("a")
-    tree.told()
+    tree.take_story()
 
     tree.advance(0.6)
-    assert tree.told() == []
+    assert tree.take_story() == []
     tree.advance(0.4)
-    assert tree.told() == ["start a"]
+    assert tree.take_story() == ["start a"]
 
 
 def test_s56_a_stop_is_killed_on_time_also_after_a_retry() -> None:
@@ -230,7 +230,7 @@ def test_s56_a_crash_of_a_sibling_ends_the_wait_of_a_group(strategy: str) -> Non
     tree = begun([*slow("a"), *children("bc")], strategy=strategy, max_restarts=math.inf)
     tree.crash("a")
     tree.restart_child("b")
-    tree.told()
+    tree.take_story()
 
     tree.exits("b", BOOM)
 

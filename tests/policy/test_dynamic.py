@@ -1,4 +1,4 @@
-"""Rules 12, 13, 40, 44, 53 and 54, and what the others say where children have no order and are not kept."""
+"""Rules 12, 13, 40, 44, 53 and 54, and the other rules where children have no order and are not kept."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_s53_a_slow_start_delays_no_other_start_and_no_other_request() -> None:
     assert tree.answer(slow) == "ok"
 
 
-def test_s53_requests_about_one_child_are_served_in_the_order_they_came() -> None:
+def test_s53_requests_about_one_child_are_served_in_order() -> None:
     tree = pool()
     tree.plan_starts("a", "waits", "ok")
     numbers = [
@@ -95,7 +95,7 @@ def test_s53_requests_about_one_child_are_served_in_the_order_they_came() -> Non
 
     kinds = [type(answer) if answer != "ok" else "ok" for answer in map(tree.answer, numbers)]
     assert kinds == ["ok", ChildRunning, ChildAlreadyStarted, "ok", "ok"]
-    assert tree.told("start", "stop", "removed") == ["start a", "stop a", "removed a", "start a"]
+    assert tree.take_story("start", "stop", "removed") == ["start a", "stop a", "removed a", "start a"]
 
 
 def test_s08_an_id_that_was_given_is_taken_while_its_child_runs() -> None:
@@ -116,7 +116,7 @@ def test_s09_and_while_it_is_being_restarted() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"restart": "temporary"}])
-def test_a_child_that_nobody_has_named_gets_a_number(options: dict[str, Any]) -> None:
+def test_a_child_without_an_id_gets_a_number(options: dict[str, Any]) -> None:
     tree = pool()
 
     for function in (count, count, fetch, count):
@@ -136,13 +136,13 @@ def test_no_number_is_used_again() -> None:
     assert ids(tree) == ["count-3"]
 
 
-def test_a_number_that_somebody_has_taken_is_passed_over() -> None:
+def test_a_number_that_is_taken_is_skipped() -> None:
     tree = pool([Child(count, id="count-1"), Child(count, id="count-2"), Child(count)])
 
     assert ids(tree) == ["count-1", "count-2", "count-3"]
 
 
-def test_a_changed_copy_of_a_declaration_is_named_by_nobody_either() -> None:
+def test_a_changed_copy_of_a_declaration_without_an_id_has_none_either() -> None:
     assert ids(pool([Child(count).replace(restart="temporary")])) == ["count-1"]
     assert ids(pool([Child(count, id="x").replace(restart="temporary")])) == ["x"]
 
@@ -177,13 +177,13 @@ def test_s10_a_child_that_fails_to_start_is_forgotten_and_does_not_count() -> No
 
 
 @pytest.mark.parametrize("restart", ["permanent", "transient", "temporary"])
-def test_s12_a_child_that_says_ignore_is_not_stored(restart: str) -> None:
+def test_s12_a_child_that_ignores_its_start_is_not_stored(restart: str) -> None:
     tree = pool()
     tree.plan_starts("a", "ignore")
 
     assert tree.start_child(child("a", restart)) == "ok"
     assert tree.statuses() == {}
-    assert tree.told() == ["start a", "removed a", "reply"]
+    assert tree.take_story() == ["start a", "removed a", "reply"]
 
 
 def test_s50_a_child_cannot_be_significant() -> None:
@@ -249,14 +249,14 @@ def test_s53_children_that_are_being_stopped_count_until_they_are_gone() -> None
     ],
     ids=["terminated", "ended", "ignored"],
 )
-def test_s53_who_is_forgotten_makes_room(leave: Callable[[Driver], object]) -> None:
+def test_s53_a_forgotten_child_makes_room_for_another(leave: Callable[[Driver], object]) -> None:
     tree = pool([child("a", "transient")], max_children=1)
     leave(tree)
 
     assert tree.start_child(child("b")) == "ok"
 
 
-def test_s53_whose_id_is_taken_hears_of_that_first() -> None:
+def test_s53_a_taken_id_is_reported_before_max_children() -> None:
     assert isinstance(pool(children("a"), max_children=1).start_child(child("a")), ChildAlreadyStarted)
 
 
@@ -273,13 +273,13 @@ def test_s53_whose_id_is_taken_hears_of_that_first() -> None:
         ("temporary", Signaled(9), None),
     ],
 )
-def test_s23_to_s26_who_is_not_restarted_is_forgotten(restart: str, reason: Any, becomes: str | None) -> None:
+def test_s23_to_s26_a_child_that_is_not_restarted_is_forgotten(restart: str, reason: Any, becomes: str | None) -> None:
     tree = pool([child("a", restart), child("b")])
 
     tree.exits("a", reason)
 
     assert tree.statuses().get("a") == becomes
-    assert tree.told() == (["start a"] if becomes else ["removed a"])
+    assert tree.take_story() == (["start a"] if becomes else ["removed a"])
     assert tree.policy.restarts_used(tree.now) == (becomes is not None)
 
 
@@ -290,7 +290,7 @@ def test_s13_ignore_on_a_restart_removes_the_child_and_is_not_tried_again() -> N
     tree.crash("a")
 
     assert tree.statuses() == {"b": "running"}
-    assert tree.told() == ["start a", "removed a"]
+    assert tree.take_story() == ["start a", "removed a"]
     assert tree.policy.restarts_used(tree.now) == 1
 
 
@@ -305,12 +305,12 @@ def test_s28_the_intensity_is_that_of_all_children_together() -> None:
     assert [event.child for event in tree.events_of(SupervisorGaveUp)] == ["c"]
 
 
-def test_s30_who_gives_up_stops_the_others_and_forgets_all() -> None:
+def test_s30_a_dynamic_supervisor_that_gives_up_stops_and_forgets_all_children() -> None:
     tree = pool(children("abc"), max_restarts=0)
 
     tree.crash("b")
 
-    assert tree.told() == ["stop a", "stop c", "removed a", "removed b", "removed c", "end"]
+    assert tree.take_story() == ["stop a", "stop c", "removed a", "removed b", "removed c", "end"]
     assert tree.statuses() == {}
 
 
@@ -353,7 +353,7 @@ def test_s14_terminate_child_stops_a_child_and_forgets_it() -> None:
     tree = pool(children("ab"))
 
     assert tree.terminate_child("a") == "ok"
-    assert tree.told() == ["stop a", "removed a", "reply"]
+    assert tree.take_story() == ["stop a", "removed a", "reply"]
     assert tree.running() == "b"
 
 
@@ -363,12 +363,12 @@ def test_s16_terminate_child_while_the_child_is_being_restarted_cancels_that() -
 
     assert tree.terminate_child("a") == "ok"
     tree.advance(60.0)
-    assert tree.told("start") == []
+    assert tree.take_story("start") == []
     assert tree.statuses() == {}
 
 
 @pytest.mark.parametrize("request_", [TerminateChild, RestartChild, DeleteChild, Recall])
-def test_s14_s17_s19_nobody_knows_a_child_that_was_forgotten(request_: Any) -> None:
+def test_s14_s17_s19_a_forgotten_child_is_not_found(request_: Any) -> None:
     tree = pool(children("a", "temporary"))
     tree.crash("a")
 
@@ -376,7 +376,7 @@ def test_s14_s17_s19_nobody_knows_a_child_that_was_forgotten(request_: Any) -> N
 
 
 @pytest.mark.parametrize("request_", [RestartChild, DeleteChild])
-def test_s17_s19_a_child_that_runs_is_running_and_the_error_says_what_to_do(request_: Any) -> None:
+def test_s17_s19_the_error_about_a_running_child_gives_advice(request_: Any) -> None:
     refused = pool(children("a")).ask(request_, "a")
 
     assert isinstance(refused, ChildRunning)
@@ -387,7 +387,7 @@ def test_recall_restarts_a_child_and_does_not_count() -> None:
     tree = pool(children("ab"), max_restarts=0)
 
     assert tree.recall("a") == "ok"
-    assert tree.told() == ["stop a", "start a", "reply"]
+    assert tree.take_story() == ["stop a", "start a", "reply"]
     assert tree.running() == "ab"
 
 
@@ -422,7 +422,7 @@ def test_s44_all_are_asked_to_stop_before_any_of_them_is_gone() -> None:
         tree.plan_stops(id, "waits")
 
     tree.stop()
-    assert tree.told() == ["stop a", "stop b", "stop c"]
+    assert tree.take_story() == ["stop a", "stop b", "stop c"]
     for id in "cab":
         assert tree.ended is None
         tree.exits(id, Shutdown())
@@ -438,11 +438,11 @@ def test_s44_one_timer_for_all_that_have_the_same_time_to_stop() -> None:
 
     tree.stop()
     assert sorted(wake.at for wake in tree.timers) == [2.0, 7.0]
-    tree.told()
+    tree.take_story()
     tree.advance(2.0)
-    assert tree.told("kill") == [f"kill {id} (shutdown timeout)" for id in "abc"]
+    assert tree.take_story("kill") == [f"kill {id} (shutdown timeout)" for id in "abc"]
     tree.advance(5.0)
-    assert tree.told("kill") == [f"kill {id} (shutdown timeout)" for id in "de"]
+    assert tree.take_story("kill") == [f"kill {id} (shutdown timeout)" for id in "de"]
     assert tree.ended is None
     tree.exits("f", Shutdown())
     assert tree.ended == Shutdown()
@@ -453,11 +453,11 @@ def test_s42_brutal_kill_is_at_once() -> None:
 
     tree.stop()
 
-    assert tree.told()[:2] == ["kill a (brutal_kill)", "stop b"]
+    assert tree.take_story()[:2] == ["kill a (brutal_kill)", "stop b"]
     assert [event.path for event in tree.events_of(ChildStopped)] == ["pool/a", "pool/b"]
 
 
-def test_s43_a_child_that_exits_oddly_while_it_is_stopped_is_told_of() -> None:
+def test_s43_an_abnormal_exit_during_a_stop_is_published() -> None:
     tree = pool(children("ab"))
     tree.plan_stops("a", "odd")
 
@@ -474,10 +474,10 @@ def test_s39_stopping_ends_a_retry_loop_at_once() -> None:
     tree.stop()
 
     assert tree.ended == Shutdown()
-    assert tree.told() == ["removed a", "end"]
+    assert tree.take_story() == ["removed a", "end"]
 
 
-def test_s39_children_that_are_being_started_are_stopped_too_and_who_asked_gets_to_know() -> None:
+def test_s39_starting_children_are_stopped_too_and_their_requests_are_refused() -> None:
     tree = pool(children("b"))
     tree.plan_starts("a", "waits")
     tree.plan_stops("b", "waits")
@@ -501,13 +501,13 @@ def test_a_child_that_was_being_stopped_already_keeps_its_own_deadline() -> None
     tree.advance(3.0)
 
     tree.stop()
-    tree.told()
+    tree.take_story()
     tree.advance(2.0)
 
-    assert tree.told() == ["kill a (shutdown timeout)", "removed a", "end"]
+    assert tree.take_story() == ["kill a (shutdown timeout)", "removed a", "end"]
 
 
-def test_whoever_comes_when_it_stops_is_refused() -> None:
+def test_requests_are_refused_while_it_stops() -> None:
     tree = pool(children("a"))
     tree.plan_stops("a", "waits")
     tree.stop()
@@ -520,16 +520,16 @@ def test_halt_kills_all_at_once() -> None:
     tree = pool(children("abc"))
     tree.plan_stops("a", "waits")
     tree.terminate_child("a")
-    tree.told()
+    tree.take_story()
 
     tree.halt("second signal")
 
-    assert sorted(tree.told("kill")) == [f"kill {id} (second signal)" for id in "abc"]
+    assert sorted(tree.take_story("kill")) == [f"kill {id} (second signal)" for id in "abc"]
     assert tree.ended == Killed("second signal")
 
 
 # ---------------------------------------------------------------- stale news
-def test_news_of_a_forgotten_child_does_not_reach_a_later_one_of_that_id() -> None:
+def test_an_event_of_a_forgotten_child_does_not_affect_a_later_child_with_its_id() -> None:
     tree = pool(children("a", backoff=Backoff(1.0)))
     tree.crash("a")
     tree.terminate_child("a")
@@ -583,7 +583,7 @@ def test_s54_a_decision_costs_the_same_among_few_and_among_many_children(act: st
     assert costs[0] == costs[1]
 
 
-def test_s54_the_end_of_all_costs_the_same_for_each() -> None:
+def test_s54_stopping_all_costs_the_same_for_each_child() -> None:
     costs = []
     for number in (20, 2000):
         tree = pool(child(f"w{one}") for one in range(number))

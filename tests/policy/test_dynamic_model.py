@@ -13,9 +13,9 @@ from suitkaise.events import SupervisorGaveUp
 from suitkaise.exits import Normal, Shutdown
 from suitkaise.policy.actions import Ignored, Ready, StartChild, StopAll
 from suitkaise.specs import Child
-from tests.policy.driver import BOOM, Driver, Life, work
+from tests.policy.driver import BOOM, Driver, Instance, work
 from tests.policy.effort import patience, search
-from tests.policy.naive_pool import NaivePool, PoolKid
+from tests.policy.naive_dynamic_model import NaiveDynamicChild, NaiveDynamicSupervisor
 from tests.policy.test_model import REQUESTS, short
 
 pytestmark = patience
@@ -39,12 +39,12 @@ def specs(draw: st.DrawFn) -> Child:
 
 
 class PatientDriver(Driver):
-    """Starts and stops take until the test says so; kills kill."""
+    """Starts and stops last until the test ends them; kills succeed at once."""
 
-    def start_outcome(self, life: Life) -> str:
+    def start_outcome(self, instance: Instance) -> str:
         return "waits"
 
-    def stop_outcome(self, life: Life) -> str:
+    def stop_outcome(self, instance: Instance) -> str:
         return "waits"
 
 
@@ -57,7 +57,7 @@ class DynamicAgainstTheModel(RuleBasedStateMachine):
     def declare(self, most: int | None, max_restarts: float, max_seconds: float) -> None:
         spec = DynamicSupervisor("pool", most, max_restarts=max_restarts, max_seconds=max_seconds)
         self.driver = PatientDriver(spec)
-        self.model = NaivePool(math.inf if most is None else most, max_restarts, max_seconds)
+        self.model = NaiveDynamicSupervisor(math.inf if most is None else most, max_restarts, max_seconds)
 
     # ------------------------------------------------------------ what happens
     @rule(spec=specs())
@@ -89,11 +89,13 @@ class DynamicAgainstTheModel(RuleBasedStateMachine):
         self.happen(steps)
 
     def happen(self, steps: list[tuple[str, Any]]) -> None:
-        """The same for both, and nobody hears of the second before the first has happened."""
+        """The same for both, and no event is handled before all have happened."""
         for what, about in steps:
             if what == "start_child":
-                kid = PoolKid(about.id if about.id_given else None, about.restart, about.significant, about.shutdown)
-                self.tell("request", self.driver.post_request(StartChild, about), what, kid)
+                one = NaiveDynamicChild(
+                    about.id if about.id_given else None, about.restart, about.significant, about.shutdown
+                )
+                self.tell("request", self.driver.post_request(StartChild, about), what, one)
             elif what in REQUESTS:
                 self.tell("request", self.driver.post_request(REQUESTS[what], about), what, about)
             else:
@@ -104,21 +106,25 @@ class DynamicAgainstTheModel(RuleBasedStateMachine):
     def news(self, what: str, which: int) -> None:
         """What a child does; `which` picks one that is alive and could do it."""
         driver = self.driver
-        able = [life for life in driver.lives.values() if what in ("boom", "clean") or not (life.ready or life.asked)]
+        able = [
+            instance
+            for instance in driver.instances.values()
+            if what in ("boom", "clean") or not (instance.ready or instance.asked)
+        ]
         if not able:
             return
-        life = able[which % len(able)]
+        instance = able[which % len(able)]
         if what == "up":
-            life.ready = True
-            driver.post(Ready(life.id, life.incarnation))
+            instance.ready = True
+            driver.post(Ready(instance.id, instance.incarnation))
         else:
-            self.model.kids[life.id].dead = True
+            self.model.children[instance.id].dead = True
         if what == "ignore":
-            del driver.lives[life.id]
-            driver.post(Ignored(life.id, life.incarnation))
+            del driver.instances[instance.id]
+            driver.post(Ignored(instance.id, instance.incarnation))
         elif what != "up":
-            driver.post_exit(life.id, Normal() if what == "clean" else BOOM)
-        self.tell("news", what, life.id, life.nth)
+            driver.post_exit(instance.id, Normal() if what == "clean" else BOOM)
+        self.tell("news", what, instance.id, instance.nth)
 
     def tell(self, *message: Any) -> None:
         self.model.mailbox.append(message)
@@ -128,7 +134,7 @@ class DynamicAgainstTheModel(RuleBasedStateMachine):
     def both_agree(self) -> None:
         driver, model = self.driver, self.model
         states = {"waiting": "restarting", "again": "restarting"}
-        shown = {id: states.get(kid.state, kid.state) for id, kid in model.kids.items()}
+        shown = {id: states.get(one.state, one.state) for id, one in model.children.items()}
         alive = {id: status for id, status in driver.statuses().items() if status in (*shown.values(), "running")}
         assert alive == shown
         assert (driver.ended is not None) == model.ended
@@ -141,8 +147,8 @@ class DynamicAgainstTheModel(RuleBasedStateMachine):
 
     @invariant()
     def the_alive_are_the_alive(self) -> None:
-        alive = {id for id, kid in self.model.kids.items() if kid.state != "waiting"}
-        assert set(self.driver.lives) == alive
+        alive = {id for id, one in self.model.children.items() if one.state != "waiting"}
+        assert set(self.driver.instances) == alive
 
     @invariant()
     def what_is_over_leaves_no_line_behind(self) -> None:

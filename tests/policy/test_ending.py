@@ -1,4 +1,4 @@
-"""Stops and kills of the whole supervisor at any moment, and threads that are left behind (rule 59)."""
+"""Stops and kills of the whole supervisor at any moment, and abandoned threads (rule 59)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from suitkaise.policy.actions import KillAll, RestartChild
 from tests.policy.driver import BOOM, Driver, begun, child, children, supervisor
 
 
-def test_stop_before_the_beginning_ends_at_once() -> None:
+def test_a_stop_before_the_start_ends_the_supervisor_at_once() -> None:
     tree = Driver(supervisor(*children("ab")), begin_now=False)
 
     tree.stop()
 
-    assert tree.told() == ["end"]
+    assert tree.take_story() == ["end"]
 
 
 def test_stop_during_the_start_asks_the_child_that_is_starting_first() -> None:
@@ -31,11 +31,11 @@ def test_stop_during_the_start_asks_the_child_that_is_starting_first() -> None:
     tree.begin()
 
     tree.stop()
-    assert tree.told() == ["start a", "start b", "stop b"]
-    tree.ready("b")  # the request had not reached it yet
-    assert tree.told() == []
+    assert tree.take_story() == ["start a", "start b", "stop b"]
+    tree.ready("b")  # the child had not received the request yet
+    assert tree.take_story() == []
     tree.exits("b", Shutdown())
-    assert tree.told() == ["stop a", "end"]
+    assert tree.take_story() == ["stop a", "end"]
 
 
 def test_stop_while_a_child_is_starting_again_waits_for_its_end() -> None:
@@ -47,10 +47,10 @@ def test_stop_while_a_child_is_starting_again_waits_for_its_end() -> None:
     tree.stop()
     tree.ignores("a")
 
-    assert tree.told() == ["start a", "stop a", "end"]
+    assert tree.take_story() == ["start a", "stop a", "end"]
 
 
-def test_the_reason_to_stop_is_told_once() -> None:
+def test_the_reason_to_stop_is_published_once() -> None:
     tree = begun(children("a"), max_restarts=0)
     tree.plan_stops("a", "waits")
     tree.stop(Shutdown("enough"))
@@ -60,29 +60,29 @@ def test_the_reason_to_stop_is_told_once() -> None:
     assert [event.why for event in tree.events_of(SupervisorStopping)] == ["shutdown (enough)"]
 
 
-def test_halt_kills_all_at_once_and_ends() -> None:
+def test_kill_all_kills_all_children_at_once_and_ends_the_supervisor() -> None:
     tree = begun(children("abc"))
 
     tree.halt("second signal")
 
-    assert tree.told() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
+    assert tree.take_story() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
     assert tree.ended == Killed("second signal")
 
 
-def test_halt_during_a_stop_kills_what_is_left_and_that_is_how_it_ended() -> None:
+def test_kill_all_during_a_stop_kills_the_rest_and_becomes_the_reason() -> None:
     tree = begun(children("abc"))
     tree.plan_stops("c", "waits")
     tree.stop(Shutdown("asked"))
-    tree.told()
+    tree.take_story()
 
     tree.halt()
 
-    assert tree.told() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
+    assert tree.take_story() == [f"kill {id} (second signal)" for id in "cba"] + ["end"]
     assert tree.ended == Killed("second signal")
     assert tree.events[-1] == SupervisorStopped("top", 0.0, reason=Killed("second signal"))
 
 
-def test_of_two_halts_the_first_one_says_why() -> None:
+def test_the_first_of_two_kill_alls_is_the_reason() -> None:
     tree = begun(children("a"))
     tree.plan_stops("a", "waits")
     tree.stop()
@@ -94,7 +94,7 @@ def test_of_two_halts_the_first_one_says_why() -> None:
     assert tree.ended == Killed("shutdown timeout")
 
 
-def test_halt_kills_children_that_are_starting_and_cancels_what_waits() -> None:
+def test_kill_all_kills_starting_children_and_cancels_waiting_requests() -> None:
     tree = begun(children("ab"))
     tree.plan_starts("a", "waits")
     tree.plan_starts("b", "fails")
@@ -105,16 +105,16 @@ def test_halt_kills_children_that_are_starting_and_cancels_what_waits() -> None:
     tree.plan_starts("b", "waits")
     waiting = tree.post_request(RestartChild, "b")
     tree.settle()
-    tree.told()
+    tree.take_story()
 
     tree.halt()
 
-    assert tree.told() == ["kill b (second signal)", "kill a (second signal)", "refuse WorkerDead", "end"]
+    assert tree.take_story() == ["kill b (second signal)", "kill a (second signal)", "refuse WorkerDead", "end"]
     assert isinstance(tree.answer(waiting), WorkerDead)
 
 
 @pytest.mark.parametrize("stopping", [False, True])
-def test_s59_a_thread_that_is_left_behind_is_told_and_listed_as_abandoned(stopping: bool) -> None:
+def test_s59_an_abandoned_thread_is_published_and_listed_as_abandoned(stopping: bool) -> None:
     tree = begun([child("a", "transient"), child("b")], max_restarts=0)
     tree.plan_stops("b", "waits")
     if stopping:
@@ -126,7 +126,7 @@ def test_s59_a_thread_that_is_left_behind_is_told_and_listed_as_abandoned(stoppi
     assert tree.statuses()["a"] == "abandoned"
 
 
-def test_s59_a_thread_that_does_not_stop_in_time_is_told_as_abandoned() -> None:
+def test_s59_a_thread_that_does_not_stop_in_time_is_published_as_abandoned() -> None:
     tree = begun(children("ab"))
     tree.plan_stops("a", "waits")
     tree.terminate_child("a")
@@ -150,5 +150,5 @@ def test_a_start_that_is_ignored_while_it_is_being_stopped_is_a_stop(restart: st
 
     tree.ignores("b")
 
-    assert tree.told()[-2:] == ["stop a", "end"]
+    assert tree.take_story()[-2:] == ["stop a", "end"]
     assert tree.statuses() == ({"a": "stopped", "b": "stopped"} if restart == "permanent" else {"a": "stopped"})

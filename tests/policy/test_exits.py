@@ -1,4 +1,4 @@
-"""Rules 23-26, 31, 35 and 39: what the exit of one child leads to."""
+"""Rules 23-26, 31, 35 and 39: the consequences of the exit of one child."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_s23_a_permanent_child_is_restarted_after_any_exit(reason: ExitReason) -
 
     tree.exits("a", reason)
 
-    assert tree.told() == ["start a"]
+    assert tree.take_story() == ["start a"]
     assert tree.running() == "ab"
 
 
@@ -34,7 +34,7 @@ def test_s24_a_transient_child_that_ends_cleanly_is_kept_stopped(strategy: str, 
 
     tree.exits("b", reason)
 
-    assert tree.told() == []
+    assert tree.take_story() == []
     assert tree.statuses() == {"a": "running", "b": "finished", "c": "running"}
     assert tree.policy.restarts_used(0.0) == 0
 
@@ -45,17 +45,17 @@ def test_s25_a_transient_child_is_restarted_after_any_other_reason(reason: ExitR
 
     tree.exits("a", reason)
 
-    assert tree.told() == ["start a"]
+    assert tree.take_story() == ["start a"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("reason", [*CLEAN, *ABNORMAL], ids=str)
-def test_s26_a_temporary_child_is_removed_whatever_its_reason(strategy: str, reason: ExitReason) -> None:
+def test_s26_a_temporary_child_is_removed_for_every_reason(strategy: str, reason: ExitReason) -> None:
     tree = begun([child("a"), child("b", "temporary"), child("c")], strategy=strategy)
 
     tree.exits("b", reason)
 
-    assert tree.told() == ["removed b"]
+    assert tree.take_story() == ["removed b"]
     assert tree.statuses() == {"a": "running", "c": "running"}
     assert tree.policy.restarts_used(0.0) == 0
 
@@ -69,7 +69,7 @@ def test_s30_a_nested_supervisor_that_gave_up_is_restarted_only_where_it_is_perm
 
     tree.exits("nested", Shutdown(GaveUp("top/nested/x", BOOM, 3, 5.0)))
 
-    assert (tree.told("start") == ["start nested"]) is restarts
+    assert (tree.take_story("start") == ["start nested"]) is restarts
 
 
 def test_s31_one_for_one_restarts_that_child_alone_in_its_place() -> None:
@@ -77,7 +77,7 @@ def test_s31_one_for_one_restarts_that_child_alone_in_its_place() -> None:
 
     tree.crash("b")
 
-    assert tree.told() == ["start b"]
+    assert tree.take_story() == ["start b"]
     assert list(tree.statuses()) == ["a", "b", "c"]
 
 
@@ -88,7 +88,7 @@ def test_s31_one_for_one_restarts_run_side_by_side() -> None:
 
     tree.crash_together("a", "c")
 
-    assert tree.told() == ["start a", "start c"]
+    assert tree.take_story() == ["start a", "start c"]
     assert tree.statuses() == {"a": "restarting", "b": "running", "c": "restarting"}
     tree.ready("c")
     tree.ready("a")
@@ -99,11 +99,11 @@ def test_s31_one_for_one_restarts_do_not_wait_for_a_request() -> None:
     tree = begun(children("ab"))
     tree.plan_stops("b", "waits")
     tree.terminate_child("b")
-    tree.told()
+    tree.take_story()
 
     tree.crash("a")
 
-    assert tree.told() == ["start a"]
+    assert tree.take_story() == ["start a"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -113,7 +113,7 @@ def test_s35_a_failed_restart_is_tried_again_and_every_try_counts(strategy: str)
 
     tree.crash("b")
 
-    assert [line for line in tree.told("start") if line == "start b"] == ["start b"] * 3
+    assert [line for line in tree.take_story("start") if line == "start b"] == ["start b"] * 3
     assert tree.policy.restarts_used(0.0) == 3
     assert tree.running() == "ab"
 
@@ -125,7 +125,7 @@ def test_s35_retries_that_keep_failing_make_it_give_up(strategy: str) -> None:
 
     tree.crash("b")
 
-    assert [line for line in tree.told("start") if line == "start b"] == ["start b"] * 3
+    assert [line for line in tree.take_story("start") if line == "start b"] == ["start b"] * 3
     assert tree.ended == Shutdown(GaveUp("top/b", Driver.FAILED, 3, 5.0))
 
 
@@ -150,7 +150,7 @@ def test_s35_requests_that_wait_are_served_before_the_next_try(strategy: str) ->
 
     assert tree.ask(TerminateChild, "a") == "ok"
 
-    story = tree.told("start", "stop", "reply")
+    story = tree.take_story("start", "stop", "reply")
     assert story.index("reply") < len(story) - 1 - story[::-1].index("start b")
 
 
@@ -162,16 +162,16 @@ def test_s39_stopping_in_a_retry_loop_completes_and_starts_nothing_more(strategy
     tree.plan_starts("b", *["fails"] * 1000)
     tree.plan_stops("a", "waits")
     tree.post_exit("b", Driver.FAILED)
-    tree.told()
+    tree.take_story()
 
     tree.stop()
 
-    assert tree.told("start") == []
+    assert tree.take_story("start") == []
     tree.exits("a", Shutdown())
     assert tree.ended == Shutdown()
 
 
-def test_s39_a_retry_that_comes_due_while_the_others_are_being_stopped_starts_nothing() -> None:
+def test_s39_a_retry_that_is_due_while_the_others_are_being_stopped_starts_nothing() -> None:
     tree = begun(children("ab"))
     tree.plan_starts("a", "fails")
     tree.plan_stops("b", "waits")
@@ -179,9 +179,9 @@ def test_s39_a_retry_that_comes_due_while_the_others_are_being_stopped_starts_no
 
     tree.stop()
 
-    assert tree.told() == ["start a", "stop b"]
+    assert tree.take_story() == ["start a", "stop b"]
     tree.exits("b", Shutdown())
-    assert tree.told() == ["end"]
+    assert tree.take_story() == ["end"]
     assert len(tree.events_of(ChildRestarting)) == 1
 
 
@@ -197,4 +197,4 @@ def test_s39_a_restart_that_fails_while_the_others_are_being_stopped_is_not_trie
     assert [action for action in tree.actions if isinstance(action, SetTimer) and action.key[0] == "retry"] == []
     assert tree.statuses()["a"] == "crashed"
     tree.exits("b", Shutdown())
-    assert tree.told() == ["start a", "stop b", "end"]
+    assert tree.take_story() == ["start a", "stop b", "end"]

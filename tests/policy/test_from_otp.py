@@ -1,4 +1,4 @@
-"""Rules 61-68: what OTP's and Elixir's own tests know of supervisors beyond rules 1-60."""
+"""Rules 61-68: what the tests of OTP and Elixir check beyond rules 1-60."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ENDS: list[ExitReason] = [Normal(), Shutdown(), Shutdown("why"), BOOM, ExitCode(
 @pytest.mark.parametrize("reason", ENDS, ids=str)
 @pytest.mark.parametrize("restart", RESTARTS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_s61_a_child_that_ends_by_itself_while_the_supervisor_stops_is_passed_over(
+def test_s61_a_child_that_exits_by_itself_while_the_supervisor_stops_is_not_stopped_again(
     strategy: str, restart: str, reason: ExitReason
 ) -> None:
     tree = begun([child("a"), child("b", restart), child("c")], strategy=strategy, max_restarts=0)
@@ -50,16 +50,16 @@ def test_s61_a_child_that_ends_by_itself_while_the_supervisor_stops_is_passed_ov
     tree.exits("b", reason)
 
     assert [event.path for event in tree.events_of(ChildExited)] == ["top/b"]
-    assert tree.told() == ["stop c"]
+    assert tree.take_story() == ["stop c"]
     tree.exits("c", Shutdown())
-    assert tree.told("stop", "start", "end") == ["stop a", "end"]
+    assert tree.take_story("stop", "start", "end") == ["stop a", "end"]
     assert tree.ended == Shutdown("asked")
     assert tree.policy.restarts_used(0.0) == 0
 
 
 @pytest.mark.parametrize("mode", ["any_significant", "all_significant"])
 @pytest.mark.parametrize("restart", ["transient", "temporary"])
-def test_s61_nor_does_a_significant_one_change_why_it_ends(mode: str, restart: str) -> None:
+def test_s61_a_significant_exit_while_the_supervisor_stops_does_not_change_its_reason(mode: str, restart: str) -> None:
     tree = begun([child("a", restart, significant=True), child("b")], auto_shutdown=mode)
     tree.plan_stops("b", "waits")
     tree.stop(Shutdown("asked"))
@@ -70,7 +70,7 @@ def test_s61_nor_does_a_significant_one_change_why_it_ends(mode: str, restart: s
     assert tree.ended == Shutdown("asked")
 
 
-def test_s61_one_that_gives_up_or_shuts_down_stops_in_the_same_way() -> None:
+def test_s61_a_supervisor_that_gives_up_or_shuts_down_stops_in_the_same_way() -> None:
     for ending in ("crash", "significant"):
         tree = begun(
             [child("a"), child("b", "transient", significant=True), child("c")],
@@ -84,7 +84,7 @@ def test_s61_one_that_gives_up_or_shuts_down_stops_in_the_same_way() -> None:
         tree.crash("a")
         tree.exits("c", Shutdown())
 
-        assert tree.told("start", "stop", "end") == ["stop c", "end"]
+        assert tree.take_story("start", "stop", "end") == ["stop c", "end"]
         assert tree.ended == why
 
 
@@ -98,11 +98,11 @@ def test_s61_a_dynamic_supervisor_does_the_same(restart: str) -> None:
     for id, reason in zip("abcd", (Normal(), Shutdown(), Shutdown("why"), BOOM), strict=True):
         tree.exits(id, reason)
 
-    assert tree.told("start", "end") == ["end"]
+    assert tree.take_story("start", "end") == ["end"]
     assert tree.ended == Shutdown("asked")
 
 
-# ------------------------------------------------------------ 62: nobody is there to ask
+# ------------------------------------------------------------ 62: no such child
 REQUESTS = [
     (StartChild, child("new")),
     (StartChild, child("a")),
@@ -136,7 +136,7 @@ def test_s62_a_supervisor_that_stops_or_has_ended_refuses_at_once(
 
 
 @pytest.mark.parametrize("how", ["stops", "is killed", "gives up", "shuts down"])
-def test_s62_who_has_asked_before_is_refused_when_it_ends(how: str) -> None:
+def test_s62_waiting_requests_are_refused_when_the_supervisor_ends(how: str) -> None:
     tree = begun(
         [child("a"), child("b", "transient", significant=True)], max_restarts=0, auto_shutdown="any_significant"
     )
@@ -163,7 +163,7 @@ def test_s62_who_has_asked_before_is_refused_when_it_ends(how: str) -> None:
 FAILURES: list[ExitReason] = [
     Crashed("on_start", OSError("no such port")),
     Crashed("on_start", KeyboardInterrupt()),
-    Normal(),  # sys.exit() before it was up
+    Normal(),  # sys.exit() before it was ready
     ExitCode(3),
     Signaled(9),
     Hung("on_start", 1.0),
@@ -173,7 +173,7 @@ FAILURES: list[ExitReason] = [
 
 @pytest.mark.parametrize("reason", FAILURES, ids=str)
 @pytest.mark.parametrize("restart", RESTARTS)
-def test_s63_an_end_before_it_is_up_is_a_failed_start_whatever_the_reason(restart: str, reason: ExitReason) -> None:
+def test_s63_an_exit_before_ready_is_a_failed_start_for_every_reason(restart: str, reason: ExitReason) -> None:
     tree = begun(children("a"), max_restarts=0)
     tree.plan_starts("new", "waits")
     number = tree.post_request(StartChild, child("new", restart))
@@ -196,16 +196,14 @@ def test_s63_so_it_is_when_the_supervisor_starts(restart: str, reason: ExitReaso
 
     tree.exits("b", reason)
 
-    assert tree.told("start", "stop", "end") == ["start a", "start b", "stop a", "end"]
+    assert tree.take_story("start", "stop", "end") == ["start a", "start b", "stop a", "end"]
     assert isinstance(tree.ended, Shutdown)
     assert (tree.ended.detail.path, tree.ended.detail.reason) == ("top/b", reason)
 
 
 @pytest.mark.parametrize("reason", FAILURES, ids=str)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_s63_and_one_that_fails_in_a_restart_is_tried_again_whatever_the_reason(
-    strategy: str, reason: ExitReason
-) -> None:
+def test_s63_a_start_that_fails_in_a_restart_is_tried_again_for_every_reason(strategy: str, reason: ExitReason) -> None:
     tree = begun(children("ab", "transient"), strategy=strategy)
     tree.plan_starts("a", "waits", "ok")
     tree.crash("a")
@@ -219,7 +217,7 @@ def test_s63_and_one_that_fails_in_a_restart_is_tried_again_whatever_the_reason(
 
 # ------------------------------------------------------------ 64: what is kept of those that are gone
 class Argument:
-    """Something that a worker gets."""
+    """An object that a worker gets as an argument."""
 
 
 class Holds(Thread):
@@ -245,7 +243,7 @@ def test_s64_nothing_is_kept_of_a_child_that_is_removed(end: str, kind: type[Sup
             policy.handle(Ignored("a", 1), 0.0)
         case _:
             policy.handle(Ready("a", 1), 0.0)
-            assert remembered() is not None  # as long as it is listed it can be recalled
+            assert remembered() is not None  # it can be recalled as long as it is listed
             if end in ("terminated", "deleted"):
                 policy.handle(TerminateChild(2, "a"), 0.0)
             policy.handle(Exited("a", 1, Crashed("loop", OSError()) if end == "crashed" else Normal()), 0.0)
@@ -260,7 +258,7 @@ def test_s64_nothing_is_kept_of_a_child_that_is_removed(end: str, kind: type[Sup
 
 # ------------------------------------------------------------ 65: a supervisor that is killed
 def nobody(tree: Driver) -> None:
-    """Nothing goes on."""
+    """Leave the tree as it is."""
 
 
 def one_is_starting(tree: Driver) -> None:
@@ -270,7 +268,7 @@ def one_is_starting(tree: Driver) -> None:
 
 def one_waits_for_its_retry(tree: Driver) -> None:
     tree.plan_starts("b", "fails")
-    tree.handle(Exited("b", tree.lives.pop("b").incarnation, BOOM))
+    tree.handle(Exited("b", tree.instances.pop("b").incarnation, BOOM))
 
 
 def one_is_being_stopped(tree: Driver) -> None:
@@ -291,15 +289,15 @@ def it_stops(tree: Driver) -> None:
 def test_s65_a_supervisor_that_is_killed_takes_all_children_with_it(kind: str, meanwhile: Any) -> None:
     tree = pool(children("abc")) if kind == "dynamic" else begun(children("abc"), strategy=kind)
     meanwhile(tree)
-    alive = set(tree.lives)
-    tree.told()
+    alive = set(tree.instances)
+    tree.take_story()
 
     tree.handle(KillAll("shutdown timeout"))
 
-    assert {line.split()[1] for line in tree.told("kill")} >= alive
+    assert {line.split()[1] for line in tree.take_story("kill")} >= alive
     tree.settle()
-    assert tree.told("start", "stop") == []
-    assert tree.lives == {}
+    assert tree.take_story("start", "stop") == []
+    assert tree.instances == {}
     assert tree.ended == Killed("shutdown timeout")
 
 
@@ -309,11 +307,11 @@ def test_s65_to_its_own_supervisor_that_is_an_abnormal_end(restart: str, comes_b
 
     outer.exits("inner", Killed("ref.kill()"))
 
-    assert outer.told("start") == (["start inner"] if comes_back else [])
+    assert outer.take_story("start") == (["start inner"] if comes_back else [])
 
 
-# ------------------------------------------------------------ 66: a child that does not hear or say anything
-def test_s66_a_child_that_answers_nothing_holds_nobody_up_for_longer_than_its_shutdown() -> None:
+# ------------------------------------------------------------ 66: a child that does not react
+def test_s66_a_silent_child_delays_a_stop_by_no_more_than_its_shutdown() -> None:
     tree = begun([child("a"), child("deaf", shutdown=2.0), child("c")])
     tree.plan_stops("deaf", "waits")
 
@@ -321,13 +319,13 @@ def test_s66_a_child_that_answers_nothing_holds_nobody_up_for_longer_than_its_sh
     tree.settle()
     assert tree.statuses() == {"a": "running", "deaf": "stopping", "c": "running"}
     tree.crash("a")
-    assert tree.statuses()["a"] == "running"  # others are restarted meanwhile
+    assert tree.statuses()["a"] == "running"  # other children are restarted meanwhile
     assert [tree.answer(number) for number in waiting] == [None, None]
 
     tree.advance(2.0)
 
     assert [tree.answer(number) for number in waiting] == ["ok", "ok"]
-    assert tree.told()[-4:] == ["kill deaf (shutdown timeout)", "reply", "stop c", "reply"]
+    assert tree.take_story()[-4:] == ["kill deaf (shutdown timeout)", "reply", "stop c", "reply"]
 
 
 def test_s66_and_the_supervisor_stops_all_the_same() -> None:
@@ -337,12 +335,12 @@ def test_s66_and_the_supervisor_stops_all_the_same() -> None:
 
     tree.advance(2.0)
 
-    assert tree.told() == ["stop c", "stop deaf", "kill deaf (shutdown timeout)", "stop a", "end"]
+    assert tree.take_story() == ["stop c", "stop deaf", "kill deaf (shutdown timeout)", "stop a", "end"]
     assert tree.ended == Shutdown()
 
 
 # ------------------------------------------------------------ 68: a fault in the supervisor itself
-def test_s68_a_supervisor_that_has_failed_itself_decides_nothing_more_and_refuses_what_it_is_asked() -> None:
+def test_s68_after_an_internal_error_a_supervisor_decides_nothing_and_refuses_requests() -> None:
     driver = begun(children("ab"))
     driver.policy.abort(BOOM)
     assert [(info.status, info.last_exit) for info in driver.policy.which_children()] == [

@@ -13,7 +13,7 @@ from tests.policy.driver import BOOM, Driver, begun, child, children
 GROUPS = ["one_for_all", "rest_for_one"]
 
 
-def test_s36_a_one_for_all_retry_first_stops_what_the_round_had_started() -> None:
+def test_s36_a_one_for_all_retry_first_stops_the_children_that_the_round_had_started() -> None:
     tree = begun(children("abcd"), strategy="one_for_all")
     tree.plan_starts("c", "fails")
 
@@ -21,7 +21,7 @@ def test_s36_a_one_for_all_retry_first_stops_what_the_round_had_started() -> Non
 
     first = ["stop d", "stop c", "stop a", "start a", "start b", "start c"]
     retry = ["stop b", "stop a", "start a", "start b", "start c", "start d"]
-    assert tree.told() == first + retry
+    assert tree.take_story() == first + retry
     assert tree.policy.restarts_used(0.0) == 2
 
 
@@ -43,13 +43,13 @@ def test_s37_a_rest_for_one_retry_begins_at_the_child_that_failed() -> None:
     tree.crash("b")
 
     first = ["stop d", "stop c", "start b", "start c"]
-    assert tree.told() == [*first, "start c", "start c", "start d"]
+    assert tree.take_story() == [*first, "start c", "start c", "start d"]
     assert tree.policy.restarts_used(0.0) == 3
     assert tree.running() == "abcd"
 
 
 @pytest.mark.parametrize("strategy", GROUPS)
-def test_s38_after_terminate_child_of_the_failing_one_those_after_it_stay_down(strategy: str) -> None:
+def test_s38_after_terminate_child_of_the_failing_child_the_children_after_it_stay_down(strategy: str) -> None:
     tree = begun(children("abcd"), strategy=strategy)
     tree.plan_starts("b", "fails")
     tree.post_exit("a", BOOM)
@@ -61,7 +61,7 @@ def test_s38_after_terminate_child_of_the_failing_one_those_after_it_stay_down(s
 
 
 @pytest.mark.parametrize("strategy", GROUPS)
-def test_s38_what_stays_down_can_be_started_or_is_revived_by_the_next_group_restart(strategy: str) -> None:
+def test_s38_a_child_that_stays_down_can_be_started_or_is_revived_by_the_next_group_restart(strategy: str) -> None:
     tree = begun(children("abcd"), strategy=strategy)
     tree.plan_starts("b", "fails")
     tree.post_exit("a", BOOM)
@@ -82,7 +82,7 @@ def test_a_group_restart_by_another_child_replaces_a_pending_retry() -> None:
     tree.settle()
     tree.advance(100)
 
-    assert tree.told("start") == ["start b", "start a", "start b", "start c"]
+    assert tree.take_story("start") == ["start b", "start a", "start b", "start c"]
     assert tree.policy.restarts_used(0.0) == 2
 
 
@@ -152,7 +152,7 @@ def test_s36_the_child_that_crashed_is_down_while_an_earlier_one_restarts() -> N
 
     assert tree.ask(RestartChild, "b") == "ok"
 
-    assert tree.told() == [
+    assert tree.take_story() == [
         *["stop c", "stop a", "start a", "start b", "reply"],
         *["stop b", "start a", "start b", "start c"],
     ]
@@ -166,5 +166,5 @@ def test_s36_a_retry_that_fails_at_an_earlier_child_is_that_childs() -> None:
 
     tree.crash("b")
 
-    assert tree.told("start") == ["start a", "start b", "start a", "start a", "start b"]
+    assert tree.take_story("start") == ["start a", "start b", "start a", "start a", "start b"]
     assert tree.policy.restarts_used(0.0) == 3

@@ -23,12 +23,14 @@ GROUPS = ["one_for_all", "rest_for_one"]
         ("rest_for_one", "c", ["start c"]),
     ],
 )
-def test_s32_s33_who_is_stopped_in_reverse_and_started_in_order(strategy: str, crashed: str, told: list[str]) -> None:
+def test_s32_s33_the_group_is_stopped_in_reverse_and_started_in_order(
+    strategy: str, crashed: str, told: list[str]
+) -> None:
     tree = begun(children("abc"), strategy=strategy)
 
     tree.crash(crashed)
 
-    assert tree.told() == told
+    assert tree.take_story() == told
     assert tree.running() == "abc"
 
 
@@ -51,17 +53,17 @@ def test_s32_s33_each_is_gone_before_the_next_is_asked_and_up_before_the_next_st
         tree.plan_starts(id, "waits")
 
     tree.crash("a")
-    assert tree.told() == ["stop c"]
+    assert tree.take_story() == ["stop c"]
     assert tree.statuses() == {"a": "restarting", "b": "running", "c": "stopping"}
     tree.exits("c", Shutdown())
-    assert tree.told() == ["stop b"]
+    assert tree.take_story() == ["stop b"]
     tree.exits("b", Shutdown())
-    assert tree.told() == ["start a"]
+    assert tree.take_story() == ["start a"]
     assert tree.statuses() == {"a": "starting", "b": "stopped", "c": "stopped"}
     tree.ready("a")
-    assert tree.told() == ["start b"]
+    assert tree.take_story() == ["start b"]
     tree.ready("b")
-    assert tree.told() == ["start c"]
+    assert tree.take_story() == ["start c"]
     tree.ready("c")
     assert tree.running() == "abc"
 
@@ -71,17 +73,17 @@ def test_s33_rest_for_one_restarts_only_the_children_after_it() -> None:
 
     tree.crash("b")
 
-    assert tree.told() == ["stop c", "stop s", "start b", "start s", "start c"]
+    assert tree.take_story() == ["stop c", "stop s", "start b", "start s", "start c"]
 
 
 def test_s33_a_child_added_later_is_after_the_others() -> None:
     tree = begun(children("ab"), strategy="rest_for_one")
     tree.start_child(child("added"))
-    tree.told()
+    tree.take_story()
 
     tree.crash("b")
 
-    assert tree.told() == ["stop added", "start b", "start added"]
+    assert tree.take_story() == ["stop added", "start b", "start added"]
 
 
 @pytest.mark.parametrize("strategy", GROUPS)
@@ -90,7 +92,7 @@ def test_s27_a_temporary_bystander_is_stopped_removed_and_not_started_again(stra
 
     tree.crash("a")
 
-    assert tree.told() == ["stop c", "stop b", "removed b", "start a", "start c"]
+    assert tree.take_story() == ["stop c", "stop b", "removed b", "start a", "start c"]
     assert tree.statuses() == {"a": "running", "c": "running"}
 
 
@@ -103,15 +105,15 @@ def test_s27_a_temporary_child_before_the_failing_one_is_left_alone_by_rest_for_
 
 
 @pytest.mark.parametrize("strategy", GROUPS)
-def test_s34_a_group_restart_revives_what_a_request_or_a_clean_exit_had_stopped(strategy: str) -> None:
+def test_s34_a_group_restart_revives_children_that_a_request_or_a_clean_exit_had_stopped(strategy: str) -> None:
     tree = begun([child("a"), child("b"), child("c", "transient"), child("d")], strategy=strategy)
     tree.terminate_child("b")
     tree.exits("c", Normal())
-    tree.told()
+    tree.take_story()
 
     tree.crash("a")
 
-    assert tree.told() == ["stop d", "start a", "start b", "start c", "start d"]
+    assert tree.take_story() == ["stop d", "start a", "start b", "start c", "start d"]
     assert tree.running() == "abcd"
 
 
@@ -141,7 +143,7 @@ def test_members_that_die_while_the_group_is_stopped_are_not_restarted_twice(str
 
     tree.crash_together("a", "c", "b", "d")
 
-    assert sorted(tree.told("start")) == ["start a", "start b", "start c", "start d"]
+    assert sorted(tree.take_story("start")) == ["start a", "start b", "start c", "start d"]
     assert tree.policy.restarts_used(0.0) == 1
     assert tree.running() == "abcd"
 
@@ -170,12 +172,12 @@ def test_a_child_outside_the_group_that_dies_meanwhile_is_dealt_with_afterwards(
     tree = begun(children("abc"), strategy="rest_for_one")
     tree.plan_starts("c", "waits")
     tree.crash("c")
-    tree.told()
+    tree.take_story()
 
     tree.crash("a")
-    assert tree.told() == []
+    assert tree.take_story() == []
     tree.ready("c")
-    assert tree.told() == ["stop c", "stop b", "start a", "start b", "start c"]
+    assert tree.take_story() == ["stop c", "stop b", "start a", "start b", "start c"]
     assert tree.policy.restarts_used(0.0) == 2
 
 
@@ -190,7 +192,7 @@ def test_a_group_restart_comes_before_requests_that_came_after_the_crash(strateg
     tree.ready("c")
 
     assert tree.running() == "ac"
-    assert tree.told()[-2:] == ["stop b", "reply"]
+    assert tree.take_story()[-2:] == ["stop b", "reply"]
 
 
 @pytest.mark.parametrize("strategy", GROUPS)
@@ -198,12 +200,12 @@ def test_a_member_that_dies_after_its_start_in_the_same_round_makes_a_round_of_i
     tree = begun(children("abc"), strategy=strategy)
     tree.plan_starts("c", "waits")
     tree.crash("a")
-    tree.told()
+    tree.take_story()
 
     tree.crash("b")
     tree.ready("c")
 
-    assert tree.told("start")[-2:] == ["start b", "start c"]
+    assert tree.take_story("start")[-2:] == ["start b", "start c"]
     assert tree.policy.restarts_used(0.0) == 2
     assert tree.running() == "abc"
 
@@ -213,10 +215,10 @@ def test_requests_wait_until_a_group_is_back(strategy: str) -> None:
     tree = begun(children("ab"), strategy=strategy)
     tree.plan_starts("a", "waits")
     tree.crash("a")
-    tree.told()
+    tree.take_story()
 
     assert tree.terminate_child("b") is None
     tree.ready("a")
 
-    assert tree.told() == ["start b", "stop b", "reply"]
+    assert tree.take_story() == ["start b", "stop b", "reply"]
     assert tree.running() == "a"

@@ -1,4 +1,4 @@
-"""Rules 20 and 57: what is known of a child's past."""
+"""Rules 20 and 57: the history of a child."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_world_hears_of_the_exit_the_restart_and_the_start() -> None:
     ],
     ids=str,
 )
-def test_s20_the_status_of_a_child_that_is_over_says_how_it_ended(reason: ExitReason, status: str) -> None:
+def test_s20_the_status_of_a_child_that_has_ended_shows_how_it_ended(reason: ExitReason, status: str) -> None:
     tree = begun([child("a", "transient"), child("b")], max_restarts=0 if not reason.clean else 1)
     tree.plan_stops("b", "waits")
 

@@ -1,4 +1,4 @@
-"""Rules 28-30: how many restarts are borne, and giving up."""
+"""Rules 28-30: how many restarts are allowed, and giving up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ABNORMAL = [BOOM, ExitCode(0), ExitCode(3), Signaled(9), Killed("ref.kill"), Hun
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_s28_as_many_restarts_as_allowed_are_borne_and_one_more_is_not(strategy: str) -> None:
+def test_s28_the_supervisor_gives_up_at_one_restart_more_than_allowed(strategy: str) -> None:
     tree = begun(children("a"), max_restarts=3, strategy=strategy)
 
     for _ in range(3):
@@ -25,7 +25,7 @@ def test_s28_as_many_restarts_as_allowed_are_borne_and_one_more_is_not(strategy:
         assert tree.running() == "a"
     tree.crash("a")
 
-    assert tree.told() == ["start a"] * 3 + ["end"]
+    assert tree.take_story() == ["start a"] * 3 + ["end"]
     assert tree.ended == Shutdown(GaveUp("top/a", BOOM, 3, 5.0))
 
 
@@ -34,10 +34,10 @@ def test_s28_without_any_restart_allowed_the_first_one_needed_is_fatal() -> None
 
     tree.crash("a")
 
-    assert tree.told() == ["stop b", "end"]
+    assert tree.take_story() == ["stop b", "end"]
 
 
-def test_s28_without_any_restart_allowed_exits_that_need_none_are_borne() -> None:
+def test_s28_without_any_restart_allowed_exits_that_need_none_are_harmless() -> None:
     tree = begun([child("a", "transient"), child("b", "temporary"), child("c")], max_restarts=0)
 
     tree.exits("a", Normal())
@@ -46,14 +46,14 @@ def test_s28_without_any_restart_allowed_exits_that_need_none_are_borne() -> Non
     assert tree.running() == "c"
 
 
-def test_s28_unlimited_restarts_never_end_it() -> None:
+def test_s28_unlimited_restarts_never_end_the_supervisor() -> None:
     tree = begun(children("a"), max_restarts=math.inf)
 
     for _ in range(1000):
         tree.crash("a")
 
     assert tree.running() == "a"
-    assert tree.policy.restarts_used(0.0) == 1  # it keeps no list of them
+    assert tree.policy.restarts_used(0.0) == 1  # it does not remember them
 
 
 def test_s29_the_window_is_the_supervisors_not_the_childs() -> None:
@@ -93,7 +93,7 @@ def test_s30_giving_up_stops_the_others_in_reverse_start_order() -> None:
 
     tree.crash("c")
 
-    assert tree.told() == ["stop d", "stop b", "stop a", "end"]
+    assert tree.take_story() == ["stop d", "stop b", "stop a", "end"]
     assert len(tree.events_of(SupervisorStopping)) == 1
     gave_up = tree.events_of(SupervisorGaveUp)
     assert [(event.path, event.child, event.reason) for event in gave_up] == [("top", "c", BOOM)]

@@ -1,4 +1,4 @@
-"""The policy is a function of what goes in, and its work does not grow with the number of children."""
+"""The policy is a function of its inputs, and its work does not grow with the number of children."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STRATEGIES = ["one_for_one", "one_for_all", "rest_for_one"]
 
 
 def inputs(seed: int, number: int) -> list[tuple[Any, float]]:
-    """Anything at all, sensible or not."""
+    """Return random events, sensible or not."""
     dice, now = random.Random(seed), 0.0
     made: list[tuple[Any, float]] = [(Begin(), 0.0)]
     for request in range(number):
@@ -69,7 +69,7 @@ def test_two_supervisors_of_one_declaration_do_not_share_anything(strategy: str)
 
 
 def calls_during(act: Callable[[], object]) -> int:
-    """How many functions are called, in Python or in C."""
+    """Return how many functions are called, in Python or in C."""
     count = 0
 
     def profiler(_frame: object, event: str, _argument: object) -> None:
@@ -77,7 +77,7 @@ def calls_during(act: Callable[[], object]) -> int:
         count += event in ("call", "c_call")
 
     before = sys.getprofile()
-    gc.disable()  # whoever listens to the collector would be counted, too
+    gc.disable()  # callbacks of the collector would be counted, too
     sys.setprofile(profiler)
     try:
         act()

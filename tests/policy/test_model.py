@@ -1,4 +1,4 @@
-"""The policy does what the naive model does: random supervisors, random lives, the same script for both.
+"""The policy agrees with the naive model: random supervisors, random events, the same script for both.
 
 The engine of the driver answers before the next thing happens: a supervisor that blocks would see the same.
 """
@@ -16,9 +16,9 @@ from suitkaise.events import ChildStopError
 from suitkaise.exits import ExitReason, GaveUp, Normal, Shutdown, StartFailure
 from suitkaise.policy.actions import DeleteChild, Recall, Refuse, RestartChild, StartChild, StopAll, TerminateChild
 from suitkaise.specs import Child
-from tests.policy.driver import BOOM, Driver, Life, child, supervisor
+from tests.policy.driver import BOOM, Driver, Instance, child, supervisor
 from tests.policy.effort import patience, search
-from tests.policy.naive_model import ForkedChild, NaiveSupervisor, Outcomes, StopOutcomes
+from tests.policy.naive_model import NaiveChild, NaiveSupervisor, Outcomes, StopOutcomes
 
 pytestmark = patience
 
@@ -46,8 +46,8 @@ def specs(draw: st.DrawFn, ids: st.SearchStrategy[str], significant: bool) -> Ch
     )
 
 
-def kid_of(spec: Child) -> ForkedChild:
-    return ForkedChild(spec.id, spec.restart, spec.significant, brutal=spec.shutdown == "brutal_kill")
+def naive_child(spec: Child) -> NaiveChild:
+    return NaiveChild(spec.id, spec.restart, spec.significant, brutal=spec.shutdown == "brutal_kill")
 
 
 class ScriptedDriver(Driver):
@@ -57,17 +57,17 @@ class ScriptedDriver(Driver):
     stop_outcomes: StopOutcomes
     brisk = False
 
-    def start_outcome(self, life: Life) -> str:
-        return self.outcomes.get((life.id, life.nth), "ok")
+    def start_outcome(self, instance: Instance) -> str:
+        return self.outcomes.get((instance.id, instance.nth), "ok")
 
-    def stop_outcome(self, life: Life) -> str:
-        outcome = self.stop_outcomes.get((life.id, life.nth), "clean")
+    def stop_outcome(self, instance: Instance) -> str:
+        outcome = self.stop_outcomes.get((instance.id, instance.nth), "clean")
         return "clean" if self.brisk and outcome == "waits" else outcome
 
     def come_to_rest(self) -> None:
         """Let the time pass that children take to be killed."""
         self.settle()
-        while any(life.asked for life in self.lives.values()):
+        while any(instance.asked for instance in self.instances.values()):
             self.advance(self.next_timer().at - self.now)
 
 
@@ -113,8 +113,8 @@ class AgainstTheModel(RuleBasedStateMachine):
         }
         self.driver = ScriptedDriver(supervisor(*declared, **options), begin_now=False)
         self.driver.outcomes, self.driver.stop_outcomes = self.outcomes, self.stop_outcomes
-        kids = [kid_of(spec) for spec in declared]
-        self.model = NaiveSupervisor(kids, self.outcomes, self.stop_outcomes, PATIENCE, **options)
+        naive_children = [naive_child(spec) for spec in declared]
+        self.model = NaiveSupervisor(naive_children, self.outcomes, self.stop_outcomes, PATIENCE, **options)
         self.driver.begin()
         self.driver.come_to_rest()
         self.model.begin()
@@ -157,7 +157,7 @@ class AgainstTheModel(RuleBasedStateMachine):
         )
     )
     def all_at_once(self, steps: list[tuple[Any, ...]]) -> None:
-        if self.driver.spec.strategy == "one_for_one":  # there requests do not hold up the restarts of others
+        if self.driver.spec.strategy == "one_for_one":  # there, requests do not delay the restarts of other children
             steps.sort(key=lambda step: step[0] != "exit")
         self.happen(steps, brisk=self.driver.spec.strategy == "one_for_one")
 
@@ -174,17 +174,17 @@ class AgainstTheModel(RuleBasedStateMachine):
         self.happen([])
 
     def happen(self, steps: Iterable[tuple[Any, ...]], brisk: bool = False) -> None:
-        """The same for both, in this order, and nobody hears of the second before the first has happened."""
+        """The same for both, in this order, and no event is handled before all have happened."""
         driver, model = self.driver, self.model
         driver.brisk = model.brisk = brisk
         for step in steps:
             match step:
                 case ("exit", id, clean):
-                    if id in driver.lives:
-                        model.deliver("exit", id, driver.lives[id].nth, clean)
+                    if id in driver.instances:
+                        model.deliver("exit", id, driver.instances[id].nth, clean)
                         driver.post_exit(id, Normal() if clean else BOOM)
                 case ("start_child", spec):
-                    model.deliver("start_child", driver.post_request(StartChild, spec), kid_of(spec))
+                    model.deliver("start_child", driver.post_request(StartChild, spec), naive_child(spec))
                 case (what, id):
                     model.deliver(what, driver.post_request(REQUESTS[what], id), id)
         driver.come_to_rest()
@@ -209,9 +209,13 @@ class AgainstTheModel(RuleBasedStateMachine):
 
     @invariant()
     def the_counts_fit(self) -> None:
-        counts, kids = self.driver.policy.count_children(), self.model.kids
-        assert (counts.specs, counts.workers, counts.supervisors) == (len(kids), len(kids), 0)
-        assert counts.active == len(self.driver.lives) == len([kid for kid in kids if kid.state == "running"])
+        counts, naive_children = self.driver.policy.count_children(), self.model.children
+        assert (counts.specs, counts.workers, counts.supervisors) == (len(naive_children), len(naive_children), 0)
+        assert (
+            counts.active
+            == len(self.driver.instances)
+            == len([one for one in naive_children if one.state == "running"])
+        )
 
     @invariant()
     def nothing_is_under_way(self) -> None:
@@ -219,7 +223,7 @@ class AgainstTheModel(RuleBasedStateMachine):
 
 
 def rough(status: str) -> str:
-    """The model does not tell how what is stopped has ended."""
+    """Return the status as the model has it, which does not distinguish how a stopped child has ended."""
     return status if status in ("running", "restarting", "ignored", "starting", "stopping") else "stopped"
 
 

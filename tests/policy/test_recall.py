@@ -1,4 +1,4 @@
-"""Recalls: stop and start again one child alone, on request; and what is left of children that are gone."""
+"""Recalls: stop and start again one child alone, on request; and events of children that are gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_recall_stops_and_starts_that_child_alone_and_is_not_counted(strategy: s
     tree = begun(children("abc"), strategy=strategy, max_restarts=0)
 
     assert tree.recall("b") == "ok"
-    assert tree.told() == ["stop b", "start b", "reply"]
+    assert tree.take_story() == ["stop b", "start b", "reply"]
     assert tree.running() == "abc"
     assert tree.policy.restarts_used(0.0) == 0
 
@@ -24,20 +24,20 @@ def test_recall_stops_and_starts_that_child_alone_and_is_not_counted(strategy: s
 def test_recall_starts_a_stopped_child() -> None:
     tree = begun(children("a"))
     tree.terminate_child("a")
-    tree.told()
+    tree.take_story()
 
     assert tree.recall("a") == "ok"
-    assert tree.told() == ["start a", "reply"]
+    assert tree.take_story() == ["start a", "reply"]
 
 
 def test_recall_of_a_restarting_child_starts_it_now_and_cancels_the_retry() -> None:
     tree = restarting()
-    tree.told()
+    tree.take_story()
 
     assert tree.recall("b") == "ok"
     tree.advance(100)
 
-    assert tree.told() == ["start b", "start b", "reply"]
+    assert tree.take_story() == ["start b", "start b", "reply"]
     assert tree.policy.restarts_used(0.0) == 1
 
 
@@ -60,7 +60,7 @@ def test_recall_of_a_temporary_child_keeps_its_place() -> None:
     tree = begun([child("a", "temporary"), child("b")])
 
     assert tree.recall("a") == "ok"
-    assert tree.told() == ["stop a", "start a", "reply"]
+    assert tree.take_story() == ["stop a", "start a", "reply"]
     assert tree.running() == "ab"
 
 
@@ -76,7 +76,7 @@ def test_recall_of_an_unknown_child() -> None:
     assert isinstance(begun(children("a")).recall("x"), ChildNotFound)
 
 
-def test_a_child_of_the_same_id_is_not_touched_by_what_was_meant_for_the_one_before() -> None:
+def test_events_of_a_removed_child_do_not_affect_a_later_child_with_its_id() -> None:
     tree = begun([child("a", "temporary", shutdown=5)])
     tree.terminate_child("a")  # leaves a kill timer at 5 s behind
     tree.advance(4)
@@ -85,9 +85,9 @@ def test_a_child_of_the_same_id_is_not_touched_by_what_was_meant_for_the_one_bef
     assert [info.restarts for info in tree.policy.which_children()] == [0]
     tree.plan_stops("a", "waits")
     tree.terminate_child("a")
-    tree.told()
+    tree.take_story()
 
     tree.advance(2)
-    assert tree.told() == []
+    assert tree.take_story() == []
     tree.advance(3)
-    assert tree.told() == ["kill a (shutdown timeout)", "reply"]
+    assert tree.take_story() == ["kill a (shutdown timeout)", "reply"]

@@ -1,4 +1,4 @@
-"""News that comes twice, too late, or of nobody leaves everything as it is."""
+"""An event that comes twice, too late, or from an unknown child changes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STRATEGIES = ["one_for_one", "one_for_all", "rest_for_one"]
 
 def changes_nothing(tree: Driver, *news: Any) -> None:
     before = (tree.policy.which_children(), tree.policy.restarts_used(tree.now), list(tree.events))
-    tree.told()
+    tree.take_story()
     for event in news:
         assert tree.handle(event) == [], event
     assert before == (tree.policy.which_children(), tree.policy.restarts_used(tree.now), tree.events)
@@ -34,12 +34,12 @@ def of(id: str, incarnation: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_news_of_nobody(strategy: str) -> None:
+def test_an_event_of_an_unknown_child_changes_nothing(strategy: str) -> None:
     changes_nothing(begun(children("ab"), strategy=strategy), *of("x", 1), *of("a", 2), *of("a", 0))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_news_of_an_incarnation_that_is_over(strategy: str) -> None:
+def test_an_event_of_the_previous_incarnation_changes_nothing(strategy: str) -> None:
     tree = begun(children("ab"), strategy=strategy)
     tree.crash("a")
 
@@ -47,7 +47,7 @@ def test_news_of_an_incarnation_that_is_over(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_news_of_an_incarnation_that_is_over_while_the_next_is_starting(strategy: str) -> None:
+def test_an_event_of_the_previous_incarnation_does_not_affect_one_that_is_starting(strategy: str) -> None:
     tree = begun(children("ab"), strategy=strategy)
     tree.plan_starts("a", "waits")
     tree.crash("a")
@@ -87,7 +87,7 @@ def test_the_exit_of_a_child_that_is_over(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_exit_of_a_child_whose_exit_waits_to_be_dealt_with(strategy: str) -> None:
+def test_a_second_exit_of_a_child_whose_first_exit_waits_changes_nothing(strategy: str) -> None:
     tree = begun(children("abc"), strategy=strategy)
     tree.plan_stops("c", "waits")
     tree.terminate_child("c")
@@ -99,7 +99,7 @@ def test_the_exit_of_a_child_whose_exit_waits_to_be_dealt_with(strategy: str) ->
     assert tree.policy.restarts_used(0.0) == 1
 
 
-def test_news_after_the_end() -> None:
+def test_an_event_after_the_end_changes_nothing() -> None:
     tree = begun(children("ab"))
     tree.stop()
 

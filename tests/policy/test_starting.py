@@ -1,4 +1,4 @@
-"""Rules 1-7, 11-13, 40 and 41: how a supervisor comes up."""
+"""Rules 1-7, 11-13, 40 and 41: how a supervisor starts."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from tests.policy.driver import Driver, begun, child, children, supervisor
 def test_s01_children_start_left_to_right() -> None:
     tree = Driver(supervisor(*children("abc")))
 
-    assert tree.told() == ["start a", "start b", "start c", "started"]
+    assert tree.take_story() == ["start a", "start b", "start c", "started"]
     assert tree.running() == "abc"
 
 
-def test_s01_the_next_child_starts_only_when_the_one_before_is_up() -> None:
+def test_s01_the_next_child_starts_only_when_the_previous_one_is_ready() -> None:
     tree = Driver(supervisor(*children("abc")), begin_now=False)
     tree.plan_starts("a", "waits")
     tree.plan_starts("b", "waits")
 
     tree.begin()
-    assert tree.told() == ["start a"]
+    assert tree.take_story() == ["start a"]
     tree.ready("a")
-    assert tree.told() == ["start b"]
+    assert tree.take_story() == ["start b"]
     tree.ready("b")
-    assert tree.told() == ["start c", "started"]
+    assert tree.take_story() == ["start c", "started"]
 
 
 def test_s01_a_supervisor_without_children_is_up_at_once() -> None:
     tree = Driver(supervisor())
 
-    assert tree.told() == ["started"]
+    assert tree.take_story() == ["started"]
 
 
 def test_s01_a_nested_supervisor_is_started_in_its_place_like_any_child() -> None:
     tree = Driver(supervisor(child("a"), Supervisor("nested", child("x")), child("c")))
 
-    assert tree.told() == ["start a", "start nested", "start c", "started"]
+    assert tree.take_story() == ["start a", "start nested", "start c", "started"]
 
 
 def test_s01_the_world_hears_of_every_start_and_then_of_the_supervisors() -> None:
@@ -56,9 +56,9 @@ def test_s01_a_crash_during_the_start_is_dealt_with_when_the_start_is_over() -> 
     tree.begin()
 
     tree.crash("a")
-    assert tree.told() == ["start a", "start b"]
+    assert tree.take_story() == ["start a", "start b"]
     tree.ready("b")
-    assert tree.told() == ["started", "start a"]
+    assert tree.take_story() == ["started", "start a"]
     assert tree.running() == "ab"
 
 
@@ -68,12 +68,12 @@ def test_s02_a_start_failure_stops_the_started_siblings_in_reverse_order_and_is_
 
     tree.begin()
 
-    assert tree.told() == ["start a", "start b", "start c", "stop b", "stop a", "end"]
+    assert tree.take_story() == ["start a", "start b", "start c", "stop b", "stop a", "end"]
     assert tree.ended == Shutdown(StartFailure("top/c", Driver.FAILED))
     assert [event.path for event in tree.events_of(ChildStartFailure)] == ["top/c"]
 
 
-def test_s02_the_siblings_are_gone_before_the_failure_is_told() -> None:
+def test_s02_the_siblings_are_gone_before_the_failure_is_reported() -> None:
     tree = Driver(supervisor(*children("ab")), begin_now=False)
     tree.plan_starts("b", "fails")
     tree.plan_stops("a", "waits")
@@ -84,7 +84,7 @@ def test_s02_the_siblings_are_gone_before_the_failure_is_told() -> None:
     assert tree.ended is not None
 
 
-def test_s02_a_temporary_childs_start_failure_is_one_too() -> None:
+def test_s02_a_failed_start_of_a_temporary_child_fails_the_start_of_the_supervisor() -> None:
     tree = Driver(supervisor(child("a", "temporary")), begin_now=False)
     tree.plan_starts("a", "fails")
 
@@ -112,7 +112,7 @@ def test_s02_a_crash_that_waits_is_forgotten_when_the_start_fails() -> None:
 
     tree.fails_to_start("b")
 
-    assert tree.told() == ["start a", "start b", "end"]
+    assert tree.take_story() == ["start a", "start b", "end"]
 
 
 def test_s03_an_option_of_the_child_comes_before_its_supervisors() -> None:
@@ -156,11 +156,11 @@ def test_s07_a_spec_that_does_not_fit_is_refused_and_not_stored() -> None:
 
     assert isinstance(error, SpecError)
     assert "significant" in str(error)
-    assert tree.told() == ["refuse SpecError"]
+    assert tree.take_story() == ["refuse SpecError"]
     assert tree.statuses() == {"a": "running"}
 
 
-def test_s07_what_is_wrong_with_a_spec_is_said_before_its_id_is_looked_at() -> None:
+def test_s07_an_invalid_spec_is_reported_before_its_id_is_checked() -> None:
     tree = begun(children("a"))
 
     assert isinstance(tree.start_child(child("a", "transient", significant=True)), SpecError)
@@ -173,7 +173,7 @@ def test_s11_ignore_at_the_start_is_no_failure_and_the_spec_is_kept(restart: str
 
     tree.begin()
 
-    assert tree.told() == ["start a", "start b", "started"]
+    assert tree.take_story() == ["start a", "start b", "started"]
     assert tree.statuses() == {"a": "ignored", "b": "running"}
     assert [event.path for event in tree.events_of(ChildIgnored)] == ["top/a"]
 
@@ -204,7 +204,7 @@ def test_s12_a_temporary_child_that_ignores_at_the_start_is_not_stored() -> None
 
     tree.begin()
 
-    assert tree.told() == ["start a", "removed a", "start b", "started"]
+    assert tree.take_story() == ["start a", "removed a", "start b", "started"]
     assert tree.statuses() == {"b": "running"}
 
 
@@ -213,7 +213,7 @@ def test_s12_start_child_of_a_temporary_one_that_ignores_succeeds_and_stores_not
     tree.plan_starts("b", "ignore")
 
     assert tree.start_child(child("b", "temporary")) == "ok"
-    assert tree.told() == ["start b", "removed b", "reply"]
+    assert tree.take_story() == ["start b", "removed b", "reply"]
     assert tree.statuses() == {"a": "running"}
 
 
@@ -226,7 +226,7 @@ def test_s13_ignore_on_an_automatic_restart_is_a_success(strategy: str) -> None:
     tree.advance(100)
 
     assert tree.statuses() == {"a": "ignored", "b": "running"}
-    assert tree.told("start").count("start a") == 1
+    assert tree.take_story("start").count("start a") == 1
     assert tree.policy.restarts_used(0.0) == 1
 
 

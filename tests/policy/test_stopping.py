@@ -20,7 +20,7 @@ def test_s42_a_stop_is_a_request_first() -> None:
 
     tree.terminate_child("a")
 
-    assert tree.told() == ["stop a"]
+    assert tree.take_story() == ["stop a"]
     assert tree.timer_keys() == [("kill", "a", 1)]
     assert tree.timers[0].at == 2.0
 
@@ -31,9 +31,9 @@ def test_s42_past_its_deadline_a_child_is_killed() -> None:
     tree.terminate_child("a")
 
     tree.advance(1.9)
-    assert tree.told() == ["stop a"]
+    assert tree.take_story() == ["stop a"]
     tree.advance(0.1)
-    assert tree.told() == ["kill a (shutdown timeout)", "reply"]
+    assert tree.take_story() == ["kill a (shutdown timeout)", "reply"]
     (error,) = tree.events_of(ChildStopError)
     assert (error.path, error.reason) == ("top/a", Killed("shutdown timeout"))
     assert tree.statuses() == {"a": "stopped"}
@@ -57,12 +57,12 @@ def test_s42_the_deadline_of_one_stop_does_not_hurt_the_next() -> None:
     tree.advance(1)
     tree.plan_stops("a", "waits")
     tree.terminate_child("a")
-    tree.told()
+    tree.take_story()
 
     tree.advance(1.5)
-    assert tree.told() == []
+    assert tree.take_story() == []
     tree.advance(0.5)
-    assert tree.told() == ["kill a (shutdown timeout)", "reply"]
+    assert tree.take_story() == ["kill a (shutdown timeout)", "reply"]
 
 
 def test_s42_brutal_kill_is_immediate_and_no_error() -> None:
@@ -70,7 +70,7 @@ def test_s42_brutal_kill_is_immediate_and_no_error() -> None:
 
     tree.terminate_child("a")
 
-    assert tree.told() == ["kill a (brutal_kill)", "reply"]
+    assert tree.take_story() == ["kill a (brutal_kill)", "reply"]
     assert tree.events_of(ChildStopError) == []
     assert len(tree.events_of(ChildStopped)) == 1
 
@@ -82,7 +82,7 @@ def test_s42_infinity_waits() -> None:
     tree.terminate_child("a")
     tree.advance(1e9)
 
-    assert tree.told() == ["stop a"]
+    assert tree.take_story() == ["stop a"]
     assert tree.timers == []
 
 
@@ -92,7 +92,7 @@ def test_s42_no_time_at_all_is_a_request_and_a_kill_right_behind_it() -> None:
 
     tree.terminate_child("a")
 
-    assert tree.told() == ["stop a", "kill a (shutdown timeout)", "reply"]
+    assert tree.take_story() == ["stop a", "kill a (shutdown timeout)", "reply"]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_s43_an_odd_exit_while_being_stopped_is_reported(reason: ExitReason, odd
     tree.exits("a", reason)
 
     assert tree.events[-1] == (ChildStopError if odd else ChildStopped)("top/a", 0.0, reason=reason)
-    assert tree.told() == ["stop a", "reply"]
+    assert tree.take_story() == ["stop a", "reply"]
 
 
 def test_s43_a_brutally_killed_child_that_crashed_before_the_kill_is_reported() -> None:
@@ -127,7 +127,7 @@ def test_s43_an_odd_exit_keeps_the_order_and_restarts_nothing(strategy: str) -> 
 
     tree.stop()
 
-    assert tree.told() == ["stop c", "stop b", "stop a", "end"]
+    assert tree.take_story() == ["stop c", "stop b", "stop a", "end"]
     assert tree.policy.restarts_used(0.0) == 0
 
 
@@ -137,35 +137,35 @@ def test_s44_children_stop_in_reverse_start_order_each_gone_before_the_next_is_a
         tree.plan_stops(id, "waits")
 
     tree.stop()
-    assert tree.told() == ["stop c"]
+    assert tree.take_story() == ["stop c"]
     assert tree.statuses() == {"a": "running", "b": "running", "c": "stopping"}
     tree.exits("c", Shutdown())
-    assert tree.told() == ["stop b"]
+    assert tree.take_story() == ["stop b"]
     tree.advance(5)
-    assert tree.told() == ["kill b (shutdown timeout)", "stop a"]
+    assert tree.take_story() == ["kill b (shutdown timeout)", "stop a"]
     tree.exits("a", Shutdown())
-    assert tree.told() == ["end"]
+    assert tree.take_story() == ["end"]
 
 
 def test_s44_a_child_added_later_stops_first() -> None:
     tree = begun(children("ab"))
     tree.start_child(child("c"))
-    tree.told()
+    tree.take_story()
 
     tree.stop()
 
-    assert tree.told() == ["stop c", "stop b", "stop a", "end"]
+    assert tree.take_story() == ["stop c", "stop b", "stop a", "end"]
 
 
-def test_s44_what_is_down_already_is_passed_over() -> None:
+def test_s44_children_that_are_down_already_are_not_stopped_again() -> None:
     tree = begun([child("a"), child("b", "transient"), child("c"), child("d", "temporary")])
     tree.exits("b", Normal())
     tree.terminate_child("c")
-    tree.told()
+    tree.take_story()
 
     tree.stop()
 
-    assert tree.told() == ["stop d", "removed d", "stop a", "end"]
+    assert tree.take_story() == ["stop d", "removed d", "stop a", "end"]
 
 
 def test_s44_a_child_that_dies_by_itself_while_the_supervisor_stops_is_passed_over() -> None:
@@ -177,32 +177,32 @@ def test_s44_a_child_that_dies_by_itself_while_the_supervisor_stops_is_passed_ov
     tree.crash("b")
     tree.exits("c", Shutdown())
 
-    assert tree.told() == ["stop c", "removed b", "end"]
+    assert tree.take_story() == ["stop c", "removed b", "end"]
     assert tree.policy.restarts_used(0.0) == 0
 
 
-def test_s44_a_child_whose_stop_is_on_its_way_is_waited_for() -> None:
+def test_s44_the_exit_of_a_child_that_is_being_stopped_is_awaited() -> None:
     tree = begun(children("ab"))
     tree.plan_stops("a", "waits")
     tree.terminate_child("a")
 
     tree.stop()
 
-    assert tree.told() == ["stop a", "refuse WorkerDead", "stop b"]
+    assert tree.take_story() == ["stop a", "refuse WorkerDead", "stop b"]
     tree.exits("a", Shutdown())
-    assert tree.told() == ["end"]
+    assert tree.take_story() == ["end"]
 
 
 def test_s45_a_second_stop_changes_nothing() -> None:
     tree = begun(children("ab"))
     tree.plan_stops("b", "waits")
     tree.stop(Shutdown("first"))
-    tree.told()
+    tree.take_story()
 
     tree.stop(Shutdown("second"))
-    assert tree.told() == []
+    assert tree.take_story() == []
     tree.exits("b", Shutdown())
-    assert tree.told() == ["stop a", "end"]
+    assert tree.take_story() == ["stop a", "end"]
     assert tree.ended == Shutdown("first")
 
 
@@ -211,7 +211,7 @@ def test_s46_nothing_is_alive_at_the_end_and_nothing_happens_after_it() -> None:
     tree.stop(Shutdown("enough"))
     late = list(tree.actions)
 
-    assert tree.lives == {}
+    assert tree.instances == {}
     assert tree.ended == Shutdown("enough")
     assert tree.events[-1] == SupervisorStopped("top", 0.0, reason=Shutdown("enough"))
     for event in (StopAll(Shutdown()), Begin()):

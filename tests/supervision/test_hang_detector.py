@@ -1,4 +1,4 @@
-"""Rule 55 on a virtual clock: when a worker is looked at, and when it is judged."""
+"""Rule 55 on a virtual clock: when the detector looks at a worker, and when it kills the worker."""
 
 from __future__ import annotations
 
@@ -89,45 +89,45 @@ def test_s55_a_short_limit_does_not_shorten_a_long_one() -> None:
     assert watched.hung[1].phase == "on_receive"
 
 
-def test_s55_a_worker_that_is_well_is_looked_at_once_a_limit() -> None:
+def test_s55_a_healthy_worker_is_looked_at_once_in_each_limit() -> None:
     watched = Watched((0.0, Phase.WAITING), loop_timeout=0.5)
     watched.clock.run(until=100.0)
     assert watched.hung is None
     assert len(watched.looks) == 200
 
 
-def test_s55_looking_ends_with_the_incarnation() -> None:
+def test_s55_the_looks_end_with_the_incarnation() -> None:
     watched = Watched((0.0, Phase.WAITING), loop_timeout=0.5)
     watched.clock.run(until=1.0)
     watched.gone = True
     assert watched.clock.run() == 1
 
 
-def test_s55_the_way_from_its_birth_to_on_start_is_a_part_of_the_start() -> None:
-    watched = Watched((0.0, Phase.BOOT), (5.0, Phase.BOOT), start_timeout=2.0)  # since 0: it is not yet born
+def test_s55_booting_is_a_part_of_the_start() -> None:
+    watched = Watched((0.0, Phase.BOOT), (5.0, Phase.BOOT), start_timeout=2.0)  # since 0: the process does not run yet
     watched.clock.run(until=10.0)
     assert watched.hung is not None
     assert (watched.hung[0], watched.hung[1].phase) == (7.0, "on_start")
 
 
-def test_s55_who_is_looked_at_late_gets_the_whole_time_again() -> None:
+def test_s55_a_late_look_gives_the_worker_the_whole_time_again() -> None:
     watched = Watched((0.0, Phase.LOOP), (11.9, Phase.WAITING), loop_timeout=1.0, late=10.0)
     watched.clock.run(until=0.5)
-    watched.late = 0.0  # the program is stopped at once, and goes on after ten seconds
+    watched.late = 0.0  # the program is suspended at once, and continues after ten seconds
     watched.clock.run(until=20.0)
     assert watched.looks[:2] == [11.0, 12.0]
     assert watched.hung is None
 
 
-def test_s55_who_hangs_is_judged_even_if_every_look_is_late() -> None:
+def test_s55_a_hung_worker_is_killed_even_if_every_look_is_late() -> None:
     watched = Watched((0.0, Phase.LOOP), loop_timeout=1.0, late=2 * LATE)
     watched.clock.run(until=100.0)
     assert watched.hung is not None
     assert len(watched.looks) == EXTENSIONS + 1
 
 
-def test_s55_who_gets_on_between_the_looks_is_never_judged_even_if_every_look_is_late() -> None:
-    phases = [(2.0 * number, Phase.LOOP) for number in range(100)]  # each is over its limit when it is looked at
+def test_s55_a_worker_that_makes_progress_is_never_killed_even_if_every_look_is_late() -> None:
+    phases = [(2.0 * number, Phase.LOOP) for number in range(100)]  # each is over its limit when the look comes
     watched = Watched(*phases, loop_timeout=0.5, late=1.4)
     watched.clock.run(until=200.0)
     assert len([look for look in watched.looks if look % 2.0 > 0.5]) > EXTENSIONS
@@ -145,14 +145,14 @@ def test_s55_a_hung_child_is_restarted_by_the_rules() -> None:
     assert [event.restarts for event in simulation.events if isinstance(event, ChildStarted)] == [0, 1]
 
 
-def test_s55_who_ends_by_itself_in_time_has_not_hung() -> None:
+def test_s55_a_worker_that_exits_in_time_has_not_hung() -> None:
     tree = Supervisor("app", Child(work, loop_timeout=0.5, restart="temporary"))
     simulation = Simulation(tree, lambda launch: Behaviour(hangs=1.0, lives=1.4, reason=Signaled(9)))
     simulation.run(until=10.0)
     assert [e.reason for e in simulation.events if isinstance(e, ChildExited)] == [Signaled(9)]
 
 
-def test_s55_the_end_of_an_incarnation_ends_the_watch_at_once() -> None:
+def test_s55_the_exit_of_an_incarnation_cancels_its_timer_at_once() -> None:
     watched = Watched((0.0, Phase.LOOP), loop_timeout=3600.0, receive_timeout=10.0)
     watched.clock.run(until=15.0)
     assert [timer.waits for timer in watched.timers] == [False, True]
@@ -160,7 +160,7 @@ def test_s55_the_end_of_an_incarnation_ends_the_watch_at_once() -> None:
     assert [timer.waits for timer in watched.timers] == [False, False]
 
 
-def test_s55_an_incarnation_that_ends_while_it_is_looked_at_is_not_watched_on() -> None:
+def test_s55_an_incarnation_that_exits_during_a_look_is_not_watched_any_longer() -> None:
     watched = Watched((0.0, Phase.WAITING), loop_timeout=10.0)
     watched.snapshot = lambda: (Watched.snapshot(watched), watched.end())[0]  # type: ignore[method-assign, func-returns-value]
     watched.clock.run(until=15.0)

@@ -1,4 +1,4 @@
-"""A simulation in which every supervisor is watched by a ledger, and every worker by the clock."""
+"""A simulation in which a ledger checks every supervisor, and the clock every worker."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from suitkaise.specs import Child
 from suitkaise.supervision.executor import Executor
 from suitkaise.supervision.interface import SupervisorInterface
 from suitkaise.testing import Behaviour, Simulation, VirtualClock
-from tests.testing.ledger import EPSILON, Ledger
-from tests.testing.pool_ledger import PoolLedger
+from tests.testing.dynamic_ledger import DynamicLedger
+from tests.testing.ledger import Ledger
+from tests.testing.records import EPSILON
 
 __all__ = ["Broken", "Observed", "Order"]
 
@@ -34,7 +35,7 @@ class Broken(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What somebody outside wants at a time; `path` is the supervisor's, `argument` an id or a declaration."""
+    """A request from outside at a time; `path` is that of the supervisor, `argument` an id or a declaration."""
 
     at: float
     path: str
@@ -49,7 +50,7 @@ class Observed(Simulation):
         tree: the declaration.
         behaviour: what each incarnation does.
         orders: what is asked for, and when.
-        lag: seconds until a supervisor hears of what was told to it; None: it hears it at once.
+        lag: seconds until a supervisor handles an event; None: it handles events at once.
         note: takes a line about everything that happens.
     """
 
@@ -67,7 +68,7 @@ class Observed(Simulation):
         self.executors: dict[str, SupervisorInterface] = {}
         self.newest: dict[str, SimulatedHandle] = {}
         self.answers: list[tuple[Order, Answer[Any]]] = []
-        self.on_its_way = 0  # what was told to supervisors, and not yet heard
+        self.on_its_way = 0  # events that their supervisors have not handled yet
         self.faults: list[str] = []
         self._turn_of: Ledger | None = None
         super().__init__(tree, behaviour)
@@ -80,15 +81,15 @@ class Observed(Simulation):
         before = self.ledgers.get(path)
         if before is not None and before.phase != "ended":
             self.wrong(f"{path}: started while it is {before.phase}")
-        kind = PoolLedger if isinstance(spec, DynamicSupervisor) else Ledger
+        kind = DynamicLedger if isinstance(spec, DynamicSupervisor) else Ledger
         ledger = self.ledgers[path] = kind(path, spec, executor.policy, self.clock, self.wrong)
         self.executors[path] = executor.interface
         parent, _, id = path.rpartition("/")
         if self._turn_of is not None and parent:
             self._say("start", path)
-            kid = self._turn_of.kids.get(id)
+            record = self._turn_of.records.get(id)
             head = self._turn_of.head(id)
-            known = [kid.spec] if kid is not None else []
+            known = [record.spec] if record is not None else []
             asked = [head.spec] if head is not None and head.spec is not None else []
             child = next((one for one in (*known, *asked) if one.what is spec), None)
             if child is None:
@@ -112,7 +113,7 @@ class Observed(Simulation):
     def _take_turn(self, executor: Executor, ledger: Ledger, event: Input) -> None:
         self.on_its_way -= 1
         if self.note is not None:
-            self._say("heard by", executor.path, _without_request(event))
+            self._say("handled by", executor.path, _without_request(event))
         ledger.hear(event)
         request = getattr(event, "request", None)
         if request is not None:
@@ -132,13 +133,13 @@ class Observed(Simulation):
         ledger.answered(done, outcome)
 
     def _ordered(self, path: str, why: str | None) -> None:
-        """Something is told to end; `why`: it is killed."""
+        """A child is asked to stop, or, with `why`, killed."""
         self._say("stop" if why is None else f"kill ({why})", path)
         ledger, id = self._turn_of, path.rpartition("/")[2]
         if ledger is None:
             return
         if not path.startswith(ledger.path + "/"):
-            self.wrong(f"{ledger.path}: tells {path} to end")
+            self.wrong(f"{ledger.path}: ends {path}")
         elif why is None:
             ledger.stop(id)
         else:
@@ -148,7 +149,7 @@ class Observed(Simulation):
         super()._publish(event)
         self._say(event)
         if self._turn_of is None:
-            self.wrong(f"nobody's event: {event}")
+            self.wrong(f"an event outside of any turn: {event}")
         else:
             self._turn_of.publish(event)
 
@@ -169,7 +170,7 @@ class Observed(Simulation):
             self.wrong(f"{launch.path}: two incarnations at a time")
         self.newest[launch.path] = handle
         if self._turn_of is None:
-            self.wrong(f"{launch.path}: started by nobody")
+            self.wrong(f"{launch.path}: started outside of any turn")
         else:
             self._turn_of.launch(launch.child, launch.incarnation, launch.recalled)
 
@@ -184,15 +185,15 @@ class Observed(Simulation):
             elif abs(exit.reason.seconds - limit) > EPSILON:
                 self.wrong(f"{handle.launch.path}: {exit.reason}, but the limit is {limit}")
         elif judged is not None and now > judged[1] + judged[2] + EPSILON:
-            self.wrong(f"{handle.launch.path}: hangs in {judged[0]} since {judged[1]}, and nobody notices (rule 55)")
+            self.wrong(f"{handle.launch.path}: hangs in {judged[0]} since {judged[1]}, and is not killed (rule 55)")
         parent, _, id = handle.launch.path.rpartition("/")
-        kid = self.ledgers[parent].kids.get(id)
-        if kid is None or kid.asked_at is None or self.lag is not None:
+        record = self.ledgers[parent].records.get(id)
+        if record is None or record.asked_at is None or self.lag is not None:
             return
-        seconds = {"brutal_kill": 0.0, "infinity": float("inf")}.get(str(kid.spec.shutdown), kid.spec.shutdown)
+        seconds = {"brutal_kill": 0.0, "infinity": float("inf")}.get(str(record.spec.shutdown), record.spec.shutdown)
         assert isinstance(seconds, float)
-        if now > kid.asked_at + seconds + EPSILON:
-            self.wrong(f"{handle.launch.path}: told to end at {kid.asked_at}, but it ends at {now} (rule 42)")
+        if now > record.asked_at + seconds + EPSILON:
+            self.wrong(f"{handle.launch.path}: stopped at {record.asked_at}, but it ends at {now} (rule 42)")
 
     # ------------------------------------------------------------ orders from outside
     def carry_out(self, order: Order) -> None:
@@ -243,18 +244,18 @@ class Observed(Simulation):
 
     def check_rest(self) -> None:
         for ledger in self.living():
-            ledger.check_nobody_is_lost()
+            ledger.check_no_child_is_lost()
         if self.reason is None:
             expected = {self.root.path: True}
             for ledger in self.living():
-                expected |= {f"{ledger.path}/{id}": kid.alive for id, kid in ledger.kids.items()}
+                expected |= {f"{ledger.path}/{id}": record.alive for id, record in ledger.records.items()}
             found = {path: not self.registry.find(path).over for path in self.registry.paths()}
             if found != expected:
                 self.wrong(f"the registry knows {found} (path: whether it will be back), not {expected}")
             for path, alive in expected.items():
                 status = self.registry.find(path).status
                 if alive != (status == "running"):
-                    self.wrong(f"a ref to {path} says {status}")
+                    self.wrong(f"the status of a ref to {path} is {status}")
         for handle in self.alive():
             judged = _when_hung(handle)
             if judged is not None and self.clock.now > judged[1] + judged[2] + EPSILON:

@@ -1,6 +1,6 @@
-"""Random lives of random trees, each from one number, checked against the rules by ledgers.
+"""Random schedules of crashes and requests for random trees, each from one number, checked against the rules.
 
-`python -m tests.testing.schedules SEED` replays one and tells everything; `... FIRST LAST` runs many.
+`python -m tests.testing.schedules SEED` replays one with all details; `... FIRST LAST` runs many.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def work() -> None:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Everything that determines one life of one tree.
+    """Everything that determines one run of one tree.
 
-    `lives`: what the n-th incarnation of a path does, the first is 1; all others behave. `lag`: the seed of the delays
-    with which supervisors hear of things; None: they hear at once.
+    `behaviours`: what the n-th incarnation of a path does, the first is 1; all others behave. `lag`: the seed of the
+    delays after which supervisors handle events; None: at once.
     """
 
     tree: Supervisor
-    lives: Mapping[tuple[str, int], Behaviour] = field(default_factory=dict)
+    behaviours: Mapping[tuple[str, int], Behaviour] = field(default_factory=dict)
     orders: tuple[Order, ...] = ()
     lag: int | None = None
 
@@ -64,7 +64,7 @@ def play(schedule: Schedule, note: Callable[[str], None] | None = None) -> Obser
 
     def behaviour(launch: Launch) -> Behaviour:
         number = launches[launch.path] = launches.get(launch.path, 0) + 1
-        behaves = schedule.lives.get((launch.path, number), GOOD)
+        behaves = schedule.behaviours.get((launch.path, number), GOOD)
         return behaves if _comes_to_an_end(behaves, launch.child) else GOOD
 
     observed = Observed(schedule.tree, behaviour, schedule.orders, _lag(schedule.lag), note)
@@ -76,7 +76,7 @@ def play(schedule: Schedule, note: Callable[[str], None] | None = None) -> Obser
 
 
 def _comes_to_an_end(behaviour: Behaviour, child: Child) -> bool:
-    """Whether its supervisor may rely on that it gets up or fails, and ends when told to."""
+    """Return whether the incarnation certainly becomes ready or fails, and ends when it is asked to."""
     if behaviour.start_takes is None and child.start_timeout is None:
         return False
     endless = behaviour.stop_takes is None or (behaviour.hangs is not None and child.loop_timeout is None)
@@ -110,14 +110,14 @@ def random_schedule(seed: int) -> Schedule:
         if end < 0.05:
             orders += (Order(orders[-1].at + chance.choice((0.0, 0.25, 0.5)), "top", "halt"),)
     lag = seed if chance.random() < 0.25 else None
-    return Schedule(tree, _random_lives(chance, tree, orders), orders, lag)
+    return Schedule(tree, _random_behaviours(chance, tree, orders), orders, lag)
 
 
-def _random_lives(
+def _random_behaviours(
     chance: random.Random, tree: Supervisor, orders: tuple[Order, ...]
 ) -> dict[tuple[str, int], Behaviour]:
     calm = chance.choice((0.3, 0.5, 0.7))
-    lives = {}
+    behaviours = {}
     workers = dict(_workers(tree, tree.name))
     for order in orders:
         if order.what == "start_child":
@@ -131,8 +131,8 @@ def _random_lives(
             continue
         for number in range(1, chance.choice((1, 2, 3, 4, 6, 10)) + 1):
             if chance.random() >= calm:
-                lives[path, number] = _random_behaviour(chance, child, number)
-    return lives
+                behaviours[path, number] = _random_behaviour(chance, child, number)
+    return behaviours
 
 
 def _random_behaviour(chance: random.Random, child: Child, number: int) -> Behaviour:

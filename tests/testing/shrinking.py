@@ -66,18 +66,18 @@ def _smaller(schedule: Schedule) -> Iterator[Schedule]:
                 yield replace(schedule, orders=orders[:start] + orders[start + size :])
     for tree in _smaller_trees(schedule.tree):
         yield replace(schedule, tree=tree)
-    lives = dict(schedule.lives)
+    behaviours = dict(schedule.behaviours)
     for size in (16, 4, 1):
-        keys = list(lives)
+        keys = list(behaviours)
         for start in range(0, len(keys), size):
             if size == 1 or len(keys) > size:
                 gone = set(keys[start : start + size])
-                yield replace(schedule, lives={key: lives[key] for key in keys if key not in gone})
-    for key, behaviour in lives.items():
+                yield replace(schedule, behaviours={key: behaviours[key] for key in keys if key not in gone})
+    for key, behaviour in behaviours.items():
         for field in dataclasses.fields(Behaviour):
             if getattr(behaviour, field.name) != getattr(GOOD, field.name):
                 changed = replace(behaviour, **{field.name: getattr(GOOD, field.name)})
-                yield replace(schedule, lives={**lives, key: changed})
+                yield replace(schedule, behaviours={**behaviours, key: changed})
     for number, order in enumerate(orders := schedule.orders):
         if isinstance(order.argument, Child):
             for child in _simpler_children(order.argument):
@@ -129,8 +129,8 @@ def _simpler_children(child: Child) -> Iterator[Child]:
 # ---------------------------------------------------------------- code
 def as_code(schedule: Schedule) -> str:
     """Python that makes this schedule and plays it."""
-    lines = ["play(Schedule(", f"    {_tree(schedule.tree)},", "    lives={"]
-    lines += [f"        {key!r}: {_behaviour(behaviour)}," for key, behaviour in schedule.lives.items()]
+    lines = ["play(Schedule(", f"    {_tree(schedule.tree)},", "    behaviours={"]
+    lines += [f"        {key!r}: {_behaviour(behaviour)}," for key, behaviour in schedule.behaviours.items()]
     lines += ["    },", "    orders=("]
     lines += [f"        {_order(order)}," for order in schedule.orders]
     lines += ["    ),", f"    lag={schedule.lag},", "), print)"]

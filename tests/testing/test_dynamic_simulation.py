@@ -203,7 +203,7 @@ def refused(simulation: Simulation) -> None:
 
 @pytest.mark.parametrize("act", ACTS)
 def test_s54_it_costs_the_same_among_few_and_among_many_children(act: str) -> None:
-    """Half of them wait for their next try, and the engine's own list is not searched for what is measured."""
+    """Half of them wait for their next try, and the measured code does not search the engine's own list."""
     costs = []
     for number in (20, 2000):
         simulation = Simulation(
@@ -223,7 +223,7 @@ def test_s54_it_costs_the_same_among_few_and_among_many_children(act: str) -> No
     assert costs[1] == costs[0]
 
 
-def test_s53_max_children_is_told_by_an_error_and_leaves_nothing_behind() -> None:
+def test_s53_a_refused_child_leaves_nothing_behind() -> None:
     simulation = Simulation(DynamicSupervisor("pool", 1))
     simulation.run(0.0)
     forgotten: list[str] = []

@@ -1,4 +1,4 @@
-"""Random lives of random trees keep all rules; one that does not would be made small, and replays exactly.
+"""Random schedules keep all rules; one that does not would be made small, and replays exactly.
 
 `SUITKAISE_SCHEDULES=2000000 make test-slow ARGS="-k schedules"` plays that many, from another seed on each day.
 """
@@ -55,7 +55,7 @@ def test_many_random_schedules_break_no_rule() -> None:
     play_seeds(range(first, first + MANY))
 
 
-# ---------------------------------------------------------------- the same seed, the same life
+# ---------------------------------------------------------------- the same seed, the same run
 TRACES = textwrap.dedent("""
     import hashlib
     from tests.testing.schedules import play, random_schedule
@@ -87,7 +87,7 @@ def test_a_seed_replays_exactly() -> None:
         assert first == second
 
 
-def test_the_schedules_have_in_them_what_is_to_be_tested() -> None:
+def test_the_schedules_contain_every_kind_of_event() -> None:
     told = ""
     for seed in range(1000):
         lines: list[str] = []
@@ -117,19 +117,19 @@ def test_a_broken_rule_is_noticed_and_made_small(monkeypatch: pytest.MonkeyPatch
     assert fault is not None
     assert "rule 44" in fault
     assert len(small.tree.children) == 2
-    assert not small.lives
+    assert not small.behaviours
     assert not small.orders
     assert fault_of(eval(as_code(small).removeprefix("play(").removesuffix(", print)"), vars(schedules))) == fault
 
 
 def test_a_small_schedule_is_written_as_code() -> None:
     tree = Supervisor("top", Child(work, id="a", restart="transient", shutdown=0.5), max_restarts=1)
-    lives = {("top/a", 1): Behaviour(lives=1.0, reason=Signaled(9))}
-    schedule = Schedule(tree, lives, (Order(2.0, "top", "recall", "a"),))
+    behaviours = {("top/a", 1): Behaviour(lives=1.0, reason=Signaled(9))}
+    schedule = Schedule(tree, behaviours, (Order(2.0, "top", "recall", "a"),))
     assert as_code(schedule) == (
         "play(Schedule(\n"
         "    Supervisor('top', Child(work, id='a', restart='transient', shutdown=0.5), max_restarts=1),\n"
-        "    lives={\n"
+        "    behaviours={\n"
         "        ('top/a', 1): Behaviour(lives=1.0, reason=Signaled(9)),\n"
         "    },\n"
         "    orders=(\n"

@@ -1,4 +1,4 @@
-"""Whole trees on a virtual clock: a few lives in detail. `test_schedules` plays random ones."""
+"""Whole trees on a virtual clock: a few schedules in detail. `test_schedules` plays random ones."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_supervisor_that_gives_up_is_restarted_by_its_own() -> None:
     assert str(simulation.reason).startswith("shutdown (gave up: 'app/inner'")
 
 
-def test_s40_what_had_taken_the_place_of_a_declared_child_leaves_nothing_behind() -> None:
+def test_s40_a_child_that_replaced_a_declared_one_leaves_nothing_behind() -> None:
     def crash(launch: Launch) -> Behaviour:
         return Behaviour(lives=5.0 if launch.path == "app/inner/fragile" else None, reason=Signaled(11))
 
@@ -73,6 +73,6 @@ def test_s40_what_had_taken_the_place_of_a_declared_child_leaves_nothing_behind(
     assert sorted(simulation.registry.paths()) == ["app", "app/inner", "app/inner/fragile", "app/inner/work"]
 
 
-def test_a_behaviour_that_means_nothing_is_refused_where_it_is_written() -> None:
+def test_an_invalid_behaviour_is_refused_when_it_is_made() -> None:
     with pytest.raises(ValueError, match="start must be 'ok', 'fails' or 'ignores', not 'fail'"):
         Behaviour(start="fail")  # type: ignore[arg-type]

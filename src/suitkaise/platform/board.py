@@ -1,6 +1,6 @@
-"""The status board: one memory-mapped file, one fixed slot a worker.
+"""The status board: one memory-mapped file, one fixed slot for each worker.
 
-A worker writes its own slot with plain stores; everyone else reads it whenever they like, also after the worker
+A worker writes its own slot with plain stores; every other process may read it at any time, also after the worker
 was killed. Every field is one aligned 8-byte word, stored and loaded whole: there is no lock, and a reader can
 see words of two different moments. Phase and its start share a word, so those two always agree.
 """
@@ -22,13 +22,13 @@ __all__ = ["CAPACITY", "Board", "Phase", "Slot", "SlotView"]
 
 SLOT_BYTES = 256
 CAPACITY = 16_384
-"""How many workers a program can have at a time: 4 MiB of address space, used page by page."""
+"""How many workers a program can have at a time: 4 MiB of address space; only used pages take memory."""
 _TOGETHER = mmap.PAGESIZE // SLOT_BYTES
 """How many slots share a page."""
 
 PID, PHASE, LOOPS, LAST_LOOP, TOTAL, MESSAGES, QUEUED = range(7)
 BELL = 7 * 8
-"""The byte that a sender sets after it has put something into the worker's socket or inbox."""
+"""The byte that a sender sets after it has put a message into the worker's socket or inbox."""
 NAME = 16 * 8
 
 _MARK = 60
@@ -36,7 +36,7 @@ _SINCE = (1 << _MARK) - 1
 
 
 class Phase(IntEnum):
-    """What a worker is doing. Its phase word is `phase.mark + nanoseconds`: when that began (monotonic) lies below."""
+    """What a worker is doing. A phase word is `phase.mark + nanoseconds`, the time (monotonic) when the phase began."""
 
     BOOT = 0
     ON_START = 1
@@ -49,28 +49,28 @@ class Phase(IntEnum):
 
     @property
     def hook(self) -> str:
-        """The name of the hook: `before_loop`."""
+        """The name of the hook, such as `before_loop`."""
         return self.name.lower()
 
     @property
     def in_a_loop(self) -> bool:
-        """Whether it is a part of a loop."""
+        """Whether the phase is a part of a loop."""
         return Phase.BEFORE_LOOP <= self <= Phase.AFTER_LOOP
 
     @property
     def mark(self) -> int:
-        """The phase at its place in a phase word: above the nanoseconds of 36 years, so that one addition makes one."""
+        """The phase as the upper bits of a phase word; adding nanoseconds (of up to 36 years) completes the word."""
         return self << _MARK
 
     @classmethod
     def of(cls, word: int) -> Phase:
-        """The phase in a phase word."""
+        """Return the phase in a phase word."""
         return cls(word >> _MARK)
 
 
 @dataclass(frozen=True, slots=True)
 class SlotView:
-    """What a slot said at one moment; times in seconds (monotonic for `since`)."""
+    """The content of a slot at one moment; times in seconds, `since` on the monotonic clock."""
 
     pid: int
     phase: Phase
@@ -83,7 +83,7 @@ class SlotView:
 
 
 class Slot:
-    """One worker's place in the memory of a board, for its writer and for readers.
+    """The memory of one worker on a board, for its writer and for readers.
 
     `words` is a view of unsigned 8-byte integers, `bytes` the same memory as bytes.
     """
@@ -96,13 +96,13 @@ class Slot:
         self.words: memoryview[int] = self.bytes.cast("Q")
 
     def clear(self, name: str) -> None:
-        """Begin a new worker's life in this slot."""
+        """Prepare this slot for a new worker."""
         self.bytes[:] = bytes(SLOT_BYTES)
         text = name.encode()[-(SLOT_BYTES - NAME) :]
         self.bytes[NAME : NAME + len(text)] = text
 
     def read(self) -> SlotView:
-        """A look at the slot, at any time and from any process."""
+        """Return the content of the slot; any process may call this at any time."""
         words = self.words
         phase = words[PHASE]
         return SlotView(
@@ -113,17 +113,17 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """The path of the worker whose slot it is (its end, if it is very long)."""
+        """The path of the worker in this slot (the end of the path, if it is very long)."""
         return bytes(self.bytes[NAME:]).rstrip(b"\0").decode(errors="replace")
 
     def release(self) -> None:
-        """Let go of the memory; the slot must not be used any more."""
+        """Release the memory; the slot must not be used after that."""
         self.words.release()
         self.bytes.release()
 
 
 class Board:
-    """The board as its owner (`create=True`) or as one of its workers sees it."""
+    """The board, opened by the program that owns it (`create=True`) or by a worker."""
 
     def __init__(self, path: str, *, create: bool = False) -> None:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
@@ -142,7 +142,7 @@ class Board:
         self._lock = threading.Lock()
 
     def take(self, name: str) -> Slot:
-        """A free slot, cleared, for the worker at path `name`.
+        """Return a free slot, cleared, for the worker at path `name`.
 
         Raises:
             SuitkaiseError: all `CAPACITY` slots are taken, or the file system is full.
@@ -163,7 +163,7 @@ class Board:
         return slot
 
     def _make_room(self, name: str) -> None:
-        """Get the next page from the file system, which would end the program by SIGBUS if it had none later."""
+        """Allocate the next page now; if the file system had none left later, SIGBUS would end the program."""
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
@@ -171,30 +171,30 @@ class Board:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:  # a file system that promises nothing
+            if error.errno == errno.EOPNOTSUPP:  # this file system cannot allocate in advance
                 return
             raise SuitkaiseError(
                 f"{name!r}: no room is left for its slot of the status board: {error.strerror}", path=name
             ) from error
 
     def give_back(self, slot: Slot) -> None:
-        """The slot's worker is gone for good, and nobody reads it any more."""
+        """Make a slot free again whose worker is gone and which no reader uses any more."""
         with self._lock:
             self._free.append(slot.index)
-            if self._closed:  # it was an abandoned thread's
+            if self._closed:  # the slot belonged to an abandoned thread
                 self._unmap()
 
     def slot(self, index: int) -> Slot:
-        """The slot of that number."""
+        """Return the slot with this number."""
         return Slot(self.memory, index)
 
     def close(self) -> None:
-        """Unmap the board; while slots are still in use somewhere, it goes with the last of them."""
+        """Unmap the board, or, while slots are in use, let the last of them unmap it."""
         with self._lock:
             self._closed = True
             self._unmap()
 
     def _unmap(self) -> None:
-        with contextlib.suppress(BufferError):  # a view of a slot is still held
+        with contextlib.suppress(BufferError):  # a slot is still in use
             self.memory.release()
             self._map.close()

@@ -1,4 +1,4 @@
-"""Deadlines of others, judged by a program that may be late itself.
+"""The rule for deadlines of others that are judged by a program which may be late itself.
 
 A program looks, at a set time, whether a worker or the keeper has done its work. On a starved machine, or after
 SIGSTOP, the look comes late, and the other side may have had no processor time either: it would be killed although

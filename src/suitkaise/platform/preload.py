@@ -1,4 +1,4 @@
-"""Which modules of the user's are imported once, before workers are forked, instead of in every worker."""
+"""The modules of the user that are imported once, before workers are forked, instead of in every worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from suitkaise.errors import SpecError
 __all__ = ["listeners", "preload", "wanted"]
 
 listeners: list[Callable[[], None]] = []
-"""Are called when `wanted` has grown."""
+"""Callbacks for new names in `wanted`."""
 
 _wanted: dict[str, None] = {}
 
@@ -18,19 +18,19 @@ _wanted: dict[str, None] = {}
 def preload(*modules: str) -> None:
     """Import `modules` once in the process that forks the workers; every start and restart then has them at once.
 
-    For modules that take long to import and that process workers need: `preload("numpy", "myproject.models")`. It
-    lasts as long as the program, and may be called before a tree is started (best) or while one runs, and by a
-    process worker (for those that come after it). A module is
-    fit for it if importing it starts no thread, and opens no file or connection that each worker should have for
-    itself: what it does when it is imported is done once, and all workers share the outcome. The same holds for
-    `multiprocessing.set_forkserver_preload`. A module that turns out to start threads is told in the log
-    (`suitkaise.keeper`), and so is one that cannot be imported there: the workers then try it themselves.
+    Use it for modules that take long to import and that process workers need: `preload("numpy", "myproject.models")`.
+    It has an effect until the program ends. Call it before a tree is started (best), while a tree runs, or in a
+    process worker (for workers that are started later). A module is fit for preloading if its import starts no thread
+    and opens no file or connection that each worker should have for itself: the import happens once, and all workers
+    share its outcome. The same holds for `multiprocessing.set_forkserver_preload`. If a module starts threads, or
+    cannot be imported by the keeper, the log (`suitkaise.keeper`) has a warning; in the second case the workers import
+    it themselves.
 
     Args:
-        modules: names, as `import` takes them. The classes of `__main__` need no preloading.
+        modules: names, as in an `import` statement. The classes of `__main__` need no preloading.
 
     Raises:
-        SpecError: not a name, or no such module can be found.
+        SpecError: a module is not given as a name, or cannot be found.
 
     >>> preload("json", "decimal")
     >>> preload("jsno")
@@ -40,9 +40,9 @@ def preload(*modules: str) -> None:
     """
     for name in modules:
         if not isinstance(name, str):
-            raise SpecError(f"preload: modules are given by their names, not as {type(name).__name__}: {name!r}")
+            raise SpecError(f"preload: modules must be names, not {type(name).__name__}: {name!r}")
         if name == "__main__":
-            raise SpecError("preload: __main__ is never imported again; its classes travel to the workers by value")
+            raise SpecError("preload: __main__ is never imported again: its classes are sent to the workers by value")
         try:
             found = importlib.util.find_spec(name)
         except (ImportError, ValueError):
@@ -56,5 +56,5 @@ def preload(*modules: str) -> None:
 
 
 def wanted() -> list[str]:
-    """All names so far."""
+    """Return all names so far."""
     return list(_wanted)

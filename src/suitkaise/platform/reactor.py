@@ -1,4 +1,4 @@
-"""The program's one I/O thread, and threads for what the I/O thread must not run itself."""
+"""The one I/O thread of a program, and threads for code that the I/O thread must not run itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST = 1e6
 """Seconds: longer waits are made in parts, since the kernel counts milliseconds in 32 bits."""
 
 _ROOM = 64
-"""So many timers may wait before a look is taken for those that were cancelled."""
+"""How many timers may wait before the cancelled ones among them are removed."""
 
 Callback = Callable[..., None]
 
@@ -37,7 +37,7 @@ class HasFileno(Protocol):
 
 
 class TimerHandle:
-    """A callback that waits for its time."""
+    """A callback that is due at a set time."""
 
     __slots__ = ("_callback",)
 
@@ -46,25 +46,25 @@ class TimerHandle:
 
     @property
     def waits(self) -> bool:
-        """Whether it was neither called nor cancelled."""
+        """Whether the callback was neither called nor cancelled."""
         return self._callback is not None
 
     def cancel(self) -> None:
-        """Do not call it any more."""
+        """Drop the callback."""
         self._callback = None
 
     def fire(self) -> None:
-        """Call it, once, unless it was cancelled."""
+        """Run the callback once, unless it was cancelled."""
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
 
 
 class Reactor:
-    """Callbacks run in the reactor's thread, one at a time; an error in one is logged and harms no other.
+    """Runs callbacks in a thread of its own, one at a time; an error in one is logged and harms no other.
 
-    Should an error of its own end the thread, `on_end` is called with it. No source and no timer is served from
-    then on; what is handed to `call` runs in the caller's thread.
+    If an internal error ends the thread, `on_end` is called with that error. From then on no source and no timer is
+    served, and `call_soon_threadsafe` runs callbacks in the thread of its caller.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Reactor:
         self._room = _ROOM
         self._numbers = itertools.count()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._bell_lock = threading.RLock()  # once closed, its number may be somebody else's descriptor
+        self._bell_lock = threading.RLock()  # a closed descriptor's number may be used again
         self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="suitkaise-io", daemon=True)
@@ -84,7 +84,7 @@ class Reactor:
 
     @property
     def in_thread(self) -> bool:
-        """Whether the caller is the reactor's own thread."""
+        """Whether the caller runs in the reactor's own thread."""
         return threading.get_ident() == self._thread.ident
 
     # ------------------------------------------------------------ from any thread
@@ -97,14 +97,14 @@ class Reactor:
             self._ring()
 
     def call_at(self, when: float, callback: Callback) -> TimerHandle:
-        """Run `callback` at `when` (seconds, monotonic), or soon if that has passed."""
+        """Run `callback` at `when` (seconds, monotonic), or soon if that time has passed."""
         handle = TimerHandle(callback)
         entry = (when, next(self._numbers), handle)
         self.call_soon_threadsafe(lambda: self._push(entry))
         return handle
 
     def close(self) -> None:
-        """Stop the thread and wait for it; callbacks that wait are not called."""
+        """Stop the thread and wait for its end; waiting callbacks are dropped."""
         if self._closed:
             return
         self._closed = True
@@ -113,7 +113,7 @@ class Reactor:
             self._thread.join()
 
     def abandon_after_fork(self) -> None:
-        """In a forked child: let go of the descriptors; the thread is the parent's."""
+        """Close the descriptors in a forked child, where the thread does not exist."""
         self._closed, bell, self._bell = True, self._bell, -1
         self._bell_lock = threading.RLock()
         self._selector.close()
@@ -125,12 +125,12 @@ class Reactor:
         self._selector.register(source, selectors.EVENT_READ, callback)
 
     def set_writer(self, source: HasFileno | int, callback: Callback, *, also: bool) -> None:
-        """Also call `callback` when `source` can be written to; or, with `also=False`, no longer."""
+        """Call `callback` also when `source` can be written to; with `also=False`, only when it can be read."""
         events = selectors.EVENT_READ | selectors.EVENT_WRITE if also else selectors.EVENT_READ
         self._selector.modify(source, events, callback)
 
     def remove_reader(self, source: HasFileno | int) -> None:
-        """No longer call back for `source`; no error if it is not watched."""
+        """Stop calling back for `source`; do nothing if it has no callback."""
         try:
             self._selector.unregister(source)
         except (KeyError, ValueError):
@@ -150,7 +150,7 @@ class Reactor:
             self._serve()
         except BaseException as error:
             self._failed, on_end, reason = True, self.on_end, error
-            with contextlib.suppress(BaseException):  # whatever else is broken
+            with contextlib.suppress(BaseException):  # logging may be broken, too
                 logger.critical("the I/O thread has ended by an error of its own: all trees end", exc_info=True)
             if on_end is not None:
                 self._guard(lambda: on_end(reason))
@@ -161,7 +161,7 @@ class Reactor:
             self._bell = -1
 
     def _run_calls(self) -> None:
-        with contextlib.suppress(IndexError):  # another thread has taken the last one
+        with contextlib.suppress(IndexError):  # another thread has run the last one
             while self._calls:
                 self._guard(self._calls.popleft())
 
@@ -169,7 +169,7 @@ class Reactor:
         while not self._closed:
             for key, _ in self._selector.select(self._patience()):
                 current = self._selector.get_map().get(key.fd)
-                if current is not None and current.data is key.data:  # not unwatched by a callback before
+                if current is not None and current.data is key.data:  # an earlier callback may have removed it
                     self._guard(key.data)
             for _ in range(len(self._calls)):
                 self._guard(self._calls.popleft())
@@ -185,7 +185,7 @@ class Reactor:
         return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST)
 
     def _push(self, entry: tuple[float, int, TimerHandle]) -> None:
-        if len(self._timers) >= self._room:  # twice as many as last time: those that were cancelled go
+        if len(self._timers) >= self._room:  # drop the cancelled ones each time their number has doubled
             self._timers = [one for one in self._timers if one[2].waits]
             heapq.heapify(self._timers)
             self._room = max(_ROOM, 2 * len(self._timers))
@@ -194,19 +194,19 @@ class Reactor:
     def _guard(self, callback: Any) -> None:
         try:
             callback()
-        except BaseException:  # a `sys.exit()` in a user's callback must not end the thread that all depend on
-            with contextlib.suppress(BaseException):  # nor a handler of the log's
+        except BaseException:  # `sys.exit()` in a user's callback must not end the thread on which all trees depend
+            with contextlib.suppress(BaseException):  # nor must an error in a log handler
                 logger.exception("internal error in a callback")
 
 
 PATIENCE = 5.0
-"""Seconds that `flush` and `close` wait for errands that are under way."""
+"""Seconds for which `flush` and `close` wait for callbacks that are under way."""
 
 
 class SerialExecutor:
-    """Callbacks run in order, in a thread that begins with the first one; an error in one is logged.
+    """Runs callbacks in order in one thread, which the first one starts; an error in one is logged.
 
-    `call` is for one thread, the I/O thread; the others may be called from any.
+    Only one thread, the I/O thread, may call `submit`; any thread may call the other methods.
     """
 
     def __init__(self, name: str) -> None:
@@ -215,7 +215,7 @@ class SerialExecutor:
         self._thread: threading.Thread | None = None
 
     def submit(self, callback: Callable[[], object]) -> None:
-        """Run `callback` after those that wait; never blocks."""
+        """Run `callback` after those that wait, without blocking."""
         self._calls.put(callback)
         if self._thread is None:
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -223,11 +223,11 @@ class SerialExecutor:
             self._thread = thread
 
     def __len__(self) -> int:
-        """How many wait."""
+        """How many callbacks wait."""
         return self._calls.qsize()
 
     def flush(self, patience: float = PATIENCE) -> bool:
-        """Wait until what was called for so far has run, at most so many seconds; whether it has."""
+        """Wait up to `patience` seconds until all callbacks so far have run; return whether they have."""
         if self._thread is None or self._thread is threading.current_thread():
             return self._thread is None
         done = threading.Event()
@@ -235,7 +235,7 @@ class SerialExecutor:
         return done.wait(patience)
 
     def close(self, patience: float = PATIENCE) -> None:
-        """Run what waits and end the thread; one that takes longer is left behind, and ends when it is done."""
+        """Run the waiting callbacks and end the thread; do not wait longer than `patience` seconds for its end."""
         if self._thread is not None:
             self._calls.put(None)
             if self._thread is not threading.current_thread():
@@ -245,5 +245,5 @@ class SerialExecutor:
         while (callback := self._calls.get()) is not None:
             try:
                 callback()
-            except BaseException:  # a `sys.exit()` in code of the user's must not end it for the others
+            except BaseException:  # `sys.exit()` in the user's code must not end this thread
                 logger.exception("error in code that was called")

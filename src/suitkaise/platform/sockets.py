@@ -13,17 +13,17 @@ __all__ = ["accept_own", "connect_unix"]
 logger: logging.Logger = logging.getLogger("suitkaise.sockets")
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
-_LONGEST_ADDRESS = 100  # bytes that surely fit into a Unix socket's address
+_LONGEST_ADDRESS = 100  # bytes that fit into the address of a Unix socket on every system
 
 
 def accept_own(listener: socket.socket, most: int = 64) -> Iterator[tuple[socket.socket, int]]:
     """Accept the connections that wait at `listener`, at most `most`, from processes of this user.
 
-    Each comes as a non-blocking socket and the pid of the other side. A connection of another user is refused: it is
-    closed before a byte of it is read, and the log tells so.
+    Yields a non-blocking socket and the pid of the peer for each. A connection of another user is logged and closed
+    before a byte of it is read.
 
     Raises:
-        OSError: no connection can be accepted now; no descriptor is left, most likely.
+        OSError: no connection can be accepted now, for example because no descriptor is left.
     """
     for _ in range(most):
         try:
@@ -34,7 +34,7 @@ def accept_own(listener: socket.socket, most: int = 64) -> Iterator[tuple[socket
             continue
         pid, uid = _peer_of(sock)
         if uid != os.geteuid():
-            logger.warning("a connection from process %d of user %d was refused", pid, uid)
+            logger.warning("connection from pid %d of user %d refused", pid, uid)
             sock.close()
             continue
         sock.setblocking(False)
@@ -42,7 +42,7 @@ def accept_own(listener: socket.socket, most: int = 64) -> Iterator[tuple[socket
 
 
 def _peer_of(sock: socket.socket) -> tuple[int, int]:
-    """The process and the user at the other end, as the kernel noted them when the connection was made."""
+    """Return pid and user of the peer at the time when it connected."""
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(data)
     return pid, uid

@@ -1,7 +1,7 @@
 """The last lines that a worker process printed or logged, kept where they survive its SIGKILL.
 
-A small ring of bytes in a memory-mapped file. The worker writes it with plain stores, no system call; the file is
-made with the first line. Whoever has the path can read it, at any time.
+A small ring of bytes in a memory-mapped file. The worker writes it with plain stores, without a system call; the first
+line makes the file. Any process of the user can read the file at any time.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ LINES = 20
 
 
 class Tail:
-    """The writer's side. Lines of several threads may mix, as they do on a terminal."""
+    """The writer of a tail. Lines of several threads may mix, as they do on a terminal."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = threading.RLock()  # a signal handler may print while its thread does
-        self._deaf = False
+        self._detached = False
         self._map: mmap.mmap | None = None
         self._end = 0
 
     def write(self, text: str) -> None:
-        """Add some text; what does not fit any more is the oldest."""
-        if self._deaf:
+        """Append text, overwriting the oldest."""
+        if self._detached:
             return
         data = text.encode("utf-8", "replace")[-_ROOM:]
         with self._lock:
@@ -49,11 +49,11 @@ class Tail:
             self._map[:_HEAD] = self._end.to_bytes(_HEAD, "little")
 
     def let_go(self) -> None:
-        """In a process that the worker has forked: what it prints is none of the worker's last lines."""
-        self._deaf = True
+        """Stop writing, in a process that the worker has forked: its output does not belong to the worker."""
+        self._detached = True
 
     def listen(self) -> None:
-        """From now on, take in what this process prints (not what C code writes to the descriptors)."""
+        """Record what Python code of this process prints from now on (not what C code writes to the descriptors)."""
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if isinstance(stream, io.TextIOWrapper):
@@ -63,8 +63,8 @@ class Tail:
 class _Tee(io.TextIOWrapper):
     """A standard stream that also writes into the tail.
 
-    Where Python is told not to buffer (PYTHONUNBUFFERED, `-u`), a line is one write nevertheless: Python writes each
-    piece that it prints by itself, and in an output that workers share the lines would mix.
+    Also without buffering (PYTHONUNBUFFERED, `-u`) a line is one write: Python would write each piece of a line by
+    itself, and in an output that workers share the lines would mix.
     """
 
     def __init__(self, stream: io.TextIOWrapper, tail: Tail) -> None:
@@ -75,7 +75,7 @@ class _Tee(io.TextIOWrapper):
             line_buffering=stream.line_buffering or stream.write_through,
         )
         self._tail = tail
-        self._stream = stream  # whose end would close the buffer
+        self._stream = stream  # keeps it alive: its end would close the buffer
 
     def write(self, text: str) -> int:
         written = super().write(text)
@@ -86,19 +86,19 @@ class _Tee(io.TextIOWrapper):
 def _make(path: str) -> mmap.mmap:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:  # the program is gone, and its directory with it: nobody will read this
+    except OSError:  # the program and its directory are gone: no process will read the tail
         return mmap.mmap(-1, SIZE)
     try:
         os.posix_fallocate(descriptor, 0, SIZE)
         return mmap.mmap(descriptor, SIZE)
-    except OSError:  # no room is left; a store into a mapped file would be a SIGBUS
+    except OSError:  # no room is left: a store into the mapped file would raise SIGBUS
         return mmap.mmap(-1, SIZE)
     finally:
         os.close(descriptor)
 
 
 def last_lines(path: str, most: int = LINES) -> tuple[str, ...]:
-    """The last lines in the tail at `path`, at most `most`; none if there is no such file."""
+    """Return the last lines in the tail at `path`, at most `most`; none if there is no such file."""
     try:
         with open(path, "rb") as file:
             data = file.read(SIZE)
@@ -108,6 +108,6 @@ def last_lines(path: str, most: int = LINES) -> tuple[str, ...]:
     ring: Any = data[_HEAD:]
     text = ring[:end] if end <= _ROOM else ring[end % _ROOM :] + ring[: end % _ROOM]
     lines = text.decode("utf-8", "replace").splitlines()
-    if end > _ROOM and len(lines) > 1:  # of the first one, the beginning is lost
+    if end > _ROOM and len(lines) > 1:  # the beginning of the first one is lost
         del lines[0]
     return tuple(lines[-most:])

@@ -1,1 +1,1 @@
-"""The pure policy of supervisors: what happens goes in, what is to be done comes out. No clock, no thread, no I/O."""
+"""The pure policy of supervisors: events go in, actions come out. No clock, no thread, no I/O."""

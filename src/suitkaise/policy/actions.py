@@ -1,4 +1,4 @@
-"""What goes into the policy and what comes out of it: plain data, no behaviour."""
+"""The events that a policy handles and the actions that it returns: plain data, no behaviour."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = [
 TimerKey: TypeAlias = tuple[str, str, int]
 
 
-# ---------------------------------------------------------------- what happens to a supervisor
+# ---------------------------------------------------------------- events
 @dataclass(frozen=True, slots=True)
 class Begin:
     """Start the children."""
@@ -67,7 +67,7 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """This incarnation is over; before `Ready` that is a failed start."""
+    """This incarnation has ended; before `Ready`, its start has failed."""
 
     id: str
     incarnation: int
@@ -77,7 +77,7 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """The time asked for with `Wake` has come."""
+    """The time that was set with `SetTimer` has come."""
 
     key: TimerKey
 
@@ -91,7 +91,7 @@ class StopAll:
 
 @dataclass(frozen=True, slots=True)
 class KillAll:
-    """Kill every child now and end; for a second signal, or a parent's kill."""
+    """Kill every child now and end: after a second signal, or when the parent kills the supervisor."""
 
     why: str
 
@@ -122,7 +122,7 @@ class RestartChild:
 
 @dataclass(frozen=True, slots=True)
 class DeleteChild:
-    """Request: forget a stopped child (rule 19)."""
+    """Request: remove a stopped child with its spec (rule 19)."""
 
     request: Any
     id: str
@@ -130,7 +130,7 @@ class DeleteChild:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Request: stop a child if it runs, start it again, alone and not counted."""
+    """Request: stop a child if it runs and start it again, that child alone; the restart window does not count it."""
 
     request: Any
     id: str
@@ -140,10 +140,10 @@ ChildRequest: TypeAlias = StartChild | TerminateChild | RestartChild | DeleteChi
 Input: TypeAlias = Begin | Ready | Ignored | Exited | Timer | StopAll | KillAll | ChildRequest
 
 
-# ---------------------------------------------------------------- what a supervisor is to do
+# ---------------------------------------------------------------- actions
 @dataclass(frozen=True, slots=True)
 class Previous:
-    """What a restarted child may know of its past: restarts so far, the last exit reason, and when that was."""
+    """The past of a restarted child: restarts so far, the last exit reason, and the time of that exit."""
 
     restarts: int
     reason: ExitReason | None
@@ -152,7 +152,7 @@ class Previous:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start a new incarnation of a child; answer with `Ready`, `Ignored` or `Exited`."""
+    """Start a new incarnation of a child; the policy then expects `Ready`, `Ignored` or `Exited`."""
 
     child: Child
     incarnation: int
@@ -161,7 +161,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ask an incarnation to finish; answer with `Exited`."""
+    """Ask an incarnation to finish; the policy then expects `Exited`."""
 
     id: str
     incarnation: int
@@ -169,7 +169,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End an incarnation now; answer with `Exited`."""
+    """End an incarnation now; the policy then expects `Exited`."""
 
     id: str
     incarnation: int
@@ -178,7 +178,7 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class SetTimer:
-    """Send `Timer(key)` at this time, never earlier; at once when it has passed, but behind what waits already."""
+    """Send `Timer(key)` at this time, never earlier; if it has passed, at once, but after the events that wait."""
 
     key: TimerKey
     at: float
@@ -186,7 +186,7 @@ class SetTimer:
 
 @dataclass(frozen=True, slots=True)
 class Respond:
-    """The answer to a request."""
+    """Answer a request."""
 
     request: Any
     value: Any = None
@@ -194,7 +194,7 @@ class Respond:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The error that answers a request."""
+    """Answer a request with an error."""
 
     request: Any
     error: Exception
@@ -202,26 +202,26 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A child's spec is gone for good."""
+    """A child was removed with its spec."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The supervisor is up: all its children are."""
+    """The supervisor is running: all its children have started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Tell the world."""
+    """Publish an event."""
 
     event: Event
 
 
 @dataclass(frozen=True, slots=True)
 class Terminated:
-    """Nothing of the supervisor is left; it ends with this reason."""
+    """The supervisor has ended with this reason; all its children are gone."""
 
     reason: ExitReason
 

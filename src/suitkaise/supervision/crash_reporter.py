@@ -1,4 +1,4 @@
-"""Puts a crash report (rule 58) together from what the policy decided and what the incarnation left behind."""
+"""Builds a crash report (rule 58) from the decision of the policy and the last state of the incarnation."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def build_report(
     uptime: float,
     now: float,
 ) -> CrashReport | None:
-    """The report of an abnormal end; None if it was to be expected (a child that is stopped by `brutal_kill`).
+    """Return the report of an abnormal exit; None if the exit was expected (a child that is stopped by `brutal_kill`).
 
     Args:
-        actions: what the policy made of the end, which it knows already.
-        policy: the supervisor's.
-        before: what was known of the child before.
+        actions: what the policy decided when it handled the exit.
+        policy: the policy of the supervisor, after that.
+        before: the state of the child before the exit was handled.
         end: how the incarnation ended.
-        uptime: seconds that the incarnation was there.
+        uptime: seconds for which the incarnation has lived.
         now: seconds, monotonic.
     """
     emitted = [action.event for action in actions if isinstance(action, Publish)]

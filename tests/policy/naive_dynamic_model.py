@@ -1,4 +1,4 @@
-"""A deliberately naive dynamic supervisor: rules 12, 13, 44, 53 and what they share with others, as plain code.
+"""A deliberately naive dynamic supervisor: rules 12, 13, 44, 53 and the rules of all supervisors, as plain code.
 
 Each child has a list of requests that wait for it, and does one thing at a time. Nothing happens by itself: the test
 says when a child is up, has failed, is gone. As in the real mailbox, retries go behind what waits there already.
@@ -11,13 +11,13 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["NaivePool", "PoolKid"]
+__all__ = ["NaiveDynamicChild", "NaiveDynamicSupervisor"]
 
 ALIVE = ("starting", "again", "running")
 
 
 @dataclass
-class PoolKid:
+class NaiveDynamicChild:
     """One child. Its `state`: starting, running, stopping, waiting (for its next try) or again (being tried)."""
 
     id: str | None  # None: it gets a number
@@ -30,14 +30,14 @@ class PoolKid:
 
 
 @dataclass
-class NaivePool:
+class NaiveDynamicSupervisor:
     most: float
     max_restarts: float
     max_seconds: float
 
     now: float = 0.0
     numbers: int = 0
-    kids: dict[str, PoolKid] = field(default_factory=dict)
+    children: dict[str, NaiveDynamicChild] = field(default_factory=dict)
     mailbox: list[tuple[Any, ...]] = field(default_factory=list)
     waiting: defaultdict[str, deque[tuple[Any, str]]] = field(default_factory=lambda: defaultdict(deque))
     busy: dict[str, tuple[Any, str]] = field(default_factory=dict)  # the request that a child works on
@@ -58,24 +58,24 @@ class NaivePool:
     def pass_time(self, seconds: float) -> None:
         until = self.now + seconds
         while True:
-            late = [kid for kid in self.kids.values() if kid.state == "stopping" and kid.deadline <= until]
+            late = [child for child in self.children.values() if child.state == "stopping" and child.deadline <= until]
             if late == []:
                 break
-            kid = min(late, key=lambda kid: kid.deadline)
-            self.now = max(self.now, kid.deadline)
-            self.killed.append(kid.id or "")
-            self.gone(kid)
+            child = min(late, key=lambda child: child.deadline)
+            self.now = max(self.now, child.deadline)
+            self.killed.append(child.id or "")
+            self.gone(child)
             self.settle()
         self.now = until
 
     @property
     def ended(self) -> bool:
-        return self.finishing and self.kids == {}
+        return self.finishing and self.children == {}
 
     # ------------------------------------------------------------ requests
     def on_request(self, number: Any, what: str, subject: Any) -> None:
         if what == "start_child" and subject.id is None:
-            while subject.id is None or subject.id in self.kids:
+            while subject.id is None or subject.id in self.children:
                 self.numbers += 1
                 subject.id = f"work-{self.numbers}"
         if self.finishing:
@@ -88,30 +88,30 @@ class NaivePool:
     def work(self, id: str) -> None:
         while id not in self.busy and self.waiting[id]:
             number, what, subject = self.waiting[id].popleft()
-            kid = self.kids.get(id)
+            child = self.children.get(id)
             if what == "start_child":
-                self.add(number, subject, kid)
-            elif kid is None:
+                self.add(number, subject, child)
+            elif child is None:
                 self.answers[number] = "ChildNotFound"
             elif what in ("restart_child", "delete_child"):
-                self.answers[number] = "ChildRunning" if kid.state == "running" else "ChildRestarting"
+                self.answers[number] = "ChildRunning" if child.state == "running" else "ChildRestarting"
             else:
                 self.busy[id] = (number, what)
-                if kid.state == "waiting":
-                    self.gone(kid)
+                if child.state == "waiting":
+                    self.gone(child)
                 else:
-                    self.ask_to_stop(kid)
+                    self.ask_to_stop(child)
 
-    def add(self, number: Any, new: PoolKid, there: PoolKid | None) -> None:
+    def add(self, number: Any, new: NaiveDynamicChild, there: NaiveDynamicChild | None) -> None:
         assert new.id is not None
         if new.significant:
             self.answers[number] = "SpecError"
         elif there is not None:
             self.answers[number] = "ChildAlreadyStarted" if there.state == "running" else "ChildAlreadyPresent"
-        elif len(self.kids) >= self.most:
+        elif len(self.children) >= self.most:
             self.answers[number] = "MaxChildren"
         else:
-            self.kids[new.id] = new
+            self.children[new.id] = new
             self.busy[new.id] = (number, "start_child")
             self.start(new, "starting")
 
@@ -120,88 +120,88 @@ class NaivePool:
         self.work(id)
 
     # ------------------------------------------------------------ one child
-    def start(self, kid: PoolKid, state: str) -> None:
-        kid.state = state
-        self.started.append(kid.id or "")
+    def start(self, child: NaiveDynamicChild, state: str) -> None:
+        child.state = state
+        self.started.append(child.id or "")
 
-    def ask_to_stop(self, kid: PoolKid) -> None:
-        assert kid.id is not None
-        kid.state = "stopping"
-        kid.deadline = self.now + kid.shutdown if isinstance(kid.shutdown, float) else math.inf
-        if not kid.dead:
-            self.stopped.append(kid.id)
-            if kid.shutdown == "brutal_kill":
-                self.killed.append(kid.id)
-                self.gone(kid)
+    def ask_to_stop(self, child: NaiveDynamicChild) -> None:
+        assert child.id is not None
+        child.state = "stopping"
+        child.deadline = self.now + child.shutdown if isinstance(child.shutdown, float) else math.inf
+        if not child.dead:
+            self.stopped.append(child.id)
+            if child.shutdown == "brutal_kill":
+                self.killed.append(child.id)
+                self.gone(child)
 
-    def gone(self, kid: PoolKid) -> None:
+    def gone(self, child: NaiveDynamicChild) -> None:
         """It was to be stopped, and is."""
-        assert kid.id is not None
-        kid.dead = False
-        _, what = self.busy.get(kid.id, (None, None))
+        assert child.id is not None
+        child.dead = False
+        _, what = self.busy.get(child.id, (None, None))
         if what == "recall" and not self.finishing:
-            self.start(kid, "starting")
+            self.start(child, "starting")
             return
-        del self.kids[kid.id]
+        del self.children[child.id]
         if what is not None:
-            self.done(kid.id, "ok")
+            self.done(child.id, "ok")
 
     def on_news(self, what: str, id: str, nth: int) -> None:
-        if id in self.kids and self.started.count(id) == nth:
-            getattr(self, f"on_{what}")(self.kids[id])
+        if id in self.children and self.started.count(id) == nth:
+            getattr(self, f"on_{what}")(self.children[id])
 
-    def on_up(self, kid: PoolKid) -> None:
-        assert kid.id is not None
-        if kid.state == "starting":
-            kid.state = "running"
-            self.done(kid.id, "ok")
-        elif kid.state == "again":
-            kid.state = "running"
+    def on_up(self, child: NaiveDynamicChild) -> None:
+        assert child.id is not None
+        if child.state == "starting":
+            child.state = "running"
+            self.done(child.id, "ok")
+        elif child.state == "again":
+            child.state = "running"
 
-    def on_ignore(self, kid: PoolKid) -> None:
-        assert kid.id is not None
-        kid.dead = False
-        if kid.state == "stopping":
-            self.gone(kid)
+    def on_ignore(self, child: NaiveDynamicChild) -> None:
+        assert child.id is not None
+        child.dead = False
+        if child.state == "stopping":
+            self.gone(child)
             return
-        del self.kids[kid.id]  # rules 12 and 13
-        if kid.state == "starting":
-            self.done(kid.id, "ok")
+        del self.children[child.id]  # rules 12 and 13
+        if child.state == "starting":
+            self.done(child.id, "ok")
 
-    def on_clean(self, kid: PoolKid) -> None:
-        self.on_exit(kid, clean=True)
+    def on_clean(self, child: NaiveDynamicChild) -> None:
+        self.on_exit(child, clean=True)
 
-    def on_boom(self, kid: PoolKid) -> None:
-        self.on_exit(kid, clean=False)
+    def on_boom(self, child: NaiveDynamicChild) -> None:
+        self.on_exit(child, clean=False)
 
-    def on_exit(self, kid: PoolKid, clean: bool) -> None:
-        assert kid.id is not None
-        kid.dead = False
-        if kid.state == "stopping":
-            self.gone(kid)
-        elif kid.state == "starting":  # rule 10
-            del self.kids[kid.id]
-            self.done(kid.id, "ChildStartFailed")
-        elif kid.state == "again":  # rule 35
-            kid.state = "waiting"
-            self.mailbox.append(("try_again", kid))
-        elif kid.restart == "permanent" or (kid.restart == "transient" and not clean):
-            self.restart(kid)
+    def on_exit(self, child: NaiveDynamicChild, clean: bool) -> None:
+        assert child.id is not None
+        child.dead = False
+        if child.state == "stopping":
+            self.gone(child)
+        elif child.state == "starting":  # rule 10
+            del self.children[child.id]
+            self.done(child.id, "ChildStartFailed")
+        elif child.state == "again":  # rule 35
+            child.state = "waiting"
+            self.mailbox.append(("try_again", child))
+        elif child.restart == "permanent" or (child.restart == "transient" and not clean):
+            self.restart(child)
         else:
-            del self.kids[kid.id]
+            del self.children[child.id]
 
-    def on_try_again(self, kid: PoolKid) -> None:
-        if self.kids.get(kid.id or "") is kid and kid.state == "waiting":
-            self.restart(kid)
+    def on_try_again(self, child: NaiveDynamicChild) -> None:
+        if self.children.get(child.id or "") is child and child.state == "waiting":
+            self.restart(child)
 
-    def restart(self, kid: PoolKid) -> None:
+    def restart(self, child: NaiveDynamicChild) -> None:
         self.restarts.append(self.now)
         if self.restarts_used() > self.max_restarts:
-            self.culprit = kid.id
-            kid.state = "waiting"
+            self.culprit = child.id
+            child.state = "waiting"
             self.on_stop()
         else:
-            self.start(kid, "again")
+            self.start(child, "again")
 
     def restarts_used(self) -> int:
         return len([at for at in self.restarts if at >= self.now - self.max_seconds])
@@ -216,8 +216,8 @@ class NaivePool:
             self.answers[number] = "WorkerDead"
         self.busy.clear()
         self.waiting.clear()
-        for kid in list(self.kids.values()):
-            if kid.state in ALIVE:  # rule 44
-                self.ask_to_stop(kid)
-            elif kid.state == "waiting":
-                del self.kids[kid.id or ""]
+        for child in list(self.children.values()):
+            if child.state in ALIVE:  # rule 44
+                self.ask_to_stop(child)
+            elif child.state == "waiting":
+                del self.children[child.id or ""]
