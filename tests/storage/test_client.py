@@ -155,10 +155,10 @@ def test_nobody_who_listens_is_told_at_once(storage: Storage) -> None:
     storage.tree.add("a", 1, path="p")
     storage.kill()
     storage.listener.close()
-    with pytest.raises(StorageGone, match="nobody keeps the storage"):
+    with pytest.raises(StorageGone, match="the program that owned it has ended"):
         storage.tree.add("a", 2, path="p")
     storage.tree.add("a", 3, path="p", wait=False)
-    with pytest.raises(StorageGone, match="nobody keeps the storage"):
+    with pytest.raises(StorageGone, match="the program that owned it has ended"):
         storage.tree.flush()
     assert storage.tree.get("a", path="p") == 1
 
@@ -169,7 +169,7 @@ def test_posts_that_are_given_up_are_logged(storage: Storage, caplog: pytest.Log
     storage.listener.close()
     with caplog.at_level(logging.WARNING):
         storage.tree.add("a", 2, path="p", wait=False)
-        eventually(lambda: "1 writes that nobody waited for are given up" in caplog.text)
+        eventually(lambda: "1 writes with wait=False are given up" in caplog.text)
     with contextlib.suppress(StorageGone):
         storage.tree.flush()
 
@@ -271,7 +271,7 @@ def test_what_an_ended_thread_was_refused_is_told_by_flush(storage: Storage) -> 
 def _update_nothing(tree: Tree, name: str) -> weakref.ref[Client]:
     tree.update(name, 2, path="p", wait=False)
     client = client_of(str(tree.directory), tree.timeout)
-    client.settle(10)
+    client.drain(10)
     return weakref.ref(client)
 
 
@@ -337,7 +337,7 @@ def test_what_nobody_asked_about_is_logged_at_the_end_of_the_program(storage: St
     program = "import logging, sys; from suitkaise.storage.tree import Tree; logging.basicConfig()\n"
     program += "Tree(sys.argv[1]).update('nothing', 1, path='p', wait=False)\n"
     done = run_program(program, str(storage.directory)).check()
-    assert "at the end of the program: there is no 'nothing' in 'p'" in done.stderr
+    assert "no flush reported it: there is no 'nothing' in 'p'" in done.stderr
 
 
 def test_a_connection_that_is_broken_holds_up_no_other(storage: Storage, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class TreeAgainstDict(RuleBasedStateMachine):
         try:
             if not self.is_dead(owner):
                 return call()
-            with pytest.raises(StorageError, match="is over already"):
+            with pytest.raises(StorageError, match="has ended"):
                 call()
             return None
         finally:

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from suitkaise.messaging import codec, wire
-from suitkaise.storage import connections as peers
-from suitkaise.storage import server
+from suitkaise.storage import connections, server
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.protocol import (
     VERSION,
@@ -33,6 +32,8 @@ from suitkaise.storage.protocol import (
 from suitkaise.storage.records import encode_value
 from suitkaise.storage.server import StorageServer
 from suitkaise.storage.tree import Tree
+
+MARKED: dict[str, str | int | float | bool | None] = {"remove_on_process_join": True}
 
 
 class Here:
@@ -67,12 +68,12 @@ class Here:
         assert self.error is None
 
     @contextlib.contextmanager
-    def connect(self, client: bytes = b"c" * 16, *, greet: bool = True) -> Iterator[Talk]:
+    def connect(self, client: bytes = b"c" * 16, *, hello: bool = True) -> Iterator[Talk]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(5)
             sock.connect(str(self.directory / SOCKET))
             talk = Talk(sock)
-            if greet:
+            if hello:
                 talk.welcome = talk.say(Hello(VERSION, client))
             yield talk
 
@@ -156,7 +157,7 @@ def test_refusals_that_may_not_have_arrived_are_told_again(here: Here) -> None:
     with here.connect() as talk:
         talk.say(*put(1, "a", 1))
         for number in (2, 3, 4):
-            assert talk.say(*put(number, "a", 1, quiet=True, rule=PutMode.NEW)).status is ReplyCode.EXISTS
+            assert talk.say(*put(number, "a", 1, quiet=True, mode=PutMode.NEW)).status is ReplyCode.EXISTS
     with here.connect() as talk:
         assert [reply.request for reply in talk.welcome.replies] == [2, 3, 4]
         talk.say(*put(5, "a", 2))
@@ -186,19 +187,22 @@ def test_an_older_connection_of_a_client_is_closed_by_its_newer_one(here: Here) 
         wire.encode(Hello(VERSION, b"x")) + wire.encode(Put(1, False, "a", "", 0)),
         wire.encode(Hello(VERSION, b"x")) + wire.encode(Increment(1, False, "a", "b", (2, b""), (1, b""))),
         wire.encode(Hello(VERSION, b"x")) + wire.encode(Put(1, False, "a", "b", 9)),
+        wire.encode(Hello(VERSION, b"x")) + wire.encode(Put(1, False, "a", "b", 0, metadata=MARKED, owner="plain")),
+        wire.encode(Hello(VERSION, b"x")) + wire.encode(Forget(1, False, "plain", True)),
+        wire.encode(Hello(VERSION, b"x")) + wire.encode(Forget(1, False, "plain", False)),
     ],
-    ids=range(10),
+    ids=range(13),
 )
 def test_garbage_closes_its_own_connection_and_is_logged(
     here: Here, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), here.connect(b"honest") as honest:
-        with here.connect(greet=False) as stranger:
+        with here.connect(hello=False) as stranger:
             stranger.sock.sendall(garbage)
             while not stranger.is_closed():
                 pass
         assert honest.say(*put(1, "a", 1)).status is ReplyCode.OK
-    assert f"the connection from process {os.getpid()} is closed: " in caplog.text
+    assert f"connection from pid {os.getpid()} closed: invalid " in caplog.text
 
 
 def test_a_bad_request_harms_nobody_in_the_same_batch(here: Here) -> None:
@@ -219,19 +223,19 @@ def test_a_bad_request_harms_nobody_in_the_same_batch(here: Here) -> None:
 def test_another_user_is_not_let_in(
     here: Here, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(peers.os, "geteuid", lambda: os.getuid() + 1)
-    with caplog.at_level(logging.WARNING), here.connect(greet=False) as talk:
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with caplog.at_level(logging.WARNING), here.connect(hello=False) as talk:
         assert talk.is_closed()
     assert "was refused" in caplog.text
     assert here.server.client_count == 0
 
 
 def test_a_client_that_does_not_read_blocks_nobody_and_is_bounded(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "MAX_OUTPUT", 1 << 14)
-    monkeypatch.setattr(peers, "_BUFFER", 1 << 14)
+    monkeypatch.setattr(connections, "MAX_OUTPUT", 1 << 14)
+    monkeypatch.setattr(connections, "_BUFFER", 1 << 14)
     with here.connect(b"lazy") as lazy, here.connect(b"busy") as busy:
         refused = b"".join(
-            wire.encode(*put(number, "a", 1, quiet=True, rule=PutMode.EXISTING)) for number in range(1, 20_000)
+            wire.encode(*put(number, "a", 1, quiet=True, mode=PutMode.EXISTING)) for number in range(1, 20_000)
         )
         lazy.sock.setblocking(False)
         sent, busy_number = 0, 0
@@ -242,8 +246,8 @@ def test_a_client_that_does_not_read_blocks_nobody_and_is_bounded(here: Here, mo
                 busy.say(*put(busy_number, "b", 1))  # by now the server has read what it will
         assert sent < len(refused), "the server went on reading though nobody read its replies"
         assert busy.say(*put(busy_number + 1, "b", 1)).status is ReplyCode.OK
-        waiting = max(len(peer.output) for peer in here.server._peers._peers)
-        assert peers.MAX_OUTPUT <= waiting < peers.MAX_OUTPUT + (1 << 20)
+        waiting = max(len(one.output) for one in here.server._connections._connections)
+        assert connections.MAX_OUTPUT <= waiting < connections.MAX_OUTPUT + (1 << 20)
         lazy.sock.settimeout(5)
         seen = 0
         while seen < 1000:  # and it goes on once it is read from
@@ -326,10 +330,9 @@ def test_reaping_leaves_room_for_other_clients_and_is_told_at_its_end(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "REAP_AT_ONCE", 10)
-    marked = {"remove_on_process_join": True}
     with here.connect(b"one") as one, here.connect(b"two") as two:
         for number in range(1, 101):
-            one.say(*put(number, f"n{number}", 1, metadata=marked, owner="w#1"))
+            one.say(*put(number, f"n{number}", 1, metadata=MARKED, owner="w#1"))
         one.send(Forget(101, False, "w#1", True))
         assert two.say(*put(1, "other", 1)).status is ReplyCode.OK
         assert two.say(*put(2, "late", 1, owner="w#1")).status is ReplyCode.OWNER_DEAD
@@ -344,8 +347,8 @@ def test_running_out_of_descriptors_turns_clients_away_and_does_not_spin(
 ) -> None:
     with here.connect(b"first") as first:
         # As if this process had as many descriptors open as it may have.
-        here.server._peers._turn_away(OSError(24, "Too many open files"))
-        assert "cannot be accepted: [Errno 24]" in caplog.text
+        here.server._connections._turn_away(OSError(24, "Too many open files"))
+        assert "cannot accept a connection: [Errno 24]" in caplog.text
         with here.connect(b"second") as second:
             assert second.say(*put(1, "a", 1)).status is ReplyCode.OK
         assert first.say(*put(1, "a", 1)).status is ReplyCode.OK

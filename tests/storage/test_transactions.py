@@ -102,7 +102,7 @@ def test_what_was_stored_in_the_block_is_a_copy(tree: Tree) -> None:
 
 def test_a_block_that_read_what_someone_else_changed_conflicts(tree: Tree) -> None:
     tree.add("a", 1, path=P)
-    with pytest.raises(TransactionConflict, match=f"'a' in '{P}' was changed by someone else"):
+    with pytest.raises(TransactionConflict, match=f"'a' in '{P}' was changed by another writer"):
         with tree.transaction():
             seen = tree.get("a", path=P)
             in_another_thread(lambda: tree.add("a", 10, path=P))
@@ -214,7 +214,7 @@ def test_atomically_gives_up_after_its_retries(tree: Tree) -> None:
 
 def test_transactions_do_not_nest_and_belong_to_their_thread(tree: Tree) -> None:
     with tree.transaction():
-        with pytest.raises(StorageError, match="they do not nest"):
+        with pytest.raises(StorageError, match="transactions do not nest"):
             with tree.transaction():
                 pass
         in_another_thread(lambda: tree.add("a", 1, path=P))
@@ -229,7 +229,7 @@ def test_a_dead_owner_commits_nothing(tree: Tree) -> None:
     set_owner("dead/worker#1")
     try:
         tree.forget_owner("dead/worker#1")
-        with pytest.raises(StorageError, match="dead/worker#1 is over already"):
+        with pytest.raises(StorageError, match="dead/worker#1 has ended"):
             with tree.transaction():
                 tree.add("a", 1, path=P)
     finally:

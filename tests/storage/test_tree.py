@@ -116,7 +116,7 @@ def test_get_of_nothing_names_path_and_name_and_the_nearest_names(tree: Tree) ->
     text = str(caught.value)
     assert text == "there is no 'limit2' in 'ui'; the nearest names there are 'limit', 'limits'"
     assert isinstance(caught.value, EntryNotFound)
-    with pytest.raises(EntryNotFound, match="'limit' in 'elsewhere'; nothing is there at all"):
+    with pytest.raises(EntryNotFound, match="'limit' in 'elsewhere'; the container is empty"):
         tree.get("limit", path="elsewhere")
 
 
@@ -155,7 +155,7 @@ def test_update_of_a_missing_name_is_a_key_error(tree: Tree) -> None:
     for value in (1, lambda old: old):
         with pytest.raises(KeyError, match=r"there is no 'limt' in .*nearest names there are 'limit'"):
             tree.update("limt", value)
-    with pytest.raises(ValueError, match="wait=False is for plain values"):
+    with pytest.raises(ValueError, match="wait=False needs a plain value"):
         tree.update("limit", lambda old: old, wait=False)
 
 
@@ -562,7 +562,7 @@ def test_entries_of_a_dead_owner_go_and_its_late_writes_are_refused(tree: Tree) 
     tree.forget_owner("pipe/count#3")
     assert set(tree.get_all_from("o")) == {"kept", "next", "other"}
     for number in (1, 2, 3):
-        with pytest.raises(OwnerDead, match=rf"pipe/count#{number} is over already"):
+        with pytest.raises(OwnerDead, match=rf"pipe/count#{number} has ended"):
             as_owner(tree, f"pipe/count#{number}", lambda: tree.add("late", 1, path="o"))
     as_owner(tree, "pipe/count#4", lambda: tree.add("late", 1, path="o"))
     tree.forget_owner("pipe/count#3")
@@ -601,7 +601,7 @@ def test_a_worker_may_remove_what_it_marked_and_go_on(tree: Tree) -> None:
     as_owner(tree, "w/one#2", tree.remove_owned)
     assert set(tree.get_all_from("r")) == {"x"}
     as_owner(tree, "w/one#2", lambda: tree.add("y", 1, path="r"))
-    with pytest.raises(StorageError, match="the caller is no worker"):
+    with pytest.raises(StorageError, match="the caller is not a worker"):
         tree.remove_owned()
     with pytest.raises(ValueError, match="an owner is a worker's path and incarnation"):
         tree.forget_owner("w/one")
@@ -645,7 +645,7 @@ def test_reading_before_the_storage_was_ever_there_waits_for_it(storage: Storage
 def test_without_anybody_who_listens_the_storage_is_gone(tmp_path: Any) -> None:
     tree = Tree(tmp_path)
     for call in (lambda: tree.add("a", 1), lambda: tree.get("a"), lambda: tree.get_all_from("a")):
-        with pytest.raises(SuitkaiseError, match=r"nobody keeps the storage in .* any more"):
+        with pytest.raises(SuitkaiseError, match=r"the storage in .* is gone"):
             call()
     assert str(tree).endswith("not there yet")
 
@@ -669,7 +669,7 @@ def test_a_storage_that_does_not_answer_is_told_after_the_time_out(storage: Stor
 
 @pytest.mark.parametrize("timeout", [0, -1, -math.inf, math.nan, True, "1", None])
 def test_a_time_out_is_more_than_nothing(tmp_path: Any, timeout: Any) -> None:
-    with pytest.raises(ValueError, match=rf"must be seconds > 0 \(math\.inf: for ever\), not {timeout!r}"):
+    with pytest.raises(ValueError, match=rf"must be seconds > 0 \(math\.inf: no limit\), not {timeout!r}"):
         Tree(tmp_path, timeout=timeout)
 
 
