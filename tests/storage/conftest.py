@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from suitkaise.storage.backends.lmdb_writer import Store
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage, clear
 
@@ -28,3 +30,11 @@ def tree(shared_storage: Storage) -> Iterator[Tree]:
     clear(tree)
     yield tree
     tree.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store that this process writes to, without a server."""
+    store = Store(tmp_path)
+    yield store
+    store.close()

@@ -7,16 +7,21 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from suitkaise.storage.backends.lmdb_reader import Reader
+from suitkaise.storage.backends.lmdb_writer import WriteTransaction
 from suitkaise.storage.client import SOCKET
+from suitkaise.storage.keys import entry_key
+from suitkaise.storage.records import encode_value, value_of
 from suitkaise.storage.tree import Tree
 from tests.support import ROOT
 
-__all__ = ["Storage", "clear", "run_in_process"]
+__all__ = ["Storage", "clear", "put_entry", "run_in_process", "values_in"]
 
 
 class Storage:
@@ -105,3 +110,16 @@ def run_in_process(source: str, *args: object) -> Iterator[subprocess.Popen[str]
     finally:
         process.kill()
         process.communicate()
+
+
+def put_entry(name: str, value: Any, path: str = "p", owner: str | None = None) -> Callable[[WriteTransaction], None]:
+    """Make the work of `Store.write` that stores one entry."""
+    key, long_key = entry_key(path, name)
+    return lambda transaction: transaction.put(
+        key, long_key, transaction.get(key), *encode_value(value), owner, b"", owner is not None
+    )
+
+
+def values_in(reader: Reader, path: str = "p") -> list[Any]:
+    """Return the values in a container."""
+    return [value_of(record) for _, record in reader.container(path)]

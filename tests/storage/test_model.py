@@ -248,11 +248,11 @@ def check(examples: int, steps: int) -> None:
         )
 
 
-def test_the_tree_does_what_a_dict_does() -> None:
+def test_the_tree_behaves_like_a_dict() -> None:
     check(examples=12, steps=25)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_tree_does_what_a_dict_does_for_long() -> None:
+def test_the_tree_behaves_like_a_dict_in_long_runs() -> None:
     check(examples=200, steps=60)

@@ -120,7 +120,7 @@ def put(number: int, name: str, value: Any, *, quiet: bool = False, **options: A
     return Put(number, quiet, "p", name, encoding, **options), payload
 
 
-def test_a_client_is_welcomed_and_told_how_far_it_has_come(here: Here) -> None:
+def test_the_welcome_holds_the_last_request_that_was_carried_out(here: Here) -> None:
     with here.connect() as talk:
         assert talk.welcome == Welcome(0, [])
         assert talk.say(*put(1, "a", 1)) == Reply(1, ReplyCode.OK, 1)
@@ -141,7 +141,7 @@ def test_a_request_that_is_sent_again_is_carried_out_once(here: Here) -> None:
         assert talk.say(Increment(2, False, "p", "n", encode_value(1), encode_value(0))).detail == [1, b"\x02"]
 
 
-def test_quiet_requests_cost_one_reply_and_refusals_one_each(here: Here) -> None:
+def test_quiet_requests_share_one_reply_and_each_refusal_has_its_own(here: Here) -> None:
     with here.connect() as talk:
         frames = [wire.encode(*put(number, "a", number, quiet=True)) for number in range(1, 51)]
         frames[20] = wire.encode(Remove(21, True, "p", "missing"))
@@ -153,7 +153,7 @@ def test_quiet_requests_cost_one_reply_and_refusals_one_each(here: Here) -> None
         assert len(replies) < 10
 
 
-def test_refusals_that_may_not_have_arrived_are_told_again(here: Here) -> None:
+def test_the_welcome_repeats_refusals_that_may_not_have_arrived(here: Here) -> None:
     with here.connect() as talk:
         talk.say(*put(1, "a", 1))
         for number in (2, 3, 4):
@@ -193,7 +193,7 @@ def test_an_older_connection_of_a_client_is_closed_by_its_newer_one(here: Here) 
     ],
     ids=range(13),
 )
-def test_garbage_closes_its_own_connection_and_is_logged(
+def test_an_invalid_request_closes_its_connection_and_is_logged(
     here: Here, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), here.connect(b"honest") as honest:
@@ -205,7 +205,7 @@ def test_garbage_closes_its_own_connection_and_is_logged(
     assert f"connection from pid {os.getpid()} closed: invalid " in caplog.text
 
 
-def test_a_bad_request_harms_nobody_in_the_same_batch(here: Here) -> None:
+def test_an_invalid_request_does_not_affect_other_clients_in_the_same_transaction(here: Here) -> None:
     with here.connect(b"bad") as bad, here.connect(b"good") as good:
         for number in range(1, 20):
             good.send(*put(number, "a", number, quiet=True))
@@ -220,7 +220,7 @@ def test_a_bad_request_harms_nobody_in_the_same_batch(here: Here) -> None:
     tree.close()
 
 
-def test_another_user_is_not_let_in(
+def test_a_connection_of_another_user_is_refused(
     here: Here, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
@@ -230,7 +230,9 @@ def test_another_user_is_not_let_in(
     assert here.server.client_count == 0
 
 
-def test_a_client_that_does_not_read_blocks_nobody_and_is_bounded(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_blocks_no_other_and_its_output_is_bounded(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connections, "MAX_OUTPUT", 1 << 14)
     monkeypatch.setattr(connections, "_BUFFER", 1 << 14)
     with here.connect(b"lazy") as lazy, here.connect(b"busy") as busy:
@@ -255,7 +257,7 @@ def test_a_client_that_does_not_read_blocks_nobody_and_is_bounded(here: Here, mo
             seen += 1
 
 
-def test_a_frame_that_is_cut_short_by_the_end_of_the_connection_is_nothing(here: Here) -> None:
+def test_a_frame_cut_short_by_the_end_of_the_connection_is_ignored(here: Here) -> None:
     with here.connect() as talk:
         talk.sock.sendall(wire.encode(*put(1, "a", "x" * 1000))[:-5])
     with here.connect() as talk:
@@ -290,7 +292,7 @@ def test_an_atomic_request_is_all_or_nothing(here: Here) -> None:
         tree.close()
 
 
-def test_values_are_never_decoded_by_the_server(here: Here) -> None:
+def test_the_server_never_decodes_a_value(here: Here) -> None:
     with here.connect() as talk:
         assert talk.say(Put(1, False, "p", "a", 0), b"this is no pickle").status is ReplyCode.OK
         assert talk.say(Put(2, False, "p", "l", 3), b"nor this").status is ReplyCode.OK
@@ -301,7 +303,7 @@ def test_values_are_never_decoded_by_the_server(here: Here) -> None:
         tree.close()
 
 
-def test_a_pickle_in_the_place_of_a_number_is_not_decoded(here: Here) -> None:
+def test_the_server_does_not_decode_a_pickle_in_the_place_of_a_number(here: Here) -> None:
     pickle = codec.dumps(print)
     with here.connect() as talk:
         for number, (amount, start) in enumerate([((0, pickle), (1, b"")), ((1, b""), (0, pickle))], 1):
@@ -309,7 +311,7 @@ def test_a_pickle_in_the_place_of_a_number_is_not_decoded(here: Here) -> None:
             assert reply.status is ReplyCode.NOT_A_NUMBER
 
 
-def test_waking_ends_a_cycle_without_requests(tmp_path: Path) -> None:
+def test_a_readable_wake_descriptor_ends_a_cycle_without_requests(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / SOCKET))
         listener.listen()
@@ -326,9 +328,7 @@ def test_waking_ends_a_cycle_without_requests(tmp_path: Path) -> None:
         served.close()
 
 
-def test_reaping_leaves_room_for_other_clients_and_is_told_at_its_end(
-    here: Here, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reaping_lets_other_clients_write_and_replies_at_its_end(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REAP_AT_ONCE", 10)
     with here.connect(b"one") as one, here.connect(b"two") as two:
         for number in range(1, 101):
@@ -342,7 +342,7 @@ def test_reaping_leaves_room_for_other_clients_and_is_told_at_its_end(
     tree.close()
 
 
-def test_running_out_of_descriptors_turns_clients_away_and_does_not_spin(
+def test_without_free_descriptors_a_connection_is_closed_and_the_server_goes_on(
     here: Here, caplog: pytest.LogCaptureFixture
 ) -> None:
     with here.connect(b"first") as first:

@@ -110,23 +110,20 @@ class Client:
         with self.lock:
             self.busy = True
             try:
-                self._post(request, payload)
+                self._add(request, payload, quiet=True)
+                if self._sock is not None and (len(self._unsent) >= _SEND_AT_ONCE or self._unsent_bytes >= _SEND_BYTES):
+                    try:
+                        self._send()
+                    except OSError:
+                        self._disconnect()  # the next connection sends the pending requests again
+                if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
+                    half = self._pending[len(self._pending) // 2][0].request
+                    self._run_until(lambda: self._acknowledged >= half, self.timeout)
+                if not self.scheduled and self._pending:
+                    self.scheduled = True
+                    pipeline.schedule(self)
             finally:
                 self.busy = False
-
-    def _post(self, request: Request, payload: bytes) -> None:
-        self._add(request, payload, quiet=True)
-        if self._sock is not None and (len(self._unsent) >= _SEND_AT_ONCE or self._unsent_bytes >= _SEND_BYTES):
-            try:
-                self._send()
-            except OSError:
-                self._disconnect()  # the next connection sends the pending requests again
-        if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
-            half = self._pending[len(self._pending) // 2][0].request
-            self._run_until(lambda: self._acknowledged >= half, self.timeout)
-        if not self.scheduled and self._pending:
-            self.scheduled = True
-            pipeline.schedule(self)
 
     def drain(self, timeout: float) -> None:
         """Wait until everything that was posted is stored; after `timeout` seconds, record an error instead."""
