@@ -12,7 +12,7 @@ from tests.storage.support import Storage, clear
 
 @pytest.fixture
 def storage() -> Iterator[Storage]:
-    """A storage of the test's own, whose server may be killed."""
+    """A storage for one test, which may kill the server."""
     with Storage() as storage:
         yield storage
 
@@ -25,7 +25,7 @@ def shared_storage() -> Iterator[Storage]:
 
 @pytest.fixture
 def tree(shared_storage: Storage) -> Iterator[Tree]:
-    """An empty tree. Its server serves the other tests of the module, too."""
+    """An empty tree. All tests of the module share the server."""
     tree = Tree(shared_storage.directory)
     clear(tree)
     yield tree

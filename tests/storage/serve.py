@@ -28,13 +28,13 @@ class AcknowledgesEarly(server.StorageServer):
         finally:
             transaction.raw.abort()
         self._reply(requests, replies)
-        select.select([], [], [], 0.002)  # the wider the gap, the sooner it is hit
+        select.select([], [], [], 0.002)  # a wide gap is hit by a kill sooner
         self._store.write(lambda transaction: self._apply(transaction, requests))
 
 
 class CarriesOutTwice(server.StorageServer):
     def _reply(self, requests: Requests, replies: Any) -> None:
-        select.select([], [], [], 0.002)  # the wider the gap, the sooner it is hit
+        select.select([], [], [], 0.002)  # a wide gap is hit by a kill sooner
         super()._reply(requests, replies)
 
     def _apply_one(self, transaction: Any, connection: Any, header: Any, payload: bytes) -> Any:
@@ -71,7 +71,7 @@ def main(directory: str, descriptor: str, *options: str) -> None:
         map_size=int(given.get("map_size", DEFAULT_MAP_SIZE)),
     )
     parent = os.getppid()
-    while os.getppid() == parent:  # an orphan has nobody to serve
+    while os.getppid() == parent:  # an orphan has no clients
         served.serve(1.0)
 
 

@@ -25,7 +25,7 @@ __all__ = ["Storage", "clear", "put_entry", "run_in_process", "values_in"]
 
 
 class Storage:
-    """Use it in a `with` block. The server runs from the start; `kill` and `start` as you like."""
+    """A storage with its server, for use in a `with` block. The server runs from the start."""
 
     def __init__(self, directory: Path | None = None, **options: object) -> None:
         self._own = directory is None
@@ -41,7 +41,7 @@ class Storage:
         self.tree = Tree(self.directory)
 
     def start(self) -> None:
-        """Start the server; clients wait in the listener's backlog until it is there."""
+        """Start the server; clients wait in the listener's backlog until it accepts."""
         descriptor = self.listener.fileno()
         self.server = subprocess.Popen(
             [sys.executable, "-m", "tests.storage.serve", self.directory, str(descriptor), *self._options],
@@ -62,7 +62,7 @@ class Storage:
         self.start()
 
     def close(self) -> None:
-        """End all of it; nothing is left."""
+        """Close the tree, end the server and remove the directory."""
         try:
             self.tree.close()
         finally:
@@ -97,7 +97,7 @@ def clear(tree: Tree) -> None:
 
 @contextmanager
 def run_in_process(source: str, *args: object) -> Iterator[subprocess.Popen[str]]:
-    """A Python program that runs meanwhile; `sys.argv[1:]` are `args`."""
+    """Run a Python program inside of the block; `sys.argv[1:]` are `args`."""
     process = subprocess.Popen(
         [sys.executable, "-c", source, *map(str, args)],
         stdin=subprocess.PIPE,

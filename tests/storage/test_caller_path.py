@@ -8,7 +8,7 @@ import pytest
 
 from suitkaise.storage import caller_path
 
-SAY = """
+PRINT_PATH = """
 import sys
 from suitkaise.storage import caller_path
 print(caller_path.path_of_file(sys._getframe().f_code.co_filename))
@@ -23,7 +23,7 @@ def run(file: Path, *args: str, cwd: Path | None = None) -> str:
 def script(folder: Path, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / name
-    file.write_text(SAY)
+    file.write_text(PRINT_PATH)
     return file
 
 
@@ -51,7 +51,7 @@ def test_without_a_marked_folder_the_path_is_relative_to_the_folder_of_the_main_
 def test_code_that_is_in_no_file_has_the_path_main() -> None:
     for filename in ("<stdin>", "<string>", "<ipython-input-1-abc>", "/tmp/ipykernel_12/345.py", ""):
         assert caller_path.path_of_file(filename) == "__main__"
-    done = subprocess.run([sys.executable, "-c", SAY], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", PRINT_PATH], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "__main__"
 
 

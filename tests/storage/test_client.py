@@ -28,7 +28,7 @@ from tests.support import ROOT, eventually, in_background, run_program
 
 @contextlib.contextmanager
 def stopped(storage: Storage) -> Iterator[None]:
-    """The server does nothing meanwhile."""
+    """Stop the server process inside of the block."""
     assert storage.server is not None
     storage.server.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, storage.server.pid, os.WSTOPPED)
@@ -128,7 +128,9 @@ def test_a_signal_handler_may_write_while_its_thread_writes(storage: Storage) ->
     assert counted == {"handled": len(calls), "posted": len(calls), "n": number, "quiet": number}
 
 
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # it may come between a socket and its name
+@pytest.mark.filterwarnings(
+    "ignore:unclosed <socket:ResourceWarning"
+)  # it may interrupt the assignment of a new socket
 def test_an_exception_from_a_signal_handler_leaves_the_connection_in_order(storage: Storage) -> None:
     tree = storage.tree
 
@@ -147,7 +149,7 @@ def test_an_exception_from_a_signal_handler_leaves_the_connection_in_order(stora
                     done += 1
         except InterruptedError_:
             interrupted += 1
-    # Each of those that were interrupted may have been carried out, once.
+    # Each interrupted increment may have been carried out, once.
     assert done <= tree.increment("n", 0, path="p") <= done + interrupted
 
 
@@ -294,8 +296,8 @@ def test_flush_raises_the_errors_of_all_threads_as_one(storage: Storage) -> None
     storage.tree.add("fine", 1, path="p", wait=False)
     with pytest.raises(EntryNotFound) as caught:
         storage.tree.flush()
-    told = "\n".join([str(caught.value), *caught.value.__notes__])
-    assert all(f"no-{number}" in told for number in range(3)), told
+    text = "\n".join([str(caught.value), *caught.value.__notes__])
+    assert all(f"no-{number}" in text for number in range(3)), text
     assert storage.tree.get("fine", path="p") == 1
     storage.tree.flush()
     go.set()
@@ -343,7 +345,7 @@ def test_errors_that_no_flush_raised_are_logged_at_the_end_of_the_program(storag
 
 
 def test_a_broken_connection_does_not_delay_another_one(storage: Storage, tmp_path: Path) -> None:
-    """A client that tries to connect again and again: its pauses are not the pipeline's."""
+    """The pauses between one client's attempts to connect must not pause the pipeline thread."""
     with Storage(tmp_path) as broken:
         for one in (broken, storage):
             one.tree.add("a", 1, path="p")

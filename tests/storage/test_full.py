@@ -20,7 +20,7 @@ def small_tmpfs() -> Iterator[Path]:
 
 
 def fill(storage: Storage) -> int:
-    """Add until there is no room; returns how many were stored."""
+    """Add entries until the file system is full; return how many were stored."""
     count = 0
     with pytest.raises(StorageFull, match=r"no room is left for 'n\d+' in 'full'"):
         while True:

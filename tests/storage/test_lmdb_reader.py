@@ -63,7 +63,7 @@ def test_a_reader_in_the_process_of_the_writer_uses_the_writers_environment(tmp_
     reader = Reader(tmp_path)
     assert values_in(reader) == [1]
     first.close()
-    assert values_in(reader) == [1], "and it opens its own when the writer is gone"
+    assert values_in(reader) == [1], "the reader opens its own environment when the writer is gone"
     second = Store(tmp_path)
     second.write(put_entry("a", 2))
     assert values_in(reader) == [2]
@@ -80,7 +80,7 @@ def test_a_read_is_repeated_as_often_as_its_environment_is_closed(tmp_path: Path
         def work(transaction: lmdb.Transaction[bytes]) -> bytes | None:
             if len(closed) < 20:
                 closed.append(reader.release())
-                values_in(reader)  # another read, which opens it again: that one is left alone
+                values_in(reader)  # another read opens the environment again; the failed read must not close that one
             return transaction.get(entry_key("p", "a")[0])
 
         assert reader._read(work) is not None

@@ -178,4 +178,4 @@ def test_only_the_owner_may_access_the_files(store: Store) -> None:
     for path in store.directory.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
     lock = store.directory / environment.DATA / "lock.mdb"
-    assert lock.stat().st_blocks * 512 >= lock.stat().st_size, "a hole in it would be SIGBUS on a full tmpfs"
+    assert lock.stat().st_blocks * 512 >= lock.stat().st_size, "a hole would be a SIGBUS on a full tmpfs"

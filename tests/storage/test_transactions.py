@@ -106,7 +106,7 @@ def test_a_block_conflicts_if_another_writer_changed_an_entry_that_it_read(tree:
         with tree.transaction():
             seen = tree.get("a", path=P)
             in_another_thread(lambda: tree.add("a", 10, path=P))
-            assert tree.get("a", path=P) == seen, "what was read once stays as it was"
+            assert tree.get("a", path=P) == seen, "repeated reads return the same value"
             tree.add("b", seen + 1, path=P)
     assert tree.get_all_from(P) == {"a": 10}
 
@@ -220,7 +220,7 @@ def test_transactions_do_not_nest_and_belong_to_their_thread(tree: Tree) -> None
         in_another_thread(lambda: tree.add("a", 1, path=P))
         assert Tree(tree.directory).get("a", path=P) == 1
         tree.add("b", 1, path=P)
-        assert Tree(tree.directory).get("b", path=P) == 1, "another handle in this thread is part of it"
+        assert Tree(tree.directory).get("b", path=P) == 1, "another handle in this thread uses the same transaction"
         in_another_thread(lambda: tree.exists("b", path=P), False)
     assert tree.get_all_from(P) == {"a": 1, "b": 1}
 
@@ -264,6 +264,6 @@ def in_another_thread(work: Any, expected: Any = None) -> None:
     thread = threading.Thread(target=lambda: results.append(work()))
     thread.start()
     thread.join()
-    assert results, "it raised"
+    assert results, "the work raised"
     if expected is not None:
         assert results == [expected]

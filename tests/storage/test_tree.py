@@ -440,7 +440,7 @@ for line in sys.stdin:
 
 def test_threads_share_a_handle(tree: Tree) -> None:
     def work() -> None:
-        me = threading.current_thread().name  # idents are used again
+        me = threading.current_thread().name  # identifiers of threads are reused
         for number in range(100):
             tree.add(me, number, path="threads")
             assert tree.get(me, path="threads") == number
