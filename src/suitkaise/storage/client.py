@@ -84,6 +84,11 @@ class Client:
         self._polled = False  # whether the thread of `pipeline` may be waiting for replies on the socket
         self._parser = wire.Parser(decode=decode_answer)
 
+    def __del__(self) -> None:
+        sock = getattr(self, "_sock", None)
+        if sock is not None:
+            sock.close()
+
     def ask(self, request: Request, payload: bytes = b"") -> Reply:
         """Send a request and wait for its reply.
 
@@ -175,10 +180,6 @@ class Client:
                 return False
             return True
 
-    def _give_up_posted(self, error: StorageError) -> None:
-        logger.warning("%d writes with wait=False are given up: %s", len(self._pending), error)
-        self._give_up(error)
-
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 while it is not connected."""
         sock = self._sock
@@ -189,10 +190,9 @@ class Client:
         with self.lock:
             self._disconnect()
 
-    def __del__(self) -> None:
-        sock = getattr(self, "_sock", None)
-        if sock is not None:
-            sock.close()
+    def _give_up_posted(self, error: StorageError) -> None:
+        logger.warning("%d writes with wait=False are given up: %s", len(self._pending), error)
+        self._give_up(error)
 
     def _add(self, request: Request, payload: bytes, *, quiet: bool) -> int:
         if len(payload) > wire.MAX_PAYLOAD:
@@ -221,7 +221,7 @@ class Client:
                         set_timeout(self._sock, max(_MOMENT, deadline - time.monotonic()))
                     self._process_replies(self._parser.receive(self._sock))
                 continue
-            except BlockingIOError:  # the socket's time-out
+            except BlockingIOError:  # the socket's timeout
                 pass
             except _CONNECTION_LOST:
                 self._disconnect()
@@ -255,7 +255,7 @@ class Client:
         )
 
     def _give_up(self, error: StorageError) -> None:
-        """Drop all requests under way. The client takes a new id, so the actor never gets them from it again."""
+        """Drop all requests under way. A new id keeps the actor from expecting the dropped numbers."""
         if any(request.quiet for request, _ in self._pending):
             record_background_error(self.directory, type(error)(str(error)))
         self._disconnect()

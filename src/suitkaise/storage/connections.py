@@ -94,21 +94,6 @@ class Connections:
                     requests.append((connection, frames))
         return requests
 
-    def _receive(self, connection: Connection) -> list[wire.Frame]:
-        try:
-            return connection.parser.receive(connection.sock)
-        except BlockingIOError:
-            return []
-        except wire.WireError as error:
-            self.drop(connection, f"invalid frame: {error}")
-        except wire.PeerClosed as closed:
-            if connection.parser.pending:
-                logger.info("connection from pid %d closed in the middle of a frame: %s", connection.pid, closed)
-            self.drop(connection)
-        except OSError:
-            self.drop(connection)
-        return []
-
     def send(self, connection: Connection, data: bytes | bytearray) -> None:
         """Send what the socket takes now, and keep the rest until the socket takes more."""
         output = connection.output
@@ -132,15 +117,6 @@ class Connections:
         if output or connection.events != selectors.EVENT_READ:
             self._update_events(connection)
 
-    def _update_events(self, connection: Connection) -> None:
-        waiting = len(connection.output)
-        events = selectors.EVENT_READ if waiting < MAX_OUTPUT else 0
-        if waiting:
-            events |= selectors.EVENT_WRITE
-        if events != connection.events:
-            connection.events = events
-            self._selector.modify(connection.sock, events, connection)
-
     def drop(self, connection: Connection, reason: str = "") -> None:
         """Close a connection. A `reason` is logged as a warning."""
         if connection not in self._connections:
@@ -157,6 +133,37 @@ class Connections:
         for other in [one for one in self._connections if one.client == client and one is not connection]:
             self.drop(other)
         connection.client = client
+
+    def close(self) -> None:
+        """Close all connections, but not the listener, which belongs to the caller."""
+        for connection in list(self._connections):
+            self.drop(connection)
+        self._selector.close()
+        os.close(self._spare)
+
+    def _receive(self, connection: Connection) -> list[wire.Frame]:
+        try:
+            return connection.parser.receive(connection.sock)
+        except BlockingIOError:
+            return []
+        except wire.WireError as error:
+            self.drop(connection, f"invalid frame: {error}")
+        except wire.PeerClosed as closed:
+            if connection.parser.pending:
+                logger.info("connection from pid %d closed in the middle of a frame: %s", connection.pid, closed)
+            self.drop(connection)
+        except OSError:
+            self.drop(connection)
+        return []
+
+    def _update_events(self, connection: Connection) -> None:
+        waiting = len(connection.output)
+        events = selectors.EVENT_READ if waiting < MAX_OUTPUT else 0
+        if waiting:
+            events |= selectors.EVENT_WRITE
+        if events != connection.events:
+            connection.events = events
+            self._selector.modify(connection.sock, events, connection)
 
     def _accept(self) -> None:
         for sock, pid in self._accepted():
@@ -184,10 +191,3 @@ class Connections:
         except OSError:
             pass
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-
-    def close(self) -> None:
-        """Close all connections, but not the listener, which belongs to the caller."""
-        for connection in list(self._connections):
-            self.drop(connection)
-        self._selector.close()
-        os.close(self._spare)

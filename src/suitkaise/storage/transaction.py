@@ -136,6 +136,22 @@ class Transaction(Writes):
         """Refuse: the removal takes more than one transaction."""
         raise StorageError("the removal of an owner's entries cannot be part of a transaction")
 
+    def request(self) -> tuple[Atomic, bytes] | None:
+        """Build the commit and its payload; None if there is nothing to write and nothing to verify."""
+        if not self._written and len(self._read) + len(self._containers) < 2:
+            return None
+        values = [value for operation, value in self._written.values() if isinstance(operation, Put)]
+        request = Atomic(
+            0,
+            False,
+            [operation for operation, _ in self._written.values()],
+            [len(value) for value in values],
+            list(self._read.values()),
+            list(self._containers.values()),
+            current_owner(),
+        )
+        return request, b"".join(values)
+
     def _existing(self, path: str, name: str) -> bytes:
         record = self.get(path, name)
         if record is None:
@@ -157,22 +173,6 @@ class Transaction(Writes):
         self._records[key] = pack_record(
             0, time.time(), encoding, value, owner=put.owner, metadata=packed, long_key=long_key
         )
-
-    def request(self) -> tuple[Atomic, bytes] | None:
-        """Build the commit and its payload; None if there is nothing to write and nothing to verify."""
-        if not self._written and len(self._read) + len(self._containers) < 2:
-            return None
-        values = [value for operation, value in self._written.values() if isinstance(operation, Put)]
-        request = Atomic(
-            0,
-            False,
-            [operation for operation, _ in self._written.values()],
-            [len(value) for value in values],
-            list(self._read.values()),
-            list(self._containers.values()),
-            current_owner(),
-        )
-        return request, b"".join(values)
 
 
 class TransactionSlot(threading.local):

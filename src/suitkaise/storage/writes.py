@@ -223,9 +223,6 @@ class DirectWrites(Writes):
             raise error_for(request, reply)
         return reply
 
-    def _ask(self, request: Request, payload: bytes) -> Reply:
-        return client_of(self._directory, self._timeout).ask(request, payload)
-
     def wait_for_storage(self) -> None:
         """Wait for the storage actor to create the store, if it has not done so yet."""
         try:
@@ -247,6 +244,9 @@ class DirectWrites(Writes):
         for client in clients_of(self._directory):
             client.close()
         self._reader.close()
+
+    def _ask(self, request: Request, payload: bytes) -> Reply:
+        return client_of(self._directory, self._timeout).ask(request, payload)
 
 
 def decoded(path: str, name: str, record: bytes) -> Any:

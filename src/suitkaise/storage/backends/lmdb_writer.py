@@ -111,40 +111,6 @@ class Store:
             finally:
                 transaction.raw.abort()  # has no effect after a commit
 
-    def _commit(self, transaction: WriteTransaction) -> None:
-        if not transaction.finish():
-            return
-        self._word.begin(self.revision)
-        try:
-            transaction.raw.commit()
-            self.revision = transaction.revision
-            for path in transaction.evicted | transaction.newly_dead.keys():
-                self.dead_owners.pop(path, None)
-            self.dead_owners |= transaction.newly_dead  # in order of time: the oldest are evicted first
-        finally:
-            self._word.publish(self.revision)
-
-    def _is_full(self, error: lmdb.Error, size: int) -> bool:
-        """Return whether the file system is full. LMDB reports a write that was cut short as an I/O error."""
-        if any(os.strerror(number) in str(error) for number in _NO_SPACE):
-            return True
-        if os.strerror(errno.EIO) not in str(error):
-            return False
-        file_system = os.statvfs(self.directory)
-        return file_system.f_bavail * file_system.f_frsize < size + _SPACE_FOR_PAGES
-
-    def _grow(self) -> None:
-        size = self._environment.info()["map_size"]
-        if size >= _MAX_MAP_SIZE:
-            raise StorageFull(f"the storage in {self.directory} has reached its largest size, {size} bytes")
-        try:
-            self._environment.set_mapsize(size * 2)
-        except (lmdb.Error, MemoryError) as error:
-            raise StorageFull(
-                f"the storage in {self.directory} cannot grow beyond {size} bytes; the system refuses more "
-                f"address space (see `ulimit -v`): {error}"
-            ) from error
-
     def forget_clients(self, connected: Collection[bytes]) -> int:
         """Remove the records of clients that are gone for long; return how many."""
         oldest = time.time() - FORGET_CLIENTS_AFTER
@@ -181,6 +147,40 @@ class Store:
         if os.getpid() == self._pid:
             environment.close_for_writing(self.directory, self._environment)
             self._word.close()
+
+    def _commit(self, transaction: WriteTransaction) -> None:
+        if not transaction.finish():
+            return
+        self._word.begin(self.revision)
+        try:
+            transaction.raw.commit()
+            self.revision = transaction.revision
+            for path in transaction.evicted | transaction.newly_dead.keys():
+                self.dead_owners.pop(path, None)
+            self.dead_owners |= transaction.newly_dead  # in order of time: the oldest are evicted first
+        finally:
+            self._word.publish(self.revision)
+
+    def _is_full(self, error: lmdb.Error, size: int) -> bool:
+        """Return whether the file system is full. LMDB reports a write that was cut short as an I/O error."""
+        if any(os.strerror(number) in str(error) for number in _NO_SPACE):
+            return True
+        if os.strerror(errno.EIO) not in str(error):
+            return False
+        file_system = os.statvfs(self.directory)
+        return file_system.f_bavail * file_system.f_frsize < size + _SPACE_FOR_PAGES
+
+    def _grow(self) -> None:
+        size = self._environment.info()["map_size"]
+        if size >= _MAX_MAP_SIZE:
+            raise StorageFull(f"the storage in {self.directory} has reached its largest size, {size} bytes")
+        try:
+            self._environment.set_mapsize(size * 2)
+        except (lmdb.Error, MemoryError) as error:
+            raise StorageFull(
+                f"the storage in {self.directory} cannot grow beyond {size} bytes; the system refuses more "
+                f"address space (see `ulimit -v`): {error}"
+            ) from error
 
 
 class WriteTransaction:
@@ -230,11 +230,6 @@ class WriteTransaction:
             self._unindex(key, old)
         self.raw.delete(key, db=self._entries)
         self.revision += 1
-
-    def _unindex(self, key: bytes, old: bytes) -> None:
-        owner = Record.unpack(old).owner
-        assert owner is not None
-        self.raw.delete(_owned_key(owner, key), db=self._store.owned)
 
     def records(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the entries whose keys begin with `prefix`."""
@@ -314,6 +309,11 @@ class WriteTransaction:
             self.raw.put(_REVISION, _U64.pack(self.revision), db=self._store.facts)
             return True
         return bool(self._clients) or self._changed
+
+    def _unindex(self, key: bytes, old: bytes) -> None:
+        owner = Record.unpack(old).owner
+        assert owner is not None
+        self.raw.delete(_owned_key(owner, key), db=self._store.owned)
 
 
 @functools.lru_cache(maxsize=1024)
