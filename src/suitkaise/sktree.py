@@ -1,4 +1,4 @@
-"""The concept's face of the storage: `sktree.connect()` gives the tree that all workers of the program share."""
+"""The public face of the storage: `sktree.connect()` returns the tree that all workers of the program share."""
 
 from __future__ import annotations
 
@@ -19,27 +19,30 @@ _connected: list[Tree] = []
 
 
 def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = False) -> Tree:
-    """Get the program's storage; it is made at the first call.
+    """Return the program's storage; the first call starts it.
 
     In a worker this is the same storage as `self.tree`. In the main program it lives until `disconnect()` or the
-    end of the program, whichever trees come and go meanwhile.
+    end of the program, however many supervision trees start and stop meanwhile.
 
     Args:
-        directory: where to keep it; needs `durable=True`. Default: the program's private directory, in memory.
-        durable: keep it on disk, safe against power loss, and there again at the next run.
+        directory: the directory to keep it in; needs `durable=True`. Default: the program's private directory, in
+            memory.
+        durable: keep it on disk, safe against power loss, for the next run of the program.
 
     Raises:
         StorageError: the directory cannot be used, or another program uses it.
     """
     if (directory is not None) is not durable:
         raise StorageError(
-            "a durable storage needs a directory, and a directory durable=True: connect('state/', durable=True)"
+            "a durable storage needs a directory, and a directory needs durable=True: connect('state/', durable=True)"
         )
     if in_worker_process() or current_owner() is not None:
         if durable:
-            raise StorageError("only the main program chooses where the storage is; in a worker, say connect()")
+            raise StorageError(
+                "only the main program chooses the storage's directory; in a worker, use connect() without arguments"
+            )
         return attach()
-    from suitkaise.runtime import runtime  # a worker, which has none, need not load it
+    from suitkaise.runtime import runtime  # not loaded in workers, which have no runtime
 
     with _lock:
         program = runtime.enter()
@@ -49,33 +52,35 @@ def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = 
             runtime.leave()
             raise
         if _connected:
-            runtime.leave()  # one use of the program for all connections
+            runtime.leave()  # all connections together count as one use of the program
         _connected.append(tree)
         return tree
 
 
 def disconnect() -> None:
-    """The main program needs the storage no more. Unless a tree still runs, an undurable one is gone with that.
+    """Close the main program's connections to the storage. A storage that is not durable ends with its last user.
+
+    Its users are the main program and the supervision trees that run.
 
     Raises:
-        StorageError: something that was written with `wait=False` was refused, as `Tree.flush` tells it. The
-            connection is closed nevertheless.
+        StorageError: a write with `wait=False` was refused; the error is that of `Tree.flush`. The connections are
+            closed nevertheless.
     """
     with _lock:
         if not _connected:
             return
         from suitkaise.runtime import runtime
 
-        with contextlib.ExitStack() as end:  # all of it, whatever fails
+        with contextlib.ExitStack() as end:  # every step runs, even if one fails
             end.callback(runtime.leave)
             while _connected:
                 end.callback(_connected.pop().close)
 
 
-def _after_fork() -> None:
+def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()
     _connected.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -29,7 +29,7 @@ SIZES = (0, 20, 300, 3000, 9000, 60000)
 
 
 class Board:
-    """Counters that all processes share and that no death can tear: each has one writer."""
+    """Counters that all processes share. Each has one writer, so a kill cannot tear them."""
 
     def __init__(self, directory: Path) -> None:
         path = directory / "board"
@@ -41,7 +41,7 @@ class Board:
         self.words = memoryview(self._page).cast("Q")
 
     def at(self, writer: int, key: int) -> int:
-        """Where `sent` of a key is; `acknowledged` is behind it. Key `KEYS` is the writer's counter."""
+        """Return the index of `sent` of a key; `acknowledged` is next. Key `KEYS` is the writer's counter."""
         return (writer * (KEYS + 1) + key) * 2
 
     def reads(self, reader: int) -> int:
@@ -56,11 +56,11 @@ class Board:
 
 
 def write(directory: Path, writer: int) -> None:
-    """Write numbered values and count, partly waiting for each and partly many at a time; for ever."""
+    """Write numbered values and count, with and without waiting for each; never return."""
     board, tree = Board(directory), Tree(directory)
     words = board.words
     following = [words[board.at(writer, key)] for key in range(KEYS + 1)]
-    # A counter tells how often it was incremented, so an earlier incarnation's last ones may or may not be in.
+    # The last increments of an earlier incarnation may or may not be part of the counter.
     posted: dict[int, int] = {}
 
     def acknowledge(key: int, number: int) -> None:
@@ -95,7 +95,7 @@ def made(number: int) -> tuple[int, int, bytes]:
 
 
 def read(directory: Path, reader: int) -> None:
-    """Read at random and complain; for ever."""
+    """Read at random and record complaints; never return."""
     board, tree = Board(directory), Tree(directory)
     last: dict[tuple[int, int], int] = {}
     while True:
@@ -133,12 +133,12 @@ def complaints(
 
 
 def run(kills: int, *, also_kill_workers: bool = False, **options: object) -> list[str]:
-    """Fire for `kills` kills of the server; returns the complaints, none if all is well."""
+    """Kill the server `kills` times under load; return the complaints of the checker."""
     with Storage(**options) as storage, contextlib.ExitStack() as stack:
         board = stack.enter_context(contextlib.closing(Board(storage.directory)))
         words = board.words
-        people = [("write", number) for number in range(WRITERS)] + [("read", n) for n in range(READERS)]
-        processes = {who: start(storage.directory, *who) for who in people}
+        roles = [("write", number) for number in range(WRITERS)] + [("read", n) for n in range(READERS)]
+        processes = {role: start(storage.directory, *role) for role in roles}
         stack.callback(end, processes)
         complained = storage.directory / "complaints"
 
@@ -160,13 +160,13 @@ def run(kills: int, *, also_kill_workers: bool = False, **options: object) -> li
                 break
             storage.restart()
             if also_kill_workers and random.random() < 0.5:
-                who = random.choice(people)
-                processes[who].kill()
-                processes[who].wait()
-                processes[who] = start(storage.directory, *who)
-            for who, process in processes.items():
+                role = random.choice(roles)
+                processes[role].kill()
+                processes[role].wait()
+                processes[role] = start(storage.directory, *role)
+            for role, process in processes.items():
                 if process.poll() is not None:
-                    return [f"{who} ended by itself with {process.returncode}"]
+                    return [f"{role} ended by itself with {process.returncode}"]
         end(processes)
         storage.restart()
         found = complained.read_text().splitlines() if complained.exists() else []

@@ -1,6 +1,6 @@
 """A storage server in a process of its own: `python -m tests.storage.serve DIRECTORY LISTENER [key=value ...]`.
 
-`sabotage=` breaks it on purpose, to see whether the checkers notice: `acknowledge-early` answers before the
+`sabotage=` breaks it on purpose, to see whether the checkers notice: `acknowledge-early` replies before the
 commit, `carry-out-twice` forgets what it has carried out, `tear` stores half of every tenth value.
 """
 
@@ -22,35 +22,35 @@ from suitkaise.storage.protocol import Put
 
 class AcknowledgesEarly(server.StorageServer):
     def _carry_out(self, requests: Requests) -> None:
-        batch = WriteTransaction(self._store, self._store._environment.begin(write=True))
+        transaction = WriteTransaction(self._store, self._store._environment.begin(write=True))
         try:
-            answers = self._apply(batch, requests)
+            replies = self._apply(transaction, requests)
         finally:
-            batch.transaction.abort()
-        self._answer(requests, answers)
-        select.select([], [], [], 0.002)  # the wider the gap, the sooner it is hit
-        self._store.write(lambda batch: self._apply(batch, requests))
+            transaction.raw.abort()
+        self._reply(requests, replies)
+        select.select([], [], [], 0.002)  # a wide gap is hit by a kill sooner
+        self._store.write(lambda transaction: self._apply(transaction, requests))
 
 
 class CarriesOutTwice(server.StorageServer):
-    def _answer(self, requests: Requests, answers: Any) -> None:
-        select.select([], [], [], 0.002)  # the wider the gap, the sooner it is hit
-        super()._answer(requests, answers)
+    def _reply(self, requests: Requests, replies: Any) -> None:
+        select.select([], [], [], 0.002)  # a wide gap is hit by a kill sooner
+        super()._reply(requests, replies)
 
-    def _apply_one(self, batch: Any, peer: Any, header: Any, payload: bytes) -> Any:
-        answer = super()._apply_one(batch, peer, header, payload)
-        if peer.client is not None:
-            batch.client(peer.client).last = 0
-        return answer
+    def _apply_one(self, transaction: Any, connection: Any, header: Any, payload: bytes) -> Any:
+        reply = super()._apply_one(transaction, connection, header, payload)
+        if connection.client is not None:
+            transaction.client(connection.client).last = 0
+        return reply
 
 
 class Tears(server.StorageServer):
     _count = itertools.count(1)
 
-    def _apply_one(self, batch: Any, peer: Any, header: Any, payload: bytes) -> Any:
+    def _apply_one(self, transaction: Any, connection: Any, header: Any, payload: bytes) -> Any:
         if isinstance(header, Put) and next(self._count) % 10 == 0:
             payload = payload[: len(payload) // 2]
-        return super()._apply_one(batch, peer, header, payload)
+        return super()._apply_one(transaction, connection, header, payload)
 
 
 SABOTAGED = {
@@ -71,7 +71,7 @@ def main(directory: str, descriptor: str, *options: str) -> None:
         map_size=int(given.get("map_size", DEFAULT_MAP_SIZE)),
     )
     parent = os.getppid()
-    while os.getppid() == parent:  # an orphan has nobody to serve
+    while os.getppid() == parent:  # an orphan has no clients
         served.serve(1.0)
 
 

@@ -7,20 +7,25 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from suitkaise.storage.backends.lmdb_reader import Reader
+from suitkaise.storage.backends.lmdb_writer import WriteTransaction
 from suitkaise.storage.client import SOCKET
+from suitkaise.storage.keys import entry_key
+from suitkaise.storage.records import encode_value, value_of
 from suitkaise.storage.tree import Tree
 from tests.support import ROOT
 
-__all__ = ["Storage", "clear", "run_in_process"]
+__all__ = ["Storage", "clear", "put_entry", "run_in_process", "values_in"]
 
 
 class Storage:
-    """Use it in a `with` block. The server runs from the start; `kill` and `start` as you like."""
+    """A storage with its server, for use in a `with` block. The server runs from the start."""
 
     def __init__(self, directory: Path | None = None, **options: object) -> None:
         self._own = directory is None
@@ -36,7 +41,7 @@ class Storage:
         self.tree = Tree(self.directory)
 
     def start(self) -> None:
-        """Start the server; clients wait in the listener's backlog until it is there."""
+        """Start the server; clients wait in the listener's backlog until it accepts."""
         descriptor = self.listener.fileno()
         self.server = subprocess.Popen(
             [sys.executable, "-m", "tests.storage.serve", self.directory, str(descriptor), *self._options],
@@ -57,7 +62,7 @@ class Storage:
         self.start()
 
     def close(self) -> None:
-        """End all of it; nothing is left."""
+        """Close the tree, end the server and remove the directory."""
         try:
             self.tree.close()
         finally:
@@ -92,7 +97,7 @@ def clear(tree: Tree) -> None:
 
 @contextmanager
 def run_in_process(source: str, *args: object) -> Iterator[subprocess.Popen[str]]:
-    """A Python program that runs meanwhile; `sys.argv[1:]` are `args`."""
+    """Run a Python program inside of the block; `sys.argv[1:]` are `args`."""
     process = subprocess.Popen(
         [sys.executable, "-c", source, *map(str, args)],
         stdin=subprocess.PIPE,
@@ -105,3 +110,16 @@ def run_in_process(source: str, *args: object) -> Iterator[subprocess.Popen[str]
     finally:
         process.kill()
         process.communicate()
+
+
+def put_entry(name: str, value: Any, path: str = "p", owner: str | None = None) -> Callable[[WriteTransaction], None]:
+    """Make the work of `Store.write` that stores one entry."""
+    key, long_key = entry_key(path, name)
+    return lambda transaction: transaction.put(
+        key, long_key, transaction.get(key), *encode_value(value), owner, b"", owner is not None
+    )
+
+
+def values_in(reader: Reader, path: str = "p") -> list[Any]:
+    """Return the values in a container."""
+    return [value_of(record) for _, record in reader.container(path)]

@@ -8,7 +8,7 @@ import pytest
 
 from suitkaise.storage import caller_path
 
-SAY = """
+PRINT_PATH = """
 import sys
 from suitkaise.storage import caller_path
 print(caller_path.path_of_file(sys._getframe().f_code.co_filename))
@@ -23,7 +23,7 @@ def run(file: Path, *args: str, cwd: Path | None = None) -> str:
 def script(folder: Path, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / name
-    file.write_text(SAY)
+    file.write_text(PRINT_PATH)
     return file
 
 
@@ -35,7 +35,7 @@ def test_the_path_is_relative_to_the_nearest_marked_folder(tmp_path: Path, marke
     assert run(script(tmp_path / "ui" / "parts", "main.py")) == "parts/main"
 
 
-def test_without_a_marked_folder_it_is_relative_to_that_of_the_main_script(tmp_path: Path) -> None:
+def test_without_a_marked_folder_the_path_is_relative_to_the_folder_of_the_main_script(tmp_path: Path) -> None:
     if any((folder / marker).exists() for folder in tmp_path.parents for marker in caller_path._MARKERS):
         pytest.skip("the temporary folder is in a project")
     main = tmp_path / "app" / "main.py"
@@ -51,11 +51,11 @@ def test_without_a_marked_folder_it_is_relative_to_that_of_the_main_script(tmp_p
 def test_code_that_is_in_no_file_has_the_path_main() -> None:
     for filename in ("<stdin>", "<string>", "<ipython-input-1-abc>", "/tmp/ipykernel_12/345.py", ""):
         assert caller_path.path_of_file(filename) == "__main__"
-    done = subprocess.run([sys.executable, "-c", SAY], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", PRINT_PATH], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "__main__"
 
 
-def test_the_packages_own_frames_are_passed_over() -> None:
+def test_frames_of_the_package_itself_are_skipped() -> None:
     assert caller_path.path_of_file(caller_path.__file__) is None
 
     def public() -> str:
@@ -68,7 +68,7 @@ def test_the_packages_own_frames_are_passed_over() -> None:
     assert scope["outer"]() == "tests/storage/test_caller_path"  # type: ignore[operator]
 
 
-def test_a_file_keeps_its_path_through_links_of_the_project(tmp_path: Path) -> None:
+def test_a_symbolic_link_has_the_path_of_the_link(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").touch()
     real = script(tmp_path / "real", "main.py")
     (tmp_path / "link.py").symlink_to(real)

@@ -28,7 +28,7 @@ from tests.support import ROOT, eventually, in_background, run_program
 
 @contextlib.contextmanager
 def stopped(storage: Storage) -> Iterator[None]:
-    """The server does nothing meanwhile."""
+    """Stop the server process inside of the block."""
     assert storage.server is not None
     storage.server.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, storage.server.pid, os.WSTOPPED)
@@ -49,7 +49,7 @@ def alarms(handler: Callable[..., object], every: float, first: float | None = N
         signal.signal(signal.SIGALRM, before)
 
 
-def test_writes_go_on_while_the_server_is_killed_and_started(storage: Storage) -> None:
+def test_writes_succeed_across_kills_and_restarts_of_the_server(storage: Storage) -> None:
     tree = storage.tree
     for round_ in range(5):
         for _ in range(10):
@@ -58,7 +58,7 @@ def test_writes_go_on_while_the_server_is_killed_and_started(storage: Storage) -
         assert tree.increment("n", path="p") == 11 * (round_ + 1)
 
 
-def test_what_was_posted_before_a_kill_arrives_by_itself(storage: Storage) -> None:
+def test_writes_posted_while_the_server_is_down_arrive_without_a_flush(storage: Storage) -> None:
     tree, other = storage.tree, Tree(storage.directory)
     tree.add("there", 1, path="p")
     storage.kill()
@@ -68,7 +68,7 @@ def test_what_was_posted_before_a_kill_arrives_by_itself(storage: Storage) -> No
     eventually(lambda: len(other.get_all_from("p")) == 11, timeout=10)
 
 
-def test_what_a_thread_posted_before_it_ended_arrives(storage: Storage) -> None:
+def test_a_write_that_a_thread_posted_before_its_end_arrives(storage: Storage) -> None:
     tree = storage.tree
     tree.add("there", 1, path="p")
     with stopped(storage):
@@ -86,7 +86,7 @@ def test_a_reader_does_not_need_the_server(storage: Storage) -> None:
     assert Tree(storage.directory).get_all_from("p") == {"a": [1]}
 
 
-def test_a_server_that_does_nothing_is_told_after_the_time_out_and_bounds_what_is_posted(storage: Storage) -> None:
+def test_a_stopped_server_makes_writes_timeout_and_bounds_the_posted_writes(storage: Storage) -> None:
     storage.tree.add("a", 0, path="p")
     tree = Tree(storage.directory, timeout=0.1)
     tree.add("b", 0, path="p")
@@ -128,7 +128,9 @@ def test_a_signal_handler_may_write_while_its_thread_writes(storage: Storage) ->
     assert counted == {"handled": len(calls), "posted": len(calls), "n": number, "quiet": number}
 
 
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # it may come between a socket and its name
+@pytest.mark.filterwarnings(
+    "ignore:unclosed <socket:ResourceWarning"
+)  # it may interrupt the assignment of a new socket
 def test_an_exception_from_a_signal_handler_leaves_the_connection_in_order(storage: Storage) -> None:
     tree = storage.tree
 
@@ -147,34 +149,34 @@ def test_an_exception_from_a_signal_handler_leaves_the_connection_in_order(stora
                     done += 1
         except InterruptedError_:
             interrupted += 1
-    # Each of those that were interrupted may have been carried out, once.
+    # Each interrupted increment may have been carried out, once.
     assert done <= tree.increment("n", 0, path="p") <= done + interrupted
 
 
-def test_nobody_who_listens_is_told_at_once(storage: Storage) -> None:
+def test_a_closed_listener_raises_storage_gone_at_once(storage: Storage) -> None:
     storage.tree.add("a", 1, path="p")
     storage.kill()
     storage.listener.close()
-    with pytest.raises(StorageGone, match="nobody keeps the storage"):
+    with pytest.raises(StorageGone, match="the program that owned it has ended"):
         storage.tree.add("a", 2, path="p")
     storage.tree.add("a", 3, path="p", wait=False)
-    with pytest.raises(StorageGone, match="nobody keeps the storage"):
+    with pytest.raises(StorageGone, match="the program that owned it has ended"):
         storage.tree.flush()
     assert storage.tree.get("a", path="p") == 1
 
 
-def test_posts_that_are_given_up_are_logged(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:
+def test_posted_writes_that_are_given_up_are_logged(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:
     storage.tree.add("a", 1, path="p")
     storage.kill()
     storage.listener.close()
     with caplog.at_level(logging.WARNING):
         storage.tree.add("a", 2, path="p", wait=False)
-        eventually(lambda: "1 writes that nobody waited for are given up" in caplog.text)
+        eventually(lambda: "1 writes with wait=False are given up" in caplog.text)
     with contextlib.suppress(StorageGone):
         storage.tree.flush()
 
 
-def test_a_program_that_ends_without_its_storage_ends_soon(storage: Storage) -> None:
+def test_a_program_with_posted_writes_ends_soon_though_the_server_is_stopped(storage: Storage) -> None:
     program = "import sys; from suitkaise.storage.tree import Tree; t = Tree(sys.argv[1])\n"
     program += "t.add('a', 1, wait=False)"
     with stopped(storage):
@@ -200,7 +202,7 @@ def test_each_thread_has_a_connection_of_its_own(storage: Storage) -> None:
     assert clients_of(home) == [mine]
 
 
-def test_the_pipelines_thread_ends_when_nothing_is_under_way(storage: Storage) -> None:
+def test_the_pipeline_thread_ends_when_nothing_is_under_way(storage: Storage) -> None:
     for _ in range(3):
         storage.tree.add("a", 1, wait=False)
         assert any(thread.name == "suitkaise storage pipeline" for thread in threading.enumerate())
@@ -208,7 +210,7 @@ def test_the_pipelines_thread_ends_when_nothing_is_under_way(storage: Storage) -
         assert storage.tree.get("a") == 1
 
 
-def test_the_pipelines_thread_does_not_wait_for_replies_that_another_took(
+def test_the_pipeline_thread_does_not_wait_for_replies_that_another_thread_took(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     about_to_wait, wait = threading.Event(), threading.Event()
@@ -237,7 +239,9 @@ def test_the_pipelines_thread_does_not_wait_for_replies_that_another_took(
     eventually(lambda: pipeline._pump is None)
 
 
-def test_a_directory_may_have_a_long_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_directory_may_have_a_path_longer_than_a_unix_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / ("long" * 30) / ("name" * 30)
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
@@ -259,7 +263,7 @@ def test_a_directory_may_have_a_long_name(tmp_path: Path, monkeypatch: pytest.Mo
             server.wait()
 
 
-def test_what_an_ended_thread_was_refused_is_told_by_flush(storage: Storage) -> None:
+def test_flush_raises_the_error_of_a_thread_that_has_ended(storage: Storage) -> None:
     storage.tree.add("there", 1, path="p")
     client = in_background(lambda: _update_nothing(storage.tree, "nothing")).result(10)
     eventually(lambda: client() is None, timeout=10)
@@ -271,11 +275,11 @@ def test_what_an_ended_thread_was_refused_is_told_by_flush(storage: Storage) -> 
 def _update_nothing(tree: Tree, name: str) -> weakref.ref[Client]:
     tree.update(name, 2, path="p", wait=False)
     client = client_of(str(tree.directory), tree.timeout)
-    client.settle(10)
+    client.drain(10)
     return weakref.ref(client)
 
 
-def test_flush_tells_what_all_threads_were_refused_at_once(storage: Storage) -> None:
+def test_flush_raises_the_errors_of_all_threads_as_one(storage: Storage) -> None:
     go = threading.Event()
     posted = [threading.Event() for _ in range(3)]
 
@@ -292,8 +296,8 @@ def test_flush_tells_what_all_threads_were_refused_at_once(storage: Storage) -> 
     storage.tree.add("fine", 1, path="p", wait=False)
     with pytest.raises(EntryNotFound) as caught:
         storage.tree.flush()
-    told = "\n".join([str(caught.value), *caught.value.__notes__])
-    assert all(f"no-{number}" in told for number in range(3)), told
+    text = "\n".join([str(caught.value), *caught.value.__notes__])
+    assert all(f"no-{number}" in text for number in range(3)), text
     assert storage.tree.get("fine", path="p") == 1
     storage.tree.flush()
     go.set()
@@ -301,7 +305,7 @@ def test_flush_tells_what_all_threads_were_refused_at_once(storage: Storage) -> 
         thread.join()
 
 
-def test_flush_has_one_time_out_for_all_connections(storage: Storage) -> None:
+def test_the_timeout_of_flush_covers_all_connections_together(storage: Storage) -> None:
     tree = storage.tree
     threads = []
     with stopped(storage):
@@ -327,21 +331,21 @@ def _post_and_stay(tree: Tree, ready: threading.Event, go: threading.Event) -> N
 
 
 @pytest.mark.parametrize("timeout", [math.nan, "1", True])
-def test_a_time_out_of_flush_is_a_number(storage: Storage, timeout: object) -> None:
+def test_the_timeout_of_flush_must_be_a_number(storage: Storage, timeout: object) -> None:
     with pytest.raises(TypeError, match=r"flush: timeout must be seconds, or None for the handle's, not"):
         storage.tree.flush(timeout)  # type: ignore[arg-type]
 
 
-def test_what_nobody_asked_about_is_logged_at_the_end_of_the_program(storage: Storage) -> None:
+def test_errors_that_no_flush_raised_are_logged_at_the_end_of_the_program(storage: Storage) -> None:
     storage.tree.add("a", 1, path="p")
     program = "import logging, sys; from suitkaise.storage.tree import Tree; logging.basicConfig()\n"
     program += "Tree(sys.argv[1]).update('nothing', 1, path='p', wait=False)\n"
     done = run_program(program, str(storage.directory)).check()
-    assert "at the end of the program: there is no 'nothing' in 'p'" in done.stderr
+    assert "no flush reported it: there is no 'nothing' in 'p'" in done.stderr
 
 
-def test_a_connection_that_is_broken_holds_up_no_other(storage: Storage, tmp_path: Path) -> None:
-    """A client that tries to connect again and again: its pauses are not the pipeline's."""
+def test_a_broken_connection_does_not_delay_another_one(storage: Storage, tmp_path: Path) -> None:
+    """The pauses between one client's attempts to connect must not pause the pipeline thread."""
     with Storage(tmp_path) as broken:
         for one in (broken, storage):
             one.tree.add("a", 1, path="p")

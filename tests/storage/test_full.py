@@ -20,7 +20,7 @@ def small_tmpfs() -> Iterator[Path]:
 
 
 def fill(storage: Storage) -> int:
-    """Add until there is no room; returns how many were stored."""
+    """Add entries until the file system is full; return how many were stored."""
     count = 0
     with pytest.raises(StorageFull, match=r"no room is left for 'n\d+' in 'full'"):
         while True:
@@ -30,7 +30,7 @@ def fill(storage: Storage) -> int:
     return count
 
 
-def test_a_full_file_system_is_a_clear_error_and_reads_go_on(small_tmpfs: Path) -> None:
+def test_a_full_file_system_raises_storage_full_and_reads_still_work(small_tmpfs: Path) -> None:
     with Storage(small_tmpfs) as storage:
         count = fill(storage)
         assert count > 50
@@ -40,7 +40,7 @@ def test_a_full_file_system_is_a_clear_error_and_reads_go_on(small_tmpfs: Path) 
         assert str(storage.tree).startswith(f"storage in {small_tmpfs}: {count} entries")
 
 
-def test_room_that_is_made_can_be_used(small_tmpfs: Path) -> None:
+def test_freed_space_can_be_used(small_tmpfs: Path) -> None:
     ballast = small_tmpfs / "ballast"
     ballast.write_bytes(bytes(1 << 20))
     with Storage(small_tmpfs) as storage:
@@ -54,7 +54,7 @@ def test_room_that_is_made_can_be_used(small_tmpfs: Path) -> None:
         assert storage.tree.get("m14", path="full") == BLOB
 
 
-def test_a_refusal_for_lack_of_room_is_not_forgotten_by_a_kill(small_tmpfs: Path) -> None:
+def test_flush_raises_storage_full_even_if_the_server_was_killed_meanwhile(small_tmpfs: Path) -> None:
     with Storage(small_tmpfs) as storage:
         count = fill(storage)
         tree = storage.tree
@@ -68,7 +68,7 @@ def test_a_refusal_for_lack_of_room_is_not_forgotten_by_a_kill(small_tmpfs: Path
         assert set(found.values()) == {BLOB}
 
 
-def test_the_server_starts_where_there_is_no_room(small_tmpfs: Path) -> None:
+def test_the_server_starts_on_a_full_file_system(small_tmpfs: Path) -> None:
     with Storage(small_tmpfs) as storage:
         count = fill(storage)
         (small_tmpfs / "ballast").touch()

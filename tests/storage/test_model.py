@@ -1,4 +1,4 @@
-"""The tree does what a plain dict does, whatever happens to its server between two steps."""
+"""The tree behaves like a plain dict, even if its server is killed between two steps."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ class TreeAgainstDict(RuleBasedStateMachine):
         return int(number) <= self.dead.get(self.named(path), 0)
 
     def named(self, path: str) -> str:
-        """Owners die for good, and the server serves all examples: so each has owners of its own."""
+        """Return an owner of this example alone: a dead owner stays dead, and all examples share the server."""
         return f"{path}-{self.example}"
 
     def by(self, owner: str | None, call: Any) -> Any:
-        """Call as this owner; None if it is dead, and refused."""
+        """Call as this owner; expect a refusal and return None if the owner is dead."""
         mine = None
         if owner is not None:
             path, _, number = owner.rpartition("#")
@@ -73,7 +73,7 @@ class TreeAgainstDict(RuleBasedStateMachine):
         try:
             if not self.is_dead(owner):
                 return call()
-            with pytest.raises(StorageError, match="is over already"):
+            with pytest.raises(StorageError, match="has ended"):
                 call()
             return None
         finally:
@@ -248,11 +248,11 @@ def check(examples: int, steps: int) -> None:
         )
 
 
-def test_the_tree_does_what_a_dict_does() -> None:
+def test_the_tree_behaves_like_a_dict() -> None:
     check(examples=12, steps=25)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_tree_does_what_a_dict_does_for_long() -> None:
+def test_the_tree_behaves_like_a_dict_in_long_runs() -> None:
     check(examples=200, steps=60)

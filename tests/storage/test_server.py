@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from suitkaise.messaging import codec, wire
-from suitkaise.storage import connections as peers
-from suitkaise.storage import server
+from suitkaise.storage import connections, server
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.protocol import (
     VERSION,
@@ -34,9 +33,11 @@ from suitkaise.storage.records import encode_value
 from suitkaise.storage.server import StorageServer
 from suitkaise.storage.tree import Tree
 
+MARKED: dict[str, str | int | float | bool | None] = {"remove_on_process_join": True}
 
-class Here:
-    """A server that runs in a thread of the test, so that its insides can be looked at."""
+
+class ServerInThread:
+    """A server in a thread of the test process, so that tests can inspect it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -67,18 +68,18 @@ class Here:
         assert self.error is None
 
     @contextlib.contextmanager
-    def connect(self, client: bytes = b"c" * 16, *, greet: bool = True) -> Iterator[Talk]:
+    def connect(self, client_id: bytes = b"c" * 16, *, hello: bool = True) -> Iterator[RawClient]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(5)
             sock.connect(str(self.directory / SOCKET))
-            talk = Talk(sock)
-            if greet:
-                talk.welcome = talk.say(Hello(VERSION, client))
-            yield talk
+            client = RawClient(sock)
+            if hello:
+                client.welcome = client.ask(Hello(VERSION, client_id))
+            yield client
 
 
-class Talk:
-    """A client that says what the test says."""
+class RawClient:
+    """A connection that sends exactly the frames that the test makes."""
 
     welcome: Welcome
 
@@ -87,31 +88,31 @@ class Talk:
         self.parser = wire.Parser(decode=decode_answer)
         self.answers: list[Any] = []
 
-    def say(self, header: Any, payload: bytes = b"") -> Any:
+    def ask(self, header: Any, payload: bytes = b"") -> Any:
         self.send(header, payload)
-        return self.hear()
+        return self.receive()
 
     def send(self, header: Any, payload: bytes = b"") -> None:
         wire.send(self.sock, header, payload)
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         while not self.answers:
             self.answers += [header for header, _ in self.parser.receive(self.sock)]
         return self.answers.pop(0)
 
     def is_closed(self) -> bool:
         try:
-            self.hear()
+            self.receive()
         except ConnectionError:
             return True
         return False
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Iterator[Here]:
-    here = Here(tmp_path)
-    yield here
-    here.close()
+def serving(tmp_path: Path) -> Iterator[ServerInThread]:
+    serving = ServerInThread(tmp_path)
+    yield serving
+    serving.close()
 
 
 def put(number: int, name: str, value: Any, *, quiet: bool = False, **options: Any) -> tuple[Put, bytes]:
@@ -119,62 +120,64 @@ def put(number: int, name: str, value: Any, *, quiet: bool = False, **options: A
     return Put(number, quiet, "p", name, encoding, **options), payload
 
 
-def test_a_client_is_welcomed_and_told_how_far_it_has_come(here: Here) -> None:
-    with here.connect() as talk:
-        assert talk.welcome == Welcome(0, [])
-        assert talk.say(*put(1, "a", 1)) == Reply(1, ReplyCode.OK, 1)
-    with here.connect() as talk:
-        assert talk.welcome == Welcome(1, [Reply(1, ReplyCode.OK, 1)])
-    with here.connect(b"another") as talk:
-        assert talk.welcome == Welcome(0, [])
+def test_the_welcome_holds_the_last_request_that_was_carried_out(serving: ServerInThread) -> None:
+    with serving.connect() as client:
+        assert client.welcome == Welcome(0, [])
+        assert client.ask(*put(1, "a", 1)) == Reply(1, ReplyCode.OK, 1)
+    with serving.connect() as client:
+        assert client.welcome == Welcome(1, [Reply(1, ReplyCode.OK, 1)])
+    with serving.connect(b"another") as client:
+        assert client.welcome == Welcome(0, [])
 
 
-def test_a_request_that_is_sent_again_is_carried_out_once(here: Here) -> None:
+def test_a_request_that_is_sent_again_is_carried_out_once(serving: ServerInThread) -> None:
     one = Increment(1, False, "p", "n", encode_value(1), encode_value(0))
-    with here.connect() as talk:
-        assert talk.say(one).detail == [1, b"\x01"]
-        assert talk.say(one) == Reply(1, ReplyCode.OK, 1)
-    with here.connect() as talk:
-        assert talk.welcome.replies == [Reply(1, ReplyCode.OK, 1, [1, b"\x01"])]
-        talk.say(one)
-        assert talk.say(Increment(2, False, "p", "n", encode_value(1), encode_value(0))).detail == [1, b"\x02"]
+    with serving.connect() as client:
+        assert client.ask(one).detail == [1, b"\x01"]
+        assert client.ask(one) == Reply(1, ReplyCode.OK, 1)
+    with serving.connect() as client:
+        assert client.welcome.replies == [Reply(1, ReplyCode.OK, 1, [1, b"\x01"])]
+        client.ask(one)
+        assert client.ask(Increment(2, False, "p", "n", encode_value(1), encode_value(0))).detail == [1, b"\x02"]
 
 
-def test_quiet_requests_cost_one_reply_and_refusals_one_each(here: Here) -> None:
-    with here.connect() as talk:
+def test_quiet_requests_share_one_reply_and_each_refusal_has_its_own(serving: ServerInThread) -> None:
+    with serving.connect() as client:
         frames = [wire.encode(*put(number, "a", number, quiet=True)) for number in range(1, 51)]
         frames[20] = wire.encode(Remove(21, True, "p", "missing"))
-        talk.sock.sendall(b"".join(frames))
-        replies = [talk.hear()]
+        client.sock.sendall(b"".join(frames))
+        replies = [client.receive()]
         while replies[-1].request < 50:
-            replies.append(talk.hear())
+            replies.append(client.receive())
         assert [reply.request for reply in replies if reply.status is ReplyCode.MISSING] == [21]
         assert len(replies) < 10
 
 
-def test_refusals_that_may_not_have_arrived_are_told_again(here: Here) -> None:
-    with here.connect() as talk:
-        talk.say(*put(1, "a", 1))
+def test_the_welcome_repeats_refusals_that_may_not_have_arrived(serving: ServerInThread) -> None:
+    with serving.connect() as client:
+        client.ask(*put(1, "a", 1))
         for number in (2, 3, 4):
-            assert talk.say(*put(number, "a", 1, quiet=True, rule=PutMode.NEW)).status is ReplyCode.EXISTS
-    with here.connect() as talk:
-        assert [reply.request for reply in talk.welcome.replies] == [2, 3, 4]
-        talk.say(*put(5, "a", 2))
-    with here.connect() as talk:
-        assert [reply.request for reply in talk.welcome.replies] == [2, 3, 4, 5]
-        talk.say(*put(6, "a", 2))
-    with here.connect() as talk:
-        assert [reply.request for reply in talk.welcome.replies] == [6], "who waited for 5 has the others, too"
+            assert client.ask(*put(number, "a", 1, quiet=True, mode=PutMode.NEW)).status is ReplyCode.EXISTS
+    with serving.connect() as client:
+        assert [reply.request for reply in client.welcome.replies] == [2, 3, 4]
+        client.ask(*put(5, "a", 2))
+    with serving.connect() as client:
+        assert [reply.request for reply in client.welcome.replies] == [2, 3, 4, 5]
+        client.ask(*put(6, "a", 2))
+    with serving.connect() as client:
+        assert [reply.request for reply in client.welcome.replies] == [6], (
+            "a client that waited for 5 has received the earlier replies"
+        )
 
 
-def test_an_older_connection_of_a_client_is_closed_by_its_newer_one(here: Here) -> None:
-    with here.connect() as old, here.connect() as new:
+def test_an_older_connection_of_a_client_is_closed_by_its_newer_one(serving: ServerInThread) -> None:
+    with serving.connect() as old, serving.connect() as new:
         assert old.is_closed()
-        assert new.say(*put(1, "a", 1)).status is ReplyCode.OK
+        assert new.ask(*put(1, "a", 1)).status is ReplyCode.OK
 
 
 @pytest.mark.parametrize(
-    "garbage",
+    "invalid",
     [
         b"GET / HTTP/1.1\r\n\r\n",
         b"\0" * 64,
@@ -186,52 +189,57 @@ def test_an_older_connection_of_a_client_is_closed_by_its_newer_one(here: Here) 
         wire.encode(Hello(VERSION, b"x")) + wire.encode(Put(1, False, "a", "", 0)),
         wire.encode(Hello(VERSION, b"x")) + wire.encode(Increment(1, False, "a", "b", (2, b""), (1, b""))),
         wire.encode(Hello(VERSION, b"x")) + wire.encode(Put(1, False, "a", "b", 9)),
+        wire.encode(Hello(VERSION, b"x")) + wire.encode(Put(1, False, "a", "b", 0, metadata=MARKED, owner="plain")),
+        wire.encode(Hello(VERSION, b"x")) + wire.encode(Forget(1, False, "plain", True)),
+        wire.encode(Hello(VERSION, b"x")) + wire.encode(Forget(1, False, "plain", False)),
     ],
-    ids=range(10),
+    ids=range(13),
 )
-def test_garbage_closes_its_own_connection_and_is_logged(
-    here: Here, garbage: bytes, caplog: pytest.LogCaptureFixture
+def test_an_invalid_request_closes_its_connection_and_is_logged(
+    serving: ServerInThread, invalid: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING), here.connect(b"honest") as honest:
-        with here.connect(greet=False) as stranger:
-            stranger.sock.sendall(garbage)
-            while not stranger.is_closed():
+    with caplog.at_level(logging.WARNING), serving.connect(b"good") as good:
+        with serving.connect(hello=False) as bad:
+            bad.sock.sendall(invalid)
+            while not bad.is_closed():
                 pass
-        assert honest.say(*put(1, "a", 1)).status is ReplyCode.OK
-    assert f"the connection from process {os.getpid()} is closed: " in caplog.text
+        assert good.ask(*put(1, "a", 1)).status is ReplyCode.OK
+    assert f"connection from pid {os.getpid()} closed: invalid " in caplog.text
 
 
-def test_a_bad_request_harms_nobody_in_the_same_batch(here: Here) -> None:
-    with here.connect(b"bad") as bad, here.connect(b"good") as good:
+def test_an_invalid_request_does_not_affect_other_clients_in_the_same_transaction(serving: ServerInThread) -> None:
+    with serving.connect(b"bad") as bad, serving.connect(b"good") as good:
         for number in range(1, 20):
             good.send(*put(number, "a", number, quiet=True))
             if number == 10:
                 bad.send(Put(1, False, "a//b", "n", 0))
         good.send(*put(20, "b", 1))
-        while good.hear().request < 20:
+        while good.receive().request < 20:
             pass
         assert bad.is_closed()
-    tree = Tree(here.directory)
+    tree = Tree(serving.directory)
     assert tree.get_all_from("p") == {"a": 19, "b": 1}
     tree.close()
 
 
-def test_another_user_is_not_let_in(
-    here: Here, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_connection_of_another_user_is_refused(
+    serving: ServerInThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(peers.os, "geteuid", lambda: os.getuid() + 1)
-    with caplog.at_level(logging.WARNING), here.connect(greet=False) as talk:
-        assert talk.is_closed()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with caplog.at_level(logging.WARNING), serving.connect(hello=False) as client:
+        assert client.is_closed()
     assert "was refused" in caplog.text
-    assert here.server.client_count == 0
+    assert serving.server.client_count == 0
 
 
-def test_a_client_that_does_not_read_blocks_nobody_and_is_bounded(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "MAX_OUTPUT", 1 << 14)
-    monkeypatch.setattr(peers, "_BUFFER", 1 << 14)
-    with here.connect(b"lazy") as lazy, here.connect(b"busy") as busy:
+def test_a_client_that_does_not_read_blocks_no_other_and_its_output_is_bounded(
+    serving: ServerInThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_OUTPUT", 1 << 14)
+    monkeypatch.setattr(connections, "_BUFFER", 1 << 14)
+    with serving.connect(b"lazy") as lazy, serving.connect(b"busy") as busy:
         refused = b"".join(
-            wire.encode(*put(number, "a", 1, quiet=True, rule=PutMode.EXISTING)) for number in range(1, 20_000)
+            wire.encode(*put(number, "a", 1, quiet=True, mode=PutMode.EXISTING)) for number in range(1, 20_000)
         )
         lazy.sock.setblocking(False)
         sent, busy_number = 0, 0
@@ -239,39 +247,39 @@ def test_a_client_that_does_not_read_blocks_nobody_and_is_bounded(here: Here, mo
             while sent < len(refused):
                 sent += lazy.sock.send(refused[sent : sent + (1 << 16)])
                 busy_number += 1
-                busy.say(*put(busy_number, "b", 1))  # by now the server has read what it will
-        assert sent < len(refused), "the server went on reading though nobody read its replies"
-        assert busy.say(*put(busy_number + 1, "b", 1)).status is ReplyCode.OK
-        waiting = max(len(peer.output) for peer in here.server._peers._peers)
-        assert peers.MAX_OUTPUT <= waiting < peers.MAX_OUTPUT + (1 << 20)
+                busy.ask(*put(busy_number, "b", 1))  # the reply proves that the server has read what it accepts
+        assert sent < len(refused), "the server read on although its replies were not read"
+        assert busy.ask(*put(busy_number + 1, "b", 1)).status is ReplyCode.OK
+        waiting = max(len(one.output) for one in serving.server._connections._connections)
+        assert connections.MAX_OUTPUT <= waiting < connections.MAX_OUTPUT + (1 << 20)
         lazy.sock.settimeout(5)
         seen = 0
-        while seen < 1000:  # and it goes on once it is read from
-            lazy.hear()
+        while seen < 1000:  # the server goes on once its replies are read
+            lazy.receive()
             seen += 1
 
 
-def test_a_frame_that_is_cut_short_by_the_end_of_the_connection_is_nothing(here: Here) -> None:
-    with here.connect() as talk:
-        talk.sock.sendall(wire.encode(*put(1, "a", "x" * 1000))[:-5])
-    with here.connect() as talk:
-        assert talk.welcome == Welcome(0, [])
+def test_a_frame_cut_short_by_the_end_of_the_connection_is_ignored(serving: ServerInThread) -> None:
+    with serving.connect() as client:
+        client.sock.sendall(wire.encode(*put(1, "a", "x" * 1000))[:-5])
+    with serving.connect() as client:
+        assert client.welcome == Welcome(0, [])
 
 
-def test_an_atomic_request_is_all_or_nothing(here: Here) -> None:
+def test_an_atomic_request_is_all_or_nothing(serving: ServerInThread) -> None:
     values = [encode_value(value) for value in ("x", [1, 2])]
     payload = b"".join(data for _, data in values)
     puts: list[Put | Remove] = [
         Put(0, False, "p", name, encoding, metadata={}) for name, (encoding, _) in zip("xy", values, strict=True)
     ]
     sizes = [len(data) for _, data in values]
-    with here.connect() as talk:
-        revision = talk.say(*put(1, "a", 1)).revision
+    with serving.connect() as client:
+        revision = client.ask(*put(1, "a", 1)).revision
         lost = Atomic(2, False, [*puts, Remove(0, False, "p", "a")], sizes, [("p", "a", revision + 1)], [])
-        assert talk.say(lost, payload) == Reply(2, ReplyCode.CONFLICT, revision, ["p", "a"])
+        assert client.ask(lost, payload) == Reply(2, ReplyCode.CONFLICT, revision, ["p", "a"])
         lost = Atomic(3, False, puts, sizes, [], [ContainerVersion("p", 2, revision)])
-        assert talk.say(lost, payload) == Reply(3, ReplyCode.CONFLICT, revision, ["p", ""])
-        tree = Tree(here.directory)
+        assert client.ask(lost, payload) == Reply(3, ReplyCode.CONFLICT, revision, ["p", ""])
+        tree = Tree(serving.directory)
         assert tree.get_all_from("p") == {"a": 1}
         won = Atomic(
             4,
@@ -281,31 +289,31 @@ def test_an_atomic_request_is_all_or_nothing(here: Here) -> None:
             [("p", "a", revision)],
             [ContainerVersion("p", 1, revision)],
         )
-        assert talk.say(won, payload).status is ReplyCode.OK
+        assert client.ask(won, payload).status is ReplyCode.OK
         assert tree.get_all_from("p") == {"x": "x", "y": [1, 2]}
         tree.close()
 
 
-def test_values_are_never_decoded_by_the_server(here: Here) -> None:
-    with here.connect() as talk:
-        assert talk.say(Put(1, False, "p", "a", 0), b"this is no pickle").status is ReplyCode.OK
-        assert talk.say(Put(2, False, "p", "l", 3), b"nor this").status is ReplyCode.OK
-        tree = Tree(here.directory)
+def test_the_server_never_decodes_a_value(serving: ServerInThread) -> None:
+    with serving.connect() as client:
+        assert client.ask(Put(1, False, "p", "a", 0), b"this is no pickle").status is ReplyCode.OK
+        assert client.ask(Put(2, False, "p", "l", 3), b"nor this").status is ReplyCode.OK
+        tree = Tree(serving.directory)
         tree.append("l", 1, "p")
         with pytest.raises(Exception, match=r"MARK|pickle"):
             tree.get("a", "p")
         tree.close()
 
 
-def test_a_pickle_in_the_place_of_a_number_is_not_decoded(here: Here) -> None:
+def test_the_server_does_not_decode_a_pickle_in_the_place_of_a_number(serving: ServerInThread) -> None:
     pickle = codec.dumps(print)
-    with here.connect() as talk:
+    with serving.connect() as client:
         for number, (amount, start) in enumerate([((0, pickle), (1, b"")), ((1, b""), (0, pickle))], 1):
-            reply = talk.say(Increment(number, False, "p", "n", amount, start))
+            reply = client.ask(Increment(number, False, "p", "n", amount, start))
             assert reply.status is ReplyCode.NOT_A_NUMBER
 
 
-def test_waking_ends_a_cycle_without_requests(tmp_path: Path) -> None:
+def test_a_readable_wake_descriptor_ends_a_cycle_without_requests(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / SOCKET))
         listener.listen()
@@ -322,30 +330,29 @@ def test_waking_ends_a_cycle_without_requests(tmp_path: Path) -> None:
         served.close()
 
 
-def test_reaping_leaves_room_for_other_clients_and_is_told_at_its_end(
-    here: Here, monkeypatch: pytest.MonkeyPatch
+def test_reaping_lets_other_clients_write_and_replies_at_its_end(
+    serving: ServerInThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "REAP_AT_ONCE", 10)
-    marked = {"remove_on_process_join": True}
-    with here.connect(b"one") as one, here.connect(b"two") as two:
+    with serving.connect(b"one") as one, serving.connect(b"two") as two:
         for number in range(1, 101):
-            one.say(*put(number, f"n{number}", 1, metadata=marked, owner="w#1"))
+            one.ask(*put(number, f"n{number}", 1, metadata=MARKED, owner="w#1"))
         one.send(Forget(101, False, "w#1", True))
-        assert two.say(*put(1, "other", 1)).status is ReplyCode.OK
-        assert two.say(*put(2, "late", 1, owner="w#1")).status is ReplyCode.OWNER_DEAD
-        assert one.hear().status is ReplyCode.OK
-    tree = Tree(here.directory)
+        assert two.ask(*put(1, "other", 1)).status is ReplyCode.OK
+        assert two.ask(*put(2, "late", 1, owner="w#1")).status is ReplyCode.OWNER_DEAD
+        assert one.receive().status is ReplyCode.OK
+    tree = Tree(serving.directory)
     assert tree.get_all_from("p") == {"other": 1}
     tree.close()
 
 
-def test_running_out_of_descriptors_turns_clients_away_and_does_not_spin(
-    here: Here, caplog: pytest.LogCaptureFixture
+def test_without_free_descriptors_a_connection_is_closed_and_the_server_goes_on(
+    serving: ServerInThread, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with here.connect(b"first") as first:
-        # As if this process had as many descriptors open as it may have.
-        here.server._peers._turn_away(OSError(24, "Too many open files"))
-        assert "cannot be accepted: [Errno 24]" in caplog.text
-        with here.connect(b"second") as second:
-            assert second.say(*put(1, "a", 1)).status is ReplyCode.OK
-        assert first.say(*put(1, "a", 1)).status is ReplyCode.OK
+    with serving.connect(b"first") as first:
+        # As if this process had reached its limit of open descriptors.
+        serving.server._connections._turn_away(OSError(24, "Too many open files"))
+        assert "cannot accept a connection: [Errno 24]" in caplog.text
+        with serving.connect(b"second") as second:
+            assert second.ask(*put(1, "a", 1)).status is ReplyCode.OK
+        assert first.ask(*put(1, "a", 1)).status is ReplyCode.OK

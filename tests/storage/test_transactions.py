@@ -64,7 +64,7 @@ def test_the_block_sees_its_own_writes(tree: Tree) -> None:
     assert tree.entry("default", path=P).metadata == {"d": 1}
 
 
-def test_errors_inside_of_a_block_are_those_outside(tree: Tree) -> None:
+def test_a_block_raises_the_same_errors_as_direct_calls(tree: Tree) -> None:
     tree.add("text", "x", path=P)
     with tree.transaction():
         with pytest.raises(KeyError, match="'missing' in"):
@@ -91,7 +91,7 @@ def test_errors_inside_of_a_block_are_those_outside(tree: Tree) -> None:
             tree.forget_owner("a/b#1")
 
 
-def test_what_was_stored_in_the_block_is_a_copy(tree: Tree) -> None:
+def test_a_block_stores_a_copy_of_the_value(tree: Tree) -> None:
     items = [1]
     with tree.transaction():
         tree.add("a", items, path=P)
@@ -100,19 +100,19 @@ def test_what_was_stored_in_the_block_is_a_copy(tree: Tree) -> None:
     assert tree.get("a", path=P) == [1]
 
 
-def test_a_block_that_read_what_someone_else_changed_conflicts(tree: Tree) -> None:
+def test_a_block_conflicts_if_another_writer_changed_an_entry_that_it_read(tree: Tree) -> None:
     tree.add("a", 1, path=P)
-    with pytest.raises(TransactionConflict, match=f"'a' in '{P}' was changed by someone else"):
+    with pytest.raises(TransactionConflict, match=f"'a' in '{P}' was changed by another writer"):
         with tree.transaction():
             seen = tree.get("a", path=P)
             in_another_thread(lambda: tree.add("a", 10, path=P))
-            assert tree.get("a", path=P) == seen, "what was read once stays as it was"
+            assert tree.get("a", path=P) == seen, "repeated reads return the same value"
             tree.add("b", seen + 1, path=P)
     assert tree.get_all_from(P) == {"a": 10}
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "replace", "move"])
-def test_a_block_that_listed_a_container_conflicts_with_any_change_of_it(tree: Tree, change: str) -> None:
+def test_a_block_that_listed_a_container_conflicts_with_any_change_of_the_container(tree: Tree, change: str) -> None:
     tree.add("a", 1, path=P)
     tree.add("b", 1, path=P)
 
@@ -132,7 +132,7 @@ def test_a_block_that_listed_a_container_conflicts_with_any_change_of_it(tree: T
     assert not tree.exists("count", path="elsewhere")
 
 
-def test_a_block_that_found_nothing_conflicts_with_who_adds_it(tree: Tree) -> None:
+def test_a_block_that_read_a_missing_entry_conflicts_with_its_addition(tree: Tree) -> None:
     with pytest.raises(TransactionConflict):
         with tree.transaction():
             assert tree.get("a", path=P, default=None) is None
@@ -141,7 +141,7 @@ def test_a_block_that_found_nothing_conflicts_with_who_adds_it(tree: Tree) -> No
     assert tree.get("a", path=P) == 1
 
 
-def test_writes_that_rely_on_nothing_conflict_with_nobody(tree: Tree) -> None:
+def test_a_block_that_only_writes_never_conflicts(tree: Tree) -> None:
     tree.add("a", 1, path=P)
     with tree.transaction():
         tree.add("a", 2, path=P)
@@ -149,7 +149,7 @@ def test_writes_that_rely_on_nothing_conflict_with_nobody(tree: Tree) -> None:
     assert tree.get("a", path=P) == 2
 
 
-def test_reads_that_do_not_fit_together_conflict_even_if_nothing_is_written(tree: Tree) -> None:
+def test_a_block_that_only_reads_conflicts_if_its_reads_are_inconsistent(tree: Tree) -> None:
     tree.add("a", 1, path=P)
     tree.add("b", 1, path=P)
     with pytest.raises(TransactionConflict):
@@ -159,7 +159,7 @@ def test_reads_that_do_not_fit_together_conflict_even_if_nothing_is_written(tree
             tree.get("b", path=P)
 
 
-def test_atomically_tries_again_until_nobody_is_faster(tree: Tree) -> None:
+def test_atomically_tries_again_until_no_other_writer_is_faster(tree: Tree) -> None:
     accounts = [f"account{number}" for number in range(4)]
     for account in accounts:
         tree.add(account, 100, path=P)
@@ -214,13 +214,13 @@ def test_atomically_gives_up_after_its_retries(tree: Tree) -> None:
 
 def test_transactions_do_not_nest_and_belong_to_their_thread(tree: Tree) -> None:
     with tree.transaction():
-        with pytest.raises(StorageError, match="they do not nest"):
+        with pytest.raises(StorageError, match="transactions do not nest"):
             with tree.transaction():
                 pass
         in_another_thread(lambda: tree.add("a", 1, path=P))
         assert Tree(tree.directory).get("a", path=P) == 1
         tree.add("b", 1, path=P)
-        assert Tree(tree.directory).get("b", path=P) == 1, "another handle in this thread is part of it"
+        assert Tree(tree.directory).get("b", path=P) == 1, "another handle in this thread uses the same transaction"
         in_another_thread(lambda: tree.exists("b", path=P), False)
     assert tree.get_all_from(P) == {"a": 1, "b": 1}
 
@@ -229,7 +229,7 @@ def test_a_dead_owner_commits_nothing(tree: Tree) -> None:
     set_owner("dead/worker#1")
     try:
         tree.forget_owner("dead/worker#1")
-        with pytest.raises(StorageError, match="dead/worker#1 is over already"):
+        with pytest.raises(StorageError, match="dead/worker#1 has ended"):
             with tree.transaction():
                 tree.add("a", 1, path=P)
     finally:
@@ -237,7 +237,7 @@ def test_a_dead_owner_commits_nothing(tree: Tree) -> None:
     assert tree.get_all_from(P) == {}
 
 
-def test_an_empty_block_is_nothing(tree: Tree) -> None:
+def test_a_block_without_writes_changes_no_revision(tree: Tree) -> None:
     tree.add("a", 1, path=P)
     before = tree.revision("a", path=P)
     with tree.transaction():
@@ -248,7 +248,7 @@ def test_an_empty_block_is_nothing(tree: Tree) -> None:
     assert tree.revision("a", path=P) == before + 1
 
 
-def test_a_transaction_outlives_a_kill_of_the_server(storage: Storage) -> None:
+def test_a_transaction_survives_a_kill_of_the_server(storage: Storage) -> None:
     tree = storage.tree
     tree.add("a", 1, path=P)
     with tree.transaction():
@@ -264,6 +264,6 @@ def in_another_thread(work: Any, expected: Any = None) -> None:
     thread = threading.Thread(target=lambda: results.append(work()))
     thread.start()
     thread.join()
-    assert results, "it raised"
+    assert results, "the work raised"
     if expected is not None:
         assert results == [expected]

@@ -65,14 +65,14 @@ class Size(enum.IntEnum):
     ],
     ids=repr,
 )
-def test_what_is_added_comes_back_equal_and_of_its_type(tree: Tree, value: Any) -> None:
+def test_get_returns_an_equal_value_of_the_same_type(tree: Tree, value: Any) -> None:
     tree.add("value", value)
     back = tree.get("value")
     assert back == value
     assert type(back) is type(value)
 
 
-def test_each_get_gives_a_copy_of_its_own(tree: Tree) -> None:
+def test_each_get_returns_a_copy_of_its_own(tree: Tree) -> None:
     tree.add("list", [1])
     tree.get("list").append(2)
     assert tree.get("list") == [1]
@@ -107,7 +107,7 @@ def test_paths_are_the_same_with_and_without_slashes_around_them(tree: Tree) -> 
     assert tree.get("a", path="ui/settings") == 1
 
 
-def test_get_of_nothing_names_path_and_name_and_the_nearest_names(tree: Tree) -> None:
+def test_get_of_a_missing_name_raises_an_error_with_the_nearest_names(tree: Tree) -> None:
     tree.add("limit", 1, path="ui")
     tree.add("limits", 1, path="ui")
     tree.add("else", 1, path="ui")
@@ -116,30 +116,30 @@ def test_get_of_nothing_names_path_and_name_and_the_nearest_names(tree: Tree) ->
     text = str(caught.value)
     assert text == "there is no 'limit2' in 'ui'; the nearest names there are 'limit', 'limits'"
     assert isinstance(caught.value, EntryNotFound)
-    with pytest.raises(EntryNotFound, match="'limit' in 'elsewhere'; nothing is there at all"):
+    with pytest.raises(EntryNotFound, match="'limit' in 'elsewhere'; the container is empty"):
         tree.get("limit", path="elsewhere")
 
 
-def test_get_of_nothing_gives_the_default_if_there_is_one(tree: Tree) -> None:
+def test_get_of_a_missing_name_returns_the_default(tree: Tree) -> None:
     assert tree.get("nothing", default=None) is None
     assert tree.get("nothing", "some/path", 5) == 5
 
 
-def test_add_replaces_and_takes_the_new_metadata(tree: Tree) -> None:
+def test_add_replaces_value_and_metadata(tree: Tree) -> None:
     tree.add("a", 1, metadata={"pid": 1})
     tree.add("a", "two")
     assert tree.get("a") == "two"
     assert tree.entry("a").metadata == {}
 
 
-def test_add_refuses_a_taken_name_if_asked_to(tree: Tree) -> None:
+def test_add_with_exist_ok_false_refuses_a_name_that_exists(tree: Tree) -> None:
     tree.add("a", 1, exist_ok=False)
     with pytest.raises(EntryExists, match=r"'a' in 'tests/storage/test_tree' exists already"):
         tree.add("a", 2, exist_ok=False)
     assert tree.get("a") == 1
 
 
-def test_update_keeps_the_metadata_unless_it_gets_some(tree: Tree) -> None:
+def test_update_keeps_the_metadata_unless_new_metadata_are_given(tree: Tree) -> None:
     tree.add("a", 1, metadata={"pid": 1})
     assert tree.update("a", 2) == 2
     assert tree.update("a", lambda old: old + 1) == 3
@@ -155,7 +155,7 @@ def test_update_of_a_missing_name_is_a_key_error(tree: Tree) -> None:
     for value in (1, lambda old: old):
         with pytest.raises(KeyError, match=r"there is no 'limt' in .*nearest names there are 'limit'"):
             tree.update("limt", value)
-    with pytest.raises(ValueError, match="wait=False is for plain values"):
+    with pytest.raises(ValueError, match="wait=False needs a plain value"):
         tree.update("limit", lambda old: old, wait=False)
 
 
@@ -170,7 +170,7 @@ def test_update_by_a_function_loses_nothing_among_threads(tree: Tree) -> None:
     assert tree.get("count", path="shared") == 200
 
 
-def test_increment_makes_and_adds_and_returns_the_number(tree: Tree) -> None:
+def test_increment_makes_the_entry_and_returns_the_sum(tree: Tree) -> None:
     assert tree.increment("n") == 1
     assert tree.increment("n", 2**70) == 1 + 2**70
     assert tree.increment("n", -(2**70)) == 1
@@ -183,7 +183,7 @@ def test_increment_makes_and_adds_and_returns_the_number(tree: Tree) -> None:
     assert (tree.get("hits"), tree.entry("hits").metadata) == (6, {"pid": 3})
 
 
-def test_increment_refuses_what_is_no_number(tree: Tree) -> None:
+def test_increment_refuses_values_that_are_not_numbers(tree: Tree) -> None:
     tree.add("text", "a")
     tree.add("flag", True)
     tree.add("huge", 10**400)
@@ -222,13 +222,13 @@ def test_append_makes_lists_and_extends_them(tree: Tree) -> None:
         tree.append("tuple", 2)
 
 
-def test_setdefault_keeps_what_is_there(tree: Tree) -> None:
+def test_setdefault_keeps_an_existing_value(tree: Tree) -> None:
     assert tree.setdefault("a", [1], metadata={"pid": 1}) == [1]
     assert tree.setdefault("a", [2]) == [1]
     assert tree.entry("a").metadata == {"pid": 1}
 
 
-def test_compare_and_set_stores_only_on_the_revision_that_was_seen(tree: Tree) -> None:
+def test_compare_and_set_stores_only_if_the_revision_is_the_expected_one(tree: Tree) -> None:
     assert tree.revision("a") == 0
     assert tree.compare_and_set("a", 0, 1, metadata={"pid": 1})
     assert not tree.compare_and_set("a", 0, 2)
@@ -243,7 +243,7 @@ def test_compare_and_set_stores_only_on_the_revision_that_was_seen(tree: Tree) -
         tree.compare_and_set("a", -1, 2)
 
 
-def test_remove_of_a_missing_name_is_a_key_error_unless_it_may_be_missing(tree: Tree) -> None:
+def test_remove_of_a_missing_name_is_a_key_error_without_missing_ok(tree: Tree) -> None:
     tree.add("a", 1)
     tree.remove("a")
     assert not tree.exists("a")
@@ -254,7 +254,7 @@ def test_remove_of_a_missing_name_is_a_key_error_unless_it_may_be_missing(tree: 
     tree.flush()
 
 
-def test_entry_tells_revision_time_size_and_metadata(tree: Tree) -> None:
+def test_entry_returns_revision_time_size_and_metadata(tree: Tree) -> None:
     before = time.time()
     tree.add("a", "x" * 1000, metadata={"pid": 7, "share": 0.5, "name": "n", "on": True, "no": None})
     entry = tree.entry("a")
@@ -299,7 +299,7 @@ def test_metadata_must_be_scalars(tree: Tree) -> None:
         ("a", "\udc80", ValueError, "lone surrogate"),
     ],
 )
-def test_wrong_names_and_paths_are_told_at_once(
+def test_invalid_names_and_paths_raise_clear_errors(
     tree: Tree, name: Any, path: Any, error: type[Exception], text: str
 ) -> None:
     for call in (
@@ -336,7 +336,7 @@ def test_names_and_paths_may_be_long_and_in_any_script(tree: Tree) -> None:
         tree.get(long + "?", path="short")
 
 
-def test_containers_and_walk_tell_what_lies_below_a_path(tree: Tree) -> None:
+def test_containers_and_walk_list_everything_below_a_path(tree: Tree) -> None:
     for path in ("", "ui", "ui/settings", "ui/settings/deep", "uid", "net"):
         tree.add("b", 1, path=path)
         tree.add("a", 1, path=path)
@@ -355,7 +355,7 @@ def test_walk_goes_through_many_entries_in_portions(tree: Tree) -> None:
     assert len(list(tree._reader.walk())) == tree._reader.count() == 3000
 
 
-def test_print_shows_the_tree(tree: Tree) -> None:
+def test_str_draws_the_tree(tree: Tree) -> None:
     tree.add("limit", 10, path="ui/settings")
     tree.add("text", "x" * 100, path="ui")
     tree.add_to_root("report", {"a": 1})
@@ -370,7 +370,7 @@ def test_print_shows_the_tree(tree: Tree) -> None:
     assert repr(tree) == f"Tree('{tree.directory}')"
 
 
-def test_print_bears_values_that_cannot_be_decoded_and_bounds_itself(tree: Tree) -> None:
+def test_str_shows_values_that_cannot_be_decoded_and_is_bounded(tree: Tree) -> None:
     tree.add("odd", Undecodable())
     for index in range(300):
         tree.add(f"n{index}", index, wait=False)
@@ -392,7 +392,7 @@ class Undecodable:
         return explode, ()
 
 
-def test_what_cannot_be_sent_is_refused_with_the_path_and_nothing_is_stored(tree: Tree) -> None:
+def test_an_unpicklable_value_is_refused_with_the_path_to_the_culprit(tree: Tree) -> None:
     lock = threading.Lock()
     with pytest.raises(NotSerializable, match=r"value\['a'\]\[0\]: cannot pickle"):
         tree.add("x", {"a": [lock]})
@@ -401,7 +401,7 @@ def test_what_cannot_be_sent_is_refused_with_the_path_and_nothing_is_stored(tree
     assert not tree.exists("x")
 
 
-def test_a_handle_is_picklable_and_tells_where_it_leads(tree: Tree) -> None:
+def test_a_handle_can_be_pickled(tree: Tree) -> None:
     tree.add("a", 1)
     other = pickle.loads(pickle.dumps(tree))
     assert type(other) is Tree
@@ -440,7 +440,7 @@ for line in sys.stdin:
 
 def test_threads_share_a_handle(tree: Tree) -> None:
     def work() -> None:
-        me = threading.current_thread().name  # idents are used again
+        me = threading.current_thread().name  # identifiers of threads are reused
         for number in range(100):
             tree.add(me, number, path="threads")
             assert tree.get(me, path="threads") == number
@@ -509,7 +509,7 @@ def test_forks_while_other_threads_read_and_write(tree: Tree) -> None:
     assert wrong == []
 
 
-def test_writes_that_nobody_waits_for_arrive_by_themselves(tree: Tree) -> None:
+def test_writes_with_wait_false_arrive_without_a_flush(tree: Tree) -> None:
     other = Tree(tree.directory)
     tree.add("a", 1, wait=False)
     deadline = time.monotonic() + 5
@@ -518,7 +518,7 @@ def test_writes_that_nobody_waits_for_arrive_by_themselves(tree: Tree) -> None:
         threading.Event().wait(0.001)
 
 
-def test_flush_tells_what_was_refused(tree: Tree) -> None:
+def test_flush_raises_the_first_error_with_the_others_as_notes(tree: Tree) -> None:
     tree.add("a", 1, wait=False)
     tree.add("a", 2, exist_ok=False, wait=False)
     tree.update("missing", 1, wait=False)
@@ -536,7 +536,7 @@ def test_flush_waits_for_the_writes_of_all_threads(tree: Tree) -> None:
     assert tree.get("n", path="all") == 5
 
 
-def test_order_is_kept_between_writes_that_are_waited_for_and_those_that_are_not(tree: Tree) -> None:
+def test_writes_with_and_without_wait_keep_their_order(tree: Tree) -> None:
     for number in range(200):
         tree.add("n", number, wait=number % 7 == 0)
         if number % 7 == 0:
@@ -545,14 +545,14 @@ def test_order_is_kept_between_writes_that_are_waited_for_and_those_that_are_not
     assert tree.get("n") == 199
 
 
-def test_what_is_under_way_at_the_end_of_a_program_arrives(tree: Tree) -> None:
+def test_writes_under_way_at_the_end_of_a_program_arrive(tree: Tree) -> None:
     program = "import sys; from suitkaise.storage.tree import Tree; t = Tree(sys.argv[1])\n"
     program += "for n in range(300): t.increment('n', path='exit', wait=False)"
     subprocess.run([sys.executable, "-c", program, str(tree.directory)], check=True, cwd=ROOT)
     assert tree.get("n", path="exit") == 300
 
 
-def test_entries_of_a_dead_owner_go_and_its_late_writes_are_refused(tree: Tree) -> None:
+def test_marked_entries_of_a_dead_owner_are_removed_and_its_late_writes_refused(tree: Tree) -> None:
     marked = {"remove_on_process_join": True}
     as_owner(tree, "pipe/count#3", lambda: tree.add("mine", 1, path="o", metadata=marked))
     as_owner(tree, "pipe/count#3", lambda: tree.add("kept", 1, path="o", metadata={"pid": 1}))
@@ -562,14 +562,14 @@ def test_entries_of_a_dead_owner_go_and_its_late_writes_are_refused(tree: Tree) 
     tree.forget_owner("pipe/count#3")
     assert set(tree.get_all_from("o")) == {"kept", "next", "other"}
     for number in (1, 2, 3):
-        with pytest.raises(OwnerDead, match=rf"pipe/count#{number} is over already"):
+        with pytest.raises(OwnerDead, match=rf"pipe/count#{number} has ended"):
             as_owner(tree, f"pipe/count#{number}", lambda: tree.add("late", 1, path="o"))
     as_owner(tree, "pipe/count#4", lambda: tree.add("late", 1, path="o"))
     tree.forget_owner("pipe/count#3")
     assert set(tree.get_all_from("o")) == {"kept", "next", "other", "late"}
 
 
-def test_more_entries_than_go_in_one_transaction_are_reaped(tree: Tree) -> None:
+def test_more_entries_than_fit_in_one_transaction_are_reaped(tree: Tree) -> None:
     def fill() -> None:
         for number in range(1234):
             tree.add(f"n{number}", number, path="o", metadata={"remove_on_process_join": True}, wait=False)
@@ -580,7 +580,7 @@ def test_more_entries_than_go_in_one_transaction_are_reaped(tree: Tree) -> None:
     assert tree.get_all_from("o") == {}
 
 
-def test_the_mark_belongs_to_whom_added_the_entry_and_goes_with_its_metadata(tree: Tree) -> None:
+def test_the_mark_belongs_to_the_worker_that_added_the_entry_and_is_removed_with_its_metadata(tree: Tree) -> None:
     marked = {"remove_on_process_join": True}
     as_owner(tree, "a/worker#1", lambda: tree.add("x", 1, path="m", metadata=marked))
     as_owner(tree, "b/worker#1", lambda: tree.update("x", 2, path="m"))
@@ -594,14 +594,14 @@ def test_the_mark_belongs_to_whom_added_the_entry_and_goes_with_its_metadata(tre
     assert tree.get("x", path="m") == 4
 
 
-def test_a_worker_may_remove_what_it_marked_and_go_on(tree: Tree) -> None:
+def test_a_worker_may_remove_its_marked_entries_and_go_on_writing(tree: Tree) -> None:
     marked = {"remove_on_process_join": True}
     as_owner(tree, "w/one#1", lambda: tree.add("x", 1, path="r", metadata=marked))
     as_owner(tree, "w/one#2", lambda: tree.add("y", 1, path="r", metadata=marked))
     as_owner(tree, "w/one#2", tree.remove_owned)
     assert set(tree.get_all_from("r")) == {"x"}
     as_owner(tree, "w/one#2", lambda: tree.add("y", 1, path="r"))
-    with pytest.raises(StorageError, match="the caller is no worker"):
+    with pytest.raises(StorageError, match="the caller is not a worker"):
         tree.remove_owned()
     with pytest.raises(ValueError, match="an owner is a worker's path and incarnation"):
         tree.forget_owner("w/one")
@@ -622,12 +622,12 @@ def test_a_worker_may_remove_what_it_marked_and_go_on(tree: Tree) -> None:
     ],
     ids=range(9),
 )
-def test_what_is_not_built_yet_says_so(tree: Tree, call: Any) -> None:
+def test_methods_that_are_not_built_yet_raise_an_error_with_an_alternative(tree: Tree, call: Any) -> None:
     with pytest.raises(NotBuiltYet, match="is not built yet; until then, "):
         call(tree)
 
 
-def test_repeated_gets_of_unchanging_values_see_every_write(tree: Tree) -> None:
+def test_repeated_gets_of_immutable_values_see_every_write(tree: Tree) -> None:
     other = Tree(tree.directory)
     for number in range(100):
         tree.add("n", number)
@@ -636,21 +636,21 @@ def test_repeated_gets_of_unchanging_values_see_every_write(tree: Tree) -> None:
     assert other.get("n", default="gone") == "gone"
 
 
-def test_reading_before_the_storage_was_ever_there_waits_for_it(storage: Storage) -> None:
+def test_the_first_read_waits_for_the_server(storage: Storage) -> None:
     assert storage.tree.get("a", default="none") == "none"
     assert storage.tree.get_all_from("a") == {}
     assert str(storage.tree).endswith(": 0 entries")
 
 
-def test_without_anybody_who_listens_the_storage_is_gone(tmp_path: Any) -> None:
+def test_without_a_listener_every_call_raises_that_the_storage_is_gone(tmp_path: Any) -> None:
     tree = Tree(tmp_path)
     for call in (lambda: tree.add("a", 1), lambda: tree.get("a"), lambda: tree.get_all_from("a")):
-        with pytest.raises(SuitkaiseError, match=r"nobody keeps the storage in .* any more"):
+        with pytest.raises(SuitkaiseError, match=r"the storage in .* is gone"):
             call()
     assert str(tree).endswith("not there yet")
 
 
-def test_a_storage_that_does_not_answer_is_told_after_the_time_out(storage: Storage) -> None:
+def test_a_write_to_a_storage_that_does_not_answer_raises_after_the_timeout(storage: Storage) -> None:
     storage.tree.add("a", 1)
     storage.kill()
     tree = Tree(storage.directory, timeout=0.05)
@@ -668,13 +668,13 @@ def test_a_storage_that_does_not_answer_is_told_after_the_time_out(storage: Stor
 
 
 @pytest.mark.parametrize("timeout", [0, -1, -math.inf, math.nan, True, "1", None])
-def test_a_time_out_is_more_than_nothing(tmp_path: Any, timeout: Any) -> None:
-    with pytest.raises(ValueError, match=rf"must be seconds > 0 \(math\.inf: for ever\), not {timeout!r}"):
+def test_a_timeout_must_be_greater_than_zero(tmp_path: Any, timeout: Any) -> None:
+    with pytest.raises(ValueError, match=rf"must be seconds > 0 \(math\.inf: no limit\), not {timeout!r}"):
         Tree(tmp_path, timeout=timeout)
 
 
 @pytest.mark.parametrize("timeout", [math.inf, 1e300])
-def test_a_time_out_may_be_for_ever(storage: Storage, timeout: float) -> None:
+def test_a_timeout_may_be_infinite(storage: Storage, timeout: float) -> None:
     tree = Tree(storage.directory, timeout=timeout)
     tree.add("a", 1)
     tree.add("b", 2, wait=False)

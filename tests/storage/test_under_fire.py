@@ -11,25 +11,25 @@ def test_no_acknowledged_write_is_lost_or_applied_twice_while_the_server_is_kill
 
 
 @pytest.mark.chaos
-def test_the_map_may_grow_under_fire() -> None:
+def test_no_write_is_lost_while_the_map_grows_and_the_server_is_killed() -> None:
     assert fire.run(kills=6, map_size=1 << 20) == []
 
 
 @pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_hundreds_of_kills_of_server_writers_and_readers() -> None:
+def test_no_write_is_lost_in_hundreds_of_kills_of_server_writers_and_readers() -> None:
     assert fire.run(kills=300, also_kill_workers=True) == []
 
 
 @pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_kills_while_every_commit_goes_to_the_disk() -> None:
+def test_no_write_is_lost_in_kills_of_a_durable_server() -> None:
     assert fire.run(kills=50, durable="yes") == []
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("sabotage", ["acknowledge-early", "carry-out-twice", "tear"])
-def test_the_checker_notices_a_server_that_is_wrong(sabotage: str) -> None:
+def test_the_checker_detects_a_faulty_server(sabotage: str) -> None:
     assert fire.run(kills=100, sabotage=sabotage) != []

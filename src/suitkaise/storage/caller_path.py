@@ -1,8 +1,8 @@
-"""Where a caller belongs in the tree: the path of its file in its project, without the suffix.
+"""The default path of a caller in the tree: the path of its file in its project, without the suffix.
 
 The project's root is the nearest folder above the file with a `pyproject.toml`, `setup.py`, `setup.cfg` or
 `.git`, else the folder of the main script. Code that is in no file (a notebook's cell, the interactive
-prompt, `python -c`, `exec`) belongs to the path `__main__`.
+prompt, `python -c`, `exec`) has the path `__main__`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _OURSELVES = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
 def caller_path() -> str:
-    """The path of the first caller outside of this package; called by a public function of this package.
+    """Return the path of the first caller outside of this package; called by a public function of this package.
 
-    Looking it up costs about as much as a dict access a frame: what is found is kept for each file.
+    It costs about one dict access for each frame: the path of each file is cached.
     """
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
@@ -38,7 +38,7 @@ def caller_path() -> str:
 
 @functools.lru_cache(maxsize=4096)
 def path_of_file(filename: str) -> str | None:
-    """The path in the tree of code that was compiled from `filename`; None for this package's own.
+    """Return the path of code that was compiled from `filename`; None for this package's own files.
 
     >>> path_of_file("<stdin>")
     '__main__'
@@ -48,7 +48,7 @@ def path_of_file(filename: str) -> str | None:
     file = Path(os.path.abspath(filename))
     if str(file).startswith(_OURSELVES) or str(file.resolve()).startswith(_OURSELVES):
         return None
-    if not file.is_file():  # a notebook's cell, or something else that was only made to look like a file
+    if not file.is_file():  # a notebook's cell, for example, whose name only looks like a file's
         return MAIN
     root = project_root(file)
     if not file.is_relative_to(root):
@@ -57,7 +57,7 @@ def path_of_file(filename: str) -> str | None:
 
 
 def project_root(file: Path) -> Path:
-    """The root of the project that `file` is in."""
+    """Return the root of the project that contains `file`."""
     return _marked_root(file.parent) or _main_folder()
 
 
@@ -70,6 +70,6 @@ def _marked_root(folder: Path) -> Path | None:
 
 
 def _main_folder() -> Path:
-    """By `sys.argv`, which a worker's process has from the program that started it, unlike `__main__`."""
+    """Use `sys.argv`, which a worker's process inherits from its program, unlike `__main__`."""
     main = sys.argv[0] if sys.argv else ""
     return Path(os.path.abspath(main)).parent if main and main != "-c" else Path.cwd()

@@ -1,10 +1,11 @@
-"""A thread's connection to the storage actor: numbered requests, each carried out once, come what may.
+"""A thread's connection to the storage actor: numbered requests, each carried out exactly once.
 
-A request is kept until the actor has acknowledged it. When the connection breaks (the actor was killed, say),
-the client connects again, is told how far the actor has come, and sends what is missing. The supervisor holds
-the listening socket, so a client waits in its backlog while the actor is being restarted.
+A client keeps each request until the actor has acknowledged it. When the connection breaks (because the actor was
+killed, for example), the client connects again, learns the number of its last request that was carried out, and
+sends the later ones again. The supervisor holds the listening socket, so a client waits in the backlog while the
+actor is being restarted.
 
-Writes that nobody waits for are collected and sent many at a time; `pipeline` sees to it that they go out.
+Writes with `wait=False` are collected and sent many at a time; the thread of `pipeline` sends the last of them.
 """
 
 from __future__ import annotations
@@ -23,14 +24,30 @@ from typing import Any
 
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
+from suitkaise.platform.sockets import connect_unix
 from suitkaise.storage import pipeline
-from suitkaise.storage.protocol import VERSION, WINDOW, Hello, Reply, ReplyCode, Request, Welcome, decode_answer
-from suitkaise.storage.refusals import error_for, record_background_error
+from suitkaise.storage.pipeline import record_background_error
+from suitkaise.storage.protocol import (
+    VERSION,
+    WINDOW,
+    Hello,
+    Reply,
+    ReplyCode,
+    Request,
+    Welcome,
+    decode_answer,
+    error_for,
+)
 
 __all__ = ["SOCKET", "Client", "client_of", "clients_of", "connect", "set_timeout"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.storage")
 
+SOCKET = "store.sock"
+"""The name of the listening socket in a storage's directory."""
+
+_TIMEVAL = struct.Struct("ll")
+_BUFFER = 1 << 20
 _SEND_AT_ONCE = 64  # requests
 _SEND_BYTES = 1 << 16
 _MAX_PENDING_BYTES = 1 << 24
@@ -39,10 +56,10 @@ _CONNECTION_LOST = (OSError, wire.WireError)
 
 
 class Client:
-    """One thread's way to write. It takes a lock, since `pipeline` and `settle` use it from other threads."""
+    """The client of one thread. It has a lock, since `pump` and `drain` are called by other threads."""
 
     def __init__(self, directory: str, timeout: float) -> None:
-        """Connects at the first request.
+        """Make a client that connects at its first request.
 
         Args:
             directory: the storage's directory.
@@ -64,15 +81,20 @@ class Client:
         self._answer: Reply | None = None
         self._down_since: float | None = None
         self._sock: socket.socket | None = None
-        self._watched = False  # whether `pipeline` may be waiting for replies on it
+        self._polled = False  # whether the thread of `pipeline` may be waiting for replies on the socket
         self._parser = wire.Parser(decode=decode_answer)
+
+    def __del__(self) -> None:
+        sock = getattr(self, "_sock", None)
+        if sock is not None:
+            sock.close()
 
     def ask(self, request: Request, payload: bytes = b"") -> Reply:
         """Send a request and wait for its reply.
 
         Raises:
-            StorageGone: nobody listens any more.
-            StorageError: no reply within the time-out; the request may or may not be carried out.
+            StorageGone: the listening socket is gone.
+            StorageError: no reply within the timeout; the request may or may not be carried out.
         """
         with self.lock:
             self.busy = True
@@ -85,34 +107,31 @@ class Client:
             return self._answer or Reply(number)
 
     def post(self, request: Request, payload: bytes = b"") -> None:
-        """Send a request soon, and do not wait. What is refused is noted in `refusals`.
+        """Send a request soon, without waiting for the reply. `pipeline` keeps the error if it is refused.
 
         Raises:
-            StorageError: too many are under way, and none was acknowledged within the time-out.
+            StorageError: too many requests are under way, and none was acknowledged within the timeout.
         """
         with self.lock:
             self.busy = True
             try:
-                self._post(request, payload)
+                self._add(request, payload, quiet=True)
+                if self._sock is not None and (len(self._unsent) >= _SEND_AT_ONCE or self._unsent_bytes >= _SEND_BYTES):
+                    try:
+                        self._send()
+                    except OSError:
+                        self._disconnect()  # the next connection sends the pending requests again
+                if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
+                    half = self._pending[len(self._pending) // 2][0].request
+                    self._run_until(lambda: self._acknowledged >= half, self.timeout)
+                if not self.scheduled and self._pending:
+                    self.scheduled = True
+                    pipeline.schedule(self)
             finally:
                 self.busy = False
 
-    def _post(self, request: Request, payload: bytes) -> None:
-        self._add(request, payload, quiet=True)
-        if self._sock is not None and (len(self._unsent) >= _SEND_AT_ONCE or self._unsent_bytes >= _SEND_BYTES):
-            try:
-                self._send()
-            except OSError:
-                self._disconnect()  # what is pending is sent again when it is connected
-        if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
-            half = self._pending[len(self._pending) // 2][0].request
-            self._run_until(lambda: self._acknowledged >= half, self.timeout)
-        if not self.scheduled and self._pending:
-            self.scheduled = True
-            pipeline.schedule(self)
-
-    def settle(self, timeout: float) -> None:
-        """Wait until everything that was posted is stored; what is not, in `timeout` seconds, is noted as refused."""
+    def drain(self, timeout: float) -> None:
+        """Wait until everything that was posted is stored; after `timeout` seconds, record an error instead."""
         began = time.monotonic()
         if not self.lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
             record_background_error(self.directory, self._no_answer(timeout))
@@ -121,64 +140,59 @@ class Client:
             number = self._number
             self._run_until(lambda: self._acknowledged >= number, timeout - (time.monotonic() - began))
         except StorageError:
-            pass  # it is noted
+            pass  # it is recorded
         finally:
             self.lock.release()
 
     def ping(self) -> None:
-        """Make sure that the actor is there: it has opened the store when this returns."""
+        """Wait until the actor answers; by then it has opened the store."""
         with self.lock:
             self._disconnect()
             self._run_until(lambda: self._sock is not None, self.timeout)
 
     def pump(self) -> bool:
-        """Send what was posted, and take the replies that are here, waiting but a moment.
+        """Send the posted requests and process the replies that have arrived, waiting 50 ms at most.
 
         Returns:
             Whether replies are still missing.
         """
         with self.lock:
-            self.scheduled = self._watched = False
+            self.scheduled = self._polled = False
             try:
                 if self._pending:
                     self._push(_MOMENT)
                     while self._pending and self._sock is not None:
-                        self._take_all(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+                        self._process_replies(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
             except BlockingIOError:
                 pass
             except _CONNECTION_LOST:
                 self._disconnect()
             except StorageError as error:
-                self._abandon(error)
+                self._give_up_posted(error)
             if not self._pending or self._sock is not None:
                 self._down_since = None
-                self._watched = bool(self._pending)
-                return self._watched
+                self._polled = bool(self._pending)
+                return self._polled
             now = time.monotonic()
             self._down_since = self._down_since or now
             if now - self._down_since > self.timeout:
-                self._abandon(self._no_answer(self.timeout))
+                self._give_up_posted(self._no_answer(self.timeout))
                 return False
             return True
 
-    def _abandon(self, error: StorageError) -> None:
-        logger.warning("%d writes that nobody waited for are given up: %s", len(self._pending), error)
-        self._give_up(error)
-
     def fileno(self) -> int:
-        """The socket's descriptor; -1 while it is not connected."""
+        """Return the socket's descriptor; -1 while it is not connected."""
         sock = self._sock
         return -1 if sock is None else sock.fileno()
 
     def close(self) -> None:
-        """Close the connection. What was posted and not sent is lost."""
+        """Close the connection. The next use connects again."""
         with self.lock:
             self._disconnect()
 
-    def __del__(self) -> None:
-        sock = getattr(self, "_sock", None)
-        if sock is not None:
-            sock.close()
+    def _give_up_posted(self, error: StorageError) -> None:
+        logger.warning("%d writes with wait=False are given up: %s", len(self._pending), error)
+        self._give_up(error)
 
     def _add(self, request: Request, payload: bytes, *, quiet: bool) -> int:
         if len(payload) > wire.MAX_PAYLOAD:
@@ -194,7 +208,7 @@ class Client:
         return number
 
     def _run_until(self, done: Callable[[], bool], timeout: float) -> None:
-        """Connect, send and receive until it is done, whatever happens to the connection."""
+        """Connect, send and receive until `done()`, over as many connections as it takes."""
         if done():
             return
         deadline = time.monotonic() + timeout
@@ -205,19 +219,19 @@ class Client:
                 if self._sock is not None and not done():
                     if timeout < self.timeout:  # than the socket's own
                         set_timeout(self._sock, max(_MOMENT, deadline - time.monotonic()))
-                    self._take_all(self._parser.receive(self._sock))
+                    self._process_replies(self._parser.receive(self._sock))
                 continue
-            except BlockingIOError:  # the socket's time-out
+            except BlockingIOError:  # the socket's timeout
                 pass
             except _CONNECTION_LOST:
                 self._disconnect()
                 attempts += 1
-                if attempts > 3:  # whoever is there takes the connection and drops it: nothing tells when to try
+                if attempts > 3:  # the actor accepts connections and drops them: no event announces a better moment
                     time.sleep(pipeline.RETRY_AFTER)
             except StorageError as error:
                 self._give_up(error)
                 raise
-            except BaseException:  # from a signal handler: who knows how much of a frame is read
+            except BaseException:  # from a signal handler: a frame may have been read in part
                 self._disconnect()
                 raise
             if time.monotonic() >= deadline:
@@ -226,22 +240,22 @@ class Client:
                 raise no_answer
         if timeout < self.timeout and self._sock is not None:
             set_timeout(self._sock, self.timeout)
-        self._unwatch()
+        self._end_poll()
 
-    def _unwatch(self) -> None:
-        """What `pipeline` waits for on the connection may not come there any more."""
-        if self._watched:
-            self._watched = False
+    def _end_poll(self) -> None:
+        """Wake the thread of `pipeline`: the replies that it waits for may never arrive on this connection."""
+        if self._polled:
+            self._polled = False
             pipeline.wake()
 
     def _no_answer(self, timeout: float) -> StorageError:
         return StorageError(
             f"the storage in {self.directory} did not answer within {timeout:g} seconds; "
-            "what was being written may or may not be stored"
+            "writes under way may or may not be stored"
         )
 
     def _give_up(self, error: StorageError) -> None:
-        """Nothing that is under way is waited for any more. As a new client, it sends none of it again."""
+        """Drop all requests under way. A new id keeps the actor from expecting the dropped numbers."""
         if any(request.quiet for request, _ in self._pending):
             record_background_error(self.directory, type(error)(str(error)))
         self._disconnect()
@@ -252,10 +266,10 @@ class Client:
         self._unsent.clear()
         self._unsent_bytes = 0
 
-    def _push(self, patience: float) -> None:
-        """Send what is not sent yet; connect first if need be, waiting up to `patience` seconds."""
+    def _push(self, timeout: float) -> None:
+        """Send the unsent requests; connect first if necessary, within `timeout` seconds."""
         if self._sock is None:
-            self._connect(patience)
+            self._connect(timeout)
         if self._unsent:
             self._send()
 
@@ -273,17 +287,17 @@ class Client:
         self._unsent.clear()
         self._unsent_bytes = 0
 
-    def _connect(self, patience: float) -> None:
-        """Connect, and arrange for what the actor has not carried out yet to be sent.
+    def _connect(self, timeout: float) -> None:
+        """Connect, and mark all requests as unsent that the actor has not carried out.
 
         Raises:
-            OSError, WireError: it has to be tried again.
-            StorageGone: nobody listens any more.
+            OSError, WireError: the caller has to try again.
+            StorageGone: the listening socket is gone.
         """
-        self._sock, self._parser, welcome = connect(self.directory, self._id, patience)
+        self._sock, self._parser, welcome = connect(self.directory, self._id, timeout)
         set_timeout(self._sock, self.timeout)
         for reply in welcome.replies:
-            self._take(reply)
+            self._process_reply(reply)
         self._acknowledge(welcome.last)
         self._unsent = [frame for _, frame in self._pending]
         self._unsent_bytes = self._pending_bytes
@@ -292,15 +306,15 @@ class Client:
         sock, self._sock = self._sock, None
         if sock is not None:
             sock.close()
-        self._unwatch()
+        self._end_poll()
 
-    def _take_all(self, frames: list[wire.Frame]) -> None:
+    def _process_replies(self, frames: list[wire.Frame]) -> None:
         for reply, _ in frames:
             if isinstance(reply, Reply):
-                self._take(reply)
+                self._process_reply(reply)
                 self._acknowledge(reply.request)
 
-    def _take(self, reply: Reply) -> None:
+    def _process_reply(self, reply: Reply) -> None:
         number = reply.request
         if number <= self._acknowledged:
             return
@@ -320,9 +334,9 @@ class Client:
 
 
 def client_of(directory: str, timeout: float, depth: int = 0) -> Client:
-    """This thread's client of a storage.
+    """Return this thread's client of a storage.
 
-    If the thread is in the midst of using it, then this is a signal handler, and it gets another client.
+    If the thread is in the midst of using that client, the caller is a signal handler and gets another client.
     """
     try:
         client: Client = _of_thread.clients[directory, timeout, depth]
@@ -337,7 +351,7 @@ def client_of(directory: str, timeout: float, depth: int = 0) -> Client:
 
 
 def clients_of(directory: str) -> list[Client]:
-    """All clients of a storage in this process, whichever thread they belong to."""
+    """Return the clients of a storage of all threads of this process."""
     with _lock:
         return [client for client in _all if client.directory == directory]
 
@@ -348,31 +362,27 @@ _lock = threading.RLock()
 
 
 def _after_fork_in_child() -> None:
-    """The parent's connections are the parent's; a child makes its own."""
+    """Drop the parent's connections in a forked child; the child makes its own."""
     global _of_thread, _all, _lock
     _of_thread = threading.local()
     _all = weakref.WeakSet()
     _lock = threading.RLock()
+    pipeline.reset_after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-SOCKET = "store.sock"
-"""The name of the listening socket in a storage's directory."""
-
-_TIMEVAL = struct.Struct("ll")
-_BUFFER = 1 << 20
-_LONGEST_ADDRESS = 100  # bytes that surely fit into a Unix socket's address
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def connect(directory: str, client: bytes, timeout: float) -> tuple[socket.socket, wire.Parser, Welcome]:
-    """Connect to the storage in `directory` as this client; returns what the actor remembers about it.
+    """Connect to the storage in `directory`, and introduce the client with this id.
 
-    Nobody but the listening socket need be there yet: while the actor is restarted, one waits in its backlog.
+    The listening socket alone has to exist: while the actor is being restarted, the connection waits in the backlog.
+
+    Returns:
+        The socket, the parser of its frames, and the actor's record of the client.
 
     Raises:
-        StorageGone: nobody listens any more.
+        StorageGone: the listening socket is gone.
         BlockingIOError: no answer within `timeout` seconds.
         OSError, WireError: the connection broke.
     """
@@ -381,7 +391,10 @@ def connect(directory: str, client: bytes, timeout: float) -> tuple[socket.socke
         set_timeout(sock, timeout)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
-        _reach(sock, directory)
+        try:
+            connect_unix(sock, Path(directory, SOCKET))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise StorageGone(f"the storage in {directory} is gone: the program that owned it has ended") from error
         wire.send(sock, Hello(VERSION, client))
         parser = wire.Parser(decode=decode_answer)
         frames: list[wire.Frame] = []
@@ -397,25 +410,8 @@ def connect(directory: str, client: bytes, timeout: float) -> tuple[socket.socke
 
 
 def set_timeout(sock: socket.socket, seconds: float) -> None:
-    """Have the kernel keep the time, for `BlockingIOError`: Python's own time-out is a `poll` at every call."""
+    """Set the kernel's timeout, which raises `BlockingIOError`: Python's own timeout is a `poll` at every call."""
     microseconds = int(min(seconds, threading.TIMEOUT_MAX) * 1e6)
-    value = _TIMEVAL.pack(*divmod(max(1, microseconds), 1_000_000))  # 0 would be for ever
+    value = _TIMEVAL.pack(*divmod(max(1, microseconds), 1_000_000))  # 0 would mean no timeout
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
-
-
-def _reach(sock: socket.socket, directory: str) -> None:
-    address = str(Path(directory, SOCKET))
-    try:
-        if len(os.fsencode(address)) <= _LONGEST_ADDRESS:
-            sock.connect(address)
-            return
-        folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            sock.connect(f"/proc/self/fd/{folder}/{SOCKET}")
-        finally:
-            os.close(folder)
-    except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise StorageGone(
-            f"nobody keeps the storage in {directory} any more: the program that owned it is gone"
-        ) from error

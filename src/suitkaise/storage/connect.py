@@ -1,4 +1,4 @@
-"""How a worker gets at the program's storage: it asks the hub where that is, once."""
+"""How a worker connects to the program's storage: it asks the hub for the directory."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["START_TIMEOUT", "attach", "detach"]
 
 START_TIMEOUT = 30.0
-"""Seconds in which the storage must be up, if this is the first time that anybody needs it."""
+"""Seconds within which the storage must be running; the first use in a program starts it."""
 
 
 def attach() -> Tree:
-    """The storage of the program that this worker belongs to.
+    """Return the storage of the program that this worker belongs to.
 
     Raises:
-        RuntimeGone: there is no such program, or it is gone.
+        RuntimeGone: there is no such program, or it has ended.
     """
     directory: str = router().post("storage", "").get(START_TIMEOUT)
-    from suitkaise.storage.tree import Tree  # LMDB is loaded by those who need it
+    from suitkaise.storage.tree import Tree  # loads LMDB only where it is used
 
     with _lock:
         tree = _trees.get(directory)
@@ -34,7 +34,7 @@ def attach() -> Tree:
 
 
 def detach(directory: str) -> None:
-    """The storage in `directory` is about to go: close what this process has open of it."""
+    """Close this process's handle to the storage in `directory`, which is about to end."""
     with _lock:
         tree = _trees.pop(directory, None)
     if tree is not None:
@@ -42,12 +42,12 @@ def detach(directory: str) -> None:
 
 
 _lock = threading.Lock()
-_trees: dict[str, Tree] = {}  # a tree itself minds forks
+_trees: dict[str, Tree] = {}  # a tree itself handles forks
 
 
-def _after_fork() -> None:
+def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_after_fork_in_child)

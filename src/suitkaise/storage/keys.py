@@ -1,6 +1,6 @@
-"""Under what key an entry lies: container path, NUL, name, in UTF-8.
+"""The key of an entry: container path, NUL, name, in UTF-8.
 
-A part that is too long for LMDB is cut and ends in a digest of the whole; then the record holds path and name.
+A part that is too long for LMDB is cut and ends in a digest of the whole part; then the record holds path and name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 MAX_KEY = 480
-"""The longest key in bytes: LMDB's 511, less the prefix under which the owner index keeps keys."""
+"""The longest key in bytes: LMDB's 511, less the prefix that the owner index puts before keys."""
 
 _MAX_PATH_PART = 200
 _LONG = b"\xff"  # occurs in no UTF-8
@@ -29,7 +29,7 @@ _DIGEST = 16
 
 @functools.lru_cache(maxsize=8192)
 def entry_key(path: str, name: str) -> tuple[bytes, tuple[str, str] | None]:
-    """The key of an entry, and path and name if the key does not hold them in full.
+    """Return the key of an entry, and path and name if the key does not hold them in full.
 
     Raises:
         TypeError, ValueError: path or name is not what a path or a name must be.
@@ -51,7 +51,7 @@ def entry_key(path: str, name: str) -> tuple[bytes, tuple[str, str] | None]:
 
 
 def normal_path(path: str) -> str:
-    """A container's path: parts divided by `/`, none of them empty; the root is the empty path.
+    """Normalize a container's path: parts divided by `/`, none of them empty; the root is the empty path.
 
     >>> normal_path("/ui/settings/"), normal_path("/")
     ('ui/settings', '')
@@ -70,15 +70,26 @@ def _normal_path(path: str) -> str:
     return normal
 
 
-@functools.lru_cache(maxsize=8192)
 def checked_path(path: str, name: str) -> str:
-    """The path in its normal form, if path and name are what they must be."""
+    """Return the path in its normal form.
+
+    Raises:
+        TypeError, ValueError: path or name is not what a path or a name must be.
+    """
+    try:
+        return _checked_path(path, name)
+    except TypeError:
+        return _checked_path.__wrapped__(path, name)  # an argument that cannot be hashed gets a clear error here
+
+
+@functools.lru_cache(maxsize=8192)
+def _checked_path(path: str, name: str) -> str:
     entry_key.__wrapped__(path, name)
     return normal_path(path)
 
 
 def container_prefix(path: str) -> bytes:
-    """What the keys of a container's entries begin with; `path` is normal."""
+    """Return the prefix of the keys of a container's entries; `path` is normalized."""
     data = _utf8(path, "path")
     if len(data) <= _MAX_PATH_PART:
         return data + b"\0"
@@ -86,19 +97,19 @@ def container_prefix(path: str) -> bytes:
 
 
 def next_container(key: bytes) -> bytes:
-    """A key behind all entries of the container that `key` is in."""
+    """Return a key behind all entries of the container of `key`."""
     end = 1 + _DIGEST if key[:1] == _LONG else key.index(b"\0")
     return key[:end] + b"\1"
 
 
 def unpack_key(key: bytes) -> tuple[str, str]:
-    """Path and name of a key that holds them in full."""
+    """Return path and name of a key that holds them in full."""
     path, _, name = key.partition(b"\0")
     return path.decode(), name.decode()
 
 
 def path_in(key: bytes) -> str | None:
-    """The path of a key's container; None if the key does not hold it in full."""
+    """Return the path of a key's container; None if the key does not hold it in full."""
     return None if key[:1] == _LONG else key.partition(b"\0")[0].decode()
 
 

@@ -1,7 +1,7 @@
-"""Sees to it that writes which nobody waits for reach the storage actor: one daemon thread a process.
+"""Writes with `wait=False`: one daemon thread a process sends them, and their errors are kept for `flush`.
 
-It collects for a millisecond what clients have to send, sleeps until there are replies or a connection
-breaks, and ends when nothing is under way. At the end of the program what is left gets a moment to arrive.
+The thread collects for a millisecond what clients have to send, sleeps until replies arrive or a connection
+breaks, and ends when nothing is under way. At the end of the program, pending writes get a moment to arrive.
 """
 
 from __future__ import annotations
@@ -12,42 +12,52 @@ import os
 import select
 import threading
 import time
+from collections import deque
 from typing import Protocol
 
-from suitkaise.storage.refusals import pop_background_error
+from suitkaise.errors import StorageError
 
-__all__ = ["Pipelined", "schedule", "wake"]
+__all__ = [
+    "Pipelined",
+    "pop_background_error",
+    "record_background_error",
+    "reset_after_fork",
+    "schedule",
+    "wake",
+]
 
 logger: logging.Logger = logging.getLogger("suitkaise.storage")
 
 COLLECT = 0.001
-"""Seconds that writes are collected for, and replies: more often would only disturb the thread that writes."""
+"""Seconds for which writes and replies are collected: more often would only disturb the thread that writes."""
 
 LINGER = 0.1
-"""Seconds after which the thread ends if there is nothing to do."""
+"""Seconds without work after which the thread ends."""
 
 RETRY_AFTER = 0.02
 """Seconds after which a client whose connection broke tries again."""
 
 AT_EXIT = 2.0
-"""Seconds that writes which are under way at the end of the program are waited for."""
+"""Seconds for which the end of the program waits for writes under way."""
+
+_MAX_ERRORS = 100  # for each storage
 
 
 class Pipelined(Protocol):
     """A client with writes under way."""
 
     def pump(self) -> bool:
-        """Send and receive what can be; whether replies are missing still."""
+        """Send and receive without waiting; return whether replies are still missing."""
 
     def fileno(self) -> int:
-        """The descriptor to wait for; -1 if there is none."""
+        """Return the descriptor to wait for; -1 while there is none."""
 
-    def settle(self, timeout: float) -> None:
+    def drain(self, timeout: float) -> None:
         """Wait until nothing is under way, at most `timeout` seconds."""
 
 
 def schedule(client: Pipelined) -> None:
-    """`client` has something to send; it is asked to make progress soon, and until it has nothing left."""
+    """Call `pump` of a client that has something to send, soon and until it returns False."""
     global _pump
     with _lock:
         if _pump is None:
@@ -56,23 +66,58 @@ def schedule(client: Pipelined) -> None:
 
 
 def wake() -> None:
-    """Replies that the thread may be waiting for have come elsewhere, or their connection is closed: it looks again."""
+    """Have the thread look again: another thread took the replies that it waits for, or closed their connection."""
     with _lock:
         if _pump is not None:
             _pump.ring()
+
+
+def record_background_error(directory: str, error: StorageError) -> None:
+    """Keep the error of a failed write with `wait=False` for the next `flush` of any thread."""
+    errors = _errors.setdefault(directory, deque())
+    if len(errors) < _MAX_ERRORS:
+        errors.append(error)
+
+
+def pop_background_error(directory: str | None = None) -> StorageError | None:
+    """Return the first error that was recorded since the last call, with the others as its notes.
+
+    Args:
+        directory: the storage; None: all storages.
+    """
+    directories = list(_errors) if directory is None else [directory]
+    errors = [error for one in directories for error in _errors.pop(one, ())]
+    if not errors:
+        return None
+    first, *others = errors
+    for other in others[:9]:
+        first.add_note(f"also refused: {other}")
+    if len(others) > 9:
+        first.add_note(f"and {len(others) - 9} or more others")
+    return first
+
+
+def reset_after_fork() -> None:
+    """In a forked child: drop the parent's thread and errors. The parent sends what is under way."""
+    global _pump, _lock
+    if _pump is not None:
+        _pump.close_in_child()
+    _pump = None
+    _lock = threading.RLock()
+    _errors.clear()
 
 
 class _Pump:
     """The thread; `_lock` guards what others may touch."""
 
     def __init__(self) -> None:
-        self._fresh: set[Pipelined] = set()
+        self._new: set[Pipelined] = set()
         self._active: set[Pipelined] = set()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         threading.Thread(target=self._run, name="suitkaise storage pipeline", daemon=True).start()
 
     def add(self, client: Pipelined) -> None:
-        self._fresh.add(client)
+        self._new.add(client)
         self.ring()
 
     def ring(self) -> None:
@@ -82,51 +127,52 @@ class _Pump:
         while self._wait():
             time.sleep(COLLECT)
             with _lock:
-                self._active |= self._fresh
-                self._fresh.clear()
+                self._active |= self._new
+                self._new.clear()
             self._active = {client for client in self._active if client.pump()}
 
     def _wait(self) -> bool:
-        """Sleep until there is something to do; False: there is not, and the thread is to end."""
+        """Sleep until there is work; return False if the thread is to end."""
         poll = select.poll()
         poll.register(self._bell, select.POLLIN)
-        patience = None if self._active else LINGER
+        timeout = None if self._active else LINGER
         for client in self._active:
             descriptor = client.fileno()
             if descriptor >= 0:
                 poll.register(descriptor, select.POLLIN)
             else:
-                patience = RETRY_AFTER
-        if not poll.poll(None if patience is None else patience * 1000) and not self._active:
-            return not self._retire()
+                timeout = RETRY_AFTER
+        if not poll.poll(None if timeout is None else timeout * 1000) and not self._active:
+            return not self._end_if_idle()
         try:
             os.eventfd_read(self._bell)
         except BlockingIOError:
             pass
         return True
 
-    def _retire(self) -> bool:
+    def _end_if_idle(self) -> bool:
         global _pump
         with _lock:
-            if self._fresh:
+            if self._new:
                 return False
             _pump = None
             os.close(self._bell)
             return True
 
     def finish(self) -> None:
-        """Wait for what is under way, for a moment."""
+        """Wait a moment for the writes under way."""
         deadline = time.monotonic() + AT_EXIT
-        for client in self._active | self._fresh:
-            client.settle(max(0.0, deadline - time.monotonic()))
+        for client in self._active | self._new:
+            client.drain(max(0.0, deadline - time.monotonic()))
 
-    def abandon(self) -> None:
-        """In a forked child: the thread is not here, and what is under way is the parent's to send."""
+    def close_in_child(self) -> None:
+        """Close the descriptor in a forked child, which does not have the thread."""
         os.close(self._bell)
 
 
 _pump: _Pump | None = None
-_lock = threading.RLock()  # since a signal handler may write, too
+_lock = threading.RLock()  # reentrant, since a signal handler may write, too
+_errors: dict[str, deque[StorageError]] = {}
 
 
 def _at_exit() -> None:
@@ -134,17 +180,8 @@ def _at_exit() -> None:
         _pump.finish()
     error = pop_background_error()
     if error is not None:
-        logger.warning("at the end of the program: %s", "\n".join([str(error), *getattr(error, "__notes__", ())]))
-
-
-def _after_fork_in_child() -> None:
-    global _pump, _lock
-    if _pump is not None:
-        _pump.abandon()
-    _pump = None
-    _lock = threading.RLock()
+        text = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        logger.warning("writes with wait=False failed, and no flush reported it: %s", text)
 
 
 atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,10 +1,10 @@
-"""What clients and the storage actor say to each other: typed headers of frames, see `messaging.wire`.
+"""The messages between clients and the storage actor: typed headers of frames, see `messaging.wire`.
 
-A client says `Hello` with its id, then sends requests with ascending numbers, the value's bytes as payload. A
-`Reply` to request n also tells that every request up to n was carried out, but for those that were refused,
-each of which gets a reply of its own. So a *quiet* request (one whose sender does not wait) costs no reply
-of its own. The actor keeps for each client the last number it carried out and the replies that may not have
-arrived; they are in the answer to `Hello`, and the client sends again what comes after.
+A client sends `Hello` with its id, then requests with ascending numbers; a value's bytes are the payload. A `Reply` to
+request n acknowledges every request up to n, except those that were refused, each of which gets a reply of its
+own. So a *quiet* request (one whose sender does not wait) costs no reply of its own. For each client the actor
+keeps the number of the last request that was carried out, and the replies that may not have arrived; the answer to
+`Hello` holds both, and the client sends later requests again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,14 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
+from suitkaise.errors import (
+    EntryExists,
+    EntryNotFound,
+    OwnerDead,
+    StorageError,
+    StorageFull,
+    TransactionConflict,
+)
 from suitkaise.storage.records import Encoding, Metadata
 
 __all__ = [
@@ -36,20 +44,21 @@ __all__ = [
     "Welcome",
     "decode_answer",
     "decode_request",
+    "error_for",
+    "where",
 ]
 
 VERSION = 1
-"""Of the protocol; client and actor are of one program, so there is nothing to negotiate."""
+"""The version of the protocol. Client and actor belong to one program, so they negotiate nothing."""
 
 WINDOW = 1024
 """How many requests of one client may be under way."""
-
 
 _Encoding: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=int(max(Encoding)))]
 
 
 class ReplyCode(enum.IntEnum):
-    """How a request went. Anything but `OK`: nothing of it was stored."""
+    """The outcome of a request. With any other code than `OK`, nothing of the request was stored."""
 
     OK = 0
     CONFLICT = 1  # another revision than expected; detail: path and name
@@ -62,31 +71,31 @@ class ReplyCode(enum.IntEnum):
 
 
 class PutMode(enum.IntEnum):
-    """What must be the case for a value to be put."""
+    """Which entries a `Put` may write."""
 
     ANY = 0
-    NEW = 1
-    EXISTING = 2
+    NEW = 1  # the entry must not exist
+    EXISTING = 2  # the entry must exist
 
 
 class Hello(msgspec.Struct, array_like=True, tag=0, gc=False):
-    """A client presents itself."""
+    """Introduce a client; the first message of a connection."""
 
     version: int
     client: bytes
 
 
 class Put(msgspec.Struct, array_like=True, tag=1, gc=False):
-    """Store the payload as a value. `expect` is the revision that the entry must have, 0 for none yet."""
+    """Store the payload as a value. `expect` is the revision that the entry must have; 0: it must not exist."""
 
     request: int
     quiet: bool
     path: str
     name: str
     encoding: _Encoding
-    rule: PutMode = PutMode.ANY
+    mode: PutMode = PutMode.ANY
     expect: int | None = None
-    metadata: Metadata | None = None  # None: those that the entry has
+    metadata: Metadata | None = None  # None: keep the entry's
     owner: str | None = None
 
 
@@ -125,7 +134,7 @@ class Append(msgspec.Struct, array_like=True, tag=4, gc=False):
 
 
 class ContainerVersion(msgspec.Struct, array_like=True, gc=False):
-    """The state of a container that a transaction relied on: how many entries, and their highest revision."""
+    """The state of a container that a transaction read: the number of entries, and their highest revision."""
 
     path: str
     count: int
@@ -133,10 +142,10 @@ class ContainerVersion(msgspec.Struct, array_like=True, gc=False):
 
 
 class Atomic(msgspec.Struct, array_like=True, tag=5):
-    """All of it or nothing. The payload holds the values of the puts one after another, `sizes` long.
+    """Commit a transaction: all operations or none. The payload holds the values of the puts, `sizes` bytes each.
 
-    `entries` are what the transaction has relied on: path, name, revision (0: there was none). Its operations
-    expect nothing by themselves.
+    `entries` are the entries that the transaction read: path, name, revision (0: there was none). The operations
+    have no conditions of their own.
     """
 
     request: int
@@ -149,9 +158,9 @@ class Atomic(msgspec.Struct, array_like=True, tag=5):
 
 
 class Forget(msgspec.Struct, array_like=True, tag=6, gc=False):
-    """Remove what `owner` marked with `remove_on_process_join`; if `dead`, refuse what it writes from now on.
+    """Remove the entries that `owner` marked with `remove_on_process_join`; if `dead`, refuse its later writes.
 
-    May be repeated at will, so it is not remembered as carried out.
+    Repeating it is harmless, so the store does not record it as carried out.
     """
 
     request: int
@@ -164,7 +173,7 @@ Request: TypeAlias = Put | Remove | Increment | Append | Atomic | Forget
 
 
 class Reply(msgspec.Struct, array_like=True, tag=0, gc=False):
-    """How request number `request` went; `revision` is the storage's after it."""
+    """The outcome of request number `request`; `revision` is the storage's revision after it."""
 
     request: int
     status: ReplyCode = ReplyCode.OK
@@ -173,18 +182,18 @@ class Reply(msgspec.Struct, array_like=True, tag=0, gc=False):
 
 
 class Welcome(msgspec.Struct, array_like=True, tag=1):
-    """The answer to `Hello`: the client's last request that was carried out, and replies it may lack."""
+    """The answer to `Hello`: the client's last request that was carried out, and replies that it may lack."""
 
     last: int
     replies: list[Reply]
 
 
 class ClientRecord(msgspec.Struct, array_like=True):
-    """What the store remembers about a client, in the transactions that carry its requests out."""
+    """The store's record of a client, updated in the transactions that carry out the client's requests."""
 
     last: int = 0
     time: float = 0.0
-    waited: bool = False  # for the reply to the last request; then it has all earlier ones
+    waited: bool = False  # whether the client waited for the last reply; then it has received all earlier replies
     replies: list[Reply] = msgspec.field(default_factory=list)
 
 
@@ -192,3 +201,46 @@ decode_request: Callable[[memoryview], Hello | Request] = msgspec.msgpack.Decode
     Hello | Put | Remove | Increment | Append | Atomic | Forget
 ).decode
 decode_answer: Callable[[memoryview], Reply | Welcome] = msgspec.msgpack.Decoder(Reply | Welcome).decode
+
+
+def where(name: str, path: str) -> str:
+    """Describe an entry in error messages.
+
+    >>> where("limit", "ui/settings"), where("report", "")
+    ("'limit' in 'ui/settings'", "'report' in the root")
+    """
+    return f"{name!r} in {repr(path) if path else 'the root'}"
+
+
+def error_for(request: Request, reply: Reply) -> StorageError:
+    """Build the exception for a reply that is not `OK`."""
+    if isinstance(request, Atomic):
+        path, name = reply.detail or ("", "")
+        what = "a transaction"
+    elif isinstance(request, Forget):
+        path, name, what = "", "", f"the removal of the entries of {request.owner}"
+    else:
+        path, name = request.path, request.name
+        what = where(name, path)
+    match reply.status:
+        case ReplyCode.CONFLICT:
+            changed = where(name, path) if name else f"the container {path!r}"
+            return TransactionConflict(f"{changed} was changed by another writer; nothing was written", path=path)
+        case ReplyCode.EXISTS:
+            return EntryExists(f"{what} exists already; leave out exist_ok=False to replace it", path=path)
+        case ReplyCode.MISSING:
+            return EntryNotFound(f"there is no {what}", path=path)
+        case ReplyCode.OWNER_DEAD:
+            return OwnerDead(f"{request.owner} has ended, so its late write is refused: {what}", path=path)
+        case ReplyCode.NOT_A_NUMBER:
+            return StorageError(f"{what} is not an int or float that this can be added to", path=path)
+        case ReplyCode.NOT_A_LIST:
+            return StorageError(f"{what} is not a list, so nothing can be appended to it", path=path)
+        case ReplyCode.FULL:
+            return StorageFull(
+                f"no room is left for {what}; free space in the storage's file system, or remove entries "
+                "(Docker gives /dev/shm 64 MB by default)",
+                path=path,
+            )
+        case _:
+            return StorageError(f"{what}: {reply.status}", path=path)

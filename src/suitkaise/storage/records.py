@@ -1,8 +1,8 @@
-"""How an entry lies in the store, and how its value is encoded.
+"""The record of an entry in the store, and the encoding of its value.
 
 A record is a fixed head, then owner, metadata, path and name if the key does not hold them in full, and the
-value. The storage actor looks at the head and never into a value: the encoding byte tells it which values
-are numbers that it may add to and lists that it may append to.
+value. The storage actor reads the head and never decodes a value: the encoding byte marks the numbers that
+it may add to and the lists that it may append to.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ __all__ = [
     "decode_value",
     "encode_value",
     "is_indexed",
+    "pack_metadata",
     "pack_record",
+    "path_and_name",
     "revision_of",
     "value_of",
 ]
@@ -49,19 +51,19 @@ _decode_metadata = msgspec.msgpack.Decoder(dict[str, str | int | float | bool | 
 
 
 class Encoding(enum.IntEnum):
-    """How a value is encoded. The storage actor adds to numbers and appends to lists; the rest is opaque."""
+    """The encoding of a value. The storage actor adds to numbers and appends to lists; other values are opaque."""
 
     PICKLE = 0
     INTEGER = 1
     REAL = 2
     LIST = 3
-    EXTENDED_LIST = 4  # a list, and behind it the values that were appended to it, each encoded by itself
+    EXTENDED_LIST = 4  # a list, then the values that were appended to it, each encoded by itself
 
 
 class Entry(NamedTuple):
     """The facts about an entry, without its value.
 
-    `time` is when it was written last (seconds since the epoch), `size` that of the encoded value in bytes,
+    `time` is the time of the last write (seconds since the epoch), `size` the size of the encoded value in bytes,
     `owner` the worker's incarnation that added it, `revision` a number that grows with every write anywhere
     in the storage.
     """
@@ -76,7 +78,7 @@ class Entry(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A record, taken apart. The value's bytes begin at `start`."""
+    """The fields of a record. The value's bytes begin at `start`."""
 
     revision: int
     time: float
@@ -89,7 +91,7 @@ class Record(NamedTuple):
 
     @classmethod
     def unpack(cls, data: bytes) -> Record:
-        """Take a record apart, but for its value."""
+        """Unpack a record, except its value."""
         revision, time, start, metadata_length, path_length, owner_length, encoding, flags = _HEAD.unpack_from(data)
         owner_end = _HEAD.size + owner_length
         metadata_end = owner_end + metadata_length
@@ -106,7 +108,7 @@ class Record(NamedTuple):
         )
 
     def entry(self, key: bytes, size: int) -> Entry:
-        """The facts for users; `size` is the length of the whole record in bytes."""
+        """Return the facts for users; `size` is the length of the whole record in bytes."""
         path, name = self.long_key or unpack_key(key)
         metadata = _decode_metadata(self.metadata) if self.metadata else {}
         return Entry(path, name, self.revision, self.owner, self.time, size - self.start, metadata)
@@ -122,7 +124,7 @@ def pack_record(
     indexed: bool = False,
     long_key: tuple[str, str] | None = None,
 ) -> bytes:
-    """Put a record together. `long_key` is the path and the name if the key does not hold them in full."""
+    """Pack a record. `long_key` is the path and the name if the key does not hold them in full."""
     if not (owner or metadata or long_key):
         return _HEAD.pack(revision, time, _HEAD.size, 0, 0, 0, encoding, 0) + value
     owner_bytes = owner.encode() if owner else b""
@@ -133,18 +135,23 @@ def pack_record(
     return b"".join((head, owner_bytes, metadata, path, name, value))
 
 
+def path_and_name(key: bytes, record: bytes) -> tuple[str, str]:
+    """Return the path and the name of an entry."""
+    return Record.unpack(record).long_key or unpack_key(key)
+
+
 def revision_of(record: bytes | None) -> int:
-    """The revision of a record; 0 for none."""
+    """Return the revision of a record; 0 for None."""
     return 0 if record is None else int(_REVISION.unpack_from(record)[0])
 
 
 def is_indexed(record: bytes) -> bool:
-    """Whether an entry is in the index of what its owner marked."""
+    """Return whether the entry is in the index of the entries that their owners marked."""
     return bool(record[_FLAGS_AT] & _INDEXED)
 
 
 def value_of(record: bytes) -> Any:
-    """The value in a record, decoded."""
+    """Decode the value in a record."""
     start, encoding = _READ_VALUE.unpack_from(record, 16)
     if encoding == Encoding.PICKLE or encoding == Encoding.LIST:
         return codec.loads(record[start:] if len(record) < 4096 else memoryview(record)[start:])
@@ -155,7 +162,7 @@ def encode_value(value: object) -> tuple[int, bytes]:
     r"""Encode a value for the store.
 
     Raises:
-        NotSerializable: it cannot be stored; the message names the path to the culprit.
+        NotSerializable: the value cannot be stored; the message names the path to the culprit.
 
     >>> encode_value(258)
     (1, b'\x02\x01')
@@ -170,7 +177,7 @@ def encode_value(value: object) -> tuple[int, bytes]:
 
 
 def decode_value(encoding: int, data: bytes) -> Any:
-    """Decode what `encode_value` encoded."""
+    """Decode a value that `encode_value` encoded."""
     match encoding:
         case Encoding.INTEGER:
             return int.from_bytes(data, "little", signed=True)
@@ -187,7 +194,7 @@ def decode_value(encoding: int, data: bytes) -> Any:
 
 
 def check_metadata(metadata: Mapping[str, object]) -> Metadata:
-    """The metadata as it is stored: scalars under names.
+    """Check metadata, and return them as they are stored: a dict of plain scalars.
 
     Raises:
         TypeError: a key is not a str or a value is not a scalar.
@@ -205,16 +212,16 @@ def check_metadata(metadata: Mapping[str, object]) -> Metadata:
             )
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise ValueError(f"metadata[{key!r}] must fit into 64 bits; put {value!r} in the value")
-    return {key: _bare(value) for key, value in metadata.items()}
+    return {key: _plain(value) for key, value in metadata.items()}
 
 
 def pack_metadata(metadata: Metadata) -> bytes:
-    """Metadata as bytes; none at all if it is empty."""
+    """Encode metadata; no bytes if there are none."""
     return _encode_metadata(metadata) if metadata else b""
 
 
-def _bare(value: Any) -> Scalar:
-    """A scalar without the subclass that it may be of, such as an enum's or NumPy's."""
+def _plain(value: Any) -> Scalar:
+    """Strip a scalar of its subclass, such as an enum's or NumPy's."""
     match value:
         case None | bool():
             return value

@@ -1,7 +1,8 @@
-"""Several changes in one atomic write: what was read is kept, what is written is held back until the end.
+"""Several changes in one atomic write: reads are recorded, and writes are collected until the end of the block.
 
-The commit is one request. The storage actor looks whether everything that was read is still as it was, and
-only then writes all of it; so nobody waits for a lock, and a transaction that loses is told and may try again.
+The commit is one request. The storage actor checks that everything that the transaction read is unchanged, and only
+then writes all of it. So no transaction waits for a lock: one that read outdated entries is refused, and may be tried
+again.
 """
 
 from __future__ import annotations
@@ -9,30 +10,43 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from suitkaise.errors import EntryExists, NotBuiltYet, StorageError
 from suitkaise.messaging.identity import current_owner
 from suitkaise.storage.backends import lmdb_environment as environment
 from suitkaise.storage.backends.lmdb_reader import Reader
 from suitkaise.storage.keys import container_prefix, entry_key
-from suitkaise.storage.protocol import Atomic, ContainerVersion, Put, Remove
-from suitkaise.storage.records import Metadata, Record, pack_metadata, pack_record, revision_of
+from suitkaise.storage.listing import entry_not_found
+from suitkaise.storage.protocol import Atomic, ContainerVersion, Put, PutMode, Remove, where
+from suitkaise.storage.records import (
+    Metadata,
+    Record,
+    decode_value,
+    encode_value,
+    pack_metadata,
+    pack_record,
+    revision_of,
+)
+from suitkaise.storage.writes import Writes, decoded
 
 __all__ = ["Transaction", "TransactionSlot", "slot_of"]
 
 
-class Transaction:
-    """A transaction of one thread."""
+class Transaction(Writes):
+    """The reads and writes of one thread between the start and the end of a transaction."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._read: dict[bytes, tuple[str, str, int]] = {}
         self._records: dict[bytes, bytes | None] = {}
-        self._writes: dict[bytes, tuple[Put | Remove, bytes]] = {}
+        self._written: dict[bytes, tuple[Put | Remove, bytes]] = {}
         self._containers: dict[str, ContainerVersion] = {}
 
     def get(self, path: str, name: str) -> bytes | None:
-        """An entry's record as this transaction sees it; relied on from now on."""
+        """Return the record as this transaction sees it. The commit requires that the entry has not changed."""
         key, _ = entry_key(path, name)
         if key not in self._records:
             record = self._reader.get(key)
@@ -40,17 +54,13 @@ class Transaction:
             self._records[key] = record
         return self._records[key]
 
-    def is_own(self, path: str, name: str) -> bool:
-        """Whether this transaction has written or removed the entry."""
-        return entry_key(path, name)[0] in self._writes
-
     def container(self, path: str) -> list[tuple[bytes, bytes]]:
-        """Keys and records of a container as this transaction sees them; relied on from now on."""
+        """Return keys and records as this transaction sees them. The commit requires an unchanged container."""
         stored = dict(self._reader.container(path))
         highest = max(map(revision_of, stored.values()), default=0)
-        self._containers.setdefault(path, ContainerVersion(path, len(stored), highest))  # what was seen first must hold
+        self._containers.setdefault(path, ContainerVersion(path, len(stored), highest))  # the first look counts
         prefix = container_prefix(path)
-        for key in self._writes:
+        for key in self._written:
             record = self._records[key]
             if record is None:
                 stored.pop(key, None)
@@ -58,14 +68,103 @@ class Transaction:
                 stored[key] = record
         return list(stored.items())
 
-    def put(self, path: str, name: str, encoding: int, value: bytes, *, metadata: Metadata | None) -> None:
-        """Write a value at the commit. Without metadata, the entry keeps what it has."""
+    def put(
+        self,
+        path: str,
+        name: str,
+        value: object,
+        metadata: Metadata | None,
+        mode: PutMode = PutMode.ANY,
+        *,
+        wait: bool = True,
+    ) -> None:
+        """Store the value at the commit; fail now if the entry is not as `mode` demands."""
+        encoding, payload = encode_value(value)
+        if mode is PutMode.NEW and self.get(path, name) is not None:
+            raise EntryExists(f"{where(name, path)} exists already", path=path)
+        if mode is PutMode.EXISTING:
+            self._existing(path, name)
+        self._put(path, name, encoding, payload, metadata)
+
+    def update(
+        self, path: str, name: str, function: Callable[[Any], Any], metadata: Metadata | None, *, wait: bool
+    ) -> Any:
+        """Store the function's value at the commit. The function is called once."""
+        value = function(decoded(path, name, self._existing(path, name)))
+        self._put(path, name, *encode_value(value), metadata)
+        return value
+
+    def setdefault(self, path: str, name: str, value: object, metadata: Metadata) -> Any:
+        """Return the value of the entry, or store `value` at the commit."""
+        encoding, payload = encode_value(value)
+        record = self.get(path, name)
+        if record is not None:
+            return decoded(path, name, record)
+        self._put(path, name, encoding, payload, metadata)
+        return decode_value(encoding, payload)
+
+    def compare_and_set(self, path: str, name: str, revision: int, value: object, metadata: Metadata | None) -> bool:
+        """Refuse: the commit itself compares."""
+        raise NotBuiltYet("compare_and_set inside of a transaction, which compares by itself at its end")
+
+    def increment(self, path: str, name: str, amount: float, start: float, *, wait: bool) -> Any:
+        """Add to the number at the commit; return the sum."""
+        record = self.get(path, name)
+        old = start if record is None else decoded(path, name, record)
+        if type(old) not in (int, float):
+            raise StorageError(f"{where(name, path)} is not an int or float that can be added to", path=path)
+        self._put(path, name, *encode_value(old + amount), None)
+        return old + amount
+
+    def append(self, path: str, name: str, item: object, *, wait: bool) -> None:
+        """Append the item to the list at the commit."""
+        record = self.get(path, name)
+        items = [] if record is None else decoded(path, name, record)
+        if type(items) is not list:
+            raise StorageError(f"{where(name, path)} is not a list, so nothing can be appended to it", path=path)
+        self._put(path, name, *encode_value([*items, item]), None)
+
+    def remove(self, path: str, name: str, *, missing_ok: bool, wait: bool) -> None:
+        """Remove the entry at the commit."""
+        if not missing_ok:
+            self._existing(path, name)
+        key, _ = entry_key(path, name)
+        self._written[key] = Remove(0, False, path, name, missing_ok=True), b""
+        self._records[key] = None
+
+    def forget(self, owner: str, *, dead: bool) -> None:
+        """Refuse: the removal takes more than one transaction."""
+        raise StorageError("the removal of an owner's entries cannot be part of a transaction")
+
+    def request(self) -> tuple[Atomic, bytes] | None:
+        """Build the commit and its payload; None if there is nothing to write and nothing to verify."""
+        if not self._written and len(self._read) + len(self._containers) < 2:
+            return None
+        values = [value for operation, value in self._written.values() if isinstance(operation, Put)]
+        request = Atomic(
+            0,
+            False,
+            [operation for operation, _ in self._written.values()],
+            [len(value) for value in values],
+            list(self._read.values()),
+            list(self._containers.values()),
+            current_owner(),
+        )
+        return request, b"".join(values)
+
+    def _existing(self, path: str, name: str) -> bytes:
+        record = self.get(path, name)
+        if record is None:
+            raise entry_not_found(self._reader, path, name)
+        return record
+
+    def _put(self, path: str, name: str, encoding: int, value: bytes, metadata: Metadata | None) -> None:
         key, long_key = entry_key(path, name)
-        before, _ = self._writes.get(key, (None, b""))
+        before, _ = self._written.get(key, (None, b""))
         if metadata is None and isinstance(before, Put):
             metadata = before.metadata
         put = Put(0, False, path, name, encoding, metadata=metadata, owner=current_owner())
-        self._writes[key] = put, value
+        self._written[key] = put, value
         packed = b""
         if metadata is not None:
             packed = pack_metadata(metadata)
@@ -75,37 +174,15 @@ class Transaction:
             0, time.time(), encoding, value, owner=put.owner, metadata=packed, long_key=long_key
         )
 
-    def remove(self, path: str, name: str) -> None:
-        """Remove an entry at the commit."""
-        key, _ = entry_key(path, name)
-        self._writes[key] = Remove(0, False, path, name, missing_ok=True), b""
-        self._records[key] = None
-
-    def request(self) -> tuple[Atomic, bytes] | None:
-        """What is to be sent, and its payload; None if there is nothing to write and nothing to verify."""
-        if not self._writes and len(self._read) + len(self._containers) < 2:
-            return None
-        values = [value for operation, value in self._writes.values() if isinstance(operation, Put)]
-        request = Atomic(
-            0,
-            False,
-            [operation for operation, _ in self._writes.values()],
-            [len(value) for value in values],
-            list(self._read.values()),
-            list(self._containers.values()),
-            current_owner(),
-        )
-        return request, b"".join(values)
-
 
 class TransactionSlot(threading.local):
-    """The transaction that is under way in a thread, whichever handle of the storage it began with."""
+    """The transaction that a thread is in, if any; all handles to the storage share it."""
 
     current: Transaction | None = None
 
 
 def slot_of(directory: Path) -> TransactionSlot:
-    """The slot of a storage; one a process, so that all handles to it agree."""
+    """Return the slot of a storage; each process has one for all of its handles."""
     with environment.LOCK:
         slot = _slots.get(directory)
         if slot is None:

@@ -1,19 +1,26 @@
-"""Opening LMDB the one way that works: every trap that was met is handled here.
+"""Open LMDB environments; this module handles the traps of LMDB that are known.
 
 - Engine 0.9 (1.0 raised spurious `BadTxnError`s), and never `writemap` (SIGBUS on a full tmpfs).
 - The map is large from the start, so that it hardly ever has to grow; address space costs nothing.
-- The lock file is allocated in full before it is mapped: a hole in it is SIGBUS on a full tmpfs.
-- A process may open an environment once. Whoever reads where this process also writes shares the writer's.
-- Fork: the parent closes what it reads with before a fork and opens it again when it needs it. A child that
-  closed an inherited environment would free its parent's slots in the table of readers, and the writer would
-  reuse pages that the parent is reading.
+- The lock file is allocated in full before it is mapped: a hole in it is a SIGBUS on a full tmpfs.
+- A process may open an environment once. A reader in the process of the writer uses the writer's environment.
+
+**Readers and fork.** LMDB must not be used across a fork, and closing an environment is a use, too. A reader has a slot
+in a table in the shared lock file. The slot holds the reader's pid and the revision that it is reading, and the writer
+does not reuse pages of that revision. A forked child inherits the environment together with its parent's slots. If the
+child read with them, two processes would overwrite one slot, and the writer could reuse pages that one of the two is
+still reading: torn values. If the child closed the environment, LMDB would free its parent's slots, with the same
+result in the parent. If the child did neither, it could not read at all. So before every fork all readers close their
+environments, with `LOCK` held so that no other thread opens one in between, and both processes open their own at the
+next read. A transaction that another thread has open at that moment fails, and `Reader` repeats the read. The writer's
+environment stays open: a forked child forgets it without closing it, and `Store.write` refuses to run there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import sys
 import threading
 import weakref
 from pathlib import Path
@@ -35,9 +42,6 @@ __all__ = [
     "register",
 ]
 
-if sys.platform != "win32":
-    import fcntl
-
 DATA = "store"
 """The folder of the data in a storage's directory."""
 
@@ -48,18 +52,17 @@ _SMALLEST_MAP = 1 << 24
 _MAX_READERS = 4096
 _LOCK_FILE_SIZE = 64 * (_MAX_READERS + 2)
 
-
 LOCK = threading.RLock()
-"""Held while environments are opened and closed and what is shared is looked up, and during a fork."""
+"""Held while an environment is opened or closed, while shared tables are read, and during a fork."""
 
 
 class Holder(Protocol):
-    """Who keeps an environment open to read from it."""
+    """A reader that keeps an environment open."""
 
     directory: Path
 
-    def let_go(self) -> None:
-        """Close it. (It may be opened again at once.)"""
+    def release(self) -> None:
+        """Close the environment. The next read may open it again at once."""
 
 
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
@@ -67,27 +70,27 @@ _written_here: dict[Path, tuple[lmdb.Environment, int]] = {}
 
 
 def register(holder: Holder) -> None:
-    """Have `holder` let go before every fork, and before this process writes to the same storage."""
+    """Release `holder` before every fork, and before this process writes to the same storage."""
     with LOCK:
         _holders.add(holder)
 
 
 def open_for_writing(directory: Path, *, durable: bool, map_size: int) -> lmdb.Environment:
-    """The environment in `directory`, made if need be. Close it with `close_for_writing`.
+    """Open the environment in `directory`, and make it if it does not exist. Close it with `close_for_writing`.
 
     Raises:
-        StorageError: someone else writes there.
-        lmdb.Error, OSError: as they say.
+        StorageError: there is another writer.
+        lmdb.Error, OSError: it cannot be opened.
     """
     directory = directory.resolve()
     with LOCK:
         if directory in _written_here:
-            raise StorageError(f"{directory} is being written to by this process already")
+            raise StorageError(f"this process writes to the storage in {directory} already")
         lock = _lock_writer(directory)
         try:
             for holder in list(_holders):
                 if holder.directory == directory:
-                    holder.let_go()
+                    holder.release()
             data = directory / DATA
             data.mkdir(mode=0o700, exist_ok=True)
             _allocate_lock_file(data / "lock.mdb")
@@ -100,7 +103,7 @@ def open_for_writing(directory: Path, *, durable: bool, map_size: int) -> lmdb.E
 
 
 def close_for_writing(directory: Path, opened: lmdb.Environment) -> None:
-    """Close what `open_for_writing` opened, and let others write."""
+    """Close an environment of `open_for_writing`, and let other processes write."""
     with LOCK:
         known = _written_here.pop(directory.resolve(), None)
         opened.close()
@@ -109,10 +112,10 @@ def close_for_writing(directory: Path, opened: lmdb.Environment) -> None:
 
 
 def open_for_reading(directory: Path, *, map_size: int = DEFAULT_MAP_SIZE) -> tuple[lmdb.Environment, bool]:
-    """The environment in `directory`, and whether it is the writer's, who alone may close it.
+    """Open the environment in `directory`; also return whether it is the writer's, which alone may close it.
 
     Raises:
-        lmdb.Error, OSError: as they say; also when there is nothing yet.
+        lmdb.Error, OSError: it cannot be opened, or does not exist yet.
     """
     with LOCK:
         written = _written_here.get(directory.resolve())
@@ -144,10 +147,8 @@ def _open(data: Path, map_size: int, *, write: bool, durable: bool) -> lmdb.Envi
 
 
 def _lock_writer(directory: Path) -> int:
-    """Make sure that there is one writer. The kernel takes the lock back when the process ends."""
+    """Lock out other writers. The kernel releases the lock when the process ends."""
     descriptor = os.open(directory / "writer", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    if sys.platform == "win32":
-        return descriptor
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -159,19 +160,19 @@ def _lock_writer(directory: Path) -> int:
 
 
 def _allocate_lock_file(path: Path) -> None:
-    """Before anybody maps it. (Closing a descriptor of it later would drop LMDB's own locks on it.)"""
+    """Allocate the lock file before it is mapped; closing a descriptor of it later would drop LMDB's own locks."""
     if path.exists() and path.stat().st_size >= _LOCK_FILE_SIZE:
         return
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        with contextlib.suppress(AttributeError, OSError):  # not everywhere; a safeguard, not a condition
+        with contextlib.suppress(AttributeError, OSError):  # a safeguard that not every file system has
             os.posix_fallocate(descriptor, 0, _LOCK_FILE_SIZE)
     finally:
         os.close(descriptor)
 
 
 def _engine() -> dict[str, int]:
-    """The argument that chooses the engine, where this py-lmdb has one."""
+    """Return the argument that selects the engine, if this version of py-lmdb has one."""
     version = getattr(lmdb, "__version__", "0")
     return {"lib_version": 0} if int(version.split(".")[0]) >= 3 else {}
 
@@ -182,7 +183,7 @@ _ENGINE = _engine()
 def _before_fork() -> None:
     LOCK.acquire()
     for holder in list(_holders):
-        holder.let_go()
+        holder.release()
 
 
 def _after_fork_in_parent() -> None:
@@ -192,8 +193,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global LOCK
     LOCK = threading.RLock()
-    _written_here.clear()  # never closed here: the slots and locks are the parent's
+    _written_here.clear()  # never closed here: slots and locks belong to the parent
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

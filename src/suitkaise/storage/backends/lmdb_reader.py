@@ -1,8 +1,8 @@
-"""Reading: every process maps the data and looks for itself, without asking anybody.
+"""Reading: every process maps the data and reads without a message to the storage actor.
 
-A read copies what it needs out of a transaction that lives for a microsecond, so that no reader ever holds
-the writer's pages back. Whatever can go wrong with the map (it grew, the process forked, the table of readers
-is full of dead ones) is put right here, and the read is done again.
+A read copies the record out of a transaction that lasts for a microsecond, so that no reader keeps the writer
+from reusing pages. A read that fails since the map grew, the process forked, or the table of readers is full of
+dead readers, is repaired here and repeated. Why readers close for a fork: see `lmdb_environment`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _CHUNK = 1000
 
 
 class NotThereYet(StorageError):
-    """The storage actor has never run in this directory."""
+    """No storage actor has ever run in this directory."""
 
 
 class Reader:
-    """Reads the storage in `directory`, from any thread. Opened at the first read."""
+    """Reads the storage in `directory`, from any thread. The first read opens the environment."""
 
     def __init__(self, directory: Path, *, map_size: int = environment.DEFAULT_MAP_SIZE) -> None:
         self.directory: Path = directory.resolve()
@@ -45,11 +45,11 @@ class Reader:
         environment.register(self)
 
     def get(self, key: bytes) -> bytes | None:
-        """The record under `key`, or None.
+        """Return the record under `key`, or None.
 
         Raises:
-            NotThereYet: there is no storage yet.
-            StorageError: it cannot be read.
+            NotThereYet: no storage actor has ever run in the directory.
+            StorageError: the storage cannot be read.
         """
         try:
             transaction = self._begin(self._entries)
@@ -60,7 +60,7 @@ class Reader:
             return self._read(lambda transaction: transaction.get(key))
 
     def container(self, path: str) -> list[tuple[bytes, bytes]]:
-        """Keys and records of one container, as they were at one moment."""
+        """Return keys and records of one container, as they were at one moment."""
         prefix = container_prefix(path)
 
         def collect(transaction: lmdb.Transaction[bytes]) -> list[tuple[bytes, bytes]]:
@@ -75,7 +75,7 @@ class Reader:
         return self._read(collect)
 
     def containers(self) -> list[bytes]:
-        """The first key of every container that has entries."""
+        """Return the first key of every container that has entries."""
 
         def collect(transaction: lmdb.Transaction[bytes]) -> list[bytes]:
             found: list[bytes] = []
@@ -89,9 +89,9 @@ class Reader:
         return self._read(collect)
 
     def walk(self) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and records of all entries, in the order of their keys.
+        """Iterate over keys and records of all entries, in the order of their keys.
 
-        They are read in portions, so what changes in the meantime may or may not be seen.
+        They are read in portions, so a change between two portions may or may not be seen.
         """
         start = b""
         while True:
@@ -112,11 +112,11 @@ class Reader:
             start = portion[-1][0] + b"\0"
 
     def count(self) -> int:
-        """How many entries there are."""
+        """Return the number of entries."""
         return self._read(lambda transaction: transaction.stat(self._entries)["entries"])
 
     def revision_words(self) -> memoryview:
-        """The page whose first word is the revision word, see `RevisionWord`."""
+        """Return the page whose first word is the revision word, see `RevisionWord`."""
         with environment.LOCK:
             if self._word is None:
                 try:
@@ -126,14 +126,14 @@ class Reader:
             return self._word.words
 
     def close(self) -> None:
-        """Close everything; the next read opens it again."""
-        self.let_go()
+        """Close the environment and unmap the revision word; the next read opens them again."""
+        self.release()
         with environment.LOCK:
             word, self._word = self._word, None
             if word is not None:
                 word.close()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Close the environment; the next read opens it again."""
         with environment.LOCK:
             opened, self._environment = self._environment, None
@@ -159,25 +159,25 @@ class Reader:
                 error = full
                 self._clear_dead_readers()
             except lmdb.Error as other:
-                if not self._let_go_of(opened):  # closed for a fork, or by another thread that failed: no failure
+                if not self._close_failed(opened):  # closed for a fork or by another thread: no failure of LMDB
                     continue
                 error = other
             failures += 1
         raise StorageError(f"the storage in {self.directory} cannot be read: {error}") from error
 
-    def _let_go_of(self, opened: lmdb.Environment | None) -> bool:
-        """Close what a read has failed with; False if that is done: what others have opened since is theirs."""
+    def _close_failed(self, opened: lmdb.Environment | None) -> bool:
+        """Close the environment of a failed read; return False if it is closed or replaced already."""
         with environment.LOCK:
             if self._environment is not opened:
                 return False
-            self.let_go()
+            self.release()
             return True
 
     def _open(self) -> None:
         with environment.LOCK:
             if self._environment is not None:
                 return
-            self.revision_words()  # its file is made last, so if it is there, so is all the rest
+            self.revision_words()  # its file is made last, so it proves that all the others exist
             try:
                 opened, self._borrowed = environment.open_for_reading(self.directory, map_size=self._map_size)
             except OSError as error:
@@ -203,7 +203,7 @@ class Reader:
 
 
 def reader_of(directory: Path) -> Reader:
-    """The one reader of a storage in this process, since an environment may be opened once only."""
+    """Return the process's one reader of a storage, since a process may open an environment only once."""
     directory = directory.resolve()
     with environment.LOCK:
         reader = _readers.get(directory)

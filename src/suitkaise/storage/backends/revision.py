@@ -1,7 +1,7 @@
-"""The revision word: one number in a shared page that tells every process how far the storage has come.
+"""The revision word: one number in a shared page, by which every process sees that the storage has changed.
 
-It is twice the revision that was committed last, and odd while a commit is under way. So a value that was
-read while the word was even is still current as long as the word is the same.
+The word is twice the revision that was committed last, and odd while a commit is under way. So a value that was
+read while the word was even is current as long as the word is the same.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ class RevisionWord:
     FILE = "revision"
 
     def __init__(self, directory: Path, *, write: bool = False) -> None:
-        """Map the word; with `write`, make its file if need be.
+        """Map the word; with `write`, make its file if it does not exist.
 
         Raises:
-            FileNotFoundError: there is no storage there yet.
+            FileNotFoundError: the directory holds no storage yet.
         """
         path = directory / self.FILE
         if write and not path.exists():
-            # In one step, and with its page allocated: a hole would be SIGBUS once the file system is full.
-            fresh = directory / f".{self.FILE}.{os.getpid()}"
-            fresh.write_bytes(bytes(_PAGE))
-            fresh.chmod(0o600)
-            fresh.rename(path)
+            # In one step, and with an allocated page: a hole would be a SIGBUS once the file system is full.
+            new = directory / f".{self.FILE}.{os.getpid()}"
+            new.write_bytes(bytes(_PAGE))
+            new.chmod(0o600)
+            new.rename(path)
         descriptor = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
         try:
             protection = mmap.PROT_READ | mmap.PROT_WRITE if write else mmap.PROT_READ
@@ -44,14 +44,14 @@ class RevisionWord:
         self._page = page
 
     def begin(self, revision: int) -> None:
-        """A commit after `revision` is under way."""
+        """Mark a commit after `revision` as under way."""
         self.words[0] = 2 * revision + 1
 
     def publish(self, revision: int) -> None:
-        """`revision` is committed."""
+        """Mark `revision` as committed."""
         self.words[0] = 2 * revision
 
     def close(self) -> None:
-        """Unmap it. Whoever still looks at `words` gets a `ValueError`."""
+        """Unmap the page. A later access to `words` raises `ValueError`."""
         self.words.release()
         self._page.close()
