@@ -137,6 +137,7 @@ assert os.waitpid(child, 0)[1] == 0
 
 def test_a_child_forked_while_another_thread_calls_the_hub_can_call_it_itself():
     source = program("""
+from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
 post = HubClient("/nowhere")
 with post._lock:  # as a thread holds it that connects this moment
@@ -144,7 +145,7 @@ with post._lock:  # as a thread holds it that connects this moment
     if child == 0:
         signal.alarm(10)
         try:
-            post.post("storage", "")
+            post.request(RequestKind.STORAGE, "")
         except RuntimeGone:
             os._exit(0)
 assert os.waitpid(child, 0)[1] == 0

@@ -1,4 +1,4 @@
-"""Frames that a worker sends, whatever a signal handler does meanwhile."""
+"""Sending frames: whole and in order, whatever a signal handler does meanwhile, and with a bounded backlog."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ends() -> Iterator[tuple[FrameWriter, FrameReader]]:
 
 @pytest.fixture
 def handle() -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Have a signal do that, once whenever it is awaited."""
+    """Return a function that installs a signal handler; it runs once for each `interrupt`."""
     before = signal.getsignal(signal.SIGUSR1)
 
     def install(what: Callable[[], object]) -> None:
@@ -51,7 +51,7 @@ _awaited = threading.Event()
 
 
 def interrupt(read: FrameReader) -> None:
-    """Send the signal once half of a frame is on its way; again, if it came just before the thread went to sleep."""
+    """Send the signal when the first bytes of a frame have arrived, until it was handled."""
     global _awaited
     awaited = _awaited = threading.Event()
     awaited.set()
@@ -62,31 +62,31 @@ def interrupt(read: FrameReader) -> None:
         read.socket.recv(1, socket.MSG_PEEK)
         while awaited.is_set():
             signal.pthread_kill(main, signal.SIGUSR1)
-            nobody.wait(0.05)
+            never.wait(0.05)
 
-    nobody = threading.Event()
+    never = threading.Event()
     in_background(wait_and_kill)
 
 
-def test_a_signal_handler_may_send_while_its_thread_sends(ends: Any, handle: Any) -> None:
-    outlet, reader = ends
+def test_a_signal_handler_may_write_while_its_thread_writes(ends: Any, handle: Any) -> None:
+    writer, reader = ends
     received: list[Any] = []
 
     def send_and_read() -> None:
-        assert outlet.interrupted
-        outlet.send(("from the handler",))
+        assert writer.interrupted
+        writer.write(("from the handler",))
         received.append(in_background(lambda: [reader.receive(timeout=10) for _ in range(3)]))
 
     handle(send_and_read)
     interrupt(reader)
-    outlet.send(("big",), BIG)
-    assert not outlet.interrupted
-    outlet.send(("after",))
+    writer.write(("big",), BIG)
+    assert not writer.interrupted
+    writer.write(("after",))
     assert received[0].result(10) == [(("big",), BIG), (("from the handler",), b""), (("after",), b"")]
 
 
 def test_an_exception_of_a_signal_handler_cuts_no_frame(ends: Any, handle: Any) -> None:
-    outlet, reader = ends
+    writer, reader = ends
 
     def stop() -> None:
         raise Stop
@@ -95,14 +95,14 @@ def test_an_exception_of_a_signal_handler_cuts_no_frame(ends: Any, handle: Any) 
     for _ in range(3):
         interrupt(reader)
         with pytest.raises(Stop):
-            outlet.send(("big",), BIG)
+            writer.write(("big",), BIG)
         received = in_background(lambda: [reader.receive(timeout=10) for _ in range(2)])
-        outlet.send(("after",))
+        writer.write(("after",))
         assert received.result(10) == [(("big",), BIG), (("after",), b"")]
 
 
-def test_a_frame_that_was_not_begun_when_a_signal_handler_raised_is_withdrawn(ends: Any, handle: Any) -> None:
-    outlet, reader = ends
+def test_a_frame_that_was_not_begun_when_a_signal_handler_raised_is_dropped(ends: Any, handle: Any) -> None:
+    writer, reader = ends
 
     def stop() -> None:
         raise Stop
@@ -110,17 +110,17 @@ def test_a_frame_that_was_not_begun_when_a_signal_handler_raised_is_withdrawn(en
     handle(stop)
     interrupt(reader)
     with pytest.raises(Stop):
-        outlet.send(("big",), BIG)
+        writer.write(("big",), BIG)
     with pytest.raises(Stop):
         interrupt(reader)  # perhaps at once: there is something to read
-        outlet.send(("never",))
+        writer.write(("never",))
     received = in_background(lambda: [reader.receive(timeout=10) for _ in range(2)])
-    outlet.send(("after",))
+    writer.write(("after",))
     assert received.result(10) == [(("big",), BIG), (("after",), b"")]
 
 
 def test_exceptions_at_any_moment_cut_no_frame(ends: Any, handle: Any) -> None:
-    outlet, reader = ends
+    writer, reader = ends
     main = threading.main_thread().ident
     assert main is not None
     over = threading.Event()
@@ -149,7 +149,7 @@ def test_exceptions_at_any_moment_cut_no_frame(ends: Any, handle: Any) -> None:
         for number in range(300):
             try:
                 _awaited.set()
-                outlet.send((number,), BIG[:300_000])
+                writer.write((number,), BIG[:300_000])
                 _awaited.clear()
             except Stop:
                 continue
@@ -158,19 +158,19 @@ def test_exceptions_at_any_moment_cut_no_frame(ends: Any, handle: Any) -> None:
     finally:
         over.set()
         disturbing.result(10)
-    outlet.send((-1,))
+    writer.write((-1,))
     numbers = reading.result(20)
     assert numbers == sorted(set(numbers))
     assert set(sent) <= set(numbers)
 
 
-def test_what_is_too_long_is_refused_and_harms_no_other(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    outlet, reader = ends
+def test_a_frame_that_is_too_long_is_refused_and_harms_no_other(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, reader = ends
     monkeypatch.setattr(wire, "MAX_PAYLOAD", 100)
     monkeypatch.setattr(wire, "MAX_HEADER", 50)
     with pytest.raises(NotSerializable, match=r"a message has 101 bytes, once encoded; at most 100 can be sent"):
-        outlet.send(("x",), bytes(101))
+        writer.write(("x",), bytes(101))
     with pytest.raises(NotSerializable, match=r"the header of a message has 63 bytes, .* at most 50 "):
-        outlet.send(("x" * 60,))
-    outlet.send(("x" * 60,), long_header=True)
+        writer.write(("x" * 60,))
+    writer.write(("x" * 60,), long_header=True)
     assert reader.receive(timeout=5) == (("x" * 60,), b"")

@@ -13,7 +13,7 @@ import pytest
 from suitkaise.events import ChildExited
 from suitkaise.exits import Signaled
 from suitkaise.messaging import logs
-from suitkaise.messaging.logs import ForwardingHandler, log_event, take_forwarded, worker_logger
+from suitkaise.messaging.logs import ForwardingHandler, handle_forwarded, log_event, worker_logger
 from suitkaise.platform.reactor import Reactor
 from tests.support import eventually
 
@@ -54,7 +54,7 @@ def test_a_forwarded_record_arrives_as_it_was(caplog: pytest.LogCaptureFixture) 
     logger = logging.Logger("my.library")  # noqa: LOG001  (not the one that caplog hears)
     logger.addHandler(ForwardingHandler(sent.append))
     logger.warning("lost %s", "it")
-    take_forwarded(sent[0])
+    handle_forwarded(sent[0])
     (record,) = caplog.records
     assert (record.name, record.getMessage(), record.levelno) == ("my.library", "lost it", logging.WARNING)
 
@@ -81,7 +81,7 @@ def test_a_forwarded_record_says_when_and_where_as_the_worker_did(caplog: pytest
     logger.addFilter(lambda record: here.append(record) or True)
     here: list[logging.LogRecord] = []
     logger.warning("look")
-    take_forwarded(dict(sent[0]))
+    handle_forwarded(dict(sent[0]))
     layout = (
         "%(asctime)s %(msecs)s %(filename)s %(module)s %(funcName)s %(lineno)d %(thread)d %(processName)s %(message)s"
     )
@@ -95,7 +95,7 @@ def test_a_forwarded_record_brings_what_extra_has_added(caplog: pytest.LogCaptur
     logger.addHandler(ForwardingHandler(sent.append))
     logger.warning("sold", extra={"order": 7, "at": (1, 2.5), "lock": Stays(), "mute": Mute(), "path": "a/b"})
     msgspec.msgpack.encode(sent[0])  # so it goes on its way
-    take_forwarded(sent[0])
+    handle_forwarded(sent[0])
     (record,) = caplog.records
     assert {name: vars(record)[name] for name in ("order", "at", "lock", "mute", "path")} == {
         "order": 7, "at": (1, 2.5), "lock": "stays here", "mute": "(Mute, without a text: ValueError)", "path": "a/b",
@@ -103,7 +103,7 @@ def test_a_forwarded_record_brings_what_extra_has_added(caplog: pytest.LogCaptur
 
 
 def test_what_extra_has_added_is_told_where_it_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
-    take_forwarded({**fields(0), "extra": {"order": b"no pickle"}})
+    handle_forwarded({**fields(0), "extra": {"order": b"no pickle"}})
     assert vars(caplog.records[0])["order"].startswith("(cannot be read here: UnpicklingError(")
 
 
@@ -112,7 +112,7 @@ def test_a_forwarded_record_may_name_a_file_whose_name_is_no_text(caplog: pytest
     logger = logging.Logger("my.library")  # noqa: LOG001
     logger.addHandler(ForwardingHandler(sent.append))
     logger.handle(logger.makeRecord("my.library", logging.WARNING, "caf\udce9.py", 1, "é %s", ("caf\udce9",), None))
-    take_forwarded(msgspec.msgpack.decode(msgspec.msgpack.encode(sent[0])))
+    handle_forwarded(msgspec.msgpack.decode(msgspec.msgpack.encode(sent[0])))
     (record,) = caplog.records
     assert (record.getMessage(), record.pathname) == (r"é caf\udce9", r"caf\udce9.py")
 
@@ -122,7 +122,7 @@ def test_a_forwarded_record_brings_the_stack_that_it_was_to_show(caplog: pytest.
     logger = logging.Logger("my.library")  # noqa: LOG001
     logger.addHandler(ForwardingHandler(sent.append))
     logger.warning("how did I get here?", stack_info=True)
-    take_forwarded(sent[0])
+    handle_forwarded(sent[0])
     text = caplog.records[0].getMessage()
     assert text.startswith("how did I get here?\nStack (most recent call last):\n")
     assert "test_a_forwarded_record_brings_the_stack" in text
@@ -167,7 +167,7 @@ def test_records_that_the_handlers_cannot_keep_up_with_are_dropped_and_that_is_t
         "4",
         "10",
     ]
-    eventually(lambda: speaker.calls == ["rest", "watch"])
+    eventually(lambda: speaker.calls == ["pause", "resume"])
     (told,) = [record for record in caplog.records if record.name == "suitkaise.logs"]
     assert told.getMessage().startswith("5 records of workers were dropped")
 
@@ -196,16 +196,16 @@ def reactor() -> Iterator[Reactor]:
 
 
 class Speaker:
-    """Somebody who logs, and whether the hub listens."""
+    """A worker that logs, and the calls to it."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def watch(self) -> None:
-        self.calls.append("watch")
+    def resume_reading(self) -> None:
+        self.calls.append("resume")
 
-    def rest(self) -> None:
-        self.calls.append("rest")
+    def pause_reading(self) -> None:
+        self.calls.append("pause")
 
 
 def fields(number: int, name: str = "my.slow.library") -> dict[str, object]:

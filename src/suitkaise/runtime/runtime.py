@@ -15,7 +15,7 @@ import queue
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from suitkaise import events
 from suitkaise.crashes import CrashLog
@@ -26,6 +26,7 @@ from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging.event_bus import Bus
 from suitkaise.messaging.logs import log_event
 from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import set_router
 from suitkaise.platform.board import Board
@@ -92,7 +93,7 @@ class Runtime:
             self._storage_lock = threading.Lock()
             self._listener: socket.socket | None = None
             self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
-            self.registry.services["storage"] = self._serve_storage
+            self.registry.services[RequestKind.STORAGE] = self._serve_storage
             self.reactor.on_end = self._on_io_end
             set_router(self.registry)
             self._made = made.pop_all()
@@ -129,7 +130,7 @@ class Runtime:
                 raise SuitkaiseError(f"the storage of this program is at {self._storage_home!r} already; it has one")
             return self._storage_home
 
-    def _serve_storage(self, path: str, argument: Any) -> Answer[str]:
+    def _serve_storage(self) -> Answer[str]:
         """Say where the storage is; where it has to be started first, a thread waits for that."""
         answer: Answer[str] = Answer()
 
