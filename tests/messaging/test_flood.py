@@ -21,7 +21,7 @@ class Tally(Process):
         return self.count
 
 
-def test_what_the_socket_did_not_take_at_once_is_noticed_by_a_looping_worker() -> None:
+def test_a_looping_worker_notices_messages_that_the_socket_took_late() -> None:
     with Supervisor("tree", Tally(), max_restarts=0).start() as running:
         tally = running["tally"]
         for _ in range(3):

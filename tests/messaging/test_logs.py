@@ -18,7 +18,7 @@ from suitkaise.platform.reactor import Reactor
 from tests.support import eventually
 
 
-def test_a_workers_line_names_it_and_fills_in_its_arguments(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_line_has_the_workers_path_and_its_arguments_filled_in(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         worker_logger("app/count").info("did %d of %s", 3, "them", speed=1.5)
     assert caplog.messages == ["app/count: did 3 of them speed=1.5"]
@@ -40,7 +40,9 @@ def test_a_level_that_is_off_costs_no_record(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == []
 
 
-def test_an_event_is_one_line_indented_by_depth_and_rides_on_the_record(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_is_one_line_indented_by_depth_and_an_attribute_of_the_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     event = ChildExited("app/inner/count", 1.0, reason=Signaled(9), pid=7)
     log_event(event)
     (record,) = caplog.records
@@ -49,7 +51,7 @@ def test_an_event_is_one_line_indented_by_depth_and_rides_on_the_record(caplog: 
     assert vars(record)["event"] is event
 
 
-def test_a_forwarded_record_arrives_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forwarded_record_arrives_unchanged(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
     logger = logging.Logger("my.library")  # noqa: LOG001  (not the one that caplog hears)
     logger.addHandler(ForwardingHandler(sent.append))
@@ -74,7 +76,7 @@ class Mute(Stays):
         raise ValueError("no words")
 
 
-def test_a_forwarded_record_says_when_and_where_as_the_worker_did(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forwarded_record_keeps_time_file_and_line(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
     logger = logging.Logger("my.library")  # noqa: LOG001
     logger.addHandler(ForwardingHandler(sent.append))
@@ -89,7 +91,7 @@ def test_a_forwarded_record_says_when_and_where_as_the_worker_did(caplog: pytest
     assert formatter.format(caplog.records[0]) == formatter.format(here[0])
 
 
-def test_a_forwarded_record_brings_what_extra_has_added(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forwarded_record_keeps_the_fields_of_extra(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
     logger = logging.Logger("my.library")  # noqa: LOG001
     logger.addHandler(ForwardingHandler(sent.append))
@@ -102,12 +104,12 @@ def test_a_forwarded_record_brings_what_extra_has_added(caplog: pytest.LogCaptur
     }  # fmt: skip
 
 
-def test_what_extra_has_added_is_told_where_it_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_field_of_extra_that_cannot_be_decoded_is_an_error_text(caplog: pytest.LogCaptureFixture) -> None:
     handle_forwarded({**fields(0), "extra": {"order": b"no pickle"}})
-    assert vars(caplog.records[0])["order"].startswith("(cannot be read here: UnpicklingError(")
+    assert vars(caplog.records[0])["order"].startswith("(cannot be decoded here: UnpicklingError(")
 
 
-def test_a_forwarded_record_may_name_a_file_whose_name_is_no_text(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forwarded_record_may_name_a_file_whose_name_is_no_utf_8(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
     logger = logging.Logger("my.library")  # noqa: LOG001
     logger.addHandler(ForwardingHandler(sent.append))
@@ -117,7 +119,7 @@ def test_a_forwarded_record_may_name_a_file_whose_name_is_no_text(caplog: pytest
     assert (record.getMessage(), record.pathname) == (r"é caf\udce9", r"caf\udce9.py")
 
 
-def test_a_forwarded_record_brings_the_stack_that_it_was_to_show(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forwarded_record_keeps_its_stack(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
     logger = logging.Logger("my.library")  # noqa: LOG001
     logger.addHandler(ForwardingHandler(sent.append))
@@ -125,7 +127,7 @@ def test_a_forwarded_record_brings_the_stack_that_it_was_to_show(caplog: pytest.
     handle_forwarded(sent[0])
     text = caplog.records[0].getMessage()
     assert text.startswith("how did I get here?\nStack (most recent call last):\n")
-    assert "test_a_forwarded_record_brings_the_stack" in text
+    assert "test_a_forwarded_record_keeps_its_stack" in text
 
 
 def test_without_configuration_the_library_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +136,7 @@ def test_without_configuration_the_library_prints_nothing(capfd: pytest.CaptureF
     assert capfd.readouterr().err == ""
 
 
-def test_records_that_the_handlers_cannot_keep_up_with_are_dropped_and_that_is_told_once(
+def test_records_beyond_the_limit_are_dropped_and_that_is_logged_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, reactor: Reactor
 ) -> None:
     speaker = Speaker()

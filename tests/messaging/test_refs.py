@@ -82,7 +82,7 @@ def test_ask_raises_when_no_answer_comes_in_time(recorder: RecordingRouter, ref:
 
 
 @pytest.mark.parametrize("wrong", ["soon", math.nan, True, [1]])
-def test_s45_a_time_out_that_is_no_time_is_refused_before_anything_happens(
+def test_s45_an_invalid_timeout_is_refused_before_anything_happens(
     recorder: RecordingRouter, ref: WorkerRef, wrong: Any
 ) -> None:
     for waiting in (lambda: ref.ask("x", timeout=wrong), lambda: ref.recall(timeout=wrong), lambda: ref.join(wrong)):
@@ -91,13 +91,11 @@ def test_s45_a_time_out_that_is_no_time_is_refused_before_anything_happens(
     assert (recorder.sent, recorder.requests) == ([], [])
 
 
-def test_s45_infinity_is_for_ever(recorder: RecordingRouter, ref: WorkerRef) -> None:
+def test_s45_an_infinite_timeout_waits_for_ever(recorder: RecordingRouter, ref: WorkerRef) -> None:
     assert ref.ask("x", timeout=math.inf) == "fine"
 
 
-def test_a_timeout_error_of_the_handler_is_not_taken_for_one_of_the_wait(
-    recorder: RecordingRouter, ref: WorkerRef
-) -> None:
+def test_a_timeout_error_of_the_handler_is_not_an_ask_timeout(recorder: RecordingRouter, ref: WorkerRef) -> None:
     recorder.reply = lambda message: message.fail(TimeoutError("the database"))
     with pytest.raises(TimeoutError, match="the database") as raised:
         ref.ask("x")
@@ -309,7 +307,7 @@ def test_an_answer_is_decoded_once_and_in_the_thread_that_reads_it(ok: bool, val
     assert Noted.threads == [threading.current_thread()]
 
 
-def test_an_error_counts_as_one_before_it_is_decoded() -> None:
+def test_an_error_counts_as_an_exception_before_it_is_decoded() -> None:
     answers: list[Answer[Any]] = [Answer(), Answer()]
     answers[0].settle(False, Payload(data=Payload(ValueError("no")).data))
     done, waiting = concurrent.futures.wait(answers, timeout=5, return_when=concurrent.futures.FIRST_EXCEPTION)

@@ -94,7 +94,7 @@ def test_messages_before_the_start_and_between_incarnations_wait_in_order(addres
     assert (first.got, second.got) == ([1, 2, 3], [4])
 
 
-def test_at_most_so_many_messages_wait(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_pending_messages_is_limited(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "MOST", 3)
     for number in range(3):
         address.send(tell(number))
@@ -105,7 +105,7 @@ def test_at_most_so_many_messages_wait(address: Address, monkeypatch: pytest.Mon
     assert worker.got == [0, 1, 2]
 
 
-def test_at_most_so_many_bytes_wait_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_of_pending_messages_for_a_process_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "MOST_BYTES", 10_000)
     address = Address("tree/one", "one", "process", Parent())
     address.send(tell(bytes(20_000)))  # a single one may have any size

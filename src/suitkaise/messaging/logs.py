@@ -143,7 +143,7 @@ def _decoded(data: bytes) -> Any:
     try:
         return codec.loads(data)
     except Exception as error:
-        return f"(cannot be read here: {error!r})"
+        return f"(cannot be decoded here: {error!r})"
 
 
 def _shown(text: str) -> str:
