@@ -1,4 +1,4 @@
-"""What our actors rely on in Pykka, and what they keep from it."""
+"""The parts of Pykka that our actors rely on, and their differences from Pykka's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOON = 10.0
 
 
 class Probe(Actor):
-    """Does what it is told; tells when it is over."""
+    """Calls, raises or keeps its messages; sets an event when it ends."""
 
     def __init__(self, made: list[Probe]) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def probe() -> Iterator[Probe]:
 
 # ---------------------------------------------------------------- the seams
 def test_pykka_still_has_the_seams_that_we_use() -> None:
-    """Fails when a new Pykka changes what `messaging.actors` and `workers.shell` override or call."""
+    """Fail when a new Pykka changes a part that `messaging.actor` and `workers.actor` override or call."""
     parameters = {
         name: list(inspect.signature(getattr(pykka.ThreadingActor, name)).parameters)
         for name in ("_create_actor_inbox", "_start_actor_loop", "_actor_loop", "_actor_loop_setup",
@@ -130,7 +130,7 @@ def test_an_actor_has_the_attributes_that_we_replace() -> None:
     assert actor.actor_ref is actor._actor_ref
 
 
-# ---------------------------------------------------------------- what is different
+# ---------------------------------------------------------------- the differences
 def test_our_actors_run_in_named_daemon_threads_and_outside_of_the_registry(probe: Probe) -> None:
     assert probe.actor_ref.ask("x", timeout=SOON) == 1
     thread = probe.thread

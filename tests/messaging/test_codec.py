@@ -47,7 +47,7 @@ PLAIN = st.recursive(
 
 
 def same(value: Any, other: Any) -> bool:
-    """Equal, with the same types all the way down."""
+    """Return whether two values are equal, with the same types at all levels."""
     if type(value) is not type(other):
         return False
     if isinstance(value, dict):

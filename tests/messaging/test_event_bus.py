@@ -1,4 +1,4 @@
-"""Events, to everyone who listens."""
+"""The event bus and its subscriptions."""
 
 from __future__ import annotations
 

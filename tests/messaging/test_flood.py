@@ -1,4 +1,4 @@
-"""More messages than the socket takes, to a worker that looks at its bell only."""
+"""More messages than the socket takes, for a worker that looks at its bell only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from suitkaise import Process, Supervisor
 
 
 class Tally(Process):
-    """Counts its messages; its loop leaves the senders time to get ahead of it."""
+    """Counts its messages; its loop is slower than the sender."""
 
     def on_start(self) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""What workers and trees log, and that nothing is printed unless the application asks for it."""
+"""The log lines of workers and trees; nothing is printed unless the application configures it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_forwarded_record_arrives_unchanged(caplog: pytest.LogCaptureFixture) 
 
 
 class Stays:
-    """Cannot be sent."""
+    """An object that cannot be pickled."""
 
     def __reduce__(self) -> str:
         raise TypeError("not me")
@@ -170,8 +170,8 @@ def test_records_beyond_the_limit_are_dropped_and_that_is_logged_once(
         "10",
     ]
     eventually(lambda: speaker.calls == ["pause", "resume"])
-    (told,) = [record for record in caplog.records if record.name == "suitkaise.logs"]
-    assert told.getMessage().startswith("5 records of workers were dropped")
+    (warning,) = [record for record in caplog.records if record.name == "suitkaise.logs"]
+    assert warning.getMessage().startswith("5 records of workers were dropped")
 
 
 def test_a_logging_handler_that_fails_costs_no_other_record(caplog: pytest.LogCaptureFixture, reactor: Reactor) -> None:

@@ -15,9 +15,21 @@ import pytest
 
 from suitkaise import Status
 from suitkaise.errors import ChildNotFound, NotSerializable, RuntimeGone, SuitkaiseError, WorkerDead
-from suitkaise.messaging import wire
+from suitkaise.messaging import connection, wire
 from suitkaise.messaging.messages import Answer, Message, Payload
-from suitkaise.messaging.protocol import HubAnswer, HubRequest, RequestKind
+from suitkaise.messaging.protocol import (
+    AdminAction,
+    AdminRequest,
+    Ask,
+    HubAnswer,
+    HubRequest,
+    RequestKind,
+    Tell,
+    Withdraw,
+    WorkerFrame,
+    decode_answer,
+    decode_request,
+)
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import HubClient
 from suitkaise.platform.reactor import Reactor
@@ -73,9 +85,9 @@ class Hub:
 
     def cut(self) -> None:
         """End all connections, as a dying hub does."""
-        for connection in list(self.server._connections):
+        for one in list(self.server._connections):
             with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+                one.sock.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -190,9 +202,9 @@ def test_without_a_hub_a_request_raises_runtime_gone(tmp_path: Path) -> None:
 
 def test_a_broken_connection_is_made_anew_at_the_next_use(hub: Hub) -> None:
     assert hub.ask(1).get(SOON) == 1
-    (connection,) = hub.client._connections
+    (current,) = hub.client._connections
     hub.cut()
-    eventually(lambda: connection.closed)
+    eventually(lambda: current.closed)
     assert hub.ask(2).get(SOON) == 2
 
 
@@ -244,6 +256,46 @@ def test_a_process_that_ends_before_its_answer_harms_no_other(hub: Hub) -> None:
         hub.ask(2).get(SOON)
 
 
+def test_a_process_that_does_not_read_its_answers_is_disconnected(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection, "BACKLOG", 1 << 20)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.connect(hub.path)
+        peer.settimeout(SOON)
+        question = Payload(bytes(1 << 19)).data
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for number in range(100):
+                wire.send(peer, Ask(number, "message", "tree/one"), question)
+        eventually(lambda: not hub.server._connections)
+    assert caplog.messages == [f"connection of pid {os.getpid()} closed: it does not read its answers"]
+    assert hub.ask(1).get(SOON) == 1
+
+
+def test_the_protocol_names_each_request_and_action_once() -> None:
+    for kind in (RequestKind, AdminAction):
+        assert len({member.value for member in kind}) == len(kind)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Tell(1, "message", "tree/one"),
+        Ask(2, "call", "tree/one"),
+        HubRequest(3, RequestKind.JOIN, "tree/one"),
+        AdminRequest(4, AdminAction.WHICH_CHILDREN, "tree"),
+        Withdraw(5),
+    ],
+)
+def test_a_frame_of_a_worker_is_decoded_as_it_was_encoded(frame: WorkerFrame) -> None:
+    assert wire.Parser(decode=decode_request).feed(wire.encode(frame, b"payload")) == [(frame, b"payload")]
+
+
+def test_an_answer_of_the_hub_is_decoded_as_it_was_encoded() -> None:
+    answer = HubAnswer(1, False)
+    assert wire.Parser(decode=decode_answer).feed(wire.encode(answer, b"payload")) == [(answer, b"payload")]
+
+
 def test_only_the_same_user_can_open_the_socket(hub: Hub) -> None:
     assert os.stat(hub.path).st_mode & 0o777 == 0o600
 
@@ -265,8 +317,8 @@ def test_a_signal_handler_may_tell_and_ask_at_any_moment(hub: Hub) -> None:
 
     answers_in_handler: list[Any] = []
     assert hub.ask(0).get(SOON) == 0
-    (connection,) = hub.client._connections
-    connection.writer._sock = Interrupted(connection.writer._sock)  # type: ignore[assignment]
+    (current,) = hub.client._connections
+    current.writer._sock = Interrupted(current.writer._sock)  # type: ignore[assignment]
     before = signal.signal(signal.SIGUSR1, use_refs)
     try:
         for number in range(1, 10):

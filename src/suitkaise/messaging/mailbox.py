@@ -60,7 +60,7 @@ class Sleeper(Protocol):
 class Mailbox(ABC):
     """The common part of both kinds of inboxes. `put` and `order_stop` may be called from any thread, `get` from one.
 
-    Three things must hold, and Python's queues give none of them.
+    Three things must hold, and no queue of the standard library gives all of them.
 
     A loop must cost next to nothing while no message comes: a queue takes a lock and allocates at each look. So a
     sender puts the message in first and sets the bell after that, and the worker clears the bell first and looks for

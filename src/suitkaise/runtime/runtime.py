@@ -67,10 +67,12 @@ class Runtime:
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
             self.site: EngineContext = EngineContext(self.directory, board, self.reactor)
-            self._desk = HubServer(self.site.file("hub.sock"), self.reactor, self.registry)
-            made.callback(self._desk.close)
+            self._hub_server = HubServer(self.site.file("hub.sock"), self.reactor, self.registry)
+            made.callback(self._hub_server.close)
             made.callback(self.site.logs.close)
-            made.callback(self.reactor.close)  # before the desk's sockets; the one above is for a desk that fails
+            made.callback(
+                self.reactor.close
+            )  # before the sockets of the hub server; the call above is for one that fails
             self.processes: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost)
             made.callback(self.processes.close)
             self.commands: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost, for_commands=True)
@@ -214,7 +216,7 @@ class Runtime:
         """In a forked child: everything here is the parent's; only the descriptors are closed."""
         self.processes.drop()
         self.commands.drop()
-        self._desk.drop()
+        self._hub_server.drop()
         self.reactor.abandon_after_fork()
         if self._listener is not None:
             self._listener.close()
