@@ -277,13 +277,16 @@ class SocketMailbox(Mailbox):
         slot: the worker's slot of the status board.
         sock: the control connection; it stays in blocking mode, but reads here never wait.
         on_frame: called with each frame; calls `put` or `order_stop` as the frame requires.
+        parser: the one to read with, for typed headers.
     """
 
-    def __init__(self, slot: Slot, sock: socket.socket, on_frame: Callable[[Frame], None]) -> None:
+    def __init__(
+        self, slot: Slot, sock: socket.socket, on_frame: Callable[[Frame], None], parser: Parser | None = None
+    ) -> None:
         super().__init__(slot)
         self._sock = sock
         self._on_frame = on_frame
-        self._parser = Parser()
+        self._parser = Parser() if parser is None else parser
         self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)

@@ -1,4 +1,4 @@
-"""References to workers: a ref is a path, so it outlives every restart of what it names."""
+"""References to workers: a ref is a path, so it outlives every restart of the worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, 
 
 
 def refuse_while_starting(supervisor: str) -> None:
-    """Raise DeadlockError if called in an `on_start` below `supervisor`, which serves no requests before its return."""
+    """Raise DeadlockError in an `on_start` below `supervisor`: until that returns, it serves no other request."""
     own = current_path()
     if is_starting() and own.startswith(f"{supervisor}/"):
         raise DeadlockError(
@@ -31,7 +31,7 @@ def refuse_while_starting(supervisor: str) -> None:
 
 
 class WorkerRef:
-    """Names a worker (or supervisor) by its path; picklable, and good across restarts.
+    """Names a worker (or supervisor) by its path; picklable, and valid across restarts.
 
     Messages to a worker that is being restarted wait for it. Every method that waits takes a time-out in seconds.
     """
@@ -86,11 +86,11 @@ class WorkerRef:
         router().send(self.path, Message("message", Payload(message)))
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
-        """Send a message and wait at most `timeout` seconds (default 5.0) for what the handler returns.
+        """Send a message and wait at most `timeout` seconds (default 5.0) for the handler's return value.
 
         Raises:
             AskTimeout: no answer came in time.
-            WorkerDead: the worker is over, or died before it answered.
+            WorkerDead: the worker is over, or ended before it answered.
             DeadlockError: a worker asks itself.
             Exception: what the handler raised, with the remote traceback as a note.
         """
@@ -109,7 +109,7 @@ class WorkerRef:
         return self._ask("message", message)
 
     def proxy(self) -> WorkerProxy:
-        """The worker's methods and attributes, as calls that return answers: `ref.proxy().add(2).get()`."""
+        """Return a proxy, whose methods send messages and return answers: `ref.proxy().add(2).get()`."""
         return WorkerProxy(self)
 
     def _ask(self, kind: MessageKind, body: Any) -> Answer[Any]:
@@ -176,9 +176,9 @@ class WorkerRef:
             raise DeadlockError(f"{own!r} {what} {whom} and would wait for ever", path=self.path)
 
     def monitor(self) -> Answer[Down]:
-        """Wait for the end of the incarnation that lives now: the answer is a `Down`, exactly once (rule 60).
+        """Watch the incarnation that lives now: when it ends, the answer becomes a `Down`, exactly once (rule 60).
 
-        The answer comes at once if no incarnation lives. Unlike `join`, it does not wait for the last incarnation. A
+        It does so at once if no incarnation lives. Unlike `join`, it does not wait for the last incarnation. A
         worker that wants a message instead calls `self.monitor(ref)`.
         """
         return router().request(RequestKind.DOWN, self.path)

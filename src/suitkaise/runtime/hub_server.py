@@ -78,7 +78,7 @@ class HubServer:
         self.drop()
 
     def drop(self) -> None:
-        """Close the descriptors, without a word to the peers."""
+        """Close the descriptors only; also used in a forked child."""
         self._listener.close()
         for connection in self._connections:
             connection.sock.close()
