@@ -137,14 +137,15 @@ assert os.waitpid(child, 0)[1] == 0
 
 def test_a_child_forked_while_another_thread_calls_the_hub_can_call_it_itself():
     source = program("""
+from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
-post = HubClient("/nowhere")
-with post._lock:  # as a thread holds it that connects this moment
+client = HubClient("/nowhere")
+with client._lock:  # as a thread holds it that connects this moment
     child = os.fork()
     if child == 0:
         signal.alarm(10)
         try:
-            post.post("storage", "")
+            client.request(RequestKind.STORAGE, "")
         except RuntimeGone:
             os._exit(0)
 assert os.waitpid(child, 0)[1] == 0

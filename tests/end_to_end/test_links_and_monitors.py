@@ -126,7 +126,7 @@ def back(running: RunningTree, id: str, incarnation: int = 2) -> None:
 def bonds() -> int:
     """How many entries the hub keeps for links and monitors."""
     now = runtime.current()
-    return 0 if now is None else sum(len(address.presence) for address in now.registry._addresses.values())
+    return 0 if now is None else sum(len(address.watchers) for address in now.registry._addresses.values())
 
 
 # ------------------------------------------------------------ monitors

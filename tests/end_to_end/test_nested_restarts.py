@@ -10,6 +10,7 @@ import pytest
 
 from suitkaise import Child, Process, Supervisor, sktree
 from suitkaise.errors import ChildNotFound
+from suitkaise.messaging.protocol import RequestKind
 from tests.support import eventually
 
 
@@ -54,7 +55,7 @@ def test_a_worker_below_a_restarted_supervisor_may_write_what_it_owns() -> None:
 def test_someone_who_waits_for_a_worker_waits_on_while_its_supervisor_is_restarted() -> None:
     tree = Supervisor("app", Owner("first"), Supervisor("inner", Owner("second")), strategy="one_for_all")
     with tree.start() as running:
-        ended = running._runtime.registry.post("join", "app/inner/second")
+        ended = running._runtime.registry.request(RequestKind.JOIN, "app/inner/second")
         kill(running["first"].pid)
         eventually(lambda: running["inner/second"].incarnation == 2)
         assert not ended.done()

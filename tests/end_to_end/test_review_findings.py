@@ -27,8 +27,7 @@ from suitkaise import (
     WorkerFailed,
     whereis,
 )
-from suitkaise.messaging import connection as outbox
-from suitkaise.runtime import hub_server as desk
+from suitkaise.messaging import connection
 from tests.end_to_end.workers import Echo
 from tests.support import eventually, run_program
 
@@ -118,8 +117,7 @@ def test_a_long_line_in_the_log_does_not_make_the_hub_deaf(caplog: pytest.LogCap
 
 
 def test_a_message_that_is_longer_than_the_backlog_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "BACKLOG", 1 << 20)
-    monkeypatch.setattr(desk, "BACKLOG", 1 << 20)
+    monkeypatch.setattr(connection, "BACKLOG", 1 << 20)
     with Supervisor("app", Handy, Child(Handy, id="other")).start() as running:
         assert running["handy"].ask(bytes(5 << 20), timeout=10) == 5 << 20
         assert running["handy"].ask(("ask", running["other"], ("bytes", 5 << 20), 10.0), timeout=10) == 5 << 20

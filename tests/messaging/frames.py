@@ -16,7 +16,7 @@ class FrameReader:
         self._frames: list[wire.Frame] = []
 
     def receive(self, *, timeout: float) -> wire.Frame:
-        """The next frame; `timeout` seconds may pass between two pieces of it."""
+        """Return the next frame; `timeout` seconds may pass between two pieces of it."""
         self.socket.settimeout(timeout)
         while not self._frames:
             self._frames += self._parser.receive(self.socket)

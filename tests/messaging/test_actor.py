@@ -1,4 +1,4 @@
-"""What our actors rely on in Pykka, and what they keep from it."""
+"""The parts of Pykka that our actors rely on, and their differences from Pykka's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOON = 10.0
 
 
 class Probe(Actor):
-    """Does what it is told; tells when it is over."""
+    """Calls, raises or keeps its messages; sets an event when it ends."""
 
     def __init__(self, made: list[Probe]) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def probe() -> Iterator[Probe]:
 
 # ---------------------------------------------------------------- the seams
 def test_pykka_still_has_the_seams_that_we_use() -> None:
-    """Fails when a new Pykka changes what `messaging.actors` and `workers.shell` override or call."""
+    """Fail when a new Pykka changes a part that `messaging.actor` and `workers.actor` override or call."""
     parameters = {
         name: list(inspect.signature(getattr(pykka.ThreadingActor, name)).parameters)
         for name in ("_create_actor_inbox", "_start_actor_loop", "_actor_loop", "_actor_loop_setup",
@@ -82,7 +82,7 @@ def test_pykka_still_has_the_seams_that_we_use() -> None:
     }
 
 
-def test_pykkas_loop_still_goes_the_way_that_we_rely_on() -> None:
+def test_pykkas_loop_still_calls_the_hooks_in_the_order_that_we_rely_on() -> None:
     calls: list[str] = []
 
     class Inbox:
@@ -116,7 +116,7 @@ def test_pykkas_loop_still_goes_the_way_that_we_rely_on() -> None:
     assert calls == ["on_start", "get", "receive first", "get", "receive last", "empty"]
 
 
-def test_an_envelope_is_a_message_and_who_waits_for_its_answer() -> None:
+def test_an_envelope_holds_a_message_and_the_future_of_its_answer() -> None:
     assert list(inspect.signature(Envelope).parameters) == ["message", "reply_to"]
     one = envelope("x")
     assert isinstance(one, Envelope)
@@ -130,8 +130,8 @@ def test_an_actor_has_the_attributes_that_we_replace() -> None:
     assert actor.actor_ref is actor._actor_ref
 
 
-# ---------------------------------------------------------------- what is different
-def test_ours_run_in_daemon_threads_of_a_name_and_outside_of_the_registry(probe: Probe) -> None:
+# ---------------------------------------------------------------- the differences
+def test_our_actors_run_in_named_daemon_threads_and_outside_of_the_registry(probe: Probe) -> None:
     assert probe.actor_ref.ask("x", timeout=SOON) == 1
     thread = probe.thread
     assert thread is not None
@@ -139,7 +139,7 @@ def test_ours_run_in_daemon_threads_of_a_name_and_outside_of_the_registry(probe:
     assert probe.actor_ref not in pykka.ActorRegistry.get_all()
 
 
-def test_ours_survive_that_someone_stops_all_actors(probe: Probe) -> None:
+def test_our_actors_survive_stop_all(probe: Probe) -> None:
     class Other(pykka.ThreadingActor):
         use_daemon_thread = True
 
@@ -148,7 +148,7 @@ def test_ours_survive_that_someone_stops_all_actors(probe: Probe) -> None:
     assert probe.actor_ref.ask("still there", timeout=SOON) == 1
 
 
-def test_ours_survive_a_system_exit_in_somebody_elses_actor(probe: Probe) -> None:
+def test_our_actors_survive_a_system_exit_in_another_actor(probe: Probe) -> None:
     class Exiting(pykka.ThreadingActor):
         use_daemon_thread = True
 
@@ -174,7 +174,7 @@ def test_an_exception_that_would_stop_all_actors_stops_only_its_own(
     assert [type(error).__name__ in caplog.text, "internal error" in caplog.text] == [True, True]
 
 
-def test_an_exception_is_logged_and_ends_it(probe: Probe, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_is_logged_and_ends_the_actor(probe: Probe, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, "suitkaise.actors"):
         probe.actor_ref.tell(ValueError("oh"))
         assert probe.over.wait(SOON)

@@ -47,7 +47,7 @@ PLAIN = st.recursive(
 
 
 def same(value: Any, other: Any) -> bool:
-    """Equal, with the same types all the way down."""
+    """Return whether two values are equal, with the same types at all levels."""
     if type(value) is not type(other):
         return False
     if isinstance(value, dict):
@@ -59,7 +59,7 @@ def same(value: Any, other: Any) -> bool:
 
 @given(PLAIN)
 @settings(deadline=None, max_examples=150)
-def test_plain_values_come_back_as_they_went(value: Any) -> None:
+def test_plain_values_come_back_unchanged(value: Any) -> None:
     assert same(codec.loads(codec.dumps(value)), value)
 
 
@@ -131,7 +131,7 @@ class OddFileError(OSError):
     ],
     ids=repr,
 )
-def test_values_that_can_be_imported_come_back_equal_and_of_their_type(value: Any) -> None:
+def test_values_of_importable_types_come_back_equal_and_of_their_type(value: Any) -> None:
     back = codec.loads(codec.dumps(value))
     assert type(back) is type(value)
     assert back == value
@@ -146,7 +146,7 @@ def test_cycles_and_shared_parts_keep_their_shape() -> None:
     assert back["self"] is back
 
 
-def test_slots_come_back() -> None:
+def test_values_in_slots_come_back() -> None:
     value = Slotted()
     value.a = [1]
     back = codec.loads(codec.dumps(value))
@@ -162,7 +162,7 @@ def test_an_exception_with_its_own_constructor_comes_back_exactly() -> None:
     assert (back.args, back.code, back.where, back.__notes__) == (error.args, 3, "here", ["a note"])
 
 
-def test_exceptions_that_keep_their_facts_in_c_come_back_exactly() -> None:
+def test_exceptions_that_keep_their_attributes_in_c_come_back_exactly() -> None:
     missing = codec.loads(codec.dumps(OddFileError("some/file")))
     assert (missing.errno, missing.filename, missing.wanted) == (2, "some/file", "some/file")
     decode = codec.loads(codec.dumps(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")))
@@ -173,7 +173,7 @@ def test_exceptions_that_keep_their_facts_in_c_come_back_exactly() -> None:
     assert (str(ours), ours.path) == ("too late", "a/b")
 
 
-def test_what_is_defined_in_a_function_travels_by_value() -> None:
+def test_classes_and_functions_of_a_function_are_sent_by_value() -> None:
     factor = 3
 
     class Local:
@@ -188,7 +188,7 @@ def test_what_is_defined_in_a_function_travels_by_value() -> None:
     assert (back[0].times(), back[1](4)) == (6, 7)
 
 
-def test_code_that_travels_by_value_remembers_the_file_it_is_from() -> None:
+def test_code_that_is_sent_by_value_keeps_its_file_name() -> None:
     def outer() -> Any:
         def inner() -> None: ...
 
@@ -203,7 +203,7 @@ def test_code_that_travels_by_value_remembers_the_file_it_is_from() -> None:
     assert again.__code__ == outer.__code__
 
 
-def test_what_lives_in_main_arrives_in_a_process_with_another_main() -> None:
+def test_classes_and_functions_of_main_arrive_in_a_process_with_another_main() -> None:
     sender = """
         import dataclasses, sys
         from suitkaise.messaging import codec
@@ -295,12 +295,12 @@ def test_the_error_names_the_path_to_the_culprit(make: Any, path: str) -> None:
     assert caught.value.path == path
 
 
-def test_the_first_word_of_the_path_is_the_callers() -> None:
+def test_the_caller_gives_the_first_word_of_the_path() -> None:
     with pytest.raises(NotSerializable, match=r"^message\.steps\[0\]: "):
         codec.dumps(Job("a", [threading.Lock()]), root="message")
 
 
-def test_an_object_that_refuses_by_itself_is_told_with_its_own_words() -> None:
+def test_the_error_holds_the_text_of_an_object_that_refuses_to_be_pickled() -> None:
     with pytest.raises(NotSerializable, match=r"^value\[0\]: cannot pickle 'Refuses' object: RuntimeError: not today"):
         codec.dumps([Refuses()])
 
@@ -322,12 +322,12 @@ def test_a_lock_in_a_global_that_a_local_function_uses_is_found() -> None:
     assert done.stdout.strip() == "value['work'].__globals__['guard']"
 
 
-def test_an_open_file_is_not_quietly_copied() -> None:
+def test_an_open_file_is_refused_and_not_copied() -> None:
     with Path(__file__).open() as file, pytest.raises(NotSerializable, match=r"^value\.file: cannot pickle"):
         codec.dumps(Holder(file=file))
 
 
-def test_a_value_that_is_nested_too_deep_says_so() -> None:
+def test_a_value_that_is_nested_too_deep_is_a_clear_error() -> None:
     value: list[Any] = []
     for _ in range(100_000):
         value = [value]
@@ -342,7 +342,7 @@ def test_a_wide_value_with_a_culprit_is_searched_within_bounds() -> None:
         codec.dumps([*map(list, [[]] * 20_000), threading.Lock()])
 
 
-def test_a_refused_value_leaves_the_codec_as_it_was() -> None:
+def test_a_refused_value_does_not_change_the_codec() -> None:
     for _ in range(40):
         with pytest.raises(NotSerializable):
             codec.dumps({"a": "b" * 100, "lock": threading.Lock()})
@@ -374,7 +374,7 @@ def test_threads_share_the_codec() -> None:
     assert wrong == []
 
 
-def test_a_socket_cannot_travel_in_the_bytes() -> None:
+def test_dumps_refuses_a_socket() -> None:
     with (
         socket.socket() as sock,
         pytest.raises(NotSerializable, match=r"^value\['a'\]: cannot pickle 'socket'"),
@@ -382,7 +382,7 @@ def test_a_socket_cannot_travel_in_the_bytes() -> None:
         codec.dumps({"a": sock})
 
 
-def test_sockets_travel_beside_the_bytes() -> None:
+def test_sockets_are_returned_beside_the_bytes() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         value = {"pair": (ours, [theirs]), "again": ours, "send": lambda data: ours.send(data)}
@@ -407,7 +407,7 @@ def test_a_culprit_beside_a_socket_is_found() -> None:
         codec.dumps_with_sockets([ours, threading.Lock()], root="args")
 
 
-def test_a_socket_that_did_not_come_along_is_told() -> None:
+def test_a_missing_socket_is_an_error() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         data, _ = codec.dumps_with_sockets([ours, theirs])
@@ -415,7 +415,7 @@ def test_a_socket_that_did_not_come_along_is_told() -> None:
             codec.loads_with_sockets(data, [ours])
 
 
-def test_the_error_of_a_crash_comes_back_as_it_was_and_is_the_same_whenever_it_is_looked_at() -> None:
+def test_the_error_of_a_crash_comes_back_and_is_decoded_once() -> None:
     sent = Crashed("loop", ValueError("no", 7), "Traceback")
     came = codec.loads(codec.dumps(Shutdown(GaveUp("app", sent, 3, 5.0)))).detail.reason
     assert (came.phase, came.traceback, str(came)) == ("loop", "Traceback", str(sent))
@@ -444,7 +444,7 @@ def test_a_crash_is_passed_on_without_the_class_of_its_error(tmp_path: Path, mon
     assert "heavy" in sys.modules
 
 
-def test_the_error_of_a_crash_whose_class_is_not_there_says_what_it_was(
+def test_the_error_of_a_crash_whose_class_cannot_be_imported_keeps_its_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere.py").write_text("class OurError(Exception): pass")
@@ -455,7 +455,7 @@ def test_the_error_of_a_crash_whose_class_is_not_there_says_what_it_was(
     monkeypatch.delitem(sys.modules, "elsewhere")
     (tmp_path / "elsewhere.py").unlink()
     assert isinstance(came.error, WorkerFailed)
-    assert str(came.error).startswith("OurError in loop: no (the error cannot be read here: ModuleNotFoundError(")
+    assert str(came.error).startswith("OurError in loop: no (the error cannot be decoded here: ModuleNotFoundError(")
     assert came.error.traceback == "Traceback"
     with pytest.raises(AttributeError, match="'Crashed' object has no attribute 'eror'"):
         came.eror  # noqa: B018

@@ -1,7 +1,8 @@
-"""Frames that a worker sends, whatever a signal handler does meanwhile."""
+"""Sending frames: whole and in order, whatever a signal handler does meanwhile, and with a bounded backlog."""
 
 from __future__ import annotations
 
+import select
 import signal
 import socket
 import threading
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from suitkaise.errors import NotSerializable
-from suitkaise.messaging import wire
-from suitkaise.messaging.connection import FrameWriter
+from suitkaise.errors import MailboxFull, NotSerializable
+from suitkaise.messaging import connection, wire
+from suitkaise.messaging.connection import FrameWriter, SendBuffer
+from suitkaise.platform.reactor import Reactor
 from tests.messaging.frames import FrameReader
-from tests.support import in_background
+from tests.support import eventually, in_background
 
 BIG = bytes(range(256)) * (1 << 14)  # 4 MiB: far more than a socket holds
 
@@ -32,7 +34,7 @@ def ends() -> Iterator[tuple[FrameWriter, FrameReader]]:
 
 @pytest.fixture
 def handle() -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Have a signal do that, once whenever it is awaited."""
+    """Return a function that installs a signal handler; it runs once for each `interrupt`."""
     before = signal.getsignal(signal.SIGUSR1)
 
     def install(what: Callable[[], object]) -> None:
@@ -51,7 +53,7 @@ _awaited = threading.Event()
 
 
 def interrupt(read: FrameReader) -> None:
-    """Send the signal once half of a frame is on its way; again, if it came just before the thread went to sleep."""
+    """Send the signal when the first bytes of a frame have arrived, until it was handled."""
     global _awaited
     awaited = _awaited = threading.Event()
     awaited.set()
@@ -62,31 +64,31 @@ def interrupt(read: FrameReader) -> None:
         read.socket.recv(1, socket.MSG_PEEK)
         while awaited.is_set():
             signal.pthread_kill(main, signal.SIGUSR1)
-            nobody.wait(0.05)
+            never.wait(0.05)
 
-    nobody = threading.Event()
+    never = threading.Event()
     in_background(wait_and_kill)
 
 
-def test_a_signal_handler_may_send_while_its_thread_sends(ends: Any, handle: Any) -> None:
-    outlet, reader = ends
+def test_a_signal_handler_may_write_while_its_thread_writes(ends: Any, handle: Any) -> None:
+    writer, reader = ends
     received: list[Any] = []
 
     def send_and_read() -> None:
-        assert outlet.interrupted
-        outlet.send(("from the handler",))
+        assert writer.interrupted
+        writer.write(("from the handler",))
         received.append(in_background(lambda: [reader.receive(timeout=10) for _ in range(3)]))
 
     handle(send_and_read)
     interrupt(reader)
-    outlet.send(("big",), BIG)
-    assert not outlet.interrupted
-    outlet.send(("after",))
+    writer.write(("big",), BIG)
+    assert not writer.interrupted
+    writer.write(("after",))
     assert received[0].result(10) == [(("big",), BIG), (("from the handler",), b""), (("after",), b"")]
 
 
 def test_an_exception_of_a_signal_handler_cuts_no_frame(ends: Any, handle: Any) -> None:
-    outlet, reader = ends
+    writer, reader = ends
 
     def stop() -> None:
         raise Stop
@@ -95,14 +97,14 @@ def test_an_exception_of_a_signal_handler_cuts_no_frame(ends: Any, handle: Any) 
     for _ in range(3):
         interrupt(reader)
         with pytest.raises(Stop):
-            outlet.send(("big",), BIG)
+            writer.write(("big",), BIG)
         received = in_background(lambda: [reader.receive(timeout=10) for _ in range(2)])
-        outlet.send(("after",))
+        writer.write(("after",))
         assert received.result(10) == [(("big",), BIG), (("after",), b"")]
 
 
-def test_a_frame_that_was_not_begun_when_a_signal_handler_raised_is_withdrawn(ends: Any, handle: Any) -> None:
-    outlet, reader = ends
+def test_a_frame_that_was_not_begun_when_a_signal_handler_raised_is_dropped(ends: Any, handle: Any) -> None:
+    writer, reader = ends
 
     def stop() -> None:
         raise Stop
@@ -110,17 +112,17 @@ def test_a_frame_that_was_not_begun_when_a_signal_handler_raised_is_withdrawn(en
     handle(stop)
     interrupt(reader)
     with pytest.raises(Stop):
-        outlet.send(("big",), BIG)
+        writer.write(("big",), BIG)
     with pytest.raises(Stop):
         interrupt(reader)  # perhaps at once: there is something to read
-        outlet.send(("never",))
+        writer.write(("never",))
     received = in_background(lambda: [reader.receive(timeout=10) for _ in range(2)])
-    outlet.send(("after",))
+    writer.write(("after",))
     assert received.result(10) == [(("big",), BIG), (("after",), b"")]
 
 
 def test_exceptions_at_any_moment_cut_no_frame(ends: Any, handle: Any) -> None:
-    outlet, reader = ends
+    writer, reader = ends
     main = threading.main_thread().ident
     assert main is not None
     over = threading.Event()
@@ -149,7 +151,7 @@ def test_exceptions_at_any_moment_cut_no_frame(ends: Any, handle: Any) -> None:
         for number in range(300):
             try:
                 _awaited.set()
-                outlet.send((number,), BIG[:300_000])
+                writer.write((number,), BIG[:300_000])
                 _awaited.clear()
             except Stop:
                 continue
@@ -158,19 +160,131 @@ def test_exceptions_at_any_moment_cut_no_frame(ends: Any, handle: Any) -> None:
     finally:
         over.set()
         disturbing.result(10)
-    outlet.send((-1,))
+    writer.write((-1,))
     numbers = reading.result(20)
     assert numbers == sorted(set(numbers))
     assert set(sent) <= set(numbers)
 
 
-def test_what_is_too_long_is_refused_and_harms_no_other(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    outlet, reader = ends
+def test_a_frame_that_is_too_long_is_refused_and_harms_no_other(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, reader = ends
     monkeypatch.setattr(wire, "MAX_PAYLOAD", 100)
     monkeypatch.setattr(wire, "MAX_HEADER", 50)
     with pytest.raises(NotSerializable, match=r"a message has 101 bytes, once encoded; at most 100 can be sent"):
-        outlet.send(("x",), bytes(101))
+        writer.write(("x",), bytes(101))
     with pytest.raises(NotSerializable, match=r"the header of a message has 63 bytes, .* at most 50 "):
-        outlet.send(("x" * 60,))
-    outlet.send(("x" * 60,), long_header=True)
+        writer.write(("x" * 60,))
+    writer.write(("x" * 60,), long_header=True)
     assert reader.receive(timeout=5) == (("x" * 60,), b"")
+
+
+# ---------------------------------------------------------------- SendBuffer
+class Peer:
+    """A send buffer, and the other end of its socket."""
+
+    def __init__(self, reactor: Reactor, *, corked: bool = False) -> None:
+        ours, self.sock = socket.socketpair()
+        ours.setblocking(False)
+        self.sock.settimeout(10)
+        self.buffer = SendBuffer(reactor, ours, "tree/one", self.on_event, corked=corked)
+
+    def on_event(self) -> None:
+        self.buffer.flush()
+
+    def read(self, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            data += self.sock.recv(count - len(data))
+        return bytes(data)
+
+    def has_nothing_to_read(self) -> bool:
+        return not select.select([self.sock], [], [], 0)[0]
+
+
+@pytest.fixture
+def reactor() -> Iterator[Reactor]:
+    reactor = Reactor()
+    yield reactor
+    reactor.close()
+
+
+@pytest.fixture
+def peer(reactor: Reactor) -> Iterator[Peer]:
+    peer = Peer(reactor)
+    yield peer
+    reactor.close()
+    peer.buffer.close()
+    peer.sock.close()
+
+
+def test_data_that_the_socket_does_not_take_is_sent_by_the_reactor_in_order(reactor: Reactor, peer: Peer) -> None:
+    reactor.call_soon_threadsafe(peer.buffer.resume_reading)
+    for _ in range(3):
+        peer.buffer.write(BIG)
+    peer.buffer.write(b"end")
+    assert peer.read(3 * len(BIG) + 3) == 3 * BIG + b"end"
+    assert peer.has_nothing_to_read()
+
+
+def test_a_backlog_over_the_limit_is_refused_as_a_whole(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BACKLOG", 1000)
+    peer.buffer.write(BIG)  # a single one may have any size
+    with pytest.raises(MailboxFull, match="bytes wait already to be read by 'tree/one'"):
+        peer.buffer.write(b"refused")
+    peer.buffer.write(b"forced", force=True)
+    received = in_background(lambda: peer.read(len(BIG) + 6))
+    eventually(lambda: not peer.buffer.flush())
+    assert received.result(10) == BIG + b"forced"
+
+
+def test_a_corked_buffer_sends_its_first_frame_only(reactor: Reactor) -> None:
+    peer = Peer(reactor, corked=True)
+    peer.buffer.write(b"second")
+    peer.buffer.begin(b"first ", [])
+    assert peer.read(6) == b"first "
+    assert peer.has_nothing_to_read()
+    peer.buffer.uncork()
+    assert peer.read(6) == b"second"
+    peer.buffer.close()
+    peer.sock.close()
+
+
+def test_a_buffer_takes_over_the_backlog_of_one_that_was_never_uncorked(reactor: Reactor) -> None:
+    older, newer = Peer(reactor, corked=True), Peer(reactor, corked=True)
+    older.buffer.begin(b"its own", [])
+    older.buffer.write(b"message")
+    newer.buffer.take_over(older.buffer)
+    newer.buffer.begin(b"first ", [])
+    newer.buffer.uncork()
+    assert newer.read(13) == b"first message"
+    newer.buffer.close()
+    for one in (older, newer):
+        one.sock.close()
+
+
+def test_after_close_writing_does_nothing(peer: Peer) -> None:
+    peer.buffer.close()
+    for _ in range(3):
+        peer.buffer.write(BIG)
+    assert not peer.buffer.flush()
+    assert peer.sock.recv(1) == b""
+
+
+def test_a_signal_handler_that_interrupts_a_write_writes_behind_it(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        """A socket on which a signal handler writes before each send."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock = sock
+
+        def send(self, data: bytes, flags: int) -> int:
+            if data == b"first ":
+                peer.buffer.write(b"second ")
+            return self.sock.send(data, flags)
+
+    sock = peer.buffer.sock
+    peer.buffer.sock = Interrupted(sock)  # type: ignore[assignment]
+    peer.buffer.write(b"first ")
+    peer.buffer.sock = sock
+    peer.buffer.write(b"third")
+    assert peer.read(18) == b"first second third"

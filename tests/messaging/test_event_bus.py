@@ -1,4 +1,4 @@
-"""Events, to everyone who listens."""
+"""The event bus and its subscriptions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_subscription_is_an_iterator() -> None:
         next(events)
 
 
-def test_getting_waits_for_an_event_at_most_so_long() -> None:
+def test_get_waits_for_an_event_up_to_its_timeout() -> None:
     bus = Bus()
     with bus.events("app") as events:
         assert events.get(timeout=0.01) is None
@@ -66,7 +66,7 @@ def test_getting_waits_for_an_event_at_most_so_long() -> None:
         assert event is not None
 
 
-def test_closing_ends_an_iteration_that_waits() -> None:
+def test_close_ends_an_iteration_that_waits() -> None:
     bus = Bus()
     events = bus.events("app")
     timer = threading.Timer(0.02, events.close)
@@ -87,10 +87,10 @@ def test_a_listener_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.ERROR, "suitkaise.events"):
         bus.publish(happened("app"))
     assert len(seen) == 1
-    assert [record.message for record in caplog.records] == ["a listener failed"]
+    assert [record.message for record in caplog.records] == ["a listener raised an exception"]
 
 
-def test_a_listener_may_unsubscribe_while_it_is_told() -> None:
+def test_a_listener_may_unsubscribe_while_it_is_called() -> None:
     bus = Bus()
     seen: list[str] = []
 

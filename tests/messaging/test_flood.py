@@ -1,4 +1,4 @@
-"""More messages than the socket takes, to a worker that looks at its bell only."""
+"""More messages than the socket takes, for a worker that looks at its bell only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from suitkaise import Process, Supervisor
 
 
 class Tally(Process):
-    """Counts its messages; its loop leaves the senders time to get ahead of it."""
+    """Counts its messages; its loop is slower than the sender."""
 
     def on_start(self) -> None:
         self.count = 0
@@ -21,7 +21,7 @@ class Tally(Process):
         return self.count
 
 
-def test_what_the_socket_did_not_take_at_once_is_noticed_by_a_looping_worker() -> None:
+def test_a_looping_worker_notices_messages_that_the_socket_took_late() -> None:
     with Supervisor("tree", Tally(), max_restarts=0).start() as running:
         tally = running["tally"]
         for _ in range(3):

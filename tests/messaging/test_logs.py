@@ -1,4 +1,4 @@
-"""What workers and trees log, and that nothing is printed unless the application asks for it."""
+"""The log lines of workers and trees; nothing is printed unless the application configures it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from suitkaise.events import ChildExited
 from suitkaise.exits import Signaled
 from suitkaise.messaging import logs
-from suitkaise.messaging.logs import ForwardingHandler, log_event, take_forwarded, worker_logger
+from suitkaise.messaging.logs import ForwardingHandler, handle_forwarded, log_event, worker_logger
 from suitkaise.platform.reactor import Reactor
 from tests.support import eventually
 
 
-def test_a_workers_line_names_it_and_fills_in_its_arguments(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_line_has_the_workers_path_and_its_arguments_filled_in(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         worker_logger("app/count").info("did %d of %s", 3, "them", speed=1.5)
     assert caplog.messages == ["app/count: did 3 of them speed=1.5"]
@@ -40,7 +40,9 @@ def test_a_level_that_is_off_costs_no_record(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == []
 
 
-def test_an_event_is_one_line_indented_by_depth_and_rides_on_the_record(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_is_one_line_indented_by_depth_and_an_attribute_of_the_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     event = ChildExited("app/inner/count", 1.0, reason=Signaled(9), pid=7)
     log_event(event)
     (record,) = caplog.records
@@ -49,18 +51,18 @@ def test_an_event_is_one_line_indented_by_depth_and_rides_on_the_record(caplog: 
     assert vars(record)["event"] is event
 
 
-def test_a_forwarded_record_arrives_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forwarded_record_arrives_unchanged(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
     logger = logging.Logger("my.library")  # noqa: LOG001  (not the one that caplog hears)
     logger.addHandler(ForwardingHandler(sent.append))
     logger.warning("lost %s", "it")
-    take_forwarded(sent[0])
+    handle_forwarded(sent[0])
     (record,) = caplog.records
     assert (record.name, record.getMessage(), record.levelno) == ("my.library", "lost it", logging.WARNING)
 
 
 class Stays:
-    """Cannot be sent."""
+    """An object that cannot be pickled."""
 
     def __reduce__(self) -> str:
         raise TypeError("not me")
@@ -74,14 +76,14 @@ class Mute(Stays):
         raise ValueError("no words")
 
 
-def test_a_forwarded_record_says_when_and_where_as_the_worker_did(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forwarded_record_keeps_time_file_and_line(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
     logger = logging.Logger("my.library")  # noqa: LOG001
     logger.addHandler(ForwardingHandler(sent.append))
     logger.addFilter(lambda record: here.append(record) or True)
     here: list[logging.LogRecord] = []
     logger.warning("look")
-    take_forwarded(dict(sent[0]))
+    handle_forwarded(dict(sent[0]))
     layout = (
         "%(asctime)s %(msecs)s %(filename)s %(module)s %(funcName)s %(lineno)d %(thread)d %(processName)s %(message)s"
     )
@@ -89,43 +91,43 @@ def test_a_forwarded_record_says_when_and_where_as_the_worker_did(caplog: pytest
     assert formatter.format(caplog.records[0]) == formatter.format(here[0])
 
 
-def test_a_forwarded_record_brings_what_extra_has_added(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forwarded_record_keeps_the_fields_of_extra(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
     logger = logging.Logger("my.library")  # noqa: LOG001
     logger.addHandler(ForwardingHandler(sent.append))
     logger.warning("sold", extra={"order": 7, "at": (1, 2.5), "lock": Stays(), "mute": Mute(), "path": "a/b"})
     msgspec.msgpack.encode(sent[0])  # so it goes on its way
-    take_forwarded(sent[0])
+    handle_forwarded(sent[0])
     (record,) = caplog.records
     assert {name: vars(record)[name] for name in ("order", "at", "lock", "mute", "path")} == {
         "order": 7, "at": (1, 2.5), "lock": "stays here", "mute": "(Mute, without a text: ValueError)", "path": "a/b",
     }  # fmt: skip
 
 
-def test_what_extra_has_added_is_told_where_it_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
-    take_forwarded({**fields(0), "extra": {"order": b"no pickle"}})
-    assert vars(caplog.records[0])["order"].startswith("(cannot be read here: UnpicklingError(")
+def test_a_field_of_extra_that_cannot_be_decoded_is_an_error_text(caplog: pytest.LogCaptureFixture) -> None:
+    handle_forwarded({**fields(0), "extra": {"order": b"no pickle"}})
+    assert vars(caplog.records[0])["order"].startswith("(cannot be decoded here: UnpicklingError(")
 
 
-def test_a_forwarded_record_may_name_a_file_whose_name_is_no_text(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forwarded_record_may_name_a_file_whose_name_is_no_utf_8(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
     logger = logging.Logger("my.library")  # noqa: LOG001
     logger.addHandler(ForwardingHandler(sent.append))
     logger.handle(logger.makeRecord("my.library", logging.WARNING, "caf\udce9.py", 1, "é %s", ("caf\udce9",), None))
-    take_forwarded(msgspec.msgpack.decode(msgspec.msgpack.encode(sent[0])))
+    handle_forwarded(msgspec.msgpack.decode(msgspec.msgpack.encode(sent[0])))
     (record,) = caplog.records
     assert (record.getMessage(), record.pathname) == (r"é caf\udce9", r"caf\udce9.py")
 
 
-def test_a_forwarded_record_brings_the_stack_that_it_was_to_show(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forwarded_record_keeps_its_stack(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
     logger = logging.Logger("my.library")  # noqa: LOG001
     logger.addHandler(ForwardingHandler(sent.append))
     logger.warning("how did I get here?", stack_info=True)
-    take_forwarded(sent[0])
+    handle_forwarded(sent[0])
     text = caplog.records[0].getMessage()
     assert text.startswith("how did I get here?\nStack (most recent call last):\n")
-    assert "test_a_forwarded_record_brings_the_stack" in text
+    assert "test_a_forwarded_record_keeps_its_stack" in text
 
 
 def test_without_configuration_the_library_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +136,7 @@ def test_without_configuration_the_library_prints_nothing(capfd: pytest.CaptureF
     assert capfd.readouterr().err == ""
 
 
-def test_records_that_the_handlers_cannot_keep_up_with_are_dropped_and_that_is_told_once(
+def test_records_beyond_the_limit_are_dropped_and_that_is_logged_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, reactor: Reactor
 ) -> None:
     speaker = Speaker()
@@ -167,9 +169,9 @@ def test_records_that_the_handlers_cannot_keep_up_with_are_dropped_and_that_is_t
         "4",
         "10",
     ]
-    eventually(lambda: speaker.calls == ["rest", "watch"])
-    (told,) = [record for record in caplog.records if record.name == "suitkaise.logs"]
-    assert told.getMessage().startswith("5 records of workers were dropped")
+    eventually(lambda: speaker.calls == ["pause", "resume"])
+    (warning,) = [record for record in caplog.records if record.name == "suitkaise.logs"]
+    assert warning.getMessage().startswith("5 records of workers were dropped")
 
 
 def test_a_logging_handler_that_fails_costs_no_other_record(caplog: pytest.LogCaptureFixture, reactor: Reactor) -> None:
@@ -196,16 +198,16 @@ def reactor() -> Iterator[Reactor]:
 
 
 class Speaker:
-    """Somebody who logs, and whether the hub listens."""
+    """A worker that logs, and the calls to it."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def watch(self) -> None:
-        self.calls.append("watch")
+    def resume_reading(self) -> None:
+        self.calls.append("resume")
 
-    def rest(self) -> None:
-        self.calls.append("rest")
+    def pause_reading(self) -> None:
+        self.calls.append("pause")
 
 
 def fields(number: int, name: str = "my.slow.library") -> dict[str, object]:

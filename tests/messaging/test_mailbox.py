@@ -1,4 +1,4 @@
-"""The inbox: nothing is lost, a stop goes first, nobody sleeps through what concerns them."""
+"""The inbox: no message is lost, a stop goes first, and no wake-up is missed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.support import eventually, in_background
 SOON = 10.0
 
 
-class Router:
-    """A mailbox, and how others reach it: directly, or as the hub does through a socket and the bell."""
+class Inbox:
+    """A mailbox and its senders: they reach it directly, or as the hub does through a socket and the bell."""
 
     def __init__(self, slot: Slot, through_socket: bool) -> None:
         self.slot = slot
@@ -33,12 +33,12 @@ class Router:
         self._hub: socket.socket | None = None
         if through_socket:
             self._hub, self._theirs = socket.socketpair()
-            self.box = SocketMailbox(slot, self._theirs, self._take)
+            self.box = SocketMailbox(slot, self._theirs, self._on_frame)
         else:
             self.box = ThreadMailbox(slot)
         self.box.owner = threading.get_ident()
 
-    def _take(self, frame: wire.Frame) -> None:
+    def _on_frame(self, frame: wire.Frame) -> None:
         match frame[0]:
             case ("stop",):
                 self.box.order_stop(Shutdown())
@@ -84,11 +84,11 @@ def board(tmp_path: Path) -> Iterator[Board]:
 
 
 @pytest.fixture(params=["thread", "socket"])
-def post(request: pytest.FixtureRequest, board: Board) -> Iterator[Router]:
+def inbox(request: pytest.FixtureRequest, board: Board) -> Iterator[Inbox]:
     slot = board.take("tree/worker")
-    post = Router(slot, request.param == "socket")
-    yield post
-    post.close()
+    inbox = Inbox(slot, request.param == "socket")
+    yield inbox
+    inbox.close()
     slot.release()
 
 
@@ -98,37 +98,37 @@ def in_thread(target: Callable[[], Any]) -> threading.Thread:
     return thread
 
 
-def test_messages_come_in_the_order_in_which_they_were_put(post: Router) -> None:
+def test_messages_come_in_order(inbox: Inbox) -> None:
     for number in range(100):
-        post.put(number)
-    assert [post.get() for _ in range(100)] == list(range(100))
+        inbox.put(number)
+    assert [inbox.get() for _ in range(100)] == list(range(100))
 
 
-def test_a_worker_that_loops_finds_its_loop_when_nothing_waits(post: Router) -> None:
-    post.box.looping = True
-    assert [post.get() for _ in range(3)] == [ITERATE] * 3
+def test_a_looping_worker_gets_iterate_when_no_message_waits(inbox: Inbox) -> None:
+    inbox.box.looping = True
+    assert [inbox.get() for _ in range(3)] == [ITERATE] * 3
 
 
-def test_a_message_rings_the_bell_and_getting_it_silences_the_bell(post: Router) -> None:
-    post.box.looping = True
-    assert post.box.bell[0] == 0
-    post.put("x")
-    assert post.box.bell[0] == 1
-    assert post.get() == "x"
-    assert post.box.bell[0] == 0
+def test_a_message_rings_the_bell_and_getting_it_silences_the_bell(inbox: Inbox) -> None:
+    inbox.box.looping = True
+    assert inbox.box.bell[0] == 0
+    inbox.put("x")
+    assert inbox.box.bell[0] == 1
+    assert inbox.get() == "x"
+    assert inbox.box.bell[0] == 0
 
 
-def test_after_a_batch_of_messages_the_loop_has_its_turn(post: Router) -> None:
-    post.box.looping = True
-    post.put(1)
-    post.put(2)
-    assert post.get() == 1
-    post.put(3)
-    assert [post.get() for _ in range(4)] == [2, ITERATE, 3, ITERATE]
+def test_after_a_batch_of_messages_the_loop_has_its_turn(inbox: Inbox) -> None:
+    inbox.box.looping = True
+    inbox.put(1)
+    inbox.put(2)
+    assert inbox.get() == 1
+    inbox.put(3)
+    assert [inbox.get() for _ in range(4)] == [2, ITERATE, 3, ITERATE]
 
 
-def test_who_is_resumed_just_when_it_lies_down_does_not_rest_for_ever(post: Router) -> None:
-    box = post.box
+def test_a_resume_just_before_the_worker_falls_asleep_is_not_lost(inbox: Inbox) -> None:
+    box = inbox.box
     box.looping = True
     box.suspend(True)
     collect = box._collect
@@ -140,134 +140,134 @@ def test_who_is_resumed_just_when_it_lies_down_does_not_rest_for_ever(post: Rout
 
     box._collect = resumed_meanwhile  # type: ignore[method-assign]
     found: list[Any] = []
-    thread = in_thread(lambda: found.append(post.get()))
+    thread = in_thread(lambda: found.append(inbox.get()))
     thread.join(SOON)
     if thread.is_alive():  # wake it up, so that it does not stay behind
-        post.stop()
+        inbox.stop()
         thread.join(SOON)
     assert found == [ITERATE]
 
 
-def test_an_order_to_stop_goes_ahead_of_messages(post: Router) -> None:
-    post.put(1)
-    post.put(2)
-    assert post.get() == 1
-    post.box.order_stop(Normal())
-    assert post.get() is STOP
+def test_an_order_to_stop_goes_ahead_of_messages(inbox: Inbox) -> None:
+    inbox.put(1)
+    inbox.put(2)
+    assert inbox.get() == 1
+    inbox.box.order_stop(Normal())
+    assert inbox.get() is STOP
 
 
-def test_a_stop_behind_messages_on_the_way_goes_ahead_of_them(post: Router) -> None:
+def test_a_stop_that_was_sent_after_messages_goes_ahead_of_them(inbox: Inbox) -> None:
     for number in range(10):
-        post.put(number)
-    post.stop()
-    assert post.get() in (0, STOP)  # through the socket they are all taken in at once
-    assert post.get() is STOP
+        inbox.put(number)
+    inbox.stop()
+    assert inbox.get() in (0, STOP)  # through the socket they are all taken in at once
+    assert inbox.get() is STOP
 
 
-def test_a_worker_that_only_waits_is_woken_by_a_message(post: Router) -> None:
-    timer = threading.Timer(0.02, post.put, ["x"])
+def test_a_worker_that_only_waits_is_woken_by_a_message(inbox: Inbox) -> None:
+    timer = threading.Timer(0.02, inbox.put, ["x"])
     timer.start()
-    assert post.get() == "x"
+    assert inbox.get() == "x"
     timer.join()
 
 
-def test_a_worker_that_only_waits_is_woken_by_an_order_from_its_own_process(post: Router) -> None:
-    timer = threading.Timer(0.02, post.box.order_stop, [Normal()])
+def test_a_worker_that_only_waits_is_woken_by_an_order_from_its_own_process(inbox: Inbox) -> None:
+    timer = threading.Timer(0.02, inbox.box.order_stop, [Normal()])
     timer.start()
-    assert post.get() is STOP
+    assert inbox.get() is STOP
     timer.join()
 
 
-def test_a_worker_that_only_waits_gets_its_turn_at_the_deadline(post: Router) -> None:
-    post.box.deadline = time.monotonic() + 0.02
-    assert post.get() is ITERATE
-    assert time.monotonic() >= post.box.deadline
+def test_a_worker_that_only_waits_gets_its_turn_at_the_deadline(inbox: Inbox) -> None:
+    inbox.box.deadline = time.monotonic() + 0.02
+    assert inbox.get() is ITERATE
+    assert time.monotonic() >= inbox.box.deadline
 
 
-def test_wait_lasts_as_long_as_it_should(post: Router) -> None:
+def test_wait_lasts_as_long_as_it_should(inbox: Inbox) -> None:
     began = time.monotonic()
-    assert post.box.wait(0.03) is False
+    assert inbox.box.wait(0.03) is False
     assert time.monotonic() - began >= 0.03
 
 
-def test_wait_is_over_at_once_when_a_stop_comes(post: Router) -> None:
-    timer = threading.Timer(0.02, post.stop)
+def test_wait_ends_at_once_when_a_stop_comes(inbox: Inbox) -> None:
+    timer = threading.Timer(0.02, inbox.stop)
     timer.start()
-    assert post.box.wait(60) is True
+    assert inbox.box.wait(60) is True
     timer.join()
 
 
-def test_wait_is_over_at_once_when_the_stop_was_there_before(post: Router) -> None:
-    post.stop()
-    assert post.box.wait(60) is True
+def test_wait_ends_at_once_after_a_stop(inbox: Inbox) -> None:
+    inbox.stop()
+    assert inbox.box.wait(60) is True
 
 
-def test_a_wait_of_no_time_notices_a_stop_too(post: Router) -> None:
-    assert post.box.wait(0) is False
-    post.stop()
-    assert post.box.wait(0) is True
+def test_a_wait_of_zero_seconds_notices_a_stop_too(inbox: Inbox) -> None:
+    assert inbox.box.wait(0) is False
+    inbox.stop()
+    assert inbox.box.wait(0) is True
 
 
 @pytest.mark.parametrize("seconds", [math.inf, 1e12, 40 * 86400.0])
-def test_wait_takes_any_number_of_seconds(post: Router, seconds: float) -> None:
-    timer = threading.Timer(0.02, post.stop)
+def test_wait_takes_any_number_of_seconds(inbox: Inbox, seconds: float) -> None:
+    timer = threading.Timer(0.02, inbox.stop)
     timer.start()
-    assert post.box.wait(seconds) is True
+    assert inbox.box.wait(seconds) is True
     timer.join()
 
 
-def test_wait_does_not_end_for_a_message_and_does_not_forget_it(post: Router) -> None:
-    post.box.looping = True
-    timer = threading.Timer(0.01, post.put, ["x"])
+def test_wait_does_not_end_for_a_message_and_does_not_forget_it(inbox: Inbox) -> None:
+    inbox.box.looping = True
+    timer = threading.Timer(0.01, inbox.put, ["x"])
     timer.start()
-    assert post.box.wait(0.05) is False
+    assert inbox.box.wait(0.05) is False
     timer.join()
-    assert post.get() == "x"
+    assert inbox.get() == "x"
 
 
-def test_a_helper_thread_waits_without_touching_the_inbox(post: Router) -> None:
+def test_a_wait_in_another_thread_does_not_touch_the_inbox(inbox: Inbox) -> None:
     seen: list[bool] = []
-    helper = in_thread(lambda: seen.append(post.box.wait(60)))
-    post.put("x")
-    assert post.get() == "x"
-    post.box.order_stop(Normal())
+    helper = in_thread(lambda: seen.append(inbox.box.wait(60)))
+    inbox.put("x")
+    assert inbox.get() == "x"
+    inbox.box.order_stop(Normal())
     helper.join(SOON)
     assert seen == [True]
 
 
-def test_every_helper_thread_is_let_go(post: Router) -> None:
+def test_a_stop_ends_the_waits_of_all_threads(inbox: Inbox) -> None:
     seen: list[bool] = []
-    helpers = [in_thread(lambda: seen.append(post.box.wait(60))) for _ in range(10)]
-    post.box.order_stop(Normal())
-    post.box.order_stop(Normal())
+    helpers = [in_thread(lambda: seen.append(inbox.box.wait(60))) for _ in range(10)]
+    inbox.box.order_stop(Normal())
+    inbox.box.order_stop(Normal())
     for helper in helpers:
         helper.join(SOON)
     assert seen == [True] * 10
 
 
-def test_drain_hands_out_everything_that_was_not_handled(post: Router) -> None:
+def test_drain_returns_all_messages_that_were_not_handled(inbox: Inbox) -> None:
     for number in range(3):
-        post.put(number)
-    assert post.get() == 0
-    post.put(3)
-    assert [message.body.value for message in post.box.drain()] == [1, 2, 3]
-    assert post.box.drain() == []
+        inbox.put(number)
+    assert inbox.get() == 0
+    inbox.put(3)
+    assert [message.body.value for message in inbox.box.drain()] == [1, 2, 3]
+    assert inbox.box.drain() == []
 
 
-def test_a_worker_that_is_drained_from_outside_goes_on_to_its_stop(post: Router) -> None:
-    post.put(1)
-    post.put(2)
-    assert post.get() == 1
-    post.box._waiting.clear()  # as `drain` in another thread does, just before it resets the batch
-    post.box.order_stop(Normal())
-    post.box.stop_reason = None
-    timer = threading.Timer(0.02, post.put, ["next"])
+def test_a_worker_whose_inbox_is_drained_from_outside_goes_on(inbox: Inbox) -> None:
+    inbox.put(1)
+    inbox.put(2)
+    assert inbox.get() == 1
+    inbox.box._waiting.clear()  # as `drain` in another thread does, just before it resets the batch
+    inbox.box.order_stop(Normal())
+    inbox.box.stop_reason = None
+    timer = threading.Timer(0.02, inbox.put, ["next"])
     timer.start()
-    assert post.get() == "next"
+    assert inbox.get() == "next"
     timer.join()
 
 
-def test_a_worker_that_waits_goes_on_to_its_stop_although_it_is_drained_at_once(board: Board) -> None:
+def test_a_waiting_worker_stops_although_its_inbox_is_drained_at_once(board: Board) -> None:
     for _ in range(50):
         slot = board.take("tree/worker")
         box = ThreadMailbox(slot)
@@ -282,23 +282,23 @@ def test_a_worker_that_waits_goes_on_to_its_stop_although_it_is_drained_at_once(
 
 def test_the_end_of_the_hub_does_not_make_the_worker_spin(board: Board) -> None:
     slot = board.take("tree/worker")
-    post = Router(slot, through_socket=True)
-    post.put("last words")
-    post.hang_up()
-    assert post.get() == "last words"
+    inbox = Inbox(slot, through_socket=True)
+    inbox.put("last message")
+    inbox.hang_up()
+    assert inbox.get() == "last message"
     before = time.thread_time()
-    assert post.box.wait(0.2) is False
+    assert inbox.box.wait(0.2) is False
     assert time.thread_time() - before < 0.1
-    timer = threading.Timer(0.02, post.box.order_stop, [Normal()])
+    timer = threading.Timer(0.02, inbox.box.order_stop, [Normal()])
     timer.start()
-    assert post.get() is STOP
+    assert inbox.get() is STOP
     timer.join()
-    post.close()
+    inbox.close()
     slot.release()
 
 
 class Endless:
-    """A connection on which more has come whenever one looks."""
+    """A connection on which every read finds another frame."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -316,7 +316,7 @@ class Endless:
 
 
 @pytest.mark.parametrize("looping", [False, True])
-def test_a_sender_that_is_as_quick_as_the_worker_reads_keeps_it_from_nothing(board: Board, looping: bool) -> None:
+def test_a_sender_that_is_as_quick_as_the_worker_does_not_starve_its_loops(board: Board, looping: bool) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(b"!")  # so that `poll`, too, sees something
@@ -337,36 +337,36 @@ def _is_more(message: Any) -> bool:
     return isinstance(message, Message) and message.body.value == "more"
 
 
-def test_a_hub_that_talks_nonsense_is_taken_for_gone(board: Board, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_data_from_the_hub_counts_as_its_end(board: Board, caplog: pytest.LogCaptureFixture) -> None:
     slot = board.take("tree/worker")
-    post = Router(slot, through_socket=True)
-    assert post._hub is not None
-    post._hub.sendall(b"\xff" * 64)
-    assert post.box.wait(0.0) is False
-    assert post.box.descriptor is None
+    inbox = Inbox(slot, through_socket=True)
+    assert inbox._hub is not None
+    inbox._hub.sendall(b"\xff" * 64)
+    assert inbox.box.wait(0.0) is False
+    assert inbox.box.descriptor is None
     lifeline = select.poll()
-    lifeline.register(post._theirs, select.POLLRDHUP)
+    lifeline.register(inbox._theirs, select.POLLRDHUP)
     assert lifeline.poll(0)
-    assert "talks nonsense" in caplog.text
-    post.close()
+    assert "invalid data from the hub" in caplog.text
+    inbox.close()
     slot.release()
 
 
-def test_what_came_with_the_recipe_is_not_lost(board: Board) -> None:
+def test_frames_that_came_with_the_recipe_are_not_lost(board: Board) -> None:
     slot = board.take("tree/worker")
-    post = Router(slot, through_socket=True)
-    assert isinstance(post.box, SocketMailbox)
-    post.box.adopt(wire.Parser(), [(("put", "early"), b"")])
-    post.put("late")
-    assert [post.get(), post.get()] == ["early", "late"]
-    post.close()
+    inbox = Inbox(slot, through_socket=True)
+    assert isinstance(inbox.box, SocketMailbox)
+    inbox.box.adopt(wire.Parser(), [(("put", "early"), b"")])
+    inbox.put("late")
+    assert [inbox.get(), inbox.get()] == ["early", "late"]
+    inbox.close()
     slot.release()
 
 
 @pytest.mark.parametrize("looping", [False, True])
-def test_no_wake_up_is_lost_when_many_threads_put(post: Router, looping: bool) -> None:
+def test_no_wake_up_is_lost_when_many_threads_put(inbox: Inbox, looping: bool) -> None:
     """Bursts with pauses between, so that the worker falls asleep and is woken again and again."""
-    post.box.looping = looping
+    inbox.box.looping = looping
     senders, each = 4, 250
     lock = threading.Lock()
     handled = threading.Semaphore(0)
@@ -374,7 +374,7 @@ def test_no_wake_up_is_lost_when_many_threads_put(post: Router, looping: bool) -
     def send(sender: int) -> None:
         for number in range(each):
             with lock:
-                post.put([sender, number])
+                inbox.put([sender, number])
             if number % 5 == 4:
                 assert handled.acquire(timeout=SOON)
 
@@ -382,7 +382,7 @@ def test_no_wake_up_is_lost_when_many_threads_put(post: Router, looping: bool) -
     got: list[list[int]] = [[] for _ in range(senders)]
     count = 0
     while count < senders * each:
-        thing = post.get()
+        thing = inbox.get()
         if thing is ITERATE:
             continue
         sender, number = thing
@@ -402,17 +402,17 @@ def test_no_stop_is_lost_whenever_it_comes(board: Board) -> None:
     for kind in (False, True):
         for _ in range(150):
             slot = board.take("tree/worker")
-            post = Router(slot, kind)
+            inbox = Inbox(slot, kind)
             go = threading.Barrier(2)
 
-            def stop(post: Router = post, go: threading.Barrier = go) -> None:
+            def stop(inbox: Inbox = inbox, go: threading.Barrier = go) -> None:
                 go.wait(SOON)
-                post.box.order_stop(Normal())
+                inbox.box.order_stop(Normal())
 
             thread = in_thread(stop)
             go.wait(SOON)
-            assert post.get() is STOP
+            assert inbox.get() is STOP
             thread.join(SOON)
-            post.close()
+            inbox.close()
             slot.release()
             board.give_back(slot)

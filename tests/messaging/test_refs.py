@@ -1,4 +1,4 @@
-"""Refs and proxies, against a post office that keeps what it is given."""
+"""Refs and proxies, with a router that records the requests."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.messages import Answer, Message, Payload
 
 
-class Office:
-    """Answers what it was told to, and remembers what it was asked."""
+class RecordingRouter:
+    """Records all requests, and gives the answers that a test has set."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, Any]] = []
-        self.posted: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self.answers: dict[str, Any] = {}
         self.reply: Any = lambda message: message.reply(True, Payload("fine"))
 
-    def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
-        self.posted.append((what, path))
+    def request(self, kind: str, path: str, argument: Any = None) -> Answer[Any]:
+        self.requests.append((kind, path))
         answer: Answer[Any] = Answer()
-        given = self.answers.get(what)
+        given = self.answers.get(kind)
         if isinstance(given, Exception):
             answer.set_exception(given)
-        elif what in self.answers:
+        elif kind in self.answers:
             answer.set_result(given)
         return answer
 
@@ -47,56 +47,56 @@ class Office:
 
 
 @pytest.fixture
-def office() -> Iterator[Office]:
-    before, office = router._post, Office()
-    router.set_router(office)
-    yield office
+def recorder() -> Iterator[RecordingRouter]:
+    before, recorder = router._router, RecordingRouter()
+    router.set_router(recorder)
+    yield recorder
     router.set_router(before)
 
 
 @pytest.fixture
-def ref(office: Office) -> WorkerRef:
+def ref(recorder: RecordingRouter) -> WorkerRef:
     return WorkerRef("tree/one")
 
 
-def test_tell_sends_and_goes_on(office: Office, ref: WorkerRef) -> None:
+def test_tell_sends_and_goes_on(recorder: RecordingRouter, ref: WorkerRef) -> None:
     ref.tell({"a": 1})
-    assert office.sent == [("tree/one", "message", {"a": 1})]
+    assert recorder.sent == [("tree/one", "message", {"a": 1})]
 
 
-def test_ask_gives_the_answer(office: Office, ref: WorkerRef) -> None:
+def test_ask_returns_the_answer(recorder: RecordingRouter, ref: WorkerRef) -> None:
     assert ref.ask("how are you?") == "fine"
 
 
-def test_ask_raises_what_the_handler_raised(office: Office, ref: WorkerRef) -> None:
-    office.reply = lambda message: message.fail(PermissionError("no"))
+def test_ask_raises_what_the_handler_raised(recorder: RecordingRouter, ref: WorkerRef) -> None:
+    recorder.reply = lambda message: message.fail(PermissionError("no"))
     with pytest.raises(PermissionError, match="no"):
         ref.ask("x")
 
 
-def test_ask_raises_when_no_answer_comes_in_time(office: Office, ref: WorkerRef) -> None:
-    office.reply = lambda message: None
+def test_ask_raises_when_no_answer_comes_in_time(recorder: RecordingRouter, ref: WorkerRef) -> None:
+    recorder.reply = lambda message: None
     with pytest.raises(AskTimeout, match=r"'tree/one' did not answer within 0.01 s") as raised:
         ref.ask("x", timeout=0.01)
     assert raised.value.path == "tree/one"
 
 
 @pytest.mark.parametrize("wrong", ["soon", math.nan, True, [1]])
-def test_s45_a_time_out_that_is_no_time_is_refused_before_anything_happens(
-    office: Office, ref: WorkerRef, wrong: Any
+def test_s45_an_invalid_timeout_is_refused_before_anything_happens(
+    recorder: RecordingRouter, ref: WorkerRef, wrong: Any
 ) -> None:
     for waiting in (lambda: ref.ask("x", timeout=wrong), lambda: ref.recall(timeout=wrong), lambda: ref.join(wrong)):
         with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not "):
             waiting()
-    assert (office.sent, office.posted) == ([], [])
+    assert (recorder.sent, recorder.requests) == ([], [])
 
 
-def test_s45_infinity_is_for_ever(office: Office, ref: WorkerRef) -> None:
+def test_s45_an_infinite_timeout_waits_for_ever(recorder: RecordingRouter, ref: WorkerRef) -> None:
     assert ref.ask("x", timeout=math.inf) == "fine"
 
 
-def test_a_timeout_error_of_the_handler_is_not_taken_for_one_of_the_wait(office: Office, ref: WorkerRef) -> None:
-    office.reply = lambda message: message.fail(TimeoutError("the database"))
+def test_a_timeout_error_of_the_handler_is_not_an_ask_timeout(recorder: RecordingRouter, ref: WorkerRef) -> None:
+    recorder.reply = lambda message: message.fail(TimeoutError("the database"))
     with pytest.raises(TimeoutError, match="the database") as raised:
         ref.ask("x")
     assert not isinstance(raised.value, AskTimeout)
@@ -117,21 +117,23 @@ def test_an_answer_that_comes_just_after_the_time_out_is_still_taken(monkeypatch
     assert Answer.result is result
 
 
-def test_an_answer_can_be_awaited(office: Office, ref: WorkerRef) -> None:
+def test_an_answer_can_be_awaited(recorder: RecordingRouter, ref: WorkerRef) -> None:
     async def main() -> Any:
         return await ref.ask_future("x")
 
     assert asyncio.run(main()) == "fine"
 
 
-def test_an_answer_that_comes_later_from_another_thread_can_be_awaited(office: Office, ref: WorkerRef) -> None:
+def test_an_answer_that_comes_later_from_another_thread_can_be_awaited(
+    recorder: RecordingRouter, ref: WorkerRef
+) -> None:
     timers: list[threading.Timer] = []
 
     def reply(message: Message) -> None:
         timers.append(threading.Timer(0.01, message.reply, (True, Payload("late"))))
         timers[0].start()
 
-    office.reply = reply
+    recorder.reply = reply
 
     async def main() -> Any:
         return await asyncio.wait_for(ref.ask_future("x"), 5)
@@ -140,26 +142,26 @@ def test_an_answer_that_comes_later_from_another_thread_can_be_awaited(office: O
     timers[0].join()
 
 
-def test_only_the_first_answer_counts(office: Office, ref: WorkerRef) -> None:
-    office.reply = lambda message: (message.reply(True, Payload(1)), message.reply(True, Payload(2)))
+def test_only_the_first_answer_counts(recorder: RecordingRouter, ref: WorkerRef) -> None:
+    recorder.reply = lambda message: (message.reply(True, Payload(1)), message.reply(True, Payload(2)))
     assert ref.ask("x") == 1
 
 
-def test_an_answer_that_nobody_waits_for_any_more_is_dropped(office: Office, ref: WorkerRef) -> None:
-    office.reply = lambda message: None
+def test_an_answer_that_was_cancelled_is_dropped(recorder: RecordingRouter, ref: WorkerRef) -> None:
+    recorder.reply = lambda message: None
     answer = ref.ask_future("x")
     answer.cancel()
     answer.settle(True, Payload(1))
     assert answer.cancelled()
 
 
-def test_an_answer_that_cannot_be_decoded_is_an_error_for_the_asker(office: Office, ref: WorkerRef) -> None:
-    office.reply = lambda message: message.reply(True, Payload(data=b"rubbish"))
+def test_an_answer_that_cannot_be_decoded_is_an_error_for_the_asker(recorder: RecordingRouter, ref: WorkerRef) -> None:
+    recorder.reply = lambda message: message.reply(True, Payload(data=b"rubbish"))
     with pytest.raises(pickle.UnpicklingError):
         ref.ask("x")
 
 
-def test_a_worker_that_asks_itself_is_stopped_from_waiting_for_ever(office: Office, ref: WorkerRef) -> None:
+def test_a_worker_that_asks_itself_gets_a_deadlock_error(recorder: RecordingRouter, ref: WorkerRef) -> None:
     set_owner("tree/one#3")
     try:
         with pytest.raises(DeadlockError, match="asks itself"):
@@ -170,41 +172,41 @@ def test_a_worker_that_asks_itself_is_stopped_from_waiting_for_ever(office: Offi
         set_owner(None)
 
 
-def test_information_is_asked_for_each_time(office: Office, ref: WorkerRef) -> None:
-    office.answers["info"] = ("running", 123, 4, "process")
+def test_status_and_pid_are_requested_each_time(recorder: RecordingRouter, ref: WorkerRef) -> None:
+    recorder.answers["info"] = ("running", 123, 4, "process")
     assert (ref.status, ref.pid, ref.incarnation, ref.is_alive()) == (Status.RUNNING, 123, 4, True)
-    office.answers["info"] = ("restarting", None, 4, "process")
+    recorder.answers["info"] = ("restarting", None, 4, "process")
     assert (ref.status, ref.pid, ref.is_alive()) == (Status.RESTARTING, None, False)
-    assert office.posted == [("info", "tree/one")] * 7
+    assert recorder.requests == [("info", "tree/one")] * 7
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status.value not in (
     "starting", "running", "suspended", "stopping")])  # fmt: skip
-def test_a_worker_in_these_states_is_not_alive(office: Office, ref: WorkerRef, status: Status) -> None:
-    office.answers["info"] = (status.value, None, 1, "process")
+def test_a_worker_in_these_states_is_not_alive(recorder: RecordingRouter, ref: WorkerRef, status: Status) -> None:
+    recorder.answers["info"] = (status.value, None, 1, "process")
     assert not ref.is_alive()
 
 
-@pytest.mark.parametrize("order", ["kill", "rejoin", "recall"])
-def test_orders_are_posted(office: Office, ref: WorkerRef, order: str) -> None:
-    office.answers[order] = None
-    getattr(ref, order)()
-    assert office.posted == [(order, "tree/one")]
+@pytest.mark.parametrize("method", ["kill", "rejoin", "recall"])
+def test_kill_rejoin_and_recall_are_requests(recorder: RecordingRouter, ref: WorkerRef, method: str) -> None:
+    recorder.answers[method] = None
+    getattr(ref, method)()
+    assert recorder.requests == [(method, "tree/one")]
 
 
-def test_join_and_result_wait_for_the_end(office: Office, ref: WorkerRef) -> None:
-    office.answers.update(join=Normal(), result=42)
+def test_join_and_result_wait_for_the_end(recorder: RecordingRouter, ref: WorkerRef) -> None:
+    recorder.answers.update(join=Normal(), result=42)
     assert (ref.join(), ref.result()) == (Normal(), 42)
 
 
 @pytest.mark.parametrize("wait", ["join", "result"])
-def test_waiting_for_the_end_takes_a_time_out(office: Office, ref: WorkerRef, wait: str) -> None:
+def test_waiting_for_the_end_takes_a_time_out(recorder: RecordingRouter, ref: WorkerRef, wait: str) -> None:
     with pytest.raises(AskTimeout, match=r"'tree/one' still runs after 0.01 s"):
         getattr(ref, wait)(timeout=0.01)
 
 
-def test_errors_of_the_post_office_are_raised(office: Office, ref: WorkerRef) -> None:
-    office.answers["result"] = WorkerDead("over")
+def test_errors_of_the_router_are_raised(recorder: RecordingRouter, ref: WorkerRef) -> None:
+    recorder.answers["result"] = WorkerDead("over")
     with pytest.raises(WorkerDead):
         ref.result()
 
@@ -221,18 +223,18 @@ def test_a_ref_can_be_sent_and_copied(ref: WorkerRef) -> None:
     assert pickle.loads(pickle.dumps(ref)) == copy.deepcopy(ref) == ref
 
 
-def test_whereis_finds_or_raises(office: Office) -> None:
-    office.answers["find"] = "tree/two", "process"
+def test_whereis_finds_or_raises(recorder: RecordingRouter) -> None:
+    recorder.answers["find"] = "tree/two", "process"
     assert whereis("tree/two") == WorkerRef("tree/two")
-    office.answers["find"] = "tree/two", "supervisor"
+    recorder.answers["find"] = "tree/two", "supervisor"
     assert isinstance(whereis("tree/two"), SupervisorRef)
-    office.answers["find"] = ChildNotFound("no worker at 'tree/two'")
+    recorder.answers["find"] = ChildNotFound("no worker at 'tree/two'")
     with pytest.raises(ChildNotFound):
         whereis("tree/two")
 
 
-def test_without_a_tree_refs_say_so() -> None:
-    before = router._post
+def test_without_a_tree_refs_raise_runtime_gone() -> None:
+    before = router._router
     router.set_router(None)
     try:
         with pytest.raises(RuntimeGone, match="no supervision tree runs in this program"):
@@ -242,35 +244,37 @@ def test_without_a_tree_refs_say_so() -> None:
 
 
 # ---------------------------------------------------------------- proxies
-def test_a_proxy_turns_calls_into_messages(office: Office, ref: WorkerRef) -> None:
+def test_a_proxy_turns_calls_into_messages(recorder: RecordingRouter, ref: WorkerRef) -> None:
     proxy = ref.proxy()
     assert proxy.add(1, other=2).get() == "fine"
     assert proxy.limit.get() == "fine"
-    assert office.sent == [("tree/one", "call", ("add", (1,), {"other": 2})), ("tree/one", "get", "limit")]
+    assert recorder.sent == [("tree/one", "call", ("add", (1,), {"other": 2})), ("tree/one", "get", "limit")]
 
 
 @pytest.mark.parametrize(
-    "use, error, says",
+    "use, error, text",
     [
         (lambda proxy: proxy._secret, AttributeError, "'_secret' is private"),
-        (lambda proxy: proxy.a.b, AttributeError, r"one level deep; ask for 'a' with get\(\) first"),
+        (lambda proxy: proxy.a.b, AttributeError, r"one level deep; read 'a' with get\(\) first"),
         (lambda proxy: setattr(proxy, "a", 1), AttributeError, "a proxy cannot set 'a'"),
         (lambda proxy: proxy(), TypeError, "a proxy is not callable"),
         (lambda proxy: proxy.get(), TypeError, "name an attribute first"),
     ],
 )
-def test_a_proxy_says_what_it_cannot_do(ref: WorkerRef, use: Any, error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says):
+def test_a_wrong_use_of_a_proxy_raises_a_clear_error(
+    ref: WorkerRef, use: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
         use(ref.proxy())
 
 
-def test_a_proxy_tells_what_it_stands_for(ref: WorkerRef) -> None:
+def test_the_repr_of_a_proxy_shows_path_and_attribute(ref: WorkerRef) -> None:
     assert repr(ref.proxy()) == "WorkerProxy('tree/one')"
     assert repr(ref.proxy().add) == "WorkerProxy('tree/one', 'add')"
 
 
 class Noted:
-    """Notes in which thread it is decoded."""
+    """A value that notes the thread in which it is decoded."""
 
     threads: ClassVar[list[threading.Thread]] = []
 
@@ -282,13 +286,13 @@ class Noted:
 
 
 @pytest.mark.parametrize("ok, value", [(True, Noted()), (False, ValueError(Noted()))])
-def test_an_answer_is_decoded_once_and_by_who_wants_it(ok: bool, value: Any) -> None:
+def test_an_answer_is_decoded_once_and_in_the_thread_that_reads_it(ok: bool, value: Any) -> None:
     Noted.threads.clear()
     answer: Answer[Any] = Answer()
     data = Payload(value).data
-    taker = threading.Thread(target=lambda: answer.settle(ok, Payload(data=data)))
-    taker.start()
-    taker.join(5)
+    receiver = threading.Thread(target=lambda: answer.settle(ok, Payload(data=data)))
+    receiver.start()
+    receiver.join(5)
     assert answer.done()
     assert Noted.threads == []
     if ok:
@@ -303,7 +307,7 @@ def test_an_answer_is_decoded_once_and_by_who_wants_it(ok: bool, value: Any) -> 
     assert Noted.threads == [threading.current_thread()]
 
 
-def test_an_error_counts_as_one_before_it_is_decoded() -> None:
+def test_an_error_counts_as_an_exception_before_it_is_decoded() -> None:
     answers: list[Answer[Any]] = [Answer(), Answer()]
     answers[0].settle(False, Payload(data=Payload(ValueError("no")).data))
     done, waiting = concurrent.futures.wait(answers, timeout=5, return_when=concurrent.futures.FIRST_EXCEPTION)

@@ -1,4 +1,4 @@
-"""Addresses: one a path, whoever answers there now."""
+"""The address of a path, and the registry's answers to requests."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import pytest
 from suitkaise import Status
 from suitkaise.errors import ChildNotFound, MailboxFull, NotSerializable, SuitkaiseError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason, Normal, Shutdown, Signaled
-from suitkaise.messaging import address as parking
+from suitkaise.messaging import address as addresses
 from suitkaise.messaging.address import Address
 from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.protocol import AdminAction, ControlKind, RequestKind
 from suitkaise.messaging.registry import Registry
 
 
 class Parent:
-    """A supervisor, as refs see it."""
+    """A supervisor that notes what is requested of its children."""
 
     def __init__(self) -> None:
-        self.orders: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self.status: Status | None = Status.RUNNING
 
     def status_of(self, id: str) -> Status:
@@ -28,26 +29,26 @@ class Parent:
             raise ChildNotFound(id)
         return self.status
 
-    def order(self, what: str, id: str) -> Answer[Any]:
-        self.orders.append((what, id))
+    def control(self, kind: str, id: str) -> Answer[Any]:
+        self.requests.append((kind, id))
         answer: Answer[Any] = Answer()
-        answer.set_result(f"{what} done")
+        answer.set_result(f"{kind} done")
         return answer
 
 
 class Worker:
-    """An incarnation that keeps what it gets, or refuses it."""
+    """An incarnation that keeps the messages, or refuses them."""
 
     def __init__(self, *refusals: Exception) -> None:
         self.got: list[Any] = []
-        self.had_to: list[bool] = []
+        self.accepted: list[bool] = []
         self._refusals = list(refusals)
 
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
         if self._refusals:
             raise self._refusals.pop(0)
         self.got.append(message.body.value)
-        self.had_to.append(accepted)
+        self.accepted.append(accepted)
 
 
 def tell(body: Any) -> Message:
@@ -93,8 +94,8 @@ def test_messages_before_the_start_and_between_incarnations_wait_in_order(addres
     assert (first.got, second.got) == ([1, 2, 3], [4])
 
 
-def test_at_most_so_many_messages_wait(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parking, "MOST", 3)
+def test_the_number_of_pending_messages_is_limited(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "MOST", 3)
     for number in range(3):
         address.send(tell(number))
     with pytest.raises(MailboxFull, match="3 messages wait already for 'tree/one' to come back"):
@@ -104,8 +105,8 @@ def test_at_most_so_many_messages_wait(address: Address, monkeypatch: pytest.Mon
     assert worker.got == [0, 1, 2]
 
 
-def test_at_most_so_many_bytes_wait_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parking, "MOST_BYTES", 10_000)
+def test_the_bytes_of_pending_messages_for_a_process_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "MOST_BYTES", 10_000)
     address = Address("tree/one", "one", "process", Parent())
     address.send(tell(bytes(20_000)))  # a single one may have any size
     with pytest.raises(MailboxFull, match=r"20\d\d\d bytes of messages wait already for 'tree/one' to come back"):
@@ -120,21 +121,21 @@ def test_at_most_so_many_bytes_wait_for_a_process(monkeypatch: pytest.MonkeyPatc
         assert len(worker.got) == 1, turn
 
 
-def test_what_has_waited_must_be_taken_and_what_is_sent_now_may_be_refused(address: Address) -> None:
+def test_pending_messages_are_delivered_as_accepted_and_new_ones_may_be_refused(address: Address) -> None:
     address.send(tell(1))
     worker = Worker()
     address.attach(worker)
     address.send(tell(2))
-    assert worker.had_to == [True, False]
+    assert worker.accepted == [True, False]
 
 
-def test_what_cannot_be_sent_to_a_process_is_told_to_the_sender_also_when_it_would_wait() -> None:
+def test_a_message_that_cannot_be_pickled_raises_also_when_no_process_is_there_yet() -> None:
     address = Address("tree/one", "one", "process", Parent())
     with pytest.raises(NotSerializable):
         address.send(tell(threading.Lock()))
 
 
-def test_a_thread_that_is_to_come_takes_anything(address: Address) -> None:
+def test_any_value_may_wait_for_a_thread(address: Address) -> None:
     lock = threading.Lock()
     address.send(tell(lock))
     worker = Worker()
@@ -142,7 +143,7 @@ def test_a_thread_that_is_to_come_takes_anything(address: Address) -> None:
     assert worker.got == [lock]
 
 
-def test_an_incarnation_that_has_just_ended_makes_the_message_wait_for_the_next_one(address: Address) -> None:
+def test_a_message_for_an_incarnation_that_has_just_ended_waits_for_the_next_one(address: Address) -> None:
     address.attach(Worker(WorkerDead("it has just ended")))
     address.send(tell(1))
     address.send(tell(2))
@@ -155,7 +156,7 @@ def test_an_incarnation_that_has_just_ended_makes_the_message_wait_for_the_next_
 def test_waiting_messages_stay_when_the_next_incarnation_ends_at_once(address: Address) -> None:
     for number in range(3):
         address.send(tell(number))
-    dying = Worker(WorkerDead("dead on arrival"))
+    dying = Worker(WorkerDead("it has just ended"))
     address.attach(dying)
     assert dying.got == []
     worker = Worker()
@@ -180,7 +181,7 @@ def test_other_errors_reach_the_sender(address: Address) -> None:
         address.send(tell(1))
 
 
-def test_the_end_fails_those_who_wait_for_an_answer(address: Address) -> None:
+def test_the_end_of_the_last_incarnation_fails_pending_asks(address: Address) -> None:
     message, answer = ask(1)
     address.send(message)
     address.send(tell(2))
@@ -207,7 +208,7 @@ def test_a_worker_that_is_started_again_after_its_end_takes_messages_again(addre
     assert (worker.got, address.over) == ([1], False)
 
 
-def test_who_waits_for_the_end_is_called_once_when_it_comes(address: Address) -> None:
+def test_when_over_calls_back_once_after_the_end(address: Address) -> None:
     called: list[str] = []
     address.when_over(lambda: called.append("early"))
     assert called == []
@@ -218,7 +219,7 @@ def test_who_waits_for_the_end_is_called_once_when_it_comes(address: Address) ->
     assert called == ["early", "late"]
 
 
-def test_who_waits_for_the_end_may_use_the_address(address: Address) -> None:
+def test_a_when_over_callback_may_use_the_address(address: Address) -> None:
     called: list[str] = []
     address.when_over(lambda: address.when_over(lambda: called.append("again")))
     address.finish()
@@ -229,10 +230,10 @@ def test_who_waits_for_the_end_may_use_the_address(address: Address) -> None:
     "reason, status",
     [(None, Status.STOPPED), (Normal(), Status.STOPPED), (Signaled(9), Status.CRASHED)],
 )
-def test_the_status_of_a_child_that_its_supervisor_has_forgotten(reason: ExitReason | None, status: Status) -> None:
-    keeping = Parent()
-    keeping.status = None
-    address = Address("tree/one", "one", "thread", keeping)
+def test_the_status_of_a_child_that_was_deleted(reason: ExitReason | None, status: Status) -> None:
+    parent = Parent()
+    parent.status = None
+    address = Address("tree/one", "one", "thread", parent)
     if reason is not None:
         address.detach(reason, None)
     assert address.status is status
@@ -246,7 +247,7 @@ def registry(address: Address) -> Registry:
     return registry
 
 
-def test_a_path_is_found_and_forgotten(registry: Registry, address: Address) -> None:
+def test_a_path_is_found_until_it_is_removed(registry: Registry, address: Address) -> None:
     assert registry.find("tree/one") is address
     assert ("tree/one" in registry, len(registry), registry.paths()) == (True, 1, ["tree/one"])
     registry.remove("tree/one")
@@ -256,49 +257,52 @@ def test_a_path_is_found_and_forgotten(registry: Registry, address: Address) -> 
         registry.find("tree/one")
 
 
-def test_the_address_of_a_path_stays_when_another_supervisor_keeps_it(registry: Registry, address: Address) -> None:
-    keeping = Parent()
-    assert registry.add("tree/one", "one", "thread", keeping) is address
-    assert address.keeping is keeping
-    assert registry.add("tree/two", "two", "thread", keeping) is registry.find("tree/two")
+def test_a_path_keeps_its_address_when_it_gets_another_parent(registry: Registry, address: Address) -> None:
+    parent = Parent()
+    assert registry.add("tree/one", "one", "thread", parent) is address
+    assert address.parent is parent
+    assert registry.add("tree/two", "two", "thread", parent) is registry.find("tree/two")
 
 
-def test_who_hears_of_the_end_of_a_worker_that_is_forgotten_can_ask_for_its_reason(
+def test_a_join_inside_of_a_join_callback_finds_a_worker_that_was_just_removed(
     registry: Registry, address: Address
 ) -> None:
-    heard: list[Any] = []
-    answer = registry.post("join", "tree/one")
-    answer.add_done_callback(lambda done: heard.append(registry.post("join", "tree/one").get(0)))
+    reasons: list[Any] = []
+    answer = registry.request(RequestKind.JOIN, "tree/one")
+    answer.add_done_callback(lambda done: reasons.append(registry.request(RequestKind.JOIN, "tree/one").get(0)))
     address.attach(Worker())
     address.detach(Shutdown("done"), None)
     registry.remove("tree/one")
-    assert heard == [Shutdown("done")]
+    assert reasons == [Shutdown("done")]
 
 
 def test_info_is_answered_at_once(registry: Registry, address: Address) -> None:
     address.attach(Worker())
     address.attach(Worker())
     address.pid = 123
-    assert registry.post("info", "tree/one").get(0) == (Status.RUNNING, 123, 2, "thread")
+    assert registry.request(RequestKind.INFO, "tree/one").get(0) == (Status.RUNNING, 123, 2, "thread")
 
 
 def test_a_request_for_no_such_worker_is_answered_with_an_error(registry: Registry) -> None:
     with pytest.raises(ChildNotFound):
-        registry.post("info", "tree/two").get(0)
+        registry.request(RequestKind.INFO, "tree/two").get(0)
 
 
-def test_a_request_that_means_nothing_is_answered_with_an_error(registry: Registry) -> None:
-    with pytest.raises(SuitkaiseError, match="nobody answers 'dance'"):
-        registry.post("dance", "tree/one").get(0)
+def test_an_action_for_a_path_without_a_running_supervisor_is_answered_with_an_error(registry: Registry) -> None:
+    for path, text in [("tree/two", "no worker at 'tree/two'"), ("tree/one", "'tree/one': it is a worker")]:
+        with pytest.raises(ChildNotFound, match=text):
+            registry.administer(AdminAction.WHICH_CHILDREN, path).get(0)
 
 
-@pytest.mark.parametrize("what", ["kill", "rejoin", "recall"])
-def test_orders_are_passed_on_to_the_supervisor(registry: Registry, address: Address, what: str) -> None:
-    assert registry.post(what, "tree/one").get(0) == f"{what} done"
+@pytest.mark.parametrize("kind", [RequestKind.KILL, RequestKind.REJOIN, RequestKind.RECALL])
+def test_kill_rejoin_and_recall_are_passed_on_to_the_supervisor(
+    registry: Registry, address: Address, kind: ControlKind
+) -> None:
+    assert registry.request(kind, "tree/one").get(0) == f"{kind} done"
 
 
 def test_join_gives_the_last_reason(registry: Registry, address: Address) -> None:
-    answer = registry.post("join", "tree/one")
+    answer = registry.request(RequestKind.JOIN, "tree/one")
     address.attach(Worker())
     address.detach(Shutdown(), None)
     assert not answer.done()
@@ -307,7 +311,7 @@ def test_join_gives_the_last_reason(registry: Registry, address: Address) -> Non
 
 
 def test_the_result_is_that_of_the_last_incarnation(registry: Registry, address: Address) -> None:
-    answer = registry.post("result", "tree/one")
+    answer = registry.request(RequestKind.RESULT, "tree/one")
     address.detach(Normal(), Payload(41))
     address.detach(Normal(), Payload(42))
     address.finish()
@@ -318,28 +322,35 @@ def test_no_result_is_an_error_with_the_remote_traceback(registry: Registry, add
     address.detach(Crashed("loop", ValueError("no"), "Traceback: line 7"), None)
     address.finish()
     with pytest.raises(WorkerFailed, match=r"'tree/one' ended without a result: ValueError in loop: no") as raised:
-        registry.post("result", "tree/one").get(0)
+        registry.request(RequestKind.RESULT, "tree/one").get(0)
     assert "line 7" in "".join(raised.value.__notes__)
     assert raised.value.traceback == "Traceback: line 7"
 
 
-def test_the_result_of_what_never_ran_is_an_error(registry: Registry, address: Address) -> None:
+def test_the_result_of_a_worker_that_never_ran_is_an_error(registry: Registry, address: Address) -> None:
     address.finish()
     with pytest.raises(WorkerFailed, match="it never ran"):
-        registry.post("result", "tree/one").get(0)
+        registry.request(RequestKind.RESULT, "tree/one").get(0)
 
 
-def test_services_answer_at_once_later_or_with_an_error(registry: Registry) -> None:
+def test_a_service_answers_at_once_later_or_with_an_error(registry: Registry) -> None:
     later: Answer[Any] = Answer()
 
-    def fail(path: str, argument: Any) -> Any:
-        raise ValueError(argument)
+    def fail() -> Any:
+        raise ValueError("no storage")
 
-    registry.services.update(now=lambda path, argument: (path, argument), later=lambda *a: later, fail=fail)
-    assert registry.post("now", "anywhere", 1).get(0) == ("anywhere", 1)
-    assert registry.post("later", "") is later
-    with pytest.raises(ValueError, match="2"):
-        registry.post("fail", "", 2).get(0)
+    registry.services[RequestKind.STORAGE] = lambda: "/directory"
+    assert registry.request(RequestKind.STORAGE, "").get(0) == "/directory"
+    registry.services[RequestKind.STORAGE] = lambda: later
+    assert registry.request(RequestKind.STORAGE, "") is later
+    registry.services[RequestKind.STORAGE] = fail
+    with pytest.raises(ValueError, match="no storage"):
+        registry.request(RequestKind.STORAGE, "").get(0)
+
+
+def test_a_service_that_the_program_does_not_have_is_an_error(registry: Registry) -> None:
+    with pytest.raises(SuitkaiseError, match="this program does not serve 'storage' requests"):
+        registry.request(RequestKind.STORAGE, "").get(0)
 
 
 def test_sending_from_many_threads_during_restarts_loses_nothing_and_keeps_each_order(address: Address) -> None:
@@ -375,19 +386,21 @@ def test_sending_from_many_threads_during_restarts_loses_nothing_and_keeps_each_
 def test_a_signal_for_an_incarnation_that_never_came_up_does_not_reach_the_next_one(address: Address) -> None:
     address.begin(1)
     address.signal(1, Message("signal", Payload("for the first")))
-    address.send(tell("for whoever comes"))
+    address.send(tell("for any incarnation"))
     address.detach(Crashed("start", ValueError()), None)
     address.begin(2)
     worker = Worker()
     address.attach(worker)
-    assert worker.got == ["for whoever comes"]
+    assert worker.got == ["for any incarnation"]
 
 
-@pytest.mark.parametrize("what", ["join", "result"])
-def test_who_no_longer_waits_for_the_end_is_forgotten(registry: Registry, address: Address, what: str) -> None:
-    kept = registry.post(what, address.path)
+@pytest.mark.parametrize("kind", [RequestKind.JOIN, RequestKind.RESULT])
+def test_a_cancelled_join_or_result_leaves_no_callback_behind(
+    registry: Registry, address: Address, kind: RequestKind
+) -> None:
+    kept = registry.request(kind, address.path)
     for _ in range(500):
-        registry.post(what, address.path).cancel()
-    assert len(address._waiters) == 1
+        registry.request(kind, address.path).cancel()
+    assert len(address._on_over) == 1
     address.finish()
     assert kept.done()

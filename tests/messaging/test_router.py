@@ -1,4 +1,4 @@
-"""A worker's line to the hub: a `HubClient` and a `HubServer`, over a real socket, in one process."""
+"""A `HubClient` and a `HubServer`, over a real socket, in one process."""
 
 from __future__ import annotations
 
@@ -15,8 +15,21 @@ import pytest
 
 from suitkaise import Status
 from suitkaise.errors import ChildNotFound, NotSerializable, RuntimeGone, SuitkaiseError, WorkerDead
-from suitkaise.messaging import wire
+from suitkaise.messaging import connection, wire
 from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.protocol import (
+    AdminAction,
+    AdminRequest,
+    Ask,
+    HubAnswer,
+    HubRequest,
+    RequestKind,
+    Tell,
+    Withdraw,
+    WorkerFrame,
+    decode_answer,
+    decode_request,
+)
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import HubClient
 from suitkaise.platform.reactor import Reactor
@@ -46,35 +59,35 @@ class Echo:
 
 
 class Hub:
-    """A desk with one worker behind it, and a remote post in front."""
+    """A hub server with one worker behind it, and a client of it."""
 
     def __init__(self, folder: Path) -> None:
         self.reactor = Reactor()
         self.registry = Registry()
         self.path = str(folder / "hub.sock")
-        self.desk = HubServer(self.path, self.reactor, self.registry)
+        self.server = HubServer(self.path, self.reactor, self.registry)
         self.echo = Echo()
         self.address = self.registry.add("tree/one", "one", "thread", Parent())
         self.address.attach(self.echo)
-        self.post = HubClient(self.path)
+        self.client = HubClient(self.path)
 
     def ask(self, body: Any, path: str = "tree/one") -> Answer[Any]:
         answer: Answer[Any] = Answer()
-        self.post.send(path, Message("message", Payload(body), answer.settle))
+        self.client.send(path, Message("message", Payload(body), answer.settle))
         return answer
 
     def tell(self, body: Any, path: str = "tree/one") -> None:
-        self.post.send(path, Message("message", Payload(body)))
+        self.client.send(path, Message("message", Payload(body)))
 
     def close(self) -> None:
         self.reactor.close()
-        self.desk.close()
+        self.server.close()
 
     def cut(self) -> None:
         """End all connections, as a dying hub does."""
-        for visitor in list(self.desk._connections):
+        for one in list(self.server._connections):
             with contextlib.suppress(OSError):
-                visitor.sock.shutdown(socket.SHUT_RDWR)
+                one.sock.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -102,14 +115,14 @@ def test_an_error_of_the_handler_reaches_the_asker(hub: Hub) -> None:
         hub.ask("no").get(SOON)
 
 
-def test_no_such_worker_is_told_to_asker_and_teller(hub: Hub) -> None:
+def test_asking_or_telling_a_worker_that_does_not_exist_raises(hub: Hub) -> None:
     with pytest.raises(ChildNotFound, match="tree/two"):
         hub.ask("x", "tree/two").get(SOON)
     with pytest.raises(ChildNotFound, match="tree/two"):
         hub.tell("x", "tree/two")
 
 
-def test_a_worker_that_is_over_is_told_to_asker_and_teller(hub: Hub) -> None:
+def test_asking_or_telling_a_worker_that_is_over_raises(hub: Hub) -> None:
     hub.address.finish()
     with pytest.raises(WorkerDead):
         hub.ask("x").get(SOON)
@@ -117,7 +130,7 @@ def test_a_worker_that_is_over_is_told_to_asker_and_teller(hub: Hub) -> None:
         hub.tell("x")
 
 
-def test_what_cannot_be_sent_is_told_before_anything_is_sent(hub: Hub) -> None:
+def test_a_message_that_cannot_be_pickled_raises_before_anything_is_sent(hub: Hub) -> None:
     with pytest.raises(NotSerializable):
         hub.ask(threading.Lock())
     with pytest.raises(NotSerializable):
@@ -140,20 +153,15 @@ def test_large_messages_and_answers_pass(hub: Hub) -> None:
 
 def test_requests_are_answered_now_and_later(hub: Hub) -> None:
     hub.address.pid = 99
-    assert hub.post.post("info", "tree/one").get(SOON) == (Status.RUNNING, 99, 1, "thread")
-    join = hub.post.post("join", "tree/one")
-    assert hub.post.post("info", "tree/one").get(SOON)[1] == 99
+    assert hub.client.request(RequestKind.INFO, "tree/one").get(SOON) == (Status.RUNNING, 99, 1, "thread")
+    join = hub.client.request(RequestKind.JOIN, "tree/one")
+    assert hub.client.request(RequestKind.INFO, "tree/one").get(SOON)[1] == 99
     assert not join.done()
     hub.address.finish()
     assert join.get(SOON) is None
 
 
-def test_a_request_that_means_nothing_is_answered_with_an_error(hub: Hub) -> None:
-    with pytest.raises(SuitkaiseError, match="nobody answers 'dance'"):
-        hub.post.post("dance", "tree/one").get(SOON)
-
-
-def test_many_threads_share_one_line_and_each_gets_its_own_answers(hub: Hub) -> None:
+def test_many_threads_share_one_connection_and_each_gets_its_own_answers(hub: Hub) -> None:
     wrong: list[Any] = []
 
     def work(thread: int) -> None:
@@ -168,7 +176,7 @@ def test_many_threads_share_one_line_and_each_gets_its_own_answers(hub: Hub) -> 
         thread.join(30)
     assert wrong == []
     assert len(hub.echo.got) == 600
-    assert len(hub.desk._connections) == 1
+    assert len(hub.server._connections) == 1
 
 
 def test_messages_of_one_sender_keep_their_order(hub: Hub) -> None:
@@ -177,30 +185,30 @@ def test_messages_of_one_sender_keep_their_order(hub: Hub) -> None:
     assert hub.echo.got == list(range(500))
 
 
-def test_when_the_hub_goes_everyone_who_waits_gets_to_know(hub: Hub) -> None:
-    answers = [hub.post.post("join", "tree/one") for _ in range(5)]
-    hub.post.post("info", "tree/one").get(SOON)
+def test_when_the_hub_ends_all_expected_answers_are_errors(hub: Hub) -> None:
+    answers = [hub.client.request(RequestKind.JOIN, "tree/one") for _ in range(5)]
+    hub.client.request(RequestKind.INFO, "tree/one").get(SOON)
     hub.cut()
     for answer in answers:
         with pytest.raises(RuntimeGone, match="the program that owns the tree is gone"):
             answer.get(SOON)
 
 
-def test_without_a_hub_there_is_a_clear_error(tmp_path: Path) -> None:
-    post = HubClient(str(tmp_path / "nobody.sock"))
+def test_without_a_hub_a_request_raises_runtime_gone(tmp_path: Path) -> None:
+    client = HubClient(str(tmp_path / "nobody.sock"))
     with pytest.raises(RuntimeGone, match="cannot be reached"):
-        post.post("info", "tree/one")
+        client.request(RequestKind.INFO, "tree/one")
 
 
-def test_a_line_that_broke_is_made_anew_at_the_next_use(hub: Hub) -> None:
+def test_a_broken_connection_is_made_anew_at_the_next_use(hub: Hub) -> None:
     assert hub.ask(1).get(SOON) == 1
-    (line,) = hub.post._lines
+    (current,) = hub.client._connections
     hub.cut()
-    eventually(lambda: line.closed)
+    eventually(lambda: current.closed)
     assert hub.ask(2).get(SOON) == 2
 
 
-def test_a_forked_child_makes_a_line_of_its_own(hub: Hub) -> None:
+def test_a_forked_child_makes_a_connection_of_its_own(hub: Hub) -> None:
     assert hub.ask(1).get(SOON) == 1
     reader, writer = os.pipe()
     pid = os.fork()
@@ -216,32 +224,83 @@ def test_a_forked_child_makes_a_line_of_its_own(hub: Hub) -> None:
     assert hub.ask(2).get(SOON) == 2
 
 
-@pytest.mark.parametrize("rubbish", [b"\xff" * 64, wire.encode(("dance", 1)), wire.encode(("ask", "eval", "x", 1))])
-def test_a_visitor_that_talks_nonsense_is_shown_the_door_and_harms_no_other(hub: Hub, rubbish: bytes) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
-        visitor.connect(hub.path)
-        visitor.settimeout(SOON)
-        visitor.sendall(rubbish)
-        assert visitor.recv(1) == b""
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"\xff" * 64,
+        wire.encode(("dance", 1)),
+        wire.encode(HubAnswer(1, True)),
+        wire.encode((1, 1, "eval", "tree/one")),
+        wire.encode((1, 1, "signal", "tree/one")),
+        wire.encode((2, 1, "dance", "tree/one")),
+        wire.encode((3, 1, "dance", "tree")),
+    ],
+)
+def test_a_frame_that_does_not_decode_closes_its_connection_and_no_other(hub: Hub, rubbish: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.connect(hub.path)
+        peer.settimeout(SOON)
+        peer.sendall(rubbish)
+        assert peer.recv(1) == b""
     assert hub.ask(1).get(SOON) == 1
 
 
-def test_a_visitor_that_leaves_before_its_answer_harms_nobody(hub: Hub) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
-        visitor.connect(hub.path)
-        wire.send(visitor, ("post", "join", "tree/one", 1), b"\x80\x05N.")
+def test_a_process_that_ends_before_its_answer_harms_no_other(hub: Hub) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.connect(hub.path)
+        wire.send(peer, HubRequest(1, RequestKind.JOIN, "tree/one"), b"\x80\x05N.")
         assert hub.ask(1).get(SOON) == 1
-    eventually(lambda: len(hub.desk._connections) == 1)
+    eventually(lambda: len(hub.server._connections) == 1)
     hub.address.finish()
     with pytest.raises(WorkerDead):
         hub.ask(2).get(SOON)
 
 
-def test_the_socket_is_for_its_own_user_only(hub: Hub) -> None:
+def test_a_process_that_does_not_read_its_answers_is_disconnected(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection, "BACKLOG", 1 << 20)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.connect(hub.path)
+        peer.settimeout(SOON)
+        question = Payload(bytes(1 << 19)).data
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for number in range(100):
+                wire.send(peer, Ask(number, "message", "tree/one"), question)
+        eventually(lambda: not hub.server._connections)
+    assert caplog.messages == [f"connection of pid {os.getpid()} closed: it does not read its answers"]
+    assert hub.ask(1).get(SOON) == 1
+
+
+def test_the_protocol_names_each_request_and_action_once() -> None:
+    for kind in (RequestKind, AdminAction):
+        assert len({member.value for member in kind}) == len(kind)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Tell(1, "message", "tree/one"),
+        Ask(2, "call", "tree/one"),
+        HubRequest(3, RequestKind.JOIN, "tree/one"),
+        AdminRequest(4, AdminAction.WHICH_CHILDREN, "tree"),
+        Withdraw(5),
+    ],
+)
+def test_a_frame_of_a_worker_is_decoded_as_it_was_encoded(frame: WorkerFrame) -> None:
+    assert wire.Parser(decode=decode_request).feed(wire.encode(frame, b"payload")) == [(frame, b"payload")]
+
+
+def test_an_answer_of_the_hub_is_decoded_as_it_was_encoded() -> None:
+    answer = HubAnswer(1, False)
+    assert wire.Parser(decode=decode_answer).feed(wire.encode(answer, b"payload")) == [(answer, b"payload")]
+
+
+def test_only_the_same_user_can_open_the_socket(hub: Hub) -> None:
     assert os.stat(hub.path).st_mode & 0o777 == 0o600
 
 
-def test_a_signal_handler_may_tell_and_ask_whatever_it_has_interrupted(hub: Hub) -> None:
+def test_a_signal_handler_may_tell_and_ask_at_any_moment(hub: Hub) -> None:
     class Interrupted:
         """A socket on which a signal always comes in the middle of sending."""
 
@@ -253,28 +312,28 @@ def test_a_signal_handler_may_tell_and_ask_whatever_it_has_interrupted(hub: Hub)
             return self.sock.sendmsg(*args)
 
     def use_refs(number: int, frame: Any) -> None:
-        heard.append(hub.ask("from the handler").get(SOON))
+        answers_in_handler.append(hub.ask("from the handler").get(SOON))
         hub.tell("told by the handler")
 
-    heard: list[Any] = []
+    answers_in_handler: list[Any] = []
     assert hub.ask(0).get(SOON) == 0
-    (line,) = hub.post._lines
-    line.outlet._sock = Interrupted(line.outlet._sock)  # type: ignore[assignment]
+    (current,) = hub.client._connections
+    current.writer._sock = Interrupted(current.writer._sock)  # type: ignore[assignment]
     before = signal.signal(signal.SIGUSR1, use_refs)
     try:
         for number in range(1, 10):
             assert hub.ask(number).get(SOON) == number
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert heard == ["from the handler"] * 9
-    assert len(hub.post._lines) == 2
+    assert answers_in_handler == ["from the handler"] * 9
+    assert len(hub.client._connections) == 2
 
 
 @pytest.mark.parametrize("send", [Hub.ask, Hub.tell])
 def test_a_message_that_is_too_long_is_refused_and_harms_no_other(
     hub: Hub, send: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waiting = hub.post.post("join", "tree/one")
+    waiting = hub.client.request(RequestKind.JOIN, "tree/one")
     monkeypatch.setattr(wire, "MAX_PAYLOAD", 1000)
     with pytest.raises(NotSerializable, match=r"the message has 20.. bytes, once encoded; at most 1000 can be sent"):
         send(hub, bytes(2000))
@@ -287,13 +346,13 @@ def test_a_message_that_is_too_long_is_refused_and_harms_no_other(
     assert not waiting.done()
 
 
-def test_a_wait_that_was_given_up_or_whose_process_has_ended_leaves_nothing_behind(hub: Hub) -> None:
-    kept = hub.post.post("join", "tree/one")
+def test_a_cancelled_request_and_one_of_an_ended_process_leave_nothing_behind(hub: Hub) -> None:
+    kept = hub.client.request(RequestKind.JOIN, "tree/one")
     for _ in range(100):
-        hub.post.post("join", "tree/one").cancel()
-    hub.post.post("info", "tree/one").get(SOON)
-    assert len(hub.address._waiters) == 1
+        hub.client.request(RequestKind.JOIN, "tree/one").cancel()
+    hub.client.request(RequestKind.INFO, "tree/one").get(SOON)
+    assert len(hub.address._on_over) == 1
     hub.cut()
     with pytest.raises(RuntimeGone):
         kept.get(SOON)
-    eventually(lambda: not hub.address._waiters)
+    eventually(lambda: not hub.address._on_over)

@@ -30,7 +30,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 @given(FRAMES, st.randoms(use_true_random=False))
 @settings(deadline=None)
-def test_frames_come_out_as_they_went_in_whatever_way_they_are_cut(frames: Any, random: Any) -> None:
+def test_frames_are_parsed_in_whatever_pieces_they_arrive(frames: Any, random: Any) -> None:
     stream = b"".join(wire.encode(*frame) for frame in frames)
     parser = wire.Parser()
     found = []
@@ -42,7 +42,7 @@ def test_frames_come_out_as_they_went_in_whatever_way_they_are_cut(frames: Any, 
     assert parser.pending == 0
 
 
-def test_frames_come_through_a_socket_in_pieces_and_in_bunches(pair: Any) -> None:
+def test_frames_arrive_through_a_socket_in_pieces_and_together(pair: Any) -> None:
     ours, theirs = pair
     parser = wire.Parser()
     sent = [((index, "name"), bytes([index]) * (index * 37)) for index in range(200)]
@@ -70,7 +70,7 @@ def test_a_long_frame_grows_the_buffer_and_a_quiet_connection_shrinks_it_again(p
     assert len(parser._buffer) <= 1 << 18
 
 
-def test_a_claim_alone_allocates_nothing(pair: Any) -> None:
+def test_the_length_in_a_prefix_alone_allocates_nothing(pair: Any) -> None:
     ours, theirs = pair
     ours.sendall(struct.pack("<II", 10, 1 << 29) + b"x" * 100)
     parser = wire.Parser()
@@ -90,14 +90,14 @@ def test_a_claim_alone_allocates_nothing(pair: Any) -> None:
         struct.pack("<II", 5, 0) + b"\x91\xdb\xff\xff\xff",
     ],
 )
-def test_bytes_that_are_no_frames_are_an_error(garbage: bytes) -> None:
+def test_bytes_that_are_not_frames_are_an_error(garbage: bytes) -> None:
     with pytest.raises(wire.WireError):
         wire.Parser().feed(garbage)
 
 
 @given(st.binary(max_size=300))
 @settings(deadline=None, max_examples=300)
-def test_any_bytes_at_all_give_frames_or_wait_or_are_a_wire_error(data: bytes) -> None:
+def test_any_bytes_give_frames_or_wait_or_are_a_wire_error(data: bytes) -> None:
     try:
         wire.Parser().feed(data)
     except wire.WireError:
@@ -111,7 +111,7 @@ def test_frames_over_the_limit_are_an_error() -> None:
         wire.Parser(max_header=5).feed(wire.encode(("a long header",)))
 
 
-def test_the_end_of_the_stream_is_told_and_a_cut_frame_too(pair: Any) -> None:
+def test_the_end_of_the_stream_raises_and_the_error_tells_of_a_cut_frame(pair: Any) -> None:
     ours, theirs = pair
     ours.sendall(wire.encode(("whole",)) + wire.encode(("cut",))[:-1])
     ours.close()
@@ -121,7 +121,7 @@ def test_the_end_of_the_stream_is_told_and_a_cut_frame_too(pair: Any) -> None:
         parser.receive(theirs)
 
 
-def test_send_manages_a_frame_that_is_longer_than_the_sockets_buffer(pair: Any) -> None:
+def test_send_sends_a_frame_that_is_longer_than_the_sockets_buffer(pair: Any) -> None:
     ours, theirs = pair
     payload = memoryview(bytes(range(256)) * 8192)
     writer = threading.Thread(target=wire.send, args=(ours, ("x" * 5000,), payload))

@@ -211,7 +211,7 @@ class Observed(Simulation):
                     self.root.kill("second signal")
                     return
                 case "kill" | "rejoin":
-                    answer = executor.order(order.what, order.argument)
+                    answer = executor.control(order.what, order.argument)
                 case _:
                     answer = executor.administer(order.what, order.argument)
         except SuitkaiseError as error:

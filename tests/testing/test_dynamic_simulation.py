@@ -16,6 +16,7 @@ from suitkaise.engines.engine import Launch
 from suitkaise.errors import SuitkaiseError
 from suitkaise.exits import Killed, Shutdown, Signaled
 from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.protocol import RequestKind
 from suitkaise.supervision.interface import SupervisorInterface
 from suitkaise.testing import Behaviour, Simulation
 from tests.policy.test_is_a_function import calls_during
@@ -180,7 +181,7 @@ def test_a_storm_of_crashes_and_requests_breaks_no_rule(seed: int) -> None:
 
 ACTS: dict[str, Callable[[Simulation], object]] = {
     "start": lambda simulation: ask(simulation, simulation.root, "start_child", Child(work)),
-    "find": lambda simulation: simulation.registry.post("find", "pool/w5").get(),
+    "find": lambda simulation: simulation.registry.request(RequestKind.FIND, "pool/w5").get(),
     "lose and restart": lambda simulation: lose(simulation, "pool/w5"),
     "lose for good": lambda simulation: lose(simulation, "pool/temporary"),
     "terminate": lambda simulation: ask(simulation, simulation.root, "terminate", "w5"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from suitkaise.messaging.mailbox import ThreadMailbox
-from suitkaise.messaging.messages import Answer, Kind, Message, Payload
+from suitkaise.messaging.messages import Answer, Message, MessageKind, Payload
 from suitkaise.platform.board import Board
 from suitkaise.specs import Recipe
 from suitkaise.workers.actor import WorkerActor, lifecycle_of
@@ -55,10 +55,10 @@ class Harness:
         assert self.outcome is not None
         return self.outcome
 
-    def tell(self, body: Any, kind: Kind = "message") -> None:
+    def tell(self, body: Any, kind: MessageKind = "message") -> None:
         self.mailbox.put(Message(kind, Payload(body)))
 
-    def ask(self, body: Any, kind: Kind = "message") -> Answer[Any]:
+    def ask(self, body: Any, kind: MessageKind = "message") -> Answer[Any]:
         answer: Answer[Any] = Answer()
         self.mailbox.put(Message(kind, Payload(body), answer.settle))
         return answer

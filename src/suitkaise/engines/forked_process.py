@@ -93,7 +93,7 @@ class ForkedProcess:
             MailboxFull: too much waits; nothing of this is sent. Not with `force`.
         """
         assert self._outbox is not None
-        self._outbox.send(data, force=force)
+        self._outbox.write(data, force=force)
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it is there."""
@@ -131,15 +131,15 @@ class ForkedProcess:
             raise
         return theirs
 
-    def watch(self) -> None:
+    def resume_reading(self) -> None:
         """Begin to listen to it."""
         assert self._outbox is not None
-        self._outbox.watch()
+        self._outbox.resume_reading()
 
-    def rest(self) -> None:
-        """Do not listen to it for a while, until `watch`."""
+    def pause_reading(self) -> None:
+        """Do not listen to it for a while, until `resume_reading`."""
         assert self._outbox is not None
-        self._outbox.rest()
+        self._outbox.pause_reading()
 
     def _be_born(self, pid: int, pidfd: int | None) -> None:
         if pidfd is None:  # the kernel dropped it on the way

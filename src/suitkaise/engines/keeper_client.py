@@ -56,7 +56,7 @@ class SpawnRequest(Protocol):
         """Make the control connection, with the recipe in it; returns the worker's end."""
         ...
 
-    def watch(self) -> None:
+    def resume_reading(self) -> None:
         """Begin to listen to it."""
 
     def cancel_spawn(self) -> bool:
@@ -128,7 +128,7 @@ class KeeperClient:
             theirs = newborn.connect().detach()
             self._newborns[number] = newborn
             self._send(ENCODE(("spawn", number, newborn.grace, newborn.last)), theirs)
-            self._site.reactor.call_soon_threadsafe(newborn.watch)
+            self._site.reactor.call_soon_threadsafe(newborn.resume_reading)
             self.expect_reply()
 
     def gone(self, newborn: SpawnRequest) -> None:

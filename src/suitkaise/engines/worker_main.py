@@ -307,7 +307,7 @@ class WorkerProcess:
     def send(self, header: tuple[Any, ...], payload: bytes = b"") -> None:
         """One frame to the hub; silence if it is gone."""
         with contextlib.suppress(OSError):
-            self._outlet.send(header, payload, long_header=True)
+            self._outlet.write(header, payload, long_header=True)
 
     def _send_log(self, fields: dict[str, Any]) -> None:
         if "stream" not in fields:  # a command's output is there already

@@ -1,7 +1,7 @@
 """Our Pykka actors: the only module that touches Pykka's seams.
 
-What differs from Pykka: our actors stay out of its global registry (so nobody's `ActorRegistry.stop_all()` stops
-a supervisor), run in daemon threads, and no exception, `SystemExit` included, spreads from one to another.
+Our actors differ from Pykka's: they stay out of its global registry (so `ActorRegistry.stop_all()` stops no
+supervisor), run in daemon threads, and no exception, `SystemExit` included, spreads from one to another.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ logger: logging.Logger = logging.getLogger("suitkaise.actors")
 
 
 def envelope(message: Any) -> Envelope[Any]:
-    """A message as Pykka's inboxes hold it."""
+    """Return a message in the form that Pykka's inboxes hold."""
     return Envelope(message)
 
 
 def untaken(inbox: Any) -> Iterator[Any]:
-    """What is in the inbox of an actor that has ended; each message is given once, to whoever comes first."""
+    """Take the messages out of the inbox of an actor that has ended; each is yielded to one caller only."""
     while True:
         try:
             yield inbox.get_nowait().message
@@ -43,12 +43,12 @@ class Actor(pykka.ThreadingActor):
         return queue.SimpleQueue()  # its `put` may be called from a signal handler, unlike Queue's
 
     def on_end(self) -> None:
-        """The loop has ended. Messages that wait are dropped, and their senders told, as Pykka does it."""
+        """Drop the messages that wait, with an error for their senders, as Pykka does; called after the loop."""
         super()._actor_loop_teardown()
 
     @classmethod
     def launch(cls, *args: Any, thread_name: str, **kwargs: Any) -> ActorRef[Self]:
-        """Start the actor in a daemon thread of that name, outside of Pykka's registry."""
+        """Start the actor in a daemon thread named `thread_name`, outside of Pykka's registry."""
         actor = cls(*args, **kwargs)
         threading.Thread(target=actor._actor_loop, name=thread_name, daemon=True).start()
         return actor.actor_ref
@@ -58,7 +58,7 @@ class Actor(pykka.ThreadingActor):
         self._actor_loop()
 
     def end(self) -> None:
-        """Stop taking messages: the actor's loop returns."""
+        """Stop handling messages: the actor's loop returns."""
         self.actor_stopped.set()
 
     def _handle_receive(self, message: Any) -> Any:

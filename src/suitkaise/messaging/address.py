@@ -1,34 +1,233 @@
-"""A path of a tree: the incarnation that answers there now, the messages that wait for it, and its end."""
+"""A path of a tree: the incarnation that answers there now, the messages that wait for the next one, and its end."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason
-from suitkaise.messaging.links import logger
 from suitkaise.messaging.messages import Answer, Message, Payload
-from suitkaise.messaging.refs import LinkedExit
+from suitkaise.messaging.protocol import AdminAction, ControlKind
+from suitkaise.messaging.refs import LinkedExit, WorkerRef
 from suitkaise.status import Status
 
-if TYPE_CHECKING:
-    from suitkaise.messaging.refs import WorkerRef
-
 __all__ = ["MOST", "MOST_BYTES", "Address", "ExitWatchers", "Parent", "PendingMessages", "Receiver", "call_each"]
+
+logger: logging.Logger = logging.getLogger("suitkaise.links")
 
 MOST = 10_000
 """How many messages may wait for a worker that is being restarted."""
 
 MOST_BYTES = 64 << 20
-"""And how many bytes, if it is in a process of its own. (To a thread the values themselves go, not copies.)"""
+"""How many bytes of messages may wait for a process that is being restarted. (A thread gets the values themselves.)"""
+
+
+class Receiver(Protocol):
+    """One incarnation of a worker, as a receiver of messages."""
+
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
+        """Hand the message over; never blocks. Raises MailboxFull, NotSerializable or WorkerDead.
+
+        `accepted`: the hub has accepted the message from its sender, so it is not refused for lack of room.
+        """
+        ...
+
+    def kill(self, why: str) -> None:
+        """End the incarnation now."""
+        ...
+
+
+class Parent(Protocol):
+    """What a supervisor offers to the refs of its children."""
+
+    def status_of(self, id: str) -> Status:
+        """Return the child's status, at once."""
+        ...
+
+    def control(self, kind: ControlKind, id: str) -> Answer[Any]:
+        """Kill, rejoin or recall a child."""
+        ...
+
+
+@runtime_checkable
+class HasChildren(Protocol):
+    """A receiver that has children: a supervisor."""
+
+    def administer(self, action: AdminAction, argument: Any) -> Answer[Any]:
+        """Carry out a request of `supervisor_ref.Administration`."""
+        ...
+
+
+class Address:
+    """A path, and the incarnation that answers there now."""
+
+    def __init__(self, path: str, id: str, kind: str, parent: Parent) -> None:
+        self.path = path
+        self.id = id
+        self.kind = kind
+        self.pid: int | None = None
+        self.incarnation: int = 0
+        self.reason: ExitReason | None = None
+        self.result: Payload | None = None
+        self.over: bool = False
+        self.parent = parent
+        self.watchers: ExitWatchers = ExitWatchers()
+        self.trap_exits: bool = False
+        self._receiver: Receiver | None = None
+        self._kill_on_attach: str | None = None  # why, if a link ends the incarnation before it is attached
+        self._pending = PendingMessages(path)
+        self._on_over: dict[Callable[[], None], None] = {}
+        self._lock = threading.RLock()
+
+    # ------------------------------------------------------------ requests of refs
+    @property
+    def status(self) -> Status:
+        """The child's status now."""
+        try:
+            return self.parent.status_of(self.id)
+        except ChildNotFound:  # temporary and ended, or deleted
+            return Status.STOPPED if self.reason is None or self.reason.clean else Status.CRASHED
+
+    def control(self, kind: ControlKind) -> Answer[Any]:
+        """Pass a kill, rejoin or recall on to the supervisor."""
+        return self.parent.control(kind, self.id)
+
+    def administer(self, action: AdminAction, argument: Any) -> Answer[Any]:
+        """Pass a request on to the supervisor that answers here.
+
+        Raises:
+            ChildNotFound: a worker answers here, or no incarnation at the moment.
+        """
+        receiver: Any = self._receiver
+        if not isinstance(receiver, HasChildren):
+            trouble = "it is a worker" if self.kind != "supervisor" else f"it is {self.status}"
+            raise ChildNotFound(f"no running supervisor at {self.path!r}: {trouble}", path=self.path)
+        return receiver.administer(action, argument)
+
+    def send(self, message: Message) -> None:
+        """Deliver a message now, or keep it until the worker is back.
+
+        Raises:
+            WorkerDead: the last incarnation is over.
+            MailboxFull, NotSerializable: as the worker refuses the message, or too many wait for it.
+            SuitkaiseError: a supervisor answers here.
+        """
+        if self.kind == "supervisor":
+            raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
+        if self.kind in ("process", "command"):
+            message.body.data  # noqa: B018  (encode before the lock is taken: only the sender waits, and gets the error)
+        with self._lock:
+            if self._receiver is not None:
+                try:
+                    self._receiver.deliver(message)
+                    return
+                except WorkerDead:  # it has just ended, and `detach` follows soon
+                    self._receiver = None
+            if self.over:
+                raise WorkerDead.over(self.path, self.reason)
+            self._pending.add(message)
+
+    # ------------------------------------------------------------ links and monitors
+    def signal(self, serial: int, message: Message) -> None:
+        """Deliver a message of a link or monitor to the incarnation of that serial number only, if it lives."""
+        with self._lock:
+            if self.watchers.serial != serial:
+                return
+            if self._receiver is None:
+                self._pending.add(message, accepted=True)
+                return
+            with contextlib.suppress(WorkerDead):
+                self._receiver.deliver(message, accepted=True)
+
+    def end_with(self, serial: int, other: WorkerRef, reason: ExitReason) -> None:
+        """Report to the incarnation of that serial number that a linked one has ended, or end it, too (rule 60)."""
+        if self.trap_exits:
+            self.signal(serial, Message("signal", Payload(LinkedExit(other, reason))))
+        elif not reason.clean:
+            why = f"linked to {other.path!r}, which ended: {reason}"
+            with self._lock:
+                receiver = self._receiver
+                if self.watchers.serial != serial:
+                    return
+                if receiver is None:
+                    self._kill_on_attach = why
+            if receiver is not None:
+                receiver.kill(why)
+
+    # ------------------------------------------------------------ the life of an incarnation, from its supervisor
+    def begin(self, serial: int, *, trap_exits: bool = False) -> None:
+        """Announce a new incarnation that is being started: links and monitors may name it from now on."""
+        with self._lock:
+            self.trap_exits, self._kill_on_attach = trap_exits, None
+        self.watchers.begin(serial)
+
+    def attach(self, receiver: Receiver) -> None:
+        """Let a new incarnation answer here from now on; it gets the pending messages first."""
+        with self._lock:
+            self._receiver = receiver
+            self.incarnation += 1
+            self.over, self.pid = False, None
+            if self._kill_on_attach is not None:
+                receiver.kill(self._kill_on_attach)
+            while self._pending:
+                try:
+                    receiver.deliver(self._pending.first, accepted=True)
+                except WorkerDead:  # it has just ended: the messages wait for the next one
+                    self._receiver = None
+                    return
+                except SuitkaiseError as error:
+                    self._pending.first.fail(error)
+                self._pending.drop_first()
+
+    def up(self, receiver: Receiver, pid: int) -> None:
+        """Note that the incarnation is up, unless it was abandoned meanwhile (rule 59)."""
+        with self._lock:
+            if self._receiver is receiver:
+                self.pid = pid
+
+    def detach(self, reason: ExitReason, result: Payload | None) -> None:
+        """Note that the incarnation has ended; messages wait for the next one, if there will be one."""
+        with self._lock:
+            self._receiver, self.pid = None, None
+            self.reason, self.result = reason, result
+            callbacks = self.watchers.end()
+            self._pending.drop_signals()  # those were for this incarnation
+        call_each(callbacks, reason)
+
+    def finish(self) -> None:
+        """Note that no other incarnation will come: pending messages fail, and `when_over` calls back."""
+        with self._lock:
+            if self.over:
+                return
+            self.over, self._receiver, self.pid = True, None, None
+            pending = self._pending.take_all()
+            callbacks, self._on_over = self._on_over, {}
+        for message in pending:
+            message.fail(WorkerDead.over(self.path, self.reason))
+        for callback in callbacks:
+            callback()
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Call back when the last incarnation has ended; at once if it has."""
+        with self._lock:
+            if not self.over:
+                self._on_over[callback] = None
+                return
+        callback()
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Cancel a `when_over`."""
+        with self._lock:
+            self._on_over.pop(callback, None)
 
 
 class PendingMessages:
-    """What waits for the worker at `path`. The caller sees to it that one thread at a time uses it."""
+    """The messages that wait for the worker at `path`. Not thread-safe: the caller holds a lock."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -36,10 +235,10 @@ class PendingMessages:
         self._bytes = 0
 
     def add(self, message: Message, *, accepted: bool = False) -> None:
-        """Keep a message behind the others.
+        """Add a message behind the others.
 
         Raises:
-            MailboxFull: too many wait, or too much; this one is not kept. Not if it was `accepted` already.
+            MailboxFull: too many messages or bytes wait, and the hub has not `accepted` the message before.
         """
         size = message.body.size
         if not accepted:
@@ -58,20 +257,20 @@ class PendingMessages:
 
     @property
     def first(self) -> Message:
-        """The one that has waited longest."""
+        """The message that has waited longest."""
         return self._waiting[0][0]
 
     def drop_first(self) -> None:
-        """It waits no more."""
+        """Remove the message that has waited longest."""
         self._bytes -= self._waiting.popleft()[1]
 
     def drop_signals(self) -> None:
-        """What links and monitors tell is for one incarnation alone."""
+        """Remove the messages of links and monitors: they are for one incarnation alone."""
         self._waiting = deque(one for one in self._waiting if one[0].kind != "signal")
         self._bytes = sum(size for _, size in self._waiting)
 
     def take_all(self) -> list[Message]:
-        """All that wait; none does any more."""
+        """Remove all messages and return them."""
         messages = [message for message, _ in self._waiting]
         self._waiting.clear()
         self._bytes = 0
@@ -79,255 +278,65 @@ class PendingMessages:
 
 
 class ExitWatchers:
-    """Whether an incarnation lives at an address, and what is to be done when it ends."""
+    """The incarnation that lives at an address, and the callbacks for its end."""
 
     def __init__(self) -> None:
         self.serial: int | None = None
-        self._ends: dict[Hashable, Callable[[ExitReason], None]] = {}
+        self._callbacks: dict[Hashable, Callable[[ExitReason], None]] = {}
         self._lock = threading.Lock()
 
     def begin(self, serial: int) -> None:
-        """A new incarnation lives."""
+        """Set the serial number of the incarnation that lives from now on."""
         with self._lock:
             self.serial = serial
 
     def end(self) -> list[Callable[[ExitReason], None]]:
-        """It is gone; those who asked for it, whom `call_each` tells with the reason."""
+        """Note that the incarnation has ended; return the callbacks, for `call_each`."""
         with self._lock:
             self.serial = None
-            ends, self._ends = self._ends, {}
-        return list(ends.values())
+            callbacks, self._callbacks = self._callbacks, {}
+        return list(callbacks.values())
 
-    def at_end(self, key: Hashable, callback: Callable[[ExitReason], None], serial: int | None = None) -> bool:
-        """Call back when the incarnation (the one of that `serial`) ends; False if it does not live."""
+    def add(self, key: Hashable, callback: Callable[[ExitReason], None], serial: int | None = None) -> bool:
+        """Call back when the incarnation (the one of that `serial`) ends; return False if it does not live."""
         with self._lock:
             if self.serial is None or serial not in (None, self.serial):
                 return False
-            self._ends[key] = callback
+            self._callbacks[key] = callback
             return True
 
-    def forget(self, key: Hashable) -> None:
-        """Do not call back."""
+    def remove(self, key: Hashable) -> None:
+        """Remove the callback of that key, if there is one."""
         with self._lock:
-            self._ends.pop(key, None)
+            self._callbacks.pop(key, None)
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._ends
+        return key in self._callbacks
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._callbacks)
 
 
-_turn = threading.local()
+_running = threading.local()
 
 
 def call_each(callbacks: Iterable[Callable[[ExitReason], None]], reason: ExitReason) -> None:
-    """Call those who asked for an end.
+    """Call the callbacks of an incarnation that has ended.
 
-    That may cause the next end, and so on: inside of such a call, those of the next end are called after it, so that
-    a long chain of links does not exhaust the stack.
+    A callback may end the next incarnation, and so on. Inside of a callback, `call_each` only queues the callbacks of
+    the next end, and they run after it: a long chain of links does not exhaust the stack.
     """
-    waiting: deque[tuple[Callable[[ExitReason], None], ExitReason]] | None = getattr(_turn, "waiting", None)
+    waiting: deque[tuple[Callable[[ExitReason], None], ExitReason]] | None = getattr(_running, "waiting", None)
     if waiting is not None:
         waiting.extend((callback, reason) for callback in callbacks)
         return
-    _turn.waiting = waiting = deque((callback, reason) for callback in callbacks)
+    _running.waiting = waiting = deque((callback, reason) for callback in callbacks)
     try:
         while waiting:
             callback, why = waiting.popleft()
             try:
                 callback(why)
             except Exception:
-                logger.exception("one that is linked to a worker, or monitors it, could not be told of its end")
+                logger.exception("the end of a worker could not be reported to a link or monitor")
     finally:
-        del _turn.waiting
-
-
-class Receiver(Protocol):
-    """One incarnation of a worker, as a receiver."""
-
-    def deliver(self, message: Message, *, accepted: bool = False) -> None:
-        """Hand the message over; never blocks. Raises MailboxFull, NotSerializable or WorkerDead.
-
-        `accepted`: its sender was told that it is on its way, so it is not refused for want of room.
-        """
-        ...
-
-    def kill(self, why: str) -> None:
-        """End it now."""
-        ...
-
-
-class Parent(Protocol):
-    """What a supervisor offers to the refs of its children."""
-
-    def status_of(self, id: str) -> Status:
-        """The child's status, at once."""
-        ...
-
-    def order(self, what: str, id: str) -> Answer[Any]:
-        """`kill`, `rejoin` or `recall` a child."""
-        ...
-
-
-@runtime_checkable
-class HasChildren(Protocol):
-    """A target that has children: a supervisor."""
-
-    def administer(self, what: str, argument: Any) -> Answer[Any]:
-        """Carry out what `Administration` asks for."""
-        ...
-
-
-class Address:
-    """A path, and who answers there now."""
-
-    def __init__(self, path: str, id: str, kind: str, keeping: Parent) -> None:
-        self.path = path
-        self.id = id
-        self.kind = kind
-        self.pid: int | None = None
-        self.incarnation: int = 0
-        self.reason: ExitReason | None = None
-        self.result: Payload | None = None
-        self.over: bool = False
-        self.keeping = keeping
-        self.presence: ExitWatchers = ExitWatchers()
-        self.trap_exits: bool = False
-        self._target: Receiver | None = None
-        self._doomed: str | None = None
-        self._parked = PendingMessages(path)
-        self._waiters: dict[Callable[[], None], None] = {}
-        self._lock = threading.RLock()
-
-    @property
-    def status(self) -> Status:
-        """What the child does now."""
-        try:
-            return self.keeping.status_of(self.id)
-        except ChildNotFound:  # a temporary one, or deleted
-            return Status.STOPPED if self.reason is None or self.reason.clean else Status.CRASHED
-
-    def order(self, what: str) -> Answer[Any]:
-        """Pass an order on to the supervisor."""
-        return self.keeping.order(what, self.id)
-
-    def administer(self, what: str, argument: Any) -> Answer[Any]:
-        """Pass a request on to the supervisor that answers here.
-
-        Raises:
-            ChildNotFound: a worker answers here, or nobody at the moment.
-        """
-        target: Any = self._target
-        if not isinstance(target, HasChildren):
-            trouble = "it is a worker" if self.kind != "supervisor" else f"it is {self.status}"
-            raise ChildNotFound(f"no running supervisor at {self.path!r}: {trouble}", path=self.path)
-        return target.administer(what, argument)
-
-    def send(self, message: Message) -> None:
-        """Deliver a message now, or keep it until the worker is back."""
-        if self.kind == "supervisor":
-            raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
-        if self.kind in ("process", "command"):
-            message.body.data  # noqa: B018  (encoded here: the sender gets the error, and nobody waits for the lock)
-        with self._lock:
-            if self._target is not None:
-                try:
-                    self._target.deliver(message)
-                    return
-                except WorkerDead:  # it has just ended, which its supervisor is about to hear
-                    self._target = None
-            if self.over:
-                raise WorkerDead.over(self.path, self.reason)
-            self._parked.add(message)
-
-    def begin(self, serial: int, *, trap_exits: bool = False) -> None:
-        """A new incarnation is on its way: others can be bound to it, and it to others."""
-        with self._lock:
-            self.trap_exits, self._doomed = trap_exits, None
-        self.presence.begin(serial)
-
-    def signal(self, serial: int, message: Message) -> None:
-        """Deliver to that incarnation only, if it lives."""
-        with self._lock:
-            if self.presence.serial != serial:
-                return
-            if self._target is None:
-                self._parked.add(message, accepted=True)
-                return
-            with contextlib.suppress(WorkerDead):
-                self._target.deliver(message, accepted=True)
-
-    def end_with(self, serial: int, other: WorkerRef, reason: ExitReason) -> None:
-        """That incarnation is linked to another one, which has ended: it is told, or ends, too (rule 60)."""
-        if self.trap_exits:
-            self.signal(serial, Message("signal", Payload(LinkedExit(other, reason))))
-        elif not reason.clean:
-            why = f"linked to {other.path!r}, which ended: {reason}"
-            with self._lock:
-                target = self._target
-                if self.presence.serial != serial:
-                    return
-                if target is None:
-                    self._doomed = why
-            if target is not None:
-                target.kill(why)
-
-    def attach(self, target: Receiver) -> None:
-        """A new incarnation answers here from now on; what waited goes to it first."""
-        with self._lock:
-            self._target = target
-            self.incarnation += 1
-            self.over, self.pid = False, None
-            if self._doomed is not None:
-                target.kill(self._doomed)
-            while self._parked:
-                try:
-                    target.deliver(self._parked.first, accepted=True)
-                except WorkerDead:  # it has just ended: they wait for the next one
-                    self._target = None
-                    return
-                except SuitkaiseError as error:
-                    self._parked.first.fail(error)
-                self._parked.drop_first()
-
-    def up(self, target: Receiver, pid: int) -> None:
-        """The incarnation is up; of one that was cut off (rule 59) this means nothing any more."""
-        with self._lock:
-            if self._target is target:
-                self.pid = pid
-
-    def detach(self, reason: ExitReason, result: Payload | None) -> None:
-        """The incarnation is gone; messages wait for the next one, if there will be one."""
-        with self._lock:
-            self._target, self.pid = None, None
-            self.reason, self.result = reason, result
-            bonds = self.presence.end()
-            self._parked.drop_signals()  # those were for this one
-        call_each(bonds, reason)
-
-    def finish(self) -> None:
-        """There will be no next one: those who wait get to know."""
-        with self._lock:
-            if self.over:
-                return
-            self.over, self._target, self.pid = True, None, None
-            parked = self._parked.take_all()
-            waiters, self._waiters = self._waiters, {}
-        for message in parked:
-            message.fail(WorkerDead.over(self.path, self.reason))
-        for waiter in waiters:
-            waiter()
-
-    def when_over(self, callback: Callable[[], None]) -> None:
-        """Call back when the last incarnation is gone; at once if it is."""
-        with self._lock:
-            if not self.over:
-                self._waiters[callback] = None
-                return
-        callback()
-
-    def forget(self, callback: Callable[[], None]) -> None:
-        """Do not call it back any more."""
-        with self._lock:
-            self._waiters.pop(callback, None)
+        del _running.waiting

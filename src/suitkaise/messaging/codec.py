@@ -1,13 +1,12 @@
 """The one codec of messages and storage: `dumps(value) -> bytes`, `loads(data) -> value`.
 
-Whatever can be imported where it arrives travels by name, as pickle does it. Classes and functions that
-live in `__main__`, in a function or in a notebook travel by value, as cloudpickle does it, since the receiver
-never imports the sender's `__main__`. Round trips are exact, exceptions with a constructor of their own
-included (their notes travel; tracebacks and causes do not). What cannot be sent raises `NotSerializable`,
-which names the path to the culprit.
+Importable classes and functions are sent by name, as pickle does it. Those of `__main__`, of a function or of a
+notebook are sent by value, as cloudpickle does it, since the receiver never imports the sender's `__main__`. Round
+trips are exact, also for exceptions with a constructor of their own (with their notes, but without tracebacks and
+causes). A value that cannot be sent raises `NotSerializable` with the path to the part that is to blame.
 
-The C pickler asks `reducer_override` only about objects that are not plain values, so a plain value costs
-what the bare C pickler costs. The first object that must travel by value hands the work to cloudpickle.
+The C pickler calls `reducer_override` only for objects that are not plain values, so a plain value costs what the bare
+C pickler costs. At the first object that must be sent by value, cloudpickle takes over.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ def dumps(value: object, *, root: str = "value") -> bytes:
     """Encode `value`.
 
     Args:
-        value: anything that pickle or cloudpickle can send.
-        root: the first word of the path to the culprit in an error.
+        value: a value that pickle or cloudpickle can send.
+        root: the first word of the path in an error.
 
     Returns:
         Bytes that `loads` decodes in any process of the same Python version.
 
     Raises:
-        NotSerializable: something in `value` cannot be sent; the message names the path to it. Sockets
+        NotSerializable: a part of `value` cannot be sent; the message names the path to it. Sockets
             cannot be sent this way, see `dumps_with_sockets`.
 
     >>> loads(dumps({"point": (1, 2.5), "tags": {"a"}}))
@@ -65,7 +64,7 @@ def dumps(value: object, *, root: str = "value") -> bytes:
         pickler = _ByName(buffer, _PROTOCOL)
     try:
         pickler.dump(value)
-    except Exception:  # by value, or an error: cloudpickle decides which
+    except Exception:  # either a part has to be sent by value, or it cannot be sent: cloudpickle finds out
         return _dumps_by_value(value, root)
     data = buffer.getvalue()
     if len(data) <= _LARGEST_REUSE and len(_idle_picklers) < _MAX_IDLE:
@@ -77,16 +76,16 @@ def dumps(value: object, *, root: str = "value") -> bytes:
 
 
 def loads(data: bytes | bytearray | memoryview) -> Any:
-    """Decode what `dumps` encoded. Only bytes of the same user's processes may get here: pickle runs code."""
+    """Decode what `dumps` encoded. Use it only for bytes from processes of the same user: pickle runs code."""
     return pickle.loads(data)
 
 
 def dumps_with_sockets(value: object, *, root: str = "value") -> tuple[bytes, list[socket.socket]]:
-    """Encode `value`; the sockets anywhere in it are left out of the bytes and travel beside them.
+    """Encode `value`; the sockets anywhere in it are left out of the bytes and returned beside them.
 
     Args:
         value: as for `dumps`; any `socket.socket` in it is replaced by its index in the returned list.
-        root: the first word of the path to the culprit in an error.
+        root: the first word of the path in an error.
 
     Returns:
         The bytes, and the caller's own socket objects, each once, in the order of their index. They must
@@ -115,7 +114,7 @@ def dumps_with_sockets(value: object, *, root: str = "value") -> tuple[bytes, li
 
 
 def loads_with_sockets(data: bytes | bytearray | memoryview, sockets: Sequence[socket.socket]) -> Any:
-    """Decode what `dumps_with_sockets` encoded; `sockets` are those that travelled beside, in the same order.
+    """Decode what `dumps_with_sockets` encoded; `sockets` are those returned beside it, in the same order.
 
     Raises:
         pickle.UnpicklingError: the data names a socket that is not among `sockets`.
@@ -123,29 +122,29 @@ def loads_with_sockets(data: bytes | bytearray | memoryview, sockets: Sequence[s
     return _FromSockets(io.BytesIO(data), sockets).load()
 
 
-class _TravelsByValue(Exception):
-    """The pickler met something that has to be sent by value."""
+class _NeedsValue(Exception):
+    """Raised in the pickler at an object that has to be sent by value."""
 
 
 class _ByName(pickle.Pickler):
-    """The C pickler, stopped at the first object that only cloudpickle sends rightly."""
+    """The C pickler, stopped at the first object that only cloudpickle sends correctly."""
 
     def reducer_override(self, value: Any) -> Any:
         kind = type(value)
         if kind is types.FunctionType or isinstance(value, type):
-            # The C pickler itself makes sure that a name leads back to this very object.
+            # The C pickler itself checks that the name leads back to this object.
             if getattr(value, "__module__", None) in ("__main__", None) or cloudpickle.list_registry_pickle_by_value():
-                raise _TravelsByValue
+                raise _NeedsValue
             return NotImplemented
         if kind in _CLOUDPICKLE_REDUCERS:
-            raise _TravelsByValue
+            raise _NeedsValue
         if isinstance(value, BaseException):
             return _reduce_exception(value)
         return NotImplemented
 
 
 class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle, with exact exceptions and files of code, and without its silent copies of open files."""
+    """cloudpickle, with exact exceptions and file names of code, and without its silent copies of open files."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, BaseException):
@@ -158,7 +157,7 @@ class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 class _WithSockets(_ByValue):
-    """Leaves sockets out and collects them."""
+    """Leaves the sockets out and collects them."""
 
     def __init__(self, file: io.BytesIO, protocol: int) -> None:
         super().__init__(file, protocol)
@@ -187,8 +186,8 @@ class _FromSockets(pickle.Unpickler):
         return self._sockets[index]
 
 
-# Making a C pickler takes as long as pickling a small dict, so those that did a small job are kept. Popping
-# and appending are atomic, and a pickler in use is in no list: safe for threads, nested calls and forks.
+# Making a C pickler takes as long as pickling a small dict, so picklers are kept after a small value. Popping and
+# appending are atomic, and a pickler in use is not in the list: that is safe for threads, nested calls and forks.
 _idle_picklers: list[tuple[_ByName, io.BytesIO]] = []
 _MAX_IDLE = 16
 _LARGEST_REUSE = 1 << 16
@@ -215,7 +214,7 @@ def _is_standard_stream(value: object) -> bool:
 
 
 def _reduce_code(code: types.CodeType) -> Any:
-    """From 3.1.3 on cloudpickle forgets the file: tracebacks would show no source, nor would the storage know it."""
+    """Keep the file name, which cloudpickle drops from 3.1.3 on: tracebacks show the source, and storage needs it."""
     make, args = _CLOUDPICKLE_REDUCERS[types.CodeType](code)
     return _rebuild_code, (make, args, code.co_filename)
 
@@ -225,7 +224,7 @@ def _rebuild_code(make: Callable[..., types.CodeType], args: tuple[Any, ...], fi
 
 
 def _reduce_exception(error: BaseException) -> Any:
-    """Exceptions with an `__init__` of their own come back without it: pickle would call it with `args`."""
+    """Rebuild an exception without its own `__init__`, which pickle would call with the wrong arguments."""
     kind = type(error)
     if (
         not isinstance(kind.__init__, types.FunctionType)
@@ -248,7 +247,7 @@ def _rebuild_exception(kind: type[BaseException], args: tuple[Any, ...]) -> Base
 
 
 class _EncodedError:
-    """The error of a crash as it came: passed on as it is, decoded only for a reader of `Crashed.error`."""
+    """The encoded error of a crash: passed on as it is, and decoded when `Crashed.error` is read."""
 
     def __init__(self, text: str, traceback: str, data: bytes) -> None:
         self._text = text
@@ -258,8 +257,8 @@ class _EncodedError:
     def __call__(self) -> BaseException:
         try:
             error = pickle.loads(self.data)
-        except Exception as obstacle:  # its class cannot be imported here, most likely
-            text = f"{self._text} (the error cannot be read here: {obstacle!r})"
+        except Exception as obstacle:  # most likely its class cannot be imported here
+            text = f"{self._text} (the error cannot be decoded here: {obstacle!r})"
             return WorkerFailed(text, traceback=self._traceback)
         return error if isinstance(error, BaseException) else WorkerFailed(self._text, traceback=self._traceback)
 
@@ -269,7 +268,7 @@ def _rebuild_crashed(phase: str, traceback: str, text: str, data: bytes) -> Cras
 
 
 def _reduce_crashed(reason: Crashed) -> Any:
-    """Send the error encoded: the hub, which restarts the worker, needs neither its class nor its code."""
+    """Send the error encoded: the hub restarts the worker without importing the class of the error."""
     decode = reason.decode
     data = decode.data if isinstance(decode, _EncodedError) else dumps(reason.error)
     return _rebuild_crashed, (reason.phase, reason.traceback, str(reason), data)

@@ -1,4 +1,14 @@
-"""Sending frames: without blocking from the hub to a worker, whole from any thread of a worker to the hub."""
+"""Sending frames over a socket: whole, in order, and without harm from signal handlers.
+
+`SendBuffer` never blocks: the hub uses it for all its connections. `FrameWriter` blocks: a worker uses it for its
+connections to the hub.
+
+Both have to survive signal handlers. Python runs those between two bytecodes of the main thread, so one can interrupt
+a write at any point, and it may raise (Ctrl-C, a time-out of the user's) or send something itself. If it raised
+between the system call and the line that notes how many bytes were sent, these bytes would be sent twice, and all
+that follows on the stream would be garbage. So `_send_and_record` does both in one call of C code. What a handler
+sends in the middle of another write is queued, and goes out behind it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +17,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
@@ -15,111 +26,105 @@ from suitkaise.platform.reactor import Reactor
 __all__ = ["BACKLOG", "FrameWriter", "SendBuffer"]
 
 BACKLOG = 64 << 20
-"""Bytes that may wait to be sent to one worker."""
+"""Bytes that may wait to be sent over one connection."""
 
 _STEP = 1 << 20
 """Bytes that are offered to a socket at once."""
 
+_FLAGS = (wire.MSG_NOSIGNAL,)
+_NO_ANCILLARY_DATA = ((),)
+
+
+def _send_and_record(sent: list[int], send: Callable[..., int], data: Any, *options: tuple[Any, ...]) -> None:
+    """Call `send(data, *options)` and append the result to `sent`; no signal handler can run between the two."""
+    sent.extend(map(send, (data,), *options))
+
 
 class SendBuffer:
-    """Bytes on their way to one worker: sent at once where the socket takes them, else kept in order.
+    """Sends to one peer without blocking; what the socket does not take is queued in order.
 
-    It is corked until the worker's process is there: what is not sent can go to another process instead.
+    Any thread of the hub may write to a worker: a supervisor, the I/O thread, the user's main thread, a signal handler
+    in it. With a blocking socket, a worker that does not read (a long loop, a SIGSTOP) would hold up the writer; were
+    that the I/O thread, no exit in any tree would be noticed any more. So the socket does not block, and the reactor
+    sends the rest when the socket takes more. Without a limit, a worker that never reads would fill the hub's memory;
+    so `write` refuses what would exceed `BACKLOG`, and does that before it sends a first byte: after a part of a
+    frame, the reader could make nothing of the rest of the stream.
+
+    A buffer is corked until the process of the worker exists. Until then only the first frame goes into the socket,
+    and the rest waits here: if the process cannot be spawned, the buffer of the next one takes it over.
+
+    Args:
+        reactor: the program's I/O thread.
+        sock: a connected socket in non-blocking mode; the buffer closes it.
+        path: the receiver's name, for errors.
+        on_event: called in the reactor's thread when there is something to read, or room to write; calls `flush`.
+        corked: whether to wait for `uncork`.
     """
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, path: str, on_event: Callable[[], None]) -> None:
+    def __init__(
+        self, reactor: Reactor, sock: socket.socket, path: str, on_event: Callable[[], None], *, corked: bool = True
+    ) -> None:
         self.sock = sock
         self._reactor = reactor
         self._path = path
         self._on_event = on_event
-        self._lock = threading.RLock()  # a signal handler may send, too
+        self._lock = threading.RLock()  # a signal handler may write, too
         self._fresh: deque[bytes] = deque()
-        self._sending = False
+        self._writing = False
         self._backlog = bytearray()
-        self._corked = True
+        self._corked = corked
         self._ahead = 0  # so many bytes may go although it is corked
-        self._watched = self._watching = False
+        self._reading = self._awaiting_room = False
+        self._closed = False
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
+        """Return the socket's descriptor."""
         return self.sock.fileno()
 
-    def take_over(self, older: SendBuffer) -> None:
-        """Send what another connection, which came to nothing, was to send."""
-        with older._lock:
-            self._backlog, older._backlog = older._backlog[older._ahead :], bytearray()
-        older.sock.close()
-
-    def send(self, data: bytes, *, force: bool = False) -> None:
-        """Send, or keep.
+    # ------------------------------------------------------------ from any thread
+    def write(self, data: bytes, *, force: bool = False) -> None:
+        """Send `data`, or queue what the socket does not take. After `close`, do nothing.
 
         Raises:
-            MailboxFull: more than `BACKLOG` bytes would wait; nothing of this is sent. Not with `force`.
+            MailboxFull: more than `BACKLOG` bytes would wait; nothing of `data` is sent. Not with `force`.
         """
         with self._lock:
-            if not force and self._backlog and len(self._backlog) + len(data) > BACKLOG:  # a part is never sent
+            if self._closed:
+                return
+            if (
+                not force and self._backlog and len(self._backlog) + len(data) > BACKLOG
+            ):  # a single one may have any size
                 raise MailboxFull(
                     f"{len(self._backlog)} bytes wait already to be read by {self._path!r}", path=self._path
                 )
             self._fresh.append(data)
-            if self._sending:  # this is a signal handler; whom it has interrupted sends it
+            if self._writing:  # this is a signal handler; the interrupted call sends it
                 return
-            self._sending = True
+            self._writing = True
             try:
                 while self._fresh:
-                    self._send(self._fresh.popleft())
+                    self._write(self._fresh.popleft())
             finally:
-                self._sending = False
+                self._writing = False
 
-    def _send(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         sent: list[int] = []
         try:
             if not self._backlog and not self._corked:
                 self._try(data, sent)
-        except BaseException:  # a Ctrl-C, say: what was begun is finished, what was not is not sent
+        except BaseException:  # of a signal handler: finish a frame that was begun, and drop one that was not
             if sent:
-                self._keep(data[sent[0] :])
+                self._queue(data[sent[0] :])
             raise
-        self._keep(data[sent[0] :] if sent else data)
+        self._queue(data[sent[0] :] if sent else data)
 
-    def _keep(self, data: bytes) -> None:
+    def _queue(self, data: bytes) -> None:
         self._backlog += data
         if not self._corked:
-            self._watch()
-
-    def begin(self, first: bytes, sockets: list[socket.socket]) -> None:
-        """Send `first`, with the sockets, ahead of everything: it waits for its reader in the socket."""
-        with self._lock:
-            files = [sock.fileno() for sock in sockets]
-            sent = socket.send_fds(self.sock, [first[: 1 << 16]], files, socket.MSG_NOSIGNAL)
-            self._backlog[:0] = first[sent:]
-            self._ahead = len(first) - sent
-            if self._ahead:
-                self._flush()
-
-    def watch(self) -> None:
-        """Begin to watch for what the worker says (in the reactor's thread)."""
-        with self._lock:
-            if self.sock.fileno() >= 0 and not self._watched:
-                self._reactor.add_reader(self, self._on_event)
-                self._watched = True
-                self._watch()
-
-    def rest(self) -> None:
-        """Do not watch for it until `watch`; what waits to be sent waits, too (in the reactor's thread)."""
-        with self._lock:
-            self._reactor.remove_reader(self)
-            self._watched = self._watching = False
-
-    def uncork(self) -> None:
-        """The process is there: send what waits."""
-        with self._lock:
-            self._corked = False
-            if self._backlog:
-                self._flush()
+            self._await_room()
 
     def flush(self) -> bool:
-        """Send more of what waits, if the socket can; whether anything waited (the reader's bell must then ring)."""
+        """Send more of the backlog, if the socket takes it; return whether there was any."""
         with self._lock:
             if not self._backlog:
                 return False
@@ -133,57 +138,96 @@ class SendBuffer:
             self._try(first, sent)
         del self._backlog[: sent[0]]
         self._ahead = max(0, self._ahead - sent[0])
-        self._watch()
+        self._await_room()
 
     def _try(self, data: bytes | memoryview, sent: list[int]) -> None:
-        """Send what the socket takes, and note how much that was in the same call of C code: nothing comes between."""
         try:
-            sent.extend(map(self.sock.send, (data,), (socket.MSG_NOSIGNAL,)))
+            _send_and_record(sent, self.sock.send, data, _FLAGS)
         except BlockingIOError:
             sent.append(0)
         except OSError:
-            sent.append(len(data))  # nobody reads it any more; its pidfd tells
+            sent.append(len(data))  # the peer is gone: the end of the process or of the stream is noticed elsewhere
 
-    def _watch(self) -> None:
+    # ------------------------------------------------------------ while a process is being spawned
+    def begin(self, first: bytes, sockets: list[socket.socket]) -> None:
+        """Send `first`, with the sockets, ahead of everything else, although the buffer is corked."""
+        with self._lock:
+            files = [sock.fileno() for sock in sockets]
+            sent = socket.send_fds(self.sock, [first[: 1 << 16]], files, socket.MSG_NOSIGNAL)
+            self._backlog[:0] = first[sent:]
+            self._ahead = len(first) - sent
+            if self._ahead:
+                self._flush()
+
+    def uncork(self) -> None:
+        """Send what waits: the process exists."""
+        with self._lock:
+            self._corked = False
+            if self._backlog:
+                self._flush()
+
+    def take_over(self, older: SendBuffer) -> None:
+        """Queue what an older buffer, whose process could not be spawned, was to send, and close its socket."""
+        with older._lock:
+            self._backlog, older._backlog = older._backlog[older._ahead :], bytearray()
+        older.sock.close()
+
+    # ------------------------------------------------------------ from the reactor's thread
+    def resume_reading(self) -> None:
+        """Call `on_event` when there is something to read, from now on."""
+        with self._lock:
+            if self.sock.fileno() >= 0 and not self._reading:
+                self._reactor.add_reader(self, self._on_event)
+                self._reading = True
+                self._await_room()
+
+    def pause_reading(self) -> None:
+        """Call `on_event` no longer, until `resume_reading`; the backlog is not sent meanwhile."""
+        with self._lock:
+            self._reactor.remove_reader(self)
+            self._reading = self._awaiting_room = False
+
+    def close(self) -> None:
+        """Close the connection; drop what was not sent."""
+        self._reactor.remove_reader(self)
+        with self._lock:
+            self.sock.close()
+            self._backlog.clear()
+            self._corked = self._closed = True
+
+    def _await_room(self) -> None:
+        """Have the reactor call `on_event` when the socket takes more, if anything waits."""
         wanted = bool(self._ahead if self._corked else self._backlog)
-        if wanted is not self._watching and self._watched:
-            self._watching = wanted
-            self._reactor.call_soon_threadsafe(lambda: self._change(wanted))
+        if wanted is not self._awaiting_room and self._reading:
+            self._awaiting_room = wanted
+            self._reactor.call_soon_threadsafe(lambda: self._set_writer(wanted))
 
-    def _change(self, wanted: bool) -> None:
+    def _set_writer(self, wanted: bool) -> None:
         try:
             self._reactor.set_writer(self, self._on_event, also=wanted)
         except (KeyError, ValueError):
             return  # closed meanwhile
 
-    def close(self) -> None:
-        """Close the connection; what was not sent is lost."""
-        self._reactor.remove_reader(self)
-        with self._lock:
-            self.sock.close()
-            self._backlog.clear()
-            self._corked = True
-
 
 class FrameWriter:
-    """Sends frames one after the other. None is ever cut, whatever a signal handler raises meanwhile."""
+    """Writes frames one after the other to a blocking socket. No frame is ever cut by a signal handler's exception."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._lock = threading.RLock()
         self._frames: deque[_Frame] = deque()
-        self._sender: int | None = None
+        self._writer: int | None = None
 
     @property
     def interrupted(self) -> bool:
-        """Whether this thread is in the midst of sending: this is a signal handler, and what it sends goes later."""
-        return self._sender == threading.get_ident()
+        """Whether this thread is inside of `write`: the caller is a signal handler, and its frame goes out later."""
+        return self._writer == threading.get_ident()
 
-    def send(self, header: wire.Header, payload: wire.Data = b"", *, long_header: bool = False) -> None:
-        """Send one frame; in a signal handler that has interrupted this, have it sent by whom it has interrupted.
+    def write(self, header: wire.Header, payload: wire.Data = b"", *, long_header: bool = False) -> None:
+        """Write one frame. In a signal handler that has interrupted `write`, queue it for the interrupted call.
 
-        An exception that a signal handler raises comes through. Of a frame that was begun the rest goes out ahead of
-        the next one, one that was not begun is withdrawn.
+        An exception of a signal handler is raised. The rest of a frame that was begun goes out ahead of the next one;
+        a frame that was not begun is dropped.
 
         Raises:
             NotSerializable: it is over the limits.
@@ -194,10 +238,10 @@ class FrameWriter:
             self._frames.append(frame)
             if self.interrupted:
                 return
-            self._sender = threading.get_ident()
+            self._writer = threading.get_ident()
             try:
                 while self._frames:
-                    self._frames[0].send(self._sock)
+                    self._frames[0].write_to(self._sock)
                     self._frames.popleft()
             except OSError:
                 self._frames.clear()
@@ -208,11 +252,11 @@ class FrameWriter:
                         self._frames.remove(frame)
                 raise
             finally:
-                self._sender = None
+                self._writer = None
 
 
 class _Frame:
-    """One frame, and how much of it is gone."""
+    """One frame, and how many bytes of it were sent."""
 
     __slots__ = ("_parts", "_size", "sent")
 
@@ -221,11 +265,10 @@ class _Frame:
         self._parts = parts
         self._size = sum(map(len, parts))
 
-    def send(self, sock: socket.socket) -> None:
-        """Send what is left of it."""
+    def write_to(self, sock: socket.socket) -> None:
+        """Send the rest of the frame."""
         while (done := sum(self.sent)) < self._size:
-            # One call of C code sends and notes how much: no signal handler can raise between the two.
-            self.sent.extend(map(sock.sendmsg, (self._rest(done),), ((),), (wire.MSG_NOSIGNAL,)))
+            _send_and_record(self.sent, sock.sendmsg, self._rest(done), _NO_ANCILLARY_DATA, _FLAGS)
 
     def _rest(self, done: int) -> tuple[wire.Data, ...]:
         if not done:

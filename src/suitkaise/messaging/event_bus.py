@@ -1,4 +1,4 @@
-"""The event bus: everything that happens in the trees of a program, to everyone who listens."""
+"""The event bus: passes all events of a program's trees to all listeners."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ __all__ = ["Bus", "Subscription"]
 logger: logging.Logger = logging.getLogger("suitkaise.events")
 
 BACKLOG = 10_000
+"""How many events of a subscription may wait."""
 
 
 class Subscription:
-    """An iterator over events, from the moment of its making to the end of what it listens to.
+    """An iterator over the events of a part of a tree, from now until that part stops.
 
-    Close it if you leave earlier, or use it as a context manager.
+    Close it to end it earlier, or use it as a context manager.
 
     At most 10,000 events wait; beyond that the oldest are dropped, and `dropped` counts them.
     """
@@ -34,7 +35,7 @@ class Subscription:
         self._closed = False
 
     def put(self, event: Event) -> None:
-        """Add an event, if it belongs to this subscription's part of the tree."""
+        """Add an event, if it belongs to the subscription's part of the tree."""
         if event.path != self._prefix and not event.path.startswith(self._prefix + "/"):
             return
         with self._condition:
@@ -48,13 +49,13 @@ class Subscription:
             self._condition.notify_all()
 
     def get(self, timeout: float | None = None) -> Event | None:
-        """The next event, waited for at most `timeout` seconds (None: for ever); None if none came, or when closed."""
+        """Return the next event, or None if none came within `timeout` seconds (None: for ever) or it is closed."""
         with self._condition:
             self._condition.wait_for(lambda: self._events or self._closed, checked_timeout(timeout))
             return self._events.popleft() if self._events else None
 
     def close(self) -> None:
-        """Listen no more; an iteration over it ends after what has come."""
+        """End the subscription; an iteration over it ends after the events that have come."""
         self._bus.unsubscribe(self.put)
         with self._condition:
             self._closed = True
@@ -77,7 +78,7 @@ class Subscription:
 
 
 class Bus:
-    """Calls every listener with every event, in the thread where it happened; a listener must not block."""
+    """Calls all listeners with each event, in the thread of the event; a listener must not block."""
 
     def __init__(self) -> None:
         self._listeners: tuple[Callable[[Event], None], ...] = ()
@@ -89,20 +90,20 @@ class Bus:
             self._listeners = (*self._listeners, listener)
 
     def unsubscribe(self, listener: Callable[[Event], None]) -> None:
-        """Call it no more."""
+        """Stop calling `listener`."""
         with self._lock:
             self._listeners = tuple(one for one in self._listeners if one != listener)
 
     def events(self, prefix: str) -> Subscription:
-        """A subscription to the events of a path and everything below it."""
+        """Return a subscription to the events of the path `prefix` and all paths below it."""
         subscription = Subscription(self, prefix)
         self.subscribe(subscription.put)
         return subscription
 
     def publish(self, event: Event) -> None:
-        """Tell everyone."""
+        """Call all listeners with `event`."""
         for listener in self._listeners:
             try:
                 listener(event)
             except Exception:
-                logger.exception("a listener failed")
+                logger.exception("a listener raised an exception")

@@ -1,145 +1,131 @@
-"""Links and monitors (rule 60): who is told, or ends, when an incarnation ends. The hub keeps them.
+"""Links and monitors (rule 60): an incarnation that is reported, or ends, when another one ends. The hub keeps them.
 
-A ref names a path, and survives restarts. A monitor or a link is about the incarnation that lives there now: when that
-ends, in whatever way, the bond is used up, also if the worker is restarted.
+A ref names a path, and survives restarts. A monitor or a link belongs to the incarnation that lives at that path now:
+when that incarnation ends, in whatever way, the monitor or link is used up, also if the worker is restarted.
 """
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from suitkaise.errors import ChildNotFound, WorkerDead
 from suitkaise.exits import ExitReason, Lost
+from suitkaise.messaging.address import Address
 from suitkaise.messaging.identity import split_owner
 from suitkaise.messaging.messages import Answer, Message, Payload
-from suitkaise.messaging.refs import Down, Monitor
-
-if TYPE_CHECKING:
-    from suitkaise.messaging.address import Address
-    from suitkaise.messaging.refs import WorkerRef
-    from suitkaise.messaging.registry import Registry
+from suitkaise.messaging.refs import Down, Monitor, WorkerRef
 
 __all__ = ["Links"]
-
-logger: logging.Logger = logging.getLogger("suitkaise.links")
 
 NOBODY = Lost("nobody was there")
 
 
 class Links:
-    """Makes and unmakes the bonds between the addresses of a registry. May be called from any thread."""
+    """Makes and removes links and monitors between addresses. Its methods may be called from any thread.
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    Args:
+        find: returns the address at a path; raises ChildNotFound.
+        ref: makes the ref for a path and the kind of child there.
+    """
 
-    def post(self, what: str, path: str, argument: Any) -> Answer[Any]:
-        """Carry out what a ref or a worker asks for."""
-        answer: Answer[Any] = Answer()
-        match what:
-            case "down":
-                self._await_down(path, answer)
-                return answer
-            case "monitor":
-                self._monitor(path, argument)
-            case "demonitor":
-                self._demonitor(argument)
-            case "link":
-                self._link(path, argument)
-            case "unlink":
-                self._unlink(path, argument)
-        answer.set_result(None)
-        return answer
+    def __init__(self, find: Callable[[str], Address], ref: Callable[[str, str], WorkerRef]) -> None:
+        self._find_address = find
+        self._make_ref = ref
 
-    def _await_down(self, path: str, answer: Answer[Any]) -> None:
-        def tell(reason: ExitReason) -> None:
+    def await_down(self, path: str, answer: Answer[Any]) -> None:
+        """Settle `answer` with a `Down` when the incarnation at `path` ends; at once if none lives there."""
+
+        def report(reason: ExitReason) -> None:
             answer.settle(True, Payload(Down(self._ref(path), reason)))
 
         target, key = self._find(path), ("down", id(answer))
-        if target is None or not target.presence.at_end(key, tell):
-            tell(_last(target))
+        if target is None or not target.watchers.add(key, report):
+            report(_last_reason(target))
         else:
-            presence = target.presence
-            answer.add_done_callback(lambda done: presence.forget(key))  # cancelled, most likely
+            watchers = target.watchers
+            answer.add_done_callback(lambda done: watchers.remove(key))  # cancelled, most likely
 
-    def _monitor(self, path: str, monitor: Monitor) -> None:
+    def monitor(self, path: str, monitor: Monitor) -> None:
+        """Send a `Down` to the watcher when the incarnation at `path` ends; at once if none lives there."""
         watcher, serial = self._caller(monitor.watcher)
         target = self._find(path)
 
-        def tell(reason: ExitReason) -> None:
-            watcher.presence.forget(("own", monitor))
-            watcher.signal(serial, _message(Down(self._ref(path), reason, monitor)))
+        def report(reason: ExitReason) -> None:
+            watcher.watchers.remove(("own", monitor))
+            watcher.signal(serial, _signal(Down(self._ref(path), reason, monitor)))
 
-        def leave(reason: ExitReason) -> None:
+        def remove(reason: ExitReason) -> None:
             if target is not None:
-                target.presence.forget(monitor)
+                target.watchers.remove(monitor)
 
-        if not watcher.presence.at_end(("own", monitor), leave, serial):
+        if not watcher.watchers.add(("own", monitor), remove, serial):
             return  # the watcher has just ended
-        if target is None or not target.presence.at_end(monitor, tell):
-            tell(_last(target))
+        if target is None or not target.watchers.add(monitor, report):
+            report(_last_reason(target))
 
-    def _demonitor(self, monitor: Monitor) -> None:
+    def demonitor(self, monitor: Monitor) -> None:
+        """Remove a monitor."""
         watcher, target = self._find(split_owner(monitor.watcher)[0]), self._find(monitor.path)
         if target is not None:
-            target.presence.forget(monitor)
+            target.watchers.remove(monitor)
         if watcher is not None:
-            watcher.presence.forget(("own", monitor))
+            watcher.watchers.remove(("own", monitor))
 
-    def _link(self, path: str, owner: str) -> None:
+    def link(self, path: str, owner: str) -> None:
+        """Link the calling incarnation `owner` with the one at `path`; it ends at once if none lives there."""
         one, serial = self._caller(owner)
         if one.path == path:
             return
         other = self._find(path)
-        there = None if other is None else other.presence.serial
-        if other is None or there is None:
+        other_serial = None if other is None else other.watchers.serial
+        if other is None or other_serial is None:
             one.end_with(serial, self._ref(path), NOBODY)
             return
 
-        def one_ends(reason: ExitReason) -> None:
-            other.presence.forget(("link", one.path))
-            other.end_with(there, self._ref(one.path), reason)
+        def one_ended(reason: ExitReason) -> None:
+            other.watchers.remove(("link", one.path))
+            other.end_with(other_serial, self._ref(one.path), reason)
 
-        def other_ends(reason: ExitReason) -> None:
-            one.presence.forget(("link", path))
+        def other_ended(reason: ExitReason) -> None:
+            one.watchers.remove(("link", path))
             one.end_with(serial, self._ref(path), reason)
 
-        if not one.presence.at_end(("link", path), one_ends, serial):
+        if not one.watchers.add(("link", path), one_ended, serial):
             return  # it has just ended by itself
-        if not other.presence.at_end(("link", one.path), other_ends, there):
-            other_ends(NOBODY)
+        if not other.watchers.add(("link", one.path), other_ended, other_serial):
+            other_ended(NOBODY)
 
-    def _unlink(self, path: str, owner: str) -> None:
+    def unlink(self, path: str, owner: str) -> None:
+        """Remove the link between the calling incarnation `owner` and the one at `path`."""
         one, _ = self._caller(owner)
         other = self._find(path)
-        one.presence.forget(("link", path))
+        one.watchers.remove(("link", path))
         if other is not None:
-            other.presence.forget(("link", one.path))
+            other.watchers.remove(("link", one.path))
 
     def _caller(self, owner: str) -> tuple[Address, int]:
-        """The address of the worker that asks, and which incarnation it is."""
+        """Return the address of the calling worker, and the serial number of its incarnation."""
         path, serial = split_owner(owner)
         address = self._find(path)
-        if address is None or address.presence.serial != serial:
+        if address is None or address.watchers.serial != serial:
             raise WorkerDead.just_ended(path)
         return address, serial
 
     def _find(self, path: str) -> Address | None:
         try:
-            return self._registry.find(path)
+            return self._find_address(path)
         except ChildNotFound:
             return None
 
     def _ref(self, path: str) -> WorkerRef:
-        from suitkaise.messaging.supervisor_ref import ref_to
-
         address = self._find(path)
-        return ref_to(path, "process" if address is None else address.kind)
+        return self._make_ref(path, "process" if address is None else address.kind)
 
 
-def _last(target: Address | None) -> ExitReason:
+def _last_reason(target: Address | None) -> ExitReason:
     return NOBODY if target is None or target.reason is None else target.reason
 
 
-def _message(body: Any) -> Message:
+def _signal(body: Any) -> Message:
     return Message("signal", Payload(body))

@@ -1,7 +1,7 @@
 """Logging, silent until the application configures it: structlog over the standard library's loggers.
 
-Nothing here adds a handler that prints. Records of a worker process are handed to the program that owns the tree,
-which feeds them to its own logging, in a thread that a slow handler may hold up without harm to anything else.
+Nothing here adds a handler that prints. Records of a worker process are sent to the hub, which hands them to its own
+logging in a separate thread: a slow handler delays log records and nothing else.
 """
 
 from __future__ import annotations
@@ -19,21 +19,30 @@ from suitkaise.messaging.router import in_worker_process
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import PATIENCE, Reactor, SerialExecutor
 
-__all__ = ["OUTPUT", "ROOM", "Forwarded", "ForwardingHandler", "log_event", "take_forwarded", "worker_logger"]
+__all__ = [
+    "OUTPUT",
+    "ROOM",
+    "Forwarded",
+    "ForwardingHandler",
+    "Speaker",
+    "handle_forwarded",
+    "log_event",
+    "worker_logger",
+]
 
 logging.getLogger("suitkaise").addHandler(logging.NullHandler())
 
 OUTPUT = "suitkaise_output"
-"""The attribute of a record of a command's output that holds what it has more than others: `path` and `stream`."""
+"""The attribute with the additional fields, `path` and `stream`, of a record of a command's output."""
 
 ROOM = 10_000
-"""How many records of workers may wait for the program's logging handlers; those that come then are dropped."""
+"""How many records of workers may wait for the program's logging handlers; further ones are dropped."""
 
-REST = 1.0
-"""Seconds, at most, for which a worker that logs too fast is not listened to."""
+LONGEST_PAUSE = 1.0
+"""Seconds, at most, for which nothing is read from a worker that logs too fast."""
 
-# Of a record's attributes: what the message is made of, or a formatter has added; and what all others have, too. The
-# rest comes from `extra=`.
+# The attributes of a record that the message is made of, or that a formatter has added; and the attributes that every
+# record has. The others come from `extra=`.
 _NOT_SENT = frozenset(
     {"msg", "args", "exc_info", "exc_text", "stack_info", "relativeCreated", "message", "asctime", OUTPUT}
 )
@@ -45,25 +54,25 @@ logger: logging.Logger = logging.getLogger("suitkaise.logs")
 
 
 def log_event(event: Event) -> None:
-    """One line in the log `suitkaise.tree`, indented by depth; the event itself rides on the record."""
+    """Log an event as one line to `suitkaise.tree`; the record has the event as an attribute."""
     level = _LEVELS[event.level]
     if _tree.isEnabledFor(level):
         _tree.log(level, "%s", event, extra={"event": event})
 
 
-def worker_logger(path: str, note: Callable[[str], None] | None = None) -> Any:
-    """A structlog logger that writes to `suitkaise.worker`, bound to the worker's path and pid.
+def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -> Any:
+    """Return a structlog logger that writes to `suitkaise.worker`, bound to the worker's path and pid.
 
-    `note` gets each line, too.
+    `on_log_line` is called with each line, too.
     """
-    if "structlog" not in sys.modules and in_worker_process():  # 110 ms: the next process shall have it at once
+    if "structlog" not in sys.modules and in_worker_process():  # takes 110 ms; the next process has it preloaded
         preload("structlog")
     import structlog
 
     def render(logger: Any, method: str, fields: MutableMapping[str, Any]) -> str:
         text = _render(logger, method, fields)
-        if note is not None:
-            note(f"{method}: {text}")
+        if on_log_line is not None:
+            on_log_line(f"{method}: {text}")
         return text
 
     return structlog.wrap_logger(
@@ -79,7 +88,7 @@ def worker_logger(path: str, note: Callable[[str], None] | None = None) -> Any:
 
 
 def _render(logger: Any, method: str, fields: MutableMapping[str, Any]) -> str:
-    """`path: what happened key=value ...`; the pid is on the record already."""
+    """Return `path: what happened key=value ...`. The pid is left out: the record has it."""
     path, event, exception = fields.pop("path", ""), fields.pop("event", ""), fields.pop("exception", None)
     fields.pop("pid", None)
     more = "".join(f" {name}={value!r}" for name, value in fields.items())
@@ -87,14 +96,14 @@ def _render(logger: Any, method: str, fields: MutableMapping[str, Any]) -> str:
 
 
 class ForwardingHandler(logging.Handler):
-    """In a worker process: hands each record, its message already filled in, to `send`; and what `extra=` has added."""
+    """In a worker process: passes each record to `send`, with its message formatted and the fields of `extra=`."""
 
     def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand the record on; a broken one is reported as logging always does."""
+        """Pass the record on; an invalid one is reported as `logging` does it."""
         try:
             text = record.getMessage()
             if record.exc_info:
@@ -115,8 +124,8 @@ class ForwardingHandler(logging.Handler):
             self.handleError(record)
 
 
-def take_forwarded(fields: dict[str, Any]) -> None:
-    """In the hub: feed a worker's record to the logger of the same name."""
+def handle_forwarded(fields: dict[str, Any]) -> None:
+    """In the hub: hand a worker's record to the logger of the same name."""
     target = logging.getLogger(str(fields["name"]))
     if target.isEnabledFor(int(fields["levelno"])):
         extra = {name: _decoded(data) for name, data in fields.pop("extra", {}).items()}
@@ -126,7 +135,7 @@ def take_forwarded(fields: dict[str, Any]) -> None:
 def _encoded(value: Any) -> bytes:
     try:
         return codec.dumps(value)
-    except Exception:  # it lives in the worker alone: its text has to do
+    except Exception:  # it cannot be sent: send its text
         return codec.dumps(_text(value))
 
 
@@ -134,11 +143,11 @@ def _decoded(data: bytes) -> Any:
     try:
         return codec.loads(data)
     except Exception as error:
-        return f"(cannot be read here: {error!r})"
+        return f"(cannot be decoded here: {error!r})"
 
 
 def _shown(text: str) -> str:
-    r"""The text as `sys.stderr` would show it: part of a file's name that is no UTF-8 (a surrogate) as `\udcff`."""
+    r"""Return the text as `sys.stderr` would show it: a byte of a file name that is no UTF-8 as `\udcff`."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -150,62 +159,63 @@ def _text(value: Any) -> str:
 
 
 class Speaker(Protocol):
-    """A worker that logs. Both are called in the I/O thread."""
+    """A worker that logs. Both methods are called in the I/O thread."""
 
-    def watch(self) -> None:
-        """Listen to it (again)."""
+    def resume_reading(self) -> None:
+        """Read from the worker (again)."""
 
-    def rest(self) -> None:
-        """Do not listen to it for a while."""
+    def pause_reading(self) -> None:
+        """Read nothing from the worker until `resume_reading`."""
 
 
 class Forwarded:
-    """The records of all workers on their way to this program's logging: each worker's in order, `ROOM` at most.
+    """The log records of all workers, passed on to this program's logging: each worker's in order, `ROOM` at most.
 
-    Who logs faster than the handlers take it is not listened to for a moment, as often as it takes. Only where that
-    does not help, since a handler blocks or crawls, records are dropped: nobody waits for a handler for long.
+    A worker that logs faster than the handlers work is not read from for a moment, as often as necessary; its socket
+    fills, and its next log call waits. Records are dropped only if that does not help, since a handler blocks or is
+    far too slow: no worker waits for a handler for long.
     """
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._errands = SerialExecutor("suitkaise-logs")
-        self._resting: list[Speaker] = []
-        self._dropped = 0  # counted by the I/O thread, told by the other
-        self._told = 0
+        self._executor = SerialExecutor("suitkaise-logs")
+        self._paused: list[Speaker] = []
+        self._dropped = 0  # written by the I/O thread alone
+        self._reported = 0  # written by the executor's thread alone
 
     def put(self, fields: dict[str, Any], speaker: Speaker) -> None:
-        """Take a record; never blocks. For the I/O thread only."""
-        waiting = len(self._errands)
+        """Queue a record; never blocks. For the I/O thread only."""
+        waiting = len(self._executor)
         if waiting >= ROOM:
             self._dropped += 1
             return
-        self._errands.submit(lambda: self._handle(fields))
-        if waiting >= ROOM // 2 and speaker not in self._resting:
-            if not self._resting:
-                self._reactor.call_at(time.monotonic() + REST, self._listen)
-            self._resting.append(speaker)
-            speaker.rest()
+        self._executor.submit(lambda: self._handle(fields))
+        if waiting >= ROOM // 2 and speaker not in self._paused:
+            if not self._paused:
+                self._reactor.call_at(time.monotonic() + LONGEST_PAUSE, self._resume)
+            self._paused.append(speaker)
+            speaker.pause_reading()
 
-    def _listen(self) -> None:
-        resting, self._resting = self._resting, []
-        for speaker in resting:
-            speaker.watch()
+    def _resume(self) -> None:
+        paused, self._paused = self._paused, []
+        for speaker in paused:
+            speaker.resume_reading()
 
     def _handle(self, fields: dict[str, Any]) -> None:
         try:
-            take_forwarded(fields)
+            handle_forwarded(fields)
         finally:
-            waiting = len(self._errands)
-            if self._resting and waiting <= ROOM // 4:
-                self._reactor.call_soon_threadsafe(self._listen)
-            if self._dropped > self._told and waiting <= ROOM // 2:
-                count, self._told = self._dropped - self._told, self._dropped
+            waiting = len(self._executor)
+            if self._paused and waiting <= ROOM // 4:
+                self._reactor.call_soon_threadsafe(self._resume)
+            if self._dropped > self._reported and waiting <= ROOM // 2:
+                count, self._reported = self._dropped - self._reported, self._dropped
                 logger.warning("%d records of workers were dropped: they come faster than they are handled", count)
 
     def flush(self, patience: float = PATIENCE) -> None:
-        """Wait until the handlers have got what has come so far, at most so many seconds."""
-        self._errands.flush(patience)
+        """Wait until the handlers have processed the records queued so far, at most `patience` seconds."""
+        self._executor.flush(patience)
 
     def close(self, patience: float = PATIENCE) -> None:
-        """Flush, and end the thread. The I/O thread has ended."""
-        self._errands.close(patience)
+        """Flush, wait at most `patience` seconds, and end the thread. To be called after the I/O thread has ended."""
+        self._executor.close(patience)

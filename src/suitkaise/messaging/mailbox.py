@@ -1,7 +1,7 @@
-"""A worker's inbox: what waits for it, how it learns of that, and how it waits.
+"""A worker's inbox: the messages that wait for the worker, how it notices them, and how it sleeps until one comes.
 
-The doorbell is one byte of the status board. Whoever puts something in sets it; a worker that loops looks at it
-once a loop, which costs a memory read. A worker without a loop blocks. An order to stop goes ahead of everything.
+The bell is one byte of the status board. A sender sets it; a worker that loops reads it once a loop, which costs a
+memory read. A worker without a loop blocks. An order to stop goes ahead of all messages.
 """
 
 from __future__ import annotations
@@ -29,43 +29,59 @@ __all__ = ["ITERATE", "STOP", "URGENT", "Mailbox", "Sleeper", "SocketMailbox", "
 logger: logging.Logger = logging.getLogger("suitkaise.mailbox")
 
 ITERATE: Any = object()
-"""The message that a looping worker finds when no other waits: go on with your loops."""
+"""The message that `get` returns to a looping worker when no other waits: run the next loop."""
 
 STOP: Any = object()
-"""The message that says: finish, for the reason in `mailbox.stop_reason`."""
+"""The message that `get` returns to a worker that has to finish, for the reason in `mailbox.stop_reason`."""
 
 URGENT = 2
-"""What the bell is set to where orders may be among the messages: they are looked for before each one is handled."""
+"""The bell's value if an order may be behind the messages: the worker then reads all input before the next message."""
 
 _READS = 16
-"""How often the inbox reads at one go: a sender may be as quick as that, and the worker has other things to do."""
+"""How many reads in a row the inbox does: a sender may be as quick, and would keep the worker from its loops."""
 
 _LONGEST = 1e6
-"""Seconds: longer waits are made in parts, since `poll` counts milliseconds in 32 bits."""
+"""Seconds; longer waits are made in parts, since `poll` counts milliseconds in 32 bits."""
 
 _ITERATE = envelope(ITERATE)
 _STOP = envelope(STOP)
 
 
 class Sleeper(Protocol):
-    """Who blocks in place of the inbox, and does something else meanwhile: an event loop."""
+    """Blocks in place of the inbox, and runs something else meanwhile: an event loop."""
 
     def block(self, seconds: float | None) -> None:
-        """Return when `Mailbox.descriptor` is readable, `wake` was called, or the time is over; or earlier."""
+        """Return when `Mailbox.descriptor` is readable, after `wake`, or after `seconds`; or earlier."""
 
     def wake(self) -> None:
         """End `block`, from any thread and from signal handlers."""
 
 
 class Mailbox(ABC):
-    """What both kinds of inboxes share. `put` and `order_stop` may be called from any thread, `get` from one."""
+    """The common part of both kinds of inboxes. `put` and `order_stop` may be called from any thread, `get` from one.
+
+    Three things must hold, and no queue of the standard library gives all of them.
+
+    A loop must cost next to nothing while no message comes: a queue takes a lock and allocates at each look. So a
+    sender puts the message in first and sets the bell after that, and the worker clears the bell first and looks for
+    messages after that. In any other order, a message that comes between the two waits until the next one arrives.
+
+    Falling asleep must not lose a wake-up: a message, a stop or a resume may come just before the worker blocks. So
+    `sleep` first sets `_asleep`, then looks once more, and blocks only after that; a sender rings first and reads
+    `_asleep` after that. One of the two sees the other's change, in whichever order they run. A wake-up that is not
+    needed ends one wait early, and `get` looks again.
+
+    Signal handlers may call `put`, `order_stop` and `end_waits` at any bytecode, also inside of the same methods. A
+    lock that is taken there could be held by the interrupted code itself, so none is taken: all changes are single
+    atomic operations (a byte, an append), and a lock serves only as a flag that another thread can wait for.
+    """
 
     def __init__(self, slot: Slot) -> None:
         self.bell: memoryview[Any] = slot.bytes[BELL : BELL + 1]
         self.stop_reason: ExitReason | None = None
         self.looping: bool = False
         self.suspended: bool = False
-        self.rests: bool = True  # while suspended; else the worker itself sees to what that means
+        self.rests: bool = True  # whether `get` blocks while suspended; else the worker itself handles suspension
         self.deadline: float | None = None
         self.owner: int | None = None  # the worker's own thread
         self.finishing: bool = False
@@ -75,8 +91,8 @@ class Mailbox(ABC):
         self._batch = 0
         self._turn = False
         self._asleep = False
-        self._helpers = threading.Lock()  # free once the worker is about to finish
-        self._helpers.acquire()
+        self._unfinished = threading.Lock()  # released once the worker is about to finish
+        self._unfinished.acquire()
 
     # ------------------------------------------------------------ from any thread
     def put(self, message: Message) -> None:
@@ -91,33 +107,33 @@ class Mailbox(ABC):
         self.end_waits()
 
     def end_waits(self) -> None:
-        """The worker is about to finish: every `wait` returns now. (Signal handlers call it too: no lock is taken.)"""
+        """End every `wait` now: the worker is about to finish."""
         self.finishing = True
-        with contextlib.suppress(RuntimeError):  # it is free already
-            self._helpers.release()
+        with contextlib.suppress(RuntimeError):  # it is released already
+            self._unfinished.release()
         self.ring()
-        if self.sleeper is not None:  # somebody may wait in there while the inbox is awake
+        if self.sleeper is not None:  # a wait of the event loop may go on while the inbox is awake
             self.sleeper.wake()
 
     def suspend(self, on: bool) -> None:
-        """Hand out nothing but an order to stop, until it is switched off again."""
+        """Return only an order to stop from `get`, until suspension is switched off again."""
         self.suspended = on
         self.ring()
 
     def ring(self) -> None:
-        """Let the worker look at its inbox soon."""
+        """Make the worker look at its inbox soon."""
         try:
             self.bell[0] = 1
-        except ValueError:  # it is closed: the worker is over
+        except ValueError:  # the inbox is closed: the worker has ended
             return
         if self._asleep:
             (self.sleeper.wake if self.sleeper is not None else self._wake)()
 
     # ------------------------------------------------------------ from the worker's own thread
     def get(self) -> Envelope[Any]:
-        """The next thing to do; blocks while there is none.
+        """Return the next message, `STOP` or `ITERATE`; block while there is none.
 
-        Messages that wait are handled as a batch, then the loop has its turn: neither starves the other.
+        The messages that wait form a batch; after a batch comes one loop, so that neither starves the other.
         """
         while True:
             if self.stop_reason is not None:
@@ -132,7 +148,7 @@ class Mailbox(ABC):
                         continue
                 self._batch -= 1
                 self._turn = self.looping
-                with contextlib.suppress(IndexError):  # drained by whoever has abandoned the worker
+                with contextlib.suppress(IndexError):  # drained meanwhile by the thread that has abandoned the worker
                     message = self._waiting.popleft()
                     self._words[QUEUED] = len(self._waiting)
                     return message
@@ -140,7 +156,7 @@ class Mailbox(ABC):
                 if self._turn:
                     self._turn = False
                 elif self.bell[0]:
-                    self.bell[0] = 0  # cleared before looking, so that nothing is missed
+                    self.bell[0] = 0  # first: a message that comes after the look sets it again
                     self._look()
                     continue
                 return _ITERATE
@@ -154,9 +170,9 @@ class Mailbox(ABC):
         self._words[QUEUED] = self._batch
 
     def wait(self, seconds: float) -> bool:
-        """Sleep at most `seconds`; True at once when the worker is asked to stop."""
+        """Sleep at most `seconds`; return True at once when the worker is asked to stop."""
         if threading.get_ident() != self.owner:
-            return self._wait_in_a_helper(seconds)
+            return self._wait_in_other_thread(seconds)
         until = time.monotonic() + seconds
         while not self.finishing:
             now = time.monotonic()
@@ -166,19 +182,19 @@ class Mailbox(ABC):
                 return self.finishing or end < until
         return True
 
-    def _wait_in_a_helper(self, seconds: float) -> bool:
-        """A thread that the worker has started by itself waits; the inbox is none of its business."""
-        over = self._helpers.acquire(timeout=min(max(0.0, seconds), _LONGEST))
+    def _wait_in_other_thread(self, seconds: float) -> bool:
+        """Wait in a thread that the user has started, without touching the inbox."""
+        over = self._unfinished.acquire(timeout=min(max(0.0, seconds), _LONGEST))
         if over:
             with contextlib.suppress(RuntimeError):
-                self._helpers.release()
+                self._unfinished.release()
         return over
 
     def sleep(self, seconds: float | None, *, for_messages: bool = True, resting: bool = False) -> None:
-        """Wait until something comes in, or the time is over. `resting`: because it is suspended."""
+        """Wait until something comes in, at most `seconds`. `resting`: because the worker is suspended."""
         self._asleep = True
         try:
-            self._collect()  # only now: what came before this, nobody will wake it up for
+            self._collect()  # after `_asleep` is set: no wake-up comes for earlier input
             if not self.finishing and not (for_messages and self._waiting) and not (resting and not self.suspended):
                 (self.sleeper.block if self.sleeper is not None else self._block)(seconds)
                 self._collect()
@@ -191,36 +207,36 @@ class Mailbox(ABC):
             self.bell[0] = 1
 
     def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
-        """Sleep in the caller's `wait(*descriptors)`; False when the hub is gone."""
+        """Sleep in the caller's `wait(*descriptors)`; return False when the hub is gone."""
         raise NotImplementedError("only a worker in a process of its own can sleep on descriptors")
 
     @property
     def descriptor(self) -> int | None:
-        """What becomes readable when something comes in; None where whoever puts it in says so."""
+        """A descriptor that is readable when something comes in; None if senders wake the worker themselves."""
         return None
 
     def take_in(self) -> int:
-        """Take in what has arrived, so that an order is known at once; returns how many messages wait now."""
+        """Read what has arrived, so that an order takes effect at once; return how many messages wait now."""
         self._collect()
         if self._waiting:
             self.bell[0] = 1
         return len(self._waiting)
 
     def empty(self) -> bool:
-        """Pykka asks at the end whether it should answer what still waits: no, `drain` is for that."""
+        """Return True always: at the end, Pykka must not answer the messages that wait; `drain` is for that."""
         return True
 
     def drain(self) -> list[Message]:
-        """Take out all messages that were not handled."""
+        """Remove all messages that were not handled, and return them."""
         self._collect()
-        left = [one.message for one in self._waiting]
+        messages = [one.message for one in self._waiting]
         self._waiting.clear()
         self._batch = 0
-        return left
+        return messages
 
     @abstractmethod
     def _collect(self) -> None:
-        """Take in what has arrived, without waiting."""
+        """Read what has arrived, without waiting."""
 
     @abstractmethod
     def _block(self, seconds: float | None) -> None:
@@ -231,7 +247,7 @@ class Mailbox(ABC):
         """End `_block`, from any thread."""
 
     def close(self) -> None:
-        """Let go of what the inbox holds."""
+        """Release the memory of the status board."""
         self.bell.release()
 
 
@@ -240,11 +256,11 @@ class ThreadMailbox(Mailbox):
 
     def __init__(self, slot: Slot) -> None:
         super().__init__(slot)
-        self._woken = threading.Lock()  # free once it is; an event would deadlock in a signal handler
+        self._woken = threading.Lock()  # released to wake the worker; an Event could deadlock in a signal handler
         self._woken.acquire()
 
     def _collect(self) -> None:
-        """What was put in is there at once. A wake-up that came too early ends the next wait: `get` looks again."""
+        """Do nothing: senders append to the inbox themselves."""
 
     def _block(self, seconds: float | None) -> None:
         self._woken.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
@@ -258,16 +274,19 @@ class SocketMailbox(Mailbox):
     """The inbox of a worker in a process of its own: messages come from the hub through a socket.
 
     Args:
-        slot: the worker's place on the board.
-        sock: the control connection; it stays in blocking mode, reads here never wait.
-        take: is given each frame; calls `put` or `order_stop` for what it means.
+        slot: the worker's slot of the status board.
+        sock: the control connection; it stays in blocking mode, but reads here never wait.
+        on_frame: called with each frame; calls `put` or `order_stop` as the frame requires.
+        parser: the one to read with, for typed headers.
     """
 
-    def __init__(self, slot: Slot, sock: socket.socket, take: Callable[[Frame], None]) -> None:
+    def __init__(
+        self, slot: Slot, sock: socket.socket, on_frame: Callable[[Frame], None], parser: Parser | None = None
+    ) -> None:
         super().__init__(slot)
         self._sock = sock
-        self._take = take
-        self._parser = Parser()
+        self._on_frame = on_frame
+        self._parser = Parser() if parser is None else parser
         self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -275,7 +294,7 @@ class SocketMailbox(Mailbox):
         self._open = True
 
     def put(self, message: Message) -> None:
-        """Add a message; for `take` only. The bell is silent: whoever takes frames in looks at them, too."""
+        """Add a message, for `on_frame` only, without ringing: the thread that reads frames looks at them, too."""
         self._waiting.append(envelope(message))
 
     @property
@@ -284,14 +303,14 @@ class SocketMailbox(Mailbox):
         return self._sock.fileno() if self._open else None
 
     def adopt(self, parser: Parser, frames: list[Frame]) -> None:
-        """Go on where someone else began to read the connection."""
+        """Continue with the parser that has read the connection before, and the frames that it has found."""
         self._parser = parser
         for frame in frames:
-            self._take(frame)
+            self._on_frame(frame)
         self.bell[0] = 1
 
     def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
-        """Sleep in the caller's `wait(*descriptors)`; False when the hub is gone."""
+        """Sleep in the caller's `wait(*descriptors)`; return False when the hub is gone."""
         self._asleep = True
         try:
             self._collect()
@@ -300,7 +319,7 @@ class SocketMailbox(Mailbox):
         finally:
             self._asleep = False
         self._block(0)
-        self.bell[0] = 1  # have a look between the loops
+        self.bell[0] = 1  # look between the loops
         return self._open
 
     def _collect(self) -> None:
@@ -315,17 +334,17 @@ class SocketMailbox(Mailbox):
                 self._hub_gone()
                 return
             except WireError as error:
-                logger.error("the program that owns this worker talks nonsense: %s", error)
+                logger.error("invalid data from the hub: %s", error)
                 with contextlib.suppress(OSError):
-                    self._sock.shutdown(socket.SHUT_RD)  # the lifeline takes that for its end
+                    self._sock.shutdown(socket.SHUT_RD)  # the worker's lifeline treats that as the end of the hub
                 self._hub_gone()
                 return
             for frame in frames:
-                self._take(frame)
+                self._on_frame(frame)
         self.bell[0] = self.bell[0] or 1  # there may be more
 
     def _hub_gone(self) -> None:
-        # What is to be done then is the lifeline's business; here the socket just must not spin.
+        # The worker's lifeline ends the worker; here `poll` must just not return at once for ever.
         self._open = False
         self._poll.unregister(self._sock)
 
@@ -340,6 +359,6 @@ class SocketMailbox(Mailbox):
         os.eventfd_write(self._bell_fd, 1)
 
     def close(self) -> None:
-        """Let go of the descriptors; the socket itself belongs to whoever made it."""
+        """Close the descriptors; the caller closes the socket."""
         super().close()
         os.close(self._bell_fd)

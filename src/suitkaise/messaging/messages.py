@@ -14,20 +14,30 @@ from suitkaise.errors import AskTimeout, WorkerFailed
 from suitkaise.messaging import codec, wire
 from suitkaise.specs.options import is_number
 
-__all__ = ["Answer", "Kind", "Message", "Payload", "Reply", "checked_timeout", "portable_error"]
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "Answer",
+    "Message",
+    "MessageKind",
+    "Payload",
+    "ReplyCallback",
+    "checked_timeout",
+    "portable_error",
+]
 
 logger: logging.Logger = logging.getLogger("suitkaise.messages")
 
 T = TypeVar("T")
 
-Kind: TypeAlias = Literal["message", "call", "get", "signal"]
-"""A plain message for `on_receive`, one of the two things that a proxy does, or what a link or monitor tells."""
+MessageKind: TypeAlias = Literal["message", "call", "get", "signal"]
+"""A message for `on_receive`, a method call or attribute access of a proxy, or the report of a link or monitor."""
 
 DEFAULT_TIMEOUT = 5.0
+"""Seconds."""
 
 
 def checked_timeout(timeout: float | None) -> float | None:
-    """A caller's time-out as locks take it. To be asked before anything is done that a wrong one must not do (rule 45).
+    """Validate a caller's timeout before any side effect (rule 45); return it in the form that locks accept.
 
     Raises:
         TypeError: it is neither a number nor None.
@@ -40,7 +50,7 @@ def checked_timeout(timeout: float | None) -> float | None:
 
 
 class Payload:
-    """A value that is encoded and decoded only when somebody needs the other form."""
+    """A value that is encoded and decoded only when the other form is needed."""
 
     __slots__ = ("_data", "_value")
 
@@ -50,17 +60,17 @@ class Payload:
 
     @property
     def encoded(self) -> bool:
-        """Whether its value has to be decoded, which may run code of the user's."""
+        """Whether the value has to be decoded, which may run code of the user's."""
         return self._data is not None
 
     @property
     def size(self) -> int:
-        """Bytes of its encoded form; 0 as long as it has none."""
+        """Bytes of the encoded form; 0 as long as there is none."""
         return 0 if self._data is None else len(self._data)
 
     @property
     def value(self) -> Any:
-        """The value itself; each call decodes anew what came as bytes."""
+        """The value itself; if it came as bytes, each access decodes them again."""
         return self._value if self._data is None else codec.loads(self._data)
 
     @property
@@ -77,49 +87,49 @@ class Payload:
         return self._data
 
 
-Reply: TypeAlias = Callable[[bool, Payload], None]
+ReplyCallback: TypeAlias = Callable[[bool, Payload], None]
 """Takes (True, the answer) or (False, the error)."""
 
 
 @dataclass(slots=True, eq=False)  # not frozen: that would double the time that making one takes
 class Message:
-    """Something that was told (no `reply`) or asked. Nobody changes it."""
+    """A message that was told (no `reply`) or asked. It is never changed."""
 
-    kind: Kind
+    kind: MessageKind
     body: Payload
-    reply: Reply | None = None
+    reply: ReplyCallback | None = None
 
     def fail(self, error: BaseException) -> None:
-        """Answer with an error, if somebody waits for an answer."""
+        """Answer with an error, if an answer is expected."""
         if self.reply is not None:
             self.reply(False, Payload(error))
 
 
-class _Sealed(Exception):
-    """Stands for an answer, or an error, that nobody has decoded yet: `_Sealed(parcel)`."""
+class _Undecoded(Exception):
+    """Stands for an answer, or an error, that is not decoded yet: `_Undecoded(payload)`."""
 
     @property
-    def parcel(self) -> Payload:
-        """What came."""
+    def payload(self) -> Payload:
+        """The encoded answer or error."""
         return cast("Payload", self.args[0])
 
 
 class Answer(concurrent.futures.Future[T], Generic[T]):
     """The answer to an ask: wait for it with `get(timeout=...)`, or `await` it.
 
-    It is a `concurrent.futures.Future`, so `result`, `add_done_callback` and `as_completed` work too. What came from
-    another process is decoded in the thread that first asks for it.
+    It is a `concurrent.futures.Future`, so `result`, `add_done_callback` and `as_completed` work too. An answer from
+    another process is decoded in the thread that first reads it.
 
-    A callback of `add_done_callback` runs in the thread that took the answer in, which is mostly the program's one I/O
-    thread: all messages, deaths and restarts wait for it, so it has to be short, and must not wait for anything.
-    (Hand it on: `answer.add_done_callback(queue.put)`; or `await` the answer.)
+    A callback of `add_done_callback` runs in the thread that receives the answer, mostly the program's one I/O thread:
+    all messages, exits and restarts wait for the callback, so it has to be short, and must not wait for anything.
+    (Pass the answer on: `answer.add_done_callback(queue.put)`; or `await` the answer.)
     """
 
     def get(self, timeout: float | None = DEFAULT_TIMEOUT) -> T:
         """Wait at most `timeout` seconds (default 5.0; None: for ever) for the answer.
 
         Raises:
-            AskTimeout: none came in time.
+            AskTimeout: no answer came in time.
             WorkerDead: the worker died before it answered.
             Exception: what the handler raised.
         """
@@ -131,57 +141,57 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
             raise AskTimeout(f"no answer within {timeout} s") from error
 
     def __await__(self) -> Generator[Any, None, T]:
-        import asyncio  # 35 ms: only who awaits pays for it
+        import asyncio  # takes 35 ms: only an `await` pays for it
 
         return asyncio.wrap_future(self).__await__()
 
     def result(self, timeout: float | None = None) -> T:
-        """What `concurrent.futures.Future.result` says."""
+        """Do what `concurrent.futures.Future.result` does."""
         try:
             value = super().result(timeout)
-            if not isinstance(value, _Sealed):
+            if not isinstance(value, _Undecoded):
                 return value
-        except _Sealed:
+        except _Undecoded:
             pass
-        self._open()
+        self._decode()
         return cast("T", self._result) if self._exception is None else super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What `concurrent.futures.Future.exception` says."""
+        """Do what `concurrent.futures.Future.exception` does."""
         super().exception(timeout)
-        self._open()
+        self._decode()
         return self._exception
 
-    def _get_snapshot(self) -> Any:  # how asyncio looks at it from Python 3.14 on
+    def _get_snapshot(self) -> Any:  # asyncio calls it from Python 3.14 on
         if self.done() and not self.cancelled():
-            self._open()
+            self._decode()
         return super()._get_snapshot()  # type: ignore[misc]
 
-    def _open(self) -> None:
-        """Decode what came sealed; if several threads do that at once, all take the first one's."""
+    def _decode(self) -> None:
+        """Decode the answer; if several threads do that at once, all of them use the first one's value."""
         ok = self._exception is None
-        sealed = self._result if ok else self._exception
-        if not isinstance(sealed, _Sealed):
+        undecoded = self._result if ok else self._exception
+        if not isinstance(undecoded, _Undecoded):
             return
         try:
-            value = sealed.parcel.value
+            value = undecoded.payload.value
         except Exception as error:
             ok, value = False, error
         with self._condition:
-            if sealed is self._exception or sealed is self._result:
+            if undecoded is self._exception or undecoded is self._result:
                 self._exception, self._result = (None, value) if ok else (value, None)  # in this order
 
     def outcome(self) -> tuple[bool, Payload]:
-        """Of a finished one: as it came, to be passed on; (True, the answer) or (False, the error)."""
+        """Return (True, the answer) or (False, the error) of a finished one undecoded, to be passed on."""
         ok = self._exception is None
         raw = self._result if ok else self._exception
-        return ok, raw.parcel if isinstance(raw, _Sealed) else Payload(raw)
+        return ok, raw.payload if isinstance(raw, _Undecoded) else Payload(raw)
 
-    def settle(self, ok: bool, parcel: Payload) -> None:
-        """Take the answer in; a second one is ignored."""
+    def settle(self, ok: bool, payload: Payload) -> None:
+        """Set the answer, or the error if not `ok`; a second one is ignored."""
         if self.done():
             return
-        value: Any = _Sealed(parcel) if parcel.encoded else parcel.value
+        value: Any = _Undecoded(payload) if payload.encoded else payload.value
         try:
             if ok:
                 self.set_result(value)
@@ -190,26 +200,27 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         except concurrent.futures.InvalidStateError:  # lost a race against another answer
             return
         except SystemExit:  # in a callback of the user's; this thread serves others, too
-            logger.exception("a callback wanted to exit")
+            logger.exception("SystemExit in a callback of an answer was ignored")
 
 
 def portable_error(error: BaseException, path: str) -> tuple[BaseException, str]:
-    """The error in a form that survives the way to another process, and its traceback as text.
+    """Return the error in a form that can be sent to another process, and its traceback as text.
 
-    It is a copy, as another process would get it, where it can be pickled and unpickled; else a `WorkerFailed` that
-    says the same. The error itself would keep alive, by its traceback, all that a worker in a thread held (rule 64).
+    It is a copy, as another process would get it, if the error can be pickled and unpickled; else a `WorkerFailed`
+    with the same text. The error itself would keep alive, by its traceback, all that a worker in a thread held
+    (rule 64).
     """
     text = "".join(traceback.format_exception(error))
     try:
         again = codec.loads(codec.dumps(error))
         if type(again) is type(error) and str(again) == str(error):
             return again, text
-    except Exception as obstacle:  # whatever the user's exception class does when it is copied
-        text = f"{text}(it travels as text: {_said_by(obstacle)})\n"
-    return WorkerFailed(f"{type(error).__name__}: {_said_by(error)}", path=path, traceback=text), text
+    except Exception as obstacle:  # the user's exception class may raise anything when it is copied
+        text = f"{text}(sent as text: {_text_of(obstacle)})\n"
+    return WorkerFailed(f"{type(error).__name__}: {_text_of(error)}", path=path, traceback=text), text
 
 
-def _said_by(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     try:
         return str(error)
     except Exception as second:

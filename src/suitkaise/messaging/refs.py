@@ -1,19 +1,17 @@
-"""References to workers: a ref is a path, so it outlives every restart of what it names."""
+"""References to workers: a ref is a path, so it outlives every restart of the worker."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.identity import current_path, is_starting
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Kind, Message, Payload, checked_timeout
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, MessageKind, Payload, checked_timeout
+from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.status import Status
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Down", "LinkedExit", "Monitor", "WorkerProxy", "WorkerRef", "refuse_while_starting"]
 
@@ -22,18 +20,18 @@ _OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, 
 
 
 def refuse_while_starting(supervisor: str) -> None:
-    """Raise DeadlockError in an `on_start` below `supervisor`, which serves requests when that has returned."""
+    """Raise DeadlockError in an `on_start` below `supervisor`: until that returns, it serves no other request."""
     own = current_path()
     if is_starting() and own.startswith(f"{supervisor}/"):
         raise DeadlockError(
-            f"{own!r} is being started by {supervisor!r}, which serves other requests when that is done; ask it "
+            f"{own!r} is being started by {supervisor!r}, which serves other requests after that; send the request "
             f"after on_start",
             path=supervisor,
         )
 
 
 class WorkerRef:
-    """Names a worker (or supervisor) by its path; picklable, and good across restarts.
+    """Names a worker (or supervisor) by its path; picklable, and valid across restarts.
 
     Messages to a worker that is being restarted wait for it. Every method that waits takes a time-out in seconds.
     """
@@ -43,19 +41,19 @@ class WorkerRef:
     def __init__(self, path: str) -> None:
         self.path: str = path
 
-    # ------------------------------------------------------------ what it is and does
+    # ------------------------------------------------------------ status
     @property
     def name(self) -> str:
         """The last part of the path."""
         return self.path.rpartition("/")[2]
 
     def _info(self) -> tuple[Status, int | None, int, str]:
-        status, pid, incarnation, kind = router().post("info", self.path).get()
+        status, pid, incarnation, kind = router().request(RequestKind.INFO, self.path).get()
         return Status(status), pid, incarnation, kind
 
     @property
     def status(self) -> Status:
-        """What the worker does now. Raises ChildNotFound if there is none at this path."""
+        """The worker's status now. Raises ChildNotFound if there is no worker at this path."""
         return self._info()[0]
 
     @property
@@ -69,7 +67,7 @@ class WorkerRef:
         return self._info()[2]
 
     def is_alive(self) -> bool:
-        """Whether an incarnation is there now; False while it is being restarted."""
+        """Return whether an incarnation lives now; False while the worker is being restarted."""
         try:
             status = self.status
         except ChildNotFound:
@@ -82,17 +80,17 @@ class WorkerRef:
 
         Raises:
             WorkerDead: the worker is over and will not come back.
-            MailboxFull: too much waits for it already; nothing was sent.
+            MailboxFull: too many messages or bytes wait for the worker already; nothing was sent.
             NotSerializable: the message cannot be sent to another process.
         """
         router().send(self.path, Message("message", Payload(message)))
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
-        """Send a message and wait at most `timeout` seconds (default 5.0) for what the handler returns.
+        """Send a message and wait at most `timeout` seconds (default 5.0) for the handler's return value.
 
         Raises:
             AskTimeout: no answer came in time.
-            WorkerDead: the worker is over, or died before it answered.
+            WorkerDead: the worker is over, or ended before it answered.
             DeadlockError: a worker asks itself.
             Exception: what the handler raised, with the remote traceback as a note.
         """
@@ -102,66 +100,67 @@ class WorkerRef:
         try:
             return answer.get(timeout)
         except AskTimeout as error:
-            if answer.done():  # it is what the handler raised
+            if answer.done():  # the handler raised this error
                 raise
             raise AskTimeout(f"{self.path!r} did not answer within {timeout} s", path=self.path) from error
 
     def ask_future(self, message: Any) -> Answer[Any]:
         """Send a message; the answer can be awaited, or waited for with `get(timeout)`."""
-        return self._request("message", message)
+        return self._ask("message", message)
 
     def proxy(self) -> WorkerProxy:
-        """The worker's methods and attributes, as calls that return answers: `ref.proxy().add(2).get()`."""
+        """Return a proxy, whose methods send messages and return answers: `ref.proxy().add(2).get()`."""
         return WorkerProxy(self)
 
-    def _request(self, kind: Kind, body: Any) -> Answer[Any]:
+    def _ask(self, kind: MessageKind, body: Any) -> Answer[Any]:
         answer: Answer[Any] = Answer()
         router().send(self.path, Message(kind, Payload(body), answer.settle))
         return answer
 
-    # ------------------------------------------------------------ faults and orders
+    # ------------------------------------------------------------ control
     def kill(self) -> None:
-        """Kill it now. That is a fault: its supervisor restarts it by its rules. Threads cannot be killed."""
-        router().post("kill", self.path).get()
+        """Kill the worker now. That is a fault: its supervisor restarts it by its rules. Threads cannot be killed."""
+        router().request(RequestKind.KILL, self.path).get()
 
     def rejoin(self) -> None:
-        """Ask it to finish gracefully. That is an order: it is not restarted."""
-        router().post("rejoin", self.path).get()
+        """Ask the worker to finish gracefully. That is an order, not a fault: it is not restarted."""
+        router().request(RequestKind.REJOIN, self.path).get()
 
     def recall(self, timeout: float | None = None) -> None:
-        """Stop it by its shutdown and start it again, alone and not counted; back when it is up.
+        """Stop the worker by its shutdown and start it again, alone and not counted; return when it is up.
 
         Raises:
-            ChildStartFailed: it did not start again.
+            ChildStartFailed: the worker did not start again.
             DeadlockError: it is the calling worker or above it, or its supervisor is starting the calling worker.
+            AskTimeout: it is not up after `timeout` seconds (default: wait for ever).
         """
         self._refuse_self("waits for")
         refuse_while_starting(self.path.rpartition("/")[0])
         checked_timeout(timeout)
-        router().post("recall", self.path).get(timeout)
+        router().request(RequestKind.RECALL, self.path).get(timeout)
 
     def join(self, timeout: float | None = None) -> ExitReason | None:
-        """Wait until its last incarnation is over, at most `timeout` seconds; returns the exit reason.
+        """Wait until the last incarnation has ended, at most `timeout` seconds; return the exit reason.
 
         Raises:
-            AskTimeout: it still lives.
+            AskTimeout: the worker still lives.
         """
-        reason: ExitReason | None = self._wait("join", timeout)
+        reason: ExitReason | None = self._wait(RequestKind.JOIN, timeout)
         return reason
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait until its last incarnation is over, at most `timeout` seconds; returns what its `result()` returned.
+        """Wait until the last incarnation has ended, at most `timeout` seconds; return what its `result()` returned.
 
         Raises:
-            WorkerFailed: it ended without a result; carries reason and remote traceback.
-            AskTimeout: it still lives.
+            WorkerFailed: the worker ended without a result; the error holds the reason and the remote traceback.
+            AskTimeout: the worker still lives.
         """
-        return self._wait("result", timeout)
+        return self._wait(RequestKind.RESULT, timeout)
 
-    def _wait(self, what: str, timeout: float | None) -> Any:
+    def _wait(self, kind: RequestKind, timeout: float | None) -> Any:
         self._refuse_self("waits for")
         checked_timeout(timeout)
-        answer = router().post(what, self.path)
+        answer = router().request(kind, self.path)
         try:
             return answer.get(timeout)
         except AskTimeout as error:
@@ -177,12 +176,12 @@ class WorkerRef:
             raise DeadlockError(f"{own!r} {what} {whom} and would wait for ever", path=self.path)
 
     def monitor(self) -> Answer[Down]:
-        """Be told when the incarnation that lives now has ended: the answer is a `Down`, exactly once (rule 60).
+        """Watch the incarnation that lives now: when it ends, the answer becomes a `Down`, exactly once (rule 60).
 
-        It comes at once if nobody is there. Unlike `join`, it does not wait for the last incarnation. A worker that
-        wants a message instead says `self.monitor(ref)`.
+        It does so at once if no incarnation lives. Unlike `join`, it does not wait for the last incarnation. A
+        worker that wants a message instead calls `self.monitor(ref)`.
         """
-        return router().post("down", self.path)
+        return router().request(RequestKind.DOWN, self.path)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkerRef) and other.path == self.path
@@ -214,7 +213,7 @@ class WorkerProxy:
         if name.startswith("_"):
             raise AttributeError(f"{name!r} is private; a proxy reaches public names only")
         if self._attribute is not None:
-            raise AttributeError(f"a proxy reaches one level deep; ask for {self._attribute!r} with get() first")
+            raise AttributeError(f"a proxy reaches one level deep; read {self._attribute!r} with get() first")
         return WorkerProxy(self._ref, name)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
@@ -223,13 +222,13 @@ class WorkerProxy:
     def __call__(self, *args: Any, **kwargs: Any) -> Answer[Any]:
         if self._attribute is None:
             raise TypeError("a proxy is not callable; call a method of it: proxy.method(...)")
-        return self._ref._request("call", (self._attribute, args, kwargs))
+        return self._ref._ask("call", (self._attribute, args, kwargs))
 
     def get(self, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
-        """The value of the attribute, waited for at most `timeout` seconds (default 5.0)."""
+        """Read the attribute; wait at most `timeout` seconds (default 5.0) for its value."""
         if self._attribute is None:
             raise TypeError("name an attribute first: proxy.attribute.get()")
-        return self._ref._request("get", self._attribute).get(timeout)
+        return self._ref._ask("get", self._attribute).get(timeout)
 
     def __repr__(self) -> str:
         return f"WorkerProxy({self._ref.path!r}{', ' + repr(self._attribute) if self._attribute else ''})"
@@ -237,7 +236,7 @@ class WorkerProxy:
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """What `self.monitor(ref)` returns: which one a `Down` belongs to, and what `self.demonitor` takes."""
+    """A monitor, as `self.monitor(ref)` returns it: a `Down` carries it, and `self.demonitor` takes it."""
 
     path: str
     watcher: str
@@ -248,7 +247,7 @@ class Monitor:
 class Down:
     """The message that a monitor delivers, exactly once: the incarnation that `ref` named has ended.
 
-    `reason` is its exit reason; `Lost` if nobody was there. `monitor` is None where a program asked, not a worker.
+    `reason` is its exit reason; `Lost` if no incarnation was there. `monitor` is None if `ref.monitor()` asked for it.
     """
 
     ref: WorkerRef
@@ -258,7 +257,7 @@ class Down:
 
 @dataclass(frozen=True, slots=True)
 class LinkedExit:
-    """The message that a worker with `trap_exits` gets when one that it is linked to has ended (`{'EXIT', ...}`)."""
+    """The message that a worker with `trap_exits` gets when a linked one has ended (Erlang's `{'EXIT', ...}`)."""
 
     ref: WorkerRef
     reason: ExitReason

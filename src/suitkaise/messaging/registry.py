@@ -1,7 +1,7 @@
 """Where workers are found: every path has one address, whichever incarnation answers there now.
 
-The registry belongs to the program that owns the trees (the hub). It is also the one way in: `post` takes every
-request that a ref can make, from the hub's own threads and, through the hub's socket, from workers.
+The registry belongs to the hub, the program that owns the trees. It is the router of the hub's own threads; through
+`hub.sock` the hub server hands it the requests of workers.
 """
 
 from __future__ import annotations
@@ -9,54 +9,53 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, assert_never
 
 from suitkaise.errors import ChildNotFound, RuntimeGone, SuitkaiseError, WorkerFailed
 from suitkaise.exits import Crashed
 from suitkaise.messaging.address import Address, Parent
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.messages import Answer, Message, Payload
-
-if TYPE_CHECKING:
-    pass
+from suitkaise.messaging.protocol import AdminAction, RequestKind
+from suitkaise.messaging.supervisor_ref import ref_to
 
 __all__ = ["Registry"]
 
 DEPARTED = 1_000
-"""How many workers that are over and forgotten can still be asked for their result."""
+"""How many removed workers are remembered, so that their result can still be requested."""
 
 
 class Registry:
-    """All addresses of a program."""
+    """All addresses of a program; the `Router` of the hub. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self.services: dict[str, Callable[[str, Any], Any]] = {}
+        self.services: dict[RequestKind, Callable[[], Any]] = {}
         self._addresses: dict[str, Address] = {}
         self._departed: OrderedDict[str, Address] = OrderedDict()
         self._closed = False
-        self._links = Links(self)
+        self._links = Links(self.find, ref_to)
 
-    def add(self, path: str, id: str, kind: str, keeping: Parent) -> Address:
-        """The address at `path`, kept by `keeping` from now on; one that is there already stays the same."""
+    def add(self, path: str, id: str, kind: str, parent: Parent) -> Address:
+        """Return the address at `path`, a new one if there is none; `parent` answers for it from now on."""
         address = self._addresses.get(path)
         if address is None:
-            address = self._addresses[path] = Address(path, id, kind, keeping)
+            address = self._addresses[path] = Address(path, id, kind, parent)
             self._departed.pop(path, None)
-        address.keeping = keeping
+        address.parent = parent
         return address
 
     def remove(self, path: str) -> None:
-        """The path means nothing any more."""
+        """Remove the address at `path`, if there is one, and remember it among the departed."""
         address = self._addresses.get(path)
         if address is not None:
-            self._departed[path] = address  # first: whoever asks meanwhile finds it there
+            self._departed[path] = address  # first: a request that comes meanwhile finds it there
             del self._addresses[path]
             address.finish()
             if len(self._departed) > DEPARTED:
                 self._departed.popitem(last=False)
 
     def find(self, path: str) -> Address:
-        """The address at `path`.
+        """Return the address at `path`.
 
         Raises:
             ChildNotFound: there is none.
@@ -69,11 +68,11 @@ class Registry:
             raise ChildNotFound(f"no worker at {path!r}", path=path) from None
 
     def kind_of(self, path: str) -> str:
-        """What is at `path`, or was until not long ago. Raises ChildNotFound."""
+        """Return the kind of the child at `path`, also of one that was removed lately. Raises ChildNotFound."""
         return (self._departed.get(path) or self.find(path)).kind
 
     def close(self) -> None:
-        """The program's last tree has ended; what its workers left behind can still be asked for."""
+        """Close the registry after the program's last tree; results of departed workers can still be requested."""
         self._closed = True
         self.services.clear()
 
@@ -84,46 +83,82 @@ class Registry:
         return len(self._addresses)
 
     def paths(self) -> list[str]:
-        """All known paths."""
+        """Return all known paths."""
         return list(self._addresses)
 
-    # ------------------------------------------------------------ Post
+    # ------------------------------------------------------------ Router
     def send(self, path: str, message: Message) -> None:
         """Send a message; raises what `Address.send` raises."""
         self.find(path).send(message)
 
-    def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
-        """Carry out one request of a ref."""
+    def administer(self, action: AdminAction, path: str, argument: Any = None) -> Answer[Any]:
+        """Have the supervisor at `path` carry out `action`."""
+        try:
+            return self.find(path).administer(action, argument)
+        except Exception as error:
+            answer: Answer[Any] = Answer()
+            answer.set_exception(error)
+            return answer
+
+    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
+        """Carry out a request of a ref or a worker."""
         answer: Answer[Any] = Answer()
         try:
-            if what in self.services:
-                value = self.services[what](path, argument)
-                if isinstance(value, Answer):
-                    return value
-                answer.set_result(value)
-                return answer
-            if what in ("down", "monitor", "demonitor", "link", "unlink"):
-                return self._links.post(what, path, argument)
-            gone = self._departed.get(path) if what in ("info", "join", "result") else None
-            address = gone or self.find(path)
-            match what:
-                case "info":
+            match kind:
+                case RequestKind.INFO:
+                    address = self._find_or_departed(path)
                     answer.set_result((address.status, address.pid, address.incarnation, address.kind))
-                case "find":
+                case RequestKind.FIND:
+                    address = self.find(path)
                     answer.set_result((address.path, address.kind))
-                case "join" | "result":
-                    settle = _settle_reason if what == "join" else _settle_result
-                    callback = partial(settle, address, answer)
-                    address.when_over(callback)
-                    answer.add_done_callback(lambda done: address.forget(callback))  # cancelled, most likely
-                case "kill" | "rejoin" | "recall":
-                    return address.order(what)
-                case "administer":
-                    return address.administer(*argument)
+                case RequestKind.JOIN:
+                    self._answer_when_over(self._find_or_departed(path), answer, _settle_reason)
+                case RequestKind.RESULT:
+                    self._answer_when_over(self._find_or_departed(path), answer, _settle_result)
+                case RequestKind.KILL | RequestKind.REJOIN | RequestKind.RECALL:
+                    return self.find(path).control(kind)
+                case RequestKind.DOWN:
+                    self._links.await_down(path, answer)
+                case RequestKind.MONITOR:
+                    self._links.monitor(path, argument)
+                    answer.set_result(None)
+                case RequestKind.DEMONITOR:
+                    self._links.demonitor(argument)
+                    answer.set_result(None)
+                case RequestKind.LINK:
+                    self._links.link(path, argument)
+                    answer.set_result(None)
+                case RequestKind.UNLINK:
+                    self._links.unlink(path, argument)
+                    answer.set_result(None)
+                case RequestKind.STORAGE:
+                    return self._serve(kind)
                 case _:
-                    raise SuitkaiseError(f"nobody answers {what!r}")
+                    assert_never(kind)
         except Exception as error:
             answer.set_exception(error)
+        return answer
+
+    def _find_or_departed(self, path: str) -> Address:
+        return self._departed.get(path) or self.find(path)
+
+    def _answer_when_over(
+        self, address: Address, answer: Answer[Any], settle: Callable[[Address, Answer[Any]], None]
+    ) -> None:
+        callback = partial(settle, address, answer)
+        address.when_over(callback)
+        answer.add_done_callback(lambda done: address.forget(callback))  # cancelled, most likely
+
+    def _serve(self, kind: RequestKind) -> Answer[Any]:
+        """Call a service of the program; it returns a value at once, or an `Answer`."""
+        service = self.services.get(kind)
+        if service is None:
+            raise SuitkaiseError(f"this program does not serve {kind.value!r} requests")
+        value = service()
+        if isinstance(value, Answer):
+            return value
+        answer: Answer[Any] = Answer()
+        answer.set_result(value)
         return answer
 
 

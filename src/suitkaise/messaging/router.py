@@ -1,4 +1,4 @@
-"""How refs reach the program that owns the trees: its registry, or one connection of a worker process to it."""
+"""How refs reach the hub, the program that owns the trees: its registry, or a connection of a worker's process."""
 
 from __future__ import annotations
 
@@ -7,64 +7,128 @@ import itertools
 import os
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from suitkaise.errors import RuntimeGone
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import FrameWriter
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Payload, Reply
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Payload, ReplyCallback
+from suitkaise.messaging.protocol import (
+    AdminAction,
+    AdminRequest,
+    Ask,
+    HubRequest,
+    RequestKind,
+    Tell,
+    Withdraw,
+    WorkerFrame,
+    decode_answer,
+)
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["HubClient", "Router", "in_worker_process", "router", "set_router"]
 
-__all__ = ["HubClient", "Router", "router", "set_router"]
+
+class Router(Protocol):
+    """Passes on what refs ask for. In the hub this is the registry, in a worker's process a `HubClient`."""
+
+    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
+        """Carry out a request about the worker at `path`; errors are set as the answer's exception."""
+        ...
+
+    def administer(self, action: AdminAction, path: str, argument: Any = None) -> Answer[Any]:
+        """Have the supervisor at `path` carry out `action`; errors are set as the answer's exception."""
+        ...
+
+    def send(self, path: str, message: Message) -> None:
+        """Send a message to the worker at `path`."""
+        ...
+
+
+_router: Router | None = None
+
+
+def set_router(router: Router | None) -> None:
+    """Set how refs in this process reach the hub."""
+    global _router
+    _router = router
+
+
+def router() -> Router:
+    """Return how refs in this process reach the hub.
+
+    Raises:
+        RuntimeGone: no tree runs, and this is not a worker.
+    """
+    if _router is None:
+        raise RuntimeGone("no supervision tree runs in this program")
+    return _router
+
+
+def in_worker_process() -> bool:
+    """Return whether this process is a worker of a program elsewhere."""
+    return _router is not None and isinstance(_router, HubClient)
 
 
 class HubClient:
-    """Passes everything that refs ask for on to the hub's socket at `path`.
+    """The router of a worker's process: sends all that refs ask for to the hub's socket at `path`.
 
     The connection is made at the first use, and made anew in a forked child.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._lines: list[_Connection] = []
+        self._connections: list[_Connection] = []
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)
 
     def _renew_lock(self) -> None:
-        """Of a forked child: a thread of its parent may have held the other one."""
+        """Make the lock anew in a forked child: a thread of the parent may have held the old one."""
         self._lock = threading.RLock()
 
-    def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
-        """Ask the hub for something."""
+    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
+        """Ask the hub to carry out a request about the worker at `path`."""
         answer: Answer[Any] = Answer()
-        line = self._current()
-        number = line.ask(("post", what, path), codec.dumps(argument), answer.settle)
-        answer.add_done_callback(lambda done: line.withdraw(number) if done.cancelled() else None)
+        payload = codec.dumps(argument)
+        connection = self._current()
+        number = connection.expect(answer.settle)
+        connection.write(HubRequest(number, kind, path), payload)
+        answer.add_done_callback(lambda done: connection.withdraw(number) if done.cancelled() else None)
+        return answer
+
+    def administer(self, action: AdminAction, path: str, argument: Any = None) -> Answer[Any]:
+        """Ask the hub to have the supervisor at `path` carry out `action`."""
+        answer: Answer[Any] = Answer()
+        payload = codec.dumps(argument)
+        connection = self._current()
+        connection.write(AdminRequest(connection.expect(answer.settle), action, path), payload)
         return answer
 
     def send(self, path: str, message: Message) -> None:
-        """Have the hub deliver a message; returns when it has accepted it."""
+        """Have the hub deliver a message; return when the hub has accepted it."""
         payload = message.body.data
-        line = self._current()
+        connection = self._current()
+        kind: Any = message.kind  # never a signal: those are made in the hub
         if message.reply is None:
             accepted: Answer[Any] = Answer()
-            line.ask(("tell", message.kind, path), payload, accepted.settle)
+            connection.write(Tell(connection.expect(accepted.settle), kind, path), payload)
             accepted.get(DEFAULT_TIMEOUT)
         else:
-            line.ask(("ask", message.kind, path), payload, message.reply)
+            connection.write(Ask(connection.expect(message.reply), kind, path), payload)
 
     def _current(self) -> _Connection:
-        """The line to use. A signal handler that has interrupted the sending on one gets another: it may wait."""
+        """Return the connection to use.
+
+        A signal handler that has interrupted a write gets another connection: it may wait for an answer, and on the
+        first connection its request would go out only after the interrupted write.
+        """
         with self._lock:
-            for line in self._lines[:]:
-                if line.pid != os.getpid() or line.closed:
-                    self._lines.remove(line)
-                elif not line.outlet.interrupted:
-                    return line
-            self._lines.append(_Connection(self._path))
-            return self._lines[-1]
+            for connection in self._connections[:]:
+                if connection.pid != os.getpid() or connection.closed:
+                    self._connections.remove(connection)
+                elif not connection.writer.interrupted:
+                    return connection
+            self._connections.append(_Connection(self._path))
+            return self._connections[-1]
 
 
 class _Connection:
@@ -74,83 +138,49 @@ class _Connection:
         self.pid = os.getpid()
         self.closed = False
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, Reply] = {}
+        self._expected: dict[int, ReplyCallback] = {}
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._sock.connect(path)
         except OSError as error:
             self._sock.close()
             raise RuntimeGone(f"the program that owns the tree cannot be reached: {error}") from error
-        self.outlet = FrameWriter(self._sock)
-        threading.Thread(target=self._read, name="suitkaise-answers", daemon=True).start()
+        self.writer = FrameWriter(self._sock)
+        threading.Thread(target=self._read, name="suitkaise-hub-answers", daemon=True).start()
 
-    def ask(self, header: tuple[Any, ...], payload: bytes, reply: Reply) -> int:
-        """Send a request; `reply` will be called with the answer, in another thread. Returns its number."""
+    def expect(self, reply: ReplyCallback) -> int:
+        """Return the number for a request; `reply` will be called with its answer, in another thread."""
         number = next(self._numbers)
-        self._waiting[number] = reply
+        self._expected[number] = reply
+        return number
+
+    def write(self, frame: WorkerFrame, payload: bytes) -> None:
+        """Send a request. If that fails, its answer is no longer expected."""
         try:
-            self.outlet.send((*header, number), payload)
+            self.writer.write(frame, payload)
         except BaseException as error:
-            self._waiting.pop(number, None)
+            self._expected.pop(frame.number, None)
             if not isinstance(error, OSError):
                 raise
             raise RuntimeGone(f"the program that owns the tree is gone: {error}") from error
-        return number
 
     def withdraw(self, number: int) -> None:
-        """Nobody waits for that answer any more."""
-        if self._waiting.pop(number, None) is not None and self.pid == os.getpid():
+        """Expect the answer to request `number` no longer."""
+        if self._expected.pop(number, None) is not None and self.pid == os.getpid():
             with contextlib.suppress(OSError):
-                self.outlet.send(("withdraw", number))
+                self.writer.write(Withdraw(number))
 
     def _read(self) -> None:
-        parser = wire.Parser()
+        parser = wire.Parser(decode=decode_answer)
         try:
             while True:
-                for (number, ok), payload in parser.receive(self._sock):
-                    reply = self._waiting.pop(number, None)
+                for answer, payload in parser.receive(self._sock):
+                    reply = self._expected.pop(answer.number, None)
                     if reply is not None:
-                        reply(ok, Payload(data=payload))
+                        reply(answer.ok, Payload(data=payload))
         except (OSError, wire.WireError):
             self.closed = True
         self._sock.close()
-        while self._waiting:  # who comes later cannot send any more
-            _, reply = self._waiting.popitem()
+        while self._expected:  # a request that is added from now on cannot be sent
+            _, reply = self._expected.popitem()
             reply(False, Payload(RuntimeGone("the program that owns the tree is gone")))
-
-
-class Router(Protocol):
-    """Takes what refs ask for: the registry in the hub, a connection to it elsewhere."""
-
-    def post(self, what: str, path: str, argument: Any = None) -> Answer[Any]:
-        """Carry out a request and give the answer, when it is there."""
-        ...
-
-    def send(self, path: str, message: Message) -> None:
-        """Send a message to the worker at `path`."""
-        ...
-
-
-_post: Router | None = None
-
-
-def set_router(post: Router | None) -> None:
-    """Say how refs in this process reach the program that owns the trees."""
-    global _post
-    _post = post
-
-
-def router() -> Router:
-    """How refs in this process reach the program that owns the trees.
-
-    Raises:
-        RuntimeGone: no tree runs, and this is not a worker.
-    """
-    if _post is None:
-        raise RuntimeGone("no supervision tree runs in this program")
-    return _post
-
-
-def in_worker_process() -> bool:
-    """Whether this process is a worker of a program elsewhere."""
-    return _post is not None and isinstance(_post, HubClient)

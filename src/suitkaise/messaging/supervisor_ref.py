@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from suitkaise.errors import DeadlockError, SpecError
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.refs import WorkerRef, refuse_while_starting
 from suitkaise.messaging.router import router
 from suitkaise.specs import Child
-from suitkaise.status import Status
-
-if TYPE_CHECKING:
-    from suitkaise.status import Counts
+from suitkaise.status import Counts, Status
 
 __all__ = ["Administration", "ChildLine", "SupervisorRef", "ref_to", "whereis"]
 
 
 @dataclass(frozen=True, slots=True)
 class ChildLine:
-    """One child as `which_children` lists it (rule 20). `abandoned`: threads of it that were cut off and still run."""
+    """One child as `which_children` lists it (rule 20). `abandoned`: how many abandoned threads of it still run."""
 
     id: str
     kind: str
@@ -35,37 +33,37 @@ class ChildLine:
 
 
 class Administration(ABC):
-    """What can be asked of a running supervisor. Paths are relative to it: `terminate_child("counters/count-a")`.
+    """The requests that a running supervisor serves. Paths are relative to it: `terminate_child("counters/count-a")`.
 
-    Requests that change children are served in the order they came, one at a time; questions are answered at once.
+    Requests that change children are served one at a time, in the order of their arrival; the others at once.
     """
 
     __slots__ = ()
     path: str
 
     @abstractmethod
-    def _administer(self, under: str, what: str, argument: Any) -> Answer[Any]:
-        """Hand a request to the supervisor at the path `under` below this one."""
+    def _administer(self, under: str, action: AdminAction, argument: Any) -> Answer[Any]:
+        """Pass a request on to the supervisor at the path `under` below this one."""
 
     def start_child(self, what: Any, *, under: str = "") -> WorkerRef:
         """Add a child (a worker, a worker class, a `Supervisor` or a `Child`), start it, and return its ref.
 
         Args:
             what: the declaration.
-            under: the path of a supervisor below this one that shall have it.
+            under: the path of the supervisor below this one that gets the child.
 
         Raises:
             SpecError, NotSerializable: the declaration is wrong; nothing is stored (rule 7).
-            ChildAlreadyStarted, ChildAlreadyPresent: its id is taken (rules 8 and 9).
+            ChildAlreadyStarted, ChildAlreadyPresent: the child's id is taken (rules 8 and 9).
             MaxChildren: a dynamic supervisor has as many children as it may (rule 53).
-            ChildStartFailed: its start failed; the declaration is discarded (rule 10).
+            ChildStartFailed: the start failed; the declaration is discarded (rule 10).
             ChildNotFound: there is no running supervisor at `under`.
             DeadlockError: a worker asks a supervisor above it while it is being started.
         """
         child = what if isinstance(what, Child) else Child(what)
         if child.copies != 1:
             raise SpecError(f"start_child adds one child; {child.id!r} has copies={child.copies}: add them one by one")
-        ref: WorkerRef = self._change(under, "start_child", child)
+        ref: WorkerRef = self._change(under, AdminAction.START_CHILD, child)
         return ref
 
     def terminate_child(self, id: str) -> None:
@@ -73,85 +71,85 @@ class Administration(ABC):
 
         Raises:
             ChildNotFound: there is no such child.
-            DeadlockError: it is the calling worker, or above it; say `self.rejoin()` instead.
+            DeadlockError: it is the calling worker, or above it; call `self.rejoin()` instead.
         """
-        self._change_child("terminate", id)
+        self._change_child(AdminAction.TERMINATE_CHILD, id)
 
     def restart_child(self, id: str) -> WorkerRef:
         """Start a stopped child again (rules 17 and 18).
 
         Raises:
-            ChildNotFound, ChildRunning, ChildRestarting: there is nothing to start.
-            ChildStartFailed: its start failed; it stays stopped.
+            ChildNotFound, ChildRunning, ChildRestarting: there is no stopped child of that id.
+            ChildStartFailed: the start failed; the child stays stopped.
         """
-        ref: WorkerRef = self._change_child("restart", id)
+        ref: WorkerRef = self._change_child(AdminAction.RESTART_CHILD, id)
         return ref
 
     def delete_child(self, id: str) -> None:
         """Forget a stopped child (rule 19). Raises ChildNotFound, ChildRunning or ChildRestarting."""
-        self._change_child("delete", id)
+        self._change_child(AdminAction.DELETE_CHILD, id)
 
     def suspend(self, path: str) -> None:
-        """Let a worker rest: it finishes its current loop, and then neither loops nor takes messages.
+        """Suspend a worker: it finishes its current loop, and then neither loops nor takes messages.
 
-        It can be stopped all the same; what is told to it waits. A supervisor is suspended by suspending the workers
-        that it has now. An incarnation that is started later is not suspended. The workers' status is `suspended`.
+        It can be stopped all the same; messages wait. Suspending a supervisor suspends the workers that it has now.
+        An incarnation that is started later is not suspended. The workers' status is `suspended`.
 
         Raises:
             ChildNotFound: there is no such child.
         """
-        self._ask_child("suspend", path)
+        self._ask_child(AdminAction.SUSPEND, path)
 
     def resume(self, path: str) -> None:
-        """Let a suspended worker go on; no error if it is not suspended. Raises ChildNotFound."""
-        self._ask_child("resume", path)
+        """Resume a suspended worker; no error if it is not suspended. Raises ChildNotFound."""
+        self._ask_child(AdminAction.RESUME, path)
 
     def which_children(self, under: str = "") -> list[ChildLine]:
-        """The children of this supervisor, or of the one at path `under`, in start order (rule 20)."""
-        lines: list[ChildLine] = self._administer(under, "which_children", None).get(None)
+        """Return the children of this supervisor, or of the one at path `under`, in start order (rule 20)."""
+        lines: list[ChildLine] = self._administer(under, AdminAction.WHICH_CHILDREN, None).get(None)
         return lines
 
     def count_children(self, under: str = "") -> Counts:
-        """How many children it, or the supervisor at `under`, has, and how many are alive (rule 21)."""
-        counts: Counts = self._administer(under, "count_children", None).get(None)
+        """Count the children of this supervisor, or of the one at path `under`, and those alive (rule 21)."""
+        counts: Counts = self._administer(under, AdminAction.COUNT_CHILDREN, None).get(None)
         return counts
 
     def get_child_spec(self, id: str) -> Child:
-        """The declaration of a child with its defaults filled in (rule 22). Raises ChildNotFound."""
-        spec: Child = self._ask_child("get_child_spec", id)
+        """Return the declaration of a child with its defaults filled in (rule 22). Raises ChildNotFound."""
+        spec: Child = self._ask_child(AdminAction.GET_CHILD_SPEC, id)
         return spec
 
-    # ------------------------------------------------------------ how
-    def _ask_child(self, what: str, path: str) -> Any:
+    # ------------------------------------------------------------ helpers
+    def _ask_child(self, action: AdminAction, path: str) -> Any:
         under, _, id = path.rpartition("/")
-        return self._administer(under, what, id).get(None)
+        return self._administer(under, action, id).get(None)
 
-    def _change_child(self, what: str, path: str) -> Any:
+    def _change_child(self, action: AdminAction, path: str) -> Any:
         under, _, id = path.rpartition("/")
         own, target = current_path(), f"{self.path}/{path}"
         if f"{own}/".startswith(f"{target}/"):
             raise DeadlockError(
-                f"{own!r} cannot {what} {'itself' if own == target else repr(target) + ', which it is a part of'}: it "
-                f"would wait for its own end; to finish, call self.rejoin()",
+                f"{own!r} cannot {action} {'itself' if own == target else repr(target) + ', which it is a part of'}: "
+                f"it would wait for its own end; to finish, call self.rejoin()",
                 path=target,
             )
-        return self._change(under, what, id)
+        return self._change(under, action, id)
 
-    def _change(self, under: str, what: str, argument: Any) -> Any:
+    def _change(self, under: str, action: AdminAction, argument: Any) -> Any:
         refuse_while_starting(f"{self.path}/{under}" if under else self.path)
-        return self._administer(under, what, argument).get(None)
+        return self._administer(under, action, argument).get(None)
 
 
 class SupervisorRef(WorkerRef, Administration):
     """Names a supervisor by its path, from any process of the program; `whereis("app/counters")` finds it.
 
-    It is a ref as those of workers are, and can administer the supervisor's children. It takes no messages.
+    It is a `WorkerRef` that can administer the supervisor's children as well. A supervisor takes no messages.
     """
 
     __slots__ = ()
 
-    def _administer(self, under: str, what: str, argument: Any) -> Answer[Any]:
-        return router().post("administer", f"{self.path}/{under}" if under else self.path, (what, argument))
+    def _administer(self, under: str, action: AdminAction, argument: Any) -> Answer[Any]:
+        return router().administer(action, f"{self.path}/{under}" if under else self.path, argument)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SupervisorRef, (self.path,)
@@ -161,17 +159,17 @@ class SupervisorRef(WorkerRef, Administration):
 
 
 def ref_to(path: str, kind: str) -> WorkerRef:
-    """The ref of what is at `path`."""
+    """Return the ref for a path and the kind of child there."""
     return SupervisorRef(path) if kind == "supervisor" else WorkerRef(path)
 
 
 def whereis(path: str) -> WorkerRef:
-    """The ref of the worker or supervisor at `path`, from any process of the program.
+    """Return the ref of the worker or supervisor at `path`, from any process of the program.
 
-    Of a supervisor it is a `SupervisorRef`, by which its children can be administered.
+    For a supervisor it is a `SupervisorRef`, which can administer the supervisor's children.
 
     Raises:
         ChildNotFound: there is no such worker.
     """
-    found, kind = router().post("find", path).get()
+    found, kind = router().request(RequestKind.FIND, path).get()
     return ref_to(found, kind)

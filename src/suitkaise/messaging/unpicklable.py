@@ -1,7 +1,7 @@
-"""Finds what it is in a value that cannot be sent, and the path to it (`value['jobs'][3].lock`).
+"""Finds the part of a value that cannot be pickled, and the path to it (`value['jobs'][3].lock`).
 
-The walk goes where pickle would go, trying each part by itself, until it stands before something that fails
-though all of its own parts pass. It is bounded in depth and in trials, and passes through cycles.
+The search goes where pickle would go and tries each part by itself, until it finds a part that fails although all of
+its own parts succeed. It is limited in depth and in trials, and handles cycles.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ADVICE = "make it where it is used, or leave it out in __getstate__"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Culprit:
-    """What could not be sent: the path to it and the error that it gave."""
+    """The part that could not be pickled: its path and its error."""
 
     path: str
     value: object
@@ -32,9 +32,9 @@ class Culprit:
 
     @property
     def message(self) -> str:
-        """One line for the user: where, what, and what to do."""
+        """One line for the user: the path, the error, and what to do."""
         if isinstance(self.error, RecursionError) or "deep recursion" in str(self.error):
-            return f"{self.path}: cannot pickle what is nested this deep; send it as a flat list of its parts"
+            return f"{self.path}: cannot pickle a value that is nested this deep; send it as a flat list of its parts"
         text = str(self.error)
         if "pickle" not in text.lower():
             what = type(self.value).__qualname__
@@ -43,13 +43,13 @@ class Culprit:
 
 
 def find_culprit(value: object, root: str, error: BaseException, attempt: Callable[[object], object]) -> Culprit:
-    """The part of `value` that cannot be sent.
+    """Return the part of `value` that cannot be pickled.
 
     Args:
-        value: what could not be sent.
+        value: the value that could not be pickled.
         root: the name of `value` in paths.
-        error: what sending `value` raised.
-        attempt: tries to send a part; raises if that cannot be done.
+        error: the exception of pickling `value`.
+        attempt: pickles a part, or raises.
     """
     if isinstance(error, RecursionError) or "deep recursion" in str(error):
         return Culprit(root, value, error)
@@ -61,14 +61,14 @@ class _Search:
     def __init__(self, attempt: Callable[[object], object]) -> None:
         self._attempt = attempt
         self._trials = _MAX_TRIALS
-        self._alive: list[object] = []  # ids stay unique as long as what they name is alive
+        self._alive: list[object] = []  # ids are unique only while their objects are alive
         self._visited: set[int] = set()
         self._failed: set[int] = set()
         self._deepest_depth = -1
         self.deepest: Culprit | None = None
 
     def explore(self, path: str, value: object, error: BaseException, depth: int) -> Culprit | None:
-        """The culprit in `value`, which failed with `error`; None if it fails only by what contains it."""
+        """Return the culprit in `value`, which failed with `error`; None if it is only contained in a culprit."""
         self._mark(value, failed=True)
         if depth > self._deepest_depth:
             self._deepest_depth, self.deepest = depth, Culprit(path, value, error)
@@ -101,7 +101,7 @@ class _Search:
 
 
 def _parts(path: str, value: Any) -> Iterator[tuple[str, object]]:
-    """What pickle would send for `value`, with the path to each part."""
+    """Yield the parts that pickle would send for `value`, with their paths."""
     match value:
         case dict() if type(value) is dict:
             yield from _items(path, value.items())
@@ -134,7 +134,7 @@ def _function_parts(path: str, function: types.FunctionType) -> Iterator[tuple[s
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             yield f"{path}.__closure__[{name!r}]", cell.cell_contents
-        except ValueError:  # a variable that has no value yet
+        except ValueError:  # the variable has no value yet
             continue
     for index, default in enumerate(function.__defaults__ or ()):
         yield f"{path}.__defaults__[{index}]", default
@@ -153,12 +153,12 @@ def _names_used(code: types.CodeType) -> Iterator[str]:
 
 
 def _reduced_parts(path: str, value: Any) -> Iterator[tuple[str, object]]:
-    """The parts of an instance: what its `__reduce_ex__` names, by hand or from its state."""
+    """Yield the parts of an instance that its `__reduce_ex__` returns."""
     try:
         reducer = copyreg.dispatch_table.get(type(value))
         reduced: Any = reducer(value) if reducer else value.__reduce_ex__(5)
     except Exception:
-        return  # it refuses by itself
+        return  # the instance itself cannot be pickled
     if not isinstance(reduced, tuple):
         return
     make, args, state, items, pairs = itertools.islice((*reduced, None, None, None), 5)
@@ -186,7 +186,7 @@ def _state_parts(path: str, value: object, state: object) -> Iterator[tuple[str,
         case (dict() | None as attributes, dict() as slots):
             yield from _attributes(path, attributes or {})
             yield from _attributes(path, slots)
-        case list() if dataclasses.is_dataclass(value):  # one that is frozen and has slots
+        case list() if dataclasses.is_dataclass(value):  # a frozen dataclass with slots
             for field, part in zip(dataclasses.fields(value), state, strict=False):
                 yield f"{path}.{field.name}", part
         case _:

@@ -1,8 +1,9 @@
 """Frames on a stream socket: `u32 header length | u32 payload length | msgpack header | payload`.
 
-A header is a tuple of plain msgpack values; a payload is bytes that nobody on the way looks into. Lengths are
-little-endian. The same frames go between clients and the storage actor and between the hub and its workers.
-Whatever does not parse is a `WireError`: the stream has lost its frame boundaries, so close the connection.
+A header is a msgpack array: an `array_like` Struct of one of the `protocol` modules, or a tuple. A payload is bytes,
+passed on unread. Lengths are little-endian. The same frames go between clients and the storage actor and between the
+hub and its workers. Bytes that do not parse raise `WireError`: the stream has lost its frame boundaries, so the
+connection has to be closed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 Header: TypeAlias = Any
-"""What msgspec encodes as a msgpack array: a tuple, or an `array_like` Struct."""
+"""A tuple, or an `array_like` Struct: msgspec encodes both as a msgpack array."""
 
 Data: TypeAlias = "bytes | bytearray | memoryview"
 
@@ -41,13 +42,13 @@ Frame: TypeAlias = tuple[Any, bytes]
 """A header, decoded, and the payload."""
 
 MAX_HEADER = 1 << 20
-"""The longest header in bytes. Bytes that are no frame at all nearly always claim more."""
+"""The longest header in bytes. Bytes that are no frame nearly always claim more."""
 
 MAX_PAYLOAD = 1 << 30
-"""The longest payload in bytes, unless a parser is told otherwise."""
+"""The longest payload in bytes, the default of a parser."""
 
 MSG_NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
-"""For every send: a peer that is gone is an error, also where the program has said `signal(SIGPIPE, SIG_DFL)`."""
+"""For every send: a closed peer is an error, also after a program has called `signal(SIGPIPE, SIG_DFL)`."""
 
 _LENGTHS = struct.Struct("<II")
 _PREFIX = _LENGTHS.size
@@ -70,24 +71,24 @@ class PeerClosed(ConnectionError):
 
 
 def check_length(what: str, length: int, limit: int | None = None) -> None:
-    """Refuse at once what the receiver would take for nonsense, and close the connection for.
+    """Refuse a length that the receiver would not accept: it would close the connection.
 
     Raises:
-        NotSerializable: it has more bytes than `limit` (default `MAX_PAYLOAD`).
+        NotSerializable: `length` is over `limit` (default `MAX_PAYLOAD`).
     """
     limit = MAX_PAYLOAD if limit is None else limit
     if length > limit:
         raise NotSerializable(
             f"{what} has {length} bytes, once encoded; at most {limit} can be sent: "
-            "put what is large into a file or shared memory, and send its name"
+            "put large data into a file or shared memory, and send its name"
         )
 
 
 def parts(header: Header, payload: Data = b"", *, long_header: bool = False) -> tuple[bytes, bytes, Data]:
-    """One frame as its prefix, its header and its payload.
+    """Return one frame as its prefix, its header and its payload.
 
     Raises:
-        NotSerializable: it is over the limits; `long_header`: that of a payload holds for the header, too.
+        NotSerializable: it is over the limits. With `long_header` the limit of payloads holds for the header, too.
     """
     head = _encode_header(header)
     size = len(payload)
@@ -98,7 +99,7 @@ def parts(header: Header, payload: Data = b"", *, long_header: bool = False) -> 
 
 
 def encode(header: Header, payload: Data = b"", *, long_header: bool = False) -> bytes:
-    r"""One frame as bytes. Raises what `parts` raises.
+    r"""Return one frame as bytes. Raises what `parts` raises.
 
     >>> encode((1, "x"), b"abc")
     b'\x04\x00\x00\x00\x03\x00\x00\x00\x92\x01\xa1xabc'
@@ -123,10 +124,10 @@ def send(sock: socket.socket, header: Header, payload: Data = b"") -> None:
 
 
 class Parser:
-    """Turns the bytes of one connection into frames, whatever way they were cut.
+    """Turns the bytes of one connection into frames, in whatever pieces they arrive.
 
     It keeps one buffer, which grows for a stream that fills it and for long frames (as their bytes arrive,
-    not as their prefix claims) and shrinks again when it is empty. Not thread-safe: one parser, one reader.
+    not as their prefix claims) and shrinks when it is empty. Not thread-safe: one parser, one reader.
 
     >>> parser = Parser()
     >>> both = encode(("first",)) + encode(("second", 2), b"payload")
@@ -148,9 +149,10 @@ class Parser:
         """Make a parser.
 
         Args:
-            max_header: the longest header that is taken, in bytes.
-            max_payload: the longest payload that is taken, in bytes.
-            decode: makes a header of its bytes; a typed msgspec decoder checks it at no further cost.
+            max_header: the longest header that is accepted, in bytes.
+            max_payload: the longest payload that is accepted, in bytes.
+            decode: decodes a header. A typed msgspec decoder validates it at no extra cost: what it rejects
+                raises WireError. The default returns a tuple.
         """
         self._decode = decode
         self._buffer = bytearray(_SMALLEST_BUFFER)
@@ -161,11 +163,11 @@ class Parser:
 
     @property
     def pending(self) -> int:
-        """How many bytes of an unfinished frame are held."""
+        """How many bytes of an incomplete frame are buffered."""
         return self._filled
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
-        """Take `data` in; returns the frames that are complete with it.
+        """Add `data`; return the frames that are complete now.
 
         Raises:
             WireError: the bytes are not frames, or a frame is over the limits.
@@ -175,13 +177,13 @@ class Parser:
             self._buffer.extend(bytes(end - len(self._buffer)))
         self._buffer[self._filled : end] = data
         self._filled = end
-        return self._take()
+        return self._parse()
 
     def receive(self, sock: socket.socket, flags: int = 0) -> list[Frame]:
-        """Read once from `sock`; returns the frames that are complete with it, perhaps none.
+        """Read once from `sock`; return the frames that are complete now, perhaps none.
 
         Raises:
-            PeerClosed: there is nothing more to come; the message says if a frame was cut short.
+            PeerClosed: the other side has closed the connection; the message tells whether inside of a frame.
             WireError: the bytes are not frames, or a frame is over the limits.
             OSError: as the socket raises it; `BlockingIOError` and `TimeoutError` lose nothing.
         """
@@ -198,9 +200,9 @@ class Parser:
         self._filled += count
         if self._filled < self._needed:
             return []
-        return self._take()
+        return self._parse()
 
-    def _take(self) -> list[Frame]:
+    def _parse(self) -> list[Frame]:
         buffer, filled, decode = self._buffer, self._filled, self._decode
         position, needed = 0, 0
         frames: list[Frame] = []
@@ -221,7 +223,7 @@ class Parser:
                 try:
                     header = decode(view[start:middle])
                 except msgspec.MsgspecError as error:
-                    raise WireError(f"a frame's header is not what it must be: {error}") from None
+                    raise WireError(f"the header of a frame is invalid: {error}") from None
                 frames.append((header, bytes(view[middle:end]) if payload_length else b""))
                 position = end
             if position and position < filled:
@@ -235,7 +237,7 @@ class Parser:
         return frames
 
     def _grow(self) -> None:
-        """Make room, at most as much again as has come already: a claim alone allocates nothing."""
+        """Enlarge the buffer, at most to twice its size: the claim of a prefix alone allocates nothing."""
         size = len(self._buffer)
         wanted = max(self._needed - size, 1)
         self._buffer.extend(bytes(max(min(wanted, _LARGEST_STEP, size), _PREFIX)))

@@ -1,81 +1,103 @@
-"""The hub's front desk: answers on `hub.sock` what workers ask of the program that owns the tree."""
+"""The hub's server on `hub.sock`: answers what workers request of the program that owns the tree."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket
 import time
-from typing import Any
+from typing import Any, assert_never
 
-from suitkaise.errors import NotSerializable, SuitkaiseError
+from suitkaise.errors import MailboxFull, NotSerializable, SuitkaiseError
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.connection import SendBuffer
 from suitkaise.messaging.messages import Answer, Message, Payload, portable_error
+from suitkaise.messaging.protocol import (
+    AdminRequest,
+    Ask,
+    HubAnswer,
+    HubRequest,
+    RequestKind,
+    Tell,
+    Withdraw,
+    WorkerFrame,
+    decode_request,
+)
 from suitkaise.messaging.registry import Registry
 from suitkaise.platform.reactor import Reactor, SerialExecutor
 from suitkaise.platform.sockets import accept_own
 
 __all__ = ["HubServer"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.desk")
+logger: logging.Logger = logging.getLogger("suitkaise.hub")
 
-BACKLOG = 64 << 20
-_STEP = 1 << 20
+ACCEPT_AGAIN = 0.5
+"""Seconds until the next attempt after a connection could not be accepted."""
+
+_MAY_WAIT_FOR_EVER = (RequestKind.JOIN, RequestKind.RESULT, RequestKind.DOWN)
 
 
 class HubServer:
-    """Listens at `path`, for processes of the same user only."""
+    """Listens at `path`, for processes of the same user only.
+
+    All requests are read in the reactor's thread, and must not block it; answers are sent from any thread.
+    """
 
     def __init__(self, path: str, reactor: Reactor, registry: Registry) -> None:
-        self._reactor = reactor
-        self._registry = registry
+        self.reactor = reactor
+        self.registry = registry
+        self.administration = SerialExecutor("suitkaise-administration")
         self._connections: set[_Connection] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(path)
         os.chmod(path, 0o600)
         self._listener.listen(512)
         self._listener.setblocking(False)
-        self._errands = SerialExecutor("suitkaise-desk")
         reactor.call_soon_threadsafe(lambda: reactor.add_reader(self._listener, self._accept))
 
     def _accept(self) -> None:
         try:
-            for sock, _ in accept_own(self._listener):
-                self._connections.add(_Connection(self, sock))
-        except OSError as error:  # out of descriptors, most likely: what waits to connect waits a little longer
-            logger.error("cannot take a connection: %s", error)
-            self._reactor.remove_reader(self._listener)
-            self._reactor.call_at(
-                time.monotonic() + 0.5, lambda: self._reactor.add_reader(self._listener, self._accept)
+            for sock, pid in accept_own(self._listener):
+                self._connections.add(_Connection(self, sock, pid))
+        except OSError as error:  # most likely no descriptor is left; pending connections wait in the listener's queue
+            logger.error("cannot accept a connection: %s", error)
+            self.reactor.remove_reader(self._listener)
+            self.reactor.call_at(
+                time.monotonic() + ACCEPT_AGAIN, lambda: self.reactor.add_reader(self._listener, self._accept)
             )
 
+    def forget(self, connection: _Connection) -> bool:
+        """Remove a connection that is being closed; return False if it was removed before."""
+        known = connection in self._connections
+        self._connections.discard(connection)
+        return known
+
     def close(self) -> None:
-        """Close all connections; called when the reactor has ended."""
-        self._errands.close()
+        """Close all connections; called after the reactor has ended."""
+        self.administration.close()
         self.drop()
 
     def drop(self) -> None:
-        """Close the descriptors."""
+        """Close the descriptors only; also used in a forked child."""
         self._listener.close()
         for connection in self._connections:
             connection.sock.close()
 
 
 class _Connection:
-    """One process that is connected."""
+    """The connection of one process."""
 
-    def __init__(self, desk: HubServer, sock: socket.socket) -> None:
+    def __init__(self, server: HubServer, sock: socket.socket, pid: int) -> None:
         self.sock = sock
-        self._desk = desk
-        self._parser = wire.Parser()
-        self._out = bytearray()
-        self._waits: dict[int, Answer[Any]] = {}  # what may take for ever; the others end by themselves
-        desk._reactor.add_reader(sock, self._on_event)
+        self._server = server
+        self._pid = pid
+        self._parser = wire.Parser(decode=decode_request)
+        self._out = SendBuffer(server.reactor, sock, f"process {pid}", self._on_event, corked=False)
+        self._waits: dict[int, Answer[Any]] = {}  # those that may wait for ever; the others end by themselves
+        self._out.resume_reading()
 
     def _on_event(self) -> None:
-        if self._out:
-            self._flush()
+        self._out.flush()
         try:
             frames = self._parser.receive(self.sock)
         except BlockingIOError:
@@ -84,94 +106,75 @@ class _Connection:
             self._close()
             return
         except wire.WireError as error:
-            logger.warning("closed a connection: %s", error)
-            self._close()
+            self._close(f"invalid frame: {error}")
             return
-        for frame in frames:
-            self._serve(frame)
+        for frame, payload in frames:
+            self._serve(frame, payload)
 
-    def _serve(self, frame: wire.Frame) -> None:
-        header, payload = frame
-        registry = self._desk._registry
-        number = header[-1] if header else None
+    def _serve(self, frame: WorkerFrame, payload: bytes) -> None:
         try:
-            match header:
-                case ("post", "administer", str(path), int()):  # declarations of the user's: decoding them may block
-                    self._desk._errands.submit(lambda: self._post(number, "administer", path, payload))
-                case ("post", str(what), str(path), int()):
-                    self._post(number, what, path, payload)
-                case ("tell", ("message" | "call" | "get") as kind, str(path), int()):
-                    registry.send(path, Message(kind, Payload(data=payload)))
-                    self._reply(number, True, Payload(None))
-                case ("ask", ("message" | "call" | "get") as kind, str(path), int()):
-                    registry.send(
-                        path,
-                        Message(kind, Payload(data=payload), lambda ok, parcel: self._reply(number, ok, parcel)),
-                    )
-                case ("withdraw", int(withdrawn)):
-                    waited_for = self._waits.pop(withdrawn, None)
-                    if waited_for is not None:
-                        waited_for.cancel()
+            match frame:
+                case Ask(number, kind, path):
+                    message = Message(kind, Payload(data=payload), lambda ok, answer: self._answer(number, ok, answer))
+                    self._server.registry.send(path, message)
+                case Tell(number, kind, path):
+                    self._server.registry.send(path, Message(kind, Payload(data=payload)))
+                    self._answer(number, True, Payload(None))
+                case HubRequest():
+                    self._request(frame, payload)
+                case AdminRequest():  # the payload may hold a declaration of the user's: decoding it may block
+                    self._server.administration.submit(lambda: self._administer(frame, payload))
+                case Withdraw(number):
+                    waiting = self._waits.pop(number, None)
+                    if waiting is not None:
+                        waiting.cancel()
                 case _:
-                    logger.warning("closed a connection: %r means nothing here", header)
-                    self._close()
+                    assert_never(frame)
         except Exception as error:
-            self._reply(number, False, Payload(error))
+            self._answer(frame.number, False, Payload(error))
 
-    def _post(self, number: Any, what: str, path: str, payload: bytes) -> None:
-        try:
-            answer = self._desk._registry.post(what, path, codec.loads(payload))
-        except Exception as error:
-            self._reply(number, False, Payload(error))
-            return
-        if what in ("join", "result", "down"):
+    def _request(self, request: HubRequest, payload: bytes) -> None:
+        number = request.number
+        answer = self._server.registry.request(request.kind, request.path, codec.loads(payload))
+        if request.kind in _MAY_WAIT_FOR_EVER:
             self._waits[number] = answer
         answer.add_done_callback(lambda done: self._pass_on(number, answer))
 
-    def _pass_on(self, number: Any, answer: Answer[Any]) -> None:
+    def _administer(self, request: AdminRequest, payload: bytes) -> None:
+        number = request.number
+        try:
+            answer = self._server.registry.administer(request.action, request.path, codec.loads(payload))
+        except Exception as error:
+            self._answer(number, False, Payload(error))
+            return
+        answer.add_done_callback(lambda done: self._pass_on(number, answer))
+
+    def _pass_on(self, number: int, answer: Answer[Any]) -> None:
         self._waits.pop(number, None)
         if not answer.cancelled():
-            self._reply(number, *answer.outcome())
+            self._answer(number, *answer.outcome())
 
-    def _reply(self, number: Any, ok: bool, parcel: Payload) -> None:
-        """May be called from any thread."""
+    def _answer(self, number: int, ok: bool, payload: Payload) -> None:
+        """Send an answer, from any thread."""
         try:
-            data = parcel.data
+            data = payload.data
         except NotSerializable as error:
-            value = parcel.value
-            stand_in = (
+            value = payload.value
+            substitute = (
                 portable_error(value, "hub")[0] if isinstance(value, BaseException) else SuitkaiseError(str(error))
             )
-            ok, data = False, codec.dumps(stand_in)
-        frame = wire.encode((number, ok), data)
-        self._desk._reactor.call_soon_threadsafe(lambda: self._send(frame))
-
-    def _send(self, frame: bytes) -> None:
-        if self not in self._desk._connections:
-            return
-        if self._out and len(self._out) + len(frame) > BACKLOG:
-            logger.warning("closed a connection that does not read its answers")
-            self._close()
-            return
-        self._out += frame
-        self._flush()
-
-    def _flush(self) -> None:
+            ok, data = False, codec.dumps(substitute)
         try:
-            with memoryview(self._out) as view, view[:_STEP] as first:
-                sent = self.sock.send(first, socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._close()
-            return
-        del self._out[:sent]
-        with contextlib.suppress(KeyError, ValueError):
-            self._desk._reactor.set_writer(self.sock, self._on_event, also=bool(self._out))
+            self._out.write(wire.encode(HubAnswer(number, ok), data))
+        except MailboxFull:
+            self._server.reactor.call_soon_threadsafe(lambda: self._close("it does not read its answers"))
 
-    def _close(self) -> None:
-        self._desk._connections.discard(self)
-        self._desk._reactor.remove_reader(self.sock)
-        self.sock.close()
-        for waited_for in list(self._waits.values()):
-            waited_for.cancel()
+    def _close(self, trouble: str = "") -> None:
+        """Close the connection, and log the trouble, if that is the cause (reactor's thread)."""
+        if not self._server.forget(self):
+            return
+        if trouble:
+            logger.warning("connection of pid %d closed: %s", self._pid, trouble)
+        self._out.close()
+        for waiting in list(self._waits.values()):
+            waiting.cancel()

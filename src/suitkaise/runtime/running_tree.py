@@ -19,6 +19,7 @@ from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.event_bus import Subscription
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.messages import Answer, checked_timeout
+from suitkaise.messaging.protocol import AdminAction
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.supervisor_ref import Administration, ChildLine, ref_to
 from suitkaise.policy.actions import StopAll
@@ -150,12 +151,12 @@ class RunningTree(Administration):
             ChildStartFailed: it failed to start; it stays stopped.
             DeadlockError: the child is the calling worker, or above it.
         """
-        ref: WorkerRef = self._change_child("recall", id)
+        ref: WorkerRef = self._change_child(AdminAction.RECALL_CHILD, id)
         return ref
 
-    def _administer(self, under: str, what: str, argument: Any) -> Answer[Any]:
+    def _administer(self, under: str, action: AdminAction, argument: Any) -> Answer[Any]:
         self._check_hub()
-        return self._supervisor(under).administer(what, argument)
+        return self._supervisor(under).administer(action, argument)
 
     def _check_hub(self) -> None:
         if os.getpid() != self._hub:

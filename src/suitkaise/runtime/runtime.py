@@ -23,6 +23,7 @@ from suitkaise.events import KeeperLost
 from suitkaise.messaging.event_bus import Bus
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.logs import log_event
+from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
@@ -84,7 +85,7 @@ class Runtime:
             )
             self.storage: StorageService = StorageService(self.directory, self.env)
             made.callback(self.storage.close)
-            self.registry.services["storage"] = self.storage.serve
+            self.registry.services[RequestKind.STORAGE] = self.storage.serve
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._made = made.pop_all()

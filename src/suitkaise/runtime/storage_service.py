@@ -8,7 +8,6 @@ import os
 import queue
 import socket
 import threading
-from typing import Any
 
 from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging.messages import Answer
@@ -79,7 +78,7 @@ class StorageService:
             self._started = made.pop_all()
         self._home, self._root = directory, root
 
-    def serve(self, path: str, argument: Any) -> Answer[str]:
+    def serve(self) -> Answer[str]:
         """Answer a worker that asks for the directory; where the storage must be started first, without blocking."""
         answer: Answer[str] = Answer()
 

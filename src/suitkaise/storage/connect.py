@@ -6,6 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def attach() -> Tree:
     Raises:
         RuntimeGone: there is no such program, or it has ended.
     """
-    directory: str = router().post("storage", "").get(START_TIMEOUT)
+    directory: str = router().request(RequestKind.STORAGE, "").get(START_TIMEOUT)
     from suitkaise.storage.tree import Tree  # loads LMDB only where it is used
 
     with _lock:

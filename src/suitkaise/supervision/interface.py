@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, assert_never
 
 from suitkaise.engines.engine import Exit, Handle
 from suitkaise.errors import SuitkaiseError
 from suitkaise.exits import ExitReason, Shutdown, StartFailure
 from suitkaise.messaging.messages import Answer, Message
+from suitkaise.messaging.protocol import AdminAction, ControlKind, RequestKind
 from suitkaise.messaging.supervisor_ref import ChildLine, ref_to
 from suitkaise.policy.actions import (
     Begin,
@@ -134,33 +135,33 @@ class SupervisorInterface:
         path = f"{self.path}/{id}"
         return sum(engine.abandoned().count(path) for engine in self._env.engines.values())
 
-    def administer(self, what: str, argument: Any) -> Answer[Any]:
+    def administer(self, action: AdminAction, argument: Any) -> Answer[Any]:
         """Carry out one request of `Administration`."""
         answer: Answer[Any] = Answer()
         try:
-            match what:
-                case "start_child":
+            match action:
+                case AdminAction.START_CHILD:
                     self._start_child(answer, self.policy.named(argument))
-                case "terminate":
+                case AdminAction.TERMINATE_CHILD:
                     self.tell(TerminateChild(answer, argument))
-                case "restart":
+                case AdminAction.RESTART_CHILD:
                     self.tell(RestartChild(answer, argument))
-                case "delete":
+                case AdminAction.DELETE_CHILD:
                     self.tell(DeleteChild(answer, argument))
-                case "recall":
-                    return self.order("recall", argument)
-                case "suspend" | "resume":
+                case AdminAction.RECALL_CHILD:
+                    return self.control(RequestKind.RECALL, argument)
+                case AdminAction.SUSPEND | AdminAction.RESUME:
                     self.policy.get_child_spec(argument)
-                    self._suspend(argument, what == "suspend")
+                    self._suspend(argument, action == AdminAction.SUSPEND)
                     answer.set_result(None)
-                case "which_children":
+                case AdminAction.WHICH_CHILDREN:
                     answer.set_result(self.which_children())
-                case "count_children":
+                case AdminAction.COUNT_CHILDREN:
                     answer.set_result(self.policy.count_children())
-                case "get_child_spec":
+                case AdminAction.GET_CHILD_SPEC:
                     answer.set_result(self.policy.get_child_spec(argument))
                 case _:
-                    raise SuitkaiseError(f"a supervisor does not understand {what!r}")
+                    assert_never(action)
         except Exception as error:
             answer.set_exception(error)
         return answer
@@ -186,22 +187,22 @@ class SupervisorInterface:
             self.suspended.discard(id)
         handle.suspend(on)
 
-    def order(self, what: str, id: str) -> Answer[Any]:
+    def control(self, kind: ControlKind, id: str) -> Answer[Any]:
         """Carry out what a ref of the child asks for: `kill`, `rejoin` or `recall`."""
         answer: Answer[Any] = Answer()
-        match what:
-            case "recall":
+        match kind:
+            case RequestKind.RECALL:
                 self.tell(Recall(answer, id))
-            case "rejoin":
+            case RequestKind.REJOIN:
                 self.tell(TerminateChild(Answer[Any](), id))
                 answer.set_result(None)
-            case "kill":
+            case RequestKind.KILL:
                 handle = self.handles.get(id)
                 if handle is not None:
                     handle.kill("ref.kill()")
                 answer.set_result(None)
             case _:
-                raise SuitkaiseError(f"{what!r} is no order for a supervisor")
+                assert_never(kind)
         return answer
 
     def child(self, id: str) -> SupervisorInterface | None:
@@ -226,15 +227,17 @@ class RootParent:
     def status_of(self, id: str) -> Status:
         return self._root.status
 
-    def order(self, what: str, id: str) -> Answer[Any]:
+    def control(self, kind: ControlKind, id: str) -> Answer[Any]:
         answer: Answer[Any] = Answer()
-        match what:
-            case "rejoin":
+        match kind:
+            case RequestKind.REJOIN:
                 self._root.stop()
                 answer.set_result(None)
-            case "kill":
+            case RequestKind.KILL:
                 self._root.kill("ref.kill()")
                 answer.set_result(None)
+            case RequestKind.RECALL:
+                answer.set_exception(SuitkaiseError(f"{id!r} is a root, so no supervisor could {kind} it", path=id))
             case _:
-                answer.set_exception(SuitkaiseError(f"{id!r} is a root, so no supervisor could {what} it", path=id))
+                assert_never(kind)
         return answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import Down, Monitor
 from suitkaise.messaging.router import router
 
@@ -26,22 +27,22 @@ class WorkerLinks:
         """Have a `Down` delivered when the incarnation that `ref` names now has ended."""
         monitor = Monitor(ref.path, self._owner, next(self._numbers))
         self._monitors.add(monitor)
-        router().post("monitor", ref.path, monitor).get()
+        router().request(RequestKind.MONITOR, ref.path, monitor).get()
         return monitor
 
     def demonitor(self, monitor: Monitor) -> None:
         """No `Down` of it will be delivered any more."""
         if monitor in self._monitors:
             self._monitors.discard(monitor)
-            router().post("demonitor", monitor.path, monitor).get()
+            router().request(RequestKind.DEMONITOR, monitor.path, monitor).get()
 
     def link(self, ref: WorkerRef) -> None:
         """End together with another one."""
-        router().post("link", ref.path, self._owner).get()
+        router().request(RequestKind.LINK, ref.path, self._owner).get()
 
     def unlink(self, ref: WorkerRef) -> None:
         """Undo `link`."""
-        router().post("unlink", ref.path, self._owner).get()
+        router().request(RequestKind.UNLINK, ref.path, self._owner).get()
 
     def wants(self, signal: Any) -> bool:
         """Whether the monitor of a `Down` still stands; it is used up now."""

@@ -1,0 +1,144 @@
+"""Everything that goes over `hub.sock` between a worker's process and the hub: typed headers of frames, see `wire`.
+
+A worker's process connects to `hub.sock` when it uses a ref for the first time. It sends `Tell`, `Ask`, `HubRequest`,
+`AdminRequest` and `Withdraw`, numbered in ascending order per connection; the hub sends one `HubAnswer` for each
+number, in any order (none for `Withdraw`). The payloads are values that `codec` has encoded. In the hub's own process
+refs use the same requests without frames, see `router.Router`.
+
+A frame that does not decode ends the connection: hub and workers are of one program, so nothing is negotiated.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "AdminAction",
+    "AdminRequest",
+    "Ask",
+    "ControlKind",
+    "HubAnswer",
+    "HubRequest",
+    "RequestKind",
+    "Tell",
+    "UserMessageKind",
+    "Withdraw",
+    "WorkerFrame",
+    "decode_answer",
+    "decode_request",
+]
+
+UserMessageKind: TypeAlias = Literal["message", "call", "get"]
+"""The kinds of messages that a worker may send. (`signal`, the fourth `MessageKind`, comes from the hub alone.)"""
+
+
+class RequestKind(enum.StrEnum):
+    """What a ref or a worker can request about the worker or supervisor at a path; each with argument and answer."""
+
+    INFO = "info"  # -> (status, pid, incarnation, kind), at once
+    FIND = "find"  # -> (path, kind), at once
+    JOIN = "join"  # -> the exit reason, after the last incarnation has ended
+    RESULT = "result"  # -> what the worker's `result()` returned, after the last incarnation has ended
+    DOWN = "down"  # -> a `Down`, after the incarnation that lives now has ended
+
+    KILL = "kill"  # -> None, at once; a fault, so the supervisor may restart the worker
+    REJOIN = "rejoin"  # -> None, at once; the worker finishes and stays stopped
+    RECALL = "recall"  # -> the ref, after the worker has started again
+
+    MONITOR = "monitor"  # a `Monitor` -> None; the `Down` comes later as a message
+    DEMONITOR = "demonitor"  # a `Monitor` -> None
+    LINK = "link"  # the owner of the calling incarnation -> None
+    UNLINK = "unlink"  # the owner of the calling incarnation -> None
+
+    STORAGE = "storage"  # -> the directory of the program's storage, after its start; the path is empty
+
+
+ControlKind: TypeAlias = Literal[RequestKind.KILL, RequestKind.REJOIN, RequestKind.RECALL]
+"""The requests that the supervisor of the worker at the path carries out."""
+
+
+class AdminAction(enum.StrEnum):
+    """What can be requested of the supervisor at a path, see `supervisor_ref.Administration`."""
+
+    START_CHILD = "start_child"  # a `Child` -> its ref, after its start
+    TERMINATE_CHILD = "terminate"  # an id -> None, after the child's end
+    RESTART_CHILD = "restart"  # an id -> the ref, after the child's start
+    RECALL_CHILD = "recall"  # an id -> the ref, after the child's start
+    DELETE_CHILD = "delete"  # an id -> None
+    SUSPEND = "suspend"  # an id -> None
+    RESUME = "resume"  # an id -> None
+    WHICH_CHILDREN = "which_children"  # -> a list of `ChildLine`, at once
+    COUNT_CHILDREN = "count_children"  # -> `Counts`, at once
+    GET_CHILD_SPEC = "get_child_spec"  # an id -> the `Child`, at once
+
+
+# ------------------------------------------------------------ worker -> hub
+class Tell(msgspec.Struct, array_like=True, tag=0, gc=False):
+    """Worker -> hub: deliver the payload, a message, to the worker at `path`.
+
+    Answered with None when the hub has accepted the message, or with the error why it has not.
+    """
+
+    number: int
+    kind: UserMessageKind
+    path: str
+
+
+class Ask(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """Worker -> hub: deliver the payload, a message, to the worker at `path`, and pass its answer back.
+
+    Answered with what the handler of the message returned or raised, or with the error why it was not delivered.
+    """
+
+    number: int
+    kind: UserMessageKind
+    path: str
+
+
+class HubRequest(msgspec.Struct, array_like=True, tag=2, gc=False):
+    """Worker -> hub: carry out a request about the worker at `path`; the payload is the argument.
+
+    Answered as `RequestKind` lists it: at once, or for `JOIN`, `RESULT` and `DOWN` when a worker ends.
+    """
+
+    number: int
+    kind: RequestKind
+    path: str
+
+
+class AdminRequest(msgspec.Struct, array_like=True, tag=3, gc=False):
+    """Worker -> hub: have the supervisor at `path` carry out `action`; the payload is the argument.
+
+    Answered as `AdminAction` lists it. The hub decodes the payload, which may hold a declaration of the user's, in a
+    thread of its own, since user code may block.
+    """
+
+    number: int
+    action: AdminAction
+    path: str
+
+
+class Withdraw(msgspec.Struct, array_like=True, tag=4, gc=False):
+    """Worker -> hub: the answer to request `number` is no longer wanted, forget the request. Not answered."""
+
+    number: int
+
+
+WorkerFrame: TypeAlias = Tell | Ask | HubRequest | AdminRequest | Withdraw
+"""What a worker's process sends to the hub."""
+
+
+# ------------------------------------------------------------ hub -> worker
+class HubAnswer(msgspec.Struct, array_like=True, gc=False):
+    """Hub -> worker: the answer to request `number`. The payload is the value, or the error if not `ok`."""
+
+    number: int
+    ok: bool
+
+
+decode_request: Callable[[memoryview], WorkerFrame] = msgspec.msgpack.Decoder(WorkerFrame).decode
+decode_answer: Callable[[memoryview], HubAnswer] = msgspec.msgpack.Decoder(HubAnswer).decode
