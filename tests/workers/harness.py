@@ -25,7 +25,7 @@ class _Shell(WorkerActor):
     """Tells the harness when the worker was ready and when it was over."""
 
     def __init__(self, harness: Harness) -> None:
-        super().__init__(harness.life, harness.mailbox)
+        super().__init__(harness.lifecycle, harness.mailbox)
         self._rig = harness
 
     def on_ready(self) -> None:
@@ -41,13 +41,13 @@ class Harness:
     def __init__(self, board: Board, recipe: Recipe, *, path: str = "tree/worker", **birth: Any) -> None:
         self.slot = board.take(path)
         self.mailbox = ThreadMailbox(self.slot)
-        self.life = lifecycle_of(recipe, Incarnation(path, 1, **birth), self.mailbox, self.slot)
+        self.lifecycle = lifecycle_of(recipe, Incarnation(path, 1, **birth), self.mailbox, self.slot)
         self.outcome: Outcome | None = None
         self.was_ready = False
 
     @property
     def worker(self) -> Any:
-        return self.life._worker
+        return self.lifecycle._worker
 
     def run(self) -> Outcome:
         """The whole life, as its actor lives it."""
@@ -74,7 +74,7 @@ def asynchronous(recipe: Recipe) -> Recipe:
         return replace(recipe, target=_asynchronous(cls))
     body = {
         name: _asynchronous(found)
-        for name in Worker.hooks
+        for name in Worker._worker_hooks
         if (found := getattr(cls, name, None)) is not None and found is not getattr(Worker, name, None)
     }
     return replace(recipe, target=type(cls)(cls.__name__, (cls,), body))
@@ -105,7 +105,7 @@ def rigged(folder: Path, change: Callable[[Recipe], Recipe] | None = None) -> It
     finally:
         for one in made:
             if one.outcome is None:
-                one.life.leave()
+                one.lifecycle.close()
             one.mailbox.close()
             one.slot.release()
         board.close()

@@ -304,8 +304,8 @@ def test_a_flood_is_taken_in_during_a_wait_async_and_else_waits_where_it_comes_f
     with contextlib.ExitStack() as closing:
         hub, ours = (closing.enter_context(end) for end in socket.socketpair())
         mailbox = SocketMailbox(slot, ours, lambda frame: mailbox.put(Message("message", Payload(frame[1]))))
-        life = lifecycle_of(Slow().__recipe__, Incarnation("tree/worker", 1), mailbox, slot)
-        thread = threading.Thread(target=WorkerActor(life, mailbox).run_here, daemon=True)
+        lifecycle = lifecycle_of(Slow().__recipe__, Incarnation("tree/worker", 1), mailbox, slot)
+        thread = threading.Thread(target=WorkerActor(lifecycle, mailbox).run_here, daemon=True)
         thread.start()
         hub.settimeout(10 if how == "wait_async" else 0.5)
         with contextlib.nullcontext() if how == "wait_async" else pytest.raises(TimeoutError):
@@ -345,7 +345,7 @@ def test_wait_async_is_for_the_workers_own_event_loop(harness: Harness) -> None:
     def loop(self: Any) -> None:
         self.wait_async(1)
 
-    assert "say: self.wait" in str(harness(looping(loop)).run().reason)
+    assert "use self.wait" in str(harness(looping(loop)).run().reason)
 
     async def elsewhere(worker: Any) -> None:
         await worker.wait_async(1)
@@ -476,7 +476,7 @@ def test_a_task_that_fails_and_that_nobody_awaits_is_told_in_the_log(harness: Ha
 
     notes: list[str] = []
     one = harness(Careless(), join_after=2)
-    one.life.on_log_line = notes.append
+    one.lifecycle.context.on_log_line = notes.append
     with caplog.at_level(logging.ERROR, "suitkaise.worker"):
         assert one.run().reason == Normal()
     (record,) = caplog.records
@@ -527,7 +527,7 @@ def test_tasks_and_async_generators_end_with_the_worker_before_anybody_knows(har
     one = harness(Leftovers(said, crash))
     one.run()
     assert said == [*([] if crash else ["on_finish"]), "task", "generator"]
-    assert one.life._event_loop._loop.is_closed()
+    assert one.lifecycle.context.event_loop._loop.is_closed()
 
 
 def test_a_start_that_fails_ends_its_tasks_too(harness: Harness) -> None:
@@ -591,9 +591,9 @@ def test_its_stacks_tell_what_it_awaits(harness: Harness) -> None:
             await asyncio.wait_for(self.wait_async(60), 60)
 
     one = harness(Deep())
-    assert one.life.stacks() == ""
+    assert one.lifecycle.stacks() == ""
     thread = in_thread(one)
-    told = eventually(lambda: "deeper" in one.life.stacks() and one.life.stacks())
+    told = eventually(lambda: "deeper" in one.lifecycle.stacks() and one.lifecycle.stacks())
     one.mailbox.order_stop(Shutdown())
     thread.join(5)
     first, *others = [block.splitlines() for block in told.strip().split("\n\n")]
@@ -604,5 +604,5 @@ def test_its_stacks_tell_what_it_awaits(harness: Harness) -> None:
 
 def test_a_plain_life_has_none(harness: Harness) -> None:
     one = harness(Helper())
-    assert not isinstance(one.life, AsyncLifecycle)
-    assert one.life.stacks() == ""
+    assert not isinstance(one.lifecycle, AsyncLifecycle)
+    assert one.lifecycle.stacks() == ""

@@ -50,7 +50,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Child(Command, args=("sleep", 5)), "must be texts"),
     (lambda: Child(Command), "a program is needed"),
     (lambda: Child(sleep()).replace(args=()), "a program is needed"),
-    (lambda: Child(sleep(), args=("6",)), "not with what was built"),
+    (lambda: Child(sleep(), args=("6",)), "not with an instance"),
     (lambda: Supervisor("a", sleep(name="a/b")), "may not hold '/'"),
     (lambda: Supervisor("a", sleep(), sleep()), "two children have the id 'sleep'"),
     *[

@@ -152,7 +152,7 @@ def test_hooks_that_are_only_inherited_from_the_base_are_not_called(harness: Har
 
     one = harness(Plain(), join_after=3)
     assert value(one.run()) == 3
-    assert (one.life._before, one.life._after) == (None, None)
+    assert (one.lifecycle._before, one.lifecycle._after) == (None, None)
 
 
 def test_the_concepts_names_of_hooks_work(harness: Harness) -> None:
@@ -315,7 +315,7 @@ def test_the_board_tells_each_phase_and_the_figures(harness: Harness) -> None:
 
 def test_between_loops_it_waits(harness: Harness) -> None:
     one = harness(Diary([]), join_after=1)
-    one.life.start()
+    one.lifecycle.start()
     assert one.slot.read().phase is Phase.WAITING
 
 

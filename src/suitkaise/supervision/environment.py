@@ -12,6 +12,7 @@ from suitkaise.events import Event
 from suitkaise.messaging.registry import Registry
 from suitkaise.policy.actions import Input
 from suitkaise.specs import Child, SupervisorSpec
+from suitkaise.specs.recipe import check_unchanged
 
 if TYPE_CHECKING:
     from suitkaise.supervision.executor import Executor
@@ -41,12 +42,14 @@ def prepare(engines: Mapping[str, Engine], path: str, what: Any, child: Child | 
 
     Raises:
         NotSerializable: a worker or argument cannot be sent.
+        SpecError: an attribute was assigned to a worker after it was constructed.
     """
     if isinstance(what, SupervisorSpec):
         for below in what.children:
             prepare(engines, f"{path}/{below.id}", below.what, below)
     else:
         assert child is not None
+        check_unchanged(what)
         engines[child.kind].prepare(path, child)
 
 

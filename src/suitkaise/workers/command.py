@@ -67,7 +67,7 @@ class Command(Worker):
     └─ redis-server  command, permanent: /usr/bin/redis-server --port 6379
     """
 
-    kind: ClassVar[Literal["command"]] = "command"
+    _worker_kind: ClassVar[Literal["command"]] = "command"
 
     def __init__(
         self,
@@ -95,17 +95,17 @@ class Command(Worker):
     def __repr__(self) -> str:
         return f"Command({', '.join(map(repr, self._argv))})"
 
-    # ------------------------------------------------------------ its life (in the guard)
+    # ------------------------------------------------------------ hooks (they run in the guard)
     def on_start(self) -> None:
         """Start the program, and wait until it is ready."""
-        life = self._guard = self._life_or_raise("on_start")
+        context = self._guard = self._require_context("on_start")
         become_subreaper()
-        life.take_over_suspension()
+        context.handle_suspension()
         self._paused = False
         self._awaited = pattern_of(self._ready)
-        environment = {**os.environ, **self._env, MARK: f"{os.environ[MARK]}:{life.owner}"}
+        environment = {**os.environ, **self._env, MARK: f"{os.environ[MARK]}:{context.owner}"}
         self._program = Program(self._argv, environment, self._cwd, self._hear)
-        life.report_pid(self._program.pid)
+        context.report_pid(self._program.pid)
         probe = probe_of(self._ready, self._cwd or os.curdir)
         if probe is not None:
             self._await_probe(Probing(probe))
@@ -167,9 +167,10 @@ class Command(Worker):
             self._awaited = None
         self._guard.append_output(f"{stream}: {line}\n")
         if _logger.isEnabledFor(logging.INFO):
+            path = self._guard.path
             record = _logger.makeRecord(
-                _logger.name, logging.INFO, self._argv[0], 0, "%s %s: %s", (self.path, stream, line), None,
-                extra={OUTPUT: {"path": self.path, "stream": stream}},
+                _logger.name, logging.INFO, self._argv[0], 0, "%s %s: %s", (path, stream, line), None,
+                extra={OUTPUT: {"path": path, "stream": stream}},
             )  # fmt: skip
             record.process = self._guard.pid
             _logger.handle(record)
