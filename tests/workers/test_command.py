@@ -61,7 +61,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
         (lambda name=name: Child(sleep(), **{name: 1}), f"{name} makes no sense here: commands take no messages")
         for name in ("receive_timeout", "mailbox")
     ],
-    (lambda: type("Mine", (Command,), {}), "not to be derived from"),
+    (lambda: type("Mine", (Command,), {}), "cannot be derived from"),
 ]
 
 

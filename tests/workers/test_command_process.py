@@ -14,12 +14,12 @@ DIES_BETWEEN_TWO_TURNS = textwrap.dedent("""
     become_subreaper()
     script = "sleep 1000 & echo up; exec sleep 1000"  # who is left holds its output open
     program = Program(("sh", "-c", script), dict(os.environ), None, lambda stream, line: print(line))
-    program.turn(None)
+    program.wait(None)
     os.kill(program.pid, signal.SIGKILL)
     os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
     program.signal(signal.SIGCONT)
-    program.turn(None)
-    print(program.code, program.end())
+    program.wait(None)
+    print(program.code, program.clean_up())
 """)
 
 
@@ -35,8 +35,8 @@ MONTHS = textwrap.dedent("""
     become_subreaper()
     program = Program(("true",), dict(os.environ), None, print)
     while program.code is None:
-        program.turn(90 * 86_400.0)
-    print(program.end())
+        program.wait(90 * 86_400.0)
+    print(program.clean_up())
 """)
 
 

@@ -50,7 +50,7 @@ def test_no_piece_is_too_long_and_none_is_held_back(chunks: list[bytes], longest
     for chunk in chunks:
         for line in lines.feed(chunk):
             assert len(line) <= 4 * longest
-        assert len(lines._begun) <= longest
+        assert len(lines._partial) <= longest
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="\r", exclude_categories=["Cs"])), st.integers(1, 7))
