@@ -1,4 +1,4 @@
-"""A worker built where the tree is declared is a recipe."""
+"""A worker instance that is built where the tree is declared is a recipe."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class InThread(Thread):
 
 
 def live(worker: Any) -> Any:
-    """The worker as its own process builds it; nothing here calls its life."""
+    """The worker as its own process builds it, without a context."""
     return build(worker.__recipe__, None)
 
 
-# ---------------------------------------------------------------- what is recorded
+# ---------------------------------------------------------------- the record of class and arguments
 def test_a_recipe_is_the_class_and_the_arguments() -> None:
     assert Count([1], step=2).__recipe__ == Recipe(Count, ([1],), {"step": 2}, "process")
 
@@ -73,7 +73,7 @@ def test_arguments_that_change_after_the_declaration_do_not_change_the_recipe() 
     assert live(worker).items == [1]
 
 
-def test_a_thread_shares_its_arguments_with_who_declared_it() -> None:
+def test_a_thread_shares_its_arguments_with_the_declaration() -> None:
     class Collect(Thread):
         def __init__(self, found: list[int]) -> None:
             self.found = found
@@ -82,7 +82,7 @@ def test_a_thread_shares_its_arguments_with_who_declared_it() -> None:
     assert live(Collect(found)).found is found
 
 
-def test_the_constructor_of_the_base_may_be_forgotten() -> None:
+def test_the_call_of_the_base_constructor_may_be_left_out() -> None:
     worker = live(Count([1]))
     assert (worker.name, worker.num_loops, worker.current_loop) == (None, math.inf, 0)
 
@@ -143,7 +143,7 @@ def test_a_deleted_attribute_is_refused_too() -> None:
         Child(worker)
 
 
-def test_the_name_is_an_attribute_like_any_other() -> None:
+def test_a_changed_name_is_refused_too() -> None:
     worker = Greeter("bob")
     worker.name = "fred"
     with pytest.raises(SpecError, match=r"Greeter\.name was changed"):
@@ -258,7 +258,7 @@ def test_a_setattr_of_the_class_is_called_for_its_own_assignments_only() -> None
 
 
 @pytest.mark.parametrize("make", [lambda: Count([1]), lambda: live(Count([1]))], ids=["recipe", "running"])
-def test_an_instance_is_of_its_own_class_and_an_assignment_is_python_s_own(make: Any) -> None:
+def test_an_instance_has_its_own_class_and_a_plain_setattr(make: Any) -> None:
     worker = make()
     assert type(worker) is Count
     assert type(worker).__setattr__ is object.__setattr__
@@ -389,7 +389,7 @@ def test_a_mixin_behind_the_worker_hides_nothing() -> None:
     assert Careful.wait is Worker.wait
 
 
-def test_number_of_loops_is_not_assigned_but_given_to_the_constructor_or_the_class() -> None:
+def test_an_assignment_to_num_loops_is_refused_with_the_alternatives() -> None:
     class Careless(Process):
         def __init__(self) -> None:
             self.num_loops = 3
@@ -399,7 +399,7 @@ def test_number_of_loops_is_not_assigned_but_given_to_the_constructor_or_the_cla
 
 
 @pytest.mark.parametrize("number", [0, -1, 2.5, math.nan, True, "3", [1]])
-def test_s05_a_number_of_loops_that_is_none_is_refused_by_the_constructor(number: Any) -> None:
+def test_s05_an_invalid_number_of_loops_is_refused_by_the_constructor(number: Any) -> None:
     with pytest.raises(SpecError, match="Greeter: num_loops must be a number of loops >= 1"):
         Greeter(num_loops=number)
 
@@ -422,14 +422,14 @@ def test_name_and_tree_may_be_redefined_in_a_class_body() -> None:
     assert (Free().name, Free().tree) == ("fred", "an oak")
 
 
-def test_background_threads_are_refused_as_long_as_they_are_not_built() -> None:
+def test_background_threads_are_not_built_yet() -> None:
     with pytest.raises(NotBuiltYet, match=r"Careless\.background is not built yet"):
 
         class Careless(Process):
             background = (print,)
 
 
-# ---------------------------------------------------------------- all kinds of classes
+# ---------------------------------------------------------------- kinds of classes
 def test_a_worker_class_can_be_derived_from() -> None:
     class More(Count):
         def __init__(self) -> None:
@@ -450,7 +450,7 @@ class Doer(abc.ABC):
     def do(self) -> str: ...
 
 
-def test_an_abstract_mixin_keeps_its_promise() -> None:
+def test_an_abstract_mixin_works() -> None:
     class Lazy(Doer, Process):
         pass
 
@@ -529,7 +529,7 @@ def test_a_mixin_with_slots_can_be_part_of_a_worker() -> None:
     assert live(worker).depth == 3
 
 
-def test_a_worker_with_a_new_of_its_own_gets_its_arguments() -> None:
+def test_a_new_method_of_the_class_gets_the_arguments() -> None:
     class Counted(Process):
         made: ClassVar[list[int]] = []
 
@@ -544,7 +544,7 @@ def test_a_worker_with_a_new_of_its_own_gets_its_arguments() -> None:
     assert Counted.made == [4, 4]
 
 
-# ---------------------------------------------------------------- travelling
+# ---------------------------------------------------------------- pickling
 @pytest.mark.parametrize("worker", [Count([1, 2], step=3), Scan("a", pattern="b"), Box[int](1), Fixed("a"), Greeter()])
 def test_a_recipe_survives_being_pickled_and_copied(worker: Any) -> None:
     for other in (pickle.loads(pickle.dumps(worker)), copy.copy(worker), copy.deepcopy(worker)):
@@ -586,7 +586,7 @@ def test_class_attributes_are_the_defaults_of_options() -> None:
     assert Child(Tuned, join_after=9).join_after == 9
 
 
-def test_an_option_set_in_the_constructor_goes_before_that_of_the_class() -> None:
+def test_an_option_set_in_the_constructor_precedes_the_option_of_the_class() -> None:
     class Tuned(Process):
         restart = "transient"
 
@@ -596,14 +596,14 @@ def test_an_option_set_in_the_constructor_goes_before_that_of_the_class() -> Non
     assert Child(Tuned()).restart == "temporary"
 
 
-def test_the_number_of_loops_of_the_class_is_what_the_worker_reads() -> None:
+def test_the_worker_reads_the_number_of_loops_of_its_class() -> None:
     class Tuned(Process):
         num_loops = 7
 
     assert (Tuned().num_loops, Child(Tuned, restart="transient").join_after) == (7, 7)
 
 
-def test_outside_of_a_tree_what_needs_one_says_so() -> None:
+def test_outside_of_a_tree_methods_that_need_a_tree_raise() -> None:
     worker = Greeter()
     for call in (worker.rejoin, worker.skip_and_rejoin, worker.force_finish, worker.cleanup,
                  worker.generate_loop_time_report, lambda: worker.wait(1), lambda: worker.ref,
@@ -612,7 +612,7 @@ def test_outside_of_a_tree_what_needs_one_says_so() -> None:
             call()
 
 
-def test_outside_of_a_tree_its_facts_are_empty() -> None:
+def test_outside_of_a_tree_the_attributes_are_empty() -> None:
     worker = Greeter("bob")
     assert (worker.path, worker.pid, worker.copy, worker.current_loop) == (None, None, None, 0)
     assert (worker.last_loop, worker.last_loop_time, worker.last_result, worker.recalled) == (False, 0.0, None, None)
