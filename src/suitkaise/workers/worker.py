@@ -15,7 +15,7 @@ from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.messaging.refs import Monitor, WorkerRef
 from suitkaise.messaging.supervisor_ref import whereis
 from suitkaise.specs.options import Options
-from suitkaise.specs.recipe import Recipe, Startable, snapshot
+from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
 from suitkaise.storage.connect import attach
 from suitkaise.workers.worker_type import RESERVED, ReadOnly, WorkerType, overridable
 
@@ -133,6 +133,11 @@ class Worker(Startable, metaclass=WorkerType):
         A subclass may use the name `path` for itself; the place stays at `self.ref.path`.
         """
         return self._worker_context.path if self._worker_context else None
+
+    @overridable
+    def kind(self) -> Kind:
+        """`"process"`, `"thread"` or `"command"`. A subclass may use the name `kind` for itself."""
+        return self._worker_kind
 
     @ReadOnly
     def pid(self) -> int | None:

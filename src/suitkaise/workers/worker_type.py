@@ -27,7 +27,7 @@ at once, to a method when the constructor or `on_start` has returned.
 SETTABLE: frozenset[str] = frozenset({"name", "num_loops", "tree", "trap_exits"})
 """The names whose value the runtime uses, and which a worker may set: see the docs of each."""
 
-OVERRIDABLE: frozenset[str] = frozenset({"path", "copy", "metadata", "log"})
+OVERRIDABLE: frozenset[str] = frozenset({"kind", "path", "copy", "metadata", "log"})
 """The names that any worker class may define or assign for itself. The runtime's path and copy stay at `self.ref`."""
 
 T = TypeVar("T")
