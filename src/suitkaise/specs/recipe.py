@@ -13,7 +13,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
@@ -78,13 +78,13 @@ class Recipe:
 def record(worker: Startable, recipe: Recipe) -> None:
     """Attach its recipe and the attributes that its constructor left to a worker instance."""
     attributes = _attributes_of(worker)
-    object.__setattr__(worker, "__recipe__", recipe)
-    object.__setattr__(worker, _ATTRIBUTES, attributes)
+    vars(worker).update({"__recipe__": recipe, _ATTRIBUTES: attributes})
 
 
 def recipe_of(worker: Startable) -> Recipe:
     """The recipe of a worker instance for a declaration; raises SpecError if an attribute was changed since."""
-    recipe = replace(worker.__recipe__, worker=worker)
+    made = worker.__recipe__
+    recipe = Recipe(made.target, made.args, made.kwargs, made.kind, worker)
     check_unchanged(recipe)
     return recipe
 
@@ -92,14 +92,16 @@ def recipe_of(worker: Startable) -> Recipe:
 def check_unchanged(recipe: Recipe) -> None:
     """Raise SpecError if an attribute of the declared instance was set, changed or deleted after its construction.
 
-    Attributes are compared by identity: the contents of a list belong to whoever passed the list, and comparing values
-    would call code of the user. What a `functools.cached_property` has stored is no assignment.
+    Attributes are compared by identity: the contents of a list belong to the caller that has passed the list, and a
+    comparison of values would call code of the user. A `functools.cached_property` may store its value.
     """
     worker = recipe.worker
     if worker is None:
         return
-    before: dict[str, Any] = worker.__dict__[_ATTRIBUTES]
+    before: dict[str, Any] = vars(worker)[_ATTRIBUTES]
     now = _attributes_of(worker)
+    if list(now) == list(before) and list(map(id, now.values())) == list(map(id, before.values())):
+        return
     for name in {**before, **now}:
         if name not in before:
             if isinstance(inspect.getattr_static(type(worker), name, None), functools.cached_property):
@@ -119,8 +121,10 @@ def check_unchanged(recipe: Recipe) -> None:
 
 
 def _attributes_of(worker: Startable) -> dict[str, Any]:
-    """All attributes of an instance, those in slots included."""
-    attributes = {name: value for name, value in vars(worker).items() if name not in ("__recipe__", _ATTRIBUTES)}
+    """All attributes of an instance, those in slots included, without what `record` has attached."""
+    attributes = vars(worker).copy()
+    attributes.pop("__recipe__", None)
+    attributes.pop(_ATTRIBUTES, None)
     cls: Any = type(worker)
     for name, slot in _slots_of(cls):
         with contextlib.suppress(AttributeError):  # the slot is empty

@@ -29,8 +29,8 @@ NEVER: int = 1 << 62
 class WorkerContext:
     """What one incarnation of a worker knows of itself and can ask for.
 
-    The life cycle owns it, writes the counters and reads the flags; the worker has it as `_context`. The methods may
-    be called from any thread of the worker, unless they tell otherwise.
+    The life cycle owns it, writes the counters and reads the flags; the worker has it as `_worker_context`. The
+    methods may be called from any thread of the worker.
     """
 
     def __init__(self, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> None:
@@ -59,7 +59,7 @@ class WorkerContext:
         self.join_after: float | None = incarnation.join_after
         self.deadline_ns: int = NEVER
 
-        # Read by the life cycle.
+        # Set by the methods below, which ring the mailbox's bell then; read by the life cycle.
         self.finishing: bool = False
         self.skip_after_loop: bool = False
         self.forced: bool = False
