@@ -229,9 +229,11 @@ def test_copies_are_numbered() -> None:
     ]
 
 
-def test_a_recipe_is_sealed_and_a_declaration_is_immutable() -> None:
-    with pytest.raises(AttributeError, match="recipe"):
-        Talker().greeting = "lost"
+def test_a_recipe_and_a_declaration_are_immutable() -> None:
+    talker = Talker()
+    talker.greeting = "lost"
+    with pytest.raises(SpecError, match="recipe"):
+        Supervisor("app", talker)
     tree = Supervisor("app", Talker)
     with pytest.raises(AttributeError, match="replace"):
         tree.name = "other"  # type: ignore[misc]
@@ -240,9 +242,7 @@ def test_a_recipe_is_sealed_and_a_declaration_is_immutable() -> None:
     assert "talker" in str(tree)
 
 
-@pytest.mark.parametrize(
-    "name", ["path", "pid", "log", "wait", "current_loop", "recalled", "metadata", "num_loops", "ref"]
-)
+@pytest.mark.parametrize("name", ["pid", "wait", "rejoin", "current_loop", "recalled", "num_loops", "ref"])
 def test_reserved_names_raise_on_assignment(name: str) -> None:
     class Wrong(Process):
         def __init__(self) -> None:
@@ -250,6 +250,15 @@ def test_reserved_names_raise_on_assignment(name: str) -> None:
 
     with pytest.raises(AttributeError, match=name):
         Wrong()
+
+
+@pytest.mark.parametrize("name", ["path", "copy", "metadata", "log"])
+def test_names_that_users_need_may_be_assigned(name: str) -> None:
+    class Mine(Process):
+        def __init__(self) -> None:
+            setattr(self, name, 1)
+
+    assert getattr(Mine(), name) == 1
 
 
 def test_what_is_not_built_yet_says_so() -> None:

@@ -102,7 +102,7 @@ def test_rejoin_in_on_start_is_a_start_that_succeeds_and_a_clean_end(worker: Any
 @both
 def test_s02_force_finish_in_on_start_is_a_start_failure_and_no_hook_runs(worker: Any, tmp_path: Path) -> None:
     (tmp_path / "on_start").touch()
-    before = Kinds(tmp_path, worker.kind)
+    before = Kinds(tmp_path, worker(tmp_path, "force_finish").kind)
     tree = Supervisor("tree", before.child("a"), Child(worker, args=(tmp_path, "force_finish"), id="w"))
     with pytest.raises(ChildStartFailed) as caught:
         tree.start()

@@ -32,15 +32,15 @@ async def yielding() -> Any:
 
 
 class Plain(Startable):
-    kind: ClassVar[Kind] = "process"
-    hooks = ("on_start", "loop")
+    _worker_kind: ClassVar[Kind] = "process"
+    _worker_hooks = ("on_start", "loop")
 
     def __init__(self, folder: str = ".") -> None:
         self.folder = folder
 
 
 class InThread(Plain):
-    kind = "thread"
+    _worker_kind = "thread"
 
 
 class Eager(Plain):

@@ -1,4 +1,4 @@
-"""Drives one worker's life in the test's own thread: a real mailbox and a real board slot, no tree, no process."""
+"""Runs the life cycle of one worker in the test's own thread, with a real mailbox and a real slot of a board."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from suitkaise.workers.actor import WorkerActor, lifecycle_of
 from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.worker import Worker
 
-__all__ = ["Harness", "asynchronous", "rigged"]
+__all__ = ["Harness", "asynchronous", "harnesses"]
 
 
-class _Shell(WorkerActor):
-    """Tells the harness when the worker was ready and when it was over."""
+class _HarnessActor(WorkerActor):
+    """Reports to the harness that the worker is ready, and its outcome."""
 
     def __init__(self, harness: Harness) -> None:
-        super().__init__(harness.life, harness.mailbox)
-        self._rig = harness
+        super().__init__(harness.lifecycle, harness.mailbox)
+        self._harness = harness
 
     def on_ready(self) -> None:
-        self._rig.was_ready = True
+        self._harness.was_ready = True
 
     def on_over(self, outcome: Outcome) -> None:
-        self._rig.outcome = outcome
+        self._harness.outcome = outcome
 
 
 class Harness:
-    """One worker, not started yet."""
+    """One worker that is not started yet."""
 
-    def __init__(self, board: Board, recipe: Recipe, *, path: str = "tree/worker", **birth: Any) -> None:
+    def __init__(self, board: Board, recipe: Recipe, *, path: str = "tree/worker", **incarnation: Any) -> None:
         self.slot = board.take(path)
         self.mailbox = ThreadMailbox(self.slot)
-        self.life = lifecycle_of(recipe, Incarnation(path, 1, **birth), self.mailbox, self.slot)
+        self.lifecycle = lifecycle_of(recipe, Incarnation(path, 1, **incarnation), self.mailbox, self.slot)
         self.outcome: Outcome | None = None
         self.was_ready = False
 
     @property
     def worker(self) -> Any:
-        return self.life._worker
+        return self.lifecycle._worker
 
     def run(self) -> Outcome:
-        """The whole life, as its actor lives it."""
-        _Shell(self).run_here()
+        """Run the whole life cycle, as the worker's actor does."""
+        _HarnessActor(self).run_here()
         assert self.outcome is not None
         return self.outcome
 
@@ -68,13 +68,13 @@ class Harness:
 
 
 def asynchronous(recipe: Recipe) -> Recipe:
-    """The same worker with each of its hooks as `async def`."""
+    """The recipe of the same worker with all hooks as `async def`."""
     cls: Any = recipe.target
     if not isinstance(cls, type):
         return replace(recipe, target=_asynchronous(cls))
     body = {
         name: _asynchronous(found)
-        for name in Worker.hooks
+        for name in Worker._worker_hooks
         if (found := getattr(cls, name, None)) is not None and found is not getattr(Worker, name, None)
     }
     return replace(recipe, target=type(cls)(cls.__name__, (cls,), body))
@@ -90,14 +90,14 @@ def _asynchronous(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def rigged(folder: Path, change: Callable[[Recipe], Recipe] | None = None) -> Iterator[Any]:
-    """Gives a function that makes rigs, all on one board; `change` makes other recipes of theirs."""
+def harnesses(folder: Path, change: Callable[[Recipe], Recipe] | None = None) -> Iterator[Any]:
+    """Yield a function that makes harnesses on one board; `change` is applied to their recipes."""
     board = Board(str(folder / "board"), create=True)
     made: list[Harness] = []
 
-    def make(what: Any, **birth: Any) -> Harness:
+    def make(what: Any, **incarnation: Any) -> Harness:
         recipe = what if isinstance(what, Recipe) else what.__recipe__
-        made.append(Harness(board, recipe if change is None else change(recipe), **birth))
+        made.append(Harness(board, recipe if change is None else change(recipe), **incarnation))
         return made[-1]
 
     try:
@@ -105,7 +105,7 @@ def rigged(folder: Path, change: Callable[[Recipe], Recipe] | None = None) -> It
     finally:
         for one in made:
             if one.outcome is None:
-                one.life.leave()
+                one.lifecycle.close()
             one.mailbox.close()
             one.slot.release()
         board.close()

@@ -1,4 +1,4 @@
-"""What only a life with async hooks has: tasks that go on meanwhile, awaited waits, an end for what is left."""
+"""The life cycle of a worker with async hooks: tasks in the background, awaited waits, cancellation at the end."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from suitkaise.workers.async_lifecycle import AsyncLifecycle
 from suitkaise.workers.hooks import is_async
 from suitkaise.workers.incarnation import Incarnation
 from tests.support import eventually
-from tests.workers.harness import rigged
+from tests.workers.harness import harnesses
 
 Harness = Any
 
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[Any]:
-    with rigged(tmp_path) as make:
+    with harnesses(tmp_path) as make:
         yield make
 
 
 class Ticker(Thread):
-    """A task counts as long as the worker lives."""
+    """Has a task that counts until the worker ends."""
 
     async def on_start(self) -> None:
         self.ticks = 0
@@ -56,7 +56,7 @@ def in_thread(harness: Harness) -> threading.Thread:
     return thread
 
 
-# ---------------------------------------------------------------- which workers have it
+# ---------------------------------------------------------------- which workers have an event loop
 class Methods(Process):
     async def fetch(self) -> None: ...
 
@@ -113,7 +113,7 @@ def test_one_async_hook_or_public_method_is_enough(what: Any) -> None:
     "what", [Helper(), Overridden(), Process(), Thread(), Process.of(print)],
     ids=["private method", "overridden", "process", "thread", "function"],
 )  # fmt: skip
-def test_all_others_live_as_ever(what: Any) -> None:
+def test_other_workers_have_no_event_loop(what: Any) -> None:
     assert not is_async(getattr(what, "__recipe__", what))
 
 
@@ -142,13 +142,13 @@ def test_tasks_go_on_while_a_hook_awaits_and_between_plain_loops(harness: Harnes
 
 
 def test_hooks_and_handlers_run_one_at_a_time(harness: Harness) -> None:
-    said: list[str] = []
+    calls: list[str] = []
 
     class Slow(Thread):
         async def on_receive(self, message: str) -> str:
-            said.append(f"{message} begins")
+            calls.append(f"{message} begins")
             await asyncio.sleep(0.002)
-            said.append(f"{message} ends")
+            calls.append(f"{message} ends")
             if message == "b":
                 self.rejoin()
             return message
@@ -156,7 +156,7 @@ def test_hooks_and_handlers_run_one_at_a_time(harness: Harness) -> None:
     one = harness(Slow())
     answers = [one.ask("a"), one.ask("b")]
     one.run()
-    assert said == ["a begins", "a ends", "b begins", "b ends"]
+    assert calls == ["a begins", "a ends", "b begins", "b ends"]
     assert [answer.get(0) for answer in answers] == ["a", "b"]
 
 
@@ -181,7 +181,7 @@ def test_all_hooks_run_in_one_task_and_one_context(harness: Harness) -> None:
     assert seen == [seen[0], seen[0], "red", seen[0]]
 
 
-def test_plain_hooks_may_start_tasks_and_return_what_is_to_be_awaited(harness: Harness) -> None:
+def test_plain_hooks_may_start_tasks_and_return_a_coroutine(harness: Harness) -> None:
     class Spawns(Thread):
         def on_start(self) -> None:
             self.spawned = asyncio.create_task(self.answer())
@@ -229,7 +229,7 @@ def looping(loop: Any) -> Any:
     return type("Looping", (Thread,), {"loop": loop})()
 
 
-def test_wait_async_is_over_after_its_time(harness: Harness) -> None:
+def test_wait_async_returns_false_after_its_time(harness: Harness) -> None:
     async def loop(self: Any) -> bool:
         return await self.wait_async(0.002)
 
@@ -252,7 +252,7 @@ def test_wait_async_ends_when_the_worker_is_asked_to_finish(harness: Harness, ho
     assert one.outcome.result.value == [True, True]
 
 
-def test_wait_async_lets_others_have_their_turn_also_when_there_is_nothing_to_wait_for(harness: Harness) -> None:
+def test_wait_async_lets_other_tasks_run_even_after_a_stop_request(harness: Harness) -> None:
     class Stubborn(Ticker):
         async def on_finish(self) -> None:
             before = self.ticks
@@ -271,26 +271,26 @@ def test_join_in_ends_a_wait_async(harness: Harness) -> None:
     assert harness(looping(loop), join_in=0.02).run().result.value is True
 
 
-def test_messages_that_come_during_a_wait_async_are_handled_after_it(harness: Harness) -> None:
-    said: list[str] = []
+def test_messages_that_arrive_during_a_wait_async_are_handled_afterwards(harness: Harness) -> None:
+    calls: list[str] = []
 
     class Waits(Thread):
         async def loop(self) -> None:
             if self.current_loop == 1:
                 one.tell("x")
                 assert await self.wait_async(0.002) is False
-            said.append("loop")
+            calls.append("loop")
 
         def on_receive(self, message: str) -> None:
-            said.append(message)
+            calls.append(message)
 
     one = harness(Waits(), join_after=2)
     one.run()
-    assert said == ["loop", "x", "loop"]
+    assert calls == ["loop", "x", "loop"]
 
 
 @pytest.mark.parametrize("how", ["wait_async", "another await"])
-def test_a_flood_is_taken_in_during_a_wait_async_and_else_waits_where_it_comes_from(
+def test_a_flood_of_messages_is_received_during_a_wait_async_and_stays_in_the_socket_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr("suitkaise.workers.event_loop._MOST", 10)
@@ -304,8 +304,8 @@ def test_a_flood_is_taken_in_during_a_wait_async_and_else_waits_where_it_comes_f
     with contextlib.ExitStack() as closing:
         hub, ours = (closing.enter_context(end) for end in socket.socketpair())
         mailbox = SocketMailbox(slot, ours, lambda frame: mailbox.put(Message("message", Payload(frame[1]))))
-        life = lifecycle_of(Slow().__recipe__, Incarnation("tree/worker", 1), mailbox, slot)
-        thread = threading.Thread(target=WorkerActor(life, mailbox).run_here, daemon=True)
+        lifecycle = lifecycle_of(Slow().__recipe__, Incarnation("tree/worker", 1), mailbox, slot)
+        thread = threading.Thread(target=WorkerActor(lifecycle, mailbox).run_here, daemon=True)
         thread.start()
         hub.settimeout(10 if how == "wait_async" else 0.5)
         with contextlib.nullcontext() if how == "wait_async" else pytest.raises(TimeoutError):
@@ -320,7 +320,7 @@ def test_a_flood_is_taken_in_during_a_wait_async_and_else_waits_where_it_comes_f
     board.close()
 
 
-def test_a_wait_that_would_hold_up_the_event_loop_is_refused(harness: Harness) -> None:
+def test_a_wait_that_would_block_the_event_loop_is_refused(harness: Harness) -> None:
     async def loop(self: Any) -> None:
         self.wait(3)
 
@@ -328,7 +328,7 @@ def test_a_wait_that_would_hold_up_the_event_loop_is_refused(harness: Harness) -
     assert "await self.wait_async(3)" in str(reason)
 
 
-def test_helper_threads_of_an_async_worker_wait_as_ever(harness: Harness) -> None:
+def test_helper_threads_of_an_async_worker_use_wait(harness: Harness) -> None:
     class Helped(Thread):
         async def on_start(self) -> None:
             self.helper = asyncio.create_task(asyncio.to_thread(self.wait, 60))
@@ -341,11 +341,11 @@ def test_helper_threads_of_an_async_worker_wait_as_ever(harness: Harness) -> Non
     assert one.run().reason == Shutdown()
 
 
-def test_wait_async_is_for_the_workers_own_event_loop(harness: Harness) -> None:
+def test_wait_async_works_in_the_workers_own_event_loop_only(harness: Harness) -> None:
     def loop(self: Any) -> None:
         self.wait_async(1)
 
-    assert "say: self.wait" in str(harness(looping(loop)).run().reason)
+    assert "use self.wait" in str(harness(looping(loop)).run().reason)
 
     async def elsewhere(worker: Any) -> None:
         await worker.wait_async(1)
@@ -357,9 +357,9 @@ def test_wait_async_is_for_the_workers_own_event_loop(harness: Harness) -> None:
     assert "the worker's own event loop" in str(harness(Elsewhere()).run().reason)
 
 
-# ---------------------------------------------------------------- what goes wrong
+# ---------------------------------------------------------------- failures
 class Grouped(Thread):
-    """Has a task group all its life."""
+    """Has a task group from on_start to on_failure."""
 
     async def on_start(self) -> None:
         self.stack = contextlib.AsyncExitStack()
@@ -380,7 +380,7 @@ class GroupedAndLooping(Grouped):
 
 
 @pytest.mark.parametrize("worker", [Grouped, GroupedAndLooping])
-def test_a_task_group_that_fails_ends_its_worker_whatever_it_does(harness: Harness, worker: Any) -> None:
+def test_a_task_group_that_fails_ends_its_worker(harness: Harness, worker: Any) -> None:
     reason = harness(worker()).run().reason
     assert isinstance(reason, Crashed)
     assert "LookupError: in the group" in reason.traceback
@@ -401,7 +401,7 @@ def test_a_task_group_can_be_left_in_on_finish(harness: Harness) -> None:
     assert one.run().reason == Shutdown()
 
 
-def test_a_hook_that_is_cancelled_has_crashed(harness: Harness) -> None:
+def test_a_cancelled_hook_is_a_crash(harness: Harness) -> None:
     async def loop(self: Any) -> None:
         asyncio.current_task().cancel()  # type: ignore[union-attr]
         await asyncio.sleep(60)
@@ -436,7 +436,7 @@ def test_sys_exit_in_a_task_ends_the_worker_with_that_code(harness: Harness, whe
 
 
 def test_force_finish_leaves_the_hook_that_awaits_something(harness: Harness) -> None:
-    said: list[str] = []
+    calls: list[str] = []
 
     class Forced(Thread):
         async def on_start(self) -> None:
@@ -449,13 +449,13 @@ def test_force_finish_leaves_the_hook_that_awaits_something(harness: Harness) ->
             await asyncio.sleep(60)
 
         def on_finish(self) -> None:
-            said.append("on_finish")
+            calls.append("on_finish")
 
     assert harness(Forced()).run().reason == Shutdown("forced")
-    assert said == []
+    assert calls == []
 
 
-def test_force_finish_in_another_thread_leaves_it_too(harness: Harness) -> None:
+def test_force_finish_in_another_thread_leaves_the_hook_too(harness: Harness) -> None:
     async def loop(self: Any) -> None:
         threading.Thread(target=self.force_finish).start()
         await asyncio.sleep(60)
@@ -463,7 +463,7 @@ def test_force_finish_in_another_thread_leaves_it_too(harness: Harness) -> None:
     assert harness(looping(loop)).run().reason == Shutdown("forced")
 
 
-def test_a_task_that_fails_and_that_nobody_awaits_is_told_in_the_log(harness: Harness, caplog: Any) -> None:
+def test_a_failed_task_that_nothing_awaits_is_logged(harness: Harness, caplog: Any) -> None:
     class Careless(Thread):
         async def on_start(self) -> None:
             self.tasks = {asyncio.create_task(self.fail(), name="careless")}
@@ -476,7 +476,7 @@ def test_a_task_that_fails_and_that_nobody_awaits_is_told_in_the_log(harness: Ha
 
     notes: list[str] = []
     one = harness(Careless(), join_after=2)
-    one.life.on_log_line = notes.append
+    one.lifecycle.context.on_log_line = notes.append
     with caplog.at_level(logging.ERROR, "suitkaise.worker"):
         assert one.run().reason == Normal()
     (record,) = caplog.records
@@ -489,8 +489,8 @@ def test_a_task_that_fails_and_that_nobody_awaits_is_told_in_the_log(harness: Ha
 class Leftovers(Thread):
     """Leaves a task and an async generator behind."""
 
-    def __init__(self, said: list[str], crash: bool = False) -> None:
-        self.said = said
+    def __init__(self, calls: list[str], crash: bool = False) -> None:
+        self.calls = calls
         self.crash = crash
 
     async def on_start(self) -> None:
@@ -503,14 +503,14 @@ class Leftovers(Thread):
             await asyncio.sleep(60)
         finally:
             await asyncio.sleep(0.002)
-            self.said.append("task")
+            self.calls.append("task")
 
     async def generate(self) -> AsyncIterator[int]:
         try:
             yield 1
         finally:
             await asyncio.sleep(0)
-            self.said.append("generator")
+            self.calls.append("generator")
 
     async def loop(self) -> None:
         if self.crash:
@@ -518,28 +518,28 @@ class Leftovers(Thread):
         self.rejoin()
 
     async def on_finish(self) -> None:
-        self.said.append("on_finish")
+        self.calls.append("on_finish")
 
 
 @pytest.mark.parametrize("crash", [False, True])
-def test_tasks_and_async_generators_end_with_the_worker_before_anybody_knows(harness: Harness, crash: bool) -> None:
-    said: list[str] = []
-    one = harness(Leftovers(said, crash))
+def test_tasks_and_async_generators_end_before_the_outcome_is_reported(harness: Harness, crash: bool) -> None:
+    calls: list[str] = []
+    one = harness(Leftovers(calls, crash))
     one.run()
-    assert said == [*([] if crash else ["on_finish"]), "task", "generator"]
-    assert one.life._event_loop._loop.is_closed()
+    assert calls == [*([] if crash else ["on_finish"]), "task", "generator"]
+    assert one.lifecycle.context.event_loop._loop.is_closed()
 
 
-def test_a_start_that_fails_ends_its_tasks_too(harness: Harness) -> None:
-    said: list[str] = []
+def test_a_failed_start_ends_its_tasks_too(harness: Harness) -> None:
+    calls: list[str] = []
 
     class Fails(Leftovers):
         async def on_start(self) -> None:
             await super().on_start()
             raise LookupError
 
-    assert isinstance(harness(Fails(said)).run().reason, Crashed)
-    assert said == ["task", "generator"]
+    assert isinstance(harness(Fails(calls)).run().reason, Crashed)
+    assert calls == ["task", "generator"]
 
 
 class Stubborn(Thread):
@@ -553,7 +553,7 @@ class Stubborn(Thread):
 
 
 @pytest.mark.parametrize("grace", [0.0, 0.02])
-def test_a_task_that_does_not_let_itself_be_cancelled_is_left_alone(
+def test_a_task_that_ignores_cancellation_is_logged_and_left_behind(
     harness: Harness, caplog: Any, grace: float
 ) -> None:
     one = harness(Stubborn(), grace=grace)
@@ -564,7 +564,7 @@ def test_a_task_that_does_not_let_itself_be_cancelled_is_left_alone(
         one.worker.task.get_coro().close()
 
 
-def test_a_task_that_fails_when_it_is_cancelled_is_told_in_the_log(harness: Harness, caplog: Any) -> None:
+def test_a_task_that_fails_when_it_is_cancelled_is_logged(harness: Harness, caplog: Any) -> None:
     class Fails(Thread):
         async def on_start(self) -> None:
             self.task = asyncio.create_task(self.go_on(), name="failing")
@@ -581,8 +581,8 @@ def test_a_task_that_fails_when_it_is_cancelled_is_told_in_the_log(harness: Harn
     assert "tree/worker: a task failed at the end (failing)" in caplog.text
 
 
-# ---------------------------------------------------------------- what it does now
-def test_its_stacks_tell_what_it_awaits(harness: Harness) -> None:
+# ---------------------------------------------------------------- stacks
+def test_the_stacks_show_where_the_tasks_await(harness: Harness) -> None:
     class Deep(Ticker):
         async def loop(self) -> None:
             await self.deeper()
@@ -591,9 +591,9 @@ def test_its_stacks_tell_what_it_awaits(harness: Harness) -> None:
             await asyncio.wait_for(self.wait_async(60), 60)
 
     one = harness(Deep())
-    assert one.life.stacks() == ""
+    assert one.lifecycle.stacks() == ""
     thread = in_thread(one)
-    told = eventually(lambda: "deeper" in one.life.stacks() and one.life.stacks())
+    told = eventually(lambda: "deeper" in one.lifecycle.stacks() and one.lifecycle.stacks())
     one.mailbox.order_stop(Shutdown())
     thread.join(5)
     first, *others = [block.splitlines() for block in told.strip().split("\n\n")]
@@ -602,7 +602,7 @@ def test_its_stacks_tell_what_it_awaits(harness: Harness) -> None:
     assert any(line.endswith("in tick") for block in others for line in block)
 
 
-def test_a_plain_life_has_none(harness: Harness) -> None:
+def test_a_worker_without_async_hooks_has_no_stacks_of_tasks(harness: Harness) -> None:
     one = harness(Helper())
-    assert not isinstance(one.life, AsyncLifecycle)
-    assert one.life.stacks() == ""
+    assert not isinstance(one.lifecycle, AsyncLifecycle)
+    assert one.lifecycle.stacks() == ""

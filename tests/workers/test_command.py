@@ -1,4 +1,4 @@
-"""The declaration of a command: what is right, and what is told at once to be wrong."""
+"""The declaration of a command: valid and invalid arguments."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Child(Command, args=("sleep", 5)), "must be texts"),
     (lambda: Child(Command), "a program is needed"),
     (lambda: Child(sleep()).replace(args=()), "a program is needed"),
-    (lambda: Child(sleep(), args=("6",)), "not with what was built"),
+    (lambda: Child(sleep(), args=("6",)), "not with an instance"),
     (lambda: Supervisor("a", sleep(name="a/b")), "may not hold '/'"),
     (lambda: Supervisor("a", sleep(), sleep()), "two children have the id 'sleep'"),
     *[
@@ -61,12 +61,12 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
         (lambda name=name: Child(sleep(), **{name: 1}), f"{name} makes no sense here: commands take no messages")
         for name in ("receive_timeout", "mailbox")
     ],
-    (lambda: type("Mine", (Command,), {}), "not to be derived from"),
+    (lambda: type("Mine", (Command,), {}), "cannot be derived from"),
 ]
 
 
 @pytest.mark.parametrize("make, part", WRONG, ids=range(len(WRONG)))
-def test_s05_what_is_wrong_with_it_is_told_at_once(make: Callable[[], Any], part: str) -> None:
+def test_s05_a_wrong_argument_is_a_spec_error_at_once(make: Callable[[], Any], part: str) -> None:
     with pytest.raises(SpecError, match=part):
         make()
 
@@ -75,11 +75,11 @@ def test_s05_what_is_wrong_with_it_is_told_at_once(make: Callable[[], Any], part
     "ready",
     [None, "up", re.compile("Up"), 1, 65535, ("localhost", 80), Path("sock"), Path("sock").exists, lambda: True],
 )
-def test_readiness_is_told_by_a_line_a_port_a_socket_or_a_function(ready: Any) -> None:
+def test_ready_may_be_a_pattern_a_port_a_socket_or_a_function(ready: Any) -> None:
     assert Child(sleep(ready=ready)).kind == "command"
 
 
-def test_its_id_is_its_name_or_that_of_the_programs_file() -> None:
+def test_the_id_is_the_name_or_the_name_of_the_programs_file() -> None:
     assert Child(Command("/usr/bin/redis-server")).id == "redis-server"
     assert Child(Command("redis-server", name="cache")).id == "cache"
     assert Child(Command("redis-server", name="cache"), id="store").id == "store"
@@ -87,7 +87,7 @@ def test_its_id_is_its_name_or_that_of_the_programs_file() -> None:
     assert Child(Command, args=("/bin/sleep", "5"), kwargs={"name": "nap"}).id == "nap"
 
 
-def test_s03_s06_it_is_a_child_like_others() -> None:
+def test_s03_s06_a_command_is_a_child_like_any_other() -> None:
     child = Child(sleep(), restart="transient", shutdown="brutal_kill", start_timeout=3, finish_timeout=2, join_in=1)
     assert (child.restart, child.shutdown, child.start_timeout, child.join_in) == ("transient", "brutal_kill", 3.0, 1.0)
     assert Child(sleep()).shutdown == 5.0
@@ -95,13 +95,13 @@ def test_s03_s06_it_is_a_child_like_others() -> None:
     assert Child(sleep()).replace(args=("sleep", "6")).what.args == ("sleep", "6")
 
 
-def test_a_picture_of_the_tree_shows_its_command_line() -> None:
+def test_the_picture_of_the_tree_shows_the_command_line() -> None:
     tree = Supervisor("app", Child(Command("sh", "-c", "echo $HOME"), restart="temporary"), Child(Process, id="p"))
     assert str(tree).splitlines()[1:] == ["├─ sh  command, temporary: sh -c 'echo $HOME'", "└─ p  process, permanent"]
     assert repr(sleep()) == "Command('sleep', '5')"
 
 
-def test_its_environment_is_a_snapshot_and_it_can_be_sent() -> None:
+def test_the_environment_is_a_snapshot_and_the_command_can_be_pickled() -> None:
     environment = {"A": "1"}
     command = sleep(env=environment)
     environment["A"] = "2"

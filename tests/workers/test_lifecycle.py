@@ -1,4 +1,4 @@
-"""One life, from inside: hooks, counters, ways to end, messages between loops."""
+"""The life cycle of one worker: hooks, counters, ways to end, messages between loops."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ LOOP_HOOKS = ["before_loop", "loop", "after_loop"]
 HOOKS = ["on_start", *LOOP_HOOKS, "on_receive", "on_finish", "result"]
 
 plain = pytest.mark.parametrize("harness", ["plain"], indirect=True)
-"""For tests of `wait`, which in async hooks has another name: `test_async_life.py` has the like of them."""
+"""For tests of `wait`, which async hooks cannot use: `test_async_lifecycle.py` has the tests of `wait_async`."""
 
 
-class Diary(Thread):
-    """Writes down each hook; `acts` says what it does in which hook, in its first loop."""
+class Recorder(Thread):
+    """Records each call of a hook; `acts` are the functions to call in the hooks of these names."""
 
-    def __init__(self, said: list[str], **acts: Any) -> None:
-        self.said = said
+    def __init__(self, calls: list[str], **acts: Any) -> None:
+        self.calls = calls
         self.acts = acts
 
-    def on_log_line(self, hook: str) -> Any:
-        self.said.append(hook)
+    def record(self, hook: str) -> Any:
+        self.calls.append(hook)
         act = self.acts.get(hook)
         return act(self) if act is not None else None
 
     def on_start(self) -> None:
-        self.on_log_line("on_start")
+        self.record("on_start")
 
     def before_loop(self) -> None:
-        self.on_log_line("before_loop")
+        self.record("before_loop")
 
     def loop(self) -> Any:
-        return self.on_log_line("loop")
+        return self.record("loop")
 
     def after_loop(self) -> None:
-        self.on_log_line("after_loop")
+        self.record("after_loop")
 
     def on_finish(self) -> None:
-        self.on_log_line("on_finish")
+        self.record("on_finish")
 
     def on_receive(self, message: Any) -> Any:
-        self.on_log_line("on_receive")
+        self.record("on_receive")
         return message
 
     def on_failure(self, error: BaseException) -> None:
-        self.said.append(f"on_failure({type(error).__name__})")
+        self.calls.append(f"on_failure({type(error).__name__})")
         act = self.acts.get("on_failure")
         if act is not None:
             act(self)
 
     def result(self) -> Any:
-        self.on_log_line("result")
+        self.record("result")
         return self.last_result
 
 
@@ -71,10 +71,10 @@ def value(outcome: Outcome) -> Any:
     return outcome.result.value
 
 
-# ---------------------------------------------------------------- the order of things
+# ---------------------------------------------------------------- the order of the hooks
 @plain
 @pytest.mark.parametrize("hook", HOOKS)
-def test_a_hook_that_returns_a_coroutine_which_nobody_awaits_has_crashed(harness: Harness, hook: str) -> None:
+def test_a_plain_hook_that_returns_a_coroutine_is_a_crash(harness: Harness, hook: str) -> None:
     async def later() -> None: ...
 
     body = {"loop": lambda self: None, hook: lambda self, *message: later()}
@@ -87,7 +87,7 @@ def test_a_hook_that_returns_a_coroutine_which_nobody_awaits_has_crashed(harness
 
 
 @plain
-def test_a_function_that_returns_a_coroutine_which_nobody_awaits_has_crashed(harness: Harness) -> None:
+def test_a_plain_function_that_returns_a_coroutine_is_a_crash(harness: Harness) -> None:
     async def later() -> None: ...
 
     reason = harness(Thread.of(lambda: later())).run().reason
@@ -95,44 +95,47 @@ def test_a_function_that_returns_a_coroutine_which_nobody_awaits_has_crashed(har
     assert (reason.phase, type(reason.error)) == ("loop", TypeError)
 
 
-def test_hooks_come_in_their_order(harness: Harness) -> None:
-    said: list[str] = []
-    outcome = harness(Diary(said), join_after=2).run()
-    assert said == ["on_start", *LOOP_HOOKS, *LOOP_HOOKS, "on_finish", "result"]
+def test_hooks_are_called_in_order(harness: Harness) -> None:
+    calls: list[str] = []
+    outcome = harness(Recorder(calls), join_after=2).run()
+    assert calls == ["on_start", *LOOP_HOOKS, *LOOP_HOOKS, "on_finish", "result"]
     assert outcome.reason == Normal()
 
 
 def test_a_worker_is_ready_once_on_start_has_returned(harness: Harness) -> None:
     seen: list[bool] = []
-    one = harness(Diary([], on_start=lambda w: seen.append(one.was_ready), loop=lambda w: seen.append(one.was_ready)),
-              join_after=1)  # fmt: skip
+
+    def see(worker: Any) -> None:
+        seen.append(one.was_ready)
+
+    one = harness(Recorder([], on_start=see, loop=see), join_after=1)
     one.run()
     assert seen == [False, True]
 
 
-def test_an_order_to_stop_ends_it_after_the_current_loop(harness: Harness) -> None:
-    said: list[str] = []
-    one = harness(Diary(said, loop=lambda w: one.mailbox.order_stop(Shutdown())))
+def test_a_stop_request_ends_the_worker_after_the_current_loop(harness: Harness) -> None:
+    calls: list[str] = []
+    one = harness(Recorder(calls, loop=lambda w: one.mailbox.order_stop(Shutdown())))
     assert one.run().reason == Shutdown()
-    assert said == ["on_start", *LOOP_HOOKS, "on_finish", "result"]
+    assert calls == ["on_start", *LOOP_HOOKS, "on_finish", "result"]
 
 
 def test_the_first_reason_to_stop_counts(harness: Harness) -> None:
-    one = harness(Diary([]))
+    one = harness(Recorder([]))
     one.mailbox.order_stop(Signaled(15))
     one.mailbox.order_stop(Shutdown())
     assert one.run().reason == Signaled(15)
 
 
-def test_an_order_to_stop_that_came_before_the_first_loop_lets_none_run(harness: Harness) -> None:
-    said: list[str] = []
-    one = harness(Diary(said))
+def test_after_a_stop_request_before_the_first_loop_no_loop_runs(harness: Harness) -> None:
+    calls: list[str] = []
+    one = harness(Recorder(calls))
     one.mailbox.order_stop(Shutdown())
     one.run()
-    assert said == ["on_start", "on_finish", "result"]
+    assert calls == ["on_start", "on_finish", "result"]
 
 
-def test_a_worker_without_loop_waits_for_messages_and_ends_when_told(harness: Harness) -> None:
+def test_a_worker_without_loop_waits_for_messages_until_it_rejoins(harness: Harness) -> None:
     class Echo(Thread):
         def on_receive(self, message: str) -> str:
             if message == "end":
@@ -152,43 +155,43 @@ def test_hooks_that_are_only_inherited_from_the_base_are_not_called(harness: Har
 
     one = harness(Plain(), join_after=3)
     assert value(one.run()) == 3
-    assert (one.life._before, one.life._after) == (None, None)
+    assert (one.lifecycle._before, one.lifecycle._after) == (None, None)
 
 
-def test_the_concepts_names_of_hooks_work(harness: Harness) -> None:
-    said: list[str] = []
+def test_the_aliases_of_the_hooks_work(harness: Harness) -> None:
+    calls: list[str] = []
 
     class Old(Thread):
-        def __init__(self, said: list[str]) -> None:
-            self.said = said
+        def __init__(self, calls: list[str]) -> None:
+            self.calls = calls
 
         def __onstart__(self) -> None:
-            self.said.append("start")
+            self.calls.append("start")
 
         def __beforeloop__(self) -> None:
-            self.said.append("before")
+            self.calls.append("before")
 
         def __loop__(self) -> None:
-            self.said.append("loop")
+            self.calls.append("loop")
 
         def __afterloop__(self) -> None:
-            self.said.append("after")
+            self.calls.append("after")
 
         def __onfinish__(self) -> None:
-            self.said.append("finish")
+            self.calls.append("finish")
 
         def __result__(self) -> int:
             return 42
 
-    assert value(harness(Old(said), join_after=1).run()) == 42
-    assert said == ["start", "before", "loop", "after", "finish"]
+    assert value(harness(Old(calls), join_after=1).run()) == 42
+    assert calls == ["start", "before", "loop", "after", "finish"]
 
 
-# ---------------------------------------------------------------- what it knows
+# ---------------------------------------------------------------- attributes of a running worker
 def test_the_current_loop_is_n_from_before_loop_to_after_loop(harness: Harness) -> None:
     seen: dict[str, list[int]] = {hook: [] for hook in HOOKS}
     acts = {hook: lambda w, hook=hook: seen[hook].append(w.current_loop) for hook in HOOKS}
-    harness(Diary([], **acts), join_after=2).run()
+    harness(Recorder([], **acts), join_after=2).run()
     assert seen == {
         "on_start": [0], "before_loop": [1, 2], "loop": [1, 2], "after_loop": [1, 2], "on_receive": [],
         "on_finish": [2], "result": [2],
@@ -218,7 +221,7 @@ def test_in_after_loop_the_last_loop_time_is_that_of_this_loop(
         return act
 
     acts = {"before_loop": see("before", spend(1)), "loop": see("loop", spend(2)), "after_loop": see("after", spend(4))}
-    one = harness(Diary([], **acts), join_after=2)
+    one = harness(Recorder([], **acts), join_after=2)
     one.run()
     assert seen == [("before", 0.0), ("loop", 0.0), ("after", 3.0), ("before", 3.0), ("loop", 3.0), ("after", 6.0)]
     assert one.worker.generate_loop_time_report() == {
@@ -230,7 +233,7 @@ def test_in_after_loop_the_last_loop_time_is_that_of_this_loop(
 
 def test_the_last_loop_is_known_in_its_hooks(harness: Harness) -> None:
     seen: list[tuple[int, bool]] = []
-    harness(Diary([], before_loop=lambda w: seen.append((w.current_loop, w.last_loop))), join_after=3).run()
+    harness(Recorder([], before_loop=lambda w: seen.append((w.current_loop, w.last_loop))), join_after=3).run()
     assert seen == [(1, False), (2, False), (3, True)]
 
 
@@ -242,20 +245,20 @@ def test_after_rejoin_this_is_the_last_loop(harness: Harness) -> None:
         worker.rejoin()
         seen.append(worker.last_loop)
 
-    harness(Diary([], loop=act)).run()
+    harness(Recorder([], loop=act)).run()
     assert seen == [False, True]
 
 
 def test_the_last_result_is_what_loop_returned(harness: Harness) -> None:
     seen: list[Any] = []
     harness(
-        Diary([], before_loop=lambda w: seen.append(w.last_result), loop=lambda w: w.current_loop * 10), join_after=3
+        Recorder([], before_loop=lambda w: seen.append(w.last_result), loop=lambda w: w.current_loop * 10), join_after=3
     ).run()
     assert seen == [None, 10, 20]
 
 
-def test_a_worker_knows_where_it_is(harness: Harness) -> None:
-    one = harness(Diary([]), path="app/pool/one", copy=3, join_after=1)
+def test_a_worker_knows_its_place(harness: Harness) -> None:
+    one = harness(Recorder([]), path="app/pool/one", copy=3, join_after=1)
     one.run()
     worker = one.worker
     assert (worker.name, worker.path, worker.copy, worker.pid, worker.ref.path) == (
@@ -279,7 +282,7 @@ def test_a_name_that_was_given_is_kept(harness: Harness) -> None:
     assert one.worker.name == "bob"
 
 
-def test_the_number_of_loops_that_the_child_asked_for_is_what_the_worker_reads(harness: Harness) -> None:
+def test_the_worker_reads_the_number_of_loops_of_the_child(harness: Harness) -> None:
     class Seven(Thread):
         num_loops = 7
 
@@ -290,21 +293,21 @@ def test_the_number_of_loops_that_the_child_asked_for_is_what_the_worker_reads(h
     assert value(harness(Seven()).run()) == 7
 
 
-def test_without_a_number_of_loops_it_is_infinite(harness: Harness) -> None:
+def test_without_a_number_of_loops_num_loops_is_infinite(harness: Harness) -> None:
     seen: list[float] = []
 
     def act(worker: Any) -> None:
         seen.append(worker.num_loops)
         worker.rejoin()
 
-    harness(Diary([], loop=act)).run()
+    harness(Recorder([], loop=act)).run()
     assert seen == [math.inf]
 
 
-def test_the_board_tells_each_phase_and_the_figures(harness: Harness) -> None:
+def test_the_board_shows_each_phase_and_the_counters(harness: Harness) -> None:
     seen: list[tuple[str, Phase]] = []
     acts = {hook: lambda w, hook=hook: seen.append((hook, one.slot.read().phase)) for hook in HOOKS[:-1]}
-    one = harness(Diary([], **acts), join_after=1)
+    one = harness(Recorder([], **acts), join_after=1)
     one.tell("x")
     one.run()
     assert seen == [(hook, Phase[hook.upper()]) for hook, _ in seen]
@@ -313,120 +316,120 @@ def test_the_board_tells_each_phase_and_the_figures(harness: Harness) -> None:
     assert (view.pid, view.loops, view.messages) == (os.getpid(), 1, 1)
 
 
-def test_between_loops_it_waits(harness: Harness) -> None:
-    one = harness(Diary([]), join_after=1)
-    one.life.start()
+def test_the_phase_between_loops_is_waiting(harness: Harness) -> None:
+    one = harness(Recorder([]), join_after=1)
+    one.lifecycle.start()
     assert one.slot.read().phase is Phase.WAITING
 
 
-# ---------------------------------------------------------------- its own ways to end
+# ---------------------------------------------------------------- ways to end
 @pytest.mark.parametrize("hook", LOOP_HOOKS)
 def test_rejoin_finishes_this_loop(harness: Harness, hook: str) -> None:
-    said: list[str] = []
-    outcome = harness(Diary(said, **{hook: lambda w: w.rejoin()})).run()
-    assert said == ["on_start", *LOOP_HOOKS, "on_finish", "result"]
+    calls: list[str] = []
+    outcome = harness(Recorder(calls, **{hook: lambda w: w.rejoin()})).run()
+    assert calls == ["on_start", *LOOP_HOOKS, "on_finish", "result"]
     assert outcome.reason == Normal()
 
 
 @pytest.mark.parametrize("hook", ["before_loop", "loop"])
-def test_skip_and_rejoin_leaves_after_loop_out(harness: Harness, hook: str) -> None:
-    said: list[str] = []
-    outcome = harness(Diary(said, **{hook: lambda w: w.skip_and_rejoin()})).run()
-    assert said == ["on_start", "before_loop", "loop", "on_finish", "result"]
+def test_skip_and_rejoin_skips_after_loop(harness: Harness, hook: str) -> None:
+    calls: list[str] = []
+    outcome = harness(Recorder(calls, **{hook: lambda w: w.skip_and_rejoin()})).run()
+    assert calls == ["on_start", "before_loop", "loop", "on_finish", "result"]
     assert outcome.reason == Normal()
 
 
 def test_skip_and_rejoin_in_after_loop_is_a_rejoin(harness: Harness) -> None:
-    said: list[str] = []
-    assert harness(Diary(said, after_loop=lambda w: w.skip_and_rejoin())).run().reason == Normal()
-    assert said == ["on_start", *LOOP_HOOKS, "on_finish", "result"]
+    calls: list[str] = []
+    assert harness(Recorder(calls, after_loop=lambda w: w.skip_and_rejoin())).run().reason == Normal()
+    assert calls == ["on_start", *LOOP_HOOKS, "on_finish", "result"]
 
 
 @pytest.mark.parametrize("end", ["rejoin", "skip_and_rejoin"])
-def test_rejoin_in_on_start_lets_no_loop_run(harness: Harness, end: str) -> None:
-    said: list[str] = []
-    one = harness(Diary(said, on_start=lambda w: getattr(w, end)()))
+def test_after_rejoin_in_on_start_no_loop_runs(harness: Harness, end: str) -> None:
+    calls: list[str] = []
+    one = harness(Recorder(calls, on_start=lambda w: getattr(w, end)()))
     assert one.run().reason == Normal()
-    assert said == ["on_start", "on_finish", "result"]
+    assert calls == ["on_start", "on_finish", "result"]
     assert one.was_ready
 
 
 @pytest.mark.parametrize("end", ["rejoin", "skip_and_rejoin"])
-def test_rejoin_in_a_message_between_loops_lets_no_further_loop_run(harness: Harness, end: str) -> None:
-    said: list[str] = []
-    one = harness(Diary(said, loop=lambda w: one.tell("end"), on_receive=lambda w: getattr(w, end)()))
+def test_after_rejoin_in_on_receive_no_further_loop_runs(harness: Harness, end: str) -> None:
+    calls: list[str] = []
+    one = harness(Recorder(calls, loop=lambda w: one.tell("end"), on_receive=lambda w: getattr(w, end)()))
     assert one.run().reason == Normal()
-    assert said == ["on_start", *LOOP_HOOKS, "on_receive", "on_finish", "result"]
+    assert calls == ["on_start", *LOOP_HOOKS, "on_receive", "on_finish", "result"]
 
 
 @pytest.mark.parametrize("hook", ["on_finish", "result"])
-def test_rejoin_while_it_finishes_changes_nothing(harness: Harness, hook: str) -> None:
-    said: list[str] = []
-    assert harness(Diary(said, **{hook: lambda w: w.rejoin()}), join_after=1).run().reason == Normal()
-    assert said == ["on_start", *LOOP_HOOKS, "on_finish", "result"]
+def test_rejoin_in_on_finish_and_result_changes_nothing(harness: Harness, hook: str) -> None:
+    calls: list[str] = []
+    assert harness(Recorder(calls, **{hook: lambda w: w.rejoin()}), join_after=1).run().reason == Normal()
+    assert calls == ["on_start", *LOOP_HOOKS, "on_finish", "result"]
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_force_finish_ends_it_at_once(harness: Harness, hook: str) -> None:
-    said: list[str] = []
+def test_force_finish_ends_the_worker_at_once(harness: Harness, hook: str) -> None:
+    calls: list[str] = []
 
     def act(worker: Any) -> None:
         worker.force_finish()
-        said.append("never")
+        calls.append("never")
 
-    one = harness(Diary(said, **{hook: act}), join_after=1)
+    one = harness(Recorder(calls, **{hook: act}), join_after=1)
     one.tell("x")
     outcome = one.run()
     assert outcome.reason == Shutdown("forced")
     assert outcome.result is None
-    assert said[-1] == hook
-    assert said.count(hook) == 1
+    assert calls[-1] == hook
+    assert calls.count(hook) == 1
 
 
-def test_force_finish_in_on_failure_ends_it_as_forced(harness: Harness) -> None:
-    said: list[str] = []
+def test_force_finish_in_on_failure_is_a_forced_end(harness: Harness) -> None:
+    calls: list[str] = []
 
     def crash(worker: Any) -> None:
         raise ValueError
 
-    outcome = harness(Diary(said, loop=crash, on_failure=lambda w: w.force_finish())).run()
+    outcome = harness(Recorder(calls, loop=crash, on_failure=lambda w: w.force_finish())).run()
     assert outcome.reason == Shutdown("forced")
 
 
-def test_force_finish_that_the_hook_swallows_still_lets_no_other_hook_run(harness: Harness) -> None:
-    said: list[str] = []
+def test_after_a_force_finish_that_the_hook_swallows_no_other_hook_runs(harness: Harness) -> None:
+    calls: list[str] = []
 
     def act(worker: Any) -> None:
         try:
             worker.force_finish()
         except BaseException:
-            said.append("swallowed")
+            calls.append("swallowed")
 
-    assert harness(Diary(said, loop=act)).run().reason == Shutdown("forced")
-    assert said == ["on_start", "before_loop", "loop", "swallowed"]
+    assert harness(Recorder(calls, loop=act)).run().reason == Shutdown("forced")
+    assert calls == ["on_start", "before_loop", "loop", "swallowed"]
 
 
-def test_force_finish_from_another_thread_ends_it_when_the_hook_returns(harness: Harness) -> None:
-    said: list[str] = []
+def test_force_finish_from_another_thread_ends_the_worker_when_the_hook_returns(harness: Harness) -> None:
+    calls: list[str] = []
 
     def act(worker: Any) -> None:
-        helper = threading.Thread(target=lambda: (worker.force_finish(), said.append("helper goes on")))
+        helper = threading.Thread(target=lambda: (worker.force_finish(), calls.append("helper goes on")))
         helper.start()
         helper.join()
 
-    assert harness(Diary(said, loop=act)).run().reason == Shutdown("forced")
-    assert said == ["on_start", "before_loop", "loop", "helper goes on"]
+    assert harness(Recorder(calls, loop=act)).run().reason == Shutdown("forced")
+    assert calls == ["on_start", "before_loop", "loop", "helper goes on"]
 
 
-def test_join_after_ends_it_after_so_many_loops(harness: Harness) -> None:
-    one = harness(Diary([]), join_after=5)
+def test_join_after_ends_the_worker_after_that_many_loops(harness: Harness) -> None:
+    one = harness(Recorder([]), join_after=5)
     assert one.run().reason == Normal()
     assert one.slot.read().loops == 5
 
 
-def test_join_in_ends_it_after_that_time(harness: Harness) -> None:
+def test_join_in_ends_the_worker_after_that_time(harness: Harness) -> None:
     began = time.monotonic()
-    assert harness(Diary([]), join_in=0.05).run().reason == Normal()
+    assert harness(Recorder([]), join_in=0.05).run().reason == Normal()
     assert time.monotonic() - began >= 0.05
 
 
@@ -440,15 +443,15 @@ def test_join_in_ends_a_worker_that_only_waits_for_messages(harness: Harness) ->
 @plain
 def test_join_in_ends_a_wait(harness: Harness) -> None:
     seen: list[bool] = []
-    assert harness(Diary([], loop=lambda w: seen.append(w.wait(60))), join_in=0.05).run().reason == Normal()
+    assert harness(Recorder([], loop=lambda w: seen.append(w.wait(60))), join_in=0.05).run().reason == Normal()
     assert seen == [True]
 
 
 # ---------------------------------------------------------------- waiting
 @plain
-def test_wait_is_over_after_its_time(harness: Harness) -> None:
+def test_wait_returns_false_after_its_time(harness: Harness) -> None:
     seen: list[bool] = []
-    harness(Diary([], loop=lambda w: seen.append(w.wait(0.01))), join_after=1).run()
+    harness(Recorder([], loop=lambda w: seen.append(w.wait(0.01))), join_after=1).run()
     assert seen == [False]
 
 
@@ -460,7 +463,7 @@ def test_wait_ends_when_the_worker_is_asked_to_stop(harness: Harness) -> None:
         threading.Timer(0.02, one.mailbox.order_stop, [Shutdown()]).start()
         seen.append(worker.wait(60))
 
-    one = harness(Diary([], loop=act))
+    one = harness(Recorder([], loop=act))
     assert one.run().reason == Shutdown()
     assert seen == [True]
 
@@ -473,7 +476,7 @@ def test_wait_ends_when_another_of_its_threads_calls_rejoin(harness: Harness) ->
         threading.Timer(0.02, worker.rejoin).start()
         seen.append(worker.wait(60))
 
-    assert harness(Diary([], loop=act)).run().reason == Normal()
+    assert harness(Recorder([], loop=act)).run().reason == Normal()
     assert seen == [True]
 
 
@@ -492,50 +495,50 @@ def test_another_thread_of_the_worker_can_wait_too(harness: Harness) -> None:
         waiting.wait(5)
         worker.rejoin()
 
-    harness(Diary([], loop=act)).run()
+    harness(Recorder([], loop=act)).run()
     helpers[0].join(5)
     assert seen == [True]
 
 
-def test_the_threads_of_a_worker_that_crashed_wait_no_longer(harness: Harness) -> None:
+def test_a_crash_ends_the_waits_of_the_workers_own_threads(harness: Harness) -> None:
     def crash(worker: Any) -> None:
         raise ValueError
 
-    one = harness(Diary([], loop=crash))
+    one = harness(Recorder([], loop=crash))
     one.run()
     assert one.worker.wait(60) is True
 
 
 @plain
-def test_messages_that_come_during_a_wait_are_handled_after_it(harness: Harness) -> None:
-    said: list[str] = []
+def test_messages_that_arrive_during_a_wait_are_handled_afterwards(harness: Harness) -> None:
+    calls: list[str] = []
 
     def act(worker: Any) -> None:
         if worker.current_loop == 1:
             one.tell("x")
             assert worker.wait(0.01) is False
 
-    one = harness(Diary(said, loop=act), join_after=2)
+    one = harness(Recorder(calls, loop=act), join_after=2)
     one.run()
-    assert said == ["on_start", *LOOP_HOOKS, "on_receive", *LOOP_HOOKS, "on_finish", "result"]
+    assert calls == ["on_start", *LOOP_HOOKS, "on_receive", *LOOP_HOOKS, "on_finish", "result"]
 
 
 # ---------------------------------------------------------------- exceptions
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
 def test_an_exception_in_any_hook_is_a_crash_in_that_phase(harness: Harness, hook: str, error: BaseException) -> None:
-    said: list[str] = []
+    calls: list[str] = []
 
     def act(worker: Any) -> None:
         raise error
 
-    one = harness(Diary(said, **{hook: act}), join_after=1)
+    one = harness(Recorder(calls, **{hook: act}), join_after=1)
     one.tell("x")
     reason = one.run().reason
     assert isinstance(reason, Crashed)
     assert (reason.phase, type(reason.error)) == (hook, type(error))
     assert "raise error" in reason.traceback
-    assert said[-2:] == [hook, f"on_failure({type(error).__name__})"]
+    assert calls[-2:] == [hook, f"on_failure({type(error).__name__})"]
     assert one.was_ready is (hook != "on_start")
 
 
@@ -553,21 +556,21 @@ def test_an_exception_in_the_constructor_is_a_crash_in_on_start(harness: Harness
     assert reason.phase == "on_start"
 
 
-def test_an_exception_in_on_failure_tells_of_both(harness: Harness) -> None:
+def test_an_exception_in_on_failure_shows_both_errors(harness: Harness) -> None:
     def crash(worker: Any) -> None:
         raise ValueError("first")
 
     def crash_again(worker: Any) -> None:
         raise KeyError("second")
 
-    reason = harness(Diary([], loop=crash, on_failure=crash_again)).run().reason
+    reason = harness(Recorder([], loop=crash, on_failure=crash_again)).run().reason
     assert isinstance(reason, Crashed)
     assert (reason.phase, type(reason.error)) == ("on_failure", KeyError)
     assert "first" in reason.traceback
     assert "second" in reason.traceback
 
 
-def test_an_exception_that_cannot_even_be_printed_is_still_a_crash(harness: Harness) -> None:
+def test_an_exception_that_cannot_be_printed_is_still_a_crash(harness: Harness) -> None:
     class Unspeakable(Exception):
         def __str__(self) -> str:
             raise RuntimeError("cannot say")
@@ -575,7 +578,7 @@ def test_an_exception_that_cannot_even_be_printed_is_still_a_crash(harness: Harn
     def crash(worker: Any) -> None:
         raise Unspeakable
 
-    reason = harness(Diary([], loop=crash)).run().reason
+    reason = harness(Recorder([], loop=crash)).run().reason
     assert isinstance(reason, Crashed)
     assert "Unspeakable" in str(reason)
 
@@ -585,40 +588,40 @@ def test_an_exception_that_cannot_even_be_printed_is_still_a_crash(harness: Harn
 def test_sys_exit_in_any_hook_is_an_exit_code_and_no_failure(
     harness: Harness, hook: str, code: Any, reason: Any
 ) -> None:
-    said: list[str] = []
+    calls: list[str] = []
 
     def act(worker: Any) -> None:
         raise SystemExit(code)
 
-    one = harness(Diary(said, **{hook: act}), join_after=1)
+    one = harness(Recorder(calls, **{hook: act}), join_after=1)
     one.tell("x")
     assert one.run().reason == reason
-    assert said[-1] == hook
+    assert calls[-1] == hook
 
 
 def test_ignore_in_on_start_is_no_failure_and_no_start(harness: Harness) -> None:
-    said: list[str] = []
+    calls: list[str] = []
 
     def act(worker: Any) -> None:
         raise Ignore("not today")
 
-    one = harness(Diary(said, on_start=act))
+    one = harness(Recorder(calls, on_start=act))
     outcome = one.run()
     assert (outcome.reason, outcome.ignored, one.was_ready) == (Normal(), True, False)
-    assert said == ["on_start"]
+    assert calls == ["on_start"]
 
 
 def test_ignore_in_another_hook_is_a_crash(harness: Harness) -> None:
     def act(worker: Any) -> None:
         raise Ignore
 
-    assert isinstance(harness(Diary([], loop=act)).run().reason, Crashed)
+    assert isinstance(harness(Recorder([], loop=act)).run().reason, Crashed)
 
 
 def test_a_reserved_name_that_is_assigned_in_on_start_is_a_crash(harness: Harness) -> None:
-    reason = harness(Diary([], on_start=lambda w: setattr(w, "wait", 1))).run().reason
+    reason = harness(Recorder([], on_start=lambda w: setattr(w, "wait", 1))).run().reason
     assert isinstance(reason, Crashed)
-    assert "Diary.wait is given by the runtime" in str(reason)
+    assert "Recorder.wait is given by the runtime" in str(reason)
 
 
 # ---------------------------------------------------------------- the result
@@ -630,7 +633,7 @@ def test_the_result_is_by_default_what_the_last_loop_returned(harness: Harness) 
     assert value(harness(Double(), join_after=3).run()) == 6
 
 
-def test_the_result_can_be_made_after_on_finish(harness: Harness) -> None:
+def test_the_result_is_made_after_on_finish(harness: Harness) -> None:
     class Sum(Thread):
         def on_start(self) -> None:
             self.total = 0
@@ -647,7 +650,7 @@ def test_the_result_can_be_made_after_on_finish(harness: Harness) -> None:
     assert value(harness(Sum(), join_after=3).run()) == 103
 
 
-def test_a_result_may_build_upon_the_default(harness: Harness) -> None:
+def test_a_result_may_extend_the_default(harness: Harness) -> None:
     class Built(Thread):
         def loop(self) -> int:
             return 7
@@ -658,13 +661,13 @@ def test_a_result_may_build_upon_the_default(harness: Harness) -> None:
     assert value(harness(Built(), join_after=1).run()) == ["built", 7]
 
 
-def test_a_worker_that_is_stopped_has_its_result_too(harness: Harness) -> None:
-    one = harness(Diary([], loop=lambda w: one.mailbox.order_stop(Shutdown()) or 5))
+def test_a_stopped_worker_has_a_result_too(harness: Harness) -> None:
+    one = harness(Recorder([], loop=lambda w: one.mailbox.order_stop(Shutdown()) or 5))
     assert value(one.run()) == 5
 
 
 # ---------------------------------------------------------------- messages
-class HubServer(Thread):
+class Calculator(Thread):
     """A worker with methods; it never loops."""
 
     limit = 3
@@ -691,19 +694,19 @@ class HubServer(Thread):
         return "bye"
 
 
-def test_an_asker_gets_what_the_handler_returns(harness: Harness) -> None:
-    one = harness(HubServer())
+def test_an_asker_gets_the_returned_value_of_the_handler(harness: Harness) -> None:
+    one = harness(Calculator())
     answers = [one.ask({"a": 1}), one.call("add", 2), one.call("add", 2, other=5), one.ask("limit", "get")]
     one.call("end")
     one.run()
     assert [answer.get(0) for answer in answers] == [{"a": 1}, 3, 7, 3]
 
 
-def test_a_handler_that_rejects_answers_the_asker_and_lives_on(harness: Harness) -> None:
+def test_a_handler_that_rejects_answers_the_asker_and_leaves_the_worker_alive(harness: Harness) -> None:
     def refuse(worker: Any, message: Any) -> None:
         raise Reject(PermissionError(message) if message == "no" else "just text")
 
-    one = harness(HubServer(refuse))
+    one = harness(Calculator(refuse))
     answers = [one.ask("no"), one.ask("text"), one.call("locked"), one.call("end")]
     assert one.run().reason == Normal()
     with pytest.raises(PermissionError, match="no"):
@@ -718,18 +721,18 @@ def test_a_handler_that_rejects_answers_the_asker_and_lives_on(harness: Harness)
 @pytest.mark.parametrize(
     "call, error, says",
     [
-        (("nothing", (), {}), AttributeError, "HubServer has no public attribute 'nothing'"),
-        (("_secret", (), {}), AttributeError, "HubServer has no public attribute '_secret'"),
+        (("nothing", (), {}), AttributeError, "Calculator has no public attribute 'nothing'"),
+        (("_secret", (), {}), AttributeError, "Calculator has no public attribute '_secret'"),
         (("add", (), {}), TypeError, r"add\(\): missing a required argument: 'one'"),
         (("add", (1, 2, 3), {}), TypeError, r"add\(\): too many positional arguments"),
         (("add", (1,), {"nope": 1}), TypeError, r"add\(\): got an unexpected keyword argument 'nope'"),
         (("limit", (), {}), TypeError, r"'limit' is not a method; read it with proxy.limit.get\(\)"),
     ],
 )
-def test_a_call_that_fits_no_method_answers_the_asker_and_leaves_the_worker_alive(
+def test_an_invalid_call_answers_the_asker_and_leaves_the_worker_alive(
     harness: Harness, call: Any, error: type[Exception], says: str
 ) -> None:
-    one = harness(HubServer())
+    one = harness(Calculator())
     answer = one.ask(call, "call")
     end = one.call("end")
     assert one.run().reason == Normal()
@@ -750,7 +753,7 @@ def test_a_message_for_a_worker_without_on_receive_answers_the_asker(harness: Ha
 
 
 def test_an_exception_in_a_handler_kills_the_worker_and_reaches_the_asker(harness: Harness) -> None:
-    one = harness(HubServer())
+    one = harness(Calculator())
     answer, behind = one.call("broken"), one.ask("never")
     reason = one.run().reason
     assert isinstance(reason, Crashed)
@@ -763,26 +766,26 @@ def test_an_exception_in_a_handler_kills_the_worker_and_reaches_the_asker(harnes
 
 
 @pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()])
-def test_an_asker_is_answered_also_when_the_handler_leaves(harness: Harness, end: BaseException) -> None:
+def test_an_asker_is_answered_when_the_handler_exits(harness: Harness, end: BaseException) -> None:
     def leave(worker: Any, message: Any) -> None:
         raise end
 
-    one = harness(HubServer(leave))
+    one = harness(Calculator(leave))
     answer = one.ask("x")
     one.run()
     with pytest.raises(WorkerDead, match="died before it answered"):
         answer.get(0)
 
 
-def test_an_asker_is_answered_also_when_the_handler_forces_the_end(harness: Harness) -> None:
-    one = harness(HubServer(lambda worker, message: worker.force_finish()))
+def test_an_asker_is_answered_when_the_handler_forces_the_end(harness: Harness) -> None:
+    one = harness(Calculator(lambda worker, message: worker.force_finish()))
     answer = one.ask("x")
     one.run()
     with pytest.raises(WorkerDead, match="died before it answered"):
         answer.get(0)
 
 
-def test_an_answer_that_cannot_be_sent_is_the_askers_trouble(harness: Harness) -> None:
+def test_an_answer_that_cannot_be_sent_is_an_error_for_the_asker_only(harness: Harness) -> None:
     from suitkaise.messaging.messages import Message, Payload
 
     replies: list[tuple[bool, Any]] = []
@@ -791,7 +794,7 @@ def test_an_answer_that_cannot_be_sent_is_the_askers_trouble(harness: Harness) -
         parcel.data  # noqa: B018
         replies.append((ok, parcel.value))
 
-    one = harness(HubServer(lambda worker, message: threading.Lock()))
+    one = harness(Calculator(lambda worker, message: threading.Lock()))
     one.mailbox.put(Message("message", Payload("x"), reply))
     end = one.call("end")
     assert one.run().reason == Normal()
@@ -804,7 +807,7 @@ def test_an_answer_that_cannot_be_sent_is_the_askers_trouble(harness: Harness) -
 def test_a_message_that_cannot_be_decoded_answers_the_asker(harness: Harness) -> None:
     from suitkaise.messaging.messages import Answer, Message, Payload
 
-    one = harness(HubServer())
+    one = harness(Calculator())
     answer: Answer[Any] = Answer()
     one.mailbox.put(Message("message", Payload(data=b"rubbish"), answer.settle))
     one.call("end")
@@ -813,45 +816,45 @@ def test_a_message_that_cannot_be_decoded_answers_the_asker(harness: Harness) ->
         answer.get(0)
 
 
-def test_a_told_message_that_fits_nothing_is_dropped(harness: Harness) -> None:
-    one = harness(HubServer())
+def test_an_invalid_call_without_an_asker_is_dropped(harness: Harness) -> None:
+    one = harness(Calculator())
     one.tell(("nothing", (), {}), "call")
     one.call("end")
     assert one.run().reason == Normal()
 
 
 def test_messages_are_handled_between_loops(harness: Harness) -> None:
-    said: list[str] = []
-    one = harness(Diary(said, loop=lambda w: one.tell("x") if w.current_loop == 1 else None), join_after=2)
+    calls: list[str] = []
+    one = harness(Recorder(calls, loop=lambda w: one.tell("x") if w.current_loop == 1 else None), join_after=2)
     one.run()
-    assert said == ["on_start", *LOOP_HOOKS, "on_receive", *LOOP_HOOKS, "on_finish", "result"]
+    assert calls == ["on_start", *LOOP_HOOKS, "on_receive", *LOOP_HOOKS, "on_finish", "result"]
 
 
-def test_messages_that_came_before_the_first_loop_are_handled_before_it(harness: Harness) -> None:
-    said: list[str] = []
-    one = harness(Diary(said), join_after=1)
+def test_messages_that_arrive_before_the_first_loop_are_handled_before_the_loop(harness: Harness) -> None:
+    calls: list[str] = []
+    one = harness(Recorder(calls), join_after=1)
     one.tell("x")
     one.run()
-    assert said == ["on_start", "on_receive", *LOOP_HOOKS, "on_finish", "result"]
+    assert calls == ["on_start", "on_receive", *LOOP_HOOKS, "on_finish", "result"]
 
 
 def test_a_flood_of_messages_does_not_starve_the_loop(harness: Harness) -> None:
-    said: list[str] = []
-    one = harness(Diary(said, on_receive=lambda w: one.tell("again")), join_after=5)
+    calls: list[str] = []
+    one = harness(Recorder(calls, on_receive=lambda w: one.tell("again")), join_after=5)
     one.tell("first")
     one.run()
-    assert [hook for hook in said if hook in ("loop", "on_receive")] == ["on_receive", "loop"] * 5
+    assert [hook for hook in calls if hook in ("loop", "on_receive")] == ["on_receive", "loop"] * 5
 
 
-def test_a_loop_that_never_rests_does_not_starve_messages(harness: Harness) -> None:
-    said: list[str] = []
-    one = harness(Diary(said, loop=lambda w: [one.tell(n) for n in range(3)]), join_after=3)
+def test_a_busy_loop_does_not_starve_messages(harness: Harness) -> None:
+    calls: list[str] = []
+    one = harness(Recorder(calls, loop=lambda w: [one.tell(n) for n in range(3)]), join_after=3)
     one.run()
-    assert [hook for hook in said if hook in ("loop", "on_receive")] == (["loop"] + ["on_receive"] * 3) * 2 + ["loop"]
+    assert [hook for hook in calls if hook in ("loop", "on_receive")] == (["loop"] + ["on_receive"] * 3) * 2 + ["loop"]
 
 
-def test_an_order_to_stop_goes_ahead_of_messages_and_their_askers_get_to_know(harness: Harness) -> None:
-    one = harness(HubServer(lambda worker, message: one.mailbox.order_stop(Shutdown())))
+def test_a_stop_request_precedes_messages_and_their_askers_get_an_error(harness: Harness) -> None:
+    one = harness(Calculator(lambda worker, message: one.mailbox.order_stop(Shutdown())))
     first, second = one.ask(1), one.ask(2)
     one.run()
     assert first.get(0) is None
@@ -859,9 +862,9 @@ def test_an_order_to_stop_goes_ahead_of_messages_and_their_askers_get_to_know(ha
         second.get(0)
 
 
-def test_the_counted_queue_is_what_still_waits(harness: Harness) -> None:
+def test_the_board_counts_the_messages_that_still_wait(harness: Harness) -> None:
     seen: list[int] = []
-    one = harness(HubServer(lambda worker, message: seen.append(one.slot.read().queued)))
+    one = harness(Calculator(lambda worker, message: seen.append(one.slot.read().queued)))
     for number in range(3):
         one.tell(number)
     one.call("end")

@@ -67,7 +67,7 @@ class ThreadHandle:
         self._mailbox = ThreadMailbox(self._slot)
         try:
             self._life = life = lifecycle_of(launch.recipe, launch.birth, self._mailbox, self._slot)
-            life.on_log_line = self._lines.append
+            life.context.on_log_line = self._lines.append
             _ThreadActor.launch(life, self._mailbox, self, thread_name=f"{launch.path}#{launch.incarnation}")
         except Exception:  # no thread is left, say
             self._give_back()

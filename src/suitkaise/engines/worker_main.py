@@ -168,7 +168,7 @@ class WorkerProcess:
             self.report_exit(Outcome(Crashed("on_start", portable, text)))
             return 0
         life = lifecycle_of(recipe, arrival.birth, mailbox, slot)
-        life.append_output = self._tail.write
+        life.context.append_output = self._tail.write
         if life.has_tasks:
             self._dump_tasks_too(life)
         _ProcessActor(life, mailbox, self).run_here()
@@ -362,7 +362,7 @@ class _ProcessActor(WorkerActor):
         self._tenant = tenant
 
     def on_ready(self) -> None:
-        self._tenant.send(("ready", self.life.pid))
+        self._tenant.send(("ready", self.lifecycle.context.pid))
 
     def on_checkpoint(self, parcel: Payload) -> None:
         self._tenant.send(("checkpoint",), parcel.data)

@@ -39,8 +39,8 @@ class StorageActor(Process):
 
     def loop(self) -> None:
         """Serve one cycle: wait for requests or a message, carry all of them out, answer."""
-        life = self._life_or_raise("loop")
-        if not life.wait_in(lambda *wake: self._server.serve(None, *wake)) and not self._server.client_count:
+        context = self._require_context("loop")
+        if not context.wait_in(lambda *wake: self._server.serve(None, *wake)) and not self._server.client_count:
             self.rejoin()  # the program is gone, and so are all its workers
 
     def on_finish(self) -> None:

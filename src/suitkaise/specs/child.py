@@ -23,7 +23,7 @@ from suitkaise.specs.options import (
     checked_id,
     refuse_unknown,
 )
-from suitkaise.specs.recipe import Kind, Recipe, Startable, check_arguments, check_recipe, with_arguments
+from suitkaise.specs.recipe import Kind, Recipe, Startable, check_arguments, check_recipe, recipe_of, with_arguments
 
 __all__ = ["LIMITS", "Child", "Rebuilt", "SpecWarning", "default_id", "given_name", "options_of", "origin_of"]
 
@@ -56,13 +56,13 @@ def origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Re
     if isinstance(what, Recipe):
         recipe = what if not (args or kwargs) else Recipe(what.target, tuple(args), dict(kwargs), what.kind)
     elif isinstance(what, Startable):
-        recipe = what.__recipe__
+        recipe = recipe_of(what)
     elif isinstance(what, type) and issubclass(what, Startable):
-        if not hasattr(what, "kind"):
+        if not hasattr(what, "_worker_kind"):
             raise SpecError(
                 f"Child: {what.__name__} is neither a process nor a thread; derive it from Process or Thread"
             )
-        return with_arguments(Recipe(what, kind=what.kind), args, kwargs)
+        return with_arguments(Recipe(what, kind=what._worker_kind), args, kwargs)
     elif isinstance(what, type):
         raise SpecError(f"Child: {what.__name__} is a class but not a worker; derive it from Process or Thread")
     elif callable(what):

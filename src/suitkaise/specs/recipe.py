@@ -1,9 +1,17 @@
-"""Recipes: how a worker is built anew at each start. A class and arguments, or a function."""
+"""Recipes: how each start builds a new worker, from a class and its arguments or from a function.
+
+A worker instance that a declaration holds is a recipe: a start builds another instance from its class and its
+constructor's arguments. An attribute that is assigned to the declared instance would therefore be lost. So the
+constructor's attributes are recorded (`record`) and compared where the declaration is made (`recipe_of`) and once more
+at the start (`check_unchanged`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -16,7 +24,10 @@ __all__ = [
     "Startable",
     "check_arguments",
     "check_recipe",
+    "check_unchanged",
     "is_async_function",
+    "recipe_of",
+    "record",
     "snapshot",
     "with_arguments",
 ]
@@ -25,25 +36,35 @@ Kind: TypeAlias = Literal["process", "thread", "command", "supervisor"]
 
 
 _ANSWERS = ("on_receive", "result", "__result__")
-"""The hooks whose value somebody gets, whatever it is."""
+"""The hooks whose return value is an answer, so that it may be a generator."""
+
+_ATTRIBUTES = "__constructed__"
+"""Where a worker instance keeps the attributes that its constructor left."""
 
 
 class Startable:
-    """What a child can be started from. Workers derive from it; users derive from workers."""
+    """The base of what a child can be started from. Workers derive from it; users derive from workers."""
 
-    kind: ClassVar[Kind]
-    hooks: ClassVar[tuple[str, ...]] = ()
+    _worker_kind: ClassVar[Kind]
+    _worker_hooks: ClassVar[tuple[str, ...]] = ()
     __recipe__: Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to build a worker: a class and arguments, or a function to be called once a loop."""
+    """How to build a worker: a class and arguments, or a function that is called once a loop.
+
+    `worker` is the instance that was declared, if there is one; it is neither compared nor sent.
+    """
 
     target: Callable[..., Any]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     kind: Kind = "process"
+    worker: Startable | None = field(default=None, compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recipe, (self.target, self.args, self.kwargs, self.kind)
 
     @property
     def name(self) -> str:
@@ -54,8 +75,71 @@ class Recipe:
         return getattr(target, "__name__", None) or type(target).__name__
 
 
+def record(worker: Startable, recipe: Recipe) -> None:
+    """Attach its recipe and the attributes that its constructor left to a worker instance."""
+    attributes = _attributes_of(worker)
+    vars(worker).update({"__recipe__": recipe, _ATTRIBUTES: attributes})
+
+
+def recipe_of(worker: Startable) -> Recipe:
+    """The recipe of a worker instance for a declaration; raises SpecError if an attribute was changed since."""
+    made = worker.__recipe__
+    recipe = Recipe(made.target, made.args, made.kwargs, made.kind, worker)
+    check_unchanged(recipe)
+    return recipe
+
+
+def check_unchanged(recipe: Recipe) -> None:
+    """Raise SpecError if an attribute of the declared instance was set, changed or deleted after its construction.
+
+    Attributes are compared by identity: the contents of a list belong to the caller that has passed the list, and a
+    comparison of values would call code of the user. A `functools.cached_property` may store its value.
+    """
+    worker = recipe.worker
+    if worker is None:
+        return
+    before: dict[str, Any] = vars(worker)[_ATTRIBUTES]
+    now = _attributes_of(worker)
+    if list(now) == list(before) and list(map(id, now.values())) == list(map(id, before.values())):
+        return
+    for name in {**before, **now}:
+        if name not in before:
+            if isinstance(inspect.getattr_static(type(worker), name, None), functools.cached_property):
+                continue
+            change = "set"
+        elif name not in now:
+            change = "deleted"
+        elif now[name] is not before[name]:
+            change = "changed"
+        else:
+            continue
+        raise SpecError(
+            f"{type(worker).__name__}.{name} was {change} after the constructor had returned. The declared worker is a "
+            f"recipe: each start builds a new worker from the constructor's arguments, so the attribute would be lost; "
+            f"pass it to the constructor or set it in on_start"
+        )
+
+
+def _attributes_of(worker: Startable) -> dict[str, Any]:
+    """All attributes of an instance, those in slots included, without what `record` has attached."""
+    attributes = vars(worker).copy()
+    attributes.pop("__recipe__", None)
+    attributes.pop(_ATTRIBUTES, None)
+    cls: Any = type(worker)
+    for name, slot in _slots_of(cls):
+        with contextlib.suppress(AttributeError):  # the slot is empty
+            attributes[name] = slot.__get__(worker)
+    return attributes
+
+
+@functools.cache
+def _slots_of(cls: type) -> tuple[tuple[str, types.MemberDescriptorType], ...]:
+    found = (item for base in cls.__mro__ for item in vars(base).items())
+    return tuple((name, value) for name, value in found if isinstance(value, types.MemberDescriptorType))
+
+
 def snapshot(value: Any) -> Any:
-    """A copy of the plain containers in `value`; everything else stays what it is.
+    """A copy of the plain containers in `value`; all other objects are shared.
 
     >>> inner = [1]
     >>> copy = snapshot({"a": inner})
@@ -90,7 +174,7 @@ def _snapshot(value: Any, seen: dict[int, Any]) -> Any:
 def with_arguments(recipe: Recipe, args: Any, kwargs: Any) -> Recipe:
     """The recipe with the arguments of a `Child(..., args=, kwargs=)`; raises SpecError if they do not fit."""
     check_arguments(recipe.target, args, kwargs)
-    if recipe.kind == "command":  # its constructor checks them
+    if recipe.kind == "command":  # the constructor of `Command` checks its arguments
         built: Startable = recipe.target(*args, **(kwargs or {}))
         return built.__recipe__
     copy = snapshot if recipe.kind == "process" else lambda value: value
@@ -107,13 +191,13 @@ def check_arguments(what: Any, args: Any, kwargs: Any) -> None:
         raise SpecError(f"Child: kwargs must be a dict with names as keys, or None, not {kwargs!r}")
     takes_any = not isinstance(what, Startable) and (callable(what) or isinstance(what, Recipe))
     if (args or kwargs) and not takes_any:
-        raise SpecError(f"Child: args and kwargs go with a class or function, not with what was built: {what!r}")
+        raise SpecError(f"Child: args and kwargs go with a class or function, not with an instance: {what!r}")
 
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise SpecError if the target is an async generator, or cannot be called with these arguments."""
     target = recipe.target
-    hooks = target.hooks if isinstance(target, type) and issubclass(target, Startable) else ()
+    hooks = target._worker_hooks if isinstance(target, type) and issubclass(target, Startable) else ()
     for hook in hooks:
         if inspect.isasyncgenfunction(_bare(getattr(target, hook, None))):
             raise SpecError(f"{recipe.name}.{hook} is an async generator; a hook is awaited, so it must not yield")
@@ -136,7 +220,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _signature_of(target: Any) -> inspect.Signature:
-    """What it can be called with; the metaclass of workers takes anything, so there the constructor is asked."""
+    """The signature of a target. The metaclass of workers takes any arguments, so a class has that of `__init__`."""
     if isinstance(target, type) and type(target).__call__ is not type.__call__:
         constructor: Any = target
         signature = inspect.signature(constructor.__init__)
@@ -145,7 +229,7 @@ def _signature_of(target: Any) -> inspect.Signature:
 
 
 def is_async_function(function: Any) -> bool:
-    """Whether calling it makes a coroutine, as far as can be seen."""
+    """Whether a call of the function makes a coroutine, as far as its definition shows."""
     bare = _bare(function)
     return inspect.iscoroutinefunction(bare) or (callable(bare) and inspect.iscoroutinefunction(type(bare).__call__))
 

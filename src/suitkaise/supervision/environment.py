@@ -13,6 +13,7 @@ from suitkaise.messaging.registry import Registry
 from suitkaise.policy.actions import Input
 from suitkaise.policy.base import BasePolicy
 from suitkaise.specs import Child, SupervisorSpec
+from suitkaise.specs.recipe import check_unchanged
 
 __all__ = ["Environment", "Stepper", "prepare", "unprepare"]
 
@@ -60,13 +61,15 @@ def prepare(engines: Mapping[str, Engine], path: str, what: Any, child: Child | 
     """Check that the child or the whole supervisor that is declared for `path` can be started here.
 
     Raises:
-        NotSerializable: a worker or an argument cannot be sent to a process.
+        NotSerializable: a worker or argument cannot be sent.
+        SpecError: an attribute was assigned to a worker after it was constructed.
     """
     if isinstance(what, SupervisorSpec):
         for below in what.children:
             prepare(engines, f"{path}/{below.id}", below.what, below)
     else:
         assert child is not None
+        check_unchanged(what)
         engines[child.kind].prepare(path, child)
 
 

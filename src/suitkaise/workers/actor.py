@@ -17,62 +17,62 @@ from suitkaise.workers.lifecycle import Lifecycle
 __all__ = ["WorkerActor", "lifecycle_of"]
 
 
-def lifecycle_of(recipe: Recipe, birth: Incarnation, mailbox: Mailbox, slot: Slot) -> Lifecycle:
-    """The kind of life that the worker needs."""
+def lifecycle_of(recipe: Recipe, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> Lifecycle:
+    """Make the kind of life cycle that the worker needs."""
     if is_async(recipe):
-        from suitkaise.workers.async_lifecycle import AsyncLifecycle  # 35 ms, if it was not preloaded
+        from suitkaise.workers.async_lifecycle import AsyncLifecycle  # 35 ms, unless it is preloaded
 
-        return AsyncLifecycle(recipe, birth, mailbox, slot)
-    return Lifecycle(recipe, birth, mailbox, slot)
+        return AsyncLifecycle(recipe, incarnation, mailbox, slot)
+    return Lifecycle(recipe, incarnation, mailbox, slot)
 
 
 class WorkerActor(Actor):
-    """Lives exactly as long as its worker. Its inbox, when no message waits, yields the next loops.
+    """Runs as long as its worker. When no message waits, its inbox yields the next loops.
 
-    `on_ready` is called when `on_start` has returned, `on_over` with the outcome when everything is done.
+    The engines override `on_ready`, `on_checkpoint` and `on_over`.
     """
 
-    def __init__(self, life: Lifecycle, mailbox: Mailbox) -> None:
+    def __init__(self, lifecycle: Lifecycle, mailbox: Mailbox) -> None:
         super().__init__()
         self.actor_inbox = mailbox  # type: ignore[assignment]
         self._actor_ref.actor_inbox = mailbox  # type: ignore[assignment]
-        self.life = life
-        life.on_checkpoint = self.on_checkpoint
+        self.lifecycle = lifecycle
+        lifecycle.context.on_checkpoint = self.on_checkpoint
         self.mailbox = mailbox
 
     def on_ready(self) -> None:
-        """The worker is up."""
+        """Called when the worker's `on_start` has returned."""
 
-    def on_checkpoint(self, parcel: Payload) -> None:
-        """The worker wants this to be kept for its next incarnation."""
+    def on_checkpoint(self, payload: Payload) -> None:
+        """Called with each checkpoint, to be kept for the next incarnation."""
 
     def on_over(self, outcome: Outcome) -> None:
-        """The worker is over."""
+        """Called with the outcome when the last hook has returned."""
 
     def on_start(self) -> None:
-        """Pykka's hook: runs the worker's own `on_start`."""
-        self.life.start()
-        if self.life.outcome is None:
+        """Run the worker's own `on_start`; Pykka calls this in the actor's thread."""
+        self.lifecycle.start()
+        if self.lifecycle.outcome is None:
             self.on_ready()
         self._end_if_over()
 
     def _handle_receive(self, message: Any) -> Any:
         if message is ITERATE:
-            self.life.iterate()
+            self.lifecycle.iterate()
         elif message is STOP:
             assert self.mailbox.stop_reason is not None
-            self.life.finish(self.mailbox.stop_reason)
+            self.lifecycle.finish(self.mailbox.stop_reason)
         else:
-            self.life.receive(message)
+            self.lifecycle.receive(message)
         self._end_if_over()
 
     def _end_if_over(self) -> None:
-        outcome = self.life.outcome
+        outcome = self.lifecycle.outcome
         if outcome is None:
             return
         self.end()
-        self.life.leave()
-        self.on_over(outcome)  # first: who gets to know of the end below may send the next message at once
-        self.life.answer_failed_ask()
+        self.lifecycle.close()
+        self.on_over(outcome)  # before the answers below: an asker may send its next message at once
+        self.lifecycle.answer_failed_ask()
         for message in self.mailbox.drain():
-            message.fail(WorkerDead.over(self.life.path, outcome.reason))
+            message.fail(WorkerDead.over(self.lifecycle.path, outcome.reason))

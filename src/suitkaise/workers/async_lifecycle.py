@@ -1,8 +1,8 @@
-"""The life of a worker with async hooks: they run in an event loop, and all else is as in any life.
+"""The life cycle of a worker with async hooks: the hooks run in an event loop, and the rest is as in any worker.
 
-The life cycle stays plain code. Whenever it calls a hook, and wherever it waits, it lets the event loop run until that
-is over; tasks that the worker has started go on all that time. All hooks run in one and the same task, so what one of
-them enters (a `TaskGroup`, a context variable) another one can leave.
+The life cycle itself stays plain code. Whenever it calls a hook, and wherever it waits, the event loop runs until the
+hook or the wait is done; tasks that the worker has started go on meanwhile. All hooks run in the same task, so that
+one hook can leave what another has entered (a `TaskGroup`, a context variable).
 """
 
 from __future__ import annotations
@@ -15,102 +15,113 @@ from functools import partial
 from typing import Any
 
 from suitkaise.exits import ExitReason
+from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message
-from suitkaise.platform.board import PHASE, Phase
+from suitkaise.platform.board import PHASE, Phase, Slot
+from suitkaise.workers.context import WorkerContext
 from suitkaise.workers.event_loop import EventLoop
-from suitkaise.workers.incarnation import ExitWith, ForceFinish
+from suitkaise.workers.incarnation import ExitWith, ForceFinish, Incarnation
 from suitkaise.workers.lifecycle import Lifecycle
 
-__all__ = ["AsyncLifecycle"]
+__all__ = ["AsyncContext", "AsyncLifecycle"]
 
 _logger = logging.getLogger("suitkaise.worker")
 
 
-class AsyncLifecycle(Lifecycle):
-    """One incarnation of a worker with at least one async hook or public method."""
+class AsyncContext(WorkerContext):
+    """The context of a worker that has an event loop; the life cycle sets `opened` in the worker's own thread."""
 
-    has_tasks = True
-    _opened: EventLoop | None = None
-    _interrupted: ExitReason | None = None
-
-    def _build(self) -> Any:
-        self._opened = event_loop = EventLoop(self.path, self._mailbox, self._complain)
-        self._mailbox.sleeper = event_loop
-        return super()._build()
+    opened: EventLoop | None = None
 
     @property
-    def _event_loop(self) -> EventLoop:
-        assert self._opened is not None
-        return self._opened
+    def event_loop(self) -> EventLoop:
+        """The event loop."""
+        assert self.opened is not None
+        return self.opened
 
-    def _hook(self, name: str) -> Callable[..., Any] | None:
-        hook = super()._hook(name)
-        return None if hook is None else partial(self._event_loop.run, hook)
-
-    def _handler(self, message: Message) -> Callable[[], Any]:
-        return partial(self._event_loop.run, super()._handler(message))
-
-    def finish(self, reason: ExitReason) -> None:
-        """Run `on_finish` and `result`; but a life that was broken off between two hooks has failed."""
-        if self._event_loop.stray is not None and self.outcome is None:
-            self._fail(Phase.WAITING.hook, self._event_loop.stray)
-        else:
-            super().finish(reason)
-
-    def leave(self) -> None:
-        """Cancel the tasks that are left, and close the event loop. On the board that is a part of `on_finish`."""
-        if self._opened is not None:
-            self._slot.words[PHASE] = time.monotonic_ns() + Phase.ON_FINISH.mark
-            self._opened.close(self._birth.grace)
-
-    # ------------------------------------------------------------ what the worker calls
     def wait(self, seconds: float) -> bool:
-        """Sleep, but not when asked to stop; not in a hook, where it would hold up the event loop."""
-        if self._event_loop.is_inside():
+        """Sleep at most `seconds`; raise RuntimeError in the event loop, which the sleep would block."""
+        if self.event_loop.is_inside():
             raise RuntimeError(
-                f"wait({seconds!r}) would hold up this worker's event loop; make the hook async and say: "
+                f"wait({seconds!r}) would block this worker's event loop; make the hook async and use "
                 f"await self.wait_async({seconds!r})"
             )
         return super().wait(seconds)
 
     def wait_async(self, seconds: float) -> Coroutine[Any, Any, bool]:
-        """Sleep in the worker's event loop, but not when asked to stop."""
-        if not self._event_loop.is_inside():
-            raise RuntimeError("wait_async() is for the worker's own event loop; elsewhere, say: self.wait(...)")
-        return self._event_loop.wait(seconds)
+        """Sleep in the worker's event loop; the result is True as soon as the worker is asked to stop."""
+        if not self.event_loop.is_inside():
+            raise RuntimeError("wait_async() works in the worker's own event loop only; elsewhere, use self.wait(...)")
+        return self.event_loop.wait(seconds)
 
     def force_finish(self) -> None:
-        """Leave at once: also the hook that awaits something, if called from another task."""
+        """Finish at once; called from another task or thread, also leave the `await` of the current hook."""
         try:
             super().force_finish()
         finally:
-            if not self._event_loop.is_in_hook():
-                self._event_loop.interrupt()
+            if not self.event_loop.is_in_hook():
+                self.event_loop.interrupt()
+
+
+class AsyncLifecycle(Lifecycle):
+    """Runs one incarnation of a worker that has at least one async hook or async public method."""
+
+    has_tasks = True
+    context: AsyncContext
+    _interrupted: ExitReason | None = None
+
+    def _make_context(self, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> AsyncContext:
+        return AsyncContext(incarnation, mailbox, slot)
+
+    def _build(self) -> Any:
+        self.context.opened = event_loop = EventLoop(self.path, self._mailbox, self._log_error)
+        self._mailbox.sleeper = event_loop
+        return super()._build()
+
+    def _hook(self, name: str) -> Callable[..., Any] | None:
+        hook = super()._hook(name)
+        return None if hook is None else partial(self.context.event_loop.run, hook)
+
+    def _handler(self, message: Message) -> Callable[[], Any]:
+        return partial(self.context.event_loop.run, super()._handler(message))
+
+    def finish(self, reason: ExitReason) -> None:
+        """Run `on_finish` and `result`; a worker that was cancelled between two hooks has failed instead."""
+        stray = self.context.event_loop.stray
+        if stray is not None and self.outcome is None:
+            self._fail(Phase.WAITING.hook, stray)
+        else:
+            super().finish(reason)
+
+    def close(self) -> None:
+        """Cancel the remaining tasks and close the event loop. On the board this is a part of `on_finish`."""
+        if self.context.opened is not None:
+            self._slot.words[PHASE] = time.monotonic_ns() + Phase.ON_FINISH.mark
+            self.context.opened.close(self._incarnation.grace)
 
     def stacks(self) -> str:
-        """Where its tasks await, the worker's own first; from any thread, and from signal handlers."""
-        return "" if self._opened is None else self._opened.stacks()
+        """Where the tasks await, the worker's own task first; may be called from any thread and signal handler."""
+        return "" if self.context.opened is None else self.context.opened.stacks()
 
     def interrupt(self, reason: ExitReason) -> None:
-        """Nobody waits for it any more: leave the `await` it may be in, and end for that reason."""
+        """Leave the `await` of the current hook, and end for that reason."""
         self._interrupted = reason
-        if self._opened is not None:
-            self._opened.interrupt()
+        if self.context.opened is not None:
+            self.context.opened.interrupt()
 
-    # ------------------------------------------------------------ small things
     def _fail(self, phase: str, error: BaseException) -> None:
-        if isinstance(error, asyncio.CancelledError) and self._opened is not None:  # it is not the cause
-            error = ExitWith(self._interrupted) if self._interrupted is not None else self._opened.stray or error
+        if isinstance(error, asyncio.CancelledError) and self.context.opened is not None:  # find the cause
+            error = ExitWith(self._interrupted) if self._interrupted is not None else self.context.opened.stray or error
         super()._fail(phase, error)
 
-    def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What asyncio has to say of a task that failed and that nobody awaits goes to the worker's log."""
+    def _log_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Write asyncio's report of a failed task that nothing awaits to the worker's log."""
         error = context.get("exception")
-        if isinstance(error, (ForceFinish, SystemExit)):  # they are dealt with
+        if isinstance(error, (ForceFinish, SystemExit)):  # handled elsewhere
             return
         about = context.get("task") or context.get("future") or context.get("handle")
         name = about.get_name() if isinstance(about, asyncio.Task) else about
         text = f"{self.path}: {context['message']}" + ("" if name is None else f" ({name})")
         _logger.error("%s", text, exc_info=error)
-        if self.on_log_line is not None:
-            self.on_log_line(f"error: {text}" + ("" if error is None else f": {error!r}"))
+        if self.context.on_log_line is not None:
+            self.context.on_log_line(f"error: {text}" + ("" if error is None else f": {error!r}"))

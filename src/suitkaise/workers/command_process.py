@@ -1,4 +1,4 @@
-"""A program that runs as a child of this process: in a session of its own, its output cut into lines of text."""
+"""A program as a child process in a session of its own, and its output, split into lines of text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from suitkaise.platform.processes import children, die_with_parent, kill_childre
 __all__ = ["LONGEST", "Lines", "Program"]
 
 LONGEST = 16_384
-"""Bytes: a longer line comes in pieces."""
+"""Bytes of the longest line; a longer line is split."""
 
 
 class Lines:
-    r"""One stream of output. What is no UTF-8 is shown as `\xff`.
+    r"""Splits one stream of output into lines. Bytes that are no UTF-8 are shown as `\xff`.
 
     >>> lines = Lines()
     >>> lines.feed(b"one\r\ntwo\nthr")
@@ -29,24 +29,24 @@ class Lines:
 
     def __init__(self, longest: int = LONGEST) -> None:
         self._longest = longest
-        self._begun = bytearray()
+        self._partial = bytearray()
 
     def feed(self, data: bytes) -> list[str]:
-        """Take in what has come; returns the lines that are complete now."""
-        self._begun += data
-        *complete, begun = self._begun.split(b"\n")
+        """Add output; return the lines that are complete now."""
+        self._partial += data
+        *complete, partial = self._partial.split(b"\n")
         lines = [_text(piece) for line in complete for piece in self._pieces(line)]
-        while len(begun) > self._longest:
-            cut = self._cut(begun)
-            lines.append(_text(begun[:cut]))
-            begun = begun[cut:]
-        self._begun = begun
+        while len(partial) > self._longest:
+            cut = self._cut(partial)
+            lines.append(_text(partial[:cut]))
+            partial = partial[cut:]
+        self._partial = partial
         return lines
 
     def rest(self) -> list[str]:
-        """The stream has ended: its last line, if that lacks its end."""
-        begun, self._begun = self._begun, bytearray()
-        return [_text(begun)] if begun else []
+        """Return the last line if it has no line end; the stream is over."""
+        partial, self._partial = self._partial, bytearray()
+        return [_text(partial)] if partial else []
 
     def _pieces(self, line: bytearray) -> list[bytearray]:
         pieces = []
@@ -58,7 +58,7 @@ class Lines:
         return [*pieces, line]
 
     def _cut(self, line: bytearray) -> int:
-        """Where to cut a long line: not inside of a character."""
+        """Where to split a long line: between two characters."""
         for cut in range(self._longest, max(self._longest - 3, 1), -1):
             if line[cut] & 0xC0 != 0x80:
                 return cut
@@ -70,40 +70,39 @@ def _text(line: bytes | bytearray) -> str:
 
 
 _STEP = 1 << 12
-"""Bytes that are read from a stream at once, so that an order is heard in between; what is not read yet waits in the
-pipe, and then its writer waits."""
+"""Bytes of one read from a stream: requests are noticed between two reads. Further output stays in the pipe, and a full
+pipe blocks its writer."""
 
 _PIPE = 1 << 14
-"""Bytes that may wait in a pipe: a flood must not hold up its own end for long."""
+"""Bytes of a pipe's buffer; a small buffer is drained quickly when the program has ended."""
 
-_LAST_WORDS = 1 << 20
-"""Bytes that are read at most when the program has ended: no pipe can hold more."""
+_MOST_LEFT = 1 << 20
+"""Bytes that are read at most after the program has ended: no pipe can hold more."""
 
-
-_LONGEST = 1e6
-"""Seconds: longer waits are made in parts, since `poll` counts milliseconds in 32 bits."""
+_LONGEST_WAIT = 1e6
+"""Seconds of the longest wait: `poll` counts milliseconds in 32 bits. The caller waits again."""
 
 
 class Program:
-    """Starts it; `hear(stream, line)` is called with each line that it writes.
+    """Starts a program, and calls `on_line(stream, line)` with each line of its output.
 
     Raises:
-        OSError: it cannot be started: no such program, no such folder, not executable.
+        OSError: the program cannot be started: no such program, no such folder, not executable.
     """
 
     def __init__(
-        self, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, hear: Callable[[str, str], None]
+        self, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, on_line: Callable[[str, str], None]
     ) -> None:
         try:
             self._popen = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
                 pipesize=_PIPE, env=env, cwd=cwd, start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  (the guard's other thread just waits for the hub's end)
+                preexec_fn=die_with_parent,  # noqa: PLW1509  (the guard's other thread only waits for the hub's end)
             )  # fmt: skip
         except OSError as error:
             raise _explained(error, argv, env, cwd) from None
         self.pid: int = self._popen.pid
-        self._hear = hear
+        self._on_line = on_line
         self._pidfd = os.pidfd_open(self.pid)
         self._streams: dict[int, tuple[str, Lines]] = {}
         for name, stream in (("stdout", self._popen.stdout), ("stderr", self._popen.stderr)):
@@ -113,58 +112,58 @@ class Program:
 
     @property
     def code(self) -> int | None:
-        """None until a turn has noticed its end; then its exit code, or -n where signal n has ended it."""
+        """None until `wait` has noticed the exit; then the exit code, or -n after the signal n."""
         return self._popen.returncode
 
-    def turn(self, seconds: float | None, *others: int) -> None:
-        """Wait until it writes or ends, one of the other descriptors is readable, or the time is over; or less."""
+    def wait(self, seconds: float | None, *others: int) -> None:
+        """Wait until the program writes or ends, another descriptor is readable, or the time is over; or less."""
         poll = select.poll()
         for descriptor in (*self._streams, *others, *([] if self.code is not None else [self._pidfd])):
             poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll(None if seconds is None else min(max(0.0, seconds), _LONGEST) * 1000):
+        for descriptor, _ in poll.poll(None if seconds is None else min(max(0.0, seconds), _LONGEST_WAIT) * 1000):
             if descriptor in self._streams:
                 self._read(descriptor)
             elif descriptor == self._pidfd:
                 self._popen.poll()
 
     def signal(self, number: int) -> None:
-        """Send a signal to its process group, if it runs."""
+        """Send a signal to the process group, unless the program has ended."""
         if self.code is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
     def stop(self, number: int) -> None:
-        """Send that signal to its process group, also where it is suspended, and wait until none of it is left."""
+        """Send a signal to the process group, suspended or not, and wait until no process of the group is left."""
         self.signal(number)
         self.signal(signal.SIGCONT)
         while self.code is None:
-            self.turn(None)
+            self.wait(None)
         while members := self._members():
-            self.turn(None, *members)
+            self.wait(None, *members)
             for pidfd in members:
                 os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
                 os.close(pidfd)
 
     def _members(self) -> list[int]:
-        """What its end has made children of ours, and still belongs to its group: it has had the signal, too."""
+        """Descriptors of the remaining processes of the group, which are children of this process now."""
         return [os.pidfd_open(pid) for pid in children() if os.getpgid(pid) == self.pid]
 
-    def end(self) -> int:
-        """Kill what is left of it, read its last words, and return its code."""
+    def clean_up(self) -> int:
+        """Kill all remaining processes, read the rest of the output, and return the exit code."""
         self.signal(signal.SIGKILL)
         code = self._popen.wait()
         kill_children()
         for descriptor in list(self._streams):
-            for _ in range(_LAST_WORDS // _STEP):
+            for _ in range(_MOST_LEFT // _STEP):
                 if descriptor not in self._streams or not self._read(descriptor):
                     break
-        for name, lines in self._streams.values():  # somebody else holds it open
-            self._say(name, lines.rest())
+        for name, lines in self._streams.values():  # another process holds the pipe open
+            self._report(name, lines.rest())
         self._streams.clear()
         return code
 
     def _read(self, descriptor: int) -> bool:
-        """Read what there is; False if there is nothing now."""
+        """Read and report some output; return False if there is none now."""
         name, lines = self._streams[descriptor]
         try:
             data = os.read(descriptor, _STEP)
@@ -172,16 +171,16 @@ class Program:
             return False
         if not data:
             del self._streams[descriptor]
-        self._say(name, lines.feed(data) if data else lines.rest())
+        self._report(name, lines.feed(data) if data else lines.rest())
         return bool(data)
 
-    def _say(self, name: str, lines: list[str]) -> None:
+    def _report(self, name: str, lines: list[str]) -> None:
         for line in lines:
-            self._hear(name, line)
+            self._on_line(name, line)
 
 
 def _explained(error: OSError, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> OSError:
-    """The same error, saying whether it is about the program or its folder, and where it was looked for."""
+    """The same error with a text that names the program or the folder, and the place of the search."""
     if cwd is not None and error.filename == cwd:
         return type(error)(error.errno, f"cwd: {error.strerror}", cwd)
     text = error.strerror or "it cannot be started"

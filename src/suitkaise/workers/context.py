@@ -1,22 +1,195 @@
-"""The monitors and links that one incarnation has asked for (rule 60)."""
+"""What a running worker knows and can call: its `WorkerContext`, and the monitors and links that it has asked for."""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 
+from suitkaise.exits import ExitReason, Normal, Shutdown
+from suitkaise.messaging import codec
+from suitkaise.messaging.mailbox import Mailbox
+from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.protocol import RequestKind
-from suitkaise.messaging.refs import Down, Monitor
+from suitkaise.messaging.refs import Down, Monitor, WorkerRef
 from suitkaise.messaging.router import router
+from suitkaise.platform.board import LOOPS, PHASE, PID, TOTAL, Phase, Slot
+from suitkaise.workers.incarnation import ForceFinish, Incarnation, Recalled
 
-if TYPE_CHECKING:
-    from suitkaise.messaging.refs import WorkerRef
+__all__ = ["NEVER", "OwnRef", "WorkerContext", "WorkerLinks"]
 
-__all__ = ["WorkerLinks"]
+_clock = time.monotonic_ns
+
+NEVER: int = 1 << 62
+"""A deadline in nanoseconds that is never reached."""
+
+
+class WorkerContext:
+    """What one incarnation of a worker knows of itself and can ask for.
+
+    The life cycle owns it, writes the counters and reads the flags; the worker has it as `_worker_context`. The
+    methods may be called from any thread of the worker.
+    """
+
+    def __init__(self, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> None:
+        self.path: str = incarnation.path
+        self.owner: str = incarnation.owner
+        self.copy: int | None = incarnation.copy
+        self.recalled: Recalled | None = incarnation.recalled
+        self.pid: int = os.getpid()
+        self.links: WorkerLinks = WorkerLinks(incarnation.owner)
+
+        # Set by the engine and the actor.
+        self.append_output: Callable[[str], None] = lambda text: None
+        """Adds text to the output that a crash report shows."""
+        self.on_log_line: Callable[[str], None] | None = None
+        """Takes each logged line, where the engine does not add log lines to crash reports by itself."""
+        self.on_checkpoint: Callable[[Payload], None] | None = None
+        """Takes each checkpoint."""
+
+        # Written by the life cycle.
+        self.starting: bool = True
+        self.current_loop: int = 0
+        self.last_loop_ns: int = 0
+        self.fastest_ns: int = 0
+        self.slowest_ns: int = 0
+        self.last_result: Any = None
+        self.join_after: float | None = incarnation.join_after
+        self.deadline_ns: int = NEVER
+
+        # Set by the methods below, which ring the mailbox's bell then; read by the life cycle.
+        self.finishing: bool = False
+        self.skip_after_loop: bool = False
+        self.forced: bool = False
+
+        self._mailbox = mailbox
+        self._slot = slot
+
+    # ------------------------------------------------------------ ways to end
+    def rejoin(self, *, skip: bool = False) -> None:
+        """Finish after this loop; with `skip`, without its `after_loop`."""
+        self.finishing = True
+        try:
+            phase = Phase.of(self._slot.words[PHASE])
+        except ValueError:  # the slot is released: a thread of the worker has outlived the worker
+            return
+        if skip and phase is not Phase.AFTER_LOOP:
+            self.skip_after_loop = True
+        if not phase.in_a_loop:
+            self._mailbox.order_stop(Normal())
+        self._mailbox.end_waits()
+
+    def force_finish(self) -> None:
+        """Finish at once in the worker's own thread; called from another thread, when the current hook returns."""
+        self.forced = self.finishing = self.skip_after_loop = True
+        self._mailbox.order_stop(Shutdown("forced"))
+        if threading.get_ident() == self._mailbox.owner:
+            raise ForceFinish
+
+    # ------------------------------------------------------------ waiting
+    def wait(self, seconds: float) -> bool:
+        """Sleep at most `seconds`; return True as soon as the worker is asked to stop."""
+        return self._mailbox.wait(seconds)
+
+    def wait_async(self, seconds: float) -> Coroutine[Any, Any, bool]:
+        """Sleep in the worker's event loop."""
+        raise RuntimeError(
+            "wait_async() needs an event loop, and this worker has none because none of its hooks is async; "
+            "use self.wait(...)"
+        )
+
+    def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
+        """Sleep in the caller's `wait(*descriptors)`, which must return when one of the descriptors is readable.
+
+        Returns False once the program that owns the worker is gone.
+        """
+        return self._mailbox.wait_in(wait, for_messages=for_messages)
+
+    # ------------------------------------------------------------ facts
+    @property
+    def ref(self) -> OwnRef:
+        """The worker's own ref."""
+        return OwnRef(self.path, self.copy)
+
+    @property
+    def is_last_loop(self) -> bool:
+        """Whether no loop will follow the current one, as far as is known now."""
+        return (
+            self.finishing
+            or self._mailbox.stop_reason is not None
+            or (self.join_after is not None and self.current_loop >= self.join_after)
+            or _clock() >= self.deadline_ns
+        )
+
+    @property
+    def stop_reason(self) -> ExitReason | None:
+        """The reason of the stop request, if there was one."""
+        return self._mailbox.stop_reason
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the worker is suspended."""
+        return self._mailbox.suspended
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until `join_in` ends the worker; None without `join_in`."""
+        return None if self.deadline_ns == NEVER else max(0.0, (self.deadline_ns - _clock()) / 1e9)
+
+    def loop_time_report(self, title: str) -> dict[str, Any]:
+        """The number of loops and their times, in seconds."""
+        loops = self._slot.words[LOOPS]
+        total = self._slot.words[TOTAL] / 1e9
+        return {
+            "name": title, "loops": loops, "total": total, "mean": total / loops if loops else 0.0,
+            "fastest": self.fastest_ns / 1e9, "slowest": self.slowest_ns / 1e9, "last": self.last_loop_ns / 1e9,
+        }  # fmt: skip
+
+    # ------------------------------------------------------------ services
+    def checkpoint(self, value: Any) -> None:
+        """Keep a copy of the value for the next incarnation."""
+        assert self.on_checkpoint is not None
+        self.on_checkpoint(Payload(data=codec.dumps(value, root="checkpoint")))
+
+    def logger(self) -> Any:
+        """A structlog logger that is bound to the worker's path and pid."""
+        from suitkaise.messaging.logs import worker_logger
+
+        return worker_logger(self.path, self.on_log_line)
+
+    def cleanup(self, tree: Any) -> None:
+        """Remove the storage entries that belong to this incarnation from `tree`."""
+        if tree is not None:
+            tree.remove_owned(self.owner)
+
+    # ------------------------------------------------------------ for workers that look after a process
+    def report_pid(self, pid: int) -> None:
+        """Show `pid` as the worker's process id from now on."""
+        self.pid = self._slot.words[PID] = pid
+
+    def handle_suspension(self) -> None:
+        """Leave suspension to the worker: its loop goes on while it is suspended, and reads `suspended`."""
+        self._mailbox.rests = False
+
+
+class OwnRef(WorkerRef):
+    """The ref that a worker has of itself, with the worker's copy number. It is sent as a plain `WorkerRef`."""
+
+    __slots__ = ("copy",)
+
+    def __init__(self, path: str, copy: int | None) -> None:
+        super().__init__(path)
+        self.copy: int | None = copy
 
 
 class WorkerLinks:
-    """What it has asked the hub for, which keeps them. `owner`: the incarnation."""
+    """The monitors and links that one incarnation has asked the hub for (rule 60). The hub keeps them.
+
+    `owner` is the owner of the incarnation.
+    """
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
@@ -31,21 +204,21 @@ class WorkerLinks:
         return monitor
 
     def demonitor(self, monitor: Monitor) -> None:
-        """No `Down` of it will be delivered any more."""
+        """Have no `Down` of this monitor delivered any more."""
         if monitor in self._monitors:
             self._monitors.discard(monitor)
             router().request(RequestKind.DEMONITOR, monitor.path, monitor).get()
 
     def link(self, ref: WorkerRef) -> None:
-        """End together with another one."""
+        """Link this incarnation with the one that `ref` names now."""
         router().request(RequestKind.LINK, ref.path, self._owner).get()
 
     def unlink(self, ref: WorkerRef) -> None:
         """Undo `link`."""
         router().request(RequestKind.UNLINK, ref.path, self._owner).get()
 
-    def wants(self, signal: Any) -> bool:
-        """Whether the monitor of a `Down` still stands; it is used up now."""
+    def accept(self, signal: Any) -> bool:
+        """Whether a signal is to be delivered: a `Down` only while its monitor stands, which this call ends."""
         if not isinstance(signal, Down) or signal.monitor is None:
             return True
         stands = signal.monitor in self._monitors

@@ -1,4 +1,4 @@
-"""An event loop that runs while somebody waits for it: for one call, or in place of an inbox that blocks."""
+"""An event loop that runs only while its caller waits: for one hook, or in place of a blocking inbox."""
 
 from __future__ import annotations
 
@@ -17,103 +17,103 @@ from suitkaise.messaging.mailbox import Mailbox
 __all__ = ["EventLoop"]
 
 _MOST = 1_000
-"""How many messages are taken in while a hook takes its time. The others wait where they come from, as all do while a
-plain hook takes its time: so their senders get to know (`MailboxFull`)."""
+"""Messages that are received at most while a hook awaits something. Further messages stay in the socket, as all do
+while a plain hook runs, so that their senders get `MailboxFull`."""
 
 _SHOWN = 20
 """How many tasks a stack dump shows."""
 
 
 class EventLoop:
-    """An event loop that runs while it is called: for one hook, or for some time (it is the mailbox's `Sleeper`).
+    """An event loop that runs one hook, or until the mailbox gets something (it is the mailbox's `Sleeper`).
 
-    `stray` is what ends the worker, and does not come from a hook: a cancellation while no hook ran (by a task group,
-    say), or `SystemExit` in some task, which cancels the hook that runs. The mailbox orders a stop then.
+    `stray` is an exception that ends the worker and was not raised by a hook: a cancellation while no hook ran (by a
+    task group), or `SystemExit` in a task, which cancels the current hook. A stop is then requested of the mailbox.
     """
 
     def __init__(
-        self, name: str, mailbox: Mailbox, complain: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]
+        self, name: str, mailbox: Mailbox, log_error: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]
     ) -> None:
         self.stray: BaseException | None = None
         self._mailbox = mailbox
-        self._complain = complain
+        self._log_error = log_error
         self._thread = threading.get_ident()
         self._job: Callable[[], Any] | None = None
         self._done: tuple[Any, BaseException | None] | None = None
         self._ending = False
-        self._heard: int | None = None
+        self._reading: int | None = None
         self._waits = 0
         self._loop = loop = asyncio.new_event_loop()
-        loop.set_exception_handler(complain)
-        self._bid: asyncio.Future[None] = loop.create_future()
+        loop.set_exception_handler(log_error)
+        self._job_ready: asyncio.Future[None] = loop.create_future()
         self._stopping: asyncio.Future[None] = loop.create_future()
         self._task = loop.create_task(self._work(), name=name)
-        self._listen()
+        self._resume_reading()
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a hook inside of the loop, in the worker's task; if it is async, let the loop run until it is done."""
+        """Call a hook in the worker's task; if the hook is async, run the loop until the hook is done."""
         self._job = partial(function, *args)
-        if not self._bid.done():
-            self._bid.set_result(None)
+        if not self._job_ready.done():
+            self._job_ready.set_result(None)
         while self._done is None:
-            self._turn()
+            self._run_loop()
         (value, error), self._done = self._done, None
         if error is None:
             return value
         try:
             raise error
         finally:
-            del error  # its traceback knows this frame
+            del error  # its traceback refers to this frame
 
     async def _work(self) -> None:
-        """The worker's task: one job after the other."""
+        """Run one job after another: this is the worker's task."""
         while not self._ending:
             value = error = None
             try:
-                await self._bid
+                await self._job_ready
                 assert self._job is not None
                 value = self._job()
                 if asyncio.iscoroutine(value):
                     value = await value
             except BaseException as caught:
                 error = caught
-            self._bid = self._loop.create_future()
+            self._job_ready = self._loop.create_future()
             if self._job is not None:
                 self._job, self._done = None, (value, error)
             elif error is not None and not self._ending:
-                self._astray(error)
+                self._set_stray(error)
             self._loop.stop()
 
-    def _turn(self) -> None:
-        """Let the loop run until something stops it."""
+    def _run_loop(self) -> None:
+        """Run the loop until a callback stops it."""
         try:
             self._loop.run_forever()
-        except (SystemExit, KeyboardInterrupt) as error:  # from a task or a callback; the loop itself is well
-            self._astray(error)
+        except (SystemExit, KeyboardInterrupt) as error:  # from a task or a callback; the loop is intact
+            self._set_stray(error)
             if self._job is not None:
                 self._task.cancel()
 
-    def _astray(self, error: BaseException) -> None:
+    def _set_stray(self, error: BaseException) -> None:
         self.stray = self.stray or error
         self._mailbox.order_stop(Shutdown())
 
-    # ------------------------------------------------------------ where the worker waits
+    # ------------------------------------------------------------ waiting
     def block(self, seconds: float | None) -> None:
-        """Let the loop run until something comes in, or the time is over."""
+        """Run the loop until a frame arrives, `wake` is called, or the time is over."""
         timer = None if seconds is None else self._loop.call_later(seconds, self._loop.stop)
-        self._listen()
+        self._resume_reading()
         try:
-            self._turn()
+            self._run_loop()
         finally:
             if timer is not None:
                 timer.cancel()
 
     def wake(self) -> None:
-        """End `block`, and all waits if the worker is about to finish."""
-        with contextlib.suppress(RuntimeError):  # it is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._woken)
+        """End `block`, and all waits if the worker is to finish."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits
+            self._loop.call_soon_threadsafe(self._on_wake)
 
-    def _woken(self) -> None:
+    def _on_wake(self) -> None:
         if self._mailbox.finishing and not self._stopping.done():
             self._stopping.set_result(None)
         self._loop.stop()
@@ -122,57 +122,57 @@ class EventLoop:
         """Sleep at most `seconds`; True as soon as the worker is asked to stop, or its time is over."""
         deadline = self._mailbox.deadline
         left = seconds if deadline is None else deadline - time.monotonic()
-        # Also when it is asked to stop already: who waits again and again must not keep the others from their turns.
+        # Awaited even after a stop request: a task that waits in a loop must let the other tasks run.
         self._waits += 1
-        self._listen()
+        self._resume_reading()
         try:
             await asyncio.wait([self._stopping], timeout=min(seconds, left))
         finally:
             self._waits -= 1
         return self._mailbox.finishing or left < seconds
 
-    def _listen(self) -> None:
+    def _resume_reading(self) -> None:
         descriptor = self._mailbox.descriptor
-        if descriptor is not None and self._heard is None:
-            self._loop.add_reader(descriptor, self._hear)
-            self._heard = descriptor
+        if descriptor is not None and self._reading is None:
+            self._loop.add_reader(descriptor, self._on_readable)
+            self._reading = descriptor
 
-    def _hear(self) -> None:
+    def _on_readable(self) -> None:
         waiting = self._mailbox.take_in()
         if self._mailbox.descriptor is None or (waiting >= _MOST and not self._waits):
-            self._deafen()
+            self._pause_reading()
         self._loop.stop()
 
-    def _deafen(self) -> None:
-        if self._heard is not None:
-            self._loop.remove_reader(self._heard)
-            self._heard = None
+    def _pause_reading(self) -> None:
+        if self._reading is not None:
+            self._loop.remove_reader(self._reading)
+            self._reading = None
 
-    # ------------------------------------------------------------ who asks
+    # ------------------------------------------------------------ the caller
     def is_inside(self) -> bool:
-        """Whether the caller runs in this loop."""
+        """Whether the caller runs in this event loop."""
         return self._thread == threading.get_ident() and self._loop.is_running()
 
     def is_in_hook(self) -> bool:
-        """Whether the caller is a hook."""
+        """Whether the caller runs in the worker's own task."""
         return self.is_inside() and asyncio.current_task(self._loop) is self._task
 
     def interrupt(self) -> None:
-        """Cancel the hook that runs, if one does; from any thread."""
-        with contextlib.suppress(RuntimeError):  # it is closed
+        """Cancel the current hook, if there is one; may be called from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(lambda: self._job is not None and self._task.cancel())
 
-    # ------------------------------------------------------------ the end
+    # ------------------------------------------------------------ closing
     def close(self, grace: float) -> None:
         """Cancel all tasks, wait for them at most `grace` seconds, and close the loop."""
         self._ending = True
-        last = self._loop.create_task(self._end_tasks(grace))
-        last.add_done_callback(lambda _: self._loop.stop())
-        while not last.done():
-            self._turn()
-        if not last.cancelled() and (error := last.exception()) is not None:
-            self._complain(self._loop, {"message": "the event loop did not end well", "exception": error})
-        self._deafen()
+        closing = self._loop.create_task(self._end_tasks(grace))
+        closing.add_done_callback(lambda _: self._loop.stop())
+        while not closing.done():
+            self._run_loop()
+        if not closing.cancelled() and (error := closing.exception()) is not None:
+            self._log_error(self._loop, {"message": "the event loop was not closed properly", "exception": error})
+        self._pause_reading()
         self._loop.close()
 
     async def _end_tasks(self, grace: float) -> None:
@@ -182,17 +182,17 @@ class EventLoop:
         done, left = await asyncio.wait(tasks, timeout=grace)
         for task in done:
             if not task.cancelled() and (error := task.exception()) is not None:
-                self._complain(self._loop, {"message": "a task failed at the end", "exception": error, "task": task})
+                self._log_error(self._loop, {"message": "a task failed at the end", "exception": error, "task": task})
         for task in left:
-            self._complain(self._loop, {"message": f"a task did not end when it was cancelled, within {grace:g} s",
+            self._log_error(self._loop, {"message": f"a task did not end when it was cancelled, within {grace:g} s",
                                         "task": task})  # fmt: skip
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._loop.shutdown_asyncgens()
 
-    # ------------------------------------------------------------ what it does now
+    # ------------------------------------------------------------ stack dumps
     def stacks(self) -> str:
-        """Where the tasks await, the worker's own first."""
+        """Where the tasks await, the worker's own task first."""
         tasks = sorted(asyncio.all_tasks(self._loop), key=lambda task: task is not self._task)
         return "".join(
             f"\nTask {task.get_name()!r} (most recent call first):\n{_stack(task)}" for task in tasks[:_SHOWN]
@@ -200,16 +200,16 @@ class EventLoop:
 
 
 def _stack(task: asyncio.Task[Any]) -> str:
-    """What a task awaits, in the way of `faulthandler`."""
+    """Where a task awaits, in the format of `faulthandler`."""
     frames = [one for one in _frames(task.get_coro()) if one.f_code is not EventLoop._work.__code__]
     lines = (
         f'  File "{one.f_code.co_filename}", line {one.f_lineno} in {one.f_code.co_name}\n' for one in reversed(frames)
     )
-    return "".join(lines) or "  it awaits nothing: the stack of its thread tells\n"
+    return "".join(lines) or "  the task awaits nothing: see the stack of its thread\n"
 
 
 def _frames(awaited: Any) -> Iterator[FrameType]:
-    """The frames of a coroutine and of what it awaits, the outermost first; generators await, too, in their way."""
+    """The frames of a coroutine and of the objects that it awaits, generators included, the outermost first."""
     while awaited is not None:
         kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(awaited, f"{kind}_frame")), None)
         frame = getattr(awaited, f"{kind}_frame", None)

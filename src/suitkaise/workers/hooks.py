@@ -1,38 +1,36 @@
-"""What the runtime calls of a worker: its constructor, its hooks, and the handlers of its messages."""
+"""The parts of a worker that the runtime calls: its constructor, its hooks, and the handlers of its messages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging.messages import Message
 from suitkaise.specs.recipe import Recipe, is_async_function
+from suitkaise.workers.context import WorkerContext
 from suitkaise.workers.worker import ALIASES, Process, Thread, Worker
 from suitkaise.workers.worker_type import check_attributes
-
-if TYPE_CHECKING:
-    from suitkaise.workers.lifecycle import Lifecycle
 
 __all__ = ["NoHandler", "build", "handler_of", "hook_of", "is_async"]
 
 
-def build(recipe: Recipe, life: Lifecycle) -> Any:
-    """Make the live worker of a recipe, inside its own process or thread."""
+def build(recipe: Recipe, context: WorkerContext | None) -> Any:
+    """Make the running worker of a recipe, in the process or thread of the worker. None is for tests only."""
     cls: Any = recipe.target
     args, kwargs = recipe.args, recipe.kwargs
     if not isinstance(cls, type):
         cls, args, kwargs = _FunctionWorker, (recipe,), {}
     worker = cls.__new__(cls, *args, **kwargs)
-    worker.__dict__["_life"] = life
+    object.__setattr__(worker, "_worker_context", context)
     cls.__init__(worker, *args, **kwargs)
     check_attributes(worker)
     return worker
 
 
 class _FunctionWorker(Worker):
-    """The worker around a plain function."""
+    """Calls a plain function once a loop."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -45,7 +43,7 @@ class _FunctionWorker(Worker):
 
 
 def hook_of(worker: Any, name: str) -> Callable[..., Any] | None:
-    """The worker's own hook of that name, or None where only the empty default is there."""
+    """The worker's own hook of that name, or None if the class has only the empty default."""
     for candidate in (name, *ALIASES.get(name, ())):
         found = getattr(type(worker), candidate, None)
         if found is not None and found is not getattr(Worker, candidate, None):
@@ -58,7 +56,7 @@ _OURS = {*Process.__mro__, *Thread.__mro__}
 
 
 def is_async(recipe: Recipe) -> bool:
-    """Whether the worker has an async hook or public method, or is an async function: it needs an event loop then."""
+    """Whether the worker needs an event loop: it has an async hook or public method, or is an async function."""
     cls = recipe.target
     if not isinstance(cls, type):
         return is_async_function(cls)
@@ -69,12 +67,12 @@ def is_async(recipe: Recipe) -> bool:
     return any(
         is_async_function(getattr(value, "__func__", value))
         for name, value in found.items()
-        if name in Worker.hooks or not name.startswith("_")
+        if name in Worker._worker_hooks or not name.startswith("_")
     )
 
 
 class NoHandler(Exception):
-    """The message cannot be handled; its asker gets `error`, and the worker lives on."""
+    """The worker has no handler for a message; the asker gets `error`, and the worker goes on."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
@@ -82,26 +80,28 @@ class NoHandler(Exception):
 
 
 def handler_of(
-    message: Message, worker: Any, on_receive: Callable[[Any], Any] | None, wants: Callable[[Any], bool]
+    message: Message,
+    worker: Any,
+    path: str,
+    on_receive: Callable[[Any], Any] | None,
+    accepts: Callable[[Any], bool],
 ) -> Callable[[], Any]:
-    """What is to be called for the message; what that returns is the answer.
+    """The call that handles the message; its value is the answer.
 
-    `wants`: whether `on_receive` is to hear of a signal (`Down`, `LinkedExit`).
+    `path` is the worker's path, for errors. `accepts` tells whether a signal (`Down`, `LinkedExit`) is delivered.
 
     Raises:
-        NoHandler: the worker has nothing for it.
+        NoHandler: the worker has no handler for the message.
     """
     try:
         body = message.body.value
     except Exception as error:
         raise NoHandler(error) from error
-    if message.kind == "signal" and (on_receive is None or not wants(body)):
+    if message.kind == "signal" and (on_receive is None or not accepts(body)):
         return _nothing
     if message.kind in ("message", "signal"):
         if on_receive is None:
-            raise NoHandler(
-                SuitkaiseError(f"{worker.path!r} has no on_receive, so it takes no messages", path=worker.path)
-            )
+            raise NoHandler(SuitkaiseError(f"{path!r} has no on_receive, so it takes no messages", path=path))
         return partial(on_receive, body)
     if message.kind == "get":
         return partial(_attribute, worker, body)
@@ -129,5 +129,5 @@ def _check_call(method: Any, name: str, args: Any, kwargs: Any) -> None:
         inspect.signature(method).bind(*args, **kwargs)
     except TypeError as error:
         raise NoHandler(TypeError(f"{name}(): {error}")) from None
-    except ValueError:  # a built-in without a signature: the call itself will tell
+    except ValueError:  # a built-in without a signature: the call itself raises
         return

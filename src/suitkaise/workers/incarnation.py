@@ -1,4 +1,4 @@
-"""What a worker that was started again knows of the incarnation before it (rule 57)."""
+"""One incarnation of a worker: what it starts from, how it ends, and what its next incarnation knows (rule 57)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["ExitWith", "ForceFinish", "Incarnation", "Outcome", "Recalled"]
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """`self.recalled` of a worker that was started again.
+    """The past of a worker that was started again: its `self.recalled`.
 
     Args:
-        attempt: which start this is after the first one: 1 for the first restart. Starts on request count, too.
-        reason: how the incarnation before ended; None if it chose not to run (`Ignore`).
-        down_for: seconds from its end until this start was ordered.
+        attempt: the number of starts after the first one: 1 for the first restart. Starts on request count, too.
+        reason: the exit reason of the incarnation before; None if its `on_start` raised `Ignore`.
+        down_for: seconds from the end of the incarnation before to the order of this start.
     """
 
     attempt: int
@@ -28,9 +28,9 @@ class Recalled:
 
     @property
     def checkpoint(self) -> Any:
-        """The last value that an incarnation before handed to `self.checkpoint(value)`; None if none did.
+        """The last value that an earlier incarnation has passed to `self.checkpoint(value)`; None without one.
 
-        It is a new copy at each access.
+        Each access makes a new copy.
         """
         return None if self._checkpoint is None else self._checkpoint.value
 
@@ -63,7 +63,7 @@ class Outcome:
 
 
 class ExitWith(Exception):
-    """Raised in a hook by a worker that knows why its life is over; `result` counts if the reason is clean."""
+    """Raised in a hook to end the worker with this exit reason; `result` counts if the reason is clean."""
 
     def __init__(self, reason: ExitReason, result: Any = None) -> None:
         super().__init__(str(reason))
@@ -72,4 +72,4 @@ class ExitWith(Exception):
 
 
 class ForceFinish(BaseException):
-    """Leaves whatever the worker is doing."""
+    """Raised in the worker's own thread to leave the current hook at once."""

@@ -1,7 +1,7 @@
-"""The life of one worker: on_start, (before_loop, loop, after_loop)*, on_finish; messages in between.
+"""The life cycle of one worker: on_start, (before_loop, loop, after_loop)*, on_finish, and messages between loops.
 
-`Lifecycle` knows nothing of processes and threads: it drives a plain worker object, writes the worker's slot of the
-status board, and says in the end how it went. The shell actor gives it its turns.
+`Lifecycle` knows nothing of processes and threads: it calls the hooks of a plain worker object, writes the worker's
+slot of the status board, and reports the outcome. The worker's actor gives it its turns.
 """
 
 from __future__ import annotations
@@ -12,26 +12,22 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead, with_note
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
-from suitkaise.messaging import codec
 from suitkaise.messaging.identity import set_starting
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.platform.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.specs.recipe import Recipe
-from suitkaise.workers.context import WorkerLinks
+from suitkaise.workers.context import NEVER, WorkerContext
 from suitkaise.workers.hooks import NoHandler, build, handler_of, hook_of
 from suitkaise.workers.incarnation import ExitWith, ForceFinish, Incarnation, Outcome
 from suitkaise.workers.worker_type import check_attributes
-
-if TYPE_CHECKING:
-    from suitkaise.workers.incarnation import Recalled
 
 __all__ = ["Lifecycle"]
 
@@ -43,53 +39,47 @@ _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
     Phase.LOOP.mark,
 )
 _AFTER_LOOP, _ON_RECEIVE, _ON_FINISH = Phase.AFTER_LOOP.mark, Phase.ON_RECEIVE.mark, Phase.ON_FINISH.mark
-_NEVER = 1 << 62
 _LOOP_HOOKS = ("before_loop", "loop", "after_loop")
 
 
 class Lifecycle:
-    """One incarnation of a worker, as seen from inside.
+    """Runs one incarnation of a worker.
 
-    `start`, `iterate`, `receive` and `finish` are its turns; after each, `outcome` tells whether it is over.
+    `start`, `iterate`, `receive` and `finish` are its turns. After each turn, `outcome` is None while the worker goes
+    on, and else how it ended. A turn is one thing at a time in the worker's own thread, so hooks and handlers never
+    overlap and need no locks.
+
+    The loop is the hard part. A worker may loop a million times a second, and between any two loops it must notice a
+    message, a stop request, `join_after` and `join_in`; the supervisor must see from outside how long the current hook
+    has been running (rule 55). An actor's turn for each loop would cost many times an empty loop. So `iterate` runs
+    many loops in one turn, and everything that must end the turn, apart from the two limits, sets one byte of shared
+    memory, the bell: senders do, and so do the methods of the context that set a flag. If one of them did not, a turn
+    would never end, and the worker would get no message and no stop request until it is killed. The phase and the time
+    at which it began are one word on the board, so that no reader sees the phase of one hook with the time of another.
+    The clock is read once at each border between two hooks: the end of one hook is the start of the next.
     """
 
     has_tasks: ClassVar[bool] = False
-    """Whether `stacks` has something to tell."""
+    """Whether the worker has an event loop, so that `stacks` has something to show."""
 
-    def __init__(self, recipe: Recipe, birth: Incarnation, mailbox: Mailbox, slot: Slot) -> None:
-        self.path: str = birth.path
-        self.owner: str = birth.owner
-        self.pid: int = os.getpid()
-        self.starting: bool = True
-        self.copy: int | None = birth.copy
-        self.recalled: Recalled | None = birth.recalled
-        self.join_after: float | None = birth.join_after
+    def __init__(self, recipe: Recipe, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> None:
+        self.path: str = incarnation.path
         self.outcome: Outcome | None = None
-        self.current_loop: int = 0
-        self.last_loop_ns: int = 0
-        self.last_result: Any = None
-        self.links: WorkerLinks = WorkerLinks(birth.owner)
-        self.on_checkpoint: Callable[[Payload], None] | None = None  # takes the checkpoint
-        self.on_log_line: Callable[[str], None] | None = (
-            None  # gets what is logged, if nobody else adds it to crash reports
-        )
-        self.append_output: Callable[[str], None] = lambda text: None  # adds to what a crash report will show
-        self._birth = birth
+        self.context: WorkerContext = self._make_context(incarnation, mailbox, slot)
+        self._incarnation = incarnation
         self._recipe = recipe
         self._mailbox = mailbox
         self._slot = slot
-        self._over = False
-        self._skip_after = False
-        self._forced = False
-        self._fastest = 0
-        self._slowest = 0
         self._worker: Any = None
-        self._owed: tuple[Message, BaseException] | None = None
-        self._deadline_ns = _NEVER
+        self._failed_ask: tuple[Message, BaseException] | None = None
 
-    # ------------------------------------------------------------ its turns
+    def _make_context(self, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> WorkerContext:
+        return WorkerContext(incarnation, mailbox, slot)
+
+    # ------------------------------------------------------------ turns
     def start(self) -> None:
         """Build the worker and run `on_start`."""
+        context = self.context
         words = self._slot.words
         words[PID] = os.getpid()
         words[PHASE] = _clock() + _ON_START
@@ -100,12 +90,12 @@ class Lifecycle:
             worker.__dict__.setdefault("name", self.path.rpartition("/")[2])
             if worker.__dict__["name"] is None:
                 worker.__dict__["name"] = self.path.rpartition("/")[2]
-            if self.join_after is None and worker._num_loops != math.inf:
-                self.join_after = worker._num_loops
+            if context.join_after is None and worker._num_loops != math.inf:
+                context.join_after = worker._num_loops
             self._before = self._hook("before_loop")
             self._loop = self._hook("loop")
             self._after = self._hook("after_loop")
-            self._on_receive = self._checked("on_receive")
+            self._on_receive = self._checked_hook("on_receive")
             hook = self._hook("on_start")
             if hook is not None:
                 hook()
@@ -118,68 +108,69 @@ class Lifecycle:
             return
         finally:
             set_starting(False)
-        self.starting = False
+        context.starting = False
         self._mailbox.looping = self._loop is not None
-        if self._birth.join_in is not None:
-            until = time.monotonic() + self._birth.join_in
+        if self._incarnation.join_in is not None:
+            until = time.monotonic() + self._incarnation.join_in
             self._mailbox.deadline = until
-            self._deadline_ns = int(until * 1e9)
+            context.deadline_ns = int(until * 1e9)
         words[PHASE] = _clock() + _WAITING
 
     def iterate(self) -> None:
-        """Run loops until something waits in the mailbox or the life is over."""
-        if self._over or self._loop is None:  # join_in is over for a worker that only waits for messages
+        """Run loops until something waits in the mailbox or the worker is to finish."""
+        context = self.context
+        if context.finishing or self._loop is None:  # without a loop: `join_in` is over
             self.finish(Normal())
             return
         before, loop, after = self._before, self._loop, self._after
         words, bell, clock = self._slot.words, self._mailbox.bell, _clock
-        limit = _NEVER if self.join_after is None else int(self.join_after)
-        first = not self.current_loop
-        deadline = 0 if first else self._deadline_ns  # the first loop is a turn by itself
+        limit = NEVER if context.join_after is None else int(context.join_after)
+        first = not context.current_loop
+        deadline = 0 if first else context.deadline_ns  # the first loop is a turn of its own
         total = words[TOTAL]
-        fastest, slowest = self._fastest or _NEVER, self._slowest
+        fastest, slowest = context.fastest_ns or NEVER, context.slowest_ns
         now = clock()
         try:
-            for number in range(self.current_loop + 1, limit + 1):
-                self.current_loop = number
+            for number in range(context.current_loop + 1, limit + 1):
+                context.current_loop = number
                 began = now
                 if before is not None:
                     words[PHASE] = now + _BEFORE_LOOP
                     before()
                     now = clock()
                 words[PHASE] = now + _LOOP
-                self.last_result = loop()
+                context.last_result = loop()
                 now = clock()
                 took = now - began
-                self.last_loop_ns = took
+                context.last_loop_ns = took
                 total += took
                 if took < fastest:
                     fastest = took
                 if took > slowest:
                     slowest = took
-                if after is not None and not self._skip_after:
+                if after is not None and not context.skip_after_loop:
                     words[PHASE] = now + _AFTER_LOOP
                     after()
                     now = clock()
                 words[LOOPS] = number
                 words[LAST_LOOP] = took
                 words[TOTAL] = total
-                if bell[0] or now >= deadline:  # who sets `_over` rings, too
+                if bell[0] or now >= deadline:  # setting `context.finishing` rings the bell, too
                     break
-            if not (self._over or self.current_loop >= limit or now >= self._deadline_ns):
-                if first and not self.has_tasks:  # what the hooks return needs no second look
+            if not (context.finishing or context.current_loop >= limit or now >= context.deadline_ns):
+                if first and not self.has_tasks:  # the check for coroutines is needed once only
                     self._before, self._loop, self._after = (hook_of(self._worker, hook) for hook in _LOOP_HOOKS)
                 return
         except BaseException as error:
             self._fail(Phase.of(words[PHASE]).hook, error)
             return
         finally:
-            self._fastest, self._slowest = (0 if fastest == _NEVER else fastest), slowest
-            self._rest()
+            context.fastest_ns, context.slowest_ns = (0 if fastest == NEVER else fastest), slowest
+            self._mark_waiting()
         self.finish(Normal())
 
     def receive(self, message: Message) -> None:
-        """Hand one message to its handler; the asker gets what it returns, or its error."""
+        """Call the handler of one message; the asker gets the returned value or the error."""
         words = self._slot.words
         words[PHASE] = _clock() + _ON_RECEIVE
         words[MESSAGES] += 1
@@ -190,187 +181,100 @@ class Lifecycle:
         except BaseException as error:
             if isinstance(error, Exception):
                 portable, text = portable_error(error, self.path)
-                self._owed = message, with_note(portable, text)
+                self._failed_ask = message, with_note(portable, text)
             self._fail("on_receive", error)
             if not isinstance(error, Exception) and self.outcome is not None:
-                self._owed = message, WorkerDead.unanswered(self.path, self.outcome.reason)
+                self._failed_ask = message, WorkerDead.unanswered(self.path, self.outcome.reason)
         else:
             if message.reply is not None:
                 self._answer(message, answer)
         finally:
-            self._rest()
-
-    def _rest(self) -> None:
-        """No hook runs. If its life is over, the board goes on to show what it did in the end."""
-        if self.outcome is None:
-            self._slot.words[PHASE] = _clock() + _WAITING
-
-    def leave(self) -> None:
-        """Give back what the life itself has held; its outcome is known."""
-
-    def answer_failed_ask(self) -> None:
-        """Answer the message whose handler ended this life; what its asker sends next is for the next incarnation."""
-        if self._owed is not None:
-            message, error = self._owed
-            message.fail(error)
-
-    def _answer(self, message: Message, answer: Any) -> None:
-        assert message.reply is not None
-        try:
-            message.reply(True, Payload(answer))
-        except SuitkaiseError as error:  # the answer cannot be sent: the asker's trouble, not the worker's
-            message.fail(error)
+            self._mark_waiting()
 
     def finish(self, reason: ExitReason) -> None:
-        """Run `on_finish` and `result`; the life ends with `reason`."""
+        """Run `on_finish` and `result`; the outcome has this reason."""
+        context = self.context
         if self.outcome is not None:
             return
-        self._over = True
+        context.finishing = True
         self._mailbox.end_waits()
         self._slot.words[PHASE] = _clock() + _ON_FINISH
         phase = "on_finish"
         try:
             hook = self._hook("on_finish")
-            if hook is not None and not self._forced:
+            if hook is not None and not context.forced:
                 hook()
-            if self._forced:  # from another thread, or the worker has swallowed it
+            if context.forced:  # by another thread, or the hook has swallowed the exception
                 raise ForceFinish
             phase = "result"
             result = self._hook("result")
-            value = self.last_result if result is None else result()
+            value = context.last_result if result is None else result()
         except BaseException as error:
             self._fail(phase, error)
             return
         self.outcome = Outcome(reason, Payload(value) if reason.clean else None)
 
-    # ------------------------------------------------------------ what the worker calls
-    def rejoin(self, *, skip: bool = False) -> None:
-        """Finish after this loop."""
-        self._over = True
-        try:
-            phase = Phase.of(self._slot.words[PHASE])
-        except ValueError:  # a thread that the worker has started by itself asks too late
-            return
-        if skip and phase is not Phase.AFTER_LOOP:
-            self._skip_after = True
-        if not phase.in_a_loop:
-            self._mailbox.order_stop(Normal())
-        self._mailbox.end_waits()
+    # ------------------------------------------------------------ after the last turn
+    def close(self) -> None:
+        """Release what the life cycle itself holds."""
 
-    def force_finish(self) -> None:
-        """Leave at once, if called from the worker's own thread; else when the current hook returns."""
-        self._forced = self._over = self._skip_after = True
-        self._mailbox.order_stop(Shutdown("forced"))
-        if threading.get_ident() == self._mailbox.owner:
-            raise ForceFinish
+    def answer_failed_ask(self) -> None:
+        """Answer the message whose handler ended the worker.
 
-    def wait(self, seconds: float) -> bool:
-        """Sleep, but not when asked to stop."""
-        return self._mailbox.wait(seconds)
+        The actor calls this after the engine knows the outcome: the asker's next message is for the next incarnation.
+        """
+        if self._failed_ask is not None:
+            message, error = self._failed_ask
+            message.fail(error)
 
-    def wait_async(self, seconds: float) -> Coroutine[Any, Any, bool]:
-        """Sleep in the worker's event loop, but not when asked to stop."""
-        raise RuntimeError("wait_async() is for workers with async hooks; this one has none, so say: self.wait(...)")
-
+    # ------------------------------------------------------------ for the engine
     def stacks(self) -> str:
-        """What it waits for, as far as the stacks of its threads do not tell; from any thread."""
+        """What the worker awaits, which the stacks of its threads do not show; may be called from any thread."""
         return ""
 
     def interrupt(self, reason: ExitReason) -> None:
-        """Nobody waits for it any more: leave what can be left, and end for that reason."""
+        """Leave an `await`, and end for that reason: the engine has abandoned the worker."""
 
-    def checkpoint(self, value: Any) -> None:
-        """Keep a copy of the value for the next incarnation."""
-        assert self.on_checkpoint is not None
-        self.on_checkpoint(Payload(data=codec.dumps(value, root="checkpoint")))
+    # ------------------------------------------------------------ helpers
+    def _mark_waiting(self) -> None:
+        """Show on the board that no hook runs; after the outcome, the board keeps showing the last phase."""
+        if self.outcome is None:
+            self._slot.words[PHASE] = _clock() + _WAITING
 
-    def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
-        """Sleep in a wait of the worker's own: `wait(*descriptors)` must return when one of them is readable.
+    def _answer(self, message: Message, answer: Any) -> None:
+        assert message.reply is not None
+        try:
+            message.reply(True, Payload(answer))
+        except SuitkaiseError as error:  # the answer cannot be sent: that is an error of the ask, not of the worker
+            message.fail(error)
 
-        Returns False when the program that owns the worker is gone.
-        """
-        return self._mailbox.wait_in(wait, for_messages=for_messages)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds until `join_in` is over; None without one."""
-        return None if self._deadline_ns == _NEVER else max(0.0, (self._deadline_ns - _clock()) / 1e9)
-
-    def report_pid(self, pid: int) -> None:
-        """From now on the worker is known by the pid of a process that it looks after."""
-        self.pid = self._slot.words[PID] = pid
-
-    def take_over_suspension(self) -> None:
-        """From now on the worker has its turns while it is suspended, too: it sees to it itself that it rests."""
-        self._mailbox.rests = False
-
-    @property
-    def suspended(self) -> bool:
-        """Whether the worker is to rest."""
-        return self._mailbox.suspended
-
-    @property
-    def stop_reason(self) -> ExitReason | None:
-        """Why it is to finish, if it is."""
-        return self._mailbox.stop_reason
-
-    def is_last_loop(self) -> bool:
-        """Whether no loop will follow the current one."""
-        return (
-            self._over
-            or self._mailbox.stop_reason is not None
-            or (self.join_after is not None and self.current_loop >= self.join_after)
-            or _clock() >= self._deadline_ns
-        )
-
-    def loop_time_report(self, name: str | None) -> dict[str, Any]:
-        """The figures of all loops so far, in seconds."""
-        loops = self._slot.words[LOOPS]
-        total = self._slot.words[TOTAL] / 1e9
-        return {
-            "name": name or f"{self._worker.name} loop times report", "loops": loops, "total": total,
-            "mean": total / loops if loops else 0.0, "fastest": self._fastest / 1e9, "slowest": self._slowest / 1e9,
-            "last": self.last_loop_ns / 1e9,
-        }  # fmt: skip
-
-    def logger(self) -> Any:
-        """The worker's own logger."""
-        from suitkaise.messaging.logs import worker_logger
-
-        return worker_logger(self.path, self.on_log_line)
-
-    def cleanup(self) -> None:
-        """Remove the storage entries that go with this incarnation."""
-        tree = self._worker.__dict__.get("tree")
-        if tree is not None:
-            tree.remove_owned(self._birth.owner)
-
-    # ------------------------------------------------------------ small things
     def _build(self) -> Any:
-        return build(self._recipe, self)
+        return build(self._recipe, self.context)
 
     def _hook(self, name: str) -> Callable[..., Any] | None:
-        return self._checked(name)
+        return self._checked_hook(name)
 
-    def _checked(self, name: str) -> Callable[..., Any] | None:
-        """The hook; where nothing is awaited, it raises TypeError if it returns what has to be."""
+    def _checked_hook(self, name: str) -> Callable[..., Any] | None:
+        """The hook; without an event loop, a hook that returns a coroutine raises TypeError."""
         hook = hook_of(self._worker, name)
         return hook if hook is None or self.has_tasks else partial(_call, f"{self._recipe.name}.{name}", hook)
 
     def _handler(self, message: Message) -> Callable[[], Any]:
-        return handler_of(message, self._worker, self._on_receive, self.links.wants)
+        return handler_of(message, self._worker, self.path, self._on_receive, self.context.links.accept)
 
     def _fail(self, phase: str, error: BaseException) -> None:
-        self._over = True
+        """Set the outcome from what a hook has raised, and run `on_failure` if that is a crash."""
+        context = self.context
+        context.finishing = True
         self._mailbox.end_waits()
-        if isinstance(error, ForceFinish) or self._forced:
+        if isinstance(error, ForceFinish) or context.forced:
             self.outcome = Outcome(Shutdown("forced"))
             return
         if isinstance(error, ExitWith):
             self.outcome = Outcome(error.reason, Payload(error.result) if error.reason.clean else None)
             return
         if isinstance(error, SystemExit):
-            self.outcome = Outcome(_exit_code(error))
+            self.outcome = Outcome(_reason_of_exit(error))
             return
         hook = self._hook("on_failure") if self._worker is not None else None
         portable, text = portable_error(error, self.path)
@@ -385,18 +289,18 @@ class Lifecycle:
                 self.outcome = Outcome(Crashed("on_failure", portable, text))
 
 
-def _call(who: str, hook: Callable[..., Any], *args: Any) -> Any:
+def _call(name: str, hook: Callable[..., Any], *args: Any) -> Any:
     value = hook(*args)
     if isinstance(value, CoroutineType):
         value.close()
         raise TypeError(
-            f"{who} has returned a coroutine, which nobody awaits, since it is not seen to be async; "
-            "if a decorator hides that, make the function that it returns `async def`, too"
+            f"{name} has returned a coroutine, which nothing awaits, because {name} is not defined with `async def`; "
+            "if a decorator hides that, let the decorator return an `async def` function"
         )
     return value
 
 
-def _exit_code(error: SystemExit) -> ExitReason:
+def _reason_of_exit(error: SystemExit) -> ExitReason:
     code = error.code
     if code is None or code == 0:
         return Normal()

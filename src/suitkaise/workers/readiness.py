@@ -1,4 +1,4 @@
-"""When a command is ready: a line of its output, a port or a socket that answers, or what a function says."""
+"""How a command shows that it is ready: a line of output, a port or a socket that answers, or a function."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from suitkaise.errors import SpecError
+from suitkaise.platform.sockets import connect_unix
 
-__all__ = ["Probing", "Ready", "check_ready", "pattern_of", "probe_of"]
+__all__ = ["Probing", "Readiness", "check_ready", "pattern_of", "probe_of"]
 
-Ready: TypeAlias = str | re.Pattern[str] | int | tuple[str, int] | Path | Callable[[], object] | None
-"""What `Command(ready=...)` takes."""
+Readiness: TypeAlias = str | re.Pattern[str] | int | tuple[str, int] | Path | Callable[[], object] | None
+"""The values that `Command(ready=...)` takes."""
 
 _CONNECT = 1.0
-"""Seconds that one attempt to connect may take."""
+"""Seconds of one attempt to connect."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
-"""Seconds between two looks: nothing tells that somebody else has begun to listen."""
+"""Seconds between two attempts; the kernel has no notification for a socket that begins to listen."""
 
 
-def check_ready(who: str, ready: Any) -> None:
-    """Raise SpecError unless `ready` is one of the things that readiness can be told by."""
+def check_ready(title: str, ready: Any) -> None:
+    """Raise SpecError unless `ready` is a valid `Readiness`; `title` names the command."""
     match ready:
         case None | Path() | re.Pattern(pattern=str()):
             return
@@ -34,7 +35,7 @@ def check_ready(who: str, ready: Any) -> None:
             try:
                 re.compile(ready)
             except re.error as error:
-                raise SpecError(f"{who}: ready={ready!r} is no regular expression: {error}") from None
+                raise SpecError(f"{title}: ready={ready!r} is no regular expression: {error}") from None
             return
         case bool():
             pass
@@ -47,50 +48,47 @@ def check_ready(who: str, ready: Any) -> None:
         case _ if callable(ready):
             return
     raise SpecError(
-        f"{who}: ready must be a regular expression for a line of output (text or re.Pattern), a port from 1 to 65535, "
-        f"(host, port), the Path of a Unix socket, a function without arguments, or None, not {ready!r}"
+        f"{title}: ready must be a regular expression for a line of output (text or re.Pattern), a port from 1 to "
+        f"65535, (host, port), the Path of a Unix socket, a function without arguments, or None, not {ready!r}"
     )
 
 
-def pattern_of(ready: Ready) -> re.Pattern[str] | None:
-    """What a line must match, if readiness is told by one."""
+def pattern_of(ready: Readiness) -> re.Pattern[str] | None:
+    """The pattern that a line of output must match; None if `ready` is something else."""
     return re.compile(ready) if isinstance(ready, (str, re.Pattern)) else None
 
 
-def probe_of(ready: Ready, folder: str) -> Callable[[], object] | None:
-    """What is to be asked until it says yes, if readiness is told by that; `folder`: where paths begin."""
+def probe_of(ready: Readiness, folder: str) -> Callable[[], object] | None:
+    """The function to call until it returns something true; None if `ready` is a pattern. Paths begin at `folder`."""
     match ready:
         case int():
-            return partial(_answers, socket.AF_UNSPEC, ("127.0.0.1", ready))
+            return partial(_port_answers, "127.0.0.1", ready)
         case tuple():
-            return partial(_answers, socket.AF_UNSPEC, ready)
+            return partial(_port_answers, *ready)
         case Path():
-            return partial(_answers, socket.AF_UNIX, os.path.join(folder, ready))
+            return partial(_socket_answers, os.path.join(folder, ready))
         case None | str() | re.Pattern():
             return None
     return ready
 
 
-def _answers(family: socket.AddressFamily, address: Any) -> bool:
-    if family != socket.AF_UNIX:
-        socket.create_connection(address, _CONNECT).close()
-        return True
-    folder, name = os.path.split(address)
-    descriptor = os.open(folder or os.curdir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as sock:
-            sock.settimeout(_CONNECT)
-            sock.connect(f"/proc/self/fd/{descriptor}/{name}")  # a longer address than 107 bytes would be refused
-    finally:
-        os.close(descriptor)
+def _port_answers(host: str, port: int) -> bool:
+    socket.create_connection((host, port), _CONNECT).close()
+    return True
+
+
+def _socket_answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(_CONNECT)
+        connect_unix(sock, path)
     return True
 
 
 class Probing:
-    """Asks a probe in a thread of its own, since it may wait for the command, until it says yes.
+    """Calls a probe until it returns something true, in a thread, because a probe may wait for the command.
 
-    An `OSError` means no: the connection was refused, say. Its descriptor is readable when it is over; `ready` is
-    then True, or `error` is what the probe has raised.
+    An `OSError` means not ready (connection refused). When the probing is over, the descriptor is readable, and `ready`
+    is True or `error` is the exception that the probe has raised.
     """
 
     def __init__(self, probe: Callable[[], object]) -> None:
@@ -98,12 +96,12 @@ class Probing:
         self.error: BaseException | None = None
         self.descriptor: int = os.eventfd(0, os.EFD_CLOEXEC)
         self._probe = probe
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         threading.Thread(target=self._run, name="suitkaise-ready", daemon=True).start()
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             try:
                 self.ready = bool(self._probe())
             except OSError:
@@ -113,9 +111,9 @@ class Probing:
             if self.ready or self.error is not None:
                 os.eventfd_write(self.descriptor, 1)
                 return
-            self._over.wait(pause)
+            self._stopped.wait(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def stop(self) -> None:
-        """Ask no more."""
-        self._over.set()
+        """Stop the probing."""
+        self._stopped.set()

@@ -1,7 +1,7 @@
-"""The classes that users derive their workers from.
+"""The classes that users derive their workers from: hooks to override, attributes to read, methods to call.
 
-What they find here is what a running worker has: hooks to override, attributes to read, and what to call. All that
-comes from its `life`, which is attached when the worker is built in its own process or thread.
+Everything that a running worker reads or calls comes from its `WorkerContext`, which `build` attaches when it makes
+the worker in its own process or thread.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.messaging.refs import Monitor, WorkerRef
 from suitkaise.messaging.supervisor_ref import whereis
 from suitkaise.specs.options import Options
-from suitkaise.specs.recipe import Recipe, Startable, snapshot
+from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
 from suitkaise.storage.connect import attach
-from suitkaise.workers.worker_type import ReadOnly, WorkerType
+from suitkaise.workers.worker_type import RESERVED, ReadOnly, WorkerType, overridable
 
 if TYPE_CHECKING:
+    from suitkaise.workers.context import OwnRef, WorkerContext
     from suitkaise.workers.incarnation import Recalled
-    from suitkaise.workers.lifecycle import Lifecycle
 
 __all__ = ["ALIASES", "HOOKS", "Process", "Thread", "Worker"]
 
 HOOKS = ("on_start", "before_loop", "loop", "after_loop", "on_finish", "on_receive", "on_failure", "result")
+"""The names that a worker class defines for the runtime to call."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "on_start": ("__onstart__", "__on_start__"),
@@ -35,48 +36,55 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "on_finish": ("__onfinish__", "__on_finish__"),
     "result": ("__result__",),
 }
-
-_FREE = frozenset({"hooks", "name", "num_loops", "trap_exits", "tree"})
-"""What a worker knows, and may say itself."""
+"""Other names of the hooks."""
 
 
 class Worker(Startable, metaclass=WorkerType):
-    """What processes and threads have in common: hooks to override, attributes to read, and what to call.
+    """The common base of `Process` and `Thread`: hooks to override, attributes to read, methods to call.
 
     All hooks are optional. A worker without `loop` waits for messages.
 
-    Hooks, and public methods that proxies call, may be `async def`. The worker then has an event loop, in which all of
-    its hooks run one at a time and in the same task, so a plain hook of it may start a task, too. Tasks that it starts
-    go on whatever it does: while a hook awaits something, while it waits for messages, and while it is suspended. What
-    a hook awaits counts as its time (rule 55). In a stop, a hook that awaits something is waited for like any other
-    (rule 42): say `await self.wait_async(seconds)` for a sleep that ends then. At the end, after `result` or a crash,
-    tasks that are left are cancelled and waited for, as long as the child's `shutdown` says at most; then the event
-    loop is closed. A task that fails and that nobody awaits is told in the log `suitkaise.worker`; in an
-    `asyncio.TaskGroup` that stays open from `on_start` to `on_finish` it ends the worker.
+    Hooks, and public methods that proxies call, may be `async def`. The worker then has an event loop. All hooks run in
+    that loop, one at a time and in the same task, so a plain hook may start a task, too. The worker's tasks go on while
+    a hook awaits something, while the worker waits for messages, and while it is suspended. The time that a hook
+    awaits counts as the hook's time (rule 55). A stop waits for a hook that awaits something, as for any hook
+    (rule 42); use `await self.wait_async(seconds)` for a sleep that a stop ends. After `result` or a crash, the
+    remaining tasks are cancelled and awaited for at most the child's `shutdown` seconds; then the event loop is closed.
+    A failed task that nothing awaits is reported in the log `suitkaise.worker`; in an `asyncio.TaskGroup` that is open
+    from `on_start` to `on_finish`, a failed task ends the worker.
     """
 
-    hooks: ClassVar[tuple[str, ...]] = HOOKS + tuple(alias for names in ALIASES.values() for alias in names)
-    _life: Lifecycle | None = None
+    _worker_hooks: ClassVar[tuple[str, ...]] = HOOKS + tuple(alias for names in ALIASES.values() for alias in names)
+    _worker_context: WorkerContext | None = None
     _num_loops: float | None = None
     name: str | None = None
     trap_exits: ClassVar[bool] = False
-    """Whether the end of a linked worker is a message, and not its own end."""
+    """Whether the end of a linked worker is delivered as a message, instead of ending this worker."""
 
     def __init__(self, name: str | None = None, num_loops: float | None = None) -> None:
+        """Set the child's id and the number of loops; a subclass may leave this call out.
+
+        Args:
+            name: the id of the child; default: the class's name in snake case.
+            num_loops: loops after which each incarnation finishes; `math.inf` or None: never.
+
+        Raises:
+            SpecError: `num_loops` is not a whole number >= 1.
+        """
         if name is not None:
             self.name = name
-        if num_loops is not None:  # a class that says it by itself, below a `Child`, is checked by nobody else
+        if num_loops is not None:  # checked here, because a `join_after` of the `Child` would hide a wrong value
             Options(type(self).__name__, {"num_loops": num_loops}, {}, object).loops()
             self._num_loops = num_loops
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for name in cls._reserved:
+        for name in RESERVED:
             if getattr(cls, name) is not getattr(Worker, name):
                 raise SpecError(
                     f"{cls.__name__}.{name} is given by the runtime and cannot be redefined; choose another name"
                 )
-        if "num_loops" in vars(cls):  # kept aside, so that reading it tells what a `Child` made of it
+        if "num_loops" in vars(cls):  # moved, so that the property `num_loops` still gives the number of the `Child`
             cls._num_loops = vars(cls)["num_loops"]
             del cls.num_loops
         if vars(cls).get("background"):
@@ -86,101 +94,136 @@ class Worker(Startable, metaclass=WorkerType):
 
     # ------------------------------------------------------------ hooks
     def on_start(self) -> Awaitable[None] | None:
-        """Called once in the worker's own process or thread, before anything else; the heavy set-up goes here."""
+        """Called once in the worker's own process or thread, before any other hook; put heavy set-up here.
+
+        An exception here is a failed start. Raise `Ignore` for a worker that is not to run.
+        """
 
     def before_loop(self) -> Awaitable[None] | None:
         """Called before each loop."""
 
     def loop(self) -> Any:
-        """The work: called again and again until the worker finishes. What it returns becomes `last_result`."""
+        """Called again and again until the worker finishes: the work. The returned value becomes `last_result`."""
 
     def after_loop(self) -> Awaitable[None] | None:
-        """Called after each loop; `last_loop_time` is then known."""
+        """Called after each loop; `last_loop_time` is then the time of this loop."""
 
     def on_finish(self) -> Awaitable[None] | None:
         """Called once before a clean end: after the last loop, on a stop request, on SIGTERM."""
 
     def on_receive(self, message: Any) -> Any:
-        """Called between loops with each message that was told or asked; an asker gets what it returns."""
+        """Called between loops with each message of `tell` and `ask`; an asker gets the returned value.
+
+        Raise `Reject` to refuse a message: the asker gets the error, and the worker goes on. Any other exception is a
+        crash.
+        """
 
     def on_failure(self, error: Exception) -> Awaitable[None] | None:
-        """Called before the worker dies of an exception in any hook."""
+        """Called before the worker crashes because of an exception in any hook."""
 
     def result(self) -> Any:
-        """Called after `on_finish`; its value goes to whoever asks for the result. Default: `last_result`."""
+        """Called after `on_finish`; the returned value is the worker's result. Default: `last_result`."""
         return self.last_result
 
-    # ------------------------------------------------------------ what a worker knows
-    @ReadOnly
+    # ------------------------------------------------------------ attributes of a running worker
+    @overridable
     def path(self) -> str | None:
-        """Its place in the tree: `pipeline/counters/count-a`."""
-        return self._life.path if self._life else None
+        """The worker's place in the tree (`pipeline/counters/count-a`); None outside of a tree.
+
+        A subclass may use the name `path` for itself; the place stays at `self.ref.path`.
+        """
+        return self._worker_context.path if self._worker_context else None
+
+    @overridable
+    def kind(self) -> Kind:
+        """`"process"`, `"thread"` or `"command"`. A subclass may use the name `kind` for itself."""
+        return self._worker_kind
 
     @ReadOnly
     def pid(self) -> int | None:
-        """The process id it runs in."""
-        return os.getpid() if self._life else None
+        """The process id of the process that the worker runs in; None outside of a tree."""
+        return os.getpid() if self._worker_context else None
 
-    @ReadOnly
+    @overridable
     def copy(self) -> int | None:
-        """Its number among the `copies` of its child, from 0; else None."""
-        return self._life.copy if self._life else None
+        """The worker's number among the `copies` of its child, from 0; None without copies.
+
+        A subclass may use the name `copy` for itself; the number stays at `self.ref.copy`.
+        """
+        return self._worker_context.copy if self._worker_context else None
 
     @ReadOnly
     def current_loop(self) -> int:
-        """1 during the first loop, until after its `after_loop`."""
-        return self._life.current_loop if self._life else 0
+        """The number of the current loop: 1 during the first loop and its `after_loop`, 0 before."""
+        return self._worker_context.current_loop if self._worker_context else 0
 
     @ReadOnly
     def last_loop(self) -> bool:
         """Whether this loop is the last one, as far as is known now."""
-        return self._life.is_last_loop() if self._life else False
+        return self._worker_context.is_last_loop if self._worker_context else False
 
     @ReadOnly
     def last_loop_time(self) -> float:
-        """Seconds from before `before_loop` to after `loop`, of the last loop that got so far."""
-        return self._life.last_loop_ns / 1e9 if self._life else 0.0
+        """Seconds from before `before_loop` to after `loop`, of the last loop that has returned."""
+        return self._worker_context.last_loop_ns / 1e9 if self._worker_context else 0.0
 
     @ReadOnly
     def last_result(self) -> Any:
-        """What the last `loop` returned."""
-        return self._life.last_result if self._life else None
+        """The value that the last `loop` returned; None before."""
+        return self._worker_context.last_result if self._worker_context else None
 
     @ReadOnly
     def recalled(self) -> Recalled | None:
-        """None on a first start; else its past (rule 57): `attempt`, `reason`, `down_for` and `checkpoint`."""
-        return self._life.recalled if self._life else None
+        """None on a first start; else the past (rule 57): `attempt`, `reason`, `down_for` and `checkpoint`."""
+        return self._worker_context.recalled if self._worker_context else None
 
-    @ReadOnly
+    @overridable
     def log(self) -> Any:
-        """A structlog logger, bound to path and pid; it reaches the program's logging."""
-        return self._life_or_raise("log").logger()
+        """A structlog logger that is bound to path and pid and writes to the program's log `suitkaise.worker`.
 
-    @ReadOnly
+        A subclass may use the name `log` for itself; `logging` works in any worker, too.
+
+        Raises:
+            RuntimeError: the worker was not started by a supervisor.
+        """
+        return self._require_context("log").logger()
+
+    @overridable
     def metadata(self) -> dict[str, Any]:
-        """What entries in the storage are usually marked with: a new dict at each call."""
+        """The usual metadata of storage entries, a new dict at each access.
+
+        The keys are `name`, `pid`, `current_loop`, `num_loops` and `remove_on_process_join` (True). A subclass may use
+        the name `metadata` for itself.
+        """
         return {
             "name": self.name, "pid": self.pid, "current_loop": self.current_loop,
-            "num_loops": self._loops_wanted(), "remove_on_process_join": True,
+            "num_loops": _loops_wanted(self), "remove_on_process_join": True,
         }  # fmt: skip
 
     @property
     def num_loops(self) -> float:
-        """After how many loops it finishes; `math.inf` for never."""
-        return self._loops_wanted()
+        """The number of loops after which the worker finishes; `math.inf`: never.
+
+        Set it with `super().__init__(num_loops=...)`, in the class body, or with `Child(..., join_after=...)`.
+        """
+        return _loops_wanted(self)
 
     @num_loops.setter
     def num_loops(self, value: Any) -> None:
         raise AttributeError(
-            f"{type(self).__name__}.num_loops cannot be set here; say super().__init__(num_loops={value!r}), "
+            f"{type(self).__name__}.num_loops cannot be set here; use super().__init__(num_loops={value!r}), "
             "or num_loops = ... in the class, or Child(..., join_after=...)"
         )
 
     @property
     def tree(self) -> Any:
-        """The storage that all workers of the program share (`sktree.connect()`); made when it is first used."""
+        """The storage that all workers of the program share (`sktree.connect()`), opened at the first access.
+
+        Raises:
+            RuntimeError: the worker was not started by a supervisor.
+        """
         if "tree" not in self.__dict__:
-            self._life_or_raise("tree")
+            self._require_context("tree")
             self.__dict__["tree"] = attach()
         return self.__dict__["tree"]
 
@@ -188,109 +231,125 @@ class Worker(Startable, metaclass=WorkerType):
     def tree(self, value: Any) -> None:
         self.__dict__["tree"] = value
 
-    def _loops_wanted(self) -> float:
-        if self._life is not None:
-            return math.inf if self._life.join_after is None else self._life.join_after
-        return math.inf if self._num_loops is None else self._num_loops
+    @ReadOnly
+    def ref(self) -> OwnRef:
+        """The worker's own ref, to hand to others; `ref.path` and `ref.copy` are the worker's place and number.
 
-    # ------------------------------------------------------------ what a worker can do
+        Raises:
+            RuntimeError: the worker was not started by a supervisor.
+        """
+        return self._require_context("ref").ref
+
+    # ------------------------------------------------------------ methods of a running worker
     def rejoin(self) -> None:
-        """Finish gracefully: this loop, `after_loop` and `on_finish` still run; then it ends with `Normal`."""
-        self._life_or_raise("rejoin()").rejoin()
+        """Finish gracefully: run the rest of this loop, `after_loop` and `on_finish`; the exit reason is `Normal`."""
+        self._require_context("rejoin()").rejoin()
 
     def skip_and_rejoin(self) -> None:
-        """Like `rejoin`, but this loop's `after_loop` is left out."""
-        self._life_or_raise("skip_and_rejoin()").rejoin(skip=True)
+        """Finish like `rejoin`, but without this loop's `after_loop`."""
+        self._require_context("skip_and_rejoin()").rejoin(skip=True)
 
     def force_finish(self) -> None:
-        """End at once: no further hook runs, not even the rest of this one. Ends with `Shutdown("forced")`."""
-        self._life_or_raise("force_finish()").force_finish()
+        """Finish at once: leave the current hook and run no other hook; the exit reason is `Shutdown("forced")`.
+
+        Called from another thread, the worker ends when its current hook returns.
+        """
+        self._require_context("force_finish()").force_finish()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep at most `seconds`, but wake up at once when asked to stop; returns whether that was so."""
-        return self._life_or_raise("wait()").wait(seconds)
+        """Sleep at most `seconds`; return True as soon as the worker is asked to stop, else False.
+
+        Raises:
+            RuntimeError: called in the event loop of an async worker; use `await self.wait_async(seconds)` there.
+        """
+        return self._require_context("wait()").wait(seconds)
 
     def wait_async(self, seconds: float) -> Coroutine[Any, Any, bool]:
-        """The same for async hooks and tasks: `await self.wait_async(1.0)`. Other tasks of the worker go on meanwhile.
+        """Sleep like `wait`, in async hooks and tasks: `await self.wait_async(1.0)`. Other tasks go on meanwhile.
 
         Raises:
             RuntimeError: not called in the worker's own event loop.
         """
-        return self._life_or_raise("wait_async()").wait_async(seconds)
+        return self._require_context("wait_async()").wait_async(seconds)
 
     def whereis(self, path: str) -> WorkerRef:
-        """The ref of another worker. Raises ChildNotFound if there is none at `path`."""
+        """Return the ref of the worker at `path`.
+
+        Raises:
+            ChildNotFound: there is no worker at `path`.
+        """
         return whereis(path)
 
-    @ReadOnly
-    def ref(self) -> WorkerRef:
-        """Its own ref, to hand to others."""
-        return WorkerRef(self._life_or_raise("ref").path)
-
     def generate_loop_time_report(self, name: str | None = None) -> dict[str, Any]:
-        """Loops so far, and their total, mean, fastest, slowest and last time in seconds.
+        """Return the number of loops so far, and their total, mean, fastest, slowest and last time in seconds.
 
         `name` is the report's title; default: "NAME loop times report".
         """
-        return self._life_or_raise("generate_loop_time_report()").loop_time_report(name)
+        context = self._require_context("generate_loop_time_report()")
+        return context.loop_time_report(name or f"{self.name} loop times report")
 
     def cleanup(self) -> None:
         """Remove this worker's storage entries that are marked `remove_on_process_join`."""
-        self._life_or_raise("cleanup()").cleanup()
+        self._require_context("cleanup()").cleanup(self.__dict__.get("tree"))
 
     def get_current_loop(self) -> int:
-        """The same as `current_loop`."""
+        """Return `current_loop`."""
         loop: int = self.current_loop
         return loop
 
     def checkpoint(self, value: Any) -> None:
-        """Hand a value to the next incarnation: it is there as `self.recalled.checkpoint` (rule 57).
+        """Keep a copy of `value` for the next incarnation, which reads `self.recalled.checkpoint` (rule 57).
 
-        A copy is kept by the supervisor, the last one wins, and once this returns it survives even a SIGKILL of this
-        worker. It goes with the child: when that is deleted, or its supervisor restarted. What must survive the
-        program belongs into a durable storage. Costs about as much as telling a message.
+        The supervisor keeps the last value. After this call has returned, the value survives even a SIGKILL of this
+        worker. The value is lost when the child is deleted or its supervisor restarted; data that must survive the
+        program belongs in a durable storage. A checkpoint costs about as much as telling a message.
 
         Raises:
-            NotSerializable: the value cannot be sent; the one before is kept.
+            NotSerializable: the value cannot be sent; the last value is kept.
         """
-        self._life_or_raise("checkpoint()").checkpoint(value)
+        self._require_context("checkpoint()").checkpoint(value)
 
     def start_thread(self, what: Any, *args: Any, **kwargs: Any) -> None:
-        """Not built yet: a supervised background thread of this process."""
+        """Start a supervised background thread of this process; not built yet.
+
+        Raises:
+            NotBuiltYet: always.
+        """
         raise NotBuiltYet("start_thread is not built yet; use threading.Thread(target=..., daemon=True)")
 
     def monitor(self, ref: WorkerRef) -> Monitor:
-        """Be told when the incarnation that `ref` names now has ended: a `Down(ref, reason, monitor)` for `on_receive`.
+        """Have a `Down` delivered to `on_receive` when the incarnation that `ref` names now has ended.
 
-        Exactly once, and at once if nobody is there (rule 60). A restart needs a new monitor, as in Erlang: what comes
-        back is another process.
+        The `Down(ref, reason, monitor)` is delivered exactly once, and at once if there is no such incarnation
+        (rule 60). After a restart a new monitor is needed, as in Erlang: the new incarnation is another process.
         """
-        return self._life_or_raise("monitor()").links.monitor(ref)
+        return self._require_context("monitor()").links.monitor(ref)
 
     def demonitor(self, monitor: Monitor) -> None:
-        """Once this returns, no `Down` of that monitor is delivered any more. No error if it was used up."""
-        self._life_or_raise("demonitor()").links.demonitor(monitor)
+        """Remove a monitor: no `Down` of it is delivered after this call. A used monitor is no error."""
+        self._require_context("demonitor()").links.demonitor(monitor)
 
     def link(self, ref: WorkerRef) -> None:
-        """End together: if one of the two incarnations ends abnormally, the other is killed, too (rule 60).
+        """Link this incarnation with the one that `ref` names: if one ends abnormally, the other is killed (rule 60).
 
-        With `trap_exits = True` in its class a worker is not killed, but told: `on_receive` gets a
-        `LinkedExit(ref, reason)`, also of a clean end. Linking to somebody who is not there is an abnormal end of the
-        other one. A clean end (`Normal`, `Shutdown`) ends nobody; Erlang passes `shutdown` on. A thread that is killed
-        so is abandoned (rule 59). Linking twice is linking once.
+        A worker whose class has `trap_exits = True` is not killed: its `on_receive` gets a `LinkedExit(ref, reason)`,
+        also of a clean end. A link to a worker that is not there counts as an abnormal end of that worker. A clean end
+        (`Normal`, `Shutdown`) kills no other worker; in Erlang, `shutdown` does. A thread that is killed by a link is
+        abandoned (rule 59). Two calls make one link.
         """
-        self._life_or_raise("link()").links.link(ref)
+        self._require_context("link()").links.link(ref)
 
     def unlink(self, ref: WorkerRef) -> None:
-        """Undo `link`; no error if there is no link."""
-        self._life_or_raise("unlink()").links.unlink(ref)
+        """Remove a link; a missing link is no error."""
+        self._require_context("unlink()").links.unlink(ref)
 
-    def _life_or_raise(self, what: str) -> Lifecycle:
-        if self._life is None:
+    def _require_context(self, what: str) -> WorkerContext:
+        """The context; raises RuntimeError unless the worker runs in a tree."""
+        if self._worker_context is None:
             raise RuntimeError(
                 f"{type(self).__name__}.{what} is for a running worker; this one was not started by a supervisor"
             )
-        return self._life
+        return self._worker_context
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         recipe = self.__dict__.get("__recipe__")
@@ -298,48 +357,89 @@ class Worker(Startable, metaclass=WorkerType):
             raise TypeError(f"a running {type(self).__name__} cannot be sent; send its ref (self.ref) instead")
         return _from_recipe, (recipe.target, recipe.args, dict(recipe.kwargs))
 
-    _reserved: ClassVar[frozenset[str]] = frozenset(
-        name for name in vars() if not name.startswith("_") and name not in (*HOOKS, *_FREE)
-    )
-
 
 class Process(Worker):
-    """A worker in an OS process of its own.
+    """A worker in an OS process of its own. Derive a class and override the hooks.
 
+    An instance that is built where the tree is declared is a *recipe*. Its class and the arguments of its constructor
+    are recorded, with copies of plain containers, and each start builds a new worker from them in a new process. So
+    `__init__` also runs in the program that declares the tree: put heavy set-up into `on_start`. An attribute that is
+    set on the declared instance afterwards would be lost, so it is a `SpecError` where the instance is given to `Child`
+    or `Supervisor`, and at `start()`.
+
+    A class may set the options of `Child` as class attributes (`restart = "transient"`). The names in
+    `suitkaise.workers.worker_type.RESERVED` (`rejoin`, `wait`, `current_loop`, ...) cannot be defined or assigned.
+
+    >>> from suitkaise import Child, Process, Supervisor
     >>> class Count(Process):
+    ...     restart = "transient"
+    ...
     ...     def __init__(self, upto: int) -> None:
     ...         self.upto = upto
     ...
     ...     def loop(self) -> None:
     ...         if self.current_loop == self.upto:
     ...             self.rejoin()
-    >>> from suitkaise.specs import Child
-    >>> Child(Count(10), restart="transient").id
-    'count'
+    >>> print(Supervisor("app", Count(10), Child(Count, args=(20,), id="more")))
+    app  supervisor, one_for_one, 3 restarts in 5 s
+    ├─ count  process, transient
+    └─ more  process, transient
     """
 
-    kind: ClassVar[Literal["process"]] = "process"
+    _worker_kind: ClassVar[Literal["process"]] = "process"
 
     @staticmethod
     def of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Recipe:
-        """A process worker that calls `function(*args, **kwargs)` once a loop; the same as passing the function."""
+        """Make a process worker that calls `function(*args, **kwargs)` once a loop.
+
+        `Child(function, args=..., kwargs=...)` does the same.
+        """
         return Recipe(function, snapshot(args), snapshot(kwargs), "process")
 
 
 class Thread(Worker):
-    """A worker in a thread of the program that owns the tree.
+    """A worker in a thread of the program that owns the tree. Derive a class and override the hooks, as of `Process`.
 
-    Threads cannot be killed: one that does not stop in time is abandoned (rule 59). Constructor arguments are
-    shared by reference between its incarnations, so mutable ones are yours to mind (rule 41).
+    A thread cannot be killed: a thread that does not stop in time is abandoned (rule 59). The declaration and all
+    incarnations share the constructor's arguments by reference, so changes of a mutable argument are seen by all of
+    them (rule 41).
+
+    >>> from suitkaise import Supervisor, Thread
+    >>> class Collect(Thread):
+    ...     restart = "transient"
+    ...
+    ...     def __init__(self, found: list[int]) -> None:
+    ...         self.found = found
+    ...
+    ...     def on_receive(self, message: int) -> int:
+    ...         self.found.append(message)
+    ...         return len(self.found)
+    >>> found: list[int] = []
+    >>> with Supervisor("app", Collect(found)).start() as running:
+    ...     running["collect"].ask(42)
+    1
+    >>> found
+    [42]
     """
 
-    kind: ClassVar[Literal["thread"]] = "thread"
+    _worker_kind: ClassVar[Literal["thread"]] = "thread"
 
     @staticmethod
     def of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Recipe:
-        """A thread worker that calls `function(*args, **kwargs)` once a loop."""
+        """Make a thread worker that calls `function(*args, **kwargs)` once a loop.
+
+        >>> from suitkaise import Child, Thread
+        >>> Child(Thread.of(print, "tick"), id="ticker").kind
+        'thread'
+        """
         return Recipe(function, args, kwargs, "thread")
 
 
 def _from_recipe(cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return cls(*args, **kwargs)
+
+
+def _loops_wanted(worker: Worker) -> float:
+    context = worker._worker_context
+    wanted = worker._num_loops if context is None else context.join_after
+    return math.inf if wanted is None else wanted

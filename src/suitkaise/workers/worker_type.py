@@ -1,86 +1,54 @@
-"""Which attributes of a worker may be assigned, and where.
-
-A worker that is built where a tree is declared is a *recipe*: only its class and arguments matter, and each start
-builds it anew. Attributes set from outside on a recipe would be lost, so that raises. What the runtime gives to a
-worker can be assigned nowhere.
-"""
+"""The names of a worker that belong to the runtime, their descriptors, and the metaclass that makes recipes."""
 
 from __future__ import annotations
 
 import abc
-import functools
-import sys
-import types
 from collections.abc import Callable
 from typing import Any, Generic, Never, Self, TypeVar, overload
 
-from suitkaise.specs.recipe import Recipe, snapshot
+from suitkaise.specs.recipe import Kind, Recipe, record, snapshot
 
-__all__ = ["ReadOnly", "WorkerType", "check_attributes"]
+__all__ = ["OVERRIDABLE", "RESERVED", "SETTABLE", "ReadOnly", "WorkerType", "check_attributes", "overridable"]
+
+RESERVED: frozenset[str] = frozenset(
+    {
+        "pid", "current_loop", "last_loop", "last_loop_time", "last_result", "recalled", "ref",
+        "rejoin", "skip_and_rejoin", "force_finish", "wait", "wait_async", "checkpoint", "cleanup",
+        "get_current_loop", "generate_loop_time_report", "start_thread",
+        "whereis", "monitor", "demonitor", "link", "unlink",
+    }
+)  # fmt: skip
+"""The names that a worker class can neither define nor assign: what every worker reads and calls.
+
+A definition in a class body raises `SpecError`; an assignment raises `AttributeError`: to an attribute (the first line)
+at once, to a method when the constructor or `on_start` has returned.
+"""
+
+SETTABLE: frozenset[str] = frozenset({"name", "num_loops", "tree", "trap_exits"})
+"""The names whose value the runtime uses, and which a worker may set: see the docs of each."""
+
+OVERRIDABLE: frozenset[str] = frozenset({"kind", "path", "copy", "metadata", "log"})
+"""The names that any worker class may define or assign for itself. The runtime's path and copy stay at `self.ref`."""
 
 T = TypeVar("T")
 
 
 class WorkerType(abc.ABCMeta):
-    """Calling a worker class makes a recipe: an instance that remembers how it was made and is then sealed."""
+    """Calling a worker class makes a recipe: an instance that remembers its arguments and its first attributes."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        kept = (args, kwargs)
-        if getattr(cls, "kind", "") in ("process", "command"):
-            kept = (snapshot(args), snapshot(kwargs))
+        kind: Kind = getattr(cls, "_worker_kind", "process")
+        recipe = Recipe(cls, args, kwargs, kind) if kind == "thread" else Recipe(
+            cls, snapshot(args), snapshot(kwargs), kind
+        )  # fmt: skip
         worker = super().__call__(*args, **kwargs)
         check_attributes(worker)
-        object.__setattr__(worker, "__recipe__", Recipe(cls, kept[0], kept[1], getattr(cls, "kind", "process")))
-        object.__setattr__(worker, "__class__", _sealed(cls))
+        record(worker, recipe)
         return worker
-
-    def mro(cls) -> list[type]:
-        """The order of a recipe's class has the seal in front; a base class there would change the memory layout."""
-        order = super().mro()
-        return [cls, _RecipeGuard, *order[1:]] if "__sealed__" in vars(cls) else order
-
-
-class _RecipeGuard:
-    """What the class of a recipe has in front of the worker's own: assignments from outside raise."""
-
-    __slots__ = ()
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Sealing a class is no subclassing that its own `__init_subclass__` should hear of."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self.__own(name, sys._getframe(1))
-        super().__setattr__(name, value)
-
-    def __delattr__(self, name: str) -> None:
-        self.__own(name, sys._getframe(1))
-        super().__delattr__(name)
-
-    def __own(self, name: str, caller: types.FrameType) -> None:
-        """Let pass what the worker's own methods do, called directly: a unit test of the bare worker."""
-        code = caller.f_code
-        cls: Any = type(self)
-        names = (*code.co_varnames[: min(code.co_argcount, 1)], *code.co_freevars)
-        inside = any(code.co_qualname.startswith(f"{base.__qualname__}.") for base in cls.__mro__)
-        if not inside or all(caller.f_locals.get(own) is not self for own in names):
-            raise AttributeError(
-                f"{cls.__name__}.{name}: this worker is a recipe, each start builds a new one from its constructor's "
-                f"arguments, so the attribute would be lost; pass it to the constructor or set it in on_start"
-            )
-        if name in cls._reserved:
-            _refuse(cls, name)
-
-
-@functools.cache
-def _sealed(cls: type) -> type:
-    """The class that a recipe gets once it is made: the same, but for assignments from outside."""
-    body = {"__sealed__": True, "__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__,
-            "__doc__": cls.__doc__}  # fmt: skip
-    return type(cls)(cls.__name__, (cls,), body)
 
 
 class ReadOnly(Generic[T]):
-    """An attribute that the runtime gives: read by the decorated method, never assigned."""
+    """An attribute that the runtime provides: the decorated method reads it, and assigning to it raises."""
 
     def __init__(self, read: Callable[[Any], T]) -> None:
         self._read = read
@@ -100,9 +68,34 @@ class ReadOnly(Generic[T]):
         _refuse(type(worker), self.__name__)
 
 
+def overridable(read: Callable[[Any], Any]) -> Any:
+    """Make an attribute that the runtime provides as long as the user's class or instance has none of that name.
+
+    Type checkers see `Any`, so that a subclass may define the name in any way.
+    """
+    return _Overridable(read)
+
+
+class _Overridable:
+    """Without `__set__`, so an attribute of the instance takes precedence at no cost.
+
+    Without a value on the class, so a dataclass field of that name gets no default from here.
+    """
+
+    def __init__(self, read: Callable[[Any], Any]) -> None:
+        self._read = read
+        self.__doc__ = read.__doc__
+        self.__name__: str = read.__name__
+
+    def __get__(self, worker: object | None, cls: type) -> Any:
+        if worker is None:
+            raise AttributeError(f"{cls.__name__}.{self.__name__} exists on instances only")
+        return self._read(worker)
+
+
 def check_attributes(worker: Any) -> None:
-    """Raise AttributeError if an attribute of the worker hides what the runtime gives it (`self.wait = ...`)."""
-    for name in worker._reserved & worker.__dict__.keys():
+    """Raise AttributeError if an attribute of the instance hides a reserved name (`self.wait = ...`)."""
+    for name in RESERVED & worker.__dict__.keys():
         _refuse(type(worker), name)
 
 
