@@ -85,7 +85,7 @@ def office(boss):
 
 
 @BOSSES
-def test_children_are_started_terminated_restarted_deleted_and_looked_at(boss):
+def test_children_are_started_terminated_restarted_deleted_and_listed(boss):
     with office(boss) as (running, do):
         ref = do("start_child", Child(Echo, id="second"))
         assert ref == WorkerRef("tree/team/second")
@@ -134,7 +134,7 @@ def test_a_path_leads_to_supervisors_below(boss):
             do("terminate_child", "echo/below")
 
 
-def test_what_is_found_is_a_supervisor_or_a_worker():
+def test_whereis_returns_a_supervisor_ref_or_a_worker_ref():
     with office(None) as (running, _):
         assert type(whereis("tree")) is SupervisorRef
         assert type(running["team"]) is SupervisorRef
@@ -148,7 +148,7 @@ def test_what_is_found_is_a_supervisor_or_a_worker():
             whereis("tree").ask("hello")
 
 
-def test_a_root_that_is_told_to_finish_ends_its_tree():
+def test_a_tree_ends_when_its_root_gets_a_stop_request():
     with Supervisor("tree", Child(Echo)).start() as running:
         root = whereis("tree")
         with pytest.raises(SuitkaiseError, match="'tree' is a root, so no supervisor could recall it"):
@@ -175,7 +175,7 @@ class Insider(Process):
         self.whereis("tree").terminate_child(message)
 
 
-def test_a_worker_that_would_wait_for_its_own_end_is_told_so():
+def test_a_worker_that_would_wait_for_its_own_end_gets_a_deadlock_error():
     tree = Supervisor("tree", Supervisor("team", Child(Insider("on_receive"))), max_restarts=0)
     with tree.start() as running:
         with pytest.raises(ChildNotFound):
@@ -185,18 +185,18 @@ def test_a_worker_that_would_wait_for_its_own_end_is_told_so():
             running["team/insider"].ask(target)
 
 
-def test_a_worker_that_asks_in_on_start_for_what_comes_after_its_start_is_told_so():
+def test_a_request_in_on_start_that_would_wait_for_that_start_is_a_deadlock_error():
     with pytest.raises(ChildStartFailed, match=r"DeadlockError.*is being started by 'tree'"):
         Supervisor("tree", Child(Insider("on_start"))).start()
 
 
-def test_a_worker_that_recalls_a_sibling_in_on_start_is_told_so_too():
+def test_a_recall_of_a_sibling_in_on_start_is_a_deadlock_error():
     tree = Supervisor("tree", Echo, Child(Insider("recall in on_start"), start_timeout=15.0))
     with pytest.raises(ChildStartFailed, match=r"DeadlockError.*is being started by 'tree'"):
         tree.start()
 
 
-def test_requests_from_many_sides_are_all_served():
+def test_requests_of_many_threads_and_workers_are_all_answered():
     with Supervisor("tree", Child(BossProcess, id="boss"), Supervisor("team")).start() as running:
         refs, lock = [], threading.Lock()
 
@@ -234,7 +234,7 @@ def test_a_suspended_worker_neither_loops_nor_takes_messages_until_it_is_resumed
 
 
 @pytest.mark.parametrize("worker", [Echo, EchoThread])
-def test_a_suspended_worker_that_only_waits_for_messages_lets_them_wait(worker):
+def test_messages_to_a_suspended_worker_without_a_loop_wait_in_its_mailbox(worker):
     with Supervisor("tree", Child(worker, id="echo")).start() as running:
         assert running["echo"].ask(0) == 0
         running.suspend("echo")
@@ -246,7 +246,7 @@ def test_a_suspended_worker_that_only_waits_for_messages_lets_them_wait(worker):
 
 
 @pytest.mark.parametrize("worker", [Counts, CountsThread])
-def test_a_suspended_worker_can_be_stopped_and_comes_back_unsuspended(worker):
+def test_a_suspended_worker_can_be_stopped_and_is_not_suspended_after_a_restart(worker):
     with Supervisor("tree", Child(worker, id="counts")).start() as running:
         running.suspend("counts")
         running.recall("counts")
@@ -266,7 +266,7 @@ def test_a_supervisor_is_suspended_by_suspending_its_workers():
         assert [str(line.status) for line in running.which_children("team")] == ["running", "running"]
 
 
-def test_s64_it_is_forgotten_that_a_child_was_suspended_which_is_removed():
+def test_s64_a_child_that_is_removed_and_added_again_is_not_suspended():
     with Supervisor("tree", DynamicSupervisor("team")).start() as running:
         for _ in range(3):
             id = running.start_child(EchoThread, under="team").name

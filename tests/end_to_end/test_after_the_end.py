@@ -58,7 +58,7 @@ def test_a_message_to_a_worker_of_an_ended_tree_is_refused() -> None:
         ref.ask("too late")
 
 
-def test_a_worker_that_was_stopped_before_it_had_a_result_says_so() -> None:
+def test_the_result_of_a_worker_that_raises_in_result_is_that_error() -> None:
     class Endless(Process):
         def loop(self) -> None:
             self.wait(60.0)
@@ -80,7 +80,7 @@ def test_the_events_of_a_tree_end_with_it() -> None:
         assert list(running.events()) == []
 
 
-def test_the_picture_of_a_tree_outlives_it() -> None:
+def test_the_status_of_a_tree_can_be_read_after_its_end() -> None:
     running, _ = ended_tree()
     picture = running.status()
     assert [(one.path, one.status) for one in (picture, *picture.children)] == [
@@ -91,7 +91,7 @@ def test_the_picture_of_a_tree_outlives_it() -> None:
     assert [one.pid for one in picture.children] == [None, None]
 
 
-def test_a_tree_that_stops_says_so() -> None:
+def test_a_tree_that_is_being_stopped_has_the_status_stopping() -> None:
     finishes, enough = Event(), Event()
 
     class Lingers(Thread):

@@ -106,7 +106,7 @@ def end(message, *, notes=None, restart="temporary"):
         (signal.SIGUSR2, Signaled(signal.SIGUSR2)),
     ],
 )
-def test_the_reason_of_an_end(message, reason):
+def test_each_end_of_a_worker_has_its_exit_reason(message, reason):
     assert end(message) == reason
 
 
@@ -135,7 +135,7 @@ def test_an_exception_with_a_constructor_of_its_own_arrives_as_itself():
     assert reason.error.second == "two"
 
 
-def test_an_exception_that_cannot_be_pickled_is_told_by_a_worker_failed():
+def test_an_exception_that_cannot_be_pickled_arrives_as_worker_failed():
     reason = end("unpicklable")
     assert isinstance(reason.error, WorkerFailed)
     assert str(reason.error) == "Unpicklable: deep trouble"
@@ -164,7 +164,7 @@ def test_a_transient_worker_that_gets_sigterm_is_restarted():
         assert running["echo"].ask("pid") != first
 
 
-def test_ref_kill_is_a_fault_that_is_told_as_killed():
+def test_ref_kill_is_a_fault_with_the_reason_killed():
     with Supervisor("tree", Echo()).start() as running, running.events() as events:
         running["echo"].kill()
         assert next_exit(events) == Killed("ref.kill()")

@@ -99,7 +99,7 @@ with Supervisor("tree", Echo()).start() as running:
     assert "the parent's" in out
 
 
-def test_a_forked_child_cannot_use_its_parents_tree_and_is_told_so():
+def test_a_forked_child_that_uses_the_tree_of_its_parent_gets_an_error():
     source = program("""
 with Supervisor("tree", Echo()).start() as running:
     child = os.fork()

@@ -94,7 +94,7 @@ def test_a_proxy_calls_methods_and_reads_attributes(running, id):
 
 
 @both
-def test_what_cannot_be_handled_answers_the_asker_alone(running, id):
+def test_a_message_that_cannot_be_handled_is_an_error_for_its_asker_only(running, id):
     ref = running[id]
     with pytest.raises(LookupError, match="not me"):
         ref.ask("reject")
@@ -114,7 +114,7 @@ def test_a_crash_answers_with_the_exception_and_its_remote_traceback(running, id
     assert running[id].ask("back?") == "back?"
 
 
-def test_a_message_and_an_answer_that_cannot_be_sent(running):
+def test_a_message_or_an_answer_that_cannot_be_pickled_is_an_error_for_the_asker(running):
     with pytest.raises(NotSerializable):
         running["process"].ask(threading.Lock())
     with pytest.raises(NotSerializable):
@@ -123,12 +123,12 @@ def test_a_message_and_an_answer_that_cannot_be_sent(running):
 
 
 @both
-def test_an_ask_that_takes_too_long(running, id):
+def test_an_ask_that_takes_too_long_times_out(running, id):
     with pytest.raises(AskTimeout):
         running[id].ask("slow", timeout=0.1)
 
 
-def test_from_worker_to_worker_through_the_hub(running):
+def test_workers_ask_each_other_through_the_hub(running):
     for asker in ("process", "thread"):
         for asked in ("process", "thread", "echo"):
             if asked != asker:
@@ -136,12 +136,12 @@ def test_from_worker_to_worker_through_the_hub(running):
 
 
 @both
-def test_a_worker_that_asks_itself(running, id):
+def test_a_worker_that_asks_itself_gets_a_deadlock_error(running, id):
     with pytest.raises(DeadlockError):
         running[id].ask(("ask", f"tree/{id}", "hello"))
 
 
-def test_an_ask_that_the_workers_death_leaves_unanswered(running):
+def test_an_ask_is_answered_with_an_error_when_the_worker_dies(running):
     answer = running["process"].ask_future("slow")
     running["process"].kill()
     with pytest.raises(WorkerDead, match=r"ref\.kill"):
@@ -184,7 +184,7 @@ class Late(Process):
         return self.seen
 
 
-def test_what_was_accepted_for_a_worker_that_is_being_restarted_reaches_it_however_much_that_is(tmp_path):
+def test_all_messages_accepted_during_a_restart_reach_the_next_incarnation(tmp_path):
     gate = tmp_path / "gate"
     child = Child(Late, args=(str(gate),), backoff=Backoff(initial=600.0, maximum=600.0))
     with Supervisor("app", child).start() as running:
@@ -203,7 +203,7 @@ def test_what_was_accepted_for_a_worker_that_is_being_restarted_reaches_it_howev
         back.result(60)
 
 
-def test_a_worker_that_is_over_is_dead_for_good(running):
+def test_a_worker_that_is_not_restarted_refuses_messages_for_good(running):
     ref = running["echo"]
     running.terminate_child("echo")
     with pytest.raises(WorkerDead):
@@ -213,12 +213,12 @@ def test_a_worker_that_is_over_is_dead_for_good(running):
         whereis("tree/nobody")
 
 
-def test_a_megabyte_each_way(running):
+def test_a_megabyte_is_sent_and_answered(running):
     data = bytes(range(256)) * 4096
     assert running["process"].ask(data) == data
 
 
-def test_many_askers_at_once(running):
+def test_many_threads_ask_one_worker_at_once(running):
     def ask(n):
         answers.extend(running["echo"].ask((n, i)) == (n, i) for i in range(100))
 

@@ -100,7 +100,7 @@ def test_an_exception_of_any_length_ends_its_worker() -> None:
     assert len(str(gives_up_because_of(Verbose).error)) == LONG
 
 
-def test_an_exception_that_the_hub_cannot_import_is_a_crash_all_the_same() -> None:
+def test_an_exception_that_the_hub_cannot_import_is_still_a_crash() -> None:
     class Plugged(Process):
         def loop(self) -> None:
             plugin = sys.modules["a_plugin"] = types.ModuleType("a_plugin")
@@ -110,7 +110,7 @@ def test_an_exception_that_the_hub_cannot_import_is_a_crash_all_the_same() -> No
     assert "a_plugin" in str(gives_up_because_of(Plugged).error)
 
 
-def test_a_long_line_in_the_log_does_not_make_the_hub_deaf(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_log_line_does_not_break_the_connection_to_the_hub(caplog: pytest.LogCaptureFixture) -> None:
     with Supervisor("app", Handy).start() as running:
         running["handy"].ask("log")
         assert running["handy"].ask(1) == 1
@@ -126,7 +126,7 @@ def test_a_message_that_is_longer_than_the_backlog_arrives_whole(monkeypatch: py
         assert running["handy"].ask(1) == 1
 
 
-def test_a_rejection_that_cannot_be_sent_is_told_as_text_and_the_worker_lives() -> None:
+def test_a_rejection_that_cannot_be_pickled_arrives_as_text_and_the_worker_lives() -> None:
     with Supervisor("app", Handy).start() as running:
         pid = running["handy"].pid
         with pytest.raises(WorkerFailed, match="it holds a lock"):
@@ -134,14 +134,14 @@ def test_a_rejection_that_cannot_be_sent_is_told_as_text_and_the_worker_lives() 
         assert running["handy"].pid == pid
 
 
-def test_a_time_out_inside_a_handler_is_told_as_what_it_is() -> None:
+def test_a_time_out_inside_a_handler_reaches_the_asker_as_that_time_out() -> None:
     with Supervisor("app", Handy, Child(Handy, id="other", shutdown="brutal_kill")).start() as running:
         with pytest.raises(AskTimeout) as caught:
             running["handy"].ask(("ask", running["other"], "wait", 0.01))
         assert caught.value.path == "app/other"
 
 
-def test_a_kill_parks_what_is_sent_right_after_it() -> None:
+def test_messages_sent_right_after_a_kill_reach_the_next_incarnation() -> None:
     with Supervisor("app", Echo, max_restarts=100).start() as running:
         for number in range(5):
             running["echo"].kill()
@@ -155,7 +155,7 @@ def test_sys_exit_in_a_callback_does_not_end_the_io_thread(caplog: pytest.LogCap
     caplog.clear()
 
 
-def test_waiting_again_and_again_holds_on_to_nothing() -> None:
+def test_repeated_waits_leave_no_callbacks_behind() -> None:
     with Supervisor("app", Echo).start() as running:
         before = len(running._root.exited._done_callbacks)
         for _ in range(10):
@@ -184,7 +184,7 @@ def test_processes_that_a_program_forks_while_it_runs_a_tree_can_be_terminated()
     assert codes == [-15]
 
 
-def test_a_forked_child_that_leaves_the_block_stops_nothing() -> None:
+def test_a_forked_child_that_leaves_the_with_block_of_a_tree_stops_nothing() -> None:
     with Supervisor("app", Echo).start() as running:
         child = multiprocessing.get_context("fork").Process(target=running.__exit__, args=(None, None, None))
         child.start()
@@ -204,7 +204,7 @@ def test_an_option_of_the_command_line_that_is_not_built_is_an_error(tmp_path: P
     assert "not built yet" in finished.stderr
 
 
-def test_options_behind_the_target_are_ours_and_those_behind_a_double_dash_are_not(tmp_path: Path) -> None:
+def test_options_after_the_target_are_of_suitkaise_and_those_after_a_double_dash_of_the_program(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "import sys\nfrom suitkaise import *\nclass Once(Process):\n    restart, significant = 'transient', True\n"
         "    def loop(self): self.rejoin()\nprint(sys.argv)\n"

@@ -41,7 +41,7 @@ def test_s02_a_start_failure_stops_what_was_started_in_reverse(tmp_path):
     "restart, clean, abnormal",
     [("permanent", "back", "back"), ("transient", "kept", "back"), ("temporary", "removed", "removed")],
 )
-def test_s23_s24_s25_s26_restart_types(restart, clean, abnormal):
+def test_s23_s24_s25_s26_restart_types_decide_which_ends_are_restarted(restart, clean, abnormal):
     with Supervisor("tree", Child(Echo, restart=restart), max_restarts=9).start() as running:
         for end, expected in (
             (lambda: running["echo"].tell("leave"), clean),
@@ -97,7 +97,7 @@ def test_s28_run_raises_tree_failed_with_the_remote_traceback():
     assert "ValueError: always" in caught.value.traceback
 
 
-def test_s31_one_for_one(tmp_path):
+def test_s31_one_for_one_restarts_the_failed_child_alone(tmp_path):
     with family(tmp_path, "a", "b", "c").start() as running:
         a, b, c = pids(running, "a", "b", "c")
         crash(running, "b")
@@ -105,7 +105,7 @@ def test_s31_one_for_one(tmp_path):
         assert running["b"].pid != b
 
 
-def test_s32_one_for_all(tmp_path):
+def test_s32_one_for_all_restarts_all_children(tmp_path):
     with family(tmp_path, "a", "b", "c", strategy="one_for_all").start() as running:
         before = pids(running, "a", "b", "c")
         crash(running, "b")
@@ -113,7 +113,7 @@ def test_s32_one_for_all(tmp_path):
         assert not set(before) & set(pids(running, "a", "b", "c"))
 
 
-def test_s33_rest_for_one(tmp_path):
+def test_s33_rest_for_one_restarts_the_failed_child_and_those_after_it(tmp_path):
     with family(tmp_path, "a", "b", "c", strategy="rest_for_one").start() as running:
         a = running["a"].pid
         crash(running, "b")
@@ -121,7 +121,7 @@ def test_s33_rest_for_one(tmp_path):
         assert running["a"].pid == a
 
 
-def test_s34_a_group_restart_revives_what_was_terminated(tmp_path):
+def test_s34_a_group_restart_starts_terminated_children_too(tmp_path):
     with family(tmp_path, "a", "b", strategy="one_for_all").start() as running:
         running.terminate_child("b")
         crash(running, "a")
@@ -170,7 +170,7 @@ def test_s30_s40_a_supervisor_that_gives_up_is_restarted_with_its_declared_child
         assert "inner/added" not in running
 
 
-def test_s42_s46_stop_leaves_nothing(tmp_path):
+def test_s42_s46_stop_leaves_no_process_behind(tmp_path):
     running = family(tmp_path, "a", "b").start()
     left = [*pids(running, "a", "b")]
     running.stop()

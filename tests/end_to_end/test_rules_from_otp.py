@@ -56,7 +56,7 @@ RESTARTS = ("permanent", "transient", "temporary")
 
 # ------------------------------------------------------------ 61: ends while the supervisor stops
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
-def test_s61_children_that_end_by_themselves_while_the_tree_stops_are_passed_over(kinds: Kinds, strategy: Any) -> None:
+def test_s61_children_that_end_by_themselves_while_the_tree_stops_are_skipped(kinds: Kinds, strategy: Any) -> None:
     ends = {f"{restart}-{how}": (restart, how) for restart, how in product(RESTARTS, ("leave", "crash"))}
     children = [kinds.child(id, restart=restart) for id, (restart, _) in ends.items()]
     tree = Supervisor("tree", kinds.child("a"), *children, kinds.child("z"), strategy=strategy, max_restarts=0)
@@ -82,7 +82,7 @@ def test_s61_children_that_end_by_themselves_while_the_tree_stops_are_passed_ove
     assert [line for line in kinds.notes() if line.startswith("start")] == [f"start {id}" for id in ("a", *ends, "z")]
 
 
-def test_s61_a_dynamic_supervisor_does_the_same(kinds: Kinds) -> None:
+def test_s61_children_that_end_by_themselves_while_a_dynamic_supervisor_stops_are_skipped(kinds: Kinds) -> None:
     running = DynamicSupervisor("pool", max_restarts=0).start()
     for restart in RESTARTS:
         running.start_child(kinds.child(restart, restart=restart))
@@ -137,7 +137,7 @@ def test_s62_a_tree_that_stops_or_has_stopped_refuses_at_once(kinds: Kinds, kind
 
 
 @pytest.mark.parametrize("what", ["a supervisor that was terminated", "nothing", "a worker"])
-def test_s62_where_no_supervisor_runs_there_is_none(kinds: Kinds, what: str) -> None:
+def test_s62_whereis_finds_no_supervisor_where_none_runs(kinds: Kinds, what: str) -> None:
     under = {"a supervisor that was terminated": "inner", "nothing": "nobody", "a worker": "work"}[what]
     with Supervisor("tree", kinds.tree("a", name="inner"), kinds.child("work")).start() as running:
         if under == "inner":
@@ -151,7 +151,7 @@ def test_s62_where_no_supervisor_runs_there_is_none(kinds: Kinds, what: str) -> 
 
 
 @pytest.mark.parametrize("end", ["stops", "gives up", "is killed"])
-def test_s62_who_has_asked_before_hears_when_it_ends(kinds: Kinds, end: str) -> None:
+def test_s62_a_request_made_before_the_end_is_answered_at_the_end(kinds: Kinds, end: str) -> None:
     inner = kinds.tree("a", name="inner", max_restarts=0, restart="temporary")
     with Supervisor("tree", inner).start() as running:
         slowly = kinds.say("starts_slowly", "slow")
@@ -192,7 +192,7 @@ def ways_of(worker: type[Fails]) -> dict[str, Any]:
 
 
 @both
-def test_s63_a_start_that_fails_in_any_way_is_told_with_its_reason_when_nothing_is_left_of_it(
+def test_s63_a_start_that_fails_in_any_way_raises_its_reason_once_its_process_is_gone(
     tmp_path: Path, worker: type[Fails]
 ) -> None:
     pids = tmp_path / "pids"
@@ -209,7 +209,7 @@ def test_s63_a_start_that_fails_in_any_way_is_told_with_its_reason_when_nothing_
 
 
 @both
-def test_s63_in_a_restart_it_is_tried_again(tmp_path: Path, worker: type[Fails]) -> None:
+def test_s63_a_restart_that_fails_in_any_way_is_tried_again(tmp_path: Path, worker: type[Fails]) -> None:
     ways = ways_of(worker)
     files = {how: tmp_path / how for how in ways}
     children = [
@@ -239,7 +239,7 @@ class Holds(Thread):
 
 
 @pytest.mark.parametrize("kind", [Supervisor, DynamicSupervisor])
-def test_s64_nothing_that_it_was_started_with_is_kept_of_a_child_that_is_removed(kind: type[Supervisor]) -> None:
+def test_s64_the_arguments_of_a_removed_child_are_not_kept(kind: type[Supervisor]) -> None:
     with kind("tree").start() as running:
         for end in ("leaves", "crashes", "is terminated", "is deleted"):
             argument = Argument()
@@ -296,7 +296,7 @@ def test_s42_s65_a_supervisor_that_is_killed_brutally_takes_all_below_with_it(ki
 
 
 @pytest.mark.parametrize("restart", RESTARTS)
-def test_s65_a_supervisor_that_is_killed_by_its_ref_is_restarted_like_any_child(kinds: Kinds, restart: Any) -> None:
+def test_s65_a_supervisor_that_is_killed_by_its_ref_is_restarted_as_any_child_is(kinds: Kinds, restart: Any) -> None:
     inner = kinds.tree("ab", name="inner", restart=restart)
     tree = Supervisor("tree", inner, kinds.child("c"), strategy="one_for_all")
     with tree.start() as running, running.events() as happened:
@@ -316,7 +316,7 @@ def test_s65_a_supervisor_that_is_killed_by_its_ref_is_restarted_like_any_child(
 
 
 # ------------------------------------------------------------ 66: a child that does not hear or say anything
-def test_s66_a_child_that_has_cut_itself_off_is_stopped_all_the_same(tmp_path: Path) -> None:
+def test_s66_a_child_that_has_closed_its_connections_can_be_stopped(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with Supervisor("tree", Child(CutsItselfOff, args=(pids,), id="deaf"), max_restarts=100).start() as running:
         eventually(pids.exists)
@@ -332,7 +332,7 @@ def test_s66_a_child_that_has_cut_itself_off_is_stopped_all_the_same(tmp_path: P
             wait_gone(int(pid), timeout=0.0)
 
 
-def test_s66_its_death_is_noticed_too(tmp_path: Path) -> None:
+def test_s66_the_death_of_a_child_that_has_closed_its_connections_is_noticed(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with Supervisor("tree", Child(CutsItselfOff, args=(pids,), id="deaf"), max_restarts=100).start() as running:
         ref = running["deaf"]
@@ -385,7 +385,7 @@ def test_s30_s34_s40_a_group_restart_of_supervisors_revives_them_with_their_decl
         assert statuses(running, "two") == statuses(running, "three") == {}
 
 
-def test_s20_s21_s32_questions_are_answered_during_a_group_restart_and_who_is_added_waits_for_its_end(
+def test_s20_s21_s32_questions_are_answered_during_a_group_restart_and_a_new_child_waits_for_its_end(
     kinds: Kinds,
 ) -> None:
     with kinds.tree("abc", strategy="one_for_all").start() as running:
@@ -418,7 +418,7 @@ def test_s52_the_auto_shutdown_of_a_supervisor_that_is_not_significant_ends_it_a
 
 
 @pytest.mark.parametrize("wrong", ["soon", math.nan, True])
-def test_s45_a_time_out_that_is_no_time_stops_nothing(tmp_path: Path, wrong: Any) -> None:
+def test_s45_a_wrong_time_out_stops_nothing(tmp_path: Path, wrong: Any) -> None:
     kinds = Kinds(tmp_path, "thread")
     with kinds.tree("a").start() as running, running.events() as happened:
         for waiting in (running.stop, running.wait, running["a"].join, happened.get):

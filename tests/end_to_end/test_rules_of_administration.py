@@ -21,7 +21,7 @@ from tests.end_to_end.workers import Echo, Notes, family
 from tests.support import eventually, wait_gone
 
 
-def test_s07_s08_s09_s10_start_child(tmp_path):
+def test_s07_s08_s09_s10_start_child_starts_a_new_child_or_raises(tmp_path):
     with family(tmp_path, "a").start() as running:
         with pytest.raises(SpecError):
             running.start_child(Child(Notes, args=(tmp_path,), shutdown=-1))
@@ -37,7 +37,7 @@ def test_s07_s08_s09_s10_start_child(tmp_path):
         assert "b" not in running
 
 
-def test_s10_s18_who_asks_for_a_start_that_fails_sees_where_it_failed(tmp_path):
+def test_s10_s18_the_error_of_a_failed_start_shows_where_it_failed(tmp_path):
     with family(tmp_path, "a").start() as running:
         for id in "ab":
             (tmp_path / f"broken-{id}").touch()
@@ -53,7 +53,7 @@ def test_s10_s18_who_asks_for_a_start_that_fails_sees_where_it_failed(tmp_path):
             assert 'raise OSError("broken")' in shown
 
 
-def test_s11_s12_s13_ignore(tmp_path):
+def test_s11_s12_s13_a_child_that_raises_ignore_is_not_running(tmp_path):
     (tmp_path / "ignore-a").touch()
     with family(tmp_path, "a", "b").start() as running:
         assert running["a"].status == "ignored"
@@ -65,7 +65,7 @@ def test_s11_s12_s13_ignore(tmp_path):
         assert "c" not in running
 
 
-def test_s14_s15_s17_s18_s19_administration_of_one_child(tmp_path):
+def test_s14_s15_s17_s18_s19_one_child_is_terminated_restarted_and_deleted(tmp_path):
     with family(tmp_path, "a", "b", strategy="one_for_all").start() as running:
         b = running["b"].pid
         pid = running["a"].pid
@@ -89,7 +89,7 @@ def test_s14_s15_s17_s18_s19_administration_of_one_child(tmp_path):
         assert running.which_children()[0].restarts == 0
 
 
-def test_s20_s21_which_and_count_children(tmp_path):
+def test_s20_s21_which_children_and_count_children_list_all_children(tmp_path):
     with family(tmp_path, "a", "b").start() as running:
         running.terminate_child("b")
         assert [(line.id, line.status) for line in running.which_children()] == [("a", "running"), ("b", "stopped")]
@@ -107,7 +107,7 @@ def test_recall_is_not_counted_and_touches_no_sibling(tmp_path):
         assert running["b"].pid == b
 
 
-def test_s15_a_killed_worker_names_its_reason_in_which_children():
+def test_s15_which_children_shows_the_reason_of_a_killed_worker():
     with Supervisor("tree", Echo()).start() as running:
         running["echo"].kill()
         eventually(lambda: running.which_children()[0].restarts == 1)

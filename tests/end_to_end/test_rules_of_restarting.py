@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 @pytest.mark.parametrize(
     "kinds, strategy", [("process", "one_for_one"), ("thread", "rest_for_one")], indirect=["kinds"]
 )
-def test_s16_after_terminate_child_the_pending_retry_comes_to_nothing(kinds: Kinds, strategy: Any) -> None:
+def test_s16_terminate_child_cancels_the_pending_retry(kinds: Kinds, strategy: Any) -> None:
     soon = Backoff(0.5, jitter=0)
     other = Supervisor("other", kinds.child("witness", backoff=soon))
     inner = Supervisor("inner", kinds.child("b"), kinds.child("a", backoff=soon), strategy=strategy)
@@ -150,7 +150,7 @@ def test_s56_recall_and_stop_cut_the_wait_for_a_restart_short(kinds: Kinds) -> N
 
 # ------------------------------------------------------------ groups
 @both_groups
-def test_s27_a_temporary_bystander_is_stopped_removed_and_not_started_again(kinds: Kinds, strategy: Any) -> None:
+def test_s27_a_temporary_sibling_is_stopped_removed_and_not_started_again(kinds: Kinds, strategy: Any) -> None:
     children = kinds.child("a"), kinds.child("b", restart="temporary"), kinds.child("c")
     with Supervisor("tree", *children, strategy=strategy).start() as running:
         kinds.crash_and_wait(running, "a")
@@ -169,7 +169,7 @@ def test_s27_a_temporary_child_before_the_one_that_failed_is_left_alone_by_rest_
         assert running["a"].ask("there?") == "there?"
 
 
-def test_s36_a_one_for_all_retry_first_stops_what_the_round_had_started(kinds: Kinds) -> None:
+def test_s36_a_one_for_all_retry_first_stops_the_children_started_in_that_round(kinds: Kinds) -> None:
     with kinds.tree("abcd", strategy="one_for_all").start() as running, running.events() as happened:
         kinds.say("fails_once", "c")
         kinds.crash(running, "b")
@@ -184,7 +184,7 @@ def test_s36_a_one_for_all_retry_first_stops_what_the_round_had_started(kinds: K
         assert set(statuses(running).values()) == {"running"}
 
 
-def test_s36_what_the_round_had_started_runs_until_the_retry(kinds: Kinds) -> None:
+def test_s36_the_children_started_in_that_round_run_until_the_retry(kinds: Kinds) -> None:
     children = kinds.child("a"), kinds.child("b"), kinds.child("c", backoff=FOR_EVER), kinds.child("d")
     with Supervisor("tree", *children, strategy="one_for_all").start() as running, running.events() as happened:
         kinds.say("fails_once", "c")
@@ -235,7 +235,7 @@ def test_s38_after_terminate_child_of_the_one_that_fails_those_after_it_stay_dow
 
 
 # ------------------------------------------------------------ the window
-def test_s29_the_window_is_the_supervisors_not_the_childs_and_not_the_trees(kinds: Kinds) -> None:
+def test_s29_the_restart_window_belongs_to_the_supervisor_not_to_a_child_or_the_tree(kinds: Kinds) -> None:
     left, right = (kinds.tree("ab", name=name, max_restarts=1, max_seconds=60) for name in ("left", "right"))
     with Supervisor("tree", left, right).start() as running, running.events() as happened:
         kinds.crash_and_wait(running, "left/a")
@@ -248,7 +248,7 @@ def test_s29_the_window_is_the_supervisors_not_the_childs_and_not_the_trees(kind
         kinds.crash_and_wait(running, "left/b")  # a supervisor that was restarted has a window of its own
 
 
-def test_s29_a_restart_counts_no_more_when_the_window_has_passed_it(tmp_path: Path) -> None:
+def test_s29_a_restart_older_than_the_window_does_not_count(tmp_path: Path) -> None:
     kinds = Kinds(tmp_path, "process")
     with kinds.tree("a", max_restarts=1, max_seconds=0.15).start() as running, running.events() as happened:
         for _ in range(3):

@@ -41,7 +41,7 @@ def test_s03_the_child_comes_before_the_instance_before_the_class_before_the_def
 
 
 @pytest.mark.parametrize("worker", [LoopingProcess, LoopingThread])
-def test_s03_an_option_that_is_given_as_none_is_given(worker: Any) -> None:
+def test_s03_an_option_that_is_given_as_none_overrides_the_class(worker: Any) -> None:
     children = [
         Child(worker, id="class"),
         Child(worker(2), id="instance"),
@@ -53,7 +53,7 @@ def test_s03_an_option_that_is_given_as_none_is_given(worker: Any) -> None:
         eventually(lambda: running["none"].ask("how many?") > 3)
 
 
-def test_s03_a_default_that_is_given_comes_before_the_class(tmp_path: Path) -> None:
+def test_s03_an_option_given_with_its_default_value_overrides_the_class(tmp_path: Path) -> None:
     kinds = Kinds(tmp_path, "process")
     with Supervisor("tree", Brutal(tmp_path), Child(Brutal(tmp_path), id="gentle", shutdown=5.0)).start() as running:
         running.terminate_child("brutal")
@@ -61,7 +61,7 @@ def test_s03_a_default_that_is_given_comes_before_the_class(tmp_path: Path) -> N
     assert kinds.notes() == ["start brutal", "start gentle", "stop gentle"]
 
 
-def test_s03_a_nested_supervisor_brings_its_options_unless_the_child_says_otherwise(kinds: Kinds) -> None:
+def test_s03_a_nested_supervisor_keeps_its_options_unless_its_child_overrides_them(kinds: Kinds) -> None:
     work = kinds.child("work", restart="transient", significant=True)
     inner = Supervisor("own", work, auto_shutdown="any_significant", restart="temporary")
     children = inner, Child(inner, id="kept", restart="transient"), Child(inner, id="back", restart="permanent")
@@ -143,7 +143,7 @@ def test_s06_s22_every_default_shows_in_get_child_spec(kinds: Kinds) -> None:
         assert (inner.what.max_restarts, inner.what.max_seconds) == (3, 5.0)
 
 
-def test_s06_by_default_three_restarts_are_borne_and_each_child_is_restarted_alone(kinds: Kinds) -> None:
+def test_s06_by_default_three_restarts_are_allowed_and_each_child_is_restarted_alone(kinds: Kinds) -> None:
     running = kinds.tree("ab").start()
     for _ in range(3):
         kinds.crash_and_wait(running, "a")
@@ -155,7 +155,7 @@ def test_s06_by_default_three_restarts_are_borne_and_each_child_is_restarted_alo
     assert kinds.notes("b") == ["start b", "stop b"]
 
 
-def test_s22_the_spec_of_a_child_in_whatever_state_it_is(kinds: Kinds) -> None:
+def test_s22_get_child_spec_works_in_every_state_of_a_child(kinds: Kinds) -> None:
     forever = Backoff(60, maximum=60)
     with Supervisor("tree", kinds.child("a", backoff=forever)).start() as running, running.events() as events:
         running.start_child(kinds.child("added", restart="transient", shutdown=1))
@@ -170,7 +170,7 @@ def test_s22_the_spec_of_a_child_in_whatever_state_it_is(kinds: Kinds) -> None:
         assert running.get_child_spec("again").restart == "transient"
 
 
-def test_s22_the_spec_of_a_child_that_is_not_there(kinds: Kinds) -> None:
+def test_s22_get_child_spec_of_an_unknown_child_is_an_error(kinds: Kinds) -> None:
     with Supervisor("tree", kinds.child("a"), kinds.tree("b", name="inner")).start() as running:
         running.terminate_child("a")
         running.delete_child("a")

@@ -144,7 +144,7 @@ def test_s51_a_significant_child_that_is_stopped_because_of_a_sibling_ends_nothi
 
 
 @pytest.mark.parametrize("restart", ["transient", "temporary"])
-def test_s51_nor_does_one_that_a_retry_or_an_order_stops(tmp_path: Path, restart: str) -> None:
+def test_s51_a_significant_child_that_a_retry_or_a_request_stops_ends_nothing(tmp_path: Path, restart: str) -> None:
     kinds = Kinds(tmp_path, "thread")
     children = significant(kinds, "a", restart), significant(kinds, "b", restart), kinds.child("c")
     tree = Supervisor("tree", *children, strategy="one_for_all", auto_shutdown="any_significant")
@@ -196,7 +196,7 @@ def test_s42_a_stop_request_does_not_wait_until_all_messages_are_handled(tmp_pat
 
 
 @plodders
-def test_who_is_suspended_and_then_stopped_amid_its_messages_ends_well(tmp_path: Path, worker: type[Plods]) -> None:
+def test_a_worker_suspended_and_then_stopped_between_messages_ends_cleanly(tmp_path: Path, worker: type[Plods]) -> None:
     with plodding(tmp_path, worker) as running, running.events() as events:
         running.suspend("w")
         running.resume("w")

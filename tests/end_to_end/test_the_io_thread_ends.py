@@ -38,7 +38,7 @@ def break_the_io_thread() -> None:
     reactor.call_soon_threadsafe(lambda: None)
 
 
-def test_asks_and_waits_fail_and_the_next_tree_has_another_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_when_the_io_thread_ends_asks_and_waits_fail_and_the_next_tree_gets_a_new_one(caplog: pytest.LogCaptureFixture) -> None:
     below = Supervisor("below", Child(Waits), Child(Echo, spares=1))
     running = Supervisor("app", Child(Idle), below, Child(Echo, id="echo")).start()
     pids = [running["below/waits"].pid, running["echo"].pid]
