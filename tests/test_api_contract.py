@@ -221,6 +221,14 @@ def test_ids_come_from_the_constructor_the_child_or_the_class_and_hold_no_slash(
         Child(Talker, id="a/b")
 
 
+def test_a_class_may_set_the_id_of_its_children() -> None:
+    class Named(Process):
+        id = "short"
+
+    assert Child(Named, restart="transient").id == "short"
+    assert Child(Named, id="other").id == "other"
+
+
 def test_copies_are_numbered() -> None:
     assert [child.id for child in Supervisor("app", Child(Talker, copies=3)).children] == [
         "talker-0",

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+from typing import Any
 
 import pytest
 
@@ -284,3 +285,27 @@ def on_the_board(path):
         finally:
             slot.release()
     raise AssertionError(f"{path} is not on the board")
+
+
+class Ends(Thread):
+    """Ends its tree from inside."""
+
+    def __init__(self, trees: list[Any]) -> None:
+        self.trees = trees
+
+    def on_receive(self, message: Any) -> None:
+        if message == "by its ref":
+            whereis("app").rejoin()
+        else:
+            self.trees[0].stop()
+
+
+def test_a_worker_that_stops_its_own_tree_is_refused_and_nothing_is_stopped() -> None:
+    trees: list[Any] = []
+    with Supervisor("app", Ends(trees), Echo).start() as running:
+        trees.append(running)
+        with pytest.raises(DeadlockError, match=r"call whereis\('app'\)\.rejoin\(\)"):
+            running["ends"].ask("by the tree")
+        assert running["echo"].ask(1) == 1
+        running["ends"].ask("by its ref")
+        assert running.wait(15) == Shutdown()

@@ -156,9 +156,7 @@ def test_sigterm_wakes_a_worker_that_waits_for_messages(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------ faults
 @both
-def test_s58_a_crash_has_its_traceback_and_cancels_the_tasks_before_the_restart(
-    tmp_path: Path, kind: str
-) -> None:
+def test_s58_a_crash_has_its_traceback_and_cancels_the_tasks_before_the_restart(tmp_path: Path, kind: str) -> None:
     with Supervisor("tree", ticks(kind, tmp_path)).start() as running, running.events() as events:
         running["w"].tell("crash")
         reason = next_event(events, ChildExited).reason

@@ -331,3 +331,26 @@ def test_a_reader_that_closes_the_pipe_early_causes_no_error(unbuffered: str, tm
     finished = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False, timeout=30)
     os.close(writer)
     assert (finished.returncode, finished.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("option", ["--engine ray", "--observe", "--observe 127.0.0.1:0"])
+def test_an_option_of_the_command_line_that_is_not_built_is_an_error(tmp_path: Path, option: str) -> None:
+    (tmp_path / "app.py").write_text("from suitkaise import *\ntree = Supervisor('app')\n")
+    finished = run_program([sys.executable, "-m", "suitkaise", "run", "app.py", *option.split()], cwd=tmp_path)
+    assert finished.returncode == 2
+    assert "not built yet" in finished.stderr
+
+
+def test_options_after_the_target_are_of_suitkaise_and_those_after_a_double_dash_of_the_program(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import sys\nfrom suitkaise import *\nclass Once(Process):\n    restart, significant = 'transient', True\n"
+        "    def loop(self): self.rejoin()\nprint(sys.argv)\n"
+        "tree = Supervisor('app', Once, auto_shutdown='any_significant')\n"
+    )
+    finished = run_program(
+        [sys.executable, "-m", "suitkaise", "run", "app.py", "--json", "--engine", "local", "--", "--json"],
+        cwd=tmp_path,
+    ).check()
+    assert "['app.py', '--json']" in finished.stdout
+    assert finished.stderr.startswith("{")
+    assert os.listdir(tmp_path)

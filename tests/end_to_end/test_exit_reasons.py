@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import types
 
 import pytest
 
@@ -10,6 +11,7 @@ from suitkaise import (
     Child,
     Crashed,
     ExitCode,
+    GaveUp,
     Killed,
     Normal,
     Process,
@@ -21,6 +23,8 @@ from suitkaise import (
 from suitkaise.events import ChildStopError, ChildStopped
 from tests.end_to_end.workers import Echo, next_exit
 from tests.support import eventually
+
+LONG = 1_500_000  # bytes: many frames of the wire
 
 
 class OddError(Exception):
@@ -232,3 +236,30 @@ def test_a_crash_names_the_hook(phase):
         reason = next_exit(events)
     assert reason.phase == phase
     assert type(reason.error) is LookupError
+
+
+def gives_up_because_of(worker: type[Process]) -> Crashed:
+    with Supervisor("app", Child(worker, id="worker"), max_restarts=0).start() as running:
+        reason = running.wait(10)
+    assert isinstance(reason, Shutdown)
+    assert isinstance(reason.detail, GaveUp)
+    assert isinstance(reason.detail.reason, Crashed)
+    return reason.detail.reason
+
+
+def test_an_exception_of_any_length_ends_its_worker() -> None:
+    class Verbose(Process):
+        def loop(self) -> None:
+            raise ValueError("x" * LONG)
+
+    assert len(str(gives_up_because_of(Verbose).error)) == LONG
+
+
+def test_an_exception_that_the_hub_cannot_import_is_still_a_crash() -> None:
+    class Plugged(Process):
+        def loop(self) -> None:
+            plugin = sys.modules["a_plugin"] = types.ModuleType("a_plugin")
+            exec("class Strange(Exception): pass", vars(plugin))
+            raise plugin.Strange
+
+    assert "a_plugin" in str(gives_up_because_of(Plugged).error)

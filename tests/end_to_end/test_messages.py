@@ -1,8 +1,10 @@
 """Messages between hub and workers, and from worker to worker through the hub."""
 
 import asyncio
+import logging
 import os
 import threading
+from typing import Any
 
 import pytest
 
@@ -19,10 +21,15 @@ from suitkaise import (
     Supervisor,
     Thread,
     WorkerDead,
+    WorkerFailed,
     whereis,
 )
+from suitkaise.messaging import connection
+from suitkaise.runtime import hub_server
 from tests.end_to_end.workers import Echo
 from tests.support import eventually, in_background
+
+LONG = 1_500_000  # bytes: many frames of the wire
 
 
 class Adder:
@@ -229,3 +236,67 @@ def test_many_threads_ask_one_worker_at_once(running):
     for asker in askers:
         asker.join()
     assert answers == [True] * 400
+
+
+class Unsendable(Exception):
+    def __init__(self) -> None:
+        super().__init__("it holds a lock")
+        self.lock = threading.Lock()
+
+
+class Handy(Process):
+    """Does what it is asked to."""
+
+    def on_receive(self, message: Any) -> Any:
+        match message:
+            case "log":
+                logging.getLogger("handy").warning("y" * LONG)
+            case "reject":
+                raise Reject(Unsendable())
+            case "wait":
+                self.wait(5)
+            case ("bytes", int(size)):
+                return bytes(size)
+            case ("ask", ref, what, float(timeout)):
+                return len(ref.ask(what, timeout))
+            case bytes():
+                return len(message)
+        return message
+
+
+def test_a_long_log_line_does_not_break_the_connection_to_the_hub(caplog: pytest.LogCaptureFixture) -> None:
+    with Supervisor("app", Handy).start() as running:
+        running["handy"].ask("log")
+        assert running["handy"].ask(1) == 1
+    caplog.clear()
+
+
+def test_a_message_that_is_longer_than_the_backlog_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BACKLOG", 1 << 20)
+    monkeypatch.setattr(hub_server, "BACKLOG", 1 << 20)
+    with Supervisor("app", Handy, Child(Handy, id="other")).start() as running:
+        assert running["handy"].ask(bytes(5 << 20), timeout=10) == 5 << 20
+        assert running["handy"].ask(("ask", running["other"], ("bytes", 5 << 20), 10.0), timeout=10) == 5 << 20
+        assert running["handy"].ask(1) == 1
+
+
+def test_a_rejection_that_cannot_be_pickled_arrives_as_text_and_the_worker_lives() -> None:
+    with Supervisor("app", Handy).start() as running:
+        pid = running["handy"].pid
+        with pytest.raises(WorkerFailed, match="it holds a lock"):
+            running["handy"].ask("reject")
+        assert running["handy"].pid == pid
+
+
+def test_a_time_out_inside_a_handler_reaches_the_asker_as_that_time_out() -> None:
+    with Supervisor("app", Handy, Child(Handy, id="other", shutdown="brutal_kill")).start() as running:
+        with pytest.raises(AskTimeout) as caught:
+            running["handy"].ask(("ask", running["other"], "wait", 0.01))
+        assert caught.value.path == "app/other"
+
+
+def test_messages_sent_right_after_a_kill_reach_the_next_incarnation() -> None:
+    with Supervisor("app", Echo, max_restarts=100).start() as running:
+        for number in range(5):
+            running["echo"].kill()
+            assert running["echo"].ask(number) == number

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from suitkaise import AskTimeout, Child, Crashed, ExitCode, ExitReason, Killed, Shutdown, Signaled, Supervisor
+from suitkaise import AskTimeout, Child, Crashed, ExitCode, ExitReason, Killed, Shutdown, Signaled, Supervisor, Thread
 from suitkaise.events import ChildRestarting, ChildStarted, ChildStopError, ChildStopped, SupervisorStopped
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import Kinds, next_event, statuses
@@ -204,3 +205,35 @@ def test_a_worker_suspended_and_then_stopped_between_messages_ends_cleanly(tmp_p
         eventually(lambda: int((tmp_path / "handled").read_text() or 0) > handled + 1)
         running.terminate_child("w")
         assert next_event(events, ChildStopped).reason == Shutdown()
+
+
+class Lingers(Thread):
+    shutdown = 60.0
+
+    def __init__(self, release: threading.Event) -> None:
+        self.release = release
+
+    def on_finish(self) -> None:
+        self.release.wait(60)
+
+
+class Leaves(Thread):
+    restart = "transient"
+    significant = True
+
+    def on_receive(self, message: Any) -> None:
+        self.rejoin()
+
+
+def test_s20_a_supervisor_that_ends_by_itself_is_listed_as_stopping_until_it_has() -> None:
+    release = threading.Event()
+    team = Supervisor("team", Lingers(release), Leaves, restart="transient", auto_shutdown="any_significant")
+    with Supervisor("app", team).start() as running:
+        assert running["team"].status == "running"
+        running["team/leaves"].tell("leave")
+        eventually(lambda: running["team/lingers"].status == "stopping", what="the team ends")
+        assert running["team"].status == "stopping"
+        assert [str(line.status) for line in running.which_children()] == ["stopping"]
+        assert running.status().children[0].status == "stopping"
+        release.set()
+        eventually(lambda: running["team"].status == "finished", what="the team has ended")

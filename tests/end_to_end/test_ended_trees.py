@@ -6,8 +6,9 @@ from threading import Event
 
 import pytest
 
-from suitkaise import Child, Process, RuntimeGone, Status, Supervisor, Thread, WorkerFailed
+from suitkaise import AskTimeout, Process, RuntimeGone, Status, Supervisor, Thread, WorkerFailed
 from suitkaise.exits import Normal
+from tests.end_to_end.workers import Echo
 from tests.support import in_background
 
 
@@ -25,13 +26,6 @@ class Answer(Process):
 class Idle(Process):
     def loop(self) -> None:
         self.wait(60.0)
-
-
-class Named(Process):
-    id = "short"
-
-    def loop(self) -> None:
-        self.rejoin()
 
 
 def ended_tree():  # type: ignore[no-untyped-def]
@@ -109,6 +103,10 @@ def test_a_tree_that_is_being_stopped_has_the_status_stopping() -> None:
     assert (picture.status, picture.children[0].status) == (Status.STOPPING, Status.STOPPING)
 
 
-def test_a_class_may_say_its_id() -> None:
-    assert Child(Named, restart="transient").id == "short"
-    assert Child(Named, id="other").id == "other"
+def test_repeated_waits_leave_no_callbacks_behind() -> None:
+    with Supervisor("app", Echo).start() as running:
+        before = len(running._root.exited._done_callbacks)
+        for _ in range(10):
+            with pytest.raises(AskTimeout):
+                running.wait(0.001)
+        assert len(running._root.exited._done_callbacks) == before

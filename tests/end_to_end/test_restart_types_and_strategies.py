@@ -1,4 +1,4 @@
-"""The numbered rules of supervision once more, with real processes and real signals."""
+"""Order of starting and stopping, restart types, strategies and auto-shutdown, with real processes and real signals."""
 
 import math
 import os
