@@ -27,12 +27,12 @@ from suitkaise import (
     whereis,
 )
 from suitkaise.runtime import runtime
-from tests.end_to_end.workers import Counts, Echo
+from tests.sample_workers import CountingProcess, CountingThread, Echo, EchoThread
 from tests.support import eventually
 
 
 class _Boss:
-    """Calls a method of a supervisor's ref, for whoever asks."""
+    """Calls a method of a supervisor's ref, for its asker."""
 
     def on_receive(self, message):
         path, method, *arguments = message
@@ -53,19 +53,6 @@ class BossThread(_Boss, Thread):
 class Fails(Process):
     def on_start(self):
         raise OSError("no start")
-
-
-class EchoThread(Thread):
-    def on_receive(self, message):
-        return message
-
-
-class CountsThread(Thread):
-    def loop(self):
-        self.wait(0.001)
-
-    def on_receive(self, message):
-        return int(self.current_loop)
 
 
 BOSSES = pytest.mark.parametrize("boss", [BossProcess, BossThread, None], ids=["process", "thread", "hub"])
@@ -218,7 +205,7 @@ def test_requests_of_many_threads_and_workers_are_all_answered():
 
 
 # ------------------------------------------------------------ suspend, resume
-@pytest.mark.parametrize("worker", [Counts, CountsThread])
+@pytest.mark.parametrize("worker", [CountingProcess, CountingThread])
 def test_a_suspended_worker_neither_loops_nor_takes_messages_until_it_is_resumed(worker):
     with Supervisor("tree", Child(worker, id="counts")).start() as running:
         ref = running["counts"]
@@ -246,7 +233,7 @@ def test_messages_to_a_suspended_worker_without_a_loop_wait_in_its_mailbox(worke
         assert [answer.get(15) for answer in answers] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("worker", [Counts, CountsThread])
+@pytest.mark.parametrize("worker", [CountingProcess, CountingThread])
 def test_a_suspended_worker_can_be_stopped_and_is_not_suspended_after_a_restart(worker):
     with Supervisor("tree", Child(worker, id="counts")).start() as running:
         running.suspend("counts")

@@ -33,7 +33,8 @@ from suitkaise import (
 from suitkaise.events import ChildStartFailure, ChildStopError, ChildStopped, KeeperLost
 from suitkaise.runtime import runtime
 from suitkaise.status import Status
-from tests.end_to_end.workers import Echo, next_exit
+from tests.end_to_end.kinds import next_exit
+from tests.sample_workers import Echo
 from tests.support import eventually, start_program, wait_gone
 
 PROGRAMS = Path(__file__).with_name("programs")

@@ -23,10 +23,13 @@ from suitkaise import (
     ChildRunning,
     ChildStartFailed,
     DynamicSupervisor,
+    Ignore,
     MaxChildren,
     NotSerializable,
     Process,
+    Reject,
     Shutdown,
+    SuitkaiseError,
     Supervisor,
     Thread,
     WorkerDead,
@@ -37,8 +40,71 @@ from suitkaise.events import ChildStopError, ChildStopped
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import Kinds, statuses
-from tests.end_to_end.workers_dynamic import Boss, CopyProcess, CopyThread, Echo, Ignores, IgnoresLater, Quiet, Sum
+from tests.sample_workers import Echo, EchoThread
 from tests.support import eventually, in_background, wait_gone
+
+
+class Ignores(Process):
+    def on_start(self) -> None:
+        raise Ignore
+
+
+class Sum(Process):
+    num_loops = 1
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = numbers
+
+    def loop(self) -> int:
+        return sum(self.numbers)
+
+    def result(self) -> Any:
+        return self.last_result
+
+
+class IgnoresLater(Process):
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_start(self) -> None:
+        if self.file.exists():
+            raise Ignore
+        self.file.touch()
+
+
+class Boss(Process):
+    """Adds workers to the pool, and hands out their refs."""
+
+    def on_receive(self, message: Any) -> Any:
+        try:
+            pool: Any = whereis("tree/pool")
+            match message:
+                case "add":
+                    return pool.start_child(Echo)
+                case ("terminate", id):
+                    pool.terminate_child(id)
+                case "count":
+                    return pool.count_children().active
+        except SuitkaiseError as error:
+            raise Reject(error) from error
+
+
+class _Copy:
+    def __init__(self, base: int) -> None:
+        self.base = base
+
+    def on_receive(self, message: Any) -> Any:
+        if message == "crash":
+            raise ValueError("it was asked to crash")
+        return self.copy, self.name, self.base  # type: ignore[attr-defined]
+
+
+class CopyProcess(_Copy, Process):
+    pass
+
+
+class CopyThread(_Copy, Thread):
+    pass
 
 
 def noted(kinds: Kinds, *lines: str) -> None:
@@ -72,7 +138,7 @@ def test_s53_children_are_added_found_and_asked(kinds: Kinds) -> None:
 
 def test_s53_a_slow_start_delays_no_other_child(kinds: Kinds) -> None:
     with Supervisor("tree", DynamicSupervisor("pool")).start() as running:
-        patience = kinds.say("starts_slowly", "slow")
+        patience = kinds.order("starts_slowly", "slow")
         slow = in_background(lambda: running.start_child(kinds.child("slow"), under="pool"))
         noted(kinds, "slow slow")
 
@@ -87,7 +153,7 @@ def test_s53_a_slow_start_delays_no_other_child(kinds: Kinds) -> None:
 
 def test_s53_children_without_ids_can_be_added_from_many_threads_at_once() -> None:
     with DynamicSupervisor("pool").start() as running, ThreadPoolExecutor(8) as threads:
-        refs = list(threads.map(lambda _: running.start_child(Quiet), range(50)))
+        refs = list(threads.map(lambda _: running.start_child(EchoThread), range(50)))
         assert len({ref.path for ref in refs}) == 50
         assert running.count_children().active == 50
 
@@ -96,7 +162,7 @@ def test_s12_a_child_that_raises_ignore_leaves_no_trace() -> None:
     with DynamicSupervisor("pool", 1).start() as running:
         assert running.start_child(Ignores) == WorkerRef("pool/ignores-1")
         assert list(running) == []
-        assert running.start_child(Quiet).ask("room?") == "room?"
+        assert running.start_child(EchoThread).ask("room?") == "room?"
 
 
 def test_s08_s10_a_taken_id_and_a_failed_start_are_errors(kinds: Kinds) -> None:
@@ -105,7 +171,7 @@ def test_s08_s10_a_taken_id_and_a_failed_start_are_errors(kinds: Kinds) -> None:
         with pytest.raises(ChildAlreadyStarted) as taken:
             running.start_child(kinds.child("a"))
         assert taken.value.ref == first
-        kinds.say("fails", "b")
+        kinds.order("fails", "b")
         with pytest.raises(ChildStartFailed):
             running.start_child(kinds.child("b"))
         for refusing in (running.restart_child, running.delete_child):
@@ -210,7 +276,7 @@ def test_s44_all_children_are_stopped_at_once(kinds: Kinds, how: str) -> None:
     files = []
     for id in "abcd":
         running.start_child(kinds.child(id, shutdown="infinity"), under="pool")
-        files.append(kinds.say("stops_slowly", id))
+        files.append(kinds.order("stops_slowly", id))
 
     ending = in_background(lambda: running.stop() if how == "the tree stops" else running.terminate_child("pool"))
     noted(kinds, "slow a", "slow b", "slow c", "slow d")
@@ -230,7 +296,7 @@ def test_s42_s44_children_that_do_not_stop_in_time_are_killed_together(tmp_path:
     with running.events() as happened:
         for id in "abc":
             running.start_child(kinds.child(id, shutdown=0.3))
-            kinds.say("stops_slowly", id)
+            kinds.order("stops_slowly", id)
         running.start_child(kinds.child("d", shutdown="infinity"))
         pids = [ref.pid for ref in running]
         assert running.stop(10) == Shutdown("stop")
@@ -248,7 +314,7 @@ def test_s42_s44_children_that_do_not_stop_in_time_are_killed_together(tmp_path:
 
 def test_s39_s45_a_dynamic_supervisor_stops_while_children_are_being_started(kinds: Kinds) -> None:
     running = DynamicSupervisor("pool").start()
-    kinds.say("starts_slowly", "slow")  # its `wait` ends when it is told to stop
+    kinds.order("starts_slowly", "slow")  # its `wait` ends when it is told to stop
     slow = in_background(lambda: running.start_child(kinds.child("slow")))
     noted(kinds, "slow slow")
 
@@ -281,7 +347,7 @@ def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_m
         return calls[supervisor] - before
 
     def start() -> None:
-        assert running.start_child(Child(Quiet, id="one more", shutdown="infinity")).ask("there?") == "there?"
+        assert running.start_child(Child(EchoThread, id="one more", shutdown="infinity")).ask("there?") == "there?"
 
     def lose() -> None:
         ref = running["one more"]
@@ -292,7 +358,7 @@ def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_m
     with running:
         for number in (40, 400):
             while running.count_children().active < number:
-                running.start_child(Child(Quiet, shutdown="infinity"))
+                running.start_child(Child(EchoThread, shutdown="infinity"))
             acts = (start, lambda: whereis("pool/one more"), lose, lambda: running.terminate_child("one more"))
             costs.append([work(act) for act in acts])
 
@@ -338,7 +404,7 @@ def test_s30_s40_a_dynamic_supervisor_that_gives_up_is_restarted_empty() -> None
 def test_s42_the_deadline_of_a_child_that_has_stopped_in_time_is_not_kept() -> None:
     with DynamicSupervisor("pool").start() as running:
         for _ in range(20):
-            running.terminate_child(running.start_child(Child(Quiet, shutdown=3600)).name)
+            running.terminate_child(running.start_child(Child(EchoThread, shutdown=3600)).name)
         assert not [timer for _, _, timer in running._runtime.reactor._timers if timer.waits]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from suitkaise import AskTimeout, Process, RuntimeGone, Status, Supervisor, Thread, WorkerFailed
 from suitkaise.exits import Normal
-from tests.end_to_end.workers import Echo
+from tests.sample_workers import Echo
 from tests.support import in_background
 
 

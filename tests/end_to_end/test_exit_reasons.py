@@ -21,7 +21,8 @@ from suitkaise import (
     WorkerFailed,
 )
 from suitkaise.events import ChildStopError, ChildStopped
-from tests.end_to_end.workers import Echo, next_exit
+from tests.end_to_end.kinds import next_exit
+from tests.sample_workers import Echo
 from tests.support import eventually
 
 LONG = 1_500_000  # bytes: many frames of the wire

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread
-from tests.end_to_end.workers import Echo
+from tests.sample_workers import Echo
 from tests.support import ROOT, run_program, start_program, wait_gone
 
 BEGIN = """

@@ -11,7 +11,7 @@ from suitkaise import Child, Killed, Lost, Normal, Shutdown, Signaled, Superviso
 from suitkaise.events import ChildExited, KeeperLost
 from suitkaise.runtime import runtime
 from tests.end_to_end.scene import KINDS, OBEDIENT, directories_of, scene, stop, up
-from tests.end_to_end.workers import Echo
+from tests.sample_workers import Echo
 from tests.support import eventually, run_program, wait_gone
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Child, Crashed, Process, Reject, Supervisor, whereis
-from tests.end_to_end.workers import next_exit
+from tests.end_to_end.kinds import next_exit
 from tests.support import eventually, in_background
 
 LOUD = logging.getLogger("loud")

@@ -13,7 +13,7 @@ import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread, WorkerDead
 from suitkaise.runtime import runtime
-from tests.end_to_end.workers import Echo
+from tests.sample_workers import Echo
 from tests.support import eventually, in_background, wait_gone
 
 

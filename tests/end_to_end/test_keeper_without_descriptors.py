@@ -14,7 +14,8 @@ import pytest
 from suitkaise import Child, ChildStartFailed, Command, Supervisor
 from suitkaise.exits import Signaled
 from suitkaise.runtime import runtime
-from tests.end_to_end.workers import Echo, next_exit
+from tests.end_to_end.kinds import next_exit
+from tests.sample_workers import Echo
 from tests.support import eventually, run_program, wait_gone
 
 

@@ -26,7 +26,7 @@ from suitkaise import (
 )
 from suitkaise.messaging import connection
 from suitkaise.runtime import hub_server
-from tests.end_to_end.workers import Echo
+from tests.sample_workers import Echo
 from tests.support import eventually, in_background
 
 LONG = 1_500_000  # bytes: many frames of the wire

@@ -13,7 +13,8 @@ import pytest
 
 from suitkaise import Child, Process, SpecError, Supervisor, WorkerDead, preload
 from suitkaise.runtime import runtime
-from tests.end_to_end.workers import Echo, Notes, notes
+from tests.end_to_end.kinds import notes
+from tests.sample_workers import Echo, Recorder
 from tests.support import eventually, wait_gone
 
 
@@ -99,13 +100,13 @@ def test_a_worker_forked_right_before_the_keeper_dies_is_kept(tmp_path):
     with Supervisor("tree").start() as running, ThreadPoolExecutor() as pool:
         reserve(running)
         runtime.current().reactor.call_soon_threadsafe(hub_may_go_on.wait)
-        started = pool.submit(running.start_child, Child(Notes, args=(tmp_path,)))
+        started = pool.submit(running.start_child, Child(Recorder, args=(tmp_path,)))
         eventually(lambda: (tmp_path / "notes").exists())
         os.kill(keeper(), signal.SIGKILL)
         wait_gone(keeper())
         hub_may_go_on.set()
         assert started.result(10).ask("hello") == "hello"
-        assert notes(tmp_path) == ["start notes"]
+        assert notes(tmp_path) == ["start recorder"]
 
 
 class Alone(Process):

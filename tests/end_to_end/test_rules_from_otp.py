@@ -40,15 +40,7 @@ from suitkaise.events import (
 )
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import Kinds, next_event, statuses
-from tests.end_to_end.troublemakers import (
-    CutsItselfOff,
-    FailingProcess,
-    FailingThread,
-    Fails,
-    Tally,
-    TallyProcess,
-    TallyThread,
-)
+from tests.sample_workers import CutsItselfOff, FailingProcess, FailingThread, Fails, Tallies, TallyProcess, TallyThread
 from tests.support import eventually, in_background, wait_gone
 
 RESTARTS = ("permanent", "transient", "temporary")
@@ -62,7 +54,7 @@ def test_s61_children_that_end_by_themselves_while_the_tree_stops_are_skipped(ki
     tree = Supervisor("tree", kinds.child("a"), *children, kinds.child("z"), strategy=strategy, max_restarts=0)
     running = tree.start()
     with running.events() as happened:
-        slowly = kinds.say("stops_slowly", "z")
+        slowly = kinds.order("stops_slowly", "z")
         stopped = in_background(lambda: running.stop(timeout=10))
         eventually(lambda: "slow z" in kinds.notes())
 
@@ -89,8 +81,8 @@ def test_s61_children_that_end_by_themselves_while_a_dynamic_supervisor_stops_ar
     running.start_child(kinds.child("z"))
     with running.events() as happened:
         for restart in RESTARTS:
-            kinds.say("raises_at_the_end", restart)
-        slowly = kinds.say("stops_slowly", "z")
+            kinds.order("raises_at_the_end", restart)
+        slowly = kinds.order("stops_slowly", "z")
         stopped = in_background(lambda: running.stop(timeout=10))
         ended = {next_event(happened, ChildStopError).path for _ in RESTARTS}
         assert ended == {f"pool/{restart}" for restart in RESTARTS}
@@ -118,7 +110,7 @@ def test_s62_a_tree_that_stops_or_has_stopped_refuses_at_once(kinds: Kinds, kind
     with kind("tree").start() as running:
         running.start_child(kinds.child("a"))
         running.start_child(kinds.child("z"))
-        slowly = kinds.say("stops_slowly", "z")
+        slowly = kinds.order("stops_slowly", "z")
         with pytest.raises(AskTimeout):
             running.stop(timeout=0.01)
 
@@ -154,7 +146,7 @@ def test_s62_whereis_finds_no_supervisor_where_none_runs(kinds: Kinds, what: str
 def test_s62_a_request_made_before_the_end_is_answered_at_the_end(kinds: Kinds, end: str) -> None:
     inner = kinds.tree("a", name="inner", max_restarts=0, restart="temporary")
     with Supervisor("tree", inner).start() as running:
-        slowly = kinds.say("starts_slowly", "slow")
+        slowly = kinds.order("starts_slowly", "slow")
         asked = in_background(lambda: running.start_child(kinds.child("slow"), under="inner"))
         eventually(lambda: "slow slow" in kinds.notes())
 
@@ -271,7 +263,7 @@ def test_s42_s43_s65_a_supervisor_that_does_not_stop_in_time_is_killed_and_that_
     inner = kinds.tree("ab", name="inner", shutdown=0.3)
     with Supervisor("tree", inner).start() as running, running.events() as happened:
         pids = [running[f"inner/{id}"].pid for id in "ab"]
-        kinds.say("stops_slowly", "b")
+        kinds.order("stops_slowly", "b")
         running.terminate_child("inner")
         for pid in pids:
             assert pid is not None
@@ -343,7 +335,7 @@ def test_s66_the_death_of_a_child_that_has_closed_its_connections_is_noticed(tmp
 
 # ------------------------------------------------------------ 67: a name leads to who is there now
 @pytest.mark.parametrize("worker", [TallyProcess, TallyThread], ids=lambda worker: worker.__name__)
-def test_s67_a_ref_leads_to_the_incarnation_that_runs(worker: type[Tally]) -> None:
+def test_s67_a_ref_leads_to_the_incarnation_that_runs(worker: type[Tallies]) -> None:
     with Supervisor("tree", Supervisor("inner", Child(worker, id="tally"))).start() as running:
         ref = running["inner/tally"]
 
@@ -352,7 +344,7 @@ def test_s67_a_ref_leads_to_the_incarnation_that_runs(worker: type[Tally]) -> No
             running.restart_child("inner/tally")
 
         ways: list[Callable[[], Any]] = [
-            lambda: ref.tell("end"),
+            lambda: ref.tell("leave"),
             lambda: ref.tell("crash"),
             ref.kill,
             restart_by_request,
@@ -389,7 +381,7 @@ def test_s20_s21_s32_questions_are_answered_during_a_group_restart_and_a_new_chi
     kinds: Kinds,
 ) -> None:
     with kinds.tree("abc", strategy="one_for_all").start() as running:
-        stops, starts = kinds.say("stops_slowly", "b"), kinds.say("starts_slowly", "b")
+        stops, starts = kinds.order("stops_slowly", "b"), kinds.order("starts_slowly", "b")
         kinds.crash(running, "a")
         eventually(lambda: "slow b" in kinds.notes())
         assert statuses(running) == {"a": "restarting", "b": "stopping", "c": "stopped"}
@@ -436,7 +428,7 @@ def test_s44_each_child_of_a_dynamic_supervisor_has_a_shutdown_of_its_own(tmp_pa
         running.start_child(kinds.child(id, shutdown=shutdown))
     with running.events() as happened:
         for id in ("short", "five"):
-            kinds.say("stops_slowly", id)
+            kinds.order("stops_slowly", id)
         stopped = in_background(lambda: running.stop(timeout=10))
         eventually(lambda: "slow five" in kinds.notes())
         (tmp_path / "stops_slowly-five").unlink()

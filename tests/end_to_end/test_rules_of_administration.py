@@ -17,34 +17,35 @@ from suitkaise import (
     SpecError,
     Supervisor,
 )
-from tests.end_to_end.workers import Echo, Notes, family
+from tests.end_to_end.kinds import family
+from tests.sample_workers import Echo, Recorder
 from tests.support import eventually, wait_gone
 
 
 def test_s07_s08_s09_s10_start_child_starts_a_new_child_or_raises(tmp_path):
     with family(tmp_path, "a").start() as running:
         with pytest.raises(SpecError):
-            running.start_child(Child(Notes, args=(tmp_path,), shutdown=-1))
+            running.start_child(Child(Recorder, args=(tmp_path,), shutdown=-1))
         with pytest.raises(ChildAlreadyStarted) as caught:
-            running.start_child(Child(Notes, args=(tmp_path,), id="a"))
+            running.start_child(Child(Recorder, args=(tmp_path,), id="a"))
         assert caught.value.ref.ask("you?") == "you?"
         running.terminate_child("a")
         with pytest.raises(ChildAlreadyPresent):
-            running.start_child(Child(Notes, args=(tmp_path,), id="a"))
-        (tmp_path / "broken-b").touch()
+            running.start_child(Child(Recorder, args=(tmp_path,), id="a"))
+        (tmp_path / "fails-b").touch()
         with pytest.raises(ChildStartFailed):
-            running.start_child(Child(Notes, args=(tmp_path,), id="b"))
+            running.start_child(Child(Recorder, args=(tmp_path,), id="b"))
         assert "b" not in running
 
 
 def test_s10_s18_the_error_of_a_failed_start_shows_where_it_failed(tmp_path):
     with family(tmp_path, "a").start() as running:
         for id in "ab":
-            (tmp_path / f"broken-{id}").touch()
+            (tmp_path / f"fails-{id}").touch()
         for what in (
             lambda: running.recall("a"),
             lambda: running.restart_child("a"),
-            lambda: running.start_child(Child(Notes, args=(tmp_path,), id="b")),
+            lambda: running.start_child(Child(Recorder, args=(tmp_path,), id="b")),
         ):
             with pytest.raises(ChildStartFailed) as caught:
                 what()
@@ -54,14 +55,14 @@ def test_s10_s18_the_error_of_a_failed_start_shows_where_it_failed(tmp_path):
 
 
 def test_s11_s12_s13_a_child_that_raises_ignore_is_not_running(tmp_path):
-    (tmp_path / "ignore-a").touch()
+    (tmp_path / "ignores-a").touch()
     with family(tmp_path, "a", "b").start() as running:
         assert running["a"].status == "ignored"
-        (tmp_path / "ignore-b").touch()
+        (tmp_path / "ignores-b").touch()
         os.kill(running["b"].pid, signal.SIGKILL)
         eventually(lambda: running["b"].status == "ignored")
-        (tmp_path / "ignore-c").touch()
-        running.start_child(Child(Notes, args=(tmp_path,), id="c", restart="temporary"))
+        (tmp_path / "ignores-c").touch()
+        running.start_child(Child(Recorder, args=(tmp_path,), id="c", restart="temporary"))
         assert "c" not in running
 
 
@@ -76,10 +77,10 @@ def test_s14_s15_s17_s18_s19_one_child_is_terminated_restarted_and_deleted(tmp_p
         running.terminate_child("a")
         wait_gone(pid)
         running.terminate_child("a")
-        (tmp_path / "broken-a").touch()
+        (tmp_path / "fails-a").touch()
         with pytest.raises(ChildStartFailed):
             running.restart_child("a")
-        (tmp_path / "broken-a").unlink()
+        (tmp_path / "fails-a").unlink()
         assert running.restart_child("a").ask("back?") == "back?"
         running.terminate_child("a")
         running.delete_child("a")

@@ -11,20 +11,14 @@ import pytest
 from suitkaise import Backoff, Child, ChildNotFound, GaveUp, Shutdown, SpecError, Supervisor
 from suitkaise.events import ChildRestarting
 from tests.end_to_end.kinds import Kinds, next_event, statuses
-from tests.end_to_end.workers_recording import (
-    Brutal,
-    LoopingProcess,
-    LoopingThread,
-    ProcessThatLeaves,
-    ThreadThatLeaves,
-)
+from tests.sample_workers import BriefProcess, BriefThread, BrutallyKilledRecorder, LeavingProcess, LeavingThread
 from tests.support import eventually, run_program
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
 
 def test_s03_the_child_comes_before_the_instance_before_the_class_before_the_default(kinds: Kinds) -> None:
-    worker: Any = ProcessThatLeaves if kinds.kind == "process" else ThreadThatLeaves
+    worker: Any = LeavingProcess if kinds.kind == "process" else LeavingThread
     children = [
         kinds.child("by-default"),
         Child(worker, id="class"),
@@ -40,7 +34,7 @@ def test_s03_the_child_comes_before_the_instance_before_the_class_before_the_def
         eventually(lambda: running["child-as-the-default"].incarnation == 2)
 
 
-@pytest.mark.parametrize("worker", [LoopingProcess, LoopingThread])
+@pytest.mark.parametrize("worker", [BriefProcess, BriefThread])
 def test_s03_an_option_that_is_given_as_none_overrides_the_class(worker: Any) -> None:
     children = [
         Child(worker, id="class"),
@@ -55,7 +49,11 @@ def test_s03_an_option_that_is_given_as_none_overrides_the_class(worker: Any) ->
 
 def test_s03_an_option_given_with_its_default_value_overrides_the_class(tmp_path: Path) -> None:
     kinds = Kinds(tmp_path, "process")
-    with Supervisor("tree", Brutal(tmp_path), Child(Brutal(tmp_path), id="gentle", shutdown=5.0)).start() as running:
+    with Supervisor(
+        "tree",
+        Child(BrutallyKilledRecorder(tmp_path), id="brutal"),
+        Child(BrutallyKilledRecorder(tmp_path), id="gentle", shutdown=5.0),
+    ).start() as running:
         running.terminate_child("brutal")
         running.terminate_child("gentle")
     assert kinds.notes() == ["start brutal", "start gentle", "stop gentle"]

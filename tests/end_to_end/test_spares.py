@@ -18,8 +18,8 @@ from suitkaise.events import ChildExited, ChildStarted
 from suitkaise.exits import Crashed, Signaled
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
-from tests.end_to_end.kinds import next_event
-from tests.end_to_end.workers import Echo, next_exit
+from tests.end_to_end.kinds import next_event, next_exit
+from tests.sample_workers import Echo
 from tests.support import children_named, eventually, start_program, wait_gone
 
 

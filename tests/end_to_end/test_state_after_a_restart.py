@@ -13,7 +13,7 @@ import pytest
 from suitkaise import Child, Supervisor, sktree
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import Kinds
-from tests.end_to_end.workers_recording import GatheringProcess, GatheringThread, Gathers, of_this_process
+from tests.sample_workers import GatheringProcess, GatheringThread, Gathers, of_this_process
 from tests.support import eventually
 
 

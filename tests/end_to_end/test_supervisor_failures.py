@@ -16,7 +16,7 @@ from suitkaise.exits import Crashed
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import next_event
-from tests.end_to_end.workers import Echo
+from tests.sample_workers import Echo
 from tests.support import eventually, in_background, wait_gone
 
 LINKED = 300  # two ends a link, some calls each: more than fit on one stack

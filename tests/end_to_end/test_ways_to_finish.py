@@ -11,7 +11,7 @@ import pytest
 from suitkaise import Child, ChildStartFailed, ExitReason, Normal, Shutdown, Supervisor, Thread, WorkerFailed
 from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError, ChildStopped, Event
 from tests.end_to_end.kinds import Kinds, next_event, statuses
-from tests.end_to_end.workers_recording import FinishingProcess, FinishingThread
+from tests.sample_workers import FinishingProcess, FinishingThread
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 

@@ -16,8 +16,8 @@ from suitkaise.engines import keeper_client as link
 from suitkaise.engines import keeper_process as program
 from suitkaise.events import KeeperLost
 from suitkaise.runtime import runtime
-from tests.end_to_end.kinds import next_event
-from tests.end_to_end.workers import Echo, next_exit
+from tests.end_to_end.kinds import next_event, next_exit
+from tests.sample_workers import Echo
 from tests.support import descriptors_of, eventually, in_background, run_program
 
 RealPopen = subprocess.Popen

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from suitkaise import Child, Normal, Process, Shutdown, Supervisor, Thread, WorkerFailed
-from tests.end_to_end.workers import Echo
+from tests.sample_workers import Echo
 from tests.support import ROOT, eventually, run_program
 
 HOOKS = ["on_start", "before_loop", "loop", "after_loop", "on_finish", "result"]
