@@ -221,6 +221,14 @@ def test_ids_come_from_the_constructor_the_child_or_the_class_and_hold_no_slash(
         Child(Talker, id="a/b")
 
 
+def test_a_class_may_set_the_id_of_its_children() -> None:
+    class Named(Process):
+        id = "short"
+
+    assert Child(Named, restart="transient").id == "short"
+    assert Child(Named, id="other").id == "other"
+
+
 def test_copies_are_numbered() -> None:
     assert [child.id for child in Supervisor("app", Child(Talker, copies=3)).children] == [
         "talker-0",
@@ -261,7 +269,7 @@ def test_names_that_users_need_may_be_assigned(name: str) -> None:
     assert getattr(Mine(), name) == 1
 
 
-def test_what_is_not_built_yet_says_so() -> None:
+def test_features_that_are_not_built_yet_raise_not_built_yet() -> None:
     for option in ("mailbox",):
         with pytest.raises(NotBuiltYet, match=option):
             Child(Talker, **{option: 1})
@@ -279,7 +287,7 @@ def test_what_is_not_built_yet_says_so() -> None:
         assert isinstance(caught.value, SpecError)
 
 
-def test_what_cannot_be_sent_is_told_at_start_with_the_path_to_it() -> None:
+def test_an_argument_that_cannot_be_pickled_is_an_error_at_start_that_names_its_path() -> None:
     with pytest.raises(NotSerializable, match=r"app/talker.*cannot pickle '_thread.lock'"):
         Supervisor("app", Talker("talker", greeting=threading.Lock())).start()  # type: ignore[arg-type]
 
@@ -368,7 +376,7 @@ def test_refs_are_picklable_and_good_in_every_process(running: RunningTree) -> N
     assert running["thread_talker"].ask(1) == (True, os.getpid())
 
 
-def test_questions_take_every_form(running: RunningTree) -> None:
+def test_ask_tell_futures_and_proxies_reach_a_worker(running: RunningTree) -> None:
     ref = running["talker"]
     assert ref.ask("x", timeout=15) == ("hello", "x")
     assert ref.ask_future("x").get(timeout=15) == ("hello", "x")
@@ -396,7 +404,7 @@ def test_an_asker_gets_the_original_exception_and_may_ask_the_next_incarnation_a
     assert ref.incarnation == 6
 
 
-def test_a_message_that_means_nothing_harms_the_asker_alone(running: RunningTree) -> None:
+def test_a_message_that_cannot_be_handled_is_an_error_of_the_asker_only(running: RunningTree) -> None:
     ref, pid = running["talker"], running["talker"].pid
     with pytest.raises(KeyError, match="rejected"):
         ref.ask("reject")
@@ -412,12 +420,12 @@ def test_a_message_that_means_nothing_harms_the_asker_alone(running: RunningTree
     assert ref.is_alive()
 
 
-def test_a_worker_that_waits_for_itself_is_told(running: RunningTree) -> None:
+def test_a_worker_that_joins_itself_gets_a_deadlock_error(running: RunningTree) -> None:
     with pytest.raises(DeadlockError):
         running["talker"].ask("itself")
 
 
-def test_a_kill_is_a_fault_and_rejoin_and_terminate_are_orders(running: RunningTree) -> None:
+def test_a_kill_is_a_fault_and_rejoin_and_terminate_are_requests(running: RunningTree) -> None:
     ref, pid = running["talker"], running["talker"].pid
     ref.kill()
     assert ref.ask("facts")[2] != pid  # parked, or answered by the next one
@@ -480,7 +488,7 @@ def test_a_result_is_never_none_for_a_dead_worker() -> None:
             running["thread_talker"].result(0.01)
 
 
-def test_the_result_of_a_temporary_worker_is_there_when_it_is_asked_for_late() -> None:
+def test_the_result_of_a_temporary_worker_can_be_read_late() -> None:
     with Supervisor("app").start() as running:
         ref = running.start_child(Child(once, args=(40, 2), restart="temporary", join_after=1))
         eventually(lambda: "once" not in running, what="it is over")
@@ -514,7 +522,7 @@ def test_ignore_is_no_failure_and_a_failed_start_carries_path_reason_and_traceba
     assert "no disk" in caught.value.traceback
 
 
-def test_a_tree_that_gives_up_raises_tree_failed_from_run_and_tells_wait() -> None:
+def test_a_tree_that_gives_up_raises_tree_failed_from_run_and_returns_the_reason_from_wait() -> None:
     class Dies(Process):
         def loop(self) -> None:
             raise Refused(3, text="dead")
@@ -543,7 +551,7 @@ def test_start_child_adds_one_child_so_copies_are_refused(running: RunningTree) 
         running.start_child(Child(ThreadTalker, id="more", copies=2))
 
 
-def test_a_killed_worker_says_so() -> None:
+def test_a_killed_worker_has_the_reason_killed() -> None:
     with Supervisor("app", Child(Talker, restart="temporary")).start() as running:
         ref = running["talker"]
         ref.kill()

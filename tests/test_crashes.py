@@ -32,11 +32,11 @@ def some(number: int, path: str = "a/b") -> CrashReport:
     return replace(REPORT, id=f"20260101-000000-{number:06}-00", path=path)
 
 
-def test_s58_a_report_survives_the_way_to_disk_and_back() -> None:
+def test_s58_a_report_read_from_disk_equals_the_one_written() -> None:
     assert CrashReport.from_dict(json.loads(json.dumps(REPORT.to_dict()))) == REPORT
 
 
-def test_s58_a_report_shows_all_that_it_knows() -> None:
+def test_s58_a_printed_report_shows_all_its_fields() -> None:
     text = str(replace(REPORT, skipped=4))
     for part in (
         "crash 20260101-000000-000000-00", "a/b (process, pid 1, incarnation 1)", "exit code 3", "loop for 1 s, loop 7",
@@ -46,7 +46,7 @@ def test_s58_a_report_shows_all_that_it_knows() -> None:
         assert part in text, text
 
 
-def test_s58_memory_holds_the_newest(tmp_path: Path) -> None:
+def test_s58_memory_keeps_the_newest_reports(tmp_path: Path) -> None:
     ledger = CrashLog(tmp_path / "crashes")
     for number in range(KEPT_IN_MEMORY + 30):
         ledger.add(some(number))
@@ -54,7 +54,7 @@ def test_s58_memory_holds_the_newest(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_s58_the_thread_that_writes_is_there_only_while_it_writes(tmp_path: Path) -> None:
+def test_s58_the_writing_thread_lives_only_while_it_writes(tmp_path: Path) -> None:
     ledger = CrashLog(tmp_path / "crashes")
     for number in range(3):
         ledger.add(some(number))
@@ -63,7 +63,7 @@ def test_s58_the_thread_that_writes_is_there_only_while_it_writes(tmp_path: Path
     ledger.close()
 
 
-def test_s58_the_disk_waits_for_the_restart_but_the_end_of_the_program_waits_for_the_disk(
+def test_s58_a_restart_does_not_wait_for_the_disk_but_the_end_of_the_program_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crashes, "LATER", 600.0)
@@ -75,7 +75,7 @@ def test_s58_the_disk_waits_for_the_restart_but_the_end_of_the_program_waits_for
     assert read_reports(tmp_path / "crashes") == [some(1)]
 
 
-def test_s58_reports_are_found_by_where_they_belong(tmp_path: Path) -> None:
+def test_s58_the_reports_of_a_supervisor_include_those_of_its_children(tmp_path: Path) -> None:
     ledger = CrashLog(tmp_path / "crashes")
     for path in ("a", "a/b", "ab/c", "a/b/c"):
         ledger.add(some(1, path))
@@ -110,7 +110,7 @@ def test_s58_the_reports_of_a_user_are_private_and_bounded(tmp_path: Path) -> No
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in (tmp_path / "crashes").iterdir())
 
 
-def test_s58_what_is_no_report_is_left_out(tmp_path: Path) -> None:
+def test_s58_files_that_are_no_reports_are_skipped(tmp_path: Path) -> None:
     ledger = CrashLog(tmp_path)
     ledger.add(some(5))
     ledger.close()
@@ -121,7 +121,7 @@ def test_s58_what_is_no_report_is_left_out(tmp_path: Path) -> None:
     assert read_reports(tmp_path / "nowhere") == []
 
 
-def test_where_reports_are(monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_folder_of_reports_follows_the_environment(monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("SUITKAISE_STATE", "/own")
     assert crash_directory() == Path("/own/crashes")
     monkeypatch.delenv("SUITKAISE_STATE")
@@ -147,7 +147,7 @@ def test_s58_only_reports_are_removed_to_make_room(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_s58_what_is_known_of_storms_is_bounded(tmp_path: Path) -> None:
+def test_s58_the_memory_for_counting_storms_is_bounded(tmp_path: Path) -> None:
     ledger = CrashLog(tmp_path)
     now = [100.0]
     ledger._clock = lambda: now[0]
@@ -160,7 +160,7 @@ def test_s58_what_is_known_of_storms_is_bounded(tmp_path: Path) -> None:
     assert ledger._skipped["pool/job-999"] == 1
 
 
-def test_s58_without_a_home_directory_reports_are_kept_in_memory_and_that_is_told_once(
+def test_s58_without_a_home_directory_reports_are_kept_in_memory_and_this_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_home() -> Path:

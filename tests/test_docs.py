@@ -16,7 +16,7 @@ NONE_YET = pytest.param(None, marks=pytest.mark.skip(reason="docs/ holds no bloc
 
 
 @pytest.mark.parametrize("block", RUNNABLE or [NONE_YET], ids=lambda block: block.id)
-def test_a_block_of_the_documentation_runs_and_prints_what_it_says(block: Snippet, tmp_path: Path) -> None:
+def test_a_block_of_the_documentation_runs_and_prints_what_it_promises(block: Snippet, tmp_path: Path) -> None:
     run_snippet(block, tmp_path)
 
 
@@ -57,7 +57,7 @@ def page(tmp_path: Path) -> Path:
     return page
 
 
-def test_a_block_runs_only_where_a_comment_says_so(page: Path) -> None:
+def test_a_block_runs_only_below_a_run_comment(page: Path) -> None:
     assert [(block.runs, block.name, block.line) for block in snippets(page)] == [
         (False, None, 4),
         (True, "helper.py", 9),
@@ -65,11 +65,11 @@ def test_a_block_runs_only_where_a_comment_says_so(page: Path) -> None:
     ]
 
 
-def test_a_block_finds_the_files_above_it_and_is_stopped_when_it_has_said_all(page: Path, tmp_path: Path) -> None:
+def test_a_block_finds_the_files_above_it_and_is_stopped_once_it_has_printed_all(page: Path, tmp_path: Path) -> None:
     run_snippet(snippets(page)[2], tmp_path)
 
 
-def test_a_block_that_ends_badly_is_told_with_its_output(page: Path, tmp_path: Path) -> None:
+def test_a_block_that_fails_is_reported_with_its_output(page: Path, tmp_path: Path) -> None:
     page.write_text("<!-- run -->\n```python\nraise SystemExit('no fuel')\n```\n")
     with pytest.raises(AssertionError, match=r"page\.md:3 ended with 1[\s\S]*no fuel"):
         run_snippet(snippets(page)[0], tmp_path)
@@ -81,7 +81,7 @@ def test_an_unknown_word_in_the_comment_is_an_error(page: Path) -> None:
         snippets(page)
 
 
-def test_promises_are_kept_in_their_order() -> None:
+def test_promised_lines_must_be_printed_in_order() -> None:
     code = "x = 1\n# prints: one\n# prints: two\n"
     assert promises(code) == ["one", "two"]
     check_output(code, "one, then two")

@@ -11,7 +11,7 @@ import pytest
 from suitkaise.events import ChildStarted
 
 
-def test_an_event_keeps_the_time_that_the_clock_had_when_it_happened() -> None:
+def test_an_event_keeps_the_time_at_which_it_happened() -> None:
     began = time.time()
     event = ChildStarted("a/b", time.monotonic() - 10.0, pid=1)
     assert began - 10.1 < event.wall < time.time() - 9.9
@@ -22,7 +22,7 @@ def test_an_event_keeps_the_time_that_the_clock_had_when_it_happened() -> None:
     assert later.wall == pytest.approx(7e9, abs=60.0)
 
 
-def test_events_are_equal_whatever_the_clock_says() -> None:
+def test_events_are_equal_whatever_the_wall_clock_shows() -> None:
     one = ChildStarted("a/b", 1.0, pid=1)
     with mock.patch("time.time", return_value=7e9):
         assert ChildStarted("a/b", 1.0, pid=1) == one

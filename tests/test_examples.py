@@ -15,7 +15,7 @@ MOST_LINES = 60
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_runs_and_prints_what_it_says(example: Path) -> None:
+def test_an_example_runs_and_prints_what_it_promises(example: Path) -> None:
     code = example.read_text(encoding="utf-8")
     assert promises(code), f"{example.name} lacks `# prints: ...` lines at its end"
     finished = run_program(example, cwd=ROOT, timeout=45.0).check()

@@ -19,11 +19,11 @@ ROOMS = sorted(path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or
 
 
 @pytest.mark.parametrize("name", [room for room in ROOMS if room != "__init__"])
-def test_every_package_and_every_module_beside_them_has_exactly_one_place(name: str) -> None:
+def test_every_package_and_every_module_beside_them_is_on_exactly_one_layer(name: str) -> None:
     assert PLACES.count(f"suitkaise.{name}") == 1, f"suitkaise.{name} has not one place in the layers of pyproject.toml"
 
 
-def test_a_place_is_a_package_or_a_module_beside_them() -> None:
+def test_each_entry_of_the_layers_is_a_package_or_a_module_beside_them() -> None:
     assert not [place for place in PLACES if place.count(".") != 1]
 
 

@@ -75,7 +75,7 @@ def test_a_child_process_is_a_leak(before: Footprint, sleeper: subprocess.Popen[
     assert "signal.pause" in str(leak)
 
 
-def test_a_child_process_that_nobody_waited_for_is_a_leak(before: Footprint) -> None:
+def test_a_zombie_child_is_a_leak(before: Footprint) -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert "zombie" in names(before)[0]
@@ -116,7 +116,7 @@ def test_an_open_file_is_a_leak(before: Footprint, tmp_path: Path) -> None:
     assert leaks_since(before) == []
 
 
-def test_a_socket_is_a_leak_that_tells_its_address(before: Footprint) -> None:
+def test_a_socket_is_a_leak_and_its_address_is_shown(before: Footprint) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -284,11 +284,11 @@ def test_eventually_fails_at_its_deadline_and_shows_the_last_value() -> None:
         eventually(lambda: 0, timeout=0.01, what="rain")
 
 
-def test_wait_gone_returns_for_a_pid_that_never_was() -> None:
+def test_wait_gone_returns_for_a_pid_that_never_existed() -> None:
     wait_gone(2**22 + 1, timeout=0)
 
 
-def test_wait_gone_takes_a_zombie_for_gone(sleeper: subprocess.Popen[bytes]) -> None:
+def test_wait_gone_counts_a_zombie_as_gone(sleeper: subprocess.Popen[bytes]) -> None:
     sleeper.kill()
     wait_gone(sleeper.pid)
 
@@ -307,7 +307,7 @@ def test_wait_gone_waits_for_a_process_that_is_not_a_child() -> None:
         wait_gone(orphan.pid)
 
 
-def test_run_program_tells_code_and_output_and_hands_on_arguments_and_environment() -> None:
+def test_run_program_returns_code_and_output_and_passes_arguments_and_environment() -> None:
     code = "import os, sys\nprint(sys.argv[1], os.environ['COLOUR'], 'PATH' in os.environ)\nsys.exit('over')\n"
     finished = run_program(code, "one", env={"COLOUR": "red", "PATH": None})
     assert (finished.returncode, finished.stdout, finished.stderr) == (1, "one red False\n", "over\n")
@@ -332,7 +332,7 @@ def test_run_program_kills_a_program_that_takes_too_long_and_its_relatives() -> 
     assert time.monotonic() - started < 5.0
 
 
-def test_a_started_program_is_told_signals_and_asked_for_what_it_prints() -> None:
+def test_a_started_program_gets_signals_and_its_output_can_be_awaited() -> None:
     code = """
 import signal
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

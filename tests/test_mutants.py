@@ -12,7 +12,7 @@ from tests.support import ROOT
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
-def test_each_fault_can_still_be_put_in(mutant: Mutant, tmp_path: Path) -> None:
+def test_each_mutant_still_applies_to_the_source(mutant: Mutant, tmp_path: Path) -> None:
     folder = tmp_path / "src" / "suitkaise"
     (folder / mutant.file).parent.mkdir(parents=True)
     before = (ROOT / "src" / "suitkaise" / mutant.file).read_text(encoding="utf-8")
@@ -25,11 +25,11 @@ def test_each_fault_can_still_be_put_in(mutant: Mutant, tmp_path: Path) -> None:
     compile(after, mutant.file, "exec")
 
 
-def test_there_are_enough_of_them_and_each_has_a_name_of_its_own() -> None:
+def test_there_are_enough_mutants_and_each_has_a_name_of_its_own() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 25
 
 
-def test_a_fault_that_is_out_of_date_is_an_error(tmp_path: Path) -> None:
+def test_a_mutant_that_does_not_apply_is_an_error(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     with pytest.raises(ValueError, match=r"0 times in policy/base\.py, not once"):
         Mutant("nothing", "policy/base.py", "no such text", "").spoil(tmp_path)
@@ -38,7 +38,7 @@ def test_a_fault_that_is_out_of_date_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
-def test_each_fault_is_noticed(mutant: Mutant, tmp_path: Path) -> None:
+def test_the_tests_notice_each_mutant(mutant: Mutant, tmp_path: Path) -> None:
     from tests.mutants import copy
 
     root = copy(tmp_path)

@@ -13,7 +13,7 @@ BLOCKS = snippets(ROOT / "README.md")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.id)
-def test_a_block_of_the_readme_runs_and_prints_what_it_says(block: Snippet, tmp_path: Path) -> None:
+def test_a_block_of_the_readme_runs_and_prints_what_it_promises(block: Snippet, tmp_path: Path) -> None:
     assert block.runs, "say how it is run, in a comment above it"
     run_snippet(block, tmp_path)
 

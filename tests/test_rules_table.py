@@ -16,7 +16,7 @@ def test_each_rule_has_one_row_in_order() -> None:
     assert numbers == list(RULES)
 
 
-def test_the_table_names_the_tests_that_there_are() -> None:
+def test_the_table_names_the_existing_tests() -> None:
     text = TABLE.read_text()
     assert text == filled(text), "run `python -m tests.rules`"
 
@@ -28,5 +28,5 @@ def test_a_rule_is_tested_on_the_pure_policy_and_end_to_end(rule: int) -> None:
     assert [test for test in tests if not is_end_to_end(test)], f"rule {rule} has no test without processes"
 
 
-def test_no_test_carries_the_number_of_a_rule_that_is_not_there() -> None:
+def test_no_test_carries_the_number_of_an_unknown_rule() -> None:
     assert set(names_by_rule()) <= set(RULES)

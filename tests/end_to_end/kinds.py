@@ -1,4 +1,4 @@
-"""Workers of both kinds that note what they do, in one folder; files in that folder tell them what to do."""
+"""Trees of recorders, processes or threads, which write down what they do; and helpers to watch a running tree."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from suitkaise import Child, Supervisor
-from suitkaise.events import Event
+from suitkaise.events import ChildExited, Event
 from suitkaise.messaging.event_bus import Subscription
 from suitkaise.runtime.running_tree import RunningTree
-from tests.end_to_end.workers_recording import Noter, NotingProcess, NotingThread
+from tests.sample_workers import Recorder, RecorderThread, Records
 from tests.support import eventually
 
 E = TypeVar("E", bound=Event)
@@ -23,14 +23,14 @@ KINDS = ("process", "thread")
 
 @dataclass(frozen=True)
 class Kinds:
-    """What a test knows of such workers, all of one kind."""
+    """Recorders of one kind that share a folder, in which files give them orders."""
 
     folder: Path
     kind: str
 
     @property
-    def worker(self) -> type[Noter]:
-        return NotingProcess if self.kind == "process" else NotingThread
+    def worker(self) -> type[Records]:
+        return Recorder if self.kind == "process" else RecorderThread
 
     def child(self, id: str, **options: Any) -> Child:
         return Child(self.worker, args=(self.folder,), id=id, **options)
@@ -39,20 +39,18 @@ class Kinds:
         """`tree("abc", strategy="one_for_all")`: a child for each letter."""
         return Supervisor(name, *map(self.child, ids), **options)
 
-    def say(self, what: str, id: str) -> Path:
-        """Tell the worker from now on to do that; remove the file that is returned to take it back."""
+    def order(self, what: str, id: str) -> Path:
+        """Make the worker do that from now on; remove the returned file to withdraw the order."""
         file = self.folder / f"{what}-{id}"
         file.touch()
         return file
 
     def notes(self, *ids: str) -> list[str]:
-        """All notes in their order; or those of the named ones alone."""
-        file = self.folder / "notes"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [line for line in lines if not ids or line.split()[1] in ids]
+        """All notes in order, or those of the named workers alone."""
+        return notes(self.folder, *ids)
 
     def crash(self, running: RunningTree, id: str) -> None:
-        """SIGKILL for a process, an exception for a thread; does not wait for what follows."""
+        """SIGKILL a process, or make a thread raise; do not wait for the restart."""
         if self.kind == "process":
             pid = running[id].pid
             assert pid is not None
@@ -61,20 +59,51 @@ class Kinds:
             running[id].tell("crash")
 
     def crash_and_wait(self, running: RunningTree, id: str) -> None:
-        """Crash it and wait until it is back."""
+        """Crash it and wait until it is restarted."""
         ref = running[id]
         before = ref.incarnation
         self.crash(running, id)
-        eventually(lambda: ref.incarnation > before and ref.status == "running", what=f"{id} is back")
+        eventually(lambda: ref.incarnation > before and ref.status == "running", what=f"{id} is restarted")
+
+
+def notes(folder: Path, *ids: str) -> list[str]:
+    """All notes that recorders have written into that folder, or those of the named workers alone."""
+    file = folder / "notes"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [line for line in lines if not ids or line.split()[1] in ids]
+
+
+def family(folder: Path, *ids: str, **options: Any) -> Supervisor:
+    """A supervisor `tree` of recorders in processes."""
+    kinds = Kinds(folder, "process")
+    return Supervisor("tree", *map(kinds.child, ids), **options)
+
+
+def kill_child(running: RunningTree, id: str) -> None:
+    """SIGKILL the process of a child and wait until it is restarted."""
+    ref = running[id]
+    assert ref.pid is not None
+    incarnation = ref.incarnation
+    os.kill(ref.pid, signal.SIGKILL)
+    eventually(lambda: ref.incarnation > incarnation and ref.pid)
+
+
+def pids(running: RunningTree, *ids: str) -> list[int | None]:
+    return [running[id].pid for id in ids]
+
+
+def next_exit(events: Subscription, timeout: float = 15.0) -> Any:
+    """The reason of the next worker that ends by itself."""
+    return next_event(events, ChildExited, timeout=timeout).reason
 
 
 def next_event(events: Subscription, kind: type[E], id: str | None = None, timeout: float = 15.0) -> E:
-    """The next event of that kind, about that child (any, without an id); those before it are passed over."""
+    """The next event of that kind about that child, or about any child; skip the events before it."""
     deadline = time.monotonic() + timeout
     while (event := events.get(max(0.0, deadline - time.monotonic()))) is not None:
         if isinstance(event, kind) and id in (None, event.path.partition("/")[2]):
             return event
-    raise AssertionError(f"no {kind.__name__} of {id or 'anyone'} within {timeout} seconds")
+    raise AssertionError(f"no {kind.__name__} of {id or 'any child'} within {timeout} seconds")
 
 
 def statuses(running: RunningTree, under: str = "") -> dict[str, str]:

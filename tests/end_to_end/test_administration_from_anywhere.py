@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+from typing import Any
 
 import pytest
 
@@ -26,12 +27,12 @@ from suitkaise import (
     whereis,
 )
 from suitkaise.runtime import runtime
-from tests.end_to_end.workers import Counts, Echo
+from tests.sample_workers import CountingProcess, CountingThread, Echo, EchoThread
 from tests.support import eventually
 
 
 class _Boss:
-    """Calls a method of a supervisor's ref, for whoever asks."""
+    """Calls a method of a supervisor's ref, for its asker."""
 
     def on_receive(self, message):
         path, method, *arguments = message
@@ -54,19 +55,6 @@ class Fails(Process):
         raise OSError("no start")
 
 
-class EchoThread(Thread):
-    def on_receive(self, message):
-        return message
-
-
-class CountsThread(Thread):
-    def loop(self):
-        self.wait(0.001)
-
-    def on_receive(self, message):
-        return int(self.current_loop)
-
-
 BOSSES = pytest.mark.parametrize("boss", [BossProcess, BossThread, None], ids=["process", "thread", "hub"])
 
 
@@ -85,7 +73,7 @@ def office(boss):
 
 
 @BOSSES
-def test_children_are_started_terminated_restarted_deleted_and_looked_at(boss):
+def test_children_are_started_terminated_restarted_deleted_and_listed(boss):
     with office(boss) as (running, do):
         ref = do("start_child", Child(Echo, id="second"))
         assert ref == WorkerRef("tree/team/second")
@@ -134,7 +122,7 @@ def test_a_path_leads_to_supervisors_below(boss):
             do("terminate_child", "echo/below")
 
 
-def test_what_is_found_is_a_supervisor_or_a_worker():
+def test_whereis_returns_a_supervisor_ref_or_a_worker_ref():
     with office(None) as (running, _):
         assert type(whereis("tree")) is SupervisorRef
         assert type(running["team"]) is SupervisorRef
@@ -148,7 +136,7 @@ def test_what_is_found_is_a_supervisor_or_a_worker():
             whereis("tree").ask("hello")
 
 
-def test_a_root_that_is_told_to_finish_ends_its_tree():
+def test_a_tree_ends_when_its_root_gets_a_stop_request():
     with Supervisor("tree", Child(Echo)).start() as running:
         root = whereis("tree")
         with pytest.raises(SuitkaiseError, match="'tree' is a root, so no supervisor could recall it"):
@@ -175,7 +163,7 @@ class Insider(Process):
         self.whereis("tree").terminate_child(message)
 
 
-def test_a_worker_that_would_wait_for_its_own_end_is_told_so():
+def test_a_worker_that_would_wait_for_its_own_end_gets_a_deadlock_error():
     tree = Supervisor("tree", Supervisor("team", Child(Insider("on_receive"))), max_restarts=0)
     with tree.start() as running:
         with pytest.raises(ChildNotFound):
@@ -185,18 +173,18 @@ def test_a_worker_that_would_wait_for_its_own_end_is_told_so():
             running["team/insider"].ask(target)
 
 
-def test_a_worker_that_asks_in_on_start_for_what_comes_after_its_start_is_told_so():
+def test_a_request_in_on_start_that_would_wait_for_that_start_is_a_deadlock_error():
     with pytest.raises(ChildStartFailed, match=r"DeadlockError.*is being started by 'tree'"):
         Supervisor("tree", Child(Insider("on_start"))).start()
 
 
-def test_a_worker_that_recalls_a_sibling_in_on_start_is_told_so_too():
+def test_a_recall_of_a_sibling_in_on_start_is_a_deadlock_error():
     tree = Supervisor("tree", Echo, Child(Insider("recall in on_start"), start_timeout=15.0))
     with pytest.raises(ChildStartFailed, match=r"DeadlockError.*is being started by 'tree'"):
         tree.start()
 
 
-def test_requests_from_many_sides_are_all_served():
+def test_requests_of_many_threads_and_workers_are_all_answered():
     with Supervisor("tree", Child(BossProcess, id="boss"), Supervisor("team")).start() as running:
         refs, lock = [], threading.Lock()
 
@@ -217,7 +205,7 @@ def test_requests_from_many_sides_are_all_served():
 
 
 # ------------------------------------------------------------ suspend, resume
-@pytest.mark.parametrize("worker", [Counts, CountsThread])
+@pytest.mark.parametrize("worker", [CountingProcess, CountingThread])
 def test_a_suspended_worker_neither_loops_nor_takes_messages_until_it_is_resumed(worker):
     with Supervisor("tree", Child(worker, id="counts")).start() as running:
         ref = running["counts"]
@@ -234,7 +222,7 @@ def test_a_suspended_worker_neither_loops_nor_takes_messages_until_it_is_resumed
 
 
 @pytest.mark.parametrize("worker", [Echo, EchoThread])
-def test_a_suspended_worker_that_only_waits_for_messages_lets_them_wait(worker):
+def test_messages_to_a_suspended_worker_without_a_loop_wait_in_its_mailbox(worker):
     with Supervisor("tree", Child(worker, id="echo")).start() as running:
         assert running["echo"].ask(0) == 0
         running.suspend("echo")
@@ -245,8 +233,8 @@ def test_a_suspended_worker_that_only_waits_for_messages_lets_them_wait(worker):
         assert [answer.get(15) for answer in answers] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("worker", [Counts, CountsThread])
-def test_a_suspended_worker_can_be_stopped_and_comes_back_unsuspended(worker):
+@pytest.mark.parametrize("worker", [CountingProcess, CountingThread])
+def test_a_suspended_worker_can_be_stopped_and_is_not_suspended_after_a_restart(worker):
     with Supervisor("tree", Child(worker, id="counts")).start() as running:
         running.suspend("counts")
         running.recall("counts")
@@ -266,7 +254,7 @@ def test_a_supervisor_is_suspended_by_suspending_its_workers():
         assert [str(line.status) for line in running.which_children("team")] == ["running", "running"]
 
 
-def test_s64_it_is_forgotten_that_a_child_was_suspended_which_is_removed():
+def test_s64_a_child_that_is_removed_and_added_again_is_not_suspended():
     with Supervisor("tree", DynamicSupervisor("team")).start() as running:
         for _ in range(3):
             id = running.start_child(EchoThread, under="team").name
@@ -284,3 +272,27 @@ def on_the_board(path):
         finally:
             slot.release()
     raise AssertionError(f"{path} is not on the board")
+
+
+class Ends(Thread):
+    """Ends its tree from inside."""
+
+    def __init__(self, trees: list[Any]) -> None:
+        self.trees = trees
+
+    def on_receive(self, message: Any) -> None:
+        if message == "by its ref":
+            whereis("app").rejoin()
+        else:
+            self.trees[0].stop()
+
+
+def test_a_worker_that_stops_its_own_tree_is_refused_and_nothing_is_stopped() -> None:
+    trees: list[Any] = []
+    with Supervisor("app", Ends(trees), Echo).start() as running:
+        trees.append(running)
+        with pytest.raises(DeadlockError, match=r"call whereis\('app'\)\.rejoin\(\)"):
+            running["ends"].ask("by the tree")
+        assert running["echo"].ask(1) == 1
+        running["ends"].ask("by its ref")
+        assert running.wait(15) == Shutdown()

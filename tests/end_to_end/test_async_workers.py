@@ -47,7 +47,7 @@ def notes(folder: Path) -> list[str]:
 
 # ------------------------------------------------------------ life
 @both
-def test_tasks_go_on_while_it_waits_for_messages_and_while_it_handles_one(tmp_path: Path, kind: str) -> None:
+def test_tasks_run_while_the_worker_waits_for_messages_and_while_it_handles_one(tmp_path: Path, kind: str) -> None:
     with Supervisor("tree", ticks(kind, tmp_path)).start() as running:
         worker = running["w"]
         first = worker.ask("ticks")
@@ -58,14 +58,14 @@ def test_tasks_go_on_while_it_waits_for_messages_and_while_it_handles_one(tmp_pa
 
 
 @both
-def test_it_loops_and_has_a_result(kind: str) -> None:
+def test_an_async_worker_loops_and_has_a_result(kind: str) -> None:
     child = Child(of(kind, "Loops"), id="w", restart="transient", join_after=3)
     with Supervisor("tree", child, Supervisor("more")).start() as running:
         assert running["w"].result(10) == ("loops", 3)
 
 
 @both
-def test_messages_reach_it_between_its_loops(kind: str) -> None:
+def test_messages_are_handled_between_the_loops(kind: str) -> None:
     with Supervisor("tree", Child(of(kind, "Loops"), id="w")).start() as running:
         assert [running["w"].ask(number) for number in range(50)] == list(range(50))
 
@@ -78,7 +78,7 @@ def test_an_async_function_is_awaited_once_a_loop(make: Any) -> None:
 
 
 @both
-def test_it_awaits_the_answers_of_others(tmp_path: Path, kind: str) -> None:
+def test_an_async_worker_awaits_the_answer_of_another_worker(tmp_path: Path, kind: str) -> None:
     with Supervisor("tree", ticks(kind, tmp_path, "a"), ticks("process", tmp_path, "b")).start() as running:
         assert running["a"].ask(("ask", running["b"], "ticks a little later")) is True
         with pytest.raises(LookupError, match="of its own"):
@@ -86,7 +86,7 @@ def test_it_awaits_the_answers_of_others(tmp_path: Path, kind: str) -> None:
 
 
 @both
-def test_it_can_run_programs(tmp_path: Path, kind: str) -> None:
+def test_an_async_worker_can_run_programs(tmp_path: Path, kind: str) -> None:
     with Supervisor("tree", ticks(kind, tmp_path)).start() as running:
         assert running["w"].ask("run a program") == b"hello\n"
 
@@ -110,7 +110,7 @@ def test_s42_a_stop_request_ends_a_wait_in_a_handler(tmp_path: Path, kind: str) 
     assert notes(tmp_path) == ["awaits", "finished, ticking", "cancelled"]
 
 
-def test_s42_who_awaits_something_longer_than_its_shutdown_time_is_killed(tmp_path: Path) -> None:
+def test_s42_an_await_that_exceeds_the_shutdown_time_is_killed(tmp_path: Path) -> None:
     with Supervisor("tree", ticks("process", tmp_path, shutdown=0.2)).start() as running:
         answer = running["w"].ask_future("await something for ever")
         eventually(lambda: notes(tmp_path))
@@ -123,7 +123,7 @@ def test_s42_who_awaits_something_longer_than_its_shutdown_time_is_killed(tmp_pa
 
 @both
 @pytest.mark.parametrize("shutdown", ["brutal_kill", "infinity"])
-def test_it_leaves_by_itself_whatever_its_shutdown_time_is(tmp_path: Path, kind: str, shutdown: Any) -> None:
+def test_an_async_worker_may_rejoin_whatever_its_shutdown_time_is(tmp_path: Path, kind: str, shutdown: Any) -> None:
     child = ticks(kind, tmp_path, shutdown=shutdown, restart="transient")
     with Supervisor("tree", child).start() as running:
         running["w"].tell("leave")
@@ -132,7 +132,7 @@ def test_it_leaves_by_itself_whatever_its_shutdown_time_is(tmp_path: Path, kind:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
-def test_signals_mean_what_they_mean_to_any_worker(tmp_path: Path, number: int) -> None:
+def test_signals_end_an_async_worker_as_they_end_any_worker(tmp_path: Path, number: int) -> None:
     child = Child(workers_async.WaitsInAProcess, args=(tmp_path,), id="w", restart="temporary")
     with Supervisor("tree", child).start() as running:
         worker = running["w"]
@@ -145,7 +145,7 @@ def test_signals_mean_what_they_mean_to_any_worker(tmp_path: Path, number: int) 
     assert (tmp_path / "finished").exists()
 
 
-def test_sigterm_wakes_one_that_waits_for_messages(tmp_path: Path) -> None:
+def test_sigterm_wakes_a_worker_that_waits_for_messages(tmp_path: Path) -> None:
     with Supervisor("tree", ticks("process", tmp_path, restart="temporary")).start() as running:
         worker = running["w"]
         assert worker.pid is not None
@@ -156,9 +156,7 @@ def test_sigterm_wakes_one_that_waits_for_messages(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------ faults
 @both
-def test_s58_a_crash_is_told_with_its_traceback_and_ends_its_tasks_before_it_is_restarted(
-    tmp_path: Path, kind: str
-) -> None:
+def test_s58_a_crash_has_its_traceback_and_cancels_the_tasks_before_the_restart(tmp_path: Path, kind: str) -> None:
     with Supervisor("tree", ticks(kind, tmp_path)).start() as running, running.events() as events:
         running["w"].tell("crash")
         reason = next_event(events, ChildExited).reason
@@ -170,7 +168,7 @@ def test_s58_a_crash_is_told_with_its_traceback_and_ends_its_tasks_before_it_is_
 
 
 @both
-def test_s57_it_remembers_what_the_one_before_has_handed_on(tmp_path: Path, kind: str) -> None:
+def test_s57_the_next_incarnation_gets_the_checkpoint(tmp_path: Path, kind: str) -> None:
     with Supervisor("tree", ticks(kind, tmp_path)).start() as running:
         worker = running["w"]
         assert worker.ask("recalled") is None
@@ -182,7 +180,7 @@ def test_s57_it_remembers_what_the_one_before_has_handed_on(tmp_path: Path, kind
         assert worker.ask("recalled") == (2, [1, 2])
 
 
-def test_a_killed_one_comes_back(tmp_path: Path) -> None:
+def test_a_killed_async_worker_is_restarted(tmp_path: Path) -> None:
     with Supervisor("tree", ticks("process", tmp_path)).start() as running, running.events() as events:
         old = running["w"].pid
         assert old is not None
@@ -202,7 +200,7 @@ def test_s02_an_exception_in_an_async_start_is_a_failed_start() -> None:
 
 
 @both
-def test_s55_s59_an_await_that_never_comes_back_is_a_hang_and_its_stack_tells_where(tmp_path: Path, kind: str) -> None:
+def test_s55_s59_an_await_that_never_ends_is_a_hang_and_the_stack_shows_where(tmp_path: Path, kind: str) -> None:
     with Supervisor("tree", ticks(kind, tmp_path, receive_timeout=0.3)).start() as running, running.events() as events:
         with pytest.raises(WorkerDead) as caught:
             running["w"].ask("await something for ever", timeout=10)
@@ -218,7 +216,7 @@ def test_s55_s59_an_await_that_never_comes_back_is_a_hang_and_its_stack_tells_wh
     assert notes(tmp_path).count("cancelled") == {"process": 1, "thread": 2}[kind]
 
 
-def test_a_task_that_swallows_its_cancellation_holds_up_a_crash_for_the_shutdown_time_only() -> None:
+def test_a_task_that_ignores_its_cancellation_delays_a_crash_by_the_shutdown_time_at_most() -> None:
     child = Child(workers_async.Stubborn, shutdown=0.1)
     with Supervisor("tree", child).start() as running, running.events() as events:
         running["stubborn"].tell("crash")
@@ -226,7 +224,7 @@ def test_a_task_that_swallows_its_cancellation_holds_up_a_crash_for_the_shutdown
         assert isinstance(next_event(events, ChildStarted), ChildStarted)
 
 
-def test_s55_the_end_of_its_tasks_is_a_part_of_on_finish() -> None:
+def test_s55_cancelling_the_tasks_counts_as_part_of_on_finish() -> None:
     child = Child(workers_async.Stubborn, shutdown="infinity", finish_timeout=0.3)
     with Supervisor("tree", child).start() as running, running.events() as events:
         running["stubborn"].tell("crash")
@@ -237,7 +235,7 @@ def test_s55_the_end_of_its_tasks_is_a_part_of_on_finish() -> None:
 
 
 @both
-def test_a_task_that_fails_is_told_in_the_log(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_task_that_fails_is_logged(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     with Supervisor("tree", ticks(kind, tmp_path)).start() as running:
         running["w"].tell("fail in a task")
         eventually(lambda: "LookupError: of its own" in caplog.text)
@@ -262,7 +260,7 @@ Supervisor("tree", Waits).run()
 """
 
 
-def test_sigusr1_shows_what_it_awaits() -> None:
+def test_sigusr1_shows_what_a_worker_awaits() -> None:
     with start_program(WAITS) as program:
         worker = int(program.expect("waits", timeout=15).split()[1])
         os.kill(worker, signal.SIGUSR1)
@@ -274,7 +272,7 @@ def test_sigusr1_shows_what_it_awaits() -> None:
 
 # ------------------------------------------------------------ links, monitors, suspension
 @both
-def test_s60_a_monitor_wakes_it(tmp_path: Path, kind: str) -> None:
+def test_s60_a_monitor_wakes_an_async_worker(tmp_path: Path, kind: str) -> None:
     other = ticks("process", tmp_path, "other", restart="temporary")
     with Supervisor("tree", ticks(kind, tmp_path), other).start() as running:
         running["w"].ask(("monitor", running["other"]))
@@ -284,7 +282,7 @@ def test_s60_a_monitor_wakes_it(tmp_path: Path, kind: str) -> None:
 
 
 @both
-def test_suspended_it_handles_nothing_but_its_tasks_go_on(tmp_path: Path, kind: str) -> None:
+def test_a_suspended_async_worker_handles_no_message_but_its_tasks_run(tmp_path: Path, kind: str) -> None:
     with Supervisor("tree", ticks(kind, tmp_path)).start() as running:
         worker = running["w"]
         running.suspend("w")
@@ -318,7 +316,7 @@ with Supervisor("tree", Plain).start() as running:
 """
 
 
-def test_plain_workers_have_nothing_to_do_with_asyncio_and_async_ones_find_it_imported() -> None:
+def test_plain_workers_do_not_import_asyncio_and_async_workers_find_it_preloaded() -> None:
     """A module is imported before any process is forked that needs it, so then all have it; the program has not."""
     finished = run_program(PROGRAM).check()
     assert finished.stdout.splitlines() == ["plain alone: False False", "beside an async one: True False"]

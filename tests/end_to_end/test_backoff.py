@@ -15,7 +15,7 @@ from tests.support import eventually
 LONG = Backoff(initial=600.0, maximum=600.0, jitter=0.0)
 
 
-def test_s56_the_delay_grows_with_each_restart_and_is_kept(kinds: Kinds) -> None:
+def test_s56_the_delay_grows_with_each_restart_and_is_waited_for(kinds: Kinds) -> None:
     backoff = Backoff(initial=0.05, factor=2.0, maximum=0.15, jitter=0.0)
     with kinds.tree("a", max_restarts=9).start() as running:
         running.start_child(kinds.child("b", backoff=backoff))
@@ -28,7 +28,7 @@ def test_s56_the_delay_grows_with_each_restart_and_is_kept(kinds: Kinds) -> None
                 assert started.at - restarting.at >= expected
 
 
-def test_s56_who_has_been_stable_begins_anew(kinds: Kinds) -> None:
+def test_s56_a_child_that_was_stable_starts_its_backoff_anew(kinds: Kinds) -> None:
     backoff = Backoff(initial=0.02, factor=10.0, jitter=0.0, reset_after=0.3)
     with kinds.tree("", max_restarts=9).start() as running:
         running.start_child(kinds.child("b", backoff=backoff))
@@ -41,7 +41,7 @@ def test_s56_who_has_been_stable_begins_anew(kinds: Kinds) -> None:
             assert next_event(events, RestartingEvent, "b").delay == pytest.approx(0.02)
 
 
-def test_s56_jitter_spreads_the_delays_within_its_part(kinds: Kinds) -> None:
+def test_s56_jitter_spreads_the_delays_within_its_limits(kinds: Kinds) -> None:
     backoff = Backoff(initial=0.02, factor=1.0, jitter=0.5)
     with kinds.tree("", max_restarts=99).start() as running:
         running.start_child(kinds.child("b", backoff=backoff))

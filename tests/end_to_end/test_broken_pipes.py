@@ -74,6 +74,6 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("loses", PROGRAMS)
-def test_who_loses_a_peer_lives_on_whatever_it_has_made_of_sigpipe(loses: str) -> None:
+def test_a_broken_connection_kills_no_process_whatever_its_sigpipe_handler_is(loses: str) -> None:
     finished = run_program(BEGIN + PROGRAMS[loses], env={"PYTHONPATH": PATH}, timeout=50).check()
     assert "lives" in finished.stdout

@@ -78,12 +78,12 @@ def back(running: Any, id: str, incarnation: int) -> None:
     eventually(lambda: running[id].incarnation == incarnation and running[id].status == "running")
 
 
-def test_s57_on_a_first_start_there_is_no_past(worker: type[Remembers]) -> None:
+def test_s57_on_a_first_start_recalled_is_none(worker: type[Remembers]) -> None:
     with Supervisor("tree", Child(worker, id="w")).start() as running:
         assert running["w"].ask("all") is None
 
 
-def test_s57_what_was_handed_on_is_there_even_if_death_comes_at_once(worker: type[Remembers]) -> None:
+def test_s57_a_checkpoint_survives_a_kill_right_after_it(worker: type[Remembers]) -> None:
     with Supervisor("tree", Child(worker, id="w"), max_restarts=9).start() as running:
         for number in range(1, 4):
             running["w"].tell(("keep", "an older one"))
@@ -97,12 +97,12 @@ def test_s57_what_was_handed_on_is_there_even_if_death_comes_at_once(worker: typ
             assert past.checkpoint == {"number": number}
 
 
-def test_s57_a_thousand_steps_go_on_where_they_were() -> None:
+def test_s57_a_thousand_steps_with_kills_go_on_at_the_last_checkpoint() -> None:
     with Supervisor("tree", Counts, max_restarts=20).start() as running:
         assert running["counts"].result(30) == (1000, 9)
 
 
-def test_s57_who_hands_on_nothing_leaves_what_was_there(worker: type[Remembers]) -> None:
+def test_s57_an_incarnation_without_a_checkpoint_keeps_the_one_before(worker: type[Remembers]) -> None:
     with Supervisor("tree", Child(worker, id="w"), max_restarts=9).start() as running:
         running["w"].tell(("keep and die", 7))
         back(running, "w", 2)
@@ -111,7 +111,7 @@ def test_s57_who_hands_on_nothing_leaves_what_was_there(worker: type[Remembers])
         assert running["w"].ask("what?") == 7
 
 
-def test_s57_the_next_one_gets_a_copy(worker: type[Remembers]) -> None:
+def test_s57_the_next_incarnation_gets_a_copy_of_the_checkpoint(worker: type[Remembers]) -> None:
     with Supervisor("tree", Child(worker, id="w"), max_restarts=9).start() as running:
         kept = [1, 2]
         running["w"].tell(("keep", kept))
@@ -121,7 +121,7 @@ def test_s57_the_next_one_gets_a_copy(worker: type[Remembers]) -> None:
         assert running["w"].ask("what?") == [1, 2]
 
 
-def test_s57_what_cannot_be_sent_is_refused_and_the_one_before_is_kept(worker: type[Remembers]) -> None:
+def test_s57_a_checkpoint_that_cannot_be_pickled_is_refused_and_the_one_before_is_kept(worker: type[Remembers]) -> None:
     with Supervisor("tree", Child(worker, id="w"), max_restarts=9).start() as running:
         running["w"].tell(("keep", "good"))
         with pytest.raises(NotSerializable, match="checkpoint"):
@@ -130,7 +130,7 @@ def test_s57_what_cannot_be_sent_is_refused_and_the_one_before_is_kept(worker: t
         assert running["w"].ask("what?") == "good"
 
 
-def test_s57_it_survives_an_order_and_a_recall_but_not_the_childs_deletion(worker: type[Remembers]) -> None:
+def test_s57_a_checkpoint_survives_terminate_child_and_recall_but_not_delete_child(worker: type[Remembers]) -> None:
     with Supervisor("tree", Child(worker, id="w")).start() as running:
         running["w"].ask(("keep", 1))
         running.recall("w")
@@ -145,7 +145,7 @@ def test_s57_it_survives_an_order_and_a_recall_but_not_the_childs_deletion(worke
         assert running["w"].ask("all") is None
 
 
-def test_s57_a_sibling_that_was_restarted_with_it_has_its_own_past(worker: type[Remembers]) -> None:
+def test_s57_a_sibling_restarted_in_the_same_group_has_its_own_checkpoint(worker: type[Remembers]) -> None:
     children = Child(worker, id="a"), Child(worker, id="b")
     with Supervisor("tree", *children, strategy="one_for_all").start() as running:
         running["a"].ask(("keep", "a's"))
@@ -156,7 +156,7 @@ def test_s57_a_sibling_that_was_restarted_with_it_has_its_own_past(worker: type[
         assert running["b"].ask("what?") == "b's"
 
 
-def test_s40_s57_a_restarted_supervisor_begins_without_a_past(worker: type[Remembers]) -> None:
+def test_s40_s57_a_restarted_supervisor_starts_children_without_checkpoints(worker: type[Remembers]) -> None:
     inner = Supervisor("inner", Child(worker, id="w"), max_restarts=0, restart="permanent")
     with Supervisor("tree", inner).start() as running:
         running["inner/w"].tell(("keep and die", 1))
@@ -164,6 +164,6 @@ def test_s40_s57_a_restarted_supervisor_begins_without_a_past(worker: type[Remem
         assert running["inner/w"].ask("all") is None
 
 
-def test_s57_a_worker_that_does_not_run_keeps_nothing() -> None:
+def test_s57_a_worker_that_does_not_run_cannot_make_a_checkpoint() -> None:
     with pytest.raises(RuntimeError, match="for a running worker"):
         RemembersInAProcess().checkpoint(1)

@@ -43,7 +43,7 @@ def test_a_file_that_runs_its_tree_itself_is_run_once(tmp_path: Path) -> None:
     assert "after" in finished.stdout
 
 
-def test_a_main_guard_is_as_good(tmp_path: Path) -> None:
+def test_a_file_with_a_main_guard_is_run_once(tmp_path: Path) -> None:
     finished = suitkaise_run(tmp_path, TREE + "if __name__ == '__main__':\n    tree.run()\n").check()
     assert finished.stdout.count("did it in") == 1
 
@@ -87,7 +87,7 @@ def test_a_module_is_run_by_its_name(tmp_path: Path) -> None:
     assert "did it in app/once" in suitkaise_run(tmp_path, TREE, target="app:tree").check().stdout
 
 
-def test_a_tree_that_holds_the_others_is_the_one(tmp_path: Path) -> None:
+def test_the_tree_that_holds_the_other_trees_is_run(tmp_path: Path) -> None:
     source = (
         HEADER
         + ONCE
@@ -100,7 +100,7 @@ def test_a_tree_that_holds_the_others_is_the_one(tmp_path: Path) -> None:
     assert "did it in outer/inner/once" in suitkaise_run(tmp_path, source).check().stdout
 
 
-def test_a_tree_that_is_held_further_down_is_not_another_one(tmp_path: Path) -> None:
+def test_a_tree_that_is_nested_deeper_is_not_a_second_tree(tmp_path: Path) -> None:
     source = (
         HEADER
         + ONCE
@@ -112,7 +112,7 @@ def test_a_tree_that_is_held_further_down_is_not_another_one(tmp_path: Path) -> 
     assert "did it in outer/between/inner/once" in suitkaise_run(tmp_path, source).check().stdout
 
 
-def test_a_file_means_what_it_means_to_python(tmp_path: Path) -> None:
+def test_a_file_is_run_as_python_runs_it(tmp_path: Path) -> None:
     source = "def f(x: int): ...\nprint(f.__annotations__)\n" + TREE
     assert "{'x': <class 'int'>}" in suitkaise_run(tmp_path, source).check().stdout
 
@@ -211,7 +211,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_with_a_file_is_said_once_with_exit_code_2(what: str, tmp_path: Path) -> None:
+def test_an_error_in_a_file_is_reported_once_with_exit_code_2(what: str, tmp_path: Path) -> None:
     source, complaint = WRONG[what]
     finished = suitkaise_run(tmp_path, source)
     assert finished.returncode == 2, finished.stderr
@@ -220,7 +220,7 @@ def test_what_is_wrong_with_a_file_is_said_once_with_exit_code_2(what: str, tmp_
     assert "suitkaise/cli.py" not in finished.stderr
 
 
-def test_the_path_to_what_cannot_be_sent_is_named(tmp_path: Path) -> None:
+def test_the_error_names_the_path_to_an_argument_that_cannot_be_pickled(tmp_path: Path) -> None:
     finished = suitkaise_run(tmp_path, WRONG["an argument that cannot be sent"][0])
     assert "a/w" in finished.stderr
     assert "['k'][0]" in finished.stderr
@@ -303,7 +303,7 @@ def on_a_terminal(folder: Path, **environment: str) -> str:
     return run_program(command, cwd=folder, env={"TERM": "xterm", "NO_COLOR": None, **environment}).check().stdout
 
 
-def test_on_a_terminal_a_death_is_red_and_a_return_is_green(tmp_path: Path) -> None:
+def test_on_a_terminal_a_crash_is_red_and_a_restart_is_green(tmp_path: Path) -> None:
     text = on_a_terminal(tmp_path)
     assert re.search(r"\x1b\[31m  crashes ended .*ValueError", text)
     assert re.search(r"\x1b\[32m  crashes is back .*\x1b\[0m", text)
@@ -323,7 +323,7 @@ def test_no_colours_go_into_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_who_reads_no_further_is_no_trouble(unbuffered: str, tmp_path: Path) -> None:
+def test_a_reader_that_closes_the_pipe_early_causes_no_error(unbuffered: str, tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     environment = {**os.environ, "SUITKAISE_STATE": str(tmp_path), "PYTHONUNBUFFERED": unbuffered}
@@ -331,3 +331,26 @@ def test_who_reads_no_further_is_no_trouble(unbuffered: str, tmp_path: Path) -> 
     finished = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False, timeout=30)
     os.close(writer)
     assert (finished.returncode, finished.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("option", ["--engine ray", "--observe", "--observe 127.0.0.1:0"])
+def test_an_option_of_the_command_line_that_is_not_built_is_an_error(tmp_path: Path, option: str) -> None:
+    (tmp_path / "app.py").write_text("from suitkaise import *\ntree = Supervisor('app')\n")
+    finished = run_program([sys.executable, "-m", "suitkaise", "run", "app.py", *option.split()], cwd=tmp_path)
+    assert finished.returncode == 2
+    assert "not built yet" in finished.stderr
+
+
+def test_options_after_the_target_are_of_suitkaise_and_those_after_a_double_dash_of_the_program(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import sys\nfrom suitkaise import *\nclass Once(Process):\n    restart, significant = 'transient', True\n"
+        "    def loop(self): self.rejoin()\nprint(sys.argv)\n"
+        "tree = Supervisor('app', Once, auto_shutdown='any_significant')\n"
+    )
+    finished = run_program(
+        [sys.executable, "-m", "suitkaise", "run", "app.py", "--json", "--engine", "local", "--", "--json"],
+        cwd=tmp_path,
+    ).check()
+    assert "['app.py', '--json']" in finished.stdout
+    assert finished.stderr.startswith("{")
+    assert os.listdir(tmp_path)

@@ -33,7 +33,8 @@ from suitkaise import (
 from suitkaise.events import ChildStartFailure, ChildStopError, ChildStopped, KeeperLost
 from suitkaise.runtime import runtime
 from suitkaise.status import Status
-from tests.end_to_end.workers import Echo, next_exit
+from tests.end_to_end.kinds import next_exit
+from tests.sample_workers import Echo
 from tests.support import eventually, start_program, wait_gone
 
 PROGRAMS = Path(__file__).with_name("programs")
@@ -104,7 +105,7 @@ def test_a_signal_from_outside_is_what_ends_it_and_it_comes_back():
         eventually(lambda: psutil.Process(again).cmdline() == ["sleep", "1000"], what="the shell has made place")
 
 
-def test_a_guard_that_is_told_to_end_ends_its_command():
+def test_sigterm_to_the_guard_of_a_command_ends_the_command():
     with Supervisor("tree", Child(sh("exec sleep 1000"), restart="temporary")).start() as running:
         ref = running["it"]
         pid = ref.pid
@@ -114,7 +115,7 @@ def test_a_guard_that_is_told_to_end_ends_its_command():
 
 
 # ---------------------------------------------------------------- its stop
-def test_s42_it_gets_the_signal_that_it_wants_and_its_time():
+def test_s42_a_command_gets_its_stop_signal_and_its_shutdown_time():
     polite = """
 import signal, sys
 def end(number, frame):
@@ -137,7 +138,7 @@ def test_an_end_by_the_stop_signal_is_clean(script):
         assert next_of(events, (ChildStopped, ChildStopError)).reason == Shutdown()
 
 
-def test_s43_an_odd_exit_while_it_is_stopped_is_told_and_nothing_more():
+def test_s43_an_odd_exit_while_a_command_is_stopped_is_reported_only():
     script = "trap 'exit 5' TERM; echo up; while :; do sleep 0.01; done"
     with Supervisor("tree", sh(script, ready="up")).start() as running, running.events() as events:
         running.terminate_child("it")
@@ -146,7 +147,7 @@ def test_s43_an_odd_exit_while_it_is_stopped_is_told_and_nothing_more():
         assert (line.status, line.restarts, line.last_exit) == (Status.STOPPED, 0, ExitCode(5))
 
 
-def test_others_of_its_group_have_their_time_when_it_has_gone_at_once(tmp_path):
+def test_the_process_group_has_the_shutdown_time_when_the_command_ends_at_once(tmp_path):
     slow = f"""
 import os, pathlib, signal, sys
 if os.fork() == 0:
@@ -185,7 +186,7 @@ def test_s55_finish_timeout_limits_its_stop():
         assert not is_alive(pid)
 
 
-def test_s39_it_is_stopped_promptly_before_it_is_ready(tmp_path):
+def test_s39_a_command_that_is_not_ready_yet_is_stopped_promptly(tmp_path):
     file = tmp_path / "pid"
     tree = Supervisor("tree", sh(f"echo $$ > {file}; exec sleep 1000", ready="never"))
     failed = []
@@ -265,7 +266,7 @@ def test_s01_ready_by_a_unix_socket_in_a_folder_whose_path_is_longer_than_an_add
         assert running["it"].status == "running"
 
 
-def test_s01_ready_by_a_function_to_which_an_oserror_is_a_no(tmp_path):
+def test_s01_ready_by_a_function_whose_oserror_means_not_ready(tmp_path):
     file = tmp_path / "there"
 
     def is_there():
@@ -303,7 +304,7 @@ def test_s02_a_command_that_ends_before_it_is_ready_has_failed_to_start(script, 
     assert failure(sh(script, ready=ready)) == reason
 
 
-def test_s02_what_cannot_be_started_says_so(tmp_path):
+def test_s02_a_command_that_cannot_be_started_is_a_start_failure(tmp_path):
     plain, script = tmp_path / "plain", tmp_path / "script"
     plain.write_text("no program")
     script.write_text("#!/no/such/interpreter\n")
@@ -333,7 +334,7 @@ def test_a_function_that_raises_fails_the_start():
     assert isinstance(reason.error, ZeroDivisionError)
 
 
-def test_s35_a_start_that_fails_later_is_tried_again(tmp_path):
+def test_s35_a_restart_that_fails_is_tried_again(tmp_path):
     script = f"test -e {tmp_path}/broken && exit 1; echo up; exec sleep 1000"
     tree = Supervisor("tree", sh(script, ready="up"), max_restarts=1000)
     with tree.start() as running, running.events() as events:
@@ -344,7 +345,7 @@ def test_s35_a_start_that_fails_later_is_tried_again(tmp_path):
         eventually(lambda: running["it"].status is Status.RUNNING)
 
 
-def test_environment_folder_and_standard_input(tmp_path):
+def test_a_command_has_its_environment_its_folder_and_an_empty_standard_input(tmp_path):
     script = "import os, sys; print(os.environ['ONE'], 'PATH' in os.environ, os.getcwd(), sys.stdin.read() == '')"
     command = python(script, env={"ONE": "1"}, cwd=tmp_path)
     with Heard() as heard:
@@ -419,18 +420,18 @@ def test_a_very_long_line_comes_in_pieces():
     assert max(map(len, out)) == 16_384
 
 
-def test_what_is_no_text_is_shown():
+def test_output_that_is_not_text_is_shown_with_escapes():
     out, _ = written(r"import os; os.write(1, bytes(range(256)) + b'\nend\n')")
     assert out[-1] == "end"
     assert r"\x80\x81" in "".join(out)
 
 
-def test_a_flood_is_read_to_its_end_and_has_to_wait_meanwhile():
+def test_a_flood_of_output_is_read_to_its_end_and_slowed_down():
     out, _ = written("for n in range(50_000): print(n)")
     assert out == [str(n) for n in range(50_000)]
 
 
-def test_a_flood_does_not_keep_it_from_being_stopped():
+def test_a_command_that_floods_its_output_can_be_stopped():
     with Heard():
         with Supervisor("tree", sh("yes")).start() as running:
             assert running["it"].status is Status.RUNNING
@@ -439,7 +440,7 @@ def test_a_flood_does_not_keep_it_from_being_stopped():
                 assert next_of(events, ChildStopped).reason == Shutdown()
 
 
-def test_who_holds_the_output_open_does_not_keep_it_from_ending():
+def test_a_process_that_holds_the_output_open_does_not_delay_the_end_of_the_command():
     out, _ = written(
         "import os, signal\nprint('parent')\ntold, written = os.pipe()\n"
         "if os.fork() == 0:\n os.setsid(); print('child'); os.write(written, b'.'); signal.pause()\n"
@@ -449,7 +450,7 @@ def test_who_holds_the_output_open_does_not_keep_it_from_ending():
 
 
 @pytest.mark.parametrize("end", ["exit 3", "kill -KILL $$"])
-def test_s58_the_report_of_its_crash_shows_its_last_lines(end):
+def test_s58_the_crash_report_of_a_command_shows_its_last_lines(end):
     with Supervisor("tree", Child(sh(f"echo one; echo two >&2; {end}"), restart="temporary")).start() as running:
         assert not running["it"].join(10).clean
         report = running.crashes()[-1]
@@ -458,7 +459,7 @@ def test_s58_the_report_of_its_crash_shows_its_last_lines(end):
 
 
 @pytest.mark.parametrize("end, ready", [("exit 3", None), ("exec sleep 1000", r"\d")])
-def test_s58_the_report_of_its_crash_has_its_own_pid_and_not_its_guards(end, ready):
+def test_s58_the_crash_report_of_a_command_has_the_pid_of_the_command_not_of_its_guard(end, ready):
     with Supervisor("tree", Child(sh(f"echo $$; {end}", ready=ready), restart="temporary")).start() as running:
         if ready is not None:
             psutil.Process(running["it"].pid).parent().kill()
@@ -467,7 +468,7 @@ def test_s58_the_report_of_its_crash_has_its_own_pid_and_not_its_guards(end, rea
     assert report.lines == (f"stdout: {report.pid}",)
 
 
-def test_s58_the_report_of_a_start_that_fails_has_its_own_pid_too():
+def test_s58_the_crash_report_of_a_failed_start_has_the_pid_of_the_command():
     with Supervisor("tree").start() as running:
         with pytest.raises(ChildStartFailed):
             running.start_child(sh("echo $$; exit 3", ready="never"))
@@ -475,7 +476,7 @@ def test_s58_the_report_of_a_start_that_fails_has_its_own_pid_too():
     assert report.lines == (f"stdout: {report.pid}",)
 
 
-def test_s58_so_does_that_of_a_killed_guard():
+def test_s58_the_crash_report_of_a_killed_guard_has_the_pid_of_the_command():
     tree = Supervisor("tree", Child(sh("echo one; echo two; exec sleep 1000", ready="two"), restart="temporary"))
     with tree.start() as running:
         ref = running["it"]
@@ -485,7 +486,7 @@ def test_s58_so_does_that_of_a_killed_guard():
 
 
 # ---------------------------------------------------------------- what else a child can
-def test_suspend_stops_its_process_group_and_resume_lets_it_go_on(tmp_path):
+def test_suspend_stops_the_process_group_and_resume_continues_it(tmp_path):
     with Supervisor("tree", sh("sleep 1000 & echo up; wait", ready="up")).start() as running:
         shell = psutil.Process(running["it"].pid)
         group = eventually(lambda: len(shell.children()) == 1 and [shell, *shell.children()])
@@ -510,14 +511,14 @@ def test_the_end_of_a_suspended_command_is_noticed():
         assert ref.join(10) == Signaled(9)
 
 
-def test_it_takes_no_messages_and_lives_on():
+def test_a_message_to_a_command_is_refused_and_the_command_runs_on():
     with Supervisor("tree", sh("exec sleep 1000")).start() as running:
         with pytest.raises(SuitkaiseError, match="takes no messages"):
             running["it"].ask("what?")
         assert running["it"].is_alive()
 
 
-def test_s20_it_is_listed_as_what_it_is():
+def test_s20_a_command_is_listed_as_a_command():
     tree = Supervisor("tree", sh("exec sleep 1000"))
     assert str(tree).endswith("└─ it  command, permanent: sh -c 'exec sleep 1000'")
     with tree.start() as running:
@@ -602,7 +603,7 @@ def test_s46_nothing_of_a_command_outlives_the_tree(tmp_path):
 @pytest.mark.parametrize("kill, reason", [
     (kill_it, Killed("ref.kill()")), (kill_its_guard, Signaled(9)), (kill_the_command, Signaled(9)),
 ])  # fmt: skip
-def test_s31_a_command_is_wholly_gone_before_its_next_incarnation_is_started(kill, reason, tmp_path):
+def test_s31_all_processes_of_a_command_are_gone_before_its_next_incarnation_starts(kill, reason, tmp_path):
     file = tmp_path / "births"
     with Supervisor("tree", Child(family(file), shutdown="brutal_kill"), max_restarts=100).start() as running:
         for generation in range(3):
@@ -635,7 +636,7 @@ def kill_the_keeper():
     assert link.pid != old
 
 
-def test_a_command_outlives_the_keeper_and_nothing_of_it_its_stop(tmp_path):
+def test_a_command_outlives_the_keeper_and_its_stop_ends_all_its_processes(tmp_path):
     with Supervisor("tree", Child(family(tmp_path / "births", ways=WAYS[1:]))).start() as running:
         pids = hatched(tmp_path / "births")
         kill_the_keeper()
@@ -648,7 +649,7 @@ def test_a_command_outlives_the_keeper_and_nothing_of_it_its_stop(tmp_path):
     (kill_it, Killed("ref.kill()")), (kill_its_guard, Lost("its exit status: the keeper was killed")),
     (kill_the_command, Signaled(9)),
 ])  # fmt: skip
-def test_after_the_keepers_death_too_it_is_wholly_gone_before_its_next_incarnation(kill, reason, tmp_path):
+def test_without_the_keeper_too_all_processes_of_a_command_are_gone_before_its_next_incarnation(kill, reason, tmp_path):
     file = tmp_path / "births"
     tree = Supervisor("tree", Child(family(file, ways=MARKED), shutdown="brutal_kill"), max_restarts=100)
     with tree.start() as running, running.events() as events:
@@ -661,7 +662,7 @@ def test_after_the_keepers_death_too_it_is_wholly_gone_before_its_next_incarnati
         eventually(lambda: running["family"].status is Status.RUNNING)
 
 
-def test_the_daemon_of_a_worker_is_none_of_a_commands_keepers_business(tmp_path):
+def test_the_daemon_of_a_worker_is_not_killed_with_a_command(tmp_path):
     with Supervisor("tree", Child(Daemonizes, args=(tmp_path / "pid",)), sh("exec sleep 1000")).start() as running:
         pid = int((tmp_path / "pid").read_text())
         running["daemonizes"].kill()
@@ -753,7 +754,7 @@ def _is_new_keeper(process):
 
 
 @pytest.mark.may_leave("directory */suitkaise-*")  # all who could remove it were killed; the next program does
-def test_the_command_itself_dies_with_its_guard_whoever_else_is_gone(tmp_path):
+def test_a_command_dies_with_its_guard_whether_or_not_hub_and_keeper_live(tmp_path):
     with family_of(tmp_path / "births", ways=WAYS[:1]) as program:
         pid = int(program.expect("up").split()[2])
         keeper = int(program.expect("keeper").split()[1])

@@ -82,7 +82,7 @@ def on_disk(id: str) -> CrashReport:
         ("raise", "LookupError in loop: in the fifth loop", "Crashed"),
     ],
 )
-def test_s58_it_tells_what_the_process_was_doing_whatever_its_end(end: str, reason: str, kind: str) -> None:
+def test_s58_a_crash_report_shows_what_the_process_was_doing_whatever_its_end(end: str, reason: str, kind: str) -> None:
     with Supervisor("tree", Child(Talks, args=(end,), id="w")).start() as running:
         pid = running["w"].pid
         report = first(running)
@@ -97,7 +97,7 @@ def test_s58_it_tells_what_the_process_was_doing_whatever_its_end(end: str, reas
         assert on_disk(report.id) == report
 
 
-def test_s58_what_sys_exit_was_to_say_is_among_the_last_lines() -> None:
+def test_s58_the_message_of_sys_exit_is_among_the_last_lines() -> None:
     with Supervisor("tree", Child(Exits, restart="temporary")).start() as running:
         report = first(running)
     assert (report.reason, report.lines) == ("exit code 1", ("there is no configuration",))
@@ -142,7 +142,7 @@ class Dies(Process):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_s58_it_names_the_siblings_that_are_restarted_with_it() -> None:
+def test_s58_a_report_names_the_siblings_that_are_restarted_in_the_group() -> None:
     children = [Child(Dies, id=id) for id in "abc"]
     for strategy, together in (("one_for_one", ()), ("rest_for_one", ("c",)), ("one_for_all", ("a", "c"))):
         with Supervisor("tree", *children, strategy=strategy).start() as running:  # type: ignore[arg-type]
@@ -150,7 +150,7 @@ def test_s58_it_names_the_siblings_that_are_restarted_with_it() -> None:
             assert first(running).together == together
 
 
-def test_s27_s58_a_temporary_sibling_goes_with_its_group_and_does_not_come_back_with_it() -> None:
+def test_s27_s58_a_temporary_sibling_is_stopped_with_its_group_and_not_restarted() -> None:
     kept = ("transient", "permanent", "temporary", "permanent")
     children = [Child(Dies, id=id, restart=restart) for id, restart in zip("abcd", kept, strict=True)]  # type: ignore[arg-type]
     with Supervisor("tree", *children, strategy="one_for_all").start() as running:
@@ -158,7 +158,7 @@ def test_s27_s58_a_temporary_sibling_goes_with_its_group_and_does_not_come_back_
         assert first(running).together == ("a", "d")
 
 
-def test_s58_the_last_restart_allowed_and_giving_up_are_told() -> None:
+def test_s58_reports_show_the_last_allowed_restart_and_giving_up() -> None:
     running = Supervisor("tree", Child(Dies, id="w"), max_restarts=1).start()
     running["w"].tell("die")
     eventually(lambda: running["w"].incarnation == 2 and running["w"].status == "running")
@@ -184,7 +184,7 @@ def test_s58_temporary_children_stay_down_and_orders_leave_no_report() -> None:
         assert len(running.crashes()) == 1
 
 
-def test_s58_a_child_that_waits_for_its_backoff_restarts() -> None:
+def test_s58_a_report_shows_a_restart_that_waits_for_its_backoff() -> None:
     child = Child(Dies, id="w", backoff=Backoff(initial=60.0))
     with Supervisor("tree", child).start() as running:
         running["w"].tell("die")
@@ -202,7 +202,7 @@ def test_s42_s58_a_child_that_had_to_be_killed_has_a_report(tmp_path: Path) -> N
     ]
 
 
-def test_s58_only_the_last_lines_are_kept_and_nothing_odd_breaks_them() -> None:
+def test_s58_a_report_keeps_the_last_lines_only_and_survives_odd_bytes() -> None:
     with Supervisor("tree", Child(Prints, id="w")).start() as running:
         running["w"].tell("print")
         lines = first(running).lines
@@ -251,7 +251,7 @@ def test_s58_the_reports_survive_the_sigkill_of_the_program_and_the_command_line
     assert [one["id"] for one in json.loads(run_program([*command, "--json"], env=state).check().stdout)] == [id]
 
 
-def test_the_command_line_says_which_report_is_not_there(tmp_path: Path) -> None:
+def test_the_command_line_names_a_report_that_does_not_exist(tmp_path: Path) -> None:
     state = {"SUITKAISE_STATE": str(tmp_path)}
     command = [sys.executable, "-m", "suitkaise", "crashes"]
     assert f"no crash reports in {tmp_path}" in run_program(command, env=state).check().stdout
@@ -277,7 +277,7 @@ def test_a_report_that_the_encoding_of_the_output_cannot_show_is_shown_with_esca
     assert r"\u2603" in run_program([*command, "last"], env=state).check().stdout
 
 
-def test_s58_a_disk_that_cannot_be_written_to_is_told_once_and_hurts_nobody(
+def test_s58_a_disk_that_cannot_be_written_is_logged_once_and_harms_no_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "state").write_text("a file where the folder should be")

@@ -23,10 +23,13 @@ from suitkaise import (
     ChildRunning,
     ChildStartFailed,
     DynamicSupervisor,
+    Ignore,
     MaxChildren,
     NotSerializable,
     Process,
+    Reject,
     Shutdown,
+    SuitkaiseError,
     Supervisor,
     Thread,
     WorkerDead,
@@ -37,8 +40,71 @@ from suitkaise.events import ChildStopError, ChildStopped
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import Kinds, statuses
-from tests.end_to_end.workers_dynamic import Boss, CopyProcess, CopyThread, Echo, Ignores, IgnoresLater, Quiet, Sum
+from tests.sample_workers import Echo, EchoThread
 from tests.support import eventually, in_background, wait_gone
+
+
+class Ignores(Process):
+    def on_start(self) -> None:
+        raise Ignore
+
+
+class Sum(Process):
+    num_loops = 1
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = numbers
+
+    def loop(self) -> int:
+        return sum(self.numbers)
+
+    def result(self) -> Any:
+        return self.last_result
+
+
+class IgnoresLater(Process):
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_start(self) -> None:
+        if self.file.exists():
+            raise Ignore
+        self.file.touch()
+
+
+class Boss(Process):
+    """Adds workers to the pool, and hands out their refs."""
+
+    def on_receive(self, message: Any) -> Any:
+        try:
+            pool: Any = whereis("tree/pool")
+            match message:
+                case "add":
+                    return pool.start_child(Echo)
+                case ("terminate", id):
+                    pool.terminate_child(id)
+                case "count":
+                    return pool.count_children().active
+        except SuitkaiseError as error:
+            raise Reject(error) from error
+
+
+class _Copy:
+    def __init__(self, base: int) -> None:
+        self.base = base
+
+    def on_receive(self, message: Any) -> Any:
+        if message == "crash":
+            raise ValueError("it was asked to crash")
+        return self.copy, self.name, self.base  # type: ignore[attr-defined]
+
+
+class CopyProcess(_Copy, Process):
+    pass
+
+
+class CopyThread(_Copy, Thread):
+    pass
 
 
 def noted(kinds: Kinds, *lines: str) -> None:
@@ -70,9 +136,9 @@ def test_s53_children_are_added_found_and_asked(kinds: Kinds) -> None:
     assert sorted(kinds.notes()[3:]) == [f"stop {ref.path[5:]}" for ref in refs]
 
 
-def test_s53_a_slow_start_delays_nobody_else(kinds: Kinds) -> None:
+def test_s53_a_slow_start_delays_no_other_child(kinds: Kinds) -> None:
     with Supervisor("tree", DynamicSupervisor("pool")).start() as running:
-        patience = kinds.say("starts_slowly", "slow")
+        patience = kinds.order("starts_slowly", "slow")
         slow = in_background(lambda: running.start_child(kinds.child("slow"), under="pool"))
         noted(kinds, "slow slow")
 
@@ -85,27 +151,27 @@ def test_s53_a_slow_start_delays_nobody_else(kinds: Kinds) -> None:
         assert slow.result(15).ask("at last") == "at last"
 
 
-def test_s53_many_that_nobody_has_named_can_be_added_from_many_threads_at_once() -> None:
+def test_s53_children_without_ids_can_be_added_from_many_threads_at_once() -> None:
     with DynamicSupervisor("pool").start() as running, ThreadPoolExecutor(8) as threads:
-        refs = list(threads.map(lambda _: running.start_child(Quiet), range(50)))
+        refs = list(threads.map(lambda _: running.start_child(EchoThread), range(50)))
         assert len({ref.path for ref in refs}) == 50
         assert running.count_children().active == 50
 
 
-def test_s12_a_child_that_says_ignore_leaves_no_trace() -> None:
+def test_s12_a_child_that_raises_ignore_leaves_no_trace() -> None:
     with DynamicSupervisor("pool", 1).start() as running:
         assert running.start_child(Ignores) == WorkerRef("pool/ignores-1")
         assert list(running) == []
-        assert running.start_child(Quiet).ask("room?") == "room?"
+        assert running.start_child(EchoThread).ask("room?") == "room?"
 
 
-def test_s08_s10_refusals(kinds: Kinds) -> None:
+def test_s08_s10_a_taken_id_and_a_failed_start_are_errors(kinds: Kinds) -> None:
     with DynamicSupervisor("pool").start() as running:
         first = running.start_child(kinds.child("a"))
         with pytest.raises(ChildAlreadyStarted) as taken:
             running.start_child(kinds.child("a"))
         assert taken.value.ref == first
-        kinds.say("fails", "b")
+        kinds.order("fails", "b")
         with pytest.raises(ChildStartFailed):
             running.start_child(kinds.child("b"))
         for refusing in (running.restart_child, running.delete_child):
@@ -117,7 +183,7 @@ def test_s08_s10_refusals(kinds: Kinds) -> None:
 
 
 # ---------------------------------------------------------------- children go
-def test_s23_a_killed_process_comes_back_and_the_others_do_not_notice(tmp_path: Path) -> None:
+def test_s23_a_killed_process_is_restarted_and_the_others_run_on(tmp_path: Path) -> None:
     kinds = Kinds(tmp_path, "process")
     with Supervisor("tree", DynamicSupervisor("pool")).start() as running:
         refs = [running.start_child(kinds.child(id), under="pool") for id in "abc"]
@@ -131,7 +197,7 @@ def test_s23_a_killed_process_comes_back_and_the_others_do_not_notice(tmp_path: 
 
 
 @pytest.mark.parametrize("restart", ["temporary", "transient"])
-def test_s24_s26_who_has_ended_is_forgotten_but_its_result_is_not(restart: Any) -> None:
+def test_s24_s26_an_ended_child_is_removed_but_its_result_is_kept(restart: Any) -> None:
     with DynamicSupervisor("pool", max_children=1).start() as running:
         for number in range(3):
             ref = running.start_child(Child(Sum, args=(number, 10), restart=restart))
@@ -140,7 +206,7 @@ def test_s24_s26_who_has_ended_is_forgotten_but_its_result_is_not(restart: Any) 
             assert ref.result(15) == number + 10
 
 
-def test_s13_who_says_ignore_when_it_is_restarted_is_forgotten(tmp_path: Path) -> None:
+def test_s13_a_child_that_raises_ignore_at_its_restart_is_removed(tmp_path: Path) -> None:
     with DynamicSupervisor("pool").start() as running:
         ref = running.start_child(Child(IgnoresLater, args=(tmp_path / "been here",)))
         kill(running, "ignores_later-1")
@@ -167,7 +233,7 @@ def test_s53_max_children_counts_those_that_are_being_restarted(kinds: Kinds) ->
     assert "start c" in kinds.notes()
 
 
-def test_s53_who_was_refused_or_is_forgotten_is_kept_nowhere() -> None:
+def test_s53_nothing_is_kept_of_a_child_that_was_refused_or_removed() -> None:
     with DynamicSupervisor("pool", max_children=1).start() as running:
         ref = running.start_child(Echo)
         with pytest.raises(MaxChildren):
@@ -186,7 +252,7 @@ class DoesNotStart(Thread):
         raise ValueError("it does not start")
 
 
-def test_s53_nor_is_what_is_below_a_supervisor_that_was_refused_or_did_not_start() -> None:
+def test_s53_nothing_is_kept_of_the_children_of_a_supervisor_that_was_refused_or_did_not_start() -> None:
     with DynamicSupervisor("pool", max_children=1).start() as running:
         engine = running._runtime.processes
         running.start_child(Echo)
@@ -204,13 +270,13 @@ def test_s53_nor_is_what_is_below_a_supervisor_that_was_refused_or_did_not_start
 
 # ---------------------------------------------------------------- stopping
 @pytest.mark.parametrize("how", ["the tree stops", "the pool is terminated"])
-def test_s44_all_are_stopped_at_once(kinds: Kinds, how: str) -> None:
+def test_s44_all_children_are_stopped_at_once(kinds: Kinds, how: str) -> None:
     """Each is in the middle of its `on_finish` before any of them has done with it."""
     running = Supervisor("tree", DynamicSupervisor("pool")).start()
     files = []
     for id in "abcd":
         running.start_child(kinds.child(id, shutdown="infinity"), under="pool")
-        files.append(kinds.say("stops_slowly", id))
+        files.append(kinds.order("stops_slowly", id))
 
     ending = in_background(lambda: running.stop() if how == "the tree stops" else running.terminate_child("pool"))
     noted(kinds, "slow a", "slow b", "slow c", "slow d")
@@ -224,13 +290,13 @@ def test_s44_all_are_stopped_at_once(kinds: Kinds, how: str) -> None:
     running.stop()
 
 
-def test_s42_s44_those_that_do_not_stop_in_time_are_killed_together(tmp_path: Path) -> None:
+def test_s42_s44_children_that_do_not_stop_in_time_are_killed_together(tmp_path: Path) -> None:
     kinds = Kinds(tmp_path, "process")
     running = DynamicSupervisor("pool").start()
     with running.events() as happened:
         for id in "abc":
             running.start_child(kinds.child(id, shutdown=0.3))
-            kinds.say("stops_slowly", id)
+            kinds.order("stops_slowly", id)
         running.start_child(kinds.child("d", shutdown="infinity"))
         pids = [ref.pid for ref in running]
         assert running.stop(10) == Shutdown("stop")
@@ -246,9 +312,9 @@ def test_s42_s44_those_that_do_not_stop_in_time_are_killed_together(tmp_path: Pa
         wait_gone(pid, 0.0)
 
 
-def test_s39_s45_it_stops_while_children_are_being_started(kinds: Kinds) -> None:
+def test_s39_s45_a_dynamic_supervisor_stops_while_children_are_being_started(kinds: Kinds) -> None:
     running = DynamicSupervisor("pool").start()
-    kinds.say("starts_slowly", "slow")  # its `wait` ends when it is told to stop
+    kinds.order("starts_slowly", "slow")  # its `wait` ends when it is told to stop
     slow = in_background(lambda: running.start_child(kinds.child("slow")))
     noted(kinds, "slow slow")
 
@@ -281,7 +347,7 @@ def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_m
         return calls[supervisor] - before
 
     def start() -> None:
-        assert running.start_child(Child(Quiet, id="one more", shutdown="infinity")).ask("there?") == "there?"
+        assert running.start_child(Child(EchoThread, id="one more", shutdown="infinity")).ask("there?") == "there?"
 
     def lose() -> None:
         ref = running["one more"]
@@ -292,7 +358,7 @@ def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_m
     with running:
         for number in (40, 400):
             while running.count_children().active < number:
-                running.start_child(Child(Quiet, shutdown="infinity"))
+                running.start_child(Child(EchoThread, shutdown="infinity"))
             acts = (start, lambda: whereis("pool/one more"), lose, lambda: running.terminate_child("one more"))
             costs.append([work(act) for act in acts])
 
@@ -301,7 +367,7 @@ def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_m
 
 
 # ---------------------------------------------------------------- restarts of the whole
-def test_s40_it_is_empty_after_its_own_restart(tmp_path: Path) -> None:
+def test_s40_a_dynamic_supervisor_is_empty_after_its_restart(tmp_path: Path) -> None:
     kinds = Kinds(tmp_path, "process")
     tree = Supervisor("tree", kinds.child("first"), DynamicSupervisor("pool"), strategy="one_for_all")
     with tree.start() as running:
@@ -320,7 +386,7 @@ def test_s40_it_is_empty_after_its_own_restart(tmp_path: Path) -> None:
         assert new.ask("hello") == "hello"
 
 
-def test_s30_s40_when_it_gives_up_its_own_supervisor_restarts_it_empty() -> None:
+def test_s30_s40_a_dynamic_supervisor_that_gives_up_is_restarted_empty() -> None:
     with Supervisor("tree", DynamicSupervisor("pool", max_restarts=0)).start() as running:
         pids = [running.start_child(Echo, under="pool").pid for _ in range(3)]
         kill(running, "pool/echo-2")
@@ -338,12 +404,12 @@ def test_s30_s40_when_it_gives_up_its_own_supervisor_restarts_it_empty() -> None
 def test_s42_the_deadline_of_a_child_that_has_stopped_in_time_is_not_kept() -> None:
     with DynamicSupervisor("pool").start() as running:
         for _ in range(20):
-            running.terminate_child(running.start_child(Child(Quiet, shutdown=3600)).name)
+            running.terminate_child(running.start_child(Child(EchoThread, shutdown=3600)).name)
         assert not [timer for _, _, timer in running._runtime.reactor._timers if timer.waits]
 
 
 # ---------------------------------------------------------------- from workers
-def test_s53_a_worker_administers_it() -> None:
+def test_s53_a_worker_adds_and_terminates_children() -> None:
     with Supervisor("tree", Boss, DynamicSupervisor("pool", max_children=2)).start() as running:
         boss = running["boss"]
         refs = [boss.ask("add"), boss.ask("add")]

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import types
 
 import pytest
 
@@ -10,6 +11,7 @@ from suitkaise import (
     Child,
     Crashed,
     ExitCode,
+    GaveUp,
     Killed,
     Normal,
     Process,
@@ -19,8 +21,11 @@ from suitkaise import (
     WorkerFailed,
 )
 from suitkaise.events import ChildStopError, ChildStopped
-from tests.end_to_end.workers import Echo, next_exit
+from tests.end_to_end.kinds import next_exit
+from tests.sample_workers import Echo
 from tests.support import eventually
+
+LONG = 1_500_000  # bytes: many frames of the wire
 
 
 class OddError(Exception):
@@ -106,7 +111,7 @@ def end(message, *, notes=None, restart="temporary"):
         (signal.SIGUSR2, Signaled(signal.SIGUSR2)),
     ],
 )
-def test_the_reason_of_an_end(message, reason):
+def test_each_end_of_a_worker_has_its_exit_reason(message, reason):
     assert end(message) == reason
 
 
@@ -135,7 +140,7 @@ def test_an_exception_with_a_constructor_of_its_own_arrives_as_itself():
     assert reason.error.second == "two"
 
 
-def test_an_exception_that_cannot_be_pickled_is_told_by_a_worker_failed():
+def test_an_exception_that_cannot_be_pickled_arrives_as_worker_failed():
     reason = end("unpicklable")
     assert isinstance(reason.error, WorkerFailed)
     assert str(reason.error) == "Unpicklable: deep trouble"
@@ -164,7 +169,7 @@ def test_a_transient_worker_that_gets_sigterm_is_restarted():
         assert running["echo"].ask("pid") != first
 
 
-def test_ref_kill_is_a_fault_that_is_told_as_killed():
+def test_ref_kill_is_a_fault_with_the_reason_killed():
     with Supervisor("tree", Echo()).start() as running, running.events() as events:
         running["echo"].kill()
         assert next_exit(events) == Killed("ref.kill()")
@@ -232,3 +237,30 @@ def test_a_crash_names_the_hook(phase):
         reason = next_exit(events)
     assert reason.phase == phase
     assert type(reason.error) is LookupError
+
+
+def gives_up_because_of(worker: type[Process]) -> Crashed:
+    with Supervisor("app", Child(worker, id="worker"), max_restarts=0).start() as running:
+        reason = running.wait(10)
+    assert isinstance(reason, Shutdown)
+    assert isinstance(reason.detail, GaveUp)
+    assert isinstance(reason.detail.reason, Crashed)
+    return reason.detail.reason
+
+
+def test_an_exception_of_any_length_ends_its_worker() -> None:
+    class Verbose(Process):
+        def loop(self) -> None:
+            raise ValueError("x" * LONG)
+
+    assert len(str(gives_up_because_of(Verbose).error)) == LONG
+
+
+def test_an_exception_that_the_hub_cannot_import_is_still_a_crash() -> None:
+    class Plugged(Process):
+        def loop(self) -> None:
+            plugin = sys.modules["a_plugin"] = types.ModuleType("a_plugin")
+            exec("class Strange(Exception): pass", vars(plugin))
+            raise plugin.Strange
+
+    assert "a_plugin" in str(gives_up_because_of(Plugged).error)

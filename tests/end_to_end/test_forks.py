@@ -1,12 +1,16 @@
 """Forks that are not ours: of a program while its tree runs, and inside a worker; multiprocessing on both sides."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
+import threading
+from typing import Any
 
 import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread
+from tests.sample_workers import Echo
 from tests.support import ROOT, run_program, start_program, wait_gone
 
 BEGIN = """
@@ -99,7 +103,7 @@ with Supervisor("tree", Echo()).start() as running:
     assert "the parent's" in out
 
 
-def test_a_forked_child_cannot_use_its_parents_tree_and_is_told_so():
+def test_a_forked_child_that_uses_the_tree_of_its_parent_gets_an_error():
     source = program("""
 with Supervisor("tree", Echo()).start() as running:
     child = os.fork()
@@ -256,3 +260,60 @@ def test_what_a_forked_child_of_a_worker_logs_does_not_harm_the_workers_connecti
         assert running["forks_and_logs"].ask(0) == [0, 0]
         assert running.which_children()[0].restarts == 0
     assert sum(record.name == "forker" for record in caplog.records) == 200
+
+
+def reports_and_waits(pipe: Any) -> None:
+    pipe.send("up")
+    threading.Event().wait()
+
+
+def exit_code_of_a_terminated_child() -> int | None:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    with ours, theirs:
+        child = context.Process(target=reports_and_waits, args=(theirs,))
+        child.start()
+        ours.recv()
+    child.terminate()
+    child.join(3.0)
+    code = child.exitcode
+    child.kill()
+    child.join()
+    return code
+
+
+class TerminatesAChild(Process):
+    def on_receive(self, message: Any) -> int | None:
+        return exit_code_of_a_terminated_child()
+
+
+def test_processes_that_a_worker_forks_can_be_terminated() -> None:
+    with Supervisor("app", Child(TerminatesAChild, id="worker")).start() as running:
+        assert running["worker"].ask("terminate a child") == -15
+
+
+def test_processes_that_a_program_forks_while_it_runs_a_tree_can_be_terminated() -> None:
+    codes: list[int | None] = []
+
+    class Forks(Thread):
+        restart = "transient"
+        significant = True
+
+        def loop(self) -> None:
+            codes.append(exit_code_of_a_terminated_child())
+            self.rejoin()
+
+    Supervisor("app", Forks, auto_shutdown="any_significant").run()
+    assert codes == [-15]
+
+
+def test_a_forked_child_that_leaves_the_with_block_of_a_tree_stops_nothing() -> None:
+    with Supervisor("app", Echo).start() as running:
+        child = multiprocessing.get_context("fork").Process(target=running.__exit__, args=(None, None, None))
+        child.start()
+        child.join(15)
+        code = child.exitcode
+        child.kill()
+        child.join()
+        assert code == 0
+        assert running["echo"].ask(1) == 1

@@ -95,7 +95,7 @@ def test_s55_a_restart_that_hangs_is_tried_again(tmp_path: Path) -> None:
         assert [line.restarts for line in running.which_children()] == [2]
 
 
-def test_s55_a_finish_that_hangs_is_cut_short_and_told(tmp_path: Path) -> None:
+def test_s55_a_finish_that_hangs_is_cut_short_and_reported(tmp_path: Path) -> None:
     running = tree(tmp_path, "on_finish", shutdown="infinity").start()
     with running.events() as events:
         (tmp_path / "hang").touch()
@@ -104,7 +104,7 @@ def test_s55_a_finish_that_hangs_is_cut_short_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["an exit handler", "a thread"])
-def test_s55_what_a_process_does_when_its_worker_is_over_is_no_part_of_on_finish(tmp_path: Path, what: str) -> None:
+def test_s55_what_a_process_does_after_on_finish_has_no_limit_of_on_finish(tmp_path: Path, what: str) -> None:
     child = Child(LeavesSlowly, args=(tmp_path, what, 2.5), id="w", finish_timeout=1.0)
     running = Supervisor("tree", child).start()
     assert running.stop(timeout=20) == Shutdown("stop")
@@ -121,7 +121,7 @@ def test_s55_a_stop_request_that_meets_a_hang_ends_by_its_own_deadline_if_that_c
         assert next_event(events, ChildStopError).reason == Killed("shutdown timeout")
 
 
-def test_s55_waiting_for_messages_is_no_phase_that_hangs() -> None:
+def test_s55_a_worker_that_waits_for_messages_does_not_hang() -> None:
     with Supervisor("tree", Waits, max_restarts=0).start() as running:
         pid = running["waits"].pid
         time.sleep(1.5)  # the point: five times its limits
@@ -257,7 +257,7 @@ def test_s55_s59_a_thread_that_hangs_is_abandoned_and_replaced(
 
 
 @pytest.mark.may_leave("thread tree/*")
-def test_s46_s59_stop_tells_which_threads_it_leaves_behind(caplog: pytest.LogCaptureFixture) -> None:
+def test_s46_s59_stop_names_the_threads_that_it_leaves_behind(caplog: pytest.LogCaptureFixture) -> None:
     release = threading.Event()
     running = Supervisor("tree", Child(Thread.of(release.wait), id="stuck", shutdown=0.05)).start()
     running.stop(timeout=15)
@@ -277,7 +277,7 @@ def test_s59_a_child_is_listed_as_abandoned_until_its_thread_ends() -> None:
 
 
 @pytest.mark.may_leave("thread tree/*")
-def test_s59_a_thread_that_was_cut_off_in_on_start_is_not_taken_for_up_when_it_gets_on() -> None:
+def test_s59_a_thread_whose_start_timed_out_does_not_count_as_started_later() -> None:
     release = threading.Event()
 
     class Late(Thread):

@@ -11,7 +11,7 @@ from suitkaise import Child, Killed, Lost, Normal, Shutdown, Signaled, Superviso
 from suitkaise.events import ChildExited, KeeperLost
 from suitkaise.runtime import runtime
 from tests.end_to_end.scene import KINDS, OBEDIENT, directories_of, scene, stop, up
-from tests.end_to_end.workers import Echo
+from tests.sample_workers import Echo
 from tests.support import eventually, run_program, wait_gone
 
 
@@ -67,7 +67,7 @@ def test_after_the_keepers_death_a_worker_is_still_watched_and_restarted():
         assert running["echo"].pid != pid
 
 
-def test_what_a_worker_says_and_what_we_did_is_known_without_the_keeper():
+def test_without_the_keeper_the_reasons_that_a_worker_or_the_hub_gave_are_known():
     tree = Supervisor("tree", Child(Echo, id="a", restart="temporary"), Child(Echo, id="b"), Child(Echo, id="c"))
     with tree.start() as running, running.events() as events:
         kill_the_keeper()
@@ -214,7 +214,7 @@ def test_sigkill_of_everything_leaves_a_directory_that_the_next_program_removes(
         assert not left.exists()
 
 
-def test_a_worker_that_is_killed_comes_back():
+def test_a_worker_that_is_killed_is_restarted():
     with scene("wait", list(KINDS)) as it:
         for kind in KINDS[:3]:
             os.kill(it.workers[kind], signal.SIGKILL)

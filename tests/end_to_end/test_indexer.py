@@ -70,13 +70,13 @@ def test_25_kills_over_the_standard_library_change_nothing(run: int) -> None:
     assert "verified: the same as a plain single-process pass" in finished.stdout
 
 
-def test_a_folder_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_an_error_at_once(tmp_path: Path) -> None:
     finished = run_program([*RUN, "--root", str(tmp_path / "nowhere")])
     assert finished.returncode == 1
     assert "there is no folder" in finished.stderr
 
 
-def test_a_signal_ends_it_in_the_middle_and_nothing_is_left() -> None:
+def test_a_signal_in_the_middle_ends_the_indexer_and_nothing_is_left() -> None:
     with start_program(RUN) as program:
         eventually(lambda: "indexer supervisor started" in program.stderr, timeout=20)
         program.send_signal(signal.SIGTERM)

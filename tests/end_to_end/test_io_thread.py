@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Child, Crashed, Process, Reject, Supervisor, whereis
-from tests.end_to_end.workers import next_exit
+from tests.end_to_end.kinds import next_exit
 from tests.support import eventually, in_background
 
 LOUD = logging.getLogger("loud")
@@ -110,7 +110,7 @@ def handler(emit: Callable[[str], object]) -> Iterator[None]:
         LOUD.propagate = True
 
 
-def test_a_logging_handler_that_blocks_holds_up_neither_messages_nor_restarts() -> None:
+def test_a_logging_handler_that_blocks_delays_neither_messages_nor_restarts() -> None:
     blocked, release = threading.Event(), threading.Event()
 
     def block(text: str) -> None:
@@ -130,7 +130,7 @@ def test_a_logging_handler_that_blocks_holds_up_neither_messages_nor_restarts() 
             release.set()
 
 
-def test_what_workers_log_arrives_in_order_and_is_all_there_when_the_tree_has_stopped() -> None:
+def test_log_records_of_workers_arrive_in_order_and_completely_before_the_tree_has_stopped() -> None:
     heard: list[str] = []
     with handler(heard.append), Supervisor("other").start():
         with Supervisor("app", Child(Loud, id="a")).start() as running:
@@ -140,7 +140,7 @@ def test_what_workers_log_arrives_in_order_and_is_all_there_when_the_tree_has_st
         assert heard == [*map(str, range(1000)), "last words"]
 
 
-def test_the_last_lines_of_a_worker_that_crashed_are_there_when_the_tree_has_stopped() -> None:
+def test_the_last_log_lines_of_a_crashed_worker_arrive_before_the_tree_has_stopped() -> None:
     heard: list[str] = []
     with handler(heard.append):
         with Supervisor("app", Child(Loud, id="a", restart="temporary")).start() as running:
@@ -163,7 +163,7 @@ def test_a_tree_can_be_stopped_by_a_logging_handler() -> None:
 
 
 @pytest.mark.parametrize("what", ["answer", "fail"])
-def test_an_answer_whose_decoding_blocks_holds_up_only_who_asked_for_it(what: str) -> None:
+def test_an_answer_whose_decoding_blocks_delays_its_asker_only(what: str) -> None:
     with Supervisor("app", Child(Holder, id="a"), Child(Holder, id="b")).start() as running:
         with decoding_blocks() as (blocked, release):
             asked = in_background(lambda: running["a"].ask(what, timeout=30))
@@ -174,7 +174,7 @@ def test_an_answer_whose_decoding_blocks_holds_up_only_who_asked_for_it(what: st
             assert isinstance(asked.exception(10) or asked.result(), Held if what == "answer" else ValueError)
 
 
-def test_the_error_of_a_crash_is_decoded_by_who_looks_at_it_and_holds_up_no_restart() -> None:
+def test_the_error_of_a_crash_is_decoded_when_it_is_read_and_delays_no_restart() -> None:
     with Supervisor("app", Child(Holder, id="a")).start() as running:
         with decoding_blocks() as (blocked, release), running.events() as events:
             before = running["a"].incarnation
@@ -193,7 +193,7 @@ def test_the_error_of_a_crash_is_decoded_by_who_looks_at_it_and_holds_up_no_rest
             assert reason.error is looked.result()
 
 
-def test_a_declaration_whose_decoding_blocks_holds_up_only_who_sent_it() -> None:
+def test_a_declaration_whose_decoding_blocks_delays_its_sender_only() -> None:
     with Supervisor("app", Child(Holder, id="a"), Child(Holder, id="b")).start() as running:
         with decoding_blocks() as (blocked, release):
             asked = running["a"].ask_future("start_child")
@@ -203,7 +203,7 @@ def test_a_declaration_whose_decoding_blocks_holds_up_only_who_sent_it() -> None
             assert asked.get(20).path == "app/new"
 
 
-def test_what_passes_through_the_program_is_not_decoded_there() -> None:
+def test_a_message_between_workers_is_not_decoded_in_the_program() -> None:
     with Supervisor("app", Child(Holder, id="a"), Child(Asker, id="b")).start() as running:
         with decoding_blocks() as (blocked, _):
             assert running["b"].ask("ask") == "Held"

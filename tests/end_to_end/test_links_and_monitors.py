@@ -131,7 +131,7 @@ def bonds() -> int:
 
 # ------------------------------------------------------------ monitors
 @pairs
-def test_s60_a_monitor_tells_of_a_crash_once(kinds: tuple[type, type]) -> None:
+def test_s60_a_monitor_reports_a_crash_once(kinds: tuple[type, type]) -> None:
     with two(kinds) as running:
         running["a"].ask(("monitor", "tree/b"))
         running["b"].tell("crash")
@@ -146,7 +146,7 @@ def test_s60_a_monitor_tells_of_a_crash_once(kinds: tuple[type, type]) -> None:
 
 
 @pairs
-def test_s60_a_clean_end_and_an_order_are_told_too(kinds: tuple[type, type]) -> None:
+def test_s60_a_monitor_reports_a_clean_end_and_an_ordered_end(kinds: tuple[type, type]) -> None:
     with two(kinds, restart="transient") as running:
         running["a"].ask(("monitor", "tree/b"))
         running["b"].tell("leave")
@@ -157,7 +157,7 @@ def test_s60_a_clean_end_and_an_order_are_told_too(kinds: tuple[type, type]) -> 
         assert [down.reason for down in heard(running, number=2)] == [Normal(), Shutdown()]
 
 
-def test_s60_each_monitor_tells_for_itself_and_names_itself() -> None:
+def test_s60_each_monitor_sends_a_message_of_its_own_with_its_reference() -> None:
     with two((InProcess, InProcess)) as running:
         for _ in range(3):
             running["a"].ask(("monitor", "tree/b"))
@@ -167,7 +167,7 @@ def test_s60_each_monitor_tells_for_itself_and_names_itself() -> None:
         assert [type(down.reason) for down in downs] == [Killed] * 3
 
 
-def test_s60_who_is_dead_already_is_told_at_once() -> None:
+def test_s60_a_monitor_of_a_dead_worker_reports_at_once() -> None:
     with two((InProcess, InProcess), restart="temporary") as running:
         ref = running["b"]
         running["b"].tell("die")
@@ -177,7 +177,7 @@ def test_s60_who_is_dead_already_is_told_at_once() -> None:
         assert (down.ref, down.reason) == (ref, Lost("nobody was there"))
 
 
-def test_s60_who_is_stopped_is_told_with_its_last_reason() -> None:
+def test_s60_a_monitor_of_a_stopped_child_reports_the_last_reason() -> None:
     with two((InThread, InProcess)) as running:
         running.terminate_child("b")
         running["a"].ask(("monitor", "tree/b"))
@@ -185,7 +185,7 @@ def test_s60_who_is_stopped_is_told_with_its_last_reason() -> None:
 
 
 @pairs
-def test_s60_after_demonitor_nothing_is_told(kinds: tuple[type, type]) -> None:
+def test_s60_after_demonitor_no_message_arrives(kinds: tuple[type, type]) -> None:
     with two(kinds) as running:
         running["a"].ask(("monitor", "tree/b"))
         running["a"].ask("demonitor")
@@ -197,7 +197,7 @@ def test_s60_after_demonitor_nothing_is_told(kinds: tuple[type, type]) -> None:
 
 
 @pairs
-def test_s60_demonitor_takes_back_what_is_on_its_way(kinds: tuple[type, type]) -> None:
+def test_s60_demonitor_drops_a_message_that_is_on_its_way(kinds: tuple[type, type]) -> None:
     with two(kinds) as running:
         running["a"].ask(("monitor, end and demonitor", "tree/b"))
         back(running, "b")
@@ -216,7 +216,7 @@ def test_s60_the_monitors_of_a_watcher_end_with_it() -> None:
         assert running["a"].ask("heard") == []
 
 
-def test_s60_what_it_said_before_its_end_comes_before_the_news_of_it() -> None:
+def test_s60_the_last_messages_of_a_worker_arrive_before_the_news_of_its_end() -> None:
     with two((InProcess, InProcess)) as running:
         running["a"].ask(("monitor", "tree/b"))
         running["b"].tell("say much and die")
@@ -246,7 +246,7 @@ def test_s60_the_program_awaits_an_end_by_the_ref() -> None:
 
 
 @pytest.mark.parametrize("why", ["cancel", "die"])
-def test_s60_a_worker_that_awaits_an_end_by_the_ref_no_longer_leaves_nothing_behind(why: str) -> None:
+def test_s60_a_worker_that_stops_awaiting_an_end_by_the_ref_leaves_nothing_behind(why: str) -> None:
     with two((InProcess, InProcess)) as running:
         running["a"].ask(("await", "tree/b"))
         eventually(lambda: bonds() == 1)
@@ -258,7 +258,7 @@ def test_s60_a_worker_that_awaits_an_end_by_the_ref_no_longer_leaves_nothing_beh
 @pairs
 @pytest.mark.parametrize("who", ["a", "b"])
 @pytest.mark.may_leave("thread tree/*")
-def test_s60_an_abnormal_end_of_one_ends_the_other(kinds: tuple[type, type], who: str) -> None:
+def test_s60_an_abnormal_end_of_a_worker_ends_the_linked_one(kinds: tuple[type, type], who: str) -> None:
     with two(kinds) as running:
         running["a"].ask(("link", "tree/b"))
         running["a"].ask(("link", "tree/b"))
@@ -272,7 +272,7 @@ def test_s60_an_abnormal_end_of_one_ends_the_other(kinds: tuple[type, type], who
         assert bonds() == 0
 
 
-def test_s60_a_clean_end_ends_nobody() -> None:
+def test_s60_a_clean_end_does_not_end_the_linked_worker() -> None:
     with two((InProcess, InProcess), restart="transient") as running:
         running["a"].ask(("link", "tree/b"))
         running["b"].tell("leave")
@@ -286,7 +286,7 @@ def test_s60_a_clean_end_ends_nobody() -> None:
 
 
 @pytest.mark.parametrize("kind", [TrapsInProcess, TrapsInThread])
-def test_s60_who_traps_exits_is_told_of_every_end_and_lives(kind: type) -> None:
+def test_s60_a_worker_that_traps_exits_gets_a_message_for_every_end_and_lives(kind: type) -> None:
     with two((kind, InProcess), restart="permanent") as running:
         for number, (end, expected) in enumerate((("die", Signaled(9)), ("leave", Normal())), 1):
             running["a"].ask(("link", "tree/b"))
@@ -296,7 +296,7 @@ def test_s60_who_traps_exits_is_told_of_every_end_and_lives(kind: type) -> None:
         assert running["a"].incarnation == 1
 
 
-def test_s60_linking_to_nobody_is_an_abnormal_end() -> None:
+def test_s60_linking_to_a_worker_that_does_not_exist_is_an_abnormal_end() -> None:
     with two((InProcess, InProcess)) as running:
         running.terminate_child("b")
         running["a"].tell(("link", "tree/b"))
@@ -304,7 +304,7 @@ def test_s60_linking_to_nobody_is_an_abnormal_end() -> None:
         assert "nobody was there" in str(running.which_children()[0].last_exit)
 
 
-def test_s60_unlinked_is_unlinked() -> None:
+def test_s60_after_unlink_an_end_does_not_spread() -> None:
     with two((InProcess, InProcess)) as running:
         running["a"].ask(("link", "tree/b"))
         running["b"].ask(("unlink", "tree/a"))  # either end may
@@ -321,7 +321,7 @@ def test_s60_a_worker_may_link_to_itself_which_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("ring", [False, True], ids=["chain", "ring"])
-def test_s60_an_end_runs_along_a_chain_and_around_a_ring_once(ring: bool) -> None:
+def test_s60_an_end_spreads_along_a_chain_and_around_a_ring_once(ring: bool) -> None:
     ids = [f"w{number}" for number in range(6)]
     tree = Supervisor("tree", *(Child(InProcess, id=id) for id in ids), max_restarts=20)
     with tree.start() as running:
@@ -336,7 +336,7 @@ def test_s60_an_end_runs_along_a_chain_and_around_a_ring_once(ring: bool) -> Non
         assert bonds() == 0
 
 
-def test_s60_a_worker_that_does_not_run_can_do_none_of_it() -> None:
+def test_s60_a_worker_that_does_not_run_can_neither_monitor_nor_link() -> None:
     calls: list[Callable[[Any], Any]] = [InProcess().monitor, InProcess().link, InProcess().unlink]
     for call in calls:
         with pytest.raises(RuntimeError, match="for a running worker"):

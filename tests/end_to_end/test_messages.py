@@ -1,8 +1,10 @@
 """Messages between hub and workers, and from worker to worker through the hub."""
 
 import asyncio
+import logging
 import os
 import threading
+from typing import Any
 
 import pytest
 
@@ -19,10 +21,14 @@ from suitkaise import (
     Supervisor,
     Thread,
     WorkerDead,
+    WorkerFailed,
     whereis,
 )
-from tests.end_to_end.workers import Echo
+from suitkaise.messaging import connection
+from tests.sample_workers import Echo
 from tests.support import eventually, in_background
+
+LONG = 1_500_000  # bytes: many frames of the wire
 
 
 class Adder:
@@ -94,7 +100,7 @@ def test_a_proxy_calls_methods_and_reads_attributes(running, id):
 
 
 @both
-def test_what_cannot_be_handled_answers_the_asker_alone(running, id):
+def test_a_message_that_cannot_be_handled_is_an_error_for_its_asker_only(running, id):
     ref = running[id]
     with pytest.raises(LookupError, match="not me"):
         ref.ask("reject")
@@ -114,7 +120,7 @@ def test_a_crash_answers_with_the_exception_and_its_remote_traceback(running, id
     assert running[id].ask("back?") == "back?"
 
 
-def test_a_message_and_an_answer_that_cannot_be_sent(running):
+def test_a_message_or_an_answer_that_cannot_be_pickled_is_an_error_for_the_asker(running):
     with pytest.raises(NotSerializable):
         running["process"].ask(threading.Lock())
     with pytest.raises(NotSerializable):
@@ -123,12 +129,12 @@ def test_a_message_and_an_answer_that_cannot_be_sent(running):
 
 
 @both
-def test_an_ask_that_takes_too_long(running, id):
+def test_an_ask_that_takes_too_long_times_out(running, id):
     with pytest.raises(AskTimeout):
         running[id].ask("slow", timeout=0.1)
 
 
-def test_from_worker_to_worker_through_the_hub(running):
+def test_workers_ask_each_other_through_the_hub(running):
     for asker in ("process", "thread"):
         for asked in ("process", "thread", "echo"):
             if asked != asker:
@@ -136,12 +142,12 @@ def test_from_worker_to_worker_through_the_hub(running):
 
 
 @both
-def test_a_worker_that_asks_itself(running, id):
+def test_a_worker_that_asks_itself_gets_a_deadlock_error(running, id):
     with pytest.raises(DeadlockError):
         running[id].ask(("ask", f"tree/{id}", "hello"))
 
 
-def test_an_ask_that_the_workers_death_leaves_unanswered(running):
+def test_an_ask_is_answered_with_an_error_when_the_worker_dies(running):
     answer = running["process"].ask_future("slow")
     running["process"].kill()
     with pytest.raises(WorkerDead, match=r"ref\.kill"):
@@ -184,7 +190,7 @@ class Late(Process):
         return self.seen
 
 
-def test_what_was_accepted_for_a_worker_that_is_being_restarted_reaches_it_however_much_that_is(tmp_path):
+def test_all_messages_accepted_during_a_restart_reach_the_next_incarnation(tmp_path):
     gate = tmp_path / "gate"
     child = Child(Late, args=(str(gate),), backoff=Backoff(initial=600.0, maximum=600.0))
     with Supervisor("app", child).start() as running:
@@ -203,7 +209,7 @@ def test_what_was_accepted_for_a_worker_that_is_being_restarted_reaches_it_howev
         back.result(60)
 
 
-def test_a_worker_that_is_over_is_dead_for_good(running):
+def test_a_worker_that_is_not_restarted_refuses_messages_for_good(running):
     ref = running["echo"]
     running.terminate_child("echo")
     with pytest.raises(WorkerDead):
@@ -213,12 +219,12 @@ def test_a_worker_that_is_over_is_dead_for_good(running):
         whereis("tree/nobody")
 
 
-def test_a_megabyte_each_way(running):
+def test_a_megabyte_is_sent_and_answered(running):
     data = bytes(range(256)) * 4096
     assert running["process"].ask(data) == data
 
 
-def test_many_askers_at_once(running):
+def test_many_threads_ask_one_worker_at_once(running):
     def ask(n):
         answers.extend(running["echo"].ask((n, i)) == (n, i) for i in range(100))
 
@@ -229,3 +235,66 @@ def test_many_askers_at_once(running):
     for asker in askers:
         asker.join()
     assert answers == [True] * 400
+
+
+class Unsendable(Exception):
+    def __init__(self) -> None:
+        super().__init__("it holds a lock")
+        self.lock = threading.Lock()
+
+
+class Handy(Process):
+    """Does what it is asked to."""
+
+    def on_receive(self, message: Any) -> Any:
+        match message:
+            case "log":
+                logging.getLogger("handy").warning("y" * LONG)
+            case "reject":
+                raise Reject(Unsendable())
+            case "wait":
+                self.wait(5)
+            case ("bytes", int(size)):
+                return bytes(size)
+            case ("ask", ref, what, float(timeout)):
+                return len(ref.ask(what, timeout))
+            case bytes():
+                return len(message)
+        return message
+
+
+def test_a_long_log_line_does_not_break_the_connection_to_the_hub(caplog: pytest.LogCaptureFixture) -> None:
+    with Supervisor("app", Handy).start() as running:
+        running["handy"].ask("log")
+        assert running["handy"].ask(1) == 1
+    caplog.clear()
+
+
+def test_a_message_that_is_longer_than_the_backlog_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BACKLOG", 1 << 20)
+    with Supervisor("app", Handy, Child(Handy, id="other")).start() as running:
+        assert running["handy"].ask(bytes(5 << 20), timeout=10) == 5 << 20
+        assert running["handy"].ask(("ask", running["other"], ("bytes", 5 << 20), 10.0), timeout=10) == 5 << 20
+        assert running["handy"].ask(1) == 1
+
+
+def test_a_rejection_that_cannot_be_pickled_arrives_as_text_and_the_worker_lives() -> None:
+    with Supervisor("app", Handy).start() as running:
+        pid = running["handy"].pid
+        with pytest.raises(WorkerFailed, match="it holds a lock"):
+            running["handy"].ask("reject")
+        assert running["handy"].pid == pid
+
+
+def test_a_time_out_inside_a_handler_reaches_the_asker_as_that_time_out() -> None:
+    with Supervisor("app", Handy, Child(Handy, id="other", shutdown="brutal_kill")).start() as running:
+        with pytest.raises(AskTimeout) as caught:
+            running["handy"].ask(("ask", running["other"], "wait", 0.01))
+        assert caught.value.path == "app/other"
+
+
+def test_messages_sent_right_after_a_kill_reach_the_next_incarnation() -> None:
+    with Supervisor("app", Echo, max_restarts=100).start() as running:
+        for number in range(5):
+            running["echo"].kill()
+            assert running["echo"].ask(number) == number

@@ -52,7 +52,7 @@ def test_a_worker_below_a_restarted_supervisor_may_write_what_it_owns() -> None:
         sktree.disconnect()
 
 
-def test_someone_who_waits_for_a_worker_waits_on_while_its_supervisor_is_restarted() -> None:
+def test_a_wait_for_a_worker_goes_on_while_its_supervisor_is_restarted() -> None:
     tree = Supervisor("app", Owner("first"), Supervisor("inner", Owner("second")), strategy="one_for_all")
     with tree.start() as running:
         ended = running._runtime.registry.request(RequestKind.JOIN, "app/inner/second")

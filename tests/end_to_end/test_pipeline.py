@@ -81,7 +81,7 @@ def test_each_line_comes_once_and_in_order_while_workers_are_killed(folder: Path
 
 
 @pytest.mark.parametrize("which", ["sink", "stage-2", "stage-1", "source"])
-def test_what_is_lost_in_one_that_is_recalled_comes_once_more(folder: Path, which: str) -> None:
+def test_lines_lost_in_a_recalled_stage_are_delivered_again(folder: Path, which: str) -> None:
     output = folder / "output"
     names = ("slower", "odd") if which == "stage-1" else ("odd", "slower")
     with pipeline(stages(*names), folder / "input", output, batch=50).start() as running:
@@ -105,7 +105,7 @@ def test_the_whole_program_may_be_killed(folder: Path) -> None:
     assert output.read_text() == WANTED
 
 
-def test_a_line_that_no_stage_survives_ends_it_and_what_came_before_is_kept(folder: Path) -> None:
+def test_a_line_that_kills_every_stage_ends_the_pipeline_and_the_lines_before_are_kept(folder: Path) -> None:
     with pipeline(stages("poison"), folder / "input", folder / "output", batch=50).start() as running:
         reason = running.wait(60)
     assert isinstance(reason, Shutdown)
@@ -122,7 +122,7 @@ def test_a_line_that_no_stage_survives_ends_it_and_what_came_before_is_kept(fold
         (["--stage", "stages_of_a_test:time"], "is no function"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_starts(folder: Path, change: list[str], complaint: str) -> None:
+def test_a_wrong_argument_is_an_error_before_anything_starts(folder: Path, change: list[str], complaint: str) -> None:
     run = run_program([*RUN, *arguments(folder, "slow"), *change], cwd=folder)
     assert run.returncode == 2
     assert complaint in run.stderr

@@ -51,7 +51,7 @@ def test_all_workers_serve_and_a_signal_ends_it(tmp_path):  # type: ignore[no-un
         assert program.wait() == 0, program.stderr
 
 
-def test_a_wrong_application_is_told_before_anything_starts(tmp_path):  # type: ignore[no-untyped-def]
+def test_a_wrong_application_is_an_error_before_anything_starts(tmp_path):  # type: ignore[no-untyped-def]
     with start_program([*RUN, "--port", "0", "--app", "nowhere:app"], cwd=tmp_path) as program:
         assert program.wait() == 2
         assert "No module named 'nowhere'" in program.stderr
@@ -93,7 +93,7 @@ def test_a_worker_that_cannot_be_renewed_for_a_while_comes_back_and_the_others_s
         )
 
 
-def test_who_has_connected_and_asks_for_nothing_does_not_hold_up_the_end_of_a_worker() -> None:
+def test_a_connection_without_a_request_does_not_delay_the_end_of_a_worker() -> None:
     with (
         listener() as sock,
         pool(sock, workers=1).start() as running,
@@ -112,7 +112,7 @@ def test_a_worker_that_has_grown_is_renewed() -> None:
         eventually(lambda: 2 in {running[f"serve-{n}"].incarnation for n in (0, 1)}, what="it is renewed")
 
 
-def test_what_is_lost_was_in_a_worker_that_was_killed() -> None:
+def test_only_requests_in_a_killed_worker_are_lost() -> None:
     with listener() as sock, pool(sock, workers=3).start() as running:
         url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
         chance, kills, over = random.Random(7), [], threading.Event()

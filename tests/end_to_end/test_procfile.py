@@ -15,7 +15,7 @@ from tests.support import ROOT, eventually, run_program, start_program, wait_gon
 RUN = [sys.executable, "-m", "suitkaise", "run", str(ROOT / "supervisors" / "procfile.py")]
 
 
-def test_a_procfile_is_read_as_everyone_reads_it() -> None:
+def test_a_procfile_is_read_as_other_tools_read_it() -> None:
     text = "# a comment\nweb: python -m http.server $PORT\n\nworker_2:  run --all  # not a comment\n"
     assert entries(text) == {"web": "python -m http.server $PORT", "worker_2": "run --all  # not a comment"}
 
@@ -23,7 +23,7 @@ def test_a_procfile_is_read_as_everyone_reads_it() -> None:
 @pytest.mark.parametrize(
     "text, complaint", [("web", "line 1 is no `name: command`"), ("a: x\n\na: y", "line 3: there are two commands")]
 )
-def test_what_is_wrong_with_it_is_said_with_its_line(text: str, complaint: str) -> None:
+def test_an_error_in_a_procfile_names_its_line(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         entries(text)
 
@@ -39,13 +39,13 @@ def test_settings_may_be_quoted_and_exported() -> None:
         settings("what")
 
 
-def test_in_double_quotes_a_backslash_says_how_to_take_the_next_character() -> None:
+def test_in_double_quotes_a_backslash_escapes_the_next_character() -> None:
     assert settings(r"""A="say \"a\\b\"\nand go"
 B='as \it is'
 C=as \it is""") == {"A": 'say "a\\b"\nand go', "B": r"as \it is", "C": r"as \it is"}
 
 
-def test_scales_are_one_unless_told() -> None:
+def test_every_process_type_runs_once_unless_scaled() -> None:
     assert scales("", {"a": "", "b": ""}) == {"a": 1, "b": 1}
     assert scales("a=3,b=0", {"a": "", "b": ""}) == {"a": 3, "b": 0}
     with pytest.raises(ValueError, match="there is no 'c'; the file has a, b"):
@@ -84,7 +84,7 @@ def test_all_commands_run_with_their_ports_come_back_and_leave_nothing(tmp_path:
 
 
 @pytest.mark.parametrize("command", ["exec echo done", ". ./echo.sh", "! echo done", "eval echo done"])
-def test_a_command_may_be_something_that_the_shell_does_itself(command: str, tmp_path: Path) -> None:
+def test_a_command_may_be_a_builtin_of_the_shell(command: str, tmp_path: Path) -> None:
     (tmp_path / "echo.sh").write_text("echo done\n")
     (tmp_path / "Procfile").write_text(f"it: {command}\n")
     with start_program(RUN, cwd=tmp_path) as program:

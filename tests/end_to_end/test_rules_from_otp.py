@@ -40,15 +40,7 @@ from suitkaise.events import (
 )
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import Kinds, next_event, statuses
-from tests.end_to_end.troublemakers import (
-    CutsItselfOff,
-    FailingProcess,
-    FailingThread,
-    Fails,
-    Tally,
-    TallyProcess,
-    TallyThread,
-)
+from tests.sample_workers import CutsItselfOff, FailingProcess, FailingThread, Fails, Tallies, TallyProcess, TallyThread
 from tests.support import eventually, in_background, wait_gone
 
 RESTARTS = ("permanent", "transient", "temporary")
@@ -56,13 +48,13 @@ RESTARTS = ("permanent", "transient", "temporary")
 
 # ------------------------------------------------------------ 61: ends while the supervisor stops
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
-def test_s61_children_that_end_by_themselves_while_the_tree_stops_are_passed_over(kinds: Kinds, strategy: Any) -> None:
+def test_s61_children_that_end_by_themselves_while_the_tree_stops_are_skipped(kinds: Kinds, strategy: Any) -> None:
     ends = {f"{restart}-{how}": (restart, how) for restart, how in product(RESTARTS, ("leave", "crash"))}
     children = [kinds.child(id, restart=restart) for id, (restart, _) in ends.items()]
     tree = Supervisor("tree", kinds.child("a"), *children, kinds.child("z"), strategy=strategy, max_restarts=0)
     running = tree.start()
     with running.events() as happened:
-        slowly = kinds.say("stops_slowly", "z")
+        slowly = kinds.order("stops_slowly", "z")
         stopped = in_background(lambda: running.stop(timeout=10))
         eventually(lambda: "slow z" in kinds.notes())
 
@@ -82,15 +74,15 @@ def test_s61_children_that_end_by_themselves_while_the_tree_stops_are_passed_ove
     assert [line for line in kinds.notes() if line.startswith("start")] == [f"start {id}" for id in ("a", *ends, "z")]
 
 
-def test_s61_a_dynamic_supervisor_does_the_same(kinds: Kinds) -> None:
+def test_s61_children_that_end_by_themselves_while_a_dynamic_supervisor_stops_are_skipped(kinds: Kinds) -> None:
     running = DynamicSupervisor("pool", max_restarts=0).start()
     for restart in RESTARTS:
         running.start_child(kinds.child(restart, restart=restart))
     running.start_child(kinds.child("z"))
     with running.events() as happened:
         for restart in RESTARTS:
-            kinds.say("raises_at_the_end", restart)
-        slowly = kinds.say("stops_slowly", "z")
+            kinds.order("raises_at_the_end", restart)
+        slowly = kinds.order("stops_slowly", "z")
         stopped = in_background(lambda: running.stop(timeout=10))
         ended = {next_event(happened, ChildStopError).path for _ in RESTARTS}
         assert ended == {f"pool/{restart}" for restart in RESTARTS}
@@ -118,7 +110,7 @@ def test_s62_a_tree_that_stops_or_has_stopped_refuses_at_once(kinds: Kinds, kind
     with kind("tree").start() as running:
         running.start_child(kinds.child("a"))
         running.start_child(kinds.child("z"))
-        slowly = kinds.say("stops_slowly", "z")
+        slowly = kinds.order("stops_slowly", "z")
         with pytest.raises(AskTimeout):
             running.stop(timeout=0.01)
 
@@ -137,7 +129,7 @@ def test_s62_a_tree_that_stops_or_has_stopped_refuses_at_once(kinds: Kinds, kind
 
 
 @pytest.mark.parametrize("what", ["a supervisor that was terminated", "nothing", "a worker"])
-def test_s62_where_no_supervisor_runs_there_is_none(kinds: Kinds, what: str) -> None:
+def test_s62_whereis_finds_no_supervisor_where_none_runs(kinds: Kinds, what: str) -> None:
     under = {"a supervisor that was terminated": "inner", "nothing": "nobody", "a worker": "work"}[what]
     with Supervisor("tree", kinds.tree("a", name="inner"), kinds.child("work")).start() as running:
         if under == "inner":
@@ -151,10 +143,10 @@ def test_s62_where_no_supervisor_runs_there_is_none(kinds: Kinds, what: str) -> 
 
 
 @pytest.mark.parametrize("end", ["stops", "gives up", "is killed"])
-def test_s62_who_has_asked_before_hears_when_it_ends(kinds: Kinds, end: str) -> None:
+def test_s62_a_request_made_before_the_end_is_answered_at_the_end(kinds: Kinds, end: str) -> None:
     inner = kinds.tree("a", name="inner", max_restarts=0, restart="temporary")
     with Supervisor("tree", inner).start() as running:
-        slowly = kinds.say("starts_slowly", "slow")
+        slowly = kinds.order("starts_slowly", "slow")
         asked = in_background(lambda: running.start_child(kinds.child("slow"), under="inner"))
         eventually(lambda: "slow slow" in kinds.notes())
 
@@ -192,7 +184,7 @@ def ways_of(worker: type[Fails]) -> dict[str, Any]:
 
 
 @both
-def test_s63_a_start_that_fails_in_any_way_is_told_with_its_reason_when_nothing_is_left_of_it(
+def test_s63_a_start_that_fails_in_any_way_raises_its_reason_once_its_process_is_gone(
     tmp_path: Path, worker: type[Fails]
 ) -> None:
     pids = tmp_path / "pids"
@@ -209,7 +201,7 @@ def test_s63_a_start_that_fails_in_any_way_is_told_with_its_reason_when_nothing_
 
 
 @both
-def test_s63_in_a_restart_it_is_tried_again(tmp_path: Path, worker: type[Fails]) -> None:
+def test_s63_a_restart_that_fails_in_any_way_is_tried_again(tmp_path: Path, worker: type[Fails]) -> None:
     ways = ways_of(worker)
     files = {how: tmp_path / how for how in ways}
     children = [
@@ -239,7 +231,7 @@ class Holds(Thread):
 
 
 @pytest.mark.parametrize("kind", [Supervisor, DynamicSupervisor])
-def test_s64_nothing_that_it_was_started_with_is_kept_of_a_child_that_is_removed(kind: type[Supervisor]) -> None:
+def test_s64_the_arguments_of_a_removed_child_are_not_kept(kind: type[Supervisor]) -> None:
     with kind("tree").start() as running:
         for end in ("leaves", "crashes", "is terminated", "is deleted"):
             argument = Argument()
@@ -271,7 +263,7 @@ def test_s42_s43_s65_a_supervisor_that_does_not_stop_in_time_is_killed_and_that_
     inner = kinds.tree("ab", name="inner", shutdown=0.3)
     with Supervisor("tree", inner).start() as running, running.events() as happened:
         pids = [running[f"inner/{id}"].pid for id in "ab"]
-        kinds.say("stops_slowly", "b")
+        kinds.order("stops_slowly", "b")
         running.terminate_child("inner")
         for pid in pids:
             assert pid is not None
@@ -296,7 +288,7 @@ def test_s42_s65_a_supervisor_that_is_killed_brutally_takes_all_below_with_it(ki
 
 
 @pytest.mark.parametrize("restart", RESTARTS)
-def test_s65_a_supervisor_that_is_killed_by_its_ref_is_restarted_like_any_child(kinds: Kinds, restart: Any) -> None:
+def test_s65_a_supervisor_that_is_killed_by_its_ref_is_restarted_as_any_child_is(kinds: Kinds, restart: Any) -> None:
     inner = kinds.tree("ab", name="inner", restart=restart)
     tree = Supervisor("tree", inner, kinds.child("c"), strategy="one_for_all")
     with tree.start() as running, running.events() as happened:
@@ -316,7 +308,7 @@ def test_s65_a_supervisor_that_is_killed_by_its_ref_is_restarted_like_any_child(
 
 
 # ------------------------------------------------------------ 66: a child that does not hear or say anything
-def test_s66_a_child_that_has_cut_itself_off_is_stopped_all_the_same(tmp_path: Path) -> None:
+def test_s66_a_child_that_has_closed_its_connections_can_be_stopped(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with Supervisor("tree", Child(CutsItselfOff, args=(pids,), id="deaf"), max_restarts=100).start() as running:
         eventually(pids.exists)
@@ -332,7 +324,7 @@ def test_s66_a_child_that_has_cut_itself_off_is_stopped_all_the_same(tmp_path: P
             wait_gone(int(pid), timeout=0.0)
 
 
-def test_s66_its_death_is_noticed_too(tmp_path: Path) -> None:
+def test_s66_the_death_of_a_child_that_has_closed_its_connections_is_noticed(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with Supervisor("tree", Child(CutsItselfOff, args=(pids,), id="deaf"), max_restarts=100).start() as running:
         ref = running["deaf"]
@@ -343,7 +335,7 @@ def test_s66_its_death_is_noticed_too(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------ 67: a name leads to who is there now
 @pytest.mark.parametrize("worker", [TallyProcess, TallyThread], ids=lambda worker: worker.__name__)
-def test_s67_a_ref_leads_to_the_incarnation_that_runs(worker: type[Tally]) -> None:
+def test_s67_a_ref_leads_to_the_incarnation_that_runs(worker: type[Tallies]) -> None:
     with Supervisor("tree", Supervisor("inner", Child(worker, id="tally"))).start() as running:
         ref = running["inner/tally"]
 
@@ -352,7 +344,7 @@ def test_s67_a_ref_leads_to_the_incarnation_that_runs(worker: type[Tally]) -> No
             running.restart_child("inner/tally")
 
         ways: list[Callable[[], Any]] = [
-            lambda: ref.tell("end"),
+            lambda: ref.tell("leave"),
             lambda: ref.tell("crash"),
             ref.kill,
             restart_by_request,
@@ -385,11 +377,11 @@ def test_s30_s34_s40_a_group_restart_of_supervisors_revives_them_with_their_decl
         assert statuses(running, "two") == statuses(running, "three") == {}
 
 
-def test_s20_s21_s32_questions_are_answered_during_a_group_restart_and_who_is_added_waits_for_its_end(
+def test_s20_s21_s32_questions_are_answered_during_a_group_restart_and_a_new_child_waits_for_its_end(
     kinds: Kinds,
 ) -> None:
     with kinds.tree("abc", strategy="one_for_all").start() as running:
-        stops, starts = kinds.say("stops_slowly", "b"), kinds.say("starts_slowly", "b")
+        stops, starts = kinds.order("stops_slowly", "b"), kinds.order("starts_slowly", "b")
         kinds.crash(running, "a")
         eventually(lambda: "slow b" in kinds.notes())
         assert statuses(running) == {"a": "restarting", "b": "stopping", "c": "stopped"}
@@ -418,7 +410,7 @@ def test_s52_the_auto_shutdown_of_a_supervisor_that_is_not_significant_ends_it_a
 
 
 @pytest.mark.parametrize("wrong", ["soon", math.nan, True])
-def test_s45_a_time_out_that_is_no_time_stops_nothing(tmp_path: Path, wrong: Any) -> None:
+def test_s45_a_wrong_time_out_stops_nothing(tmp_path: Path, wrong: Any) -> None:
     kinds = Kinds(tmp_path, "thread")
     with kinds.tree("a").start() as running, running.events() as happened:
         for waiting in (running.stop, running.wait, running["a"].join, happened.get):
@@ -436,7 +428,7 @@ def test_s44_each_child_of_a_dynamic_supervisor_has_a_shutdown_of_its_own(tmp_pa
         running.start_child(kinds.child(id, shutdown=shutdown))
     with running.events() as happened:
         for id in ("short", "five"):
-            kinds.say("stops_slowly", id)
+            kinds.order("stops_slowly", id)
         stopped = in_background(lambda: running.stop(timeout=10))
         eventually(lambda: "slow five" in kinds.notes())
         (tmp_path / "stops_slowly-five").unlink()

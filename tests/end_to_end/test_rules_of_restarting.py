@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 @pytest.mark.parametrize(
     "kinds, strategy", [("process", "one_for_one"), ("thread", "rest_for_one")], indirect=["kinds"]
 )
-def test_s16_after_terminate_child_the_pending_retry_comes_to_nothing(kinds: Kinds, strategy: Any) -> None:
+def test_s16_terminate_child_cancels_the_pending_retry(kinds: Kinds, strategy: Any) -> None:
     soon = Backoff(0.5, jitter=0)
     other = Supervisor("other", kinds.child("witness", backoff=soon))
     inner = Supervisor("inner", kinds.child("b"), kinds.child("a", backoff=soon), strategy=strategy)
@@ -57,7 +57,7 @@ def test_s16_after_terminate_child_the_pending_retry_comes_to_nothing(kinds: Kin
 
 def test_s16_terminate_child_ends_a_retry_loop(kinds: Kinds) -> None:
     with kinds.tree("ab", max_restarts=math.inf).start() as running, running.events() as happened:
-        fails = kinds.say("fails", "a")
+        fails = kinds.order("fails", "a")
         kinds.crash(running, "a")
         for _ in range(3):
             next_event(happened, events.ChildStartFailure, "a")
@@ -74,7 +74,7 @@ def test_s16_terminate_child_ends_a_retry_loop(kinds: Kinds) -> None:
 def await_restart(kinds: Kinds, running: RunningTree, how: str) -> None:
     """Crash `a`, and return when it is `how`."""
     if how != "waiting":
-        kinds.say(how, "a")
+        kinds.order(how, "a")
     with running.events() as happened:
         kinds.crash(running, "a")
         next_event(happened, events.ChildRestarting, "a")
@@ -121,7 +121,7 @@ def test_s09_s17_s19_a_child_that_waits_for_its_restart(kinds: Kinds, strategy: 
 
 def test_s17_s19_a_child_that_is_back_is_running(kinds: Kinds) -> None:
     with kinds.tree("ab").start() as running:
-        slowly = kinds.say("starts_slowly", "a")
+        slowly = kinds.order("starts_slowly", "a")
         kinds.crash(running, "a")
         eventually(lambda: "slow a" in kinds.notes())
         with pytest.raises(ChildRestarting):
@@ -150,7 +150,7 @@ def test_s56_recall_and_stop_cut_the_wait_for_a_restart_short(kinds: Kinds) -> N
 
 # ------------------------------------------------------------ groups
 @both_groups
-def test_s27_a_temporary_bystander_is_stopped_removed_and_not_started_again(kinds: Kinds, strategy: Any) -> None:
+def test_s27_a_temporary_sibling_is_stopped_removed_and_not_started_again(kinds: Kinds, strategy: Any) -> None:
     children = kinds.child("a"), kinds.child("b", restart="temporary"), kinds.child("c")
     with Supervisor("tree", *children, strategy=strategy).start() as running:
         kinds.crash_and_wait(running, "a")
@@ -169,9 +169,9 @@ def test_s27_a_temporary_child_before_the_one_that_failed_is_left_alone_by_rest_
         assert running["a"].ask("there?") == "there?"
 
 
-def test_s36_a_one_for_all_retry_first_stops_what_the_round_had_started(kinds: Kinds) -> None:
+def test_s36_a_one_for_all_retry_first_stops_the_children_started_in_that_round(kinds: Kinds) -> None:
     with kinds.tree("abcd", strategy="one_for_all").start() as running, running.events() as happened:
-        kinds.say("fails_once", "c")
+        kinds.order("fails_once", "c")
         kinds.crash(running, "b")
         failure = next_event(happened, events.ChildStartFailure)
         retry = next_event(happened, events.ChildRestarting)
@@ -184,10 +184,10 @@ def test_s36_a_one_for_all_retry_first_stops_what_the_round_had_started(kinds: K
         assert set(statuses(running).values()) == {"running"}
 
 
-def test_s36_what_the_round_had_started_runs_until_the_retry(kinds: Kinds) -> None:
+def test_s36_the_children_started_in_that_round_run_until_the_retry(kinds: Kinds) -> None:
     children = kinds.child("a"), kinds.child("b"), kinds.child("c", backoff=FOR_EVER), kinds.child("d")
     with Supervisor("tree", *children, strategy="one_for_all").start() as running, running.events() as happened:
-        kinds.say("fails_once", "c")
+        kinds.order("fails_once", "c")
         kinds.crash(running, "b")
         next_event(happened, events.ChildStartFailure, "c")
         assert [running[id].ask("there?") for id in "ab"] == ["there?"] * 2
@@ -199,7 +199,7 @@ def test_s36_what_the_round_had_started_runs_until_the_retry(kinds: Kinds) -> No
 
 def test_s37_a_rest_for_one_retry_begins_at_the_child_that_failed(kinds: Kinds) -> None:
     with kinds.tree("abcd", strategy="rest_for_one").start() as running, running.events() as happened:
-        kinds.say("fails_once", "c")
+        kinds.order("fails_once", "c")
         kinds.crash(running, "b")
         used = [next_event(happened, events.ChildRestarting).used for _ in range(2)]
         next_event(happened, events.ChildStarted, "d")
@@ -216,7 +216,7 @@ def test_s38_after_terminate_child_of_the_one_that_fails_those_after_it_stay_dow
     children = kinds.child("a"), kinds.child("b"), kinds.child("c", backoff=backoff), kinds.child("d")
     tree = Supervisor("tree", *children, strategy=strategy, max_restarts=math.inf)
     with tree.start() as running, running.events() as happened:
-        fails = kinds.say("fails", "c")
+        fails = kinds.order("fails", "c")
         kinds.crash(running, "b")
         for _ in range(1 if backoff else 3):
             next_event(happened, events.ChildStartFailure, "c")
@@ -235,7 +235,7 @@ def test_s38_after_terminate_child_of_the_one_that_fails_those_after_it_stay_dow
 
 
 # ------------------------------------------------------------ the window
-def test_s29_the_window_is_the_supervisors_not_the_childs_and_not_the_trees(kinds: Kinds) -> None:
+def test_s29_the_restart_window_belongs_to_the_supervisor_not_to_a_child_or_the_tree(kinds: Kinds) -> None:
     left, right = (kinds.tree("ab", name=name, max_restarts=1, max_seconds=60) for name in ("left", "right"))
     with Supervisor("tree", left, right).start() as running, running.events() as happened:
         kinds.crash_and_wait(running, "left/a")
@@ -248,7 +248,7 @@ def test_s29_the_window_is_the_supervisors_not_the_childs_and_not_the_trees(kind
         kinds.crash_and_wait(running, "left/b")  # a supervisor that was restarted has a window of its own
 
 
-def test_s29_a_restart_counts_no_more_when_the_window_has_passed_it(tmp_path: Path) -> None:
+def test_s29_a_restart_older_than_the_window_does_not_count(tmp_path: Path) -> None:
     kinds = Kinds(tmp_path, "process")
     with kinds.tree("a", max_restarts=1, max_seconds=0.15).start() as running, running.events() as happened:
         for _ in range(3):

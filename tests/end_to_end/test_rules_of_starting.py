@@ -11,20 +11,14 @@ import pytest
 from suitkaise import Backoff, Child, ChildNotFound, GaveUp, Shutdown, SpecError, Supervisor
 from suitkaise.events import ChildRestarting
 from tests.end_to_end.kinds import Kinds, next_event, statuses
-from tests.end_to_end.workers_recording import (
-    Brutal,
-    LoopingProcess,
-    LoopingThread,
-    ProcessThatLeaves,
-    ThreadThatLeaves,
-)
+from tests.sample_workers import BriefProcess, BriefThread, BrutallyKilledRecorder, LeavingProcess, LeavingThread
 from tests.support import eventually, run_program
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
 
 def test_s03_the_child_comes_before_the_instance_before_the_class_before_the_default(kinds: Kinds) -> None:
-    worker: Any = ProcessThatLeaves if kinds.kind == "process" else ThreadThatLeaves
+    worker: Any = LeavingProcess if kinds.kind == "process" else LeavingThread
     children = [
         kinds.child("by-default"),
         Child(worker, id="class"),
@@ -40,8 +34,8 @@ def test_s03_the_child_comes_before_the_instance_before_the_class_before_the_def
         eventually(lambda: running["child-as-the-default"].incarnation == 2)
 
 
-@pytest.mark.parametrize("worker", [LoopingProcess, LoopingThread])
-def test_s03_an_option_that_is_given_as_none_is_given(worker: Any) -> None:
+@pytest.mark.parametrize("worker", [BriefProcess, BriefThread])
+def test_s03_an_option_that_is_given_as_none_overrides_the_class(worker: Any) -> None:
     children = [
         Child(worker, id="class"),
         Child(worker(2), id="instance"),
@@ -53,15 +47,19 @@ def test_s03_an_option_that_is_given_as_none_is_given(worker: Any) -> None:
         eventually(lambda: running["none"].ask("how many?") > 3)
 
 
-def test_s03_a_default_that_is_given_comes_before_the_class(tmp_path: Path) -> None:
+def test_s03_an_option_given_with_its_default_value_overrides_the_class(tmp_path: Path) -> None:
     kinds = Kinds(tmp_path, "process")
-    with Supervisor("tree", Brutal(tmp_path), Child(Brutal(tmp_path), id="gentle", shutdown=5.0)).start() as running:
+    with Supervisor(
+        "tree",
+        Child(BrutallyKilledRecorder(tmp_path), id="brutal"),
+        Child(BrutallyKilledRecorder(tmp_path), id="gentle", shutdown=5.0),
+    ).start() as running:
         running.terminate_child("brutal")
         running.terminate_child("gentle")
     assert kinds.notes() == ["start brutal", "start gentle", "stop gentle"]
 
 
-def test_s03_a_nested_supervisor_brings_its_options_unless_the_child_says_otherwise(kinds: Kinds) -> None:
+def test_s03_a_nested_supervisor_keeps_its_options_unless_its_child_overrides_them(kinds: Kinds) -> None:
     work = kinds.child("work", restart="transient", significant=True)
     inner = Supervisor("own", work, auto_shutdown="any_significant", restart="temporary")
     children = inner, Child(inner, id="kept", restart="transient"), Child(inner, id="back", restart="permanent")
@@ -143,7 +141,7 @@ def test_s06_s22_every_default_shows_in_get_child_spec(kinds: Kinds) -> None:
         assert (inner.what.max_restarts, inner.what.max_seconds) == (3, 5.0)
 
 
-def test_s06_by_default_three_restarts_are_borne_and_each_child_is_restarted_alone(kinds: Kinds) -> None:
+def test_s06_by_default_three_restarts_are_allowed_and_each_child_is_restarted_alone(kinds: Kinds) -> None:
     running = kinds.tree("ab").start()
     for _ in range(3):
         kinds.crash_and_wait(running, "a")
@@ -155,7 +153,7 @@ def test_s06_by_default_three_restarts_are_borne_and_each_child_is_restarted_alo
     assert kinds.notes("b") == ["start b", "stop b"]
 
 
-def test_s22_the_spec_of_a_child_in_whatever_state_it_is(kinds: Kinds) -> None:
+def test_s22_get_child_spec_works_in_every_state_of_a_child(kinds: Kinds) -> None:
     forever = Backoff(60, maximum=60)
     with Supervisor("tree", kinds.child("a", backoff=forever)).start() as running, running.events() as events:
         running.start_child(kinds.child("added", restart="transient", shutdown=1))
@@ -170,7 +168,7 @@ def test_s22_the_spec_of_a_child_in_whatever_state_it_is(kinds: Kinds) -> None:
         assert running.get_child_spec("again").restart == "transient"
 
 
-def test_s22_the_spec_of_a_child_that_is_not_there(kinds: Kinds) -> None:
+def test_s22_get_child_spec_of_an_unknown_child_is_an_error(kinds: Kinds) -> None:
     with Supervisor("tree", kinds.child("a"), kinds.tree("b", name="inner")).start() as running:
         running.terminate_child("a")
         running.delete_child("a")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from suitkaise import AskTimeout, Child, Crashed, ExitCode, ExitReason, Killed, Shutdown, Signaled, Supervisor
+from suitkaise import AskTimeout, Child, Crashed, ExitCode, ExitReason, Killed, Shutdown, Signaled, Supervisor, Thread
 from suitkaise.events import ChildRestarting, ChildStarted, ChildStopError, ChildStopped, SupervisorStopped
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import Kinds, next_event, statuses
-from tests.end_to_end.workers import Plods, PlodsAndLoops
+from tests.sample_workers import HandlesSlowly, SlowLoopingProcess, SlowProcess
 from tests.support import eventually, wait_gone
 
 ODD = {
@@ -45,7 +46,7 @@ def test_s43_an_odd_exit_while_the_tree_stops_is_reported_and_keeps_the_order(
 ) -> None:
     running = kinds.tree("abc", max_restarts=0).start()
     with running.events() as happened:
-        kinds.say(what, "b")
+        kinds.order(what, "b")
         pids = [running[id].pid for id in "abc"]
         assert running.stop(timeout=15) == Shutdown("stop")
         ends = [event for event in happened if isinstance(event, ChildStopped | ChildStopError)]
@@ -68,7 +69,7 @@ def test_s43_an_odd_exit_under_terminate_child_is_reported_and_restarts_nothing(
 ) -> None:
     tree = kinds.tree("abc", strategy="one_for_all", max_restarts=0)
     with tree.start() as running, running.events() as happened:
-        kinds.say(what, "b")
+        kinds.order(what, "b")
         running.terminate_child("b")
         assert is_it(next_event(happened, ChildStopError, "b").reason, reason)
         assert statuses(running) == {"a": "running", "b": "stopped", "c": "running"}
@@ -81,7 +82,7 @@ def test_s43_an_odd_exit_under_terminate_child_is_reported_and_restarts_nothing(
 def test_s43_an_odd_exit_while_its_group_is_stopped_is_no_restart_of_its_own(kinds: Kinds) -> None:
     tree = kinds.tree("abc", strategy="one_for_all", max_restarts=1)
     with tree.start() as running, running.events() as happened:
-        odd = kinds.say("raises_at_the_end", "b")
+        odd = kinds.order("raises_at_the_end", "b")
         kinds.crash(running, "a")
         restart = next_event(happened, ChildRestarting)
         assert (restart.path, restart.used) == ("tree/a", 1)
@@ -95,7 +96,7 @@ def test_s43_an_odd_exit_while_its_group_is_stopped_is_no_restart_of_its_own(kin
 def test_s45_the_callers_time_out_does_not_cancel_the_stop(kinds: Kinds) -> None:
     running = kinds.tree("abc").start()
     with running.events() as happened:
-        slowly = kinds.say("stops_slowly", "b")
+        slowly = kinds.order("stops_slowly", "b")
         with pytest.raises(AskTimeout, match="'tree' still runs after"):
             running.stop(timeout=0.05)
         eventually(lambda: "slow b" in kinds.notes())
@@ -113,7 +114,7 @@ def test_s45_the_callers_time_out_does_not_move_the_deadline_of_a_child(tmp_path
     kinds = Kinds(tmp_path, "process")
     running = Supervisor("tree", kinds.child("a"), kinds.child("b", shutdown=0.3)).start()
     with running.events() as happened:
-        kinds.say("stops_slowly", "b")
+        kinds.order("stops_slowly", "b")
         with pytest.raises(AskTimeout):
             running.stop(timeout=0.01)
         assert next_event(happened, ChildStopError, "b").reason == Killed("shutdown timeout")
@@ -144,13 +145,13 @@ def test_s51_a_significant_child_that_is_stopped_because_of_a_sibling_ends_nothi
 
 
 @pytest.mark.parametrize("restart", ["transient", "temporary"])
-def test_s51_nor_does_one_that_a_retry_or_an_order_stops(tmp_path: Path, restart: str) -> None:
+def test_s51_a_significant_child_that_a_retry_or_a_request_stops_ends_nothing(tmp_path: Path, restart: str) -> None:
     kinds = Kinds(tmp_path, "thread")
     children = significant(kinds, "a", restart), significant(kinds, "b", restart), kinds.child("c")
     tree = Supervisor("tree", *children, strategy="one_for_all", auto_shutdown="any_significant")
     with tree.start() as running, running.events() as happened:
         running.terminate_child("a")
-        kinds.say("fails_once", "c")
+        kinds.order("fails_once", "c")
         kinds.crash(running, "c")
         for _ in range(2):
             next_event(happened, ChildRestarting, "c")
@@ -174,7 +175,7 @@ def test_s51_a_supervisor_that_is_stopped_because_of_its_sibling_does_not_chain_
 
 
 # ------------------------------------------------------------ orders and messages
-def plodding(folder: Path, worker: type[Plods]) -> RunningTree:
+def handling(folder: Path, worker: type[HandlesSlowly]) -> RunningTree:
     """A tree whose worker has begun to handle far more messages than it can handle in a few seconds."""
     running = Supervisor("tree", Child(worker, args=(folder,), id="w", shutdown=8.0)).start()
     for number in range(1_000):  # 20 seconds of work
@@ -184,23 +185,59 @@ def plodding(folder: Path, worker: type[Plods]) -> RunningTree:
     return running
 
 
-plodders = pytest.mark.parametrize("worker", [Plods, PlodsAndLoops])
+slow_workers = pytest.mark.parametrize("worker", [SlowProcess, SlowLoopingProcess])
 
 
-@plodders
-def test_s42_a_stop_request_does_not_wait_until_all_messages_are_handled(tmp_path: Path, worker: type[Plods]) -> None:
-    with plodding(tmp_path, worker) as running, running.events() as events:
+@slow_workers
+def test_s42_a_stop_request_does_not_wait_until_all_messages_are_handled(
+    tmp_path: Path, worker: type[HandlesSlowly]
+) -> None:
+    with handling(tmp_path, worker) as running, running.events() as events:
         running.terminate_child("w")
         assert next_event(events, ChildStopped).reason == Shutdown()
     assert (tmp_path / "finished").exists()
 
 
-@plodders
-def test_who_is_suspended_and_then_stopped_amid_its_messages_ends_well(tmp_path: Path, worker: type[Plods]) -> None:
-    with plodding(tmp_path, worker) as running, running.events() as events:
+@slow_workers
+def test_a_worker_suspended_and_then_stopped_between_messages_ends_cleanly(
+    tmp_path: Path, worker: type[HandlesSlowly]
+) -> None:
+    with handling(tmp_path, worker) as running, running.events() as events:
         running.suspend("w")
         running.resume("w")
         handled = int((tmp_path / "handled").read_text() or 0)
         eventually(lambda: int((tmp_path / "handled").read_text() or 0) > handled + 1)
         running.terminate_child("w")
         assert next_event(events, ChildStopped).reason == Shutdown()
+
+
+class Lingers(Thread):
+    shutdown = 60.0
+
+    def __init__(self, release: threading.Event) -> None:
+        self.release = release
+
+    def on_finish(self) -> None:
+        self.release.wait(60)
+
+
+class Leaves(Thread):
+    restart = "transient"
+    significant = True
+
+    def on_receive(self, message: Any) -> None:
+        self.rejoin()
+
+
+def test_s20_a_supervisor_that_ends_by_itself_is_listed_as_stopping_until_it_has() -> None:
+    release = threading.Event()
+    team = Supervisor("team", Lingers(release), Leaves, restart="transient", auto_shutdown="any_significant")
+    with Supervisor("app", team).start() as running:
+        assert running["team"].status == "running"
+        running["team/leaves"].tell("leave")
+        eventually(lambda: running["team/lingers"].status == "stopping", what="the team ends")
+        assert running["team"].status == "stopping"
+        assert [str(line.status) for line in running.which_children()] == ["stopping"]
+        assert running.status().children[0].status == "stopping"
+        release.set()
+        eventually(lambda: running["team"].status == "finished", what="the team has ended")

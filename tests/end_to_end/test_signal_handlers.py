@@ -57,7 +57,7 @@ def disturbed_by(handler: Callable[[], object]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", [Collector, InThread])
-def test_a_handler_may_tell_the_worker_that_its_thread_tells(kind: Any) -> None:
+def test_a_signal_handler_may_send_to_a_worker_while_its_thread_sends(kind: Any) -> None:
     told: list[int] = []
 
     def tell() -> None:
@@ -75,7 +75,7 @@ def test_a_handler_may_tell_the_worker_that_its_thread_tells(kind: Any) -> None:
     assert [number for number in got if number >= 0] == list(range(3000))
 
 
-def test_an_exception_of_a_handler_cuts_no_message() -> None:
+def test_an_exception_of_a_signal_handler_tears_no_message() -> None:
     class Stop(Exception):
         pass
 

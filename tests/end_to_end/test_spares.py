@@ -18,8 +18,8 @@ from suitkaise.events import ChildExited, ChildStarted
 from suitkaise.exits import Crashed, Signaled
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
-from tests.end_to_end.kinds import next_event
-from tests.end_to_end.workers import Echo, next_exit
+from tests.end_to_end.kinds import next_event, next_exit
+from tests.sample_workers import Echo
 from tests.support import children_named, eventually, start_program, wait_gone
 
 
@@ -98,7 +98,7 @@ def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[type[Process]
     return module.Late, lambda: [int(line) for line in notes.read_text().split()]
 
 
-def test_a_restart_moves_into_a_process_that_stands_by() -> None:
+def test_a_restart_uses_a_spare() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=2), max_restarts=100).start() as running:
         for _ in range(5):
             waiting = standing(2)
@@ -118,7 +118,7 @@ def test_a_spare_has_imported_what_its_child_needs(late: Any) -> None:
         assert imports().count(waiting) == 1
 
 
-def test_a_spare_that_cannot_import_it_is_not_tried_for_ever_and_the_restart_goes_its_usual_way(
+def test_spares_that_cannot_import_the_class_are_given_up_and_the_restart_forks_a_process(
     late: Any, tmp_path: Path
 ) -> None:
     worker, imports = late
@@ -135,12 +135,12 @@ def test_a_spare_that_cannot_import_it_is_not_tried_for_ever_and_the_restart_goe
         assert standing(1) == set(imports()[number + 2 :])
 
 
-def test_each_copy_has_its_own() -> None:
+def test_each_copy_has_a_spare_of_its_own() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=2, copies=3)).start():
         standing(6)
 
 
-def test_all_children_of_a_restarted_group_move_into_spares() -> None:
+def test_all_children_of_a_restarted_group_use_spares() -> None:
     children = [Child(Echo, id=name, spares=1) for name in "abc"]
     with Supervisor("tree", *children, strategy="one_for_all").start() as running:
         waiting = standing(3)
@@ -159,7 +159,7 @@ def test_a_spare_that_is_killed_is_replaced() -> None:
         assert [line.restarts for line in running.which_children()] == [0]
 
 
-def test_who_moves_in_ends_for_the_reasons_that_it_has() -> None:
+def test_a_worker_in_a_former_spare_has_the_usual_exit_reasons() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=1), max_restarts=100).start() as running:
         for _ in range(2):
             standing(1)
@@ -176,7 +176,7 @@ def test_who_moves_in_ends_for_the_reasons_that_it_has() -> None:
                 next_event(events, ChildStarted)
 
 
-def test_nobody_stands_by_for_a_child_that_is_deleted() -> None:
+def test_a_deleted_child_has_no_spare() -> None:
     with Supervisor("tree", Echo).start() as running:
         running.start_child(Child(Echo, id="w", spares=2))
         waiting = standing(2)
@@ -186,7 +186,7 @@ def test_nobody_stands_by_for_a_child_that_is_deleted() -> None:
             wait_gone(pid)
 
 
-def test_a_tree_that_is_refused_since_its_name_is_taken_dismisses_no_spare_of_the_one_that_runs() -> None:
+def test_a_tree_whose_name_is_taken_dismisses_no_spare_of_the_running_tree() -> None:
     def tree() -> Supervisor:
         return Supervisor("tree", Child(Echo, id="w", spares=1))
 
@@ -197,14 +197,14 @@ def test_a_tree_that_is_refused_since_its_name_is_taken_dismisses_no_spare_of_th
         assert standing(1) == waiting
 
 
-def test_a_child_that_is_started_again_by_hand_moves_into_a_spare() -> None:
+def test_restart_child_uses_a_spare() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=1)).start() as running:
         waiting = standing(1)
         running.terminate_child("w")
         assert running.restart_child("w").pid in waiting
 
 
-def test_sockets_among_the_arguments_reach_who_moves_in() -> None:
+def test_sockets_among_the_arguments_reach_a_worker_in_a_former_spare() -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -223,7 +223,7 @@ class Listens(Process):
         return int(self.listener.getsockname()[1])
 
 
-def test_when_the_keeper_is_killed_others_take_the_places_of_the_spares() -> None:
+def test_when_the_keeper_is_killed_its_spares_are_replaced() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=1)).start() as running:
         old = settled_spare()
         first = keeper()
@@ -237,7 +237,7 @@ def test_when_the_keeper_is_killed_others_take_the_places_of_the_spares() -> Non
             assert next_event(events, ChildExited).reason == Signaled(signal.SIGSEGV)
 
 
-def test_a_spare_that_is_stopped_is_noticed_by_the_limit_of_the_start() -> None:
+def test_a_spare_stopped_by_sigstop_is_noticed_by_the_start_timeout() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=1, start_timeout=3), max_restarts=100).start() as running:
         [waiting] = standing(1)
         os.kill(waiting, signal.SIGSTOP)
@@ -282,7 +282,7 @@ def test_a_number_of_spares_is_a_whole_number(wrong: Any) -> None:
         Child(Echo, spares=wrong)
 
 
-def test_spares_are_refused_where_they_make_no_sense() -> None:
+def test_spares_are_refused_for_threads_commands_supervisors_and_temporary_children() -> None:
     class Threaded(Thread): ...
 
     class Ready(Process):

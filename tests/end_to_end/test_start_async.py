@@ -79,7 +79,7 @@ def test_the_loop_goes_on_while_the_tree_starts_and_stops(tmp_path: Path) -> Non
     assert runtime.current() is None
 
 
-def test_it_can_be_awaited_and_stopped_later(tmp_path: Path) -> None:
+def test_start_async_can_be_awaited_and_the_tree_stopped_later(tmp_path: Path) -> None:
     async def main() -> None:
         running = await Supervisor("tree", Slow(tmp_path, 0.01)).start_async()
         async with running:
@@ -111,7 +111,7 @@ def test_an_exception_in_the_block_stops_the_tree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_cancelled_while_it_starts_it_stops_what_it_has_started(tmp_path: Path, times: int) -> None:
+def test_a_cancellation_during_the_start_stops_the_children_started_so_far(tmp_path: Path, times: int) -> None:
     async def main() -> None:
         tree = Supervisor("tree", Child(Slow, args=(tmp_path, 60.0), shutdown=5.0))
         starting = asyncio.ensure_future(tree.start_async().__aenter__())
@@ -126,7 +126,7 @@ def test_cancelled_while_it_starts_it_stops_what_it_has_started(tmp_path: Path, 
     asyncio.run(main())
 
 
-def test_cancelled_in_the_block_it_stops_first(tmp_path: Path) -> None:
+def test_a_cancellation_in_the_block_stops_the_tree_first(tmp_path: Path) -> None:
     async def main() -> None:
         async def use() -> None:
             async with Supervisor("tree", Slow(tmp_path, 0.01)).start_async():
@@ -156,7 +156,7 @@ class Lingers(Process):
 
 
 @pytest.mark.parametrize("way", ["a start that is entered", "a tree that is entered"])
-def test_cancelled_while_it_stops_it_is_stopped_first(tmp_path: Path, way: str) -> None:
+def test_a_cancellation_during_the_stop_waits_for_the_stop(tmp_path: Path, way: str) -> None:
     async def main() -> None:
         async def use() -> None:
             started = Supervisor("tree", Child(Lingers, args=(tmp_path,), shutdown=30.0)).start_async()

@@ -143,7 +143,7 @@ def test_a_durable_storage_serves_one_program_at_a_time(tmp_path: Path) -> None:
         sktree.disconnect()
 
 
-def test_what_a_worker_of_the_main_file_stores_lies_where_that_file_is(tmp_path: Path) -> None:
+def test_entries_of_a_worker_of_the_main_file_have_the_path_of_that_file(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "part").mkdir()
     program = tmp_path / "part" / "app.py"
@@ -161,7 +161,7 @@ def test_what_a_worker_of_the_main_file_stores_lies_where_that_file_is(tmp_path:
 
 
 @pytest.mark.parametrize("arguments", [{"durable": True}, {"directory": "somewhere"}])
-def test_durable_and_directory_go_together(arguments: dict[str, object]) -> None:
+def test_durable_needs_a_directory_and_a_directory_needs_durable(arguments: dict[str, object]) -> None:
     with pytest.raises(StorageError, match="durable storage needs a directory"):
         sktree.connect(**arguments)  # type: ignore[arg-type]
 
@@ -171,7 +171,7 @@ def test_the_storage_of_a_program_that_forgot_to_disconnect_is_gone_with_it() ->
     assert finished.stdout == "done\n"
 
 
-def test_disconnect_tells_what_was_refused_and_leaves_nothing_behind() -> None:
+def test_disconnect_raises_the_refused_writes_and_leaves_nothing_behind() -> None:
     tree = sktree.connect()
     tree.add("a", 1, path="p")
     again = sktree.connect()
@@ -186,7 +186,7 @@ class Idle(Thread):
     """Waits for messages."""
 
 
-def test_s45_the_time_out_of_a_stop_is_for_all_that_is_done_at_the_end() -> None:
+def test_s45_the_time_out_of_stop_covers_the_storage_too() -> None:
     sktree.connect()
     storage = eventually(lambda: whereis("sktree/storage").pid)
     running = Supervisor("idle", Idle(), Child(Idle, id="another")).start()
@@ -204,7 +204,7 @@ def test_s45_the_time_out_of_a_stop_is_for_all_that_is_done_at_the_end() -> None
     assert runtime.current() is None
 
 
-def test_what_an_owner_has_left_and_cannot_be_removed_is_told(
+def test_owned_entries_that_cannot_be_removed_are_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(tree: Tree, owner: str) -> None:

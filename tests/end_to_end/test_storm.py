@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from suitkaise import Child, Supervisor
-from tests.end_to_end.workers import Counts, Echo
+from tests.sample_workers import CountingProcess, Echo
 from tests.support import eventually
 
 KILLS = 100
@@ -21,7 +21,7 @@ KILLS = 100
 @pytest.mark.parametrize("seed", [1])
 def test_a_hundred_kills_over_eight_workers(seed):
     chance = random.Random(seed)
-    children = [Child((Echo, Counts)[n % 2], id=f"w{n}", shutdown=1.0) for n in range(8)]
+    children = [Child((Echo, CountingProcess)[n % 2], id=f"w{n}", shutdown=1.0) for n in range(8)]
     with Supervisor("storm", *children, max_restarts=math.inf).start() as running:
         refs = [running[f"w{n}"] for n in range(8)]
         eventually(lambda: footprint()[2] == 1 + 8 + 1, what="keeper, workers, and one process in reserve")

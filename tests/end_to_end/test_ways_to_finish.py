@@ -11,7 +11,7 @@ import pytest
 from suitkaise import Child, ChildStartFailed, ExitReason, Normal, Shutdown, Supervisor, Thread, WorkerFailed
 from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError, ChildStopped, Event
 from tests.end_to_end.kinds import Kinds, next_event, statuses
-from tests.end_to_end.workers_recording import FinishingProcess, FinishingThread
+from tests.sample_workers import FinishingProcess, FinishingThread
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -91,7 +91,7 @@ def test_a_permanent_worker_that_forces_its_end_is_restarted(worker: Any, tmp_pa
 # ------------------------------------------------------------ in on_start
 @both
 @rejoins
-def test_rejoin_in_on_start_is_a_start_that_succeeds_and_a_clean_end(worker: Any, what: str, tmp_path: Path) -> None:
+def test_rejoin_in_on_start_is_a_successful_start_and_a_clean_end(worker: Any, what: str, tmp_path: Path) -> None:
     (tmp_path / "on_start").touch()
     with Supervisor("tree").start() as running:
         ref = running.start_child(Child(worker, args=(tmp_path, what), id="w", restart="transient"))
@@ -157,7 +157,7 @@ class ReachableAndAsync(Reachable):
 
 @pytest.mark.parametrize("worker", [Reachable, ReachableAndAsync])
 @pytest.mark.parametrize("how", ["rejoin", "skip_and_rejoin", "force_finish"])
-def test_a_thread_worker_that_is_over_may_still_be_asked_to_finish(worker: type[Reachable], how: str) -> None:
+def test_a_thread_worker_that_has_ended_accepts_finish_requests(worker: type[Reachable], how: str) -> None:
     with Supervisor("tree", Child(worker, id="w", restart="transient")).start() as running:
         assert running["w"].join(10) == Normal()
     getattr(worker.living.pop(), how)()

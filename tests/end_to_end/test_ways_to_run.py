@@ -33,17 +33,17 @@ def test_a_class_in_main_needs_no_guard():
     assert run_program(PROGRAM).check().stdout == "hello world True\n"
 
 
-def test_python_c():
+def test_a_program_given_by_python_c_can_run_a_tree():
     assert run_program([sys.executable, "-c", PROGRAM]).check().stdout == "hello world True\n"
 
 
-def test_python_reading_its_program_from_stdin(tmp_path):
+def test_a_program_read_from_standard_input_can_run_a_tree(tmp_path):
     file = tmp_path / "program"
     file.write_text(PROGRAM)
     assert run_program(["sh", "-c", f"{sys.executable} < {file}"]).check().stdout == "hello world True\n"
 
 
-def test_a_relative_working_folder_and_a_sibling_module(tmp_path):
+def test_workers_find_a_sibling_module_in_a_relative_working_folder(tmp_path):
     (tmp_path / "app").mkdir()
     (tmp_path / "data").write_text("42")
     (tmp_path / "app" / "sibling.py").write_text(
@@ -66,14 +66,14 @@ def test_modules_of_the_working_folder_do_not_hide_the_standard_library(tmp_path
     assert run_program([sys.executable, str(program)], cwd=tmp_path).check().stdout == "hello world True\n"
 
 
-def test_a_working_folder_that_was_removed(tmp_path):
+def test_a_program_whose_working_folder_was_removed_can_run_a_tree(tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
     program = f"import os\nos.chdir({str(gone)!r})\nos.rmdir({str(gone)!r})\n{PROGRAM}"
     assert run_program(program, timeout=10).check().stdout == "hello world True\n"
 
 
-def test_a_program_that_ignores_sigchld_and_blocks_sigterm():
+def test_a_program_that_ignores_sigchld_and_blocks_sigterm_can_run_a_tree():
     program = (
         "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])\n"
@@ -87,7 +87,7 @@ def test_a_program_that_ignores_sigchld_and_blocks_sigterm():
     assert "signal 15 (SIGTERM)" in out
 
 
-def test_two_programs_at_once_do_not_know_each_other():
+def test_two_programs_at_once_share_nothing():
     with (
         start_program(PROGRAMS / "kinds.py", "run", "waits", "loops") as one,
         start_program(PROGRAMS / "kinds.py", "wait", "waits") as two,
@@ -104,7 +104,7 @@ def test_two_programs_at_once_do_not_know_each_other():
         two.wait()
 
 
-def test_many_programs_that_begin_and_end_at_once():
+def test_many_programs_can_begin_and_end_at_once():
     commands = " & ".join(
         [f"{sys.executable} -c 'from suitkaise import Supervisor; Supervisor(\"t\").start().stop()'"] * 6
     )
@@ -152,7 +152,7 @@ def test_a_tree_of_classes_that_a_test_module_defines(tmp_path, mode):
 
 
 @pytest.mark.timeout(60)
-def test_a_notebook(tmp_path):
+def test_a_notebook_can_run_a_tree(tmp_path):
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     script = textwrap.dedent(

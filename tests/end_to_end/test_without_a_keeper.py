@@ -16,8 +16,8 @@ from suitkaise.engines import keeper_client as link
 from suitkaise.engines import keeper_process as program
 from suitkaise.events import KeeperLost
 from suitkaise.runtime import runtime
-from tests.end_to_end.kinds import next_event
-from tests.end_to_end.workers import Echo, next_exit
+from tests.end_to_end.kinds import next_event, next_exit
+from tests.sample_workers import Echo
 from tests.support import descriptors_of, eventually, in_background, run_program
 
 RealPopen = subprocess.Popen
@@ -57,7 +57,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "suitkaise.keeper"]
 
 
-def test_while_there_is_no_keeper_a_start_fails_at_once_and_ends_are_told(
+def test_while_there_is_no_keeper_a_start_fails_at_once_and_ends_are_noticed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tree = Supervisor("app", Child(Echo, id="a"), Child(Echo, id="b", restart="temporary"), max_restarts=0)
@@ -114,7 +114,7 @@ def test_a_keeper_comes_back_by_itself_after_pauses_that_grow(
         assert running["echo"].ask("back?") == "back?"
 
 
-def test_who_waits_for_a_process_when_the_keeper_dies_for_longer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_that_waits_when_the_keeper_dies_for_longer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with Supervisor("app", max_restarts=0).start() as running:
         os.kill(keeper(), signal.SIGSTOP)
         now = runtime.current()
@@ -147,7 +147,7 @@ def test_a_tree_can_be_stopped_while_there_is_no_keeper(monkeypatch: pytest.Monk
     assert running.stop(timeout=10).clean
 
 
-def test_keepers_that_end_again_and_again_are_given_up_for_a_while(
+def test_a_keeper_that_ends_again_and_again_is_not_replaced_for_a_while(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Supervisor("app", Child(Echo), max_restarts=0).start() as running:
@@ -162,7 +162,7 @@ def test_keepers_that_end_again_and_again_are_given_up_for_a_while(
     assert "ended in a row, the last one with code 3" in said(caplog)[0]
 
 
-def test_a_new_keeper_is_told_of_all_that_live_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_keeper_gets_the_list_of_all_living_workers_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "MANY", 2)
     with Supervisor("app", Child(Echo, copies=5)).start():
         lose_the_keeper()

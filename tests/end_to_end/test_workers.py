@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from suitkaise import Child, Normal, Process, Shutdown, Supervisor, Thread, WorkerFailed
-from tests.end_to_end.workers import Echo
+from tests.sample_workers import Echo
 from tests.support import ROOT, eventually, run_program
 
 HOOKS = ["on_start", "before_loop", "loop", "after_loop", "on_finish", "result"]
@@ -135,7 +135,7 @@ class Knows(Process):
         }  # fmt: skip
 
 
-def test_what_a_worker_knows():
+def test_a_worker_knows_its_path_pid_and_loops():
     tree = Supervisor("tree", Child(Knows, copies=2, restart="transient"))
     with tree.start() as running:
         facts = running["knows-1"].result(15)
@@ -186,7 +186,7 @@ class Dunders(Process):
         return self.hooks
 
 
-def test_the_hooks_of_the_concept():
+def test_the_example_of_the_concept_runs_its_hooks_in_order():
     with Supervisor("tree", Child(Dunders, restart="transient")).start() as running:
         assert running["dunders"].result(15) == ["start", "before", "loop", "after", "finish"]
 
@@ -200,7 +200,7 @@ class Waits(Process):
         return self.wait(60)
 
 
-def test_wait_wakes_up_when_the_worker_is_asked_to_stop(tmp_path):
+def test_wait_returns_when_the_worker_is_asked_to_stop(tmp_path):
     with Supervisor("tree", Child(Waits(tmp_path / "flag"), restart="transient")).start() as running:
         ref = running["waits"]
         eventually((tmp_path / "flag").exists)
@@ -249,7 +249,7 @@ class Logs(Process):
         self.log.warning("through structlog", word=message)
 
 
-def test_what_a_worker_logs_reaches_the_logging_of_the_hub(caplog):
+def test_log_records_of_a_worker_reach_the_logging_of_the_hub(caplog):
     with Supervisor("tree", Logs()).start() as running:
         running["logs"].ask("a word")
         pid = running["logs"].pid
@@ -316,13 +316,13 @@ class Lingers(Process):
         Path(self.file).write_text("the thread was waited for")
 
 
-def test_a_thread_that_is_no_daemon_is_waited_for(tmp_path):
+def test_the_process_waits_for_a_non_daemon_thread(tmp_path):
     with Supervisor("tree", Lingers(str(tmp_path / "file"))).start():
         pass
     assert (tmp_path / "file").read_text() == "the thread was waited for"
 
 
-def test_what_a_worker_prints_is_there_when_the_program_has_ended():
+def test_the_output_of_a_worker_is_complete_when_the_program_has_ended():
     program = """
 from suitkaise import Child, Process, Supervisor
 

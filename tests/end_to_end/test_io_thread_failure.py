@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread, WorkerDead
 from suitkaise.runtime import runtime
-from tests.end_to_end.workers import Echo
+from tests.sample_workers import Echo
 from tests.support import eventually, in_background, wait_gone
 
 
@@ -38,7 +39,9 @@ def break_the_io_thread() -> None:
     reactor.call_soon_threadsafe(lambda: None)
 
 
-def test_asks_and_waits_fail_and_the_next_tree_has_another_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_when_the_io_thread_ends_asks_and_waits_fail_and_the_next_tree_gets_a_new_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     below = Supervisor("below", Child(Waits), Child(Echo, spares=1))
     running = Supervisor("app", Child(Idle), below, Child(Echo, id="echo")).start()
     pids = [running["below/waits"].pid, running["echo"].pid]
@@ -81,3 +84,10 @@ def test_a_log_handler_that_raises_does_not_end_the_io_thread() -> None:
             assert running["echo"].ask("hello") == "hello"
         finally:
             logger.removeHandler(handler)
+
+
+def test_sys_exit_in_a_callback_does_not_end_the_io_thread(caplog: pytest.LogCaptureFixture) -> None:
+    with Supervisor("app", Echo).start() as running:
+        running["echo"].ask_future(1).add_done_callback(lambda done: sys.exit(3))
+        assert running["echo"].ask(2) == 2
+    caplog.clear()

@@ -13,7 +13,8 @@ import pytest
 
 from suitkaise import Child, Process, SpecError, Supervisor, WorkerDead, preload
 from suitkaise.runtime import runtime
-from tests.end_to_end.workers import Echo, Notes, notes
+from tests.end_to_end.kinds import notes
+from tests.sample_workers import Echo, Recorder
 from tests.support import eventually, wait_gone
 
 
@@ -69,7 +70,7 @@ def test_a_worker_that_starts_after_a_quiet_moment_is_the_process_in_reserve():
         assert reserve(running) != waiting
 
 
-def test_a_killed_process_in_reserve_is_not_missed():
+def test_a_start_works_when_the_process_in_reserve_was_killed():
     with Supervisor("tree", max_restarts=0).start() as running:
         waiting = reserve(running)
         os.kill(waiting, signal.SIGKILL)
@@ -94,18 +95,18 @@ def test_a_burst_of_starts_needs_no_reserve():
 
 
 # ------------------------------------------------------------ two at a time, never
-def test_a_worker_that_is_there_when_the_keeper_dies_is_kept_though_the_hub_has_not_heard_of_it(tmp_path):
+def test_a_worker_forked_right_before_the_keeper_dies_is_kept(tmp_path):
     hub_may_go_on = threading.Event()
     with Supervisor("tree").start() as running, ThreadPoolExecutor() as pool:
         reserve(running)
         runtime.current().reactor.call_soon_threadsafe(hub_may_go_on.wait)
-        started = pool.submit(running.start_child, Child(Notes, args=(tmp_path,)))
+        started = pool.submit(running.start_child, Child(Recorder, args=(tmp_path,)))
         eventually(lambda: (tmp_path / "notes").exists())
         os.kill(keeper(), signal.SIGKILL)
         wait_gone(keeper())
         hub_may_go_on.set()
         assert started.result(10).ask("hello") == "hello"
-        assert notes(tmp_path) == ["start notes"]
+        assert notes(tmp_path) == ["start recorder"]
 
 
 class Alone(Process):
@@ -133,7 +134,7 @@ def answers(ref):
 
 
 @pytest.mark.chaos
-def test_whenever_the_keeper_is_killed_no_worker_is_there_twice(tmp_path):
+def test_no_worker_runs_twice_whenever_the_keeper_is_killed(tmp_path):
     children = [Child(Alone, args=(tmp_path,), id=f"alone-{n}") for n in range(4)]
     with Supervisor("tree", *children, max_restarts=1000).start() as running:
         for round in range(4):
@@ -158,7 +159,7 @@ def test_a_preloaded_module_is_imported_once_for_all_starts(module):
         assert running["modules"].ask(("imported by", name)) == keeper()
 
 
-def test_a_module_preloaded_while_a_tree_runs_is_there_at_the_next_start(module):
+def test_a_module_preloaded_while_a_tree_runs_is_imported_at_the_next_start(module):
     name = module("later")
     with Supervisor("tree", Modules()).start() as running:
         assert not running["modules"].ask(("there", name))
@@ -167,7 +168,7 @@ def test_a_module_preloaded_while_a_tree_runs_is_there_at_the_next_start(module)
         assert running["modules"].ask(("imported by", name)) == keeper()
 
 
-def test_a_worker_can_preload_for_those_that_come_after_it(module):
+def test_a_worker_can_preload_for_later_workers(module):
     name = module("by_a_worker")
     with Supervisor("tree", Modules()).start() as running:
         running["modules"].ask(("preload", name))
@@ -186,7 +187,7 @@ def test_a_new_keeper_preloads_again(module):
         assert running["modules"].ask(("imported by", name)) == keeper() != old
 
 
-def test_a_module_that_cannot_be_preloaded_is_told_in_the_log_and_harms_nobody(module, caplog):
+def test_a_module_that_cannot_be_preloaded_is_logged_and_harms_no_worker(module, caplog):
     name = module("failing", f"assert os.environ.get('SK_FAIL') != '{os.getpid()}', 'not here'")
     with caplog.at_level(logging.WARNING, "suitkaise.keeper"):
         os.environ["SK_FAIL"] = str(os.getpid())
@@ -200,7 +201,7 @@ def test_a_module_that_cannot_be_preloaded_is_told_in_the_log_and_harms_nobody(m
     assert name in caplog.text
 
 
-def test_a_preloaded_module_that_starts_threads_is_told_in_the_log(module, caplog):
+def test_a_preloaded_module_that_starts_threads_is_logged(module, caplog):
     name = module("threads", "import threading", "threading.Thread(target=threading.Event().wait, daemon=True).start()")
     preload(name)
     with (
@@ -228,6 +229,6 @@ def test_the_first_worker_that_logs_makes_structlog_ready_for_the_next():
         (os, "preload: modules must be names, not module"),
     ],
 )
-def test_what_cannot_be_preloaded_is_refused_at_once(wrong, message):
+def test_a_wrong_argument_of_preload_is_refused_at_once(wrong, message):
     with pytest.raises(SpecError, match=message):
         preload(wrong)

@@ -16,7 +16,7 @@ from suitkaise.exits import Crashed
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import next_event
-from tests.end_to_end.workers import Echo
+from tests.sample_workers import Echo
 from tests.support import eventually, in_background, wait_gone
 
 LINKED = 300  # two ends a link, some calls each: more than fit on one stack
@@ -69,7 +69,7 @@ def broken(running: RunningTree, path: str = "") -> None:
     executor.administer("terminate", "w")
 
 
-def test_a_request_behind_the_last_event_of_a_supervisor_is_refused(at_the_event: Any) -> None:
+def test_a_request_after_the_last_event_of_a_supervisor_is_refused(at_the_event: Any) -> None:
     running = Supervisor("app", Child(Idle, id="w")).start()
     answers = []
     at_the_event(SupervisorStopped, "app", lambda: answers.append(running._root.administer("terminate", "w")))
@@ -79,7 +79,7 @@ def test_a_request_behind_the_last_event_of_a_supervisor_is_refused(at_the_event
 
 
 @pytest.mark.parametrize("worker", [Idle, Echo])
-def test_s68_a_supervisor_that_fails_itself_ends_what_is_below_and_is_started_again(worker: Any) -> None:
+def test_s68_a_supervisor_with_an_internal_error_ends_its_children_and_is_restarted(worker: Any) -> None:
     inner = Supervisor("inner", Child(worker, id="w"), Supervisor("deeper", Child(worker, id="w")))
     with Supervisor("app", inner).start() as running, running.events() as events:
         before = [running["inner/w"], running["inner/deeper/w"]]
@@ -96,7 +96,7 @@ def test_s68_a_supervisor_that_fails_itself_ends_what_is_below_and_is_started_ag
             assert running["inner/w"].ask("again", timeout=15) == "again"
 
 
-def test_s68_a_root_that_fails_itself_ends_the_tree_loudly() -> None:
+def test_s68_a_root_with_an_internal_error_ends_the_tree_with_an_error() -> None:
     running = Supervisor("app", Child(Echo, id="w"), Supervisor("inner", Child(Echo, id="w"))).start()
     refs = [running["w"], running["inner/w"]]
     pids = [ref.pid for ref in refs]
@@ -128,13 +128,13 @@ class Breaker(Thread):
             executor.administer("terminate", "w")
 
 
-def test_s68_a_tree_that_is_what_the_program_is_there_for_fails_with_its_root() -> None:
+def test_s68_run_raises_when_the_root_has_an_internal_error() -> None:
     with pytest.raises(TreeFailed, match="'app' failed: ZeroDivisionError in supervisor: a fault in the") as caught:
         Supervisor("app", Child(Idle, id="w"), Child(Breaker, id="breaker")).run()
     assert "ZeroDivisionError" in "".join(caught.value.__notes__)
 
 
-def test_s68_what_a_failing_supervisor_was_asked_is_refused() -> None:
+def test_s68_pending_requests_to_a_failing_supervisor_are_refused() -> None:
     with Supervisor("app", Supervisor("inner", Child(Idle, id="w"))).start() as running:
         executor = running._supervisor("inner")
         executor.policy.handle = breaks  # type: ignore[method-assign]
@@ -154,7 +154,7 @@ def test_a_long_chain_of_linked_workers_ends_with_one_of_them() -> None:
         eventually(lambda: running.count_children().active == 0)
 
 
-def test_a_tree_can_be_looked_at_while_children_come_and_go() -> None:
+def test_the_status_of_a_tree_can_be_read_while_children_come_and_go() -> None:
     with Supervisor("app", DynamicSupervisor("pool", max_restarts=1_000_000)).start() as running:
         over = threading.Event()
 
@@ -177,7 +177,7 @@ def test_a_tree_can_be_looked_at_while_children_come_and_go() -> None:
                 one.result(10)
 
 
-def test_who_listens_from_the_very_last_event_on_hears_that_there_is_no_more(at_the_event: Any) -> None:
+def test_a_subscription_made_at_the_last_event_ends(at_the_event: Any) -> None:
     running = Supervisor("app", Child(Idle, id="w")).start()
     late = []
     at_the_event(SupervisorStopped, "app", lambda: late.append(running.events()))
@@ -197,7 +197,7 @@ def test_a_subscription_that_has_ended_with_its_tree_is_not_kept() -> None:
         assert len(bus._listeners) == before
 
 
-def test_the_status_of_the_root_tells_where_it_stands(at_the_event: Any) -> None:
+def test_the_status_of_the_root_follows_its_start_and_stop(at_the_event: Any) -> None:
     running = Supervisor("app", Child(Idle, id="w")).start()
     seen = [running.status().status]
     at_the_event(SupervisorStopping, "app", lambda: seen.append(running.status().status))

@@ -1,4 +1,4 @@
-"""The numbered rules of supervision once more, with real processes and real signals."""
+"""Order of starting and stopping, restart types, strategies and auto-shutdown, with real processes and real signals."""
 
 import math
 import os
@@ -18,7 +18,8 @@ from suitkaise import (
     TreeFailed,
 )
 from suitkaise.events import ChildRestarting, ChildStartFailure
-from tests.end_to_end.workers import Echo, Notes, crash, family, next_exit, notes, pids
+from tests.end_to_end.kinds import family, kill_child, next_exit, notes, pids
+from tests.sample_workers import Echo, Recorder
 from tests.support import eventually, run_program, wait_gone
 
 
@@ -29,19 +30,19 @@ def test_s01_s44_children_start_in_order_and_stop_in_reverse(tmp_path):
 
 
 def test_s02_a_start_failure_stops_what_was_started_in_reverse(tmp_path):
-    (tmp_path / "broken-c").touch()
+    (tmp_path / "fails-c").touch()
     with pytest.raises(ChildStartFailed) as caught:
         family(tmp_path, "a", "b", "c", "d").start()
     assert caught.value.path == "tree/c"
     assert "OSError: broken" in caught.value.traceback
-    assert notes(tmp_path) == ["start a", "start b", "stop b", "stop a"]
+    assert notes(tmp_path) == ["start a", "start b", "fail c", "stop b", "stop a"]
 
 
 @pytest.mark.parametrize(
     "restart, clean, abnormal",
     [("permanent", "back", "back"), ("transient", "kept", "back"), ("temporary", "removed", "removed")],
 )
-def test_s23_s24_s25_s26_restart_types(restart, clean, abnormal):
+def test_s23_s24_s25_s26_restart_types_decide_which_ends_are_restarted(restart, clean, abnormal):
     with Supervisor("tree", Child(Echo, restart=restart), max_restarts=9).start() as running:
         for end, expected in (
             (lambda: running["echo"].tell("leave"), clean),
@@ -67,7 +68,7 @@ def test_s23_s24_s25_s26_restart_types(restart, clean, abnormal):
 
 def test_s28_s30_giving_up_stops_the_rest_and_ends_with_shutdown(tmp_path):
     running = family(tmp_path, "a", "b", max_restarts=1).start()
-    crash(running, "a")
+    kill_child(running, "a")
     os.kill(running["a"].pid, signal.SIGKILL)
     reason = running.wait(15)
     assert isinstance(reason, Shutdown)
@@ -97,53 +98,53 @@ def test_s28_run_raises_tree_failed_with_the_remote_traceback():
     assert "ValueError: always" in caught.value.traceback
 
 
-def test_s31_one_for_one(tmp_path):
+def test_s31_one_for_one_restarts_the_failed_child_alone(tmp_path):
     with family(tmp_path, "a", "b", "c").start() as running:
         a, b, c = pids(running, "a", "b", "c")
-        crash(running, "b")
+        kill_child(running, "b")
         assert pids(running, "a", "c") == [a, c]
         assert running["b"].pid != b
 
 
-def test_s32_one_for_all(tmp_path):
+def test_s32_one_for_all_restarts_all_children(tmp_path):
     with family(tmp_path, "a", "b", "c", strategy="one_for_all").start() as running:
         before = pids(running, "a", "b", "c")
-        crash(running, "b")
+        kill_child(running, "b")
         eventually(lambda: notes(tmp_path)[3:] == ["stop c", "stop a", "start a", "start b", "start c"])
         assert not set(before) & set(pids(running, "a", "b", "c"))
 
 
-def test_s33_rest_for_one(tmp_path):
+def test_s33_rest_for_one_restarts_the_failed_child_and_those_after_it(tmp_path):
     with family(tmp_path, "a", "b", "c", strategy="rest_for_one").start() as running:
         a = running["a"].pid
-        crash(running, "b")
+        kill_child(running, "b")
         eventually(lambda: notes(tmp_path)[3:] == ["stop c", "start b", "start c"])
         assert running["a"].pid == a
 
 
-def test_s34_a_group_restart_revives_what_was_terminated(tmp_path):
+def test_s34_a_group_restart_starts_terminated_children_too(tmp_path):
     with family(tmp_path, "a", "b", strategy="one_for_all").start() as running:
         running.terminate_child("b")
-        crash(running, "a")
+        kill_child(running, "a")
         eventually(lambda: running["b"].status == "running")
 
 
 def test_s35_a_failed_restart_is_tried_again_until_it_works(tmp_path):
     with family(tmp_path, "a", "b", max_restarts=math.inf).start() as running, running.events() as events:
-        (tmp_path / "broken-a").touch()
+        (tmp_path / "fails-a").touch()
         os.kill(running["a"].pid, signal.SIGKILL)
         failures = 0
         while failures < 3:
             failures += isinstance(events.get(15), ChildStartFailure)
         assert running["b"].ask("served meanwhile") == "served meanwhile"
-        (tmp_path / "broken-a").unlink()
+        (tmp_path / "fails-a").unlink()
         assert running["a"].ask("back?", timeout=15) == "back?"
 
 
 def test_s35_every_try_counts(tmp_path):
     running = family(tmp_path, "a", max_restarts=3).start()
     with running.events() as events:
-        (tmp_path / "broken-a").touch()
+        (tmp_path / "fails-a").touch()
         os.kill(running["a"].pid, signal.SIGKILL)
         assert isinstance(running.wait(15).detail, GaveUp)
         events.close()
@@ -153,7 +154,7 @@ def test_s35_every_try_counts(tmp_path):
 def test_s39_stopping_during_a_retry_loop_is_prompt(tmp_path):
     running = family(tmp_path, "a", max_restarts=math.inf).start()
     with running.events() as events:
-        (tmp_path / "broken-a").touch()
+        (tmp_path / "fails-a").touch()
         os.kill(running["a"].pid, signal.SIGKILL)
         while not isinstance(events.get(15), ChildStartFailure):
             pass
@@ -161,7 +162,7 @@ def test_s39_stopping_during_a_retry_loop_is_prompt(tmp_path):
 
 
 def test_s30_s40_a_supervisor_that_gives_up_is_restarted_with_its_declared_children(tmp_path):
-    inner = Supervisor("inner", Child(Notes, args=(tmp_path,), id="a"), max_restarts=0)
+    inner = Supervisor("inner", Child(Recorder, args=(tmp_path,), id="a"), max_restarts=0)
     with Supervisor("tree", inner).start() as running:
         running.start_child(Child(Echo, id="added"), under="inner")
         a = running["inner/a"].pid
@@ -170,7 +171,7 @@ def test_s30_s40_a_supervisor_that_gives_up_is_restarted_with_its_declared_child
         assert "inner/added" not in running
 
 
-def test_s42_s46_stop_leaves_nothing(tmp_path):
+def test_s42_s46_stop_leaves_no_process_behind(tmp_path):
     running = family(tmp_path, "a", "b").start()
     left = [*pids(running, "a", "b")]
     running.stop()

@@ -29,7 +29,7 @@ def alive(kind: type[Any]) -> int:
     return sum(isinstance(one, kind) for one in gc.get_objects())
 
 
-def test_handles_of_the_dead_do_not_wait_for_limits_and_shutdown_times_of_an_hour() -> None:
+def test_timers_with_long_limits_keep_no_ended_worker_in_memory() -> None:
     before = alive(ThreadHandle) + alive(ProcessHandle)
     with Supervisor("app", DynamicSupervisor("pool")).start() as running:
         for _ in range(20):

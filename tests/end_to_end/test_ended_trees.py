@@ -6,8 +6,9 @@ from threading import Event
 
 import pytest
 
-from suitkaise import Child, Process, RuntimeGone, Status, Supervisor, Thread, WorkerFailed
+from suitkaise import AskTimeout, Process, RuntimeGone, Status, Supervisor, Thread, WorkerFailed
 from suitkaise.exits import Normal
+from tests.sample_workers import Echo
 from tests.support import in_background
 
 
@@ -25,13 +26,6 @@ class Answer(Process):
 class Idle(Process):
     def loop(self) -> None:
         self.wait(60.0)
-
-
-class Named(Process):
-    id = "short"
-
-    def loop(self) -> None:
-        self.rejoin()
 
 
 def ended_tree():  # type: ignore[no-untyped-def]
@@ -58,7 +52,7 @@ def test_a_message_to_a_worker_of_an_ended_tree_is_refused() -> None:
         ref.ask("too late")
 
 
-def test_a_worker_that_was_stopped_before_it_had_a_result_says_so() -> None:
+def test_the_result_of_a_worker_that_raises_in_result_is_that_error() -> None:
     class Endless(Process):
         def loop(self) -> None:
             self.wait(60.0)
@@ -80,7 +74,7 @@ def test_the_events_of_a_tree_end_with_it() -> None:
         assert list(running.events()) == []
 
 
-def test_the_picture_of_a_tree_outlives_it() -> None:
+def test_the_status_of_a_tree_can_be_read_after_its_end() -> None:
     running, _ = ended_tree()
     picture = running.status()
     assert [(one.path, one.status) for one in (picture, *picture.children)] == [
@@ -91,7 +85,7 @@ def test_the_picture_of_a_tree_outlives_it() -> None:
     assert [one.pid for one in picture.children] == [None, None]
 
 
-def test_a_tree_that_stops_says_so() -> None:
+def test_a_tree_that_is_being_stopped_has_the_status_stopping() -> None:
     finishes, enough = Event(), Event()
 
     class Lingers(Thread):
@@ -109,6 +103,10 @@ def test_a_tree_that_stops_says_so() -> None:
     assert (picture.status, picture.children[0].status) == (Status.STOPPING, Status.STOPPING)
 
 
-def test_a_class_may_say_its_id() -> None:
-    assert Child(Named, restart="transient").id == "short"
-    assert Child(Named, id="other").id == "other"
+def test_repeated_waits_leave_no_callbacks_behind() -> None:
+    with Supervisor("app", Echo).start() as running:
+        before = len(running._root.exited._done_callbacks)
+        for _ in range(10):
+            with pytest.raises(AskTimeout):
+                running.wait(0.001)
+        assert len(running._root.exited._done_callbacks) == before

@@ -14,7 +14,8 @@ import pytest
 from suitkaise import Child, ChildStartFailed, Command, Supervisor
 from suitkaise.exits import Signaled
 from suitkaise.runtime import runtime
-from tests.end_to_end.workers import Echo, next_exit
+from tests.end_to_end.kinds import next_exit
+from tests.sample_workers import Echo
 from tests.support import eventually, run_program, wait_gone
 
 
@@ -40,7 +41,7 @@ def no_descriptor_left(pid: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-def test_a_start_is_refused_and_the_keeper_lives() -> None:
+def test_a_start_is_refused_and_the_keeper_goes_on() -> None:
     with Supervisor("app", Child(Echo), max_restarts=0).start() as running:
         pid = keeper()
         with no_descriptor_left(pid), pytest.raises(ChildStartFailed, match="keeper has no file descriptor left"):
@@ -49,7 +50,7 @@ def test_a_start_is_refused_and_the_keeper_lives() -> None:
         assert keeper() == pid
 
 
-def test_a_start_that_its_last_descriptor_suffices_for_succeeds() -> None:
+def test_a_start_for_which_the_last_descriptor_is_enough_succeeds() -> None:
     with Supervisor("app", max_restarts=0).start() as running:
         pid = keeper()
         eventually(lambda: any(files_of(child) for child in children_of(pid)))  # the reserve; forking one needs two
@@ -83,7 +84,7 @@ time.sleep(1000)
 """
 
 
-def test_all_that_a_command_leaves_behind_is_killed_by_a_keeper_without_descriptors(tmp_path: Path) -> None:
+def test_a_keeper_without_descriptors_kills_all_processes_of_a_command(tmp_path: Path) -> None:
     (tmp_path / "orphans.py").write_text(ORPHANS)
     out = tmp_path / "out"
     command = Command("sh", "-c", f"exec {sys.executable} orphans.py > {out}", cwd=str(tmp_path))
@@ -125,5 +126,5 @@ print([wait is not None for wait in waits])
 """
 
 
-def test_a_process_that_cannot_be_forked_in_reserve_is_not_tried_again_before_something_happens() -> None:
+def test_the_keeper_tries_to_fork_a_reserve_again_only_after_the_next_request() -> None:
     assert run_program(PROGRAM).check().stdout == "[True, False, False]\n"

@@ -13,7 +13,7 @@ import pytest
 from suitkaise import Child, Supervisor, sktree
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import Kinds
-from tests.end_to_end.workers_recording import GatheringProcess, GatheringThread, Gathers, of_this_process
+from tests.sample_workers import GatheringProcess, GatheringThread, Gathers, of_this_process
 from tests.support import eventually
 
 
@@ -56,7 +56,7 @@ def anew(running: RunningTree, restart: Any) -> Any:
 
 
 @pytest.mark.parametrize("declared", ["as a class", "as a worker"])
-def test_s41_nothing_of_the_run_before_is_left_in_a_process(tmp_path: Path, declared: str) -> None:
+def test_s41_no_state_of_the_last_incarnation_is_left_in_a_process(tmp_path: Path, declared: str) -> None:
     given, named = ["given"], {"given": "given"}
     if declared == "as a class":
         a = Child(GatheringProcess, args=(given,), kwargs={"named": named}, id="a")
@@ -77,7 +77,7 @@ def test_s41_nothing_of_the_run_before_is_left_in_a_process(tmp_path: Path, decl
 
 
 @pytest.mark.usefixtures("clean")
-def test_s41_a_thread_is_built_anew_too_but_shares_its_arguments_and_its_process(tmp_path: Path) -> None:
+def test_s41_a_thread_worker_is_built_anew_but_shares_its_arguments_and_its_process(tmp_path: Path) -> None:
     given: list[str] = []
     named: dict[str, str] = {}
     a = Child(GatheringThread, args=(given, named), id="a")
@@ -95,7 +95,7 @@ def test_s41_a_thread_is_built_anew_too_but_shares_its_arguments_and_its_process
 
 
 @pytest.mark.parametrize("worker", [GatheringProcess, GatheringThread])
-def test_s41_what_is_in_the_storage_is_there_after_a_restart(worker: Any) -> None:
+def test_s41_entries_of_the_storage_survive_a_restart(worker: Any) -> None:
     storage = sktree.connect()
     try:
         with Supervisor("tree", Child(worker, args=([], {}), id="a")).start() as running:

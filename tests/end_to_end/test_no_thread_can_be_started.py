@@ -31,7 +31,7 @@ def no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPat
         yield full
 
 
-def test_a_thread_that_cannot_be_started_gives_its_place_on_the_board_back(no_thread_left: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_be_started_frees_its_slot_of_the_board(no_thread_left: pytest.MonkeyPatch) -> None:
     with Supervisor("app", max_restarts=0).start() as running:
         now = runtime.current()
         assert now is not None
