@@ -21,7 +21,7 @@ from tests.support import eventually, run_program, wait_gone
 def keeper(*, for_commands: bool = False) -> int:
     now = runtime.current()
     assert now is not None
-    return (now.commands if for_commands else now.processes).link.pid
+    return (now.commands if for_commands else now.processes).keeper.pid
 
 
 def files_of(pid: int) -> list[int]:
@@ -102,7 +102,8 @@ def test_all_that_a_command_leaves_behind_is_killed_by_a_keeper_without_descript
 
 PROGRAM = """
 import errno, gc, os, socket
-from suitkaise.engines.keeper import ENCODE, Keeper
+from suitkaise.engines.keeper import Keeper
+from suitkaise.engines.protocol import QuitKeeper, encode
 
 def refuse(*args):
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -112,7 +113,7 @@ class Poll:
         waits.append(timeout)
         if len(waits) < 3:
             return []
-        hub.send(ENCODE(("quit",)))
+        hub.send(encode(QuitKeeper()))
         return [(theirs.fileno(), 1)]
 
 hub, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -16,7 +16,7 @@ from tests.support import eventually, run_program, wait_gone
 
 
 def keeper() -> int:
-    return runtime.current().processes.link.pid
+    return runtime.current().processes.keeper.pid
 
 
 def next_event(events, kind, timeout=15):
@@ -163,10 +163,10 @@ class Echo(Process):
 if __name__ == "__main__":
     preload("busy")
     with Supervisor("tree").start() as running:
-        keeper = runtime.current().processes.link.pid
+        keeper = runtime.current().processes.keeper.pid
         for number in range(3):
             running.start_child(Child(Echo, id=f"e{number}"))
-        print(runtime.current().processes.link.pid == keeper)
+        print(runtime.current().processes.keeper.pid == keeper)
 """
 
 

@@ -306,7 +306,7 @@ def test_in_a_forked_child_it_lets_go_of_its_descriptors(reactor: Reactor) -> No
         code = 1
         try:
             bell = reactor._bell
-            reactor.abandon_after_fork()
+            reactor.close_after_fork()
             reactor.call_soon_threadsafe(lambda: None)
             os.fstat(bell)
         except OSError:

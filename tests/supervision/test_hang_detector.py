@@ -136,7 +136,7 @@ def test_s55_who_gets_on_between_the_looks_is_never_judged_even_if_every_look_is
 
 def test_s55_a_hung_child_is_restarted_by_the_rules() -> None:
     def behaviour(launch: Any) -> Behaviour:
-        return Behaviour(hangs=1.0) if launch.incarnation == 1 else Behaviour()
+        return Behaviour(hangs=1.0) if launch.number == 1 else Behaviour()
 
     simulation = Simulation(Supervisor("app", Child(work, loop_timeout=0.5)), behaviour)
     simulation.run(until=10.0)

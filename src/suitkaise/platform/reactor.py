@@ -112,7 +112,7 @@ class Reactor:
         if not self.in_thread:
             self._thread.join()
 
-    def abandon_after_fork(self) -> None:
+    def close_after_fork(self) -> None:
         """In a forked child: let go of the descriptors; the thread is the parent's."""
         self._closed, bell, self._bell = True, self._bell, -1
         self._bell_lock = threading.RLock()

@@ -53,10 +53,10 @@ class HubServer:
     def close(self) -> None:
         """Close all connections; called when the reactor has ended."""
         self._errands.close()
-        self.drop()
+        self.close_after_fork()
 
-    def drop(self) -> None:
-        """Close the descriptors."""
+    def close_after_fork(self) -> None:
+        """Close the descriptors; in a forked child of the hub they are the parent's."""
         self._listener.close()
         for connection in self._connections:
             connection.sock.close()

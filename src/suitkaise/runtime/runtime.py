@@ -181,8 +181,8 @@ class Runtime:
         """Without the I/O thread nobody would hear of anything any more: all that runs ends, and says why."""
         for executor in (*list(_trees.values()), *([self._storage] if self._storage is not None else [])):
             executor.kill(f"the I/O thread has ended: {error!r}")
-        self.processes.abandon()
-        self.commands.abandon()
+        self.processes.kill_all()
+        self.commands.kill_all()
 
     # ------------------------------------------------------------ its trees
     def add(self, tree: SupervisorSpec) -> Executor:
@@ -209,12 +209,12 @@ class Runtime:
         with self._made:
             self.registry.close()
 
-    def drop_after_fork(self) -> None:
+    def close_after_fork(self) -> None:
         """In a forked child: everything here is the parent's; only the descriptors are closed."""
-        self.processes.drop()
-        self.commands.drop()
-        self._desk.drop()
-        self.reactor.abandon_after_fork()
+        self.processes.close_after_fork()
+        self.commands.close_after_fork()
+        self._desk.close_after_fork()
+        self.reactor.close_after_fork()
         if self._listener is not None:
             self._listener.close()
         os.close(self._lock)
@@ -290,7 +290,7 @@ def _after_fork() -> None:
     _trees.clear()
     if runtime is not None:
         set_router(None)
-        runtime.drop_after_fork()
+        runtime.close_after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)

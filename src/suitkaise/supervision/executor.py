@@ -96,7 +96,7 @@ class Executor(SupervisorInterface):
                 case Start(child, incarnation, previous):
                     serial = next(self._env.serials)
                     recalled = self._recalled(child.id, previous)
-                    self._start(Launch(f"{self.path}/{child.id}", child, incarnation, serial, recalled))
+                    self._start(Launch.of(child, f"{self.path}/{child.id}", incarnation, serial, recalled))
                 case Stop(id, _) if id in self._handles:  # else its start has failed, and Exited is on its way
                     self._handles[id].stop()
                 case Kill(id, _, why) if id in self._handles:
@@ -146,10 +146,10 @@ class Executor(SupervisorInterface):
         spec = launch.child.what
         handle: Handle
         worker: WorkerHandle | None = None
-        id, incarnation = launch.child.id, launch.incarnation
+        id, incarnation = launch.child.id, launch.number
         self._began[id] = self._env.clock()
         traps = isinstance(spec, Recipe) and bool(getattr(spec.target, "trap_exits", False))
-        address.begin(launch.serial, trap_exits=traps)
+        address.begin(launch.incarnation.serial, trap_exits=traps)
         try:
             if isinstance(spec, SupervisorSpec):
                 handle = Executor(spec, launch.path, self._env, self._below.get(id))
@@ -177,7 +177,7 @@ class Executor(SupervisorInterface):
                 self._ends[id, incarnation] = over
             try:
                 address.detach(over.reason, over.result)
-                self._env.on_gone(launch.birth.owner)
+                self._env.on_gone(launch.incarnation.owner)
             finally:  # whatever went wrong there, the supervisor gets to know of the end
                 self.tell(
                     Ignored(id, incarnation) if over.ignored else Exited(id, incarnation, over.reason, over.abandoned)
