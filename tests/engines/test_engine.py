@@ -24,7 +24,7 @@ def test_a_launch_tells_the_worker_all_that_its_child_declares_about_it() -> Non
     assert (told.owner, told.join_in, told.grace, told.recalled) == ("tree/work#41", 3.0, 7.0, recalled)
 
 
-@pytest.mark.parametrize(("shutdown", "grace"), [(2.5, 2.5), ("brutal_kill", 0.0), ("infinity", float("inf"))])
+@pytest.mark.parametrize("shutdown, grace", [(2.5, 2.5), ("brutal_kill", 0.0), ("infinity", float("inf"))])
 def test_the_grace_of_a_worker_follows_from_its_shutdown(shutdown: Any, grace: float) -> None:
     assert Launch.of(Child(work, shutdown=shutdown), "tree/work", 1, 1).incarnation.grace == grace
 

@@ -87,7 +87,7 @@ DIRECTIONS: dict[str, tuple[Callable[[Any], Any], Any, list[Any]]] = {
 ALL = [(direction, struct) for direction, (_, _, structs) in DIRECTIONS.items() for struct in structs]
 
 
-@pytest.mark.parametrize(("direction", "struct"), ALL)
+@pytest.mark.parametrize("direction, struct", ALL)
 def test_every_struct_survives_the_way(direction: str, struct: Any) -> None:
     decode = DIRECTIONS[direction][0]
     assert decode(encode(struct)) == struct
@@ -121,7 +121,7 @@ def test_data_that_is_no_struct_of_the_direction_is_refused(direction: str, wron
 
 
 @pytest.mark.parametrize(
-    ("decode", "wrong"),
+    "decode, wrong",
     [
         (decode_keeper_request, [0, "one", 5.0, False]),
         (decode_keeper_request, [0, 1]),

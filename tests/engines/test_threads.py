@@ -109,7 +109,7 @@ def test_messages_that_an_abandoned_thread_has_not_handled_fail(engine: ThreadEn
     assert Stuck.entered.wait(SOON)
     answer = ask(handle, "anyone?")
     handle.kill("the test")
-    with pytest.raises(WorkerDead, match="'tree/worker' was abandoned: killed .the test."):
+    with pytest.raises(WorkerDead, match=r"'tree/worker' was abandoned: killed \(the test\)"):
         answer.get(0)
 
 
