@@ -19,9 +19,14 @@ def work() -> None: ...
 def test_a_launch_tells_the_worker_all_that_its_child_declares_about_it() -> None:
     recalled = Recalled(1, Killed("before"), 0.5)
     launch = Launch.of(Child(work, join_in=3.0, shutdown=7.0, restart="transient"), "tree/work", 2, 41, recalled)
-    told = launch.incarnation
-    assert (launch.path, launch.number) == (told.path, told.number) == ("tree/work", 2)
-    assert (told.owner, told.join_in, told.grace, told.recalled) == ("tree/work#41", 3.0, 7.0, recalled)
+    incarnation = launch.incarnation
+    assert (launch.path, launch.number) == (incarnation.path, incarnation.number) == ("tree/work", 2)
+    assert (incarnation.owner, incarnation.join_in, incarnation.grace, incarnation.recalled) == (
+        "tree/work#41",
+        3.0,
+        7.0,
+        recalled,
+    )
 
 
 @pytest.mark.parametrize("shutdown, grace", [(2.5, 2.5), ("brutal_kill", 0.0), ("infinity", float("inf"))])

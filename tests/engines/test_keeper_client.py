@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from suitkaise.engines import keeper_client
+from suitkaise.engines import keeper_client, keeper_liveness
 from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.protocol import StandingBy, decode_keeper_answer
@@ -82,7 +82,7 @@ def test_a_start_that_the_dead_keeper_did_not_answer_is_repeated(context: Engine
 def test_a_stopped_keeper_that_owes_a_process_is_replaced(
     context: EngineContext, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_client, "PATIENCE", 0.3)
+    monkeypatch.setattr(keeper_liveness, "PATIENCE", 0.3)
     spawned(context, client)
     old = client.pid
     os.kill(old, signal.SIGSTOP)
@@ -96,12 +96,12 @@ def test_a_stopped_keeper_that_owes_a_process_is_replaced(
 def test_a_stopped_keeper_that_owes_nothing_is_left_alone(
     context: EngineContext, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_client, "PATIENCE", 0.01)
+    monkeypatch.setattr(keeper_liveness, "PATIENCE", 0.01)
     spawned(context, client)
     old = client.pid
     os.kill(old, signal.SIGSTOP)
     client.expect_reply()
-    eventually(lambda: not client._check_is_set)
+    eventually(lambda: not client._liveness._check_is_set)
     assert client.pid == old
     os.kill(old, signal.SIGCONT)
 

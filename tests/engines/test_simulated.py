@@ -1,4 +1,4 @@
-"""The simulated engine: a virtual clock, and scripts that do what they were told to do at their times."""
+"""The simulated engine: a virtual clock, and scripts that do their things at their times."""
 
 from __future__ import annotations
 

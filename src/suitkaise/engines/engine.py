@@ -16,7 +16,7 @@ from suitkaise.specs import LIMITS, Child
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.incarnation import Incarnation, Recalled
 
-__all__ = ["Engine", "EngineContext", "Exit", "Handle", "Launch", "WorkerHandle", "settle"]
+__all__ = ["Engine", "EngineContext", "Exit", "Handle", "Launch", "WorkerHandle", "grace_of", "settle"]
 
 
 @dataclass(frozen=True, slots=True)

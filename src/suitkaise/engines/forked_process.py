@@ -10,7 +10,8 @@ import threading
 from typing import Protocol
 
 from suitkaise.engines.engine import EngineContext
-from suitkaise.engines.keeper_client import PATIENCE, KeeperClient
+from suitkaise.engines.keeper_client import KeeperClient
+from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import Announce, WorkerReport, decode_worker_report
 from suitkaise.messaging import wire
 from suitkaise.messaging.connection import SendBuffer
@@ -90,7 +91,7 @@ class ForkedProcess:
         """Ask the keeper for the process; a failure is reported to the callbacks."""
         try:
             self._keeper.spawn(self)
-        except OSError as error:  # no descriptor is left, say
+        except OSError as error:  # for example no descriptor is left
             self.spawn_failed(str(error))
 
     def send(self, data: bytes, *, force: bool = False) -> None:

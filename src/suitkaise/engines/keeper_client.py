@@ -14,7 +14,9 @@ from typing import Protocol
 
 import msgspec
 
+from suitkaise.engines import keeper_liveness
 from suitkaise.engines.engine import EngineContext
+from suitkaise.engines.keeper_liveness import KeeperLiveness
 from suitkaise.engines.keeper_process import search_path, start_keeper
 from suitkaise.engines.protocol import (
     MAX_DATAGRAM,
@@ -34,21 +36,12 @@ from suitkaise.engines.protocol import (
     encode,
 )
 from suitkaise.platform.preload import listeners, wanted
-from suitkaise.platform.processes import has_ended, is_at_work
+from suitkaise.platform.processes import has_ended
 from suitkaise.platform.reactor import TimerHandle
 
-__all__ = ["PATIENCE", "KeeperClient", "SpawnRequest"]
+__all__ = ["KeeperClient", "SpawnRequest"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.keeper")
-
-PATIENCE = 5.0
-"""Seconds without any sign of life after which a keeper that owes an answer is replaced (it is stopped, say)."""
-
-EXTENSIONS = 10
-"""How often in a row `PATIENCE` is extended for a silent keeper that is at work or waits for a processor."""
-
-BOOT_PATIENCE = 60.0
-"""`PATIENCE` for a keeper that is still starting: it imports the modules to be preloaded."""
 
 _FAILURES = 5
 """How many keepers in a row may end without an answer before the next one is tried only after a pause."""
@@ -100,16 +93,9 @@ class SpawnRequest(Protocol):
 class KeeperClient:
     """Starts the keeper, sends it requests, and replaces it when it dies or stops answering.
 
-    Why the keeper's liveness is watched: a keeper that has died is noticed by the end-of-file of its socket, but one
-    that is stopped (SIGSTOP, a debugger, a frozen container) stays connected and silent, and without a deadline every
-    start and every restart would wait for ever. A deadline alone would be wrong as well: a keeper that preloads slow
-    modules, or gets no processor on a busy machine, is silent too, and killing it makes the machine busier. So a
-    deadline runs only while an answer is owed (`expect_reply`), any sign of life renews it (`mark_alive`), a keeper
-    that still starts has a longer one, one that is at work gets some extensions, and a deadline that this program
-    itself looks at late (because it was stopped or starved) is given once more. Only then is the keeper killed; from
-    there on it is a dead keeper. For each start that the dead keeper has not answered, exactly one question decides:
-    has the process announced itself to the hub? If so it lives, and the new keeper adopts it. If not, its connection
-    is shut down, so that it can never announce itself and ends, and the start is requested again from the new keeper.
+    For each start that a dead keeper has not answered, exactly one question decides: has the process announced itself
+    to the hub? If so it lives, and the new keeper adopts it. If not, its connection is shut down, so that it can never
+    announce itself and ends, and the start is requested again from the new keeper.
 
     Args:
         context: the program.
@@ -129,15 +115,12 @@ class KeeperClient:
         self._backlog: list[tuple[bytes, list[int]]] = []
         self._waiting_to_send = False
         self._closed = False
-        self._ready = False
-        self._last_sign = 0.0
-        self._check_is_set = False
-        self._extensions = 0
         self._failures = 0
         self._down = ""  # why there is no keeper
         self._outage = False  # from then on until the next keeper sends something
         self._pause = _PAUSE
         self._retry: TimerHandle | None = None
+        self._liveness = KeeperLiveness(context.reactor, self._lock, self._owes_answer, lambda: self.pid, self._kill)
         self._start()
         listeners.append(self._preload)
 
@@ -175,38 +158,20 @@ class KeeperClient:
     def expect_reply(self) -> None:
         """Expect an answer from the keeper; replace the keeper if none comes in time."""
         with self._lock:
-            if self._check_is_set or self._closed:
-                return
-            self._check_is_set = True
-            self.mark_alive()
-            self._check_at(self._last_sign + PATIENCE)
+            if not self._closed:
+                self._liveness.expect_reply()
 
     def mark_alive(self) -> None:
         """Take note of a sign that the keeper works."""
-        self._last_sign, self._extensions = time.monotonic(), 0
+        self._liveness.mark_alive()
 
-    def _check_at(self, when: float) -> None:
-        self._context.reactor.call_at(when, lambda: self._check(when))
+    def _owes_answer(self) -> bool:
+        """Return whether a process was not announced yet, or its exit status not reported after its death."""
+        unanswered = (request for number, request in self._requests.items() if number not in self._cleaning_up)
+        return not self._closed and any(request.pid is None or request.dead for request in unanswered)
 
-    def _check(self, due: float) -> None:
-        now = time.monotonic()
-        with self._lock:
-            unanswered = (request for number, request in self._requests.items() if number not in self._cleaning_up)
-            if self._closed or not any(request.pid is None or request.dead for request in unanswered):
-                self._check_is_set = False
-                return
-            deadline = self._last_sign + (PATIENCE if self._ready else BOOT_PATIENCE)
-            if now - due > PATIENCE / 10:  # this program itself was stopped or starved: check once more
-                deadline = max(deadline, now + PATIENCE)
-            if now < deadline:
-                self._check_at(min(deadline, now + PATIENCE))
-                return
-            if self._extensions < EXTENSIONS and is_at_work(self.pid):
-                self._extensions += 1
-                self._check_at(now + PATIENCE)
-                return
-            self._check_is_set = False
-            self._program.kill()  # the end-of-file of its socket does the rest
+    def _kill(self) -> None:
+        self._program.kill()
 
     def _modules(self) -> list[str]:
         """The modules to be preloaded; commands need none of the user's."""
@@ -218,8 +183,7 @@ class KeeperClient:
             return
         with self._lock:
             if not (self._down or self._closed):
-                self._ready = False
-                self.mark_alive()
+                self._liveness.mark_starting()
                 self._send(PreloadModules(search_path(), wanted()))
 
     def _send(self, request: KeeperRequest, *descriptors: int) -> None:
@@ -261,9 +225,8 @@ class KeeperClient:
             context.directory, self._modules(), context.orphan_timeout, for_commands=self._for_commands
         )
         self._waiting_to_send = False
-        self._ready = False
         self._down = ""
-        self.mark_alive()
+        self._liveness.mark_starting()
         if self._retry is not None:
             self._retry.cancel()
         context.reactor.call_soon_threadsafe(self._hand_over_living)
@@ -334,7 +297,7 @@ class KeeperClient:
             case CleaningUp(number):
                 self._cleaning_up.add(number)
             case KeeperReady():
-                self._ready = True
+                self._liveness.mark_ready()
             case KeeperWarning(text):
                 logger.warning("%s", text)
 
@@ -352,7 +315,7 @@ class KeeperClient:
             unanswered = [request for request in requests if request.pid is None and request.cancel_spawn()]
             living = [request for request in requests if request not in unanswered]
             self._adopted.update(request for request in living if request.pidfd is not None)
-            self._check_is_set = False
+            self._liveness.expect_nothing()
             self._failures += 1
             try:
                 if self._failures > _FAILURES:
@@ -416,7 +379,7 @@ class KeeperClient:
             return
         with contextlib.suppress(ProcessLookupError):  # where SIGCHLD is ignored nothing waits to be reaped
             pidfd = os.pidfd_open(self._program.pid)
-            if not has_ended(pidfd, PATIENCE):
+            if not has_ended(pidfd, keeper_liveness.PATIENCE):
                 self._program.kill()
             os.close(pidfd)
         self._program.wait()

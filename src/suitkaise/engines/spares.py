@@ -15,7 +15,8 @@ from typing import Protocol
 
 from suitkaise.engines.engine import EngineContext, grace_of
 from suitkaise.engines.forked_process import ForkedProcess
-from suitkaise.engines.keeper_client import PATIENCE, KeeperClient
+from suitkaise.engines.keeper_client import KeeperClient
+from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import PreloadReport, ProcessContext, StandBy, StandingBy, WorkerReport
 from suitkaise.messaging import codec, wire
 from suitkaise.platform.preload import preload

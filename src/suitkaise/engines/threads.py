@@ -67,10 +67,10 @@ class ThreadHandle:
         self._lines: deque[str] = deque(maxlen=LINES)
         self._mailbox = ThreadMailbox(self._slot)
         try:
-            self._life = life = lifecycle_of(launch.recipe, launch.incarnation, self._mailbox, self._slot)
-            life.on_log_line = self._lines.append
-            _ThreadActor.launch(life, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}")
-        except Exception:  # no thread is left, say
+            self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self._mailbox, self._slot)
+            lifecycle.on_log_line = self._lines.append
+            _ThreadActor.launch(lifecycle, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}")
+        except Exception:  # for example no thread is left
             self._give_back()
             raise
 
@@ -105,7 +105,7 @@ class ThreadHandle:
         """Abandon the thread, with its stack added to the reason."""
         frame = sys._current_frames().get(self._mailbox.owner or 0)
         stack = "" if frame is None else "".join(traceback.format_stack(frame))
-        self._abandon(replace(hung, stack=stack + self._life.stacks()))
+        self._abandon(replace(hung, stack=stack + self._lifecycle.stacks()))
 
     def snapshot(self) -> SlotView | None:
         """Read the worker's slot on the status board; None after the worker's end."""
@@ -119,7 +119,7 @@ class ThreadHandle:
             self._gone = True
             self._abandoned[self] = self._launch.path
             self._mailbox.order_stop(reason)
-            self._life.interrupt(reason)
+            self._lifecycle.interrupt(reason)
             unhandled, view = self._mailbox.drain(), self._slot.read()
         for message in unhandled:
             message.fail(
@@ -127,7 +127,7 @@ class ThreadHandle:
             )
         settle(self.exited, Exit(reason, abandoned=True, view=view, lines=tuple(self._lines)))
 
-    def over(self, outcome: Outcome) -> None:
+    def on_over(self, outcome: Outcome) -> None:
         """Take the outcome from the thread, which ends now."""
         with self._lock:
             was_gone, self._gone = self._gone, True
@@ -148,8 +148,8 @@ class ThreadHandle:
 class _ThreadActor(WorkerActor):
     """Runs the worker in its thread, and reports to the handle."""
 
-    def __init__(self, life: Lifecycle, mailbox: ThreadMailbox, handle: ThreadHandle) -> None:
-        super().__init__(life, mailbox)
+    def __init__(self, lifecycle: Lifecycle, mailbox: ThreadMailbox, handle: ThreadHandle) -> None:
+        super().__init__(lifecycle, mailbox)
         self._handle = handle
         self._owner = handle._launch.incarnation.owner
 
@@ -164,4 +164,4 @@ class _ThreadActor(WorkerActor):
         self._handle.checkpoint = payload
 
     def on_over(self, outcome: Outcome) -> None:
-        self._handle.over(outcome)
+        self._handle.on_over(outcome)

@@ -143,11 +143,11 @@ class WorkerProcess:
             portable, text = portable_error(error, incarnation.path)
             self.report_exit(Outcome(Crashed("on_start", portable, text)))
             return 0
-        life = lifecycle_of(recipe, incarnation, mailbox, slot)
-        life.append_output = self._tail.write
-        if life.has_tasks:
-            signals.dump_tasks_too(life.stacks)
-        _ProcessActor(life, mailbox, self).run_here()
+        lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
+        lifecycle.append_output = self._tail.write
+        if lifecycle.has_tasks:
+            signals.dump_tasks_too(lifecycle.stacks)
+        _ProcessActor(lifecycle, mailbox, self).run_here()
         return 0
 
     # ------------------------------------------------------------ the first frames
@@ -293,8 +293,8 @@ class _Reply:
 class _ProcessActor(WorkerActor):
     """Runs the worker in this process, and reports to the hub."""
 
-    def __init__(self, life: Lifecycle, mailbox: SocketMailbox, process: WorkerProcess) -> None:
-        super().__init__(life, mailbox)
+    def __init__(self, lifecycle: Lifecycle, mailbox: SocketMailbox, process: WorkerProcess) -> None:
+        super().__init__(lifecycle, mailbox)
         self._process = process
 
     def on_ready(self) -> None:
