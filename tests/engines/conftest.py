@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 from suitkaise.engines.engine import EngineContext
 from suitkaise.platform.board import Board
 from suitkaise.platform.reactor import Reactor
+from suitkaise.platform.runtime_directory import hold
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[EngineContext]:
     """A context with a board and an I/O thread."""
+    lock = hold(str(tmp_path))  # or the last process would remove it
     board = Board(str(tmp_path / "board"), create=True)
     reactor = Reactor()
     context = EngineContext(str(tmp_path), board, reactor, orphan_timeout=2.0)
@@ -22,3 +25,4 @@ def context(tmp_path: Path) -> Iterator[EngineContext]:
     reactor.close()
     context.logs.close()
     board.close()
+    os.close(lock)

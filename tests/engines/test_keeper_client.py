@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -50,6 +51,11 @@ def spawned(context: EngineContext, client: Client) -> Owner:
     return owner
 
 
+def check_now(context: EngineContext, client: Client) -> None:
+    """Do not wait for the check that was set before the time-out was changed."""
+    context.reactor.call_soon_threadsafe(lambda: client._liveness._check(time.monotonic()))
+
+
 def test_a_process_is_started_and_its_exit_code_reported(context: EngineContext, client: Client) -> None:
     owner = spawned(context, client)
     os.kill(owner.process.pid or 0, signal.SIGKILL)
@@ -82,12 +88,13 @@ def test_a_start_that_the_dead_keeper_did_not_answer_is_repeated(context: Engine
 def test_a_stopped_keeper_that_owes_a_process_is_replaced(
     context: EngineContext, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_liveness, "PATIENCE", 0.3)
     spawned(context, client)
     old = client.pid
+    monkeypatch.setattr(keeper_liveness, "PATIENCE", 0.3)
     os.kill(old, signal.SIGSTOP)
     owner = Owner(context, client)
     owner.process.start()
+    check_now(context, client)
     assert owner.next() == ("started", owner.process.pid)
     wait_gone(old)
     assert client.pid != old
@@ -96,10 +103,12 @@ def test_a_stopped_keeper_that_owes_a_process_is_replaced(
 def test_a_stopped_keeper_that_owes_nothing_is_left_alone(
     context: EngineContext, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_liveness, "PATIENCE", 0.01)
     spawned(context, client)
     old = client.pid
+    monkeypatch.setattr(keeper_liveness, "PATIENCE", 0.01)
     os.kill(old, signal.SIGSTOP)
+    check_now(context, client)
+    eventually(lambda: not client._liveness._check_is_set)
     client.expect_reply()
     eventually(lambda: not client._liveness._check_is_set)
     assert client.pid == old
