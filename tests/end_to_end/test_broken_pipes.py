@@ -54,7 +54,7 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     with Supervisor("app", Echo, max_restarts=100).start() as running:
         for number in range(3):
-            os.kill(runtime.current().processes.link.pid, signal.SIGKILL)
+            os.kill(runtime.current().processes.keeper.pid, signal.SIGKILL)
             running["echo"].kill()
             running["echo"].ask(number, timeout=20)
     print("lives")

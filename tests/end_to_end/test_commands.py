@@ -628,12 +628,12 @@ def test_a_hung_start_leaves_nothing(tmp_path):
 
 
 def kill_the_keeper():
-    link = runtime.current().commands.link
-    old = link.pid
+    client = runtime.current().commands.keeper
+    old = client.pid
     with runtime.current().bus.events("keeper") as events:
         os.kill(old, signal.SIGKILL)
         next_of(events, KeeperLost)
-    assert link.pid != old
+    assert client.pid != old
 
 
 def test_a_command_outlives_the_keeper_and_its_stop_ends_all_its_processes(tmp_path):

@@ -16,7 +16,7 @@ from tests.support import eventually, run_program, wait_gone
 
 
 def keeper() -> int:
-    return runtime.current().processes.link.pid
+    return runtime.current().processes.keeper.pid
 
 
 def next_event(events, kind, timeout=15):
@@ -107,7 +107,7 @@ def test_the_keeper_dies_while_workers_are_being_started():
 
 
 def test_a_stopped_keeper_is_replaced_when_a_start_is_needed(monkeypatch):
-    monkeypatch.setattr("suitkaise.engines.keeper_client.PATIENCE", 0.5)
+    monkeypatch.setattr("suitkaise.engines.keeper_liveness.PATIENCE", 0.5)
     with Supervisor("tree", Child(Echo)).start() as running:
         old = keeper()
         stop(old)
@@ -117,7 +117,7 @@ def test_a_stopped_keeper_is_replaced_when_a_start_is_needed(monkeypatch):
 
 
 def test_a_stopped_keeper_is_replaced_when_a_worker_has_died(monkeypatch):
-    monkeypatch.setattr("suitkaise.engines.keeper_client.PATIENCE", 0.5)
+    monkeypatch.setattr("suitkaise.engines.keeper_liveness.PATIENCE", 0.5)
     with Supervisor("tree", Child(Echo)).start() as running, running.events() as events:
         old, pid = keeper(), running["echo"].pid
         stop(old)
@@ -128,7 +128,7 @@ def test_a_stopped_keeper_is_replaced_when_a_worker_has_died(monkeypatch):
 
 
 def test_a_tree_can_be_stopped_while_the_keeper_is_stopped(monkeypatch):
-    monkeypatch.setattr("suitkaise.engines.keeper_client.PATIENCE", 0.5)
+    monkeypatch.setattr("suitkaise.engines.keeper_liveness.PATIENCE", 0.5)
     running = Supervisor("tree", Child(Echo)).start()
     old = keeper()
     stop(old)
@@ -149,10 +149,10 @@ os.register_at_fork(before=busy)
 
 HAS_A_BUSY_KEEPER = """
 from suitkaise import Child, Process, Supervisor, preload
-from suitkaise.engines import keeper_client
+from suitkaise.engines import keeper_liveness
 from suitkaise.runtime import runtime
 
-keeper_client.PATIENCE = 0.3
+keeper_liveness.PATIENCE = 0.3
 
 
 class Echo(Process):
@@ -163,10 +163,10 @@ class Echo(Process):
 if __name__ == "__main__":
     preload("busy")
     with Supervisor("tree").start() as running:
-        keeper = runtime.current().processes.link.pid
+        keeper = runtime.current().processes.keeper.pid
         for number in range(3):
             running.start_child(Child(Echo, id=f"e{number}"))
-        print(runtime.current().processes.link.pid == keeper)
+        print(runtime.current().processes.keeper.pid == keeper)
 """
 
 

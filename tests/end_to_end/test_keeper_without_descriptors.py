@@ -22,7 +22,7 @@ from tests.support import eventually, run_program, wait_gone
 def keeper(*, for_commands: bool = False) -> int:
     now = runtime.current()
     assert now is not None
-    return (now.commands if for_commands else now.processes).link.pid
+    return (now.commands if for_commands else now.processes).keeper.pid
 
 
 def files_of(pid: int) -> list[int]:
@@ -103,7 +103,8 @@ def test_a_keeper_without_descriptors_kills_all_processes_of_a_command(tmp_path:
 
 PROGRAM = """
 import errno, gc, os, socket
-from suitkaise.engines.keeper import ENCODE, Keeper
+from suitkaise.engines.keeper import Keeper
+from suitkaise.engines.protocol import QuitKeeper, encode
 
 def refuse(*args):
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -113,7 +114,7 @@ class Poll:
         waits.append(timeout)
         if len(waits) < 3:
             return []
-        hub.send(ENCODE(("quit",)))
+        hub.send(encode(QuitKeeper()))
         return [(theirs.fileno(), 1)]
 
 hub, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -19,7 +19,7 @@ from tests.support import eventually, wait_gone
 
 
 def keeper() -> int:
-    return runtime.current().processes.link.pid
+    return runtime.current().processes.keeper.pid
 
 
 def reserve(running) -> int:

@@ -26,14 +26,14 @@ from tests.support import children_named, eventually, start_program, wait_gone
 def keeper() -> psutil.Process:
     now = runtime.current()
     assert now is not None
-    return psutil.Process(now.processes.link.pid)
+    return psutil.Process(now.processes.keeper.pid)
 
 
 def all_spares() -> list[list[Any]]:
     """Those of each child, also those that are not ready."""
     now = runtime.current()
     assert now is not None
-    return [list(one) for one in now.processes._spares._standing.values()]
+    return [list(one) for one in now.processes._spares._spares.values()]
 
 
 def spares() -> set[int]:

@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from suitkaise import Backoff, Child, ChildStartFailed, Lost, Supervisor
-from suitkaise.engines import keeper_client as link
-from suitkaise.engines import keeper_process as program
+from suitkaise.engines import keeper_client, keeper_process
 from suitkaise.events import KeeperLost
 from suitkaise.runtime import runtime
 from tests.end_to_end.kinds import next_event, next_exit
@@ -27,7 +26,7 @@ PIDFD = "anon_inode:[pidfd]"
 def keeper() -> int:
     now = runtime.current()
     assert now is not None
-    return now.processes.link.pid
+    return now.processes.keeper.pid
 
 
 class Full:
@@ -101,13 +100,13 @@ def test_a_keeper_comes_back_by_itself_after_pauses_that_grow(
         assert now is not None
         old = keeper()
         for _ in range(3):
-            pauses.append(now.processes.link._pause)
-            eventually(lambda: now.processes.link._pause > pauses[-1])
+            pauses.append(now.processes.keeper._pause)
+            eventually(lambda: now.processes.keeper._pause > pauses[-1])
         system.full = False
         eventually(lambda: keeper() != old, timeout=10)
         eventually(lambda: len(said(caplog)) == 2)
         assert pauses == [0.2, 0.4, 0.8]
-        assert now.processes.link._pause == 0.1
+        assert now.processes.keeper._pause == 0.1
         with running.events() as events:  # the new one knows of those that the old one has forked
             os.kill(running["echo"].pid or 0, signal.SIGKILL)
             assert isinstance(next_exit(events), Lost)
@@ -121,7 +120,7 @@ def test_a_start_that_waits_when_the_keeper_dies_for_longer_is_an_error(monkeypa
         assert now is not None
         system = Full(monkeypatch)
         started = in_background(lambda: running.start_child(Child(Echo)))
-        eventually(lambda: now.processes.link._newborns)
+        eventually(lambda: now.processes.keeper._requests)
         os.kill(keeper(), signal.SIGKILL)
         error = started.exception(5)
         assert isinstance(error, ChildStartFailed)
@@ -152,7 +151,7 @@ def test_a_keeper_that_ends_again_and_again_is_not_replaced_for_a_while(
 ) -> None:
     with Supervisor("app", Child(Echo), max_restarts=0).start() as running:
         with monkeypatch.context() as broken:
-            broken.setattr(program, "_PROGRAM", "raise SystemExit(3)")
+            broken.setattr(keeper_process, "_PROGRAM", "raise SystemExit(3)")
             lose_the_keeper()
             eventually(lambda: said(caplog), timeout=10)
             with pytest.raises(ChildStartFailed, match="ended in a row, the last one with code 3"):
@@ -163,7 +162,7 @@ def test_a_keeper_that_ends_again_and_again_is_not_replaced_for_a_while(
 
 
 def test_a_new_keeper_gets_the_list_of_all_living_workers_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "MANY", 2)
+    monkeypatch.setattr(keeper_client, "MAX_DESCRIPTORS", 2)
     with Supervisor("app", Child(Echo, copies=5)).start():
         lose_the_keeper()
         eventually(lambda: descriptors_of(keeper()).count(PIDFD) == 5)
@@ -182,7 +181,7 @@ class Echo(Process):
         return message
 
 def keeper():
-    return runtime.current().processes.link.pid
+    return runtime.current().processes.keeper.pid
 
 def limit(number):
     resource.setrlimit(resource.RLIMIT_NOFILE, (number, before[1]))

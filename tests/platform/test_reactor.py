@@ -304,7 +304,7 @@ def test_a_forked_child_closes_the_descriptors(reactor: Reactor) -> None:
         code = 1
         try:
             bell = reactor._bell
-            reactor.abandon_after_fork()
+            reactor.close_after_fork()
             reactor.call_soon_threadsafe(lambda: None)
             os.fstat(bell)
         except OSError:

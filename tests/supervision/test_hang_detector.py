@@ -136,7 +136,7 @@ def test_s55_a_worker_that_makes_progress_is_never_killed_even_if_every_look_is_
 
 def test_s55_a_hung_child_is_restarted_by_the_rules() -> None:
     def behaviour(launch: Any) -> Behaviour:
-        return Behaviour(hangs=1.0) if launch.incarnation == 1 else Behaviour()
+        return Behaviour(hangs=1.0) if launch.number == 1 else Behaviour()
 
     simulation = Simulation(Supervisor("app", Child(work, loop_timeout=0.5)), behaviour)
     simulation.run(until=10.0)

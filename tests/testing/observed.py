@@ -164,7 +164,7 @@ class Observed(Simulation):
 
     def launched(self, handle: SimulatedHandle) -> None:
         launch = handle.launch
-        self._say("start", launch.path, launch.incarnation, handle.behaviour if self.note else "")
+        self._say("start", launch.path, launch.number, handle.behaviour if self.note else "")
         before = self.newest.get(launch.path)
         if before is not None and before.alive:
             self.wrong(f"{launch.path}: two incarnations at a time")
@@ -172,7 +172,7 @@ class Observed(Simulation):
         if self._turn_of is None:
             self.wrong(f"{launch.path}: started outside of any turn")
         else:
-            self._turn_of.launch(launch.child, launch.incarnation, launch.recalled)
+            self._turn_of.launch(launch.child, launch.number, launch.incarnation.recalled)
 
     def over(self, handle: SimulatedHandle, exit: Exit) -> None:
         """A worker ends now: was it hung, and judged at the right moment (rule 55); was it killed in time?"""

@@ -76,7 +76,7 @@ def test_s44_all_are_stopped_at_once_and_the_late_are_killed_together() -> None:
 @pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])
 def test_s40_a_dynamic_supervisor_that_was_restarted_is_empty_and_numbers_on(strategy: Any) -> None:
     def behaviour(launch: Launch) -> Behaviour:
-        dies = launch.path == "app/first" and launch.incarnation == 1
+        dies = launch.path == "app/first" and launch.number == 1
         return Behaviour(lives=5.0 if dies else None, reason=Signaled(9))
 
     tree = Supervisor("app", Child(work, id="first"), DynamicSupervisor("pool"), strategy=strategy)
@@ -191,7 +191,7 @@ ACTS: dict[str, Callable[[Simulation], object]] = {
 
 
 def lose(simulation: Simulation, path: str) -> None:
-    handle = next(handle for handle in simulation.engine.launched if handle.launch.path == path)
+    handle = next(handle for handle in simulation.engine.launched if handle.launch.incarnation.path == path)
     handle.kill("the test")
     simulation.run(simulation.clock.now)
     assert handle.exited.result().reason == Killed("the test")

@@ -1,4 +1,4 @@
-"""The protocol of engines: where workers run. Strategies, deadlines and intensity stay above it."""
+"""The interface of engines: where workers run. Strategies, deadlines and intensity stay above engines."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from suitkaise.specs import LIMITS, Child
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.incarnation import Incarnation, Recalled
 
-__all__ = ["Engine", "EngineContext", "Exit", "Handle", "Launch", "WorkerHandle", "settle"]
+__all__ = ["Engine", "EngineContext", "Exit", "Handle", "Launch", "WorkerHandle", "grace_of", "settle"]
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How an incarnation ended. `abandoned`: it is cut off but still there (a thread).
+    """How an incarnation ended.
 
-    `view`: what it did in the end; `lines`: the last that it printed or logged, if it ended abnormally.
+    Args:
+        reason: why.
+        result: what the worker's `result()` returned.
+        ignored: whether `on_start` raised `Ignore`.
+        abandoned: whether the incarnation was cut off but still runs (a thread).
+        view: the worker's slot on the status board at the end.
+        lines: the last lines that the worker printed or logged, if it ended abnormally.
     """
 
     reason: ExitReason
@@ -36,43 +42,52 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """An order to start one incarnation."""
+    """An order to start one incarnation of a child."""
 
-    path: str
     child: Child
-    incarnation: int
-    serial: int
-    recalled: Recalled | None = None
+    incarnation: Incarnation
+
+    @classmethod
+    def of(cls, child: Child, path: str, number: int, serial: int, recalled: Recalled | None = None) -> Launch:
+        """Make the order for incarnation `number` of the child at `path`; `serial` is unique in the program."""
+        return cls(
+            child,
+            Incarnation(
+                path, serial, number, child.copy, child.join_in, child.join_after, recalled, grace_of(child)
+            ),
+        )  # fmt: skip
+
+    @property
+    def path(self) -> str:
+        """The worker's path."""
+        return self.incarnation.path
+
+    @property
+    def number(self) -> int:
+        """Which incarnation of its child it is, from 1."""
+        return self.incarnation.number
 
     @property
     def recipe(self) -> Recipe:
-        """What to build."""
+        """The worker's class and arguments."""
         assert isinstance(self.child.what, Recipe)
         return self.child.what
 
     @property
-    def birth(self) -> Incarnation:
-        """What the worker is told."""
-        child = self.child
-        return Incarnation(
-            self.path, self.serial, child.copy, child.join_in, child.join_after, self.recalled, self.grace
-        )  # fmt: skip
-
-    @property
-    def limited(self) -> bool:
-        """Whether one of its phases has a limit (rule 55)."""
+    def has_limits(self) -> bool:
+        """Whether one of the worker's phases has a time limit (rule 55)."""
         return any(getattr(self.child, name) is not None for name in LIMITS)
 
-    @property
-    def grace(self) -> float:
-        """Seconds that the worker may take to finish when the program that owns it is gone."""
-        shutdown = self.child.shutdown
-        return shutdown if isinstance(shutdown, float) else 0.0 if shutdown == "brutal_kill" else float("inf")
+
+def grace_of(child: Child) -> float:
+    """Seconds that the child's worker may take to finish when the program that owns it is gone."""
+    shutdown = child.shutdown
+    return shutdown if isinstance(shutdown, float) else 0.0 if shutdown == "brutal_kill" else float("inf")
 
 
 @dataclass(slots=True)
 class EngineContext:
-    """What engines find in the program they run in."""
+    """What engines use of the program in which they run."""
 
     directory: str
     board: Board
@@ -84,46 +99,46 @@ class EngineContext:
         self.logs = Forwarded(self.reactor)
 
     def file(self, name: str) -> str:
-        """A path in the program's private directory."""
+        """Return the path of a file in the program's private directory."""
         return os.path.join(self.directory, name)
 
 
 class Handle(Protocol):
-    """One incarnation. Its methods never block and may be called from any thread."""
+    """One incarnation. The methods never block and may be called from any thread."""
 
     exited: Future[Exit]
-    """Resolves exactly once, when the incarnation is over."""
+    """Resolves exactly once, when the incarnation has ended."""
     ready: Future[int]
-    """Resolves with the pid when `on_start` has returned; never, if it does not."""
+    """Resolves with the pid when `on_start` has returned; never, if `on_start` does not return."""
 
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
-        """Send it a message; first in, first out. See `Receiver.deliver`."""
+        """Send a message to the worker, first in, first out; see `Receiver.deliver`."""
         ...
 
     def stop(self) -> None:
-        """Ask it to finish."""
+        """Ask the worker to finish."""
         ...
 
     def suspend(self, on: bool) -> None:
-        """Let it rest after its current loop, or go on."""
+        """Suspend the worker after its current loop, or resume it."""
 
     def kill(self, why: str) -> None:
-        """End it now."""
+        """End the incarnation now."""
         ...
 
 
 class WorkerHandle(Handle, Protocol):
-    """One incarnation of a worker: it can be seen at work."""
+    """One incarnation of a worker, with its state on the status board."""
 
     checkpoint: Payload | None
-    """The last value that it wants to be kept for the next one."""
+    """The last checkpoint that the worker saved for its next incarnation."""
 
     def snapshot(self) -> SlotView | None:
-        """What it does at this moment; None once it is gone, or where nobody can tell."""
+        """Read the worker's slot on the status board; None after the worker's end, or where there is no slot."""
         ...
 
     def kill_hung(self, hung: Hung) -> None:
-        """End it for that reason, and let the reason say where it hangs."""
+        """End the incarnation for that reason, with the stack of the hanging worker added to the reason."""
         ...
 
 
@@ -131,28 +146,28 @@ class Engine(Protocol):
     """Starts workers somewhere."""
 
     def spawn(self, launch: Launch) -> WorkerHandle:
-        """Begin to start one; never blocks. What goes wrong is told by `exited`."""
+        """Begin to start a worker; never blocks. A failure resolves `exited`."""
         ...
 
     def prepare(self, path: str, child: Child) -> None:
-        """Check that the child can be started here; raises what the user should see at `start()`."""
+        """Check that the child can be started here; raises the error that the user gets from `start()`."""
         ...
 
     def forget(self, path: str) -> None:
-        """The child at `path` will not be started again."""
+        """Discard what was prepared for the child at `path`, which will not be started again."""
         ...
 
     def abandoned(self) -> list[str]:
-        """The paths of incarnations that were cut off, but are still there (rule 59)."""
+        """Return the paths of incarnations that were cut off but still run (rule 59)."""
         ...
 
     def close(self) -> None:
-        """Give everything back; there are no workers any more."""
+        """Release everything; called after the last worker has ended."""
         ...
 
 
 def settle(future: Future[Exit], exit: Exit) -> bool:
-    """Resolve an `exited` future, once; whether this was the time."""
+    """Resolve an `exited` future unless it is resolved already; return whether this call resolved it."""
     if future.done():
         return False
     future.set_result(exit)

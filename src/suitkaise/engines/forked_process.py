@@ -1,4 +1,4 @@
-"""One forked process, as the hub sees it: the control connection, the birth and the death; whoever lives in it."""
+"""The hub's side of one forked process: its control connection, its start and its exit."""
 
 from __future__ import annotations
 
@@ -10,138 +10,147 @@ import threading
 from typing import Protocol
 
 from suitkaise.engines.engine import EngineContext
-from suitkaise.engines.keeper_client import PATIENCE, KeeperClient
+from suitkaise.engines.keeper_client import KeeperClient
+from suitkaise.engines.keeper_liveness import PATIENCE
+from suitkaise.engines.protocol import Announce, WorkerReport, decode_worker_report
 from suitkaise.messaging import wire
 from suitkaise.messaging.connection import SendBuffer
 from suitkaise.platform.processes import has_ended
 
 __all__ = ["ForkedProcess", "ProcessCallbacks"]
 
-_FIRST = 1 << 16
+_FIRST_READ = 1 << 16
 
 
 class ProcessCallbacks(Protocol):
-    """Who lives in a process, or is to. It is called in the reactor's thread."""
+    """The owner of a forked process: a worker's handle, or a spare. Called in the reactor's thread."""
 
     def first_frame(self) -> tuple[bytes, list[socket.socket]]:
-        """The first frame for its process, and the sockets that go with it (any thread)."""
+        """Return the first frame for the process, and the sockets that go with it (any thread)."""
         ...
 
     def on_flushed(self) -> None:
-        """What waited was sent."""
+        """Frames that waited to be sent were sent."""
 
     def on_started(self) -> None:
-        """The process is there."""
+        """The process exists."""
 
-    def on_frame(self, frame: wire.Frame) -> None:
-        """The process says something."""
+    def on_frame(self, report: WorkerReport, payload: bytes) -> None:
+        """The process has sent a frame."""
 
     def on_exit(self, code: int | None) -> None:
-        """The process is gone; its exit code, negative for a signal; None if nobody could read it."""
+        """The process has ended, with this exit code: negative for a signal, None if unknown."""
 
     def on_spawn_failed(self, error: str) -> None:
         """There is no process, and there will be none."""
 
     def kill(self, why: str) -> None:
-        """It must go."""
+        """End the process, for this reason."""
 
 
 class ForkedProcess:
-    """A process that the keeper forks, or has forked. Any thread may send; the reactor's thread takes in what it says.
+    """A process that the keeper forks, or has forked. Any thread may send; the reactor's thread reads.
 
     Args:
-        site: the program.
-        link: to the keeper.
-        path: whose it is, for errors.
-        grace: seconds that it may take to finish when the program is gone.
-        last: whether it is to go last of all, then.
-        resident: who lives in it.
+        context: the program.
+        keeper: forks the process.
+        path: the worker's path, for errors.
+        grace: seconds that the process may take to end when the program is gone.
+        stops_last: whether the process ends after all others then.
+        callbacks: the owner of the process.
     """
 
     def __init__(
-        self, site: EngineContext, link: KeeperClient, path: str, grace: float, last: bool, resident: ProcessCallbacks
+        self,
+        context: EngineContext,
+        keeper: KeeperClient,
+        path: str,
+        grace: float,
+        stops_last: bool,
+        callbacks: ProcessCallbacks,
     ) -> None:
         self.pid: int | None = None
         self.pidfd: int | None = None
         self.dead: bool = False
         self.grace: float = grace
-        self.last: bool = last
-        self._site = site
-        self._link = link
+        self.stops_last: bool = stops_last
+        self._context = context
+        self._keeper = keeper
         self._path = path
-        self._resident = resident
+        self._callbacks = callbacks
         self._lock = threading.Lock()
-        self._outbox: SendBuffer | None = None
+        self._buffer: SendBuffer | None = None
         self._parser = _parser()
-        self._brought: int | None = None  # the pidfd that came with its first word
-        self._code: int | None = None
-        self._status_lost = False
-        self._over = False
+        self._announced_pidfd: int | None = None  # came with `Announce`, until that was handled
+        self._exit_code: int | None = None
+        self._exit_code_lost = False
+        self._closed = False
 
     # ------------------------------------------------------------ from any thread
     def start(self) -> None:
-        """Ask the keeper for it; what goes wrong is told to the resident."""
+        """Ask the keeper for the process; a failure is reported to the callbacks."""
         try:
-            self._link.spawn(self)
-        except OSError as error:  # no descriptor is left, say
+            self._keeper.spawn(self)
+        except OSError as error:  # for example no descriptor is left
             self.spawn_failed(str(error))
 
     def send(self, data: bytes, *, force: bool = False) -> None:
-        """Send it a frame, now or when it is there.
+        """Send an encoded frame, now or when the process exists.
 
         Raises:
             MailboxFull: too much waits; nothing of this is sent. Not with `force`.
         """
-        assert self._outbox is not None
-        self._outbox.write(data, force=force)
+        assert self._buffer is not None
+        self._buffer.write(data, force=force)
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it is there."""
+        """Send the process a signal, if it exists."""
         with self._lock:
             if self.pidfd is not None:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self.pidfd, number)
 
-    def hand_over(self, resident: ProcessCallbacks) -> bool:
-        """From now on somebody else lives in it; False if it is not there (any more)."""
+    def hand_over(self, callbacks: ProcessCallbacks) -> bool:
+        """Give the process to another owner; return False if the process does not exist (any more)."""
         with self._lock:
             if self.pidfd is None or has_ended(self.pidfd):
                 return False
-            self._resident = resident
+            self._callbacks = callbacks
             return True
 
-    # ------------------------------------------------------------ birth (called by the link)
+    # ------------------------------------------------------------ the start (called by the keeper's client)
     def connect(self) -> socket.socket:
-        """Make the control connection, and put the luggage into it; returns the process's end.
+        """Make the control connection and put the first frame into it; return the process's end.
 
-        Whatever else is sent waits until the process has said that it is there.
+        All that is sent afterwards waits until the process has announced itself.
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        outbox = SendBuffer(self._site.reactor, ours, self._path, self._on_readable)
+        buffer = SendBuffer(self._context.reactor, ours, self._path, self._on_readable)
         with self._lock:
-            old, self._outbox = self._outbox, outbox
+            old, self._buffer = self._buffer, buffer
             if old is not None:
-                outbox.take_over(old)
+                buffer.take_over(old)
         self._parser = _parser()
         try:
-            outbox.begin(*self._resident.first_frame())
+            buffer.begin(*self._callbacks.first_frame())
         except BaseException:
             theirs.close()
             raise
         return theirs
 
     def resume_reading(self) -> None:
-        """Begin to listen to it."""
-        assert self._outbox is not None
-        self._outbox.resume_reading()
+        """Start to read the control connection, or resume it."""
+        assert self._buffer is not None
+        self._buffer.resume_reading()
 
     def pause_reading(self) -> None:
-        """Do not listen to it for a while, until `resume_reading`."""
-        assert self._outbox is not None
-        self._outbox.pause_reading()
+        """Pause reading the control connection, until `resume_reading`."""
+        assert self._buffer is not None
+        self._buffer.pause_reading()
 
-    def _be_born(self, pid: int, pidfd: int | None) -> None:
+    def _on_announced(self, pid: int) -> None:
+        pidfd, self._announced_pidfd = self._announced_pidfd, None
         if pidfd is None:  # the kernel dropped it on the way
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -149,141 +158,144 @@ class ForkedProcess:
             return
         with self._lock:
             self.pid, self.pidfd = pid, pidfd
-            assert self._outbox is not None
-            self._outbox.uncork()
-        self._resident.on_flushed()
-        self._resident.on_started()
-        self._link.mark_alive()
-        self._site.reactor.add_reader(pidfd, self._on_death)
+            assert self._buffer is not None
+            self._buffer.uncork()
+        self._callbacks.on_flushed()
+        self._callbacks.on_started()
+        self._keeper.mark_alive()
+        self._context.reactor.add_reader(pidfd, self._on_death)
 
     def cancel_spawn(self) -> bool:
-        """The keeper is gone: whether there is no process yet, nor ever will be from what the keeper was asked."""
-        assert self._outbox is not None
+        """Return whether the dead keeper has forked no process for this request that could still start.
+
+        The connection is shut down for reading, so a process that has not announced itself by now never can, and ends.
+        """
+        assert self._buffer is not None
         self._on_readable()
-        if self.pid is not None or self._over:
+        if self.pid is not None or self._closed:
             return False
         with contextlib.suppress(OSError):
-            self._outbox.sock.shutdown(socket.SHUT_RD)  # from here on it cannot say that it is there, and ends
+            self._buffer.sock.shutdown(socket.SHUT_RD)
         with contextlib.suppress(OSError, wire.WireError):
             self._receive()
-        pidfd, self._brought = self._brought, None
-        if pidfd is not None:  # it has just said so, but could not say anything more
+        pidfd, self._announced_pidfd = self._announced_pidfd, None
+        if pidfd is not None:  # it announced itself in between, but can send nothing more
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             has_ended(pidfd, None)
             os.close(pidfd)
-        self._site.reactor.remove_reader(self._outbox)
+        self._context.reactor.remove_reader(self._buffer)
         return True
 
     def spawn_failed(self, error: str) -> None:
-        """There is no process, and there will be none."""
-        if self._end():
-            self._resident.on_spawn_failed(error)
+        """Close the connection and report that there is no process."""
+        if self._close():
+            self._callbacks.on_spawn_failed(error)
 
-    # ------------------------------------------------------------ what it says (reactor's thread)
+    # ------------------------------------------------------------ frames from the process (reactor's thread)
     def _on_readable(self) -> None:
-        assert self._outbox is not None
-        if self._outbox.flush():
-            self._resident.on_flushed()
+        assert self._buffer is not None
+        if self._buffer.flush():
+            self._callbacks.on_flushed()
         try:
             frames = self._receive()
         except BlockingIOError:
             return
         except (wire.PeerClosed, OSError):
-            self._site.reactor.remove_reader(self._outbox)  # its death is told by the pidfd, or by the keeper
+            self._context.reactor.remove_reader(self._buffer)  # the pidfd or the keeper reports the process's end
             return
         except wire.WireError as error:
-            self._site.reactor.remove_reader(self._outbox)
-            self._resident.kill(f"it talked nonsense: {error}")
+            self._context.reactor.remove_reader(self._buffer)
+            self._callbacks.kill(f"invalid data from the worker's process: {error}")
             return
         for frame in frames:
-            self._take(frame)
+            self._handle(frame)
 
     def _receive(self) -> list[wire.Frame]:
-        assert self._outbox is not None
+        assert self._buffer is not None
         if self.pid is not None:
-            return self._parser.receive(self._outbox.sock)
-        data, descriptors, _, _ = socket.recv_fds(self._outbox.sock, _FIRST, 1)
+            return self._parser.receive(self._buffer.sock)
+        data, descriptors, _, _ = socket.recv_fds(self._buffer.sock, _FIRST_READ, 1)
         if not data:
-            raise wire.PeerClosed("it ended before it was there")
+            raise wire.PeerClosed("the process ended before it announced itself")
         if descriptors:
-            self._brought = descriptors[0]
+            self._announced_pidfd = descriptors[0]
         return self._parser.feed(data)
 
-    def _take(self, frame: wire.Frame) -> None:
-        match frame[0]:
-            case ("born", int(pid)):
-                pidfd, self._brought = self._brought, None
-                self._be_born(pid, pidfd)
-            case _:
-                self._resident.on_frame(frame)
+    def _handle(self, frame: wire.Frame) -> None:
+        report, payload = frame
+        if isinstance(report, Announce):
+            self._on_announced(report.pid)
+        else:
+            self._callbacks.on_frame(report, payload)
 
-    # ------------------------------------------------------------ death (reactor's thread)
+    # ------------------------------------------------------------ the exit (reactor's thread)
     def _on_death(self) -> None:
         with self._lock:
             self.dead = True
             pidfd, self.pidfd = self.pidfd, None
         assert pidfd is not None
-        self._site.reactor.remove_reader(pidfd)
+        self._context.reactor.remove_reader(pidfd)
         os.close(pidfd)
-        if self._code is not None or self._status_lost:
-            self._leave()
+        if self._exit_code is not None or self._exit_code_lost:
+            self._finish()
         else:
-            self._link.expect_reply()
+            self._keeper.expect_reply()
 
-    def status(self, code: int) -> None:
-        """The keeper has read its exit status: negative for a signal."""
-        self._code = code
-        if self.pid is None:  # was it ever there?
+    def exit_status(self, code: int) -> None:
+        """Take the exit status from the keeper: negative for a signal."""
+        self._exit_code = code
+        if self.pid is None:  # it may have announced itself just before it ended
             self._on_readable()
         if self.dead or self.pid is None:
-            self._leave()
+            self._finish()
 
-    def status_lost(self) -> None:
-        """The keeper is gone, so nobody will read its exit status."""
-        self._status_lost = True
+    def exit_status_lost(self) -> None:
+        """Do without the exit status: the keeper that would have read it is gone."""
+        self._exit_code_lost = True
         if self.dead:
-            self._leave()
+            self._finish()
 
-    def abandon(self) -> None:
-        """Nobody can listen to it any more: it is killed, and counts as ended."""
+    def kill_unwatched(self) -> None:
+        """Kill the process and report its end without waiting for an event: the I/O thread has ended."""
         self.signal(signal.SIGKILL)
         if self.pid is None:
-            self.spawn_failed("nobody can listen to it")
+            self.spawn_failed("the I/O thread of this program has ended")
         elif self.pidfd is not None:
             has_ended(self.pidfd, PATIENCE)
-            self._status_lost = True
+            self._exit_code_lost = True
             self._on_death()
         else:
-            self.status_lost()
+            self.exit_status_lost()
 
-    def _leave(self) -> None:
-        assert self._outbox is not None
+    def _finish(self) -> None:
+        assert self._buffer is not None
         if self.pid is not None:
             with contextlib.suppress(BlockingIOError, wire.PeerClosed, wire.WireError, OSError):
-                while True:  # its last words are in the socket, whoever else may hold the other end open
-                    for frame in self._parser.receive(self._outbox.sock):
-                        self._take(frame)
-        if self._end():
-            self._resident.on_exit(self._code)
+                while True:  # its last frames are in the socket, even if another process holds the other end open
+                    for frame in self._parser.receive(self._buffer.sock):
+                        self._handle(frame)
+        if self._close():
+            self._callbacks.on_exit(self._exit_code)
 
-    def _end(self) -> bool:
-        """Close the connection; whether this was the time."""
-        if self._over:
+    def _close(self) -> bool:
+        """Close the connection; return False if it was closed before."""
+        if self._closed:
             return False
-        self._over = True
-        if self._outbox is not None:
-            self._outbox.close()
-        self._link.gone(self)
+        self._closed = True
+        if self._buffer is not None:
+            self._buffer.close()
+        self._keeper.forget(self)
         return True
 
-    def drop(self) -> None:
+    def close_after_fork(self) -> None:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
-        if self._outbox is not None:
-            self._outbox.sock.close()
+        if self._buffer is not None:
+            self._buffer.sock.close()
         if self.pidfd is not None:
             os.close(self.pidfd)
 
 
 def _parser() -> wire.Parser:
-    return wire.Parser(max_header=wire.MAX_PAYLOAD)  # a header may hold an error, or a line of a log
+    # A header may be long: it holds an error, or a line of a log.
+    return wire.Parser(max_header=wire.MAX_PAYLOAD, decode=decode_worker_report)

@@ -1,16 +1,21 @@
-"""The keeper: a small single-threaded process that forks the workers, reaps them, and buries them.
+"""The keeper: a small single-threaded process that forks the workers, reaps them, and ends them when the hub is gone.
 
-It is started with `subprocess`, has our modules loaded already, and does nothing but wait. A request on its
-socket carries the worker's end of a control connection, in which the recipe waits already; the worker itself tells
-the hub that it is there. The keeper is the workers' parent, so it alone learns exit statuses. While there is
-nothing to do it forks one process in reserve, so that the next worker need not wait for a fork. When the hub is
-gone, it asks all workers to finish, waits, kills what is left, ends the storage last, and removes the program's
-directory.
+Why a process of our own forks the workers: the hub cannot. It has threads, so a lock that another thread holds at the
+moment of the fork would stay locked in the worker for ever; it is big, so a fork of it is slow; and a program that
+dies could no longer end its workers. `multiprocessing`'s forkserver does not fit either: if it is killed, the sentinels
+of living workers report exit code 255, so that two incarnations run at once. The keeper has no thread and has imported
+what workers need, so a fork takes a millisecond; only the keeper is the workers' parent, so only the keeper reads exit
+statuses; and its connection to the hub ends with the hub, however the hub ends. Everything is in one loop over one
+`poll`, so nothing that happens at once can be handled twice. The keeper may die: the hub learns of deaths by pidfds,
+and starts another keeper that adopts the living workers.
 
-A program that has commands has a second keeper for them. It adopts what the guard of a command leaves behind, kills
-it, and tells of the guard's end only then.
+With a request comes the worker's end of a control connection, in which the recipe waits already; the worker itself
+announces to the hub that it exists. While there is nothing to do, the keeper forks one process in reserve, so that the
+next worker need not wait for a fork. When the hub is gone, the keeper asks all workers to finish, waits, kills those
+that are left, ends the storage last, and removes the program's directory.
 
-Requests and answers are single datagrams (SOCK_SEQPACKET) of msgpack tuples.
+A program that has commands has a second keeper for them. It adopts the processes that the guard of a command leaves
+behind, kills them, and reports the guard's exit only then.
 """
 
 from __future__ import annotations
@@ -25,10 +30,23 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, NoReturn
 
-import msgspec
-
+from suitkaise.engines.protocol import (
+    MAX_DATAGRAM,
+    MAX_DESCRIPTORS,
+    AdoptProcesses,
+    CleaningUp,
+    KeeperAnswer,
+    KeeperReady,
+    KeeperWarning,
+    PreloadModules,
+    ProcessExited,
+    QuitKeeper,
+    SpawnFailed,
+    SpawnProcess,
+    decode_keeper_request,
+    encode,
+)
 from suitkaise.platform.processes import (
     MARK,
     become_subreaper,
@@ -40,54 +58,36 @@ from suitkaise.platform.processes import (
 )
 from suitkaise.platform.runtime_directory import STRAGGLERS, hold, remove_when_unused
 
-__all__ = ["DECODE", "ENCODE", "MANY", "ForkedChild", "main"]
-
-ENCODE = msgspec.msgpack.Encoder().encode
-DECODE = msgspec.msgpack.Decoder(tuple).decode
-
-MANY = 253
-"""How many descriptors can go with one datagram."""
+__all__ = ["Keeper", "main"]
 
 IDLE = 0.02
 """Seconds without a request after which a process is forked in reserve."""
 
 _OURS = ("suitkaise", "suitkaise.engines.worker_main", "suitkaise.policy.actions")
-_MAX_REQUEST = 1 << 16
 _KILLED = float("inf")
-_FULL = "the keeper has no file descriptor left"
-
-
-def load(name: str) -> str:
-    """Import a module before workers are forked; returns what is wrong with that, or nothing."""
-    try:
-        __import__(name)
-    except BaseException as error:
-        return f"{name} cannot be imported before the workers are forked: {type(error).__name__}: {error}"
-    if threading.active_count() > 1:
-        return f"{name} starts threads when it is imported, and a forked worker has none of them: better not preload it"
-    return ""
+_NO_DESCRIPTOR = "the keeper has no file descriptor left"
 
 
 @dataclass(slots=True)
 class ForkedChild:
-    """A worker process. `pid` is None for one that an earlier keeper forked. `last`: the storage."""
+    """One process that the keeper looks after."""
 
     number: int
     pidfd: int
-    pid: int | None
+    pid: int | None  # None: an earlier keeper has forked it
     grace: float
-    last: bool
+    stops_last: bool
 
 
 @dataclass(slots=True)
 class Standby:
-    """A process that was forked in advance. It becomes a worker by a control connection on `sock`."""
+    """A process that was forked in advance. It becomes a worker when it gets a control connection over `sock`."""
 
     sock: socket.socket
     pid: int
 
     def assign(self, control: int) -> bool:
-        """Make it a worker; False if it is no longer there."""
+        """Make the process a worker; return False if it has ended."""
         with self.sock, contextlib.suppress(OSError):
             socket.send_fds(self.sock, [b"."], [control], socket.MSG_NOSIGNAL)
             return True
@@ -95,14 +95,22 @@ class Standby:
         return False
 
     def dismiss(self) -> None:
-        """It is not needed."""
+        """Kill the process and reap it."""
         self.sock.close()
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 
 class Keeper:
-    """The process's one loop."""
+    """The keeper's loop, see the module.
+
+    Args:
+        hub: the connection to the hub.
+        directory: the program's runtime directory.
+        orphan_timeout: the longest time in seconds that a worker may take to finish when the hub is gone.
+        lock: the descriptor that holds the directory.
+        for_commands: whether to adopt and kill what the forked processes leave behind.
+    """
 
     def __init__(
         self, hub: socket.socket, directory: str, orphan_timeout: float, lock: int, for_commands: bool
@@ -112,83 +120,84 @@ class Keeper:
         self._orphan_timeout = orphan_timeout
         self._lock = lock
         self._for_commands = for_commands
-        self._kids: dict[int, ForkedChild] = {}
-        self._orphans: dict[int, int] = {}  # by pidfd: what was killed, and is not gone yet
+        self._children: dict[int, ForkedChild] = {}  # by pidfd
+        self._orphans: dict[int, int] = {}  # pids by pidfd: killed, but not gone yet
         self._immune: set[int] = set()
-        self._ended: list[tuple[Any, ...]] = []  # what is told when no orphan is left
+        self._ended: list[ProcessExited] = []  # sent when no orphan is left
         self._reserve: Standby | None = None
         self._poll = select.poll()
         self._poll.register(hub, select.POLLIN)
 
-    def run(self, names: list[str]) -> None:
-        """Serve until the hub says `quit` or is gone; `names` are modules that the workers will need."""
-        self._preload(names)
-        rested = False
+    def run(self, modules: list[str]) -> None:
+        """Serve until the hub sends `QuitKeeper` or is gone; import `modules` first."""
+        self._preload(modules)
+        idle = False
         while True:
-            ready = self._poll.poll(None if rested or self._reserve is not None else IDLE * 1000)
+            ready = self._poll.poll(None if idle or self._reserve is not None else IDLE * 1000)
             for descriptor, _ in ready:
                 if descriptor != self._hub.fileno():
                     self._reap(descriptor)
                 elif not self._serve():
                     return
-            rested = not ready
-            if rested:
-                self._reserve = self._fork_in_reserve()  # if it cannot be: not again before something happens
+            idle = not ready
+            if idle:
+                self._reserve = self._fork_in_reserve()  # if that fails: not again before something happens
 
     def _serve(self) -> bool:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._hub, _MAX_REQUEST, MANY)
+            data, descriptors, _, _ = socket.recv_fds(self._hub, MAX_DATAGRAM, MAX_DESCRIPTORS)
         except ConnectionError:
             data, descriptors = b"", []
         if not data:
             self._dismiss_reserve()
             self._shut_down_all()
             return False
-        match DECODE(data):
-            case ("spawn", int(number), float(grace), bool(last)):
-                self._spawn(number, descriptors, grace, last)
-            case ("adopt", list(about)):
-                if len(descriptors) < len(about):
-                    self._tell(("trouble", f"{_FULL}: some workers are not known to it"))
-                for (grace, last), pidfd in zip(about, descriptors, strict=False):
-                    self._keep(ForkedChild(0, pidfd, None, grace, last))
-            case ("preload", list(path), list(names)):
-                sys.path[:] = path
-                self._preload(names)
-            case ("quit",):
+        match decode_keeper_request(data):
+            case SpawnProcess() as request:
+                self._spawn(request, descriptors)
+            case AdoptProcesses(processes):
+                if len(descriptors) < len(processes):
+                    self._send(KeeperWarning(f"{_NO_DESCRIPTOR}: some workers were not adopted"))
+                for (grace, stops_last), pidfd in zip(processes, descriptors, strict=False):
+                    self._add(ForkedChild(0, pidfd, None, grace, stops_last))
+            case PreloadModules(search_path, modules):
+                sys.path[:] = search_path
+                self._preload(modules)
+            case QuitKeeper():
                 self._dismiss_reserve()
                 return False
         return True
 
-    def _preload(self, names: list[str]) -> None:
+    def _preload(self, modules: list[str]) -> None:
         self._dismiss_reserve()
-        for name in names:
-            if trouble := load(name):
-                self._tell(("trouble", trouble))
+        for name in modules:
+            if warning := load(name):
+                self._send(KeeperWarning(warning))
         gc.collect()
         gc.freeze()
-        self._tell(("up",))
+        self._send(KeeperReady())
 
-    def _spawn(self, number: int, controls: list[int], grace: float, last: bool) -> None:
+    def _spawn(self, request: SpawnProcess, controls: list[int]) -> None:
+        number = request.number
         if not controls:
-            self._tell(("failed", number, _FULL))
+            self._send(SpawnFailed(number, _NO_DESCRIPTOR))
             return
         [control] = controls
         try:
             pid = self._fork(control)
         except OSError as error:
-            self._tell(("failed", number, str(error)))
+            self._send(SpawnFailed(number, str(error)))
             return
         finally:
             os.close(control)
         try:
-            pidfd = os.pidfd_open(pid)  # there is room for it: its control connection was closed
+            pidfd = os.pidfd_open(pid)  # takes the number of the control connection that was just closed
         except OSError as error:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            self._tell(("failed", number, str(error)))
+            self._send(SpawnFailed(number, str(error)))
         else:
-            self._keep(ForkedChild(number, pidfd, pid, grace, last))
+            self._add(ForkedChild(number, pidfd, pid, request.grace, request.stops_last))
 
     def _fork(self, control: int) -> int:
         reserve, self._reserve = self._reserve, None
@@ -196,14 +205,11 @@ class Keeper:
             return reserve.pid
         pid = os.fork()
         if pid == 0:
-            self._become_worker(control)
+            from suitkaise.engines.worker_main import run_worker
+
+            self._close_after_fork()
+            run_worker(control, self._directory, self._lock, self._orphan_timeout)
         return pid
-
-    def _become_worker(self, control: int) -> NoReturn:
-        from suitkaise.engines.worker_main import run_worker
-
-        self._let_go()
-        run_worker(control, self._directory, self._lock, self._orphan_timeout)
 
     def _fork_in_reserve(self) -> Standby | None:
         try:
@@ -212,7 +218,7 @@ class Keeper:
             return None
         try:
             pid = os.fork()
-        except OSError:  # who needs a process now will be told
+        except OSError:  # the next request for a process tries again, and reports the error
             ours.close()
             theirs.close()
             return None
@@ -220,15 +226,15 @@ class Keeper:
             from suitkaise.engines.worker_main import run_standby
 
             ours.close()
-            self._let_go()
+            self._close_after_fork()
             run_standby(theirs, self._directory, self._lock, self._orphan_timeout)
         theirs.close()
         return Standby(ours, pid)
 
-    def _let_go(self) -> None:
-        """In a forked process: close what is the keeper's."""
+    def _close_after_fork(self) -> None:
+        """In a forked process: close the keeper's descriptors."""
         self._hub.close()
-        for descriptor in self._kids:
+        for descriptor in self._children:
             os.close(descriptor)
 
     def _dismiss_reserve(self) -> None:
@@ -236,34 +242,34 @@ class Keeper:
         if reserve is not None:
             reserve.dismiss()
 
-    def _keep(self, kid: ForkedChild) -> None:
-        self._kids[kid.pidfd] = kid
-        self._poll.register(kid.pidfd, select.POLLIN)
+    def _add(self, child: ForkedChild) -> None:
+        self._children[child.pidfd] = child
+        self._poll.register(child.pidfd, select.POLLIN)
 
     def _reap(self, pidfd: int) -> None:
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        kid = self._kids.pop(pidfd, None)
-        if kid is None:
+        child = self._children.pop(pidfd, None)
+        if child is None:
             os.waitpid(self._orphans.pop(pidfd), 0)
-        elif kid.pid is not None:
-            _, status = os.waitpid(kid.pid, 0)
-            self._ended.append(("exited", kid.number, os.waitstatus_to_exitcode(status)))
+        elif child.pid is not None:
+            _, status = os.waitpid(child.pid, 0)
+            self._ended.append(ProcessExited(child.number, os.waitstatus_to_exitcode(status)))
             if self._for_commands:
-                self._tell(("burying", kid.number))
+                self._send(CleaningUp(child.number))
         if self._for_commands:
             self._kill_orphans()
         if not self._orphans:
-            for message in self._ended:
-                self._tell(message)
+            for answer in self._ended:
+                self._send(answer)
             self._ended.clear()
 
     def _kill_orphans(self) -> None:
-        """Kill what has become a child of this process without being forked by it: a guard has left it behind.
+        """Kill every child of this process that this process has not forked: a guard has left it behind.
 
-        What those leave behind in turn comes to light when they are gone.
+        Processes that an orphan leaves behind in turn become children of this process when the orphan is gone.
         """
-        known = {kid.pid for kid in self._kids.values()} | set(self._orphans.values()) | self._immune
+        known = {child.pid for child in self._children.values()} | set(self._orphans.values()) | self._immune
         if self._reserve is not None:
             known.add(self._reserve.pid)
         for pid in [pid for pid in children() if pid not in known]:
@@ -271,64 +277,74 @@ class Keeper:
                 self._watch_orphan(pid)
             else:
                 self._immune.add(pid)
-                self._tell(("trouble", f"process {pid}, which a command has left, runs as somebody else: not killed"))
+                self._send(KeeperWarning(f"process {pid}, left behind by a command, runs as another user: not killed"))
 
     def _watch_orphan(self, pid: int) -> None:
         try:
             pidfd = os.pidfd_open(pid)
-        except OSError:  # no descriptor is left: it was killed, so this does not take long
+        except OSError:  # no descriptor is left; the process was killed, so this takes no time
             os.waitpid(pid, 0)
             return
         self._orphans[pidfd] = pid
         self._poll.register(pidfd, select.POLLIN)
 
-    def _tell(self, message: tuple[Any, ...]) -> None:
-        with contextlib.suppress(ConnectionError):  # the hub is gone: its end-of-file follows
-            self._hub.send(ENCODE(message), socket.MSG_NOSIGNAL)
+    def _send(self, answer: KeeperAnswer) -> None:
+        with contextlib.suppress(ConnectionError):  # the hub is gone: the end-of-file follows
+            self._hub.send(encode(answer), socket.MSG_NOSIGNAL)
 
     # ------------------------------------------------------------ the hub is gone
     def _shut_down_all(self) -> None:
         self._poll.unregister(self._hub)
-        for kid in self._kids.values():
-            if not kid.last:
-                self._signal(kid, signal.SIGTERM)
         began = time.monotonic()
-        deadlines = {
-            kid.pidfd: began + min(kid.grace, self._orphan_timeout) for kid in self._kids.values() if not kid.last
-        }
+        deadlines: dict[int, float] = {}
+        for child in self._children.values():
+            if not child.stops_last:
+                self._signal(child, signal.SIGTERM)
+                deadlines[child.pidfd] = began + min(child.grace, self._orphan_timeout)
         while deadlines:
             nearest = min(deadlines.values())
-            patience = None if nearest == _KILLED else max(0.0, nearest - time.monotonic()) * 1000
-            for descriptor, _ in self._poll.poll(patience):
+            timeout = None if nearest == _KILLED else max(0.0, nearest - time.monotonic()) * 1000
+            for descriptor, _ in self._poll.poll(timeout):
                 deadlines.pop(descriptor, None)
                 self._reap(descriptor)
             now = time.monotonic()
             for descriptor, deadline in deadlines.items():
                 if deadline <= now:
-                    self._signal(self._kids[descriptor], signal.SIGKILL)
+                    self._signal(self._children[descriptor], signal.SIGKILL)
                     deadlines[descriptor] = _KILLED
-        for kid in list(self._kids.values()):
-            self._signal(kid, signal.SIGKILL)
-            has_ended(kid.pidfd, None)
-            self._reap(kid.pidfd)
+        for child in list(self._children.values()):
+            self._signal(child, signal.SIGKILL)
+            has_ended(child.pidfd, None)
+            self._reap(child.pidfd)
         while self._orphans:
             for descriptor, _ in self._poll.poll():
                 self._reap(descriptor)
         if self._for_commands:
-            kill_marked(self._directory)  # of guards that an earlier keeper has forked
+            kill_marked(self._directory)  # left behind by guards that an earlier keeper has forked
         os.close(self._lock)
         remove_when_unused(self._directory, STRAGGLERS)
 
     @staticmethod
-    def _signal(kid: ForkedChild, number: int) -> None:
+    def _signal(child: ForkedChild, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(kid.pidfd, number)
+            signal.pidfd_send_signal(child.pidfd, number)
+
+
+def load(name: str) -> str:
+    """Import a module before workers are forked; return a warning, or nothing."""
+    try:
+        __import__(name)
+    except BaseException as error:
+        return f"{name} cannot be imported before the workers are forked: {type(error).__name__}: {error}"
+    if threading.active_count() > 1:
+        return f"{name} starts threads when it is imported, and a forked worker has none of them: better not preload it"
+    return ""
 
 
 def main(
     descriptor: int, directory: str, preload: list[str], orphan_timeout: float, for_commands: bool = False
 ) -> None:
-    """The keeper's program. `preload`: modules that the workers will need, beyond what all of them need."""
+    """Run the keeper. `preload`: modules that the workers will need, beyond those that all workers need."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a program that ignores it would leave nothing to wait for

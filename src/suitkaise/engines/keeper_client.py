@@ -1,4 +1,4 @@
-"""The hub's line to the keeper, which is replaced when it dies."""
+"""The hub's side of the keeper: requests, answers, and a new keeper when the keeper dies or stops answering."""
 
 from __future__ import annotations
 
@@ -12,95 +12,115 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
+from suitkaise.engines import keeper_liveness
 from suitkaise.engines.engine import EngineContext
-from suitkaise.engines.keeper import DECODE, ENCODE, MANY
+from suitkaise.engines.keeper_liveness import KeeperLiveness
 from suitkaise.engines.keeper_process import search_path, start_keeper
+from suitkaise.engines.protocol import (
+    MAX_DATAGRAM,
+    MAX_DESCRIPTORS,
+    AdoptProcesses,
+    CleaningUp,
+    KeeperAnswer,
+    KeeperReady,
+    KeeperRequest,
+    KeeperWarning,
+    PreloadModules,
+    ProcessExited,
+    QuitKeeper,
+    SpawnFailed,
+    SpawnProcess,
+    decode_keeper_answer,
+    encode,
+)
 from suitkaise.platform.preload import listeners, wanted
-from suitkaise.platform.processes import has_ended, is_at_work
+from suitkaise.platform.processes import has_ended
 from suitkaise.platform.reactor import TimerHandle
 
-__all__ = ["PATIENCE", "KeeperClient"]
+__all__ = ["KeeperClient", "SpawnRequest"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.keeper")
 
-PATIENCE = 5.0
-"""Seconds for which the keeper may owe an answer and say nothing at all; then it is replaced (it is stopped, say)."""
-
-DOUBTS = 10
-"""How often in a row one that says nothing, but is at work or waits for a processor, is given the time again."""
-
-BOOT_PATIENCE = 60.0
-"""The same for one that is still starting: it imports what is to be preloaded."""
-
 _FAILURES = 5
-"""How many keepers in a row may end before one has said anything."""
+"""How many keepers in a row may end without an answer before the next one is tried only after a pause."""
 
 _PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
-"""Seconds after which a keeper that could not be started is tried again: twice as many each time, up to these."""
+"""Seconds after which a keeper that could not be started is tried again: doubled each time, up to these."""
 
 
 class SpawnRequest(Protocol):
-    """What the link starts: a process."""
+    """A process that the keeper is to fork, or has forked. All but `start` is called by the client alone."""
 
     grace: float
     pid: int | None
     pidfd: int | None
-    last: bool
+    stops_last: bool
     dead: bool
 
     def start(self) -> None:
-        """Ask the link for it; what goes wrong is told by `spawn_failed`."""
+        """Ask the client to spawn the process; a failure is reported by `spawn_failed`."""
 
     def connect(self) -> socket.socket:
-        """Make the control connection, with the recipe in it; returns the worker's end."""
+        """Make the control connection, with the recipe in it; return the process's end."""
         ...
 
     def resume_reading(self) -> None:
-        """Begin to listen to it."""
+        """Start to read the control connection."""
 
     def cancel_spawn(self) -> bool:
-        """Whether there is no process, nor ever will be of what a dead keeper was asked."""
+        """Return whether the dead keeper has forked no process for this request that could still start."""
         ...
 
     def spawn_failed(self, error: str) -> None:
         """There is no process, and there will be none."""
 
-    def status(self, code: int) -> None:
-        """The keeper has read its exit status: negative for a signal."""
+    def exit_status(self, code: int) -> None:
+        """The keeper has read the process's exit status: negative for a signal."""
 
-    def status_lost(self) -> None:
-        """The keeper is gone, so nobody will read its exit status."""
+    def exit_status_lost(self) -> None:
+        """The keeper is gone, so the process's exit status will never be known."""
 
-    def abandon(self) -> None:
-        """Nobody can listen to it any more: it is killed, and counts as ended."""
+    def kill_unwatched(self) -> None:
+        """The I/O thread has ended: kill the process, and report its end without waiting for an event."""
 
-    def drop(self) -> None:
+    def close_after_fork(self) -> None:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
 
 
 class KeeperClient:
-    """Starts the keeper, talks to it, and replaces it when it dies."""
+    """Starts the keeper, sends it requests, and replaces it when it dies or stops answering.
 
-    def __init__(self, site: EngineContext, on_lost: Callable[[], None], *, for_commands: bool = False) -> None:
-        self._site = site
+    For each start that a dead keeper has not answered, exactly one question decides: has the process announced itself
+    to the hub? If so it lives, and the new keeper adopts it. If not, its connection is shut down, so that it can never
+    announce itself and ends, and the start is requested again from the new keeper.
+
+    Args:
+        context: the program.
+        on_lost: is called in the reactor's thread after a keeper has died and the next one was started, if possible.
+        for_commands: whether the keeper adopts and kills what commands leave behind.
+    """
+
+    def __init__(self, context: EngineContext, on_lost: Callable[[], None], *, for_commands: bool = False) -> None:
+        self._context = context
         self._on_lost = on_lost
         self._for_commands = for_commands
-        self._burying: set[int] = set()
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
-        self._newborns: dict[int, SpawnRequest] = {}
-        self._adopted: set[SpawnRequest] = set()
+        self._requests: dict[int, SpawnRequest] = {}  # of this keeper, until their exit status is known
+        self._adopted: set[SpawnRequest] = set()  # processes that an earlier keeper has forked
+        self._cleaning_up: set[int] = set()
         self._backlog: list[tuple[bytes, list[int]]] = []
+        self._waiting_to_send = False
         self._closed = False
         self._failures = 0
-        self._waiting = False
-        self._watched = False
-        self._extensions = 0
         self._down = ""  # why there is no keeper
-        self._outage = False  # from then on until the next one says something
+        self._outage = False  # from then on until the next keeper sends something
         self._pause = _PAUSE
         self._retry: TimerHandle | None = None
+        self._liveness = KeeperLiveness(context.reactor, self._lock, self._owes_answer, lambda: self.pid, self._kill)
         self._start()
         listeners.append(self._preload)
 
@@ -110,11 +130,11 @@ class KeeperClient:
         return self._program.pid
 
     # ------------------------------------------------------------ from any thread
-    def spawn(self, newborn: SpawnRequest) -> None:
-        """Ask for a process.
+    def spawn(self, request: SpawnRequest) -> None:
+        """Request a process.
 
         Raises:
-            OSError: there will be none; there is no keeper, say, or no descriptor left.
+            OSError: there will be none: there is no keeper, or no file descriptor is left.
         """
         with self._lock:
             if self._closed:
@@ -125,72 +145,53 @@ class KeeperClient:
                 except OSError as error:
                     raise ChildProcessError(f"there is no keeper: {error}") from error
             number = next(self._numbers)
-            theirs = newborn.connect().detach()
-            self._newborns[number] = newborn
-            self._send(ENCODE(("spawn", number, newborn.grace, newborn.last)), theirs)
-            self._site.reactor.call_soon_threadsafe(newborn.resume_reading)
+            theirs = request.connect().detach()
+            self._requests[number] = request
+            self._send(SpawnProcess(number, request.grace, request.stops_last), theirs)
+            self._context.reactor.call_soon_threadsafe(request.resume_reading)
             self.expect_reply()
 
-    def gone(self, newborn: SpawnRequest) -> None:
-        """It has ended, and all is said."""
-        self._adopted.discard(newborn)
+    def forget(self, request: SpawnRequest) -> None:
+        """Drop a request whose process has ended and was reported."""
+        self._adopted.discard(request)
 
     def expect_reply(self) -> None:
-        """The keeper owes an answer: see to it that it comes, or that the keeper is replaced."""
+        """Expect an answer from the keeper; replace the keeper if none comes in time."""
         with self._lock:
-            if self._watched or self._closed:
-                return
-            self._watched = True
-            self.mark_alive()
-            self._look_at(self._heard + PATIENCE)
+            if not self._closed:
+                self._liveness.expect_reply()
 
     def mark_alive(self) -> None:
-        """The keeper has shown that it works."""
-        self._heard, self._extensions = time.monotonic(), 0
+        """Take note of a sign that the keeper works."""
+        self._liveness.mark_alive()
 
-    def _look_at(self, when: float) -> None:
-        self._site.reactor.call_at(when, lambda: self._look(when))
+    def _owes_answer(self) -> bool:
+        """Return whether a process was not announced yet, or its exit status not reported after its death."""
+        unanswered = (request for number, request in self._requests.items() if number not in self._cleaning_up)
+        return not self._closed and any(request.pid is None or request.dead for request in unanswered)
 
-    def _look(self, due: float) -> None:
-        now = time.monotonic()
-        with self._lock:
-            owed = (one for number, one in self._newborns.items() if number not in self._burying)
-            if self._closed or not any(one.pid is None or one.dead for one in owed):
-                self._watched = False
-                return
-            until = self._heard + (PATIENCE if self._up else BOOT_PATIENCE)
-            if now - due > PATIENCE / 10:  # this program itself was stopped or starved: be fair, look once more
-                until = max(until, now + PATIENCE)
-            if now < until:
-                self._look_at(min(until, now + PATIENCE))
-                return
-            if self._extensions < DOUBTS and is_at_work(self.pid):
-                self._extensions += 1
-                self._look_at(now + PATIENCE)
-                return
-            self._watched = False
-            self._program.kill()  # its end-of-file does the rest
+    def _kill(self) -> None:
+        self._program.kill()
 
     def _modules(self) -> list[str]:
-        """What the keeper loads: commands need nothing of the user's."""
+        """The modules to be preloaded; commands need none of the user's."""
         return ["suitkaise.workers.command"] if self._for_commands else wanted()
 
     def _preload(self) -> None:
-        """Hand on what `preload` has added; the keeper is as good as new until it is done."""
+        """Pass on the modules that `preload` has added; until they are imported the keeper counts as starting."""
         if self._for_commands:
             return
         with self._lock:
             if not (self._down or self._closed):
-                self._up = False
-                self.mark_alive()
-                self._send(ENCODE(("preload", search_path(), wanted())))
+                self._liveness.mark_starting()
+                self._send(PreloadModules(search_path(), wanted()))
 
-    def _send(self, data: bytes, *descriptors: int) -> None:
-        self._backlog.append((data, list(descriptors)))
+    def _send(self, request: KeeperRequest, *descriptors: int) -> None:
+        self._backlog.append((encode(request), list(descriptors)))
         self._flush()
 
     def _flush(self) -> None:
-        """Send what waits, in order; takes the descriptors with it."""
+        """Send the datagrams that wait, in order, and close the descriptors that went with them."""
         with self._lock:
             while self._backlog:
                 data, descriptors = self._backlog[0]
@@ -199,54 +200,53 @@ class KeeperClient:
                 except BlockingIOError:
                     break
                 except OSError:
-                    return  # the keeper is dead: its end-of-file starts a new one, which is asked anew
+                    return  # the keeper is dead: its end-of-file starts a new one, and the requests are repeated
                 del self._backlog[0]
                 for descriptor in descriptors:
                     os.close(descriptor)
             waiting = bool(self._backlog)
-            if waiting is not self._waiting:
-                self._waiting = waiting
-                self._site.reactor.call_soon_threadsafe(self._watch)
+            if waiting is not self._waiting_to_send:
+                self._waiting_to_send = waiting
+                self._context.reactor.call_soon_threadsafe(self._watch)
 
     def _watch(self) -> None:
         with contextlib.suppress(KeyError, ValueError):  # closed
-            self._site.reactor.set_writer(self._sock, self._on_event, also=self._waiting)
+            self._context.reactor.set_writer(self._sock, self._on_event, also=self._waiting_to_send)
 
-    # ------------------------------------------------------------ the keeper's life
+    # ------------------------------------------------------------ the keeper's start
     def _start(self) -> None:
-        """Start a keeper; it is told of the living.
+        """Start a keeper.
 
         Raises:
             OSError: that is not possible now.
         """
-        site = self._site
+        context = self._context
         self._program, self._sock = start_keeper(
-            site.directory, self._modules(), site.orphan_timeout, for_commands=self._for_commands
+            context.directory, self._modules(), context.orphan_timeout, for_commands=self._for_commands
         )
-        self._waiting = False
-        self._up = False
+        self._waiting_to_send = False
         self._down = ""
-        self.mark_alive()
+        self._liveness.mark_starting()
         if self._retry is not None:
             self._retry.cancel()
-        self._site.reactor.call_soon_threadsafe(self._introduce)
+        context.reactor.call_soon_threadsafe(self._hand_over_living)
 
-    def _introduce(self) -> None:
-        """Listen to a new keeper, and tell it of the living (in the reactor's thread, where they die)."""
-        self._site.reactor.add_reader(self._sock, self._on_event)
-        alive = [(newborn, newborn.pidfd) for newborn in self._adopted if newborn.pidfd is not None]
-        for some in (alive[start : start + MANY] for start in range(0, len(alive), MANY)):
-            about = [(newborn.grace, newborn.last) for newborn, _ in some]
+    def _hand_over_living(self) -> None:
+        """Listen to a new keeper, and have it adopt the living (in the reactor's thread, which learns of deaths)."""
+        self._context.reactor.add_reader(self._sock, self._on_event)
+        living = [(request, request.pidfd) for request in self._adopted if request.pidfd is not None]
+        for some in (living[start : start + MAX_DESCRIPTORS] for start in range(0, len(living), MAX_DESCRIPTORS)):
+            request = AdoptProcesses([(process.grace, process.stops_last) for process, _ in some])
             with contextlib.suppress(OSError):  # it is dead already; its socket has room for thousands
-                socket.send_fds(self._sock, [ENCODE(("adopt", about))], [pidfd for _, pidfd in some])
+                socket.send_fds(self._sock, [encode(request)], [pidfd for _, pidfd in some])
 
-    def _do_without(self, error: OSError) -> None:
-        """There is no keeper, and so no new process, until a timer or a request has got one."""
+    def _retry_later(self, error: OSError) -> None:
+        """Go without a keeper, and so without new processes, until a timer or a request has started one."""
         if not self._outage:
             logger.warning("no process can be started for now, since there is no keeper for it: %s", error)
         self._outage = True
         self._down = f"there is no keeper: {error}"
-        self._retry = self._site.reactor.call_at(time.monotonic() + self._pause, self._try_again)
+        self._retry = self._context.reactor.call_at(time.monotonic() + self._pause, self._try_again)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _try_again(self) -> None:
@@ -255,55 +255,67 @@ class KeeperClient:
                 try:
                     self._start()
                 except OSError as error:
-                    self._do_without(error)
+                    self._retry_later(error)
 
+    # ------------------------------------------------------------ its answers (reactor's thread)
     def _on_event(self) -> None:
         if self._backlog:
             self._flush()
         while True:
             try:
-                data = self._sock.recv(1 << 16)
+                data = self._sock.recv(MAX_DATAGRAM)
             except BlockingIOError:
                 return
             except OSError:
                 data = b""
             if not data:
-                self._lost()
+                self._replace()
+                return
+            try:
+                answer = decode_keeper_answer(data)
+            except msgspec.MsgspecError as error:
+                logger.error("invalid data from the keeper (pid %s), which is replaced: %s", self.pid, error)
+                self._program.kill()
+                self._replace()
                 return
             self._failures, self._pause = 0, _PAUSE
             self.mark_alive()
             if self._outage:
                 self._outage = False
                 logger.warning("the keeper is back: processes can be started again")
-            match DECODE(data):
-                case ("up",):
-                    self._up = True
-                case ("trouble", str(text)):
-                    logger.warning("%s", text)
-                case ("burying", int(number)):
-                    self._burying.add(number)
-                case ("exited", int(number), int(code)):
-                    self._burying.discard(number)
-                    if number in self._newborns:
-                        self._newborns.pop(number).status(code)
-                case ("failed", int(number), str(error)):
-                    self._newborns.pop(number).spawn_failed(error)
+            self._handle(answer)
 
-    def _lost(self) -> None:
-        """The keeper died: a new one is told of the living, and asked for what the old one did not answer."""
+    def _handle(self, answer: KeeperAnswer) -> None:
+        match answer:
+            case ProcessExited(number, code):
+                self._cleaning_up.discard(number)
+                if number in self._requests:
+                    self._requests.pop(number).exit_status(code)
+            case SpawnFailed(number, error):
+                if number in self._requests:
+                    self._requests.pop(number).spawn_failed(error)
+            case CleaningUp(number):
+                self._cleaning_up.add(number)
+            case KeeperReady():
+                self._liveness.mark_ready()
+            case KeeperWarning(text):
+                logger.warning("%s", text)
+
+    def _replace(self) -> None:
+        """Start a new keeper after the end of the old one, and repeat the requests that were not answered."""
         with self._lock:
-            self._site.reactor.remove_reader(self._sock)
+            self._context.reactor.remove_reader(self._sock)
             self._sock.close()
             self._program.wait()
             if self._closed:
                 return
-            self._drop_backlog()
-            newborns, self._newborns = list(self._newborns.values()), {}
-            self._burying.clear()
-            asked = [newborn for newborn in newborns if newborn.pid is None and newborn.cancel_spawn()]
-            alive = [newborn for newborn in newborns if newborn not in asked]
-            self._adopted.update(newborn for newborn in alive if newborn.pidfd is not None)
-            self._watched = False
+            self._discard_backlog()
+            requests, self._requests = list(self._requests.values()), {}
+            self._cleaning_up.clear()
+            unanswered = [request for request in requests if request.pid is None and request.cancel_spawn()]
+            living = [request for request in requests if request not in unanswered]
+            self._adopted.update(request for request in living if request.pidfd is not None)
+            self._liveness.expect_nothing()
             self._failures += 1
             try:
                 if self._failures > _FAILURES:
@@ -311,23 +323,24 @@ class KeeperClient:
                     raise ChildProcessError(f"{self._failures} of them ended in a row, the last one with code {code}")
                 self._start()
             except OSError as error:
-                self._do_without(error)
-            trouble = self._down
-        for newborn in alive:
-            newborn.status_lost()
-        for newborn in asked:
-            if trouble:
-                newborn.spawn_failed(trouble)
+                self._retry_later(error)
+            down = self._down
+        for request in living:
+            request.exit_status_lost()
+        for request in unanswered:
+            if down:
+                request.spawn_failed(down)
             else:
-                newborn.start()
+                request.start()
         self._on_lost()
 
-    def _drop_backlog(self) -> None:
+    def _discard_backlog(self) -> None:
         for _, descriptors in self._backlog:
             for descriptor in descriptors:
                 os.close(descriptor)
         self._backlog.clear()
 
+    # ------------------------------------------------------------ the end
     def close(self) -> None:
         """End the keeper and wait for it."""
         done = threading.Event()
@@ -335,49 +348,49 @@ class KeeperClient:
         def end() -> None:
             with self._lock:
                 self._closed = True
-                self._send(ENCODE(("quit",)))
-                self._site.reactor.remove_reader(self._sock)
+                self._send(QuitKeeper())
+                self._context.reactor.remove_reader(self._sock)
                 self._sock.close()
-                self._drop_backlog()
+                self._discard_backlog()
             done.set()
 
         if self._closed:
             return
         listeners.remove(self._preload)
-        self._site.reactor.call_soon_threadsafe(end)
+        self._context.reactor.call_soon_threadsafe(end)
         done.wait()
-        self._bid_farewell()
+        self._wait_for_exit()
 
-    def abandon(self) -> None:
-        """The reactor is gone, so nobody can listen any more: the keeper and all processes end, and count as ended."""
+    def kill_all(self) -> None:
+        """End the keeper and all processes without the I/O thread, which has ended; report all as ended."""
         with self._lock:
             self._closed = True
             self._sock.close()
-            self._drop_backlog()
-            everybody = {*self._newborns.values(), *self._adopted}
+            self._discard_backlog()
+            requests = {*self._requests.values(), *self._adopted}
         if self._preload in listeners:
             listeners.remove(self._preload)
-        for newborn in everybody:
-            newborn.abandon()
-        self._bid_farewell()
+        for request in requests:
+            request.kill_unwatched()
+        self._wait_for_exit()
 
-    def _bid_farewell(self) -> None:
+    def _wait_for_exit(self) -> None:
         if self._program.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):  # where SIGCHLD is ignored nothing waits to be reaped
             pidfd = os.pidfd_open(self._program.pid)
-            if not has_ended(pidfd, PATIENCE):
+            if not has_ended(pidfd, keeper_liveness.PATIENCE):
                 self._program.kill()
             os.close(pidfd)
         self._program.wait()
 
-    def drop(self) -> None:
+    def close_after_fork(self) -> None:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
         listeners.remove(self._preload)
         self._sock.close()
-        self._drop_backlog()
-        for newborn in {*self._newborns.values(), *self._adopted}:
-            newborn.drop()
+        self._discard_backlog()
+        for request in {*self._requests.values(), *self._adopted}:
+            request.close_after_fork()
 
     def __repr__(self) -> str:
-        return f"KeeperClient(pid={self._program.pid}, workers={len(self._newborns)})"
+        return f"KeeperClient(pid={self._program.pid}, workers={len(self._requests)})"

@@ -1,4 +1,4 @@
-"""Starts the keeper's program, as a process of its own with one socket to it."""
+"""Starts the keeper as a process of its own, with one socket to it."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _PROGRAM = (
 
 
 def search_path() -> list[str]:
-    """Where this program looks for modules, wherever another one of them works."""
+    """Return `sys.path` with absolute folders, which hold in any working directory."""
     return [_absolute(os.fspath(folder)) for folder in sys.path]
 
 
 def _absolute(folder: str) -> str:
     try:
         return os.path.abspath(folder)
-    except FileNotFoundError:  # relative to a working folder that is gone
+    except FileNotFoundError:  # relative to a working directory that is gone
         return folder
 
 
 def start_keeper(
     directory: str, modules: list[str], orphan_timeout: float, *, for_commands: bool
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start one; returns it, and the end of its socket that is ours.
+    """Start a keeper; return its process and the hub's end of its socket. For the arguments see `Keeper`.
 
     Raises:
-        OSError: that is not possible now: no process, descriptor or memory is left.
+        OSError: that is not possible now: no process, file descriptor or memory is left.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if theirs.fileno() <= 2:  # the number of a standard stream, which this program has closed
@@ -52,9 +52,9 @@ def start_keeper(
                 stdin=subprocess.DEVNULL,
                 stdout=_stream(1),
                 stderr=_stream(2),
-                cwd=os.sep,  # the program's own may be gone; workers go where the program is
+                cwd=os.sep,  # the hub's may be gone; each worker changes to the hub's by itself
                 pass_fds=[theirs.fileno()],
-                start_new_session=for_commands,  # what kills the program's whole group leaves it to bury commands
+                start_new_session=for_commands,  # a signal to the hub's group spares it, so that it ends the commands
                 env={**os.environ, "SUITKAISE_KEEPER": json.dumps(settings)},
             )
         except BaseException:
@@ -65,9 +65,9 @@ def start_keeper(
 
 
 def _stream(number: int) -> int | None:
-    """What the keeper and the workers get for this standard stream: ours, or nothing if we have closed it.
+    """Return the `Popen` argument for this standard stream: inherit it, or /dev/null if the hub has closed it.
 
-    Else their own files and connections would get its number, and with that what is written to the stream.
+    A closed number would be given to the next file or connection, which then gets all that is written to the stream.
     """
     with contextlib.suppress(OSError):
         if os.get_inheritable(number):

@@ -1,7 +1,7 @@
-"""The engine for workers in processes, as the hub sees it: handles, and the link to the keeper that forks them.
+"""The engine for workers in processes: handles, and the client of the keeper that forks them.
 
-Death is learnt from a pidfd, the exit status from the keeper. If the keeper is killed no worker is lost: a new one
-takes over, starts that were in flight are asked for again, and an exit whose status nobody could read says so.
+Death is learnt from a pidfd, the exit status from the keeper. If the keeper is killed no worker is lost: a new keeper
+takes over, starts that were not answered are requested again, and an exit whose status is unknown is reported as such.
 """
 
 from __future__ import annotations
@@ -18,13 +18,26 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
 
 from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.engines.forked_process import ForkedProcess
 from suitkaise.engines.keeper_client import KeeperClient
-from suitkaise.engines.spares import Spares, SpareSpec, place
-from suitkaise.engines.worker_main import DUMP, StartMessage
+from suitkaise.engines.protocol import (
+    CheckpointReport,
+    DeliverMessage,
+    ExitReport,
+    LogReport,
+    MessageAnswered,
+    PreloadReport,
+    StartWorker,
+    StopWorker,
+    SuspendWorker,
+    WorkerOrder,
+    WorkerReady,
+    WorkerReport,
+)
+from suitkaise.engines.spares import EncodedRecipe, Spares, context_for
+from suitkaise.engines.worker_signals import DUMP
 from suitkaise.errors import WorkerDead
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
@@ -38,48 +51,49 @@ from suitkaise.platform.tail import last_lines
 from suitkaise.specs import Child
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.hooks import is_async
+from suitkaise.workers.incarnation import Outcome
 
 __all__ = ["LINGER", "ProcessEngine", "ProcessHandle"]
 
 LINGER = 5.0
-"""Seconds that a process may stay after its worker's goodbye (threads that it did not end, exit handlers)."""
+"""Seconds that a process may stay after its worker's exit report (threads that it did not end, exit handlers)."""
 
 DUMP_TIME = 0.05
-"""Seconds that a hung process gets to write down its stack."""
+"""Seconds that a hung process gets to write its stack to a file."""
 
 
 class ProcessEngine:
-    """A worker is a process forked by our keeper; commands (`for_commands`) have a keeper of their own."""
+    """Runs each worker in a process that our keeper forks; commands (`for_commands`) have a keeper of their own."""
 
     def __init__(
-        self, site: EngineContext, on_keeper_lost: Callable[[], None] = lambda: None, *, for_commands: bool = False
+        self, context: EngineContext, on_keeper_lost: Callable[[], None] = lambda: None, *, for_commands: bool = False
     ) -> None:
         if not sys.platform.startswith("linux"):
             raise OSError(f"suitkaise needs Linux (pidfd, eventfd, /dev/shm); this is {sys.platform}")
-        self._site = site
-        self._recipes: dict[str, tuple[Child, bytes, list[socket.socket]]] = {}
+        self._context = context
+        self._recipes: dict[str, EncodedRecipe] = {}
         self._on_keeper_lost = on_keeper_lost
         self._for_commands = for_commands
         self._lock = threading.Lock()
-        self._link: KeeperClient | None = None
-        self._spares = Spares(site, lambda: self.link)
-        if not for_commands:  # else few programs need it
-            self.link  # noqa: B018
+        self._keeper: KeeperClient | None = None
+        self._spares = Spares(context, lambda: self.keeper)
+        if not for_commands:  # few programs have commands
+            self.keeper  # noqa: B018
 
     @property
-    def link(self) -> KeeperClient:
-        """The way to the keeper, which is started where it is not there yet."""
+    def keeper(self) -> KeeperClient:
+        """The client of the keeper, which is started if there is none yet."""
         with self._lock:
-            if self._link is None:
-                self._link = KeeperClient(self._site, self._keeper_lost, for_commands=self._for_commands)
-            return self._link
+            if self._keeper is None:
+                self._keeper = KeeperClient(self._context, self._keeper_lost, for_commands=self._for_commands)
+            return self._keeper
 
     def _keeper_lost(self) -> None:
         self._on_keeper_lost()
         self._spares.renew()
 
     def prepare(self, path: str, child: Child) -> None:
-        """Encode the recipe of a child, so that what cannot be sent is told before anything starts.
+        """Encode the recipe of a child, so that an argument that cannot be sent is reported before anything starts.
 
         Raises:
             NotSerializable: names the path to the culprit.
@@ -87,96 +101,95 @@ class ProcessEngine:
         self._recipe(path, child)
         if isinstance(child.what, Recipe) and is_async(child.what):
             preload("suitkaise.workers.async_lifecycle")
-        self.link  # noqa: B018  (it starts while others are prepared)
+        self.keeper  # noqa: B018  (it starts while other children are prepared)
 
-    def _recipe(self, path: str, child: Child) -> tuple[bytes, list[socket.socket]]:
+    def _recipe(self, path: str, child: Child) -> EncodedRecipe:
         kept = self._recipes.get(path)
-        if kept is None or kept[0] is not child:
-            self._spares.drop(path)
+        if kept is None or kept.child is not child:
+            self._spares.dismiss(path)
             data, sockets = codec.dumps_with_sockets(child.what, root=f"{path}: worker")
             wire.check_length(f"{path}: worker", len(data))
-            kept = self._recipes[path] = (child, data, sockets)
-        return kept[1], kept[2]
+            kept = self._recipes[path] = EncodedRecipe(child, data, sockets)
+        return kept
 
     def forget(self, path: str) -> None:
-        """No child at `path` will be started again."""
-        self._spares.drop(path)
+        """Discard the recipe and the spares of the child at `path`, which will not be started again."""
+        self._spares.dismiss(path)
         self._recipes.pop(path, None)
 
     def spawn(self, launch: Launch) -> ProcessHandle:
-        """Move into a process that stands by for this child, or ask the keeper for one; the recipe goes with it."""
-        data, sockets = self._recipe(launch.path, launch.child)
-        handle = ProcessHandle(self._site, launch, data, sockets, self.link)
+        """Start the worker in a spare of its child, or in a process that is requested from the keeper."""
+        recipe = self._recipe(launch.path, launch.child)
+        handle = ProcessHandle(self._context, launch, recipe, self.keeper)
         if not self._spares.assign(launch.path, handle):
             handle.process.start()
         if launch.child.spares:
-            wanted = SpareSpec(launch.path, launch.child.spares, launch.grace, data, sockets)
-            handle.ready.add_done_callback(lambda ready: self._spares.fill(wanted))
+            path = launch.path
+            handle.ready.add_done_callback(lambda ready: self._spares.fill(path, recipe))
         return handle
 
     def abandoned(self) -> list[str]:
-        """Processes can be killed, so none is left."""
+        """Return nothing: processes can be killed."""
         return []
 
     def close(self) -> None:
-        """End the keeper, and what stands by."""
+        """End the keeper and the spares."""
         self._spares.close()
-        if self._link is not None:
-            self._link.close()
+        if self._keeper is not None:
+            self._keeper.close()
         self._recipes.clear()
 
-    def abandon(self) -> None:
-        """The I/O thread is gone: all processes end, and count as ended."""
-        if self._link is not None:
-            self._link.abandon()
+    def kill_all(self) -> None:
+        """End all processes without the I/O thread, which has ended; report all as ended."""
+        if self._keeper is not None:
+            self._keeper.kill_all()
 
-    def drop(self) -> None:
+    def close_after_fork(self) -> None:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
-        if self._link is not None:
-            self._link.drop()
+        if self._keeper is not None:
+            self._keeper.close_after_fork()
 
 
 class ProcessHandle:
-    """One incarnation in a process. The reactor's thread takes in what it says; any thread may send."""
+    """One incarnation in a process. Any thread may send; the reactor's thread handles what the process sends."""
 
-    def __init__(
-        self, site: EngineContext, launch: Launch, recipe: bytes, sockets: list[socket.socket], link: KeeperClient
-    ) -> None:
+    def __init__(self, context: EngineContext, launch: Launch, recipe: EncodedRecipe, keeper: KeeperClient) -> None:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self.launch = launch
         self.checkpoint: Payload | None = None
-        self._site = site
+        self._context = context
         self._recipe = recipe
-        self._sockets = sockets
-        self._steadfast = bool(getattr(launch.recipe.target, "_steadfast", False))
-        self._slot = site.board.take(launch.path)
-        self._tail = site.file(f"tail-{launch.serial}")
+        self._stops_last = bool(getattr(launch.recipe.target, "_steadfast", False))
+        self._slot = context.board.take(launch.path)
+        self._tail = context.file(f"tail-{launch.incarnation.serial}")
         self._bell = self._slot.bytes[BELL : BELL + 1]
-        self._ringing = 1
+        self._ring = 1  # what the bell is set to by the next frame
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
-        self._goodbye: tuple[ExitReason, Payload | None, bool] | None = None
-        self._lingering: TimerHandle | None = None
-        self._why: ExitReason | None = None
-        self._code: int | None = None
+        self._outcome: Outcome | None = None  # as the worker reported it
+        self._linger_timer: TimerHandle | None = None
+        self._kill_reason: ExitReason | None = None
+        self._exit_code: int | None = None
         self._over = False
-        self.process: ForkedProcess = ForkedProcess(site, link, launch.path, launch.grace, self._steadfast, self)
+        self.process: ForkedProcess = ForkedProcess(
+            context, keeper, launch.path, launch.incarnation.grace, self._stops_last, self
+        )
 
     # ------------------------------------------------------------ from any thread
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
-        """Encode the message and send it on its way; see `Receiver.deliver`."""
+        """Encode the message and send it; see `Receiver.deliver`."""
         payload = message.body.data
         with self._lock:
-            if self._over or self.process.dead or self._why is not None or self._goodbye is not None:
+            if self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None:
                 raise WorkerDead.just_ended(self.launch.path)
             number = None
             if message.reply is not None:
                 number = next(self._numbers)
                 self._asked[number] = message
             try:
-                self._send(("message", message.kind, number), payload, force=accepted)
+                self._send(DeliverMessage(message.kind, number), payload, force=accepted)
             except BaseException:
                 if number is not None:
                     del self._asked[number]
@@ -186,143 +199,148 @@ class ProcessHandle:
         """Ask the worker to finish."""
         with self._lock:
             if not self._over:
-                self._ringing = URGENT
-                self._send(("stop",), force=True)
+                self._ring = URGENT
+                self._send(StopWorker(), force=True)
 
     def suspend(self, on: bool) -> None:
-        """Let it rest after its current loop, or go on."""
+        """Suspend the worker after its current loop, or resume it."""
         with self._lock:
             if not self._over:
-                self._ringing = URGENT if on else 1
-                self._send(("suspend", on), force=True)
+                self._ring = URGENT if on else 1
+                self._send(SuspendWorker(on), force=True)
 
     def kill(self, why: str) -> None:
-        """SIGKILL, now or as soon as there is a process."""
+        """Send SIGKILL, now or as soon as the process exists."""
         with self._lock:
             if self._over or self.process.dead:
                 return
-            self._why = self._why or Killed(why)
+            self._kill_reason = self._kill_reason or Killed(why)
             self.process.signal(signal.SIGKILL)
 
     def snapshot(self) -> SlotView | None:
-        """What it does at this moment; None once it is gone."""
+        """Read the worker's slot on the status board; None after the process's end."""
         with self._lock:
             return None if self._over or self.process.dead else self._slot.read()
 
     def kill_hung(self, hung: Hung) -> None:
-        """Have it write down its stack, where it still can, and kill it. Who has said goodbye is in no phase."""
+        """Have the process write its stack to a file, where it still can, and kill it.
+
+        A worker that has reported its exit cannot hang.
+        """
         with self._lock:
-            if self._over or self.process.dead or self._why is not None or self._goodbye is not None:
+            if self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None:
                 return
-            self._why = hung
+            self._kill_reason = hung
             self.process.signal(DUMP)
-        self._site.reactor.call_at(time.monotonic() + DUMP_TIME, lambda: self._kill_hung(hung))
+        self._context.reactor.call_at(time.monotonic() + DUMP_TIME, lambda: self._kill_hung(hung))
 
     def _kill_hung(self, hung: Hung) -> None:
         with self._lock:
-            with (
-                contextlib.suppress(OSError),
-                open(self._site.file(f"stack-{self.process.pid}"), errors="replace") as file,
-            ):
-                self._why = replace(hung, stack=file.read())
+            with contextlib.suppress(OSError), open(self._stack_file, errors="replace") as file:
+                self._kill_reason = replace(hung, stack=file.read())
             self.process.signal(signal.SIGKILL)
 
-    def _send(self, header: tuple[Any, ...], payload: bytes = b"", *, force: bool = False) -> None:
-        self.process.send(wire.encode(header, payload, long_header=True), force=force)
-        self._bell[0] = self._ringing
+    @property
+    def _stack_file(self) -> str:
+        return self._context.file(f"stack-{self.process.pid}")
+
+    def _send(self, order: WorkerOrder, payload: bytes = b"", *, force: bool = False) -> None:
+        self.process.send(wire.encode(order, payload, long_header=True), force=force)
+        self._bell[0] = self._ring
 
     def adopt(self, process: ForkedProcess) -> bool:
-        """Live in a process that stands by, where the recipe is already; False if it is no longer there."""
+        """Start the worker in a spare process, which has the recipe; return False if the process has ended."""
         if not process.hand_over(self):
             return False
         with self._lock:
-            if not self._over:  # it may end as we speak
+            if not self._over:  # the process may end at this moment
                 self.process = process
                 self._slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
-                self._send(("recipe", codec.dumps(self._arrival())), force=True)
+                self._send(self._start_order(), force=True)
         return True
 
-    # ------------------------------------------------------------ its process (reactor's thread)
+    # ------------------------------------------------------------ callbacks of its process (reactor's thread)
     def first_frame(self) -> tuple[bytes, list[socket.socket]]:
-        """The recipe."""
-        return wire.encode(("recipe", codec.dumps(self._arrival())), self._recipe, long_header=True), self._sockets
+        """Return the order to start the worker, with the recipe."""
+        return wire.encode(self._start_order(), self._recipe.data, long_header=True), self._recipe.sockets
 
-    def on_flushed(self) -> None:
-        """What waited was sent."""
-        self._bell[0] = self._ringing
-
-    def on_started(self) -> None:
-        """It is there."""
-        with self._lock:
-            if self._why is not None:
-                self.process.signal(signal.SIGKILL)
-
-    def _arrival(self) -> StartMessage:
+    def _start_order(self) -> StartWorker:
         launch = self.launch
-        return StartMessage(
-            launch.birth, place(launch.birth.owner), self._slot.index, launch.grace,
-            logging.getLogger().getEffectiveLevel(), self._steadfast, launch.limited,
+        return StartWorker(
+            codec.dumps(launch.incarnation), codec.dumps(context_for(launch.incarnation.owner)), self._slot.index,
+            logging.getLogger().getEffectiveLevel(), self._stops_last, launch.has_limits,
         )  # fmt: skip
 
+    def on_flushed(self) -> None:
+        """Ring the worker's bell: frames that waited are in its socket now."""
+        self._bell[0] = self._ring
+
+    def on_started(self) -> None:
+        """Kill the process if that was requested before it existed."""
+        with self._lock:
+            if self._kill_reason is not None:
+                self.process.signal(signal.SIGKILL)
+
     def on_spawn_failed(self, error: str) -> None:
-        """There is no process."""
+        """Report that there is no process."""
         self._finish(Exit(Crashed("start", OSError(f"no process could be started: {error}"))))
 
-    def on_frame(self, frame: wire.Frame) -> None:
-        """What the worker says."""
-        header, payload = frame
-        match header:
-            case ("ready", int(pid)):
+    def on_frame(self, report: WorkerReport, payload: bytes) -> None:
+        """Handle a frame of the process."""
+        match report:
+            case MessageAnswered():  # without patterns for its fields, which would take twice the time
+                message = self._asked.pop(report.number, None)
+                if message is not None and message.reply is not None:
+                    message.reply(report.ok, Payload(data=payload))
+            case LogReport(fields):
+                self._context.logs.put(fields, self.process)
+            case CheckpointReport():
+                self.checkpoint = Payload(data=payload)
+            case WorkerReady(pid):
                 if not self.ready.done():
                     self.ready.set_result(pid)
-            case ("reply", int(number), bool(ok)):
-                message = self._asked.pop(number, None)
-                if message is not None and message.reply is not None:
-                    message.reply(ok, Payload(data=payload))
-            case ("bye", bytes(reason), bool(ignored), bool(has_result)):
-                said = (codec.loads(reason), Payload(data=payload) if has_result else None, ignored)
-                with self._lock:  # what is sent from now on is for the next incarnation
-                    self._goodbye = said
-                linger = self.launch.grace if self.launch.grace < float("inf") else LINGER
-                self._lingering = self._site.reactor.call_at(
-                    time.monotonic() + max(linger, 1.0), lambda: self.kill("it did not leave")
+            case PreloadReport(modules):
+                preload(*modules)
+            case ExitReport(reason, ignored, has_result):
+                outcome = Outcome(codec.loads(reason), Payload(data=payload) if has_result else None, ignored)
+                with self._lock:  # messages from now on are for the next incarnation
+                    self._outcome = outcome
+                grace = self.launch.incarnation.grace
+                linger = grace if grace < float("inf") else LINGER
+                self._linger_timer = self._context.reactor.call_at(
+                    time.monotonic() + max(linger, 1.0), lambda: self.kill("its process did not end")
                 )
-            case ("checkpoint",):
-                self.checkpoint = Payload(data=payload)
-            case ("preload", list(names)):
-                preload(*names)
-            case ("log", dict(fields)):
-                self._site.logs.put(fields, self.process)
 
     def on_exit(self, code: int | None) -> None:
-        """The process is gone. Without a keeper, nobody has buried what a command's guard has left behind."""
-        self._code = code
+        """Report that the process is gone; without its keeper, first kill what a command has left behind."""
+        self._exit_code = code
         if code is not None or self.launch.child.kind != "command":
             self._end()
             return
-        mark = f"{self._site.directory}:{self.launch.birth.owner}"
+        mark = f"{self._context.directory}:{self.launch.incarnation.owner}"
 
-        def bury() -> None:
+        def clean_up() -> None:
             kill_marked(mark)
-            self._site.reactor.call_soon_threadsafe(self._end)
+            self._context.reactor.call_soon_threadsafe(self._end)
 
-        threading.Thread(target=bury, name="suitkaise-burial", daemon=True).start()
+        threading.Thread(target=clean_up, name="suitkaise-clean-up", daemon=True).start()
 
     def _end(self) -> None:
-        result, ignored = None, False
-        if self._goodbye is not None:
-            _, result, ignored = self._goodbye
         reason = self._reason()
-        self._finish(Exit(reason, result if reason.clean else None, ignored and reason.clean))
+        if self._outcome is None or not reason.clean:
+            self._finish(Exit(reason))
+        else:
+            self._finish(Exit(reason, self._outcome.result, self._outcome.ignored))
 
     def _reason(self) -> ExitReason:
-        code = self._code
-        if self._goodbye is not None:
-            said = self._goodbye[0]
-            if not said.clean or code in (0, None) or self._why is not None:
-                return said
-        elif self._why is not None and code in (-signal.SIGKILL, -DUMP, None):
-            return self._why
+        """Combine what the worker reported, why it was killed, and the exit code."""
+        code = self._exit_code
+        if self._outcome is not None:
+            reported = self._outcome.reason
+            if not reported.clean or code in (0, None) or self._kill_reason is not None:
+                return reported
+        elif self._kill_reason is not None and code in (-signal.SIGKILL, -DUMP, None):
+            return self._kill_reason
         if code is None:
             return Lost("its exit status: the keeper was killed")
         return Signaled(-code) if code < 0 else ExitCode(code)
@@ -333,18 +351,18 @@ class ProcessHandle:
                 return
             self._over = True
             asked, self._asked = list(self._asked.values()), {}
-        if self._lingering is not None:
-            self._lingering.cancel()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         if not exit.reason.clean:
             exit = replace(exit, view=self._slot.read(), lines=last_lines(self._tail))
         with contextlib.suppress(OSError):
             os.unlink(self._tail)
-        if self.launch.limited:
+        if self.launch.has_limits:
             with contextlib.suppress(OSError):
-                os.unlink(self._site.file(f"stack-{self.process.pid}"))
+                os.unlink(self._stack_file)
         self._bell.release()
         self._slot.release()
-        self._site.board.give_back(self._slot)
+        self._context.board.give_back(self._slot)
         for message in asked:
             message.fail(WorkerDead.unanswered(self.launch.path, exit.reason))
         settle(self.exited, exit)

@@ -1,4 +1,4 @@
-"""The simulated engine: workers are scripts of events on a virtual clock, so that a seed replays a tree's life."""
+"""The simulated engine: each worker is a script of events on a virtual clock, so that a seed replays a tree's run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Behaviour", "SimulatedEngine", "SimulatedHandle", "VirtualClock"]
 
 
 class VirtualClock:
-    """Time that passes when told to; callbacks run in order of their time, and of their making where that is equal."""
+    """A clock that a test advances. Callbacks run in the order of their times, then of the calls that set them."""
 
     def __init__(self) -> None:
         self.now: float = 0.0
@@ -37,14 +37,14 @@ class VirtualClock:
         return handle
 
     def soon(self, callback: Callable[[], None]) -> None:
-        """Run `callback` now, behind what is due already."""
+        """Run `callback` now, behind the callbacks that are due already."""
         self.at(self.now, callback)
 
     def run(self, until: float = float("inf"), most: int = 1_000_000) -> int:
-        """Let time pass until nothing is due before `until`; returns how many callbacks ran.
+        """Advance the clock until no callback is due before `until`; return how many callbacks ran.
 
         Raises:
-            RuntimeError: more than `most` callbacks ran, so something never comes to rest.
+            RuntimeError: more than `most` callbacks ran: the simulation does not come to rest.
         """
         count = 0
         while self._waiting and self._waiting[0][0] <= until:
@@ -61,20 +61,20 @@ class VirtualClock:
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What one incarnation does: its start, its life, and how it answers a stop request. Times are in seconds."""
+    """The script of one incarnation: its start, its run, and its answer to a stop request. Times are in seconds."""
 
     start: Literal["ok", "fails", "ignores"] = "ok"
     start_takes: float | None = 0.0
-    """Seconds until `on_start` is over, one way or the other; None: it never is."""
+    """Seconds until `on_start` has returned or failed; None: never."""
     lives: float | None = None
-    """Seconds from being ready until it ends by itself; None: it does not."""
+    """Seconds from being ready until the incarnation ends by itself; None: it does not."""
     reason: ExitReason = field(default_factory=lambda: Killed("script"))
-    """Why it ends, or fails to start."""
+    """Why the incarnation ends, or fails to start."""
     stop_takes: float | None = 0.0
-    """Seconds from a stop request to its end; None: it ignores the request."""
+    """Seconds from a stop request to the end; None: the request is ignored."""
     stop_reason: ExitReason = field(default_factory=Shutdown)
     hangs: float | None = None
-    """Seconds from being ready until a loop that never ends begins, in which no stop request is heard; None: none."""
+    """Seconds from being ready until a loop begins that never ends and ignores stop requests; None: there is none."""
 
     def __post_init__(self) -> None:
         if self.start not in ("ok", "fails", "ignores"):
@@ -82,7 +82,7 @@ class Behaviour:
 
 
 class SimulatedEngine:
-    """Starts scripts instead of workers; `behaviour` says for each launch what it will do."""
+    """Runs scripts instead of workers; `behaviour` returns the script for each launch."""
 
     def __init__(self, clock: VirtualClock, behaviour: Callable[[Launch], Behaviour]) -> None:
         self.clock = clock
@@ -90,23 +90,23 @@ class SimulatedEngine:
         self._behaviour = behaviour
 
     def prepare(self, path: str, child: Child) -> None:
-        """Everything can be simulated."""
+        """Do nothing: every child can be simulated."""
 
     def forget(self, path: str) -> None:
-        """Nothing is kept."""
+        """Do nothing: nothing is kept."""
 
     def abandoned(self) -> list[str]:
-        """Scripts can be killed, so none is left."""
+        """Return nothing: scripts can be killed."""
         return []
 
     def spawn(self, launch: Launch) -> SimulatedHandle:
-        """Begin one script."""
+        """Start one script."""
         handle = SimulatedHandle(self.clock, launch, self._behaviour(launch))
         self.launched.append(handle)
         return handle
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
 
 class SimulatedHandle:
@@ -128,12 +128,12 @@ class SimulatedHandle:
 
     @property
     def alive(self) -> bool:
-        """Whether this incarnation still exists."""
+        """Whether this incarnation has not ended."""
         return self.ended_at is None
 
     @property
     def hanging_since(self) -> float | None:
-        """When the loop began that never ends; None if it has not."""
+        """When the loop that never ends began; None if it has not begun."""
         hangs = self.behaviour.hangs
         if hangs is None or not self.ready.done() or self._clock.now < self.ready_at + hangs:
             return None
@@ -155,10 +155,10 @@ class SimulatedHandle:
                 self._clock.at(self._clock.now + behaviour.lives, lambda: self._end(Exit(behaviour.reason)))
 
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
-        """Scripts take messages and do nothing with them."""
+        """Ignore the message."""
 
     def stop(self) -> None:
-        """Ends after its time, if the script says so."""
+        """End after `stop_takes`, unless the script ignores the request."""
         self.stop_asked_at = self._clock.now
         if self.behaviour.stop_takes is not None and self.hanging_since is None:
             self._clock.at(
@@ -167,10 +167,10 @@ class SimulatedHandle:
             )
 
     def suspend(self, on: bool) -> None:
-        """A script has no loops that could rest."""
+        """Do nothing: a script has no loops."""
 
     def snapshot(self) -> SlotView | None:
-        """What the script says that it does."""
+        """Return the phase that the script is in; None after its end."""
         if not self.alive:
             return None
         hanging_since = self.hanging_since
@@ -185,11 +185,11 @@ class SimulatedHandle:
         return SlotView(0, phase, since, 0, 0.0, 0.0, 0, 0)
 
     def kill_hung(self, hung: Hung) -> None:
-        """Ends now, for that reason."""
+        """End now, for that reason."""
         self._clock.soon(lambda: self._end(Exit(hung)))
 
     def kill(self, why: str) -> None:
-        """Ends now."""
+        """End now."""
         self._clock.soon(lambda: self._end(Exit(Killed(why))))
 
     def _end(self, exit: Exit) -> None:

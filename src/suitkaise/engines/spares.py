@@ -1,4 +1,4 @@
-"""Spares: processes that stand by for one child, its recipe unpacked, so that a restart waits for no fork or import."""
+"""Spares: processes that stand by for one child with its recipe unpickled, so that a restart waits for no fork."""
 
 from __future__ import annotations
 
@@ -13,125 +13,130 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from suitkaise.engines.engine import EngineContext
+from suitkaise.engines.engine import EngineContext, grace_of
 from suitkaise.engines.forked_process import ForkedProcess
-from suitkaise.engines.keeper_client import PATIENCE, KeeperClient
-from suitkaise.engines.worker_main import ProcessContext
+from suitkaise.engines.keeper_client import KeeperClient
+from suitkaise.engines.keeper_liveness import PATIENCE
+from suitkaise.engines.protocol import PreloadReport, ProcessContext, StandBy, StandingBy, WorkerReport
 from suitkaise.messaging import codec, wire
 from suitkaise.platform.preload import preload
+from suitkaise.specs import Child
 
-__all__ = ["SETTLED", "SpareSpec", "Spares", "place"]
+__all__ = ["SETTLED", "EncodedRecipe", "Spares", "context_for"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.keeper")
 
 SETTLED = 1.0
-"""Seconds: a spare that ends by itself is replaced at once if it was there for so long, else after the next start."""
-
-
-class Tenant(Protocol):
-    """Who may move into a spare process."""
-
-    def adopt(self, process: ForkedProcess) -> bool:
-        """Live there from now on; False if the process is no longer there."""
-        ...
+"""A spare that ends by itself is replaced at once if it stood by for so many seconds, else after the next start."""
 
 
 @dataclass(frozen=True, slots=True)
-class SpareSpec:
-    """What stands by for the child at `path`: so many processes, each with this recipe and these sockets."""
+class EncodedRecipe:
+    """The recipe of a child as it goes to a process, with the sockets among its arguments."""
 
-    path: str
-    number: int
-    grace: float
-    recipe: bytes
+    child: Child
+    data: bytes
     sockets: list[socket.socket]
 
 
+class Adopter(Protocol):
+    """A worker's handle that needs a process."""
+
+    def adopt(self, process: ForkedProcess) -> bool:
+        """Start the worker in the spare process; return False if the process has ended."""
+        ...
+
+
 class Spares:
-    """All spare processes of a program."""
+    """All spare processes of a program.
 
-    def __init__(self, site: EngineContext, link: Callable[[], KeeperClient]) -> None:
-        self._site = site
-        self._link = link
+    Args:
+        context: the program.
+        keeper: returns the keeper's client.
+    """
+
+    def __init__(self, context: EngineContext, keeper: Callable[[], KeeperClient]) -> None:
+        self._context = context
+        self._keeper = keeper
         self._lock = threading.Lock()
-        self._wanted: dict[str, SpareSpec] = {}
-        self._standing: dict[str, list[_Spare]] = {}
-        self._leaving: set[_Spare] = set()
+        self._recipes: dict[str, EncodedRecipe] = {}  # of the paths that have spares
+        self._spares: dict[str, list[_Spare]] = {}
+        self._leaving: set[_Spare] = set()  # assigned or dismissed, and not gone yet
 
-    def fill(self, wanted: SpareSpec) -> None:
-        """See to it that as many as are wanted stand by, or are on their way, until they are dropped."""
+    def fill(self, path: str, recipe: EncodedRecipe) -> None:
+        """Keep as many spares at `path` as its child asks for, until `dismiss`."""
         with self._lock:
-            self._wanted[wanted.path] = wanted
-        self._top_up(wanted.path)
+            self._recipes[path] = recipe
+        self._top_up(path)
 
     def _top_up(self, path: str) -> None:
-        link = self._link()
+        keeper = self._keeper()
         with self._lock:
-            wanted = self._wanted.get(path)
-            if wanted is None:
+            recipe = self._recipes.get(path)
+            if recipe is None:
                 return
-            standing = self._standing.setdefault(path, [])
-            new = [_Spare(self, self._site, link, wanted) for _ in range(wanted.number - len(standing))]
-            standing += new
+            spares = self._spares.setdefault(path, [])
+            new = [_Spare(self, self._context, keeper, path, recipe) for _ in range(recipe.child.spares - len(spares))]
+            spares += new
         for spare in new:
             spare.process.start()
 
-    def assign(self, path: str, tenant: Tenant) -> bool:
-        """Let somebody move into a process that stands by at `path`; False if none is ready."""
+    def assign(self, path: str, worker: Adopter) -> bool:
+        """Give the worker a spare process of `path`; return False if none is ready."""
         while (spare := self._take(path)) is not None:
-            if tenant.adopt(spare.process):
+            if worker.adopt(spare.process):
                 with self._lock:
                     self._leaving.discard(spare)
                 return True
         return False
 
     def _take(self, path: str) -> _Spare | None:
-        """One that is ready: nobody else will move in, or dismiss it."""
+        """Take out a spare that is ready, so that no other thread assigns or dismisses it."""
         with self._lock:
-            standing = self._standing.get(path, [])
-            for spare in standing:
+            spares = self._spares.get(path, [])
+            for spare in spares:
                 if spare.ready:
-                    standing.remove(spare)
+                    spares.remove(spare)
                     self._leaving.add(spare)
                     return spare
         return None
 
-    def drop(self, path: str) -> None:
-        """Nobody is to stand by at `path` any more."""
+    def dismiss(self, path: str) -> None:
+        """Kill the spares at `path`, and keep none there any more."""
         with self._lock:
-            self._wanted.pop(path, None)
-            leaving = self._standing.pop(path, [])
+            self._recipes.pop(path, None)
+            leaving = self._spares.pop(path, [])
             self._leaving.update(leaving)
         for spare in leaving:
             spare.dismiss()
 
     def renew(self) -> None:
-        """Their keeper is gone, so nobody would read their exit statuses: others take their places."""
+        """Replace all spares: their keeper is gone, so their exit statuses would stay unknown."""
         with self._lock:
-            everybody = [spare for standing in self._standing.values() for spare in standing]
-            self._leaving.update(everybody)
-            self._standing.clear()
-            paths = list(self._wanted)
-        for spare in everybody:
+            leaving = [spare for spares in self._spares.values() for spare in spares]
+            self._leaving.update(leaving)
+            self._spares.clear()
+            paths = list(self._recipes)
+        for spare in leaving:
             spare.dismiss()
         for path in paths:
             self._top_up(path)
 
     def close(self) -> None:
-        """All must go; back when they are gone."""
-        for path in list(self._wanted):
-            self.drop(path)
+        """Kill all spares, and wait until they are gone."""
+        for path in list(self._recipes):
+            self.dismiss(path)
         for spare in list(self._leaving):
             spare.gone.wait(PATIENCE)
 
     def lost(self, spare: _Spare, reason: str) -> None:
-        """A spare is gone. Who has dismissed it knows; else another one takes its place."""
+        """Take note that a spare is gone; replace it unless it was dismissed."""
         with self._lock:
             self._leaving.discard(spare)
-            standing = self._standing.get(spare.path, [])
-            if spare not in standing:
+            spares = self._spares.get(spare.path, [])
+            if spare not in spares:
                 return
-            standing.remove(spare)
+            spares.remove(spare)
         logger.warning("a spare process of %s is gone: %s", spare.path, reason)
         if spare.settled:
             self._top_up(spare.path)
@@ -140,66 +145,67 @@ class Spares:
 class _Spare:
     """One process that stands by."""
 
-    def __init__(self, spares: Spares, site: EngineContext, link: KeeperClient, wanted: SpareSpec) -> None:
-        self.path: str = wanted.path
-        self.ready: bool = False
-        self.gone: threading.Event = threading.Event()
+    def __init__(
+        self, spares: Spares, context: EngineContext, keeper: KeeperClient, path: str, recipe: EncodedRecipe
+    ) -> None:
+        self.path = path
+        self.ready = False
+        self.gone = threading.Event()
         self._spares = spares
-        self._wanted = wanted
+        self._recipe = recipe
         self._dismissed = False
         self._began = time.monotonic()
-        self.process: ForkedProcess = ForkedProcess(site, link, wanted.path, wanted.grace, False, self)
+        self.process = ForkedProcess(context, keeper, path, grace_of(recipe.child), False, self)
 
     @property
     def settled(self) -> bool:
-        """Whether it was there for long enough to be worth another one."""
+        """Whether the process stood by for long enough to be worth a replacement at once."""
         return self.ready and time.monotonic() - self._began >= SETTLED
 
     def dismiss(self) -> None:
-        """It is not needed."""
+        """Kill the process: no worker needs it."""
         self._dismissed = True
         self.process.signal(signal.SIGKILL)
 
-    # ------------------------------------------------------------ its process (reactor's thread)
+    # ------------------------------------------------------------ callbacks of its process
     def first_frame(self) -> tuple[bytes, list[socket.socket]]:
-        """The recipe, to be unpacked in advance."""
-        where = place(self.path)
-        frame = wire.encode(("stand by", codec.dumps(where)), self._wanted.recipe, long_header=True)
-        return frame, self._wanted.sockets
+        """Return the frame with the recipe, to be unpickled in advance."""
+        order = StandBy(codec.dumps(context_for(self.path)))
+        return wire.encode(order, self._recipe.data, long_header=True), self._recipe.sockets
 
     def on_flushed(self) -> None:
-        """It looks at nothing but its connection."""
+        """Do nothing: a spare has no bell, it waits for its connection alone."""
 
     def on_started(self) -> None:
-        """It is there."""
+        """Kill the process if it was dismissed before it existed."""
         if self._dismissed:
             self.process.signal(signal.SIGKILL)
 
-    def on_frame(self, frame: wire.Frame) -> None:
-        """What it says."""
-        match frame[0]:
-            case ("standing by",):
+    def on_frame(self, report: WorkerReport, payload: bytes) -> None:
+        """Handle a frame of the process."""
+        match report:
+            case StandingBy():
                 self.ready = True
-            case ("preload", list(names)):
-                preload(*names)
+            case PreloadReport(modules):
+                preload(*modules)
 
     def on_exit(self, code: int | None) -> None:
-        """It is gone."""
+        """Report that the process is gone."""
         self.gone.set()
         self._spares.lost(self, f"exit code {code}")
 
     def on_spawn_failed(self, error: str) -> None:
-        """It could not be forked."""
+        """Report that the process could not be forked."""
         self.gone.set()
         self._spares.lost(self, error)
 
     def kill(self, why: str) -> None:
-        """It must go."""
+        """Kill the process."""
         self.process.signal(signal.SIGKILL)
 
 
-def place(owner: str) -> ProcessContext:
-    """Where a new process goes: to where this program is at the moment."""
+def context_for(owner: str) -> ProcessContext:
+    """Return the surroundings for a new process: those of this program at the moment."""
     try:
         directory = os.getcwd()
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import traceback
@@ -26,50 +27,50 @@ __all__ = ["ThreadEngine", "ThreadHandle"]
 
 
 class ThreadEngine:
-    """A worker is a Pykka actor in a daemon thread."""
+    """Runs each worker as a Pykka actor in a daemon thread."""
 
-    def __init__(self, site: EngineContext) -> None:
-        self._site = site
-        self._left: dict[ThreadHandle, str] = {}
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
+        self._abandoned: dict[ThreadHandle, str] = {}
 
     def spawn(self, launch: Launch) -> ThreadHandle:
         """Start a thread for the worker."""
-        return ThreadHandle(self._site, launch, self._left)
+        return ThreadHandle(self._context, launch, self._abandoned)
 
     def prepare(self, path: str, child: Child) -> None:
-        """A thread needs nothing to be sent."""
+        """Do nothing: a thread gets its recipe as it is."""
 
     def forget(self, path: str) -> None:
-        """Nothing is kept."""
+        """Do nothing: nothing is kept."""
 
     def abandoned(self) -> list[str]:
-        """The paths of threads that were abandoned and still run."""
-        return list(self._left.values())
+        """Return the paths of threads that were abandoned and still run."""
+        return list(self._abandoned.values())
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
 
 class ThreadHandle:
     """One incarnation in a thread. It cannot be killed, only abandoned (rule 59)."""
 
-    def __init__(self, site: EngineContext, launch: Launch, left: dict[ThreadHandle, str]) -> None:
+    def __init__(self, context: EngineContext, launch: Launch, abandoned: dict[ThreadHandle, str]) -> None:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self.checkpoint: Payload | None = None
-        self._site = site
+        self._context = context
         self._launch = launch
         self._gone = False
-        self._left = left
+        self._abandoned = abandoned
         self._lock = threading.RLock()  # a signal handler may send a message, too
-        self._slot = site.board.take(launch.path)
+        self._slot = context.board.take(launch.path)
         self._lines: deque[str] = deque(maxlen=LINES)
         self._mailbox = ThreadMailbox(self._slot)
         try:
-            self._life = life = lifecycle_of(launch.recipe, launch.birth, self._mailbox, self._slot)
-            life.context.on_log_line = self._lines.append
-            _ThreadActor.launch(life, self._mailbox, self, thread_name=f"{launch.path}#{launch.incarnation}")
-        except Exception:  # no thread is left, say
+            self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self._mailbox, self._slot)
+            lifecycle.context.on_log_line = self._lines.append
+            _ThreadActor.launch(lifecycle, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}")
+        except Exception:  # for example no thread is left
             self._give_back()
             raise
 
@@ -91,23 +92,23 @@ class ThreadHandle:
                 self._mailbox.order_stop(reason)
 
     def suspend(self, on: bool) -> None:
-        """Let it rest after its current loop, or go on."""
+        """Suspend the worker after its current loop, or resume it."""
         with self._lock:
             if not self._gone:
                 self._mailbox.suspend(on)
 
     def kill(self, why: str) -> None:
-        """Cut the thread off: it is asked to end, and nobody listens to it any more."""
+        """Abandon the thread: ask it to end, and ignore it from now on."""
         self._abandon(Killed(why))
 
     def kill_hung(self, hung: Hung) -> None:
-        """Cut the thread off; the reason tells its stack."""
+        """Abandon the thread, with its stack added to the reason."""
         frame = sys._current_frames().get(self._mailbox.owner or 0)
         stack = "" if frame is None else "".join(traceback.format_stack(frame))
-        self._abandon(replace(hung, stack=stack + self._life.stacks()))
+        self._abandon(replace(hung, stack=stack + self._lifecycle.stacks()))
 
     def snapshot(self) -> SlotView | None:
-        """What it does at this moment; None once it is gone."""
+        """Read the worker's slot on the status board; None after the worker's end."""
         with self._lock:
             return None if self._gone else self._slot.read()
 
@@ -116,21 +117,21 @@ class ThreadHandle:
             if self._gone:
                 return
             self._gone = True
-            self._left[self] = self._launch.path
+            self._abandoned[self] = self._launch.path
             self._mailbox.order_stop(reason)
-            self._life.interrupt(reason)
-            left, view = self._mailbox.drain(), self._slot.read()
-        for message in left:
+            self._lifecycle.interrupt(reason)
+            unhandled, view = self._mailbox.drain(), self._slot.read()
+        for message in unhandled:
             message.fail(
                 WorkerDead(f"{self._launch.path!r} was abandoned: {reason}", path=self._launch.path, reason=reason)
             )
         settle(self.exited, Exit(reason, abandoned=True, view=view, lines=tuple(self._lines)))
 
-    def over(self, outcome: Outcome) -> None:
-        """The thread's last word."""
+    def on_over(self, outcome: Outcome) -> None:
+        """Take the outcome from the thread, which ends now."""
         with self._lock:
             was_gone, self._gone = self._gone, True
-            self._left.pop(self, None)
+            self._abandoned.pop(self, None)
         end = Exit(outcome.reason, outcome.result, outcome.ignored)
         if not outcome.reason.clean:
             end = replace(end, view=self._slot.read(), lines=tuple(self._lines))
@@ -141,26 +142,26 @@ class ThreadHandle:
     def _give_back(self) -> None:
         self._mailbox.close()
         self._slot.release()
-        self._site.board.give_back(self._slot)
+        self._context.board.give_back(self._slot)
 
 
 class _ThreadActor(WorkerActor):
-    def __init__(self, life: Lifecycle, mailbox: ThreadMailbox, handle: ThreadHandle) -> None:
-        super().__init__(life, mailbox)
+    """Runs the worker in its thread, and reports to the handle."""
+
+    def __init__(self, lifecycle: Lifecycle, mailbox: ThreadMailbox, handle: ThreadHandle) -> None:
+        super().__init__(lifecycle, mailbox)
         self._handle = handle
-        self._owner = handle._launch.birth.owner
+        self._owner = handle._launch.incarnation.owner
 
     def on_start(self) -> None:
         set_owner(self._owner)
         super().on_start()
 
     def on_ready(self) -> None:
-        import os
-
         self._handle.ready.set_result(os.getpid())
 
-    def on_checkpoint(self, parcel: Payload) -> None:
-        self._handle.checkpoint = parcel
+    def on_checkpoint(self, payload: Payload) -> None:
+        self._handle.checkpoint = payload
 
     def on_over(self, outcome: Outcome) -> None:
-        self._handle.over(outcome)
+        self._handle.on_over(outcome)

@@ -112,7 +112,7 @@ class Reactor:
         if not self.in_thread:
             self._thread.join()
 
-    def abandon_after_fork(self) -> None:
+    def close_after_fork(self) -> None:
         """Close the descriptors in a forked child, where the thread does not exist."""
         self._closed, bell, self._bell = True, self._bell, -1
         self._bell_lock = threading.RLock()

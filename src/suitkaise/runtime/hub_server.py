@@ -75,10 +75,10 @@ class HubServer:
     def close(self) -> None:
         """Close all connections; called after the reactor has ended."""
         self.administration.close()
-        self.drop()
+        self.close_after_fork()
 
-    def drop(self) -> None:
-        """Close the descriptors only; also used in a forked child."""
+    def close_after_fork(self) -> None:
+        """Close the descriptors; in a forked child of the hub they are the parent's."""
         self._listener.close()
         for connection in self._connections:
             connection.sock.close()

@@ -102,8 +102,8 @@ class Runtime:
         for root in list(_trees.values()):
             root.kill(why)
         self.storage.kill(why)
-        self.processes.abandon()
-        self.commands.abandon()
+        self.processes.kill_all()
+        self.commands.kill_all()
 
     # ------------------------------------------------------------ its trees
     def add(self, tree: SupervisorSpec) -> SupervisorInterface:
@@ -132,10 +132,10 @@ class Runtime:
 
     def close_after_fork(self) -> None:
         """In a forked child: close the descriptors, which are the parent's."""
-        self.processes.drop()
-        self.commands.drop()
-        self._hub_server.drop()
-        self.reactor.abandon_after_fork()
+        self.processes.close_after_fork()
+        self.commands.close_after_fork()
+        self._hub_server.close_after_fork()
+        self.reactor.close_after_fork()
         self.storage.close_after_fork()
         os.close(self._lock)
 

@@ -95,7 +95,7 @@ class Executor:
                 case Start(child, incarnation, previous):
                     serial = next(self._env.serials)
                     recalled = self._recalled(child.id, previous)
-                    self._start(Launch(f"{self.path}/{child.id}", child, incarnation, serial, recalled))
+                    self._start(Launch.of(child, f"{self.path}/{child.id}", incarnation, serial, recalled))
                 case Stop(id, _) if id in self._handles:  # if not, its start has failed, and Exited follows
                     self._handles[id].stop()
                 case Kill(id, _, why) if id in self._handles:
@@ -144,11 +144,11 @@ class Executor:
 
     # ------------------------------------------------------------ children
     def _start(self, launch: Launch) -> None:
-        id, incarnation, what = launch.child.id, launch.incarnation, launch.child.what
+        id, number, what = launch.child.id, launch.number, launch.child.what
         address = self._address(launch.child)
         self._began[id] = self._env.clock()
         trap_exits = isinstance(what, Recipe) and bool(getattr(what.target, "trap_exits", False))
-        address.begin(launch.serial, trap_exits=trap_exits)
+        address.begin(launch.incarnation.serial, trap_exits=trap_exits)
         handle: Handle
         worker: WorkerHandle | None = None
         try:
@@ -159,9 +159,9 @@ class Executor:
                 handle = worker = self._env.engines[launch.child.kind].spawn(launch)
         except Exception as error:
             reason = Crashed("start", *portable_error(error, launch.path))
-            self._abnormal_exits[id, incarnation] = Exit(reason)
+            self._abnormal_exits[id, number] = Exit(reason)
             address.detach(reason, None)
-            self.interface.tell(Exited(id, incarnation, reason))
+            self.interface.tell(Exited(id, number, reason))
             return
         self.interface.suspended.discard(id)
         self._handles[id] = handle
@@ -175,22 +175,22 @@ class Executor:
 
     def _report_progress(self, launch: Launch, handle: Handle, address: Address) -> None:
         """Turn what the handle reports, in whichever thread, into events for this supervisor."""
-        id, incarnation = launch.child.id, launch.incarnation
+        id, number = launch.child.id, launch.number
 
         def on_ready(ready: Future[int]) -> None:
             address.up(handle, ready.result())
-            self.interface.tell(Ready(id, incarnation, ready.result()))
+            self.interface.tell(Ready(id, number, ready.result()))
 
         def on_exit(exited: Future[Exit]) -> None:
             exit = exited.result()
             if not exit.reason.clean:
-                self._abnormal_exits[id, incarnation] = exit
+                self._abnormal_exits[id, number] = exit
             try:
                 address.detach(exit.reason, exit.result)
-                self._env.on_gone(launch.birth.owner)
+                self._env.on_gone(launch.incarnation.owner)
             finally:  # the supervisor must learn of the exit, whatever fails above
-                event = Exited(id, incarnation, exit.reason, exit.abandoned)
-                self.interface.tell(Ignored(id, incarnation) if exit.ignored else event)
+                event = Exited(id, number, exit.reason, exit.abandoned)
+                self.interface.tell(Ignored(id, number) if exit.ignored else event)
 
         handle.ready.add_done_callback(on_ready)
         handle.exited.add_done_callback(on_exit)

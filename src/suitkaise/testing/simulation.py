@@ -31,7 +31,7 @@ class Simulation:
     >>> from suitkaise import Child, Supervisor
     >>> def work() -> None: ...
     >>> def dies_once(launch):
-    ...     return Behaviour(lives=1.0 if launch.incarnation == 1 else None, reason=Signaled(9))
+    ...     return Behaviour(lives=1.0 if launch.number == 1 else None, reason=Signaled(9))
     >>> simulation = Simulation(Supervisor("app", Child(work)), dies_once)
     >>> simulation.run(until=10.0)
     >>> [event.kind for event in simulation.events]

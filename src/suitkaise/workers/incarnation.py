@@ -37,10 +37,22 @@ class Recalled:
 
 @dataclass(frozen=True, slots=True)
 class Incarnation:
-    """What a new incarnation is told of itself. `grace`: seconds that what it leaves behind may take to end."""
+    """What a new incarnation is told of itself.
+
+    Args:
+        path: the worker's path.
+        serial: unique in the program.
+        number: which incarnation of its child it is, from 1.
+        copy: which of several copies of its child it is.
+        join_in: seconds after which the worker finishes.
+        join_after: loops after which the worker finishes.
+        recalled: about the incarnation before.
+        grace: seconds that the worker may take to finish when the program is gone; also that its tasks may take.
+    """
 
     path: str
     serial: int
+    number: int = 1
     copy: int | None = None
     join_in: float | None = None
     join_after: float | None = None

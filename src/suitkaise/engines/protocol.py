@@ -1,0 +1,256 @@
+"""Everything that the hub, the keeper and the workers' processes send each other: typed structs, one module for all.
+
+Hub and keeper exchange single datagrams (SOCK_SEQPACKET), each of which is one encoded struct; file descriptors go
+along with some. Hub and worker exchange frames (see `messaging.wire`) over the worker's control connection: the struct
+is the frame's header, and some frames carry a payload.
+
+Data that does not decode is an error of the sender, since all of them are of one program and nothing is negotiated:
+the hub kills a worker or replaces a keeper that sends such data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "MAX_DATAGRAM",
+    "MAX_DESCRIPTORS",
+    "AdoptProcesses",
+    "Announce",
+    "CheckpointReport",
+    "CleaningUp",
+    "DeliverMessage",
+    "ExitReport",
+    "KeeperAnswer",
+    "KeeperReady",
+    "KeeperRequest",
+    "KeeperWarning",
+    "LogReport",
+    "MessageAnswered",
+    "PreloadModules",
+    "PreloadReport",
+    "ProcessContext",
+    "ProcessExited",
+    "QuitKeeper",
+    "SpawnFailed",
+    "SpawnProcess",
+    "StandBy",
+    "StandingBy",
+    "StartWorker",
+    "StopWorker",
+    "SuspendWorker",
+    "WorkerOrder",
+    "WorkerReady",
+    "WorkerReport",
+    "decode_keeper_answer",
+    "decode_keeper_request",
+    "decode_worker_order",
+    "decode_worker_report",
+    "encode",
+]
+
+MAX_DATAGRAM = 1 << 16
+"""The longest datagram in bytes."""
+
+MAX_DESCRIPTORS = 253
+"""How many file descriptors can go with one datagram."""
+
+
+# ------------------------------------------------------------ hub -> keeper: datagrams
+class SpawnProcess(msgspec.Struct, array_like=True, tag=0, gc=False):
+    """Fork a process. With it goes one descriptor: the process's end of its control connection.
+
+    Sent at each start of a worker or spare. The new process sends `Announce` to the hub. The keeper answers when the
+    process has ended (`ProcessExited`) or cannot be forked (`SpawnFailed`).
+    """
+
+    number: int  # identifies the request in the answers
+    grace: float  # seconds that the process may take to end when the hub is gone
+    stops_last: bool  # ends after all others when the hub is gone: the storage
+
+
+class AdoptProcesses(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """Look after processes that an earlier keeper has forked. With it goes the pidfd of each.
+
+    Sent to a new keeper that replaces one that died. No answer: only the parent learns an exit status.
+    """
+
+    processes: list[tuple[float, bool]]  # `grace` and `stops_last` of each
+
+
+class PreloadModules(msgspec.Struct, array_like=True, tag=2, gc=False):
+    """Import these modules, from this search path, for all processes that are forked from now on.
+
+    Sent when `preload` was called. The keeper answers with `KeeperWarning` for each module that is unfit, then with
+    `KeeperReady`.
+    """
+
+    search_path: list[str]
+    modules: list[str]
+
+
+class QuitKeeper(msgspec.Struct, array_like=True, tag=3, gc=False):
+    """End without touching the forked processes: there are none any more. Sent at the program's end; no answer."""
+
+
+# ------------------------------------------------------------ keeper -> hub: datagrams
+class KeeperReady(msgspec.Struct, array_like=True, tag=0, gc=False):
+    """The keeper has imported its modules and serves requests. Sent after its start and after `PreloadModules`."""
+
+
+class KeeperWarning(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """Something went wrong that stops nothing; the hub logs the text. Sent at any time."""
+
+    text: str
+
+
+class CleaningUp(msgspec.Struct, array_like=True, tag=2, gc=False):
+    """A command's guard has ended, and the keeper kills what the command left behind. `ProcessExited` follows."""
+
+    number: int
+
+
+class ProcessExited(msgspec.Struct, array_like=True, tag=3, gc=False):
+    """The process of request `number` has ended with this exit code (negative: signal). Nothing follows."""
+
+    number: int
+    code: int
+
+
+class SpawnFailed(msgspec.Struct, array_like=True, tag=4, gc=False):
+    """There is no process for request `number`, and there will be none. Nothing follows."""
+
+    number: int
+    error: str
+
+
+# ------------------------------------------------------------ hub -> worker: frames
+@dataclass(frozen=True, slots=True)
+class ProcessContext:
+    """The hub's surroundings at the moment, which a new process takes over. Pickled: a path may hold any bytes."""
+
+    owner: str  # the process's identity towards the storage
+    directory: str  # the current working directory
+    search_path: list[str]
+    argv: list[str]
+
+
+class StandBy(msgspec.Struct, array_like=True, tag=0, gc=False):
+    """The first frame to a spare: unpickle the recipe (the payload) and wait. `StandingBy` answers it.
+
+    Sockets among the recipe's arguments go with the frame's first bytes.
+    """
+
+    context: bytes  # a pickled `ProcessContext`
+
+
+class StartWorker(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """Start the worker of the recipe (the payload; a spare has it already). `WorkerReady` or `ExitReport` answers it.
+
+    The first frame to a worker's process, with the sockets among the recipe's arguments; or the second one to a spare.
+    """
+
+    incarnation: bytes  # a pickled `Incarnation`
+    context: bytes  # a pickled `ProcessContext`
+    slot: int  # the worker's slot on the status board
+    log_level: int  # of the hub's root logger
+    stops_last: bool  # ends after all others when the hub is gone, and ignores SIGTERM: the storage
+    has_limits: bool  # one of its phases has a time limit, so that a dump of its stack may be needed
+
+
+class DeliverMessage(msgspec.Struct, array_like=True, tag=2, gc=False):
+    """A message for the worker; the payload is its encoded body. With a number, `MessageAnswered` answers it."""
+
+    kind: Literal["message", "call", "get", "signal"]
+    number: int | None
+
+
+class StopWorker(msgspec.Struct, array_like=True, tag=3, gc=False):
+    """Finish, ahead of all messages that wait. `ExitReport` answers it."""
+
+
+class SuspendWorker(msgspec.Struct, array_like=True, tag=4, gc=False):
+    """Rest after the current loop (`on`), or go on. No answer."""
+
+    on: bool
+
+
+# ------------------------------------------------------------ worker -> hub: frames
+class Announce(msgspec.Struct, array_like=True, tag=0, gc=False):
+    """The process exists. The first frame of every process; its own pidfd goes with it.
+
+    The hub sends nothing but the first frame before it has this.
+    """
+
+    pid: int
+
+
+class StandingBy(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """A spare has unpickled its recipe and waits. `StartWorker` follows when the spare is needed."""
+
+
+class WorkerReady(msgspec.Struct, array_like=True, tag=2, gc=False):
+    """`on_start` has returned. `pid` is the worker's, or that of the program which a command worker runs."""
+
+    pid: int
+
+
+class MessageAnswered(msgspec.Struct, array_like=True, tag=3, gc=False):
+    """The answer to message `number`; the payload is the encoded answer, or the encoded error if not `ok`."""
+
+    number: int
+    ok: bool
+
+
+class CheckpointReport(msgspec.Struct, array_like=True, tag=4, gc=False):
+    """The worker has saved a checkpoint: the payload, which replaces the one before. No answer."""
+
+
+class PreloadReport(msgspec.Struct, array_like=True, tag=5, gc=False):
+    """The worker has called `preload`: all modules wanted so far. The hub hands them on to the keeper."""
+
+    modules: list[str]
+
+
+class LogReport(msgspec.Struct, array_like=True, tag=6, gc=False):
+    """One record of the worker's logging, for the hub's logging. No answer."""
+
+    fields: dict[str, Any]
+
+
+class ExitReport(msgspec.Struct, array_like=True, tag=7, gc=False):
+    """The worker's last frame: how its incarnation ended. The payload is the encoded result, if there is one.
+
+    The process ends after it.
+    """
+
+    reason: bytes  # a pickled `ExitReason`
+    ignored: bool  # `on_start` raised `Ignore`
+    has_result: bool
+
+
+KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | QuitKeeper
+KeeperAnswer: TypeAlias = KeeperReady | KeeperWarning | CleaningUp | ProcessExited | SpawnFailed
+WorkerOrder: TypeAlias = StandBy | StartWorker | DeliverMessage | StopWorker | SuspendWorker
+WorkerReport: TypeAlias = (
+    Announce
+    | StandingBy
+    | WorkerReady
+    | MessageAnswered
+    | CheckpointReport
+    | PreloadReport
+    | LogReport
+    | ExitReport
+)  # fmt: skip
+
+encode: Callable[[KeeperRequest | KeeperAnswer], bytes] = msgspec.msgpack.Encoder().encode
+"""Encode one datagram. Frames are encoded by `wire.encode`."""
+
+decode_keeper_request: Callable[[bytes], KeeperRequest] = msgspec.msgpack.Decoder(KeeperRequest).decode
+decode_keeper_answer: Callable[[bytes], KeeperAnswer] = msgspec.msgpack.Decoder(KeeperAnswer).decode
+decode_worker_order: Callable[[memoryview], WorkerOrder] = msgspec.msgpack.Decoder(WorkerOrder).decode
+decode_worker_report: Callable[[memoryview], WorkerReport] = msgspec.msgpack.Decoder(WorkerReport).decode

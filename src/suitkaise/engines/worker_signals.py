@@ -1,0 +1,82 @@
+"""What signals do in a worker's process: finish, nothing, or a dump of the stacks."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from suitkaise.exits import Signaled
+from suitkaise.messaging.mailbox import SocketMailbox
+
+__all__ = ["DUMP", "WorkerSignals", "ignore_signals", "restore_signals"]
+
+DUMP: int = signal.SIGRTMIN + 7
+"""Makes a worker's process write the stacks of its threads to a file, whatever the process does at the moment.
+
+SIGUSR1 makes it write them to its standard error.
+"""
+
+
+class WorkerSignals:
+    """The signal handlers of a worker's process.
+
+    SIGTERM asks the worker to finish, and SIGINT and SIGHUP do nothing: a terminal sends these to a whole group of
+    processes, and it is the program that decides what becomes of its workers. The handlers that do nothing are Python
+    functions, not SIG_IGN, since every program that the worker starts would inherit SIG_IGN.
+
+    Args:
+        mailbox: gets the order to finish.
+        ignore_sigterm: for the storage, which ends after all others.
+        stack_file: where `DUMP` writes to; None if the worker has no time limits.
+    """
+
+    def __init__(self, mailbox: SocketMailbox, *, ignore_sigterm: bool, stack_file: str | None) -> None:
+        self._mailbox = mailbox
+        self._outputs: dict[int, int] = {}  # descriptors by the signals that dump to them
+        ignore_signals(signal.SIGINT, signal.SIGHUP)
+        signal.signal(signal.SIGTERM, _ignore if ignore_sigterm else self._finish)
+        if stack_file is not None:
+            with contextlib.suppress(OSError):  # the hub's directory may be gone
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+                self._outputs[DUMP] = os.open(stack_file, flags, 0o600)
+        self._outputs[signal.SIGUSR1] = 2
+        for number, output in self._outputs.items():
+            ignore_signals(number)  # where faulthandler does not work the signal must not end the process
+            with contextlib.suppress(OSError, ValueError):
+                faulthandler.register(number, output, all_threads=True)
+
+    def _finish(self, number: int, frame: Any) -> None:
+        self._mailbox.order_stop(Signaled(number))
+
+    def dump_tasks_too(self, stacks: Callable[[], str]) -> None:
+        """Add `stacks()` to each dump: the stacks of threads do not show where a coroutine waits."""
+
+        def dump(number: int, frame: Any) -> None:
+            with contextlib.suppress(Exception):  # it would be raised in the worker's hook
+                os.write(self._outputs[number], stacks().encode())
+
+        for number, output in self._outputs.items():
+            with contextlib.suppress(OSError, ValueError):
+                faulthandler.unregister(number)
+                signal.signal(number, dump)
+                faulthandler.register(number, output, all_threads=True, chain=True)
+
+
+def ignore_signals(*numbers: int) -> None:
+    """Have these signals do nothing in this process; programs that it starts do not inherit that."""
+    for number in numbers:
+        signal.signal(number, _ignore)
+
+
+def restore_signals() -> None:
+    """Give SIGHUP, SIGTERM and SIGINT their usual effect, or `multiprocessing` could not terminate its processes."""
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _ignore(number: int, frame: Any) -> None: ...

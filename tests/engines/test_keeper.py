@@ -1,0 +1,199 @@
+"""The keeper as a real process, at the other end of its socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise.engines.keeper_process import start_keeper
+from suitkaise.engines.protocol import (
+    AdoptProcesses,
+    Announce,
+    CleaningUp,
+    KeeperReady,
+    KeeperWarning,
+    PreloadModules,
+    ProcessExited,
+    QuitKeeper,
+    SpawnFailed,
+    SpawnProcess,
+    decode_keeper_answer,
+    decode_worker_report,
+    encode,
+)
+from suitkaise.messaging import wire
+from tests.support import wait_gone
+
+SOON = 15.0
+
+
+class Forked:
+    """The hub's end of one process's control connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        data, descriptors, _, _ = socket.recv_fds(sock, 1000, 1)
+        [self.pidfd] = descriptors
+        [(announce, _)] = wire.Parser(decode=decode_worker_report).feed(data)
+        assert isinstance(announce, Announce)
+        self.pid = announce.pid
+
+    def close(self) -> None:
+        self.sock.close()
+        os.close(self.pidfd)
+
+
+class Hub:
+    """The hub's end of the keeper's socket."""
+
+    def __init__(self, directory: str, for_commands: bool) -> None:
+        self.program: subprocess.Popen[bytes]
+        self.program, self.sock = start_keeper(directory, [], 1.0, for_commands=for_commands)
+        self.sock.settimeout(SOON)
+        self.children: list[Forked] = []
+
+    def send(self, request: Any, *descriptors: int) -> None:
+        socket.send_fds(self.sock, [encode(request)], descriptors)
+
+    def receive(self) -> Any:
+        return decode_keeper_answer(self.sock.recv(1 << 16))
+
+    def spawn(self, number: int, grace: float = 5.0) -> Forked:
+        """Have a process forked, and wait until it has announced itself."""
+        ours, theirs = socket.socketpair()
+        ours.settimeout(SOON)
+        with theirs:
+            self.send(SpawnProcess(number, grace, False), theirs.fileno())
+        self.children.append(Forked(ours))
+        return self.children[-1]
+
+    def close(self) -> None:
+        self.sock.close()
+        for child in self.children:
+            child.close()
+        self.program.wait(SOON)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Hub]]:
+    """Start a keeper that is ready."""
+    hubs: list[Hub] = []
+    (tmp_path / "program").mkdir()
+
+    def make(*, for_commands: bool = False) -> Hub:
+        hubs.append(Hub(str(tmp_path / "program"), for_commands))
+        assert hubs[-1].receive() == KeeperReady()
+        return hubs[-1]
+
+    yield make
+    for hub in hubs:
+        hub.close()
+
+
+@pytest.fixture
+def hub(start: Callable[..., Hub]) -> Hub:
+    return start()
+
+
+def test_a_process_is_forked_and_its_exit_code_is_reported(hub: Hub) -> None:
+    child = hub.spawn(1)
+    child.sock.shutdown(socket.SHUT_RDWR)  # a process that gets no recipe ends
+    assert hub.receive() == ProcessExited(1, 0)
+    wait_gone(child.pid)
+
+
+def test_a_signal_is_reported_as_a_negative_exit_code(hub: Hub) -> None:
+    first, second = hub.spawn(1), hub.spawn(2)
+    os.kill(second.pid, signal.SIGKILL)
+    assert hub.receive() == ProcessExited(2, -signal.SIGKILL)
+    os.kill(first.pid, signal.SIGKILL)
+    assert hub.receive() == ProcessExited(1, -signal.SIGKILL)
+
+
+def test_a_process_can_be_forked_while_another_one_is_stopped(hub: Hub) -> None:
+    os.kill(hub.spawn(1).pid, signal.SIGSTOP)
+    os.kill(hub.spawn(2).pid, signal.SIGKILL)
+    assert hub.receive() == ProcessExited(2, -signal.SIGKILL)
+
+
+def test_a_request_whose_descriptor_was_dropped_fails(hub: Hub) -> None:
+    hub.send(SpawnProcess(7, 5.0, False))
+    assert hub.receive() == SpawnFailed(7, "the keeper has no file descriptor left")
+    hub.spawn(8)
+
+
+def test_a_module_that_cannot_be_imported_is_a_warning(hub: Hub) -> None:
+    hub.send(PreloadModules([str(Path(__file__).parent)], ["no_such_module"]))
+    warning = hub.receive()
+    assert isinstance(warning, KeeperWarning)
+    assert warning.text.startswith("no_such_module cannot be imported before the workers are forked")
+    assert hub.receive() == KeeperReady()
+
+
+def test_a_module_that_starts_a_thread_is_a_warning(hub: Hub, tmp_path: Path) -> None:
+    text = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    (tmp_path / "starts_a_thread.py").write_text(text)
+    hub.send(PreloadModules([str(tmp_path)], ["starts_a_thread"]))
+    assert "starts threads when it is imported" in hub.receive().text
+    assert hub.receive() == KeeperReady()
+
+
+def test_it_quits(hub: Hub) -> None:
+    hub.send(QuitKeeper())
+    assert hub.program.wait(SOON) == 0
+    assert hub.sock.recv(10) == b""
+
+
+def test_a_request_that_does_not_decode_ends_it(hub: Hub) -> None:
+    hub.sock.send(b"rubbish")
+    assert hub.program.wait(SOON) != 0
+
+
+def test_when_the_hub_is_gone_all_are_killed_and_the_directory_is_removed(hub: Hub, tmp_path: Path) -> None:
+    children = [hub.spawn(number, grace=0.0) for number in (1, 2)]
+    os.kill(children[0].pid, signal.SIGSTOP)
+    hub.sock.close()
+    assert hub.program.wait(SOON) == 0
+    for child in children:
+        wait_gone(child.pid, 0.0)
+    assert not (tmp_path / "program").exists()
+
+
+def test_a_new_keeper_ends_those_that_it_has_adopted(start: Callable[..., Hub]) -> None:
+    old = start()
+    child = old.spawn(1, grace=0.0)
+    old.program.kill()
+    old.program.wait(SOON)
+    new = start()
+    new.send(AdoptProcesses([(0.0, False)]), child.pidfd)
+    os.kill(new.spawn(1).pid, signal.SIGKILL)
+    assert new.receive() == ProcessExited(1, -signal.SIGKILL)
+    new.sock.close()
+    new.program.wait(SOON)
+    wait_gone(child.pid, 0.0)
+
+
+def test_the_exit_of_an_adopted_process_is_not_reported(start: Callable[..., Hub]) -> None:
+    old = start()
+    child = old.spawn(1)
+    old.program.kill()
+    old.program.wait(SOON)
+    new = start()
+    new.send(AdoptProcesses([(5.0, False)]), child.pidfd)
+    os.kill(child.pid, signal.SIGKILL)
+    wait_gone(child.pid)
+    os.kill(new.spawn(2).pid, signal.SIGKILL)
+    assert new.receive() == ProcessExited(2, -signal.SIGKILL)
+
+
+def test_the_keeper_of_commands_cleans_up_before_it_reports_the_exit(start: Callable[..., Hub]) -> None:
+    hub = start(for_commands=True)
+    os.kill(hub.spawn(1).pid, signal.SIGKILL)
+    assert [hub.receive(), hub.receive()] == [CleaningUp(1), ProcessExited(1, -signal.SIGKILL)]
