@@ -101,16 +101,17 @@ class DirectWrites(Writes):
 
     def __init__(self, reader: Reader, timeout: float) -> None:
         self._reader = reader
+        self._read = reader.get  # bound once, since every read passes here
         self._timeout = timeout
         self._directory = str(reader.directory)
 
     def get(self, path: str, name: str) -> bytes | None:
         """Read the record from the memory map; wait for the storage actor if it has never run."""
         try:
-            return self._reader.get(entry_key(path, name)[0])
+            return self._read(entry_key(path, name)[0])
         except NotThereYet:
             self.wait_for_storage()
-            return self._reader.get(entry_key(path, name)[0])
+            return self._read(entry_key(path, name)[0])
 
     def container(self, path: str) -> list[tuple[bytes, bytes]]:
         """Read a container as it is at one moment."""
@@ -215,10 +216,11 @@ class DirectWrites(Writes):
         Raises:
             StorageError: the storage actor refused the change, or did not answer in time.
         """
+        client = client_of(self._directory, self._timeout)
         if not wait:
-            client_of(self._directory, self._timeout).post(request, payload)
+            client.post(request, payload)
             return None
-        reply = self._ask(request, payload)
+        reply = client.ask(request, payload)
         if reply.status is not ReplyCode.OK:
             raise error_for(request, reply)
         return reply
