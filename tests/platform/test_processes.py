@@ -126,18 +126,18 @@ def fork(depth):
         if depth:
             fork(depth - 1)
         os.write(1, f"{os.getpid()}\\n".encode())
-        os.write(born, b".")
+        os.write(output, b".")
         if depth % 2:
             os._exit(0)
         while True:
             signal.pause()
 
 become_subreaper()
-told, born = os.pipe()
+source, output = os.pipe()
 fork(9)
-heard = b""
-while len(heard) < 10:
-    heard += os.read(told, 10)
+received = b""
+while len(received) < 10:
+    received += os.read(source, 10)
 kill_children()
 try:
     os.waitpid(-1, 0)
@@ -150,19 +150,19 @@ import os, signal
 from suitkaise.platform.processes import become_subreaper, children, kill_children
 
 become_subreaper()
-told, born = os.pipe()
+source, output = os.pipe()
 if os.fork() == 0:
     os.setsid()
     for _ in range(30):
         if os.fork() == 0:
-            os.write(born, b".")
+            os.write(output, b".")
             for _ in range(20):  # a chain: a process that is killed has a child already
                 if os.fork():
                     os.wait()
                     os._exit(0)
             signal.pause()
     signal.pause()
-os.read(told, 1)
+os.read(source, 1)
 kill_children()
 print("left:", list(children()))
 """

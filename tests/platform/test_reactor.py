@@ -100,8 +100,8 @@ def test_a_timer_that_is_cancelled_does_not_fire(reactor: Reactor) -> None:
     fired: list[str] = []
     done = threading.Event()
     now = time.monotonic()
-    doomed = reactor.call_at(now + 0.01, lambda: fired.append("doomed"))
-    reactor.call_at(now + 0.005, lambda: doomed.cancel())
+    cancelled = reactor.call_at(now + 0.01, lambda: fired.append("cancelled"))
+    reactor.call_at(now + 0.005, lambda: cancelled.cancel())
     reactor.call_at(now + 0.03, done.set)
     assert done.wait(SOON)
     assert fired == []

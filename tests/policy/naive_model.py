@@ -248,10 +248,10 @@ class NaiveSupervisor:
         elif child is None:
             self.answers[request] = "ChildNotFound"
         else:
-            place = self.children.index(child)
+            position = self.children.index(child)
             self.call_stop(child)
-            if child.restart == "temporary":  # it is not over: it keeps its place
-                self.children.insert(place, child)
+            if child.restart == "temporary":  # it is recalled: it keeps its position
+                self.children.insert(position, child)
             outcome = self.call_start(child)
             self.answers[request] = "ChildStartFailed" if outcome == "fails" else "ok"
 

@@ -583,7 +583,7 @@ class Ledger:
                 self._recall_failed(record)
 
     def _recall_failed(self, record: ChildRecord) -> None:
-        """A temporary one keeps its place."""
+        """Keep a temporary child in its position."""
 
     def _excuse_those_down(self) -> None:
         """The restart of their group is called off: rules 16 and 38."""

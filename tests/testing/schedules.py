@@ -100,10 +100,10 @@ def random_schedule(seed: int) -> Schedule:
     """The schedule of a seed: the same on every machine, in every process."""
     chance = random.Random(seed)
     tree = _random_tree(chance, 2, "top")
-    places = _supervisors(tree)
-    places += [place for place in places if not place[1]] * 2  # these have no other children
+    supervisors = _supervisors(tree)
+    supervisors += [one for one in supervisors if not one[1]] * 2  # these have no other children
     number = chance.choice((0, 0, 1, 2, 3, 5, 8))
-    orders = tuple(_random_order(chance, *chance.choice(places)) for _ in range(number))
+    orders = tuple(_random_order(chance, *chance.choice(supervisors)) for _ in range(number))
     end = chance.random()
     if end < 0.15:
         orders += (Order(_quarter(chance, HORIZON), "top", "stop" if end < 0.1 else "halt"),)
@@ -228,7 +228,7 @@ def _random_child(chance: random.Random, id: str, significant: float) -> Child:
 
 @functools.lru_cache(maxsize=20_000)
 def _child(id: str, restart: Any, shutdown: Any, significant: bool, backoff: Backoff | None, limits: Any) -> Child:
-    """Declarations are immutable, and making one takes longer than a simulated life."""
+    """Declarations are immutable, and making one takes longer than a simulated run."""
     return Child(
         work, id=id, restart=restart, shutdown=shutdown, significant=significant, backoff=backoff, **dict(limits)
     )

@@ -137,7 +137,7 @@ def test_a_storm_of_crashes_and_requests_breaks_no_rule(seed: int) -> None:
 
     def behaviour(launch: Launch) -> Behaviour:
         others = [handle for handle in simulation.alive() if handle.launch.path == launch.path]
-        assert not others, f"a second life of {launch.path}"
+        assert not others, f"a second incarnation of {launch.path}"
         return Behaviour(
             start=dice.choices(["ok", "fails", "ignores"], [20, 1, 1])[0],  # type: ignore[arg-type]
             start_takes=dice.choice([0.0, 0.0, 0.1, 3.0]),
