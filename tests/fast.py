@@ -21,7 +21,7 @@ STARTS_PROCESSES = frozenset(
     {
         *("subprocess", "multiprocessing", "fork", "spawn", "posix_spawn", "system", "execv", "execve"),
         *("get_context", "ProcessPoolExecutor", "create_subprocess_exec", "create_subprocess_shell"),
-        *("run_program", "start_program", "pytester", "start_async", "DocTestRunner"),
+        *("run_program", "start_program", "pytester", "start_async", "DocTestRunner", "start_keeper", "KeeperClient"),
     }
 )
 STARTS_A_RUNTIME = ({"Supervisor", "start"}, {"Supervisor", "run"}, {"sktree", "connect"})  # in one function
