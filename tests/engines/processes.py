@@ -9,7 +9,7 @@ from typing import Any
 
 from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.forked_process import ForkedProcess
-from suitkaise.engines.protocol import StandBy
+from suitkaise.engines.protocol import PrepareSpare
 from suitkaise.engines.spares import context_for
 from suitkaise.messaging import codec, wire
 from suitkaise.specs import Recipe
@@ -33,7 +33,7 @@ class Owner:
         self.process = ForkedProcess(context, keeper, "tree/worker", 0.0, False, self)
 
     def first_frame(self) -> tuple[bytes, list[socket.socket]]:
-        order = StandBy(codec.dumps(context_for("tree/worker")))
+        order = PrepareSpare(codec.dumps(context_for("tree/worker")))
         return wire.encode(order, codec.dumps(Recipe(Idle))), []
 
     def on_flushed(self) -> None: ...

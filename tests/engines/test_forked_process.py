@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from suitkaise.engines.engine import EngineContext
-from suitkaise.engines.protocol import Announce, StandBy, StandingBy, StopWorker, decode_worker_order
+from suitkaise.engines.protocol import Announce, PrepareSpare, SpareReady, StopWorker, decode_worker_order
 from suitkaise.messaging import wire
 from tests.engines.processes import SOON, NoKeeper, Owner
 from tests.support import eventually
@@ -63,7 +63,7 @@ def played(context: EngineContext) -> Iterator[Played]:
 
 def test_frames_wait_until_the_process_has_announced_itself(played: Played) -> None:
     [first] = played.receive()
-    assert isinstance(first, StandBy)
+    assert isinstance(first, PrepareSpare)
     played.process.send(wire.encode(StopWorker()))
     assert select.select([played.sock], [], [], 0)[0] == []
     played.announce()
@@ -72,8 +72,8 @@ def test_frames_wait_until_the_process_has_announced_itself(played: Played) -> N
 
 def test_frames_are_handed_to_the_owner(played: Played) -> None:
     played.announce()
-    played.sock.send(wire.encode(StandingBy(), b"payload"))
-    assert played.owner.next() == ("frame", StandingBy(), b"payload")
+    played.sock.send(wire.encode(SpareReady(), b"payload"))
+    assert played.owner.next() == ("frame", SpareReady(), b"payload")
 
 
 @pytest.mark.parametrize("rubbish", [wire.encode(("no such frame",)), b"\xff" * 100], ids=["a header", "no frame"])
@@ -106,10 +106,10 @@ def test_the_exit_code_is_unknown_if_the_keeper_is_gone(played: Played, context:
 def test_the_last_frames_of_a_process_come_before_its_exit(played: Played, context: EngineContext) -> None:
     played.announce()
     context.reactor.call_soon_threadsafe(played.process.rest)
-    played.sock.send(wire.encode(StandingBy()))
+    played.sock.send(wire.encode(SpareReady()))
     context.reactor.call_soon_threadsafe(lambda: played.process.exit_status(0))
     played.program.kill()
-    assert [played.owner.next(), played.owner.next()] == [("frame", StandingBy(), b""), ("exit", 0)]
+    assert [played.owner.next(), played.owner.next()] == [("frame", SpareReady(), b""), ("exit", 0)]
 
 
 def test_a_request_is_cancelled_unless_the_process_has_announced_itself(played: Played) -> None:
@@ -129,7 +129,7 @@ def test_frames_that_waited_go_to_the_next_process(played: Played, context: Engi
     context.reactor.call_soon_threadsafe(lambda: played.process.cancel_spawn() and played.process.start())
     eventually(lambda: len(played.keeper.ends) == 2)
     [first] = played.receive()
-    assert isinstance(first, StandBy)
+    assert isinstance(first, PrepareSpare)
     played.announce()
     assert played.receive() == [StopWorker()]
 

@@ -13,7 +13,7 @@ import pytest
 from suitkaise.engines import keeper_client, keeper_liveness
 from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.keeper_client import KeeperClient
-from suitkaise.engines.protocol import StandingBy, decode_keeper_answer
+from suitkaise.engines.protocol import SpareReady, decode_keeper_answer
 from tests.engines.processes import SOON, Owner
 from tests.support import eventually, wait_gone
 
@@ -47,7 +47,7 @@ def spawned(context: EngineContext, client: Client) -> Owner:
     owner.process.start()
     what, pid = owner.next()
     assert (what, pid) == ("started", owner.process.pid)
-    assert owner.next() == ("frame", StandingBy(), b"")
+    assert owner.next() == ("frame", SpareReady(), b"")
     return owner
 
 

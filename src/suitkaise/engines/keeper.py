@@ -6,7 +6,7 @@ dies could no longer end its workers. `multiprocessing`'s forkserver does not fi
 of living workers report exit code 255, so that two incarnations run at once. The keeper has no thread and has imported
 what workers need, so a fork takes a millisecond; only the keeper is the workers' parent, so only the keeper reads exit
 statuses; and its connection to the hub ends with the hub, however the hub ends. Everything is in one loop over one
-`poll`, so nothing that happens at once can be handled twice. The keeper may die: the hub learns of deaths by pidfds,
+`poll`, so no event interrupts the handling of another one. The keeper may die: the hub learns of deaths by pidfds,
 and starts another keeper that adopts the living workers.
 
 With a request comes the worker's end of a control connection, in which the recipe waits already; the worker itself

@@ -33,13 +33,13 @@ __all__ = [
     "MessageAnswered",
     "PreloadModules",
     "PreloadReport",
+    "PrepareSpare",
     "ProcessContext",
     "ProcessExited",
     "QuitKeeper",
+    "SpareReady",
     "SpawnFailed",
     "SpawnProcess",
-    "StandBy",
-    "StandingBy",
     "StartWorker",
     "StopWorker",
     "SuspendWorker",
@@ -139,8 +139,8 @@ class ProcessContext:
     argv: list[str]
 
 
-class StandBy(msgspec.Struct, array_like=True, tag=0, gc=False):
-    """The first frame to a spare: unpickle the recipe (the payload) and wait. `StandingBy` answers it.
+class PrepareSpare(msgspec.Struct, array_like=True, tag=0, gc=False):
+    """The first frame to a spare: unpickle the recipe (the payload) and wait. `SpareReady` answers it.
 
     Sockets among the recipe's arguments go with the frame's first bytes.
     """
@@ -183,13 +183,13 @@ class SuspendWorker(msgspec.Struct, array_like=True, tag=4, gc=False):
 class Announce(msgspec.Struct, array_like=True, tag=0, gc=False):
     """The process exists. The first frame of every process; its own pidfd goes with it.
 
-    The hub sends nothing but the first frame before it has this.
+    Until then the hub sends nothing but the first frame.
     """
 
     pid: int
 
 
-class StandingBy(msgspec.Struct, array_like=True, tag=1, gc=False):
+class SpareReady(msgspec.Struct, array_like=True, tag=1, gc=False):
     """A spare has unpickled its recipe and waits. `StartWorker` follows when the spare is needed."""
 
 
@@ -235,10 +235,10 @@ class ExitReport(msgspec.Struct, array_like=True, tag=7, gc=False):
 
 KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | QuitKeeper
 KeeperAnswer: TypeAlias = KeeperReady | KeeperWarning | CleaningUp | ProcessExited | SpawnFailed
-WorkerOrder: TypeAlias = StandBy | StartWorker | DeliverMessage | StopWorker | SuspendWorker
+WorkerOrder: TypeAlias = PrepareSpare | StartWorker | DeliverMessage | StopWorker | SuspendWorker
 WorkerReport: TypeAlias = (
     Announce
-    | StandingBy
+    | SpareReady
     | WorkerReady
     | MessageAnswered
     | CheckpointReport

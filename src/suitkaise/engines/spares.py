@@ -17,7 +17,7 @@ from suitkaise.engines.engine import EngineContext, grace_of
 from suitkaise.engines.forked_process import ForkedProcess
 from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.keeper_liveness import PATIENCE
-from suitkaise.engines.protocol import PreloadReport, ProcessContext, StandBy, StandingBy, WorkerReport
+from suitkaise.engines.protocol import PreloadReport, PrepareSpare, ProcessContext, SpareReady, WorkerReport
 from suitkaise.messaging import codec, wire
 from suitkaise.platform.preload import preload
 from suitkaise.specs import Child
@@ -170,7 +170,7 @@ class _Spare:
     # ------------------------------------------------------------ callbacks of its process
     def first_frame(self) -> tuple[bytes, list[socket.socket]]:
         """Return the frame with the recipe, to be unpickled in advance."""
-        order = StandBy(codec.dumps(context_for(self.path)))
+        order = PrepareSpare(codec.dumps(context_for(self.path)))
         return wire.encode(order, self._recipe.data, long_header=True), self._recipe.sockets
 
     def on_flushed(self) -> None:
@@ -184,7 +184,7 @@ class _Spare:
     def on_frame(self, report: WorkerReport, payload: bytes) -> None:
         """Handle a frame of the process."""
         match report:
-            case StandingBy():
+            case SpareReady():
                 self.ready = True
             case PreloadReport(modules):
                 preload(*modules)

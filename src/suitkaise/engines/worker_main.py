@@ -25,9 +25,9 @@ from suitkaise.engines.protocol import (
     LogReport,
     MessageAnswered,
     PreloadReport,
+    PrepareSpare,
     ProcessContext,
-    StandBy,
-    StandingBy,
+    SpareReady,
     StartWorker,
     StopWorker,
     SuspendWorker,
@@ -116,9 +116,9 @@ class WorkerProcess:
             return 0
         order, recipe_data, sockets = first
         recipe: Recipe | None = None
-        if isinstance(order, StandBy):
+        if isinstance(order, PrepareSpare):
             recipe = self._stand_by(order, recipe_data, sockets)
-            self.send(StandingBy())
+            self.send(SpareReady())
             frame = self._receive()
             if frame is None:
                 return 0
@@ -183,7 +183,7 @@ class WorkerProcess:
                 return None
         return self._frames.pop(0)
 
-    def _stand_by(self, order: StandBy, data: bytes, sockets: list[socket.socket]) -> Recipe:
+    def _stand_by(self, order: PrepareSpare, data: bytes, sockets: list[socket.socket]) -> Recipe:
         """Do in advance all that any incarnation of the child has to do first; return the recipe."""
         ignore_signals(signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
         self._enter(codec.loads(order.context))
