@@ -19,7 +19,7 @@ FOLDERS_WITH_PROCESSES = ("end_to_end", "chaos")
 MARKS_OF_LONG_TESTS = ("slow", "chaos", "benchmark")
 STARTS_PROCESSES = frozenset(
     {
-        *("subprocess", "multiprocessing", "fork", "spawn", "posix_spawn", "system", "execv", "execve"),
+        *("subprocess", "multiprocessing", "fork", "posix_spawn", "system", "execv", "execve"),
         *("get_context", "ProcessPoolExecutor", "create_subprocess_exec", "create_subprocess_shell"),
         *("run_program", "start_program", "pytester", "start_async", "DocTestRunner"),
         *("KeeperClient", "ProcessEngine", "start_keeper"),
