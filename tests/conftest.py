@@ -84,14 +84,12 @@ def nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     before = Footprint.take()
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     yield
-    if request.node.get_closest_marker("fast") and resource.getrusage(resource.RUSAGE_CHILDREN) != ended:
-        pytest.fail("the test is marked `fast` (see tests/fast.py) but has started a process", pytrace=False)
     leaks = wait_for_leaks_to_go(before, GRACE)
-    if not leaks:
-        return
     clean_up(leaks)
     allowed = [pattern for mark in request.node.iter_markers("may_leave") for pattern in mark.args]
     unexpected = [leak for leak in leaks if not any(fnmatch.fnmatch(str(leak), p) for p in allowed)]
     if unexpected:
         lines = "\n".join(f"  {leak}" for leak in unexpected)
         pytest.fail(f"the test left behind, {GRACE:g} seconds after its end:\n{lines}", pytrace=False)
+    if request.node.get_closest_marker("fast") and resource.getrusage(resource.RUSAGE_CHILDREN) != ended:
+        pytest.fail("the test is marked `fast` (see tests/fast.py) but has started a process", pytrace=False)

@@ -19,9 +19,10 @@ FOLDERS_WITH_PROCESSES = ("end_to_end", "chaos")
 MARKS_OF_LONG_TESTS = ("slow", "chaos", "benchmark")
 STARTS_PROCESSES = frozenset(
     {
-        *("subprocess", "multiprocessing", "fork", "spawn", "posix_spawn", "system", "execv", "execve"),
+        *("subprocess", "multiprocessing", "fork", "posix_spawn", "system", "execv", "execve"),
         *("get_context", "ProcessPoolExecutor", "create_subprocess_exec", "create_subprocess_shell"),
-        *("run_program", "start_program", "pytester", "start_async", "DocTestRunner", "start_keeper", "KeeperClient"),
+        *("run_program", "start_program", "pytester", "start_async", "DocTestRunner"),
+        *("KeeperClient", "ProcessEngine", "start_keeper"),
     }
 )
 STARTS_A_RUNTIME = ({"Supervisor", "start"}, {"Supervisor", "run"}, {"sktree", "connect"})  # in one function
@@ -48,6 +49,8 @@ def _starts_processes(thing: Any, seen: set[int]) -> bool:
         return False
     seen.add(id(thing))
     if isinstance(thing, type):
+        if STARTS_PROCESSES.intersection(base.__name__ for base in thing.__mro__):
+            return True
         return any(_starts_processes(part, seen) for base in thing.__mro__ for part in vars(base).values())
     if not isinstance(thing, FunctionType):
         return False

@@ -1,4 +1,4 @@
-"""Every example is short, runs by itself, and prints what its last comment lines say."""
+"""Every example is short, runs by itself, and prints what its last comment lines promise."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_a_leaking_test_fails_and_the_next_one_does_not_suffer(pytester: pytest.
     pytester.makepyprojecttoml(
         """
         [tool.pytest]
-        markers = ["may_leave"]
+        markers = ["fast", "may_leave"]
         """
     )
     pytester.makepyfile(

@@ -1,4 +1,4 @@
-"""A program with a tree, seen from outside: who its processes are, and whether all of it is gone."""
+"""A program with a tree, seen from outside: its processes, and whether all of them and its directory are gone."""
 
 from __future__ import annotations
 

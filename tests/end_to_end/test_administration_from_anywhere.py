@@ -1,4 +1,4 @@
-"""A running supervisor is administered by the same calls from the program, from its threads and from its processes."""
+"""A running supervisor takes the same requests from the program, from its threads and from its processes."""
 
 import contextlib
 import os

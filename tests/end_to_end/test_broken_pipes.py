@@ -1,4 +1,4 @@
-"""A program that has given SIGPIPE back to the system, as command-line tools do, and loses who it talks to."""
+"""A program that has given SIGPIPE back to the system, as command-line tools do, and loses a peer."""
 
 from __future__ import annotations
 

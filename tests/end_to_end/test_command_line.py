@@ -1,4 +1,4 @@
-"""`suitkaise run`: what it loads, what it says, and how it ends."""
+"""`suitkaise run`: what it loads, what it prints, and how it ends."""
 
 from __future__ import annotations
 

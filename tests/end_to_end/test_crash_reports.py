@@ -1,4 +1,4 @@
-"""Rule 58: every abnormal end leaves a report, in memory and on disk, which survives whoever is killed."""
+"""Rule 58: every abnormal end leaves a report, in memory and on disk, which survives any kill."""
 
 from __future__ import annotations
 

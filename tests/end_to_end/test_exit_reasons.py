@@ -1,4 +1,4 @@
-"""Every way out of a worker is told apart."""
+"""Every way out of a worker has an exit reason of its own."""
 
 import os
 import signal

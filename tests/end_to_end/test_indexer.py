@@ -1,4 +1,4 @@
-"""The main job: the totals are those of a plain pass, whoever is killed meanwhile."""
+"""The main job: the totals are those of a plain pass, whichever worker is killed meanwhile."""
 
 from __future__ import annotations
 

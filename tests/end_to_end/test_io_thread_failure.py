@@ -1,4 +1,4 @@
-"""The one I/O thread ends by an error of its own: nobody waits for ever, and all trees end and say why."""
+"""The one I/O thread ends by an error of its own: no call waits for ever, and all trees end and give the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keeper has no file descriptor left: it refuses that one start, says why, and goes on."""
+"""The keeper has no file descriptor left: it refuses that one start with the reason, and goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`supervisors/pipeline.py`: each line once and in order, whoever is killed."""
+"""`supervisors/pipeline.py`: each line once and in order, whichever worker is killed."""
 
 from __future__ import annotations
 

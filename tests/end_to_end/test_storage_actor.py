@@ -1,4 +1,4 @@
-"""The storage as workers see it: shared, and whole whatever is killed."""
+"""The storage as workers see it: shared, and complete after any kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Supervisors whose own thread fails, that are asked at the last moment, and that are looked at while they change."""
+"""Supervisors whose own thread fails, that get requests at the last moment, or are read while they change."""
 
 from __future__ import annotations
 
