@@ -265,7 +265,7 @@ def test_s64_a_child_that_is_removed_and_added_again_is_not_suspended():
 
 def on_the_board(path):
     """What the worker's slot says now."""
-    for slot in map(runtime.current().site.board.slot, range(64)):
+    for slot in map(runtime.current().engine_context.board.slot, range(64)):
         try:
             if slot.name == path:
                 return slot.read()

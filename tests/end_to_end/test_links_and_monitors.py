@@ -174,7 +174,7 @@ def test_s60_a_monitor_of_a_dead_worker_reports_at_once() -> None:
         ref.join(15)
         running["a"].ask(("monitor the ref", ref))
         (down,) = heard(running)
-        assert (down.ref, down.reason) == (ref, Lost("nobody was there"))
+        assert (down.ref, down.reason) == (ref, Lost("no incarnation was alive"))
 
 
 def test_s60_a_monitor_of_a_stopped_child_reports_the_last_reason() -> None:
@@ -301,7 +301,7 @@ def test_s60_linking_to_a_worker_that_does_not_exist_is_an_abnormal_end() -> Non
         running.terminate_child("b")
         running["a"].tell(("link", "tree/b"))
         back(running, "a")
-        assert "nobody was there" in str(running.which_children()[0].last_exit)
+        assert "no incarnation was alive" in str(running.which_children()[0].last_exit)
 
 
 def test_s60_after_unlink_an_end_does_not_spread() -> None:

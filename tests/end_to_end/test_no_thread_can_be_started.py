@@ -35,7 +35,7 @@ def test_a_thread_that_cannot_be_started_frees_its_slot_of_the_board(no_thread_l
     with Supervisor("app", max_restarts=0).start() as running:
         now = runtime.current()
         assert now is not None
-        board = now.site.board
+        board = now.engine_context.board
         for _ in range(5):
             with pytest.raises(ChildStartFailed, match="can't start new thread"):
                 running.start_child(Child(Idle))

@@ -83,7 +83,7 @@ def test_s60_the_next_incarnation_of_a_watcher_gets_no_down() -> None:
         world.monitor("t/a#1", "t/b")
 
 
-@pytest.mark.parametrize("path, reason", [("t/nobody", Lost("nobody was there")), ("t/c", REASON)])
+@pytest.mark.parametrize("path, reason", [("t/nobody", Lost("no incarnation was alive")), ("t/c", REASON)])
 def test_s60_a_monitor_without_a_live_incarnation_fires_at_once(path: str, reason: ExitReason) -> None:
     world = World()
     world.end("c")

@@ -160,7 +160,7 @@ class ProcessHandle:
         self.checkpoint: Payload | None = None
         self._context = context
         self._recipe = recipe
-        self._stops_last = bool(getattr(launch.recipe.target, "_steadfast", False))
+        self._stops_last = bool(getattr(launch.recipe.target, "_stops_last", False))
         self._slot = context.board.take(launch.path)
         self._tail = context.file(f"tail-{launch.incarnation.serial}")
         self._bell = self._slot.bytes[BELL : BELL + 1]

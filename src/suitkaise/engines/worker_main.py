@@ -235,7 +235,7 @@ class WorkerProcess:
         assert self._mailbox is not None
         match order:
             case DeliverMessage():  # without patterns for its fields, which would take twice the time
-                reply = None if order.number is None else _Reply(self, order.number)
+                reply = None if order.number is None else _AnswerSender(self, order.number)
                 self._mailbox.put(Message(order.kind, Payload(data=payload), reply))
             case StopWorker():
                 self._mailbox.order_stop(Shutdown())
@@ -277,7 +277,7 @@ class WorkerProcess:
         _exit(_INTERNAL_ERROR, wait=False)
 
 
-class _Reply:
+class _AnswerSender:
     """Sends the answer to a message to the hub."""
 
     __slots__ = ("_number", "_process")

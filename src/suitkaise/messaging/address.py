@@ -159,7 +159,7 @@ class Address:
             if receiver is not None:
                 receiver.kill(why)
 
-    # ------------------------------------------------------------ the life of an incarnation, from its supervisor
+    # ------------------------------------------------------------ start and end of an incarnation, from its supervisor
     def begin(self, serial: int, *, trap_exits: bool = False) -> None:
         """Announce a new incarnation that is being started: links and monitors may name it from now on."""
         with self._lock:

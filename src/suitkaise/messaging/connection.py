@@ -215,7 +215,7 @@ class FrameWriter:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._lock = threading.RLock()
-        self._frames: deque[_Frame] = deque()
+        self._frames: deque[_PendingFrame] = deque()
         self._writer: int | None = None
 
     @property
@@ -233,7 +233,7 @@ class FrameWriter:
             NotSerializable: it is over the limits.
             OSError: as the socket raises it.
         """
-        frame = _Frame(wire.parts(header, payload, long_header=long_header))
+        frame = _PendingFrame(wire.parts(header, payload, long_header=long_header))
         with self._lock:
             self._frames.append(frame)
             if self.interrupted:
@@ -255,7 +255,7 @@ class FrameWriter:
                 self._writer = None
 
 
-class _Frame:
+class _PendingFrame:
     """One frame, and how many bytes of it were sent."""
 
     __slots__ = ("_parts", "_size", "sent")

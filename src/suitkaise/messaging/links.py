@@ -18,7 +18,7 @@ from suitkaise.messaging.refs import Down, Monitor, WorkerRef
 
 __all__ = ["Links"]
 
-NOBODY = Lost("nobody was there")
+NOT_ALIVE = Lost("no incarnation was alive")
 
 
 class Links:
@@ -80,7 +80,7 @@ class Links:
         other = self._find(path)
         other_serial = None if other is None else other.watchers.serial
         if other is None or other_serial is None:
-            one.end_with(serial, self._ref(path), NOBODY)
+            one.end_with(serial, self._ref(path), NOT_ALIVE)
             return
 
         def one_ended(reason: ExitReason) -> None:
@@ -94,7 +94,7 @@ class Links:
         if not one.watchers.add(("link", path), one_ended, serial):
             return  # it has just ended by itself
         if not other.watchers.add(("link", one.path), other_ended, other_serial):
-            other_ended(NOBODY)
+            other_ended(NOT_ALIVE)
 
     def unlink(self, path: str, owner: str) -> None:
         """Remove the link between the calling incarnation `owner` and the one at `path`."""
@@ -124,7 +124,7 @@ class Links:
 
 
 def _last_reason(target: Address | None) -> ExitReason:
-    return NOBODY if target is None or target.reason is None else target.reason
+    return NOT_ALIVE if target is None or target.reason is None else target.reason
 
 
 def _signal(body: Any) -> Message:

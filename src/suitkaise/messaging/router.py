@@ -77,7 +77,7 @@ class HubClient:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._connections: list[_Connection] = []
+        self._connections: list[_HubConnection] = []
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)
 
@@ -115,7 +115,7 @@ class HubClient:
         else:
             connection.write(Ask(connection.expect(message.reply), kind, path), payload)
 
-    def _current(self) -> _Connection:
+    def _current(self) -> _HubConnection:
         """Return the connection to use.
 
         A signal handler that has interrupted a write gets another connection: it may wait for an answer, and on the
@@ -127,11 +127,11 @@ class HubClient:
                     self._connections.remove(connection)
                 elif not connection.writer.interrupted:
                     return connection
-            self._connections.append(_Connection(self._path))
+            self._connections.append(_HubConnection(self._path))
             return self._connections[-1]
 
 
-class _Connection:
+class _HubConnection:
     """One connection to the hub."""
 
     def __init__(self, path: str) -> None:

@@ -18,10 +18,10 @@ from suitkaise.policy.children import ChildPhase, ChildState, start_error
 from suitkaise.policy.jobs import Job
 from suitkaise.specs import Child, check_children
 
-__all__ = ["Administration"]
+__all__ = ["RequestJobs"]
 
 
-class Administration:
+class RequestJobs:
     """Makes the jobs that serve requests; what the jobs do to children, the policy does."""
 
     advice_if_present = "use restart_child, or delete_child first"

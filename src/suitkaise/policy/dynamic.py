@@ -22,7 +22,7 @@ from suitkaise.policy.actions import (
     Timer,
     TimerKey,
 )
-from suitkaise.policy.administration import Administration
+from suitkaise.policy.administration import RequestJobs
 from suitkaise.policy.base import BasePolicy
 from suitkaise.policy.children import ChildPhase, ChildState
 from suitkaise.policy.jobs import Job, JobQueue
@@ -122,7 +122,7 @@ class DynamicPolicy(BasePolicy):
                 super()._on_timer(key)
 
 
-class _DynamicAdministration(Administration):
+class _DynamicAdministration(RequestJobs):
     """Requests to a dynamic supervisor: the number of children is limited, and none is kept that is down."""
 
     advice_if_present = "terminate_child first"

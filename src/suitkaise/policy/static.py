@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from suitkaise.exits import Shutdown
 from suitkaise.policy.actions import ChildRequest
-from suitkaise.policy.administration import Administration
+from suitkaise.policy.administration import RequestJobs
 from suitkaise.policy.base import BasePolicy, SupervisorPhase
 from suitkaise.policy.children import ChildPhase, ChildState
 from suitkaise.policy.jobs import Job
@@ -33,7 +33,7 @@ class StaticPolicy(BasePolicy):
 
     def __init__(self, spec: SupervisorSpec, path: str, chance: Callable[[], float] | None = None) -> None:
         super().__init__(spec, path, chance)
-        self._administration = Administration(self)
+        self._administration = RequestJobs(self)
         self._one_by_one = restarts_alone(spec.strategy)
 
     def _serve(self, request: ChildRequest) -> None:

@@ -47,7 +47,7 @@ class HubServer:
         self.reactor = reactor
         self.registry = registry
         self.administration = SerialExecutor("suitkaise-administration")
-        self._connections: set[_Connection] = set()
+        self._connections: set[_WorkerConnection] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(path)
         os.chmod(path, 0o600)
@@ -58,7 +58,7 @@ class HubServer:
     def _accept(self) -> None:
         try:
             for sock, pid in accept_own(self._listener):
-                self._connections.add(_Connection(self, sock, pid))
+                self._connections.add(_WorkerConnection(self, sock, pid))
         except OSError as error:  # most likely no descriptor is left; pending connections wait in the listener's queue
             logger.error("cannot accept a connection: %s", error)
             self.reactor.remove_reader(self._listener)
@@ -66,7 +66,7 @@ class HubServer:
                 time.monotonic() + ACCEPT_AGAIN, lambda: self.reactor.add_reader(self._listener, self._accept)
             )
 
-    def forget(self, connection: _Connection) -> bool:
+    def forget(self, connection: _WorkerConnection) -> bool:
         """Remove a connection that is being closed; return False if it was removed before."""
         known = connection in self._connections
         self._connections.discard(connection)
@@ -84,7 +84,7 @@ class HubServer:
             connection.sock.close()
 
 
-class _Connection:
+class _WorkerConnection:
     """The connection of one process."""
 
     def __init__(self, server: HubServer, sock: socket.socket, pid: int) -> None:

@@ -60,16 +60,16 @@ class Runtime:
             self.registry: Registry = Registry()
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
-            self.site: EngineContext = EngineContext(self.directory, board, self.reactor)
-            self._hub_server = HubServer(self.site.file("hub.sock"), self.reactor, self.registry)
+            self.engine_context: EngineContext = EngineContext(self.directory, board, self.reactor)
+            self._hub_server = HubServer(self.engine_context.file("hub.sock"), self.reactor, self.registry)
             made.callback(self._hub_server.close)
-            made.callback(self.site.logs.close)
+            made.callback(self.engine_context.logs.close)
             made.callback(self.reactor.close)  # before the server's sockets; the one above is for a server that fails
-            self.processes: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost)
+            self.processes: ProcessEngine = ProcessEngine(self.engine_context, self._on_keeper_lost)
             made.callback(self.processes.close)
-            self.commands: ProcessEngine = ProcessEngine(self.site, self._on_keeper_lost, for_commands=True)
+            self.commands: ProcessEngine = ProcessEngine(self.engine_context, self._on_keeper_lost, for_commands=True)
             made.callback(self.commands.close)
-            threads = ThreadEngine(self.site)
+            threads = ThreadEngine(self.engine_context)
             made.callback(threads.close)
             self.engines: dict[str, Engine] = {"process": self.processes, "thread": threads, "command": self.commands}
             self.env: Environment = Environment(
@@ -181,7 +181,7 @@ def leave(name: str | None = None) -> None:
     """Stop using the runtime, and forget the tree of that name; the last user ends the runtime."""
     global _runtime, _users
     if _runtime is not None:
-        _runtime.site.logs.flush()  # the last log lines of workers that have ended
+        _runtime.engine_context.logs.flush()  # the last log lines of workers that have ended
     with _guard:
         if name is not None:
             _trees.pop(name, None)

@@ -25,7 +25,7 @@ _SOCKET = "store.sock"
 class StorageActor(Process):
     """Serves the storage in `directory` to the clients that connect to `listener`."""
 
-    _steadfast: ClassVar[bool] = True
+    _stops_last: ClassVar[bool] = True
 
     def __init__(self, directory: str, listener: socket.socket, durable: bool = False) -> None:
         super().__init__()

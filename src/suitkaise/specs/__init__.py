@@ -7,7 +7,7 @@ the tree is declared is a *recipe*: its class and arguments are recorded, and ev
 from __future__ import annotations
 
 from suitkaise.specs.child import LIMITS, Child, SpecWarning
-from suitkaise.specs.options import AutoShutdown, Backoff, Restart, Shutdown, Strategy
+from suitkaise.specs.options import AutoShutdown, Backoff, Restart, ShutdownOption, Strategy
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
 from suitkaise.specs.supervisor import DynamicSupervisorSpec, SupervisorSpec, check_children
 
@@ -20,7 +20,7 @@ __all__ = [
     "Kind",
     "Recipe",
     "Restart",
-    "Shutdown",
+    "ShutdownOption",
     "SpecWarning",
     "Startable",
     "Strategy",

@@ -19,7 +19,7 @@ from suitkaise.specs.options import (
     Declaration,
     Options,
     Restart,
-    Shutdown,
+    ShutdownOption,
     checked_id,
     refuse_unknown,
 )
@@ -35,7 +35,7 @@ class AnySupervisor(Declaration):
 
     name: str
     restart: Restart
-    shutdown: Shutdown
+    shutdown: ShutdownOption
     significant: bool
 
 
@@ -164,7 +164,7 @@ class Child(Declaration):
     what: Recipe | AnySupervisor
     kind: Kind
     restart: Restart
-    shutdown: Shutdown
+    shutdown: ShutdownOption
     significant: bool
     start_timeout: float | None
     before_loop_timeout: float | None
@@ -188,7 +188,7 @@ class Child(Declaration):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
         restart: Restart = NOT_GIVEN,
-        shutdown: Shutdown = NOT_GIVEN,
+        shutdown: ShutdownOption = NOT_GIVEN,
         significant: bool = NOT_GIVEN,
         start_timeout: float | None = NOT_GIVEN,
         before_loop_timeout: float | None = NOT_GIVEN,

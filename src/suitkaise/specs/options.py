@@ -16,7 +16,7 @@ __all__ = [
     "Declaration",
     "Options",
     "Restart",
-    "Shutdown",
+    "ShutdownOption",
     "Strategy",
     "checked_id",
     "is_number",
@@ -26,7 +26,7 @@ __all__ = [
 Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
 AutoShutdown: TypeAlias = Literal["never", "any_significant", "all_significant"]
-Shutdown: TypeAlias = float | Literal["brutal_kill", "infinity"]
+ShutdownOption: TypeAlias = float | Literal["brutal_kill", "infinity"]
 
 RESTARTS = ("permanent", "transient", "temporary")
 STRATEGIES = ("one_for_one", "one_for_all", "rest_for_one")
@@ -114,7 +114,7 @@ class Options:
             raise self.wrong(name, f"{', '.join(quoted[:-1])} or {quoted[-1]}", value)
         return value
 
-    def shutdown(self, default: Any) -> Shutdown:
+    def shutdown(self, default: Any) -> ShutdownOption:
         """Return the seconds that a stop may take, or one of the two words; `math.inf` means `infinity`."""
         value = self.get("shutdown", default)
         match value:

@@ -16,7 +16,7 @@ from suitkaise.specs.options import (
     AutoShutdown,
     Options,
     Restart,
-    Shutdown,
+    ShutdownOption,
     Strategy,
     checked_id,
     is_number,
@@ -52,7 +52,7 @@ class SupervisorSpec(AnySupervisor):
     max_seconds: float
     auto_shutdown: AutoShutdown
     restart: Restart
-    shutdown: Shutdown
+    shutdown: ShutdownOption
     significant: bool
 
     def __init__(
@@ -65,7 +65,7 @@ class SupervisorSpec(AnySupervisor):
         auto_shutdown: AutoShutdown = "never",
         engine: None = None,
         restart: Restart = "permanent",
-        shutdown: Shutdown = "infinity",
+        shutdown: ShutdownOption = "infinity",
         significant: bool = False,
         **unknown: Never,
     ) -> None:
@@ -178,7 +178,7 @@ class DynamicSupervisorSpec(SupervisorSpec):
         max_seconds: float = 5.0,
         engine: None = None,
         restart: Restart = "permanent",
-        shutdown: Shutdown = "infinity",
+        shutdown: ShutdownOption = "infinity",
         significant: bool = False,
         **unknown: Never,
     ) -> None:

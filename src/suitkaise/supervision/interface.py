@@ -115,9 +115,8 @@ class SupervisorInterface:
             return info.at_rest
         below = self.child(info.id)
         if info.status is Status.RUNNING and below is not None:
-            return (
-                info.status if below.policy.phase is SupervisorPhase.RUNNING else Status.STOPPING
-            )  # by itself: it gave up, say
+            # Below a running one, a supervisor may be stopping by itself: it gave up, for example.
+            return info.status if below.policy.phase is SupervisorPhase.RUNNING else Status.STOPPING
         return Status.SUSPENDED if info.status is Status.RUNNING and info.id in self.suspended else info.status
 
     def which_children(self) -> list[ChildLine]:

@@ -1,4 +1,4 @@
-"""Runs a declared tree on the simulated engine: no thread, no process, no waiting; the same seed, the same life."""
+"""Runs a declared tree on the simulated engine: no thread, no process, no waiting; the same seed gives the same run."""
 
 from __future__ import annotations
 

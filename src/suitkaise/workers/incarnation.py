@@ -67,7 +67,7 @@ class Incarnation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a life ended. `ignored`: `on_start` raised `Ignore`."""
+    """How an incarnation ended. `ignored`: `on_start` raised `Ignore`."""
 
     reason: ExitReason
     result: Payload | None = None
