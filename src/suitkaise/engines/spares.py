@@ -148,14 +148,14 @@ class _Spare:
     def __init__(
         self, spares: Spares, context: EngineContext, keeper: KeeperClient, path: str, recipe: EncodedRecipe
     ) -> None:
-        self.path = path
-        self.ready = False
-        self.gone = threading.Event()
+        self.path: str = path
+        self.ready: bool = False
+        self.gone: threading.Event = threading.Event()
         self._spares = spares
         self._recipe = recipe
         self._dismissed = False
         self._began = time.monotonic()
-        self.process = ForkedProcess(context, keeper, path, grace_of(recipe.child), False, self)
+        self.process: ForkedProcess = ForkedProcess(context, keeper, path, grace_of(recipe.child), False, self)
 
     @property
     def settled(self) -> bool:

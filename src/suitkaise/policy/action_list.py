@@ -33,7 +33,7 @@ class ActionList:
     """
 
     def __init__(self, path: str) -> None:
-        self.now = 0.0
+        self.now: float = 0.0
         self._path = path
         self._actions: list[Action] = []
 

@@ -46,7 +46,7 @@ class HubServer:
     def __init__(self, path: str, reactor: Reactor, registry: Registry) -> None:
         self.reactor = reactor
         self.registry = registry
-        self.administration = SerialExecutor("suitkaise-administration")
+        self.administration: SerialExecutor = SerialExecutor("suitkaise-administration")
         self._connections: set[_WorkerConnection] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(path)

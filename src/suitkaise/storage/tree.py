@@ -526,15 +526,15 @@ class Tree:
 
     # The plan names these, and this version lacks them.
 
-    watch = _not_built("watch", "read the entry again, or compare `revision`")
-    snapshot = _not_built("snapshot", "connect with durable=True to keep what is stored")
-    restore = _not_built("restore", "connect with durable=True to keep what is stored")
-    move = _not_built("move", "add it there and remove it here in one transaction")
-    select_all_with = _not_built("select_all_with", "go through `walk` and `entry`")
-    selected = property(_not_built("selected", "go through `walk` and `entry`"))
-    remove_selected = _not_built("remove_selected", "remove entries by name")
-    deselect = _not_built("deselect", "nothing can be selected either")
-    AutoUpdate = _not_built("AutoUpdate", "call `update` at the end of the block")
+    watch: Callable[..., NoReturn] = _not_built("watch", "read the entry again, or compare `revision`")
+    snapshot: Callable[..., NoReturn] = _not_built("snapshot", "connect with durable=True to keep what is stored")
+    restore: Callable[..., NoReturn] = _not_built("restore", "connect with durable=True to keep what is stored")
+    move: Callable[..., NoReturn] = _not_built("move", "add it there and remove it here in one transaction")
+    select_all_with: Callable[..., NoReturn] = _not_built("select_all_with", "go through `walk` and `entry`")
+    selected: property = property(_not_built("selected", "go through `walk` and `entry`"))
+    remove_selected: Callable[..., NoReturn] = _not_built("remove_selected", "remove entries by name")
+    deselect: Callable[..., NoReturn] = _not_built("deselect", "nothing can be selected either")
+    AutoUpdate: Callable[..., NoReturn] = _not_built("AutoUpdate", "call `update` at the end of the block")
 
 
 def _number(what: str, value: Any, path: str, name: str) -> Any:
