@@ -91,9 +91,8 @@ class SendBuffer:
         with self._lock:
             if self._closed:
                 return
-            if (
-                not force and self._backlog and len(self._backlog) + len(data) > BACKLOG
-            ):  # a single one may have any size
+            too_much = self._backlog and len(self._backlog) + len(data) > BACKLOG  # a single frame may have any size
+            if too_much and not force:
                 raise MailboxFull(
                     f"{len(self._backlog)} bytes wait already to be read by {self._path!r}", path=self._path
                 )
