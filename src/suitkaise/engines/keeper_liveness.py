@@ -60,16 +60,16 @@ class KeeperLiveness:
         self._check_is_set = False
 
     def mark_starting(self) -> None:
-        """Take note that the keeper imports modules, which takes its time."""
+        """Record that the keeper imports modules, so that it has more time."""
         self._starting = True
         self.mark_alive()
 
     def mark_ready(self) -> None:
-        """Take note that the keeper serves requests."""
+        """Record that the keeper serves requests."""
         self._starting = False
 
     def mark_alive(self) -> None:
-        """Take note of a sign that the keeper works."""
+        """Record a sign that the keeper works."""
         self._last_sign, self._extensions = time.monotonic(), 0
 
     def expect_reply(self) -> None:
@@ -80,7 +80,7 @@ class KeeperLiveness:
             self._check_at(self._last_sign + PATIENCE)
 
     def expect_nothing(self) -> None:
-        """Take note that the keeper has died, so that the next one owes nothing."""
+        """Record that the keeper has died, so that the next one owes nothing."""
         self._check_is_set = False
 
     def _check_at(self, when: float) -> None:

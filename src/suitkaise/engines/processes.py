@@ -1,7 +1,8 @@
 """The engine for workers in processes: handles, and the client of the keeper that forks them.
 
-Death is learnt from a pidfd, the exit status from the keeper. If the keeper is killed no worker is lost: a new keeper
-takes over, starts that were not answered are requested again, and an exit whose status is unknown is reported as such.
+The hub learns of a death from a pidfd, and of the exit status from the keeper. If the keeper is killed, no worker is
+lost: a new keeper takes over, starts that were not answered are requested again, and an exit whose status is unknown
+is reported as such.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ class ProcessEngine:
 
 
 class ProcessHandle:
-    """One incarnation in a process. Any thread may send; the reactor's thread handles what the process sends."""
+    """One incarnation in a process. Any thread may send; the reactor's thread handles the frames of the process."""
 
     def __init__(self, context: EngineContext, launch: Launch, recipe: EncodedRecipe, keeper: KeeperClient) -> None:
         self.exited: Future[Exit] = Future()
@@ -164,7 +165,7 @@ class ProcessHandle:
         self._slot = context.board.take(launch.path)
         self._tail = context.file(f"tail-{launch.incarnation.serial}")
         self._bell = self._slot.bytes[BELL : BELL + 1]
-        self._ring = 1  # what the bell is set to by the next frame
+        self._ring = 1  # the value to which the next frame sets the bell
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}

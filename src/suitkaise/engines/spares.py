@@ -130,7 +130,7 @@ class Spares:
             spare.gone.wait(PATIENCE)
 
     def lost(self, spare: _Spare, reason: str) -> None:
-        """Take note that a spare is gone; replace it unless it was dismissed."""
+        """Forget a spare that is gone; replace it unless it was dismissed."""
         with self._lock:
             self._leaving.discard(spare)
             spares = self._spares.get(spare.path, [])
@@ -205,7 +205,7 @@ class _Spare:
 
 
 def context_for(owner: str) -> ProcessContext:
-    """Return the surroundings for a new process: those of this program at the moment."""
+    """Return the context for a new process: the working directory, search path and arguments of this program now."""
     try:
         directory = os.getcwd()
     except FileNotFoundError:

@@ -134,7 +134,7 @@ class WorkerProcess:
         signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, stack_file=stack_file)
         after_fork_in_child(self._close_after_fork, signals=lambda: {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
         mailbox.adopt(self._parser, self._frames)
-        # `threading` would wait until the thread runs.
+        # Not `threading.Thread.start`, which waits until the thread runs.
         _thread.start_new_thread(self._watch_hub, (mailbox, incarnation.grace, order.stops_last))
         try:
             if recipe is None:
@@ -152,7 +152,7 @@ class WorkerProcess:
 
     # ------------------------------------------------------------ the first frames
     def announce(self) -> bool:
-        """Tell the hub that this process exists; return False if the hub no longer wants it.
+        """Report to the hub that this process exists; return False if the hub does not need it any more.
 
         By this one system call the process either exists for the hub or does not, whatever happens to the keeper.
         """
@@ -215,7 +215,7 @@ class WorkerProcess:
         root.addHandler(suitkaise.messaging.logs.ForwardingHandler(self._send_log))
 
     def _close_after_fork(self) -> None:
-        """In a process that the worker forks (`os.fork`, multiprocessing): let go of what is the worker's."""
+        """In a process that the worker forks (`os.fork`, multiprocessing): close or renew what is the worker's."""
         restore_signals()
         root = logging.getLogger()
         for handler in root.handlers[:]:
@@ -268,7 +268,7 @@ class WorkerProcess:
         poll = select.poll()
         poll.register(self._sock, select.POLLRDHUP)
         poll.poll()
-        if stops_last:  # the storage ends by itself after all others; the keeper sees to that, too
+        if stops_last:  # the storage ends by itself after all others; if it does not, the keeper ends it
             mailbox.ring()
             time.sleep(self._orphan_timeout + 1.0)
         else:

@@ -113,7 +113,7 @@ class Runtime:
             NotSerializable: a worker or an argument cannot be sent to a process.
             SuitkaiseError: a tree of that name runs.
         """
-        _refuse_taken(tree.name)  # before anything is prepared in the place of the tree that runs
+        _refuse_taken(tree.name)  # before anything is prepared at the path of the tree that runs
         prepare(self.engines, tree.name, tree)
         with _guard:
             _refuse_taken(tree.name)
@@ -121,7 +121,7 @@ class Runtime:
         return root
 
     def abandoned(self) -> list[str]:
-        """The paths of threads that were abandoned and still run (rule 59)."""
+        """Return the paths of threads that were abandoned and still run (rule 59)."""
         return [path for engine in self.engines.values() for path in engine.abandoned()]
 
     # ------------------------------------------------------------ the end
@@ -152,12 +152,12 @@ def _refuse_taken(name: str) -> None:
 
 
 def current() -> Runtime | None:
-    """The runtime of this program; None if there is none."""
+    """Return the runtime of this program; None if there is none."""
     return _runtime
 
 
 def running_trees() -> dict[str, SupervisorInterface]:
-    """The roots of the trees that run in this program, by name."""
+    """Return the roots of the trees that run in this program, by name."""
     with _guard:
         return dict(_trees)
 

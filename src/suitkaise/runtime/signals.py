@@ -1,4 +1,4 @@
-"""SignalHandling that end a tree in the foreground."""
+"""The signals that end a tree in the foreground."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The declaration of one child: what to start, and its options from all places (rule 3), checked and complete.
+"""The declaration of one child: what to start, and its options from all sources (rule 3), checked and complete.
 
-Each brings along how it is built anew at each start, and perhaps a name and options of its own.
+Each kind of `what` (a class, an instance, a function, a supervisor) has a recipe or declaration that each start uses,
+and perhaps a name and options of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class AnySupervisor(Declaration):
 
 
 class Rebuilt:
-    """A recipe that moves into another `Child` (by `replace` or `copies`), and the options of its first one."""
+    """A recipe that another `Child` takes over (by `replace` or `copies`), and the options of the first `Child`."""
 
     def __init__(self, recipe: Recipe, options: Mapping[str, Any]) -> None:
         self.recipe = recipe
@@ -77,7 +78,7 @@ def origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Re
 
 
 def options_of(what: Any) -> tuple[Mapping[str, Any], type]:
-    """Return the other places of options: the attributes of an instance, and a class."""
+    """Return the other sources of options: the attributes of an instance, and a class."""
     if isinstance(what, Rebuilt):
         target = what.recipe.target
         return what.options, target if isinstance(target, type) else object

@@ -1,4 +1,4 @@
-"""Options of declarations: their types, the places they come from (rule 3), and the checks they pass."""
+"""Options of declarations: their types, their sources (rule 3), and their checks."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Backoff:
                 raise SpecError(f"Backoff: {name} must be a number from {low} to {high}, not {value!r}")
 
     def delay(self, attempt: int, random: float) -> float:
-        """Seconds to wait before retry `attempt` (1 is the first); `random` in [0, 1) selects the jitter."""
+        """Return the seconds to wait before retry `attempt` (from 1); `random` in [0, 1) selects the jitter."""
         try:
             plain = min(self.initial * self.factor ** (attempt - 1), self.maximum)
         except OverflowError:
@@ -84,7 +84,7 @@ class Backoff:
 
 
 class Options:
-    """Reads and checks the options of one declaration, from the places that rule 3 lists, in that order."""
+    """Reads and checks the options of one declaration, from the sources that rule 3 lists, in that order."""
 
     def __init__(self, who: str, given: Mapping[str, Any], instance: Mapping[str, Any], cls: type) -> None:
         self.who = who
@@ -95,7 +95,7 @@ class Options:
         )
 
     def get(self, name: str, default: Any) -> Any:
-        """Return the value from the first place that has one, unchecked."""
+        """Return the value from the first source that has one, unchecked."""
         for source in self._sources:
             value = source(name)
             if value is not NOT_GIVEN:
@@ -152,7 +152,7 @@ class Options:
         return value
 
     def _loops_wanted(self) -> tuple[str, Any]:
-        """Find `join_after`, or its alias `num_loops` (`_num_loops` of workers) in the first place that has it."""
+        """Find `join_after`, or its alias `num_loops` (`_num_loops` of workers) in the first source that has it."""
         for source in self._sources:
             if (value := source("join_after")) is not NOT_GIVEN:
                 return "join_after", value
@@ -189,7 +189,7 @@ class Options:
 
 
 def is_number(value: Any) -> bool:
-    """Whether the value is an int or a float, and neither a bool nor NaN."""
+    """Return whether the value is an int or a float, and neither a bool nor NaN."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 

@@ -30,7 +30,7 @@ __all__ = ["DynamicSupervisorSpec", "SupervisorSpec", "check_children"]
 class SupervisorSpec(AnySupervisor):
     """The pure declaration of a supervisor and its children: `suitkaise.Supervisor` adds the ways to start it.
 
-    All floors below the public face use this class.
+    All packages below the public face use this class.
     """
 
     __slots__ = (

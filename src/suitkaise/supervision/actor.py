@@ -51,7 +51,7 @@ class SupervisorActor(Actor):
 
 
 def start_actor(executor: Stepper) -> Callable[[Input], None]:
-    """Start an actor for `executor`; returns the function that sends it an event."""
+    """Start an actor for `executor`; return the function that sends the actor an event."""
     ref = SupervisorActor.launch(executor, thread_name=f"suitkaise-{executor.path}")
 
     def tell(event: Input) -> None:

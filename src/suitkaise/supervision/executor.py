@@ -53,7 +53,7 @@ __all__ = ["Executor"]
 
 
 class Executor:
-    """One supervisor at work: its policy decides, and this carries the decisions out.
+    """One supervisor at work: its policy decides, and the executor carries the decisions out.
 
     `interface` is what others see of it. Only the thread of the supervisor's actor calls `step` and `abort`.
     """
@@ -96,7 +96,7 @@ class Executor:
                     serial = next(self._env.serials)
                     recalled = self._recalled(child.id, previous)
                     self._start(Launch.of(child, f"{self.path}/{child.id}", incarnation, serial, recalled))
-                case Stop(id, _) if id in self._handles:  # if not, its start has failed, and Exited follows
+                case Stop(id, _) if id in self._handles:  # else its start has failed, and `Exited` follows
                     self._handles[id].stop()
                 case Kill(id, _, why) if id in self._handles:
                     self._handles[id].kill(why)
@@ -123,7 +123,7 @@ class Executor:
                 self._supervisors.pop(id).retire()
 
     def _decide(self, event: Input) -> list[Action]:
-        """Return the policy's decisions; report an abnormal exit together with what was decided about it (rule 58)."""
+        """Return the policy's decisions; report an abnormal exit together with the decision about it (rule 58)."""
         now = self._env.clock()
         if not isinstance(event, Exited):
             return self.policy.handle(event, now)
@@ -205,7 +205,7 @@ class Executor:
             self._deadlines[id] = handle
 
     def _drop_handle(self, event: Exited | Ignored) -> None:
-        """Let go of the handle of an incarnation that has ended; keep its checkpoint for the next one."""
+        """Drop the handle of an incarnation that has ended; keep its checkpoint for the next one."""
         if self.policy.incarnation_of(event.id) != event.incarnation:
             return
         handle = self._handles.pop(event.id, None)
