@@ -83,7 +83,7 @@ class CrashReport:
     skipped: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, ready for JSON."""
+        """Return the report as plain values, ready for JSON."""
         fields = asdict(self)
         if fields["allowed"] == float("inf"):
             fields["allowed"] = None
@@ -97,7 +97,7 @@ class CrashReport:
         return cls(**{**fields, **lists, "allowed": allowed})
 
     def line(self) -> str:
-        """The report as one line: id, time, path and reason."""
+        """Return the report as one line: id, time, path and reason."""
         return f"{self.id}  {self._when()}  {self.path}  {self.reason}"
 
     def _when(self) -> str:
@@ -153,7 +153,7 @@ class CrashLog:
                     self._writer = writer
 
     def reports(self, under: str) -> list[CrashReport]:
-        """The newest reports about a path and everything below it, the newest last."""
+        """Return the newest reports about a path and everything below it, the newest last."""
         return [one for one in list(self._reports) if one.path == under or one.path.startswith(f"{under}/")]
 
     def close(self) -> None:
@@ -198,7 +198,9 @@ class CrashLog:
 
 
 def crash_directory() -> Path:
-    """The directory of the reports: `crashes` in `$SUITKAISE_STATE`, else in `suitkaise` below `$XDG_STATE_HOME`.
+    """Return the directory of the reports.
+
+    It is `crashes` in `$SUITKAISE_STATE`, else in `suitkaise` below `$XDG_STATE_HOME` (default: `~/.local/state`).
 
     Raises:
         OSError: neither variable is set, and there is no home directory.

@@ -63,7 +63,7 @@ class Event:
         return self.path.count("/")
 
     def to_dict(self) -> dict[str, Any]:
-        """The event as plain values, ready for JSON."""
+        """Return the event as plain values, ready for JSON."""
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         fields["at"] = fields.pop("wall")
         return {"event": self.kind, **{name: _plain(value) for name, value in fields.items()}}

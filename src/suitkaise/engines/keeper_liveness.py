@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from suitkaise.platform.late_look import is_late
 from suitkaise.platform.processes import is_at_work
 from suitkaise.platform.reactor import Reactor
 
@@ -93,7 +94,7 @@ class KeeperLiveness:
                 self._check_is_set = False
                 return
             deadline = self._last_sign + (BOOT_PATIENCE if self._starting else PATIENCE)
-            if now - due > PATIENCE / 10:  # this program itself was stopped or starved: check once more
+            if is_late(due, now, PATIENCE / 10):  # this program itself was stopped or starved: check once more
                 deadline = max(deadline, now + PATIENCE)
             if now < deadline:
                 self._check_at(min(deadline, now + PATIENCE))

@@ -16,7 +16,6 @@ import threading
 import time
 from typing import Any, NoReturn
 
-import suitkaise.messaging.logs
 from suitkaise.engines.protocol import (
     Announce,
     CheckpointReport,
@@ -41,11 +40,12 @@ from suitkaise.exits import Crashed, Shutdown
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
+from suitkaise.messaging.logs import ForwardingHandler
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.messaging.router import HubClient, set_router
-from suitkaise.platform import preload as preloading
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
+from suitkaise.platform.preload import listeners, wanted
 from suitkaise.platform.processes import after_fork_in_child, kill_children, set_process_name
 from suitkaise.platform.runtime_directory import STRAGGLERS, remove_when_unused
 from suitkaise.platform.tail import Tail
@@ -199,30 +199,30 @@ class WorkerProcess:
         sys.argv[:] = context.argv
         set_owner(context.owner, whole_process=True)
         set_router(HubClient(os.path.join(self._directory, "hub.sock")))
-        if self._report_preload not in preloading.listeners:
-            preloading.listeners.append(self._report_preload)
+        if self._report_preload not in listeners:
+            listeners.append(self._report_preload)
 
     def _report_preload(self) -> None:
-        self.send(PreloadReport(preloading.wanted()))
+        self.send(PreloadReport(wanted()))
 
     def _set_up_process(self, incarnation: Incarnation, order: StartWorker) -> None:
         self._enter(codec.loads(order.context))
         set_process_name(incarnation.path.rpartition("/")[2])
         self._tail = Tail(os.path.join(self._directory, f"tail-{incarnation.serial}"))
-        self._tail.listen()
+        self._tail.record_output()
         root = logging.getLogger()
         root.setLevel(order.log_level)
-        root.addHandler(suitkaise.messaging.logs.ForwardingHandler(self._send_log))
+        root.addHandler(ForwardingHandler(self._send_log))
 
     def _close_after_fork(self) -> None:
         """In a process that the worker forks (`os.fork`, multiprocessing): close or renew what is the worker's."""
         restore_signals()
         root = logging.getLogger()
         for handler in root.handlers[:]:
-            if isinstance(handler, suitkaise.messaging.logs.ForwardingHandler):
+            if isinstance(handler, ForwardingHandler):
                 root.removeHandler(handler)
         self._writer = FrameWriter(self._sock)  # the worker's may have been in the middle of a frame
-        self._tail.let_go()
+        self._tail.detach()
         self._sock.close()
         for _, lock, _ in _held:
             os.close(lock)

@@ -178,7 +178,7 @@ class Board:
             ) from error
 
     def give_back(self, slot: Slot) -> None:
-        """Make a slot free again whose worker is gone and which no reader uses any more."""
+        """Make a slot free again after its worker is gone and no reader uses it any more."""
         with self._lock:
             self._free.append(slot.index)
             if self._closed:  # the slot belonged to an abandoned thread

@@ -1,7 +1,7 @@
-"""Other processes: finding and killing all that a command has started, and what else the kernel is asked about them.
+"""Other processes: find and kill all that a command has started, and ask the kernel for facts about a process.
 
 A subreaper (`become_subreaper`) becomes the parent of every orphan below it, also of one that has left its session or
-forked twice. So a process that still lives when the command has ended is a child of the subreaper, or becomes one as
+forked twice. So a process that still runs when the command has ended is a child of the subreaper, or becomes one as
 soon as its own parent is killed. If no subreaper is left, these processes are found by a mark in their environment.
 
 psutil is used where it does what is needed, and imported there only: its import takes 20 ms, which the start and the
@@ -127,7 +127,7 @@ def kill_marked(mark: str) -> None:
 
 
 def _marked(pid: int, wanted: bytes) -> int | None:
-    """Return a pidfd of the process if it has the mark, lives, and may be killed."""
+    """Return a pidfd of the process if it has the mark, is alive, and may be killed."""
     if pid == os.getpid():
         return None
     try:

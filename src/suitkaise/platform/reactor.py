@@ -204,7 +204,7 @@ PATIENCE = 5.0
 
 
 class SerialExecutor:
-    """Runs callbacks in order in one thread, which the first one starts; an error in one is logged.
+    """Runs callbacks in order in one thread, which the first `submit` starts; an error in a callback is logged.
 
     Only one thread, the I/O thread, may call `submit`; any thread may call the other methods.
     """
@@ -215,7 +215,7 @@ class SerialExecutor:
         self._thread: threading.Thread | None = None
 
     def submit(self, callback: Callable[[], object]) -> None:
-        """Run `callback` after those that wait, without blocking."""
+        """Queue `callback` behind those that wait, without blocking."""
         self._calls.put(callback)
         if self._thread is None:
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -223,7 +223,7 @@ class SerialExecutor:
             self._thread = thread
 
     def __len__(self) -> int:
-        """How many callbacks wait."""
+        """Return how many callbacks wait."""
         return self._calls.qsize()
 
     def flush(self, patience: float = PATIENCE) -> bool:

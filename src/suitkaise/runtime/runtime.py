@@ -27,6 +27,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
+from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import make_directory, remove_directory, sweep
 from suitkaise.runtime.hub_server import HubServer
@@ -192,7 +193,7 @@ def leave(name: str | None = None) -> None:
         runtime.close()
 
 
-def _after_fork() -> None:
+def _reset_after_fork() -> None:
     global _runtime, _users, _guard
     runtime, _runtime, _users = _runtime, None, 0
     _guard = threading.RLock()
@@ -202,7 +203,7 @@ def _after_fork() -> None:
         runtime.close_after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_reset_after_fork)
 
 
 @atexit.register

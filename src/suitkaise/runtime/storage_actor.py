@@ -15,12 +15,11 @@ from typing import ClassVar
 
 from suitkaise.errors import StorageError
 from suitkaise.specs import Backoff, Child, SupervisorSpec
+from suitkaise.storage.client import SOCKET
 from suitkaise.storage.server import StorageServer
 from suitkaise.workers.worker import Process
 
 __all__ = ["StorageActor", "declare"]
-
-_SOCKET = "store.sock"
 
 
 class StorageActor(Process):
@@ -57,7 +56,7 @@ def declare(name: str, directory: str, *, durable: bool) -> tuple[SupervisorSpec
     Raises:
         StorageError: the directory cannot be used, or another program uses it.
     """
-    path = os.path.join(directory, _SOCKET)
+    path = os.path.join(directory, SOCKET)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         listener = _listen(path)

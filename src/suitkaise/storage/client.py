@@ -24,6 +24,7 @@ from typing import Any
 
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
+from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import connect_unix
 from suitkaise.storage import pipeline
 from suitkaise.storage.pipeline import record_background_error
@@ -361,7 +362,7 @@ _all: weakref.WeakSet[Client] = weakref.WeakSet()
 _lock = threading.RLock()
 
 
-def _after_fork_in_child() -> None:
+def _reset_after_fork() -> None:
     """Drop the parent's connections in a forked child; the child makes its own."""
     global _of_thread, _all, _lock
     _of_thread = threading.local()
@@ -370,7 +371,7 @@ def _after_fork_in_child() -> None:
     pipeline.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+after_fork_in_child(_reset_after_fork)
 
 
 def connect(directory: str, client: bytes, timeout: float) -> tuple[socket.socket, wire.Parser, Welcome]:

@@ -172,7 +172,7 @@ class WorkerContext:
 
     def handle_suspension(self) -> None:
         """Leave suspension to the worker: its loop goes on while it is suspended, and reads `suspended`."""
-        self._mailbox.rests = False
+        self._mailbox.blocks_if_suspended = False
 
 
 class OwnRef(WorkerRef):
