@@ -34,6 +34,7 @@ __all__ = [
     "TreeFailed",
     "WorkerDead",
     "WorkerFailed",
+    "with_note",
 ]
 
 

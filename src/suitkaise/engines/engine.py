@@ -50,12 +50,10 @@ class Launch:
     @classmethod
     def of(cls, child: Child, path: str, number: int, serial: int, recalled: Recalled | None = None) -> Launch:
         """Make the order for incarnation `number` of the child at `path`; `serial` is unique in the program."""
+        grace = grace_of(child)
         return cls(
-            child,
-            Incarnation(
-                path, serial, number, child.copy, child.join_in, child.join_after, recalled, grace_of(child)
-            ),
-        )  # fmt: skip
+            child, Incarnation(path, serial, number, child.copy, child.join_in, child.join_after, recalled, grace)
+        )
 
     @property
     def path(self) -> str:

@@ -54,7 +54,7 @@ from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.hooks import is_async
 from suitkaise.workers.incarnation import Outcome
 
-__all__ = ["LINGER", "ProcessEngine", "ProcessHandle"]
+__all__ = ["ProcessEngine", "ProcessHandle"]
 
 LINGER = 5.0
 """Seconds that a process may stay after its worker's exit report (threads that it did not end, exit handlers)."""

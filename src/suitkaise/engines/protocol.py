@@ -237,15 +237,8 @@ KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | Quit
 KeeperAnswer: TypeAlias = KeeperReady | KeeperWarning | CleaningUp | ProcessExited | SpawnFailed
 WorkerOrder: TypeAlias = PrepareSpare | StartWorker | DeliverMessage | StopWorker | SuspendWorker
 WorkerReport: TypeAlias = (
-    Announce
-    | SpareReady
-    | WorkerReady
-    | MessageAnswered
-    | CheckpointReport
-    | PreloadReport
-    | LogReport
-    | ExitReport
-)  # fmt: skip
+    Announce | SpareReady | WorkerReady | MessageAnswered | CheckpointReport | PreloadReport | LogReport | ExitReport
+)
 
 encode: Callable[[KeeperRequest | KeeperAnswer], bytes] = msgspec.msgpack.Encoder().encode
 """Encode one datagram. Frames are encoded by `wire.encode`."""

@@ -22,7 +22,7 @@ from suitkaise.messaging import codec, wire
 from suitkaise.platform.preload import preload
 from suitkaise.specs import Child
 
-__all__ = ["STABLE_AFTER", "EncodedRecipe", "Spares", "context_for"]
+__all__ = ["EncodedRecipe", "Spares", "context_for"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.keeper")
 

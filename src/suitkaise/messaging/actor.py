@@ -16,7 +16,7 @@ import pykka
 from pykka import ActorRef
 from pykka._envelope import Envelope
 
-__all__ = ["Actor", "ActorRef", "Envelope", "envelope", "untaken"]
+__all__ = ["Actor", "Envelope", "envelope", "untaken"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.actors")
 

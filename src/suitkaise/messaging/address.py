@@ -16,7 +16,7 @@ from suitkaise.messaging.protocol import AdminAction, ControlKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef
 from suitkaise.status import Status
 
-__all__ = ["MOST", "MOST_BYTES", "Address", "ExitWatchers", "Parent", "PendingMessages", "Receiver", "call_each"]
+__all__ = ["Address", "ExitWatchers", "Parent", "Receiver"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.links")
 

@@ -23,7 +23,7 @@ from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
 from suitkaise.platform.reactor import Reactor
 
-__all__ = ["BACKLOG", "FrameWriter", "SendBuffer"]
+__all__ = ["FrameWriter", "SendBuffer"]
 
 BACKLOG = 64 << 20
 """Bytes that may wait to be sent over one connection."""

@@ -21,7 +21,6 @@ from suitkaise.platform.reactor import PATIENCE, Reactor, SerialExecutor
 
 __all__ = [
     "OUTPUT",
-    "ROOM",
     "Forwarded",
     "ForwardingHandler",
     "LogSource",

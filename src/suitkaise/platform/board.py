@@ -18,7 +18,21 @@ from typing import Any
 
 from suitkaise.errors import SuitkaiseError
 
-__all__ = ["CAPACITY", "Board", "Phase", "Slot", "SlotView"]
+__all__ = [
+    "BELL",
+    "LAST_LOOP",
+    "LOOPS",
+    "MESSAGES",
+    "PHASE",
+    "PID",
+    "QUEUED",
+    "SLOT_BYTES",
+    "TOTAL",
+    "Board",
+    "Phase",
+    "Slot",
+    "SlotView",
+]
 
 SLOT_BYTES = 256
 CAPACITY = 16_384
@@ -107,8 +121,7 @@ class Slot:
         phase = words[PHASE]
         return SlotView(
             words[PID], Phase.of(phase), (phase & _SINCE) / 1e9, words[LOOPS], words[LAST_LOOP] / 1e9,
-            words[TOTAL] / 1e9,
-            words[MESSAGES], words[QUEUED],
+            words[TOTAL] / 1e9, words[MESSAGES], words[QUEUED],
         )  # fmt: skip
 
     @property

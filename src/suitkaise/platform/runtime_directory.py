@@ -15,7 +15,6 @@ import tempfile
 import threading
 
 __all__ = [
-    "LOCK",
     "STRAGGLERS",
     "base_directory",
     "hold",

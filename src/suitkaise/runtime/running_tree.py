@@ -32,7 +32,7 @@ from suitkaise.supervision.interface import SupervisorInterface
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["RunningTree", "run_in_thread_shielded", "wait_until_done"]
+__all__ = ["RunningTree", "wait_until_done"]
 
 logger: logging.Logger = logging.getLogger("suitkaise")
 

@@ -26,7 +26,7 @@ from suitkaise.specs.options import (
 )
 from suitkaise.specs.recipe import Kind, Recipe, Startable, check_arguments, check_recipe, recipe_of, with_arguments
 
-__all__ = ["LIMITS", "Child", "Rebuilt", "SpecWarning", "default_id", "given_name", "options_of", "origin_of"]
+__all__ = ["LIMITS", "AnySupervisor", "Child", "SpecWarning"]
 
 
 class AnySupervisor(Declaration):
@@ -40,7 +40,7 @@ class AnySupervisor(Declaration):
     significant: bool
 
 
-class Rebuilt:
+class _Rebuilt:
     """A recipe that another `Child` takes over (by `replace` or `copies`), and the options of the first `Child`."""
 
     def __init__(self, recipe: Recipe, options: Mapping[str, Any]) -> None:
@@ -48,11 +48,11 @@ class Rebuilt:
         self.options = options
 
 
-def origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recipe | AnySupervisor:
+def _origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recipe | AnySupervisor:
     """Return the recipe or supervisor that each start uses; raise SpecError if `what` cannot be started."""
     if isinstance(what, AnySupervisor):
         return what
-    if isinstance(what, Rebuilt):
+    if isinstance(what, _Rebuilt):
         return what.recipe
     if isinstance(what, Recipe):
         recipe = what if not (args or kwargs) else Recipe(what.target, tuple(args), dict(kwargs), what.kind)
@@ -77,9 +77,9 @@ def origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Re
     return recipe
 
 
-def options_of(what: Any) -> tuple[Mapping[str, Any], type]:
+def _options_of(what: Any) -> tuple[Mapping[str, Any], type]:
     """Return the other sources of options: the attributes of an instance, and a class."""
-    if isinstance(what, Rebuilt):
+    if isinstance(what, _Rebuilt):
         target = what.recipe.target
         return what.options, target if isinstance(target, type) else object
     if isinstance(what, AnySupervisor):
@@ -89,14 +89,14 @@ def options_of(what: Any) -> tuple[Mapping[str, Any], type]:
     return {}, what if isinstance(what, type) else object
 
 
-def given_name(what: Any) -> Any:
+def _given_name(what: Any) -> Any:
     """Return the name that the user has given; None if there is none."""
     if isinstance(what, AnySupervisor):
         return what.name
     return vars(what).get("name") if isinstance(what, Startable) else None
 
 
-def default_id(recipe: Any) -> Any:
+def _default_id(recipe: Any) -> Any:
     """Return the id of a child without a given name."""
     declared = getattr(recipe.target, "id", None)
     if isinstance(recipe.target, type) and isinstance(declared, str):
@@ -215,12 +215,12 @@ class Child(Declaration):
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
                  not (name in _LATER and value is None)}  # fmt: skip
         check_arguments(what, args, kwargs)
-        origin = origin_of(what, args, kwargs or {})
-        given_id = id if id is not None else given_name(what)
-        name = checked_id(given_id if given_id is not None else default_id(origin), "Child")
-        who = f"Child {name!r}"
-        refuse_unknown(who, unknown, ("id", "args", "kwargs", *_OPTIONS, *_LATER))
-        option = Options(who, given, *options_of(what))
+        origin = _origin_of(what, args, kwargs or {})
+        given_id = id if id is not None else _given_name(what)
+        name = checked_id(given_id if given_id is not None else _default_id(origin), "Child")
+        title = f"Child {name!r}"
+        refuse_unknown(title, unknown, ("id", "args", "kwargs", *_OPTIONS, *_LATER))
+        option = Options(title, given, *_options_of(what))
         kind: Kind = origin.kind if isinstance(origin, Recipe) else "supervisor"
         if kind == "supervisor":
             option.refuse(
@@ -252,13 +252,13 @@ class Child(Declaration):
             given={"args": args, "kwargs": kwargs, "id": id, **given},
         )
         if self.significant and self.restart == "permanent":
-            raise SpecError(f"{who}: significant needs restart='transient' or 'temporary', not 'permanent' (rule 50)")
+            raise SpecError(f"{title}: significant needs restart='transient' or 'temporary', not 'permanent' (rule 50)")
         if self.spares and self.restart == "temporary":
-            raise SpecError(f"{who}: spares makes no sense here: a temporary child is never restarted")
+            raise SpecError(f"{title}: spares makes no sense here: a temporary child is never restarted")
         if self.restart == "permanent" and (self.join_after is not None or self.join_in is not None):
             limit = "join_after" if self.join_after is not None else "join_in"
             warnings.warn(
-                f"{who}: it is permanent, so it is restarted each time {limit} ends it; "
+                f"{title}: it is permanent, so it is restarted each time {limit} ends it; "
                 "use restart='transient' if it should end for good",
                 SpecWarning,
                 stacklevel=_level_of_declaration(),
@@ -290,7 +290,7 @@ class Child(Declaration):
         given = {**self.given, "id": self.id, **changes}
         if isinstance(what, Recipe):
             given |= {"args": (), "kwargs": None}
-            what = Rebuilt(what, {name: getattr(self, name) for name in _OPTIONS})
+            what = _Rebuilt(what, {name: getattr(self, name) for name in _OPTIONS})
         twin = type(self)(what, **given)
         twin._set(copy=self.copy, id_given=self.id_given or "id" in changes)
         return twin

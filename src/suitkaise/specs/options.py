@@ -11,6 +11,10 @@ from typing import Any, ClassVar, Literal, Never, TypeAlias
 from suitkaise.errors import NotBuiltYet, SpecError
 
 __all__ = [
+    "AUTO_SHUTDOWNS",
+    "NOT_GIVEN",
+    "RESTARTS",
+    "STRATEGIES",
     "AutoShutdown",
     "Backoff",
     "Declaration",
@@ -86,8 +90,8 @@ class Backoff:
 class Options:
     """Reads and checks the options of one declaration, from the sources that rule 3 lists, in that order."""
 
-    def __init__(self, who: str, given: Mapping[str, Any], instance: Mapping[str, Any], cls: type) -> None:
-        self.who = who
+    def __init__(self, title: str, given: Mapping[str, Any], instance: Mapping[str, Any], cls: type) -> None:
+        self.title = title
         self._sources: tuple[Callable[[str], Any], ...] = (
             lambda name: given.get(name, NOT_GIVEN),
             lambda name: instance.get(name, NOT_GIVEN),
@@ -104,7 +108,7 @@ class Options:
 
     def wrong(self, name: str, takes: str, got: Any) -> SpecError:
         """Make the error about a value: the declaration, the values that are right, the value that was given."""
-        return SpecError(f"{self.who}: {name} must be {takes}, not {got!r}")
+        return SpecError(f"{self.title}: {name} must be {takes}, not {got!r}")
 
     def choice(self, name: str, allowed: tuple[str, ...], default: str) -> Any:
         """Return one of the `allowed` words."""
@@ -179,13 +183,13 @@ class Options:
         """Raise SpecError if one of the options was given, though it has no meaning here."""
         for name in names:
             if self.get(name, None) not in (None, 0):
-                raise SpecError(f"{self.who}: {name} makes no sense here: {because}")
+                raise SpecError(f"{self.title}: {name} makes no sense here: {because}")
 
     def refuse_later(self, *names: str) -> None:
         """Raise NotBuiltYet if one of the options was given."""
         for name in names:
             if self.get(name, None) is not None:
-                raise NotBuiltYet(f"{self.who}: {name} is not built yet; leave the option out")
+                raise NotBuiltYet(f"{self.title}: {name} is not built yet; leave the option out")
 
 
 def is_number(value: Any) -> bool:
@@ -193,12 +197,12 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
-def refuse_unknown(who: str, unknown: Mapping[str, Any], known: tuple[str, ...]) -> None:
+def refuse_unknown(title: str, unknown: Mapping[str, Any], known: tuple[str, ...]) -> None:
     """Raise SpecError about the first unknown option, and suggest the known one with the nearest name."""
     for name, value in unknown.items():
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(sorted(set(known)))}"
-        raise SpecError(f"{who}: unknown option {name}={value!r}{hint}")
+        raise SpecError(f"{title}: unknown option {name}={value!r}{hint}")
 
 
 class Declaration:
@@ -236,10 +240,10 @@ class Declaration:
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
 
-def checked_id(value: Any, who: str) -> str:
-    """Return the value if it can be a part of a path, else raise SpecError. `who`: `"Child"` or `"Supervisor"`."""
+def checked_id(value: Any, kind: str) -> str:
+    """Return the value if it can be a part of a path, else raise SpecError. `kind`: `"Child"` or `"Supervisor"`."""
     if not isinstance(value, str) or not value:
-        raise SpecError(f"{who}: the {'name' if who == 'Supervisor' else 'id'} must be a text, not {value!r}")
+        raise SpecError(f"{kind}: the {'name' if kind == 'Supervisor' else 'id'} must be a text, not {value!r}")
     if "/" in value or "#" in value or any(ord(character) < 32 for character in value):
-        raise SpecError(f"{who} {value!r}: an id may not hold '/', '#' or control characters; paths are made of ids")
+        raise SpecError(f"{kind} {value!r}: an id may not hold '/', '#' or control characters; paths are made of ids")
     return value

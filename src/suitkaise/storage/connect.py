@@ -12,7 +12,7 @@ from suitkaise.platform.processes import after_fork_in_child
 if TYPE_CHECKING:
     from suitkaise.storage.tree import Tree
 
-__all__ = ["START_TIMEOUT", "attach", "detach"]
+__all__ = ["attach", "detach"]
 
 START_TIMEOUT = 30.0
 """Seconds within which the storage must be running; the first use in a program starts it."""

@@ -18,6 +18,7 @@ from typing import Protocol
 from suitkaise.errors import StorageError
 
 __all__ = [
+    "RETRY_AFTER",
     "Pipelined",
     "pop_background_error",
     "record_background_error",

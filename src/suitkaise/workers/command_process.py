@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from suitkaise.platform.processes import children, die_with_parent, kill_children
 
-__all__ = ["LONGEST", "Lines", "Program"]
+__all__ = ["Lines", "Program"]
 
 LONGEST = 16_384
 """Bytes of the longest line; a longer line is split."""
