@@ -120,7 +120,7 @@ class ChildStartFailure(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildExited(Event):
-    """A child ended by itself, unasked."""
+    """A running child ended without a stop request."""
 
     level: ClassVar[str] = "warning"
     reason: ExitReason | None = None
@@ -147,7 +147,7 @@ class ChildRestarting(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildStopped(Event):
-    """A child ended because it was asked to."""
+    """A child was asked to stop, and ended as expected."""
 
     reason: ExitReason | None = None
 

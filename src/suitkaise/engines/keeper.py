@@ -141,7 +141,7 @@ class Keeper:
                     return
             idle = not ready
             if idle:
-                self._reserve = self._fork_in_reserve()  # if that fails: not again before something happens
+                self._reserve = self._fork_in_reserve()  # if that fails, try again only after the next event
 
     def _serve(self) -> bool:
         try:

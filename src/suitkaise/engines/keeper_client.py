@@ -234,8 +234,8 @@ class KeeperClient:
     def _hand_over(self) -> None:
         """Listen to a new keeper, and have it adopt the live processes (reactor's thread, which learns of exits)."""
         self._context.reactor.add_reader(self._sock, self._on_event)
-        living = [(request, request.pidfd) for request in self._adopted if request.pidfd is not None]
-        for some in (living[start : start + MAX_DESCRIPTORS] for start in range(0, len(living), MAX_DESCRIPTORS)):
+        alive = [(request, request.pidfd) for request in self._adopted if request.pidfd is not None]
+        for some in (alive[start : start + MAX_DESCRIPTORS] for start in range(0, len(alive), MAX_DESCRIPTORS)):
             request = AdoptProcesses([(process.grace, process.stops_last) for process, _ in some])
             with contextlib.suppress(OSError):  # it is dead already; its socket has room for thousands
                 socket.send_fds(self._sock, [encode(request)], [pidfd for _, pidfd in some])
@@ -313,8 +313,8 @@ class KeeperClient:
             requests, self._requests = list(self._requests.values()), {}
             self._cleaning_up.clear()
             unanswered = [request for request in requests if request.pid is None and request.cancel_spawn()]
-            living = [request for request in requests if request not in unanswered]
-            self._adopted.update(request for request in living if request.pidfd is not None)
+            alive = [request for request in requests if request not in unanswered]
+            self._adopted.update(request for request in alive if request.pidfd is not None)
             self._liveness.expect_nothing()
             self._failures += 1
             try:
@@ -325,7 +325,7 @@ class KeeperClient:
             except OSError as error:
                 self._retry_later(error)
             down = self._down
-        for request in living:
+        for request in alive:
             request.exit_status_lost()
         for request in unanswered:
             if down:

@@ -107,7 +107,7 @@ class WorkerProcess:
         self._orphan_timeout = orphan_timeout
         self._writer = FrameWriter(sock)
         self._parser = wire.Parser(max_header=wire.MAX_PAYLOAD, decode=decode_worker_order)
-        self._frames: list[wire.Frame] = []  # that came with the first one
+        self._frames: list[wire.Frame] = []  # received together with the first frame
         self._mailbox: SocketMailbox | None = None
 
     def run(self) -> int:
@@ -215,7 +215,7 @@ class WorkerProcess:
         root.addHandler(ForwardingHandler(self._send_log))
 
     def _close_after_fork(self) -> None:
-        """In a process that the worker forks (`os.fork`, multiprocessing): close or renew what is the worker's."""
+        """In a process that the worker forks (`os.fork`, multiprocessing): close or renew the worker's resources."""
         restore_signals()
         root = logging.getLogger()
         for handler in root.handlers[:]:

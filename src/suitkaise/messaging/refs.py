@@ -123,7 +123,7 @@ class WorkerRef:
         router().request(RequestKind.KILL, self.path).get()
 
     def rejoin(self) -> None:
-        """Ask the worker to finish gracefully. That is an order, not a fault: it is not restarted."""
+        """Ask the worker to finish gracefully. That is an order, not a fault: the worker is not restarted."""
         router().request(RequestKind.REJOIN, self.path).get()
 
     def recall(self, timeout: float | None = None) -> None:
@@ -131,8 +131,8 @@ class WorkerRef:
 
         Raises:
             ChildStartFailed: the worker did not start again.
-            DeadlockError: it is the calling worker or above it, or its supervisor is starting the calling worker.
-            AskTimeout: it is not up after `timeout` seconds (default: wait for ever).
+            DeadlockError: the caller is this worker or below it, or is being started by the supervisor of this worker.
+            AskTimeout: the worker is not up after `timeout` seconds (default: wait for ever).
         """
         self._refuse_self("waits for")
         refuse_while_starting(self.path.rpartition("/")[0])

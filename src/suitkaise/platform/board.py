@@ -37,8 +37,7 @@ __all__ = [
 SLOT_BYTES = 256
 CAPACITY = 16_384
 """How many workers a program can have at a time: 4 MiB of address space; only used pages take memory."""
-_TOGETHER = mmap.PAGESIZE // SLOT_BYTES
-"""How many slots share a page."""
+_SLOTS_PER_PAGE = mmap.PAGESIZE // SLOT_BYTES
 
 PID, PHASE, LOOPS, LAST_LOOP, TOTAL, MESSAGES, QUEUED = range(7)
 BELL = 7 * 8
@@ -164,7 +163,7 @@ class Board:
             if self._free:
                 index = self._free.pop()
             elif self._next < CAPACITY:
-                if self._next % _TOGETHER == 0:
+                if self._next % _SLOTS_PER_PAGE == 0:
                     self._make_room(name)
                 index, self._next = self._next, self._next + 1
             else:

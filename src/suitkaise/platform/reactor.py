@@ -32,7 +32,7 @@ class HasFileno(Protocol):
     """Anything with a file descriptor."""
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
         ...
 
 

@@ -133,7 +133,7 @@ class _DynamicRequestJobs(RequestJobs):
         self._max_children = max_children
 
     def check(self, spec: Child) -> None:
-        """Raise the error that forbids to add this child, if there is one (rules 50 and 53)."""
+        """Raise an error if this child may not be added (rules 50 and 53)."""
         if spec.significant:
             raise SpecError(
                 f"DynamicSupervisor {self._policy.spec.name!r}: child {spec.id!r} is significant, but a dynamic "

@@ -1,4 +1,4 @@
-"""The runtime: what a program that owns trees has exactly one of.
+"""The runtime: everything that the trees of a program share. A program has one runtime at a time.
 
 A private directory with the hub's socket, the status board and the storage; the I/O thread; the registry; the
 engines; the event bus. It begins with the first tree (or the first use of the storage) and ends with the last.
@@ -48,7 +48,7 @@ class Runtime:
 
     def __init__(self) -> None:
         sweep()
-        with contextlib.ExitStack() as made:  # undone where a later step fails; else `close` undoes it
+        with contextlib.ExitStack() as made:  # undone if a later step fails, else by `close`
             self.directory: str
             self.directory, self._lock = make_directory()
             made.callback(remove_directory, self.directory, self._lock)

@@ -113,7 +113,7 @@ class StorageService:
                 continue
             try:
                 tree.forget_owner(owner)
-            except Exception as error:  # the next owner is another matter
+            except Exception as error:  # the entries of the next owner may be removable
                 logger.warning("the storage entries of %s were not removed: %s", owner, error)
         try:
             tree.close()

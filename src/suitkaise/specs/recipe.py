@@ -43,7 +43,7 @@ _ATTRIBUTES = "__constructed__"
 
 
 class Startable:
-    """The base of what a child can be started from. Workers derive from it; users derive from workers."""
+    """The base of all classes that a child can be started from. Workers derive from it; users derive from workers."""
 
     _worker_kind: ClassVar[Kind]
     _worker_hooks: ClassVar[tuple[str, ...]] = ()

@@ -99,7 +99,7 @@ def pop_background_error(directory: str | None = None) -> StorageError | None:
 
 
 def reset_after_fork() -> None:
-    """In a forked child: drop the parent's thread and errors. The parent sends what is under way."""
+    """In a forked child: drop the parent's thread and errors. The parent sends the writes under way."""
     global _pump, _lock
     if _pump is not None:
         _pump.close_in_child()

@@ -67,11 +67,11 @@ class Executor:
         self._env = env
         self._handles = self.interface.handles
         self._addresses: dict[str, Address] = {}
-        self._ended: set[str] = set()  # children of which it is not known yet whether they come back
+        self._ended: set[str] = set()  # children that have ended, and may be started again
         self._checkpoints: dict[str, Payload] = {}
         self._began: dict[str, float] = {}
         self._deadlines: dict[str, TimerHandle] = {}  # of the children that are being stopped
-        self._abnormal_exits: dict[tuple[str, int], Exit] = {}  # those that the policy has not decided about yet
+        self._abnormal_exits: dict[tuple[str, int], Exit] = {}  # the policy has not handled them yet
         self._supervisors: dict[str, Executor] = {}  # the newest of each child that is a supervisor, ended or not
         self.interface.tell = env.start_actor(self)
         if predecessor is not None:
@@ -174,7 +174,7 @@ class Executor:
             handle.tell(Begin())
 
     def _report_progress(self, launch: Launch, handle: Handle, address: Address) -> None:
-        """Turn what the handle reports, in whichever thread, into events for this supervisor."""
+        """Turn the reports of the handle, which come from any thread, into events for this supervisor."""
         id, number = launch.child.id, launch.number
 
         def on_ready(ready: Future[int]) -> None:

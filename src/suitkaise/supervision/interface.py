@@ -187,7 +187,7 @@ class SupervisorInterface:
         handle.suspend(on)
 
     def control(self, kind: ControlKind, id: str) -> Answer[Any]:
-        """Carry out what a ref of the child asks for: `kill`, `rejoin` or `recall`."""
+        """Carry out a request of a ref of the child: `kill`, `rejoin` or `recall`."""
         answer: Answer[Any] = Answer()
         match kind:
             case RequestKind.RECALL:

@@ -216,7 +216,7 @@ class Lifecycle:
 
     # ------------------------------------------------------------ after the last turn
     def close(self) -> None:
-        """Release what the life cycle itself holds."""
+        """Release the resources of the life cycle itself."""
 
     def answer_failed_ask(self) -> None:
         """Answer the message whose handler ended the worker.
