@@ -337,7 +337,7 @@ def load(name: str) -> str:
     except BaseException as error:
         return f"{name} cannot be imported before the workers are forked: {type(error).__name__}: {error}"
     if threading.active_count() > 1:
-        return f"{name} starts threads when it is imported, and a forked worker has none of them: better not preload it"
+        return f"{name} starts threads when it is imported, and a forked worker has none of them: do not preload it"
     return ""
 
 

@@ -237,13 +237,13 @@ class KeeperClient:
         alive = [(request, request.pidfd) for request in self._adopted if request.pidfd is not None]
         for some in (alive[start : start + MAX_DESCRIPTORS] for start in range(0, len(alive), MAX_DESCRIPTORS)):
             request = AdoptProcesses([(process.grace, process.stops_last) for process, _ in some])
-            with contextlib.suppress(OSError):  # it is dead already; its socket has room for thousands
+            with contextlib.suppress(OSError):  # the keeper is dead already; its socket has room for thousands
                 socket.send_fds(self._sock, [encode(request)], [pidfd for _, pidfd in some])
 
     def _retry_later(self, error: OSError) -> None:
         """Go without a keeper, and so without new processes, until a timer or a request has started one."""
         if not self._outage:
-            logger.warning("no process can be started for now, since there is no keeper for it: %s", error)
+            logger.warning("no process can be started now, because there is no keeper: %s", error)
         self._outage = True
         self._down = f"there is no keeper: {error}"
         self._retry = self._context.reactor.call_at(time.monotonic() + self._pause, self._try_again)
@@ -320,7 +320,7 @@ class KeeperClient:
             try:
                 if self._failures > _FAILURES:
                     code = self._program.returncode
-                    raise ChildProcessError(f"{self._failures} of them ended in a row, the last one with code {code}")
+                    raise ChildProcessError(f"{self._failures} keepers ended in a row, the last one with code {code}")
                 self._start()
             except OSError as error:
                 self._retry_later(error)

@@ -48,6 +48,7 @@ from suitkaise.platform.board import BELL, PHASE, Phase, SlotView
 from suitkaise.platform.preload import preload
 from suitkaise.platform.processes import kill_marked
 from suitkaise.platform.reactor import TimerHandle
+from suitkaise.platform.runtime_directory import stack_file, tail_file
 from suitkaise.platform.tail import last_lines
 from suitkaise.specs import Child
 from suitkaise.specs.recipe import Recipe
@@ -163,7 +164,7 @@ class ProcessHandle:
         self._recipe = recipe
         self._stops_last = bool(getattr(launch.recipe.target, "_stops_last", False))
         self._slot = context.board.take(launch.path)
-        self._tail = context.file(f"tail-{launch.incarnation.serial}")
+        self._tail = tail_file(context.directory, launch.incarnation.serial)
         self._bell = self._slot.bytes[BELL : BELL + 1]
         self._ring = 1  # the value to which the next frame sets the bell
         self._lock = threading.RLock()  # a signal handler may send a message, too
@@ -243,7 +244,7 @@ class ProcessHandle:
 
     @property
     def _stack_file(self) -> str:
-        return self._context.file(f"stack-{self.process.pid}")
+        return stack_file(self._context.directory, self.process.pid or 0)  # without a process there is no file 0
 
     def _send(self, order: WorkerOrder, payload: bytes = b"", *, force: bool = False) -> None:
         self.process.send(wire.encode(order, payload, long_header=True), force=force)

@@ -47,7 +47,14 @@ from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.platform.preload import listeners, wanted
 from suitkaise.platform.processes import after_fork_in_child, kill_children, set_process_name
-from suitkaise.platform.runtime_directory import STRAGGLERS, remove_when_unused
+from suitkaise.platform.runtime_directory import (
+    BOARD,
+    HUB_SOCKET,
+    STRAGGLERS,
+    remove_when_unused,
+    stack_file,
+    tail_file,
+)
 from suitkaise.platform.tail import Tail
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.actor import WorkerActor, lifecycle_of
@@ -127,11 +134,11 @@ class WorkerProcess:
             raise wire.WireError(f"expected an order to start a worker, got {type(order).__name__}")
         incarnation: Incarnation = codec.loads(order.incarnation)
         self._set_up_process(incarnation, order)
-        slot = Board(os.path.join(self._directory, "board")).slot(order.slot)
+        slot = Board(os.path.join(self._directory, BOARD)).slot(order.slot)
         slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self.handle)
-        stack_file = os.path.join(self._directory, f"stack-{os.getpid()}") if order.has_limits else None
-        signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, stack_file=stack_file)
+        stack = stack_file(self._directory, os.getpid()) if order.has_limits else None
+        signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, stack_file=stack)
         after_fork_in_child(self._close_after_fork, signals=lambda: {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
         mailbox.adopt(self._parser, self._frames)
         # Not `threading.Thread.start`, which waits until the thread runs.
@@ -198,7 +205,7 @@ class WorkerProcess:
         sys.path[:] = context.search_path
         sys.argv[:] = context.argv
         set_owner(context.owner, whole_process=True)
-        set_router(HubClient(os.path.join(self._directory, "hub.sock")))
+        set_router(HubClient(os.path.join(self._directory, HUB_SOCKET)))
         if self._report_preload not in listeners:
             listeners.append(self._report_preload)
 
@@ -208,7 +215,7 @@ class WorkerProcess:
     def _set_up_process(self, incarnation: Incarnation, order: StartWorker) -> None:
         self._enter(codec.loads(order.context))
         set_process_name(incarnation.path.rpartition("/")[2])
-        self._tail = Tail(os.path.join(self._directory, f"tail-{incarnation.serial}"))
+        self._tail = Tail(tail_file(self._directory, incarnation.serial))
         self._tail.record_output()
         root = logging.getLogger()
         root.setLevel(order.log_level)

@@ -56,7 +56,7 @@ class WorkerSignals:
         """Add `stacks()` to each dump: the stacks of threads do not show where a coroutine waits."""
 
         def dump(number: int, frame: Any) -> None:
-            with contextlib.suppress(Exception):  # it would be raised in the worker's hook
+            with contextlib.suppress(Exception):  # an exception would be raised in the worker's hook
                 os.write(self._outputs[number], stacks().encode())
 
         for number, output in self._outputs.items():

@@ -126,7 +126,7 @@ class Address:
                 try:
                     self._receiver.deliver(message)
                     return
-                except WorkerDead:  # it has just ended, and `detach` follows soon
+                except WorkerDead:  # the incarnation has just ended, and `detach` follows soon
                     self._receiver = None
             if self.over:
                 raise WorkerDead.over(self.path, self.reason)
@@ -177,7 +177,7 @@ class Address:
             while self._pending:
                 try:
                     receiver.deliver(self._pending.first, accepted=True)
-                except WorkerDead:  # it has just ended: the messages wait for the next one
+                except WorkerDead:  # the incarnation has just ended: the messages wait for the next one
                     self._receiver = None
                     return
                 except SuitkaiseError as error:
@@ -243,14 +243,14 @@ class PendingMessages:
         size = message.body.size
         if not accepted:
             if len(self._waiting) >= MOST:
-                self._refuse(f"{MOST} messages wait")
+                self._refuse(f"{MOST} messages")
             if self._waiting and self._bytes + size > MOST_BYTES:  # a single one may have any size
-                self._refuse(f"{self._bytes} bytes of messages wait")
+                self._refuse(f"{self._bytes} bytes of messages")
         self._waiting.append((message, size))
         self._bytes += size
 
     def _refuse(self, what: str) -> None:
-        raise MailboxFull(f"{what} already for {self._path!r} to come back", path=self._path)
+        raise MailboxFull(f"{what} already wait for the restart of {self._path!r}", path=self._path)
 
     def __len__(self) -> int:
         return len(self._waiting)

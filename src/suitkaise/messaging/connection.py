@@ -94,7 +94,7 @@ class SendBuffer:
             too_much = self._backlog and len(self._backlog) + len(data) > BACKLOG  # a single frame may have any size
             if too_much and not force:
                 raise MailboxFull(
-                    f"{len(self._backlog)} bytes wait already to be read by {self._path!r}", path=self._path
+                    f"{len(self._backlog)} bytes already wait to be read by {self._path!r}", path=self._path
                 )
             self._fresh.append(data)
             if self._writing:  # this is a signal handler; the interrupted call sends the data

@@ -134,7 +134,7 @@ def handle_forwarded(fields: dict[str, Any]) -> None:
 def _encoded(value: Any) -> bytes:
     try:
         return codec.dumps(value)
-    except Exception:  # it cannot be sent: send its text
+    except Exception:  # the value cannot be sent: send its text
         return codec.dumps(_text(value))
 
 

@@ -109,7 +109,7 @@ class Mailbox(ABC):
     def end_waits(self) -> None:
         """End every `wait` now: the worker is about to finish."""
         self.finishing = True
-        with contextlib.suppress(RuntimeError):  # it is released already
+        with contextlib.suppress(RuntimeError):  # the lock is released already
             self._unfinished.release()
         self.ring()
         if self.sleeper is not None:  # a wait of the event loop may go on while the inbox is awake
@@ -270,7 +270,7 @@ class ThreadMailbox(Mailbox):
         self._woken.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
 
     def _wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it is woken already
+        with contextlib.suppress(RuntimeError):  # the worker is woken already
             self._woken.release()
 
 

@@ -136,7 +136,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         try:
             return self.result(checked_timeout(timeout))
         except concurrent.futures.TimeoutError as error:
-            if self.done():  # it came just now, or is itself a TimeoutError
+            if self.done():  # the answer arrived just now, or is itself a TimeoutError
                 return self.result(0)
             raise AskTimeout(f"no answer within {timeout} s") from error
 

@@ -167,9 +167,7 @@ class Board:
                     self._make_room(name)
                 index, self._next = self._next, self._next + 1
             else:
-                raise SuitkaiseError(
-                    f"{name!r}: a program can have {CAPACITY} workers at a time, and has them", path=name
-                )
+                raise SuitkaiseError(f"{name!r}: a program can have at most {CAPACITY} workers at a time", path=name)
         slot = Slot(self.memory, index)
         slot.clear(name)
         return slot

@@ -107,7 +107,7 @@ def kill_group_of(pid: int) -> bool:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:  # reaped by another thread of this process
         return True
-    except PermissionError:  # it runs as another user (sudo)
+    except PermissionError:  # the child runs as another user (sudo)
         return False
     return True
 
@@ -134,7 +134,7 @@ def _marked(pid: int, wanted: bytes) -> int | None:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return None
-    with contextlib.suppress(OSError):  # it has ended, belongs to another user, or is a thread of the kernel
+    with contextlib.suppress(OSError):  # the process has ended, belongs to another user, or is a thread of the kernel
         marks = (entry for entry in environment_of(pid).split(b"\0") if entry.startswith(wanted))
         if any(entry == wanted or entry.startswith(wanted + b":") for entry in marks):
             signal.pidfd_send_signal(pidfd, 0)
@@ -156,7 +156,7 @@ def environment_of(pid: int) -> bytes:
         os.readlink(f"/proc/{pid}/exe")
         start, end = _of(pid, "stat").split()[-3:-1]
         if time.monotonic() - began > (_SIZELESS if start == end != b"0" else _EXEC):
-            break  # it was given an empty one
+            break  # the process has an empty environment
         time.sleep(0.0001)
     return environment
 

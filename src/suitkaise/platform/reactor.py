@@ -151,7 +151,7 @@ class Reactor:
         except BaseException as error:
             self._failed, on_end, reason = True, self.on_end, error
             with contextlib.suppress(BaseException):  # logging may be broken, too
-                logger.critical("the I/O thread has ended by an error of its own: all trees end", exc_info=True)
+                logger.critical("the I/O thread has ended after an internal error: all trees end", exc_info=True)
             if on_end is not None:
                 self._guard(lambda: on_end(reason))
             self._run_calls()
@@ -246,4 +246,4 @@ class SerialExecutor:
             try:
                 callback()
             except BaseException:  # `sys.exit()` in the user's code must not end this thread
-                logger.exception("error in code that was called")
+                logger.exception("error in a queued callback")

@@ -29,7 +29,7 @@ from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
-from suitkaise.platform.runtime_directory import make_directory, remove_directory, sweep
+from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, make_directory, remove_directory, sweep
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.specs import SupervisorSpec
@@ -54,7 +54,7 @@ class Runtime:
             made.callback(remove_directory, self.directory, self._lock)
             self.crashes: CrashLog = CrashLog()
             made.callback(self.crashes.close)
-            board = Board(os.path.join(self.directory, "board"), create=True)
+            board = Board(os.path.join(self.directory, BOARD), create=True)
             made.callback(board.close)
             self.reactor: Reactor = Reactor()
             made.callback(self.reactor.close)
@@ -62,7 +62,7 @@ class Runtime:
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
             self.engine_context: EngineContext = EngineContext(self.directory, board, self.reactor)
-            self._hub_server = HubServer(self.engine_context.file("hub.sock"), self.reactor, self.registry)
+            self._hub_server = HubServer(self.engine_context.file(HUB_SOCKET), self.reactor, self.registry)
             made.callback(self._hub_server.close)
             made.callback(self.engine_context.logs.close)
             made.callback(self.reactor.close)  # before the server's sockets; the one above is for a server that fails

@@ -272,9 +272,9 @@ class Child(Declaration):
         'temporary'
         """
         if "what" in changes:
-            twin = type(self)(**{**self.given, **changes})
-            twin._set(copy=self.copy)
-            return twin
+            clone = type(self)(**{**self.given, **changes})
+            clone._set(copy=self.copy)
+            return clone
         what = self.what
         if isinstance(what, Recipe) and changes.keys() & {"args", "kwargs"}:
             what = with_arguments(what, changes.get("args", what.args), changes.get("kwargs", what.kwargs))
@@ -282,18 +282,18 @@ class Child(Declaration):
 
     def renamed(self, id: str) -> Self:
         """Return the same declaration under another id."""
-        twin = object.__new__(type(self))
-        twin._set(**{**self.__getstate__(), "id": id, "id_given": True})
-        return twin
+        clone = object.__new__(type(self))
+        clone._set(**{**self.__getstate__(), "id": id, "id_given": True})
+        return clone
 
     def _again(self, what: Any, changes: dict[str, Any]) -> Self:
         given = {**self.given, "id": self.id, **changes}
         if isinstance(what, Recipe):
             given |= {"args": (), "kwargs": None}
             what = _Rebuilt(what, {name: getattr(self, name) for name in _OPTIONS})
-        twin = type(self)(what, **given)
-        twin._set(copy=self.copy, id_given=self.id_given or "id" in changes)
-        return twin
+        clone = type(self)(what, **given)
+        clone._set(copy=self.copy, id_given=self.id_given or "id" in changes)
+        return clone
 
     def expanded(self) -> tuple[Child, ...]:
         """Return this child, or its `copies`, each under its own id."""

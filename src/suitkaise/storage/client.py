@@ -141,7 +141,7 @@ class Client:
             number = self._number
             self._run_until(lambda: self._acknowledged >= number, timeout - (time.monotonic() - began))
         except StorageError:
-            pass  # it is recorded
+            pass  # the error is recorded
         finally:
             self.lock.release()
 

@@ -211,7 +211,7 @@ class Executor:
         handle = self._handles.pop(event.id, None)
         deadline = self._deadlines.pop(event.id, None)
         if deadline is not None:
-            deadline.cancel()  # it may be hours away
+            deadline.cancel()  # the deadline may be hours away
         checkpoint = getattr(handle, "checkpoint", None)  # supervisors have none
         if checkpoint is not None:
             self._checkpoints[event.id] = checkpoint
