@@ -70,7 +70,7 @@ class NoKeeper:
 
     def spawn(self, process: ForkedProcess) -> None:
         self.ends.append(process.connect())
-        self._context.reactor.call_soon_threadsafe(process.watch)
+        self._context.reactor.call_soon_threadsafe(process.resume_reading)
 
     def expect_reply(self) -> None:
         self.expected += 1

@@ -105,7 +105,7 @@ def test_the_exit_code_is_unknown_if_the_keeper_is_gone(played: Played, context:
 
 def test_the_last_frames_of_a_process_come_before_its_exit(played: Played, context: EngineContext) -> None:
     played.announce()
-    context.reactor.call_soon_threadsafe(played.process.rest)
+    context.reactor.call_soon_threadsafe(played.process.pause_reading)
     played.sock.send(wire.encode(SpareReady()))
     context.reactor.call_soon_threadsafe(lambda: played.process.exit_status(0))
     played.program.kill()
