@@ -109,18 +109,18 @@ class CrashReport:
         allowed = "any number" if self.allowed == float("inf") else f"{self.allowed:g}"
         rows = [
             f"crash {self.id}  {self._when()}",
-            f"  who      {self.path} ({self.kind}, pid {self.pid}, incarnation {self.incarnation})",
-            f"  why      {self.reason}",
-            f"  doing    {self.phase}{since}{loop}",
-            f"  lived    {self.uptime:.3g} s, after {self.restarts} restarts",
-            f"  then     {self.verdict}; {self.used} of {allowed} restarts used in {self.seconds:g} s",
+            f"  worker   {self.path} ({self.kind}, pid {self.pid}, incarnation {self.incarnation})",
+            f"  reason   {self.reason}",
+            f"  phase    {self.phase}{since}{loop}",
+            f"  uptime   {self.uptime:.3g} s, after {self.restarts} restarts",
+            f"  verdict  {self.verdict}; {self.used} of {allowed} restarts used in {self.seconds:g} s",
         ]
         if self.together:
-            rows.append(f"  with it  {', '.join(self.together)}")
+            rows.append(f"  together {', '.join(self.together)}")
         if self.skipped:
-            rows.append(f"  before   {self.skipped} more, not written to disk")
+            rows.append(f"  skipped  {self.skipped} earlier reports, not written to disk")
         if self.lines:
-            rows += ["  its last lines", *(f"    {line}" for line in self.lines)]
+            rows += ["  last lines", *(f"    {line}" for line in self.lines)]
         if self.traceback:
             rows += ["  traceback", *(f"    {line}" for line in self.traceback.rstrip().splitlines())]
         return "\n".join(rows)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from suitkaise.platform.late_look import is_late
+from suitkaise.platform.late_look import Extensions, is_late
 from suitkaise.platform.processes import is_at_work
 from suitkaise.platform.reactor import Reactor
 
@@ -57,7 +57,7 @@ class KeeperLiveness:
         self._kill = kill
         self._starting = True
         self._last_sign = time.monotonic()
-        self._extensions = 0
+        self._extensions = Extensions(EXTENSIONS)
         self._check_is_set = False
 
     def mark_starting(self) -> None:
@@ -71,7 +71,7 @@ class KeeperLiveness:
 
     def mark_alive(self) -> None:
         """Record a sign that the keeper works."""
-        self._last_sign, self._extensions = time.monotonic(), 0
+        self._last_sign = time.monotonic()
 
     def expect_reply(self) -> None:
         """Kill the keeper unless it answers in time."""
@@ -99,8 +99,7 @@ class KeeperLiveness:
             if now < deadline:
                 self._check_at(min(deadline, now + PATIENCE))
                 return
-            if self._extensions < EXTENSIONS and is_at_work(self._pid()):
-                self._extensions += 1
+            if is_at_work(self._pid()) and self._extensions.grant(self._last_sign):
                 self._check_at(now + PATIENCE)
                 return
             self._check_is_set = False
