@@ -17,6 +17,7 @@ from workers import Mortal
 
 from suitkaise import Child, DynamicSupervisor, whereis
 from suitkaise.events import ChildExited, ChildStarted
+from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.testing import Behaviour, Simulation
 
@@ -41,12 +42,12 @@ def simulated(number: int) -> Taken:
 
     def start(times: int) -> None:
         for _ in range(times):
-            pool.administer("start_child", Child(Mortal))
+            pool.administer(AdminAction.START_CHILD, Child(Mortal))
             simulation.run(0.0)
 
     def find() -> None:
         for one in range(LOOKED_AT):
-            simulation.registry.post("find", f"pool/mortal-{one + 1}").get()
+            simulation.registry.request(RequestKind.FIND, f"pool/mortal-{one + 1}").get()
 
     def lose() -> None:
         for handle in chosen:
@@ -55,7 +56,7 @@ def simulated(number: int) -> Taken:
 
     def terminate() -> None:
         for one in range(LOOKED_AT):
-            pool.administer("terminate", f"mortal-{one + 1}")
+            pool.administer(AdminAction.TERMINATE_CHILD, f"mortal-{one + 1}")
             simulation.run(0.0)
 
     def stop() -> None:

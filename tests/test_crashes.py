@@ -40,8 +40,8 @@ def test_s58_a_printed_report_shows_all_its_fields() -> None:
     text = str(replace(REPORT, skipped=4))
     for part in (
         "crash 20260101-000000-000000-00", "a/b (process, pid 1, incarnation 1)", "exit code 3", "loop for 1 s, loop 7",
-        "lived    1 s, after 0 restarts", "restarts; 1 of any number restarts used in 5 s", "with it  c, d",
-        "4 more, not written to disk", "    one\n    two", "    Trace\n      back",
+        "uptime   1 s, after 0 restarts", "restarts; 1 of any number restarts used in 5 s", "together c, d",
+        "4 earlier reports, not written to disk", "    one\n    two", "    Trace\n      back",
     ):  # fmt: skip
         assert part in text, text
 

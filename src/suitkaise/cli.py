@@ -36,7 +36,7 @@ _LATER = ("ps", "status", "tree", "top", "logs", "restart", "stop", "start", "su
 
 
 class _Usage(Exception):
-    """The command cannot be carried out as given; the text says what is right."""
+    """The command cannot be carried out as given; the text holds the right form."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -146,9 +146,9 @@ def _to_reader(command: Callable[[], int]) -> int:
         code = command()
         sys.stdout.flush()
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
         return CLEAN
     return code
 
@@ -284,7 +284,7 @@ class _Human(logging.Formatter):
         super().__init__(f"{clear}{time} %(message)s", datefmt="%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that `logging` calls
-        """The line, coloured."""
+        """Return the line, coloured."""
         colour = self._colour(record) if self._coloured else None
         if colour is not None:
             record.message = f"\x1b[{colour}m{record.message}\x1b[0m"

@@ -83,7 +83,7 @@ class CrashReport:
     skipped: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, ready for JSON."""
+        """Return the report as plain values, ready for JSON."""
         fields = asdict(self)
         if fields["allowed"] == float("inf"):
             fields["allowed"] = None
@@ -97,7 +97,7 @@ class CrashReport:
         return cls(**{**fields, **lists, "allowed": allowed})
 
     def line(self) -> str:
-        """The report as one line: id, time, path and reason."""
+        """Return the report as one line: id, time, path and reason."""
         return f"{self.id}  {self._when()}  {self.path}  {self.reason}"
 
     def _when(self) -> str:
@@ -109,18 +109,18 @@ class CrashReport:
         allowed = "any number" if self.allowed == float("inf") else f"{self.allowed:g}"
         rows = [
             f"crash {self.id}  {self._when()}",
-            f"  who      {self.path} ({self.kind}, pid {self.pid}, incarnation {self.incarnation})",
-            f"  why      {self.reason}",
-            f"  doing    {self.phase}{since}{loop}",
-            f"  lived    {self.uptime:.3g} s, after {self.restarts} restarts",
-            f"  then     {self.verdict}; {self.used} of {allowed} restarts used in {self.seconds:g} s",
+            f"  worker   {self.path} ({self.kind}, pid {self.pid}, incarnation {self.incarnation})",
+            f"  reason   {self.reason}",
+            f"  phase    {self.phase}{since}{loop}",
+            f"  uptime   {self.uptime:.3g} s, after {self.restarts} restarts",
+            f"  verdict  {self.verdict}; {self.used} of {allowed} restarts used in {self.seconds:g} s",
         ]
         if self.together:
-            rows.append(f"  with it  {', '.join(self.together)}")
+            rows.append(f"  together {', '.join(self.together)}")
         if self.skipped:
-            rows.append(f"  before   {self.skipped} more, not written to disk")
+            rows.append(f"  skipped  {self.skipped} earlier reports, not written to disk")
         if self.lines:
-            rows += ["  its last lines", *(f"    {line}" for line in self.lines)]
+            rows += ["  last lines", *(f"    {line}" for line in self.lines)]
         if self.traceback:
             rows += ["  traceback", *(f"    {line}" for line in self.traceback.rstrip().splitlines())]
         return "\n".join(rows)
@@ -153,7 +153,7 @@ class CrashLog:
                     self._writer = writer
 
     def reports(self, under: str) -> list[CrashReport]:
-        """The newest reports about a path and everything below it, the newest last."""
+        """Return the newest reports about a path and everything below it, the newest last."""
         return [one for one in list(self._reports) if one.path == under or one.path.startswith(f"{under}/")]
 
     def close(self) -> None:
@@ -198,7 +198,9 @@ class CrashLog:
 
 
 def crash_directory() -> Path:
-    """The directory of the reports: `crashes` in `$SUITKAISE_STATE`, else in `suitkaise` below `$XDG_STATE_HOME`.
+    """Return the directory of the reports.
+
+    It is `crashes` in `$SUITKAISE_STATE`, else in `suitkaise` below `$XDG_STATE_HOME` (default: `~/.local/state`).
 
     Raises:
         OSError: neither variable is set, and there is no home directory.

@@ -34,6 +34,7 @@ __all__ = [
     "TreeFailed",
     "WorkerDead",
     "WorkerFailed",
+    "with_note",
 ]
 
 
@@ -48,8 +49,8 @@ def with_note(error: BaseException, text: str) -> BaseException:
 class SuitkaiseError(Exception):
     """The base of every error raised by suitkaise.
 
-    Attributes tell what is known: `path` (of the worker or storage entry), `reason` (an exit reason) and `traceback`
-    (the remote one, as text; it is printed with the error). Pickling keeps all of them.
+    The attributes are None or empty where they are not known: `path` (of the worker or storage entry), `reason` (an
+    exit reason) and `traceback` (the remote one, as text; it is printed with the error). Pickling keeps all of them.
     """
 
     def __init__(
@@ -128,17 +129,17 @@ class WorkerDead(SuitkaiseError):
 
     @classmethod
     def over(cls, path: str, reason: ExitReason | None = None) -> WorkerDead:
-        """The error for a message to a worker that has ended and will not come back."""
+        """Make the error for a message to a worker that has ended and will not come back."""
         return cls(f"{path!r} is over: {reason or 'stopped'}", path=path, reason=reason)
 
     @classmethod
     def just_ended(cls, path: str) -> WorkerDead:
-        """The error for a message to an incarnation that has ended; its supervisor is about to notice."""
+        """Make the error for a message to an incarnation that has ended; its supervisor is about to notice."""
         return cls(f"{path!r} has just ended", path=path)
 
     @classmethod
     def unanswered(cls, path: str, reason: ExitReason) -> WorkerDead:
-        """The error for a question that the worker got, and did not answer before it died."""
+        """Make the error for a message that the worker got, and did not answer before it died."""
         return cls(f"{path!r} died before it answered: {reason}", path=path, reason=reason)
 
 

@@ -63,7 +63,7 @@ class Event:
         return self.path.count("/")
 
     def to_dict(self) -> dict[str, Any]:
-        """The event as plain values, ready for JSON."""
+        """Return the event as plain values, ready for JSON."""
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         fields["at"] = fields.pop("wall")
         return {"event": self.kind, **{name: _plain(value) for name, value in fields.items()}}
@@ -120,7 +120,7 @@ class ChildStartFailure(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildExited(Event):
-    """A child ended by itself, unasked."""
+    """A running child ended without a stop request."""
 
     level: ClassVar[str] = "warning"
     reason: ExitReason | None = None
@@ -147,7 +147,7 @@ class ChildRestarting(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildStopped(Event):
-    """A child ended because it was asked to."""
+    """A child was asked to stop, and ended as expected."""
 
     reason: ExitReason | None = None
 

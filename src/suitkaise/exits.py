@@ -91,7 +91,7 @@ class Crashed(ExitReason):
 
     @classmethod
     def undecoded(cls, phase: str, traceback: str, text: str, decode: Callable[[], BaseException]) -> Crashed:
-        """A reason with this text; `decode` gives the error and is called when it is first needed."""
+        """Make a reason with this text; `decode` returns the error, and is called when the error is first needed."""
         crashed = object.__new__(cls)
         crashed._set(phase, traceback, None, decode, text)
         return crashed
@@ -110,7 +110,7 @@ class Crashed(ExitReason):
 
     @property
     def error(self) -> BaseException:
-        """The exception; see above."""
+        """The exception, decoded at the first access."""
         if self._error is None:
             assert self._decode is not None
             object.__setattr__(self, "_error", self._decode())
@@ -119,7 +119,7 @@ class Crashed(ExitReason):
 
     @property
     def decode(self) -> Callable[[], BaseException] | None:
-        """What decodes the error; None where the error was never encoded."""
+        """The function that decodes the error; None where the error was never encoded."""
         return self._decode
 
     def __str__(self) -> str:

@@ -9,6 +9,7 @@ import threading
 from suitkaise.errors import StorageError
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.router import in_worker_process
+from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.storage.connect import attach
 from suitkaise.storage.tree import Tree
 
@@ -21,7 +22,7 @@ _connected: list[Tree] = []
 def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = False) -> Tree:
     """Return the program's storage; the first call starts it.
 
-    In a worker this is the same storage as `self.tree`. In the main program it lives until `disconnect()` or the
+    In a worker this is the same storage as `self.tree`. In the main program it is open until `disconnect()` or the
     end of the program, however many supervision trees start and stop meanwhile.
 
     Args:
@@ -77,10 +78,10 @@ def disconnect() -> None:
                 end.callback(_connected.pop().close)
 
 
-def _after_fork_in_child() -> None:
+def _reset_after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     _connected.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+after_fork_in_child(_reset_after_fork)

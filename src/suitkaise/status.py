@@ -12,7 +12,7 @@ __all__ = ["Counts", "Status", "TreeStatus", "abandoned_threads"]
 
 
 class Status(StrEnum):
-    """What a child is doing, as `ref.status` and `which_children` tell it.
+    """What a child is doing, as `ref.status` and `which_children` report it.
 
     >>> Status.RUNNING == "running"
     True
@@ -57,7 +57,7 @@ class TreeStatus:
     abandoned: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The status as plain values, ready for JSON."""
+        """Return the status as plain values, ready for JSON."""
         return {
             "path": self.path, "kind": self.kind, "status": str(self.status), "pid": self.pid,
             "restarts": self.restarts,
@@ -69,12 +69,12 @@ class TreeStatus:
         pid = f"  pid {self.pid}" if self.pid is not None and self.kind in ("process", "command") else ""
         restarts = f"  {self.restarts} restarts" if self.restarts else ""
         exit = f"  last exit: {self.last_exit}" if self.last_exit is not None else ""
-        left = f"  {abandoned_threads(self.abandoned)}" if self.abandoned else ""
+        abandoned = f"  {abandoned_threads(self.abandoned)}" if self.abandoned else ""
         name = "  " * self.path.count("/") + self.path.rpartition("/")[2]
-        line = f"{name}  {self.kind}  {self.status}{pid}{restarts}{exit}{left}"
+        line = f"{name}  {self.kind}  {self.status}{pid}{restarts}{exit}{abandoned}"
         return "\n".join([line, *map(str, self.children)])
 
 
 def abandoned_threads(number: int) -> str:
-    """The number of abandoned threads as text."""
+    """Return the number of abandoned threads as text."""
     return f"{number} abandoned thread{'s' * (number > 1)}"

@@ -244,8 +244,8 @@ def test_s58_the_reports_survive_the_sigkill_of_the_program_and_the_command_line
     assert "doomed/dies  signal 9 (SIGKILL)" in listed
     id = listed.split()[0]
     shown = run_program([*command, id[:15]], env=state).check().stdout
-    assert "who      doomed/dies (process, pid" in shown
-    assert "doing    loop for" in shown
+    assert "worker   doomed/dies (process, pid" in shown
+    assert "phase    loop for" in shown
     assert "last words of" in shown
     assert json.loads(run_program([*command, "last", "--json"], env=state).check().stdout)["loop"] == 1
     assert [one["id"] for one in json.loads(run_program([*command, "--json"], env=state).check().stdout)] == [id]

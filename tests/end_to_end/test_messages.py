@@ -198,7 +198,7 @@ def test_all_messages_accepted_during_a_restart_reach_the_next_incarnation(tmp_p
         ref.tell("die")
         eventually(lambda: ref.status == "restarting")
         accepted = 0
-        with pytest.raises(MailboxFull, match="bytes of messages wait already for 'app/late' to come back"):
+        with pytest.raises(MailboxFull, match="bytes of messages already wait for the restart of 'app/late'"):
             for _ in range(10_000):
                 ref.tell(bytes(100_000))
                 accepted += 1

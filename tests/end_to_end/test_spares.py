@@ -47,11 +47,11 @@ def standing(number: int) -> set[int]:
     return eventually(lambda: len(spares()) == number and spares(), timeout=10)
 
 
-def settled_spare() -> int:
+def stable_spare() -> int:
     """The one that stands by, once it is old enough to be replaced if something ends it."""
     [pid] = standing(1)
     [[spare]] = all_spares()
-    eventually(lambda: spare.settled, timeout=10)
+    eventually(lambda: spare.is_stable, timeout=10)
     return pid
 
 
@@ -152,7 +152,7 @@ def test_all_children_of_a_restarted_group_use_spares() -> None:
 def test_a_spare_that_is_killed_is_replaced() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=1)).start() as running:
         pid = running["w"].pid
-        first = settled_spare()
+        first = stable_spare()
         os.kill(first, signal.SIGKILL)
         eventually(lambda: spares() and first not in spares(), timeout=10)
         assert running["w"].pid == pid
@@ -225,7 +225,7 @@ class Listens(Process):
 
 def test_when_the_keeper_is_killed_its_spares_are_replaced() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=1)).start() as running:
-        old = settled_spare()
+        old = stable_spare()
         first = keeper()
         first.kill()
         wait_gone(old)

@@ -124,10 +124,10 @@ def test_spares_that_are_dismissed_before_they_exist_do_not_stay(spares: Spares,
     eventually(lambda: not spares._leaving)
 
 
-def test_a_settled_spare_that_ends_by_itself_is_replaced(
+def test_a_stable_spare_that_ends_by_itself_is_replaced(
     spares: Spares, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "SETTLED", 0.0)
+    monkeypatch.setattr(module, "STABLE_AFTER", 0.0)
     spares.fill(PATH, recipe(1))
     [pid] = ready(spares, 1)
     os.kill(pid, signal.SIGKILL)
@@ -138,7 +138,7 @@ def test_a_settled_spare_that_ends_by_itself_is_replaced(
 def test_a_spare_that_ends_too_early_is_replaced_only_after_the_next_start(
     spares: Spares, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SETTLED", 1000.0)
+    monkeypatch.setattr(module, "STABLE_AFTER", 1000.0)
     spares.fill(PATH, recipe(1))
     [pid] = ready(spares, 1)
     os.kill(pid, signal.SIGKILL)

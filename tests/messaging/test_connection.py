@@ -229,7 +229,7 @@ def test_data_that_the_socket_does_not_take_is_sent_by_the_reactor_in_order(reac
 def test_a_backlog_over_the_limit_is_refused_as_a_whole(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "BACKLOG", 1000)
     peer.buffer.write(BIG)  # a single one may have any size
-    with pytest.raises(MailboxFull, match="bytes wait already to be read by 'tree/one'"):
+    with pytest.raises(MailboxFull, match="bytes already wait to be read by 'tree/one'"):
         peer.buffer.write(b"refused")
     peer.buffer.write(b"forced", force=True)
     received = in_background(lambda: peer.read(len(BIG) + 6))

@@ -139,7 +139,7 @@ def test_without_configuration_the_library_prints_nothing(capfd: pytest.CaptureF
 def test_records_beyond_the_limit_are_dropped_and_that_is_logged_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, reactor: Reactor
 ) -> None:
-    speaker = Speaker()
+    source = Source()
     monkeypatch.setattr(logs, "ROOM", 4)
     busy, release = threading.Event(), threading.Event()
 
@@ -151,13 +151,13 @@ def test_records_beyond_the_limit_are_dropped_and_that_is_logged_once(
     target.addFilter(hold_up)
     forwarded = logs.Forwarded(reactor)
     try:
-        forwarded.put(fields(0), speaker)
+        forwarded.put(fields(0), source)
         assert busy.wait(10)
         for number in range(1, 10):
-            forwarded.put(fields(number), speaker)
+            forwarded.put(fields(number), source)
         release.set()
         forwarded.flush(10)
-        forwarded.put(fields(10), speaker)
+        forwarded.put(fields(10), source)
         forwarded.close(10)
     finally:
         target.removeFilter(hold_up)
@@ -169,7 +169,7 @@ def test_records_beyond_the_limit_are_dropped_and_that_is_logged_once(
         "4",
         "10",
     ]
-    eventually(lambda: speaker.calls == ["pause", "resume"])
+    eventually(lambda: source.calls == ["pause", "resume"])
     (warning,) = [record for record in caplog.records if record.name == "suitkaise.logs"]
     assert warning.getMessage().startswith("5 records of workers were dropped")
 
@@ -181,10 +181,10 @@ def test_a_logging_handler_that_fails_costs_no_other_record(caplog: pytest.LogCa
     target = logging.getLogger("my.broken.library")
     target.addFilter(fail)
     forwarded = logs.Forwarded(reactor)
-    forwarded.put(fields(0, target.name), Speaker())
+    forwarded.put(fields(0, target.name), Source())
     forwarded.flush(10)
     target.removeFilter(fail)
-    forwarded.put(fields(1, target.name), Speaker())
+    forwarded.put(fields(1, target.name), Source())
     forwarded.close(10)
     assert [record.getMessage() for record in caplog.records if record.name == target.name] == ["1"]
     assert "SystemExit" in caplog.text
@@ -197,7 +197,7 @@ def reactor() -> Iterator[Reactor]:
     reactor.close()
 
 
-class Speaker:
+class Source:
     """A worker that logs, and the calls to it."""
 
     def __init__(self) -> None:

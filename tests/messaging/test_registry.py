@@ -98,7 +98,7 @@ def test_the_number_of_pending_messages_is_limited(address: Address, monkeypatch
     monkeypatch.setattr(addresses, "MOST", 3)
     for number in range(3):
         address.send(tell(number))
-    with pytest.raises(MailboxFull, match="3 messages wait already for 'tree/one' to come back"):
+    with pytest.raises(MailboxFull, match="3 messages already wait for the restart of 'tree/one'"):
         address.send(tell(3))
     worker = Worker()
     address.attach(worker)
@@ -109,7 +109,7 @@ def test_the_bytes_of_pending_messages_for_a_process_are_limited(monkeypatch: py
     monkeypatch.setattr(addresses, "MOST_BYTES", 10_000)
     address = Address("tree/one", "one", "process", Parent())
     address.send(tell(bytes(20_000)))  # a single one may have any size
-    with pytest.raises(MailboxFull, match=r"20\d\d\d bytes of messages wait already for 'tree/one' to come back"):
+    with pytest.raises(MailboxFull, match=r"20\d\d\d bytes of messages already wait for the restart of 'tree/one'"):
         address.send(tell(1))
     for turn in range(3):
         worker = Worker()

@@ -268,7 +268,7 @@ def test_a_process_that_does_not_read_its_answers_is_disconnected(
             for number in range(100):
                 wire.send(peer, Ask(number, "message", "tree/one"), question)
         eventually(lambda: not hub.server._connections)
-    assert caplog.messages == [f"connection of pid {os.getpid()} closed: it does not read its answers"]
+    assert caplog.messages == [f"connection from pid {os.getpid()} closed: the process does not read its answers"]
     assert hub.ask(1).get(SOON) == 1
 
 

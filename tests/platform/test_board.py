@@ -113,7 +113,7 @@ def test_slots_do_not_overlap(board: Board) -> None:
 def test_a_full_board_refuses_another_worker(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CAPACITY", 3)
     slots = [board.take("x") for _ in range(3)]
-    with pytest.raises(SuitkaiseError, match="'tree/one': a program can have 3 workers at a time, and has them"):
+    with pytest.raises(SuitkaiseError, match="'tree/one': a program can have at most 3 workers at a time"):
         board.take("tree/one")
     board.give_back(slots[1])
     assert board.take("tree/one").index == slots[1].index

@@ -82,7 +82,7 @@ def test_s58_a_forked_process_prints_for_itself_also_if_a_thread_was_printing(tm
         warnings.simplefilter("ignore", DeprecationWarning)  # the test needs the threads
         pid = os.fork()
     if pid == 0:
-        tail.let_go()
+        tail.detach()
         tail.write("of the child\n")
         os._exit(0)
     try:
@@ -119,7 +119,7 @@ def test_a_line_is_one_write_also_without_buffering(tmp_path: Path, monkeypatch:
     writes = Writes()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(cast(BinaryIO, writes), write_through=True))
     monkeypatch.setattr(sys, "stderr", None)
-    Tail(str(tmp_path / "tail")).listen()
+    Tail(str(tmp_path / "tail")).record_output()
     print("done so far:", 1)
     print("no", "line", end="", flush=True)
     assert writes.all == [b"done so far: 1\n", b"no line"]

@@ -205,7 +205,7 @@ def test_each_thread_has_a_connection_of_its_own(storage: Storage) -> None:
 def test_the_pipeline_thread_ends_when_nothing_is_under_way(storage: Storage) -> None:
     for _ in range(3):
         storage.tree.add("a", 1, wait=False)
-        assert any(thread.name == "suitkaise storage pipeline" for thread in threading.enumerate())
+        assert any(thread.name == "suitkaise-storage-pipeline" for thread in threading.enumerate())
         eventually(lambda: pipeline._pump is None)
         assert storage.tree.get("a") == 1
 

@@ -1,4 +1,4 @@
-"""The interface of engines: where workers run. Strategies, deadlines and intensity stay above engines."""
+"""The interface of engines: where workers run. Engines know nothing of strategies, deadlines and intensity."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Exit:
     """How an incarnation ended.
 
     Args:
-        reason: why.
-        result: what the worker's `result()` returned.
+        reason: the exit reason.
+        result: the value that the worker's `result()` returned.
         ignored: whether `on_start` raised `Ignore`.
         abandoned: whether the incarnation was cut off but still runs (a thread).
         view: the worker's slot on the status board at the end.
@@ -50,12 +50,10 @@ class Launch:
     @classmethod
     def of(cls, child: Child, path: str, number: int, serial: int, recalled: Recalled | None = None) -> Launch:
         """Make the order for incarnation `number` of the child at `path`; `serial` is unique in the program."""
+        grace = grace_of(child)
         return cls(
-            child,
-            Incarnation(
-                path, serial, number, child.copy, child.join_in, child.join_after, recalled, grace_of(child)
-            ),
-        )  # fmt: skip
+            child, Incarnation(path, serial, number, child.copy, child.join_in, child.join_after, recalled, grace)
+        )
 
     @property
     def path(self) -> str:
@@ -64,7 +62,7 @@ class Launch:
 
     @property
     def number(self) -> int:
-        """Which incarnation of its child it is, from 1."""
+        """The number of the incarnation, from 1."""
         return self.incarnation.number
 
     @property
@@ -80,14 +78,14 @@ class Launch:
 
 
 def grace_of(child: Child) -> float:
-    """Seconds that the child's worker may take to finish when the program that owns it is gone."""
+    """Return the seconds that the child's worker may take to finish when the program that owns it is gone."""
     shutdown = child.shutdown
     return shutdown if isinstance(shutdown, float) else 0.0 if shutdown == "brutal_kill" else float("inf")
 
 
 @dataclass(slots=True)
 class EngineContext:
-    """What engines use of the program in which they run."""
+    """The parts of the program that its engines use."""
 
     directory: str
     board: Board
@@ -150,7 +148,7 @@ class Engine(Protocol):
         ...
 
     def prepare(self, path: str, child: Child) -> None:
-        """Check that the child can be started here; raises the error that the user gets from `start()`."""
+        """Check that the child can be started here; raise the error that the user gets from `start()`."""
         ...
 
     def forget(self, path: str) -> None:

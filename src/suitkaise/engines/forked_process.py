@@ -81,7 +81,7 @@ class ForkedProcess:
         self._lock = threading.Lock()
         self._buffer: SendBuffer | None = None
         self._parser = _parser()
-        self._announced_pidfd: int | None = None  # came with `Announce`, until that was handled
+        self._announced_pidfd: int | None = None  # received with `Announce`, until that frame is handled
         self._exit_code: int | None = None
         self._exit_code_lost = False
         self._closed = False
@@ -151,7 +151,7 @@ class ForkedProcess:
 
     def _on_announced(self, pid: int) -> None:
         pidfd, self._announced_pidfd = self._announced_pidfd, None
-        if pidfd is None:  # the kernel dropped it on the way
+        if pidfd is None:  # the kernel dropped the descriptor on the way
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             self.spawn_failed("this program has no file descriptor left")
@@ -179,7 +179,7 @@ class ForkedProcess:
         with contextlib.suppress(OSError, wire.WireError):
             self._receive()
         pidfd, self._announced_pidfd = self._announced_pidfd, None
-        if pidfd is not None:  # it announced itself in between, but can send nothing more
+        if pidfd is not None:  # the process announced itself in between, but can send nothing more
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             has_ended(pidfd, None)
@@ -245,7 +245,7 @@ class ForkedProcess:
     def exit_status(self, code: int) -> None:
         """Take the exit status from the keeper: negative for a signal."""
         self._exit_code = code
-        if self.pid is None:  # it may have announced itself just before it ended
+        if self.pid is None:  # the process may have announced itself just before its end
             self._on_readable()
         if self.dead or self.pid is None:
             self._finish()
@@ -272,7 +272,7 @@ class ForkedProcess:
         assert self._buffer is not None
         if self.pid is not None:
             with contextlib.suppress(BlockingIOError, wire.PeerClosed, wire.WireError, OSError):
-                while True:  # its last frames are in the socket, even if another process holds the other end open
+                while True:  # the last frames are in the socket, even if another process holds the other end open
                     for frame in self._parser.receive(self._buffer.sock):
                         self._handle(frame)
         if self._close():

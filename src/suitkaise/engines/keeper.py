@@ -9,7 +9,7 @@ statuses; and its connection to the hub ends with the hub, however the hub ends.
 `poll`, so no event interrupts the handling of another one. The keeper may die: the hub learns of deaths by pidfds,
 and starts another keeper that adopts the living workers.
 
-With a request comes the worker's end of a control connection, in which the recipe waits already; the worker itself
+A request carries the worker's end of a control connection, in which the recipe waits already; the worker itself
 announces to the hub that it exists. While there is nothing to do, the keeper forks one process in reserve, so that the
 next worker need not wait for a fork. When the hub is gone, the keeper asks all workers to finish, waits, kills those
 that are left, ends the storage last, and removes the program's directory.
@@ -70,7 +70,7 @@ _NO_DESCRIPTOR = "the keeper has no file descriptor left"
 
 @dataclass(slots=True)
 class ForkedChild:
-    """One process that the keeper looks after."""
+    """A process that the keeper has forked or adopted."""
 
     number: int
     pidfd: int
@@ -109,7 +109,7 @@ class Keeper:
         directory: the program's runtime directory.
         orphan_timeout: the longest time in seconds that a worker may take to finish when the hub is gone.
         lock: the descriptor that holds the directory.
-        for_commands: whether to adopt and kill what the forked processes leave behind.
+        for_commands: whether to adopt and kill the processes that the forked processes leave behind.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Keeper:
                     return
             idle = not ready
             if idle:
-                self._reserve = self._fork_in_reserve()  # if that fails: not again before something happens
+                self._reserve = self._fork_in_reserve()  # if that fails, try again only after the next event
 
     def _serve(self) -> bool:
         try:
@@ -337,7 +337,7 @@ def load(name: str) -> str:
     except BaseException as error:
         return f"{name} cannot be imported before the workers are forked: {type(error).__name__}: {error}"
     if threading.active_count() > 1:
-        return f"{name} starts threads when it is imported, and a forked worker has none of them: better not preload it"
+        return f"{name} starts threads when it is imported, and a forked worker has none of them: do not preload it"
     return ""
 
 

@@ -94,12 +94,12 @@ class KeeperClient:
     """Starts the keeper, sends it requests, and replaces it when it dies or stops answering.
 
     For each start that a dead keeper has not answered, exactly one question decides: has the process announced itself
-    to the hub? If so it lives, and the new keeper adopts it. If not, its connection is shut down, so that it can never
-    announce itself and ends, and the start is requested again from the new keeper.
+    to the hub? If so, the process is alive, and the new keeper adopts it. If not, its connection is shut down, so that
+    it can never announce itself and ends, and the start is requested again from the new keeper.
 
     Args:
         context: the program.
-        on_lost: is called in the reactor's thread after a keeper has died and the next one was started, if possible.
+        on_lost: called in the reactor's thread after a keeper has died and the next one was started, if possible.
         for_commands: whether the keeper adopts and kills what commands leave behind.
     """
 
@@ -162,7 +162,7 @@ class KeeperClient:
                 self._liveness.expect_reply()
 
     def mark_alive(self) -> None:
-        """Take note of a sign that the keeper works."""
+        """Record a sign that the keeper works."""
         self._liveness.mark_alive()
 
     def _owes_answer(self) -> bool:
@@ -174,7 +174,7 @@ class KeeperClient:
         self._program.kill()
 
     def _modules(self) -> list[str]:
-        """The modules to be preloaded; commands need none of the user's."""
+        """Return the modules to be preloaded; commands need none of the user's."""
         return ["suitkaise.workers.command"] if self._for_commands else wanted()
 
     def _preload(self) -> None:
@@ -207,9 +207,9 @@ class KeeperClient:
             waiting = bool(self._backlog)
             if waiting is not self._waiting_to_send:
                 self._waiting_to_send = waiting
-                self._context.reactor.call_soon_threadsafe(self._watch)
+                self._context.reactor.call_soon_threadsafe(self._set_writer)
 
-    def _watch(self) -> None:
+    def _set_writer(self) -> None:
         with contextlib.suppress(KeyError, ValueError):  # closed
             self._context.reactor.set_writer(self._sock, self._on_event, also=self._waiting_to_send)
 
@@ -229,21 +229,21 @@ class KeeperClient:
         self._liveness.mark_starting()
         if self._retry is not None:
             self._retry.cancel()
-        context.reactor.call_soon_threadsafe(self._hand_over_living)
+        context.reactor.call_soon_threadsafe(self._hand_over)
 
-    def _hand_over_living(self) -> None:
-        """Listen to a new keeper, and have it adopt the living (in the reactor's thread, which learns of deaths)."""
+    def _hand_over(self) -> None:
+        """Listen to a new keeper, and have it adopt the live processes (reactor's thread, which learns of exits)."""
         self._context.reactor.add_reader(self._sock, self._on_event)
-        living = [(request, request.pidfd) for request in self._adopted if request.pidfd is not None]
-        for some in (living[start : start + MAX_DESCRIPTORS] for start in range(0, len(living), MAX_DESCRIPTORS)):
+        alive = [(request, request.pidfd) for request in self._adopted if request.pidfd is not None]
+        for some in (alive[start : start + MAX_DESCRIPTORS] for start in range(0, len(alive), MAX_DESCRIPTORS)):
             request = AdoptProcesses([(process.grace, process.stops_last) for process, _ in some])
-            with contextlib.suppress(OSError):  # it is dead already; its socket has room for thousands
+            with contextlib.suppress(OSError):  # the keeper is dead already; its socket has room for thousands
                 socket.send_fds(self._sock, [encode(request)], [pidfd for _, pidfd in some])
 
     def _retry_later(self, error: OSError) -> None:
         """Go without a keeper, and so without new processes, until a timer or a request has started one."""
         if not self._outage:
-            logger.warning("no process can be started for now, since there is no keeper for it: %s", error)
+            logger.warning("no process can be started now, because there is no keeper: %s", error)
         self._outage = True
         self._down = f"there is no keeper: {error}"
         self._retry = self._context.reactor.call_at(time.monotonic() + self._pause, self._try_again)
@@ -313,19 +313,19 @@ class KeeperClient:
             requests, self._requests = list(self._requests.values()), {}
             self._cleaning_up.clear()
             unanswered = [request for request in requests if request.pid is None and request.cancel_spawn()]
-            living = [request for request in requests if request not in unanswered]
-            self._adopted.update(request for request in living if request.pidfd is not None)
+            alive = [request for request in requests if request not in unanswered]
+            self._adopted.update(request for request in alive if request.pidfd is not None)
             self._liveness.expect_nothing()
             self._failures += 1
             try:
                 if self._failures > _FAILURES:
                     code = self._program.returncode
-                    raise ChildProcessError(f"{self._failures} of them ended in a row, the last one with code {code}")
+                    raise ChildProcessError(f"{self._failures} keepers ended in a row, the last one with code {code}")
                 self._start()
             except OSError as error:
                 self._retry_later(error)
             down = self._down
-        for request in living:
+        for request in alive:
             request.exit_status_lost()
         for request in unanswered:
             if down:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from suitkaise.platform.late_look import Extensions, is_late
 from suitkaise.platform.processes import is_at_work
 from suitkaise.platform.reactor import Reactor
 
@@ -56,21 +57,21 @@ class KeeperLiveness:
         self._kill = kill
         self._starting = True
         self._last_sign = time.monotonic()
-        self._extensions = 0
+        self._extensions = Extensions(EXTENSIONS)
         self._check_is_set = False
 
     def mark_starting(self) -> None:
-        """Take note that the keeper imports modules, which takes its time."""
+        """Record that the keeper imports modules, so that it has more time."""
         self._starting = True
         self.mark_alive()
 
     def mark_ready(self) -> None:
-        """Take note that the keeper serves requests."""
+        """Record that the keeper serves requests."""
         self._starting = False
 
     def mark_alive(self) -> None:
-        """Take note of a sign that the keeper works."""
-        self._last_sign, self._extensions = time.monotonic(), 0
+        """Record a sign that the keeper works."""
+        self._last_sign = time.monotonic()
 
     def expect_reply(self) -> None:
         """Kill the keeper unless it answers in time."""
@@ -80,7 +81,7 @@ class KeeperLiveness:
             self._check_at(self._last_sign + PATIENCE)
 
     def expect_nothing(self) -> None:
-        """Take note that the keeper has died, so that the next one owes nothing."""
+        """Record that the keeper has died, so that the next one owes nothing."""
         self._check_is_set = False
 
     def _check_at(self, when: float) -> None:
@@ -93,13 +94,12 @@ class KeeperLiveness:
                 self._check_is_set = False
                 return
             deadline = self._last_sign + (BOOT_PATIENCE if self._starting else PATIENCE)
-            if now - due > PATIENCE / 10:  # this program itself was stopped or starved: check once more
+            if is_late(due, now, PATIENCE / 10):  # this program itself was stopped or starved: check once more
                 deadline = max(deadline, now + PATIENCE)
             if now < deadline:
                 self._check_at(min(deadline, now + PATIENCE))
                 return
-            if self._extensions < EXTENSIONS and is_at_work(self._pid()):
-                self._extensions += 1
+            if is_at_work(self._pid()) and self._extensions.grant(self._last_sign):
                 self._check_at(now + PATIENCE)
                 return
             self._check_is_set = False

@@ -52,7 +52,7 @@ def start_keeper(
                 stdin=subprocess.DEVNULL,
                 stdout=_stream(1),
                 stderr=_stream(2),
-                cwd=os.sep,  # the hub's may be gone; each worker changes to the hub's by itself
+                cwd=os.sep,  # the hub's working directory may be gone; each worker changes to it
                 pass_fds=[theirs.fileno()],
                 start_new_session=for_commands,  # a signal to the hub's group spares it, so that it ends the commands
                 env={**os.environ, "SUITKAISE_KEEPER": json.dumps(settings)},

@@ -1,7 +1,8 @@
 """The engine for workers in processes: handles, and the client of the keeper that forks them.
 
-Death is learnt from a pidfd, the exit status from the keeper. If the keeper is killed no worker is lost: a new keeper
-takes over, starts that were not answered are requested again, and an exit whose status is unknown is reported as such.
+The hub learns of a death from a pidfd, and of the exit status from the keeper. If the keeper is killed, no worker is
+lost: a new keeper takes over, starts that were not answered are requested again, and an exit whose status is unknown
+is reported as such.
 """
 
 from __future__ import annotations
@@ -47,13 +48,14 @@ from suitkaise.platform.board import BELL, PHASE, Phase, SlotView
 from suitkaise.platform.preload import preload
 from suitkaise.platform.processes import kill_marked
 from suitkaise.platform.reactor import TimerHandle
+from suitkaise.platform.runtime_directory import stack_file, tail_file
 from suitkaise.platform.tail import last_lines
 from suitkaise.specs import Child
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.hooks import is_async
 from suitkaise.workers.incarnation import Outcome
 
-__all__ = ["LINGER", "ProcessEngine", "ProcessHandle"]
+__all__ = ["ProcessEngine", "ProcessHandle"]
 
 LINGER = 5.0
 """Seconds that a process may stay after its worker's exit report (threads that it did not end, exit handlers)."""
@@ -151,7 +153,7 @@ class ProcessEngine:
 
 
 class ProcessHandle:
-    """One incarnation in a process. Any thread may send; the reactor's thread handles what the process sends."""
+    """One incarnation in a process. Any thread may send; the reactor's thread handles the frames of the process."""
 
     def __init__(self, context: EngineContext, launch: Launch, recipe: EncodedRecipe, keeper: KeeperClient) -> None:
         self.exited: Future[Exit] = Future()
@@ -162,9 +164,9 @@ class ProcessHandle:
         self._recipe = recipe
         self._stops_last = bool(getattr(launch.recipe.target, "_stops_last", False))
         self._slot = context.board.take(launch.path)
-        self._tail = context.file(f"tail-{launch.incarnation.serial}")
+        self._tail = tail_file(context.directory, launch.incarnation.serial)
         self._bell = self._slot.bytes[BELL : BELL + 1]
-        self._ring = 1  # what the bell is set to by the next frame
+        self._ring = 1  # the value to which the next frame sets the bell
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
@@ -242,7 +244,7 @@ class ProcessHandle:
 
     @property
     def _stack_file(self) -> str:
-        return self._context.file(f"stack-{self.process.pid}")
+        return stack_file(self._context.directory, self.process.pid or 0)  # without a process there is no file 0
 
     def _send(self, order: WorkerOrder, payload: bytes = b"", *, force: bool = False) -> None:
         self.process.send(wire.encode(order, payload, long_header=True), force=force)

@@ -74,7 +74,7 @@ class SpawnProcess(msgspec.Struct, array_like=True, tag=0, gc=False):
 
 
 class AdoptProcesses(msgspec.Struct, array_like=True, tag=1, gc=False):
-    """Look after processes that an earlier keeper has forked. With it goes the pidfd of each.
+    """Adopt processes that an earlier keeper has forked. With it goes the pidfd of each.
 
     Sent to a new keeper that replaces one that died. No answer: only the parent learns an exit status.
     """
@@ -131,7 +131,7 @@ class SpawnFailed(msgspec.Struct, array_like=True, tag=4, gc=False):
 # ------------------------------------------------------------ hub -> worker: frames
 @dataclass(frozen=True, slots=True)
 class ProcessContext:
-    """The hub's surroundings at the moment, which a new process takes over. Pickled: a path may hold any bytes."""
+    """The hub's working directory, search path and arguments, for a new process. Pickled: a path may hold any bytes."""
 
     owner: str  # the process's identity towards the storage
     directory: str  # the current working directory
@@ -174,7 +174,7 @@ class StopWorker(msgspec.Struct, array_like=True, tag=3, gc=False):
 
 
 class SuspendWorker(msgspec.Struct, array_like=True, tag=4, gc=False):
-    """Rest after the current loop (`on`), or go on. No answer."""
+    """Pause after the current loop (`on`), or resume. No answer."""
 
     on: bool
 
@@ -237,15 +237,8 @@ KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | Quit
 KeeperAnswer: TypeAlias = KeeperReady | KeeperWarning | CleaningUp | ProcessExited | SpawnFailed
 WorkerOrder: TypeAlias = PrepareSpare | StartWorker | DeliverMessage | StopWorker | SuspendWorker
 WorkerReport: TypeAlias = (
-    Announce
-    | SpareReady
-    | WorkerReady
-    | MessageAnswered
-    | CheckpointReport
-    | PreloadReport
-    | LogReport
-    | ExitReport
-)  # fmt: skip
+    Announce | SpareReady | WorkerReady | MessageAnswered | CheckpointReport | PreloadReport | LogReport | ExitReport
+)
 
 encode: Callable[[KeeperRequest | KeeperAnswer], bytes] = msgspec.msgpack.Encoder().encode
 """Encode one datagram. Frames are encoded by `wire.encode`."""

@@ -22,12 +22,12 @@ from suitkaise.messaging import codec, wire
 from suitkaise.platform.preload import preload
 from suitkaise.specs import Child
 
-__all__ = ["SETTLED", "EncodedRecipe", "Spares", "context_for"]
+__all__ = ["EncodedRecipe", "Spares", "context_for"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.keeper")
 
-SETTLED = 1.0
-"""A spare that ends by itself is replaced at once if it stood by for so many seconds, else after the next start."""
+STABLE_AFTER = 1.0
+"""Seconds: a spare that ends by itself is replaced at once if it stood by for as long, else after the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Spares:
             spare.gone.wait(PATIENCE)
 
     def lost(self, spare: _Spare, reason: str) -> None:
-        """Take note that a spare is gone; replace it unless it was dismissed."""
+        """Forget a spare that is gone; replace it unless it was dismissed."""
         with self._lock:
             self._leaving.discard(spare)
             spares = self._spares.get(spare.path, [])
@@ -138,7 +138,7 @@ class Spares:
                 return
             spares.remove(spare)
         logger.warning("a spare process of %s is gone: %s", spare.path, reason)
-        if spare.settled:
+        if spare.is_stable:
             self._top_up(spare.path)
 
 
@@ -158,9 +158,9 @@ class _Spare:
         self.process: ForkedProcess = ForkedProcess(context, keeper, path, grace_of(recipe.child), False, self)
 
     @property
-    def settled(self) -> bool:
+    def is_stable(self) -> bool:
         """Whether the process stood by for long enough to be worth a replacement at once."""
-        return self.ready and time.monotonic() - self._began >= SETTLED
+        return self.ready and time.monotonic() - self._began >= STABLE_AFTER
 
     def dismiss(self) -> None:
         """Kill the process: no worker needs it."""
@@ -205,7 +205,7 @@ class _Spare:
 
 
 def context_for(owner: str) -> ProcessContext:
-    """Return the surroundings for a new process: those of this program at the moment."""
+    """Return the context for a new process: the working directory, search path and arguments of this program now."""
     try:
         directory = os.getcwd()
     except FileNotFoundError:

@@ -16,7 +16,6 @@ import threading
 import time
 from typing import Any, NoReturn
 
-import suitkaise.messaging.logs
 from suitkaise.engines.protocol import (
     Announce,
     CheckpointReport,
@@ -41,13 +40,21 @@ from suitkaise.exits import Crashed, Shutdown
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
+from suitkaise.messaging.logs import ForwardingHandler
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.messaging.router import HubClient, set_router
-from suitkaise.platform import preload as preloading
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
+from suitkaise.platform.preload import listeners, wanted
 from suitkaise.platform.processes import after_fork_in_child, kill_children, set_process_name
-from suitkaise.platform.runtime_directory import STRAGGLERS, remove_when_unused
+from suitkaise.platform.runtime_directory import (
+    BOARD,
+    HUB_SOCKET,
+    STRAGGLERS,
+    remove_when_unused,
+    stack_file,
+    tail_file,
+)
 from suitkaise.platform.tail import Tail
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.actor import WorkerActor, lifecycle_of
@@ -107,7 +114,7 @@ class WorkerProcess:
         self._orphan_timeout = orphan_timeout
         self._writer = FrameWriter(sock)
         self._parser = wire.Parser(max_header=wire.MAX_PAYLOAD, decode=decode_worker_order)
-        self._frames: list[wire.Frame] = []  # that came with the first one
+        self._frames: list[wire.Frame] = []  # received together with the first frame
         self._mailbox: SocketMailbox | None = None
 
     def run(self) -> int:
@@ -127,14 +134,14 @@ class WorkerProcess:
             raise wire.WireError(f"expected an order to start a worker, got {type(order).__name__}")
         incarnation: Incarnation = codec.loads(order.incarnation)
         self._set_up_process(incarnation, order)
-        slot = Board(os.path.join(self._directory, "board")).slot(order.slot)
+        slot = Board(os.path.join(self._directory, BOARD)).slot(order.slot)
         slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self.handle)
-        stack_file = os.path.join(self._directory, f"stack-{os.getpid()}") if order.has_limits else None
-        signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, stack_file=stack_file)
+        stack = stack_file(self._directory, os.getpid()) if order.has_limits else None
+        signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, stack_file=stack)
         after_fork_in_child(self._close_after_fork, signals=lambda: {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
         mailbox.adopt(self._parser, self._frames)
-        # `threading` would wait until the thread runs.
+        # Not `threading.Thread.start`, which waits until the thread runs.
         _thread.start_new_thread(self._watch_hub, (mailbox, incarnation.grace, order.stops_last))
         try:
             if recipe is None:
@@ -152,7 +159,7 @@ class WorkerProcess:
 
     # ------------------------------------------------------------ the first frames
     def announce(self) -> bool:
-        """Tell the hub that this process exists; return False if the hub no longer wants it.
+        """Report to the hub that this process exists; return False if the hub does not need it any more.
 
         By this one system call the process either exists for the hub or does not, whatever happens to the keeper.
         """
@@ -198,31 +205,31 @@ class WorkerProcess:
         sys.path[:] = context.search_path
         sys.argv[:] = context.argv
         set_owner(context.owner, whole_process=True)
-        set_router(HubClient(os.path.join(self._directory, "hub.sock")))
-        if self._report_preload not in preloading.listeners:
-            preloading.listeners.append(self._report_preload)
+        set_router(HubClient(os.path.join(self._directory, HUB_SOCKET)))
+        if self._report_preload not in listeners:
+            listeners.append(self._report_preload)
 
     def _report_preload(self) -> None:
-        self.send(PreloadReport(preloading.wanted()))
+        self.send(PreloadReport(wanted()))
 
     def _set_up_process(self, incarnation: Incarnation, order: StartWorker) -> None:
         self._enter(codec.loads(order.context))
         set_process_name(incarnation.path.rpartition("/")[2])
-        self._tail = Tail(os.path.join(self._directory, f"tail-{incarnation.serial}"))
-        self._tail.listen()
+        self._tail = Tail(tail_file(self._directory, incarnation.serial))
+        self._tail.record_output()
         root = logging.getLogger()
         root.setLevel(order.log_level)
-        root.addHandler(suitkaise.messaging.logs.ForwardingHandler(self._send_log))
+        root.addHandler(ForwardingHandler(self._send_log))
 
     def _close_after_fork(self) -> None:
-        """In a process that the worker forks (`os.fork`, multiprocessing): let go of what is the worker's."""
+        """In a process that the worker forks (`os.fork`, multiprocessing): close or renew the worker's resources."""
         restore_signals()
         root = logging.getLogger()
         for handler in root.handlers[:]:
-            if isinstance(handler, suitkaise.messaging.logs.ForwardingHandler):
+            if isinstance(handler, ForwardingHandler):
                 root.removeHandler(handler)
         self._writer = FrameWriter(self._sock)  # the worker's may have been in the middle of a frame
-        self._tail.let_go()
+        self._tail.detach()
         self._sock.close()
         for _, lock, _ in _held:
             os.close(lock)
@@ -268,7 +275,7 @@ class WorkerProcess:
         poll = select.poll()
         poll.register(self._sock, select.POLLRDHUP)
         poll.poll()
-        if stops_last:  # the storage ends by itself after all others; the keeper sees to that, too
+        if stops_last:  # the storage ends by itself after all others; if it does not, the keeper ends it
             mailbox.ring()
             time.sleep(self._orphan_timeout + 1.0)
         else:

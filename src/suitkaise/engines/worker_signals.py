@@ -25,7 +25,7 @@ class WorkerSignals:
     """The signal handlers of a worker's process.
 
     SIGTERM asks the worker to finish, and SIGINT and SIGHUP do nothing: a terminal sends these to a whole group of
-    processes, and it is the program that decides what becomes of its workers. The handlers that do nothing are Python
+    processes, and the program alone decides about its workers. The handlers that do nothing are Python
     functions, not SIG_IGN, since every program that the worker starts would inherit SIG_IGN.
 
     Args:
@@ -56,7 +56,7 @@ class WorkerSignals:
         """Add `stacks()` to each dump: the stacks of threads do not show where a coroutine waits."""
 
         def dump(number: int, frame: Any) -> None:
-            with contextlib.suppress(Exception):  # it would be raised in the worker's hook
+            with contextlib.suppress(Exception):  # an exception would be raised in the worker's hook
                 os.write(self._outputs[number], stacks().encode())
 
         for number, output in self._outputs.items():

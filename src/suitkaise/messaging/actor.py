@@ -16,7 +16,7 @@ import pykka
 from pykka import ActorRef
 from pykka._envelope import Envelope
 
-__all__ = ["Actor", "ActorRef", "Envelope", "envelope", "untaken"]
+__all__ = ["Actor", "Envelope", "drain", "envelope"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.actors")
 
@@ -26,7 +26,7 @@ def envelope(message: Any) -> Envelope[Any]:
     return Envelope(message)
 
 
-def untaken(inbox: Any) -> Iterator[Any]:
+def drain(inbox: Any) -> Iterator[Any]:
     """Take the messages out of the inbox of an actor that has ended; each is yielded to one caller only."""
     while True:
         try:

@@ -16,7 +16,7 @@ from suitkaise.messaging.protocol import AdminAction, ControlKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef
 from suitkaise.status import Status
 
-__all__ = ["MOST", "MOST_BYTES", "Address", "ExitWatchers", "Parent", "PendingMessages", "Receiver", "call_each"]
+__all__ = ["Address", "ExitWatchers", "Parent", "Receiver"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.links")
 
@@ -126,7 +126,7 @@ class Address:
                 try:
                     self._receiver.deliver(message)
                     return
-                except WorkerDead:  # it has just ended, and `detach` follows soon
+                except WorkerDead:  # the incarnation has just ended, and `detach` follows soon
                     self._receiver = None
             if self.over:
                 raise WorkerDead.over(self.path, self.reason)
@@ -134,7 +134,7 @@ class Address:
 
     # ------------------------------------------------------------ links and monitors
     def signal(self, serial: int, message: Message) -> None:
-        """Deliver a message of a link or monitor to the incarnation of that serial number only, if it lives."""
+        """Deliver a message of a link or monitor, to the incarnation of that serial number only."""
         with self._lock:
             if self.watchers.serial != serial:
                 return
@@ -145,7 +145,7 @@ class Address:
                 self._receiver.deliver(message, accepted=True)
 
     def end_with(self, serial: int, other: WorkerRef, reason: ExitReason) -> None:
-        """Report to the incarnation of that serial number that a linked one has ended, or end it, too (rule 60)."""
+        """Report the end of a linked incarnation to the one of that serial number, or end that one, too (rule 60)."""
         if self.trap_exits:
             self.signal(serial, Message("signal", Payload(LinkedExit(other, reason))))
         elif not reason.clean:
@@ -177,7 +177,7 @@ class Address:
             while self._pending:
                 try:
                     receiver.deliver(self._pending.first, accepted=True)
-                except WorkerDead:  # it has just ended: the messages wait for the next one
+                except WorkerDead:  # the incarnation has just ended: the messages wait for the next one
                     self._receiver = None
                     return
                 except SuitkaiseError as error:
@@ -185,13 +185,13 @@ class Address:
                 self._pending.drop_first()
 
     def up(self, receiver: Receiver, pid: int) -> None:
-        """Note that the incarnation is up, unless it was abandoned meanwhile (rule 59)."""
+        """Record the pid of an incarnation that is up, unless it was abandoned meanwhile (rule 59)."""
         with self._lock:
             if self._receiver is receiver:
                 self.pid = pid
 
     def detach(self, reason: ExitReason, result: Payload | None) -> None:
-        """Note that the incarnation has ended; messages wait for the next one, if there will be one."""
+        """Record the end of the incarnation; messages wait for the next one, if there will be one."""
         with self._lock:
             self._receiver, self.pid = None, None
             self.reason, self.result = reason, result
@@ -200,7 +200,7 @@ class Address:
         call_each(callbacks, reason)
 
     def finish(self) -> None:
-        """Note that no other incarnation will come: pending messages fail, and `when_over` calls back."""
+        """Record that no other incarnation follows: pending messages fail, and `when_over` calls back."""
         with self._lock:
             if self.over:
                 return
@@ -213,7 +213,7 @@ class Address:
             callback()
 
     def when_over(self, callback: Callable[[], None]) -> None:
-        """Call back when the last incarnation has ended; at once if it has."""
+        """Call back when the last incarnation has ended; at once if it has ended already."""
         with self._lock:
             if not self.over:
                 self._on_over[callback] = None
@@ -243,14 +243,14 @@ class PendingMessages:
         size = message.body.size
         if not accepted:
             if len(self._waiting) >= MOST:
-                self._refuse(f"{MOST} messages wait")
+                self._refuse(f"{MOST} messages")
             if self._waiting and self._bytes + size > MOST_BYTES:  # a single one may have any size
-                self._refuse(f"{self._bytes} bytes of messages wait")
+                self._refuse(f"{self._bytes} bytes of messages")
         self._waiting.append((message, size))
         self._bytes += size
 
     def _refuse(self, what: str) -> None:
-        raise MailboxFull(f"{what} already for {self._path!r} to come back", path=self._path)
+        raise MailboxFull(f"{what} already wait for the restart of {self._path!r}", path=self._path)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -278,7 +278,7 @@ class PendingMessages:
 
 
 class ExitWatchers:
-    """The incarnation that lives at an address, and the callbacks for its end."""
+    """The serial number of the incarnation at an address, and the callbacks for the end of that incarnation."""
 
     def __init__(self) -> None:
         self.serial: int | None = None
@@ -286,19 +286,19 @@ class ExitWatchers:
         self._lock = threading.Lock()
 
     def begin(self, serial: int) -> None:
-        """Set the serial number of the incarnation that lives from now on."""
+        """Set the serial number of the next incarnation, which is alive from now on."""
         with self._lock:
             self.serial = serial
 
     def end(self) -> list[Callable[[ExitReason], None]]:
-        """Note that the incarnation has ended; return the callbacks, for `call_each`."""
+        """Record that the incarnation has ended; return the callbacks, for `call_each`."""
         with self._lock:
             self.serial = None
             callbacks, self._callbacks = self._callbacks, {}
         return list(callbacks.values())
 
     def add(self, key: Hashable, callback: Callable[[ExitReason], None], serial: int | None = None) -> bool:
-        """Call back when the incarnation (the one of that `serial`) ends; return False if it does not live."""
+        """Call back when the incarnation (the one of that `serial`) ends; return False if it is not alive."""
         with self._lock:
             if self.serial is None or serial not in (None, self.serial):
                 return False

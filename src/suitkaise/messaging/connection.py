@@ -4,10 +4,10 @@
 connections to the hub.
 
 Both have to survive signal handlers. Python runs those between two bytecodes of the main thread, so one can interrupt
-a write at any point, and it may raise (Ctrl-C, a time-out of the user's) or send something itself. If it raised
-between the system call and the line that notes how many bytes were sent, these bytes would be sent twice, and all
-that follows on the stream would be garbage. So `_send_and_record` does both in one call of C code. What a handler
-sends in the middle of another write is queued, and goes out behind it.
+a write at any point, and it may raise (Ctrl-C, a timeout of the user's) or send something itself. If it raised
+between the system call and the line that records how many bytes were sent, these bytes would be sent twice, and all
+that follows on the stream would be garbage. So `_send_and_record` does both in one call of C code. A frame that a
+handler sends in the middle of another write is queued, and goes out behind that write.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
 from suitkaise.platform.reactor import Reactor
 
-__all__ = ["BACKLOG", "FrameWriter", "SendBuffer"]
+__all__ = ["FrameWriter", "SendBuffer"]
 
 BACKLOG = 64 << 20
 """Bytes that may wait to be sent over one connection."""
@@ -73,7 +73,7 @@ class SendBuffer:
         self._writing = False
         self._backlog = bytearray()
         self._corked = corked
-        self._ahead = 0  # so many bytes may go although it is corked
+        self._ahead = 0  # how many bytes may be sent although the buffer is corked
         self._reading = self._awaiting_room = False
         self._closed = False
 
@@ -94,10 +94,10 @@ class SendBuffer:
             too_much = self._backlog and len(self._backlog) + len(data) > BACKLOG  # a single frame may have any size
             if too_much and not force:
                 raise MailboxFull(
-                    f"{len(self._backlog)} bytes wait already to be read by {self._path!r}", path=self._path
+                    f"{len(self._backlog)} bytes already wait to be read by {self._path!r}", path=self._path
                 )
             self._fresh.append(data)
-            if self._writing:  # this is a signal handler; the interrupted call sends it
+            if self._writing:  # this is a signal handler; the interrupted call sends the data
                 return
             self._writing = True
             try:
@@ -159,14 +159,14 @@ class SendBuffer:
                 self._flush()
 
     def uncork(self) -> None:
-        """Send what waits: the process exists."""
+        """Send the data that waits: the process exists."""
         with self._lock:
             self._corked = False
             if self._backlog:
                 self._flush()
 
     def take_over(self, older: SendBuffer) -> None:
-        """Queue what an older buffer, whose process could not be spawned, was to send, and close its socket."""
+        """Queue the data of an older buffer, whose process could not be spawned, and close the older socket."""
         with older._lock:
             self._backlog, older._backlog = older._backlog[older._ahead :], bytearray()
         older.sock.close()
@@ -187,7 +187,7 @@ class SendBuffer:
             self._reading = self._awaiting_room = False
 
     def close(self) -> None:
-        """Close the connection; drop what was not sent."""
+        """Close the connection; drop the data that was not sent."""
         self._reactor.remove_reader(self)
         with self._lock:
             self.sock.close()

@@ -49,13 +49,13 @@ class Subscription:
             self._condition.notify_all()
 
     def get(self, timeout: float | None = None) -> Event | None:
-        """Return the next event, or None if none came within `timeout` seconds (None: for ever) or it is closed."""
+        """Return the next event; None after `timeout` seconds (None: for ever) or if the subscription is closed."""
         with self._condition:
             self._condition.wait_for(lambda: self._events or self._closed, checked_timeout(timeout))
             return self._events.popleft() if self._events else None
 
     def close(self) -> None:
-        """End the subscription; an iteration over it ends after the events that have come."""
+        """End the subscription; an iteration over it ends after the events that wait."""
         self._bus.unsubscribe(self.put)
         with self._condition:
             self._closed = True

@@ -56,5 +56,5 @@ def is_starting() -> bool:
 
 
 def set_starting(starting: bool) -> None:
-    """Note that this thread begins, or has ended, a worker's `on_start`."""
+    """Record that this thread begins, or has ended, a worker's `on_start`."""
     _of_thread.starting = starting

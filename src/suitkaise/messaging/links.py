@@ -1,6 +1,6 @@
-"""Links and monitors (rule 60): an incarnation that is reported, or ends, when another one ends. The hub keeps them.
+"""Links and monitors (rule 60): the end of one incarnation is reported to another one, or ends it. The hub keeps them.
 
-A ref names a path, and survives restarts. A monitor or a link belongs to the incarnation that lives at that path now:
+A ref names a path, and survives restarts. A monitor or a link belongs to the incarnation that is at that path now:
 when that incarnation ends, in whatever way, the monitor or link is used up, also if the worker is restarted.
 """
 
@@ -34,7 +34,7 @@ class Links:
         self._make_ref = ref
 
     def await_down(self, path: str, answer: Answer[Any]) -> None:
-        """Settle `answer` with a `Down` when the incarnation at `path` ends; at once if none lives there."""
+        """Settle `answer` with a `Down` when the incarnation at `path` ends; at once if there is none."""
 
         def report(reason: ExitReason) -> None:
             answer.settle(True, Payload(Down(self._ref(path), reason)))
@@ -47,7 +47,7 @@ class Links:
             answer.add_done_callback(lambda done: watchers.remove(key))  # cancelled, most likely
 
     def monitor(self, path: str, monitor: Monitor) -> None:
-        """Send a `Down` to the watcher when the incarnation at `path` ends; at once if none lives there."""
+        """Send a `Down` to the watcher when the incarnation at `path` ends; at once if there is none."""
         watcher, serial = self._caller(monitor.watcher)
         target = self._find(path)
 
@@ -73,7 +73,7 @@ class Links:
             watcher.watchers.remove(("own", monitor))
 
     def link(self, path: str, owner: str) -> None:
-        """Link the calling incarnation `owner` with the one at `path`; it ends at once if none lives there."""
+        """Link the calling incarnation `owner` with the one at `path`; end the caller at once if there is none."""
         one, serial = self._caller(owner)
         if one.path == path:
             return
@@ -92,7 +92,7 @@ class Links:
             one.end_with(serial, self._ref(path), reason)
 
         if not one.watchers.add(("link", path), one_ended, serial):
-            return  # it has just ended by itself
+            return  # the caller has just ended by itself
         if not other.watchers.add(("link", one.path), other_ended, other_serial):
             other_ended(NOT_ALIVE)
 

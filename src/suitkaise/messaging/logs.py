@@ -21,10 +21,9 @@ from suitkaise.platform.reactor import PATIENCE, Reactor, SerialExecutor
 
 __all__ = [
     "OUTPUT",
-    "ROOM",
     "Forwarded",
     "ForwardingHandler",
-    "Speaker",
+    "LogSource",
     "handle_forwarded",
     "log_event",
     "worker_logger",
@@ -41,8 +40,8 @@ ROOM = 10_000
 LONGEST_PAUSE = 1.0
 """Seconds, at most, for which nothing is read from a worker that logs too fast."""
 
-# The attributes of a record that the message is made of, or that a formatter has added; and the attributes that every
-# record has. The others come from `extra=`.
+# The attributes of a record that are not sent, because the message is made of them or a formatter has added them; and
+# the other attributes of every record, which are sent. All further attributes come from `extra=`.
 _NOT_SENT = frozenset(
     {"msg", "args", "exc_info", "exc_text", "stack_info", "relativeCreated", "message", "asctime", OUTPUT}
 )
@@ -135,7 +134,7 @@ def handle_forwarded(fields: dict[str, Any]) -> None:
 def _encoded(value: Any) -> bytes:
     try:
         return codec.dumps(value)
-    except Exception:  # it cannot be sent: send its text
+    except Exception:  # the value cannot be sent: send its text
         return codec.dumps(_text(value))
 
 
@@ -147,7 +146,7 @@ def _decoded(data: bytes) -> Any:
 
 
 def _shown(text: str) -> str:
-    r"""Return the text as `sys.stderr` would show it: a byte of a file name that is no UTF-8 as `\udcff`."""
+    r"""Return the text as `sys.stderr` shows it: a byte of a file name that is no UTF-8 as `\udcff`."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -158,18 +157,18 @@ def _text(value: Any) -> str:
         return f"({type(value).__name__}, without a text: {type(error).__name__})"
 
 
-class Speaker(Protocol):
-    """A worker that logs. Both methods are called in the I/O thread."""
+class LogSource(Protocol):
+    """The connection of a worker that logs. Both methods are called in the I/O thread."""
 
     def resume_reading(self) -> None:
-        """Read from the worker (again)."""
+        """Read from the worker, again after a pause."""
 
     def pause_reading(self) -> None:
         """Read nothing from the worker until `resume_reading`."""
 
 
 class Forwarded:
-    """The log records of all workers, passed on to this program's logging: each worker's in order, `ROOM` at most.
+    """Passes the log records of all workers on to this program's logging: each worker's in order, `ROOM` at most.
 
     A worker that logs faster than the handlers work is not read from for a moment, as often as necessary; its socket
     fills, and its next log call waits. Records are dropped only if that does not help, since a handler blocks or is
@@ -179,27 +178,27 @@ class Forwarded:
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self._executor = SerialExecutor("suitkaise-logs")
-        self._paused: list[Speaker] = []
+        self._paused: list[LogSource] = []
         self._dropped = 0  # written by the I/O thread alone
         self._reported = 0  # written by the executor's thread alone
 
-    def put(self, fields: dict[str, Any], speaker: Speaker) -> None:
+    def put(self, fields: dict[str, Any], source: LogSource) -> None:
         """Queue a record; never blocks. For the I/O thread only."""
         waiting = len(self._executor)
         if waiting >= ROOM:
             self._dropped += 1
             return
         self._executor.submit(lambda: self._handle(fields))
-        if waiting >= ROOM // 2 and speaker not in self._paused:
+        if waiting >= ROOM // 2 and source not in self._paused:
             if not self._paused:
                 self._reactor.call_at(time.monotonic() + LONGEST_PAUSE, self._resume)
-            self._paused.append(speaker)
-            speaker.pause_reading()
+            self._paused.append(source)
+            source.pause_reading()
 
     def _resume(self) -> None:
         paused, self._paused = self._paused, []
-        for speaker in paused:
-            speaker.resume_reading()
+        for source in paused:
+            source.resume_reading()
 
     def _handle(self, fields: dict[str, Any]) -> None:
         try:
@@ -210,12 +209,12 @@ class Forwarded:
                 self._reactor.call_soon_threadsafe(self._resume)
             if self._dropped > self._reported and waiting <= ROOM // 2:
                 count, self._reported = self._dropped - self._reported, self._dropped
-                logger.warning("%d records of workers were dropped: they come faster than they are handled", count)
+                logger.warning("%d records of workers were dropped: they arrive faster than they are handled", count)
 
     def flush(self, patience: float = PATIENCE) -> None:
         """Wait until the handlers have processed the records queued so far, at most `patience` seconds."""
         self._executor.flush(patience)
 
     def close(self, patience: float = PATIENCE) -> None:
-        """Flush, wait at most `patience` seconds, and end the thread. To be called after the I/O thread has ended."""
+        """Flush, wait at most `patience` seconds, and end the thread. Called after the I/O thread has ended."""
         self._executor.close(patience)

@@ -1,4 +1,4 @@
-"""A worker's inbox: the messages that wait for the worker, how it notices them, and how it sleeps until one comes.
+"""A worker's inbox: the messages that wait for the worker, and how the worker notices them and sleeps without them.
 
 The bell is one byte of the status board. A sender sets it; a worker that loops reads it once a loop, which costs a
 memory read. A worker without a loop blocks. An order to stop goes ahead of all messages.
@@ -81,7 +81,7 @@ class Mailbox(ABC):
         self.stop_reason: ExitReason | None = None
         self.looping: bool = False
         self.suspended: bool = False
-        self.rests: bool = True  # whether `get` blocks while suspended; else the worker itself handles suspension
+        self.blocks_if_suspended: bool = True  # else the worker itself handles suspension
         self.deadline: float | None = None
         self.owner: int | None = None  # the worker's own thread
         self.finishing: bool = False
@@ -109,7 +109,7 @@ class Mailbox(ABC):
     def end_waits(self) -> None:
         """End every `wait` now: the worker is about to finish."""
         self.finishing = True
-        with contextlib.suppress(RuntimeError):  # it is released already
+        with contextlib.suppress(RuntimeError):  # the lock is released already
             self._unfinished.release()
         self.ring()
         if self.sleeper is not None:  # a wait of the event loop may go on while the inbox is awake
@@ -138,13 +138,13 @@ class Mailbox(ABC):
         while True:
             if self.stop_reason is not None:
                 return _STOP
-            if self.suspended and self.rests:
-                self.sleep(None, for_messages=False, resting=True)
+            if self.suspended and self.blocks_if_suspended:
+                self.sleep(None, for_messages=False, until_resumed=True)
                 continue
             if self._batch:
                 if self.bell[0] == URGENT:  # an order is behind the messages that wait
                     self._collect()
-                    if self.stop_reason is not None or (self.suspended and self.rests):
+                    if self.stop_reason is not None or (self.suspended and self.blocks_if_suspended):
                         continue
                 self._batch -= 1
                 self._turn = self.looping
@@ -190,12 +190,16 @@ class Mailbox(ABC):
                 self._unfinished.release()
         return over
 
-    def sleep(self, seconds: float | None, *, for_messages: bool = True, resting: bool = False) -> None:
-        """Wait until something comes in, at most `seconds`. `resting`: because the worker is suspended."""
+    def sleep(self, seconds: float | None, *, for_messages: bool = True, until_resumed: bool = False) -> None:
+        """Wait for input, at most `seconds`; with `until_resumed` also for the end of a suspension."""
         self._asleep = True
         try:
             self._collect()  # after `_asleep` is set: no wake-up comes for earlier input
-            if not self.finishing and not (for_messages and self._waiting) and not (resting and not self.suspended):
+            if (
+                not self.finishing
+                and not (for_messages and self._waiting)
+                and not (until_resumed and not self.suspended)
+            ):
                 (self.sleeper.block if self.sleeper is not None else self._block)(seconds)
                 self._collect()
         finally:
@@ -212,11 +216,11 @@ class Mailbox(ABC):
 
     @property
     def descriptor(self) -> int | None:
-        """A descriptor that is readable when something comes in; None if senders wake the worker themselves."""
+        """A descriptor that is readable when there is input; None if senders wake the worker themselves."""
         return None
 
     def take_in(self) -> int:
-        """Read what has arrived, so that an order takes effect at once; return how many messages wait now."""
+        """Read all input, so that an order takes effect at once; return how many messages wait now."""
         self._collect()
         if self._waiting:
             self.bell[0] = 1
@@ -236,11 +240,11 @@ class Mailbox(ABC):
 
     @abstractmethod
     def _collect(self) -> None:
-        """Read what has arrived, without waiting."""
+        """Read all input that has arrived, without waiting."""
 
     @abstractmethod
     def _block(self, seconds: float | None) -> None:
-        """Wait for something to arrive, or for `_wake`."""
+        """Wait for input, or for `_wake`."""
 
     @abstractmethod
     def _wake(self) -> None:
@@ -266,7 +270,7 @@ class ThreadMailbox(Mailbox):
         self._woken.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
 
     def _wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it is woken already
+        with contextlib.suppress(RuntimeError):  # the worker is woken already
             self._woken.release()
 
 

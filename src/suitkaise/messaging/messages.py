@@ -93,7 +93,7 @@ ReplyCallback: TypeAlias = Callable[[bool, Payload], None]
 
 @dataclass(slots=True, eq=False)  # not frozen: that would double the time that making one takes
 class Message:
-    """A message that was told (no `reply`) or asked. It is never changed."""
+    """A message of a tell (without `reply`) or an ask. A message is never changed."""
 
     kind: MessageKind
     body: Payload
@@ -136,7 +136,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         try:
             return self.result(checked_timeout(timeout))
         except concurrent.futures.TimeoutError as error:
-            if self.done():  # it came just now, or is itself a TimeoutError
+            if self.done():  # the answer arrived just now, or is itself a TimeoutError
                 return self.result(0)
             raise AskTimeout(f"no answer within {timeout} s") from error
 
@@ -188,7 +188,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         return ok, raw.payload if isinstance(raw, _Undecoded) else Payload(raw)
 
     def settle(self, ok: bool, payload: Payload) -> None:
-        """Set the answer, or the error if not `ok`; a second one is ignored."""
+        """Set the answer, or the error if not `ok`; ignore a second answer."""
         if self.done():
             return
         value: Any = _Undecoded(payload) if payload.encoded else payload.value

@@ -20,7 +20,7 @@ _OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, 
 
 
 def refuse_while_starting(supervisor: str) -> None:
-    """Raise DeadlockError in an `on_start` below `supervisor`: until that returns, it serves no other request."""
+    """Raise DeadlockError in an `on_start` below `supervisor`, which serves no other request until then."""
     own = current_path()
     if is_starting() and own.startswith(f"{supervisor}/"):
         raise DeadlockError(
@@ -33,7 +33,7 @@ def refuse_while_starting(supervisor: str) -> None:
 class WorkerRef:
     """Names a worker (or supervisor) by its path; picklable, and valid across restarts.
 
-    Messages to a worker that is being restarted wait for it. Every method that waits takes a time-out in seconds.
+    Messages to a worker that is being restarted wait for it. Every method that waits takes a timeout in seconds.
     """
 
     __slots__ = ("path",)
@@ -67,7 +67,7 @@ class WorkerRef:
         return self._info()[2]
 
     def is_alive(self) -> bool:
-        """Return whether an incarnation lives now; False while the worker is being restarted."""
+        """Return whether an incarnation is alive now; False while the worker is being restarted."""
         try:
             status = self.status
         except ChildNotFound:
@@ -123,7 +123,7 @@ class WorkerRef:
         router().request(RequestKind.KILL, self.path).get()
 
     def rejoin(self) -> None:
-        """Ask the worker to finish gracefully. That is an order, not a fault: it is not restarted."""
+        """Ask the worker to finish gracefully. That is an order, not a fault: the worker is not restarted."""
         router().request(RequestKind.REJOIN, self.path).get()
 
     def recall(self, timeout: float | None = None) -> None:
@@ -131,8 +131,8 @@ class WorkerRef:
 
         Raises:
             ChildStartFailed: the worker did not start again.
-            DeadlockError: it is the calling worker or above it, or its supervisor is starting the calling worker.
-            AskTimeout: it is not up after `timeout` seconds (default: wait for ever).
+            DeadlockError: the caller is this worker or below it, or is being started by the supervisor of this worker.
+            AskTimeout: the worker is not up after `timeout` seconds (default: wait for ever).
         """
         self._refuse_self("waits for")
         refuse_while_starting(self.path.rpartition("/")[0])
@@ -172,14 +172,14 @@ class WorkerRef:
     def _refuse_self(self, what: str) -> None:
         own = current_path()
         if f"{own}/".startswith(f"{self.path}/"):
-            whom = "itself" if own == self.path else f"{self.path!r}, which it is a part of,"
-            raise DeadlockError(f"{own!r} {what} {whom} and would wait for ever", path=self.path)
+            target = "itself" if own == self.path else f"{self.path!r}, which it is a part of,"
+            raise DeadlockError(f"{own!r} {what} {target} and would wait for ever", path=self.path)
 
     def monitor(self) -> Answer[Down]:
-        """Watch the incarnation that lives now: when it ends, the answer becomes a `Down`, exactly once (rule 60).
+        """Watch the incarnation that is alive now: when it ends, the answer becomes a `Down`, exactly once (rule 60).
 
-        It does so at once if no incarnation lives. Unlike `join`, it does not wait for the last incarnation. A
-        worker that wants a message instead calls `self.monitor(ref)`.
+        The answer is a `Down` at once if no incarnation is alive. Unlike `join`, a monitor does not wait for the last
+        incarnation. A worker that wants a message instead calls `self.monitor(ref)`.
         """
         return router().request(RequestKind.DOWN, self.path)
 
@@ -247,7 +247,7 @@ class Monitor:
 class Down:
     """The message that a monitor delivers, exactly once: the incarnation that `ref` named has ended.
 
-    `reason` is its exit reason; `Lost` if no incarnation was there. `monitor` is None if `ref.monitor()` asked for it.
+    `reason` is its exit reason; `Lost` if there was no incarnation. `monitor` is None if `ref.monitor()` asked for it.
     """
 
     ref: WorkerRef

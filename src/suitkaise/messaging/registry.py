@@ -1,7 +1,7 @@
-"""Where workers are found: every path has one address, whichever incarnation answers there now.
+"""The registry of paths: every path has one address, whichever incarnation answers there now.
 
-The registry belongs to the hub, the program that owns the trees. It is the router of the hub's own threads; through
-`hub.sock` the hub server hands it the requests of workers.
+The registry belongs to the hub, the program that owns the trees. It is the router of the hub's own threads; the hub
+server passes on the requests that workers send to `hub.sock`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from suitkaise.messaging.supervisor_ref import ref_to
 
 __all__ = ["Registry"]
 
-DEPARTED = 1_000
+MOST_REMOVED = 1_000
 """How many removed workers are remembered, so that their result can still be requested."""
 
 
@@ -31,7 +31,7 @@ class Registry:
     def __init__(self) -> None:
         self.services: dict[RequestKind, Callable[[], Any]] = {}
         self._addresses: dict[str, Address] = {}
-        self._departed: OrderedDict[str, Address] = OrderedDict()
+        self._removed: OrderedDict[str, Address] = OrderedDict()
         self._closed = False
         self._links = Links(self.find, ref_to)
 
@@ -40,19 +40,19 @@ class Registry:
         address = self._addresses.get(path)
         if address is None:
             address = self._addresses[path] = Address(path, id, kind, parent)
-            self._departed.pop(path, None)
+            self._removed.pop(path, None)
         address.parent = parent
         return address
 
     def remove(self, path: str) -> None:
-        """Remove the address at `path`, if there is one, and remember it among the departed."""
+        """Remove the address at `path`, if there is one, and remember it for a while."""
         address = self._addresses.get(path)
         if address is not None:
-            self._departed[path] = address  # first: a request that comes meanwhile finds it there
+            self._removed[path] = address  # first: a request that comes meanwhile finds it there
             del self._addresses[path]
             address.finish()
-            if len(self._departed) > DEPARTED:
-                self._departed.popitem(last=False)
+            if len(self._removed) > MOST_REMOVED:
+                self._removed.popitem(last=False)
 
     def find(self, path: str) -> Address:
         """Return the address at `path`.
@@ -69,10 +69,10 @@ class Registry:
 
     def kind_of(self, path: str) -> str:
         """Return the kind of the child at `path`, also of one that was removed lately. Raises ChildNotFound."""
-        return (self._departed.get(path) or self.find(path)).kind
+        return self._find_or_removed(path).kind
 
     def close(self) -> None:
-        """Close the registry after the program's last tree; results of departed workers can still be requested."""
+        """Close the registry after the program's last tree; results of removed workers can still be requested."""
         self._closed = True
         self.services.clear()
 
@@ -106,15 +106,15 @@ class Registry:
         try:
             match kind:
                 case RequestKind.INFO:
-                    address = self._find_or_departed(path)
+                    address = self._find_or_removed(path)
                     answer.set_result((address.status, address.pid, address.incarnation, address.kind))
                 case RequestKind.FIND:
                     address = self.find(path)
                     answer.set_result((address.path, address.kind))
                 case RequestKind.JOIN:
-                    self._answer_when_over(self._find_or_departed(path), answer, _settle_reason)
+                    self._answer_when_over(self._find_or_removed(path), answer, _settle_reason)
                 case RequestKind.RESULT:
-                    self._answer_when_over(self._find_or_departed(path), answer, _settle_result)
+                    self._answer_when_over(self._find_or_removed(path), answer, _settle_result)
                 case RequestKind.KILL | RequestKind.REJOIN | RequestKind.RECALL:
                     return self.find(path).control(kind)
                 case RequestKind.DOWN:
@@ -139,8 +139,8 @@ class Registry:
             answer.set_exception(error)
         return answer
 
-    def _find_or_departed(self, path: str) -> Address:
-        return self._departed.get(path) or self.find(path)
+    def _find_or_removed(self, path: str) -> Address:
+        return self._removed.get(path) or self.find(path)
 
     def _answer_when_over(
         self, address: Address, answer: Answer[Any], settle: Callable[[Address, Answer[Any]], None]

@@ -24,6 +24,7 @@ from suitkaise.messaging.protocol import (
     WorkerFrame,
     decode_answer,
 )
+from suitkaise.platform.processes import after_fork_in_child
 
 __all__ = ["HubClient", "Router", "in_worker_process", "router", "set_router"]
 
@@ -79,7 +80,7 @@ class HubClient:
         self._path = path
         self._connections: list[_HubConnection] = []
         self._renew_lock()
-        os.register_at_fork(after_in_child=self._renew_lock)
+        after_fork_in_child(self._renew_lock)
 
     def _renew_lock(self) -> None:
         """Make the lock anew in a forked child: a thread of the parent may have held the old one."""
@@ -165,7 +166,7 @@ class _HubConnection:
             raise RuntimeGone(f"the program that owns the tree is gone: {error}") from error
 
     def withdraw(self, number: int) -> None:
-        """Expect the answer to request `number` no longer."""
+        """Stop expecting the answer to request `number`."""
         if self._expected.pop(number, None) is not None and self.pid == os.getpid():
             with contextlib.suppress(OSError):
                 self.writer.write(Withdraw(number))

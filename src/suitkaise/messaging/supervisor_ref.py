@@ -71,7 +71,7 @@ class Administration(ABC):
 
         Raises:
             ChildNotFound: there is no such child.
-            DeadlockError: it is the calling worker, or above it; call `self.rejoin()` instead.
+            DeadlockError: the child is the calling worker, or above it; call `self.rejoin()` instead.
         """
         self._change_child(AdminAction.TERMINATE_CHILD, id)
 

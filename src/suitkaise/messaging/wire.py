@@ -183,7 +183,7 @@ class Parser:
         """Read once from `sock`; return the frames that are complete now, perhaps none.
 
         Raises:
-            PeerClosed: the other side has closed the connection; the message tells whether inside of a frame.
+            PeerClosed: the other side has closed the connection; the message states whether in the middle of a frame.
             WireError: the bytes are not frames, or a frame is over the limits.
             OSError: as the socket raises it; `BlockingIOError` and `TimeoutError` lose nothing.
         """

@@ -18,13 +18,26 @@ from typing import Any
 
 from suitkaise.errors import SuitkaiseError
 
-__all__ = ["CAPACITY", "Board", "Phase", "Slot", "SlotView"]
+__all__ = [
+    "BELL",
+    "LAST_LOOP",
+    "LOOPS",
+    "MESSAGES",
+    "PHASE",
+    "PID",
+    "QUEUED",
+    "SLOT_BYTES",
+    "TOTAL",
+    "Board",
+    "Phase",
+    "Slot",
+    "SlotView",
+]
 
 SLOT_BYTES = 256
 CAPACITY = 16_384
 """How many workers a program can have at a time: 4 MiB of address space; only used pages take memory."""
-_TOGETHER = mmap.PAGESIZE // SLOT_BYTES
-"""How many slots share a page."""
+_SLOTS_PER_PAGE = mmap.PAGESIZE // SLOT_BYTES
 
 PID, PHASE, LOOPS, LAST_LOOP, TOTAL, MESSAGES, QUEUED = range(7)
 BELL = 7 * 8
@@ -107,8 +120,7 @@ class Slot:
         phase = words[PHASE]
         return SlotView(
             words[PID], Phase.of(phase), (phase & _SINCE) / 1e9, words[LOOPS], words[LAST_LOOP] / 1e9,
-            words[TOTAL] / 1e9,
-            words[MESSAGES], words[QUEUED],
+            words[TOTAL] / 1e9, words[MESSAGES], words[QUEUED],
         )  # fmt: skip
 
     @property
@@ -151,13 +163,11 @@ class Board:
             if self._free:
                 index = self._free.pop()
             elif self._next < CAPACITY:
-                if self._next % _TOGETHER == 0:
+                if self._next % _SLOTS_PER_PAGE == 0:
                     self._make_room(name)
                 index, self._next = self._next, self._next + 1
             else:
-                raise SuitkaiseError(
-                    f"{name!r}: a program can have {CAPACITY} workers at a time, and has them", path=name
-                )
+                raise SuitkaiseError(f"{name!r}: a program can have at most {CAPACITY} workers at a time", path=name)
         slot = Slot(self.memory, index)
         slot.clear(name)
         return slot
@@ -178,7 +188,7 @@ class Board:
             ) from error
 
     def give_back(self, slot: Slot) -> None:
-        """Make a slot free again whose worker is gone and which no reader uses any more."""
+        """Make a slot free again after its worker is gone and no reader uses it any more."""
         with self._lock:
             self._free.append(slot.index)
             if self._closed:  # the slot belonged to an abandoned thread

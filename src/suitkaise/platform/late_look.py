@@ -1,9 +1,9 @@
-"""The rule for deadlines of others that are judged by a program which may be late itself.
+"""Deadlines of workers and of the keeper, checked by a program that may be late itself.
 
 A program looks, at a set time, whether a worker or the keeper has done its work. On a starved machine, or after
 SIGSTOP, the look comes late, and the other side may have had no processor time either: it would be killed although
-nothing is wrong with it. So it gets the time again. But only so often: where every look is late, a real hang would
-never be noticed.
+nothing is wrong with it. So it gets the time again, but only a few times in a row: on a machine where every look is
+late, a real hang would never be noticed.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from suitkaise.errors import SpecError
 __all__ = ["listeners", "preload", "wanted"]
 
 listeners: list[Callable[[], None]] = []
-"""Callbacks for new names in `wanted`."""
+"""Called when `wanted` has new names."""
 
 _wanted: dict[str, None] = {}
 
@@ -51,10 +51,10 @@ def preload(*modules: str) -> None:
             raise SpecError(f"preload: no module named {name!r} can be found")
     if not _wanted.keys() >= set(modules):
         _wanted.update(dict.fromkeys(modules))
-        for tell in tuple(listeners):
-            tell()
+        for listener in tuple(listeners):
+            listener()
 
 
 def wanted() -> list[str]:
-    """Return all names so far."""
+    """Return the names of all modules that `preload` was called with so far."""
     return list(_wanted)

@@ -1,7 +1,7 @@
-"""Other processes: finding and killing all that a command has started, and what else the kernel is asked about them.
+"""Other processes: find and kill all that a command has started, and ask the kernel for facts about a process.
 
 A subreaper (`become_subreaper`) becomes the parent of every orphan below it, also of one that has left its session or
-forked twice. So a process that still lives when the command has ended is a child of the subreaper, or becomes one as
+forked twice. So a process that still runs when the command has ended is a child of the subreaper, or becomes one as
 soon as its own parent is killed. If no subreaper is left, these processes are found by a mark in their environment.
 
 psutil is used where it does what is needed, and imported there only: its import takes 20 ms, which the start and the
@@ -107,7 +107,7 @@ def kill_group_of(pid: int) -> bool:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:  # reaped by another thread of this process
         return True
-    except PermissionError:  # it runs as another user (sudo)
+    except PermissionError:  # the child runs as another user (sudo)
         return False
     return True
 
@@ -127,14 +127,14 @@ def kill_marked(mark: str) -> None:
 
 
 def _marked(pid: int, wanted: bytes) -> int | None:
-    """Return a pidfd of the process if it has the mark, lives, and may be killed."""
+    """Return a pidfd of the process if it has the mark, is alive, and may be killed."""
     if pid == os.getpid():
         return None
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return None
-    with contextlib.suppress(OSError):  # it has ended, belongs to another user, or is a thread of the kernel
+    with contextlib.suppress(OSError):  # the process has ended, belongs to another user, or is a thread of the kernel
         marks = (entry for entry in environment_of(pid).split(b"\0") if entry.startswith(wanted))
         if any(entry == wanted or entry.startswith(wanted + b":") for entry in marks):
             signal.pidfd_send_signal(pidfd, 0)
@@ -156,7 +156,7 @@ def environment_of(pid: int) -> bytes:
         os.readlink(f"/proc/{pid}/exe")
         start, end = _of(pid, "stat").split()[-3:-1]
         if time.monotonic() - began > (_SIZELESS if start == end != b"0" else _EXEC):
-            break  # it was given an empty one
+            break  # the process has an empty environment
         time.sleep(0.0001)
     return environment
 

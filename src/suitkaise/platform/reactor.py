@@ -32,7 +32,7 @@ class HasFileno(Protocol):
     """Anything with a file descriptor."""
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
         ...
 
 
@@ -151,7 +151,7 @@ class Reactor:
         except BaseException as error:
             self._failed, on_end, reason = True, self.on_end, error
             with contextlib.suppress(BaseException):  # logging may be broken, too
-                logger.critical("the I/O thread has ended by an error of its own: all trees end", exc_info=True)
+                logger.critical("the I/O thread has ended after an internal error: all trees end", exc_info=True)
             if on_end is not None:
                 self._guard(lambda: on_end(reason))
             self._run_calls()
@@ -204,7 +204,7 @@ PATIENCE = 5.0
 
 
 class SerialExecutor:
-    """Runs callbacks in order in one thread, which the first one starts; an error in one is logged.
+    """Runs callbacks in order in one thread, which the first `submit` starts; an error in a callback is logged.
 
     Only one thread, the I/O thread, may call `submit`; any thread may call the other methods.
     """
@@ -215,7 +215,7 @@ class SerialExecutor:
         self._thread: threading.Thread | None = None
 
     def submit(self, callback: Callable[[], object]) -> None:
-        """Run `callback` after those that wait, without blocking."""
+        """Queue `callback` behind those that wait, without blocking."""
         self._calls.put(callback)
         if self._thread is None:
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -223,7 +223,7 @@ class SerialExecutor:
             self._thread = thread
 
     def __len__(self) -> int:
-        """How many callbacks wait."""
+        """Return how many callbacks wait."""
         return self._calls.qsize()
 
     def flush(self, patience: float = PATIENCE) -> bool:
@@ -246,4 +246,4 @@ class SerialExecutor:
             try:
                 callback()
             except BaseException:  # `sys.exit()` in the user's code must not end this thread
-                logger.exception("error in code that was called")
+                logger.exception("error in a queued callback")

@@ -15,7 +15,8 @@ import tempfile
 import threading
 
 __all__ = [
-    "LOCK",
+    "BOARD",
+    "HUB_SOCKET",
     "STRAGGLERS",
     "base_directory",
     "hold",
@@ -23,7 +24,9 @@ __all__ = [
     "remove_directory",
     "remove_if_unused",
     "remove_when_unused",
+    "stack_file",
     "sweep",
+    "tail_file",
 ]
 
 PREFIX = "suitkaise-"
@@ -33,6 +36,12 @@ LONGEST_BASE = 60
 
 LOCK = "lock"
 """The file in the directory on which every process that uses the directory holds a shared lock."""
+
+HUB_SOCKET = "hub.sock"
+"""The socket in the directory on which the hub serves the requests of workers."""
+
+BOARD = "board"
+"""The file in the directory with the status board."""
 
 STRAGGLERS = 1.0
 """Seconds for which the last process of a program waits for others to release its directory."""
@@ -62,6 +71,16 @@ def make_directory() -> tuple[str, int]:
     return directory, lock
 
 
+def tail_file(directory: str, serial: int) -> str:
+    """Return the path of the file with the last output of the incarnation that has this serial number."""
+    return os.path.join(directory, f"tail-{serial}")
+
+
+def stack_file(directory: str, pid: int) -> str:
+    """Return the path of the file to which a hung process writes its stack."""
+    return os.path.join(directory, f"stack-{pid}")
+
+
 def remove_directory(directory: str, lock: int) -> None:
     """Remove the directory of this program, whose descriptor is `lock`."""
     os.close(lock)
@@ -72,7 +91,7 @@ def remove_directory(directory: str, lock: int) -> None:
 def sweep() -> None:
     """Remove the directories of programs that were killed."""
     for entry in os.scandir(base_directory()):
-        with contextlib.suppress(FileNotFoundError):  # its program has just removed it
+        with contextlib.suppress(FileNotFoundError):  # the program has just removed its directory
             if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
                 facts = entry.stat(follow_symlinks=False)
                 if facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) == 0o700:

@@ -20,7 +20,7 @@ _HEAD = 8
 _ROOM = SIZE - _HEAD
 
 LINES = 20
-"""How many lines a report shows."""
+"""How many lines a crash report shows."""
 
 
 class Tail:
@@ -48,12 +48,12 @@ class Tail:
             self._end += len(data)
             self._map[:_HEAD] = self._end.to_bytes(_HEAD, "little")
 
-    def let_go(self) -> None:
-        """Stop writing, in a process that the worker has forked: its output does not belong to the worker."""
+    def detach(self) -> None:
+        """Stop writing, in a forked child of the worker: the child's output does not belong to the worker."""
         self._detached = True
 
-    def listen(self) -> None:
-        """Record what Python code of this process prints from now on (not what C code writes to the descriptors)."""
+    def record_output(self) -> None:
+        """Record the output of Python code from now on (not of C code that writes to the descriptors)."""
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if isinstance(stream, io.TextIOWrapper):

@@ -22,7 +22,7 @@ __all__ = ["RequestJobs"]
 
 
 class RequestJobs:
-    """Makes the jobs that serve requests; what the jobs do to children, the policy does."""
+    """Makes the jobs that serve requests. The jobs change children through the policy."""
 
     advice_if_present = "use restart_child, or delete_child first"
     advice_if_running = "terminate_child first"
@@ -98,7 +98,7 @@ class RequestJobs:
 
     # ------------------------------------------------------------ their parts
     def check(self, spec: Child) -> None:
-        """Raise the error that forbids to add this child, if there is one."""
+        """Raise an error if this child may not be added."""
         check_children(f"Supervisor {self._policy.spec.name!r}", (spec,), self._policy.spec.auto_shutdown)
         known = self._children.get(spec.id)
         if known is None:

@@ -96,7 +96,7 @@ class BasePolicy(ABC):
         return 0 if child is None else child.incarnation
 
     def __contains__(self, id: object) -> bool:
-        """Whether there is a child with this id, dead or alive."""
+        """Return whether there is a child with this id, dead or alive."""
         return id in self.children
 
     def gone_for_good(self, down: set[str]) -> list[str]:

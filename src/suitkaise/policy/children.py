@@ -20,8 +20,8 @@ class ChildPhase(Enum):
     STARTING = auto()
     RUNNING = auto()
     STOPPING = auto()
-    EXITED = auto()  # it has ended by itself, and the policy has not decided yet what follows
-    RESTARTING = auto()  # it waits for its next start
+    EXITED = auto()  # ended by itself; the policy has not decided yet what follows
+    RESTARTING = auto()  # waits for its next start
     IGNORED = auto()
     STOPPED = auto()
 
@@ -47,11 +47,11 @@ class ChildState:
     phase: ChildPhase = ChildPhase.NEW
     incarnation: int = 0  # the number of the newest incarnation
     first_incarnation: int = 1
-    attempt: int = 0  # restarts since it was last stable, for the backoff
+    attempt: int = 0  # restarts since the child was last stable, for the backoff
     retry_counted: bool = False  # the restart window holds the pending retry already
-    restarts_alone: bool = False  # it is restarted without a job
-    stopped_on_request: bool = False  # it has ended because the supervisor stopped it
-    in_group_restart: bool = False  # a group restart has stopped it and will start it again
+    restarts_alone: bool = False  # the child is restarted without a job
+    stopped_on_request: bool = False  # the child has ended because the supervisor stopped it
+    in_group_restart: bool = False  # a group restart has stopped the child and will start it again
     abandoned: bool = False
     ready_at: float | None = None  # when this incarnation became ready
     ended_at: float = 0.0

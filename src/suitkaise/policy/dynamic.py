@@ -46,7 +46,7 @@ class DynamicPolicy(BasePolicy):
     def __init__(self, spec: SupervisorSpec, path: str, chance: Callable[[], float] | None = None) -> None:
         assert isinstance(spec, DynamicSupervisorSpec)
         super().__init__(spec, path, chance)
-        self._administration = _DynamicAdministration(self, spec.max_children)
+        self._request_jobs = _DynamicRequestJobs(self, spec.max_children)
         self._queues: dict[str | None, JobQueue] = {}
         self._numbers = itertools.count(1)
 
@@ -72,7 +72,7 @@ class DynamicPolicy(BasePolicy):
 
     def _serve(self, request: ChildRequest) -> None:
         queue = self._queues.setdefault(_subject(request), JobQueue())
-        queue.add(self._administration.job_for(request), request)
+        queue.add(self._request_jobs.job_for(request), request)
 
     def _run_jobs(self, event: Input) -> None:
         super()._run_jobs(event)
@@ -122,7 +122,7 @@ class DynamicPolicy(BasePolicy):
                 super()._on_timer(key)
 
 
-class _DynamicAdministration(RequestJobs):
+class _DynamicRequestJobs(RequestJobs):
     """Requests to a dynamic supervisor: the number of children is limited, and none is kept that is down."""
 
     advice_if_present = "terminate_child first"
@@ -133,7 +133,7 @@ class _DynamicAdministration(RequestJobs):
         self._max_children = max_children
 
     def check(self, spec: Child) -> None:
-        """Raise the error that forbids to add this child, if there is one (rules 50 and 53)."""
+        """Raise an error if this child may not be added (rules 50 and 53)."""
         if spec.significant:
             raise SpecError(
                 f"DynamicSupervisor {self._policy.spec.name!r}: child {spec.id!r} is significant, but a dynamic "

@@ -33,11 +33,11 @@ class StaticPolicy(BasePolicy):
 
     def __init__(self, spec: SupervisorSpec, path: str, chance: Callable[[], float] | None = None) -> None:
         super().__init__(spec, path, chance)
-        self._administration = RequestJobs(self)
+        self._request_jobs = RequestJobs(self)
         self._one_by_one = restarts_alone(spec.strategy)
 
     def _serve(self, request: ChildRequest) -> None:
-        self._queue.add(self._administration.job_for(request), request)
+        self._queue.add(self._request_jobs.job_for(request), request)
 
     def restarted_with(self, id: str) -> tuple[str, ...]:
         """Return the ids of the siblings that a restart of this child restarts, too (rules 31-33).

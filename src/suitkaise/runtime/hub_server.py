@@ -167,14 +167,14 @@ class _WorkerConnection:
         try:
             self._out.write(wire.encode(HubAnswer(number, ok), data))
         except MailboxFull:
-            self._server.reactor.call_soon_threadsafe(lambda: self._close("it does not read its answers"))
+            self._server.reactor.call_soon_threadsafe(lambda: self._close("the process does not read its answers"))
 
-    def _close(self, trouble: str = "") -> None:
-        """Close the connection, and log the trouble, if that is the cause (reactor's thread)."""
+    def _close(self, reason: str = "") -> None:
+        """Close the connection (reactor's thread). A `reason` is logged as a warning."""
         if not self._server.forget(self):
             return
-        if trouble:
-            logger.warning("connection of pid %d closed: %s", self._pid, trouble)
+        if reason:
+            logger.warning("connection from pid %d closed: %s", self._pid, reason)
         self._out.close()
         for waiting in list(self._waits.values()):
             waiting.cancel()

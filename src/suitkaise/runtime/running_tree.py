@@ -32,7 +32,7 @@ from suitkaise.supervision.interface import SupervisorInterface
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["RunningTree", "run_in_thread_shielded", "wait_until_done"]
+__all__ = ["RunningTree", "wait_until_done"]
 
 logger: logging.Logger = logging.getLogger("suitkaise")
 
@@ -77,7 +77,7 @@ class RunningTree(Administration):
         return self._root.spec
 
     def __getitem__(self, path: str) -> WorkerRef:
-        """The ref of the worker or supervisor at `path`. Raises ChildNotFound (a LookupError)."""
+        """Return the ref of the worker or supervisor at `path`. Raises ChildNotFound (a LookupError)."""
         if not isinstance(path, str):
             raise TypeError(f"running[...] takes the path of a worker below {self.name!r}, a str, not {path!r}")
         kind = self._runtime.registry.kind_of(f"{self.name}/{path}")
@@ -87,7 +87,7 @@ class RunningTree(Administration):
         return f"{self.name}/{path}" in self._runtime.registry
 
     def __iter__(self) -> Iterator[WorkerRef]:
-        """The refs of all workers and supervisors below, in start order, depth first."""
+        """Iterate over the refs of all workers and supervisors below, in start order, depth first."""
         yield from self._refs(self._root)
 
     def _refs(self, supervisor: SupervisorInterface) -> Iterator[WorkerRef]:
@@ -98,7 +98,7 @@ class RunningTree(Administration):
                 yield from self._refs(below)
 
     def status(self) -> TreeStatus:
-        """The status of the whole tree at this moment."""
+        """Return the status of the whole tree at this moment."""
         supervisor = self._root
         return TreeStatus(
             self.name, "supervisor", supervisor.status, os.getpid(), 0, self._reason, self._lines(supervisor)
@@ -129,16 +129,16 @@ class RunningTree(Administration):
             return None
 
     def events(self) -> Subscription:
-        """The events of this tree from now on, as an iterator; it ends with the tree."""
+        """Return an iterator over the events of this tree from now on; the iterator ends with the tree."""
         subscription = self._runtime.bus.events(self.name)
         if self._root.status is Status.STOPPED:
             subscription.close()  # the last event may have been before the subscription
         return subscription
 
     def crashes(self) -> list[CrashReport]:
-        """The reports of the newest abnormal exits in this tree, the newest last (rule 58).
+        """Return the reports of the newest abnormal exits in this tree, the newest last (rule 58).
 
-        A program keeps 100 in memory. They are on disk, too, and outlive the program: see `suitkaise crashes`.
+        A program keeps 100 reports in memory. All are on disk, too, and outlive the program: see `suitkaise crashes`.
         """
         return self._runtime.crashes.reports(self.name)
 
@@ -176,7 +176,7 @@ class RunningTree(Administration):
 
     # ------------------------------------------------------------ the end
     def wait(self, timeout: float | None = None) -> ExitReason:
-        """Wait until the tree has ended, at most `timeout` seconds (None: no limit); returns the root's exit reason.
+        """Wait until the tree has ended, at most `timeout` seconds (None: no limit); return the root's exit reason.
 
         Raises:
             AskTimeout: the tree still runs, or is still being cleared away; that goes on.
@@ -205,7 +205,7 @@ class RunningTree(Administration):
             )
 
     def stop(self, timeout: float | None = None) -> ExitReason:
-        """Stop all workers in reverse start order; returns the exit reason. A tree that has ended stays as it is.
+        """Stop all workers in reverse start order; return the exit reason. A tree that has ended stays as it is.
 
         Abandoned threads (rule 59) run on; a warning in the log names them (rule 46).
 
@@ -266,7 +266,7 @@ class RunningTree(Administration):
 
 
 async def run_in_thread_shielded(function: Callable[..., T], *args: Any) -> T:
-    """Call a function in a thread of the loop's default supervisor. If cancelled, raise once the call has returned."""
+    """Call a function in a thread of the loop's default executor. If cancelled, raise once the call has returned."""
     import asyncio  # 35 ms
 
     call = asyncio.ensure_future(asyncio.to_thread(function, *args))

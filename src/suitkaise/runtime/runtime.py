@@ -1,4 +1,4 @@
-"""The runtime: what a program that owns trees has exactly one of.
+"""The runtime: everything that the trees of a program share. A program has one runtime at a time.
 
 A private directory with the hub's socket, the status board and the storage; the I/O thread; the registry; the
 engines; the event bus. It begins with the first tree (or the first use of the storage) and ends with the last.
@@ -27,8 +27,9 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
+from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
-from suitkaise.platform.runtime_directory import make_directory, remove_directory, sweep
+from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, make_directory, remove_directory, sweep
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.specs import SupervisorSpec
@@ -47,13 +48,13 @@ class Runtime:
 
     def __init__(self) -> None:
         sweep()
-        with contextlib.ExitStack() as made:  # undone where a later step fails; else `close` undoes it
+        with contextlib.ExitStack() as made:  # undone if a later step fails, else by `close`
             self.directory: str
             self.directory, self._lock = make_directory()
             made.callback(remove_directory, self.directory, self._lock)
             self.crashes: CrashLog = CrashLog()
             made.callback(self.crashes.close)
-            board = Board(os.path.join(self.directory, "board"), create=True)
+            board = Board(os.path.join(self.directory, BOARD), create=True)
             made.callback(board.close)
             self.reactor: Reactor = Reactor()
             made.callback(self.reactor.close)
@@ -61,7 +62,7 @@ class Runtime:
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
             self.engine_context: EngineContext = EngineContext(self.directory, board, self.reactor)
-            self._hub_server = HubServer(self.engine_context.file("hub.sock"), self.reactor, self.registry)
+            self._hub_server = HubServer(self.engine_context.file(HUB_SOCKET), self.reactor, self.registry)
             made.callback(self._hub_server.close)
             made.callback(self.engine_context.logs.close)
             made.callback(self.reactor.close)  # before the server's sockets; the one above is for a server that fails
@@ -113,7 +114,7 @@ class Runtime:
             NotSerializable: a worker or an argument cannot be sent to a process.
             SuitkaiseError: a tree of that name runs.
         """
-        _refuse_taken(tree.name)  # before anything is prepared in the place of the tree that runs
+        _refuse_taken(tree.name)  # before anything is prepared at the path of the tree that runs
         prepare(self.engines, tree.name, tree)
         with _guard:
             _refuse_taken(tree.name)
@@ -121,7 +122,7 @@ class Runtime:
         return root
 
     def abandoned(self) -> list[str]:
-        """The paths of threads that were abandoned and still run (rule 59)."""
+        """Return the paths of threads that were abandoned and still run (rule 59)."""
         return [path for engine in self.engines.values() for path in engine.abandoned()]
 
     # ------------------------------------------------------------ the end
@@ -152,12 +153,12 @@ def _refuse_taken(name: str) -> None:
 
 
 def current() -> Runtime | None:
-    """The runtime of this program; None if there is none."""
+    """Return the runtime of this program; None if there is none."""
     return _runtime
 
 
 def running_trees() -> dict[str, SupervisorInterface]:
-    """The roots of the trees that run in this program, by name."""
+    """Return the roots of the trees that run in this program, by name."""
     with _guard:
         return dict(_trees)
 
@@ -192,7 +193,7 @@ def leave(name: str | None = None) -> None:
         runtime.close()
 
 
-def _after_fork() -> None:
+def _reset_after_fork() -> None:
     global _runtime, _users, _guard
     runtime, _runtime, _users = _runtime, None, 0
     _guard = threading.RLock()
@@ -202,7 +203,7 @@ def _after_fork() -> None:
         runtime.close_after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_reset_after_fork)
 
 
 @atexit.register

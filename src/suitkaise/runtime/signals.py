@@ -1,4 +1,4 @@
-"""SignalHandling that end a tree in the foreground."""
+"""The signals that end a tree in the foreground."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SignalHandling:
             os.close(pipe[1])
 
     def restore(self) -> None:
-        """Restore the handlers of before; also in a forked child, which is not the tree."""
+        """Restore the earlier handlers; also in a forked child, which runs no tree."""
         for number, handler in self.old.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._old_wakeup_fd)

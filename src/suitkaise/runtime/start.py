@@ -32,7 +32,7 @@ def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]
 
 
 def start(tree: SupervisorSpec, wait: Callable[[threading.Event], object] = threading.Event.wait) -> RunningTree:
-    """Start the tree; `wait` is how to wait until it is up. See `Supervisor.start`."""
+    """Start the tree; `wait` blocks until the tree is up. See `Supervisor.start`."""
     with added(tree) as (runtime, supervisor):
         supervisor.begin(wait)
         return RunningTree(supervisor, runtime)
@@ -88,4 +88,4 @@ class AsyncStart:
 
 
 class _GivenUp(Exception):
-    """The task that wanted the tree was cancelled."""
+    """The task that starts the tree was cancelled."""

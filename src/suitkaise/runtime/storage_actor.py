@@ -1,8 +1,9 @@
-"""The storage actor: a worker like any other, in a process of its own, that serves the storage to everyone.
+"""The storage actor: a worker like any other, in a process of its own, that serves the storage to the whole program.
 
 Its listening socket belongs to the program, so clients queue there while the actor is being restarted. The actor
 ignores the signals that a whole process group gets, and outlives the program's other workers, so that their
-`on_finish` can still write. (Apart from the service, since the keeper loads this module before it forks the actor.)
+`on_finish` can still write. (This module is separate from `storage_service` because the
+keeper loads it before it forks the actor.)
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from typing import ClassVar
 
 from suitkaise.errors import StorageError
 from suitkaise.specs import Backoff, Child, SupervisorSpec
+from suitkaise.storage.client import SOCKET
 from suitkaise.storage.server import StorageServer
 from suitkaise.workers.worker import Process
 
 __all__ = ["StorageActor", "declare"]
-
-_SOCKET = "store.sock"
 
 
 class StorageActor(Process):
@@ -49,14 +49,14 @@ class StorageActor(Process):
 
 
 def declare(name: str, directory: str, *, durable: bool) -> tuple[SupervisorSpec, socket.socket]:
-    """Declare the tree `name`, which supervises the storage actor; returns it and the actor's listening socket.
+    """Declare the tree `name`, which supervises the storage actor; return it and the actor's listening socket.
 
     Any number of restarts is allowed: a storage that keeps failing must not end the program.
 
     Raises:
         StorageError: the directory cannot be used, or another program uses it.
     """
-    path = os.path.join(directory, _SOCKET)
+    path = os.path.join(directory, SOCKET)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         listener = _listen(path)

@@ -1,4 +1,4 @@
-"""The storage of a program: started when it is first needed, and cleaned of what dead workers leave behind."""
+"""The storage of a program: started when it is first needed; entries of dead workers are removed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StorageService:
         self._env = env
         self._lock = threading.Lock()
         self._root: SupervisorInterface | None = None
-        self._home = directory
+        self._storage_directory = directory
         self._listener: socket.socket | None = None
         self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
         self._started = contextlib.ExitStack()
@@ -54,9 +54,11 @@ class StorageService:
         with self._lock:
             if self._root is None:
                 self._start(self._private_directory if durable is None else durable, durable=durable is not None)
-            elif durable is not None and os.path.abspath(durable) != os.path.abspath(self._home):
-                raise SuitkaiseError(f"the storage of this program lies at {self._home!r}; a program has one storage")
-            return self._home
+            elif durable is not None and os.path.abspath(durable) != os.path.abspath(self._storage_directory):
+                raise SuitkaiseError(
+                    f"the storage of this program lies at {self._storage_directory!r}; a program has one storage"
+                )
+            return self._storage_directory
 
     def _start(self, directory: str, *, durable: bool) -> None:
         from suitkaise.runtime.storage_actor import declare  # LMDB: only programs that use the storage load it
@@ -76,10 +78,10 @@ class StorageService:
             made.callback(cleaner.join)
             made.callback(self._gone.put, None)
             self._started = made.pop_all()
-        self._home, self._root = directory, root
+        self._storage_directory, self._root = directory, root
 
     def serve(self) -> Answer[str]:
-        """Answer a worker that asks for the directory; where the storage must be started first, without blocking."""
+        """Answer a worker's request for the directory; if the storage must be started first, in another thread."""
         answer: Answer[str] = Answer()
 
         def find() -> None:
@@ -94,7 +96,7 @@ class StorageService:
             threading.Thread(target=find, name="suitkaise-storage-start", daemon=True).start()
         return answer
 
-    # ------------------------------------------------------------ what dead workers leave behind
+    # ------------------------------------------------------------ entries of dead workers
     def on_gone(self, owner: str) -> None:
         """Have the entries of an incarnation that has ended removed, if they are marked so; never blocks."""
         if self._root is not None:
@@ -111,7 +113,7 @@ class StorageService:
                 continue
             try:
                 tree.forget_owner(owner)
-            except Exception as error:  # the next owner is another matter
+            except Exception as error:  # the entries of the next owner may be removable
                 logger.warning("the storage entries of %s were not removed: %s", owner, error)
         try:
             tree.close()

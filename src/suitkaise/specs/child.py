@@ -1,6 +1,7 @@
-"""The declaration of one child: what to start, and its options from all places (rule 3), checked and complete.
+"""The declaration of one child: what to start, and its options from all sources (rule 3), checked and complete.
 
-Each brings along how it is built anew at each start, and perhaps a name and options of its own.
+Each kind of `what` (a class, an instance, a function, a supervisor) has a recipe or declaration that each start uses,
+and perhaps a name and options of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from suitkaise.specs.options import (
 )
 from suitkaise.specs.recipe import Kind, Recipe, Startable, check_arguments, check_recipe, recipe_of, with_arguments
 
-__all__ = ["LIMITS", "Child", "Rebuilt", "SpecWarning", "default_id", "given_name", "options_of", "origin_of"]
+__all__ = ["LIMITS", "AnySupervisor", "Child", "SpecWarning"]
 
 
 class AnySupervisor(Declaration):
@@ -39,19 +40,19 @@ class AnySupervisor(Declaration):
     significant: bool
 
 
-class Rebuilt:
-    """A recipe that moves into another `Child` (by `replace` or `copies`), and the options of its first one."""
+class _Rebuilt:
+    """A recipe that another `Child` takes over (by `replace` or `copies`), and the options of the first `Child`."""
 
     def __init__(self, recipe: Recipe, options: Mapping[str, Any]) -> None:
         self.recipe = recipe
         self.options = options
 
 
-def origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recipe | AnySupervisor:
+def _origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recipe | AnySupervisor:
     """Return the recipe or supervisor that each start uses; raise SpecError if `what` cannot be started."""
     if isinstance(what, AnySupervisor):
         return what
-    if isinstance(what, Rebuilt):
+    if isinstance(what, _Rebuilt):
         return what.recipe
     if isinstance(what, Recipe):
         recipe = what if not (args or kwargs) else Recipe(what.target, tuple(args), dict(kwargs), what.kind)
@@ -76,9 +77,9 @@ def origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Re
     return recipe
 
 
-def options_of(what: Any) -> tuple[Mapping[str, Any], type]:
-    """Return the other places of options: the attributes of an instance, and a class."""
-    if isinstance(what, Rebuilt):
+def _options_of(what: Any) -> tuple[Mapping[str, Any], type]:
+    """Return the other sources of options: the attributes of an instance, and a class."""
+    if isinstance(what, _Rebuilt):
         target = what.recipe.target
         return what.options, target if isinstance(target, type) else object
     if isinstance(what, AnySupervisor):
@@ -88,14 +89,14 @@ def options_of(what: Any) -> tuple[Mapping[str, Any], type]:
     return {}, what if isinstance(what, type) else object
 
 
-def given_name(what: Any) -> Any:
+def _given_name(what: Any) -> Any:
     """Return the name that the user has given; None if there is none."""
     if isinstance(what, AnySupervisor):
         return what.name
     return vars(what).get("name") if isinstance(what, Startable) else None
 
 
-def default_id(recipe: Any) -> Any:
+def _default_id(recipe: Any) -> Any:
     """Return the id of a child without a given name."""
     declared = getattr(recipe.target, "id", None)
     if isinstance(recipe.target, type) and isinstance(declared, str):
@@ -214,12 +215,12 @@ class Child(Declaration):
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
                  not (name in _LATER and value is None)}  # fmt: skip
         check_arguments(what, args, kwargs)
-        origin = origin_of(what, args, kwargs or {})
-        given_id = id if id is not None else given_name(what)
-        name = checked_id(given_id if given_id is not None else default_id(origin), "Child")
-        who = f"Child {name!r}"
-        refuse_unknown(who, unknown, ("id", "args", "kwargs", *_OPTIONS, *_LATER))
-        option = Options(who, given, *options_of(what))
+        origin = _origin_of(what, args, kwargs or {})
+        given_id = id if id is not None else _given_name(what)
+        name = checked_id(given_id if given_id is not None else _default_id(origin), "Child")
+        title = f"Child {name!r}"
+        refuse_unknown(title, unknown, ("id", "args", "kwargs", *_OPTIONS, *_LATER))
+        option = Options(title, given, *_options_of(what))
         kind: Kind = origin.kind if isinstance(origin, Recipe) else "supervisor"
         if kind == "supervisor":
             option.refuse(
@@ -251,13 +252,13 @@ class Child(Declaration):
             given={"args": args, "kwargs": kwargs, "id": id, **given},
         )
         if self.significant and self.restart == "permanent":
-            raise SpecError(f"{who}: significant needs restart='transient' or 'temporary', not 'permanent' (rule 50)")
+            raise SpecError(f"{title}: significant needs restart='transient' or 'temporary', not 'permanent' (rule 50)")
         if self.spares and self.restart == "temporary":
-            raise SpecError(f"{who}: spares makes no sense here: a temporary child is never restarted")
+            raise SpecError(f"{title}: spares makes no sense here: a temporary child is never restarted")
         if self.restart == "permanent" and (self.join_after is not None or self.join_in is not None):
             limit = "join_after" if self.join_after is not None else "join_in"
             warnings.warn(
-                f"{who}: it is permanent, so it is restarted each time {limit} ends it; "
+                f"{title}: it is permanent, so it is restarted each time {limit} ends it; "
                 "use restart='transient' if it should end for good",
                 SpecWarning,
                 stacklevel=_level_of_declaration(),
@@ -271,9 +272,9 @@ class Child(Declaration):
         'temporary'
         """
         if "what" in changes:
-            twin = type(self)(**{**self.given, **changes})
-            twin._set(copy=self.copy)
-            return twin
+            clone = type(self)(**{**self.given, **changes})
+            clone._set(copy=self.copy)
+            return clone
         what = self.what
         if isinstance(what, Recipe) and changes.keys() & {"args", "kwargs"}:
             what = with_arguments(what, changes.get("args", what.args), changes.get("kwargs", what.kwargs))
@@ -281,18 +282,18 @@ class Child(Declaration):
 
     def renamed(self, id: str) -> Self:
         """Return the same declaration under another id."""
-        twin = object.__new__(type(self))
-        twin._set(**{**self.__getstate__(), "id": id, "id_given": True})
-        return twin
+        clone = object.__new__(type(self))
+        clone._set(**{**self.__getstate__(), "id": id, "id_given": True})
+        return clone
 
     def _again(self, what: Any, changes: dict[str, Any]) -> Self:
         given = {**self.given, "id": self.id, **changes}
         if isinstance(what, Recipe):
             given |= {"args": (), "kwargs": None}
-            what = Rebuilt(what, {name: getattr(self, name) for name in _OPTIONS})
-        twin = type(self)(what, **given)
-        twin._set(copy=self.copy, id_given=self.id_given or "id" in changes)
-        return twin
+            what = _Rebuilt(what, {name: getattr(self, name) for name in _OPTIONS})
+        clone = type(self)(what, **given)
+        clone._set(copy=self.copy, id_given=self.id_given or "id" in changes)
+        return clone
 
     def expanded(self) -> tuple[Child, ...]:
         """Return this child, or its `copies`, each under its own id."""

@@ -1,4 +1,4 @@
-"""Options of declarations: their types, the places they come from (rule 3), and the checks they pass."""
+"""Options of declarations: their types, their sources (rule 3), and their checks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from typing import Any, ClassVar, Literal, Never, TypeAlias
 from suitkaise.errors import NotBuiltYet, SpecError
 
 __all__ = [
+    "AUTO_SHUTDOWNS",
+    "NOT_GIVEN",
+    "RESTARTS",
+    "STRATEGIES",
     "AutoShutdown",
     "Backoff",
     "Declaration",
@@ -75,7 +79,7 @@ class Backoff:
                 raise SpecError(f"Backoff: {name} must be a number from {low} to {high}, not {value!r}")
 
     def delay(self, attempt: int, random: float) -> float:
-        """Seconds to wait before retry `attempt` (1 is the first); `random` in [0, 1) selects the jitter."""
+        """Return the seconds to wait before retry `attempt` (from 1); `random` in [0, 1) selects the jitter."""
         try:
             plain = min(self.initial * self.factor ** (attempt - 1), self.maximum)
         except OverflowError:
@@ -84,10 +88,10 @@ class Backoff:
 
 
 class Options:
-    """Reads and checks the options of one declaration, from the places that rule 3 lists, in that order."""
+    """Reads and checks the options of one declaration, from the sources that rule 3 lists, in that order."""
 
-    def __init__(self, who: str, given: Mapping[str, Any], instance: Mapping[str, Any], cls: type) -> None:
-        self.who = who
+    def __init__(self, title: str, given: Mapping[str, Any], instance: Mapping[str, Any], cls: type) -> None:
+        self.title = title
         self._sources: tuple[Callable[[str], Any], ...] = (
             lambda name: given.get(name, NOT_GIVEN),
             lambda name: instance.get(name, NOT_GIVEN),
@@ -95,7 +99,7 @@ class Options:
         )
 
     def get(self, name: str, default: Any) -> Any:
-        """Return the value from the first place that has one, unchecked."""
+        """Return the value from the first source that has one, unchecked."""
         for source in self._sources:
             value = source(name)
             if value is not NOT_GIVEN:
@@ -104,7 +108,7 @@ class Options:
 
     def wrong(self, name: str, takes: str, got: Any) -> SpecError:
         """Make the error about a value: the declaration, the values that are right, the value that was given."""
-        return SpecError(f"{self.who}: {name} must be {takes}, not {got!r}")
+        return SpecError(f"{self.title}: {name} must be {takes}, not {got!r}")
 
     def choice(self, name: str, allowed: tuple[str, ...], default: str) -> Any:
         """Return one of the `allowed` words."""
@@ -152,7 +156,7 @@ class Options:
         return value
 
     def _loops_wanted(self) -> tuple[str, Any]:
-        """Find `join_after`, or its alias `num_loops` (`_num_loops` of workers) in the first place that has it."""
+        """Find `join_after`, or its alias `num_loops` (`_num_loops` of workers) in the first source that has it."""
         for source in self._sources:
             if (value := source("join_after")) is not NOT_GIVEN:
                 return "join_after", value
@@ -179,26 +183,26 @@ class Options:
         """Raise SpecError if one of the options was given, though it has no meaning here."""
         for name in names:
             if self.get(name, None) not in (None, 0):
-                raise SpecError(f"{self.who}: {name} makes no sense here: {because}")
+                raise SpecError(f"{self.title}: {name} makes no sense here: {because}")
 
     def refuse_later(self, *names: str) -> None:
         """Raise NotBuiltYet if one of the options was given."""
         for name in names:
             if self.get(name, None) is not None:
-                raise NotBuiltYet(f"{self.who}: {name} is not built yet; leave the option out")
+                raise NotBuiltYet(f"{self.title}: {name} is not built yet; leave the option out")
 
 
 def is_number(value: Any) -> bool:
-    """Whether the value is an int or a float, and neither a bool nor NaN."""
+    """Return whether the value is an int or a float, and neither a bool nor NaN."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
-def refuse_unknown(who: str, unknown: Mapping[str, Any], known: tuple[str, ...]) -> None:
+def refuse_unknown(title: str, unknown: Mapping[str, Any], known: tuple[str, ...]) -> None:
     """Raise SpecError about the first unknown option, and suggest the known one with the nearest name."""
     for name, value in unknown.items():
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(sorted(set(known)))}"
-        raise SpecError(f"{who}: unknown option {name}={value!r}{hint}")
+        raise SpecError(f"{title}: unknown option {name}={value!r}{hint}")
 
 
 class Declaration:
@@ -236,10 +240,10 @@ class Declaration:
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
 
-def checked_id(value: Any, who: str) -> str:
-    """Return the value if it can be a part of a path, else raise SpecError. `who`: `"Child"` or `"Supervisor"`."""
+def checked_id(value: Any, kind: str) -> str:
+    """Return the value if it can be a part of a path, else raise SpecError. `kind`: `"Child"` or `"Supervisor"`."""
     if not isinstance(value, str) or not value:
-        raise SpecError(f"{who}: the {'name' if who == 'Supervisor' else 'id'} must be a text, not {value!r}")
+        raise SpecError(f"{kind}: the {'name' if kind == 'Supervisor' else 'id'} must be a text, not {value!r}")
     if "/" in value or "#" in value or any(ord(character) < 32 for character in value):
-        raise SpecError(f"{who} {value!r}: an id may not hold '/', '#' or control characters; paths are made of ids")
+        raise SpecError(f"{kind} {value!r}: an id may not hold '/', '#' or control characters; paths are made of ids")
     return value

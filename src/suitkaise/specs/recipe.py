@@ -39,11 +39,11 @@ _ANSWERS = ("on_receive", "result", "__result__")
 """The hooks whose return value is an answer, so that it may be a generator."""
 
 _ATTRIBUTES = "__constructed__"
-"""Where a worker instance keeps the attributes that its constructor left."""
+"""The name under which a worker instance keeps the attributes that its constructor set."""
 
 
 class Startable:
-    """The base of what a child can be started from. Workers derive from it; users derive from workers."""
+    """The base of all classes that a child can be started from. Workers derive from it; users derive from workers."""
 
     _worker_kind: ClassVar[Kind]
     _worker_hooks: ClassVar[tuple[str, ...]] = ()
@@ -76,13 +76,13 @@ class Recipe:
 
 
 def record(worker: Startable, recipe: Recipe) -> None:
-    """Attach its recipe and the attributes that its constructor left to a worker instance."""
+    """Attach a recipe and the attributes that the constructor has set to a worker instance."""
     attributes = _attributes_of(worker)
     vars(worker).update({"__recipe__": recipe, _ATTRIBUTES: attributes})
 
 
 def recipe_of(worker: Startable) -> Recipe:
-    """The recipe of a worker instance for a declaration; raises SpecError if an attribute was changed since."""
+    """Return the recipe of a worker instance for a declaration; raise SpecError if an attribute was changed since."""
     made = worker.__recipe__
     recipe = Recipe(made.target, made.args, made.kwargs, made.kind, worker)
     check_unchanged(recipe)
@@ -121,7 +121,7 @@ def check_unchanged(recipe: Recipe) -> None:
 
 
 def _attributes_of(worker: Startable) -> dict[str, Any]:
-    """All attributes of an instance, those in slots included, without what `record` has attached."""
+    """Return all attributes of an instance, those in slots included, without those that `record` has attached."""
     attributes = vars(worker).copy()
     attributes.pop("__recipe__", None)
     attributes.pop(_ATTRIBUTES, None)
@@ -139,7 +139,7 @@ def _slots_of(cls: type) -> tuple[tuple[str, types.MemberDescriptorType], ...]:
 
 
 def snapshot(value: Any) -> Any:
-    """A copy of the plain containers in `value`; all other objects are shared.
+    """Return a copy of the plain containers in `value`; all other objects are shared.
 
     >>> inner = [1]
     >>> copy = snapshot({"a": inner})
@@ -172,7 +172,7 @@ def _snapshot(value: Any, seen: dict[int, Any]) -> Any:
 
 
 def with_arguments(recipe: Recipe, args: Any, kwargs: Any) -> Recipe:
-    """The recipe with the arguments of a `Child(..., args=, kwargs=)`; raises SpecError if they do not fit."""
+    """Return the recipe with the arguments of a `Child(..., args=, kwargs=)`; raise SpecError if they do not fit."""
     check_arguments(recipe.target, args, kwargs)
     if recipe.kind == "command":  # the constructor of `Command` checks its arguments
         built: Startable = recipe.target(*args, **(kwargs or {}))
@@ -220,7 +220,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _signature_of(target: Any) -> inspect.Signature:
-    """The signature of a target. The metaclass of workers takes any arguments, so a class has that of `__init__`."""
+    """Return the signature of a target; of a class that of `__init__`, since the metaclass takes any arguments."""
     if isinstance(target, type) and type(target).__call__ is not type.__call__:
         constructor: Any = target
         signature = inspect.signature(constructor.__init__)
@@ -229,7 +229,7 @@ def _signature_of(target: Any) -> inspect.Signature:
 
 
 def is_async_function(function: Any) -> bool:
-    """Whether a call of the function makes a coroutine, as far as its definition shows."""
+    """Return whether a call of the function makes a coroutine, as far as its definition shows."""
     bare = _bare(function)
     return inspect.iscoroutinefunction(bare) or (callable(bare) and inspect.iscoroutinefunction(type(bare).__call__))
 

@@ -30,7 +30,7 @@ __all__ = ["DynamicSupervisorSpec", "SupervisorSpec", "check_children"]
 class SupervisorSpec(AnySupervisor):
     """The pure declaration of a supervisor and its children: `suitkaise.Supervisor` adds the ways to start it.
 
-    All floors below the public face use this class.
+    All packages below the public face use this class.
     """
 
     __slots__ = (
@@ -43,7 +43,7 @@ class SupervisorSpec(AnySupervisor):
         "shutdown",
         "significant",
         "strategy",
-    )  # fmt: skip
+    )
 
     name: str
     children: tuple[Child, ...]
@@ -70,19 +70,19 @@ class SupervisorSpec(AnySupervisor):
         **unknown: Never,
     ) -> None:
         checked_id(name, "Supervisor")
-        who = f"{type(self).__name__.removesuffix('Spec')} {name!r}"
+        title = f"{type(self).__name__.removesuffix('Spec')} {name!r}"
         options: dict[str, Any] = {
             "strategy": strategy, "max_restarts": max_restarts, "max_seconds": max_seconds,
             "auto_shutdown": auto_shutdown, "restart": restart, "shutdown": shutdown, "significant": significant,
         }  # fmt: skip
-        refuse_unknown(who, unknown, (*options, "engine"))
+        refuse_unknown(title, unknown, (*options, "engine"))
         if engine is not None:
-            raise NotBuiltYet(f"{who}: engine={engine!r} is not built yet; leave the option out")
-        option = Options(who, options, {}, object)
+            raise NotBuiltYet(f"{title}: engine={engine!r} is not built yet; leave the option out")
+        option = Options(title, options, {}, object)
         if not (is_number(max_restarts) and max_restarts >= 0 and max_restarts in (math.inf, max_restarts // 1)):
-            raise SpecError(f"{who}: max_restarts must be a whole number >= 0 or math.inf, not {max_restarts!r}")
+            raise SpecError(f"{title}: max_restarts must be a whole number >= 0 or math.inf, not {max_restarts!r}")
         if not (is_number(max_seconds) and 0 < max_seconds < math.inf):
-            raise SpecError(f"{who}: max_seconds must be seconds > 0, not {max_seconds!r}")
+            raise SpecError(f"{title}: max_seconds must be seconds > 0, not {max_seconds!r}")
         self._set(
             name=name,
             children=tuple(
@@ -98,7 +98,7 @@ class SupervisorSpec(AnySupervisor):
             shutdown=option.shutdown("infinity"),
             significant=option.flag("significant"),
         )
-        check_children(who, self.children, self.auto_shutdown)
+        check_children(title, self.children, self.auto_shutdown)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some options changed (`children=` included), checked again.
@@ -123,16 +123,16 @@ class SupervisorSpec(AnySupervisor):
         return f"Supervisor({self.name!r}, {len(self.children)} children, strategy={self.strategy!r})"
 
 
-def check_children(who: str, children: tuple[Child, ...], auto_shutdown: AutoShutdown) -> None:
+def check_children(title: str, children: tuple[Child, ...], auto_shutdown: AutoShutdown) -> None:
     """Check the rules about children as a group: unique ids (rule 4), significant needs auto-shutdown (rule 50)."""
     seen: set[str] = set()
     for child in children:
         if child.id in seen:
-            raise SpecError(f"{who}: two children have the id {child.id!r}; give one another with Child(..., id=...)")
+            raise SpecError(f"{title}: two children have the id {child.id!r}; give one another with Child(..., id=...)")
         seen.add(child.id)
         if child.significant and auto_shutdown == "never":
             raise SpecError(
-                f"{who}: child {child.id!r} is significant, but auto_shutdown is 'never'; "
+                f"{title}: child {child.id!r} is significant, but auto_shutdown is 'never'; "
                 "use 'any_significant' or 'all_significant' (rule 50)"
             )
 
@@ -182,16 +182,16 @@ class DynamicSupervisorSpec(SupervisorSpec):
         significant: bool = False,
         **unknown: Never,
     ) -> None:
-        who = f"DynamicSupervisor {name!r}"
+        title = f"DynamicSupervisor {name!r}"
         for option, why in _FIXED.items():
             if option in unknown:
-                raise SpecError(f"{who}: it takes no {option}: {why}")
-        refuse_unknown(who, unknown, _OPTIONS)
+                raise SpecError(f"{title}: it takes no {option}: {why}")
+        refuse_unknown(title, unknown, _OPTIONS)
         if max_children is not None and (
             not isinstance(max_children, int) or isinstance(max_children, bool) or max_children < 0
         ):
             raise SpecError(
-                f"{who}: max_children must be a whole number >= 0, or None for any number, not {max_children!r}"
+                f"{title}: max_children must be a whole number >= 0, or None for any number, not {max_children!r}"
             )
         super().__init__(
             name, max_restarts=max_restarts, max_seconds=max_seconds, engine=engine, restart=restart,

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["MAIN", "caller_path", "path_of_file", "project_root"]
+__all__ = ["caller_path", "path_of_file"]
 
 MAIN = "__main__"
 """The path of code that is in no file."""

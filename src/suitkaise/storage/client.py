@@ -24,6 +24,7 @@ from typing import Any
 
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
+from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import connect_unix
 from suitkaise.storage import pipeline
 from suitkaise.storage.pipeline import record_background_error
@@ -39,7 +40,7 @@ from suitkaise.storage.protocol import (
     error_for,
 )
 
-__all__ = ["SOCKET", "Client", "client_of", "clients_of", "connect", "set_timeout"]
+__all__ = ["SOCKET", "Client", "client_of", "clients_of"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.storage")
 
@@ -140,7 +141,7 @@ class Client:
             number = self._number
             self._run_until(lambda: self._acknowledged >= number, timeout - (time.monotonic() - began))
         except StorageError:
-            pass  # it is recorded
+            pass  # the error is recorded
         finally:
             self.lock.release()
 
@@ -218,7 +219,7 @@ class Client:
                 self._push(max(_MOMENT, deadline - time.monotonic()))
                 if self._sock is not None and not done():
                     if timeout < self.timeout:  # than the socket's own
-                        set_timeout(self._sock, max(_MOMENT, deadline - time.monotonic()))
+                        _set_timeout(self._sock, max(_MOMENT, deadline - time.monotonic()))
                     self._process_replies(self._parser.receive(self._sock))
                 continue
             except BlockingIOError:  # the socket's timeout
@@ -239,7 +240,7 @@ class Client:
                 self._give_up(no_answer)
                 raise no_answer
         if timeout < self.timeout and self._sock is not None:
-            set_timeout(self._sock, self.timeout)
+            _set_timeout(self._sock, self.timeout)
         self._end_poll()
 
     def _end_poll(self) -> None:
@@ -294,8 +295,8 @@ class Client:
             OSError, WireError: the caller has to try again.
             StorageGone: the listening socket is gone.
         """
-        self._sock, self._parser, welcome = connect(self.directory, self._id, timeout)
-        set_timeout(self._sock, self.timeout)
+        self._sock, self._parser, welcome = _open_connection(self.directory, self._id, timeout)
+        _set_timeout(self._sock, self.timeout)
         for reply in welcome.replies:
             self._process_reply(reply)
         self._acknowledge(welcome.last)
@@ -361,7 +362,7 @@ _all: weakref.WeakSet[Client] = weakref.WeakSet()
 _lock = threading.RLock()
 
 
-def _after_fork_in_child() -> None:
+def _reset_after_fork() -> None:
     """Drop the parent's connections in a forked child; the child makes its own."""
     global _of_thread, _all, _lock
     _of_thread = threading.local()
@@ -370,10 +371,10 @@ def _after_fork_in_child() -> None:
     pipeline.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+after_fork_in_child(_reset_after_fork)
 
 
-def connect(directory: str, client: bytes, timeout: float) -> tuple[socket.socket, wire.Parser, Welcome]:
+def _open_connection(directory: str, client: bytes, timeout: float) -> tuple[socket.socket, wire.Parser, Welcome]:
     """Connect to the storage in `directory`, and introduce the client with this id.
 
     The listening socket alone has to exist: while the actor is being restarted, the connection waits in the backlog.
@@ -388,7 +389,7 @@ def connect(directory: str, client: bytes, timeout: float) -> tuple[socket.socke
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        set_timeout(sock, timeout)
+        _set_timeout(sock, timeout)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
         try:
@@ -409,7 +410,7 @@ def connect(directory: str, client: bytes, timeout: float) -> tuple[socket.socke
         raise
 
 
-def set_timeout(sock: socket.socket, seconds: float) -> None:
+def _set_timeout(sock: socket.socket, seconds: float) -> None:
     """Set the kernel's timeout, which raises `BlockingIOError`: Python's own timeout is a `poll` at every call."""
     microseconds = int(min(seconds, threading.TIMEOUT_MAX) * 1e6)
     value = _TIMEVAL.pack(*divmod(max(1, microseconds), 1_000_000))  # 0 would mean no timeout

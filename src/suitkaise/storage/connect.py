@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING
 
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
+from suitkaise.platform.processes import after_fork_in_child
 
 if TYPE_CHECKING:
     from suitkaise.storage.tree import Tree
 
-__all__ = ["START_TIMEOUT", "attach", "detach"]
+__all__ = ["attach", "detach"]
 
 START_TIMEOUT = 30.0
 """Seconds within which the storage must be running; the first use in a program starts it."""
@@ -46,9 +46,9 @@ _lock = threading.Lock()
 _trees: dict[str, Tree] = {}  # a tree itself handles forks
 
 
-def _after_fork_in_child() -> None:
+def _reset_after_fork() -> None:
     global _lock
     _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+after_fork_in_child(_reset_after_fork)

@@ -32,7 +32,7 @@ def entry_key(path: str, name: str) -> tuple[bytes, tuple[str, str] | None]:
     """Return the key of an entry, and path and name if the key does not hold them in full.
 
     Raises:
-        TypeError, ValueError: path or name is not what a path or a name must be.
+        TypeError, ValueError: the path or the name is invalid.
     """
     if not isinstance(name, str):
         raise TypeError(f"a name must be a str, not {type(name).__name__}: {name!r}")
@@ -74,7 +74,7 @@ def checked_path(path: str, name: str) -> str:
     """Return the path in its normal form.
 
     Raises:
-        TypeError, ValueError: path or name is not what a path or a name must be.
+        TypeError, ValueError: the path or the name is invalid.
     """
     try:
         return _checked_path(path, name)

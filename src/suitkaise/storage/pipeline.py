@@ -1,6 +1,6 @@
 """Writes with `wait=False`: one daemon thread a process sends them, and their errors are kept for `flush`.
 
-The thread collects for a millisecond what clients have to send, sleeps until replies arrive or a connection
+The thread collects the requests of clients for a millisecond, sleeps until replies arrive or a connection
 breaks, and ends when nothing is under way. At the end of the program, pending writes get a moment to arrive.
 """
 
@@ -18,6 +18,7 @@ from typing import Protocol
 from suitkaise.errors import StorageError
 
 __all__ = [
+    "RETRY_AFTER",
     "Pipelined",
     "pop_background_error",
     "record_background_error",
@@ -98,7 +99,7 @@ def pop_background_error(directory: str | None = None) -> StorageError | None:
 
 
 def reset_after_fork() -> None:
-    """In a forked child: drop the parent's thread and errors. The parent sends what is under way."""
+    """In a forked child: drop the parent's thread and errors. The parent sends the writes under way."""
     global _pump, _lock
     if _pump is not None:
         _pump.close_in_child()
@@ -108,19 +109,21 @@ def reset_after_fork() -> None:
 
 
 class _Pump:
-    """The thread; `_lock` guards what others may touch."""
+    """The thread of the pipeline; `_lock` guards the state that other threads use, too."""
 
     def __init__(self) -> None:
         self._new: set[Pipelined] = set()
         self._active: set[Pipelined] = set()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        threading.Thread(target=self._run, name="suitkaise storage pipeline", daemon=True).start()
+        threading.Thread(target=self._run, name="suitkaise-storage-pipeline", daemon=True).start()
 
     def add(self, client: Pipelined) -> None:
+        """Have the thread call `pump` of a client."""
         self._new.add(client)
         self.ring()
 
     def ring(self) -> None:
+        """Wake the thread."""
         os.eventfd_write(self._bell, 1)
 
     def _run(self) -> None:

@@ -105,7 +105,9 @@ class Transaction(Writes):
 
     def compare_and_set(self, path: str, name: str, revision: int, value: object, metadata: Metadata | None) -> bool:
         """Refuse: the commit itself compares."""
-        raise NotBuiltYet("compare_and_set inside of a transaction, which compares by itself at its end")
+        raise NotBuiltYet(
+            "compare_and_set inside of a transaction is not built yet; use add: the commit compares all that was read"
+        )
 
     def increment(self, path: str, name: str, amount: float, start: float, *, wait: bool) -> Any:
         """Add to the number at the commit; return the sum."""

@@ -402,7 +402,7 @@ class Tree:
     def transaction(self) -> Iterator[None]:
         """Make several changes in one atomic write: all of them or, if the block raises, none.
 
-        Reads in the block see what it wrote. At the end of the block everything that it read must be unchanged,
+        Reads in the block see the writes of the block. At the end of the block all that was read must be unchanged,
         as if no other writer existed. Only this thread's use of the storage is part of the transaction.
 
         Raises:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from suitkaise.messaging.actor import Actor, envelope, untaken
+from suitkaise.messaging.actor import Actor, drain, envelope
 from suitkaise.messaging.messages import Answer, Payload
 from suitkaise.policy.actions import Input
 from suitkaise.policy.base import SupervisorPhase
@@ -51,7 +51,7 @@ class SupervisorActor(Actor):
 
 
 def start_actor(executor: Stepper) -> Callable[[Input], None]:
-    """Start an actor for `executor`; returns the function that sends it an event."""
+    """Start an actor for `executor`; return the function that sends the actor an event."""
     ref = SupervisorActor.launch(executor, thread_name=f"suitkaise-{executor.path}")
 
     def tell(event: Input) -> None:
@@ -67,7 +67,7 @@ def _answer_to(message: Input) -> Answer[Any] | None:
 
 
 def _refuse_rest(inbox: Any, executor: Stepper) -> None:
-    for message in untaken(inbox):
+    for message in drain(inbox):
         answer = _answer_to(message)
         if answer is not None:
             _refuse(answer, executor)

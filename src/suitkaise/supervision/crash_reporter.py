@@ -32,27 +32,29 @@ def build_report(
     """Return the report of an abnormal exit; None if the exit was expected (a child that is stopped by `brutal_kill`).
 
     Args:
-        actions: what the policy decided when it handled the exit.
-        policy: the policy of the supervisor, after that.
+        actions: the decisions of the policy about the exit.
+        policy: the policy of the supervisor, after these decisions.
         before: the state of the child before the exit was handled.
         end: how the incarnation ended.
-        uptime: seconds for which the incarnation has lived.
+        uptime: seconds from the start order to the exit.
         now: seconds, monotonic.
     """
-    emitted = [action.event for action in actions if isinstance(action, Publish)]
-    died = next((e for e in emitted if isinstance(e, ChildExited | ChildStartFailure | ChildStopError)), None)
+    published = [action.event for action in actions if isinstance(action, Publish)]
+    died = next(
+        (event for event in published if isinstance(event, ChildExited | ChildStartFailure | ChildStopError)), None
+    )
     if died is None or died.reason is None or died.reason.clean:
         return None
     after = policy.child_info(before.id)
     spec = policy.spec
     verdict = "stays down"
-    if any(isinstance(event, SupervisorGaveUp) for event in emitted):
+    if any(isinstance(event, SupervisorGaveUp) for event in published):
         verdict = "gives up"
     elif isinstance(died, ChildStopError):
         verdict = "is being stopped"
     elif after is not None and after.status in (Status.RESTARTING, Status.STARTING):
         verdict = "restarts"
-    phase, in_phase, loop = _doing(died.reason, end, now)
+    phase, in_phase, loop = _phase_of(died.reason, end, now)
     return CrashReport(
         id=f"{datetime.fromtimestamp(died.wall).strftime('%Y%m%d-%H%M%S-%f')}-{secrets.token_hex(1)}",
         path=died.path,
@@ -77,7 +79,7 @@ def build_report(
     )
 
 
-def _doing(reason: ExitReason, end: Exit, now: float) -> tuple[str, float | None, int]:
+def _phase_of(reason: ExitReason, end: Exit, now: float) -> tuple[str, float | None, int]:
     view = end.view
     loops = 0 if view is None else view.loops
     match reason:

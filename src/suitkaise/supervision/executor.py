@@ -53,7 +53,7 @@ __all__ = ["Executor"]
 
 
 class Executor:
-    """One supervisor at work: its policy decides, and this carries the decisions out.
+    """One supervisor at work: its policy decides, and the executor carries the decisions out.
 
     `interface` is what others see of it. Only the thread of the supervisor's actor calls `step` and `abort`.
     """
@@ -67,11 +67,11 @@ class Executor:
         self._env = env
         self._handles = self.interface.handles
         self._addresses: dict[str, Address] = {}
-        self._ended: set[str] = set()  # children of which it is not known yet whether they come back
+        self._ended: set[str] = set()  # children that have ended, and may be started again
         self._checkpoints: dict[str, Payload] = {}
         self._began: dict[str, float] = {}
         self._deadlines: dict[str, TimerHandle] = {}  # of the children that are being stopped
-        self._abnormal_exits: dict[tuple[str, int], Exit] = {}  # those that the policy has not decided about yet
+        self._abnormal_exits: dict[tuple[str, int], Exit] = {}  # the policy has not handled them yet
         self._supervisors: dict[str, Executor] = {}  # the newest of each child that is a supervisor, ended or not
         self.interface.tell = env.start_actor(self)
         if predecessor is not None:
@@ -96,7 +96,7 @@ class Executor:
                     serial = next(self._env.serials)
                     recalled = self._recalled(child.id, previous)
                     self._start(Launch.of(child, f"{self.path}/{child.id}", incarnation, serial, recalled))
-                case Stop(id, _) if id in self._handles:  # if not, its start has failed, and Exited follows
+                case Stop(id, _) if id in self._handles:  # else its start has failed, and `Exited` follows
                     self._handles[id].stop()
                 case Kill(id, _, why) if id in self._handles:
                     self._handles[id].kill(why)
@@ -123,7 +123,7 @@ class Executor:
                 self._supervisors.pop(id).retire()
 
     def _decide(self, event: Input) -> list[Action]:
-        """Return the policy's decisions; report an abnormal exit together with what was decided about it (rule 58)."""
+        """Return the policy's decisions; report an abnormal exit together with the decision about it (rule 58)."""
         now = self._env.clock()
         if not isinstance(event, Exited):
             return self.policy.handle(event, now)
@@ -174,7 +174,7 @@ class Executor:
             handle.tell(Begin())
 
     def _report_progress(self, launch: Launch, handle: Handle, address: Address) -> None:
-        """Turn what the handle reports, in whichever thread, into events for this supervisor."""
+        """Turn the reports of the handle, which come from any thread, into events for this supervisor."""
         id, number = launch.child.id, launch.number
 
         def on_ready(ready: Future[int]) -> None:
@@ -205,13 +205,13 @@ class Executor:
             self._deadlines[id] = handle
 
     def _drop_handle(self, event: Exited | Ignored) -> None:
-        """Let go of the handle of an incarnation that has ended; keep its checkpoint for the next one."""
+        """Drop the handle of an incarnation that has ended; keep its checkpoint for the next one."""
         if self.policy.incarnation_of(event.id) != event.incarnation:
             return
         handle = self._handles.pop(event.id, None)
         deadline = self._deadlines.pop(event.id, None)
         if deadline is not None:
-            deadline.cancel()  # it may be hours away
+            deadline.cancel()  # the deadline may be hours away
         checkpoint = getattr(handle, "checkpoint", None)  # supervisors have none
         if checkpoint is not None:
             self._checkpoints[event.id] = checkpoint

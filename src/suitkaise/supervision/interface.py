@@ -56,7 +56,7 @@ class SupervisorInterface:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self.tell: Callable[[Input], None]  # set by the executor, which starts the actor
-        self.handles: dict[str, Handle] = {}  # of the children that live
+        self.handles: dict[str, Handle] = {}  # of the children that are alive
         self.suspended: set[str] = set()
         self._env = env
 
@@ -66,7 +66,7 @@ class SupervisorInterface:
         raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
 
     def suspend(self, on: bool) -> None:
-        """Suspend or resume all workers below."""
+        """Suspend or resume all workers below this supervisor."""
         for id in list(self.handles):
             self._suspend(id, on)
 
@@ -104,7 +104,7 @@ class SupervisorInterface:
         return _STATUS_OF[self.policy.phase]
 
     def status_of(self, id: str) -> Status:
-        """The status of a child. Raises ChildNotFound."""
+        """Return the status of a child. Raises ChildNotFound."""
         info = self.policy.child_info(id)
         if info is None:
             raise self.policy.not_found(id)
@@ -120,7 +120,7 @@ class SupervisorInterface:
         return Status.SUSPENDED if info.status is Status.RUNNING and info.id in self.suspended else info.status
 
     def which_children(self) -> list[ChildLine]:
-        """The children in start order (rule 20)."""
+        """Return the children in start order (rule 20)."""
         return [
             ChildLine(
                 info.id, info.kind, self._status(info), ref_to(f"{self.path}/{info.id}", info.kind), info.restarts,
@@ -130,7 +130,7 @@ class SupervisorInterface:
         ]  # fmt: skip
 
     def _abandoned(self, id: str) -> int:
-        """The number of a child's threads that were abandoned and still run (rule 59)."""
+        """Return how many threads of a child were abandoned and still run (rule 59)."""
         path = f"{self.path}/{id}"
         return sum(engine.abandoned().count(path) for engine in self._env.engines.values())
 
@@ -187,7 +187,7 @@ class SupervisorInterface:
         handle.suspend(on)
 
     def control(self, kind: ControlKind, id: str) -> Answer[Any]:
-        """Carry out what a ref of the child asks for: `kill`, `rejoin` or `recall`."""
+        """Carry out a request of a ref of the child: `kill`, `rejoin` or `recall`."""
         answer: Answer[Any] = Answer()
         match kind:
             case RequestKind.RECALL:
@@ -205,7 +205,7 @@ class SupervisorInterface:
         return answer
 
     def child(self, id: str) -> SupervisorInterface | None:
-        """The child `id` if it is a supervisor and lives."""
+        """Return the child `id` if it is a supervisor and alive; else None."""
         handle = self.handles.get(id)
         return handle if isinstance(handle, SupervisorInterface) else None
 

@@ -87,5 +87,5 @@ class Simulation:
         return self.root.exited.result().reason if self.root.exited.done() else None
 
     def alive(self) -> list[SimulatedHandle]:
-        """The incarnations that exist now."""
+        """Return the incarnations that exist now."""
         return [handle for handle in self.engine.launched if handle.alive]

@@ -100,7 +100,7 @@ class AsyncLifecycle(Lifecycle):
             self.context.opened.close(self._incarnation.grace)
 
     def stacks(self) -> str:
-        """Where the tasks await, the worker's own task first; may be called from any thread and signal handler."""
+        """Return where the tasks await, the worker's own task first; for any thread and signal handler."""
         return "" if self.context.opened is None else self.context.opened.stacks()
 
     def interrupt(self, reason: ExitReason) -> None:

@@ -182,7 +182,7 @@ def _reason_of(code: int) -> ExitReason:
 
 
 def _checked_argv(argv: tuple[Any, ...]) -> str:
-    """How errors name the command; raises SpecError unless `argv` is a program and its arguments."""
+    """Return how errors name the command; raise SpecError unless `argv` is a program and its arguments."""
     if not argv or argv[0] == "":
         raise SpecError("Command: a program is needed, and its arguments one by one: Command('sleep', '5')")
     for argument in argv:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from suitkaise.platform.processes import children, die_with_parent, kill_children
 
-__all__ = ["LONGEST", "Lines", "Program"]
+__all__ = ["Lines", "Program"]
 
 LONGEST = 16_384
 """Bytes of the longest line; a longer line is split."""
@@ -58,7 +58,7 @@ class Lines:
         return [*pieces, line]
 
     def _cut(self, line: bytearray) -> int:
-        """Where to split a long line: between two characters."""
+        """Return where to split a long line: between two characters."""
         for cut in range(self._longest, max(self._longest - 3, 1), -1):
             if line[cut] & 0xC0 != 0x80:
                 return cut
@@ -145,7 +145,7 @@ class Program:
                 os.close(pidfd)
 
     def _members(self) -> list[int]:
-        """Descriptors of the remaining processes of the group, which are children of this process now."""
+        """Return pidfds of the remaining processes of the group, which are children of this process now."""
         return [os.pidfd_open(pid) for pid in children() if os.getpgid(pid) == self.pid]
 
     def clean_up(self) -> int:
@@ -180,7 +180,7 @@ class Program:
 
 
 def _explained(error: OSError, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> OSError:
-    """The same error with a text that names the program or the folder, and the place of the search."""
+    """Return the error with a text that names the program or the folder, and the path that was searched."""
     if cwd is not None and error.filename == cwd:
         return type(error)(error.errno, f"cwd: {error.strerror}", cwd)
     text = error.strerror or "it cannot be started"

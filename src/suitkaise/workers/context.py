@@ -104,7 +104,7 @@ class WorkerContext:
     def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in the caller's `wait(*descriptors)`, which must return when one of the descriptors is readable.
 
-        Returns False once the program that owns the worker is gone.
+        Return False once the program that owns the worker is gone.
         """
         return self._mailbox.wait_in(wait, for_messages=for_messages)
 
@@ -140,7 +140,7 @@ class WorkerContext:
         return None if self.deadline_ns == NEVER else max(0.0, (self.deadline_ns - _clock()) / 1e9)
 
     def loop_time_report(self, title: str) -> dict[str, Any]:
-        """The number of loops and their times, in seconds."""
+        """Return the number of loops and their times, in seconds."""
         loops = self._slot.words[LOOPS]
         total = self._slot.words[TOTAL] / 1e9
         return {
@@ -155,7 +155,7 @@ class WorkerContext:
         self.on_checkpoint(Payload(data=codec.dumps(value, root="checkpoint")))
 
     def logger(self) -> Any:
-        """A structlog logger that is bound to the worker's path and pid."""
+        """Return a structlog logger that is bound to the worker's path and pid."""
         from suitkaise.messaging.logs import worker_logger
 
         return worker_logger(self.path, self.on_log_line)
@@ -165,14 +165,14 @@ class WorkerContext:
         if tree is not None:
             tree.remove_owned(self.owner)
 
-    # ------------------------------------------------------------ for workers that look after a process
+    # ------------------------------------------------------------ for workers that run a program
     def report_pid(self, pid: int) -> None:
         """Show `pid` as the worker's process id from now on."""
         self.pid = self._slot.words[PID] = pid
 
     def handle_suspension(self) -> None:
         """Leave suspension to the worker: its loop goes on while it is suspended, and reads `suspended`."""
-        self._mailbox.rests = False
+        self._mailbox.blocks_if_suspended = False
 
 
 class OwnRef(WorkerRef):
@@ -214,13 +214,13 @@ class WorkerLinks:
         router().request(RequestKind.LINK, ref.path, self._owner).get()
 
     def unlink(self, ref: WorkerRef) -> None:
-        """Undo `link`."""
+        """Remove the link with the incarnation that `ref` names."""
         router().request(RequestKind.UNLINK, ref.path, self._owner).get()
 
     def accept(self, signal: Any) -> bool:
-        """Whether a signal is to be delivered: a `Down` only while its monitor stands, which this call ends."""
+        """Return whether a signal is to be delivered: a `Down` only once, and only while its monitor exists."""
         if not isinstance(signal, Down) or signal.monitor is None:
             return True
-        stands = signal.monitor in self._monitors
+        exists = signal.monitor in self._monitors
         self._monitors.discard(signal.monitor)
-        return stands
+        return exists

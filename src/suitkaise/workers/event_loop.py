@@ -119,17 +119,17 @@ class EventLoop:
         self._loop.stop()
 
     async def wait(self, seconds: float) -> bool:
-        """Sleep at most `seconds`; True as soon as the worker is asked to stop, or its time is over."""
+        """Sleep at most `seconds`; return True as soon as the worker is asked to stop, or its time is over."""
         deadline = self._mailbox.deadline
-        left = seconds if deadline is None else deadline - time.monotonic()
+        remaining = seconds if deadline is None else deadline - time.monotonic()
         # Awaited even after a stop request: a task that waits in a loop must let the other tasks run.
         self._waits += 1
         self._resume_reading()
         try:
-            await asyncio.wait([self._stopping], timeout=min(seconds, left))
+            await asyncio.wait([self._stopping], timeout=min(seconds, remaining))
         finally:
             self._waits -= 1
-        return self._mailbox.finishing or left < seconds
+        return self._mailbox.finishing or remaining < seconds
 
     def _resume_reading(self) -> None:
         descriptor = self._mailbox.descriptor
@@ -150,11 +150,11 @@ class EventLoop:
 
     # ------------------------------------------------------------ the caller
     def is_inside(self) -> bool:
-        """Whether the caller runs in this event loop."""
+        """Return whether the caller runs in this event loop."""
         return self._thread == threading.get_ident() and self._loop.is_running()
 
     def is_in_hook(self) -> bool:
-        """Whether the caller runs in the worker's own task."""
+        """Return whether the caller runs in the worker's own task."""
         return self.is_inside() and asyncio.current_task(self._loop) is self._task
 
     def interrupt(self) -> None:
@@ -192,7 +192,7 @@ class EventLoop:
 
     # ------------------------------------------------------------ stack dumps
     def stacks(self) -> str:
-        """Where the tasks await, the worker's own task first."""
+        """Return where the tasks await, the worker's own task first."""
         tasks = sorted(asyncio.all_tasks(self._loop), key=lambda task: task is not self._task)
         return "".join(
             f"\nTask {task.get_name()!r} (most recent call first):\n{_stack(task)}" for task in tasks[:_SHOWN]
@@ -200,7 +200,7 @@ class EventLoop:
 
 
 def _stack(task: asyncio.Task[Any]) -> str:
-    """Where a task awaits, in the format of `faulthandler`."""
+    """Return where a task awaits, in the format of `faulthandler`."""
     frames = [one for one in _frames(task.get_coro()) if one.f_code is not EventLoop._work.__code__]
     lines = (
         f'  File "{one.f_code.co_filename}", line {one.f_lineno} in {one.f_code.co_name}\n' for one in reversed(frames)
@@ -209,7 +209,7 @@ def _stack(task: asyncio.Task[Any]) -> str:
 
 
 def _frames(awaited: Any) -> Iterator[FrameType]:
-    """The frames of a coroutine and of the objects that it awaits, generators included, the outermost first."""
+    """Yield the frames of a coroutine and of the objects that it awaits, generators included, the outermost first."""
     while awaited is not None:
         kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(awaited, f"{kind}_frame")), None)
         frame = getattr(awaited, f"{kind}_frame", None)

@@ -43,7 +43,7 @@ class _FunctionWorker(Worker):
 
 
 def hook_of(worker: Any, name: str) -> Callable[..., Any] | None:
-    """The worker's own hook of that name, or None if the class has only the empty default."""
+    """Return the worker's own hook of that name; None if the class has only the empty default."""
     for candidate in (name, *ALIASES.get(name, ())):
         found = getattr(type(worker), candidate, None)
         if found is not None and found is not getattr(Worker, candidate, None):
@@ -56,7 +56,7 @@ _OURS = {*Process.__mro__, *Thread.__mro__}
 
 
 def is_async(recipe: Recipe) -> bool:
-    """Whether the worker needs an event loop: it has an async hook or public method, or is an async function."""
+    """Return whether the worker needs an event loop: for an async hook, public method or function."""
     cls = recipe.target
     if not isinstance(cls, type):
         return is_async_function(cls)
@@ -86,9 +86,9 @@ def handler_of(
     on_receive: Callable[[Any], Any] | None,
     accepts: Callable[[Any], bool],
 ) -> Callable[[], Any]:
-    """The call that handles the message; its value is the answer.
+    """Return the call that handles the message; the value of the call is the answer.
 
-    `path` is the worker's path, for errors. `accepts` tells whether a signal (`Down`, `LinkedExit`) is delivered.
+    `path` is the worker's path, for errors. `accepts` returns whether a signal (`Down`, `LinkedExit`) is delivered.
 
     Raises:
         NoHandler: the worker has no handler for the message.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from suitkaise.exits import ExitReason
+from suitkaise.messaging.identity import owner_of
 from suitkaise.messaging.messages import Payload
 
 __all__ = ["ExitWith", "ForceFinish", "Incarnation", "Outcome", "Recalled"]
@@ -37,17 +38,17 @@ class Recalled:
 
 @dataclass(frozen=True, slots=True)
 class Incarnation:
-    """What a new incarnation is told of itself.
+    """What a new incarnation knows of itself.
 
     Args:
         path: the worker's path.
-        serial: unique in the program.
-        number: which incarnation of its child it is, from 1.
-        copy: which of several copies of its child it is.
+        serial: its serial number, unique in the program.
+        number: its number among the incarnations of its child, from 1.
+        copy: its number among the `copies` of its child, from 0; None without copies.
         join_in: seconds after which the worker finishes.
         join_after: loops after which the worker finishes.
-        recalled: about the incarnation before.
-        grace: seconds that the worker may take to finish when the program is gone; also that its tasks may take.
+        recalled: the past of the worker; None at a first start.
+        grace: seconds that the worker may take to finish when the program is gone, and its tasks after the last hook.
     """
 
     path: str
@@ -61,8 +62,8 @@ class Incarnation:
 
     @property
     def owner(self) -> str:
-        """Its identity towards the storage: its path, and a number that no other incarnation ever has."""
-        return f"{self.path}#{self.serial}"
+        """Its identity towards the hub and the storage: `path#serial`."""
+        return owner_of(self.path, self.serial)
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,7 @@ class Lifecycle:
 
     # ------------------------------------------------------------ after the last turn
     def close(self) -> None:
-        """Release what the life cycle itself holds."""
+        """Release the resources of the life cycle itself."""
 
     def answer_failed_ask(self) -> None:
         """Answer the message whose handler ended the worker.
@@ -229,7 +229,7 @@ class Lifecycle:
 
     # ------------------------------------------------------------ for the engine
     def stacks(self) -> str:
-        """What the worker awaits, which the stacks of its threads do not show; may be called from any thread."""
+        """Return what the worker awaits, which the stacks of its threads do not show; for any thread."""
         return ""
 
     def interrupt(self, reason: ExitReason) -> None:
@@ -255,7 +255,7 @@ class Lifecycle:
         return self._checked_hook(name)
 
     def _checked_hook(self, name: str) -> Callable[..., Any] | None:
-        """The hook; without an event loop, a hook that returns a coroutine raises TypeError."""
+        """Return the hook; without an event loop, a hook that returns a coroutine raises TypeError."""
         hook = hook_of(self._worker, name)
         return hook if hook is None or self.has_tasks else partial(_call, f"{self._recipe.name}.{name}", hook)
 
@@ -263,7 +263,7 @@ class Lifecycle:
         return handler_of(message, self._worker, self.path, self._on_receive, self.context.links.accept)
 
     def _fail(self, phase: str, error: BaseException) -> None:
-        """Set the outcome from what a hook has raised, and run `on_failure` if that is a crash."""
+        """Set the outcome from the exception of a hook, and run `on_failure` if the outcome is a crash."""
         context = self.context
         context.finishing = True
         self._mailbox.end_waits()

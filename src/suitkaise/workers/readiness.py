@@ -54,12 +54,12 @@ def check_ready(title: str, ready: Any) -> None:
 
 
 def pattern_of(ready: Readiness) -> re.Pattern[str] | None:
-    """The pattern that a line of output must match; None if `ready` is something else."""
+    """Return the pattern that a line of output must match; None if `ready` is something else."""
     return re.compile(ready) if isinstance(ready, (str, re.Pattern)) else None
 
 
 def probe_of(ready: Readiness, folder: str) -> Callable[[], object] | None:
-    """The function to call until it returns something true; None if `ready` is a pattern. Paths begin at `folder`."""
+    """Return the function to call until its value is true; None if `ready` is a pattern. Paths begin at `folder`."""
     match ready:
         case int():
             return partial(_port_answers, "127.0.0.1", ready)

@@ -128,9 +128,9 @@ class Worker(Startable, metaclass=WorkerType):
     # ------------------------------------------------------------ attributes of a running worker
     @overridable
     def path(self) -> str | None:
-        """The worker's place in the tree (`pipeline/counters/count-a`); None outside of a tree.
+        """The worker's path in the tree (`pipeline/counters/count-a`); None outside of a tree.
 
-        A subclass may use the name `path` for itself; the place stays at `self.ref.path`.
+        A subclass may use the name `path` for itself; the worker's path stays at `self.ref.path`.
         """
         return self._worker_context.path if self._worker_context else None
 
@@ -233,7 +233,7 @@ class Worker(Startable, metaclass=WorkerType):
 
     @ReadOnly
     def ref(self) -> OwnRef:
-        """The worker's own ref, to hand to others; `ref.path` and `ref.copy` are the worker's place and number.
+        """The worker's own ref, to hand to others; `ref.path` and `ref.copy` are the worker's path and copy number.
 
         Raises:
             RuntimeError: the worker was not started by a supervisor.
@@ -344,7 +344,7 @@ class Worker(Startable, metaclass=WorkerType):
         self._require_context("unlink()").links.unlink(ref)
 
     def _require_context(self, what: str) -> WorkerContext:
-        """The context; raises RuntimeError unless the worker runs in a tree."""
+        """Return the context; raise RuntimeError unless the worker runs in a tree."""
         if self._worker_context is None:
             raise RuntimeError(
                 f"{type(self).__name__}.{what} is for a running worker; this one was not started by a supervisor"
@@ -398,7 +398,7 @@ class Process(Worker):
 
 
 class Thread(Worker):
-    """A worker in a thread of the program that owns the tree. Derive a class and override the hooks, as of `Process`.
+    """A worker in a thread of the program that owns the tree. Derive a class and override the hooks, as for `Process`.
 
     A thread cannot be killed: a thread that does not stop in time is abandoned (rule 59). The declaration and all
     incarnations share the constructor's arguments by reference, so changes of a mutable argument are seen by all of
