@@ -132,6 +132,15 @@ def test_a_durable_storage_is_there_again_at_the_next_run(tmp_path: Path) -> Non
         assert run_program(program, str(tmp_path / "state")).check().stdout == f"{run}\n"
 
 
+def test_a_durable_storage_may_have_a_path_longer_than_a_unix_address(tmp_path: Path) -> None:
+    tree = sktree.connect(tmp_path / ("long" * 30) / ("name" * 30), durable=True)
+    try:
+        tree.add("a", 1)
+        assert tree.get("a") == 1
+    finally:
+        sktree.disconnect()
+
+
 def test_a_durable_storage_serves_one_program_at_a_time(tmp_path: Path) -> None:
     sktree.connect(tmp_path / "state", durable=True)
     try:

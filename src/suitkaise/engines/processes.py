@@ -60,7 +60,7 @@ __all__ = ["ProcessEngine", "ProcessHandle"]
 LINGER = 5.0
 """Seconds that a process may stay after its worker's exit report (threads that it did not end, exit handlers)."""
 
-DUMP_TIME = 0.05
+DUMP_TIME = 0.25
 """Seconds that a hung process gets to write its stack to a file."""
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import struct
 from collections.abc import Iterator
 
-__all__ = ["accept_own", "connect_unix"]
+__all__ = ["accept_own", "bind_unix", "connect_unix"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.sockets")
 
@@ -54,13 +55,30 @@ def connect_unix(sock: socket.socket, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: as `socket.connect` raises it.
     """
+    with _address(path) as address:
+        sock.connect(address)
+
+
+def bind_unix(sock: socket.socket, path: str | os.PathLike[str]) -> None:
+    """Bind `sock` to `path`, also where the path is longer than the 107 bytes of an address.
+
+    Raises:
+        OSError: as `socket.bind` raises it.
+    """
+    with _address(path) as address:
+        sock.bind(address)
+
+
+@contextlib.contextmanager
+def _address(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield an address of the socket at `path` that fits; a long one goes through a descriptor of its directory."""
     address = os.fspath(path)
     if len(os.fsencode(address)) <= _LONGEST_ADDRESS:
-        sock.connect(address)
+        yield address
         return
     folder, name = os.path.split(address)
     descriptor = os.open(folder or os.curdir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        sock.connect(f"/proc/self/fd/{descriptor}/{name}")
+        yield f"/proc/self/fd/{descriptor}/{name}"
     finally:
         os.close(descriptor)

@@ -14,6 +14,7 @@ import socket
 from typing import ClassVar
 
 from suitkaise.errors import StorageError
+from suitkaise.platform.sockets import bind_unix, connect_unix
 from suitkaise.specs import Backoff, Child, SupervisorSpec
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.server import StorageServer
@@ -73,16 +74,23 @@ def _listen(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if os.path.exists(path):  # a durable storage: left by an earlier program, or in use by another one
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                if probe.connect_ex(path) == 0:
-                    raise StorageError(
-                        f"the storage at {os.path.dirname(path)!r} is in use by another program", path=path
-                    )
+            if _is_served(path):
+                raise StorageError(f"the storage at {os.path.dirname(path)!r} is in use by another program", path=path)
             os.unlink(path)
-        listener.bind(path)
+        bind_unix(listener, path)
         os.chmod(path, 0o600)
         listener.listen(1024)
     except BaseException:
         listener.close()
         raise
     return listener
+
+
+def _is_served(path: str) -> bool:
+    """Return whether a program listens at the socket `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            connect_unix(probe, path)
+        except OSError:
+            return False
+    return True
