@@ -1,4 +1,4 @@
-"""Rule 56 with real processes and threads: the delay before a restart, what resets it, and what cuts it short."""
+"""Rule 56 with real processes and threads: the delay before a restart, its reset, and requests that cut it short."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ LONG = 600
 
 
 class Ticks(Worker):
-    """A task of it counts. It does what it is told, and notes what it does at its end."""
+    """Counts in a task of its own, does what a message names, and notes how it ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -100,7 +100,7 @@ async def count(upto: int) -> AsyncIterator[int]:
 
 
 class Stubborn(Process):
-    """A task of it swallows its cancellation."""
+    """Has a task that swallows its cancellation."""
 
     async def on_start(self) -> None:
         self.task = asyncio.create_task(self.go_on())
@@ -117,7 +117,7 @@ class Stubborn(Process):
 
 
 class Loops(Worker):
-    """All of its hooks but one are async."""
+    """Has async hooks, except for `after_loop`."""
 
     async def before_loop(self) -> None:
         await asyncio.sleep(0)
@@ -144,7 +144,7 @@ class LoopsInAThread(Loops, Thread):
 
 
 class Waits(Worker):
-    """It waits for ever, in its loop; says so in a file."""
+    """Makes the file `waits`, then waits for ever in its loop."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
