@@ -83,9 +83,7 @@ def on_disk(id: str) -> CrashReport:
         ("raise", "LookupError in loop: in the fifth loop", "Crashed"),
     ],
 )
-def test_s58_a_crash_report_shows_phase_loop_and_last_lines_for_each_kind_of_end(
-    end: str, reason: str, kind: str
-) -> None:
+def test_s58_a_crash_report_shows_phase_loop_and_last_lines_of_each_end(end: str, reason: str, kind: str) -> None:
     with Supervisor("tree", Child(Talks, args=(end,), id="w")).start() as running:
         pid = running["w"].pid
         report = first(running)

@@ -1,4 +1,4 @@
-"""The main job: the totals are those of a plain pass, whichever worker is killed meanwhile."""
+"""`supervisors/indexer.py`: the totals are those of a plain pass, whichever worker is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORDS = ["def", "class", "return", "import", "self", "yield", "lambda", "while",
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """240 files in several folders, each other than the next."""
+    """Make a folder of 240 different text files in several folders."""
     root = tmp_path / "library"
     for number in range(240):
         folder = root / f"part-{number % 7}"

@@ -92,7 +92,7 @@ def test_lines_lost_in_a_recalled_stage_are_delivered_again(folder: Path, which:
     assert output.read_text() == WANTED
 
 
-def test_the_whole_program_may_be_killed(folder: Path) -> None:
+def test_each_line_comes_once_and_in_order_after_kills_of_the_whole_program(folder: Path) -> None:
     output = folder / "output"
     for part in (1, 2):
         with start_program([*RUN, *arguments(folder, "slow", "odd")], cwd=folder) as program:

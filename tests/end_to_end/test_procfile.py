@@ -62,7 +62,7 @@ def test_all_commands_run_with_their_ports_come_back_and_leave_nothing(tmp_path:
     file = str(tmp_path / "Procfile")
     with start_program([*RUN, "--file", file, "--scale", "web=2", "--port", "7000"], cwd=tmp_path) as program:
 
-        def said(what: str, times: int = 1) -> list[str]:
+        def lines_with(what: str, times: int = 1) -> list[str]:
             def lines() -> list[str]:
                 return [line for line in program.stderr.splitlines() if what in line]
 
@@ -71,11 +71,11 @@ def test_all_commands_run_with_their_ports_come_back_and_leave_nothing(tmp_path:
             )
             return found
 
-        said("web 7000 green")
-        said("web 7001 green")
-        pid = int(said("clock 7100")[0].split()[-1])
+        lines_with("web 7000 green")
+        lines_with("web 7001 green")
+        pid = int(lines_with("clock 7100")[0].split()[-1])
         os.kill(pid, signal.SIGKILL)
-        again = int(said("clock 7100", times=2)[1].split()[-1])
+        again = int(lines_with("clock 7100", times=2)[1].split()[-1])
         assert again != pid
         program.send_signal(signal.SIGTERM)
         assert program.wait() == 0, program.stderr
