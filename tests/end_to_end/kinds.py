@@ -60,7 +60,7 @@ class Kinds:
             running[id].tell("crash")
 
     def crash_and_wait(self, running: RunningTree, id: str) -> None:
-        """Crash it and wait until it is restarted."""
+        """Crash a worker and wait until it is restarted."""
         ref = running[id]
         before = ref.incarnation
         self.crash(running, id)

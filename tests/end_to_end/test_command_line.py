@@ -73,7 +73,7 @@ def test_standard_streams_may_be_closed(way: str, closed: str, tmp_path: Path) -
         assert (seen[number] == "/dev/null") is (redirected in closed.split())
 
 
-def test_crashes_may_have_its_output_closed(tmp_path: Path) -> None:
+def test_suitkaise_crashes_may_have_its_output_closed(tmp_path: Path) -> None:
     command = ["sh", "-c", f"exec {sys.executable} -m suitkaise crashes >&-"]
     assert run_program(command, env={"SUITKAISE_STATE": str(tmp_path)}).check().stderr == ""
 
@@ -341,7 +341,7 @@ def test_an_option_of_the_command_line_that_is_not_built_is_an_error(tmp_path: P
     assert "not built yet" in finished.stderr
 
 
-def test_options_after_the_target_are_of_suitkaise_and_those_after_a_double_dash_of_the_program(tmp_path: Path) -> None:
+def test_suitkaise_takes_options_after_the_target_and_the_program_those_after_a_double_dash(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "import sys\nfrom suitkaise import *\nclass Once(Process):\n    restart, significant = 'transient', True\n"
         "    def loop(self): self.rejoin()\nprint(sys.argv)\n"

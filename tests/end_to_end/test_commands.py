@@ -71,7 +71,7 @@ def test_the_result_of_a_command_is_its_exit_code():
     tree = Supervisor("tree", Child(sh("exit 0"), restart="transient"), Child(sh("cat"), id="eof", restart="transient"))
     with tree.start() as running:
         assert running["it"].result(10) == 0
-        assert running["eof"].result(10) == 0  # there is nothing to read
+        assert running["eof"].result(10) == 0  # its standard input is empty
 
 
 def test_s25_a_command_is_restarted_by_the_rules_of_any_child(tmp_path):

@@ -325,7 +325,7 @@ def test_s39_s45_a_dynamic_supervisor_stops_while_children_are_being_started(kin
 
 
 # ---------------------------------------------------------------- many children
-def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_many() -> None:
+def test_s54_starting_finding_and_restarting_a_child_takes_as_long_among_few_as_among_many() -> None:
     """Count the function calls in the supervisor's thread; a walk over all children would add 360."""
     calls: Counter[int] = Counter()
 

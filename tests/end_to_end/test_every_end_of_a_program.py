@@ -91,5 +91,5 @@ def test_every_worker_ends_when_hub_and_keeper_are_killed_together(kind):
         if kind == "stopped":
             os.kill(it.workers[kind], signal.SIGCONT)
         it.all_gone()
-        if kind != "holds_the_gil_for_1s":  # this one may be killed before it can finish
+        if kind != "holds_the_gil_for_1s":  # a worker that holds the GIL may be killed before it can finish
             assert it.finished(kind) or kind not in OBEDIENT

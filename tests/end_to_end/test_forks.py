@@ -74,7 +74,7 @@ while True:
         wait_gone(child)
 
 
-def test_the_tree_runs_on_when_a_forked_child_ends_in_whatever_way():
+def test_the_tree_runs_on_however_a_forked_child_ends():
     source = program("""
 with Supervisor("tree", Echo()).start() as running:
     for end in (lambda: os._exit(0), lambda: sys.exit(0), lambda: os.kill(os.getpid(), 9)):
@@ -233,7 +233,7 @@ class ForksAndLogs(Process):
         return [os.waitpid(child, 0)[1] for child in children]
 
 
-def test_what_a_forked_child_of_a_worker_logs_does_not_harm_the_workers_connection(caplog):
+def test_log_lines_of_a_forked_child_do_not_harm_the_connection_of_its_worker(caplog):
     with Supervisor("tree", Child(ForksAndLogs)).start() as running:
         assert running["forks_and_logs"].ask(200, timeout=15) == [0, 0]
         assert running["forks_and_logs"].ask(0) == [0, 0]

@@ -36,7 +36,7 @@ def is_hung(reason: Any, where: str) -> bool:
 
 
 def wait_until_it_hangs(folder: Path) -> None:
-    eventually(lambda: not (folder / "hang").exists(), what="it hangs")
+    eventually(lambda: not (folder / "hang").exists(), what="the worker hangs")
 
 
 def hang_and_await_restart(running: RunningTree, folder: Path, where: str) -> Hung:
@@ -104,7 +104,7 @@ def test_s55_a_worker_that_hangs_in_on_finish_is_killed_and_reported(tmp_path: P
 
 
 @pytest.mark.parametrize("what", ["an exit handler", "a thread"])
-def test_s55_what_a_process_does_after_on_finish_has_no_limit_of_on_finish(tmp_path: Path, what: str) -> None:
+def test_s55_finish_timeout_does_not_limit_exit_handlers_and_threads_after_on_finish(tmp_path: Path, what: str) -> None:
     child = Child(LeavesSlowly, args=(tmp_path, what, 2.5), id="w", finish_timeout=1.0)
     running = Supervisor("tree", child).start()
     assert running.stop(timeout=20) == Shutdown("stop")
@@ -144,7 +144,7 @@ def test_s55_a_hang_counts_as_a_restart_and_backs_off_like_a_crash(tmp_path: Pat
     with tree(tmp_path, "loop", backoff=backoff).start() as running:
         (tmp_path / "hang").touch()
         wait_until_it_hangs(tmp_path)
-        eventually(lambda: running["w"].status == "restarting", what="it waits for its backoff")
+        eventually(lambda: running["w"].status == "restarting", what="the worker waits for its backoff")
         line = running.which_children()[0]
         assert is_hung(line.last_exit, "loop")
         running.terminate_child("w")

@@ -181,7 +181,7 @@ def test_workers_with_more_time_are_killed_after_five_seconds_when_the_hub_is_go
 def test_a_brutal_kill_child_is_killed_at_once_when_the_hub_is_gone():
     with scene("wait", ["loops", "sleeps"], "--shutdown", "brutal_kill") as it:
         it.program.send_signal(signal.SIGKILL)
-        it.all_gone(within=4.0)  # less than the five seconds of others
+        it.all_gone(within=4.0)  # other workers have five seconds
 
 
 def test_sigkill_of_everything_leaves_a_directory_that_the_next_program_removes():

@@ -68,7 +68,10 @@ def test_a_tree_can_be_stopped_when_the_io_thread_has_ended() -> None:
 
 
 class Broken(logging.Handler):
+    called = 0
+
     def emit(self, record: logging.LogRecord) -> None:
+        self.called += 1
         raise RuntimeError("the handler is broken")
 
 
@@ -82,6 +85,7 @@ def test_a_log_handler_that_raises_does_not_end_the_io_thread() -> None:
         try:
             now.reactor.call_soon_threadsafe(lambda: 1 / 0)
             assert running["echo"].ask("hello") == "hello"
+            assert handler.called == 1
         finally:
             logger.removeHandler(handler)
 

@@ -274,6 +274,7 @@ def test_s60_a_clean_end_does_not_end_the_linked_worker() -> None:
         running.restart_child("b")
         running["a"].ask(("link", "tree/b"))
         running.terminate_child("b")
+        assert running["a"].ask("received") == []
         assert running["a"].incarnation == 1
         assert watcher_entries() == 0
 

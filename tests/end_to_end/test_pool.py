@@ -40,7 +40,7 @@ def listener() -> socket.socket:
 def test_all_workers_serve_and_a_signal_ends_the_pool(tmp_path):  # type: ignore[no-untyped-def]
     with start_program([*RUN, "--port", "0", "--workers", "2"], cwd=tmp_path) as program:
         url = program.expect("serving on").split()[-1]
-        eventually(lambda: "supervisor started" in program.stderr, what="it is up")
+        eventually(lambda: "supervisor started" in program.stderr, what="the pool is up")
         with ThreadPoolExecutor(8) as clients:
             answers = list(clients.map(get, [f"{url}{number}" for number in range(100)]))
         assert [re.sub(r"process \d+", "process", one) for one in answers] == [
@@ -64,12 +64,12 @@ def test_workers_are_renewed_after_their_requests_and_no_request_is_lost() -> No
             answers = list(clients.map(get, [url] * 300))
         assert [one for one in answers if not one.startswith("hello")] == []
         served = Counter(one.split()[3] for one in answers)
-        assert len(served) > 2  # more than one incarnation each
+        assert len(served) > 2  # at least one worker was renewed
         eventually(lambda: all(line.status == "running" for line in running.which_children()), what="all are back")
         assert running.crashes() == []
 
 
-def test_a_worker_that_cannot_be_renewed_for_a_while_comes_back_and_the_others_serve_on(
+def test_a_worker_that_cannot_be_renewed_at_first_is_renewed_later_and_the_others_serve_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -109,7 +109,7 @@ def test_a_worker_that_has_grown_is_renewed() -> None:
     with listener() as sock, pool(sock, workers=2, mib=1.0).start() as running:
         url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
         assert get(url).startswith("hello")
-        eventually(lambda: 2 in {running[f"serve-{n}"].incarnation for n in (0, 1)}, what="it is renewed")
+        eventually(lambda: 2 in {running[f"serve-{n}"].incarnation for n in (0, 1)}, what="a worker is renewed")
 
 
 def test_only_requests_in_a_killed_worker_are_lost() -> None:
@@ -133,6 +133,6 @@ def test_only_requests_in_a_killed_worker_are_lost() -> None:
             killer.join()
         lost = [one for one in answers if not one.startswith("hello")]
         assert len(kills) > 3
-        assert len(lost) <= 6 * len(kills), lost  # at most all that were under way
+        assert len(lost) <= 6 * len(kills), lost  # at most all requests that were under way
         assert all("Refused" not in one and "timed out" not in one for one in lost), lost
         assert get(url).startswith("hello")

@@ -54,7 +54,7 @@ def test_every_process_type_runs_once_unless_scaled() -> None:
         scales("a=x", {"a": "", "b": ""})
 
 
-def test_all_commands_run_with_their_ports_come_back_and_leave_nothing(tmp_path: Path) -> None:
+def test_all_commands_get_their_ports_are_restarted_and_leave_no_process(tmp_path: Path) -> None:
     (tmp_path / "Procfile").write_text(
         'web: sh -c \'echo "web $PORT $COLOUR $$"; sleep 600 & wait\'\nclock: echo "clock $PORT $$"; exec sleep 600\n'
     )
@@ -106,7 +106,7 @@ def test_the_port_of_the_environment_file_is_that_of_the_first_command(
         assert program.wait() == 0, program.stderr
 
 
-def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:
+def test_wrong_usage_ends_the_program_with_exit_code_2(tmp_path: Path) -> None:
     for arguments, complaint in (([], "No such file"), (["--file", str(tmp_path / "P")], "there is nothing to run")):
         (tmp_path / "P").write_text("# nothing\n")
         finished = run_program([*RUN, *arguments], cwd=tmp_path)

@@ -85,7 +85,7 @@ def test_the_process_in_reserve_ends_with_the_keeper_and_with_the_tree():
     wait_gone(second)
 
 
-def test_a_burst_of_starts_needs_no_reserve():
+def test_twelve_workers_that_start_at_once_have_processes_of_their_own():
     with Supervisor("tree", *(Child(Echo, id=f"e{n}") for n in range(12))).start() as running:
         assert len({running[f"e{n}"].ask("pid") for n in range(12)}) == 12
 

@@ -177,7 +177,6 @@ def test_s42_s46_stop_leaves_no_process_behind(tmp_path):
     running.stop()
     for pid in left:
         wait_gone(pid, 0.0)
-    assert not list((tmp_path).glob("*.sock"))
 
 
 def test_s47_s48_a_clean_end_of_any_significant_child_ends_the_supervisor_and_a_crash_does_not():

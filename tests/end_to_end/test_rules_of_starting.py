@@ -24,7 +24,7 @@ def test_s03_options_of_the_child_override_those_of_the_instance_the_class_and_t
         Child(worker, id="class"),
         Child(worker("transient"), id="instance"),
         Child(worker("transient"), id="child", restart="temporary"),
-        Child(worker, id="child-as-the-default", restart="permanent"),  # given, though it is the default
+        Child(worker, id="child-as-the-default", restart="permanent"),  # given, although it is the default
     ]
     with Supervisor("tree", *children, max_restarts=9).start() as running:
         for ref in list(running):

@@ -176,7 +176,7 @@ def test_s51_a_supervisor_that_is_stopped_because_of_its_sibling_does_not_chain_
 
 # ------------------------------------------------------------ stop requests and messages
 def handling(folder: Path, worker: type[HandlesSlowly]) -> RunningTree:
-    """A tree whose worker has begun to handle far more messages than it can handle in a few seconds."""
+    """Start a tree whose worker has begun to handle far more messages than it can handle in a few seconds."""
     running = Supervisor("tree", Child(worker, args=(folder,), id="w", shutdown=8.0)).start()
     for number in range(1_000):  # 20 seconds of work
         running["w"].tell(number)

@@ -277,7 +277,7 @@ def test_no_spare_outlives_its_program(number: int) -> None:
 
 
 @pytest.mark.parametrize("wrong", [-1, True, 1.5, "2", None])
-def test_a_number_of_spares_is_a_whole_number(wrong: Any) -> None:
+def test_a_number_of_spares_that_is_not_whole_is_refused(wrong: Any) -> None:
     with pytest.raises(SpecError, match="spares must be a whole number >= 0"):
         Child(Echo, spares=wrong)
 

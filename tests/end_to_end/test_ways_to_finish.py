@@ -25,7 +25,7 @@ def hooks(folder: Path) -> list[str]:
 
 
 def end_of(child: Child, how: str) -> tuple[type, ExitReason | None, ExitReason | None, Any]:
-    """(event, its reason, reason that `join` returns, result) of a child that leaves by itself or is terminated."""
+    """End a child in the way `how`; return (kind of event, its reason, value of `join`, result)."""
     with Supervisor("tree", child).start() as running, running.events() as happened:
         ref = running[child.id]
         if how == "terminated":

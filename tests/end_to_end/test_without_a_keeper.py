@@ -179,7 +179,7 @@ def main():
         running["b"].ask("up")
         events, keepers = running.events(), runtime.current().bus.events("keeper")
         os.listdir("/proc/self/fd")
-        limit(max(map(int, os.listdir("/proc/self/fd"))))  # the one that this listing used is free again: one is left
+        limit(max(map(int, os.listdir("/proc/self/fd"))))  # one is left: that of the listing is free again
         os.kill(keeper(), signal.SIGKILL)
         assert isinstance(keepers.get(10), KeeperLost)
         assert running["b"].ask("hello") == "hello"

@@ -54,6 +54,8 @@ class Ticks(Worker):
             case "run a program":
                 program = await asyncio.create_subprocess_exec("echo", "hello", stdout=asyncio.subprocess.PIPE)
                 return (await program.communicate())[0]
+            case "wait for a file in a task":
+                self.waiting = asyncio.create_task(self.wait_for_file())
             case "fail in a task":
                 asyncio.create_task(self.fail(), name="failing")  # noqa: RUF006
             case "leave":
@@ -68,6 +70,11 @@ class Ticks(Worker):
 
     async def something(self) -> None:
         await asyncio.sleep(LONG)
+
+    async def wait_for_file(self) -> None:
+        while not (self.folder / "go").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        (self.folder / "went").touch()
 
     async def fail(self) -> None:
         raise LookupError("of its own")
