@@ -1,4 +1,4 @@
-"""One loop of a worker with async hooks, against the same coroutine awaited again and again in a bare event loop."""
+"""One loop of a worker with async hooks against the same coroutine in a bare event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from loop import life_cycle
+from loop import by_actor
 from support import heading, measure, options, show
 from workers import Awaits
 
@@ -25,7 +25,7 @@ async def turn() -> None:
 
 
 class Echo:
-    """Sends a byte through a pair of sockets and waits for it: what one wake-up by the selector costs."""
+    """Sends a byte through a pair of sockets and waits for it: one wake-up by the selector."""
 
     def __init__(self) -> None:
         self._ours, self._theirs = socket.socketpair()
@@ -63,12 +63,12 @@ def main() -> None:
         board = Board(os.path.join(folder, "board"), create=True)
         for title, body in (
             ("a loop that awaits nothing", nothing),
-            ("a loop that lets others have a turn: sleep(0)", turn),
+            ("a loop that yields to other tasks: sleep(0)", turn),
             ("a loop that waits for a byte in a socket", echo),
         ):
             group: dict[str, Callable[[], float]] = {
                 "asyncio alone": lambda body=body: bare(body, count),
-                "suitkaise": lambda body=body: life_cycle(board, Awaits(body), count),
+                "suitkaise": lambda body=body: by_actor(board, Awaits(body), count),
             }
             show(title, "us a loop", measure(rounds, group), scale=1e6)
         board.close()

@@ -1,6 +1,6 @@
-"""What one child of a dynamic supervisor costs among 100, 1,000 and 10,000: to start, find, lose and stop it.
+"""One child of a dynamic supervisor among 100, 1,000 and 10,000: the time to start, find, restart and stop it.
 
-A thread itself costs more where there are thousands of them; the bare ones tell how much of it that is.
+A thread itself takes longer among thousands of threads; the bare threads show how much longer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from support import Row, heading, options, show
-from workers import Mortal
+from workers import Fragile
 
 from suitkaise import Child, DynamicSupervisor, whereis
 from suitkaise.events import ChildExited, ChildStarted
@@ -21,33 +21,33 @@ from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.testing import Behaviour, Simulation
 
-LOOKED_AT = 50
-"""So many of them are measured one by one, once all are there."""
+MEASURED = 50
+"""The number of children that are measured one by one, among all the others."""
 
 Taken = dict[str, float]
 
 
 def clock(what: Callable[[], object], times: int = 1) -> float:
-    """Seconds for one of so many."""
+    """Return the seconds of one of `times` operations."""
     began = time.perf_counter()
     what()
     return (time.perf_counter() - began) / times
 
 
 def simulated(number: int) -> Taken:
-    """Supervisor, policy, executor and registry alone: its children are scripts, its clock is virtual."""
+    """Measure policy, executor and registry alone: the children are scripts, the clock is virtual."""
     simulation = Simulation(DynamicSupervisor("pool", max_restarts=math.inf), lambda launch: Behaviour())
     pool = simulation.root
     simulation.run(0.0)
 
     def start(times: int) -> None:
         for _ in range(times):
-            pool.administer(AdminAction.START_CHILD, Child(Mortal))
+            pool.administer(AdminAction.START_CHILD, Child(Fragile))
             simulation.run(0.0)
 
     def find() -> None:
-        for one in range(LOOKED_AT):
-            simulation.registry.request(RequestKind.FIND, f"pool/mortal-{one + 1}").get()
+        for one in range(MEASURED):
+            simulation.registry.request(RequestKind.FIND, f"pool/fragile-{one + 1}").get()
 
     def lose() -> None:
         for handle in chosen:
@@ -55,8 +55,8 @@ def simulated(number: int) -> Taken:
             simulation.run(0.0)
 
     def terminate() -> None:
-        for one in range(LOOKED_AT):
-            pool.administer(AdminAction.TERMINATE_CHILD, f"mortal-{one + 1}")
+        for one in range(MEASURED):
+            pool.administer(AdminAction.TERMINATE_CHILD, f"fragile-{one + 1}")
             simulation.run(0.0)
 
     def stop() -> None:
@@ -64,22 +64,22 @@ def simulated(number: int) -> Taken:
         simulation.run(0.0)
         assert simulation.reason is not None
 
-    start(number - LOOKED_AT)
-    taken = {"start one more": clock(lambda: start(LOOKED_AT), LOOKED_AT)}
-    taken["find"] = clock(find, LOOKED_AT)
-    chosen = simulation.engine.launched[:LOOKED_AT]
-    taken["lose and restart"] = clock(lose, LOOKED_AT)
-    taken["terminate"] = clock(terminate, LOOKED_AT)
-    taken["stop all, each"] = clock(stop, number - LOOKED_AT)
+    start(number - MEASURED)
+    taken = {"start one more": clock(lambda: start(MEASURED), MEASURED)}
+    taken["find"] = clock(find, MEASURED)
+    chosen = simulation.engine.launched[:MEASURED]
+    taken["lose and restart"] = clock(lose, MEASURED)
+    taken["terminate"] = clock(terminate, MEASURED)
+    taken["stop all, each"] = clock(stop, number - MEASURED)
     return taken
 
 
 def pool_of_threads(number: int) -> Taken:
-    """A whole program, each child a thread that waits for messages."""
+    """Measure a whole program in which each child is a thread that waits for messages."""
     running = DynamicSupervisor("pool", max_restarts=math.inf).start()
     try:
-        for _ in range(number - LOOKED_AT):
-            running.start_child(Mortal)
+        for _ in range(number - MEASURED):
+            running.start_child(Fragile)
         return measure_threads(running, number)
     finally:
         running.stop()
@@ -87,65 +87,65 @@ def pool_of_threads(number: int) -> Taken:
 
 def measure_threads(running: RunningTree, number: int) -> Taken:
     def start() -> None:
-        for _ in range(LOOKED_AT):
-            running.start_child(Mortal)
+        for _ in range(MEASURED):
+            running.start_child(Fragile)
 
     def find() -> None:
-        for one in range(LOOKED_AT):
-            whereis(f"pool/mortal-{one + 1}")
+        for one in range(MEASURED):
+            whereis(f"pool/fragile-{one + 1}")
 
     def lose() -> None:
         with running.events() as happened:
-            for one in range(LOOKED_AT):
-                running[f"mortal-{one + 1}"].tell("die")
+            for one in range(MEASURED):
+                running[f"fragile-{one + 1}"].tell("crash")
                 assert isinstance(happened.get(), ChildExited)
                 while not isinstance(happened.get(), ChildStarted):
                     pass
 
     def terminate() -> None:
-        for one in range(LOOKED_AT):
-            running.terminate_child(f"mortal-{one + 1}")
+        for one in range(MEASURED):
+            running.terminate_child(f"fragile-{one + 1}")
 
     return {
-        "start one more": clock(start, LOOKED_AT),
-        "find": clock(find, LOOKED_AT),
-        "lose and restart": clock(lose, LOOKED_AT),
-        "terminate": clock(terminate, LOOKED_AT),
-        "stop all, each": clock(running.stop, number - LOOKED_AT),
+        "start one more": clock(start, MEASURED),
+        "find": clock(find, MEASURED),
+        "lose and restart": clock(lose, MEASURED),
+        "terminate": clock(terminate, MEASURED),
+        "stop all, each": clock(running.stop, number - MEASURED),
     }
 
 
 def by_hand(number: int) -> Taken:
-    """As many bare threads that wait at a queue: what the system itself costs."""
+    """Measure as many bare threads that wait at a queue: the share of the operating system."""
     queues: list[queue.SimpleQueue[None]] = [queue.SimpleQueue() for _ in range(number)]
     up, down = threading.Semaphore(0), threading.Semaphore(0)
 
-    def live(inbox: queue.SimpleQueue[None]) -> None:
+    def wait_for_message(inbox: queue.SimpleQueue[None]) -> None:
         up.release()
         inbox.get()
         down.release()
 
     def start(some: list[queue.SimpleQueue[None]]) -> None:
         for inbox in some:
-            threading.Thread(target=live, args=(inbox,), daemon=True).start()
+            threading.Thread(target=wait_for_message, args=(inbox,), daemon=True).start()
             up.acquire()
 
     def terminate() -> None:
-        for inbox in queues[:LOOKED_AT]:
+        for inbox in queues[:MEASURED]:
             inbox.put(None)
             down.acquire()
 
     def stop() -> None:
-        for inbox in queues[LOOKED_AT:]:
+        for inbox in queues[MEASURED:]:
             inbox.put(None)
-        for _ in queues[LOOKED_AT:]:
+        for _ in queues[MEASURED:]:
             down.acquire()
 
-    start(queues[LOOKED_AT:])
+    start(queues[MEASURED:])
     return {
-        "start one more": clock(lambda: start(queues[:LOOKED_AT]), LOOKED_AT),
-        "terminate": clock(terminate, LOOKED_AT),
-        "stop all, each": clock(stop, number - LOOKED_AT),
+        "start one more": clock(lambda: start(queues[:MEASURED]), MEASURED),
+        "terminate": clock(terminate, MEASURED),
+        "stop all, each": clock(stop, number - MEASURED),
     }
 
 

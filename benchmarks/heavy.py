@@ -1,4 +1,4 @@
-"""A worker whose module takes its time to import, as many of real life do; nobody preloads it."""
+"""A worker whose module takes long to import and is not preloaded, as many real ones."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ from workers import Idle
 
 
 class Heavy(Idle):
-    """Tells when its first loop runs, then waits."""
+    """Reports its first loop, then waits."""

@@ -1,4 +1,4 @@
-"""What a process does that only tells that it runs. Imports next to nothing, so that every way of starting it can."""
+"""Functions of bare processes that report their start. Few imports, so that each way to start them is fast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 def started(path: str) -> None:
-    """Write the time into the named pipe at `path`: the first loop runs."""
+    """Report the start: write the time into the named pipe at `path`."""
     now = time.monotonic_ns()
     descriptor = os.open(path, os.O_WRONLY)
     os.write(descriptor, now.to_bytes(8, "little"))
@@ -15,11 +15,11 @@ def started(path: str) -> None:
 
 
 def idle(path: str) -> None:
-    """Tell that it runs, and wait for the end."""
+    """Report the start, and wait to be killed."""
     started(path)
     time.sleep(3600)
 
 
-def doomed() -> None:
-    """Die as soon as it runs."""
+def crash() -> None:
+    """Kill this process at once."""
     os.kill(os.getpid(), 9)

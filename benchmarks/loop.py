@@ -1,4 +1,4 @@
-"""One empty loop: the life cycle against the same hooks, clock readings and counters written by hand."""
+"""One empty loop of a worker's actor against the same hooks, clock readings and counters in a loop by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from suitkaise.workers.incarnation import Incarnation
 
 
 def by_hand(worker: Any, count: int, *, hooks: bool) -> float:
-    """The plainest loop that calls the same hooks and keeps the same figures."""
+    """Return the seconds a loop of the shortest code with the same hooks and counters."""
     clock = time.monotonic_ns
     before, loop, after = worker.before_loop, worker.loop, worker.after_loop
     number = total = slowest = took = 0
@@ -51,14 +51,14 @@ def by_hand(worker: Any, count: int, *, hooks: bool) -> float:
     return (time.perf_counter() - began) / count
 
 
-def life_cycle(board: Board, what: Any, count: int) -> float:
-    """The same number of loops, as a worker's actor runs them."""
+def by_actor(board: Board, what: Any, count: int) -> float:
+    """Return the seconds a loop in a worker's actor."""
     slot = board.take("benchmark/worker")
     mailbox = ThreadMailbox(slot)
-    birth = Incarnation("benchmark/worker", 1, join_after=count)
-    shell = WorkerActor(lifecycle_of(what.__recipe__, birth, mailbox, slot), mailbox)
+    incarnation = Incarnation("benchmark/worker", 1, join_after=count)
+    actor = WorkerActor(lifecycle_of(what.__recipe__, incarnation, mailbox, slot), mailbox)
     began = time.perf_counter()
-    shell.run_here()
+    actor.run_here()
     taken = (time.perf_counter() - began) / count
     mailbox.close()
     slot.release()
@@ -78,7 +78,7 @@ def main() -> None:
         ):
             group: dict[str, Callable[[], float]] = {
                 "by hand": lambda worker=worker, hooks=hooks: by_hand(worker, count, hooks=hooks),
-                "suitkaise": lambda worker=worker: life_cycle(board, worker, count),
+                "suitkaise": lambda worker=worker: by_actor(board, worker, count),
             }
             show(title, "ns a loop", measure(rounds, group, {"suitkaise": 2.5}), scale=1e9)
         board.close()

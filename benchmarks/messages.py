@@ -1,4 +1,4 @@
-"""Asking and telling: program to process worker (waiting, looping, busy), to thread worker, worker to worker."""
+"""Ask and tell: from the program to process workers (waiting, looping, busy) and threads, and from worker to worker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def echo(pipe: Connection) -> None:
 
 
 def ask(ask_once: Callable[[bytes], Any], count: int) -> float:
-    """Seconds a round trip."""
+    """Return the seconds a round trip."""
     began = time.perf_counter()
     for _ in range(count):
         ask_once(TEXT)
@@ -38,7 +38,7 @@ def ask(ask_once: Callable[[bytes], Any], count: int) -> float:
 
 
 def tell(tell_once: Callable[[bytes], Any], ask_once: Callable[[bytes], Any], count: int) -> float:
-    """Messages a second: told, and all of them handled."""
+    """Return the messages a second that the worker gets and handles."""
     began = time.perf_counter()
     for _ in range(count):
         tell_once(TEXT)

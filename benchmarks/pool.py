@@ -1,4 +1,4 @@
-"""`supervisors/pool.py` under load, in peace and while its workers are killed: requests a second, and what is lost."""
+"""`supervisors/pool.py` under load, without and with kills of its workers: requests a second, and lost requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WORKERS = 3
 
 @dataclass
 class Load:
-    """What the clients have seen."""
+    """The results of all clients."""
 
     times: list[float] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Load:
 
 
 def client(port: int, until: float, load: Load) -> None:
-    """One connection a request, one after the other."""
+    """Send one request after the other, each in a connection of its own."""
     while (began := time.monotonic()) < until:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         try:
@@ -54,7 +54,7 @@ def client(port: int, until: float, load: Load) -> None:
 
 
 def killer(running: RunningTree, until: float, load: Load) -> None:
-    """Kills a worker every half a second."""
+    """Kill a random worker every half a second."""
     chance = random.Random(1)
     for number in itertools.count(1):
         pause = until - time.monotonic()
@@ -69,7 +69,7 @@ def killer(running: RunningTree, until: float, load: Load) -> None:
 
 
 def run(seconds: float, *, kills: bool) -> Load:
-    """So many seconds under load."""
+    """Run the pool under load for that many seconds."""
     load = Load()
     with (
         socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
@@ -94,7 +94,7 @@ def main() -> None:
     print(
         f"  {'':12}  {'requests/s':>10}  {'median ms':>9}  {'99 % ms':>8}  {'killed':>6}  {'lost':>5}  most under way"
     )
-    for name, kills in (("in peace", False), ("with kills", True)):
+    for name, kills in (("no kills", False), ("with kills", True)):
         load = run(seconds, kills=kills)
         cuts = statistics.quantiles(load.times, n=100)
         print(

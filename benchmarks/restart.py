@@ -1,4 +1,4 @@
-"""From SIGKILL to the first loop of the replacement: a supervisor against the same by hand, with and without spares."""
+"""From SIGKILL to the first loop of the next incarnation: a supervisor, with and without spares, and code by hand."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def ours(running: RunningTree, id: str, pipe: Starts) -> float:
     began = time.monotonic_ns()
     os.kill(pid, signal.SIGKILL)
     taken = pipe.next() - began
-    while running[id].pid in (pid, None):  # until the supervisor, too, knows the new one
+    while running[id].pid in (pid, None):  # the next SIGKILL needs the new pid
         time.sleep(0.001)
     return taken / 1e9
 
 
 class ByHand:
-    """The least that restarts a process: wait on its sentinel, start it again."""
+    """The shortest code that restarts a process: wait on its sentinel, start it again."""
 
     def __init__(self, way: str, pipe: Starts) -> None:
         self._context = contexts()[way]
@@ -52,7 +52,7 @@ class ByHand:
 def main() -> None:
     quick = options(__doc__ or "").quick
     heading("restart")
-    preload("workers")  # as the forkserver has
+    preload("workers")  # the forkserver has preloaded its module too
     with starts() as pipe, forkserver_ends():
         hands = {way: ByHand(way, pipe) for way in WAYS}
         children = [
@@ -72,7 +72,7 @@ def main() -> None:
             group = {"suitkaise": lambda: ours(running, "Heavy0", pipe)}
             group["suitkaise, spares=1"] = lambda: ours(running, "Heavy1", pipe)
             heavy = measure(5 if quick else 31, group, {}, pause=0.5)
-    show("SIGKILL to the first loop of the replacement", "ms", rows, scale=1e3)
+    show("SIGKILL to the first loop of the next incarnation", "ms", rows, scale=1e3)
     show("the same where its module takes long to import", "ms", heavy, scale=1e3)
 
 

@@ -1,4 +1,4 @@
-"""From the order to start a worker to its first loop; and from nothing to the first loop of a whole program."""
+"""From `start_child` to the first loop of a worker, and from the start of a program to the first loop of its worker."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ if __name__ == "__main__":
 
 
 def cold(program: str, pipe: Starts) -> float:
-    """The time from starting an interpreter with `program` to the worker's first loop."""
+    """Return the seconds from the start of an interpreter with `program` to the first loop of the worker."""
     began = time.monotonic_ns()
     with subprocess.Popen(
         [sys.executable, "-c", program],
@@ -65,13 +65,13 @@ def cold(program: str, pipe: Starts) -> float:
 def main() -> None:
     quick = options(__doc__ or "").quick
     heading("start")
-    preload("workers")  # as the forkserver has
+    preload("workers")  # the forkserver has preloaded its module too
     with starts() as pipe, forkserver_ends():
         with Supervisor("benchmark").start() as running:
             group: dict[str, Callable[[], float]] = {way: lambda way=way: theirs(way, pipe) for way in WAYS}
             group["suitkaise"] = lambda: ours(running, pipe)
             rows = measure(3 if quick else 51, group, {"suitkaise": 1.5}, pause=0.1)
-            show("one more worker, everything else is running: order to first loop", "ms", rows, scale=1e3)
+            show("one more worker in a running program: start_child to first loop", "ms", rows, scale=1e3)
             group = {"plain": lambda: ours(running, pipe), "async": lambda: ours(running, pipe, AsyncIdle)}
             rows = measure(3 if quick else 51, group, pause=0.1)
             show("with async hooks: asyncio is imported in the process that forks them all", "ms", rows, scale=1e3)

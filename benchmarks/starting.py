@@ -1,4 +1,4 @@
-"""Starting a bare process by hand in each of multiprocessing's ways: what `start.py` and `restart.py` compare with."""
+"""Start bare processes in each way of multiprocessing: the other side of `start.py` and `restart.py`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from multiprocessing.context import BaseContext
 from light import idle
 
 WAYS = ("forkserver", "fork", "spawn")
-"""The first one is what ratios are to."""
+"""Ratios are relative to the first one."""
 
 
 def contexts() -> dict[str, BaseContext]:
-    """Each way at its best: the forkserver has loaded what its children need, and none imports the benchmark."""
+    """Return each way at its fastest: the forkserver has preloaded `light`, and no process imports the benchmark."""
     sys.modules["__main__"].__dict__.pop("__file__", None)
-    here = os.path.dirname(__file__)  # Python 3.11's forkserver looks for what it preloads there only
+    here = os.path.dirname(__file__)  # the forkserver of Python 3.11 finds preloaded modules in PYTHONPATH only
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     made: dict[str, BaseContext] = {way: multiprocessing.get_context(way) for way in WAYS}
     made["forkserver"].set_forkserver_preload(["light"])
@@ -39,7 +39,7 @@ def end(process: multiprocessing.process.BaseProcess) -> None:
 
 @contextlib.contextmanager
 def forkserver_ends() -> Iterator[None]:
-    """Ends the forkserver, which would live as long as the program."""
+    """Stop the forkserver at the end of the block; else it runs as long as the program."""
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
-"""The storage beside what else there is: sqlite3 in WAL mode, a Manager's dict and Redis, in the same run.
+"""The storage against sqlite3 in WAL mode, a Manager's dict and Redis, in the same run.
 
-Run `python benchmarks/storage.py [seconds per measurement]`. Compare the ratios of one run, never absolutes of
-two. The value is a small dict of seven entries, about 100 bytes pickled.
+Run `python benchmarks/storage.py [seconds per measurement]`. Compare ratios within one run, not
+times of two runs. The value is a small dict of seven entries, about 100 bytes pickled.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ PATH = "benchmark"
 NAMES = [f"name-{number}" for number in range(1000)]
 SECONDS = 1.0
 
-Row = tuple[str, dict[str, float]]  # what is measured: seconds each, by whom
+Row = tuple[str, dict[str, float]]  # an operation, and the seconds of each product
 
 
 def each(work: Callable[[str], object], *, at_end: Callable[[], object] = lambda: None) -> float:
-    """Seconds that one call takes: the best of five runs."""
+    """Return the seconds of one call: the best of five runs."""
     best = float("inf")
     for name in NAMES[:200]:
         work(name)
@@ -167,9 +167,9 @@ def has_redis() -> bool:
 
 
 def show(results: dict[str, dict[str, float]]) -> None:
-    """A table: microseconds each, and how many times as long as ours it takes."""
+    """Print a table: the microseconds of each product, and their ratio to those of suitkaise."""
     ours = results["suitkaise"]
-    print(f"{'':<28}" + "".join(f"{who:>24}" for who in results))
+    print(f"{'':<28}" + "".join(f"{product:>24}" for product in results))
     for what, mine in ours.items():
         cells = []
         for measured in results.values():

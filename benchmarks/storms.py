@@ -1,4 +1,4 @@
-"""Restarts a second: workers that die in their first loop, one at a time and eight at once."""
+"""Restarts a second: workers that crash in their first loop, one at a time and eight at once."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import wait
 
-from light import doomed
+from light import crash
 from starting import WAYS, contexts, forkserver_ends
 from support import heading, measure, options, show
-from workers import Doomed
+from workers import Crashes
 
 from suitkaise import Child, Supervisor, preload
 
 
 def ours(width: int, seconds: float) -> float:
     with Supervisor(
-        "benchmark", Child(Doomed, copies=width, id="doomed"), max_restarts=float("inf")
+        "benchmark", Child(Crashes, copies=width, id="crashes"), max_restarts=float("inf")
     ).start() as running:
-        refs = [running[f"doomed-{number}" if width > 1 else "doomed"] for number in range(width)]
+        refs = [running[f"crashes-{number}" if width > 1 else "crashes"] for number in range(width)]
         before, began = sum(ref.incarnation for ref in refs), time.monotonic()
         time.sleep(seconds)
         return (sum(ref.incarnation for ref in refs) - before) / (time.monotonic() - began)
@@ -28,7 +28,7 @@ def by_hand(way: str, width: int, seconds: float) -> float:
     context = contexts()[way]
 
     def begin():  # type: ignore[no-untyped-def]
-        process = context.Process(target=doomed)  # type: ignore[attr-defined]
+        process = context.Process(target=crash)  # type: ignore[attr-defined]
         process.start()
         return process
 
@@ -49,7 +49,7 @@ def by_hand(way: str, width: int, seconds: float) -> float:
 def main() -> None:
     quick = options(__doc__ or "").quick
     heading("storms")
-    preload("workers")  # as the forkserver has
+    preload("workers")  # the forkserver has preloaded its module too
     rounds, seconds = (1, 0.3) if quick else (5, 2.0)
     with forkserver_ends():
         for width in (1, 8):

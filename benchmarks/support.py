@@ -1,4 +1,4 @@
-"""What the benchmarks share: repeating, medians, a table with ratios, a pipe that tells when a process got going."""
+"""Helpers of all benchmarks: repetitions, medians, a table with ratios, a pipe for the start times of processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 @dataclass
 class Row:
-    """One thing that was measured. `goal`: the wanted ratio to the first row of its group, if there is one."""
+    """The values of one measurement. `goal`: the wanted ratio to the first row of the group, or None."""
 
     name: str
     values: list[float] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Row:
 
 
 def options(description: str) -> argparse.Namespace:
-    """`--quick` for a look at whether it works at all."""
+    """Parse the command line: `--quick` runs a benchmark with few repetitions."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="few repetitions: shows that it works, not how fast")
     return parser.parse_args()
@@ -41,9 +41,9 @@ def options(description: str) -> argparse.Namespace:
 def measure(
     rounds: int, group: dict[str, Callable[[], float]], goals: dict[str, float] | None = None, *, pause: float = 0.0
 ) -> list[Row]:
-    """Measure all of a group in turns, so that what disturbs one disturbs all; the first round does not count.
+    """Measure all of a group in turns, so that a disturbance affects all of them; the first round does not count.
 
-    With `pause` (seconds) each comes out of quiet: what one has left to do in the background is done before the next.
+    A `pause` (seconds) before each measurement lets the background work of the one before end.
     """
     rows = [Row(name, goal=(goals or {}).get(name)) for name in group]
     for take in group.values():
@@ -70,13 +70,13 @@ def show(title: str, unit: str, rows: list[Row], *, scale: float = 1.0, more_is_
 
 
 def heading(name: str) -> None:
-    """Where this was measured."""
+    """Print the machine and the version of Python."""
     print(
         f"{name}: CPython {platform.python_version()}, {platform.system()} {platform.release()}, "
         f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}"
     )
     if sys.dont_write_bytecode:
-        print("  PYTHONDONTWRITEBYTECODE is set: every start compiles what it imports, and that is what is measured")
+        print("  PYTHONDONTWRITEBYTECODE is set: every start compiles its imports, and that time is measured too")
 
 
 class Starts:
@@ -88,7 +88,7 @@ class Starts:
         self._descriptor = os.open(path, os.O_RDWR)
 
     def next(self) -> int:
-        """The next worker's time, in nanoseconds of the monotonic clock."""
+        """Wait for the next worker; return its time in nanoseconds of the monotonic clock."""
         return int.from_bytes(os.read(self._descriptor, 8), "little")
 
     def close(self) -> None:

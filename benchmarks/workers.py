@@ -1,4 +1,4 @@
-"""The workers that the benchmarks start; in a module of their own, so that processes can import them."""
+"""The workers of the benchmarks, in a module that their processes can import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from suitkaise import Process, Thread, WorkerRef
 
 
 class Idle(Process):
-    """Tells when its first loop runs, then waits."""
+    """Reports its first loop, then waits."""
 
     def __init__(self, path: str) -> None:
         self.path_of_pipe = path
@@ -26,7 +26,7 @@ class Idle(Process):
 
 
 class AsyncIdle(Process):
-    """The same with an async loop."""
+    """Does the same as `Idle` in an async loop."""
 
     def __init__(self, path: str) -> None:
         self.path_of_pipe = path
@@ -38,7 +38,7 @@ class AsyncIdle(Process):
 
 
 class Awaits(Thread):
-    """Awaits the same in each of its loops."""
+    """Awaits `body()` in each loop."""
 
     def __init__(self, body: Callable[[], Any]) -> None:
         self.body = body
@@ -47,8 +47,8 @@ class Awaits(Thread):
         await self.body()
 
 
-class Doomed(Process):
-    """Dies of a signal in its first loop."""
+class Crashes(Process):
+    """Kills itself in its first loop."""
 
     def loop(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -76,7 +76,7 @@ class Echo(_Echo, Process):
 
 
 class EchoThread(_Echo, Thread):
-    """The same in a thread."""
+    """Waits for messages in a thread."""
 
 
 class EmptyLoop(_Echo, Process):
@@ -89,7 +89,7 @@ class BusyLoop(_Echo, Process):
 
 
 class Asker(Process):
-    """Asks another worker again and again, and tells how long one ask took."""
+    """Asks another worker many times; answers the mean time of one ask."""
 
     def on_receive(self, message: tuple[str, int]) -> float:
         path, count = message
@@ -101,8 +101,8 @@ class Asker(Process):
         return (time.perf_counter() - began) / count
 
 
-class Mortal(Thread):
-    """Waits, and dies when told to."""
+class Fragile(Thread):
+    """Waits for a message, and crashes when one arrives."""
 
     def on_receive(self, message: Any) -> None:
-        raise ValueError("it was told to die")
+        raise ValueError("a crash on request")

@@ -1,7 +1,8 @@
-"""Which tests are fast: those that start no process. The conftest marks them, so that no list has to be maintained.
+"""Find the fast tests: those that start no process. The conftest marks them, so there is no list to maintain.
 
-A test is taken for one that starts a process if its code names something in `STARTS_PROCESSES`, or if a fixture, a
-helper or a class of `tests` that it names does so. That is read off the compiled code, without running it. The
+A test counts as one that starts a process if its code names something in `STARTS_PROCESSES`, or if a fixture, a
+helper or a class of `tests` that it names does so. The
+compiled code is searched, not run. The
 conftest fails a test that is marked `fast` and starts a process after all.
 """
 
@@ -29,7 +30,7 @@ STARTS_A_RUNTIME = ({"Supervisor", "start"}, {"Supervisor", "run"}, {"sktree", "
 
 
 def is_fast(item: pytest.Item) -> bool:
-    """Whether the test is neither marked as a long one nor starts a process."""
+    """Return whether the test starts no process and has no mark of a long test."""
     if any(part in FOLDERS_WITH_PROCESSES for part in item.path.parts):
         return False
     if any(item.get_closest_marker(mark) for mark in MARKS_OF_LONG_TESTS):

@@ -1,4 +1,4 @@
-"""What a test leaves behind: processes, threads, open files and sockets, runtime directories.
+"""Find processes, threads, open files, sockets and runtime directories that a test leaves behind.
 
 `Footprint.take()` before, `leaks_since(before)` after. The conftest does both around every test.
 """
@@ -19,13 +19,13 @@ from pathlib import Path
 import psutil
 
 from suitkaise.platform.runtime_directory import PREFIX
-from tests.support import bearers, describe, eventually, kill_and_wait, started_programs
+from tests.support import describe, eventually, kill_and_wait, processes_with_variable, started_programs
 
 __all__ = ["MARK", "Footprint", "Leak", "clean_up", "leaks_since", "private_base", "wait_for_leaks_to_go"]
 
 # Every process that a test starts inherits this variable, so it is found even as an orphan in a session of
-# its own. The value grows by one part with each pytest that runs inside another, and is compared from the
-# left: the outer one also finds what the inner one left.
+# its own. A pytest that runs inside another one appends a part to the value, and values are compared by their
+# beginning: so the outer pytest also finds the processes that the inner one has left.
 MARK = "SUITKAISE_TEST_RUN"
 
 BENIGN_THREADS = ("pytest_timeout ", "execnet")  # by the beginning of the name
@@ -36,7 +36,7 @@ _private_base: Path | None = None
 
 @dataclass(frozen=True)
 class Leak:
-    """One thing that was left behind; `str()` says which."""
+    """One thing that a test has left behind; `str()` describes it."""
 
     kind: str  # "process", "thread", "file", "directory"
     what: str
@@ -49,9 +49,9 @@ class Leak:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What there is at one moment."""
+    """All processes, threads, open files and runtime directories at one moment."""
 
-    pids: frozenset[int]  # of all processes, whosever they are
+    pids: frozenset[int]  # of all processes of the machine
     threads: frozenset[threading.Thread]
     files: Counter[str]
     directories: frozenset[Path]
@@ -67,7 +67,7 @@ class Footprint:
 
 
 def leaks_since(before: Footprint) -> list[Leak]:
-    """Everything of ours that is there now and was not there at `before`."""
+    """Return what belongs to the tests and has appeared since `before`."""
     return [
         *_processes_since(before),
         *_threads_since(before),
@@ -77,17 +77,17 @@ def leaks_since(before: Footprint) -> list[Leak]:
 
 
 def wait_for_leaks_to_go(before: Footprint, grace: float) -> list[Leak]:
-    """`leaks_since(before)`, after what is about to go has had up to `grace` seconds to go."""
+    """Wait up to `grace` seconds until there is no leak; return the leaks that are left."""
     if not leaks_since(before):
         return []
-    gc.collect()  # what hangs in a cycle is garbage, not a leak
+    gc.collect()  # objects in a reference cycle are garbage, not a leak
     with suppress(AssertionError):
         eventually(lambda: not leaks_since(before), timeout=grace)
     return leaks_since(before)
 
 
 def clean_up(leaks: list[Leak]) -> None:
-    """Kill and remove what can be, so that one test's leak is not the next one's trouble."""
+    """Kill leaked processes and remove leaked directories, so that the next test starts without them."""
     kill_and_wait([leak.process for leak in leaks if leak.process is not None])
     for leak in leaks:
         if leak.path is not None:
@@ -95,7 +95,7 @@ def clean_up(leaks: list[Leak]) -> None:
 
 
 def private_base() -> Path:
-    """The folder in which this process and the programs of its tests make runtime directories, and nothing else does.
+    """Return the folder for the runtime directories of this process and the programs of its tests alone.
 
     It lies in memory where that is possible, and its path is short enough for sockets.
     """
@@ -107,7 +107,7 @@ def private_base() -> Path:
 
 
 def shared_bases() -> list[Path]:
-    """The folders in which a runtime without `XDG_RUNTIME_DIR` makes its directory, as other programs do too."""
+    """Return the folders for runtime directories without `XDG_RUNTIME_DIR`; other programs use them too."""
     return list(dict.fromkeys([Path("/dev/shm"), Path(tempfile.gettempdir())]))
 
 
@@ -120,15 +120,15 @@ def runtime_directories() -> set[Path]:
 
 
 def open_files() -> Counter[str]:
-    """The targets of this process's file descriptors, each with how many there are of it."""
+    """Count the targets of this process's file descriptors."""
     here = "/proc/self/fd"
     found: Counter[str] = Counter()
     try:
         numbers = os.listdir(here)
-    except OSError:  # no /proc: count them at least
+    except OSError:  # without /proc only their number is known
         return Counter({"descriptors": psutil.Process().num_fds()}) if psutil.POSIX else found
     for number in numbers:
-        with suppress(OSError):  # the one that listed the folder is closed by now
+        with suppress(OSError):  # the descriptor that listed the folder is closed by now
             found[os.readlink(f"{here}/{number}")] += 1
     return found
 
@@ -141,10 +141,10 @@ def _processes_since(before: Footprint) -> list[Leak]:
     found = []
     for process in sorted(ours, key=lambda p: p.pid):
         description = describe(process.pid)
-        if process.pid == resource_tracker._resource_tracker._pid:  # one a program, until the program ends
+        if process.pid == resource_tracker._resource_tracker._pid:  # multiprocessing keeps it until the program ends
             continue
         if _is_in_reserve(process, before):
-            continue  # of a runtime that was there before the test
+            continue  # its runtime is older than the test
         if process.is_running():
             found.append(Leak("process", description, process=process))
     return found
@@ -185,22 +185,22 @@ def _directories_since(before: Footprint) -> list[Leak]:
 
 
 def own_pids() -> set[int]:
-    """This process, its living descendants and orphans, and the programs that its tests have started."""
+    """Return the pids of this process, its descendants and orphans, and the programs that its tests have started."""
     return {os.getpid(), *(process.pid for process in _own_processes()), *started_programs}
 
 
 def _own_processes() -> set[psutil.Process]:
-    return {*psutil.Process().children(recursive=True), *bearers(MARK, os.environ.get(MARK, "-"))}
+    return {*psutil.Process().children(recursive=True), *processes_with_variable(MARK, os.environ.get(MARK, "-"))}
 
 
 def _pid_in_name(directory: Path) -> int | None:
-    """The pid of the program that made a runtime directory: `suitkaise-<pid>-<random>`."""
+    """Return the pid of the program that made a runtime directory `suitkaise-<pid>-<random>`."""
     number = directory.name.removeprefix(PREFIX).partition("-")[0]
     return int(number) if number.isdecimal() else None
 
 
 def _tracker_pipe() -> str | None:
-    """The pipe that multiprocessing keeps open to its resource tracker, if it started one."""
+    """Return the pipe from multiprocessing to its resource tracker, if there is one."""
     number = resource_tracker._resource_tracker._fd
     if number is None:
         return None
@@ -210,7 +210,7 @@ def _tracker_pipe() -> str | None:
 
 
 def _peer(target: str) -> str:
-    """For a socket: what it is connected to or bound to, since `socket:[4711]` tells nobody anything."""
+    """Return the addresses of a socket, since `socket:[4711]` alone has no meaning; else an empty string."""
     if not target.startswith("socket:"):
         return ""
     with suppress(OSError, psutil.Error):

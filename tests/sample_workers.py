@@ -5,16 +5,16 @@
 | `Echoes` | `Echo`, `EchoThread` | answers each message with itself; `"leave"` and `"crash"` end it |
 | `Counts` | `CountingProcess`, `CountingThread` | loops, and answers how many loops it has done |
 | `Counts` | `BriefProcess`, `BriefThread` | the same, ends after three loops, has a result |
-| `Tallies` | `TallyProcess`, `TallyThread` | answers how many messages it has had |
-| `Records` | `Recorder`, `RecorderThread` | writes its starts and ends into a file; obeys orders in files |
+| `Tallies` | `TallyProcess`, `TallyThread` | answers how many messages it has received |
+| `Records` | `Recorder`, `RecorderThread` | writes its starts and stops into a file; files give it orders |
 | `Finishes` | `FinishingProcess`, `FinishingThread` | writes its hooks into a file; may end itself in one |
 | `Fails` | `FailingProcess`, `FailingThread` | ends in `on_start` in a given way |
 | `Leaves` | `LeavingProcess`, `LeavingThread` | ends cleanly at the first message |
-| `Gathers` | `GatheringProcess`, `GatheringThread` | puts words wherever a worker may keep state |
-| `HandlesSlowly` | `SlowProcess`, `SlowLoopingProcess` | takes a moment for each message |
+| `Gathers` | `GatheringProcess`, `GatheringThread` | keeps words in each kind of state of a worker |
+| `HandlesSlowly` | `SlowProcess`, `SlowLoopingProcess` | takes 20 ms for each message |
 
 Workers that hang are in `tests/end_to_end/workers_hanging.py`, those with async hooks in `workers_async.py`. A worker
-that one test alone needs stands beside that test.
+that only one test needs is defined beside that test.
 
 Every worker's process imports this module anew, and a test file imports pytest: so this module imports light modules
 only, and holds the workers of tests in which many processes start or time matters.
@@ -89,7 +89,7 @@ class EchoThread(Echoes, Thread):
 
 
 class Tallies(Echoes):
-    """Answers how many messages it has had."""
+    """Answers how many messages it has received."""
 
     so_far = 0
 
@@ -108,7 +108,7 @@ class TallyThread(Tallies, Thread):
 
 
 class Leaves(Worker):
-    """Ends cleanly at the first message; its class is temporary, an instance may be something else."""
+    """Ends cleanly at the first message; its class is temporary, an instance may have another restart type."""
 
     restart: str = "temporary"
 
@@ -129,7 +129,7 @@ class LeavingThread(Leaves, Thread):
 
 
 class HandlesSlowly(Worker):
-    """Takes a moment for each message, and for the first one until there is a file `go` in its folder."""
+    """Takes 20 ms for each message; handles the first one only once its folder holds the file `go`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -197,7 +197,7 @@ class BriefThread(Brief, Thread):
     pass
 
 
-# ---------------------------------------------------------------- workers that write down what they do
+# ---------------------------------------------------------------- workers that record their hooks
 class Records(Echoes):
     """Writes `start NAME` and `stop NAME` into the file `notes` of its folder.
 
@@ -360,7 +360,7 @@ of_this_process: list[str] = []
 
 
 class Gathers(Worker):
-    """Puts words wherever a worker may keep them: into arguments, attributes, the class, the module, the storage."""
+    """Keeps words in its arguments, its attributes, its class, this module and the storage."""
 
     shared: list[str] = []
 

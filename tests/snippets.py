@@ -1,13 +1,13 @@
-"""Programs in documents, and what they say they print.
+"""Run the programs in documents, and check the output that they promise.
 
 A fenced ```python block of a Markdown file is run by the tests when a comment stands right above it:
 
     <!-- run -->                             runs the block with Python
     <!-- run: suitkaise run app.py -->       runs this command, in a folder that holds the block as `app.py`
-    <!-- run: suitkaise run app.py; stop --> ends it by SIGTERM once it has printed what it says
+    <!-- run: suitkaise run app.py; stop --> sends SIGTERM after the last promised output
 
-A block whose first line is `# name.py` is that file; later blocks of the document find it beside them. In any
-program, lines `# prints: text` tell what its output holds, in this order. It has to end with exit code 0.
+A block whose first line is `# name.py` is that file; later blocks of the document find it beside them. The lines
+`# prints: text` of a program promise that its output holds these texts in this order. It must end with exit code 0.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Snippet:
     code: str
     runs: bool
     command: str | None  # instead of Python
-    stops: bool  # it runs until it is told to stop
-    name: str | None  # the file it says it is
+    stops: bool  # it runs until SIGTERM
+    name: str | None  # the file name in its first line
     beside: dict[str, str] = field(default_factory=dict)  # the named blocks above it
 
     @property
@@ -50,7 +50,7 @@ class Snippet:
 
 
 def snippets(document: Path) -> list[Snippet]:
-    """All ```python blocks of a document, in order; none if there is no such document."""
+    """Return all ```python blocks of a document, in order; none if there is no such document."""
     if not document.exists():
         return []
     text = document.read_text(encoding="utf-8")
@@ -75,12 +75,12 @@ def snippets(document: Path) -> list[Snippet]:
 
 
 def promises(code: str) -> list[str]:
-    """What a program says that it prints."""
+    """Return the texts that a program promises to print."""
     return _PROMISE.findall(code)
 
 
 def check_output(code: str, output: str) -> None:
-    """AssertionError unless `output` holds all that `code` promises, in its order."""
+    """Raise AssertionError unless `output` holds all promised texts of `code` in their order."""
     position = 0
     for promise in promises(code):
         found = output.find(promise, position)
@@ -89,7 +89,7 @@ def check_output(code: str, output: str) -> None:
 
 
 def run_snippet(snippet: Snippet, folder: Path, timeout: float = 45.0) -> None:
-    """Run it in `folder`; AssertionError unless it prints what it says, ends with 0, leaves nothing."""
+    """Run a snippet in `folder`; it must print its promises, end with 0 and leave no process."""
     name = snippet.name or "program.py"
     for path, code in {**snippet.beside, name: snippet.code}.items():
         Path(folder, path).parent.mkdir(parents=True, exist_ok=True)

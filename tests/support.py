@@ -1,4 +1,4 @@
-"""What tests share: waiting with a deadline, running programs, knowing when a process is gone.
+"""Helpers of all tests: wait with a deadline, run programs, look at processes.
 
 A test never sleeps for a fixed time. It waits for what it expects, here, and fails at a deadline.
 """
@@ -30,12 +30,13 @@ __all__ = [
     "ROOT",
     "Finished",
     "Program",
-    "bearers",
     "children_named",
     "descriptors_of",
     "eventually",
     "in_background",
+    "is_alive",
     "kill_and_wait",
+    "processes_with_variable",
     "run_program",
     "small_file_system",
     "start_program",
@@ -51,25 +52,25 @@ GRACE = 5.0  # seconds that a program's relatives get to end by themselves once 
 
 
 def eventually(predicate: Callable[[], T], *, timeout: float = 15.0, what: str = "") -> T:
-    """The first true value of `predicate()`; after `timeout` seconds an AssertionError with the last value.
+    """Return the first true value of `predicate()`; raise AssertionError with the last value after `timeout` seconds.
 
-    It asks again after pauses that grow from 1 to 50 ms. Better: an event, a join, `wait_gone`.
+    The pauses between two calls grow from 1 to 50 ms. An event, a join or `wait_gone` is better where there is one.
     """
     deadline = time.monotonic() + timeout
     pause = 0.001
-    nobody = threading.Event()
+    never = threading.Event()
     while not (value := predicate()):
         left = deadline - time.monotonic()
         if left <= 0:
             wanted = what or getattr(predicate, "__name__", repr(predicate))
             raise AssertionError(f"not within {timeout} seconds: {wanted} (the last value was {value!r})")
-        nobody.wait(min(pause, left))
+        never.wait(min(pause, left))
         pause = min(pause * 2, 0.05)
     return value
 
 
 def in_background(what: Callable[[], Any]) -> Future[Any]:
-    """Call it in a thread of its own; what it returns or raises."""
+    """Call `what` in a thread of its own; the future gets its value or its exception."""
     future: Future[Any] = Future()
 
     def run() -> None:
@@ -84,7 +85,7 @@ def in_background(what: Callable[[], Any]) -> Future[Any]:
 
 @contextmanager
 def small_file_system(size: int) -> Iterator[Path]:
-    """A folder with room for `size` bytes. Skips the test where nothing may be mounted."""
+    """Yield a folder with room for `size` bytes; skip the test where mounting is not allowed."""
     folder = Path(tempfile.mkdtemp(prefix="small-"))
     try:
         command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
@@ -115,17 +116,17 @@ def wait_gone(pid: int, timeout: float = 15.0) -> None:
             os.close(pidfd)
     else:
         with suppress(AssertionError):
-            eventually(lambda: not _is_alive(pid), timeout=timeout)
-        gone = not _is_alive(pid)
+            eventually(lambda: not is_alive(pid), timeout=timeout)
+        gone = not is_alive(pid)
     if not gone:
         raise AssertionError(f"process {pid} is still there after {timeout} seconds: {describe(pid)}")
 
 
-def bearers(variable: str, prefix: str) -> list[psutil.Process]:
-    """The living processes whose environment has `variable` with a value that starts with `prefix`.
+def processes_with_variable(variable: str, prefix: str) -> list[psutil.Process]:
+    """Return the living processes whose environment has `variable` with a value that starts with `prefix`.
 
-    The environment is the one the process was started with, so a process that was forked or made an orphan
-    still bears what its ancestors were given. This process itself is left out; zombies have no environment.
+    The environment is the one that a process was started with, so a forked process or an orphan still has the
+    variables of its ancestors. This process itself is left out; zombies have no environment.
     """
     wanted = f"{variable}={prefix}".encode()
     found = []
@@ -139,7 +140,7 @@ def bearers(variable: str, prefix: str) -> list[psutil.Process]:
 
 
 def children_named(name: str, process: psutil.Process, *, recursive: bool = False) -> list[psutil.Process]:
-    """The children of a process that bear this name, without those that end meanwhile."""
+    """Return the children of a process with this name; leave out those that end meanwhile."""
     found = []
     for child in process.children(recursive=recursive):
         with suppress(psutil.NoSuchProcess):
@@ -149,7 +150,7 @@ def children_named(name: str, process: psutil.Process, *, recursive: bool = Fals
 
 
 def descriptors_of(pid: int) -> list[str]:
-    """What the open file descriptors of a process lead to, without those that it closes meanwhile."""
+    """Return the targets of the open file descriptors of a process; leave out those that it closes meanwhile."""
     found = []
     for name in os.listdir(f"/proc/{pid}/fd"):
         with suppress(FileNotFoundError):
@@ -158,7 +159,7 @@ def descriptors_of(pid: int) -> list[str]:
 
 
 def kill_and_wait(processes: list[psutil.Process], timeout: float = 15.0) -> None:
-    """SIGKILL each of them (never a process that has got the pid since) and wait until they are gone."""
+    """Kill the processes with SIGKILL (never a later process with the same pid) and wait until they are gone."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -167,7 +168,7 @@ def kill_and_wait(processes: list[psutil.Process], timeout: float = 15.0) -> Non
 
 
 def describe(pid: int) -> str:
-    """A process in a few words, for messages."""
+    """Describe a process in a few words, for error texts."""
     try:
         process = psutil.Process(pid)
         command = process.name()
@@ -188,7 +189,7 @@ class Finished:
     left_behind: list[str] = field(default_factory=list)  # relatives that had to be killed, described
 
     def check(self) -> Finished:
-        """Itself if it ended with 0 and left no process behind, else an AssertionError that shows all."""
+        """Return this object if the program ended with 0 and left no process behind; else raise AssertionError."""
         if self.returncode != 0 or self.left_behind:
             raise AssertionError(
                 f"exit code {self.returncode}, left behind: {self.left_behind or 'nothing'}\n"
@@ -198,7 +199,7 @@ class Finished:
 
 
 class _Output:
-    """What a program has written to a pipe; `take` takes all that is in it at that moment."""
+    """The output of a program through a pipe; `read_available` reads all that the pipe holds at that moment."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self.text = ""
@@ -207,7 +208,7 @@ class _Output:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         os.set_blocking(pipe.fileno(), False)
 
-    def take(self) -> None:
+    def read_available(self) -> None:
         while not self.ended:
             try:
                 data = os.read(self._pipe.fileno(), 1 << 16)
@@ -227,15 +228,15 @@ class _Output:
 
 
 class Program:
-    """A program that runs; made by `start_program`."""
+    """A running program; `start_program` makes it."""
 
     def __init__(self, popen: subprocess.Popen[bytes], mark: str) -> None:
         assert popen.stdout is not None
         assert popen.stderr is not None
         self._popen = popen
         self._mark = mark
-        self.left_behind: list[str] = []  # known once it was left
-        self._news = threading.Condition()
+        self.left_behind: list[str] = []  # filled at the end of the `with` block
+        self._changed = threading.Condition()
         self._stdout, self._stderr = _Output(popen.stdout), _Output(popen.stderr)
         self._readers = [
             threading.Thread(target=self._read, args=(output,), name=f"{name} of {popen.pid}", daemon=True)
@@ -254,7 +255,7 @@ class Program:
 
     @property
     def stdout(self) -> str:
-        """All that it and its relatives have written until now."""
+        """All output of the program and its relatives so far."""
         return self._text(self._stdout)
 
     @property
@@ -265,14 +266,14 @@ class Program:
         self._popen.send_signal(number)
 
     def expect(self, text: str, timeout: float = 20.0) -> str:
-        """The first line of stdout that holds `text`, once it is there."""
+        """Wait for a line of stdout that holds `text`, and return the first one."""
 
         def line() -> str | None:
             *lines, last = self._stdout.text.split("\n")
             return next((f"{x}\n" for x in lines if text in x), last if self._stdout.ended and text in last else None)
 
-        with self._news:
-            self._news.wait_for(lambda: line() or self._stdout.ended, timeout)
+        with self._changed:
+            self._changed.wait_for(lambda: line() or self._stdout.ended, timeout)
             found = line()
         if found is None:
             raise AssertionError(
@@ -282,7 +283,7 @@ class Program:
         return found
 
     def wait(self, timeout: float = 30.0) -> int:
-        """Its exit code, once it has ended."""
+        """Wait for the end of the program, and return its exit code."""
         try:
             return self._popen.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -292,14 +293,14 @@ class Program:
             ) from None
 
     def relatives(self) -> list[psutil.Process]:
-        """All processes that it started, directly or not, and that live; orphans included."""
-        marked = bearers("SUITKAISE_TEST_PROGRAM", self._mark)
+        """Return the living processes that the program has started, directly or not; orphans included."""
+        marked = processes_with_variable("SUITKAISE_TEST_PROGRAM", self._mark)
         return [process for process in marked if process.pid != self.pid]
 
     def _text(self, output: _Output) -> str:
-        with self._news:
-            output.take()
-            self._news.notify_all()
+        with self._changed:
+            output.read_available()
+            self._changed.notify_all()
             return output.text
 
     def _read(self, output: _Output) -> None:
@@ -308,7 +309,7 @@ class Program:
             self._text(output)
 
     def _close(self, grace: float) -> None:
-        """End what is left of it; `left_behind` tells what did not end by itself within `grace` seconds."""
+        """Kill all that is left; `left_behind` lists the relatives that did not end within `grace` seconds."""
         try:
             if self._popen.poll() is None:
                 grace = 0.0
@@ -322,7 +323,7 @@ class Program:
                 kill_and_wait(left)
             for reader in self._readers:
                 reader.join(5)
-            with self._news:
+            with self._changed:
                 self._stdout.close()
                 self._stderr.close()
 
@@ -338,8 +339,8 @@ def start_program(
     """Run a Python file or Python source with this interpreter, or a command, in a session of its own.
 
     Source (any text with a newline) is written to `program.py` in a fresh folder. The working folder is that
-    of the file, unless `cwd` names another. A command is a list. In `env`, None takes a variable away. On
-    leaving, what still lives of the program and its relatives is killed; `left_behind` tells what that was.
+    of the file, unless `cwd` names another. A command is a list. A None in `env` removes that variable. At the
+    end of the block the program and its living relatives are killed; `left_behind` lists those relatives.
     """
     with tempfile.TemporaryDirectory(prefix="program-") as folder:
         if isinstance(what, str) and "\n" in what:
@@ -363,9 +364,9 @@ def run_program(
     cwd: str | Path | None = None,
     grace: float = GRACE,
 ) -> Finished:
-    """Run it as `start_program` does, to its end. AssertionError if it takes more than `timeout` seconds.
+    """Start a program as `start_program` does and wait for its end, for at most `timeout` seconds.
 
-    Once the program has ended its relatives have `grace` seconds to end too; `left_behind` names those that
+    Once the program has ended its relatives have `grace` seconds to end too; `left_behind` lists those that
     did not.
     """
     with start_program(what, *args, env=env, cwd=cwd, grace=grace) as program:
@@ -375,7 +376,7 @@ def run_program(
 
 @contextmanager
 def _running(command: list[str], env: Mapping[str, str | None] | None, cwd: Path, grace: float) -> Iterator[Program]:
-    # The relatives of a program that this program starts in turn are its relatives too: the marks add up.
+    # A program that is started by a program under test has both marks, so its relatives belong to both.
     mark = "/".join(filter(None, [os.environ.get("SUITKAISE_TEST_PROGRAM"), uuid.uuid4().hex]))
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
     for name, value in (env or {}).items():
@@ -408,7 +409,8 @@ def _process(pid: int) -> psutil.Process | None:
         return None
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Return whether the process exists and is no zombie."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""What several files of tests with real processes and threads share."""
+"""Fixtures of the tests with real processes and threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.end_to_end.kinds import KINDS, Kinds
 
 
 @pytest.fixture(autouse=True)
-def what_a_test_preloads_is_preloaded_for_that_test(monkeypatch: pytest.MonkeyPatch) -> None:
+def preloaded_modules_are_reset_after_each_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preloading, "_wanted", dict(preloading._wanted))
 
 
@@ -24,6 +24,6 @@ def kinds(request: pytest.FixtureRequest, tmp_path: Path) -> Kinds:
 
 @pytest.fixture(scope="module")
 def one_runtime_for_all() -> Iterator[None]:
-    """What a program has once, and what takes long to start, lives as long as this tree without children."""
+    """Keep the runtime and its keeper during all tests of a module: a tree without children runs meanwhile."""
     with Supervisor("keeps-the-runtime").start():
         yield

@@ -1,4 +1,4 @@
-"""A program with a tree, seen from outside: its processes, and whether all of them and its directory are gone."""
+"""A program with a tree, observed from outside: its processes and its private directory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROGRAMS = Path(__file__).with_name("programs")
 KINDS = ("loops", "waits", "awaits", "sleeps", "computes", "swallows", "holds_the_gil", "stopped")
 OBEDIENT = frozenset(
     {"loops", "waits", "awaits"}
-)  # these must finish when asked to; the others may, if they are asked early
+)  # these must finish at a stop request; the others may, if the request comes early
 
 
 @dataclass
@@ -37,43 +37,43 @@ class Scene:
         os.killpg(self.hub, number)
 
     def all_gone(self, within: float = 3.0) -> None:
-        """Hub, keeper, workers and directory are gone, at the latest after `within` seconds."""
+        """Wait until hub, keeper, workers and directory are gone, for at most `within` seconds each."""
         for pid in (self.hub, *self.workers.values(), self.keeper):
             wait_gone(pid, within)
         eventually(lambda: not self.directories(), timeout=within, what="the private directory is removed")
 
     def finished(self, kind: str) -> bool:
-        """Whether the worker's `on_finish` ran."""
+        """Return whether `on_finish` of the worker ran."""
         return f"finished {kind} {self.workers[kind]}\n" in self.program.stdout
 
 
 def directories_of(hub: int) -> list[Path]:
-    """The private directories of the program with that pid."""
+    """Return the private directories of the program with that pid."""
     base = Path(os.environ["XDG_RUNTIME_DIR"])
     return sorted(base.glob(f"suitkaise-{hub}-*"))
 
 
 def up(program: Program, kind: str, after: int = 0) -> tuple[int, int]:
-    """(pid, parent's pid) of the worker of that kind, once it has said so for the time number `after` + 1."""
+    """Wait for incarnation `after` + 1 of the worker of that kind; return (pid, pid of the parent)."""
 
     def lines() -> list[list[str]]:
-        said = [line.split() for line in program.stdout.splitlines() if line.startswith(f"up {kind} ")]
-        return said[after:]
+        printed = [line.split() for line in program.stdout.splitlines() if line.startswith(f"up {kind} ")]
+        return printed[after:]
 
-    said = eventually(lines, timeout=15, what=f"{kind} is up:\n{program.stdout}\n{program.stderr}")
-    return int(said[0][2]), int(said[0][3])
+    printed = eventually(lines, timeout=15, what=f"{kind} is up:\n{program.stdout}\n{program.stderr}")
+    return int(printed[0][2]), int(printed[0][3])
 
 
 @contextmanager
 def scene(how: str, kinds: Sequence[str], *options: str) -> Iterator[Scene]:
-    """`programs/kinds.py` with a tree of those kinds, all up; the one to be stopped is stopped."""
-    if OBEDIENT.issuperset(kinds) and not options:  # they need no time, but may have to wait for a processor
+    """Run `programs/kinds.py` with workers of those kinds until all are up; send SIGSTOP to the kind `stopped`."""
+    if OBEDIENT.issuperset(kinds) and not options:  # they finish at once, but on a busy machine that takes a while
         options = ("--shutdown", "20")
     with start_program(PROGRAMS / "kinds.py", how, *kinds, *options) as program:
         workers, keeper = {}, 0
         for kind in kinds:
             workers[kind], keeper = up(program, kind)
-        if how != "run":  # a worker is up when its hub knows it
+        if how != "run":  # a worker prints `up` before the hub counts it as started
             eventually(lambda: "started\n" in program.stdout, timeout=15, what="the tree is up")
         if "stopped" in workers:
             stop(workers["stopped"])
@@ -87,6 +87,6 @@ def scene(how: str, kinds: Sequence[str], *options: str) -> Iterator[Scene]:
 
 
 def stop(pid: int) -> None:
-    """SIGSTOP, and wait until it has stopped."""
+    """Send SIGSTOP to a process, and wait until it has stopped."""
     os.kill(pid, signal.SIGSTOP)
     eventually(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, what=f"{pid} is stopped")

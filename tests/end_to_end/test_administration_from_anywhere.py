@@ -31,8 +31,8 @@ from tests.sample_workers import CountingProcess, CountingThread, Echo, EchoThre
 from tests.support import eventually
 
 
-class _Boss:
-    """Calls a method of a supervisor's ref, for its asker."""
+class _Caller:
+    """Calls a method of a supervisor's ref and answers its value."""
 
     def on_receive(self, message):
         path, method, *arguments = message
@@ -42,11 +42,11 @@ class _Boss:
             raise Reject(error) from error
 
 
-class BossProcess(_Boss, Process):
+class CallerProcess(_Caller, Process):
     pass
 
 
-class BossThread(_Boss, Thread):
+class CallerThread(_Caller, Thread):
     pass
 
 
@@ -55,26 +55,26 @@ class Fails(Process):
         raise OSError("no start")
 
 
-BOSSES = pytest.mark.parametrize("boss", [BossProcess, BossThread, None], ids=["process", "thread", "hub"])
+callers = pytest.mark.parametrize("caller", [CallerProcess, CallerThread, None], ids=["process", "thread", "hub"])
 
 
 @contextlib.contextmanager
-def office(boss):
-    """A running tree, and `do(method, *arguments)`, which calls a method of `tree/team` from where `boss` is."""
-    tree = Supervisor("tree", Child(boss or BossThread, id="boss"), Supervisor("team", Child(Echo)))
+def tree_with_caller(caller):
+    """Yield a running tree, and `do(method, *arguments)`, which lets the caller call a method of `tree/team`."""
+    tree = Supervisor("tree", Child(caller or CallerThread, id="caller"), Supervisor("team", Child(Echo)))
     with tree.start() as running:
 
         def do(method, *arguments):
-            if boss is None:
+            if caller is None:
                 return getattr(whereis("tree/team"), method)(*arguments)
-            return running["boss"].ask(("tree/team", method, *arguments))
+            return running["caller"].ask(("tree/team", method, *arguments))
 
         yield running, do
 
 
-@BOSSES
-def test_children_are_started_terminated_restarted_deleted_and_listed(boss):
-    with office(boss) as (running, do):
+@callers
+def test_children_are_started_terminated_restarted_deleted_and_listed(caller):
+    with tree_with_caller(caller) as (running, do):
         ref = do("start_child", Child(Echo, id="second"))
         assert ref == WorkerRef("tree/team/second")
         assert ref.ask("hello") == "hello"
@@ -89,9 +89,9 @@ def test_children_are_started_terminated_restarted_deleted_and_listed(boss):
         assert do("get_child_spec", "echo") == running.get_child_spec("team/echo")
 
 
-@BOSSES
-def test_s08_s10_s17_s19_refusals_are_the_same_from_everywhere(boss):
-    with office(boss) as (_, do):
+@callers
+def test_s08_s10_s17_s19_refusals_are_the_same_from_everywhere(caller):
+    with tree_with_caller(caller) as (_, do):
         with pytest.raises(ChildAlreadyStarted) as taken:
             do("start_child", Child(Echo))
         assert taken.value.ref == WorkerRef("tree/team/echo")
@@ -109,9 +109,9 @@ def test_s08_s10_s17_s19_refusals_are_the_same_from_everywhere(boss):
         assert [line.id for line in do("which_children")] == ["echo"]
 
 
-@BOSSES
-def test_a_path_leads_to_supervisors_below(boss):
-    with office(boss) as (running, do):
+@callers
+def test_a_request_reaches_a_nested_supervisor_by_its_path(caller):
+    with tree_with_caller(caller) as (running, do):
         inner = do("start_child", Supervisor("inner", Child(Echo)))
         assert isinstance(inner, SupervisorRef)
         assert inner.start_child(EchoThread).path == "tree/team/inner/echo_thread"
@@ -123,7 +123,7 @@ def test_a_path_leads_to_supervisors_below(boss):
 
 
 def test_whereis_returns_a_supervisor_ref_or_a_worker_ref():
-    with office(None) as (running, _):
+    with tree_with_caller(None) as (running, _):
         assert type(whereis("tree")) is SupervisorRef
         assert type(running["team"]) is SupervisorRef
         assert type(running["team/echo"]) is WorkerRef
@@ -146,8 +146,8 @@ def test_a_tree_ends_when_its_root_gets_a_stop_request():
         assert running.wait(15) == Shutdown()
 
 
-class Insider(Process):
-    """Tries in a hook what would never end."""
+class WaitsForItself(Process):
+    """Makes a request in a hook that could only be answered after that hook has ended."""
 
     def __init__(self, hook):
         self.hook = hook
@@ -164,37 +164,37 @@ class Insider(Process):
 
 
 def test_a_worker_that_would_wait_for_its_own_end_gets_a_deadlock_error():
-    tree = Supervisor("tree", Supervisor("team", Child(Insider("on_receive"))), max_restarts=0)
+    tree = Supervisor("tree", Supervisor("team", Child(WaitsForItself("on_receive"))), max_restarts=0)
     with tree.start() as running:
         with pytest.raises(ChildNotFound):
-            running["team/insider"].proxy().on_receive("nobody").get()
-    for target in ("team/insider", "team"):
+            running["team/waits_for_itself"].proxy().on_receive("nobody").get()
+    for target in ("team/waits_for_itself", "team"):
         with tree.start() as running, pytest.raises(DeadlockError, match=r"call self\.rejoin\(\)"):
-            running["team/insider"].ask(target)
+            running["team/waits_for_itself"].ask(target)
 
 
 def test_a_request_in_on_start_that_would_wait_for_that_start_is_a_deadlock_error():
     with pytest.raises(ChildStartFailed, match=r"DeadlockError.*is being started by 'tree'"):
-        Supervisor("tree", Child(Insider("on_start"))).start()
+        Supervisor("tree", Child(WaitsForItself("on_start"))).start()
 
 
 def test_a_recall_of_a_sibling_in_on_start_is_a_deadlock_error():
-    tree = Supervisor("tree", Echo, Child(Insider("recall in on_start"), start_timeout=15.0))
+    tree = Supervisor("tree", Echo, Child(WaitsForItself("recall in on_start"), start_timeout=15.0))
     with pytest.raises(ChildStartFailed, match=r"DeadlockError.*is being started by 'tree'"):
         tree.start()
 
 
 def test_requests_of_many_threads_and_workers_are_all_answered():
-    with Supervisor("tree", Child(BossProcess, id="boss"), Supervisor("team")).start() as running:
+    with Supervisor("tree", Child(CallerProcess, id="caller"), Supervisor("team")).start() as running:
         refs, lock = [], threading.Lock()
 
-        def hire(number):
-            ref = running["boss"].ask(("tree/team", "start_child", Child(Echo, id=f"p{number}")), timeout=20)
+        def add_and_terminate(number):
+            ref = running["caller"].ask(("tree/team", "start_child", Child(Echo, id=f"p{number}")), timeout=20)
             with lock:
                 refs.append(ref)
             running["team"].terminate_child(f"p{number}")
 
-        threads = [threading.Thread(target=hire, args=(number,)) for number in range(8)]
+        threads = [threading.Thread(target=add_and_terminate, args=(number,)) for number in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -204,7 +204,7 @@ def test_requests_of_many_threads_and_workers_are_all_answered():
         assert running.count_children("team").active == 0
 
 
-# ------------------------------------------------------------ suspend, resume
+# ------------------------------------------------------------ suspension
 @pytest.mark.parametrize("worker", [CountingProcess, CountingThread])
 def test_a_suspended_worker_neither_loops_nor_takes_messages_until_it_is_resumed(worker):
     with Supervisor("tree", Child(worker, id="counts")).start() as running:
@@ -254,7 +254,7 @@ def test_a_supervisor_is_suspended_by_suspending_its_workers():
         assert [str(line.status) for line in running.which_children("team")] == ["running", "running"]
 
 
-def test_s64_a_child_that_is_removed_and_added_again_is_not_suspended():
+def test_s64_the_suspension_of_a_removed_child_is_not_kept():
     with Supervisor("tree", DynamicSupervisor("team")).start() as running:
         for _ in range(3):
             id = running.start_child(EchoThread, under="team").name
@@ -264,7 +264,7 @@ def test_s64_a_child_that_is_removed_and_added_again_is_not_suspended():
 
 
 def on_the_board(path):
-    """What the worker's slot says now."""
+    """Return the current content of the worker's slot."""
     for slot in map(runtime.current().engine_context.board.slot, range(64)):
         try:
             if slot.name == path:
@@ -275,7 +275,7 @@ def on_the_board(path):
 
 
 class Ends(Thread):
-    """Ends its tree from inside."""
+    """Stops its own tree, by its ref or by the running tree."""
 
     def __init__(self, trees: list[Any]) -> None:
         self.trees = trees

@@ -1,4 +1,4 @@
-"""Rule 56 with real processes and threads: the delay before a restart, what resets it, and what cuts it short."""
+"""Rule 56 with real processes and threads: the delay before a restart, its reset, and requests that cut it short."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_s56_a_child_that_was_stable_starts_its_backoff_anew(kinds: Kinds) -> No
             kinds.crash(running, "b")
             assert next_event(events, RestartingEvent, "b").delay == pytest.approx(0.02)
             up = next_event(events, ChildStarted, "b").at
-            eventually(lambda: time.monotonic() > up + 0.3, what="it has been stable")
+            eventually(lambda: time.monotonic() > up + 0.3, what="b has been stable")
             kinds.crash(running, "b")
             assert next_event(events, RestartingEvent, "b").delay == pytest.approx(0.02)
 
@@ -68,7 +68,7 @@ def test_s56_terminate_child_cuts_the_wait_short_and_restart_child_starts_at_onc
         assert statuses(running)["b"] == "running"
 
 
-def test_s56_siblings_of_one_for_all_wait_too_and_come_back_together(kinds: Kinds) -> None:
+def test_s56_siblings_of_one_for_all_wait_for_the_same_delay_and_are_restarted_together(kinds: Kinds) -> None:
     backoff = Backoff(initial=0.1, jitter=0.0)
     with kinds.tree("a", strategy="one_for_all").start() as running:
         running.start_child(kinds.child("b", backoff=backoff))

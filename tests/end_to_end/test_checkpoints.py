@@ -1,4 +1,4 @@
-"""Rule 57: a worker that is started again knows that it was, and what it had handed on."""
+"""Rule 57: a restarted worker knows its past and gets the last checkpoint."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from suitkaise import Child, Crashed, NotSerializable, Process, Recalled, Shutdown, Signaled, Supervisor, Thread
 from suitkaise.workers.worker import Worker
-from tests.support import eventually
+from tests.end_to_end.kinds import wait_for_incarnation
 
 
 class Remembers(Worker):
-    """Keeps what it is told, and may die right after; tells what it knows of the time before."""
+    """Makes checkpoints, and may die right after; answers what it knows of the incarnation before."""
 
     def on_receive(self, message: Any) -> Any:
         match message:
@@ -49,7 +49,7 @@ class RemembersInAThread(Remembers, Thread):
 
 
 class Counts(Process):
-    """Goes on where the one before was, a thousand steps in all, and dies often."""
+    """Goes on at the checkpoint of the incarnation before, a thousand steps in all; every hundredth step kills it."""
 
     restart = "transient"
 
@@ -74,10 +74,6 @@ def worker(request: pytest.FixtureRequest) -> type[Remembers]:
     return kind
 
 
-def back(running: Any, id: str, incarnation: int) -> None:
-    eventually(lambda: running[id].incarnation == incarnation and running[id].status == "running")
-
-
 def test_s57_on_a_first_start_recalled_is_none(worker: type[Remembers]) -> None:
     with Supervisor("tree", Child(worker, id="w")).start() as running:
         assert running["w"].ask("all") is None
@@ -88,7 +84,7 @@ def test_s57_a_checkpoint_survives_a_kill_right_after_it(worker: type[Remembers]
         for number in range(1, 4):
             running["w"].tell(("keep", "an older one"))
             running["w"].tell(("keep and die", {"number": number}))
-            back(running, "w", number + 1)
+            wait_for_incarnation(running, "w", number + 1)
             past = running["w"].ask("all")
             assert isinstance(past, Recalled)
             assert past.attempt == number
@@ -105,9 +101,9 @@ def test_s57_a_thousand_steps_with_kills_go_on_at_the_last_checkpoint() -> None:
 def test_s57_an_incarnation_without_a_checkpoint_keeps_the_one_before(worker: type[Remembers]) -> None:
     with Supervisor("tree", Child(worker, id="w"), max_restarts=9).start() as running:
         running["w"].tell(("keep and die", 7))
-        back(running, "w", 2)
+        wait_for_incarnation(running, "w", 2)
         running["w"].kill()
-        back(running, "w", 3)
+        wait_for_incarnation(running, "w", 3)
         assert running["w"].ask("what?") == 7
 
 
@@ -116,7 +112,7 @@ def test_s57_the_next_incarnation_gets_a_copy_of_the_checkpoint(worker: type[Rem
         kept = [1, 2]
         running["w"].tell(("keep", kept))
         running["w"].tell(("keep and die", kept))
-        back(running, "w", 2)
+        wait_for_incarnation(running, "w", 2)
         running["w"].tell("change it")
         assert running["w"].ask("what?") == [1, 2]
 
@@ -126,7 +122,7 @@ def test_s57_a_checkpoint_that_cannot_be_pickled_is_refused_and_the_one_before_i
         running["w"].tell(("keep", "good"))
         with pytest.raises(NotSerializable, match="checkpoint"):
             running["w"].ask("keep what cannot be sent")
-        back(running, "w", 2)
+        wait_for_incarnation(running, "w", 2)
         assert running["w"].ask("what?") == "good"
 
 
@@ -150,7 +146,7 @@ def test_s57_a_sibling_restarted_in_the_same_group_has_its_own_checkpoint(worker
     with Supervisor("tree", *children, strategy="one_for_all").start() as running:
         running["a"].ask(("keep", "a's"))
         running["b"].tell(("keep and die", "b's"))
-        back(running, "b", 2)
+        wait_for_incarnation(running, "b", 2)
         assert running["a"].ask("what?") == "a's"
         assert running["a"].ask("all").reason == Shutdown()
         assert running["b"].ask("what?") == "b's"
@@ -160,7 +156,7 @@ def test_s40_s57_a_restarted_supervisor_starts_children_without_checkpoints(work
     inner = Supervisor("inner", Child(worker, id="w"), max_restarts=0, restart="permanent")
     with Supervisor("tree", inner).start() as running:
         running["inner/w"].tell(("keep and die", 1))
-        eventually(lambda: running["inner/w"].incarnation == 2 and running["inner/w"].status == "running")
+        wait_for_incarnation(running, "inner/w", 2)
         assert running["inner/w"].ask("all") is None
 
 

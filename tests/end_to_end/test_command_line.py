@@ -73,7 +73,7 @@ def test_standard_streams_may_be_closed(way: str, closed: str, tmp_path: Path) -
         assert (seen[number] == "/dev/null") is (redirected in closed.split())
 
 
-def test_crashes_may_have_its_output_closed(tmp_path: Path) -> None:
+def test_suitkaise_crashes_may_have_its_output_closed(tmp_path: Path) -> None:
     command = ["sh", "-c", f"exec {sys.executable} -m suitkaise crashes >&-"]
     assert run_program(command, env={"SUITKAISE_STATE": str(tmp_path)}).check().stderr == ""
 
@@ -112,7 +112,7 @@ def test_a_tree_that_is_nested_deeper_is_not_a_second_tree(tmp_path: Path) -> No
     assert "did it in outer/between/inner/once" in suitkaise_run(tmp_path, source).check().stdout
 
 
-def test_a_file_is_run_as_python_runs_it(tmp_path: Path) -> None:
+def test_annotations_of_the_file_are_evaluated_as_python_evaluates_them(tmp_path: Path) -> None:
     source = "def f(x: int): ...\nprint(f.__annotations__)\n" + TREE
     assert "{'x': <class 'int'>}" in suitkaise_run(tmp_path, source).check().stdout
 
@@ -157,7 +157,7 @@ def test_json_logs_are_one_object_a_line(tmp_path: Path) -> None:
     assert isinstance(exited["time"], float)
 
 
-def test_a_root_that_gives_up_is_exit_code_1(tmp_path: Path) -> None:
+def test_a_root_that_gives_up_ends_the_program_with_exit_code_1(tmp_path: Path) -> None:
     source = HEADER + (
         "class Bad(Process):\n    def loop(self):\n        raise ValueError('no good')\n"
         "tree = Supervisor('app', Bad, max_restarts=1)\n"
@@ -168,7 +168,7 @@ def test_a_root_that_gives_up_is_exit_code_1(tmp_path: Path) -> None:
     assert "raise ValueError('no good')" in finished.stderr
 
 
-def test_s65_a_root_that_was_killed_is_exit_code_1(tmp_path: Path) -> None:
+def test_s65_a_killed_root_ends_the_program_with_exit_code_1(tmp_path: Path) -> None:
     source = HEADER + (
         "class Killer(Process):\n    def loop(self):\n        self.whereis('app').kill()\n        self.wait(60)\n"
         "tree = Supervisor('app', Killer)\n"
@@ -178,7 +178,7 @@ def test_s65_a_root_that_was_killed_is_exit_code_1(tmp_path: Path) -> None:
     assert "TreeFailed: 'app' was killed (ref.kill())" in finished.stderr
 
 
-def test_a_start_that_fails_is_exit_code_1_with_the_remote_traceback(tmp_path: Path) -> None:
+def test_a_failed_start_ends_the_program_with_exit_code_1_and_the_remote_traceback(tmp_path: Path) -> None:
     source = HEADER + (
         "class Bad(Process):\n    def on_start(self):\n        raise OSError('no disk')\n"
         "tree = Supervisor('app', Bad)\n"
@@ -244,7 +244,7 @@ def test_the_error_names_the_path_to_an_argument_that_cannot_be_pickled(tmp_path
         (["crashes", "--", "last"], "unrecognized arguments: last"),
     ],
 )
-def test_wrong_usage_is_exit_code_2(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+def test_wrong_usage_ends_the_program_with_exit_code_2(arguments: list[str], complaint: str, tmp_path: Path) -> None:
     finished = run_program([sys.executable, "-m", "suitkaise", *arguments], cwd=tmp_path)
     assert finished.returncode == 2
     assert complaint in finished.stderr
@@ -296,7 +296,7 @@ tree = Supervisor('app', Crashes, auto_shutdown='any_significant')
 
 
 def on_a_terminal(folder: Path, **environment: str) -> str:
-    """What `suitkaise run` writes, where that is a terminal."""
+    """Return the output of `suitkaise run` on a terminal."""
     (folder / "app.py").write_text(CRASHES_ONCE)
     in_a_terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
     command = [sys.executable, "-c", in_a_terminal, *RUN, "app.py"]
@@ -341,7 +341,7 @@ def test_an_option_of_the_command_line_that_is_not_built_is_an_error(tmp_path: P
     assert "not built yet" in finished.stderr
 
 
-def test_options_after_the_target_are_of_suitkaise_and_those_after_a_double_dash_of_the_program(tmp_path: Path) -> None:
+def test_suitkaise_takes_options_after_the_target_and_the_program_those_after_a_double_dash(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "import sys\nfrom suitkaise import *\nclass Once(Process):\n    restart, significant = 'transient', True\n"
         "    def loop(self): self.rejoin()\nprint(sys.argv)\n"
@@ -353,4 +353,3 @@ def test_options_after_the_target_are_of_suitkaise_and_those_after_a_double_dash
     ).check()
     assert "['app.py', '--json']" in finished.stdout
     assert finished.stderr.startswith("{")
-    assert os.listdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Programs as children: their ends, their readiness, their output; and that nothing of them outlives its stop."""
+"""Commands as children: exit reasons, readiness, output, and the end of all processes of a command."""
 
 import logging
 import os
@@ -30,12 +30,12 @@ from suitkaise import (
     SuitkaiseError,
     Supervisor,
 )
-from suitkaise.events import ChildStartFailure, ChildStopError, ChildStopped, KeeperLost
+from suitkaise.events import ChildStartFailure, ChildStopError, ChildStopped
 from suitkaise.runtime import runtime
 from suitkaise.status import Status
-from tests.end_to_end.kinds import next_exit
+from tests.end_to_end.kinds import kill_the_keeper, next_event, next_exit
 from tests.sample_workers import Echo
-from tests.support import eventually, start_program, wait_gone
+from tests.support import eventually, is_alive, start_program, wait_gone
 
 PROGRAMS = Path(__file__).with_name("programs")
 WAYS = ("plain", "session", "daemon", "bare")
@@ -50,21 +50,7 @@ def sh(script, **options):
     return Command("sh", "-c", script, **{"name": "it", **options})
 
 
-def next_of(events, kind, timeout=10.0):
-    while (event := events.get(timeout)) is not None:
-        if isinstance(event, kind):
-            return event
-    raise AssertionError(f"no {kind.__name__} within {timeout} seconds")
-
-
-def is_alive(pid):
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-# ---------------------------------------------------------------- its end
+# ---------------------------------------------------------------- exit reasons
 @pytest.mark.parametrize(
     "script, reason",
     [
@@ -85,7 +71,7 @@ def test_the_result_of_a_command_is_its_exit_code():
     tree = Supervisor("tree", Child(sh("exit 0"), restart="transient"), Child(sh("cat"), id="eof", restart="transient"))
     with tree.start() as running:
         assert running["it"].result(10) == 0
-        assert running["eof"].result(10) == 0  # there is nothing to read
+        assert running["eof"].result(10) == 0  # its standard input is empty
 
 
 def test_s25_a_command_is_restarted_by_the_rules_of_any_child(tmp_path):
@@ -95,14 +81,14 @@ def test_s25_a_command_is_restarted_by_the_rules_of_any_child(tmp_path):
         assert running.which_children()[0].restarts == 1
 
 
-def test_a_signal_from_outside_is_what_ends_it_and_it_comes_back():
+def test_a_command_that_is_killed_by_a_signal_from_outside_is_restarted():
     with Supervisor("tree", sh("exec sleep 1000")).start() as running, running.events() as events:
         pid = running["it"].pid
-        eventually(lambda: psutil.Process(pid).cmdline() == ["sleep", "1000"], what="the shell has made place")
+        eventually(lambda: psutil.Process(pid).cmdline() == ["sleep", "1000"], what="the shell has become sleep")
         os.kill(pid, signal.SIGKILL)
         assert next_exit(events) == Signaled(9)
         again = eventually(lambda: running["it"].pid != pid and running["it"].pid)
-        eventually(lambda: psutil.Process(again).cmdline() == ["sleep", "1000"], what="the shell has made place")
+        eventually(lambda: psutil.Process(again).cmdline() == ["sleep", "1000"], what="the shell has become sleep")
 
 
 def test_sigterm_to_the_guard_of_a_command_ends_the_command():
@@ -114,7 +100,7 @@ def test_sigterm_to_the_guard_of_a_command_ends_the_command():
         assert not is_alive(pid)
 
 
-# ---------------------------------------------------------------- its stop
+# ---------------------------------------------------------------- stopping
 def test_s42_a_command_gets_its_stop_signal_and_its_shutdown_time():
     polite = """
 import signal, sys
@@ -128,21 +114,21 @@ while True: signal.pause()
     with Supervisor("tree", python(polite, ready="up", stop_signal=signal.SIGINT)).start() as running:
         with running.events() as events:
             running.terminate_child("it")
-            assert next_of(events, ChildStopped).reason == Shutdown()
+            assert next_event(events, ChildStopped).reason == Shutdown()
 
 
 @pytest.mark.parametrize("script", ["exec sleep 1000", "trap 'exit 143' TERM; echo up; while :; do sleep 0.01; done"])
 def test_an_end_by_the_stop_signal_is_clean(script):
     with Supervisor("tree", sh(script)).start() as running, running.events() as events:
         running.terminate_child("it")
-        assert next_of(events, (ChildStopped, ChildStopError)).reason == Shutdown()
+        assert next_event(events, (ChildStopped, ChildStopError)).reason == Shutdown()
 
 
-def test_s43_an_odd_exit_while_a_command_is_stopped_is_reported_only():
+def test_s43_an_odd_exit_while_a_command_is_stopped_is_reported_and_restarts_nothing():
     script = "trap 'exit 5' TERM; echo up; while :; do sleep 0.01; done"
     with Supervisor("tree", sh(script, ready="up")).start() as running, running.events() as events:
         running.terminate_child("it")
-        assert next_of(events, ChildStopError).reason == ExitCode(5)
+        assert next_event(events, ChildStopError).reason == ExitCode(5)
         line = running.which_children()[0]
         assert (line.status, line.restarts, line.last_exit) == (Status.STOPPED, 0, ExitCode(5))
 
@@ -171,18 +157,17 @@ def test_s42_a_command_that_ignores_the_signal_is_killed_with_its_group(shutdown
         pid = running["it"].pid
         with running.events() as events:
             running.terminate_child("it")
-            reason = next_of(events, (ChildStopped, ChildStopError)).reason
-        assert isinstance(reason, Killed)
-        assert why in str(reason) or shutdown == "brutal_kill"
+            reason = next_event(events, (ChildStopped, ChildStopError)).reason
+        assert reason == Killed(why)
         assert not is_alive(pid)
 
 
-def test_s55_finish_timeout_limits_its_stop():
+def test_s55_finish_timeout_limits_the_stop_of_a_command():
     deaf = Child(sh("trap '' TERM; echo up; while :; do sleep 1000; done", ready="up"), finish_timeout=0.2)
     with Supervisor("tree", deaf).start() as running, running.events() as events:
         pid = running["it"].pid
         running.terminate_child("it")
-        assert isinstance(next_of(events, (ChildStopped, ChildStopError)).reason, Hung)
+        assert isinstance(next_event(events, (ChildStopped, ChildStopError)).reason, Hung)
         assert not is_alive(pid)
 
 
@@ -211,7 +196,7 @@ def test_join_in_ends_a_command():
         assert running["it"].join(10) == Normal()
 
 
-# ---------------------------------------------------------------- its start
+# ---------------------------------------------------------------- starting
 LISTEN = """
 import socket, sys
 sock = socket.socket(socket.AF_UNIX if sys.argv[1] == "unix" else socket.AF_INET)
@@ -231,7 +216,7 @@ def port():
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("ready", [r"listening on \d+", re.compile(r"LISTENING", re.IGNORECASE)])
-def test_s01_ready_by_a_line(ready, stream, tmp_path):
+def test_s01_a_command_is_ready_when_it_prints_a_matching_line(ready, stream, tmp_path):
     script = f"""
 import pathlib, sys
 print("not yet", file=sys.{stream})
@@ -245,20 +230,20 @@ signal.pause()
         assert (tmp_path / "there").exists()
 
 
-def test_s01_ready_by_a_port(port):
+def test_s01_a_command_is_ready_when_its_port_accepts_connections(port):
     for ready in (port, ("127.0.0.1", port)):
         with Supervisor("tree", python(LISTEN, "tcp", str(port), ready=ready)).start():
             socket.create_connection(("127.0.0.1", port), 1.0).close()
 
 
-def test_s01_ready_by_a_unix_socket(tmp_path):
+def test_s01_a_command_is_ready_when_its_unix_socket_accepts_connections(tmp_path):
     for ready in (tmp_path / "a", Path("b")):
         with Supervisor("tree", python(LISTEN, "unix", str(ready), ready=ready, cwd=tmp_path)).start():
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.connect(str(tmp_path / ready))
 
 
-def test_s01_ready_by_a_unix_socket_in_a_folder_whose_path_is_longer_than_an_address_may_be(tmp_path):
+def test_s01_the_path_of_a_unix_socket_for_readiness_may_be_longer_than_an_address(tmp_path):
     folder = tmp_path / ("x" * 100) / ("y" * 100)
     folder.mkdir(parents=True)
     it = python(LISTEN, "unix", "s", ready=Path("s"), cwd=folder)
@@ -266,7 +251,7 @@ def test_s01_ready_by_a_unix_socket_in_a_folder_whose_path_is_longer_than_an_add
         assert running["it"].status == "running"
 
 
-def test_s01_ready_by_a_function_whose_oserror_means_not_ready(tmp_path):
+def test_s01_an_oserror_of_the_ready_function_means_not_ready(tmp_path):
     file = tmp_path / "there"
 
     def is_there():
@@ -277,8 +262,8 @@ def test_s01_ready_by_a_function_whose_oserror_means_not_ready(tmp_path):
         assert "yes" in file.read_text()
 
 
-def test_a_function_may_wait_for_what_the_command_writes(tmp_path):
-    """The command's output is read meanwhile: more than a pipe holds."""
+def test_the_output_of_a_command_is_read_while_its_ready_function_is_called(tmp_path):
+    """The command writes more than a pipe holds before it makes the file."""
     script = f"""
 import pathlib, signal
 print("x" * 1_000_000)
@@ -290,7 +275,7 @@ signal.pause()
 
 
 def failure(command, **options):
-    """(why the start failed, the tree's processes that are left)."""
+    """Start a tree whose command fails to start; return the reason."""
     with pytest.raises(ChildStartFailed) as caught:
         Supervisor("tree", Child(command, **options)).start()
     return caught.value.reason
@@ -328,19 +313,19 @@ def test_s55_start_timeout_limits_the_wait_for_readiness():
     assert isinstance(failure(sh("exec sleep 1000", ready="never"), start_timeout=0.5), Hung)
 
 
-def test_a_function_that_raises_fails_the_start():
+def test_an_exception_of_the_ready_function_fails_the_start():
     reason = failure(sh("exec sleep 1000", ready=lambda: 1 / 0))
     assert isinstance(reason, Crashed)
     assert isinstance(reason.error, ZeroDivisionError)
 
 
-def test_s35_a_restart_that_fails_is_tried_again(tmp_path):
+def test_s35_a_failed_restart_of_a_command_is_tried_again(tmp_path):
     script = f"test -e {tmp_path}/broken && exit 1; echo up; exec sleep 1000"
     tree = Supervisor("tree", sh(script, ready="up"), max_restarts=1000)
     with tree.start() as running, running.events() as events:
         (tmp_path / "broken").touch()
         os.kill(running["it"].pid, signal.SIGKILL)
-        assert next_of(events, ChildStartFailure).reason == ExitCode(1)
+        assert next_event(events, ChildStartFailure).reason == ExitCode(1)
         (tmp_path / "broken").unlink()
         eventually(lambda: running["it"].status is Status.RUNNING)
 
@@ -348,19 +333,19 @@ def test_s35_a_restart_that_fails_is_tried_again(tmp_path):
 def test_a_command_has_its_environment_its_folder_and_an_empty_standard_input(tmp_path):
     script = "import os, sys; print(os.environ['ONE'], 'PATH' in os.environ, os.getcwd(), sys.stdin.read() == '')"
     command = python(script, env={"ONE": "1"}, cwd=tmp_path)
-    with Heard() as heard:
+    with CapturedOutput() as output:
         with Supervisor("tree", Child(command, restart="transient")).start() as running:
             assert running["it"].join(10) == Normal()
-            heard.wait_for(f"1 True {tmp_path} True")
+            output.wait_for(f"1 True {tmp_path} True")
 
 
-# ---------------------------------------------------------------- its output
-class Heard(logging.Handler):
-    """What commands have written: records of `suitkaise.worker`."""
+# ---------------------------------------------------------------- output
+class CapturedOutput(logging.Handler):
+    """The output of commands: records of `suitkaise.worker`."""
 
     def __enter__(self):
         self.records = []
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._level = logging.getLogger().level
         logging.getLogger().setLevel(logging.INFO)
         logging.getLogger("suitkaise.worker").addHandler(self)
@@ -371,9 +356,9 @@ class Heard(logging.Handler):
         logging.getLogger("suitkaise.worker").removeHandler(self)
 
     def emit(self, record):
-        with self._news:
+        with self._changed:
             self.records.append(record)
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def lines(self, stream=None):
         marks = {f"{record.path} {record.stream}: ": record for record in self.records}
@@ -385,36 +370,36 @@ class Heard(logging.Handler):
         ]
 
     def wait_for(self, line, timeout=10.0):
-        with self._news:
-            assert self._news.wait_for(lambda: line in self.lines(), timeout), self.lines()
+        with self._changed:
+            assert self._changed.wait_for(lambda: line in self.lines(), timeout), self.lines()
 
 
 def written(script):
-    """(stdout, stderr) of a program, as lines in the log."""
-    with Heard() as heard:
+    """Run a program as a command; return the lines of its (stdout, stderr) in the log."""
+    with CapturedOutput() as output:
         with Supervisor("tree", Child(python(script), restart="temporary")).start() as running:
             assert running["it"].join(20) == Normal()
-        return heard.lines("stdout"), heard.lines("stderr")
+        return output.lines("stdout"), output.lines("stderr")
 
 
 def test_output_goes_line_by_line_to_the_programs_logging():
-    with Heard() as heard:
+    with CapturedOutput() as output:
         with Supervisor("tree", sh("echo one; echo two >&2; exec sleep 1000")).start() as running:
-            heard.wait_for("one")
-            heard.wait_for("two")
-            for record in heard.records:
+            output.wait_for("one")
+            output.wait_for("two")
+            for record in output.records:
                 assert record.path == "tree/it"
                 assert record.levelno == logging.INFO
                 assert record.process == running["it"].pid
                 assert record.name == "suitkaise.worker"
-    assert (heard.lines("stdout"), heard.lines("stderr")) == (["one"], ["two"])
+    assert (output.lines("stdout"), output.lines("stderr")) == (["one"], ["two"])
 
 
 def test_a_last_line_without_an_end_is_a_line():
     assert written("print('one\\n\\ntwo', end='')") == (["one", "", "two"], [])
 
 
-def test_a_very_long_line_comes_in_pieces():
+def test_a_very_long_line_is_logged_in_pieces():
     out, _ = written("print('x' * 100_000)")
     assert "".join(out) == "x" * 100_000
     assert max(map(len, out)) == 16_384
@@ -426,18 +411,18 @@ def test_output_that_is_not_text_is_shown_with_escapes():
     assert r"\x80\x81" in "".join(out)
 
 
-def test_a_flood_of_output_is_read_to_its_end_and_slowed_down():
+def test_a_flood_of_output_is_read_completely():
     out, _ = written("for n in range(50_000): print(n)")
     assert out == [str(n) for n in range(50_000)]
 
 
 def test_a_command_that_floods_its_output_can_be_stopped():
-    with Heard():
+    with CapturedOutput():
         with Supervisor("tree", sh("yes")).start() as running:
             assert running["it"].status is Status.RUNNING
             with running.events() as events:
                 running.terminate_child("it")
-                assert next_of(events, ChildStopped).reason == Shutdown()
+                assert next_event(events, ChildStopped).reason == Shutdown()
 
 
 def test_a_process_that_holds_the_output_open_does_not_delay_the_end_of_the_command():
@@ -476,7 +461,7 @@ def test_s58_the_crash_report_of_a_failed_start_has_the_pid_of_the_command():
     assert report.lines == (f"stdout: {report.pid}",)
 
 
-def test_s58_the_crash_report_of_a_killed_guard_has_the_pid_of_the_command():
+def test_s58_the_crash_report_of_a_command_killed_by_its_ref_shows_its_last_lines():
     tree = Supervisor("tree", Child(sh("echo one; echo two; exec sleep 1000", ready="two"), restart="temporary"))
     with tree.start() as running:
         ref = running["it"]
@@ -485,7 +470,7 @@ def test_s58_the_crash_report_of_a_killed_guard_has_the_pid_of_the_command():
         assert running.crashes()[-1].lines == ("stdout: one", "stdout: two")
 
 
-# ---------------------------------------------------------------- what else a child can
+# ---------------------------------------------------------------- suspension, lists, copies
 def test_suspend_stops_the_process_group_and_resume_continues_it(tmp_path):
     with Supervisor("tree", sh("sleep 1000 & echo up; wait", ready="up")).start() as running:
         shell = psutil.Process(running["it"].pid)
@@ -498,8 +483,8 @@ def test_suspend_stops_the_process_group_and_resume_continues_it(tmp_path):
         running.suspend("it")
         eventually(lambda: all(one.status() == psutil.STATUS_STOPPED for one in group))
         with running.events() as events:
-            running.terminate_child("it")  # it hears the signal all the same
-            assert next_of(events, ChildStopped).reason == Shutdown()
+            running.terminate_child("it")  # a stopped command is continued, so it gets SIGTERM
+            assert next_event(events, ChildStopped).reason == Shutdown()
 
 
 def test_the_end_of_a_suspended_command_is_noticed():
@@ -529,20 +514,20 @@ def test_s20_a_command_is_listed_as_a_command():
         assert running.get_child_spec("it").kind == "command"
 
 
-def test_copies_and_children_that_are_added_later():
+def test_each_copy_and_each_added_command_has_a_process_of_its_own():
     with Supervisor("tree", Child(sh("exec sleep 1000"), copies=2)).start() as running:
         running.start_child(sh("exec sleep 1000", name="later"))
         assert len({running[id].pid for id in ("it-0", "it-1", "later")}) == 3
 
 
-def test_s53_commands_below_a_dynamic_supervisor():
+def test_s53_commands_of_a_dynamic_supervisor_end_with_it():
     with DynamicSupervisor("tree").start() as running:
         pids = [running.start_child(sh("exec sleep 1000", name=f"it-{number}")).pid for number in range(5)]
         assert all(map(is_alive, pids))
     assert all_dead(pids)
 
 
-# ---------------------------------------------------------------- nothing is left
+# ---------------------------------------------------------------- all processes of a command
 def family(file, *options, ways=WAYS):
     return Command(
         sys.executable,
@@ -555,13 +540,13 @@ def family(file, *options, ways=WAYS):
     )
 
 
-def hatched(file, generation=0):
-    """The pids of one incarnation of the command and of its children, once they are all there."""
-    births = [line.split() for line in file.read_text().splitlines()]
-    assert not [birth for birth in births if birth[0] == "overlap"]
-    starts = [index for index, birth in enumerate(births) if birth[0] == "self"]
-    ends = [*starts[1:], len(births)]
-    pids = [int(pid) for _, pid in births[starts[generation] : ends[generation]]]
+def pids_of_family(file, incarnation=0):
+    """Return the pids of one incarnation of the command and of its children (the first one is 0)."""
+    lines = [line.split() for line in file.read_text().splitlines()]
+    assert not [line for line in lines if line[0] == "overlap"]
+    starts = [index for index, line in enumerate(lines) if line[0] == "self"]
+    ends = [*starts[1:], len(lines)]
+    pids = [int(pid) for _, pid in lines[starts[incarnation] : ends[incarnation]]]
     assert pids
     return pids
 
@@ -584,9 +569,9 @@ def kill_the_command(running):
 
 @pytest.mark.parametrize("shutdown, options", [(0.3, ["--stubborn"]), (5.0, []), ("brutal_kill", [])])
 def test_s46_nothing_of_a_command_outlives_its_stop(shutdown, options, tmp_path):
-    file = tmp_path / "births"
+    file = tmp_path / "pids"
     with Supervisor("tree", Child(family(file, *options, ways=WAYS[1:]), shutdown=shutdown)).start() as running:
-        pids = hatched(file)
+        pids = pids_of_family(file)
         assert len(pids) == 4
         assert all(map(is_alive, pids))
         running.terminate_child("family")
@@ -594,8 +579,8 @@ def test_s46_nothing_of_a_command_outlives_its_stop(shutdown, options, tmp_path)
 
 
 def test_s46_nothing_of_a_command_outlives_the_tree(tmp_path):
-    with Supervisor("tree", Child(family(tmp_path / "births"), shutdown=0.3)).start():
-        pids = hatched(tmp_path / "births")
+    with Supervisor("tree", Child(family(tmp_path / "pids"), shutdown=0.3)).start():
+        pids = pids_of_family(tmp_path / "pids")
     assert len(pids) == 5
     assert all_dead(pids)
 
@@ -604,10 +589,10 @@ def test_s46_nothing_of_a_command_outlives_the_tree(tmp_path):
     (kill_it, Killed("ref.kill()")), (kill_its_guard, Signaled(9)), (kill_the_command, Signaled(9)),
 ])  # fmt: skip
 def test_s31_all_processes_of_a_command_are_gone_before_its_next_incarnation_starts(kill, reason, tmp_path):
-    file = tmp_path / "births"
+    file = tmp_path / "pids"
     with Supervisor("tree", Child(family(file), shutdown="brutal_kill"), max_restarts=100).start() as running:
-        for generation in range(3):
-            pids = hatched(file, generation)
+        for number in range(3):
+            pids = pids_of_family(file, number)
             assert len(pids) == 5
             incarnation = running["family"].incarnation
             with running.events() as events:
@@ -619,27 +604,18 @@ def test_s31_all_processes_of_a_command_are_gone_before_its_next_incarnation_sta
 
 
 def test_a_hung_start_leaves_nothing(tmp_path):
-    command = Command(sys.executable, str(PROGRAMS / "process_family.py"), str(tmp_path / "births"), ",".join(WAYS),
+    command = Command(sys.executable, str(PROGRAMS / "process_family.py"), str(tmp_path / "pids"), ",".join(WAYS),
                       ready="never", name="family")  # fmt: skip
     assert isinstance(failure(command, start_timeout=2.0), Hung)
-    pids = hatched(tmp_path / "births")
+    pids = pids_of_family(tmp_path / "pids")
     assert len(pids) == 5
     assert all_dead(pids)
 
 
-def kill_the_keeper():
-    client = runtime.current().commands.keeper
-    old = client.pid
-    with runtime.current().bus.events("keeper") as events:
-        os.kill(old, signal.SIGKILL)
-        next_of(events, KeeperLost)
-    assert client.pid != old
-
-
 def test_a_command_outlives_the_keeper_and_its_stop_ends_all_its_processes(tmp_path):
-    with Supervisor("tree", Child(family(tmp_path / "births", ways=WAYS[1:]))).start() as running:
-        pids = hatched(tmp_path / "births")
-        kill_the_keeper()
+    with Supervisor("tree", Child(family(tmp_path / "pids", ways=WAYS[1:]))).start() as running:
+        pids = pids_of_family(tmp_path / "pids")
+        kill_the_keeper(for_commands=True)
         assert all(map(is_alive, pids))
         running.terminate_child("family")
         assert all_dead(pids)
@@ -649,16 +625,16 @@ def test_a_command_outlives_the_keeper_and_its_stop_ends_all_its_processes(tmp_p
     (kill_it, Killed("ref.kill()")), (kill_its_guard, Lost("its exit status: the keeper was killed")),
     (kill_the_command, Signaled(9)),
 ])  # fmt: skip
-def test_without_the_keeper_too_all_processes_of_a_command_are_gone_before_its_next_incarnation(kill, reason, tmp_path):
-    file = tmp_path / "births"
+def test_s31_all_processes_are_gone_before_the_next_incarnation_also_when_the_keeper_was_killed(kill, reason, tmp_path):
+    file = tmp_path / "pids"
     tree = Supervisor("tree", Child(family(file, ways=MARKED), shutdown="brutal_kill"), max_restarts=100)
     with tree.start() as running, running.events() as events:
-        pids = hatched(file)
-        kill_the_keeper()
+        pids = pids_of_family(file)
+        kill_the_keeper(for_commands=True)
         kill(running)
         assert next_exit(events) == reason
         assert all_dead(pids)
-        eventually(lambda: len(hatched(file, -1)) == 4 and hatched(file, -1) != pids)
+        eventually(lambda: len(pids_of_family(file, -1)) == 4 and pids_of_family(file, -1) != pids)
         eventually(lambda: running["family"].status is Status.RUNNING)
 
 
@@ -676,7 +652,7 @@ def test_the_daemon_of_a_worker_is_not_killed_with_a_command(tmp_path):
 
 
 class Daemonizes(Process):
-    """Starts something that is to outlive it."""
+    """Starts a daemon that outlives it."""
 
     def __init__(self, file):
         self.file = file
@@ -693,16 +669,16 @@ class Daemonizes(Process):
         os.wait()
 
 
-# ---------------------------------------------------------------- the program is gone
+# ---------------------------------------------------------------- the end of the program
 def family_of(file, *options, ways=WAYS, shutdown=0.3):
     return start_program(PROGRAMS / "process_family_worker.py", str(file), ",".join(ways), str(shutdown), *options)
 
 
 @pytest.mark.parametrize("options", [(), ("--stubborn",)])
 def test_nothing_of_a_command_outlives_the_killed_program(options, tmp_path):
-    with family_of(tmp_path / "births", *options) as program:
+    with family_of(tmp_path / "pids", *options) as program:
         program.expect("up")
-        pids = hatched(tmp_path / "births")
+        pids = pids_of_family(tmp_path / "pids")
         program.send_signal(signal.SIGKILL)
         for pid in pids:
             wait_gone(pid)
@@ -710,9 +686,9 @@ def test_nothing_of_a_command_outlives_the_killed_program(options, tmp_path):
 
 
 def test_nothing_of_a_command_outlives_the_kill_of_the_programs_whole_group(tmp_path):
-    with family_of(tmp_path / "births", "--stubborn") as program:
+    with family_of(tmp_path / "pids", "--stubborn") as program:
         program.expect("up")
-        pids = hatched(tmp_path / "births")
+        pids = pids_of_family(tmp_path / "pids")
         os.killpg(program.pid, signal.SIGKILL)
         for pid in pids:
             wait_gone(pid)
@@ -720,12 +696,12 @@ def test_nothing_of_a_command_outlives_the_kill_of_the_programs_whole_group(tmp_
 
 
 @pytest.mark.parametrize("options", [(), ("--stubborn",)])
-def test_nothing_of_a_command_outlives_hub_and_keeper(options, tmp_path):
-    with family_of(tmp_path / "births", *options) as program:
+def test_nothing_of_a_command_outlives_hub_and_keeper_killed_together(options, tmp_path):
+    with family_of(tmp_path / "pids", *options) as program:
         program.expect("up")
         keeper = int(program.expect("keeper").split()[1])
-        pids = hatched(tmp_path / "births")
-        os.kill(keeper, signal.SIGSTOP)  # it cannot be replaced before the hub is gone
+        pids = pids_of_family(tmp_path / "pids")
+        os.kill(keeper, signal.SIGSTOP)  # a stopped keeper is not replaced before the hub is gone
         program.send_signal(signal.SIGKILL)
         os.kill(keeper, signal.SIGKILL)
         for pid in pids:
@@ -734,11 +710,11 @@ def test_nothing_of_a_command_outlives_hub_and_keeper(options, tmp_path):
 
 
 @pytest.mark.parametrize("options", [(), ("--stubborn",)])
-def test_nothing_of_a_command_outlives_the_hub_after_the_keeper(options, tmp_path):
-    with family_of(tmp_path / "births", *options, ways=MARKED) as program:
+def test_nothing_of_a_command_outlives_a_hub_killed_after_its_keeper(options, tmp_path):
+    with family_of(tmp_path / "pids", *options, ways=MARKED) as program:
         program.expect("up")
         old = int(program.expect("keeper").split()[1])
-        pids = hatched(tmp_path / "births")
+        pids = pids_of_family(tmp_path / "pids")
         os.kill(old, signal.SIGKILL)
         eventually(lambda: [p for p in psutil.Process(program.pid).children() if _is_new_keeper(p)], timeout=10)
         program.send_signal(signal.SIGKILL)
@@ -753,9 +729,9 @@ def _is_new_keeper(process):
     return False
 
 
-@pytest.mark.may_leave("directory */suitkaise-*")  # all who could remove it were killed; the next program does
-def test_a_command_dies_with_its_guard_whether_or_not_hub_and_keeper_live(tmp_path):
-    with family_of(tmp_path / "births", ways=WAYS[:1]) as program:
+@pytest.mark.may_leave("directory */suitkaise-*")  # hub and keeper were killed; the next program removes it
+def test_a_command_ends_when_hub_keeper_and_guard_are_killed_together(tmp_path):
+    with family_of(tmp_path / "pids", ways=WAYS[:1]) as program:
         pid = int(program.expect("up").split()[2])
         keeper = int(program.expect("keeper").split()[1])
         guard = psutil.Process(pid).ppid()
@@ -764,6 +740,6 @@ def test_a_command_dies_with_its_guard_whether_or_not_hub_and_keeper_live(tmp_pa
         for one in (program.pid, keeper, guard):
             os.kill(one, signal.SIGKILL)
         wait_gone(pid)
-        for one in hatched(tmp_path / "births"):  # nobody is left to know of it
+        for one in pids_of_family(tmp_path / "pids"):  # no process is left that could kill them
             if is_alive(one):
                 os.kill(one, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Rule 58: every abnormal end leaves a report, in memory and on disk, which survives any kill."""
+"""Rule 58: every abnormal end of a worker leaves a report in memory and on disk, which survives any kill."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ import pytest
 from suitkaise import Backoff, Child, ChildStartFailed, CrashReport, Process, Supervisor, Thread
 from suitkaise.crashes import read_reports
 from suitkaise.runtime.running_tree import RunningTree
+from tests.end_to_end.kinds import wait_for_incarnation
 from tests.end_to_end.workers_hanging import HangingProcess
 from tests.support import eventually, run_program, start_program
 
 
 class Talks(Process):
-    """Prints and logs in its loops; dies in the fifth of its first life."""
+    """Prints and logs in its loops; the first incarnation ends in its fifth loop."""
 
     def __init__(self, end: str = "kill") -> None:
         self.end = end
 
     def loop(self) -> None:
-        print(f"printing {self.current_loop}")
+        print(f"process {self.pid}, loop {self.current_loop}")
         self.log.warning("logging", loop=self.current_loop)
         if self.current_loop == 5 and self.recalled is None:
             match self.end:
@@ -49,7 +50,7 @@ class TalksInAThread(Thread):
 
 
 class Prints(Process):
-    """Prints a thousand long lines and some that are odd, then dies of SIGKILL when it is told to."""
+    """At a message, prints a thousand long lines and some odd ones, then kills itself."""
 
     def on_receive(self, message: Any) -> None:
         for number in range(1000):
@@ -70,7 +71,7 @@ def first(running: RunningTree) -> CrashReport:
 
 
 def on_disk(id: str) -> CrashReport:
-    return eventually(lambda: next((one for one in read_reports() if one.id == id), None), what="it is on disk")  # type: ignore[return-value]
+    return eventually(lambda: next((one for one in read_reports() if one.id == id), None), what="the report is on disk")  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -82,17 +83,15 @@ def on_disk(id: str) -> CrashReport:
         ("raise", "LookupError in loop: in the fifth loop", "Crashed"),
     ],
 )
-def test_s58_a_crash_report_shows_what_the_process_was_doing_whatever_its_end(end: str, reason: str, kind: str) -> None:
+def test_s58_a_crash_report_shows_phase_loop_and_last_lines_of_each_end(end: str, reason: str, kind: str) -> None:
     with Supervisor("tree", Child(Talks, args=(end,), id="w")).start() as running:
-        pid = running["w"].pid
         report = first(running)
         assert (report.path, report.kind, report.incarnation) == ("tree/w", "process", 1)
-        assert report.pid == pid or end != "kill"
         assert (report.reason, report.reason_kind) == (reason, kind)
         assert (report.phase, report.loop) == ("loop", 5)
         assert (report.verdict, report.used, report.allowed, report.seconds) == ("restarts", 1, 3, 5.0)
         assert 0 < report.uptime < 60
-        assert report.lines[-2:] == ("printing 5", "warning: tree/w: logging loop=5")
+        assert report.lines[-2:] == (f"process {report.pid}, loop 5", "warning: tree/w: logging loop=5")
         assert ("in loop" in report.traceback) == (end == "raise")
         assert on_disk(report.id) == report
 
@@ -103,7 +102,7 @@ def test_s58_the_message_of_sys_exit_is_among_the_last_lines() -> None:
     assert (report.reason, report.lines) == ("exit code 1", ("there is no configuration",))
 
 
-def test_s58_a_thread_has_a_report_with_what_it_logged() -> None:
+def test_s58_the_report_of_a_thread_shows_its_log_lines() -> None:
     with Supervisor("tree", Child(TalksInAThread, id="w")).start() as running:
         report = first(running)
     assert (report.kind, report.phase, report.loop, report.reason_kind) == ("thread", "loop", 5, "Crashed")
@@ -111,7 +110,7 @@ def test_s58_a_thread_has_a_report_with_what_it_logged() -> None:
     assert "in the fifth loop" in report.traceback
 
 
-def test_s58_a_worker_that_hung_shows_where(tmp_path: Path) -> None:
+def test_s58_the_report_of_a_hung_worker_shows_its_phase_and_its_stack(tmp_path: Path) -> None:
     child = Child(HangingProcess, args=(tmp_path, "loop"), id="w", loop_timeout=0.2)
     (tmp_path / "hang").touch()
     with Supervisor("tree", child).start() as running:
@@ -128,7 +127,7 @@ class FailsToStart(Process):
         raise OSError("no disk")
 
 
-def test_s58_a_start_that_fails_has_a_report_too() -> None:
+def test_s58_a_failed_start_has_a_report() -> None:
     with pytest.raises(ChildStartFailed):
         Supervisor("unlucky", FailsToStart).start()
     report = read_reports()[-1]
@@ -150,7 +149,7 @@ def test_s58_a_report_names_the_siblings_that_are_restarted_in_the_group() -> No
             assert first(running).together == together
 
 
-def test_s27_s58_a_temporary_sibling_is_stopped_with_its_group_and_not_restarted() -> None:
+def test_s27_s58_a_report_does_not_name_temporary_siblings_among_the_restarted() -> None:
     kept = ("transient", "permanent", "temporary", "permanent")
     children = [Child(Dies, id=id, restart=restart) for id, restart in zip("abcd", kept, strict=True)]  # type: ignore[arg-type]
     with Supervisor("tree", *children, strategy="one_for_all").start() as running:
@@ -158,10 +157,10 @@ def test_s27_s58_a_temporary_sibling_is_stopped_with_its_group_and_not_restarted
         assert first(running).together == ("a", "d")
 
 
-def test_s58_reports_show_the_last_allowed_restart_and_giving_up() -> None:
+def test_s58_the_verdicts_of_reports_show_the_last_allowed_restart_and_giving_up() -> None:
     running = Supervisor("tree", Child(Dies, id="w"), max_restarts=1).start()
     running["w"].tell("die")
-    eventually(lambda: running["w"].incarnation == 2 and running["w"].status == "running")
+    wait_for_incarnation(running, "w", 2)
     running["w"].tell("die")
     running.wait(10)
     assert [(one.verdict, one.used, one.restarts, one.incarnation) for one in running.crashes()] == [
@@ -170,7 +169,7 @@ def test_s58_reports_show_the_last_allowed_restart_and_giving_up() -> None:
     ]
 
 
-def test_s58_temporary_children_stay_down_and_orders_leave_no_report() -> None:
+def test_s58_a_crashed_temporary_child_stays_down_and_terminate_child_leaves_no_report() -> None:
     children = (
         Child(Dies, id="t", restart="temporary"),
         Child(Dies, id="o"),
@@ -195,7 +194,7 @@ def test_s42_s58_a_child_that_had_to_be_killed_has_a_report(tmp_path: Path) -> N
     child = Child(HangingProcess, args=(tmp_path, "loop"), id="w", shutdown=0.1)
     running = Supervisor("tree", child).start()
     (tmp_path / "hang").touch()
-    eventually(lambda: not (tmp_path / "hang").exists(), what="it is in its loop")
+    eventually(lambda: not (tmp_path / "hang").exists(), what="the worker hangs")
     running.stop()
     assert [(one.verdict, one.reason, one.phase) for one in running.crashes()] == [
         ("is being stopped", "killed (shutdown timeout)", "loop")
@@ -211,7 +210,7 @@ def test_s58_a_report_keeps_the_last_lines_only_and_survives_odd_bytes() -> None
     assert lines[-3].startswith("999: long")
 
 
-# ------------------------------------------------------------ the program is killed, too
+# ------------------------------------------------------------ reports of a killed program
 PROGRAM = """
 import os, signal
 from suitkaise import Process, Supervisor
@@ -226,7 +225,7 @@ class Dies(Process):
 
 
 if __name__ == "__main__":
-    with Supervisor("doomed", Dies).start() as running:
+    with Supervisor("app", Dies).start() as running:
         running.wait()
 """
 
@@ -241,10 +240,10 @@ def test_s58_the_reports_survive_the_sigkill_of_the_program_and_the_command_line
     command = [sys.executable, "-m", "suitkaise", "crashes"]
     listed = run_program(command, env=state).check().stdout
     assert listed.count("\n") == 1
-    assert "doomed/dies  signal 9 (SIGKILL)" in listed
+    assert "app/dies  signal 9 (SIGKILL)" in listed
     id = listed.split()[0]
     shown = run_program([*command, id[:15]], env=state).check().stdout
-    assert "worker   doomed/dies (process, pid" in shown
+    assert "worker   app/dies (process, pid" in shown
     assert "phase    loop for" in shown
     assert "last words of" in shown
     assert json.loads(run_program([*command, "last", "--json"], env=state).check().stdout)["loop"] == 1
@@ -285,6 +284,6 @@ def test_s58_a_disk_that_cannot_be_written_is_logged_once_and_harms_no_worker(
     with Supervisor("tree", Child(Dies, id="w"), max_restarts=9).start() as running:
         for number in (1, 2):
             running["w"].tell("die")
-            eventually(lambda n=number: running["w"].incarnation == n + 1 and running["w"].status == "running")
+            wait_for_incarnation(running, "w", number + 1)
         assert len(running.crashes()) == 2
     assert caplog.text.count("crash reports cannot be written to disk") == 1

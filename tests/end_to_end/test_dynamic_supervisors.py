@@ -39,7 +39,7 @@ from suitkaise import (
 from suitkaise.events import ChildStopError, ChildStopped
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
-from tests.end_to_end.kinds import Kinds, statuses
+from tests.end_to_end.kinds import Kinds, statuses, wait_for_incarnation
 from tests.sample_workers import Echo, EchoThread
 from tests.support import eventually, in_background, wait_gone
 
@@ -72,8 +72,8 @@ class IgnoresLater(Process):
         self.file.touch()
 
 
-class Boss(Process):
-    """Adds workers to the pool, and hands out their refs."""
+class PoolManager(Process):
+    """Adds and terminates workers of the pool."""
 
     def on_receive(self, message: Any) -> Any:
         try:
@@ -107,19 +107,19 @@ class CopyThread(_Copy, Thread):
     pass
 
 
-def noted(kinds: Kinds, *lines: str) -> None:
-    eventually(lambda: set(lines) <= set(kinds.notes()), what=f"{lines} are noted")
+def wait_for_notes(kinds: Kinds, *lines: str) -> None:
+    eventually(lambda: set(lines) <= set(kinds.notes()), what=f"{lines} are wait_for_notes")
 
 
 def kill(running: RunningTree, path: str) -> None:
-    """SIGKILL the process there."""
+    """SIGKILL the process of the worker at `path`, and wait until it is gone."""
     pid = running[path].pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     wait_gone(pid)
 
 
-# ---------------------------------------------------------------- children come
+# ---------------------------------------------------------------- start_child
 def test_s53_children_are_added_found_and_asked(kinds: Kinds) -> None:
     with DynamicSupervisor("pool").start() as running:
         assert list(running) == []
@@ -138,16 +138,16 @@ def test_s53_children_are_added_found_and_asked(kinds: Kinds) -> None:
 
 def test_s53_a_slow_start_delays_no_other_child(kinds: Kinds) -> None:
     with Supervisor("tree", DynamicSupervisor("pool")).start() as running:
-        patience = kinds.order("starts_slowly", "slow")
+        slow_start = kinds.order("starts_slowly", "slow")
         slow = in_background(lambda: running.start_child(kinds.child("slow"), under="pool"))
-        noted(kinds, "slow slow")
+        wait_for_notes(kinds, "slow slow")
 
         assert running.start_child(kinds.child("a"), under="pool").ask("there?") == "there?"
         assert running.recall("pool/a").ask("again?") == "again?"
         running.terminate_child("pool/a")
         assert statuses(running, "pool") == {"slow": "starting"}
 
-        patience.unlink()
+        slow_start.unlink()
         assert slow.result(15).ask("at last") == "at last"
 
 
@@ -158,7 +158,7 @@ def test_s53_children_without_ids_can_be_added_from_many_threads_at_once() -> No
         assert running.count_children().active == 50
 
 
-def test_s12_a_child_that_raises_ignore_leaves_no_trace() -> None:
+def test_s12_a_child_that_raises_ignore_is_not_kept() -> None:
     with DynamicSupervisor("pool", 1).start() as running:
         assert running.start_child(Ignores) == WorkerRef("pool/ignores-1")
         assert list(running) == []
@@ -182,7 +182,7 @@ def test_s08_s10_a_taken_id_and_a_failed_start_are_errors(kinds: Kinds) -> None:
         assert statuses(running) == {"a": "running"}
 
 
-# ---------------------------------------------------------------- children go
+# ---------------------------------------------------------------- ends of children
 def test_s23_a_killed_process_is_restarted_and_the_others_run_on(tmp_path: Path) -> None:
     kinds = Kinds(tmp_path, "process")
     with Supervisor("tree", DynamicSupervisor("pool")).start() as running:
@@ -202,7 +202,7 @@ def test_s24_s26_an_ended_child_is_removed_but_its_result_is_kept(restart: Any) 
         for number in range(3):
             ref = running.start_child(Child(Sum, args=(number, 10), restart=restart))
             ref.join(15)
-            eventually(lambda: running.which_children() == [], what="it is forgotten")
+            eventually(lambda: running.which_children() == [], what="the child is removed")
             assert ref.result(15) == number + 10
 
 
@@ -211,7 +211,7 @@ def test_s13_a_child_that_raises_ignore_at_its_restart_is_removed(tmp_path: Path
         ref = running.start_child(Child(IgnoresLater, args=(tmp_path / "been here",)))
         kill(running, "ignores_later-1")
         assert ref.join(15) is not None
-        eventually(lambda: running.which_children() == [], what="it is forgotten")
+        eventually(lambda: running.which_children() == [], what="the child is removed")
 
 
 # ---------------------------------------------------------------- max_children
@@ -222,7 +222,7 @@ def test_s53_max_children_counts_those_that_are_being_restarted(kinds: Kinds) ->
         with pytest.raises(MaxChildren, match="'pool' has 2 children, and max_children is 2"):
             running.start_child(kinds.child("c"))
         kinds.crash(running, "a")
-        eventually(lambda: statuses(running)["a"] == "restarting", what="a waits for its next try")
+        eventually(lambda: statuses(running)["a"] == "restarting", what="a waits for its next attempt")
         with pytest.raises(MaxChildren):
             running.start_child(kinds.child("c"))
         with pytest.raises(ChildRestarting):
@@ -271,7 +271,7 @@ def test_s53_nothing_is_kept_of_the_children_of_a_supervisor_that_was_refused_or
 # ---------------------------------------------------------------- stopping
 @pytest.mark.parametrize("how", ["the tree stops", "the pool is terminated"])
 def test_s44_all_children_are_stopped_at_once(kinds: Kinds, how: str) -> None:
-    """Each is in the middle of its `on_finish` before any of them has done with it."""
+    """All children are in `on_finish` before the first one has left it."""
     running = Supervisor("tree", DynamicSupervisor("pool")).start()
     files = []
     for id in "abcd":
@@ -279,7 +279,7 @@ def test_s44_all_children_are_stopped_at_once(kinds: Kinds, how: str) -> None:
         files.append(kinds.order("stops_slowly", id))
 
     ending = in_background(lambda: running.stop() if how == "the tree stops" else running.terminate_child("pool"))
-    noted(kinds, "slow a", "slow b", "slow c", "slow d")
+    wait_for_notes(kinds, "slow a", "slow b", "slow c", "slow d")
     assert not [line for line in kinds.notes() if line.startswith("stop")]
     assert not ending.done()
     for file in files:
@@ -314,9 +314,9 @@ def test_s42_s44_children_that_do_not_stop_in_time_are_killed_together(tmp_path:
 
 def test_s39_s45_a_dynamic_supervisor_stops_while_children_are_being_started(kinds: Kinds) -> None:
     running = DynamicSupervisor("pool").start()
-    kinds.order("starts_slowly", "slow")  # its `wait` ends when it is told to stop
+    kinds.order("starts_slowly", "slow")  # its `wait` ends at a stop request
     slow = in_background(lambda: running.start_child(kinds.child("slow")))
-    noted(kinds, "slow slow")
+    wait_for_notes(kinds, "slow slow")
 
     assert running.stop(10) == Shutdown("stop")
 
@@ -324,9 +324,9 @@ def test_s39_s45_a_dynamic_supervisor_stops_while_children_are_being_started(kin
         slow.result(15)
 
 
-# ---------------------------------------------------------------- many
-def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_many() -> None:
-    """What is counted is the work of the supervisor's own thread; a walk over all children would show 360 more."""
+# ---------------------------------------------------------------- many children
+def test_s54_starting_finding_and_restarting_a_child_takes_as_long_among_few_as_among_many() -> None:
+    """Count the function calls in the supervisor's thread; a walk over all children would add 360."""
     calls: Counter[int] = Counter()
 
     def profiler(frame: FrameType, event: str, argument: Any) -> None:
@@ -343,16 +343,15 @@ def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_m
         before = calls[supervisor]
         of()
         with pytest.raises(ChildNotFound):
-            running.terminate_child("nobody")  # whatever came before is done when this is answered
+            running.terminate_child("nobody")  # the supervisor has handled all earlier requests when it answers
         return calls[supervisor] - before
 
     def start() -> None:
         assert running.start_child(Child(EchoThread, id="one more", shutdown="infinity")).ask("there?") == "there?"
 
     def lose() -> None:
-        ref = running["one more"]
-        ref.tell("crash")
-        eventually(lambda: ref.incarnation == 2 and ref.status == "running", what="it is back")
+        running["one more"].tell("crash")
+        wait_for_incarnation(running, "one more")
 
     costs = []
     with running:
@@ -366,7 +365,7 @@ def test_s54_to_start_find_and_lose_a_child_costs_the_same_among_few_and_among_m
     assert all(more < less + 200 for less, more in zip(few, many, strict=True)), costs
 
 
-# ---------------------------------------------------------------- restarts of the whole
+# ---------------------------------------------------------------- restarts of a dynamic supervisor
 def test_s40_a_dynamic_supervisor_is_empty_after_its_restart(tmp_path: Path) -> None:
     kinds = Kinds(tmp_path, "process")
     tree = Supervisor("tree", kinds.child("first"), DynamicSupervisor("pool"), strategy="one_for_all")
@@ -410,26 +409,26 @@ def test_s42_the_deadline_of_a_child_that_has_stopped_in_time_is_not_kept() -> N
 
 # ---------------------------------------------------------------- from workers
 def test_s53_a_worker_adds_and_terminates_children() -> None:
-    with Supervisor("tree", Boss, DynamicSupervisor("pool", max_children=2)).start() as running:
-        boss = running["boss"]
-        refs = [boss.ask("add"), boss.ask("add")]
+    with Supervisor("tree", PoolManager, DynamicSupervisor("pool", max_children=2)).start() as running:
+        manager = running["pool_manager"]
+        refs = [manager.ask("add"), manager.ask("add")]
         assert [ref.ask("hello") for ref in refs] == ["hello"] * 2
-        assert boss.ask("count") == 2
+        assert manager.ask("count") == 2
         with pytest.raises(MaxChildren) as full:
-            boss.ask("add")
+            manager.ask("add")
         assert full.value.path == "tree/pool"
-        boss.ask(("terminate", "echo-1"))
-        assert boss.ask("add").path == "tree/pool/echo-4"  # 3 was refused
+        manager.ask(("terminate", "echo-1"))
+        assert manager.ask("add").path == "tree/pool/echo-4"  # 3 was refused
 
 
 # ---------------------------------------------------------------- copies
 @pytest.mark.parametrize("base", [Process, Thread])
-def test_copies_are_workers_of_their_own_that_know_which_they_are(base: type) -> None:
+def test_each_copy_is_a_worker_of_its_own_and_knows_its_number(base: type) -> None:
     worker = CopyProcess if base is Process else CopyThread
     with Supervisor("tree", Child(worker, args=(100,), id="copy", copies=4)).start() as running:
         refs = [running[f"copy-{number}"] for number in range(4)]
         assert [ref.ask("which?") for ref in refs] == [(number, f"copy-{number}", 100) for number in range(4)]
         refs[2].tell("crash")
-        eventually(lambda: refs[2].incarnation == 2 and refs[2].status == "running", what="it is back")
+        wait_for_incarnation(running, "copy-2")
         assert refs[2].ask("which?") == (2, "copy-2", 100)
         assert [ref.incarnation for ref in refs] == [1, 1, 2, 1]

@@ -1,4 +1,4 @@
-"""What can still be asked when a tree has ended."""
+"""Requests to a tree that has ended, and its results, events and status."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""However a program ends, every worker of its tree ends too, whatever it is doing, and nothing is left.
+"""Every worker of a tree ends with its program, however the program ends and whatever the worker does.
 
-`on_finish` runs in those that finish when asked; the others are killed when their shutdown time (0.3 s) is over.
+`on_finish` runs in workers that obey a stop request; the others are killed after their shutdown time (0.3 s).
 """
 
 import os
@@ -13,7 +13,7 @@ from tests.end_to_end.scene import KINDS, OBEDIENT, scene, stop
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
 
-def test_the_block_of_the_tree_ends(kind):
+def test_every_worker_ends_when_the_with_block_ends(kind):
     with scene("with", [kind]) as it:
         it.program.send_signal(signal.SIGUSR1)
         assert it.program.wait() == 0
@@ -22,7 +22,7 @@ def test_the_block_of_the_tree_ends(kind):
         assert it.finished(kind) or kind not in OBEDIENT
 
 
-def test_the_main_program_ends_without_stop(kind):
+def test_every_worker_ends_when_the_main_program_ends_without_stop(kind):
     with scene("leave", [kind]) as it:
         it.program.send_signal(signal.SIGUSR1)
         assert it.program.wait() == 0
@@ -30,7 +30,7 @@ def test_the_main_program_ends_without_stop(kind):
         assert it.finished(kind) or kind not in OBEDIENT
 
 
-def test_the_main_program_ends_with_an_exception(kind):
+def test_every_worker_ends_when_the_main_program_raises_an_exception(kind):
     with scene("raise", [kind]) as it:
         it.program.send_signal(signal.SIGUSR1)
         assert it.program.wait() == 1
@@ -40,7 +40,7 @@ def test_the_main_program_ends_with_an_exception(kind):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_signal_to_the_whole_group_while_it_runs(kind, number):
+def test_every_worker_ends_at_a_signal_to_the_whole_process_group(kind, number):
     with scene("run", [kind]) as it:
         it.signal_group(number)
         assert it.program.wait() == 0
@@ -48,7 +48,7 @@ def test_a_signal_to_the_whole_group_while_it_runs(kind, number):
         assert it.finished(kind) or kind not in OBEDIENT
 
 
-def test_sigterm_to_the_hub_while_it_runs(kind):
+def test_every_worker_ends_at_sigterm_to_the_hub(kind):
     with scene("run", [kind]) as it:
         it.program.send_signal(signal.SIGTERM)
         assert it.program.wait() == 0
@@ -56,7 +56,7 @@ def test_sigterm_to_the_hub_while_it_runs(kind):
         assert it.finished(kind) or kind not in OBEDIENT
 
 
-def test_a_second_signal_kills(kind):
+def test_every_worker_is_killed_at_a_second_signal(kind):
     with scene("run", [kind, "lingers"], "--shutdown", "infinity") as it:
         it.program.send_signal(signal.SIGINT)
         it.program.expect("finished lingers")
@@ -65,7 +65,7 @@ def test_a_second_signal_kills(kind):
         it.all_gone()
 
 
-def test_sigterm_to_a_hub_that_does_not_handle_it(kind):
+def test_every_worker_ends_when_sigterm_kills_a_hub_that_does_not_handle_it(kind):
     with scene("wait", [kind]) as it:
         it.program.send_signal(signal.SIGTERM)
         assert it.program.wait() == -signal.SIGTERM
@@ -73,7 +73,7 @@ def test_sigterm_to_a_hub_that_does_not_handle_it(kind):
         assert it.finished(kind) or kind not in OBEDIENT
 
 
-def test_s65_sigkill_of_the_hub(kind):
+def test_s65_every_worker_ends_when_the_hub_is_killed(kind):
     with scene("wait", [kind]) as it:
         it.program.send_signal(signal.SIGKILL)
         assert it.program.wait() == -signal.SIGKILL
@@ -81,15 +81,15 @@ def test_s65_sigkill_of_the_hub(kind):
         assert it.finished(kind) or kind not in OBEDIENT
 
 
-def test_sigkill_of_hub_and_keeper_together(kind):
+def test_every_worker_ends_when_hub_and_keeper_are_killed_together(kind):
     if kind == "holds_the_gil":
-        kind = "holds_the_gil_for_1s"  # nobody is left who could kill it before it lets go
+        kind = "holds_the_gil_for_1s"  # no process is left that could kill it earlier
     with scene("wait", [kind]) as it:
-        stop(it.hub)  # it would start a new keeper
+        stop(it.hub)  # a running hub would start a new keeper
         os.kill(it.keeper, signal.SIGKILL)
         it.program.send_signal(signal.SIGKILL)
         if kind == "stopped":
             os.kill(it.workers[kind], signal.SIGCONT)
         it.all_gone()
-        if kind != "holds_the_gil_for_1s":  # whether there is time enough left is chance
+        if kind != "holds_the_gil_for_1s":  # a worker that holds the GIL may be killed before it can finish
             assert it.finished(kind) or kind not in OBEDIENT

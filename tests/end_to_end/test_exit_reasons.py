@@ -1,4 +1,4 @@
-"""Every way out of a worker has an exit reason of its own."""
+"""Each kind of end of a worker has its own exit reason."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ class Unpicklable(Exception):
 
 
 class Does(Process):
-    """Does one thing when told to, and notes in a file which hooks ran."""
+    """Ends in the way that a message names; notes in a file which hooks ran."""
 
     def __init__(self, notes=None):
         self.notes = notes
@@ -88,7 +88,7 @@ class Does(Process):
 
 
 def end(message, *, notes=None, restart="temporary"):
-    """The reason with which a worker ends that is told `message`."""
+    """Send `message` to a worker, and return the reason with which it ends."""
     tree = Supervisor("tree", Child(Does(notes), restart=restart, shutdown=1.0), max_restarts=9)
     with tree.start() as running, running.events() as events:
         running["does"].tell(message)
@@ -116,7 +116,7 @@ def test_each_end_of_a_worker_has_its_exit_reason(message, reason):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_signals_that_a_terminal_sends_to_everyone_do_not_end_a_worker(number):
+def test_sigint_and_sighup_do_not_end_a_worker(number):
     with Supervisor("tree", Does()).start() as running:
         os.kill(running["does"].pid, number)
         assert running["does"].ask("nothing") is None
@@ -133,7 +133,7 @@ def test_a_crash_has_the_original_exception_and_the_remote_traceback():
     assert "test_exit_reasons.py" in reason.traceback
 
 
-def test_an_exception_with_a_constructor_of_its_own_arrives_as_itself():
+def test_an_exception_with_a_constructor_of_its_own_keeps_its_type_and_attributes():
     reason = end("odd")
     assert type(reason.error) is OddError
     assert str(reason.error) == "one and two"
@@ -239,7 +239,7 @@ def test_a_crash_names_the_hook(phase):
     assert type(reason.error) is LookupError
 
 
-def gives_up_because_of(worker: type[Process]) -> Crashed:
+def crash_of(worker: type[Process]) -> Crashed:
     with Supervisor("app", Child(worker, id="worker"), max_restarts=0).start() as running:
         reason = running.wait(10)
     assert isinstance(reason, Shutdown)
@@ -248,12 +248,12 @@ def gives_up_because_of(worker: type[Process]) -> Crashed:
     return reason.detail.reason
 
 
-def test_an_exception_of_any_length_ends_its_worker() -> None:
+def test_a_very_long_exception_text_arrives_complete() -> None:
     class Verbose(Process):
         def loop(self) -> None:
             raise ValueError("x" * LONG)
 
-    assert len(str(gives_up_because_of(Verbose).error)) == LONG
+    assert len(str(crash_of(Verbose).error)) == LONG
 
 
 def test_an_exception_that_the_hub_cannot_import_is_still_a_crash() -> None:
@@ -263,4 +263,4 @@ def test_an_exception_that_the_hub_cannot_import_is_still_a_crash() -> None:
             exec("class Strange(Exception): pass", vars(plugin))
             raise plugin.Strange
 
-    assert "a_plugin" in str(gives_up_because_of(Plugged).error)
+    assert "a_plugin" in str(crash_of(Plugged).error)

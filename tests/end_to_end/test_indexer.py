@@ -1,4 +1,4 @@
-"""The main job: the totals are those of a plain pass, whichever worker is killed meanwhile."""
+"""`supervisors/indexer.py`: the totals are those of a plain pass, whichever worker is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORDS = ["def", "class", "return", "import", "self", "yield", "lambda", "while",
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """240 files in several folders, each other than the next."""
+    """Make a folder of 240 different text files in several folders."""
     root = tmp_path / "library"
     for number in range(240):
         folder = root / f"part-{number % 7}"
@@ -54,7 +54,7 @@ def test_the_folder_may_come_from_the_environment(library: Path) -> None:
 
 
 @pytest.mark.parametrize("run", range(3))
-def test_killing_random_workers_changes_nothing(run: int, library: Path) -> None:
+def test_kills_of_random_workers_do_not_change_the_totals(run: int, library: Path) -> None:
     finished = run_program([*RUN, "--root", str(library), "--chaos", "12"], timeout=60).check()
     assert totals(finished) == indexer.index(indexer.text_files(str(library)))[0]
     assert "verified: the same as a plain single-process pass" in finished.stdout
@@ -65,7 +65,7 @@ def test_killing_random_workers_changes_nothing(run: int, library: Path) -> None
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("run", range(10))
-def test_25_kills_over_the_standard_library_change_nothing(run: int) -> None:
+def test_25_kills_do_not_change_the_totals_of_the_standard_library(run: int) -> None:
     finished = run_program([*RUN, "--chaos", "25"], timeout=90).check()
     assert "verified: the same as a plain single-process pass" in finished.stdout
 

@@ -1,4 +1,4 @@
-"""Code of the user's that blocks holds up neither the I/O thread nor those that have nothing to do with it."""
+"""User code that blocks delays neither the I/O thread nor workers that do not use it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ LOUD = logging.getLogger("loud")
 
 
 class Loud(Process):
-    """Logs what it is told, and its own end."""
+    """Logs its messages and its end."""
 
     def on_receive(self, message: Any) -> Any:
         if isinstance(message, str):
             LOUD.warning(message)
         if message == "crash":
-            raise RuntimeError("it was told to")
+            raise RuntimeError("a crash on request")
         return message
 
     def on_finish(self) -> None:
         LOUD.warning("last words")
 
 
-hold: Callable[[], object] | None = None  # in the program, where a test has set it; in no worker
+hold: Callable[[], object] | None = None  # a test sets it in the program; it is None in workers
 
 
 class Held:
-    """Is decoded when it may."""
+    """Calls `hold` when it is decoded."""
 
     def __repr__(self) -> str:
         return "Held()"
@@ -76,7 +76,7 @@ class Asker(Process):
 
 @contextmanager
 def decoding_blocks() -> Iterator[tuple[threading.Event, threading.Event]]:
-    """Until the second event is set; the first one tells that something is being decoded."""
+    """Make the decoding of `Held` wait for the second event; the first event is set when a decoding begins."""
     global hold
     blocked, release = threading.Event(), threading.Event()
 
@@ -94,7 +94,7 @@ def decoding_blocks() -> Iterator[tuple[threading.Event, threading.Event]]:
 
 @contextmanager
 def handler(emit: Callable[[str], object]) -> Iterator[None]:
-    """What is logged as `loud` goes to `emit`, and nowhere else."""
+    """Send the records of the logger `loud` to `emit` alone."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -131,22 +131,22 @@ def test_a_logging_handler_that_blocks_delays_neither_messages_nor_restarts() ->
 
 
 def test_log_records_of_workers_arrive_in_order_and_completely_before_the_tree_has_stopped() -> None:
-    heard: list[str] = []
-    with handler(heard.append), Supervisor("other").start():
+    logged: list[str] = []
+    with handler(logged.append), Supervisor("other").start():
         with Supervisor("app", Child(Loud, id="a")).start() as running:
             for number in range(1000):
                 running["a"].tell(str(number))
             running["a"].ask(0)
-        assert heard == [*map(str, range(1000)), "last words"]
+        assert logged == [*map(str, range(1000)), "last words"]
 
 
 def test_the_last_log_lines_of_a_crashed_worker_arrive_before_the_tree_has_stopped() -> None:
-    heard: list[str] = []
-    with handler(heard.append):
+    logged: list[str] = []
+    with handler(logged.append):
         with Supervisor("app", Child(Loud, id="a", restart="temporary")).start() as running:
             running["a"].tell("crash")
             running["a"].join(10)
-        assert heard[0] == "crash"
+        assert logged[0] == "crash"
 
 
 def test_a_tree_can_be_stopped_by_a_logging_handler() -> None:
@@ -186,11 +186,11 @@ def test_the_error_of_a_crash_is_decoded_when_it_is_read_and_delays_no_restart()
             assert (reason.phase, str(reason)) == ("on_receive", "ValueError in on_receive: Held()")
             assert "raise ValueError" in reason.traceback
             assert not blocked.is_set()
-            looked = in_background(lambda: reason.error)
+            reading = in_background(lambda: reason.error)
             assert blocked.wait(10)
             release.set()
-            assert isinstance(looked.result(10), ValueError)
-            assert reason.error is looked.result()
+            assert isinstance(reading.result(10), ValueError)
+            assert reason.error is reading.result()
 
 
 def test_a_declaration_whose_decoding_blocks_delays_its_sender_only() -> None:

@@ -1,4 +1,4 @@
-"""The one I/O thread ends by an error of its own: no call waits for ever, and all trees end and give the reason."""
+"""The I/O thread ends by an internal error: no call waits for ever, and all trees end with that reason."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_when_the_io_thread_ends_asks_and_waits_fail_and_the_next_tree_gets_a_ne
     assert "the I/O thread has ended" in str(ended.result(10))
     for pid in pids:
         wait_gone(pid or 0)
-    [said] = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-    assert said.exc_info
-    assert "Bad file descriptor" in str(said.exc_info[1])
+    [record] = [one for one in caplog.records if one.levelno == logging.CRITICAL]
+    assert record.exc_info
+    assert "Bad file descriptor" in str(record.exc_info[1])
     eventually(lambda: runtime.current() is None)
     with Supervisor("app", Child(Echo)).start() as again:
         assert again["echo"].ask("hello") == "hello"
@@ -68,7 +68,10 @@ def test_a_tree_can_be_stopped_when_the_io_thread_has_ended() -> None:
 
 
 class Broken(logging.Handler):
+    called = 0
+
     def emit(self, record: logging.LogRecord) -> None:
+        self.called += 1
         raise RuntimeError("the handler is broken")
 
 
@@ -82,6 +85,7 @@ def test_a_log_handler_that_raises_does_not_end_the_io_thread() -> None:
         try:
             now.reactor.call_soon_threadsafe(lambda: 1 / 0)
             assert running["echo"].ask("hello") == "hello"
+            assert handler.called == 1
         finally:
             logger.removeHandler(handler)
 

@@ -1,4 +1,4 @@
-"""The keeper has no file descriptor left: it refuses that one start with the reason, and goes on."""
+"""A keeper without file descriptors refuses a start with the reason, and goes on."""
 
 from __future__ import annotations
 
@@ -13,16 +13,9 @@ import pytest
 
 from suitkaise import Child, ChildStartFailed, Command, Supervisor
 from suitkaise.exits import Signaled
-from suitkaise.runtime import runtime
-from tests.end_to_end.kinds import next_exit
+from tests.end_to_end.kinds import keeper_pid, next_exit
 from tests.sample_workers import Echo
 from tests.support import eventually, run_program, wait_gone
-
-
-def keeper(*, for_commands: bool = False) -> int:
-    now = runtime.current()
-    assert now is not None
-    return (now.commands if for_commands else now.processes).keeper.pid
 
 
 def files_of(pid: int) -> list[int]:
@@ -31,7 +24,7 @@ def files_of(pid: int) -> list[int]:
 
 @contextmanager
 def no_descriptor_left(pid: int) -> Iterator[None]:
-    """Process `pid` may open no further file, but for those that it closes."""
+    """Keep process `pid` from opening more files than it has open now."""
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     files = files_of(pid)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(set(range(len(files) + 1)) - set(files)), before[1]))
@@ -41,19 +34,19 @@ def no_descriptor_left(pid: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-def test_a_start_is_refused_and_the_keeper_goes_on() -> None:
+def test_a_keeper_without_descriptors_refuses_a_start_and_goes_on() -> None:
     with Supervisor("app", Child(Echo), max_restarts=0).start() as running:
-        pid = keeper()
+        pid = keeper_pid()
         with no_descriptor_left(pid), pytest.raises(ChildStartFailed, match="keeper has no file descriptor left"):
             running.start_child(Child(Echo, id="second"))
         assert running.start_child(Child(Echo, id="third")).ask("hello") == "hello"
-        assert keeper() == pid
+        assert keeper_pid() == pid
 
 
-def test_a_start_for_which_the_last_descriptor_is_enough_succeeds() -> None:
+def test_a_keeper_with_one_free_descriptor_starts_a_worker_from_the_reserve() -> None:
     with Supervisor("app", max_restarts=0).start() as running:
-        pid = keeper()
-        eventually(lambda: any(files_of(child) for child in children_of(pid)))  # the reserve; forking one needs two
+        pid = keeper_pid()
+        eventually(lambda: any(files_of(child) for child in children_of(pid)))  # the reserve
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         highest = files_of(pid)[-1]
         free = min(set(range(highest + 2)) - set(files_of(pid)))
@@ -62,7 +55,7 @@ def test_a_start_for_which_the_last_descriptor_is_enough_succeeds() -> None:
         with running.events() as events:
             os.kill(running["echo"].pid or 0, 9)
             assert next_exit(events) == Signaled(9)
-        assert keeper() == pid
+        assert keeper_pid() == pid
 
 
 def children_of(pid: int) -> list[int]:
@@ -75,7 +68,7 @@ for _ in range(3):
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
-            os.write(1, f"{os.getpid()}\\n".encode())  # at one go: the others write, too
+            os.write(1, f"{os.getpid()}\\n".encode())  # one write: three processes write into the same file
             time.sleep(1000)
         os._exit(0)
 os.wait(), os.wait(), os.wait()
@@ -91,14 +84,14 @@ def test_a_keeper_without_descriptors_kills_all_processes_of_a_command(tmp_path:
     with Supervisor("app", Child(command, id="c", restart="temporary")).start() as running, running.events() as events:
         eventually(lambda: out.exists() and len(out.read_text().split()) == 4, timeout=15)
         orphans = [int(line) for line in out.read_text().split() if line.isdecimal()]
-        pid = keeper(for_commands=True)
+        pid = keeper_pid(for_commands=True)
         with no_descriptor_left(pid):
             os.kill(running["c"].pid or 0, 9)
             assert next_exit(events) == Signaled(9)
             for orphan in orphans:
                 wait_gone(orphan, 0.0)
         assert len(orphans) == 3
-        assert keeper(for_commands=True) == pid
+        assert keeper_pid(for_commands=True) == pid
 
 
 PROGRAM = """

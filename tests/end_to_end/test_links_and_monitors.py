@@ -29,14 +29,15 @@ from suitkaise import (
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.workers.worker import Worker
+from tests.end_to_end.kinds import wait_for_incarnation
 from tests.support import eventually
 
 
-class Social(Worker):
-    """Does what it is told; keeps what it hears."""
+class Linking(Worker):
+    """Monitors, links, sends or ends as a message names; collects all other messages."""
 
     def on_start(self) -> None:
-        self.heard: list[Any] = []
+        self.received: list[Any] = []
         self.monitors: list[Monitor] = []
 
     def on_receive(self, message: Any) -> Any:
@@ -61,40 +62,36 @@ class Social(Worker):
                 self.link(whereis(path))
             case ("unlink", path):
                 self.unlink(whereis(path))
-            case "heard":
-                return self.heard
-            case "how many":
-                return len(self.monitors)
+            case "received":
+                return self.received
             case "leave":
                 self.rejoin()
             case "crash":
-                raise ValueError("it was told to")
+                raise ValueError("a crash on request")
             case "die":
                 os.kill(os.getpid(), signal.SIGKILL)
-            case ("say", path, what):
-                whereis(path).tell(what)
-            case "say much and die":
+            case "send many and die":
                 for number in range(100):
                     whereis("tree/a").tell(("from b", number))
                 os.kill(os.getpid(), signal.SIGKILL)
             case _:
-                self.heard.append(message)
+                self.received.append(message)
         return None
 
 
-class InProcess(Social, Process):
+class InProcess(Linking, Process):
     pass
 
 
-class InThread(Social, Thread):
+class InThread(Linking, Thread):
     pass
 
 
-class TrapsInProcess(Social, Process):
+class TrapsInProcess(Linking, Process):
     trap_exits = True
 
 
-class TrapsInThread(Social, Thread):
+class TrapsInThread(Linking, Thread):
     trap_exits = True
 
 
@@ -113,18 +110,14 @@ def two(kinds: tuple[type, type], **options: Any) -> RunningTree:
     return Supervisor("tree", *children, max_restarts=99).start()
 
 
-def heard(running: RunningTree, id: str = "a", number: int = 1) -> list[Any]:
-    eventually(lambda: len(running[id].ask("heard")) >= number, what=f"{id} hears of it")
-    said: list[Any] = running[id].ask("heard")
-    return said
+def received(running: RunningTree, id: str = "a", number: int = 1) -> list[Any]:
+    eventually(lambda: len(running[id].ask("received")) >= number, what=f"{id} gets {number} messages")
+    messages: list[Any] = running[id].ask("received")
+    return messages
 
 
-def back(running: RunningTree, id: str, incarnation: int = 2) -> None:
-    eventually(lambda: running[id].incarnation == incarnation and running[id].status == "running", what=f"{id} is back")
-
-
-def bonds() -> int:
-    """How many entries the hub keeps for links and monitors."""
+def watcher_entries() -> int:
+    """Return how many entries the hub keeps for links and monitors."""
     now = runtime.current()
     return 0 if now is None else sum(len(address.watchers) for address in now.registry._addresses.values())
 
@@ -135,26 +128,26 @@ def test_s60_a_monitor_reports_a_crash_once(kinds: tuple[type, type]) -> None:
     with two(kinds) as running:
         running["a"].ask(("monitor", "tree/b"))
         running["b"].tell("crash")
-        (down,) = heard(running)
+        (down,) = received(running)
         assert isinstance(down, Down)
         assert (down.ref, isinstance(down.reason, Crashed)) == (running["b"], True)
-        back(running, "b")
-        running["b"].tell("crash")  # the monitor was about the one before
-        back(running, "b", 3)
-        assert len(heard(running)) == 1
-        assert bonds() == 0
+        wait_for_incarnation(running, "b")
+        running["b"].tell("crash")  # the monitor belonged to the incarnation before
+        wait_for_incarnation(running, "b", 3)
+        assert len(received(running)) == 1
+        assert watcher_entries() == 0
 
 
 @pairs
-def test_s60_a_monitor_reports_a_clean_end_and_an_ordered_end(kinds: tuple[type, type]) -> None:
+def test_s60_a_monitor_reports_a_clean_end_and_a_requested_stop(kinds: tuple[type, type]) -> None:
     with two(kinds, restart="transient") as running:
         running["a"].ask(("monitor", "tree/b"))
         running["b"].tell("leave")
-        assert [down.reason for down in heard(running)] == [Normal()]
+        assert [down.reason for down in received(running)] == [Normal()]
         running.restart_child("b")
         running["a"].ask(("monitor", "tree/b"))
         running.terminate_child("b")
-        assert [down.reason for down in heard(running, number=2)] == [Normal(), Shutdown()]
+        assert [down.reason for down in received(running, number=2)] == [Normal(), Shutdown()]
 
 
 def test_s60_each_monitor_sends_a_message_of_its_own_with_its_reference() -> None:
@@ -162,18 +155,18 @@ def test_s60_each_monitor_sends_a_message_of_its_own_with_its_reference() -> Non
         for _ in range(3):
             running["a"].ask(("monitor", "tree/b"))
         running["b"].kill()
-        downs = heard(running, number=3)
+        downs = received(running, number=3)
         assert len({down.monitor for down in downs}) == 3
         assert [type(down.reason) for down in downs] == [Killed] * 3
 
 
-def test_s60_a_monitor_of_a_dead_worker_reports_at_once() -> None:
+def test_s60_a_monitor_of_an_ended_worker_reports_at_once() -> None:
     with two((InProcess, InProcess), restart="temporary") as running:
         ref = running["b"]
         running["b"].tell("die")
         ref.join(15)
         running["a"].ask(("monitor the ref", ref))
-        (down,) = heard(running)
+        (down,) = received(running)
         assert (down.ref, down.reason) == (ref, Lost("no incarnation was alive"))
 
 
@@ -181,7 +174,7 @@ def test_s60_a_monitor_of_a_stopped_child_reports_the_last_reason() -> None:
     with two((InThread, InProcess)) as running:
         running.terminate_child("b")
         running["a"].ask(("monitor", "tree/b"))
-        assert [down.reason for down in heard(running)] == [Shutdown()]
+        assert [down.reason for down in received(running)] == [Shutdown()]
 
 
 @pairs
@@ -190,39 +183,39 @@ def test_s60_after_demonitor_no_message_arrives(kinds: tuple[type, type]) -> Non
         running["a"].ask(("monitor", "tree/b"))
         running["a"].ask("demonitor")
         running["a"].ask("demonitor")
-        assert bonds() == 0
+        assert watcher_entries() == 0
         running["b"].tell("crash")
-        back(running, "b")
-        assert running["a"].ask("heard") == []
+        wait_for_incarnation(running, "b")
+        assert running["a"].ask("received") == []
 
 
 @pairs
 def test_s60_demonitor_drops_a_message_that_is_on_its_way(kinds: tuple[type, type]) -> None:
     with two(kinds) as running:
         running["a"].ask(("monitor, end and demonitor", "tree/b"))
-        back(running, "b")
-        assert running["a"].ask("heard") == []
+        wait_for_incarnation(running, "b")
+        assert running["a"].ask("received") == []
 
 
 def test_s60_the_monitors_of_a_watcher_end_with_it() -> None:
     with two((InProcess, InProcess)) as running:
         running["a"].ask(("monitor", "tree/b"))
-        assert bonds() == 2
+        assert watcher_entries() == 2
         running["a"].kill()
-        back(running, "a")
-        assert bonds() == 0
+        wait_for_incarnation(running, "a")
+        assert watcher_entries() == 0
         running["b"].kill()
-        back(running, "b")
-        assert running["a"].ask("heard") == []
+        wait_for_incarnation(running, "b")
+        assert running["a"].ask("received") == []
 
 
-def test_s60_the_last_messages_of_a_worker_arrive_before_the_news_of_its_end() -> None:
+def test_s60_the_last_messages_of_a_worker_arrive_before_its_down_message() -> None:
     with two((InProcess, InProcess)) as running:
         running["a"].ask(("monitor", "tree/b"))
-        running["b"].tell("say much and die")
-        said = heard(running, number=101)
-        assert said[:100] == [("from b", number) for number in range(100)]
-        assert isinstance(said[100], Down)
+        running["b"].tell("send many and die")
+        messages = received(running, number=101)
+        assert messages[:100] == [("from b", number) for number in range(100)]
+        assert isinstance(messages[100], Down)
 
 
 def test_s60_a_supervisor_can_be_monitored() -> None:
@@ -230,12 +223,12 @@ def test_s60_a_supervisor_can_be_monitored() -> None:
     with Supervisor("tree", Child(InProcess, id="a"), inner).start() as running:
         running["a"].ask(("monitor", "tree/inner"))
         running["inner/b"].tell("die")
-        (down,) = heard(running)
+        (down,) = received(running)
         assert isinstance(down.reason, Shutdown)
         assert down.ref == whereis("tree/inner")
 
 
-def test_s60_the_program_awaits_an_end_by_the_ref() -> None:
+def test_s60_the_program_can_await_the_end_of_a_worker_by_its_ref() -> None:
     with two((InProcess, InProcess)) as running:
         answer = running["b"].monitor()
         assert not answer.done()
@@ -246,30 +239,30 @@ def test_s60_the_program_awaits_an_end_by_the_ref() -> None:
 
 
 @pytest.mark.parametrize("why", ["cancel", "die"])
-def test_s60_a_worker_that_stops_awaiting_an_end_by_the_ref_leaves_nothing_behind(why: str) -> None:
+def test_s60_nothing_is_kept_of_a_monitor_by_ref_that_is_cancelled_or_whose_worker_ends(why: str) -> None:
     with two((InProcess, InProcess)) as running:
         running["a"].ask(("await", "tree/b"))
-        eventually(lambda: bonds() == 1)
+        eventually(lambda: watcher_entries() == 1)
         running["a"].tell(why)
-        eventually(lambda: bonds() == 0)
+        eventually(lambda: watcher_entries() == 0)
 
 
 # ------------------------------------------------------------ links
 @pairs
-@pytest.mark.parametrize("who", ["a", "b"])
+@pytest.mark.parametrize("ended", ["a", "b"])
 @pytest.mark.may_leave("thread tree/*")
-def test_s60_an_abnormal_end_of_a_worker_ends_the_linked_one(kinds: tuple[type, type], who: str) -> None:
+def test_s60_an_abnormal_end_of_a_worker_ends_the_linked_one(kinds: tuple[type, type], ended: str) -> None:
     with two(kinds) as running:
         running["a"].ask(("link", "tree/b"))
         running["a"].ask(("link", "tree/b"))
-        running[who].tell("crash")
-        back(running, "a")
-        back(running, "b")
-        other = "b" if who == "a" else "a"
+        running[ended].tell("crash")
+        wait_for_incarnation(running, "a")
+        wait_for_incarnation(running, "b")
+        other = "b" if ended == "a" else "a"
         reason = {line.id: line.last_exit for line in running.which_children()}[other]
         assert isinstance(reason, Killed)
-        assert str(reason).startswith(f"killed (linked to 'tree/{who}', which ended: ValueError")
-        assert bonds() == 0
+        assert str(reason).startswith(f"killed (linked to 'tree/{ended}', which ended: ValueError")
+        assert watcher_entries() == 0
 
 
 def test_s60_a_clean_end_does_not_end_the_linked_worker() -> None:
@@ -277,22 +270,23 @@ def test_s60_a_clean_end_does_not_end_the_linked_worker() -> None:
         running["a"].ask(("link", "tree/b"))
         running["b"].tell("leave")
         eventually(lambda: running["b"].status == "finished")
-        assert running["a"].ask("heard") == []
+        assert running["a"].ask("received") == []
         running.restart_child("b")
         running["a"].ask(("link", "tree/b"))
         running.terminate_child("b")
+        assert running["a"].ask("received") == []
         assert running["a"].incarnation == 1
-        assert bonds() == 0
+        assert watcher_entries() == 0
 
 
 @pytest.mark.parametrize("kind", [TrapsInProcess, TrapsInThread])
-def test_s60_a_worker_that_traps_exits_gets_a_message_for_every_end_and_lives(kind: type) -> None:
+def test_s60_a_worker_that_traps_exits_gets_a_message_for_every_end_and_runs_on(kind: type) -> None:
     with two((kind, InProcess), restart="permanent") as running:
         for number, (end, expected) in enumerate((("die", Signaled(9)), ("leave", Normal())), 1):
             running["a"].ask(("link", "tree/b"))
             running["b"].tell(end)
-            assert heard(running, number=number)[-1] == LinkedExit(running["b"], expected)
-            back(running, "b", number + 1)
+            assert received(running, number=number)[-1] == LinkedExit(running["b"], expected)
+            wait_for_incarnation(running, "b", number + 1)
         assert running["a"].incarnation == 1
 
 
@@ -300,24 +294,24 @@ def test_s60_linking_to_a_worker_that_does_not_exist_is_an_abnormal_end() -> Non
     with two((InProcess, InProcess)) as running:
         running.terminate_child("b")
         running["a"].tell(("link", "tree/b"))
-        back(running, "a")
+        wait_for_incarnation(running, "a")
         assert "no incarnation was alive" in str(running.which_children()[0].last_exit)
 
 
-def test_s60_after_unlink_an_end_does_not_spread() -> None:
+def test_s60_after_unlink_the_end_of_one_worker_does_not_end_the_other() -> None:
     with two((InProcess, InProcess)) as running:
         running["a"].ask(("link", "tree/b"))
-        running["b"].ask(("unlink", "tree/a"))  # either end may
-        assert bonds() == 0
+        running["b"].ask(("unlink", "tree/a"))  # either worker may remove the link
+        assert watcher_entries() == 0
         running["b"].kill()
-        back(running, "b")
+        wait_for_incarnation(running, "b")
         assert running["a"].incarnation == 1
 
 
 def test_s60_a_worker_may_link_to_itself_which_changes_nothing() -> None:
     with two((InProcess, InProcess)) as running:
         running["a"].ask(("link", "tree/a"))
-        assert bonds() == 0
+        assert watcher_entries() == 0
 
 
 @pytest.mark.parametrize("ring", [False, True], ids=["chain", "ring"])
@@ -331,9 +325,9 @@ def test_s60_an_end_spreads_along_a_chain_and_around_a_ring_once(ring: bool) -> 
             running[ids[-1]].ask(("link", f"tree/{ids[0]}"))
         running["w2"].tell("die")
         for id in ids:
-            back(running, id)
+            wait_for_incarnation(running, id)
         assert [line.restarts for line in running.which_children()] == [1] * 6
-        assert bonds() == 0
+        assert watcher_entries() == 0
 
 
 def test_s60_a_worker_that_does_not_run_can_neither_monitor_nor_link() -> None:

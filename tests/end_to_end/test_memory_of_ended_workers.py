@@ -1,4 +1,4 @@
-"""What a program keeps of a worker that has ended does not wait for the times that were meant for its life."""
+"""A program keeps no ended worker in memory until the limits of that worker are over."""
 
 from __future__ import annotations
 

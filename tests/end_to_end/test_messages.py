@@ -32,7 +32,7 @@ LONG = 1_500_000  # bytes: many frames of the wire
 
 
 class Adder:
-    """For a process and for a thread."""
+    """The worker of most tests, in a process and in a thread."""
 
     total = 0
 
@@ -76,10 +76,10 @@ both = pytest.mark.parametrize("id", ["process", "thread"])
 
 
 @both
-def test_ask_tell_and_futures(running, id):
+def test_ask_and_ask_future_return_the_answers_also_after_a_tell(running, id):
     ref = running[id]
     assert ref.ask({"a": [1, 2]}) == {"a": [1, 2]}
-    ref.tell("nobody waits for this")
+    ref.tell("no answer is read")
     assert [future.get() for future in [ref.ask_future(n) for n in range(50)]] == list(range(50))
 
 
@@ -169,7 +169,7 @@ def test_messages_wait_for_a_worker_that_is_being_restarted():
 
 
 class Late(Process):
-    """Comes back once it is let, and takes its time for that."""
+    """Can be restarted only once the file `gate` exists."""
 
     restart = "permanent"
 
@@ -203,7 +203,7 @@ def test_all_messages_accepted_during_a_restart_reach_the_next_incarnation(tmp_p
                 ref.tell(bytes(100_000))
                 accepted += 1
         back = in_background(lambda: running.recall("late"))
-        eventually(lambda: ref.incarnation == 2)  # all of it is on its way now, though nobody reads it yet
+        eventually(lambda: ref.incarnation == 2)  # all messages are sent now, but the worker does not read them yet
         gate.touch()
         assert ref.ask("seen", timeout=60) == accepted
         back.result(60)
@@ -244,7 +244,7 @@ class Unsendable(Exception):
 
 
 class Handy(Process):
-    """Does what it is asked to."""
+    """Logs, rejects, waits, answers bytes or asks another worker, as a message names."""
 
     def on_receive(self, message: Any) -> Any:
         match message:
@@ -278,7 +278,7 @@ def test_a_message_that_is_longer_than_the_backlog_arrives_whole(monkeypatch: py
         assert running["handy"].ask(1) == 1
 
 
-def test_a_rejection_that_cannot_be_pickled_arrives_as_text_and_the_worker_lives() -> None:
+def test_a_rejection_that_cannot_be_pickled_arrives_as_text_and_the_worker_runs_on() -> None:
     with Supervisor("app", Handy).start() as running:
         pid = running["handy"].pid
         with pytest.raises(WorkerFailed, match="it holds a lock"):

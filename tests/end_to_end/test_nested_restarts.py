@@ -70,8 +70,8 @@ def test_children_that_were_added_to_a_restarted_supervisor_are_gone() -> None:
         kill(running["first"].pid)
         eventually(lambda: running["inner/second"].incarnation == 2)
         assert "inner/added" not in running
-        with pytest.raises(ChildNotFound) as caught:  # it does not come back with its supervisor (rule 40)
-            added.tell("anyone there?")
+        with pytest.raises(ChildNotFound) as caught:  # an added child is not restarted with its supervisor (rule 40)
+            added.tell("there?")
         assert caught.value.path == "app/inner/added"
 
 

@@ -85,14 +85,14 @@ def test_lines_lost_in_a_recalled_stage_are_delivered_again(folder: Path, which:
     output = folder / "output"
     names = ("slower", "odd") if which == "stage-1" else ("odd", "slower")
     with pipeline(stages(*names), folder / "input", output, batch=50).start() as running:
-        for part in (1, 2):  # most of it is still to come then
+        for part in (1, 2):  # most of the output is still missing then
             eventually(lambda: output.stat().st_size > part * len(WANTED) // 10, timeout=30)  # noqa: B023
             running.recall(which)
         assert running.wait(30) == Shutdown("auto-shutdown: 'source' has ended")
     assert output.read_text() == WANTED
 
 
-def test_the_whole_program_may_be_killed(folder: Path) -> None:
+def test_each_line_comes_once_and_in_order_after_kills_of_the_whole_program(folder: Path) -> None:
     output = folder / "output"
     for part in (1, 2):
         with start_program([*RUN, *arguments(folder, "slow", "odd")], cwd=folder) as program:

@@ -25,7 +25,7 @@ RUN = [sys.executable, "-m", "suitkaise", "run", str(ROOT / "supervisors" / "poo
 
 
 def get(url: str) -> str:
-    """The answer; `lost: ...` if the connection broke."""
+    """Return the answer, or `lost: ...` if the connection broke."""
     try:
         with urllib.request.urlopen(url, timeout=20) as answer:
             return str(answer.read().decode())
@@ -37,10 +37,10 @@ def listener() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0), backlog=1024)
 
 
-def test_all_workers_serve_and_a_signal_ends_it(tmp_path):  # type: ignore[no-untyped-def]
+def test_all_workers_serve_and_a_signal_ends_the_pool(tmp_path):  # type: ignore[no-untyped-def]
     with start_program([*RUN, "--port", "0", "--workers", "2"], cwd=tmp_path) as program:
         url = program.expect("serving on").split()[-1]
-        eventually(lambda: "supervisor started" in program.stderr, what="it is up")
+        eventually(lambda: "supervisor started" in program.stderr, what="the pool is up")
         with ThreadPoolExecutor(8) as clients:
             answers = list(clients.map(get, [f"{url}{number}" for number in range(100)]))
         assert [re.sub(r"process \d+", "process", one) for one in answers] == [
@@ -64,12 +64,12 @@ def test_workers_are_renewed_after_their_requests_and_no_request_is_lost() -> No
             answers = list(clients.map(get, [url] * 300))
         assert [one for one in answers if not one.startswith("hello")] == []
         served = Counter(one.split()[3] for one in answers)
-        assert len(served) > 2  # more than one generation
+        assert len(served) > 2  # at least one worker was renewed
         eventually(lambda: all(line.status == "running" for line in running.which_children()), what="all are back")
         assert running.crashes() == []
 
 
-def test_a_worker_that_cannot_be_renewed_for_a_while_comes_back_and_the_others_serve_on(
+def test_a_worker_that_cannot_be_renewed_at_first_is_renewed_later_and_the_others_serve_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -85,7 +85,7 @@ def test_a_worker_that_cannot_be_renewed_for_a_while_comes_back_and_the_others_s
             return "crashed" in [ref.status for ref in both]
 
         eventually(one_is_down, what="one could not be renewed")
-        for _ in range(30):  # the other one is old by now, too
+        for _ in range(30):  # enough requests for the other one to be due for renewal
             assert get(url).startswith("hello")
         application.write_text("from supervisors.pool import hello as application")
         eventually(
@@ -99,7 +99,7 @@ def test_a_connection_without_a_request_does_not_delay_the_end_of_a_worker() -> 
         pool(sock, workers=1).start() as running,
         socket.create_connection(sock.getsockname()) as idle,
     ):
-        assert get(f"http://127.0.0.1:{sock.getsockname()[1]}/").startswith("hello")  # so the other was accepted, too
+        assert get(f"http://127.0.0.1:{sock.getsockname()[1]}/").startswith("hello")  # the idle one is accepted, too
         running["serve"].recall(15.0)
         assert idle.recv(1) == b""
         assert running.crashes() == []
@@ -109,7 +109,7 @@ def test_a_worker_that_has_grown_is_renewed() -> None:
     with listener() as sock, pool(sock, workers=2, mib=1.0).start() as running:
         url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
         assert get(url).startswith("hello")
-        eventually(lambda: 2 in {running[f"serve-{n}"].incarnation for n in (0, 1)}, what="it is renewed")
+        eventually(lambda: 2 in {running[f"serve-{n}"].incarnation for n in (0, 1)}, what="a worker is renewed")
 
 
 def test_only_requests_in_a_killed_worker_are_lost() -> None:
@@ -133,6 +133,6 @@ def test_only_requests_in_a_killed_worker_are_lost() -> None:
             killer.join()
         lost = [one for one in answers if not one.startswith("hello")]
         assert len(kills) > 3
-        assert len(lost) <= 6 * len(kills), lost  # at most all that were under way
+        assert len(lost) <= 6 * len(kills), lost  # at most all requests that were under way
         assert all("Refused" not in one and "timed out" not in one for one in lost), lost
         assert get(url).startswith("hello")

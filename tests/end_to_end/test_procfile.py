@@ -54,7 +54,7 @@ def test_every_process_type_runs_once_unless_scaled() -> None:
         scales("a=x", {"a": "", "b": ""})
 
 
-def test_all_commands_run_with_their_ports_come_back_and_leave_nothing(tmp_path: Path) -> None:
+def test_all_commands_get_their_ports_are_restarted_and_leave_no_process(tmp_path: Path) -> None:
     (tmp_path / "Procfile").write_text(
         'web: sh -c \'echo "web $PORT $COLOUR $$"; sleep 600 & wait\'\nclock: echo "clock $PORT $$"; exec sleep 600\n'
     )
@@ -62,7 +62,7 @@ def test_all_commands_run_with_their_ports_come_back_and_leave_nothing(tmp_path:
     file = str(tmp_path / "Procfile")
     with start_program([*RUN, "--file", file, "--scale", "web=2", "--port", "7000"], cwd=tmp_path) as program:
 
-        def said(what: str, times: int = 1) -> list[str]:
+        def lines_with(what: str, times: int = 1) -> list[str]:
             def lines() -> list[str]:
                 return [line for line in program.stderr.splitlines() if what in line]
 
@@ -71,11 +71,11 @@ def test_all_commands_run_with_their_ports_come_back_and_leave_nothing(tmp_path:
             )
             return found
 
-        said("web 7000 green")
-        said("web 7001 green")
-        pid = int(said("clock 7100")[0].split()[-1])
+        lines_with("web 7000 green")
+        lines_with("web 7001 green")
+        pid = int(lines_with("clock 7100")[0].split()[-1])
         os.kill(pid, signal.SIGKILL)
-        again = int(said("clock 7100", times=2)[1].split()[-1])
+        again = int(lines_with("clock 7100", times=2)[1].split()[-1])
         assert again != pid
         program.send_signal(signal.SIGTERM)
         assert program.wait() == 0, program.stderr
@@ -106,7 +106,7 @@ def test_the_port_of_the_environment_file_is_that_of_the_first_command(
         assert program.wait() == 0, program.stderr
 
 
-def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:
+def test_wrong_usage_ends_the_program_with_exit_code_2(tmp_path: Path) -> None:
     for arguments, complaint in (([], "No such file"), (["--file", str(tmp_path / "P")], "there is nothing to run")):
         (tmp_path / "P").write_text("# nothing\n")
         finished = run_program([*RUN, *arguments], cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What makes starts quick, and must not be noticed otherwise: the process in reserve, modules that are preloaded."""
+"""The process in reserve and preloaded modules: they make starts quick and change nothing else."""
 
 import fcntl
 import logging
@@ -13,27 +13,23 @@ import pytest
 
 from suitkaise import Child, Process, SpecError, Supervisor, WorkerDead, preload
 from suitkaise.runtime import runtime
-from tests.end_to_end.kinds import notes
+from tests.end_to_end.kinds import keeper_pid, notes
 from tests.sample_workers import Echo, Recorder
 from tests.support import eventually, wait_gone
 
 
-def keeper() -> int:
-    return runtime.current().processes.keeper.pid
-
-
 def reserve(running) -> int:
-    """The process in reserve, when there is one."""
+    """Wait for a process in reserve, and return its pid."""
     workers = {ref.pid for ref in running}
 
-    def look():
-        return {child.pid for child in psutil.Process(keeper()).children()} - workers
+    def others():
+        return {child.pid for child in psutil.Process(keeper_pid()).children()} - workers
 
-    return eventually(look).pop()
+    return eventually(others).pop()
 
 
 class Modules(Process):
-    """Tells which process has imported a module that it uses, or whether it was there already."""
+    """Answers which process has imported a module, or whether a module is imported."""
 
     def on_receive(self, message):
         match message:
@@ -50,7 +46,7 @@ class Modules(Process):
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Makes a module of some lines that knows who imported it; its name is new, since a program preloads for good."""
+    """Return a function that writes a module with a new name; the module has the pid of the process that imports it."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def make(name, *lines):
@@ -81,20 +77,20 @@ def test_a_start_works_when_the_process_in_reserve_was_killed():
 
 def test_the_process_in_reserve_ends_with_the_keeper_and_with_the_tree():
     with Supervisor("tree").start() as running:
-        first, old = reserve(running), keeper()
+        first, old = reserve(running), keeper_pid()
         os.kill(old, signal.SIGKILL)
         wait_gone(first)
-        eventually(lambda: keeper() != old)
+        eventually(lambda: keeper_pid() != old)
         second = reserve(running)
     wait_gone(second)
 
 
-def test_a_burst_of_starts_needs_no_reserve():
+def test_twelve_workers_that_start_at_once_have_processes_of_their_own():
     with Supervisor("tree", *(Child(Echo, id=f"e{n}") for n in range(12))).start() as running:
         assert len({running[f"e{n}"].ask("pid") for n in range(12)}) == 12
 
 
-# ------------------------------------------------------------ two at a time, never
+# ------------------------------------------------------------ never two incarnations at a time
 def test_a_worker_forked_right_before_the_keeper_dies_is_kept(tmp_path):
     hub_may_go_on = threading.Event()
     with Supervisor("tree").start() as running, ThreadPoolExecutor() as pool:
@@ -102,8 +98,8 @@ def test_a_worker_forked_right_before_the_keeper_dies_is_kept(tmp_path):
         runtime.current().reactor.call_soon_threadsafe(hub_may_go_on.wait)
         started = pool.submit(running.start_child, Child(Recorder, args=(tmp_path,)))
         eventually(lambda: (tmp_path / "notes").exists())
-        os.kill(keeper(), signal.SIGKILL)
-        wait_gone(keeper())
+        os.kill(keeper_pid(), signal.SIGKILL)
+        wait_gone(keeper_pid())
         hub_may_go_on.set()
         assert started.result(10).ask("hello") == "hello"
         assert notes(tmp_path) == ["start recorder"]
@@ -129,12 +125,12 @@ class Alone(Process):
 def answers(ref):
     try:
         return ref.ask("there?") == "there?"
-    except WorkerDead:  # it was about to be found dead
+    except WorkerDead:  # the hub had not noticed its end yet
         return False
 
 
 @pytest.mark.chaos
-def test_no_worker_runs_twice_whenever_the_keeper_is_killed(tmp_path):
+def test_two_incarnations_never_run_at_once_whenever_the_keeper_is_killed(tmp_path):
     children = [Child(Alone, args=(tmp_path,), id=f"alone-{n}") for n in range(4)]
     with Supervisor("tree", *children, max_restarts=1000).start() as running:
         for round in range(4):
@@ -143,7 +139,7 @@ def test_no_worker_runs_twice_whenever_the_keeper_is_killed(tmp_path):
                 if pid is not None:
                     os.kill(pid, signal.SIGKILL)
                 if child.id == f"alone-{round % 4}":
-                    os.kill(keeper(), signal.SIGKILL)
+                    os.kill(keeper_pid(), signal.SIGKILL)
             for child in children:
                 eventually(lambda id=child.id: answers(running[id]), timeout=20)
     assert not list(tmp_path.glob("two of *"))
@@ -154,9 +150,9 @@ def test_a_preloaded_module_is_imported_once_for_all_starts(module):
     name = module("once")
     preload(name)
     with Supervisor("tree", Modules()).start() as running:
-        assert running["modules"].ask(("imported by", name)) == keeper()
+        assert running["modules"].ask(("imported by", name)) == keeper_pid()
         running["modules"].recall()
-        assert running["modules"].ask(("imported by", name)) == keeper()
+        assert running["modules"].ask(("imported by", name)) == keeper_pid()
 
 
 def test_a_module_preloaded_while_a_tree_runs_is_imported_at_the_next_start(module):
@@ -165,7 +161,7 @@ def test_a_module_preloaded_while_a_tree_runs_is_imported_at_the_next_start(modu
         assert not running["modules"].ask(("there", name))
         preload(name)
         running["modules"].recall()
-        assert running["modules"].ask(("imported by", name)) == keeper()
+        assert running["modules"].ask(("imported by", name)) == keeper_pid()
 
 
 def test_a_worker_can_preload_for_later_workers(module):
@@ -173,18 +169,18 @@ def test_a_worker_can_preload_for_later_workers(module):
     with Supervisor("tree", Modules()).start() as running:
         running["modules"].ask(("preload", name))
         running["modules"].recall()
-        assert running["modules"].ask(("imported by", name)) == keeper()
+        assert running["modules"].ask(("imported by", name)) == keeper_pid()
 
 
 def test_a_new_keeper_preloads_again(module):
     name = module("again")
     preload(name)
     with Supervisor("tree", Modules()).start() as running:
-        old = keeper()
+        old = keeper_pid()
         os.kill(old, signal.SIGKILL)
-        eventually(lambda: keeper() != old)
+        eventually(lambda: keeper_pid() != old)
         running["modules"].recall()
-        assert running["modules"].ask(("imported by", name)) == keeper() != old
+        assert running["modules"].ask(("imported by", name)) == keeper_pid() != old
 
 
 def test_a_module_that_cannot_be_preloaded_is_logged_and_harms_no_worker(module, caplog):

@@ -1,4 +1,4 @@
-"""Rules 61-67, which OTP's own tests know, with real processes and threads; and their cases of the rules before."""
+"""Rules 61-67, taken from OTP's own tests, and further cases of earlier rules, with real processes and threads."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_s61_children_that_end_by_themselves_while_the_tree_stops_are_skipped(ki
                 running[id].tell("leave")
         gone = {next_event(happened, ChildExited).path for _ in ends}
         assert gone == {f"tree/{id}" for id in ends}
-        assert kinds.notes("a") == ["start a"]  # its turn has not come
+        assert kinds.notes("a") == ["start a"]  # `a` is stopped after them
         slowly.unlink()
 
         assert stopped.result(10) == Shutdown("stop")
@@ -92,7 +92,7 @@ def test_s61_children_that_end_by_themselves_while_a_dynamic_supervisor_stops_ar
     assert len([line for line in kinds.notes() if line.startswith("start")]) == 4
 
 
-# ------------------------------------------------------------ 62: nobody is there to ask
+# ------------------------------------------------------------ 62: requests without a running supervisor
 def requests(running: RunningTree, kinds: Kinds, under: str = "") -> list[Callable[[], Any]]:
     path = f"{under}/a" if under else "a"
     return [
@@ -118,7 +118,7 @@ def test_s62_a_tree_that_stops_or_has_stopped_refuses_at_once(kinds: Kinds, kind
             with pytest.raises(WorkerDead, match="supervisor 'tree' is stopping") as refused:
                 request()
             assert refused.value.reason == Shutdown("stop")
-        assert statuses(running)["z"] == "stopping"  # questions are answered, also now
+        assert statuses(running)["z"] == "stopping"  # lists are still available
         slowly.unlink()
         assert running.stop(timeout=15) == Shutdown("stop")
 
@@ -129,7 +129,7 @@ def test_s62_a_tree_that_stops_or_has_stopped_refuses_at_once(kinds: Kinds, kind
 
 
 @pytest.mark.parametrize("what", ["a supervisor that was terminated", "nothing", "a worker"])
-def test_s62_whereis_finds_no_supervisor_where_none_runs(kinds: Kinds, what: str) -> None:
+def test_s62_requests_to_a_path_without_a_running_supervisor_are_refused(kinds: Kinds, what: str) -> None:
     under = {"a supervisor that was terminated": "inner", "nothing": "nobody", "a worker": "work"}[what]
     with Supervisor("tree", kinds.tree("a", name="inner"), kinds.child("work")).start() as running:
         if under == "inner":
@@ -143,7 +143,7 @@ def test_s62_whereis_finds_no_supervisor_where_none_runs(kinds: Kinds, what: str
 
 
 @pytest.mark.parametrize("end", ["stops", "gives up", "is killed"])
-def test_s62_a_request_made_before_the_end_is_answered_at_the_end(kinds: Kinds, end: str) -> None:
+def test_s62_a_request_made_before_the_end_of_a_supervisor_is_refused_at_its_end(kinds: Kinds, end: str) -> None:
     inner = kinds.tree("a", name="inner", max_restarts=0, restart="temporary")
     with Supervisor("tree", inner).start() as running:
         slowly = kinds.order("starts_slowly", "slow")
@@ -157,7 +157,7 @@ def test_s62_a_request_made_before_the_end_is_answered_at_the_end(kinds: Kinds, 
                 kinds.crash(running, "inner/a")
             case "is killed" if kinds.kind == "process":
                 running["inner"].kill()
-            case "is killed":  # it could not kill a thread that starts, only leave it behind
+            case "is killed":  # a thread that starts cannot be killed, only abandoned
                 running["inner"].rejoin()
 
         with pytest.raises(WorkerDead, match="supervisor 'tree/inner' is stopping"):
@@ -217,7 +217,7 @@ def test_s63_a_restart_that_fails_in_any_way_is_tried_again(tmp_path: Path, work
             assert not file.exists()
 
 
-# ------------------------------------------------------------ 64: what is kept of those that are gone
+# ------------------------------------------------------------ 64: removed children
 class Argument:
     pass
 
@@ -227,7 +227,7 @@ class Holds(Thread):
         self.argument = argument
 
     def on_receive(self, message: Any) -> None:
-        raise ValueError("it was told to crash")
+        raise ValueError("a crash on request")
 
 
 @pytest.mark.parametrize("kind", [Supervisor, DynamicSupervisor])
@@ -235,7 +235,7 @@ def test_s64_the_arguments_of_a_removed_child_are_not_kept(kind: type[Supervisor
     with kind("tree").start() as running:
         for end in ("leaves", "crashes", "is terminated", "is deleted"):
             argument = Argument()
-            remembered = weakref.ref(argument)
+            reference = weakref.ref(argument)
             restart: Any = "permanent" if end == "is deleted" else "temporary"
             running.start_child(Child(Holds, args=(argument,), id="a", restart=restart))
             del argument
@@ -249,12 +249,12 @@ def test_s64_the_arguments_of_a_removed_child_are_not_kept(kind: type[Supervisor
             if end == "is deleted" and kind is Supervisor:
                 running.delete_child("a")
             eventually(lambda: "a" not in running)
-            eventually(lambda: gone(remembered), what=f"what it held is nowhere any more when it {end}")  # noqa: B023
+            eventually(lambda: is_freed(reference), what=f"its argument is freed when it {end}")  # noqa: B023
 
 
-def gone(remembered: weakref.ref[Argument]) -> bool:
+def is_freed(reference: weakref.ref[Argument]) -> bool:
     gc.collect()
-    return remembered() is None
+    return reference() is None
 
 
 # ------------------------------------------------------------ 65: a supervisor that is killed
@@ -274,7 +274,7 @@ def test_s42_s43_s65_a_supervisor_that_does_not_stop_in_time_is_killed_and_that_
         assert running.which_children()[0].last_exit == Killed("shutdown timeout")
 
 
-def test_s42_s65_a_supervisor_that_is_killed_brutally_takes_all_below_with_it(kinds: Kinds) -> None:
+def test_s42_s65_a_supervisor_with_brutal_kill_is_killed_with_all_its_descendants(kinds: Kinds) -> None:
     inner = Supervisor("inner", kinds.tree("ab", name="low"), kinds.child("c"), shutdown="brutal_kill")
     with Supervisor("tree", inner).start() as running, running.events() as happened:
         pids = [running[f"inner/{id}"].pid for id in ("low/a", "low/b", "c")]
@@ -307,12 +307,12 @@ def test_s65_a_supervisor_that_is_killed_by_its_ref_is_restarted_as_any_child_is
                 wait_gone(pid, timeout=0.0)
 
 
-# ------------------------------------------------------------ 66: a child that does not hear or say anything
+# ------------------------------------------------------------ 66: a child without connections
 def test_s66_a_child_that_has_closed_its_connections_can_be_stopped(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with Supervisor("tree", Child(CutsItselfOff, args=(pids,), id="deaf"), max_restarts=100).start() as running:
         eventually(pids.exists)
-        running.terminate_child("deaf")  # or it ends by itself, since nothing connects it any more
+        running.terminate_child("deaf")  # unless it has ended by itself, since it has no connection
         assert statuses(running)["deaf"] != "running"
         seen = pids.read_text()
         for pid in seen.split():
@@ -324,7 +324,7 @@ def test_s66_a_child_that_has_closed_its_connections_can_be_stopped(tmp_path: Pa
             wait_gone(int(pid), timeout=0.0)
 
 
-def test_s66_the_death_of_a_child_that_has_closed_its_connections_is_noticed(tmp_path: Path) -> None:
+def test_s66_the_end_of_a_child_that_has_closed_its_connections_is_noticed(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with Supervisor("tree", Child(CutsItselfOff, args=(pids,), id="deaf"), max_restarts=100).start() as running:
         ref = running["deaf"]
@@ -333,7 +333,7 @@ def test_s66_the_death_of_a_child_that_has_closed_its_connections_is_noticed(tmp
         eventually(lambda: ref.incarnation > 1 and ref.status == "running")
 
 
-# ------------------------------------------------------------ 67: a name leads to who is there now
+# ------------------------------------------------------------ 67: a ref leads to the running incarnation
 @pytest.mark.parametrize("worker", [TallyProcess, TallyThread], ids=lambda worker: worker.__name__)
 def test_s67_a_ref_leads_to_the_incarnation_that_runs(worker: type[Tallies]) -> None:
     with Supervisor("tree", Supervisor("inner", Child(worker, id="tally"))).start() as running:
@@ -351,16 +351,16 @@ def test_s67_a_ref_leads_to_the_incarnation_that_runs(worker: type[Tallies]) -> 
             lambda: running.recall("inner/tally"),
             running["inner"].kill,
         ]
-        for lives, end in enumerate(ways, start=1):
-            assert [ref.ask("one"), ref.ask("two")] == [1, 2]  # built anew, it has counted nothing yet (rule 41)
+        for incarnation, end in enumerate(ways, start=1):
+            assert [ref.ask("one"), ref.ask("two")] == [1, 2]  # a new incarnation counts from 0 (rule 41)
             end()
-            eventually(lambda: ref.incarnation > lives and ref.status == "running")  # noqa: B023
+            eventually(lambda: ref.incarnation > incarnation and ref.status == "running")  # noqa: B023
             assert whereis("tree/inner/tally") == ref == running["inner/tally"]
         assert ref.ask("one") == 1
 
 
-# ------------------------------------------------------------ further cases of the rules before
-def test_s30_s34_s40_a_group_restart_of_supervisors_revives_them_with_their_declared_children(kinds: Kinds) -> None:
+# ------------------------------------------------------------ further cases of earlier rules
+def test_s30_s34_s40_a_group_restart_of_supervisors_starts_all_with_their_declared_children(kinds: Kinds) -> None:
     one, two = kinds.tree("ab", name="one"), Supervisor("two", max_restarts=0)
     three = Supervisor("three", restart="transient")
     with Supervisor("tree", one, two, three, strategy="one_for_all").start() as running, running.events() as happened:
@@ -377,7 +377,7 @@ def test_s30_s34_s40_a_group_restart_of_supervisors_revives_them_with_their_decl
         assert statuses(running, "two") == statuses(running, "three") == {}
 
 
-def test_s20_s21_s32_questions_are_answered_during_a_group_restart_and_a_new_child_waits_for_its_end(
+def test_s20_s21_s32_children_are_listed_during_a_group_restart_and_a_new_child_waits_for_its_end(
     kinds: Kinds,
 ) -> None:
     with kinds.tree("abc", strategy="one_for_all").start() as running:

@@ -98,7 +98,7 @@ def test_s20_s21_which_children_and_count_children_list_all_children(tmp_path):
         assert (counts.specs, counts.active, counts.workers, counts.supervisors) == (2, 1, 2, 0)
 
 
-def test_recall_is_not_counted_and_touches_no_sibling(tmp_path):
+def test_recall_is_not_counted_as_a_restart_and_touches_no_sibling(tmp_path):
     with family(tmp_path, "a", "b", strategy="one_for_all", max_restarts=0).start() as running:
         b, incarnations = running["b"].pid, []
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""The rules of restarting (16, 27, 29, 36-38) and of children that wait for it, with real ends of real workers."""
+"""The rules of restarting (16, 27, 29, 36-38), and children that wait for a restart, with real workers."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_s16_terminate_child_cancels_the_pending_retry(kinds: Kinds, strategy: A
         next_event(happened, events.ChildRestarting, "inner/a")
         running.terminate_child("inner/a")
         assert statuses(running, "inner") == {"b": "running", "a": "stopped"}
-        kinds.crash(running, "other/witness")  # its delay began later: when it is back, the other is over
+        kinds.crash(running, "other/witness")  # its delay began later, so it ends after that of `a`
         next_event(happened, events.ChildStarted, "other/witness")
-        running.recall("inner/b")  # what came to the supervisor before this is dealt with
+        running.recall("inner/b")  # the supervisor has handled all earlier events when this returns
         assert statuses(running, "inner") == {"b": "running", "a": "stopped"}
         assert kinds.notes("a") == ["start a"]
         assert running.restart_child("inner/a").ask("there?") == "there?"
@@ -72,7 +72,7 @@ def test_s16_terminate_child_ends_a_retry_loop(kinds: Kinds) -> None:
 
 
 def await_restart(kinds: Kinds, running: RunningTree, how: str) -> None:
-    """Crash `a`, and return when it is `how`."""
+    """Crash `a`, and return when it is in the state `how` of its restart."""
     if how != "waiting":
         kinds.order(how, "a")
     with running.events() as happened:
@@ -94,7 +94,9 @@ def await_restart(kinds: Kinds, running: RunningTree, how: str) -> None:
     ],
     indirect=["kinds"],
 )
-def test_s09_s17_s19_a_child_that_waits_for_its_restart(kinds: Kinds, strategy: Any, how: str) -> None:
+def test_s09_s17_s19_a_child_that_waits_for_its_restart_can_only_be_terminated(
+    kinds: Kinds, strategy: Any, how: str
+) -> None:
     waits = kinds.child("a", backoff=FOR_EVER if how == "waiting" else None)
     tree = Supervisor(
         "tree", kinds.child("first"), waits, kinds.child("last"), strategy=strategy, max_restarts=math.inf
@@ -119,7 +121,7 @@ def test_s09_s17_s19_a_child_that_waits_for_its_restart(kinds: Kinds, strategy: 
         assert how == "fails" or kinds.notes("a") == ["start a", *further[how]]
 
 
-def test_s17_s19_a_child_that_is_back_is_running(kinds: Kinds) -> None:
+def test_s17_s19_a_restarted_child_cannot_be_restarted_or_deleted_while_it_runs(kinds: Kinds) -> None:
     with kinds.tree("ab").start() as running:
         slowly = kinds.order("starts_slowly", "a")
         kinds.crash(running, "a")
@@ -142,7 +144,7 @@ def test_s56_recall_and_stop_cut_the_wait_for_a_restart_short(kinds: Kinds) -> N
             kinds.crash(running, id)
             next_event(happened, events.ChildRestarting, id)
         running.recall("a")
-        assert statuses(running) == {"a": "running", "b": "restarting"}  # and a third restart was not counted
+        assert statuses(running) == {"a": "running", "b": "restarting"}  # the recall did not count as a third restart
         assert running["a"].ask("there?") == "there?"
         assert running.stop(timeout=15) == Shutdown("stop")
     assert kinds.notes() == ["start a", "start b", "start a", "stop a"]
@@ -192,7 +194,7 @@ def test_s36_the_children_started_in_that_round_run_until_the_retry(kinds: Kinds
         next_event(happened, events.ChildStartFailure, "c")
         assert [running[id].ask("there?") for id in "ab"] == ["there?"] * 2
         assert statuses(running) == {"a": "running", "b": "running", "c": "restarting", "d": "stopped"}
-        running.recall("c")  # it alone, at once
+        running.recall("c")  # `c` alone, at once
         assert statuses(running) == {"a": "running", "b": "running", "c": "running", "d": "stopped"}
         assert kinds.notes("a", "b", "c")[-2:] == ["fail c", "start c"]
 
@@ -210,7 +212,7 @@ def test_s37_a_rest_for_one_retry_begins_at_the_child_that_failed(kinds: Kinds) 
 
 @pytest.mark.parametrize("backoff", [None, FOR_EVER], ids=["in a retry loop", "while it waits"])
 @both_groups
-def test_s38_after_terminate_child_of_the_one_that_fails_those_after_it_stay_down(
+def test_s38_after_terminate_child_of_the_failing_child_those_after_it_stay_down(
     kinds: Kinds, strategy: Any, backoff: Backoff | None
 ) -> None:
     children = kinds.child("a"), kinds.child("b"), kinds.child("c", backoff=backoff), kinds.child("d")
@@ -224,11 +226,11 @@ def test_s38_after_terminate_child_of_the_one_that_fails_those_after_it_stay_dow
         fails.unlink()
         down = {"a": "running", "b": "running", "c": "stopped", "d": "stopped"}
         assert statuses(running) == down
-        running.recall("b")  # what came to the supervisor before this is dealt with
+        running.recall("b")  # the supervisor has handled all earlier events when this returns
         assert statuses(running) == down
         assert kinds.notes("d") == ["start d", "stop d"]
         assert running.restart_child("d").ask("there?") == "there?"
-        kinds.crash(running, "b")  # the next restart of the group revives them (rule 34)
+        kinds.crash(running, "b")  # the next restart of the group starts them all (rule 34)
         next_event(happened, events.ChildStarted, "d")  # by restart_child
         next_event(happened, events.ChildStarted, "d")
         assert set(statuses(running).values()) == {"running"}

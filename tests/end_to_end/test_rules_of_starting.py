@@ -17,14 +17,14 @@ from tests.support import eventually, run_program
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
 
-def test_s03_the_child_comes_before_the_instance_before_the_class_before_the_default(kinds: Kinds) -> None:
+def test_s03_options_of_the_child_override_those_of_the_instance_the_class_and_the_default(kinds: Kinds) -> None:
     worker: Any = LeavingProcess if kinds.kind == "process" else LeavingThread
     children = [
         kinds.child("by-default"),
         Child(worker, id="class"),
         Child(worker("transient"), id="instance"),
         Child(worker("transient"), id="child", restart="temporary"),
-        Child(worker, id="child-as-the-default", restart="permanent"),  # given, though it is the default
+        Child(worker, id="child-as-the-default", restart="permanent"),  # given, although it is the default
     ]
     with Supervisor("tree", *children, max_restarts=9).start() as running:
         for ref in list(running):
@@ -104,7 +104,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_s04_s05_s50_nothing_starts_of_a_program_with_a_wrong_declaration(what: str, tmp_path: Path) -> None:
+def test_s04_s05_s50_a_program_with_a_wrong_declaration_starts_no_worker(what: str, tmp_path: Path) -> None:
     children, complaint = WRONG[what]
     (tmp_path / "app.py").write_text(f"{HEADER}Supervisor('tree', {children}).run()\n")
     done = run_program([sys.executable, "app.py"], cwd=tmp_path)
@@ -116,7 +116,7 @@ def test_s04_s05_s50_nothing_starts_of_a_program_with_a_wrong_declaration(what: 
     assert not done.left_behind
 
 
-def test_s05_s50_a_running_tree_takes_no_wrong_child(kinds: Kinds) -> None:
+def test_s05_s50_a_running_tree_refuses_a_wrong_child(kinds: Kinds) -> None:
     with kinds.tree("a").start() as running:
         with pytest.raises(SpecError, match="auto_shutdown is 'never'"):
             running.start_child(kinds.child("b", restart="transient", significant=True))

@@ -92,7 +92,7 @@ def test_s43_an_odd_exit_while_its_group_is_stopped_is_no_restart_of_its_own(kin
         odd.unlink()
 
 
-# ------------------------------------------------------------ a caller who waits no longer
+# ------------------------------------------------------------ the caller's time-out
 def test_s45_the_callers_time_out_does_not_cancel_the_stop(kinds: Kinds) -> None:
     running = kinds.tree("abc").start()
     with running.events() as happened:
@@ -101,10 +101,10 @@ def test_s45_the_callers_time_out_does_not_cancel_the_stop(kinds: Kinds) -> None
             running.stop(timeout=0.05)
         eventually(lambda: "slow b" in kinds.notes())
         with pytest.raises(AskTimeout):
-            running.stop(timeout=0.0)  # asking again changes nothing: `a` is not asked before `b` is gone
+            running.stop(timeout=0.0)  # a second request changes nothing: `a` is not stopped before `b` is gone
         assert statuses(running) == {"a": "running", "b": "stopping", "c": "stopped"}
         slowly.unlink()
-        assert next_event(happened, SupervisorStopped).reason == Shutdown("stop")  # without anyone who waits
+        assert next_event(happened, SupervisorStopped).reason == Shutdown("stop")  # although no caller waits
         assert kinds.notes()[3:] == ["stop c", "slow b", "stop b", "stop a"]
     assert running.wait(15) == Shutdown("stop")
     assert running.stop(timeout=15) == Shutdown("stop")
@@ -122,7 +122,7 @@ def test_s45_the_callers_time_out_does_not_move_the_deadline_of_a_child(tmp_path
     assert kinds.notes()[2:] in (["slow b", "stop a"], ["stop a"])
 
 
-# ------------------------------------------------------------ significant children that a sibling takes along
+# ------------------------------------------------------------ significant children, stopped because of a sibling
 def significant(kinds: Kinds, id: str, restart: str = "transient") -> Child:
     return kinds.child(id, restart=restart, significant=True)
 
@@ -140,7 +140,7 @@ def test_s51_a_significant_child_that_is_stopped_because_of_a_sibling_ends_nothi
         next_event(happened, ChildStarted, "d")
         assert statuses(running) == {"a": "running", "b": "running", "d": "running"}
         assert [running[id].ask("there?") for id in "abd"] == ["there?"] * 3
-        running["b"].tell("leave")  # now one ends by itself, and the last one that counts
+        running["b"].tell("leave")  # now the last significant child ends by itself
         assert running.wait(15) == Shutdown("auto-shutdown: 'b' has ended")
 
 
@@ -174,9 +174,9 @@ def test_s51_a_supervisor_that_is_stopped_because_of_its_sibling_does_not_chain_
         assert running.wait(15) == Shutdown("auto-shutdown: 'inner' has ended")
 
 
-# ------------------------------------------------------------ orders and messages
+# ------------------------------------------------------------ stop requests and messages
 def handling(folder: Path, worker: type[HandlesSlowly]) -> RunningTree:
-    """A tree whose worker has begun to handle far more messages than it can handle in a few seconds."""
+    """Start a tree whose worker has begun to handle far more messages than it can handle in a few seconds."""
     running = Supervisor("tree", Child(worker, args=(folder,), id="w", shutdown=8.0)).start()
     for number in range(1_000):  # 20 seconds of work
         running["w"].tell(number)
@@ -229,7 +229,7 @@ class Leaves(Thread):
         self.rejoin()
 
 
-def test_s20_a_supervisor_that_ends_by_itself_is_listed_as_stopping_until_it_has() -> None:
+def test_s20_a_supervisor_that_ends_by_itself_is_listed_as_stopping_until_it_has_ended() -> None:
     release = threading.Event()
     team = Supervisor("team", Lingers(release), Leaves, restart="transient", auto_shutdown="any_significant")
     with Supervisor("app", team).start() as running:

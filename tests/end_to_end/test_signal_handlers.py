@@ -1,4 +1,4 @@
-"""Signal handlers of the program that owns the tree: they may use refs, and raise, whatever they interrupt."""
+"""Signal handlers of the program that owns the tree may use refs and raise exceptions, whatever they interrupt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import in_background
 
 
 class Collector(Process):
-    """Keeps what it is told."""
+    """Collects its messages."""
 
     def __init__(self) -> None:
         self.got: list[Any] = []
@@ -27,7 +27,7 @@ class Collector(Process):
         return None
 
 
-class InThread(Thread):
+class CollectorThread(Thread):
     def __init__(self) -> None:
         self.got: list[Any] = []
 
@@ -37,7 +37,7 @@ class InThread(Thread):
 
 @contextmanager
 def disturbed_by(handler: Callable[[], object]) -> Iterator[None]:
-    """A signal every half millisecond."""
+    """Send this program a signal every half millisecond; `handler` handles it."""
     main = threading.main_thread().ident
     assert main is not None
     over = threading.Event()
@@ -56,7 +56,7 @@ def disturbed_by(handler: Callable[[], object]) -> Iterator[None]:
         signal.signal(signal.SIGUSR2, before)
 
 
-@pytest.mark.parametrize("kind", [Collector, InThread])
+@pytest.mark.parametrize("kind", [Collector, CollectorThread])
 def test_a_signal_handler_may_send_to_a_worker_while_its_thread_sends(kind: Any) -> None:
     told: list[int] = []
 
@@ -75,7 +75,7 @@ def test_a_signal_handler_may_send_to_a_worker_while_its_thread_sends(kind: Any)
     assert [number for number in got if number >= 0] == list(range(3000))
 
 
-def test_an_exception_of_a_signal_handler_tears_no_message() -> None:
+def test_an_exception_of_a_signal_handler_corrupts_no_message() -> None:
     class Stop(Exception):
         pass
 

@@ -1,4 +1,4 @@
-"""Spares: processes that stand by for a child, with its recipe unpacked; a restart moves into one."""
+"""Spares: processes that stand by for a child with its recipe unpacked; a restart uses one of them."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ def keeper() -> psutil.Process:
 
 
 def all_spares() -> list[list[Any]]:
-    """Those of each child, also those that are not ready."""
+    """Return the spares of each child, ready or not."""
     now = runtime.current()
     assert now is not None
     return [list(one) for one in now.processes._spares._spares.values()]
 
 
 def spares() -> set[int]:
-    """The processes that stand by: those that are there, and of them those that a restart could move into."""
+    """Return the pids of the spares that a restart could use."""
     there = {child.pid for child in children_named("sk:spare", keeper())}
     return there & {spare.process.pid for one in all_spares() for spare in one if spare.ready and spare.process.pid}
 
 
-def standing(number: int) -> set[int]:
-    """Their pids, once so many stand by."""
+def wait_for_spares(number: int) -> set[int]:
+    """Wait until that many spares stand by, and return their pids."""
     return eventually(lambda: len(spares()) == number and spares(), timeout=10)
 
 
 def stable_spare() -> int:
-    """The one that stands by, once it is old enough to be replaced if something ends it."""
-    [pid] = standing(1)
+    """Wait for the one spare until it is old enough to be replaced when it ends; return its pid."""
+    [pid] = wait_for_spares(1)
     [[spare]] = all_spares()
     eventually(lambda: spare.is_stable, timeout=10)
     return pid
 
 
 def crash(running: RunningTree, path: str = "w") -> int:
-    """Kill it; its next pid."""
+    """SIGKILL a worker, and return the pid of its next incarnation."""
     old = running[path].pid
     assert old is not None
     with running.events() as events:
@@ -87,7 +87,7 @@ class Late(Process):
 
 @pytest.fixture
 def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[type[Process], Callable[[], list[int]]]:
-    """A worker whose module notes who imports it; and the notes."""
+    """Return a worker whose module notes the pid of each importing process, and a function that reads the notes."""
     name = f"late_{os.path.basename(tmp_path)}"
     notes = tmp_path / "imports"
     (tmp_path / f"{name}.py").write_text(LATE.format(file=str(notes)))
@@ -101,7 +101,7 @@ def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[type[Process]
 def test_a_restart_uses_a_spare() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=2), max_restarts=100).start() as running:
         for _ in range(5):
-            waiting = standing(2)
+            waiting = wait_for_spares(2)
             assert running["w"].pid not in waiting
             assert crash(running) in waiting
             assert running["w"].ask("hello") == "hello"
@@ -110,7 +110,7 @@ def test_a_restart_uses_a_spare() -> None:
 def test_a_spare_has_imported_what_its_child_needs(late: Any) -> None:
     worker, imports = late
     with Supervisor("tree", Child(worker, id="w", spares=1)).start() as running:
-        [waiting] = standing(1)
+        [waiting] = wait_for_spares(1)
         eventually(lambda: waiting in imports())
         before = imports()
         assert crash(running) == waiting == running["w"].ask("pid")
@@ -124,26 +124,26 @@ def test_spares_that_cannot_import_the_class_are_given_up_and_the_restart_forks_
     worker, imports = late
     broken = tmp_path / "imports.broken"
     with Supervisor("tree", Child(worker, id="w", spares=1), max_restarts=100).start() as running:
-        waiting = standing(1)
+        waiting = wait_for_spares(1)
         broken.touch()
         number = len(imports())
         assert crash(running) in waiting
         eventually(lambda: len(imports()) == number + 1)
-        eventually(lambda: not any(all_spares()), what="it is gone")
+        eventually(lambda: not any(all_spares()), what="the spare is given up")
         broken.unlink()
         assert crash(running) == running["w"].ask("pid") == imports()[number + 1]
-        assert standing(1) == set(imports()[number + 2 :])
+        assert wait_for_spares(1) == set(imports()[number + 2 :])
 
 
 def test_each_copy_has_a_spare_of_its_own() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=2, copies=3)).start():
-        standing(6)
+        wait_for_spares(6)
 
 
 def test_all_children_of_a_restarted_group_use_spares() -> None:
     children = [Child(Echo, id=name, spares=1) for name in "abc"]
     with Supervisor("tree", *children, strategy="one_for_all").start() as running:
-        waiting = standing(3)
+        waiting = wait_for_spares(3)
         crash(running, "b")
         eventually(lambda: {ref.pid for ref in running} == waiting)
         assert [running[name].ask(name) for name in "abc"] == ["a", "b", "c"]
@@ -162,14 +162,14 @@ def test_a_spare_that_is_killed_is_replaced() -> None:
 def test_a_worker_in_a_former_spare_has_the_usual_exit_reasons() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=1), max_restarts=100).start() as running:
         for _ in range(2):
-            standing(1)
+            wait_for_spares(1)
             with running.events() as events:
                 running["w"].tell("crash")
                 reason = next_exit(events)
                 assert isinstance(reason, Crashed)
                 assert "asked to crash" in str(reason)
                 next_event(events, ChildStarted)
-            standing(1)
+            wait_for_spares(1)
             with running.events() as events:
                 os.kill(running["w"].pid or 0, signal.SIGSEGV)
                 assert next_exit(events) == Signaled(signal.SIGSEGV)
@@ -179,7 +179,7 @@ def test_a_worker_in_a_former_spare_has_the_usual_exit_reasons() -> None:
 def test_a_deleted_child_has_no_spare() -> None:
     with Supervisor("tree", Echo).start() as running:
         running.start_child(Child(Echo, id="w", spares=2))
-        waiting = standing(2)
+        waiting = wait_for_spares(2)
         running.terminate_child("w")
         running.delete_child("w")
         for pid in waiting:
@@ -191,15 +191,15 @@ def test_a_tree_whose_name_is_taken_dismisses_no_spare_of_the_running_tree() -> 
         return Supervisor("tree", Child(Echo, id="w", spares=1))
 
     with tree().start():
-        waiting = standing(1)
+        waiting = wait_for_spares(1)
         with pytest.raises(SuitkaiseError, match="runs already"):
             tree().start()
-        assert standing(1) == waiting
+        assert wait_for_spares(1) == waiting
 
 
 def test_restart_child_uses_a_spare() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=1)).start() as running:
-        waiting = standing(1)
+        waiting = wait_for_spares(1)
         running.terminate_child("w")
         assert running.restart_child("w").pid in waiting
 
@@ -210,7 +210,7 @@ def test_sockets_among_the_arguments_reach_a_worker_in_a_former_spare() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         child = Child(Listens, args=(listener,), id="w", spares=1)
         with Supervisor("tree", child).start() as running:
-            waiting = standing(1)
+            waiting = wait_for_spares(1)
             assert crash(running) in waiting
             assert running["w"].ask("port") == listener.getsockname()[1]
 
@@ -230,7 +230,7 @@ def test_when_the_keeper_is_killed_its_spares_are_replaced() -> None:
         first.kill()
         wait_gone(old)
         eventually(lambda: keeper().pid != first.pid)
-        new = standing(1)
+        new = wait_for_spares(1)
         assert crash(running) in new
         with running.events() as events:
             os.kill(running["w"].pid or 0, signal.SIGSEGV)
@@ -239,7 +239,7 @@ def test_when_the_keeper_is_killed_its_spares_are_replaced() -> None:
 
 def test_a_spare_stopped_by_sigstop_is_noticed_by_the_start_timeout() -> None:
     with Supervisor("tree", Child(Echo, id="w", spares=1, start_timeout=3), max_restarts=100).start() as running:
-        [waiting] = standing(1)
+        [waiting] = wait_for_spares(1)
         os.kill(waiting, signal.SIGSTOP)
         old = running["w"].pid
         os.kill(old or 0, signal.SIGKILL)
@@ -277,7 +277,7 @@ def test_no_spare_outlives_its_program(number: int) -> None:
 
 
 @pytest.mark.parametrize("wrong", [-1, True, 1.5, "2", None])
-def test_a_number_of_spares_is_a_whole_number(wrong: Any) -> None:
+def test_a_number_of_spares_that_is_not_whole_is_refused(wrong: Any) -> None:
     with pytest.raises(SpecError, match="spares must be a whole number >= 0"):
         Child(Echo, spares=wrong)
 

@@ -1,4 +1,4 @@
-"""Rule 41 with real processes and threads: every restart builds the worker anew; only the storage outlives it."""
+"""Rule 41 with real processes and threads: every restart makes a new worker; only the storage keeps its state."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def of_the_group(running: RunningTree) -> None:
     running["first"].tell("crash")
 
 
-def anew(running: RunningTree, restart: Any) -> Any:
-    """What the next incarnation of `a` has."""
+def state_after(running: RunningTree, restart: Any) -> Any:
+    """Restart `a`, and return the state of its next incarnation."""
     before = running["a"].incarnation
     restart(running)
     eventually(lambda: running["a"].incarnation > before and running["a"].status == "running")
@@ -62,7 +62,7 @@ def test_s41_no_state_of_the_last_incarnation_is_left_in_a_process(tmp_path: Pat
         a = Child(GatheringProcess, args=(given,), kwargs={"named": named}, id="a")
     else:
         a = Child(GatheringProcess(given, named=named), id="a")
-    given.append("after the declaration")  # it took a snapshot
+    given.append("after the declaration")  # the declaration holds a copy
     first = Kinds(tmp_path, "process").child("first")
     tree = Supervisor("tree", first, a, strategy="one_for_all", max_restarts=9)
     with tree.start() as running:
@@ -72,7 +72,7 @@ def test_s41_no_state_of_the_last_incarnation_is_left_in_a_process(tmp_path: Pat
             assert full == (
                 ["given", "mine"], {"given": "given", "mine": "mine"}, ["mine"], "mine", ["mine"], ["mine"],
             )  # fmt: skip
-            assert anew(running, restart) == (["given"], {"given": "given"}, [], None, [], []), restart.__name__
+            assert state_after(running, restart) == (["given"], {"given": "given"}, [], None, [], []), restart.__name__
     assert given == ["given", "after the declaration"]
 
 
@@ -87,7 +87,7 @@ def test_s41_a_thread_worker_is_built_anew_but_shares_its_arguments_and_its_proc
         for restart in (crashed, recalled, terminated_and_restarted, of_the_group):
             words.append(restart.__name__)
             running["a"].ask(("gather", restart.__name__))
-            shared, mapping, own, later, of_the_class, of_the_process = anew(running, restart)
+            shared, mapping, own, later, of_the_class, of_the_process = state_after(running, restart)
             assert (own, later) == ([], None)
             assert shared == of_the_class == of_the_process == list(mapping) == words
             assert shared is given
@@ -102,7 +102,7 @@ def test_s41_entries_of_the_storage_survive_a_restart(worker: Any) -> None:
             for word in ("one", "two"):
                 pid = running["a"].pid
                 running["a"].ask(("store", word))
-                anew(running, crashed)
+                state_after(running, crashed)
                 assert storage.get(word, path="gathered") == pid
             assert sorted(storage.get_all_from("gathered")) == ["one", "two"]
     finally:

@@ -1,4 +1,4 @@
-"""The storage as workers see it: shared, and complete after any kill."""
+"""The storage is shared by all workers, and complete after any kill."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_reads_go_on_while_the_storage_actor_is_stopped() -> None:
         sktree.disconnect()
 
 
-def test_marked_entries_go_with_a_killed_incarnation() -> None:
+def test_marked_entries_are_removed_with_a_killed_incarnation() -> None:
     tree = sktree.connect()
     try:
         with Supervisor("app", Marker).start() as running:
@@ -105,7 +105,7 @@ def test_marked_entries_go_with_a_killed_incarnation() -> None:
         sktree.disconnect()
 
 
-def test_marked_entries_go_with_a_thread_worker_too() -> None:
+def test_marked_entries_are_removed_with_a_thread_worker() -> None:
     tree = sktree.connect()
     try:
         with Supervisor("app", ThreadMarker).start() as running:
@@ -115,7 +115,7 @@ def test_marked_entries_go_with_a_thread_worker_too() -> None:
         sktree.disconnect()
 
 
-def test_a_storage_that_only_a_worker_uses_starts_with_it_and_goes_with_the_tree() -> None:
+def test_a_storage_that_only_workers_use_starts_with_the_first_use() -> None:
     with Supervisor("sums", Child(Adder, args=(3,), copies=2)).start() as running:
         for ref in running:
             ref.join(timeout=20.0)
@@ -175,7 +175,7 @@ def test_durable_needs_a_directory_and_a_directory_needs_durable(arguments: dict
         sktree.connect(**arguments)  # type: ignore[arg-type]
 
 
-def test_the_storage_of_a_program_that_forgot_to_disconnect_is_gone_with_it() -> None:
+def test_the_storage_of_a_program_that_does_not_disconnect_ends_with_the_program() -> None:
     finished = run_program("from suitkaise import sktree\nsktree.connect().add('x', 1)\nprint('done')\n").check()
     assert finished.stdout == "done\n"
 
@@ -224,6 +224,6 @@ def test_owned_entries_that_cannot_be_removed_are_logged(
     with Supervisor("idle", Idle(), Child(Idle, id="another")).start():
         pass
     sktree.disconnect()
-    told = [record.getMessage() for record in caplog.records if "were not removed" in record.getMessage()]
-    assert [text.partition("#")[0].split()[-1] for text in told] == ["idle/another", "idle/idle"]
-    assert [text.rpartition(": ")[2] for text in told] == ["no room", "a fault"]
+    logged = [record.getMessage() for record in caplog.records if "were not removed" in record.getMessage()]
+    assert [text.partition("#")[0].split()[-1] for text in logged] == ["idle/another", "idle/idle"]
+    assert [text.rpartition(": ")[2] for text in logged] == ["no room", "a fault"]

@@ -1,4 +1,4 @@
-"""A hundred SIGKILLs at random over eight workers: all come back, and nothing leaks."""
+"""A hundred SIGKILLs to random workers of eight: each kill is followed by one restart, and nothing leaks."""
 
 import functools
 import math
@@ -19,7 +19,7 @@ KILLS = 100
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("seed", [1])
-def test_a_hundred_kills_over_eight_workers(seed):
+def test_each_of_a_hundred_kills_is_followed_by_one_restart_and_nothing_leaks(seed):
     chance = random.Random(seed)
     children = [Child((Echo, CountingProcess)[n % 2], id=f"w{n}", shutdown=1.0) for n in range(8)]
     with Supervisor("storm", *children, max_restarts=math.inf).start() as running:
@@ -41,12 +41,12 @@ def test_a_hundred_kills_over_eight_workers(seed):
 
 
 def alive_pid(ref, kills):
-    """The pid of the incarnation that comes after so many kills, once it is up."""
+    """Return the pid of the incarnation after that many kills, or None before it is up."""
     return ref.pid if ref.incarnation == kills + 1 else None
 
 
 def footprint():
-    """Open descriptors, threads and processes of this program, and descriptors of its keeper."""
+    """Count descriptors, threads and processes of this program, and descriptors of its keeper."""
     me = psutil.Process()
     children = me.children(recursive=True)
     [keeper] = me.children()

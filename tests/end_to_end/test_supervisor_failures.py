@@ -1,4 +1,4 @@
-"""Supervisors whose own thread fails, that get requests at the last moment, or are read while they change."""
+"""Supervisors with an internal error, with requests at their last moment, and with status requests during changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Idle(Thread): ...
 
 
 class Linked(Thread):
-    """Is linked to the one that was started before it."""
+    """Links to the worker that was started before it."""
 
     def __init__(self, before: WorkerRef | None) -> None:
         self.before = before
@@ -43,7 +43,7 @@ class Brief(Thread):
 
 @pytest.fixture
 def at_the_event() -> Iterator[Callable[[type[Event], str, Callable[[], None]], None]]:
-    """Have something done in the supervisor's own thread, in the middle of a step: when that event happens."""
+    """Return a function that arranges a call in the supervisor's own thread when an event is published."""
     with Supervisor("other").start():
         bus = runtime.enter().bus
         runtime.leave()
@@ -58,14 +58,14 @@ def at_the_event() -> Iterator[Callable[[type[Event], str, Callable[[], None]], 
         yield arrange
 
 
-def breaks(event: Any, now: float) -> Any:
+def raise_a_fault(event: Any, now: float) -> Any:
     raise ZeroDivisionError("a fault in the supervisor itself")
 
 
-def broken(running: RunningTree, path: str = "") -> None:
-    """Make the supervisor at `path` fail at the next thing that happens to it."""
+def break_supervisor(running: RunningTree, path: str = "") -> None:
+    """Make the supervisor at `path` fail while it handles a request."""
     executor = running._supervisor(path)
-    executor.policy.handle = breaks  # type: ignore[method-assign]
+    executor.policy.handle = raise_a_fault  # type: ignore[method-assign]
     executor.administer("terminate", "w")
 
 
@@ -84,7 +84,7 @@ def test_s68_a_supervisor_with_an_internal_error_ends_its_children_and_is_restar
     with Supervisor("app", inner).start() as running, running.events() as events:
         before = [running["inner/w"], running["inner/deeper/w"]]
         pids = [ref.pid for ref in before]
-        broken(running, "inner")
+        break_supervisor(running, "inner")
         end = next_event(events, ChildExited, "inner")
         assert isinstance(end.reason, Crashed)
         assert "a fault in the supervisor itself" in str(end.reason)
@@ -101,7 +101,7 @@ def test_s68_a_root_with_an_internal_error_ends_the_tree_with_an_error() -> None
     refs = [running["w"], running["inner/w"]]
     pids = [ref.pid for ref in refs]
     with running.events() as events:
-        broken(running)
+        break_supervisor(running)
         reason = running.wait(10)
         assert isinstance(reason, Crashed)
         assert "a fault in the supervisor itself" in str(reason)
@@ -111,7 +111,7 @@ def test_s68_a_root_with_an_internal_error_ends_the_tree_with_an_error() -> None
         wait_gone(pid)
     for ref in refs:
         with pytest.raises(SuitkaiseError):
-            ref.ask("anyone there?", timeout=15)
+            ref.ask("there?", timeout=15)
     assert isinstance(running.stop(), Crashed)
 
 
@@ -124,7 +124,7 @@ class Breaker(Thread):
     def listen(self, event: Event) -> None:
         if isinstance(event, SupervisorStarted):
             executor = runtime.running_trees()["app"]
-            executor.policy.handle = breaks  # type: ignore[method-assign]
+            executor.policy.handle = raise_a_fault  # type: ignore[method-assign]
             executor.administer("terminate", "w")
 
 
@@ -137,13 +137,13 @@ def test_s68_run_raises_when_the_root_has_an_internal_error() -> None:
 def test_s68_pending_requests_to_a_failing_supervisor_are_refused() -> None:
     with Supervisor("app", Supervisor("inner", Child(Idle, id="w"))).start() as running:
         executor = running._supervisor("inner")
-        executor.policy.handle = breaks  # type: ignore[method-assign]
+        executor.policy.handle = raise_a_fault  # type: ignore[method-assign]
         for answer in [executor.administer("terminate", "w") for _ in range(3)]:
             with pytest.raises(WorkerDead):
                 answer.get(15)
 
 
-def test_a_long_chain_of_linked_workers_ends_with_one_of_them() -> None:
+def test_a_long_chain_of_linked_workers_ends_when_one_of_them_ends() -> None:
     with DynamicSupervisor("app").start() as running:
         refs: list[WorkerRef] = []
         for _ in range(LINKED):
@@ -154,7 +154,7 @@ def test_a_long_chain_of_linked_workers_ends_with_one_of_them() -> None:
         eventually(lambda: running.count_children().active == 0)
 
 
-def test_the_status_of_a_tree_can_be_read_while_children_come_and_go() -> None:
+def test_the_status_of_a_tree_can_be_read_while_children_start_and_end() -> None:
     with Supervisor("app", DynamicSupervisor("pool", max_restarts=1_000_000)).start() as running:
         over = threading.Event()
 

@@ -25,7 +25,7 @@ def hooks(folder: Path) -> list[str]:
 
 
 def end_of(child: Child, how: str) -> tuple[type, ExitReason | None, ExitReason | None, Any]:
-    """(event, its reason, reason that `join` tells, result) of a child that leaves by itself or is terminated."""
+    """End a child in the way `how`; return (kind of event, its reason, value of `join`, result)."""
     with Supervisor("tree", child).start() as running, running.events() as happened:
         ref = running[child.id]
         if how == "terminated":
@@ -53,7 +53,7 @@ def test_rejoin_in_on_finish_changes_nothing_at_a_clean_end(worker: Any, what: s
 
 
 @both
-def test_rejoin_in_on_finish_changes_nothing_at_an_ordered_end(worker: Any, tmp_path: Path) -> None:
+def test_rejoin_in_on_finish_changes_nothing_when_the_worker_is_terminated(worker: Any, tmp_path: Path) -> None:
     (tmp_path / "on_finish").touch()
     child = Child(worker, args=(tmp_path, "rejoin"), id="w")
     assert end_of(child, "terminated") == (ChildStopped, Shutdown(), Shutdown(), "the result")
@@ -62,7 +62,7 @@ def test_rejoin_in_on_finish_changes_nothing_at_an_ordered_end(worker: Any, tmp_
 
 @both
 @pytest.mark.parametrize("how, event", [("leaves", ChildExited), ("terminated", ChildStopped)])
-def test_force_finish_in_on_finish_ends_it_at_once_without_a_result(
+def test_force_finish_in_on_finish_ends_the_worker_at_once_without_a_result(
     worker: Any, how: str, event: type, tmp_path: Path
 ) -> None:
     (tmp_path / "on_finish").touch()
@@ -112,7 +112,7 @@ def test_s02_force_finish_in_on_start_is_a_start_failure_and_no_hook_runs(worker
 
 
 @both
-def test_s10_s18_s35_force_finish_in_on_start_of_a_child_that_is_added_or_restarted(
+def test_s10_s18_s35_force_finish_in_on_start_fails_the_start_of_an_added_or_restarted_child(
     worker: Any, tmp_path: Path
 ) -> None:
     child = Child(worker, args=(tmp_path, "force_finish"), id="w")
@@ -142,7 +142,7 @@ def test_s10_s18_s35_force_finish_in_on_start_of_a_child_that_is_added_or_restar
 
 
 class Reachable(Thread):
-    """Can be called from other threads than its own, as those that it starts by itself do."""
+    """Lets the test call its methods from another thread, as a thread of its own could do."""
 
     living: ClassVar[list[Any]] = []
 

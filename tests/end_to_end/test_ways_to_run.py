@@ -1,4 +1,4 @@
-"""Where a program may come from: a file without main guard, `-c`, stdin, pytest, a notebook; and what it may bring."""
+"""Programs from a file without main guard, `-c`, stdin, pytest or a notebook, and in unusual surroundings."""
 
 import os
 import signal
@@ -78,9 +78,9 @@ def test_a_program_that_ignores_sigchld_and_blocks_sigterm_can_run_a_tree():
         "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])\n"
         f"{PROGRAM}"
-        "    os.kill(running['echo'].pid, signal.SIGTERM)\n"
-        "    print(running['echo'].join(15) if False else 'signalled')\n"
-        "    with running.events() as events: print(events.get(15))\n"
+        "    with running.events() as events:\n"
+        "        os.kill(running['echo'].pid, signal.SIGTERM)\n"
+        "        print(events.get(15))\n"
     )
     out = run_program(program, timeout=10).check().stdout
     assert "echo ended" in out
@@ -138,7 +138,7 @@ def test_a_listening_socket_as_an_argument_survives_restarts():
 
 
 @pytest.mark.parametrize("mode", ["prepend", "importlib"])
-def test_a_tree_of_classes_that_a_test_module_defines(tmp_path, mode):
+def test_a_test_module_can_run_a_tree_of_its_own_classes(tmp_path, mode):
     (tmp_path / "test_it.py").write_text(
         "from suitkaise import Process, Supervisor\n\n"
         "class Double(Process):\n    def on_receive(self, n):\n        return 2 * n\n\n"
@@ -188,7 +188,7 @@ print("cleaned up")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_run_returns_the_reason_also_where_a_signal_comes_during_the_start(number):
+def test_run_returns_the_reason_when_a_signal_arrives_during_the_start(number):
     with start_program(SLOW) as it:
         it.expect("starts")
         it.send_signal(number)
@@ -196,7 +196,7 @@ def test_run_returns_the_reason_also_where_a_signal_comes_during_the_start(numbe
     assert it.stdout.endswith(f"shutdown (signal {number:d} ({number.name}))\ncleaned up\n")
 
 
-def test_run_leaves_sigint_ignored_where_it_was():
+def test_run_keeps_sigint_ignored_in_a_program_that_ignores_it():
     with start_program(f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{SLOW}") as it:
         it.expect("starts")
         it.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""A keeper has died, and for a while no new one can be started: no process, no file descriptor is left for it."""
+"""A keeper was killed, and for a while no new one can be started for want of processes or file descriptors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import pytest
 
 from suitkaise import Backoff, Child, ChildStartFailed, Lost, Supervisor
 from suitkaise.engines import keeper_client, keeper_process
-from suitkaise.events import KeeperLost
 from suitkaise.runtime import runtime
-from tests.end_to_end.kinds import next_event, next_exit
+from tests.end_to_end.kinds import keeper_pid, kill_the_keeper, next_exit
 from tests.sample_workers import Echo
 from tests.support import descriptors_of, eventually, in_background, run_program
 
@@ -23,14 +22,8 @@ RealPopen = subprocess.Popen
 PIDFD = "anon_inode:[pidfd]"
 
 
-def keeper() -> int:
-    now = runtime.current()
-    assert now is not None
-    return now.processes.keeper.pid
-
-
 class Full:
-    """A system that has no process left; it counts who wanted one."""
+    """A system that refuses to start a process while it is `full`; it counts the refusals."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = True
@@ -44,15 +37,7 @@ class Full:
         return RealPopen(*args, **options)
 
 
-def lose_the_keeper() -> None:
-    now = runtime.current()
-    assert now is not None
-    with now.bus.events("keeper") as events:
-        os.kill(keeper(), signal.SIGKILL)
-        next_event(events, KeeperLost)
-
-
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def keeper_log(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "suitkaise.keeper"]
 
 
@@ -62,7 +47,7 @@ def test_while_there_is_no_keeper_a_start_fails_at_once_and_ends_are_noticed(
     tree = Supervisor("app", Child(Echo, id="a"), Child(Echo, id="b", restart="temporary"), max_restarts=0)
     with tree.start() as running, running.events() as events:
         system = Full(monkeypatch)
-        lose_the_keeper()
+        kill_the_keeper()
         assert running["a"].ask("still there?") == "still there?"
         running["b"].tell("crash")
         assert "it was asked to crash" in str(next_exit(events))
@@ -70,9 +55,11 @@ def test_while_there_is_no_keeper_a_start_fails_at_once_and_ends_are_noticed(
             running.start_child(Child(Echo, id="c"))
         system.full = False
         assert running.start_child(Child(Echo, id="d")).ask("hello") == "hello"
-        eventually(lambda: len(said(caplog)) == 2)
-    assert ["no process can be started" in said(caplog)[0], "the keeper is back" in said(caplog)[1]] == [True, True]
-    assert "[Errno 11] Resource temporarily unavailable" in said(caplog)[0]
+        eventually(lambda: len(keeper_log(caplog)) == 2)
+    lost, back = keeper_log(caplog)
+    assert "no process can be started" in lost
+    assert "the keeper is back" in back
+    assert "[Errno 11] Resource temporarily unavailable" in lost
 
 
 def test_a_worker_that_dies_while_there_is_no_keeper_is_restarted_by_its_backoff_once_there_is_one(
@@ -81,7 +68,7 @@ def test_a_worker_that_dies_while_there_is_no_keeper_is_restarted_by_its_backoff
     child = Child(Echo, id="a", backoff=Backoff(0.05, maximum=0.1))
     with Supervisor("app", child, max_restarts=10_000).start() as running, running.events() as events:
         system = Full(monkeypatch)
-        lose_the_keeper()
+        kill_the_keeper()
         os.kill(running["a"].pid or 0, signal.SIGKILL)
         assert next_exit(events) == Lost("its exit status: the keeper was killed")
         eventually(lambda: system.refused > 2)
@@ -89,39 +76,39 @@ def test_a_worker_that_dies_while_there_is_no_keeper_is_restarted_by_its_backoff
         assert running["a"].ask("back?") == "back?"
 
 
-def test_a_keeper_comes_back_by_itself_after_pauses_that_grow(
+def test_a_killed_keeper_is_replaced_after_attempts_with_growing_pauses(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pauses: list[float] = []
     with Supervisor("app", Child(Echo)).start() as running:
         system = Full(monkeypatch)
-        lose_the_keeper()
+        kill_the_keeper()
         now = runtime.current()
         assert now is not None
-        old = keeper()
+        old = keeper_pid()
         for _ in range(3):
             pauses.append(now.processes.keeper._pause)
             eventually(lambda: now.processes.keeper._pause > pauses[-1])
         system.full = False
-        eventually(lambda: keeper() != old, timeout=10)
-        eventually(lambda: len(said(caplog)) == 2)
+        eventually(lambda: keeper_pid() != old, timeout=10)
+        eventually(lambda: len(keeper_log(caplog)) == 2)
         assert pauses == [0.2, 0.4, 0.8]
         assert now.processes.keeper._pause == 0.1
-        with running.events() as events:  # the new one knows of those that the old one has forked
+        with running.events() as events:  # the new keeper has a list of the workers that the old one has forked
             os.kill(running["echo"].pid or 0, signal.SIGKILL)
             assert isinstance(next_exit(events), Lost)
         assert running["echo"].ask("back?") == "back?"
 
 
-def test_a_start_that_waits_when_the_keeper_dies_for_longer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pending_start_fails_when_the_killed_keeper_cannot_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     with Supervisor("app", max_restarts=0).start() as running:
-        os.kill(keeper(), signal.SIGSTOP)
+        os.kill(keeper_pid(), signal.SIGSTOP)
         now = runtime.current()
         assert now is not None
         system = Full(monkeypatch)
         started = in_background(lambda: running.start_child(Child(Echo)))
         eventually(lambda: now.processes.keeper._requests)
-        os.kill(keeper(), signal.SIGKILL)
+        os.kill(keeper_pid(), signal.SIGKILL)
         error = started.exception(5)
         assert isinstance(error, ChildStartFailed)
         assert "no keeper: [Errno 11]" in str(error)
@@ -132,7 +119,7 @@ def test_a_start_that_waits_when_the_keeper_dies_for_longer_is_an_error(monkeypa
 def test_a_failed_start_of_the_keeper_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     with Supervisor("app", Child(Echo)).start():
         system = Full(monkeypatch)
-        lose_the_keeper()
+        kill_the_keeper()
         eventually(lambda: system.refused >= 1)
         before = psutil.Process().num_fds()
         eventually(lambda: system.refused >= 4)
@@ -142,7 +129,7 @@ def test_a_failed_start_of_the_keeper_leaves_no_descriptor(monkeypatch: pytest.M
 def test_a_tree_can_be_stopped_while_there_is_no_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
     running = Supervisor("app", Child(Echo)).start()
     Full(monkeypatch)
-    lose_the_keeper()
+    kill_the_keeper()
     assert running.stop(timeout=10).clean
 
 
@@ -152,20 +139,20 @@ def test_a_keeper_that_ends_again_and_again_is_not_replaced_for_a_while(
     with Supervisor("app", Child(Echo), max_restarts=0).start() as running:
         with monkeypatch.context() as broken:
             broken.setattr(keeper_process, "_PROGRAM", "raise SystemExit(3)")
-            lose_the_keeper()
-            eventually(lambda: said(caplog), timeout=10)
+            kill_the_keeper()
+            eventually(lambda: keeper_log(caplog), timeout=10)
             with pytest.raises(ChildStartFailed, match="ended in a row, the last one with code 3"):
                 running.start_child(Child(Echo, id="early"))
         assert running.start_child(Child(Echo, id="late")).ask("hello") == "hello"
-        eventually(lambda: len(said(caplog)) == 2)
-    assert "ended in a row, the last one with code 3" in said(caplog)[0]
+        eventually(lambda: len(keeper_log(caplog)) == 2)
+    assert "ended in a row, the last one with code 3" in keeper_log(caplog)[0]
 
 
 def test_a_new_keeper_gets_the_list_of_all_living_workers_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper_client, "MAX_DESCRIPTORS", 2)
     with Supervisor("app", Child(Echo, copies=5)).start():
-        lose_the_keeper()
-        eventually(lambda: descriptors_of(keeper()).count(PIDFD) == 5)
+        kill_the_keeper()
+        eventually(lambda: descriptors_of(keeper_pid()).count(PIDFD) == 5)
 
 
 PROGRAM = """
@@ -192,7 +179,7 @@ def main():
         running["b"].ask("up")
         events, keepers = running.events(), runtime.current().bus.events("keeper")
         os.listdir("/proc/self/fd")
-        limit(max(map(int, os.listdir("/proc/self/fd"))))  # the one that this listing used is free again: one is left
+        limit(max(map(int, os.listdir("/proc/self/fd"))))  # one is left: that of the listing is free again
         os.kill(keeper(), signal.SIGKILL)
         assert isinstance(keepers.get(10), KeeperLost)
         assert running["b"].ask("hello") == "hello"

@@ -1,4 +1,4 @@
-"""The life of a worker in a process of its own: hooks, attributes, ways to finish, results."""
+"""Workers in processes of their own: hooks, attributes, ways to finish, results."""
 
 import logging
 import math
@@ -14,11 +14,9 @@ from suitkaise import Child, Normal, Process, Shutdown, Supervisor, Thread, Work
 from tests.sample_workers import Echo
 from tests.support import ROOT, eventually, run_program
 
-HOOKS = ["on_start", "before_loop", "loop", "after_loop", "on_finish", "result"]
-
 
 class Journal(Process):
-    """Writes down its hooks; calls `what` in the hook `where` of loop 2 (or at once, where there is no loop)."""
+    """Records its hooks; calls `what` in the hook `where`, in loop 2 or outside of the loops."""
 
     def __init__(self, file, where=None, what=None):
         self.file, self.where, self.what = file, where, what
@@ -48,8 +46,8 @@ class Journal(Process):
         return open(self.file).read().split()
 
 
-def life(tmp_path, where, what, **options):
-    """(exit reason, hooks that ran) of a journal that calls `what` in `where`."""
+def run_journal(tmp_path, where, what, **options):
+    """Run a journal that calls `what` in `where`; return its exit reason and the hooks that ran."""
     file = tmp_path / "journal"
     child = Child(Journal, args=(str(file), where, what), restart="transient", **options)
     with Supervisor("tree", child).start() as running:
@@ -69,8 +67,8 @@ LOOP1 = ["before_loop1", "loop1", "after_loop1"]
         ("after_loop", ["on_start", *LOOP1, "before_loop2", "loop2", "after_loop2", "on_finish2"]),
     ],
 )
-def test_rejoin_from_each_hook(tmp_path, where, hooks):
-    assert life(tmp_path, where, "rejoin") == (Normal(), hooks)
+def test_rejoin_in_each_hook_ends_the_worker_after_that_loop_with_on_finish(tmp_path, where, hooks):
+    assert run_journal(tmp_path, where, "rejoin") == (Normal(), hooks)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +80,8 @@ def test_rejoin_from_each_hook(tmp_path, where, hooks):
         ("after_loop", ["on_start", *LOOP1, "before_loop2", "loop2", "after_loop2", "on_finish2"]),
     ],
 )
-def test_skip_and_rejoin_from_each_hook(tmp_path, where, hooks):
-    assert life(tmp_path, where, "skip_and_rejoin") == (Normal(), hooks)
+def test_skip_and_rejoin_in_each_hook_skips_after_loop_and_runs_on_finish(tmp_path, where, hooks):
+    assert run_journal(tmp_path, where, "skip_and_rejoin") == (Normal(), hooks)
 
 
 @pytest.mark.parametrize(
@@ -94,22 +92,22 @@ def test_skip_and_rejoin_from_each_hook(tmp_path, where, hooks):
         ("after_loop", ["on_start", *LOOP1, "before_loop2", "loop2", "after_loop2"]),
     ],
 )
-def test_force_finish_from_each_hook(tmp_path, where, hooks):
-    assert life(tmp_path, where, "force_finish") == (Shutdown("forced"), hooks)
+def test_force_finish_in_each_hook_runs_no_further_hook(tmp_path, where, hooks):
+    assert run_journal(tmp_path, where, "force_finish") == (Shutdown("forced"), hooks)
 
 
-def test_join_after_ends_it_after_that_many_loops(tmp_path):
+def test_join_after_ends_a_worker_after_that_many_loops(tmp_path):
     hooks = ["on_start", *LOOP1, "before_loop2", "loop2", "after_loop2", "on_finish2"]
-    assert life(tmp_path, None, None, join_after=2) == (Normal(), hooks)
+    assert run_journal(tmp_path, None, None, join_after=2) == (Normal(), hooks)
 
 
-def test_join_in_ends_it_after_that_time():
-    with Supervisor("tree", Child(Knows(), join_in=0.2, restart="transient")).start() as running:
-        assert running["knows"].join(3) == Normal()
+def test_join_in_ends_a_worker_that_waits_for_messages():
+    with Supervisor("tree", Child(Echo, join_in=0.2, restart="transient")).start() as running:
+        assert running["echo"].join(15) == Normal()
 
 
 class Knows(Process):
-    """Looks at all it can know of itself."""
+    """Collects everything that it knows of itself."""
 
     def __init__(self):
         super().__init__(num_loops=3)
@@ -186,7 +184,7 @@ class Dunders(Process):
         return self.hooks
 
 
-def test_the_example_of_the_concept_runs_its_hooks_in_order():
+def test_hooks_with_dunder_names_run_in_order():
     with Supervisor("tree", Child(Dunders, restart="transient")).start() as running:
         assert running["dunders"].result(15) == ["start", "before", "loop", "after", "finish"]
 
@@ -200,7 +198,7 @@ class Waits(Process):
         return self.wait(60)
 
 
-def test_wait_returns_when_the_worker_is_asked_to_stop(tmp_path):
+def test_wait_returns_true_when_the_worker_gets_a_stop_request(tmp_path):
     with Supervisor("tree", Child(Waits(tmp_path / "flag"), restart="transient")).start() as running:
         ref = running["waits"]
         eventually((tmp_path / "flag").exists)
@@ -262,7 +260,7 @@ def test_log_records_of_a_worker_reach_the_logging_of_the_hub(caplog):
 
 
 class OwnNames:
-    """Uses the names that the runtime leaves to users, for values of its own."""
+    """Has its own values for the names that the runtime leaves to users."""
 
     def __init__(self, path):
         self.path, self.copy, self.metadata = path, "my copy", {"my": "metadata"}
@@ -313,13 +311,13 @@ class Lingers(Process):
 
     def later(self):
         threading.Event().wait(0.3)
-        Path(self.file).write_text("the thread was waited for")
+        Path(self.file).write_text("the process has waited for the thread")
 
 
 def test_the_process_waits_for_a_non_daemon_thread(tmp_path):
     with Supervisor("tree", Lingers(str(tmp_path / "file"))).start():
         pass
-    assert (tmp_path / "file").read_text() == "the thread was waited for"
+    assert (tmp_path / "file").read_text() == "the process has waited for the thread"
 
 
 def test_the_output_of_a_worker_is_complete_when_the_program_has_ended():
@@ -353,4 +351,4 @@ def arguments():
 def test_a_signal_handler_may_log_while_its_worker_logs():
     program = Path(__file__).parent / "programs" / "noisy_signals.py"
     run = run_program(program, timeout=60, env={"PYTHONPATH": str(ROOT)}).check()
-    assert int(run.stdout.removeprefix("heard ")) > 0
+    assert int(run.stdout.removeprefix("signals ")) > 0

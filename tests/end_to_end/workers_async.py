@@ -14,7 +14,7 @@ LONG = 600
 
 
 class Ticks(Worker):
-    """A task of it counts. It does what it is told, and notes what it does at its end."""
+    """Counts in a task of its own, does what a message names, and notes how it ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,6 +54,8 @@ class Ticks(Worker):
             case "run a program":
                 program = await asyncio.create_subprocess_exec("echo", "hello", stdout=asyncio.subprocess.PIPE)
                 return (await program.communicate())[0]
+            case "wait for a file in a task":
+                self.waiting = asyncio.create_task(self.wait_for_file())
             case "fail in a task":
                 asyncio.create_task(self.fail(), name="failing")  # noqa: RUF006
             case "leave":
@@ -68,6 +70,11 @@ class Ticks(Worker):
 
     async def something(self) -> None:
         await asyncio.sleep(LONG)
+
+    async def wait_for_file(self) -> None:
+        while not (self.folder / "go").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        (self.folder / "went").touch()
 
     async def fail(self) -> None:
         raise LookupError("of its own")
@@ -100,7 +107,7 @@ async def count(upto: int) -> AsyncIterator[int]:
 
 
 class Stubborn(Process):
-    """A task of it swallows its cancellation."""
+    """Has a task that swallows its cancellation."""
 
     async def on_start(self) -> None:
         self.task = asyncio.create_task(self.go_on())
@@ -117,7 +124,7 @@ class Stubborn(Process):
 
 
 class Loops(Worker):
-    """All of its hooks but one are async."""
+    """Has async hooks, except for `after_loop`."""
 
     async def before_loop(self) -> None:
         await asyncio.sleep(0)
@@ -144,7 +151,7 @@ class LoopsInAThread(Loops, Thread):
 
 
 class Waits(Worker):
-    """It waits for ever, in its loop; says so in a file."""
+    """Makes the file `waits`, then waits for ever in its loop."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""Workers that hang, each in its own way, once the file `hang` is in their folder; and what tells what they do.
+"""Workers that hang in different ways once their folder holds the file `hang`, and workers that are only slow.
 
 Every worker's process imports this module anew, so it imports nothing that takes long.
 """
@@ -49,14 +49,14 @@ WAYS = {way.__name__: way for way in (sleeps, holds_the_gil, is_stopped, swallow
 
 
 class Hanger(Worker):
-    """Hangs in the hook that is named `where`, in the way `how`, the first time that it finds the file `hang`."""
+    """Hangs once in the hook `where`, in the way `how`, when it finds the file `hang` and has removed it."""
 
     def __init__(self, folder: Path, where: str, how: str = "sleeps") -> None:
         self.folder = folder
         self.where = where
         self.how = how
 
-    def perhaps(self, where: str) -> None:
+    def hang_if_ordered(self, where: str) -> None:
         if where == self.where:
             try:
                 (self.folder / "hang").unlink()
@@ -65,24 +65,24 @@ class Hanger(Worker):
             WAYS[self.how]()
 
     def on_start(self) -> None:
-        self.perhaps("on_start")
+        self.hang_if_ordered("on_start")
 
     def before_loop(self) -> None:
-        self.perhaps("before_loop")
+        self.hang_if_ordered("before_loop")
 
     def loop(self) -> None:
         self.wait(0.01)
-        self.perhaps("loop")
+        self.hang_if_ordered("loop")
 
     def after_loop(self) -> None:
-        self.perhaps("after_loop")
+        self.hang_if_ordered("after_loop")
 
     def on_receive(self, message: Any) -> Any:
-        self.perhaps("on_receive")
+        self.hang_if_ordered("on_receive")
         return message
 
     def on_finish(self) -> None:
-        self.perhaps("on_finish")
+        self.hang_if_ordered("on_finish")
 
 
 class HangingProcess(Hanger, Process):
@@ -94,7 +94,7 @@ class HangingThread(Hanger, Thread):
 
 
 class Waits(Process):
-    """Has no loop: it waits for messages, far longer than its limits."""
+    """Has no loop; waits for messages, far longer than its limits."""
 
     loop_timeout = before_loop_timeout = after_loop_timeout = receive_timeout = 0.3
 
@@ -103,7 +103,7 @@ class Waits(Process):
 
 
 class Brisk(Process):
-    """Its loops are far from their limit, as long as it has its time."""
+    """Its loops take a fraction of their limit, unless the process gets no processor time."""
 
     loop_timeout = 0.5
 
@@ -121,7 +121,7 @@ class Busy(Process):
 
 
 class LeavesSlowly(Process):
-    """Is over at once, but what it leaves behind takes `seconds`, and then makes the file `left`."""
+    """Finishes at once, but leaves an exit handler or a thread that takes `seconds`, then makes the file `left`."""
 
     def __init__(self, folder: Path, what: str, seconds: float) -> None:
         self.folder = folder

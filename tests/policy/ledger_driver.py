@@ -28,7 +28,7 @@ class LedgerDriver(Driver):
             return []
         if isinstance(event, Ignored | Exited):
             del self.instances[event.id]
-        self.ledger.hear(event)
+        self.ledger.handle(event)
         actions = super().handle(event)
         self.ledger.turn.reports = 0  # crash reports are written by the executor, which is not here
         self.ledger.after(self.ended is not None)

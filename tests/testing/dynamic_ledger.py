@@ -1,4 +1,4 @@
-"""Checks what a dynamic supervisor does, as seen from outside, against rules 44, 53 and 54."""
+"""Checks the visible behaviour of a dynamic supervisor against rules 44, 53 and 54."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["DynamicLedger"]
 
 
 class DynamicLedger(Ledger):
-    """Its children have no order: each has a queue of its own, and all are stopped at once."""
+    """The ledger of a supervisor whose children have no order: a queue for each, and all are stopped at once."""
 
     def keeps(self, record: ChildRecord) -> bool:
         return False
@@ -43,11 +43,11 @@ class DynamicLedger(Ledger):
         del self.records[record.spec.id]
 
     def _check_reverse(self, id: str, later: list[str]) -> None:
-        """There is no order."""
+        """Check nothing: the children have no order."""
 
     def _check_stopping(self) -> None:
         if self.tickets:
-            self.wrong(f"{len(self.tickets)} requests are not answered, though it stops")
+            self.wrong(f"{len(self.tickets)} requests are not answered, although it stops")
         late = [id for id, record in self.records.items() if record.alive and record.asked_at is None]
         if late:
             self.wrong(f"it stops, but {late} are not stopped with the others (rule 44)")

@@ -1,6 +1,6 @@
-"""Checks what one supervisor does, as seen from outside, against the rules.
+"""Checks the visible behaviour of one supervisor against the rules.
 
-A ledger knows nothing of policies. It sees the events of its supervisor (exits, requests), the actions (starts, stops,
+A ledger uses no policy. Its input is the events of its supervisor (exits, requests), the actions (starts, stops,
 kills, answers, published events) and the time. Every action must have a reason that the rules name; every action that
 the rules demand must have been done by the end of the turn, or be under way. Faults are passed to `wrong`, never
 raised: the code under test itself calls most of these methods.
@@ -36,7 +36,7 @@ __all__ = ["Ledger"]
 
 
 class Ledger:
-    """One incarnation of a `Supervisor`, and what it owes."""
+    """Checks one incarnation of a `Supervisor`."""
 
     def __init__(
         self, path: str, spec: Supervisor, policy: BasePolicy, now: Callable[[], float], wrong: Callable[[str], None]
@@ -58,7 +58,7 @@ class Ledger:
         self.end_reason: ExitReason | None = None
         self.highest: dict[str, int] = {}
         self.asked_last = 0  # the turn of the last request
-        self.grouped_last = 0  # when a group was stopped last: that may have taken the last significant one along
+        self.grouped_last = 0  # the turn of the last group restart, which may have stopped the last significant child
         self._clock = now
         self._wrong = wrong
 
@@ -69,25 +69,25 @@ class Ledger:
     def wrong(self, what: str) -> None:
         self._wrong(f"{self.path}: {what}")
 
-    # ------------------------------------------------------------ what differs in a dynamic supervisor
+    # ------------------------------------------------------------ overridden for dynamic supervisors
     def keeps(self, record: ChildRecord) -> bool:
         return not record.temporary
 
     @property
     def one_by_one(self) -> bool:
-        """Its children come back independently of each other."""
+        """Whether children are restarted independently of each other."""
         return self.spec.strategy == "one_for_one"
 
     def head(self, id: str) -> Ticket | None:
-        """The request that it serves now, if it is about this child."""
+        """Return the request that the supervisor serves now, if it is about this child."""
         return self.tickets[0] if self.tickets and self.tickets[0].id == id else None
 
     def heads(self) -> Iterable[Ticket]:
-        """The requests that it must be serving."""
+        """Return the requests that the supervisor must be serving."""
         return self.tickets[:1]
 
-    # ------------------------------------------------------------ what it hears
-    def hear(self, event: Input) -> None:
+    # ------------------------------------------------------------ events of the supervisor
+    def handle(self, event: Input) -> None:
         self.turns += 1
         self.turn = Turn()
         match event:
@@ -103,12 +103,12 @@ class Ledger:
             case Ignored(id):
                 record = self.records.get(id)
                 if record is not None and record.alive:
-                    self._hear_ignored(record)
+                    self._handle_ignored(record)
             case Exited(id, number, reason):
                 record = self.records.get(id)
-                self.highest[id] = number  # that of a supervisor shows here only
+                self.highest[id] = number  # the number of a supervisor is known only here
                 if record is not None and record.alive:
-                    self._hear_exit(record, reason)
+                    self._handle_exit(record, reason)
             case Timer((what, id, number)):
                 record = self.records.get(id)
                 if what == "retry" and record is not None and record.retry and number == self.highest[id]:
@@ -117,7 +117,7 @@ class Ledger:
                 self.turn.may_stop.add(str(reason))
                 self.end_reason = self.end_reason or reason
             case KillAll(why):
-                self.turn.halted = why
+                self.turn.killed = why
                 self.turn.may_stop.add(str(Killed(why)))
                 if not isinstance(self.end_reason, Killed):
                     self.end_reason = Killed(why)
@@ -129,7 +129,7 @@ class Ledger:
                 self.asked_last = self.turns
         self._settle_group()
 
-    def _hear_ignored(self, record: ChildRecord) -> None:
+    def _handle_ignored(self, record: ChildRecord) -> None:
         record.alive = record.ready = False
         self.turn.expected = (events.ChildIgnored, record.spec.id, None)
         if record.last_exit is None:
@@ -141,7 +141,7 @@ class Ledger:
         if not self.keeps(record):  # rule 12
             del self.records[record.spec.id]
 
-    def _hear_exit(self, record: ChildRecord, reason: ExitReason) -> None:
+    def _handle_exit(self, record: ChildRecord, reason: ExitReason) -> None:
         id, was_ready = record.spec.id, record.ready
         record.alive = record.ready = False
         record.last_exit, record.ended_at, record.ordered = reason, self.now, record.asked_at is not None
@@ -160,9 +160,9 @@ class Ledger:
                     self.significant_ends[id] = self.turns
         else:
             self.turn.expected = (events.ChildStartFailure, id, reason)
-            self._hear_failure(record)
+            self._handle_failure(record)
 
-    def _hear_failure(self, record: ChildRecord) -> None:
+    def _handle_failure(self, record: ChildRecord) -> None:
         ticket = self.head(record.spec.id)
         if self.phase == "starting":
             self.failed = record
@@ -181,7 +181,7 @@ class Ledger:
             ticket.failed = True
 
     def _delay(self, record: ChildRecord) -> tuple[float, float]:
-        """Count an attempt; between which delays its backoff lies now (rule 56)."""
+        """Count an attempt; return the shortest and the longest delay that its backoff allows (rule 56)."""
         backoff = record.spec.backoff
         if backoff is None:
             return 0.0, 0.0
@@ -196,7 +196,7 @@ class Ledger:
         if self.phase in ("starting", "running") and not self.keeps(record) and not recalled:
             del self.records[record.spec.id]
 
-    # ------------------------------------------------------------ what it does
+    # ------------------------------------------------------------ actions of the supervisor
     def launch(self, spec: Child, incarnation: int | None, recalled: Recalled | None) -> None:
         id = spec.id
         record = self.records.get(id)
@@ -219,7 +219,7 @@ class Ledger:
         record.asked_at = record.up_at = None
         record.due, record.end, record.retry, record.retry_called = False, 0, "", 0
         record.ignored = record.excused = False
-        if record.launches > 1:  # else the end was that of an earlier child of this name
+        if record.launches > 1:  # else an earlier child of this name has ended
             self.significant_ends.pop(id, None)
         if self.phase == "starting":
             self.latest = record
@@ -234,7 +234,7 @@ class Ledger:
             self.wrong(f"{record.spec.id} gets {recalled} as its past, which is {expected} (rule 57)")
 
     def _why_launch(self, id: str, spec: Child) -> bool:
-        """Find the reason for a start; whether it is a restart of that child alone."""
+        """Check that a start has a reason; return whether it is a restart of that child alone."""
         record = self.records.get(id)
         if self.phase == "starting":
             if self.failed is not None or not self.to_start or self.to_start.pop(0) != id:
@@ -262,7 +262,7 @@ class Ledger:
 
     def _launch_for(self, ticket: Ticket, spec: Child) -> None:
         ticket.launched = True
-        self._in_turn(ticket.heard)
+        self._in_turn(ticket.turn)
         record = self.records.get(ticket.id)
         match ticket.what:
             case "start":
@@ -279,14 +279,14 @@ class Ledger:
                 elif not self.one_by_one and record.retry:
                     self._excuse_those_down()
 
-    def _in_turn(self, heard: int) -> None:
-        """An event of turn `heard` is dealt with, so all earlier ones must have been."""
+    def _in_turn(self, turn: int) -> None:
+        """Check that all exits before `turn` are handled, since an event of that turn is."""
         for record in list(self.records.values()):
-            if 0 < record.end < heard and not record.alive:
+            if 0 < record.end < turn and not record.alive:
                 self._finish_end(record)
 
     def _begin_pending_group(self, ticket: Ticket | None) -> None:
-        """A group restart goes on after its backoff; only its stops and starts show that it does."""
+        """Begin a group restart whose backoff is over; only its stops and starts show that it has begun."""
         if self.one_by_one or self.group is not None:
             return
         called = [record for record in self.records.values() if record.retry == "counted" and record.retry_called]
@@ -295,7 +295,7 @@ class Ledger:
         first = min(called, key=lambda record: record.retry_called)
         if self.tickets and (self.tickets[0].stopped or self.tickets[0].launched):
             return
-        if ticket is not None and ticket.heard < first.retry_called:
+        if ticket is not None and ticket.turn < first.retry_called:
             return
         if self.now < first.retry_at:
             self.wrong(f"{first.spec.id} does not wait for its backoff (rule 56)")
@@ -320,7 +320,7 @@ class Ledger:
             self.wrong(f"{id} is started again out of turn; the group is {group.members} (rules 32-37)")
 
     def _pass_members(self, group: Group) -> None:
-        """Those of the group are gone now, and what they waited for with them."""
+        """All members of the group are gone, so their own restarts are cancelled."""
         for id in group.members:
             record = self.records.get(id)
             if record is not None and id != group.culprit:
@@ -368,7 +368,7 @@ class Ledger:
                 self._check_reverse(id, members[members.index(id) + 1 :])
         elif ticket is not None and ticket.what in ("terminate", "recall") and not ticket.stopped:
             ticket.stopped = True
-            self._in_turn(ticket.heard)
+            self._in_turn(ticket.turn)
         else:
             self.wrong(f"{id} is stopped without a reason")
 
@@ -381,7 +381,7 @@ class Ledger:
         record = self.records.get(id)
         if record is None or not record.alive:
             self.wrong(f"{id} is killed, but it is not alive")
-        elif why == self.turn.halted:
+        elif why == self.turn.killed:
             record.asked_at = self.now if record.asked_at is None else record.asked_at
         elif why == "brutal_kill":
             self.stop(id, brutal=True)
@@ -411,9 +411,9 @@ class Ledger:
                 self.wrong(f"it ends with {event.reason} instead of {self.end_reason}")
             self.phase = "ended"
         else:
-            self._told(event, id)
+            self._check_published(event, id)
 
-    def _told(self, event: Event, id: str) -> None:
+    def _check_published(self, event: Event, id: str) -> None:
         reason = getattr(event, "reason", None)
         if self.turn.expected != (type(event), id, reason):
             self.wrong(f"it publishes {event!s}, instead of {self.turn.expected}")
@@ -431,7 +431,7 @@ class Ledger:
         self.turn.reports += 1
 
     def _cause(self, id: str) -> ChildRecord | None:
-        """The child, if it is time to count a restart for it; what it waited for is over."""
+        """Return the child if a restart of it may be counted now, else None."""
         record = self.records.get(id)
         if record is None or self.phase != "running" or self.group is not None:
             self.wrong(f"a restart of {id} is counted, but it is not its turn")
@@ -444,9 +444,9 @@ class Ledger:
         if fails and self.now < record.retry_at:
             self.wrong(f"{id} does not wait for its backoff (rule 56)")
         if not self.one_by_one:
-            heard = record.end or record.retry_called
+            turn = record.end or record.retry_called
             for ticket in self.tickets:
-                if ticket.heard < heard:
+                if ticket.turn < turn:
                     self.wrong(f"{id} is restarted before {ticket.what} {ticket.id} is served, which came first")
         return record
 
@@ -510,7 +510,7 @@ class Ledger:
     def _all_significant_down(self) -> bool:
         return not any(record.spec.significant and (record.alive or record.waits) for record in self.records.values())
 
-    # ------------------------------------------------------------ what it answers
+    # ------------------------------------------------------------ answers to requests
     def answered(self, request: Any, outcome: str) -> None:
         ticket = next((one for one in self.tickets if one.request is request), None)
         if ticket is None:
@@ -521,7 +521,7 @@ class Ledger:
         elif ticket is not self.head(ticket.id):
             self.wrong(f"{ticket.what} {ticket.id} is answered out of turn")
         else:
-            self._in_turn(ticket.heard)
+            self._in_turn(ticket.turn)
             record = self.records.get(ticket.id)
             expected = self._right_answer(ticket, record)
             if outcome not in expected:
@@ -553,7 +553,7 @@ class Ledger:
         return ("ok",) if ticket.what == "delete" else ("nothing yet",)
 
     def _refusal(self, ticket: Ticket, record: ChildRecord | None) -> str | None:
-        """Rules 7-9 and 50."""
+        """Return the error with which rules 7-9 and 50 refuse a start, or None."""
         assert ticket.spec is not None
         if ticket.spec.significant and self.spec.auto_shutdown == "never":
             return "SpecError"
@@ -586,22 +586,22 @@ class Ledger:
         """Keep a temporary child in its position."""
 
     def _excuse_those_down(self) -> None:
-        """The restart of their group is called off: rules 16 and 38."""
+        """Excuse all children that are down, since the restart of their group is cancelled (rules 16 and 38)."""
         for record in self.records.values():
             record.excused = record.excused or (not record.alive and not record.waits)
 
     # ------------------------------------------------------------ the end of a turn
     def after(self, ended: bool) -> None:
-        """Everything that had to be done is done, or under way."""
+        """Check that everything that the rules demand is done or under way."""
         if self.turn.expected is not None:
-            self.wrong(f"it does not tell {self.turn.expected}")
+            self.wrong(f"it does not publish {self.turn.expected}")
         if self.turn.reports:
             self.wrong(f"{self.turn.reports} crash reports too many (rule 58)")
         if self.turn.refused and self.phase not in ("stopping", "ended"):
             self.wrong("it refuses as if it were stopping")
         if ended != (self.phase == "ended"):
             self.wrong(f"it is {self.phase}, and for its supervisor it has {'' if ended else 'not '}ended")
-        if self.turn.halted is not None and any(
+        if self.turn.killed is not None and any(
             record.alive and record.asked_at is None for record in self.records.values()
         ):
             self.wrong("it is killed, but not all of its children are")
@@ -619,7 +619,7 @@ class Ledger:
 
     def _check_stopping(self) -> None:
         if self.tickets:
-            self.wrong(f"{len(self.tickets)} requests are not answered, though it stops")
+            self.wrong(f"{len(self.tickets)} requests are not answered, although it stops")
         living = [record for record in self.records.values() if record.alive]
         if not living or living[-1].asked_at is None:
             self.wrong("it stops, but the last child is not being stopped")
@@ -651,25 +651,25 @@ class Ledger:
         return self.group is None and not self.tickets
 
     def _finish_end(self, record: ChildRecord) -> None:
-        """Its own end was dealt with: it is for good (rules 24 and 26)."""
-        id, heard, record.end = record.spec.id, record.end, 0
+        """Check an exit after which the child is not restarted (rules 24 and 26)."""
+        id, turn, record.end = record.spec.id, record.end, 0
         if record.returns:
             self.wrong(f"{id} has ended with {record.last_exit}, and is not restarted (rules 23 and 25)")
         if not self.keeps(record):
             del self.records[id]
-        if self.significant_ends.get(id) == heard:  # else that was an earlier child of this name
+        if self.significant_ends.get(id) == turn:  # else an earlier child of this name has ended
             if self.spec.auto_shutdown == "any_significant":
                 self.wrong(f"{id} was significant and has ended: there must be an auto-shutdown (rule 47)")
             if (
                 self.spec.auto_shutdown == "all_significant"
-                and self.asked_last < heard
-                and self.grouped_last < heard
+                and self.asked_last < turn
+                and self.grouped_last < turn
                 and self._idle()
                 and self._all_significant_down()
             ):
                 self.wrong(f"{id} was the last significant one: there must be an auto-shutdown (rule 49)")
 
-    # ------------------------------------------------------------ the lists of its children
+    # ------------------------------------------------------------ lists of children
     def _check_children(self) -> None:
         infos = self.policy.which_children()
         ids = [info.id for info in infos]
@@ -680,7 +680,7 @@ class Ledger:
         else:
             for id in [id for id, record in self.records.items() if record.end and not record.alive and id not in ids]:
                 if not self.keeps(self.records[id]):
-                    del self.records[id]  # it was dealt with, before what is under way now
+                    del self.records[id]  # its exit was handled before the present work
             right = [id for id in self.records if id in ids or not self._may_be_forgotten(id)]
             if ids != right:
                 self.wrong(f"it has {ids} instead of {right}")
@@ -693,19 +693,19 @@ class Ledger:
             active += record.alive and (record.settled or not record.alone or record.asked_at is not None)
             right = self._statuses(record)
             if info.status not in right:
-                self.wrong(f"{info.id} is said to be {info.status}, but is {' or '.join(right)}")
+                self.wrong(f"{info.id} is listed as {info.status}, but is {' or '.join(right)}")
             if info.restarts != max(0, record.launches - 1) or info.last_exit is not record.last_exit:
                 self.wrong(
                     f"{info.id}: {info}, but it was started {record.launches} times, the last exit {record.last_exit}"
                 )
         if self.phase in ("starting", "running"):
             counts = self.policy.count_children()
-            told = (counts.specs, counts.active, counts.supervisors, counts.workers)
-            if told != (len(ids), active, supervisors, len(ids) - supervisors):
+            found = (counts.specs, counts.active, counts.supervisors, counts.workers)
+            if found != (len(ids), active, supervisors, len(ids) - supervisors):
                 self.wrong(f"it counts {counts}, but {active} are active")
 
     def _may_be_forgotten(self, id: str) -> bool:
-        """A temporary one that was down already when its group began to be stopped (rule 27)."""
+        """Return whether it is a temporary child that was down before its group was stopped (rule 27)."""
         group, record = self.group, self.records[id]
         return (
             group is not None and group.todo is None and id in group.members and record.temporary and not record.alive
@@ -744,10 +744,10 @@ class Ledger:
                 return "hung"
         return "finished" if record.last_exit.clean else "crashed"
 
-    # ------------------------------------------------------------ when all is quiet
+    # ------------------------------------------------------------ at rest
     @property
     def at_rest(self) -> bool:
-        """Nothing is under way here."""
+        """Whether nothing is under way in this supervisor."""
         if self.phase != "running":
             return self.phase == "ended"
         return not self.tickets and not any(
@@ -756,7 +756,7 @@ class Ledger:
         )
 
     def check_no_child_is_lost(self) -> None:
-        """Everyone runs, or has a reason not to."""
+        """Check that each child runs or may be down."""
         for record in self.records.values():
             done = record.spec.restart == "transient" and record.last_exit is not None and record.last_exit.clean
             if not (record.alive or record.ignored or record.excused or done):

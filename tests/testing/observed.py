@@ -1,4 +1,4 @@
-"""A simulation in which a ledger checks every supervisor, and the clock every worker."""
+"""A simulation in which a ledger checks every supervisor, and the clock is compared with the limits of workers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.testing.records import EPSILON
 
 __all__ = ["Broken", "Observed", "Order"]
 
-PATIENCE = 400.0  # virtual seconds after which what has not come to rest never will
+PATIENCE = 400.0  # virtual seconds within which every tree must come to rest
 
 
 class Broken(AssertionError):
-    """Something happened that no rule allows, or something did not happen that a rule demands."""
+    """The tree has broken a rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class Order:
 
 
 class Observed(Simulation):
-    """A tree under watch.
+    """A simulated tree that is checked at every step.
 
     Args:
         tree: the declaration.
-        behaviour: what each incarnation does.
-        orders: what is asked for, and when.
+        behaviour: the script of each incarnation.
+        orders: requests from outside, each with its time.
         lag: seconds until a supervisor handles an event; None: it handles events at once.
-        note: takes a line about everything that happens.
+        note: is called with a line for each event and action.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Observed(Simulation):
         self.executors[path] = executor.interface
         parent, _, id = path.rpartition("/")
         if self._turn_of is not None and parent:
-            self._say("start", path)
+            self._write_line("start", path)
             record = self._turn_of.records.get(id)
             head = self._turn_of.head(id)
             known = [record.spec] if record is not None else []
@@ -113,8 +113,8 @@ class Observed(Simulation):
     def _take_turn(self, executor: Executor, ledger: Ledger, event: Input) -> None:
         self.on_its_way -= 1
         if self.note is not None:
-            self._say("handled by", executor.path, _without_request(event))
-        ledger.hear(event)
+            self._write_line("handled by", executor.path, _without_request(event))
+        ledger.handle(event)
         request = getattr(event, "request", None)
         if request is not None:
             request.add_done_callback(lambda done: self._answered(ledger, done))
@@ -129,12 +129,12 @@ class Observed(Simulation):
     def _answered(self, ledger: Ledger, done: Answer[Any]) -> None:
         error = done.exception()
         outcome = "ok" if error is None else type(error).__name__
-        self._say("answer", ledger.path, outcome)
+        self._write_line("answer", ledger.path, outcome)
         ledger.answered(done, outcome)
 
     def _ordered(self, path: str, why: str | None) -> None:
-        """A child is asked to stop, or, with `why`, killed."""
-        self._say("stop" if why is None else f"kill ({why})", path)
+        """Check that a child may be stopped or, with `why`, killed now."""
+        self._write_line("stop" if why is None else f"kill ({why})", path)
         ledger, id = self._turn_of, path.rpartition("/")[2]
         if ledger is None:
             return
@@ -147,7 +147,7 @@ class Observed(Simulation):
 
     def _publish(self, event: Event) -> None:
         super()._publish(event)
-        self._say(event)
+        self._write_line(event)
         if self._turn_of is None:
             self.wrong(f"an event outside of any turn: {event}")
         else:
@@ -164,7 +164,7 @@ class Observed(Simulation):
 
     def launched(self, handle: SimulatedHandle) -> None:
         launch = handle.launch
-        self._say("start", launch.path, launch.number, handle.behaviour if self.note else "")
+        self._write_line("start", launch.path, launch.number, handle.behaviour if self.note else "")
         before = self.newest.get(launch.path)
         if before is not None and before.alive:
             self.wrong(f"{launch.path}: two incarnations at a time")
@@ -175,8 +175,8 @@ class Observed(Simulation):
             self._turn_of.launch(launch.child, launch.number, launch.incarnation.recalled)
 
     def over(self, handle: SimulatedHandle, exit: Exit) -> None:
-        """A worker ends now: was it hung, and judged at the right moment (rule 55); was it killed in time?"""
-        self._say("ends", handle.launch.path, exit.reason)
+        """Check the end of a worker: a hang is noticed at its limit (rule 55), a stop takes no longer than allowed."""
+        self._write_line("ends", handle.launch.path, exit.reason)
         now, judged = self.clock.now, _when_hung(handle)
         if isinstance(exit.reason, Hung):
             phase, since, limit = judged or ("nothing", 0.0, 0.0)
@@ -200,14 +200,14 @@ class Observed(Simulation):
         executor = self.executors.get(order.path)
         if executor is None or executor.exited.done():
             return
-        self._say("order", order.what, order.path, order.argument)
+        self._write_line("order", order.what, order.path, order.argument)
         answer: Answer[Any] = Answer()
         try:
             match order.what:
                 case "stop":
                     self.stop()
                     return
-                case "halt":
+                case "kill_root":
                     self.root.kill("second signal")
                     return
                 case "kill" | "rejoin":
@@ -218,7 +218,7 @@ class Observed(Simulation):
             answer.set_exception(error)
         self.answers.append((order, answer))
 
-    # ------------------------------------------------------------ what must hold
+    # ------------------------------------------------------------ faults
     def wrong(self, what: str) -> None:
         self.faults.append(f"at {self.clock.now:g} s, {what}")
 
@@ -251,7 +251,7 @@ class Observed(Simulation):
                 expected |= {f"{ledger.path}/{id}": record.alive for id, record in ledger.records.items()}
             found = {path: not self.registry.find(path).over for path in self.registry.paths()}
             if found != expected:
-                self.wrong(f"the registry knows {found} (path: whether it will be back), not {expected}")
+                self.wrong(f"the registry knows {found} (path: whether it may run again), not {expected}")
             for path, alive in expected.items():
                 status = self.registry.find(path).status
                 if alive != (status == "running"):
@@ -263,7 +263,7 @@ class Observed(Simulation):
         self.check()
 
     def end(self) -> None:
-        """Run until the root has ended, and everything with it."""
+        """Run until the root and all below it have ended."""
         until = self.clock.now
         while self.reason is None:
             until += 10.0
@@ -284,7 +284,7 @@ class Observed(Simulation):
             self.wrong(f"the registry still knows {self.registry.paths()}")
         self.check()
 
-    def _say(self, *words: object) -> None:
+    def _write_line(self, *words: object) -> None:
         if self.note is not None:
             self.note(" ".join([f"{self.clock.now:8.3f} ", *(str(word).strip() for word in words)]))
 
@@ -322,7 +322,7 @@ class _Handle(SimulatedHandle):
 
 
 def _when_hung(handle: SimulatedHandle) -> tuple[str, float, float] | None:
-    """In which phase it outlasts a limit, when that began, and the limit."""
+    """Return the phase that outlasts its limit, the begin of that phase, and the limit; or None."""
     child = handle.launch.child
     if not handle.ready.done():
         return None if child.start_timeout is None else ("on_start", handle.began, child.start_timeout)

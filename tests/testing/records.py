@@ -1,4 +1,4 @@
-"""What a ledger remembers of one supervisor: its children, the requests, the group restart under way, the turn."""
+"""The state of a ledger: children, requests, the group restart under way, the turn."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Ticket:
     what: str
     id: str
     spec: Child | None
-    heard: int
+    turn: int  # in which the supervisor got it
     stopped: bool = False
     launched: bool = False
     failed: bool = False
@@ -87,10 +87,10 @@ REQUEST_NAMES: dict[type, str] = {
 
 @dataclass(slots=True)
 class Turn:
-    """What has happened since the supervisor began to handle one event."""
+    """All that has happened since the supervisor began to handle one event."""
 
     expected: tuple[type[Event], str, ExitReason | None] | None = None
     reports: int = 0
-    halted: str | None = None
+    killed: str | None = None
     refused: bool = False
     may_stop: set[str] = field(default_factory=set)

@@ -24,7 +24,7 @@ from tests.testing.observed import Observed, Order
 __all__ = ["Schedule", "play", "random_schedule", "work"]
 
 HORIZON = 6.0
-"""Virtual seconds during which anything may happen; later on every worker that is started behaves."""
+"""Virtual seconds of crashes and requests; workers that are started later run without fault."""
 
 GOOD = Behaviour()
 IDS = "abcde"
@@ -37,15 +37,15 @@ FAILURES: list[ExitReason] = [Crashed("on_start", OSError("no such port")), Exit
 
 
 def work() -> None:
-    """Never called: what is simulated runs scripts."""
+    """Never called: simulated workers run scripts."""
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Everything that determines one run of one tree.
 
-    `behaviours`: what the n-th incarnation of a path does, the first is 1; all others behave. `lag`: the seed of the
-    delays after which supervisors handle events; None: at once.
+    `behaviours`: the script of the n-th incarnation at a path (the first is 1); all others do not fail. `lag`: the
+    seed of the delays after which supervisors handle events; None: without delay.
     """
 
     tree: Supervisor
@@ -95,20 +95,20 @@ def _lag(seed: int | None) -> Callable[[], float] | None:
     return lag
 
 
-# ---------------------------------------------------------------- random ones
+# ---------------------------------------------------------------- random schedules
 def random_schedule(seed: int) -> Schedule:
-    """The schedule of a seed: the same on every machine, in every process."""
+    """Return the schedule of a seed, the same on every machine and in every process."""
     chance = random.Random(seed)
     tree = _random_tree(chance, 2, "top")
     supervisors = _supervisors(tree)
-    supervisors += [one for one in supervisors if not one[1]] * 2  # these have no other children
+    supervisors += [one for one in supervisors if not one[1]] * 2  # supervisors without children get more requests
     number = chance.choice((0, 0, 1, 2, 3, 5, 8))
     orders = tuple(_random_order(chance, *chance.choice(supervisors)) for _ in range(number))
     end = chance.random()
     if end < 0.15:
-        orders += (Order(_quarter(chance, HORIZON), "top", "stop" if end < 0.1 else "halt"),)
+        orders += (Order(_quarter(chance, HORIZON), "top", "stop" if end < 0.1 else "kill_root"),)
         if end < 0.05:
-            orders += (Order(orders[-1].at + chance.choice((0.0, 0.25, 0.5)), "top", "halt"),)
+            orders += (Order(orders[-1].at + chance.choice((0.0, 0.25, 0.5)), "top", "kill_root"),)
     lag = seed if chance.random() < 0.25 else None
     return Schedule(tree, _random_behaviours(chance, tree, orders), orders, lag)
 
@@ -235,7 +235,7 @@ def _child(id: str, restart: Any, shutdown: Any, significant: bool, backoff: Bac
 
 
 def _supervisors(tree: Supervisor) -> list[tuple[str, str]]:
-    """The paths of the supervisors, each with the ids of its children."""
+    """Return the paths of the supervisors, each with the ids of its children."""
     found = [(tree.name, "".join(child.id for child in tree.children))]
     for child in tree.children:
         if isinstance(child.what, Supervisor):

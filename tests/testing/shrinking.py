@@ -1,4 +1,4 @@
-"""Makes a schedule that breaks a rule as small as it gets, and writes it down as code."""
+"""Makes a schedule that breaks a rule as small as possible, and writes it as code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRIES = 3_000
 
 
 def fault_of(schedule: Schedule) -> str | None:
-    """What breaks when this is played; None: nothing does."""
+    """Play a schedule; return its fault, or None."""
     try:
         play(schedule)
     except Exception as error:
@@ -32,7 +32,7 @@ def fault_of(schedule: Schedule) -> str | None:
 
 
 def shrunk(schedule: Schedule, fault: Callable[[Schedule], str | None] = fault_of, tries: int = TRIES) -> Schedule:
-    """The smallest schedule found that has a fault of the same kind: each change that keeps it is kept."""
+    """Return the smallest schedule found that has a fault of the same kind."""
     kind = _kind(fault(schedule))
     assert kind is not None, "nothing is wrong with this schedule"
     smaller = True
@@ -49,7 +49,7 @@ def shrunk(schedule: Schedule, fault: Callable[[Schedule], str | None] = fault_o
 
 
 def _kind(fault: str | None) -> str | None:
-    """A fault without its names and numbers."""
+    """Return a fault without its names and numbers."""
     if fault is None:
         return None
     return re.sub(r"'[^']*'|\[.*?\]|\{.*?\}|[\w/]*/\w+:?|\b[a-exy]\b|top:|[\d.]+", "", fault)[:60]
@@ -86,7 +86,7 @@ def _smaller(schedule: Schedule) -> Iterator[Schedule]:
 
 
 def _smaller_trees(tree: Supervisor) -> Iterator[Supervisor]:
-    """Without one child, with one that is simpler, with one option less."""
+    """Yield the tree without one child, with a simpler child, or without one option."""
     if isinstance(tree, DynamicSupervisor):
         if tree.max_children is not None:
             yield tree.replace(max_children=None)
@@ -128,7 +128,7 @@ def _simpler_children(child: Child) -> Iterator[Child]:
 
 # ---------------------------------------------------------------- code
 def as_code(schedule: Schedule) -> str:
-    """Python that makes this schedule and plays it."""
+    """Return Python code that makes this schedule and plays it."""
     lines = ["play(Schedule(", f"    {_tree(schedule.tree)},", "    behaviours={"]
     lines += [f"        {key!r}: {_behaviour(behaviour)}," for key, behaviour in schedule.behaviours.items()]
     lines += ["    },", "    orders=("]

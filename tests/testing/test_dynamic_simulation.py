@@ -43,7 +43,7 @@ def alive(simulation: Simulation) -> list[str]:
     return [handle.launch.path for handle in simulation.alive()]
 
 
-def test_s53_slow_starts_go_on_side_by_side() -> None:
+def test_s53_slow_starts_run_side_by_side() -> None:
     simulation = Simulation(DynamicSupervisor("pool"), lambda launch: Behaviour(start_takes=10.0))
     simulation.run(0.0)
 
@@ -55,7 +55,7 @@ def test_s53_slow_starts_go_on_side_by_side() -> None:
     assert [answer.get().path for answer in answers] == [f"pool/work-{number}" for number in range(1, 101)]
 
 
-def test_s44_all_are_stopped_at_once_and_the_late_are_killed_together() -> None:
+def test_s44_all_children_are_stopped_at_once_and_the_late_ones_are_killed_together() -> None:
     slow = Behaviour(stop_takes=2.0)
     deaf = Behaviour(stop_takes=None)
     simulation = Simulation(DynamicSupervisor("pool"), lambda launch: deaf if "deaf" in launch.path else slow)
@@ -74,7 +74,7 @@ def test_s44_all_are_stopped_at_once_and_the_late_are_killed_together() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])
-def test_s40_a_dynamic_supervisor_that_was_restarted_is_empty_and_numbers_on(strategy: Any) -> None:
+def test_s40_a_restarted_dynamic_supervisor_is_empty_and_continues_its_numbers(strategy: Any) -> None:
     def behaviour(launch: Launch) -> Behaviour:
         dies = launch.path == "app/first" and launch.number == 1
         return Behaviour(lives=5.0 if dies else None, reason=Signaled(9))
@@ -95,7 +95,7 @@ def test_s40_a_dynamic_supervisor_that_was_restarted_is_empty_and_numbers_on(str
     assert ref.path == "app/pool/work-4"
 
 
-def test_s30_a_dynamic_supervisor_that_gives_up_is_restarted_empty_by_its_own() -> None:
+def test_s30_a_dynamic_supervisor_that_gives_up_is_restarted_empty_by_its_parent() -> None:
     simulation = Simulation(
         Supervisor("app", DynamicSupervisor("pool", max_restarts=1)),
         lambda launch: Behaviour(lives=1.0 if "bad" in launch.path else None),
@@ -113,7 +113,7 @@ def test_s30_a_dynamic_supervisor_that_gives_up_is_restarted_empty_by_its_own() 
     assert kinds.count("supervisor_gave_up") == 1
 
 
-def test_s53_supervisors_can_be_children_and_are_forgotten_with_all_that_is_below() -> None:
+def test_s53_a_terminated_supervisor_is_removed_with_all_its_descendants() -> None:
     simulation = Simulation(DynamicSupervisor("pool"))
     simulation.run(0.0)
     shop = Supervisor("shop", Child(work, id="till"), DynamicSupervisor("customers"))
@@ -203,8 +203,8 @@ def refused(simulation: Simulation) -> None:
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_s54_it_costs_the_same_among_few_and_among_many_children(act: str) -> None:
-    """Half of them wait for their next try, and the measured code does not search the engine's own list."""
+def test_s54_each_operation_takes_the_same_steps_among_few_and_among_many_children(act: str) -> None:
+    """Half of the children wait for their backoff."""
     costs = []
     for number in (20, 2000):
         simulation = Simulation(

@@ -1,4 +1,4 @@
-"""Random schedules keep all rules; one that does not would be made small, and replays exactly.
+"""Random schedules break no rule; a schedule with a fault is made small, and each replays exactly.
 
 `SUITKAISE_SCHEDULES=2000000 make test-slow ARGS="-k schedules"` plays that many, from another seed on each day.
 """
@@ -55,7 +55,7 @@ def test_many_random_schedules_break_no_rule() -> None:
     play_seeds(range(first, first + MANY))
 
 
-# ---------------------------------------------------------------- the same seed, the same run
+# ---------------------------------------------------------------- seeds
 TRACES = textwrap.dedent("""
     import hashlib
     from tests.testing.schedules import play, random_schedule
@@ -70,12 +70,12 @@ TRACES = textwrap.dedent("""
 
 def test_a_seed_is_the_same_schedule_in_every_process() -> None:
     source = os.pathsep.join(path for path in (str(ROOT), *sys.path) if path)
-    told = [
+    traces = [
         run_program(TRACES, env={"PYTHONHASHSEED": number, "PYTHONPATH": source}).check().stdout
         for number in ("0", "1", "12345")
     ]
-    assert len(set(told)) == 1
-    assert int(told[0].split()[0]) > 1_000
+    assert len(set(traces)) == 1
+    assert int(traces[0].split()[0]) > 1_000
 
 
 def test_a_seed_replays_exactly() -> None:
@@ -88,21 +88,21 @@ def test_a_seed_replays_exactly() -> None:
 
 
 def test_the_schedules_contain_every_kind_of_event() -> None:
-    told = ""
+    traces = ""
     for seed in range(1000):
         lines: list[str] = []
         play(random_schedule(seed), lines.append)
-        told += "\n".join(lines)
+        traces += "\n".join(lines)
     for what in (
         "gives up", "hung in loop", "hung in on_start", "hung in on_finish", "auto-shutdown", "shutdown timeout",
         "brutal_kill", "second signal", "declines to run", "failed to start", "did not stop cleanly", "s (1 of",
         "ChildAlreadyStarted", "ChildAlreadyPresent", "ChildNotFound", "ChildRunning", "ChildStartFailed",
         "ChildRestarting", "MaxChildren", "SpecError", "WorkerDead", "answer top ok", "Recall(", "ref.kill()",
     ):  # fmt: skip
-        assert what in told, f"no schedule of the first 1000 has {what!r} in it"
+        assert what in traces, f"no schedule of the first 1000 has {what!r} in it"
 
 
-# ---------------------------------------------------------------- a fault would be noticed, and made small
+# ---------------------------------------------------------------- faults
 def test_a_broken_rule_is_noticed_and_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(self: Any) -> Any:
         for child in list(self.children):

@@ -21,14 +21,14 @@ def test_children_start_in_order_and_stop_in_reverse() -> None:
     simulation.run(until=10.0)
     simulation.stop()
     simulation.run(until=20.0)
-    told = [(event.kind, event.path[-1], event.at) for event in simulation.events if event.path != "app"]
-    assert told == [
+    observed = [(event.kind, event.path[-1], event.at) for event in simulation.events if event.path != "app"]
+    assert observed == [
         ("child_started", "a", 1.0), ("child_started", "b", 2.0), ("child_started", "c", 3.0),
         ("child_stopped", "c", 11.0), ("child_stopped", "b", 12.0), ("child_stopped", "a", 13.0),
     ]  # fmt: skip
 
 
-def test_a_worker_that_ignores_a_stop_is_killed_after_its_shutdown() -> None:
+def test_a_worker_that_ignores_a_stop_request_is_killed_after_its_shutdown_time() -> None:
     def stubborn(launch: Launch) -> Behaviour:
         return Behaviour(stop_takes=None)
 
@@ -41,7 +41,7 @@ def test_a_worker_that_ignores_a_stop_is_killed_after_its_shutdown() -> None:
     assert event.reason == Killed("shutdown timeout")  # type: ignore[attr-defined]
 
 
-def test_a_supervisor_that_gives_up_is_restarted_by_its_own() -> None:
+def test_a_supervisor_that_gives_up_is_restarted_by_its_parent() -> None:
     def crash_early(launch: Launch) -> Behaviour:
         return Behaviour(lives=0.1 if launch.path.endswith("weak") else None, reason=Signaled(11))
 
@@ -53,7 +53,7 @@ def test_a_supervisor_that_gives_up_is_restarted_by_its_own() -> None:
     assert str(simulation.reason).startswith("shutdown (gave up: 'app/inner'")
 
 
-def test_s40_a_child_that_replaced_a_declared_one_leaves_nothing_behind() -> None:
+def test_s40_nothing_is_kept_of_a_child_that_replaced_a_declared_one() -> None:
     def crash(launch: Launch) -> Behaviour:
         return Behaviour(lives=5.0 if launch.path == "app/inner/fragile" else None, reason=Signaled(11))
 

@@ -1,14 +1,14 @@
-"""Workers of every temper, and a program that runs them: `kinds.py HOW KIND... [--shutdown SECONDS]`.
+"""A worker of each kind, and a program that runs them: `kinds.py HOW KIND... [--shutdown SECONDS]`.
 
-Each worker says `up PID PARENT` when it is up and `finished PID` in `on_finish`. HOW:
+Each worker prints `up KIND PID PARENT` in `on_start` and `finished KIND PID` in `on_finish`. HOW:
 
 run         `tree.run()`
 with        `with tree.start(): pass`
 wait        `tree.start()`, then wait for ever
-leave       `tree.start()`, then the main program ends without a word
+leave       `tree.start()`, then the main program ends without `stop()`
 raise       `tree.start()`, then the main program ends with an exception
 
-"Then" is when the program gets SIGUSR1.
+"Then" means: when the program gets SIGUSR1.
 """
 
 import argparse
@@ -20,37 +20,37 @@ import time
 from suitkaise import Child, Process, Supervisor
 
 
-def say(text: str) -> None:
-    os.write(1, f"{text}\n".encode())  # one write, so lines of several processes do not mix
+def write_line(text: str) -> None:
+    os.write(1, f"{text}\n".encode())  # one write, so that lines of several processes do not mix
 
 
-def when_told() -> None:
-    """Return when SIGUSR1 has come, even if that was before the call."""
-    os.read(_told[0], 1)
+def wait_for_sigusr1() -> None:
+    """Return when the program has got SIGUSR1, even if that was before the call."""
+    os.read(_woken[0], 1)
 
 
-_told = os.pipe()
+_woken = os.pipe()
 
 
-class Temper(Process):
+class Kind(Process):
     def on_start(self) -> None:
-        say(f"up {self.name} {os.getpid()} {os.getppid()}")
+        write_line(f"up {self.name} {os.getpid()} {os.getppid()}")
 
     def on_finish(self) -> None:
-        say(f"finished {self.name} {os.getpid()}")
+        write_line(f"finished {self.name} {os.getpid()}")
 
 
-class Loops(Temper):
+class Loops(Kind):
     def loop(self) -> None:
         time.sleep(0.001)
 
 
-class Waits(Temper):
+class Waits(Kind):
     def on_receive(self, message: object) -> object:
         return message
 
 
-class Awaits(Temper):
+class Awaits(Kind):
     async def loop(self) -> None:
         await self.wait_async(3600)
 
@@ -59,18 +59,18 @@ class Stopped(Waits):
     """The test sends it SIGSTOP."""
 
 
-class Sleeps(Temper):
+class Sleeps(Kind):
     def loop(self) -> None:
         time.sleep(3600)
 
 
-class Computes(Temper):
+class Computes(Kind):
     def loop(self) -> None:
         while True:
             pass
 
 
-class Swallows(Temper):
+class Swallows(Kind):
     def loop(self) -> None:
         while True:
             try:
@@ -79,7 +79,7 @@ class Swallows(Temper):
                 pass
 
 
-class HoldsTheGil(Temper):
+class HoldsTheGil(Kind):
     seconds = 3600
 
     def loop(self) -> None:
@@ -91,13 +91,13 @@ class HoldsTheGilFor1s(HoldsTheGil):
     seconds = 1
 
 
-class Lingers(Temper):
+class Lingers(Kind):
     def on_finish(self) -> None:
         super().on_finish()
         time.sleep(3600)
 
 
-KINDS: dict[str, type[Temper]] = {
+KINDS: dict[str, type[Kind]] = {
     "loops": Loops,
     "waits": Waits,
     "awaits": Awaits,
@@ -112,7 +112,7 @@ KINDS: dict[str, type[Temper]] = {
 
 
 def main() -> None:
-    signal.signal(signal.SIGUSR1, lambda number, frame: os.write(_told[1], b"!"))
+    signal.signal(signal.SIGUSR1, lambda number, frame: os.write(_woken[1], b"!"))
     parser = argparse.ArgumentParser()
     parser.add_argument("how")
     parser.add_argument("kinds", nargs="+")
@@ -126,23 +126,23 @@ def main() -> None:
     tree = Supervisor("tree", *(Child(KINDS[kind], id=kind, shutdown=shutdown) for kind in options.kinds))
     if options.how == "run":
         tree.run()
-        say("end of main")
+        write_line("end of main")
         return
     if options.how == "with":
         with tree.start():
-            say("started")
-            when_told()
-        say("end of main")
+            write_line("started")
+            wait_for_sigusr1()
+        write_line("end of main")
         return
     running = tree.start()
-    say("started")
+    write_line("started")
     if options.how == "wait":
         while True:
             signal.pause()
-    when_told()
+    wait_for_sigusr1()
     if options.how == "raise":
         raise RuntimeError("the main program's own trouble")
-    say(f"end of main: {running!r}")
+    write_line(f"end of main: {running!r}")
 
 
 if __name__ == "__main__":

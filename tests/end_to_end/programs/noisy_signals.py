@@ -1,4 +1,4 @@
-"""Logs in a signal handler, while the worker logs all the time: nobody waits for itself."""
+"""A worker logs in its loop and in a signal handler that interrupts the loop: this must not deadlock."""
 
 import logging
 import signal
@@ -13,13 +13,13 @@ class Noisy(Process):
     restart = "temporary"
 
     def on_start(self):
-        self.heard = 0
-        signal.signal(signal.SIGALRM, self.hear)
+        self.signals = 0
+        signal.signal(signal.SIGALRM, self.on_alarm)
         signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
 
-    def hear(self, number, frame):
-        self.heard += 1
-        LOG.info("heard")
+    def on_alarm(self, number, frame):
+        self.signals += 1
+        LOG.info("signal")
 
     def loop(self):
         LOG.info("x" * 5000)
@@ -30,10 +30,10 @@ class Noisy(Process):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def result(self):
-        return self.heard
+        return self.signals
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, handlers=[logging.NullHandler()])
     with Supervisor("app", Noisy).start() as running:
-        print("heard", running["noisy"].result(timeout=30))
+        print("signals", running["noisy"].result(timeout=30))

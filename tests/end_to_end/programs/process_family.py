@@ -1,8 +1,8 @@
-"""A command with children that will not go: `process_family.py FILE WAYS [--stubborn]`.
+"""A command with children that ignore stop signals: `process_family.py FILE WAYS [--stubborn]`.
 
-Each child of the WAYS (`plain,session,daemon,bare`) writes `WAY PID` into FILE and ignores what it can: `session` has
-a session of its own, `daemon` has lost its parent as well, `bare` has also cleared its environment. The command itself
-notes `self PID`, and first `overlap PID` for whom it finds alive of those that the file names already.
+Each child of the WAYS (`plain,session,daemon,bare`) writes `WAY PID` into FILE and ignores all signals that it can:
+`session` has a session of its own, `daemon` has lost its parent as well, `bare` has also cleared its environment. The
+command itself writes `self PID`, and before that `overlap PID` for each process of the file that still runs.
 """
 
 import os
@@ -32,7 +32,7 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def child(way: str, file: str, born: int) -> None:
+def child(way: str, file: str, write_end: int) -> None:
     if os.fork():
         return
     if way != "plain":
@@ -41,7 +41,7 @@ def child(way: str, file: str, born: int) -> None:
         os._exit(0)
     ignore()
     note(file, f"{way} {os.getpid()}")
-    os.write(born, b".")
+    os.write(write_end, b".")
     if way == "bare":
         os.execve(sys.executable, [sys.executable, "-c", SLEEP], {})
     while True:
@@ -59,12 +59,12 @@ if os.path.exists(file):
 note(file, f"self {os.getpid()}")
 if "--stubborn" in sys.argv:
     ignore()
-told, born = os.pipe()
+read_end, write_end = os.pipe()
 for way in ways:
-    child(way, file, born)
-heard = b""
-while len(heard) < len(ways):
-    heard += os.read(told, 10)
+    child(way, file, write_end)
+reported = b""
+while len(reported) < len(ways):
+    reported += os.read(read_end, 10)
 print("the family is there", flush=True)
 while True:
     signal.pause()
