@@ -13,6 +13,7 @@ from suitkaise.policy.children import ChildPhase, ChildState
 __all__ = ["Job", "JobQueue"]
 
 Job: TypeAlias = Generator[ChildState, None, None]
+"""A generator of a job. One that never waits starts with `yield from ()`: its body still runs when its turn comes."""
 
 
 class JobQueue:
