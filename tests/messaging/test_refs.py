@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from suitkaise import AskTimeout, Status, SupervisorRef, WorkerRef, whereis
-from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDead
+from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDead, WorkerFailed
 from suitkaise.exits import Normal
 from suitkaise.messaging import router
 from suitkaise.messaging.identity import set_owner
@@ -157,7 +157,7 @@ def test_an_answer_that_was_cancelled_is_dropped(recorder: RecordingRouter, ref:
 
 def test_an_answer_that_cannot_be_decoded_is_an_error_for_the_asker(recorder: RecordingRouter, ref: WorkerRef) -> None:
     recorder.reply = lambda message: message.reply(True, Payload(data=b"rubbish"))
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(WorkerFailed, match="the answer cannot be decoded here: UnpicklingError: "):
         ref.ask("x")
 
 

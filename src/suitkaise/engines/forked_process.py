@@ -13,7 +13,7 @@ from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import Announce, WorkerReport, decode_worker_report
-from suitkaise.messaging import wire
+from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import SendBuffer
 from suitkaise.platform.processes import has_ended
 
@@ -25,8 +25,8 @@ _FIRST_READ = 1 << 16
 class ProcessCallbacks(Protocol):
     """The owner of a forked process: a worker's handle, or a spare. Called in the reactor's thread."""
 
-    def first_frame(self) -> tuple[bytes, list[socket.socket]]:
-        """Return the first frame for the process, and the sockets that go with it (any thread)."""
+    def first_frame(self) -> tuple[bytes, list[codec.DescriptorOwner]]:
+        """Return the first frame for the process, and the objects whose descriptors go with it (any thread)."""
         ...
 
     def on_flushed(self) -> None:

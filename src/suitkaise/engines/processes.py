@@ -12,7 +12,6 @@ import itertools
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -109,9 +108,9 @@ class ProcessEngine:
         kept = self._recipes.get(path)
         if kept is None or kept.child is not child:
             self._spares.dismiss(path)
-            data, sockets = codec.dumps_with_sockets(child.what, root=f"{path}: worker")
+            data, owners = codec.dumps_with_descriptors(child.what, root=f"{path}: worker")
             wire.check_length(f"{path}: worker", len(data))
-            kept = self._recipes[path] = EncodedRecipe(child, data, sockets)
+            kept = self._recipes[path] = EncodedRecipe(child, data, owners)
         return kept
 
     def forget(self, path: str) -> None:
@@ -262,9 +261,9 @@ class ProcessHandle:
         return True
 
     # ------------------------------------------------------------ callbacks of its process (reactor's thread)
-    def first_frame(self) -> tuple[bytes, list[socket.socket]]:
+    def first_frame(self) -> tuple[bytes, list[codec.DescriptorOwner]]:
         """Return the order to start the worker, with the recipe."""
-        return wire.encode(self._start_order(), self._recipe.data, long_header=True), self._recipe.sockets
+        return wire.encode(self._start_order(), self._recipe.data, long_header=True), self._recipe.owners
 
     def _start_order(self) -> StartWorker:
         launch = self.launch

@@ -131,12 +131,14 @@ class SpawnFailed(msgspec.Struct, array_like=True, tag=4, gc=False):
 # ------------------------------------------------------------ hub -> worker: frames
 @dataclass(frozen=True, slots=True)
 class ProcessContext:
-    """The hub's working directory, search path and arguments, for a new process. Pickled: a path may hold any bytes."""
+    """What the program is, and its working directory, search path and arguments. Pickled: a path may hold any bytes."""
 
     owner: str  # the process's identity towards the storage
     directory: str  # the current working directory
     search_path: list[str]
     argv: list[str]
+    program: str  # whose `__main__` the worker takes part in
+    main_file: str | None  # the `__file__` of that `__main__`
 
 
 class PrepareSpare(msgspec.Struct, array_like=True, tag=0, gc=False):

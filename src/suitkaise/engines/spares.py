@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ from suitkaise.engines.forked_process import ForkedProcess
 from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import PreloadReport, PrepareSpare, ProcessContext, SpareReady, WorkerReport
-from suitkaise.messaging import codec, wire
+from suitkaise.messaging import codec, definitions, wire
 from suitkaise.platform.preload import preload
 from suitkaise.specs import Child
 
@@ -32,11 +31,11 @@ STABLE_AFTER = 1.0
 
 @dataclass(frozen=True, slots=True)
 class EncodedRecipe:
-    """The recipe of a child as it goes to a process, with the sockets among its arguments."""
+    """The recipe of a child as it goes to a process, with the sockets and pipe ends among its arguments."""
 
     child: Child
     data: bytes
-    sockets: list[socket.socket]
+    owners: list[codec.DescriptorOwner]
 
 
 class Adopter(Protocol):
@@ -168,10 +167,10 @@ class _Spare:
         self.process.signal(signal.SIGKILL)
 
     # ------------------------------------------------------------ callbacks of its process
-    def first_frame(self) -> tuple[bytes, list[socket.socket]]:
+    def first_frame(self) -> tuple[bytes, list[codec.DescriptorOwner]]:
         """Return the frame with the recipe, to be unpickled in advance."""
         order = PrepareSpare(codec.dumps(context_for(self.path)))
-        return wire.encode(order, self._recipe.data, long_header=True), self._recipe.sockets
+        return wire.encode(order, self._recipe.data, long_header=True), self._recipe.owners
 
     def on_flushed(self) -> None:
         """Do nothing: a spare has no bell, it waits for its connection alone."""
@@ -205,9 +204,10 @@ class _Spare:
 
 
 def context_for(owner: str) -> ProcessContext:
-    """Return the context for a new process: the working directory, search path and arguments of this program now."""
+    """Return the context for a new process: what this program is, and where it works now."""
     try:
         directory = os.getcwd()
     except FileNotFoundError:
         directory = os.sep
-    return ProcessContext(owner, directory, list(sys.path), list(sys.argv))
+    main_file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return ProcessContext(owner, directory, list(sys.path), list(sys.argv), definitions.program(), main_file)

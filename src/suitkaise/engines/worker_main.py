@@ -37,7 +37,7 @@ from suitkaise.engines.protocol import (
 )
 from suitkaise.engines.worker_signals import WorkerSignals, ignore_signals, restore_signals
 from suitkaise.exits import Crashed, Shutdown
-from suitkaise.messaging import codec, wire
+from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.logs import ForwardingHandler
@@ -121,10 +121,10 @@ class WorkerProcess:
         """Run the worker from the first frame to the exit report; return the exit code."""
         if not self.announce() or (first := self.receive_first()) is None:
             return 0
-        order, recipe_data, sockets = first
+        order, recipe_data, descriptors = first
         recipe: Recipe | None = None
         if isinstance(order, PrepareSpare):
-            recipe = self._stand_by(order, recipe_data, sockets)
+            recipe = self._stand_by(order, recipe_data, descriptors)
             self.send(SpareReady())
             frame = self._receive()
             if frame is None:
@@ -143,9 +143,10 @@ class WorkerProcess:
         mailbox.adopt(self._parser, self._frames)
         # Not `threading.Thread.start`, which waits until the thread runs.
         _thread.start_new_thread(self._watch_hub, (mailbox, incarnation.grace, order.stops_last))
+        _reseed()
         try:
             if recipe is None:
-                recipe = codec.loads_with_sockets(recipe_data, sockets)
+                recipe = codec.loads_with_descriptors(recipe_data, descriptors)
         except BaseException as error:
             portable, text = portable_error(error, incarnation.path)
             self.report_exit(Outcome(Crashed("on_start", portable, text)))
@@ -173,13 +174,14 @@ class WorkerProcess:
             os.close(pidfd)
         return True
 
-    def receive_first(self) -> tuple[WorkerOrder, bytes, list[socket.socket]] | None:
-        """Return the first order, its payload, and the sockets that came with it; None if the hub is gone."""
+    def receive_first(self) -> tuple[WorkerOrder, bytes, list[int]] | None:
+        """Return the first order, its payload, and the descriptors that came with it; None if the hub is gone."""
         data, descriptors, _, _ = socket.recv_fds(self._sock, _FIRST_READ, _MAX_SOCKETS)
-        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
         self._frames = self._parser.feed(data) if data else []
         frame = self._receive()
-        return None if frame is None else (*frame, sockets)
+        return None if frame is None else (*frame, list(descriptors))
 
     def _receive(self) -> wire.Frame | None:
         """Return the next frame; None if the hub is gone."""
@@ -190,13 +192,13 @@ class WorkerProcess:
                 return None
         return self._frames.pop(0)
 
-    def _stand_by(self, order: PrepareSpare, data: bytes, sockets: list[socket.socket]) -> Recipe:
+    def _stand_by(self, order: PrepareSpare, data: bytes, descriptors: list[int]) -> Recipe:
         """Do in advance all that any incarnation of the child has to do first; return the recipe."""
         ignore_signals(signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
         self._enter(codec.loads(order.context))
         _warm_up()
         set_process_name("spare")
-        return codec.loads_with_sockets(data, sockets)  # type: ignore[no-any-return]
+        return codec.loads_with_descriptors(data, descriptors)  # type: ignore[no-any-return]
 
     # ------------------------------------------------------------ setting up the process
     def _enter(self, context: ProcessContext) -> None:
@@ -204,6 +206,7 @@ class WorkerProcess:
             os.chdir(context.directory)
         sys.path[:] = context.search_path
         sys.argv[:] = context.argv
+        definitions.enter_program(context.program, context.main_file)
         set_owner(context.owner, whole_process=True)
         set_router(HubClient(os.path.join(self._directory, HUB_SOCKET)))
         if self._report_preload not in listeners:
@@ -321,6 +324,16 @@ class _Nothing(Process):
         self.rejoin()
 
 
+def _reseed() -> None:
+    """Seed numpy's global generator, if numpy is preloaded, as the random module seeds its own after a fork.
+
+    Otherwise all workers would draw the same numbers.
+    """
+    generator = sys.modules.get("numpy.random.mtrand")
+    if generator is not None:
+        generator.seed()
+
+
 def _warm_up() -> None:
     """Run a whole life cycle of a worker that does nothing.
 
@@ -330,7 +343,7 @@ def _warm_up() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         incarnation = Incarnation("", 0)
-        context = ProcessContext("", os.sep, [], [])
+        context = ProcessContext("", os.sep, [], [], "", None)
         order = StartWorker(codec.dumps(incarnation), codec.dumps(context), 0, logging.CRITICAL, False, False)
         ours.sendall(wire.encode(order, codec.dumps(Recipe(_Nothing))))
         process = WorkerProcess(theirs, "", 0.0)
@@ -339,7 +352,7 @@ def _warm_up() -> None:
             mailbox = SocketMailbox(slot, theirs, process.handle)
             codec.loads(order.incarnation)
             codec.loads(order.context)
-            recipe = codec.loads_with_sockets(received[1], [])
+            recipe = codec.loads_with_descriptors(received[1], [])
             _ProcessActor(Lifecycle(recipe, incarnation, mailbox, slot), mailbox, process).run_here()
             mailbox.close()
 

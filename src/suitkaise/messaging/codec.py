@@ -13,24 +13,44 @@ from __future__ import annotations
 
 import copyreg
 import io
+import os
 import pickle
 import socket
 import sys
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import cloudpickle  # type: ignore[import-untyped]
 
 from suitkaise.errors import NotSerializable, WorkerFailed
 from suitkaise.exits import Crashed
+from suitkaise.messaging.bundles import reduce_to_bundle
+from suitkaise.messaging.by_value import ByValue
+from suitkaise.messaging.definitions import is_by_value
+from suitkaise.messaging.reducers import REDUCERS, reduce_exception, reduce_method
 from suitkaise.messaging.unpicklable import find_culprit
 
-__all__ = ["dumps", "dumps_with_sockets", "loads", "loads_with_sockets"]
+__all__ = [
+    "DescriptorOwner",
+    "dumps",
+    "dumps_error",
+    "dumps_with_descriptors",
+    "first_name",
+    "loads",
+    "loads_with_descriptors",
+]
 
 _PROTOCOL = 5
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
-_MADE_BY_CLASS_STATEMENT = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+
+
+class DescriptorOwner(Protocol):
+    """A socket, or an end of a pipe of multiprocessing."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        ...
 
 
 def dumps(value: object, *, root: str = "value") -> bytes:
@@ -44,8 +64,8 @@ def dumps(value: object, *, root: str = "value") -> bytes:
         Bytes that `loads` decodes in any process of the same Python version.
 
     Raises:
-        NotSerializable: a part of `value` cannot be sent; the message names the path to it. Sockets
-            cannot be sent this way, see `dumps_with_sockets`.
+        NotSerializable: a part of `value` cannot be sent; the message names the path to it. Sockets and pipe ends
+            cannot be sent this way, see `dumps_with_descriptors`.
 
     >>> loads(dumps({"point": (1, 2.5), "tags": {"a"}}))
     {'point': (1, 2.5), 'tags': {'a'}}
@@ -80,46 +100,55 @@ def loads(data: bytes | bytearray | memoryview) -> Any:
     return pickle.loads(data)
 
 
-def dumps_with_sockets(value: object, *, root: str = "value") -> tuple[bytes, list[socket.socket]]:
-    """Encode `value`; the sockets anywhere in it are left out of the bytes and returned beside them.
+def dumps_with_descriptors(value: object, *, root: str = "value") -> tuple[bytes, list[DescriptorOwner]]:
+    """Encode `value`; the sockets and pipe ends anywhere in it are left out of the bytes and returned beside them.
 
     Args:
-        value: as for `dumps`; any `socket.socket` in it is replaced by its index in the returned list.
+        value: as for `dumps`; any `socket.socket` and any `multiprocessing.connection.Connection` in it is replaced by
+            its index in the returned list.
         root: the first word of the path in an error.
 
     Returns:
-        The bytes, and the caller's own socket objects, each once, in the order of their index. They must
-        stay open until they have been sent.
+        The bytes, and the caller's own objects, each once, in the order of their index. They must stay open until their
+        descriptors have been sent.
 
     Raises:
         NotSerializable: as for `dumps`.
 
     >>> ours, theirs = socket.socketpair()
-    >>> data, beside = dumps_with_sockets({"control": theirs, "again": theirs})
+    >>> data, beside = dumps_with_descriptors({"control": theirs, "again": theirs})
     >>> beside == [theirs]
     True
-    >>> arrived = loads_with_sockets(data, beside)
-    >>> arrived["control"] is arrived["again"] is theirs
+    >>> arrived = loads_with_descriptors(data, [os.dup(owner.fileno()) for owner in beside])
+    >>> arrived["control"] is arrived["again"]
     True
-    >>> ours.close()
-    >>> theirs.close()
+    >>> for sock in (ours, theirs, arrived["control"]):
+    ...     sock.close()
     """
     buffer = io.BytesIO()
-    pickler = _WithSockets(buffer, _PROTOCOL)
+    pickler = _WithDescriptors(buffer, _PROTOCOL)
     try:
         pickler.dump(value)
     except Exception as error:
-        _refuse(value, root, error, lambda part: _WithSockets(io.BytesIO(), _PROTOCOL).dump(part))
-    return buffer.getvalue(), pickler.sockets
+        _refuse(value, root, error, lambda part: _WithDescriptors(io.BytesIO(), _PROTOCOL).dump(part))
+    return buffer.getvalue(), pickler.owners
 
 
-def loads_with_sockets(data: bytes | bytearray | memoryview, sockets: Sequence[socket.socket]) -> Any:
-    """Decode what `dumps_with_sockets` encoded; `sockets` are those returned beside it, in the same order.
+def loads_with_descriptors(data: bytes | bytearray | memoryview, descriptors: Sequence[int]) -> Any:
+    """Decode what `dumps_with_descriptors` encoded; the descriptors, in the same order, belong to the value then.
 
     Raises:
-        pickle.UnpicklingError: the data names a socket that is not among `sockets`.
+        pickle.UnpicklingError: the data names a descriptor that is not among `descriptors`.
     """
-    return _FromSockets(io.BytesIO(data), sockets).load()
+    unpickler = _FromDescriptors(io.BytesIO(data), descriptors)
+    try:
+        value = unpickler.load()
+    except BaseException:
+        unpickler.close_made()
+        raise
+    finally:
+        unpickler.close_unused()
+    return value
 
 
 class _NeedsValue(Exception):
@@ -134,56 +163,113 @@ class _ByName(pickle.Pickler):
         if kind is types.FunctionType or isinstance(value, type):
             # The C pickler itself checks that the name leads back to this object.
             if getattr(value, "__module__", None) in ("__main__", None) or cloudpickle.list_registry_pickle_by_value():
-                raise _NeedsValue
+                return _bundle_of(value)
             return NotImplemented
-        if kind in _CLOUDPICKLE_REDUCERS:
+        if kind in _SENT_BY_CLOUDPICKLE:
             raise _NeedsValue
-        if isinstance(value, BaseException):
-            return _reduce_exception(value)
-        return NotImplemented
+        return _reduce_instance(kind, value)
 
 
-class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle, with exact exceptions and file names of code, and without its silent copies of open files."""
+def _bundle_of(definition: Any) -> Any:
+    if is_by_value(definition):
+        reduced = reduce_to_bundle(definition)
+        if reduced is None:
+            raise _NeedsValue
+        return reduced
+    return NotImplemented
+
+
+class _ByValue(ByValue):
+    """cloudpickle, with exact exceptions and without its silent copies of open files."""
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, BaseException):
-            return _reduce_exception(value)
-        if type(value) is types.CodeType:
-            return _reduce_code(value)
-        if isinstance(value, io.TextIOWrapper) and not _is_standard_stream(value):
-            raise TypeError(f"cannot pickle {type(value).__name__!r} object")
-        return super().reducer_override(value)
+        reduced = super().reducer_override(value)
+        return _reduce_instance(type(value), value) if reduced is NotImplemented else reduced
 
 
-class _WithSockets(_ByValue):
-    """Leaves the sockets out and collects them."""
+class _WithDescriptors(_ByValue):
+    """Leaves out the objects that are descriptors of this process, and collects them."""
 
     def __init__(self, file: io.BytesIO, protocol: int) -> None:
         super().__init__(file, protocol)
-        self.sockets: list[socket.socket] = []
+        self.owners: list[DescriptorOwner] = []
         self._index: dict[int, int] = {}
 
-    def persistent_id(self, value: object) -> int | None:
-        if type(value) is not socket.socket:
-            return None
-        index = self._index.setdefault(id(value), len(self.sockets))
-        if index == len(self.sockets):
-            self.sockets.append(value)
+    def persistent_id(self, value: Any) -> tuple[Any, ...] | None:
+        if type(value) is socket.socket:
+            return (self._index_of(value), None)
+        if type(value).__module__ == _CONNECTIONS and type(value).__name__ == "Connection":
+            return (self._index_of(value), (value.readable, value.writable))
+        return None
+
+    def _index_of(self, value: Any) -> int:
+        index = self._index.setdefault(id(value), len(self.owners))
+        if index == len(self.owners):
+            self.owners.append(value)
         return index
 
 
-class _FromSockets(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, sockets: Sequence[socket.socket]) -> None:
+class _FromDescriptors(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, descriptors: Sequence[int]) -> None:
         super().__init__(file)
-        self._sockets = sockets
+        self._descriptors = descriptors
+        self._made: dict[int, Any] = {}
 
-    def persistent_load(self, index: Any) -> socket.socket:
-        if not isinstance(index, int) or not 0 <= index < len(self._sockets):
+    def persistent_load(self, what: Any) -> Any:
+        index, ends = what
+        if not 0 <= index < len(self._descriptors):
             raise pickle.UnpicklingError(
-                f"the data names socket {index!r}, but {len(self._sockets)} sockets came with it"
+                f"the data names descriptor {index!r}, but {len(self._descriptors)} descriptors came with it"
             )
-        return self._sockets[index]
+        if index not in self._made:
+            self._made[index] = _opened(self._descriptors[index], ends)
+        return self._made[index]
+
+    def close_made(self) -> None:
+        """Close the objects that were made from descriptors."""
+        for made in self._made.values():
+            made.close()
+
+    def close_unused(self) -> None:
+        """Close the descriptors that no object has."""
+        for index, descriptor in enumerate(self._descriptors):
+            if index not in self._made:
+                os.close(descriptor)
+
+
+def _opened(descriptor: int, ends: tuple[bool, bool] | None) -> Any:
+    if ends is None:
+        return socket.socket(fileno=descriptor)
+    from multiprocessing.connection import Connection
+
+    return Connection(descriptor, *ends)
+
+
+_CONNECTIONS = "multiprocessing.connection"
+
+
+def _reduce_instance(kind: type, value: Any) -> Any:
+    """Return how to rebuild an object of a class that has no sufficient way of its own; else NotImplemented."""
+    if isinstance(value, BaseException):
+        return reduce_exception(value)
+    if kind is types.BuiltinMethodType:
+        return reduce_method(value)
+    if kind.__module__ == _CONNECTIONS and kind.__name__ == "Connection":
+        raise TypeError("cannot pickle 'Connection' object: only a worker's arguments can hold the end of a pipe")
+    managers = sys.modules.get("multiprocessing.managers")
+    if managers is not None and isinstance(value, managers.BaseProxy):
+        return _reduce_proxy(value)
+    return NotImplemented
+
+
+def _reduce_proxy(proxy: Any) -> Any:
+    """Send the proxy of a manager with the key that the manager asks for: a worker is no child of this process."""
+    make, (cls, token, serializer, options) = proxy.__reduce__()
+    return _rebuild_proxy, (make, cls, token, serializer, {**options, "authkey": bytes(proxy._authkey)})
+
+
+def _rebuild_proxy(make: Callable[..., Any], cls: Any, token: Any, serializer: Any, options: dict[str, Any]) -> Any:
+    return make(cls, token, serializer, options)
 
 
 # Making a C pickler takes as long as pickling a small dict, so picklers are kept after a small value. Popping and
@@ -192,7 +278,7 @@ _idle_picklers: list[tuple[_ByName, io.BytesIO]] = []
 _MAX_IDLE = 16
 _LARGEST_REUSE = 1 << 16
 
-_CLOUDPICKLE_REDUCERS: dict[type, Callable[[Any], Any]] = dict(cloudpickle.Pickler.dispatch_table.maps[0])
+_SENT_BY_CLOUDPICKLE = frozenset({*cloudpickle.Pickler.dispatch_table.maps[0], *REDUCERS}) - {types.BuiltinMethodType}
 
 
 def _dumps_by_value(value: object, root: str) -> bytes:
@@ -209,41 +295,62 @@ def _refuse(value: object, root: str, error: Exception, attempt: Callable[[objec
     raise NotSerializable(culprit.message, path=culprit.path) from culprit.error
 
 
-def _is_standard_stream(value: object) -> bool:
-    return any(value is stream for stream in (sys.stdin, sys.stdout, sys.stderr))
+def dumps_error(error: BaseException, *, root: str = "error") -> bytes:
+    """Encode an error for `loads`, which returns a `WorkerFailed` with its text where the error cannot be decoded.
 
-
-def _reduce_code(code: types.CodeType) -> Any:
-    """Keep the file name, which cloudpickle drops from 3.1.3 on: tracebacks show the source, and storage needs it."""
-    make, args = _CLOUDPICKLE_REDUCERS[types.CodeType](code)
-    return _rebuild_code, (make, args, code.co_filename)
-
-
-def _rebuild_code(make: Callable[..., types.CodeType], args: tuple[Any, ...], file: str) -> types.CodeType:
-    return make(*args).replace(co_filename=file)
-
-
-def _reduce_exception(error: BaseException) -> Any:
-    """Rebuild an exception without its own `__init__`, which pickle would call with the wrong arguments."""
+    Raises:
+        NotSerializable: as for `dumps`.
+    """
     kind = type(error)
-    if (
-        not isinstance(kind.__init__, types.FunctionType)
-        or isinstance(kind.__new__, types.FunctionType)
-        or isinstance(kind.__reduce__, types.FunctionType)
-        or isinstance(kind.__reduce_ex__, types.FunctionType)
-    ):
-        return NotImplemented
-    reduced = error.__reduce__()
-    if not isinstance(reduced, tuple) or reduced[0] is not kind:
-        return NotImplemented
-    return (_rebuild_exception, (kind, reduced[1]), *reduced[2:])
+    try:
+        text = str(error)
+    except Exception as obstacle:  # the user's `__str__`
+        text = f"its text could not be made: {type(obstacle).__name__}"
+    name = (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    return pickle.dumps(_SentError(f"{name}: {text}", notes, dumps(error, root=root)), _PROTOCOL)
 
 
-def _rebuild_exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    native = next(base for base in kind.__mro__ if not base.__flags__ & _MADE_BY_CLASS_STATEMENT)
-    error: BaseException = kind.__new__(kind, *args)
-    native.__init__(error, *args)  # type: ignore[misc]
-    return error
+class _SentError:
+    """Stands in the bytes for an error that is decoded if that is possible."""
+
+    def __init__(self, text: str, notes: list[str], data: bytes) -> None:
+        self._parts = text, notes, data
+
+    def __reduce__(self) -> Any:
+        return _decoded_error, self._parts
+
+
+def _decoded_error(text: str, notes: list[str], data: bytes) -> BaseException:
+    try:
+        error = pickle.loads(data)
+        if isinstance(error, BaseException):
+            return error
+        obstacle: Exception = TypeError(f"it is {type(error).__name__!r}")
+    except Exception as failure:  # most likely its class cannot be imported here
+        obstacle = failure
+    failed = WorkerFailed(f"{text} (the error cannot be decoded here: {type(obstacle).__name__}: {obstacle})")
+    for note in notes:
+        failed.add_note(note)
+    return failed
+
+
+def first_name(data: bytes) -> str:
+    """Return the name of the first class or function that encoded data holds; empty if there is none."""
+    import pickletools  # takes 8 ms: only this error pays for it
+
+    strings: list[str] = []
+    try:
+        for operation, argument, _ in pickletools.genops(data):
+            if isinstance(argument, str):
+                strings.append(argument)
+            elif operation.name == "STACK_GLOBAL" and len(strings) > 1:
+                return ".".join(strings[-2:])
+    except ValueError:  # the data is damaged
+        pass
+    return ""
 
 
 class _EncodedError:

@@ -21,6 +21,7 @@ from typing import Any
 
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
+from suitkaise.messaging.codec import DescriptorOwner
 from suitkaise.platform.reactor import Reactor
 
 __all__ = ["FrameWriter", "SendBuffer"]
@@ -148,10 +149,10 @@ class SendBuffer:
             sent.append(len(data))  # the peer is gone: the end of the process or of the stream is noticed elsewhere
 
     # ------------------------------------------------------------ while a process is being spawned
-    def begin(self, first: bytes, sockets: list[socket.socket]) -> None:
-        """Send `first`, with the sockets, ahead of everything else, although the buffer is corked."""
+    def begin(self, first: bytes, owners: list[DescriptorOwner]) -> None:
+        """Send `first`, with the descriptors, ahead of everything else, although the buffer is corked."""
         with self._lock:
-            files = [sock.fileno() for sock in sockets]
+            files = [owner.fileno() for owner in owners]
             sent = socket.send_fds(self.sock, [first[: 1 << 16]], files, socket.MSG_NOSIGNAL)
             self._backlog[:0] = first[sent:]
             self._ahead = len(first) - sent

@@ -81,7 +81,8 @@ class Payload:
             NotSerializable: it cannot be sent.
         """
         if self._data is None:
-            data = codec.dumps(self._value, root="message")
+            encode = codec.dumps_error if isinstance(self._value, BaseException) else codec.dumps
+            data = encode(self._value, root="message")
             wire.check_length("the message", len(data))
             self._data = data
         return self._data
@@ -176,7 +177,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         try:
             value = undecoded.payload.value
         except Exception as error:
-            ok, value = False, error
+            ok, value = False, _undecodable(undecoded.payload.data, error)
         with self._condition:
             if undecoded is self._exception or undecoded is self._result:
                 self._exception, self._result = (None, value) if ok else (value, None)  # in this order
@@ -201,6 +202,15 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
             return
         except SystemExit:  # in a callback of the user's; this thread serves others, too
             logger.exception("SystemExit in a callback of an answer was ignored")
+
+
+def _undecodable(data: bytes, error: Exception) -> WorkerFailed:
+    """Return the error for an answer that cannot be decoded here, such as one of a class that cannot be imported."""
+    name = codec.first_name(data)
+    what = f"the answer, which has the type {name}," if name else "the answer"
+    failed = WorkerFailed(f"{what} cannot be decoded here: {type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed
 
 
 def portable_error(error: BaseException, path: str) -> tuple[BaseException, str]:

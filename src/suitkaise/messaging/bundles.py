@@ -1,0 +1,151 @@
+"""Bundles: a class or function of `__main__` with all that it uses, encoded once and sent along with each value.
+
+A value of a class of `__main__` carries the bytes of its class, for any process that does not know it: a new
+incarnation, a worker that the value is passed on to, a store. Encoding a class takes milliseconds, so the bytes are
+kept until something that they hold changes. A process that knows the class does not even decode them.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import pickle
+import re
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from cloudpickle import cloudpickle as parts  # type: ignore[import-untyped]
+
+from suitkaise.messaging import definitions
+from suitkaise.messaging.by_value import ByValue
+from suitkaise.messaging.reducers import REDUCERS
+
+__all__ = ["reduce_to_bundle"]
+
+_PROTOCOL = 5
+
+
+def reduce_to_bundle(definition: Any) -> Any:
+    """Return how to rebuild a class or function from its key and its bundle; None if its module has it under no name.
+
+    Raises:
+        Exception: it cannot be encoded.
+    """
+    bundle = _bundles.get(id(definition))
+    if bundle is None or bundle.definition is not definition or not bundle.is_current():
+        if not definitions.is_at_top_level(definition):
+            return None
+        bundle = _bundles[id(definition)] = _Bundle(definition)
+    return _unbundle, (bundle.key, bundle.data)
+
+
+def _unbundle(key: str, data: bytes) -> Any:
+    found = definitions.known(key)
+    if found is None or not definitions.is_finished(key):
+        found = pickle.loads(data)
+    return found
+
+
+class _Bundle:
+    def __init__(self, definition: Any) -> None:
+        buffer = io.BytesIO()
+        pickler = ByValue(buffer, _PROTOCOL)
+        pickler.dump(definition)
+        self.definition = definition
+        self.key = definitions.key_of(definition)
+        self.data = buffer.getvalue()
+        self._states = [_State(sent) for sent in pickler.sent]
+
+    def is_current(self) -> bool:
+        """Return whether encoding the definition again would give the same."""
+        return all(state.is_current() for state in self._states)
+
+
+_bundles: dict[int, _Bundle] = {}
+"""From the ids of definitions, which their bundles keep alive."""
+
+
+class _State:
+    """What a class or function consists of at one moment."""
+
+    def __init__(self, definition: Any) -> None:
+        self._definition = definition
+        self._values = tuple(_values(definition))
+        self._prints = [(index, _print(value)) for index, value in enumerate(self._values) if not _is_stable(value)]
+
+    def is_current(self) -> bool:
+        now = tuple(_values(self._definition))
+        return (
+            len(now) == len(self._values)
+            and all(map(_is, now, self._values))
+            and all(_print(now[index]) == print_ for index, print_ in self._prints)
+        )
+
+
+def _is(one: object, other: object) -> bool:
+    return one is other
+
+
+_MADE_WITH_THE_CLASS = frozenset({
+    "__annotations__", "__dataclass_fields__", "__dataclass_params__", "__dict__", "__weakref__", "__orig_bases__",
+    "__parameters__", "_abc_impl", "__slots__", "__match_args__", "__struct_config__", "__static_attributes__",
+})  # fmt: skip
+
+
+def _values(definition: Any) -> Iterator[Any]:
+    """Yield all that a class or function is sent with and that can change."""
+    if isinstance(definition, type):
+        for name, value in vars(definition).items():
+            if name not in _MADE_WITH_THE_CLASS:
+                yield name
+                yield value
+        return
+    yield definition.__code__
+    yield definition.__defaults__
+    yield definition.__kwdefaults__
+    yield from vars(definition).values()
+    for cell in definition.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:
+            yield None
+    scope = definition.__globals__
+    for name in parts._extract_code_globals(definition.__code__):
+        yield scope.get(name)
+
+
+_STABLE: tuple[type, ...] = (
+    type(None), bool, int, float, complex, str, bytes, type, types.FunctionType, types.BuiltinFunctionType,
+    types.ModuleType, types.CodeType, types.MemberDescriptorType, types.GetSetDescriptorType,
+    types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
+    types.GenericAlias, types.UnionType, property, classmethod, staticmethod, functools.cached_property,
+    functools.partialmethod, re.Pattern, logging.Logger,
+)  # fmt: skip
+
+
+def _is_stable(value: Any) -> bool:
+    """Return whether a value stays what it is, or is a definition whose own state is compared."""
+    if type(value) in (tuple, frozenset):
+        return all(map(_is_stable, value))
+    return isinstance(value, _STABLE) or type(value) in REDUCERS
+
+
+class _Printer(pickle.Pickler):
+    """Encodes a value only to compare the bytes: what is a definition is told by its id."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, type | types.FunctionType) or type(value) in REDUCERS:
+            return str, (id(value),)
+        return NotImplemented
+
+
+def _print(value: Any) -> object:
+    """Return something that equals that of another value if the two are the same; or nothing else."""
+    buffer = io.BytesIO()
+    try:
+        _Printer(buffer, _PROTOCOL).dump(value)
+    except Exception:
+        return object()
+    return buffer.getvalue()

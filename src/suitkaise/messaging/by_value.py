@@ -1,0 +1,380 @@
+"""Sending code by value: how classes, functions and other named objects of `__main__` are taken apart and rebuilt.
+
+cloudpickle does most of it. What is added here: the identity of each definition (see `definitions`), cells that
+closures share, and classes that cloudpickle rebuilds wrongly. `reducers` has the other kinds of objects.
+
+An object is made first and filled later (`make_...`, `fill_...`), since its parts may refer to it.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+import functools
+import io
+import itertools
+import re
+import sys
+import types
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]
+import msgspec
+from cloudpickle import cloudpickle as parts
+
+from suitkaise.messaging import definitions
+from suitkaise.messaging.definitions import Home
+from suitkaise.messaging.reducers import REDUCERS, reduce_exception
+
+__all__ = ["ByValue"]
+
+_EMPTY = "<empty cell>"
+
+
+class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+    """Sends by value what has no name to be imported by."""
+
+    def __init__(self, file: io.BytesIO, protocol: int) -> None:
+        super().__init__(file, protocol)
+        self.sent: list[Any] = []
+        """The classes and functions that were sent by value."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Return how to rebuild a value, or NotImplemented for pickle's own way."""
+        kind = type(value)
+        if kind is types.FunctionType:
+            if parts._should_pickle_by_reference(value):
+                return NotImplemented
+            self.sent.append(value)
+            return _reduce_function(value)
+        if isinstance(value, type):
+            if value in _CLASSES_OF_BUILTINS or parts._should_pickle_by_reference(value):
+                return super().reducer_override(value)
+            self.sent.append(value)
+            return _reduce_class(value)
+        if isinstance(value, BaseException):
+            return reduce_exception(value)
+        reducer = REDUCERS.get(kind)
+        if reducer is not None:
+            return reducer(value)
+        if isinstance(value, io.TextIOWrapper) and not any(value is known for known in _standard_streams()):
+            raise TypeError(f"cannot pickle {kind.__name__!r} object")
+        return NotImplemented
+
+
+_CLASSES_OF_BUILTINS = frozenset({type(None), type(Ellipsis), type(NotImplemented), *parts._BUILTIN_TYPE_NAMES})
+
+
+def _standard_streams() -> tuple[Any, ...]:
+    return sys.stdin, sys.stdout, sys.stderr
+
+
+# ------------------------------------------------------------ functions
+def _reduce_function(function: types.FunctionType) -> Any:
+    if function.__code__ is _SINGLEDISPATCH:
+        return _reduce_singledispatch(function)
+    key = definitions.key_of(function)
+    code = function.__code__
+    home = definitions.home_of(function.__module__)
+    scope = function.__globals__
+    used = {name: scope[name] for name in parts._extract_code_globals(code) if name in scope}
+    cells = [_contents(cell) for cell in function.__closure__ or ()]
+    submodules = parts._find_imported_submodules(code, itertools.chain(used.values(), cells))
+    attributes = {
+        "__name__": function.__name__, "__qualname__": function.__qualname__, "__module__": function.__module__,
+        "__doc__": function.__doc__, "__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__,
+        "__annotations__": function.__annotations__,
+    }  # fmt: skip
+    if sys.version_info >= (3, 12):
+        attributes["__type_params__"] = function.__type_params__
+    name = definitions.top_name(function)
+    globals_ = {**_names_in(function.__annotations__, scope), **used}
+    state = key, name, attributes, dict(vars(function)), cells, globals_, submodules
+    return _make_function, (key, code, home, definitions.cell_keys(function, key)), state, None, None, _fill_function
+
+
+def _make_function(key: str, code: types.CodeType, home: Home, cells: list[str]) -> Any:
+    found = definitions.known(key)
+    if found is not None:
+        return found
+    function = types.FunctionType(code, definitions.namespace(home), None, None, definitions.cells_for(cells))
+    definitions.register(key, function, finished=False)
+    definitions.remember_cells(function, cells)
+    return function
+
+
+def _fill_function(function: Any, state: Any) -> None:
+    key, name, attributes, extra, cells, globals_, _ = state
+    if definitions.is_finished(key):
+        return
+    for attribute, value in attributes.items():
+        setattr(function, attribute, value)
+    vars(function).update(extra)
+    for cell, value in zip(function.__closure__ or (), cells, strict=True):
+        if type(value) is not str or value != _EMPTY:
+            _fill_cell(cell, value)
+    scope = function.__globals__
+    for used, value in globals_.items():
+        definitions.bind(scope, used, value)
+    if name is not None:
+        definitions.bind(scope, name, function)
+    definitions.finish(key)
+
+
+def _contents(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _EMPTY
+
+
+def _fill_cell(cell: types.CellType, value: Any) -> None:
+    try:
+        cell.cell_contents  # noqa: B018  (it has a value: another function shares it)
+    except ValueError:
+        cell.cell_contents = value
+
+
+_WORD = re.compile(r"[^\W\d]\w*")
+
+
+def _names_in(annotations: Any, scope: dict[str, Any]) -> dict[str, Any]:
+    """Return the types and modules of `scope` that annotations name in text: typing and msgspec look them up."""
+    texts = [text for text in annotations.values() if isinstance(text, str)] if isinstance(annotations, dict) else []
+    found = {word: scope[word] for text in texts for word in _WORD.findall(text) if word in scope}
+    return {word: value for word, value in found.items() if _can_annotate(value)}
+
+
+def _can_annotate(value: Any) -> bool:
+    return isinstance(value, type | types.ModuleType) or type(value).__module__ in _MODULES_OF_ANNOTATIONS
+
+
+_MODULES_OF_ANNOTATIONS = frozenset({"typing", "types", "typing_extensions"})
+
+
+def _code_of(function: Any) -> Any:
+    return function.__code__
+
+
+_SINGLEDISPATCH = _code_of(functools.singledispatch(_code_of))
+
+
+def _reduce_singledispatch(function: Any) -> Any:
+    key = definitions.key_of(function)
+    state = (
+        key,
+        definitions.top_name(function),
+        definitions.home_of(function.__module__),
+        function.__wrapped__,
+        dict(function.registry),
+    )
+    return _make_singledispatch, (key, function.__name__), state, None, None, _fill_singledispatch
+
+
+def _make_singledispatch(key: str, name: str) -> Any:
+    found = definitions.known(key)
+    if found is None:
+
+        def placeholder(value: Any) -> None: ...
+
+        placeholder.__name__ = name
+        found = functools.singledispatch(placeholder)
+        definitions.register(key, found, finished=False)
+    return found
+
+
+def _fill_singledispatch(function: Any, state: Any) -> None:
+    key, name, home, wrapped, registry = state
+    if definitions.is_finished(key):
+        return
+    functools.update_wrapper(function, wrapped)
+    for cls, implementation in registry.items():
+        function.register(cls, implementation)
+    if name is not None:
+        definitions.bind(definitions.namespace(home), name, function)
+    definitions.finish(key)
+
+
+# ------------------------------------------------------------ classes
+def _reduce_class(cls: type) -> Any:
+    key = definitions.key_of(cls)
+    module, qualified = definitions.name_of(cls)
+    scope = vars(sys.modules[module]) if module in sys.modules else {}
+    names = _names_in(vars(cls).get("__annotations__"), scope)
+    outer = qualified.partition(".")[0]
+    if outer != qualified and definitions.is_at_top_level(cls):
+        names[outer] = scope[outer]  # pickle finds this class by way of the outer one
+    if issubclass(cls, enum.Enum):
+        body, _ = parts._enum_getstate(cls)
+        members = {member.name: member.value for member in cls}
+        make: Any = _make_enum, (key, cls.__bases__, cls.__name__, cls.__qualname__, members, module)
+    elif isinstance(cls, _STRUCT):
+        body = _without_slots(cls, parts._class_getstate(cls)[0])
+        made_from = _struct_parts(cls, body)
+        make = _make_struct, (key, type(cls), cls.__name__, cls.__bases__, *made_from, "__post_init__" in body)
+    else:
+        body = _without_slots(cls, parts._class_getstate(cls)[0])
+        body.pop("__slots__", None)
+        fixed = {
+            name: cls.__dict__[name]
+            for name in ("__module__", "__qualname__", "__slots__", "__orig_bases__")
+            if name in cls.__dict__
+        } | {"__qualname__": cls.__qualname__}
+        if isinstance(cls.__dict__.get("__dict__"), property):
+            fixed["__dict__"] = cls.__dict__["__dict__"]
+        make = _make_class, (key, type(cls), cls.__name__, cls.__bases__, fixed, _is_quiet(cls))
+    name = definitions.top_name(cls)
+    state = key, name, definitions.home_of(module), body, names
+    return *make, state, None, None, _fill_class
+
+
+def _without_slots(cls: type, body: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the descriptors of slots, which are made with the class."""
+    return {
+        name: value
+        for name, value in body.items()
+        if not (isinstance(value, types.MemberDescriptorType) and value.__objclass__ is cls)
+    }
+
+
+def _is_quiet(cls: type) -> bool:
+    """Return whether a class is made without calling `__init_subclass__` and the constructor of its metaclass.
+
+    That is so where those are sent by value too: what they have done is a part of the state of the classes.
+    """
+    if parts._should_pickle_by_reference(type(cls)) is False or type(cls).__module__ == "typing":
+        return True
+    owners = (base for base in cls.__mro__[1:] if "__init_subclass__" in vars(base))
+    return any(not parts._should_pickle_by_reference(owner) for owner in owners)
+
+
+def _make_class(key: str, meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any], quiet: bool) -> Any:
+    found = definitions.known(key)
+    if found is None:
+        slots = body.get("__slots__")
+        body = {**body, "__slots__": tuple(slots)} if slots is not None and not isinstance(slots, str | dict) else body
+        found = (
+            _quietly(meta, name, bases, body)
+            if quiet
+            else types.new_class(name, bases, {"metaclass": meta}, lambda namespace: namespace.update(body))
+        )
+        definitions.register(key, found, finished=False)
+    return found
+
+
+class _FirstWithoutDict:
+    """The first base of a class while it is made, so that no `__init_subclass__` of the other bases is called."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Do nothing."""
+
+
+class _First:
+    """The same for a class whose instances have a `__dict__`: the bases before and after have to have one layout."""
+
+    __init_subclass__ = vars(_FirstWithoutDict)["__init_subclass__"]
+
+
+def _quietly(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
+    """Make a class without calling any code of its bases and of its metaclass."""
+    new: Any = abc.ABCMeta.__new__ if issubclass(meta, abc.ABCMeta) else type.__new__
+    if bases == (object,):
+        return new(meta, name, bases, body)
+    try:
+        cls = new(meta, name, (_First, *bases), body)
+        cls.__bases__ = bases
+    except TypeError:
+        cls = new(meta, name, (_FirstWithoutDict, *bases), body)
+        cls.__bases__ = bases
+    return cls
+
+
+def _make_enum(
+    key: str, bases: tuple[type, ...], name: str, qualified: str, members: dict[str, Any], module: str
+) -> Any:
+    found = definitions.known(key)
+    if found is None:
+        found = parts._make_skeleton_enum(bases, name, qualified, members, module, None, None)
+        definitions.register(key, found, finished=False)
+    return found
+
+
+def _fill_class(cls: Any, state: Any) -> None:
+    key, name, home, body, names = state
+    if definitions.is_finished(key):
+        return
+    body = dict(body)
+    registered = body.pop("_abc_impl", ())
+    first_line = body.pop("__firstlineno__", None)
+    for attribute, value in body.items():
+        type.__setattr__(cls, attribute, value)
+    if first_line is not None:
+        cls.__firstlineno__ = first_line
+    for subclass in registered:
+        cls.register(subclass)
+    scope = definitions.namespace(home)
+    for used, value in names.items():
+        definitions.bind(scope, used, value)
+    if name is not None:
+        definitions.bind(scope, name, cls)
+    definitions.finish(key)
+
+
+# ------------------------------------------------------------ classes of msgspec
+_STRUCT: type = type(msgspec.Struct)
+_OPTIONS = (
+    "frozen", "eq", "order", "array_like", "gc", "repr_omit_defaults", "omit_defaults", "forbid_unknown_fields",
+    "weakref", "dict", "cache_hash", "tag", "tag_field",
+)  # fmt: skip
+
+
+def _struct_parts(cls: Any, body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]:
+    """Take what a class of msgspec is made from out of its body: the namespace, the options and the fields."""
+    names = cls.__struct_fields__
+    fixed: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    fixed |= {name: body.pop(name) for name in ("__annotations__", "__orig_bases__") if name in body}
+    for name in [name for name in body if name.startswith("__struct_")]:
+        del body[name]
+    for name in ("__slots__", "__match_args__", *names):
+        body.pop(name, None)
+    defaults = dict(zip(reversed(names), reversed(cls.__struct_defaults__), strict=False))
+    fields = {}
+    for name, encoded in zip(names, cls.__struct_encode_fields__, strict=True):
+        if name not in fixed.get("__annotations__", ()):
+            continue  # a field of a base
+        default = defaults.get(name, msgspec.NODEFAULT)
+        fields[name] = {} if encoded == name else {"name": encoded}
+        if type(default).__name__ == "Factory":
+            fields[name]["default_factory"] = default.factory
+        elif default is not msgspec.NODEFAULT:
+            fields[name]["default"] = default
+    options = {name: getattr(cls.__struct_config__, name) for name in _OPTIONS}
+    options["kw_only"] = any(name not in cls.__match_args__ for name in fields)
+    return fixed, {name: value for name, value in options.items() if value is not None}, fields
+
+
+def _make_struct(
+    key: str,
+    meta: Any,
+    name: str,
+    bases: Any,
+    body: dict[str, Any],
+    options: Any,
+    fields: dict[str, Any],
+    initialises: bool,
+) -> Any:
+    found = definitions.known(key)
+    if found is not None:
+        return found
+
+    def post_init(self: Any) -> None:
+        vars(cls)["__post_init__"](self)
+
+    namespace = {**body, **{field: msgspec.field(**how) for field, how in fields.items()}}
+    if initialises:  # msgspec calls the function that is there when the class is made
+        namespace["__post_init__"] = post_init
+    cls: Any = meta(name, bases, namespace, **options)
+    definitions.register(key, cls, finished=False)
+    return cls

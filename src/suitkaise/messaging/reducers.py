@@ -1,0 +1,258 @@
+"""How to rebuild the objects that pickle sends wrongly or not at all: caches, type variables, methods, exceptions.
+
+pickle sends many objects of a module by the name that they have in it. `__main__` of the receiver may not have it, so
+those of `__main__` are rebuilt, as one object in each process (see `definitions`).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import importlib
+import struct
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cloudpickle import cloudpickle as parts  # type: ignore[import-untyped]
+
+from suitkaise.messaging import definitions
+from suitkaise.messaging.definitions import Home, is_by_value
+
+__all__ = ["REDUCERS", "reduce_exception", "reduce_method"]
+
+_MADE_BY_CLASS_STATEMENT = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+
+
+# ------------------------------------------------------------ other objects that have a name
+def _named(value: Any, make: Callable[..., Any], *args: Any, **attributes: Any) -> Any:
+    """Return how to rebuild an object that its module has under its name, as one object in each process."""
+    module, _ = definitions.name_of(value)
+    state = {"__module__": module, **attributes}
+    return _make_named, (
+        definitions.key_of(value),
+        definitions.top_name(value),
+        definitions.home_of(module),
+        make,
+        args,
+        state,
+    )
+
+
+def _make_named(
+    key: str, name: str | None, home: Home, make: Callable[..., Any], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> Any:
+    found = definitions.known(key)
+    if found is None:
+        found = make(*args)
+        for attribute, value in attributes.items():
+            try:
+                setattr(found, attribute, value)
+            except (AttributeError, TypeError):
+                continue  # a ContextVar has no module
+        definitions.register(key, found)
+        if name is not None:
+            definitions.bind(definitions.namespace(home), name, found)
+    return found
+
+
+def _reduce_cache(wrapper: Any) -> Any:
+    if not is_by_value(wrapper):
+        return NotImplemented
+    key, how = definitions.key_of(wrapper), wrapper.cache_parameters()
+    state = (
+        key,
+        definitions.top_name(wrapper),
+        definitions.home_of(wrapper.__module__),
+        wrapper.__wrapped__,
+        dict(vars(wrapper)),
+    )
+    return _make_cache, (key, how["maxsize"], how["typed"]), state, None, None, _fill_cache
+
+
+class _Cached:
+    """Calls the function that a cache has been made for before the function has arrived."""
+
+    __slots__ = ("function",)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)  # type: ignore[attr-defined]
+
+
+def _make_cache(key: str, size: int | None, typed: bool) -> Any:
+    found = definitions.known(key)
+    if found is None:
+        inner = _Cached()
+        found = functools.lru_cache(size, typed)(inner)
+        found.__wrapped__ = inner
+        definitions.register(key, found, finished=False)
+    return found
+
+
+def _fill_cache(wrapper: Any, state: Any) -> None:
+    key, name, home, wrapped, extra = state
+    if definitions.is_finished(key):
+        return
+    wrapper.__wrapped__.function = wrapped
+    functools.update_wrapper(wrapper, wrapped)
+    vars(wrapper).update(extra)
+    if name is not None:
+        definitions.bind(definitions.namespace(home), name, wrapper)
+    definitions.finish(key)
+
+
+def _reduce_cached_property(value: Any) -> Any:
+    state = {name: part for name, part in vars(value).items() if name not in ("func", "lock")}
+    return functools.cached_property, (value.func,), state, None, None, _set_attributes
+
+
+def _set_attributes(value: Any, state: dict[str, Any]) -> None:
+    vars(value).update(state)
+
+
+def _reduce_type_variable(value: Any) -> Any:
+    if not is_by_value(value):
+        return NotImplemented
+    options: dict[str, Any] = {}
+    if not isinstance(value, typing.TypeVarTuple):
+        options = {"bound": value.__bound__, "covariant": value.__covariant__, "contravariant": value.__contravariant__}
+        if getattr(value, "__infer_variance__", False):
+            options = {"bound": value.__bound__, "infer_variance": True}
+    if sys.version_info >= (3, 13) and value.has_default():
+        options["default"] = value.__default__
+    constraints = getattr(value, "__constraints__", ())
+    return _named(value, functools.partial(type(value), value.__name__, *constraints, **options))
+
+
+def _reduce_new_type(value: Any) -> Any:
+    if not is_by_value(value):
+        return NotImplemented
+    return _named(value, _make_new_type, value.__name__, value.__supertype__)
+
+
+def _make_new_type(name: str, supertype: Any) -> Any:
+    return typing.NewType(name, supertype)
+
+
+def _reduce_type_alias(value: Any) -> Any:
+    if not is_by_value(value):
+        return NotImplemented
+    return _named(value, _make_type_alias, value.__name__, value.__value__, value.__type_params__)
+
+
+def _make_type_alias(name: str, value: Any, parameters: Any) -> Any:
+    make: Any = vars(typing)["TypeAliasType"]  # since Python 3.12
+    return make(name, value, type_params=parameters)
+
+
+def _reduce_context_variable(value: contextvars.ContextVar[Any]) -> Any:
+    """Send the name and the default; the value belongs to a context of this process."""
+    try:
+        default = {"default": contextvars.Context().run(value.get)}
+    except LookupError:
+        default = {}
+    return _named(value, functools.partial(contextvars.ContextVar, value.name, **default))
+
+
+def _reduce_struct(value: struct.Struct) -> Any:
+    return struct.Struct, (value.format,)
+
+
+def reduce_method(method: Any) -> Any:
+    """Send a bound method that is a function of its module by this name: `random.random` and its kin share a generator.
+
+    Otherwise its object would be copied, and all copies of a worker would draw the same numbers.
+    """
+    owner, name = method.__self__, method.__name__
+    if owner is not None and not isinstance(owner, type | types.ModuleType):
+        for module in _modules_for(owner):
+            found: Any = vars(module).get(name)
+            if type(found) is type(method) and found.__self__ is owner:
+                return _attribute, (module.__name__, name)
+    return NotImplemented
+
+
+def _modules_for(owner: Any) -> Iterator[types.ModuleType]:
+    first = sys.modules.get(type(owner).__module__)
+    for module in (first, *sys.modules.copy().values()):
+        if isinstance(module, types.ModuleType) and module.__name__ not in (
+            "__main__",
+            *parts._PICKLE_BY_VALUE_MODULES,
+        ):
+            yield module
+
+
+def _attribute(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+def _reduce_method(method: types.MethodType) -> Any:
+    by_name = reduce_method(method)
+    return parts._method_reduce(method) if by_name is NotImplemented else by_name
+
+
+def _reduce_code(code: types.CodeType) -> Any:
+    """Keep the file name, which cloudpickle drops from 3.1.3 on: tracebacks show the source, and storage needs it."""
+    make, args = parts._code_reduce(code)
+    return _rebuild_code, (make, args, code.co_filename)
+
+
+def _rebuild_code(make: Callable[..., types.CodeType], args: tuple[Any, ...], file: str) -> types.CodeType:
+    return make(*args).replace(co_filename=file)
+
+
+REDUCERS: dict[type, Callable[[Any], Any]] = {
+    types.CodeType: _reduce_code,
+    types.MethodType: _reduce_method,
+    types.BuiltinMethodType: reduce_method,
+    type(functools.lru_cache(lambda: None)): _reduce_cache,
+    functools.cached_property: _reduce_cached_property,
+    typing.TypeVar: _reduce_type_variable,
+    typing.ParamSpec: _reduce_type_variable,
+    typing.TypeVarTuple: _reduce_type_variable,
+    typing.NewType: _reduce_new_type,
+    contextvars.ContextVar: _reduce_context_variable,
+    struct.Struct: _reduce_struct,
+}
+"""How to rebuild objects of these very types."""
+
+if sys.version_info >= (3, 12):
+    REDUCERS[typing.TypeAliasType] = _reduce_type_alias
+
+
+# ------------------------------------------------------------ exceptions
+def reduce_exception(error: BaseException) -> Any:
+    """Rebuild an exception without its own `__init__`, which pickle would call with the wrong arguments.
+
+    One that has a way of its own to be rebuilt keeps its notes, among them the remote traceback.
+    """
+    kind = type(error)
+    if isinstance(kind.__reduce__, types.FunctionType) or isinstance(kind.__reduce_ex__, types.FunctionType):
+        reduced = error.__reduce_ex__(5)
+        notes = getattr(error, "__notes__", None)
+        if notes and isinstance(reduced, tuple):
+            return _rebuild_with_notes, (notes, *reduced[:3])
+        return NotImplemented
+    if not isinstance(kind.__init__, types.FunctionType) or isinstance(kind.__new__, types.FunctionType):
+        return NotImplemented
+    reduced = error.__reduce__()
+    if not isinstance(reduced, tuple) or reduced[0] is not kind:
+        return NotImplemented
+    return (_rebuild_exception, (kind, reduced[1]), *reduced[2:])
+
+
+def _rebuild_exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    native = next(base for base in kind.__mro__ if not base.__flags__ & _MADE_BY_CLASS_STATEMENT)
+    error: BaseException = kind.__new__(kind, *args)
+    native.__init__(error, *args)  # type: ignore[misc]
+    return error
+
+
+def _rebuild_with_notes(notes: list[str], make: Callable[..., Any], args: tuple[Any, ...], state: Any = None) -> Any:
+    error = make(*args)
+    if state is not None:
+        error.__setstate__(state)
+    error.__notes__ = list(notes)
+    return error

@@ -1,0 +1,215 @@
+"""Classes, functions and other objects of `__main__` arrive as what they are, and change nothing where they arrive."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.scene import PROGRAMS
+from tests.support import run_program
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    program = run_program(PROGRAMS / "values.py", timeout=50).check()
+    return dict(map(json.loads, program.stdout.splitlines()))
+
+
+@pytest.mark.parametrize(
+    "what, expected",
+    {
+        "cache": [832040, 28],
+        "singledispatch": ["int of any", "any"],
+        "singledispatchmethod": ["int", "any"],
+        "cached_property": True,
+        "NewType": 4,
+        "ParamSpec": 6,
+        "TypeVarTuple": [1, "a"],
+        "TypeVar": 1,
+        "Struct": "Record(record_id=1, more=[], total=1)",
+        "Struct decoded": 2,
+        "Struct encoded": '{"type":"Record","recordId":1,"more":[],"total":1}',
+        "ContextVar": 7,
+        "struct.Struct": "0100000002000000",
+        "__init_subclass__": ["reader", ["Reader"], True],
+        "metaclass": ["a", ["Registered"]],
+        "slots": ["Point(x=1, y=2)", False],
+        "enum": True,
+    }.items(),
+)
+def test_what_the_main_module_defines_works_in_a_worker(results: dict[str, Any], what: str, expected: Any) -> None:
+    assert results[what] == expected
+
+
+@pytest.mark.parametrize(
+    "what, expected",
+    {
+        "pickle": [True, True, True],
+        "type hints": ["<class 'int'>", "list[__main__.Record]", "<class 'int'>"],
+        "pool": 2,
+        "spawned pool": 3,
+        "mock": 0,
+        "main": [True, "values.py"],
+    }.items(),
+)
+def test_the_main_module_of_a_worker_holds_what_its_code_uses(
+    results: dict[str, Any], what: str, expected: Any
+) -> None:
+    assert results[what] == expected
+
+
+def test_closures_share_their_variables_in_a_worker(results: dict[str, Any]) -> None:
+    assert results["nonlocal"] == [1, 2, 2]
+    assert results["a closure"] == [3, 3, 4, 0]
+
+
+def test_the_functions_of_the_random_module_draw_other_numbers_in_each_incarnation(results: dict[str, Any]) -> None:
+    assert results["random"] != results["random again"]
+
+
+def test_the_ends_of_pipes_travel_as_arguments_with_their_descriptors(results: dict[str, Any]) -> None:
+    assert results["pipe"] == ["hello", {"a": 1}, "b"]
+    assert "NotSerializable: message: cannot pickle 'Connection' object" in results["pipe in a message"]
+
+
+def test_an_instance_that_arrives_does_not_change_the_state_of_its_class(results: dict[str, Any]) -> None:
+    assert results["argument"] == [True, "connected", 3]
+    assert results["instances"] == [[1, "connected", 0], [2, "connected", 3], [3, "connected", 6]]
+    assert results["class attributes of the worker"] == [11, 4, 12]
+
+
+def test_what_comes_back_does_not_change_the_classes_and_globals_of_the_program(results: dict[str, Any]) -> None:
+    assert results["storage"] == [True, True]
+    assert results["result"] is True
+    assert results["the program's own class"] == [70, 99, 1, True, None]
+
+
+@pytest.mark.parametrize("what", ["dataclass", "Struct", "enum", "inner", "class", "function"])
+def test_a_value_that_comes_back_has_the_types_of_the_program(results: dict[str, Any], what: str) -> None:
+    assert results[f"returned {what}"] is True
+
+
+@pytest.mark.parametrize("kind, text", [("deny", "job 3 is denied"), ("odd", "odd")])
+def test_an_error_of_the_main_module_keeps_its_remote_traceback(results: dict[str, Any], kind: str, text: str) -> None:
+    assert results[f"error {kind}"] == [text, True]
+
+
+def test_a_worker_that_starts_later_gets_the_globals_and_classes_of_that_moment() -> None:
+    program = """
+from suitkaise import Process, Supervisor
+
+RATE = 1
+TABLE = {"a": 1}
+
+class Job:
+    limit = 1
+
+    def values(self):
+        return RATE, TABLE["a"], self.limit
+
+class Worker(Process):
+    def on_receive(self, message):
+        return message.values()
+
+with Supervisor("first", Worker).start() as running:
+    print(running["worker"].ask(Job()))
+    RATE = Job.limit = TABLE["a"] = 2
+    print(running["worker"].ask(Job()))
+    with Supervisor("second", Worker).start() as later:
+        print(later["worker"].ask(Job()))
+"""
+    assert run_program(program).check().stdout.splitlines() == ["(1, 1, 1)", "(1, 1, 1)", "(2, 2, 2)"]
+
+
+def test_a_function_that_is_defined_again_replaces_the_older_one_in_a_worker() -> None:
+    program = """
+from suitkaise import Process, Supervisor
+
+class Worker(Process):
+    def on_receive(self, message):
+        return message(5)
+
+def helper(number):
+    return number + 1
+
+def task(number):
+    return helper(number)
+
+with Supervisor("tree", Worker).start() as running:
+    print(running["worker"].ask(task))
+
+    def helper(number):
+        return number + 2
+
+    def task(number):
+        return 10 * helper(number)
+
+    print(running["worker"].ask(task))
+"""
+    assert run_program(program).check().stdout.splitlines() == ["6", "70"]
+
+
+def test_an_error_or_answer_of_a_module_that_only_the_worker_has_keeps_its_text(tmp_path: Path) -> None:
+    (tmp_path / "plug.py").write_text("class PlugError(Exception): ...\nclass Thing: ...\n")
+    program = f"""
+import sys
+from suitkaise import Process, Reject, Supervisor, WorkerFailed
+
+class Worker(Process):
+    def on_start(self):
+        sys.path.insert(0, {str(tmp_path)!r})
+
+    def on_receive(self, message):
+        import plug
+        if message == "thing":
+            return plug.Thing()
+        error = plug.PlugError("disk 7 is full")
+        raise Reject(error) if message == "reject" else error
+
+with Supervisor("tree", Worker).start() as running:
+    for message in ("thing", "reject", "fail"):
+        try:
+            running["worker"].ask(message)
+        except WorkerFailed as error:
+            print(error, "in on_receive" in "".join(getattr(error, "__notes__", [])))
+"""
+    cannot = "cannot be decoded here: ModuleNotFoundError: No module named 'plug'"
+    assert run_program(program).check().stdout.splitlines() == [
+        f"the answer, which has the type plug.Thing, {cannot} False",
+        f"plug.PlugError: disk 7 is full (the error {cannot}) False",
+        f"plug.PlugError: disk 7 is full (the error {cannot}) True",
+    ]
+
+
+def test_the_proxies_of_a_manager_work_in_a_worker_and_other_objects_of_multiprocessing_are_refused() -> None:
+    program = """
+import multiprocessing
+from suitkaise import NotSerializable, Process, Supervisor
+
+class Worker(Process):
+    def __init__(self, what):
+        self.what = what
+
+    def on_receive(self, message):
+        self.what["worker"] = message
+        return sorted(self.what.keys())
+
+for make in (multiprocessing.Queue, multiprocessing.SimpleQueue, multiprocessing.Lock, multiprocessing.Event,
+             lambda: multiprocessing.Value("i"), lambda: multiprocessing.Array("i", 2)):
+    try:
+        Supervisor("tree", Worker(make())).start()
+    except NotSerializable as error:
+        print(error.path, type(make()).__name__ in str(error))
+
+with multiprocessing.Manager() as manager:
+    shared = manager.dict(program=1)
+    with Supervisor("tree", Worker(shared)).start() as running:
+        print(running["worker"].ask(2), shared["worker"])
+"""
+    lines = run_program(program).check().stdout.splitlines()
+    assert lines[-1] == "['program', 'worker'] 2"
+    assert len(lines) == 7
+    assert all(line.startswith("tree/worker: worker") for line in lines[:-1])
