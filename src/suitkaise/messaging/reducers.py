@@ -108,6 +108,15 @@ def _reduce_cached_property(value: Any) -> Any:
     return functools.cached_property, (value.func,), state, None, None, _set_attributes
 
 
+def _reduce_singledispatchmethod(value: Any) -> Any:
+    state = {name: part for name, part in vars(value).items() if name != "_method_cache"}
+    return _make_singledispatchmethod, (), state, None, None, _set_attributes
+
+
+def _make_singledispatchmethod() -> Any:
+    return functools.singledispatchmethod(_make_singledispatchmethod)
+
+
 def _set_attributes(value: Any, state: dict[str, Any]) -> None:
     vars(value).update(state)
 
@@ -123,7 +132,8 @@ def _reduce_type_variable(value: Any) -> Any:
     if sys.version_info >= (3, 13) and value.has_default():
         options["default"] = value.__default__
     constraints = getattr(value, "__constraints__", ())
-    return _named(value, functools.partial(type(value), value.__name__, *constraints, **options))
+    make: Any = type(value)
+    return _named(value, functools.partial(make, value.__name__, *constraints, **options))
 
 
 def _reduce_new_type(value: Any) -> Any:
@@ -209,6 +219,7 @@ REDUCERS: dict[type, Callable[[Any], Any]] = {
     types.BuiltinMethodType: reduce_method,
     type(functools.lru_cache(lambda: None)): _reduce_cache,
     functools.cached_property: _reduce_cached_property,
+    functools.singledispatchmethod: _reduce_singledispatchmethod,
     typing.TypeVar: _reduce_type_variable,
     typing.ParamSpec: _reduce_type_variable,
     typing.TypeVarTuple: _reduce_type_variable,

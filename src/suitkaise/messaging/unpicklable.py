@@ -20,6 +20,10 @@ _MAX_DEPTH = 50
 _MAX_TRIALS = 10_000
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
 _ADVICE = "make it where it is used, or leave it out in __getstate__"
+_ADVICE_MULTIPROCESSING = (
+    "only a process that multiprocessing itself starts can inherit it; send messages, share a value in the storage, or "
+    "pass the end of a Pipe or the proxy of a Manager to the constructor of the worker"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class Culprit:
         if "pickle" not in text.lower():
             what = type(self.value).__qualname__
             text = f"cannot pickle {what!r} object: {type(self.error).__name__}: {text}"
-        return f"{self.path}: {text}; {_ADVICE}"
+        advice = _ADVICE_MULTIPROCESSING if "through inheritance" in text else _ADVICE
+        return f"{self.path}: {text}; {advice}"
 
 
 def find_culprit(value: object, root: str, error: BaseException, attempt: Callable[[object], object]) -> Culprit:
@@ -173,8 +178,14 @@ def _reduced_parts(path: str, value: Any) -> Iterator[tuple[str, object]]:
     for index, part in enumerate(items or ()):
         yield f"{path}[{index}]", part
     yield from _items(path, pairs or ())
+    names = [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
     for index, part in enumerate(args or ()):
-        yield f"type({path})" if part is type(value) else f"{path}.__reduce__()[1][{index}]", part
+        if part is type(value):
+            yield f"type({path})", part
+        elif make is type(value) and index < len(names):
+            yield f"{path}.{names[index]}", part
+        else:
+            yield f"{path}.__reduce__()[1][{index}]", part
     if make is not type(value):
         yield f"{path}.__reduce__()[0]", make
 
