@@ -153,7 +153,7 @@ class PrepareSpare(msgspec.Struct, array_like=True, tag=0, gc=False):
 class StartWorker(msgspec.Struct, array_like=True, tag=1, gc=False):
     """Start the worker of the recipe (the payload; a spare has it already). `WorkerReady` or `ExitReport` answers it.
 
-    The first frame to a worker's process, with the descriptors in the arguments of the recipe; or the second one to a spare.
+    The first frame to a process, with the descriptors in the arguments of the recipe; or the second one to a spare.
     """
 
     incarnation: bytes  # a pickled `Incarnation`

@@ -1,4 +1,4 @@
-"""Sending code by value: how classes, functions and other named objects of `__main__` are taken apart and rebuilt.
+"""Sending code by value: how classes and functions that cannot be imported are taken apart and rebuilt.
 
 cloudpickle does most of it. What is added here: the identity of each definition (see `definitions`), cells that
 closures share, and classes that cloudpickle rebuilds wrongly. `reducers` has the other kinds of objects.
@@ -27,8 +27,6 @@ from suitkaise.messaging.definitions import Home
 from suitkaise.messaging.reducers import REDUCERS, reduce_exception
 
 __all__ = ["ByValue"]
-
-_EMPTY = "<empty cell>"
 
 
 class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
@@ -79,7 +77,7 @@ def _reduce_function(function: types.FunctionType) -> Any:
     scope = function.__globals__
     used = {name: scope[name] for name in parts._extract_code_globals(code) if name in scope}
     cells = [_contents(cell) for cell in function.__closure__ or ()]
-    submodules = parts._find_imported_submodules(code, itertools.chain(used.values(), cells))
+    submodules = parts._find_imported_submodules(code, itertools.chain(used.values(), *cells))
     attributes = {
         "__name__": function.__name__, "__qualname__": function.__qualname__, "__module__": function.__module__,
         "__doc__": function.__doc__, "__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__,
@@ -110,29 +108,22 @@ def _fill_function(function: Any, state: Any) -> None:
     for attribute, value in attributes.items():
         setattr(function, attribute, value)
     vars(function).update(extra)
-    for cell, value in zip(function.__closure__ or (), cells, strict=True):
-        if type(value) is not str or value != _EMPTY:
-            _fill_cell(cell, value)
+    for cell, contents in zip(function.__closure__ or (), cells, strict=True):
+        if not _contents(cell):  # otherwise another function shares it
+            for value in contents:
+                cell.cell_contents = value
     scope = function.__globals__
     for used, value in globals_.items():
         definitions.bind(scope, used, value)
-    if name is not None:
-        definitions.bind(scope, name, function)
-    definitions.finish(key)
+    definitions.finish(key, function, name, scope)
 
 
-def _contents(cell: types.CellType) -> Any:
+def _contents(cell: types.CellType) -> tuple[Any, ...]:
+    """Return what a cell holds: one value, or none if its variable has no value yet."""
     try:
-        return cell.cell_contents
+        return (cell.cell_contents,)
     except ValueError:
-        return _EMPTY
-
-
-def _fill_cell(cell: types.CellType, value: Any) -> None:
-    try:
-        cell.cell_contents  # noqa: B018  (it has a value: another function shares it)
-    except ValueError:
-        cell.cell_contents = value
+        return ()
 
 
 _WORD = re.compile(r"[^\W\d]\w*")
@@ -190,9 +181,7 @@ def _fill_singledispatch(function: Any, state: Any) -> None:
     functools.update_wrapper(function, wrapped)
     for cls, implementation in registry.items():
         function.register(cls, implementation)
-    if name is not None:
-        definitions.bind(definitions.namespace(home), name, function)
-    definitions.finish(key)
+    definitions.finish(key, function, name, definitions.namespace(home))
 
 
 # ------------------------------------------------------------ classes
@@ -317,9 +306,7 @@ def _fill_class(cls: Any, state: Any) -> None:
     scope = definitions.namespace(home)
     for used, value in names.items():
         definitions.bind(scope, used, value)
-    if name is not None:
-        definitions.bind(scope, name, cls)
-    definitions.finish(key)
+    definitions.finish(key, cls, name, scope)
 
 
 # ------------------------------------------------------------ classes of msgspec

@@ -231,8 +231,10 @@ def is_finished(key: str) -> bool:
     return key not in _unfinished
 
 
-def finish(key: str) -> None:
-    """Record that the definition with this key has been filled."""
+def finish(key: str, definition: Any, name: str | None, scope: dict[str, Any]) -> None:
+    """Record that a definition has been filled, and bind the name under which its module has it, if it has one."""
+    if name is not None:
+        bind(scope, name, definition)
     _unfinished.discard(key)
 
 

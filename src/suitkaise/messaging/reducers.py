@@ -6,6 +6,7 @@ those of `__main__` are rebuilt, as one object in each process (see `definitions
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import importlib
@@ -27,34 +28,20 @@ _MADE_BY_CLASS_STATEMENT = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
 # ------------------------------------------------------------ other objects that have a name
-def _named(value: Any, make: Callable[..., Any], *args: Any, **attributes: Any) -> Any:
+def _named(value: Any, make: Callable[..., Any], *args: Any) -> Any:
     """Return how to rebuild an object that its module has under its name, as one object in each process."""
-    module, _ = definitions.name_of(value)
-    state = {"__module__": module, **attributes}
-    return _make_named, (
-        definitions.key_of(value),
-        definitions.top_name(value),
-        definitions.home_of(module),
-        make,
-        args,
-        state,
-    )
+    home = definitions.home_of(definitions.name_of(value)[0])
+    return _make_named, (definitions.key_of(value), definitions.top_name(value), home, make, args)
 
 
-def _make_named(
-    key: str, name: str | None, home: Home, make: Callable[..., Any], args: tuple[Any, ...], attributes: dict[str, Any]
-) -> Any:
+def _make_named(key: str, name: str | None, home: Home, make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     found = definitions.known(key)
     if found is None:
         found = make(*args)
-        for attribute, value in attributes.items():
-            try:
-                setattr(found, attribute, value)
-            except (AttributeError, TypeError):
-                continue  # a ContextVar has no module
+        with contextlib.suppress(AttributeError, TypeError):  # a ContextVar has no module
+            found.__module__ = home[1]
         definitions.register(key, found)
-        if name is not None:
-            definitions.bind(definitions.namespace(home), name, found)
+        definitions.finish(key, found, name, definitions.namespace(home))
     return found
 
 
@@ -75,10 +62,10 @@ def _reduce_cache(wrapper: Any) -> Any:
 class _Cached:
     """Calls the function that a cache has been made for before the function has arrived."""
 
-    __slots__ = ("function",)
+    function: Callable[..., Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)  # type: ignore[attr-defined]
+        return self.function(*args, **kwargs)
 
 
 def _make_cache(key: str, size: int | None, typed: bool) -> Any:
@@ -95,12 +82,12 @@ def _fill_cache(wrapper: Any, state: Any) -> None:
     key, name, home, wrapped, extra = state
     if definitions.is_finished(key):
         return
-    wrapper.__wrapped__.function = wrapped
+    inner = wrapper.__wrapped__
+    if isinstance(inner, _Cached):
+        inner.function = wrapped
     functools.update_wrapper(wrapper, wrapped)
     vars(wrapper).update(extra)
-    if name is not None:
-        definitions.bind(definitions.namespace(home), name, wrapper)
-    definitions.finish(key)
+    definitions.finish(key, wrapper, name, definitions.namespace(home))
 
 
 def _reduce_cached_property(value: Any) -> Any:
