@@ -30,6 +30,7 @@ __all__ = [
     "children",
     "die_with_parent",
     "environment_of",
+    "has_default_action",
     "has_ended",
     "is_at_work",
     "kill_children",
@@ -210,6 +211,14 @@ def after_fork_in_child(reset: Callable[[], object], *, signals: Callable[[], Se
             unblock()
 
     os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset_and_unblock)
+
+
+def has_default_action(number: int) -> bool:
+    """Return whether nothing in this process handles or ignores a signal; `faulthandler` is seen too."""
+    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:
+        masks = dict(line.split(b":", 1) for line in file if line.startswith((b"SigIgn:", b"SigCgt:")))
+        return not any(int(mask, 16) >> (number - 1) & 1 for mask in masks.values())
+    return signal.getsignal(number) is signal.SIG_DFL
 
 
 def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:

@@ -1,19 +1,22 @@
-"""The signals that end a tree in the foreground."""
+"""What signals do while a tree runs in the foreground: stop it, kill it, or print the stacks of the program."""
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import select
 import signal
+import sys
 import threading
+import time
 from concurrent.futures import Future
 from types import FrameType
 from typing import Any, NoReturn, Self
 
 from suitkaise.errors import ChildStartFailed, SuitkaiseError
 from suitkaise.exits import ExitReason, Shutdown
-from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.platform.processes import after_fork_in_child, has_default_action
 from suitkaise.policy.actions import KillAll, StopAll
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.runtime.start import added
@@ -22,16 +25,29 @@ from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["SignalHandling"]
 
+REPEAT = 1.0
+"""Seconds within which the same signal again is the same request (rule 70).
+
+`timeout`, for example, sends its signal to the process and then to the process's group: two within a millisecond.
+"""
+
 
 class SignalHandling:
-    """Handles SIGINT and SIGTERM while a tree runs: the first signal stops the tree gracefully, the second kills it.
+    """Handles signals while a tree runs; a context manager, which installs handlers in the main thread only.
 
-    A context manager; only in the main thread does it install handlers.
+    The first SIGINT or SIGTERM stops the tree gracefully, and a second one kills it. SIGHUP, which says that the
+    terminal is gone, stops it gracefully too; nobody waits there who could lose patience, so it never counts as one of
+    the two. A service manager may send SIGTERM and SIGHUP together. A SIGINT or SIGHUP that is ignored, as in the
+    background jobs of a shell or under `nohup`, stays ignored.
+
+    SIGUSR1 prints the stacks of all threads, unless the program has a use for it. All other signals keep their effect.
     """
 
     def __init__(self) -> None:
         self.old: dict[int, Any] = {}
-        self._first: int | None = None
+        self._stopped = False  # by a signal
+        self._first: tuple[int, float] | None = None  # the first SIGINT or SIGTERM, and its time
+        self._dumps_stacks = False
         self._supervisor: SupervisorInterface | None = None
         self._pipe: tuple[int, int] | None = None
 
@@ -39,10 +55,14 @@ class SignalHandling:
         if threading.current_thread() is threading.main_thread():
             self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             self._old_wakeup_fd = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
-                    continue  # a background job of a shell: Ctrl-C is not for it
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number != signal.SIGTERM and signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 self.old[number] = signal.signal(number, self._on_signal)
+            if has_default_action(signal.SIGUSR1):
+                with contextlib.suppress(Exception):  # there is no standard error
+                    faulthandler.register(signal.SIGUSR1, sys.__stderr__ or sys.stderr, all_threads=True)
+                    self._dumps_stacks = True
             _active.append(self)
         return self
 
@@ -58,6 +78,8 @@ class SignalHandling:
         """Restore the earlier handlers; also in a forked child, which runs no tree."""
         for number, handler in self.old.items():
             signal.signal(number, handler)
+        if self._dumps_stacks:
+            faulthandler.unregister(signal.SIGUSR1)
         signal.set_wakeup_fd(self._old_wakeup_fd)
 
     def wait(self, event: threading.Event) -> None:
@@ -94,7 +116,7 @@ class SignalHandling:
                 supervisor.begin(self.wait)
                 return RunningTree(supervisor, runtime)
         except SuitkaiseError as error:
-            if self._first is None or self._supervisor is None or isinstance(error, ChildStartFailed):
+            if not self._stopped or self._supervisor is None or isinstance(error, ChildStartFailed):
                 raise
             return self._supervisor.exited.result().reason
 
@@ -102,14 +124,24 @@ class SignalHandling:
         supervisor = self._supervisor
         if supervisor is None:
             self._die(number)
-        if self._first is None:
-            self._first = number
+        if not self._is_second(number):
+            self._stopped = True
             supervisor.tell(StopAll(Shutdown(f"signal {number} ({signal.Signals(number).name})")))
         else:
             supervisor.tell(KillAll(f"a second signal, {signal.Signals(number).name}"))
             with contextlib.suppress(Exception):
                 supervisor.exited.result(5.0)
             self._die(number)
+
+    def _is_second(self, number: int) -> bool:
+        """Return whether a signal is a second request, which is to kill the tree."""
+        now = time.monotonic()
+        if number == signal.SIGHUP:
+            return False
+        if self._first is None:
+            self._first = number, now
+        first, at = self._first
+        return number != first or now - at >= REPEAT
 
     def _die(self, number: int) -> NoReturn:
         raise SystemExit(128 + number)
