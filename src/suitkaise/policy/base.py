@@ -13,7 +13,7 @@ from enum import Enum, auto
 
 from suitkaise import events
 from suitkaise.errors import ChildNotFound, WorkerDead
-from suitkaise.exits import ExitReason, GaveUp, Killed, Shutdown, StartFailure
+from suitkaise.exits import ExitReason, GaveUp, Killed, Shutdown, StartFailure, origin
 from suitkaise.policy.action_list import ActionList
 from suitkaise.policy.actions import (
     Action,
@@ -29,7 +29,7 @@ from suitkaise.policy.actions import (
     TimerKey,
 )
 from suitkaise.policy.child_table import ChildTable
-from suitkaise.policy.children import ChildInfo, ChildPhase, ChildState, root_cause
+from suitkaise.policy.children import ChildInfo, ChildPhase, ChildState
 from suitkaise.policy.jobs import Job, JobQueue
 from suitkaise.policy.restart_window import RestartWindow
 from suitkaise.specs import Child, SupervisorSpec
@@ -276,7 +276,7 @@ class BasePolicy(ABC):
         limits = {"max_restarts": spec.max_restarts, "max_seconds": spec.max_seconds}
         self.actions.publish(events.SupervisorGaveUp, child=child.spec.id, reason=reason, **limits)
         child.phase = ChildPhase.STOPPED
-        self._shut_down(Shutdown(GaveUp(self.path_of(child), root_cause(reason), spec.max_restarts, spec.max_seconds)))
+        self._shut_down(Shutdown(GaveUp(self.path_of(child), origin(reason)[1], spec.max_restarts, spec.max_seconds)))
         return False
 
     def _delay(self, child: ChildState) -> float:
