@@ -24,6 +24,7 @@ __all__ = [
     "Signaled",
     "SignificantFailure",
     "StartFailure",
+    "by_sigterm",
     "origin",
 ]
 
@@ -265,3 +266,12 @@ def origin(reason: ExitReason) -> tuple[str | None, ExitReason]:
     while isinstance(reason, Shutdown) and isinstance(reason.detail, (GaveUp, StartFailure, SignificantFailure)):
         path, reason = reason.detail.path, reason.detail.reason
     return path, reason
+
+
+def by_sigterm(reason: ExitReason) -> bool:
+    """Return whether SIGTERM has ended the worker: a request to end, as a supervisor's own is (rule 69).
+
+    >>> by_sigterm(Signaled(15)), by_sigterm(ExitCode(143)), by_sigterm(Signaled(9))
+    (True, True, False)
+    """
+    return reason in (Signaled(signal.SIGTERM), ExitCode(128 + signal.SIGTERM))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -178,3 +181,81 @@ tree.run()
 print(state() == before)
 """
     assert run_program(program).check().stdout == "True\nTrue\n"
+
+
+SIXTEEN = """
+from suitkaise import Child, Process, Supervisor
+
+class Finishes(Process):
+    def on_receive(self, message): ...
+    def on_finish(self):
+        print("finished", flush=True)
+
+tree = Supervisor("app", Child(Finishes, copies=16))
+"""
+ALL_KINDS = """
+import time
+from suitkaise import Child, Command, Process, Supervisor, Thread
+
+class Stores(Process):
+    def on_start(self):
+        self.tree.increment("started", path="count")
+    def loop(self):
+        self.wait(60)
+    def on_finish(self):
+        print("finished", self.tree.increment("finished", path="count") is not None, flush=True)
+
+class Slow(Process):
+    shutdown = "infinity"
+    def loop(self):
+        self.wait(60)
+    def on_finish(self):
+        time.sleep(0.5)  # those that are stopped after it are long gone then
+
+class Waits(Thread):
+    def loop(self):
+        self.wait(60)
+
+def shell(name, script):
+    return Child(Command("bash", "-c", script, ready="up", name=name))
+
+waits = "echo up; while :; do sleep 0.05; done"
+tree = Supervisor(
+    "app",
+    Supervisor("inner", Supervisor("deep", Child(Stores, copies=4)), Child(Command("sleep", "600"))),
+    Child(Command("sleep", "600")),
+    shell("exits-with-0", f"trap 'exit 0' TERM; {waits}"),
+    shell("exits-with-143", f"trap 'exit 143' TERM; {waits}"),
+    Waits,
+    Slow,
+)
+"""
+
+
+def to_the_group(hub: int) -> None:
+    os.killpg(hub, signal.SIGTERM)
+
+
+def to_each_process(hub: int) -> None:
+    """Do as systemd does with all processes of a unit."""
+    for pid in [hub, *(child.pid for child in psutil.Process(hub).children(recursive=True))]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("send", [to_the_group, to_each_process])
+@pytest.mark.parametrize("tree, finished", [(SIXTEEN, 16), (ALL_KINDS, 4)], ids=["sixteen", "all kinds"])
+def test_s69_sigterm_to_all_processes_is_a_stop_and_no_crash(
+    tree: str, finished: int, send: Callable[[int], None], tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(tree)
+    reports = tmp_path / "state"
+    with start_program([*RUN, "--json", "app.py"], cwd=tmp_path, env={"XDG_STATE_HOME": str(reports)}) as program:
+        eventually(lambda: '"supervisor_started", "path": "app"' in program.stderr, what="the tree is up")
+        send(program.pid)
+        assert program.wait() == 0
+    told = [json.loads(line) for line in program.stderr.splitlines()]
+    assert {line["event"] for line in told} & {"child_exited", "child_stop_error", "child_restarting"} == set()
+    assert program.stdout.count("finished") == finished
+    assert not list(reports.rglob("*.json"))
+    assert not program.left_behind

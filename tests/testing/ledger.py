@@ -162,7 +162,8 @@ class Ledger:
         if backoff is not None and record.up_at is not None and self.now - record.up_at >= backoff.reset_after:
             record.attempts = 0
         if record.asked_at is not None:
-            fine = reason.clean or (record.spec.shutdown == "brutal_kill" and isinstance(reason, Killed))
+            killed = record.spec.shutdown == "brutal_kill" and isinstance(reason, Killed)
+            fine = reason.clean or killed or reason == Signaled(15)
             self.turn.expected = (events.ChildStopped if fine else events.ChildStopError, id, reason)
             self._await_exit(record)
         elif was_ready:
@@ -520,10 +521,8 @@ class Ledger:
         self.phase, self.group = "stopping", None
 
     def _auto(self, id: str) -> list[str]:
-        """Return what may be told when `id` was the last to end: its failure, or an earlier one, if there was any."""
-        if id in self.failures:
-            return [self.failures[id]]
-        return list(self.failures.values()) or [str(Shutdown(f"auto-shutdown: {id!r} has ended"))]
+        """Return what may be told when `id` was the last to end; a failure that a group restart has undone is none."""
+        return [str(Shutdown(f"auto-shutdown: {id!r} has ended")), *self.failures.values()]
 
     def _all_significant_down(self) -> bool:
         return not any(record.spec.significant and (record.alive or record.waits) for record in self.records.values())

@@ -13,7 +13,7 @@ from enum import Enum, auto
 
 from suitkaise import events
 from suitkaise.errors import ChildNotFound, WorkerDead
-from suitkaise.exits import ExitReason, GaveUp, Killed, Shutdown, StartFailure, origin
+from suitkaise.exits import ExitReason, GaveUp, Killed, Shutdown, StartFailure, by_sigterm, origin
 from suitkaise.policy.action_list import ActionList
 from suitkaise.policy.actions import (
     Action,
@@ -195,7 +195,8 @@ class BasePolicy(ABC):
         if backoff is not None and up_since is not None and self.actions.now - up_since >= backoff.reset_after:
             child.attempt = 0
         if was is ChildPhase.STOPPING:
-            expected = reason.clean or (child.spec.shutdown == "brutal_kill" and isinstance(reason, Killed))
+            killed = child.spec.shutdown == "brutal_kill" and isinstance(reason, Killed)
+            expected = reason.clean or killed or by_sigterm(reason)
             self.actions.publish(events.ChildStopped if expected else events.ChildStopError, child, reason=reason)
         elif was is ChildPhase.STARTING:
             self.actions.publish(events.ChildStartFailure, child, reason=reason)
