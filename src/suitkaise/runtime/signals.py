@@ -23,7 +23,7 @@ from suitkaise.runtime.start import added
 from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.interface import SupervisorInterface
 
-__all__ = ["SignalHandling"]
+__all__ = ["SignalCount", "SignalHandling"]
 
 REPEAT = 1.0
 """Seconds within which the same signal again is the same request (rule 70).
@@ -32,13 +32,40 @@ REPEAT = 1.0
 """
 
 
+class SignalCount:
+    """Tells the first request to stop from a second one, which is to kill (rule 70).
+
+    SIGHUP says that the terminal is gone. Nobody waits there who could lose patience, so SIGHUP is neither the first nor
+    a second request: a service manager may send SIGTERM and SIGHUP together, and they arrive in the order of their
+    numbers.
+
+    >>> count = SignalCount()
+    >>> (
+    ...     count.is_second(signal.SIGTERM, 0.0),
+    ...     count.is_second(signal.SIGTERM, 0.01),
+    ...     count.is_second(signal.SIGTERM, 2.0),
+    ... )
+    (False, False, True)
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def is_second(self, number: int, now: float) -> bool:
+        """Count a signal that has arrived at `now` (seconds); return whether it is a second request."""
+        if number == signal.SIGHUP:
+            return False
+        if self._first is None:
+            self._first = number, now
+        first, at = self._first
+        return number != first or now - at >= REPEAT
+
+
 class SignalHandling:
     """Handles signals while a tree runs; a context manager, which installs handlers in the main thread only.
 
-    The first SIGINT or SIGTERM stops the tree gracefully, and a second one kills it. SIGHUP, which says that the
-    terminal is gone, stops it gracefully too; nobody waits there who could lose patience, so it never counts as one of
-    the two. A service manager may send SIGTERM and SIGHUP together. A SIGINT or SIGHUP that is ignored, as in the
-    background jobs of a shell or under `nohup`, stays ignored.
+    SIGINT, SIGTERM and SIGHUP stop the tree gracefully, and a second signal kills it (see `SignalCount`). A SIGINT or
+    SIGHUP that is ignored, as in the background jobs of a shell or under `nohup`, stays ignored.
 
     SIGUSR1 prints the stacks of all threads, unless the program has a use for it. All other signals keep their effect.
     """
@@ -46,7 +73,7 @@ class SignalHandling:
     def __init__(self) -> None:
         self.old: dict[int, Any] = {}
         self._stopped = False  # by a signal
-        self._first: tuple[int, float] | None = None  # the first SIGINT or SIGTERM, and its time
+        self._count = SignalCount()
         self._dumps_stacks = False
         self._supervisor: SupervisorInterface | None = None
         self._pipe: tuple[int, int] | None = None
@@ -124,7 +151,7 @@ class SignalHandling:
         supervisor = self._supervisor
         if supervisor is None:
             self._die(number)
-        if not self._is_second(number):
+        if not self._count.is_second(number, time.monotonic()):
             self._stopped = True
             supervisor.tell(StopAll(Shutdown(f"signal {number} ({signal.Signals(number).name})")))
         else:
@@ -132,16 +159,6 @@ class SignalHandling:
             with contextlib.suppress(Exception):
                 supervisor.exited.result(5.0)
             self._die(number)
-
-    def _is_second(self, number: int) -> bool:
-        """Return whether a signal is a second request, which is to kill the tree."""
-        now = time.monotonic()
-        if number == signal.SIGHUP:
-            return False
-        if self._first is None:
-            self._first = number, now
-        first, at = self._first
-        return number != first or now - at >= REPEAT
 
     def _die(self, number: int) -> NoReturn:
         raise SystemExit(128 + number)
