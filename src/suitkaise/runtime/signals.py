@@ -35,17 +35,13 @@ REPEAT = 1.0
 class SignalCount:
     """Tells the first request to stop from a second one, which is to kill (rule 70).
 
-    SIGHUP says that the terminal is gone. Nobody waits there who could lose patience, so SIGHUP is neither the first nor
-    a second request: a service manager may send SIGTERM and SIGHUP together, and they arrive in the order of their
+    SIGHUP says that the terminal is gone. Nobody waits there who could lose patience, so SIGHUP is neither the first
+    nor a second request: a service manager may send SIGTERM and SIGHUP together, and they arrive in the order of their
     numbers.
 
     >>> count = SignalCount()
-    >>> (
-    ...     count.is_second(signal.SIGTERM, 0.0),
-    ...     count.is_second(signal.SIGTERM, 0.01),
-    ...     count.is_second(signal.SIGTERM, 2.0),
-    ... )
-    (False, False, True)
+    >>> [count.is_second(signal.SIGTERM, now) for now in (0.0, 0.01, 2.0)]
+    [False, False, True]
     """
 
     def __init__(self) -> None:
