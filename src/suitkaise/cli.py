@@ -89,8 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="run the tree that a file or module declares",
-        description="Run a tree until it ends. SIGINT, SIGTERM and SIGHUP stop it gracefully. A second signal kills it, "
-        "unless it is the same one within a second.",
+        description="Run a tree until it ends. SIGINT, SIGTERM and SIGHUP stop it gracefully. A second signal kills "
+        "it, unless it is the same one within a second.",
         epilog="Without :NAME, the only Supervisor at the top level is run. Further arguments are the program's own.",
     )
     run.add_argument("target", metavar="MODULE_OR_FILE[:NAME]", help="app.py, app.py:tree, package.module:tree")

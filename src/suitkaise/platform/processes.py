@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 __all__ = [
+    "GROUP_SIGNALS",
     "MARK",
     "after_fork_in_child",
     "become_subreaper",
@@ -38,6 +39,9 @@ __all__ = [
     "kill_marked",
     "set_process_name",
 ]
+
+GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+"""The signals that terminals, service managers and people send to a whole group of processes."""
 
 MARK = "SUITKAISE_COMMAND"
 """The environment variable that marks a command and all that it starts: `directory:path#serial`."""
