@@ -40,6 +40,7 @@ from suitkaise.exits import (
     Normal,
     Shutdown,
     Signaled,
+    SignificantFailure,
     StartFailure,
 )
 from suitkaise.messaging.event_bus import Subscription
@@ -101,6 +102,7 @@ __all__ = [
     "RuntimeGone",
     "Shutdown",
     "Signaled",
+    "SignificantFailure",
     "SpecError",
     "SpecWarning",
     "StartFailure",

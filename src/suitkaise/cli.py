@@ -1,7 +1,7 @@
 """The command line: `suitkaise run FILE`. Only this module configures logging, and maps outcomes to exit codes.
 
-Exit codes: 0 clean, 1 the root gave up, was killed or could not start, 2 usage or a wrong declaration, 128+n forced by
-signal n.
+Exit codes: 0 clean, 1 the root gave up, was killed or could not start, or a significant child has failed, 2 usage or a
+wrong declaration, 128+n forced by signal n.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="run the tree that a file or module declares",
-        description="Run a tree until it ends. SIGINT and SIGTERM stop it gracefully, a second one kills it.",
+        description="Run a tree until it ends. SIGINT, SIGTERM and SIGHUP stop it gracefully. A second signal kills "
+        "it, unless it is the same one within a second.",
         epilog="Without :NAME, the only Supervisor at the top level is run. Further arguments are the program's own.",
     )
     run.add_argument("target", metavar="MODULE_OR_FILE[:NAME]", help="app.py, app.py:tree, package.module:tree")

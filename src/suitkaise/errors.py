@@ -117,7 +117,10 @@ class MaxChildren(SuitkaiseError):
 
 
 class TreeFailed(SuitkaiseError):
-    """The root supervisor gave up, failed itself or was killed; `path` and `reason` name the child and its exit."""
+    """The root supervisor gave up, failed itself, was killed, or ended because of a significant child that failed.
+
+    `path` names the child that failed, `reason` is the exit reason of the root, and `traceback` the child's.
+    """
 
 
 class WorkerFailed(SuitkaiseError):

@@ -22,7 +22,10 @@ __all__ = [
     "Normal",
     "Shutdown",
     "Signaled",
+    "SignificantFailure",
     "StartFailure",
+    "by_sigterm",
+    "origin",
 ]
 
 
@@ -51,7 +54,8 @@ class Normal(ExitReason):
 class Shutdown(ExitReason):
     """The worker was asked to stop, or a supervisor ended.
 
-    `detail` is the cause: a text; or a `GaveUp` or `StartFailure` if a supervisor failed (OTP's `{shutdown, Term}`).
+    `detail` is the cause: a text; or, if a supervisor failed, a `GaveUp`, `StartFailure` or `SignificantFailure` (OTP's
+    `{shutdown, Term}`).
     """
 
     clean: ClassVar[bool] = True
@@ -234,3 +238,40 @@ class StartFailure:
 
     def __str__(self) -> str:
         return f"{self.path!r} failed to start: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class SignificantFailure:
+    """The `detail` of a supervisor that has shut itself down since a significant child has failed (rule 71)."""
+
+    path: str
+    reason: ExitReason
+
+    def __str__(self) -> str:
+        why = self.reason.detail if isinstance(self.reason, Shutdown) else self.reason
+        return f"auto-shutdown: {self.path!r} failed: {why}"
+
+
+def origin(reason: ExitReason) -> tuple[str | None, ExitReason]:
+    """Return where the end of a supervisor began: the path and the reason of the innermost child that failed.
+
+    The path is None if no child is to blame; the reason is then that of the supervisor itself.
+
+    >>> origin(Shutdown(SignificantFailure("app/inner", Shutdown(GaveUp("app/inner/job", Signaled(9), 3, 5.0)))))
+    ('app/inner/job', Signaled(signal=9))
+    >>> origin(Shutdown("stop"))
+    (None, Shutdown(detail='stop'))
+    """
+    path = None
+    while isinstance(reason, Shutdown) and isinstance(reason.detail, (GaveUp, StartFailure, SignificantFailure)):
+        path, reason = reason.detail.path, reason.detail.reason
+    return path, reason
+
+
+def by_sigterm(reason: ExitReason) -> bool:
+    """Return whether SIGTERM has ended the worker: a request to end, as a supervisor's own is (rule 69).
+
+    >>> by_sigterm(Signaled(15)), by_sigterm(ExitCode(143)), by_sigterm(Signaled(9))
+    (True, True, False)
+    """
+    return reason in (Signaled(signal.SIGTERM), ExitCode(128 + signal.SIGTERM))

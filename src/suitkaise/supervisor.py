@@ -54,15 +54,18 @@ class Supervisor(SupervisorSpec):
         return start(self)
 
     def run(self) -> ExitReason:
-        """Start the tree and wait until it ends. SIGINT or SIGTERM stops it; a second signal kills it.
+        """Start the tree and wait until it ends. SIGINT, SIGTERM or SIGHUP stops it; a second signal kills it.
 
-        A SIGINT that was ignored before, as in the background jobs of a shell, stays ignored.
+        The same signal again within a second is the same request (rule 70), and SIGHUP never counts as a second one. A
+        SIGINT or SIGHUP that was ignored before, as in the background jobs of a shell or under `nohup`, stays ignored.
+        SIGUSR1 prints the stacks of all threads, unless the program has another use for it.
 
         Returns:
             The exit reason of the root, also if a signal stopped the tree during its start.
 
         Raises:
-            TreeFailed: the root gave up (rule 30), was killed (rule 65), or failed itself (rule 68).
+            TreeFailed: the root gave up (rule 30), was killed (rule 65), failed itself (rule 68), or ended because of a
+                significant child that had failed (rule 71).
             ChildStartFailed, NotSerializable: as in `start`.
         """
         from suitkaise.runtime.foreground import run

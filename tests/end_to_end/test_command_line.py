@@ -274,8 +274,8 @@ def test_a_second_signal_kills_with_exit_code_128_plus_its_number(tmp_path: Path
         program.expect("up")
         program.send_signal(signal.SIGTERM)
         eventually(lambda: "supervisor stops its children" in program.stderr)
-        program.send_signal(signal.SIGTERM)
-        assert program.wait() == 128 + signal.SIGTERM
+        program.send_signal(signal.SIGINT)
+        assert program.wait() == 128 + signal.SIGINT
     assert program.left_behind == []
 
 

@@ -100,6 +100,20 @@ def test_sigterm_to_the_guard_of_a_command_ends_the_command():
         assert not is_alive(pid)
 
 
+def test_s69_a_command_that_ends_with_0_when_it_and_its_guard_get_sigterm_was_asked_to_end():
+    polite = sh("trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done", ready="up")
+    with Supervisor("tree", Child(polite, restart="temporary")).start() as running:
+        ref = running["it"]
+        pid = ref.pid
+        guard = psutil.Process(psutil.Process(pid).ppid())
+        guard.suspend()
+        psutil.Process(pid).terminate()
+        wait_gone(pid)
+        guard.terminate()
+        guard.resume()
+        assert ref.join(10) == Signaled(15)
+
+
 # ---------------------------------------------------------------- stopping
 def test_s42_a_command_gets_its_stop_signal_and_its_shutdown_time():
     polite = """

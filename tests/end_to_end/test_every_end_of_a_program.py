@@ -48,6 +48,15 @@ def test_every_worker_ends_at_a_signal_to_the_whole_process_group(kind, number):
         assert it.finished(kind) or kind not in OBEDIENT
 
 
+def test_every_worker_ends_when_sigquit_ends_the_program_at_once(kind):
+    """Ctrl-\\ in a terminal: the keeper asks the workers to finish."""
+    with scene("run", [kind]) as it:
+        it.signal_group(signal.SIGQUIT)
+        assert it.program.wait() == -signal.SIGQUIT
+        it.all_gone()
+        assert it.finished(kind) or kind not in OBEDIENT
+
+
 def test_every_worker_ends_at_sigterm_to_the_hub(kind):
     with scene("run", [kind]) as it:
         it.program.send_signal(signal.SIGTERM)

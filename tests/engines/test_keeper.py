@@ -29,6 +29,7 @@ from suitkaise.engines.protocol import (
     encode,
 )
 from suitkaise.messaging import wire
+from suitkaise.platform.processes import GROUP_SIGNALS
 from tests.support import wait_gone
 
 SOON = 15.0
@@ -143,6 +144,19 @@ def test_a_module_that_starts_a_thread_is_a_warning(hub: Hub, tmp_path: Path) ->
     hub.send(PreloadModules([str(tmp_path)], ["starts_a_thread"]))
     assert "starts threads when it is imported" in hub.receive().text
     assert hub.receive() == KeeperReady()
+
+
+@pytest.mark.parametrize("number", GROUP_SIGNALS)
+def test_a_signal_to_the_whole_group_does_not_end_it_even_while_it_starts(tmp_path: Path, number: int) -> None:
+    (tmp_path / "program").mkdir()
+    hub = Hub(str(tmp_path / "program"), for_commands=False)
+    os.kill(hub.program.pid, number)
+    assert hub.receive() == KeeperReady()
+    os.kill(hub.program.pid, number)
+    hub.send(QuitKeeper())
+    assert hub.program.wait(SOON) == 0
+    hub.close()
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_it_quits(hub: Hub) -> None:

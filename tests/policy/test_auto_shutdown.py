@@ -6,8 +6,8 @@ import pytest
 
 from suitkaise import Supervisor
 from suitkaise.errors import ChildStartFailed, SpecError, WorkerDead
-from suitkaise.exits import ExitReason, Normal, Shutdown
-from suitkaise.policy.actions import Recall, TerminateChild
+from suitkaise.exits import ExitReason, GaveUp, Normal, Shutdown, SignificantFailure, origin
+from suitkaise.policy.actions import Recall, StartChild, TerminateChild
 from suitkaise.specs import Child
 from tests.policy.driver import BOOM, Driver, begun, child, children, supervisor
 
@@ -38,7 +38,7 @@ def test_s47_the_exit_of_any_significant_child_shuts_the_supervisor_down(
 
     assert tree.take_story("stop", "end") == ["stop d", "stop c", "stop a", "end"]
     assert isinstance(tree.ended, Shutdown)
-    assert "'b'" in str(tree.ended)
+    assert "b' " in str(tree.ended)
 
 
 def test_s47_the_exit_of_an_insignificant_child_does_not_shut_down() -> None:
@@ -303,3 +303,55 @@ def test_s52_an_auto_shutdown_ends_the_supervisor_above_where_it_is_significant(
 
     assert isinstance(outer.ended, Shutdown)
     assert "'nested'" in str(outer.ended)
+
+
+# ---------------------------------------------------------------- the cause (rule 71)
+@pytest.mark.parametrize("auto_shutdown", ["any_significant", "all_significant"])
+def test_s71_a_failed_significant_child_is_the_cause_of_the_shutdown(auto_shutdown: str) -> None:
+    tree = begun([*significant("a", "temporary"), child("b")], auto_shutdown=auto_shutdown)
+
+    tree.exits("a", BOOM)
+
+    assert tree.ended == Shutdown(SignificantFailure("top/a", BOOM))
+    assert str(tree.ended) == f"shutdown (auto-shutdown: 'top/a' failed: {BOOM})"
+
+
+def test_s71_a_significant_supervisor_that_gave_up_is_a_cause_that_travels_up() -> None:
+    nested = Supervisor("nested", child("x"), restart="transient")
+    tree = begun([Child(nested, significant=True), child("b")], auto_shutdown="any_significant")
+    gave_up = Shutdown(GaveUp("top/nested/x", BOOM, 3, 5.0))
+
+    tree.exits("nested", gave_up)
+
+    assert tree.ended == Shutdown(SignificantFailure("top/nested", gave_up))
+    assert origin(tree.ended) == ("top/nested/x", BOOM)
+
+
+def test_s71_an_earlier_failure_is_the_cause_when_the_last_significant_child_ends_cleanly() -> None:
+    tree = begun([*significant("ab", "temporary"), child("c")], auto_shutdown="all_significant")
+
+    tree.exits("a", BOOM)
+    assert tree.ended is None
+    tree.exits("b", Normal())
+
+    assert tree.ended == Shutdown(SignificantFailure("top/a", BOOM))
+
+
+def test_s71_a_child_that_was_started_again_and_ended_cleanly_has_not_failed() -> None:
+    tree = begun([*significant("ab", "temporary"), child("c")], auto_shutdown="all_significant")
+
+    tree.exits("a", BOOM)
+    tree.handle(StartChild("request", *significant("a", "temporary")))
+    tree.exits("a", Normal())
+    tree.exits("b", Normal())
+
+    assert tree.ended == Shutdown("auto-shutdown: 'b' has ended")
+
+
+def test_s71_a_supervisor_above_that_gives_up_names_the_reason_of_the_significant_child() -> None:
+    nested = Supervisor("nested", child("x"))
+    tree = begun([Child(nested), child("b")], max_restarts=0)
+
+    tree.exits("nested", Shutdown(SignificantFailure("top/nested/x", BOOM)))
+
+    assert tree.ended == Shutdown(GaveUp("top/nested", BOOM, 0, 5.0))

@@ -81,7 +81,7 @@ def kind_of_end(reason: ExitReason | None) -> tuple[str | None, str | None]:
             return "start failure", path.removeprefix("top/")
         case Shutdown("asked"):
             return "stop", None
-        case Shutdown(str(detail)) if detail.startswith("auto-shutdown"):
+        case Shutdown(detail) if str(detail).startswith("auto-shutdown"):
             return "auto-shutdown", None
     raise AssertionError(f"no supervisor ends like this: {reason}")
 

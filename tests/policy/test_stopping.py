@@ -9,7 +9,7 @@ from suitkaise.events import (
     ChildStopped,
     SupervisorStopped,
 )
-from suitkaise.exits import Crashed, ExitReason, Killed, Normal, Shutdown
+from suitkaise.exits import Crashed, ExitCode, ExitReason, Killed, Normal, Shutdown, Signaled
 from suitkaise.policy.actions import Begin, Kill, StopAll
 from tests.policy.driver import BOOM, begun, child, children
 
@@ -109,6 +109,17 @@ def test_s43_an_odd_exit_while_being_stopped_is_reported(reason: ExitReason, odd
 
     assert tree.events[-1] == (ChildStopError if odd else ChildStopped)("top/a", 0.0, reason=reason)
     assert tree.take_story() == ["stop a", "reply"]
+
+
+@pytest.mark.parametrize("reason", [Signaled(15), ExitCode(143)], ids=str)
+def test_s69_an_exit_by_sigterm_is_an_answer_to_the_order_to_stop(reason: ExitReason) -> None:
+    tree = begun(children("a"))
+    tree.plan_stops("a", "waits")
+    tree.terminate_child("a")
+
+    tree.exits("a", reason)
+
+    assert tree.events[-1] == ChildStopped("top/a", 0.0, reason=reason)
 
 
 def test_s43_a_brutally_killed_child_that_crashed_before_the_kill_is_reported() -> None:

@@ -15,7 +15,19 @@ from typing import Any
 from suitkaise import Supervisor, events
 from suitkaise.crashes import CrashReport
 from suitkaise.events import Event
-from suitkaise.exits import Crashed, ExitCode, ExitReason, GaveUp, Hung, Killed, Shutdown, Signaled, StartFailure
+from suitkaise.exits import (
+    Crashed,
+    ExitCode,
+    ExitReason,
+    GaveUp,
+    Hung,
+    Killed,
+    Shutdown,
+    Signaled,
+    SignificantFailure,
+    StartFailure,
+    origin,
+)
 from suitkaise.policy.actions import (
     Begin,
     Exited,
@@ -53,6 +65,7 @@ class Ledger:
         self.latest: ChildRecord | None = None  # the declared child that was started last
         self.failed: ChildRecord | None = None  # the one whose start failed
         self.significant_ends: dict[str, int] = {}
+        self.failures: dict[str, str] = {}  # why the supervisor may end because of a significant child (rule 71)
         self.turns = 0
         self.turn = Turn()
         self.end_reason: ExitReason | None = None
@@ -149,7 +162,8 @@ class Ledger:
         if backoff is not None and record.up_at is not None and self.now - record.up_at >= backoff.reset_after:
             record.attempts = 0
         if record.asked_at is not None:
-            fine = reason.clean or (record.spec.shutdown == "brutal_kill" and isinstance(reason, Killed))
+            killed = record.spec.shutdown == "brutal_kill" and isinstance(reason, Killed)
+            fine = reason.clean or killed or reason == Signaled(15)
             self.turn.expected = (events.ChildStopped if fine else events.ChildStopError, id, reason)
             self._await_exit(record)
         elif was_ready:
@@ -158,6 +172,10 @@ class Ledger:
                 record.end = self.turns
                 if record.spec.significant and not record.returns:
                     self.significant_ends[id] = self.turns
+                    self.failures.pop(id, None)
+                    if not origin(reason)[1].clean:
+                        failure = SignificantFailure(f"{self.path}/{id}", reason)
+                        self.failures[id] = str(Shutdown(failure))
         else:
             self.turn.expected = (events.ChildStartFailure, id, reason)
             self._handle_failure(record)
@@ -485,9 +503,7 @@ class Ledger:
             self.wrong(f"it gives up after {used} of {self.spec.max_restarts} restarts (rule 28)")
         if event.reason != record.last_exit:
             self.wrong(f"it gives up because of {event.reason} instead of {record.last_exit}")
-        inner: Any = record.last_exit
-        while isinstance(inner, Shutdown) and isinstance(inner.detail, GaveUp | StartFailure):
-            inner = inner.detail.reason
+        inner = origin(event.reason)[1]
         path, allowed = f"{self.path}/{event.child}", self.spec.max_restarts
         self.end_reason = Shutdown(GaveUp(path, inner, allowed, self.spec.max_seconds))
         self.turn.may_stop.add(str(self.end_reason))
@@ -496,7 +512,7 @@ class Ledger:
         if self.phase not in ("starting", "running"):
             self.wrong("it stops twice")
         if event.why not in self.turn.may_stop:
-            id = next((one for one in self.significant_ends if event.why == self._auto(one)), None)
+            id = next((one for one in self.significant_ends if event.why in self._auto(one)), None)
             if id is None or self.spec.auto_shutdown == "never":
                 self.wrong(f"it stops without a reason: {event.why}")
             elif self.spec.auto_shutdown == "all_significant" and not self._all_significant_down():
@@ -504,8 +520,9 @@ class Ledger:
             self.end_reason = Shutdown(event.why.removeprefix("shutdown (")[:-1])
         self.phase, self.group = "stopping", None
 
-    def _auto(self, id: str) -> str:
-        return str(Shutdown(f"auto-shutdown: {id!r} has ended"))
+    def _auto(self, id: str) -> list[str]:
+        """Return what may be told when `id` was the last to end; a failure that a group restart has undone is none."""
+        return [str(Shutdown(f"auto-shutdown: {id!r} has ended")), *self.failures.values()]
 
     def _all_significant_down(self) -> bool:
         return not any(record.spec.significant and (record.alive or record.waits) for record in self.records.values())

@@ -48,6 +48,7 @@ from suitkaise.engines.protocol import (
     encode,
 )
 from suitkaise.platform.processes import (
+    GROUP_SIGNALS,
     MARK,
     become_subreaper,
     children,
@@ -345,7 +346,7 @@ def main(
     descriptor: int, directory: str, preload: list[str], orphan_timeout: float, for_commands: bool = False
 ) -> None:
     """Run the keeper. `preload`: modules that the workers will need, beyond those that all workers need."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a program that ignores it would leave nothing to wait for
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -6,9 +6,12 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+
+from suitkaise.platform.processes import GROUP_SIGNALS
 
 __all__ = ["search_path", "start_keeper"]
 
@@ -46,6 +49,8 @@ def start_keeper(
     with theirs:
         settings = [search_path(), theirs.fileno(), directory, modules, orphan_timeout, for_commands]
         flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        # The keeper inherits the mask, and so survives a signal to the whole group before it ignores such signals.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
         try:
             program = subprocess.Popen(
                 [sys.executable, *flags, "-c", _PROGRAM],
@@ -60,6 +65,8 @@ def start_keeper(
         except BaseException:
             ours.close()
             raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     ours.setblocking(False)
     return program, ours
 

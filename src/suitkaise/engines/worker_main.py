@@ -9,7 +9,6 @@ import gc
 import logging
 import os
 import select
-import signal
 import socket
 import sys
 import threading
@@ -35,7 +34,7 @@ from suitkaise.engines.protocol import (
     WorkerReport,
     decode_worker_order,
 )
-from suitkaise.engines.worker_signals import WorkerSignals, ignore_signals, restore_signals
+from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_signals, restore_signals
 from suitkaise.exits import Crashed, Shutdown
 from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.connection import FrameWriter
@@ -139,7 +138,7 @@ class WorkerProcess:
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self.handle)
         stack = stack_file(self._directory, os.getpid()) if order.has_limits else None
         signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, stack_file=stack)
-        after_fork_in_child(self._close_after_fork, signals=lambda: {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
+        after_fork_in_child(self._close_after_fork, signals=lambda: HANDLED)
         mailbox.adopt(self._parser, self._frames)
         # Not `threading.Thread.start`, which waits until the thread runs.
         _thread.start_new_thread(self._watch_hub, (mailbox, incarnation.grace, order.stops_last))
@@ -194,7 +193,7 @@ class WorkerProcess:
 
     def _stand_by(self, order: PrepareSpare, data: bytes, descriptors: list[int]) -> Recipe:
         """Do in advance all that any incarnation of the child has to do first; return the recipe."""
-        ignore_signals(signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+        ignore_signals(*HANDLED)
         self._enter(codec.loads(order.context))
         _warm_up()
         set_process_name("spare")

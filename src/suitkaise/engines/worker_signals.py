@@ -12,7 +12,13 @@ from typing import Any
 from suitkaise.exits import Signaled
 from suitkaise.messaging.mailbox import SocketMailbox
 
-__all__ = ["DUMP", "WorkerSignals", "ignore_signals", "restore_signals"]
+__all__ = ["DUMP", "HANDLED", "WorkerSignals", "ignore_signals", "restore_signals"]
+
+FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+"""A terminal sends these to a whole group of processes."""
+
+HANDLED: frozenset[int] = frozenset({*FROM_TERMINAL, signal.SIGTERM})
+"""The signals that have another effect in a worker's process than the usual one; besides, some dump stacks."""
 
 DUMP: int = signal.SIGRTMIN + 7
 """Makes a worker's process write the stacks of its threads to a file, whatever the process does at the moment.
@@ -24,8 +30,8 @@ SIGUSR1 makes it write them to its standard error.
 class WorkerSignals:
     """The signal handlers of a worker's process.
 
-    SIGTERM asks the worker to finish, and SIGINT and SIGHUP do nothing: a terminal sends these to a whole group of
-    processes, and the program alone decides about its workers. The handlers that do nothing are Python
+    SIGTERM asks the worker to finish, and the signals that a terminal sends to a whole group of processes do nothing:
+    the program alone decides about its workers. The handlers that do nothing are Python
     functions, not SIG_IGN, since every program that the worker starts would inherit SIG_IGN.
 
     Args:
@@ -37,7 +43,7 @@ class WorkerSignals:
     def __init__(self, mailbox: SocketMailbox, *, ignore_sigterm: bool, stack_file: str | None) -> None:
         self._mailbox = mailbox
         self._outputs: dict[int, int] = {}  # descriptors by the signals that dump to them
-        ignore_signals(signal.SIGINT, signal.SIGHUP)
+        ignore_signals(*FROM_TERMINAL)
         signal.signal(signal.SIGTERM, _ignore if ignore_sigterm else self._finish)
         if stack_file is not None:
             with contextlib.suppress(OSError):  # the hub's directory may be gone
@@ -73,8 +79,8 @@ def ignore_signals(*numbers: int) -> None:
 
 
 def restore_signals() -> None:
-    """Give SIGHUP, SIGTERM and SIGINT their usual effect, or `multiprocessing` could not terminate its processes."""
-    for number in (signal.SIGHUP, signal.SIGTERM):
+    """Give these signals their usual effect, or `multiprocessing` could not terminate its processes."""
+    for number in HANDLED:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

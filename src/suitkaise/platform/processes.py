@@ -24,12 +24,14 @@ from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 __all__ = [
+    "GROUP_SIGNALS",
     "MARK",
     "after_fork_in_child",
     "become_subreaper",
     "children",
     "die_with_parent",
     "environment_of",
+    "has_default_action",
     "has_ended",
     "is_at_work",
     "kill_children",
@@ -37,6 +39,9 @@ __all__ = [
     "kill_marked",
     "set_process_name",
 ]
+
+GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+"""The signals that terminals, service managers and people send to a whole group of processes."""
 
 MARK = "SUITKAISE_COMMAND"
 """The environment variable that marks a command and all that it starts: `directory:path#serial`."""
@@ -210,6 +215,14 @@ def after_fork_in_child(reset: Callable[[], object], *, signals: Callable[[], Se
             unblock()
 
     os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset_and_unblock)
+
+
+def has_default_action(number: int) -> bool:
+    """Return whether nothing in this process handles or ignores a signal; `faulthandler` is seen too."""
+    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:
+        masks = dict(line.split(b":", 1) for line in file if line.startswith((b"SigIgn:", b"SigCgt:")))
+        return not any(int(mask, 16) >> (number - 1) & 1 for mask in masks.values())
+    return signal.getsignal(number) is signal.SIG_DFL
 
 
 def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:

@@ -13,7 +13,7 @@ from enum import Enum, auto
 
 from suitkaise import events
 from suitkaise.errors import ChildNotFound, WorkerDead
-from suitkaise.exits import ExitReason, GaveUp, Killed, Shutdown, StartFailure
+from suitkaise.exits import ExitReason, GaveUp, Killed, Shutdown, StartFailure, by_sigterm, origin
 from suitkaise.policy.action_list import ActionList
 from suitkaise.policy.actions import (
     Action,
@@ -29,7 +29,7 @@ from suitkaise.policy.actions import (
     TimerKey,
 )
 from suitkaise.policy.child_table import ChildTable
-from suitkaise.policy.children import ChildInfo, ChildPhase, ChildState, root_cause
+from suitkaise.policy.children import ChildInfo, ChildPhase, ChildState
 from suitkaise.policy.jobs import Job, JobQueue
 from suitkaise.policy.restart_window import RestartWindow
 from suitkaise.specs import Child, SupervisorSpec
@@ -195,7 +195,8 @@ class BasePolicy(ABC):
         if backoff is not None and up_since is not None and self.actions.now - up_since >= backoff.reset_after:
             child.attempt = 0
         if was is ChildPhase.STOPPING:
-            expected = reason.clean or (child.spec.shutdown == "brutal_kill" and isinstance(reason, Killed))
+            killed = child.spec.shutdown == "brutal_kill" and isinstance(reason, Killed)
+            expected = reason.clean or killed or by_sigterm(reason)
             self.actions.publish(events.ChildStopped if expected else events.ChildStopError, child, reason=reason)
         elif was is ChildPhase.STARTING:
             self.actions.publish(events.ChildStartFailure, child, reason=reason)
@@ -276,7 +277,7 @@ class BasePolicy(ABC):
         limits = {"max_restarts": spec.max_restarts, "max_seconds": spec.max_seconds}
         self.actions.publish(events.SupervisorGaveUp, child=child.spec.id, reason=reason, **limits)
         child.phase = ChildPhase.STOPPED
-        self._shut_down(Shutdown(GaveUp(self.path_of(child), root_cause(reason), spec.max_restarts, spec.max_seconds)))
+        self._shut_down(Shutdown(GaveUp(self.path_of(child), origin(reason)[1], spec.max_restarts, spec.max_seconds)))
         return False
 
     def _delay(self, child: ChildState) -> float:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from suitkaise.errors import ChildStartFailed
-from suitkaise.exits import Crashed, ExitCode, ExitReason, GaveUp, Hung, Killed, Shutdown, Signaled, StartFailure
+from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Signaled, StartFailure
 from suitkaise.specs import Child
 from suitkaise.status import Status
 
-__all__ = ["ChildInfo", "ChildPhase", "ChildState", "root_cause", "start_error"]
+__all__ = ["ChildInfo", "ChildPhase", "ChildState", "start_error"]
 
 
 class ChildPhase(Enum):
@@ -131,13 +131,6 @@ def start_error(failure: StartFailure) -> ChildStartFailed:
     cause = failure.reason
     traceback = cause.traceback if isinstance(cause, Crashed) else ""
     return ChildStartFailed(str(failure), path=failure.path, reason=cause, traceback=traceback)
-
-
-def root_cause(reason: ExitReason) -> ExitReason:
-    """Return the innermost reason where a supervisor has ended because of one of its own children."""
-    while isinstance(reason, Shutdown) and isinstance(reason.detail, (GaveUp, StartFailure)):
-        reason = reason.detail.reason
-    return reason
 
 
 def _status_after(reason: ExitReason) -> Status:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from suitkaise.exits import Shutdown
+from suitkaise.exits import Shutdown, SignificantFailure, origin
 from suitkaise.policy.actions import ChildRequest
 from suitkaise.policy.administration import RequestJobs
 from suitkaise.policy.base import BasePolicy, SupervisorPhase
@@ -35,6 +35,7 @@ class StaticPolicy(BasePolicy):
         super().__init__(spec, path, chance)
         self._request_jobs = RequestJobs(self)
         self._one_by_one = restarts_alone(spec.strategy)
+        self._failures: dict[str, SignificantFailure] = {}  # of significant children that ended and were not restarted
 
     def _serve(self, request: ChildRequest) -> None:
         self._queue.add(self._request_jobs.job_for(request), request)
@@ -136,13 +137,24 @@ class StaticPolicy(BasePolicy):
         """
         if not child.spec.significant or self.spec.auto_shutdown == "never":
             return
-        reason = Shutdown(f"auto-shutdown: {child.spec.id!r} has ended")
+        reason = Shutdown(self._why_shut_down(child))
         if self.spec.auto_shutdown == "any_significant":
             self._shut_down(reason)
         elif in_job:
             self._queue.add_first(self._shut_down_after(child, child.incarnation, reason))
         else:
             self._queue.add(self._shut_down_after(child, child.incarnation, reason))
+
+    def _why_shut_down(self, ended: ChildState) -> SignificantFailure | str:
+        """Return why the end of `ended` shuts the supervisor down: a failure, its own or an earlier one (rule 71)."""
+        id, reason = ended.spec.id, ended.last_exit
+        assert reason is not None
+        if origin(reason)[1].clean:
+            self._failures.pop(id, None)
+        else:
+            self._failures[id] = SignificantFailure(self.path_of(ended), reason)
+        failures = list(self._failures.values())
+        return self._failures.get(id) or (failures[0] if failures else f"auto-shutdown: {id!r} has ended")
 
     def _shut_down_after(self, ended: ChildState, incarnation: int, reason: Shutdown) -> Job:
         """Shut down unless a significant child is active, or a request has stopped `ended` meanwhile (rule 15)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from suitkaise.errors import TreeFailed
-from suitkaise.exits import Crashed, ExitReason, GaveUp, Killed, Shutdown
+from suitkaise.exits import Crashed, ExitReason, GaveUp, Killed, Shutdown, origin
 from suitkaise.runtime.signals import SignalHandling
 from suitkaise.specs import SupervisorSpec
 
@@ -24,14 +24,17 @@ def run(tree: SupervisorSpec) -> ExitReason:
         signals.wait(running._ended)
         reason = running.wait()
         running.stop()
+    path, cause = origin(reason)
+    if cause.clean:
+        return reason
     match reason:
         case Shutdown(GaveUp() as gave_up):
-            path, cause, what = gave_up.path, gave_up.reason, str(gave_up)
-        case Crashed():
-            path, cause, what = tree.name, reason, f"failed: {reason}"
+            what = str(gave_up)
+        case Shutdown(detail):
+            what = f"failed ({detail})"
         case Killed():
-            path, cause, what = tree.name, reason, f"was {reason}"
+            what = f"was {reason}"
         case _:
-            return reason
+            what = f"failed: {reason}"
     traceback = cause.traceback if isinstance(cause, Crashed) else ""
-    raise TreeFailed(f"{tree.name!r} {what}", path=path, reason=reason, traceback=traceback)
+    raise TreeFailed(f"{tree.name!r} {what}", path=path or tree.name, reason=reason, traceback=traceback)

@@ -1,37 +1,76 @@
-"""The signals that end a tree in the foreground."""
+"""What signals do while a tree runs in the foreground: stop it, kill it, or print the stacks of the program."""
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import select
 import signal
+import sys
 import threading
+import time
 from concurrent.futures import Future
 from types import FrameType
 from typing import Any, NoReturn, Self
 
 from suitkaise.errors import ChildStartFailed, SuitkaiseError
 from suitkaise.exits import ExitReason, Shutdown
-from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.platform.processes import after_fork_in_child, has_default_action
 from suitkaise.policy.actions import KillAll, StopAll
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.runtime.start import added
 from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.interface import SupervisorInterface
 
-__all__ = ["SignalHandling"]
+__all__ = ["SignalCount", "SignalHandling"]
+
+REPEAT = 1.0
+"""Seconds within which the same signal again is the same request (rule 70).
+
+`timeout`, for example, sends its signal to the process and then to the process's group: two within a millisecond.
+"""
+
+
+class SignalCount:
+    """Tells the first request to stop from a second one, which is to kill (rule 70).
+
+    SIGHUP says that the terminal is gone. Nobody waits there who could lose patience, so SIGHUP is neither the first
+    nor a second request: a service manager may send SIGTERM and SIGHUP together, and they arrive in the order of their
+    numbers.
+
+    >>> count = SignalCount()
+    >>> [count.is_second(signal.SIGTERM, now) for now in (0.0, 0.01, 2.0)]
+    [False, False, True]
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def is_second(self, number: int, now: float) -> bool:
+        """Count a signal that has arrived at `now` (seconds); return whether it is a second request."""
+        if number == signal.SIGHUP:
+            return False
+        if self._first is None:
+            self._first = number, now
+        first, at = self._first
+        return number != first or now - at >= REPEAT
 
 
 class SignalHandling:
-    """Handles SIGINT and SIGTERM while a tree runs: the first signal stops the tree gracefully, the second kills it.
+    """Handles signals while a tree runs; a context manager, which installs handlers in the main thread only.
 
-    A context manager; only in the main thread does it install handlers.
+    SIGINT, SIGTERM and SIGHUP stop the tree gracefully, and a second signal kills it (see `SignalCount`). A SIGINT or
+    SIGHUP that is ignored, as in the background jobs of a shell or under `nohup`, stays ignored.
+
+    SIGUSR1 prints the stacks of all threads, unless the program has a use for it. All other signals keep their effect.
     """
 
     def __init__(self) -> None:
         self.old: dict[int, Any] = {}
-        self._first: int | None = None
+        self._stopped = False  # by a signal
+        self._count = SignalCount()
+        self._dumps_stacks = False
         self._supervisor: SupervisorInterface | None = None
         self._pipe: tuple[int, int] | None = None
 
@@ -39,10 +78,14 @@ class SignalHandling:
         if threading.current_thread() is threading.main_thread():
             self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             self._old_wakeup_fd = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
-                    continue  # a background job of a shell: Ctrl-C is not for it
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number != signal.SIGTERM and signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 self.old[number] = signal.signal(number, self._on_signal)
+            if has_default_action(signal.SIGUSR1):
+                with contextlib.suppress(Exception):  # there is no standard error
+                    faulthandler.register(signal.SIGUSR1, sys.__stderr__ or sys.stderr, all_threads=True)
+                    self._dumps_stacks = True
             _active.append(self)
         return self
 
@@ -58,6 +101,8 @@ class SignalHandling:
         """Restore the earlier handlers; also in a forked child, which runs no tree."""
         for number, handler in self.old.items():
             signal.signal(number, handler)
+        if self._dumps_stacks:
+            faulthandler.unregister(signal.SIGUSR1)
         signal.set_wakeup_fd(self._old_wakeup_fd)
 
     def wait(self, event: threading.Event) -> None:
@@ -94,7 +139,7 @@ class SignalHandling:
                 supervisor.begin(self.wait)
                 return RunningTree(supervisor, runtime)
         except SuitkaiseError as error:
-            if self._first is None or self._supervisor is None or isinstance(error, ChildStartFailed):
+            if not self._stopped or self._supervisor is None or isinstance(error, ChildStartFailed):
                 raise
             return self._supervisor.exited.result().reason
 
@@ -102,8 +147,8 @@ class SignalHandling:
         supervisor = self._supervisor
         if supervisor is None:
             self._die(number)
-        if self._first is None:
-            self._first = number
+        if not self._count.is_second(number, time.monotonic()):
+            self._stopped = True
             supervisor.tell(StopAll(Shutdown(f"signal {number} ({signal.Signals(number).name})")))
         else:
             supervisor.tell(KillAll(f"a second signal, {signal.Signals(number).name}"))

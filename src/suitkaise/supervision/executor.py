@@ -46,6 +46,7 @@ from suitkaise.specs.supervisor import DynamicSupervisorSpec
 from suitkaise.supervision.crash_reporter import build_report
 from suitkaise.supervision.environment import Environment, unprepare
 from suitkaise.supervision.hang_detector import watch
+from suitkaise.supervision.held_exits import PAUSE, HeldExits
 from suitkaise.supervision.interface import RootParent, SupervisorInterface
 from suitkaise.workers.incarnation import Recalled
 
@@ -58,7 +59,14 @@ class Executor:
     `interface` is what others see of it. Only the thread of the supervisor's actor calls `step` and `abort`.
     """
 
-    def __init__(self, spec: SupervisorSpec, path: str, env: Environment, predecessor: Executor | None = None) -> None:
+    def __init__(
+        self,
+        spec: SupervisorSpec,
+        path: str,
+        env: Environment,
+        above: Executor | None = None,
+        predecessor: Executor | None = None,
+    ) -> None:
         policy = (DynamicPolicy if isinstance(spec, DynamicSupervisorSpec) else StaticPolicy)(spec, path)
         self.path: str = path
         self.policy: BasePolicy = policy
@@ -72,6 +80,7 @@ class Executor:
         self._began: dict[str, float] = {}
         self._deadlines: dict[str, TimerHandle] = {}  # of the children that are being stopped
         self._abnormal_exits: dict[tuple[str, int], Exit] = {}  # the policy has not handled them yet
+        self._held: HeldExits = HeldExits(policy, None if above is None else above._held)
         self._supervisors: dict[str, Executor] = {}  # the newest of each child that is a supervisor, ended or not
         self.interface.tell = env.start_actor(self)
         if predecessor is not None:
@@ -88,6 +97,15 @@ class Executor:
     # ------------------------------------------------------------ one step
     def step(self, event: Input) -> None:
         """Let the policy decide about one event, and carry its decisions out, in order."""
+        match event:
+            case Exited(id, incarnation) if self._held.hold(event):
+                self._set_timer(Timer(("verdict", id, incarnation)), self._env.clock() + PAUSE)
+                return
+            case Timer(("verdict", id, incarnation)):
+                held = self._held.due(id, incarnation)
+                if held is None:
+                    return
+                event = held
         if isinstance(event, (Exited, Ignored)):
             self._drop_handle(event)
         for action in self._decide(event):
@@ -98,8 +116,10 @@ class Executor:
                     self._start(Launch.of(child, f"{self.path}/{child.id}", incarnation, serial, recalled))
                 case Stop(id, _) if id in self._handles:  # else its start has failed, and `Exited` follows
                     self._handles[id].stop()
+                    self._release(id)
                 case Kill(id, _, why) if id in self._handles:
                     self._handles[id].kill(why)
+                    self._release(id)
                 case SetTimer(key, at):
                     self._set_timer(Timer(key), at)
                 case Publish(published):
@@ -153,7 +173,9 @@ class Executor:
         worker: WorkerHandle | None = None
         try:
             if isinstance(what, SupervisorSpec):
-                executor = self._supervisors[id] = Executor(what, launch.path, self._env, self._supervisors.get(id))
+                executor = self._supervisors[id] = Executor(
+                    what, launch.path, self._env, self, self._supervisors.get(id)
+                )
                 handle = executor.interface
             else:
                 handle = worker = self._env.engines[launch.child.kind].spawn(launch)
@@ -203,6 +225,12 @@ class Executor:
         what, id, _ = timer.key
         if what == "kill":
             self._deadlines[id] = handle
+
+    def _release(self, id: str) -> None:
+        """Tell the exit of a child that had ended by SIGTERM before it was ordered to stop (rule 69)."""
+        held = self._held.release(id)
+        if held is not None:
+            self.interface.tell(held)
 
     def _drop_handle(self, event: Exited | Ignored) -> None:
         """Drop the handle of an incarnation that has ended; keep its checkpoint for the next one."""

@@ -134,7 +134,7 @@ class Command(Worker):
         self._program.stop(self._stop_signal)
         code = self._program.clean_up()
         self._code = code
-        if code not in (0, -self._stop_signal, 128 + self._stop_signal):
+        if not self._is_answer(code):
             raise ExitWith(_reason_of(code))
 
     def result(self) -> int:
@@ -154,14 +154,21 @@ class Command(Worker):
         context.wait_in(wait, for_messages=not context.starting)
 
     def _exit_if_over(self) -> None:
-        """End this worker if the command has ended, or if a stop was requested before the command is ready."""
+        """End this worker if the command has ended, or if a stop was requested before the command is ready.
+
+        Both the command and this process may have got SIGTERM, and the command may have ended first.
+        """
         program, context = self._program, self._context
         if program.code is not None:
-            code = program.clean_up()
-            raise ExitWith(_reason_of(code), code)
+            code, asked = program.clean_up(), context.stop_reason
+            raise ExitWith(asked if asked is not None and self._is_answer(code) else _reason_of(code), code)
         if context.starting and context.stop_reason is not None:
             program.stop(self._stop_signal)
             raise ExitWith(context.stop_reason, program.clean_up())
+
+    def _is_answer(self, code: int) -> bool:
+        """Return whether the command ends so when it is asked to stop."""
+        return code in (0, -self._stop_signal, 128 + self._stop_signal)
 
     def _handle_line(self, stream: str, line: str) -> None:
         if self._awaited is not None and self._awaited.search(line):
