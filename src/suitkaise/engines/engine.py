@@ -30,6 +30,8 @@ class Exit:
         abandoned: whether the incarnation was cut off but still runs (a thread).
         view: the worker's slot on the status board at the end.
         lines: the last lines that the worker printed or logged, if it ended abnormally.
+        unhandled: the number of messages that waited for the worker at its end.
+        returned: those of them that are for the next incarnation (rule 72).
     """
 
     reason: ExitReason
@@ -38,6 +40,8 @@ class Exit:
     abandoned: bool = False
     view: SlotView | None = None
     lines: tuple[str, ...] = ()
+    unhandled: int = 0
+    returned: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

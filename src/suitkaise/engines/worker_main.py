@@ -20,12 +20,14 @@ from suitkaise.engines.protocol import (
     Announce,
     CheckpointReport,
     DeliverMessage,
+    EndOfMessages,
     ExitReport,
     LogReport,
     MessageAnswered,
     PreloadReport,
     PrepareSpare,
     ProcessContext,
+    ReturnMessage,
     SpareReady,
     StartWorker,
     StopWorker,
@@ -36,8 +38,10 @@ from suitkaise.engines.protocol import (
     decode_worker_order,
 )
 from suitkaise.engines.worker_signals import WorkerSignals, ignore_signals, restore_signals
+from suitkaise.errors import MailboxFull
 from suitkaise.exits import Crashed, Shutdown
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.address import MOST, MOST_BYTES
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.logs import ForwardingHandler
@@ -116,6 +120,7 @@ class WorkerProcess:
         self._parser = wire.Parser(max_header=wire.MAX_PAYLOAD, decode=decode_worker_order)
         self._frames: list[wire.Frame] = []  # received together with the first frame
         self._mailbox: SocketMailbox | None = None
+        self._has_all_messages = False
 
     def run(self) -> int:
         """Run the worker from the first frame to the exit report; return the exit code."""
@@ -149,6 +154,7 @@ class WorkerProcess:
         except BaseException as error:
             portable, text = portable_error(error, incarnation.path)
             self.report_exit(Outcome(Crashed("on_start", portable, text)))
+            self.return_messages(mailbox, incarnation)
             return 0
         lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
         lifecycle.context.append_output = self._tail.write
@@ -248,6 +254,8 @@ class WorkerProcess:
                 self._mailbox.order_stop(Shutdown())
             case SuspendWorker(on):
                 self._mailbox.suspend(on)
+            case EndOfMessages():
+                self._has_all_messages = True
 
     def send(self, report: WorkerReport, payload: bytes = b"") -> None:
         """Send one frame to the hub; do nothing if the hub is gone."""
@@ -268,7 +276,31 @@ class WorkerProcess:
             except BaseException as error:
                 portable, text = portable_error(error, "result")
                 reason = Crashed("result", portable, text)
-        self.send(ExitReport(codec.dumps(reason), outcome.ignored, outcome.result is not None), result)
+        report = ExitReport(codec.dumps(reason), outcome.ignored, outcome.result is not None, outcome.hands_over)
+        self.send(report, result)
+
+    def return_messages(self, mailbox: SocketMailbox, incarnation: Incarnation) -> None:
+        """Send the messages that were not handled back to the hub, for the next incarnation.
+
+        The hub may have sent some more before it got the exit report; `EndOfMessages` follows them.
+        """
+        path, until = incarnation.path, time.monotonic() + incarnation.grace
+        count = size = 0
+        poll = select.poll()
+        while True:
+            for message in mailbox.drain():
+                count, size = count + 1, size + message.body.size
+                if count > MOST or size > MOST_BYTES:  # the hub would not keep more for a worker that is restarting
+                    message.fail(MailboxFull(f"too many messages wait for {path!r}", path=path))
+                elif isinstance(message.reply, _AnswerSender):
+                    self.send(ReturnMessage(message.kind, message.reply.number))
+                else:
+                    self.send(ReturnMessage(message.kind, None), message.body.data)
+            left = until - time.monotonic()
+            if self._has_all_messages or left <= 0 or (control := mailbox.descriptor) is None:
+                return
+            poll.register(control, select.POLLIN)
+            poll.poll(min(left, 3600.0) * 1000)
 
     def _watch_hub(self, mailbox: SocketMailbox, grace: float, stops_last: bool) -> None:
         """Wait for the hub's end; then ask the worker to finish, and end the process when its grace is over."""
@@ -287,14 +319,14 @@ class WorkerProcess:
 class _AnswerSender:
     """Sends the answer to a message to the hub."""
 
-    __slots__ = ("_number", "_process")
+    __slots__ = ("_process", "number")
 
     def __init__(self, process: WorkerProcess, number: int) -> None:
         self._process = process
-        self._number = number
+        self.number: int = number
 
     def __call__(self, ok: bool, payload: Payload) -> None:
-        self._process.send(MessageAnswered(self._number, ok), payload.data)
+        self._process.send(MessageAnswered(self.number, ok), payload.data)
 
 
 class _ProcessActor(WorkerActor):
@@ -302,6 +334,7 @@ class _ProcessActor(WorkerActor):
 
     def __init__(self, lifecycle: Lifecycle, mailbox: SocketMailbox, process: WorkerProcess) -> None:
         super().__init__(lifecycle, mailbox)
+        self._mailbox = mailbox
         self._process = process
 
     def on_ready(self) -> None:
@@ -312,6 +345,8 @@ class _ProcessActor(WorkerActor):
 
     def on_over(self, outcome: Outcome) -> None:
         self._process.report_exit(outcome)
+        if outcome.hands_over:
+            self._process.return_messages(self._mailbox, self.lifecycle.incarnation)
 
 
 class _Nothing(Process):
@@ -340,6 +375,7 @@ def _warm_up() -> None:
             codec.loads(order.incarnation)
             codec.loads(order.context)
             recipe = codec.loads_with_sockets(received[1], [])
+            process._has_all_messages = True
             _ProcessActor(Lifecycle(recipe, incarnation, mailbox, slot), mailbox, process).run_here()
             mailbox.close()
 

@@ -186,10 +186,10 @@ class Executor:
             if not exit.reason.clean:
                 self._abnormal_exits[id, number] = exit
             try:
-                address.detach(exit.reason, exit.result)
+                address.detach(exit.reason, exit.result, exit.returned)
                 self._env.on_gone(launch.incarnation.owner)
             finally:  # the supervisor must learn of the exit, whatever fails above
-                event = Exited(id, number, exit.reason, exit.abandoned)
+                event = Exited(id, number, exit.reason, exit.abandoned, exit.unhandled)
                 self.interface.tell(Ignored(id, number) if exit.ignored else event)
 
         handle.ready.add_done_callback(on_ready)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from suitkaise.exits import ExitReason, Normal, Shutdown
+from suitkaise.exits import ExitReason, Normal
 from suitkaise.messaging import codec
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Payload
@@ -17,7 +17,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import Down, Monitor, WorkerRef
 from suitkaise.messaging.router import router
 from suitkaise.platform.board import LOOPS, PHASE, PID, TOTAL, Phase, Slot
-from suitkaise.workers.incarnation import ForceFinish, Incarnation, Recalled
+from suitkaise.workers.incarnation import FORCED, ForceFinish, Incarnation, Recalled
 
 __all__ = ["NEVER", "OwnRef", "WorkerContext", "WorkerLinks"]
 
@@ -85,7 +85,7 @@ class WorkerContext:
     def force_finish(self) -> None:
         """Finish at once in the worker's own thread; called from another thread, when the current hook returns."""
         self.forced = self.finishing = self.skip_after_loop = True
-        self._mailbox.order_stop(Shutdown("forced"))
+        self._mailbox.order_stop(FORCED)
         if threading.get_ident() == self._mailbox.owner:
             raise ForceFinish
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from suitkaise.exits import ExitReason
+from suitkaise.exits import Crashed, ExitReason, Normal, Shutdown
 from suitkaise.messaging.identity import owner_of
 from suitkaise.messaging.messages import Payload
 
-__all__ = ["ExitWith", "ForceFinish", "Incarnation", "Outcome", "Recalled"]
+__all__ = ["FORCED", "ExitWith", "ForceFinish", "Incarnation", "Outcome", "Recalled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,17 @@ class Outcome:
     reason: ExitReason
     result: Payload | None = None
     ignored: bool = False
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether the messages that wait are for the next incarnation: it ended by itself, or never ran (rule 72)."""
+        reason = self.reason
+        never_ran = self.ignored or (isinstance(reason, Crashed) and reason.phase == "on_start")
+        return never_ran or isinstance(reason, Normal) or reason == FORCED
+
+
+FORCED = Shutdown("forced")
+"""The exit reason of `force_finish`."""
 
 
 class ExitWith(Exception):

@@ -18,7 +18,7 @@ from types import CoroutineType
 from typing import Any, ClassVar
 
 from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead, with_note
-from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
+from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal
 from suitkaise.messaging.identity import set_starting
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
@@ -26,7 +26,7 @@ from suitkaise.platform.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOT
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.context import NEVER, WorkerContext
 from suitkaise.workers.hooks import NoHandler, build, handler_of, hook_of
-from suitkaise.workers.incarnation import ExitWith, ForceFinish, Incarnation, Outcome
+from suitkaise.workers.incarnation import FORCED, ExitWith, ForceFinish, Incarnation, Outcome
 from suitkaise.workers.worker_type import check_attributes
 
 __all__ = ["Lifecycle"]
@@ -66,7 +66,7 @@ class Lifecycle:
         self.path: str = incarnation.path
         self.outcome: Outcome | None = None
         self.context: WorkerContext = self._make_context(incarnation, mailbox, slot)
-        self._incarnation = incarnation
+        self.incarnation: Incarnation = incarnation
         self._recipe = recipe
         self._mailbox = mailbox
         self._slot = slot
@@ -110,8 +110,8 @@ class Lifecycle:
             set_starting(False)
         context.starting = False
         self._mailbox.looping = self._loop is not None
-        if self._incarnation.join_in is not None:
-            until = time.monotonic() + self._incarnation.join_in
+        if self.incarnation.join_in is not None:
+            until = time.monotonic() + self.incarnation.join_in
             self._mailbox.deadline = until
             context.deadline_ns = int(until * 1e9)
         words[PHASE] = _clock() + _WAITING
@@ -268,7 +268,7 @@ class Lifecycle:
         context.finishing = True
         self._mailbox.end_waits()
         if isinstance(error, ForceFinish) or context.forced:
-            self.outcome = Outcome(Shutdown("forced"))
+            self.outcome = Outcome(FORCED)
             return
         if isinstance(error, ExitWith):
             self.outcome = Outcome(error.reason, Payload(error.result) if error.reason.clean else None)
@@ -283,7 +283,7 @@ class Lifecycle:
             try:
                 hook(error)
             except ForceFinish:
-                self.outcome = Outcome(Shutdown("forced"))
+                self.outcome = Outcome(FORCED)
             except BaseException as second:
                 portable, text = portable_error(second, self.path)
                 self.outcome = Outcome(Crashed("on_failure", portable, text))
