@@ -761,7 +761,7 @@ def test_an_exception_in_a_handler_kills_the_worker_and_reaches_the_asker(harnes
     with pytest.raises(ValueError, match="broken") as raised:
         answer.get(0)
     assert "remote traceback" in "".join(raised.value.__notes__)
-    with pytest.raises(WorkerDead, match="is over"):
+    with pytest.raises(WorkerDead, match="ended before it handled the message: ValueError"):
         behind.get(0)
 
 
@@ -858,7 +858,7 @@ def test_a_stop_request_precedes_messages_and_their_askers_get_an_error(harness:
     first, second = one.ask(1), one.ask(2)
     one.run()
     assert first.get(0) is None
-    with pytest.raises(WorkerDead, match="is over: shutdown"):
+    with pytest.raises(WorkerDead, match="ended before it handled the message: shutdown"):
         second.get(0)
 
 

@@ -213,7 +213,7 @@ class Address:
             callbacks, self._on_over = self._on_over, {}
         told = sum(message.reply is None for message in pending)
         if told:
-            logger.warning("%r is over: %d messages that waited for its next incarnation were dropped", self.path, told)
+            logger.warning("%r is over; messages that waited for its next incarnation are dropped: %d", self.path, told)
         for message in pending:
             message.fail(WorkerDead.over(self.path, self.reason))
         for callback in callbacks:
