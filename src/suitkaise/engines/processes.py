@@ -59,6 +59,8 @@ from suitkaise.workers.incarnation import Outcome
 
 __all__ = ["ProcessEngine", "ProcessHandle"]
 
+logger: logging.Logger = logging.getLogger("suitkaise.processes")
+
 LINGER = 5.0
 """Seconds that a process may stay after its worker's exit report (threads that it did not end, exit handlers)."""
 
@@ -221,6 +223,11 @@ class ProcessHandle:
         with self._lock:
             if self._over or self.process.dead:
                 return
+            if self._outcome is not None and self._kill_reason is None:
+                logger.warning(
+                    "%r has finished, but its process has not ended (a thread that is no daemon, an exit handler); "
+                    "it is killed: %s", self.launch.path, why,
+                )  # fmt: skip
             self._kill_reason = self._kill_reason or Killed(why)
             self.process.signal(signal.SIGKILL)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import atexit
 import contextlib
 import gc
 import logging
@@ -14,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from typing import Any, NoReturn
 
 from suitkaise.engines.protocol import (
@@ -43,14 +43,14 @@ from suitkaise.exits import Crashed, Shutdown
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.address import MOST, MOST_BYTES
 from suitkaise.messaging.connection import FrameWriter
-from suitkaise.messaging.identity import set_owner
+from suitkaise.messaging.identity import current_path, set_owner
 from suitkaise.messaging.logs import ForwardingHandler
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.platform.preload import listeners, wanted
-from suitkaise.platform.processes import after_fork_in_child, kill_children, set_process_name
+from suitkaise.platform.processes import after_fork_in_child, finish_interpreter, kill_children, set_process_name
 from suitkaise.platform.runtime_directory import (
     BOARD,
     HUB_SOCKET,
@@ -67,6 +67,8 @@ from suitkaise.workers.lifecycle import Lifecycle
 from suitkaise.workers.worker import Process
 
 __all__ = ["run_standby", "run_worker"]
+
+_logger = logging.getLogger("suitkaise.worker")
 
 _FIRST_READ = 1 << 16
 _MAX_SOCKETS = 250
@@ -384,15 +386,38 @@ def _exit(code: int, *, wait: bool = True) -> NoReturn:
     """End the process: join threads, run exit handlers, flush; without the interpreter's teardown."""
     try:
         kill_children()
-        if wait:
-            threading._shutdown()  # type: ignore[attr-defined]
-            atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
+        if wait and _lingering_threads():
+            _thread.start_new_thread(_report_lingering, ())
+        finish_interpreter(wait=wait)
         _remove_directory()
     finally:
         os._exit(code)
+
+
+LINGER_NOTICE = 1.0
+"""Seconds after which a process that waits for threads, before it ends, logs which ones."""
+
+
+def _lingering_threads() -> list[threading.Thread]:
+    """Return the threads for which a process waits before it ends: all that are no daemons."""
+    main = threading.main_thread()
+    return [one for one in threading.enumerate() if not one.daemon and one is not main]
+
+
+def _report_lingering() -> None:
+    """Log once which threads hold up the end of the process, and where they stand."""
+    time.sleep(LINGER_NOTICE)
+    left, frames = _lingering_threads(), sys._current_frames()
+    stacks = (
+        f"Thread {one.name!r} (most recent call last):\n"
+        + "".join(traceback.format_stack(frames.get(one.ident or 0), limit=5)).rstrip()
+        for one in left
+    )
+    if left:
+        _logger.warning(
+            "%r has finished, but its process waits for %d of its threads that are no daemons:\n%s",
+            current_path(), len(left), "\n".join(stacks),
+        )  # fmt: skip
 
 
 _held: list[tuple[str, int, int]] = []

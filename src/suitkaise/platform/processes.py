@@ -13,11 +13,13 @@ that runs commands, and it is the listing of one directory.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Set
@@ -30,6 +32,7 @@ __all__ = [
     "children",
     "die_with_parent",
     "environment_of",
+    "finish_interpreter",
     "has_ended",
     "is_at_work",
     "kill_children",
@@ -210,6 +213,16 @@ def after_fork_in_child(reset: Callable[[], object], *, signals: Callable[[], Se
             unblock()
 
     os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset_and_unblock)
+
+
+def finish_interpreter(*, wait: bool = True) -> None:
+    """Do what Python does at the end of a program, before `os._exit`: join threads, run exit handlers, flush."""
+    if wait:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from suitkaise.exits import Crashed, ExitReason, Normal, Shutdown
+from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
 from suitkaise.messaging.identity import owner_of
 from suitkaise.messaging.messages import Payload
 
-__all__ = ["FORCED", "ExitWith", "ForceFinish", "Incarnation", "Outcome", "Recalled"]
+__all__ = ["FORCED", "ExitWith", "ForceFinish", "Incarnation", "Outcome", "Recalled", "reason_of_exit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +99,15 @@ class ExitWith(Exception):
 
 class ForceFinish(BaseException):
     """Raised in the worker's own thread to leave the current hook at once."""
+
+
+def reason_of_exit(error: SystemExit) -> ExitReason:
+    """Return the exit reason of a `sys.exit(...)`; print its text, as Python does."""
+    code = error.code
+    if code is None or code == 0:
+        return Normal()
+    if isinstance(code, int):
+        return ExitCode(code)
+    with contextlib.suppress(Exception):
+        print(code, file=sys.stderr)  # noqa: T201  (as Python does)
+    return ExitCode(1)
