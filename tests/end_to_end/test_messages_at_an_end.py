@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, Normal, Shutdown, Supervisor, WorkerDead
+from suitkaise import Child, Normal, Shutdown, SpecError, Supervisor, WorkerDead, whereis
 from suitkaise.events import ChildExited, ChildStopped
 from tests.end_to_end.kinds import next_event
 from tests.end_to_end.workers_renewing import RenewingAsync, RenewingProcess, RenewingThread
@@ -134,3 +134,69 @@ def test_s72_a_stop_drops_the_messages_that_wait_and_counts_them(worker: Any, tm
         assert (event.reason, event.unhandled) == (Shutdown(), 8)
         assert str(event).endswith("stopped: shutdown; 8 messages were not handled")
         assert handled(tmp_path) == []
+
+
+# ------------------------------------------------------------ drain
+STOPS: dict[str, Any] = {
+    "Child(drain=)": lambda running: running.terminate_child("below/w"),
+    "terminate_child(drain=)": lambda running: running.terminate_child("below/w", drain=20.0),
+    "terminate_child of a supervisor": lambda running: running.terminate_child("below", drain=20.0),
+    "rejoin(drain=)": lambda running: running["below/w"].rejoin(drain=20.0),
+    "stop(drain=)": lambda running: running.stop(drain=20.0),
+    "whereis(...).terminate_child": lambda running: whereis("tree/below").terminate_child("w", drain=20.0),
+    "rejoin(drain=) of the root": lambda running: whereis("tree").rejoin(drain=20.0),
+}
+
+
+@kinds
+@pytest.mark.parametrize("how", STOPS)
+def test_s72_a_stop_with_drain_handles_the_messages_first(worker: Any, how: str, tmp_path: Path) -> None:
+    option = {"drain": 20.0} if how == "Child(drain=)" else {}
+    tree = Supervisor("tree", Supervisor("below", child(worker, tmp_path, **option)))
+    with tree.start() as running, running.events() as happened:
+        ref = running["below/w"]
+        ref.tell("hold")
+        eventually(lambda: (tmp_path / "blocked").exists())
+        for number in range(50):
+            ref.tell(number)
+        answer = ref.ask_future("last")
+        STOPS[how](running)
+        assert answer.get(30) == ("last", "tree/below/w", False)
+        stopped = next_event(happened, ChildStopped)
+        assert (stopped.reason, stopped.unhandled) == (Shutdown(), 0)
+    assert handled(tmp_path) == [*map(str, range(50)), "last"]
+
+
+@kinds
+def test_s72_an_order_can_do_without_the_drain_of_the_child(worker: Any, tmp_path: Path) -> None:
+    with Supervisor("tree", child(worker, tmp_path, drain=20.0)).start() as running, running.events() as happened:
+        ref = running["w"]
+        ref.tell("hold")
+        eventually(lambda: (tmp_path / "blocked").exists())
+        ref.tell(1)
+        running.terminate_child("w", drain=0)
+        assert next_event(happened, ChildStopped).unhandled == 1
+    assert handled(tmp_path) == []
+
+
+@kinds
+def test_s72_a_drain_leaves_time_for_on_finish(worker: Any, tmp_path: Path) -> None:
+    options = {"args": (tmp_path,), "id": "w", "shutdown": 3.0}
+    with Supervisor("tree", Child(worker, **options)).start() as running, running.events() as happened:
+        running["w"].tell("again")  # tells itself `again`, and so on
+        running.terminate_child("w", drain=3600.0)
+        assert next_event(happened, ChildStopped).reason == Shutdown()
+    assert (tmp_path / "finishing").exists()
+
+
+@pytest.mark.parametrize("drain", [-1.0, "2", float("inf")])
+def test_s72_a_drain_that_is_no_time_is_refused_and_nothing_is_stopped(drain: Any, tmp_path: Path) -> None:
+    with Supervisor("tree", child(RenewingThread, tmp_path)).start() as running:
+        for attempt in (
+            lambda: running.stop(drain=drain),
+            lambda: running.terminate_child("w", drain=drain),
+            lambda: running["w"].rejoin(drain=drain),
+        ):
+            with pytest.raises(SpecError, match="drain must be seconds >= 0"):
+                attempt()
+        assert running["w"].ask(1)[0] == 1

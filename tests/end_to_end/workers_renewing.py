@@ -30,6 +30,8 @@ class Renewing:
         match message:
             case "renew":
                 self.rejoin()  # type: ignore[attr-defined]
+            case "again":
+                self.ref.tell("again")  # type: ignore[attr-defined]
             case "crash":
                 raise ValueError("crash")
             case "block":

@@ -54,10 +54,19 @@ class Launch:
     @classmethod
     def of(cls, child: Child, path: str, number: int, serial: int, recalled: Recalled | None = None) -> Launch:
         """Make the order for incarnation `number` of the child at `path`; `serial` is unique in the program."""
-        grace = grace_of(child)
+        limits = child.join_in, child.join_after
         return cls(
-            child, Incarnation(path, serial, number, child.copy, child.join_in, child.join_after, recalled, grace)
+            child,
+            Incarnation(path, serial, number, child.copy, *limits, recalled, grace_of(child), child.drain or 0.0),
         )
+
+    def drain(self, wanted: float | None) -> float:
+        """Return the seconds for which a stop lets messages be handled first: those of the order, or the child's own.
+
+        Those of an order leave at least a second of the shutdown time, or half of it, for `on_finish`.
+        """
+        grace = self.incarnation.grace
+        return self.incarnation.drain if wanted is None else min(wanted, grace - min(1.0, grace / 2))
 
     @property
     def path(self) -> str:
@@ -117,8 +126,8 @@ class Handle(Protocol):
         """Send a message to the worker, first in, first out; see `Receiver.deliver`."""
         ...
 
-    def stop(self) -> None:
-        """Ask the worker to finish."""
+    def stop(self, drain: float | None = None) -> None:
+        """Ask the worker to finish; let it handle messages first for `drain` seconds (None: as its child says)."""
         ...
 
     def suspend(self, on: bool) -> None:

@@ -204,12 +204,12 @@ class ProcessHandle:
                 raise
             self._delivered += 1
 
-    def stop(self) -> None:
+    def stop(self, drain: float | None = None) -> None:
         """Ask the worker to finish."""
         with self._lock:
             if not self._over:
                 self._ring = URGENT
-                self._send(StopWorker(), force=True)
+                self._send(StopWorker(self.launch.drain(drain)), force=True)
 
     def suspend(self, on: bool) -> None:
         """Suspend the worker after its current loop, or resume it."""

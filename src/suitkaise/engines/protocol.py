@@ -172,7 +172,12 @@ class DeliverMessage(msgspec.Struct, array_like=True, tag=2, gc=False):
 
 
 class StopWorker(msgspec.Struct, array_like=True, tag=3, gc=False):
-    """Finish, ahead of all messages that wait. `ExitReport` answers it."""
+    """Finish, ahead of all messages that wait, or after `drain` seconds in which they are handled.
+
+    `ExitReport` answers it.
+    """
+
+    drain: float
 
 
 class SuspendWorker(msgspec.Struct, array_like=True, tag=4, gc=False):

@@ -81,15 +81,11 @@ class ThreadHandle:
                 raise WorkerDead.just_ended(self._launch.path)
             self._mailbox.put(message)
 
-    def stop(self) -> None:
+    def stop(self, drain: float | None = None) -> None:
         """Ask the worker to finish."""
-        self.order_stop(Shutdown())
-
-    def order_stop(self, reason: ExitReason) -> None:
-        """Ask the worker to finish with that reason."""
         with self._lock:
             if not self._gone:
-                self._mailbox.order_stop(reason)
+                self._mailbox.order_stop(Shutdown(), self._launch.drain(drain))
 
     def suspend(self, on: bool) -> None:
         """Suspend the worker after its current loop, or resume it."""
@@ -118,9 +114,9 @@ class ThreadHandle:
                 return
             self._gone = True
             self._abandoned[self] = self._launch.path
-            self._mailbox.order_stop(reason)
+            self._mailbox.order_stop(reason, 0.0)
             self._lifecycle.interrupt(reason)
-            waiting, view = self._mailbox.drain(), self._slot.read()
+            waiting, view = self._mailbox.take_unhandled(), self._slot.read()
         for message in waiting:
             message.fail(
                 WorkerDead(f"{self._launch.path!r} was abandoned: {reason}", path=self._launch.path, reason=reason)
@@ -133,7 +129,7 @@ class ThreadHandle:
         with self._lock:
             was_gone, self._gone = self._gone, True
             self._abandoned.pop(self, None)
-            waiting = self._mailbox.drain()
+            waiting = self._mailbox.take_unhandled()
         end = Exit(outcome.reason, outcome.result, outcome.ignored, unhandled=len(waiting))
         if outcome.hands_over:
             end, waiting = replace(end, returned=tuple(waiting)), []

@@ -252,8 +252,8 @@ class WorkerProcess:
             case DeliverMessage():  # without patterns for its fields, which would take twice the time
                 reply = None if order.number is None else _AnswerSender(self, order.number)
                 self._mailbox.put(Message(order.kind, Payload(data=payload), reply))
-            case StopWorker():
-                self._mailbox.order_stop(Shutdown())
+            case StopWorker(drain):
+                self._mailbox.order_stop(Shutdown(), drain)
             case SuspendWorker(on):
                 self._mailbox.suspend(on)
             case EndOfMessages():
@@ -290,7 +290,7 @@ class WorkerProcess:
         count = size = 0
         poll = select.poll()
         while True:
-            for message in mailbox.drain():
+            for message in mailbox.take_unhandled():
                 count, size = count + 1, size + message.body.size
                 if count > MOST or size > MOST_BYTES:  # the hub would not keep more for a worker that is restarting
                     message.fail(MailboxFull(f"too many messages wait for {path!r}", path=path))
@@ -313,7 +313,7 @@ class WorkerProcess:
             mailbox.ring()
             time.sleep(self._orphan_timeout + 1.0)
         else:
-            mailbox.order_stop(Shutdown("the program that owned it is gone"))
+            mailbox.order_stop(Shutdown("the program that owned it is gone"), 0.0)
             time.sleep(min(grace, self._orphan_timeout))
         _exit(_INTERNAL_ERROR, wait=False)
 

@@ -49,8 +49,8 @@ class Parent(Protocol):
         """Return the child's status, at once."""
         ...
 
-    def control(self, kind: ControlKind, id: str) -> Answer[Any]:
-        """Kill, rejoin or recall a child."""
+    def control(self, kind: ControlKind, id: str, drain: float | None = None) -> Answer[Any]:
+        """Kill, rejoin (after `drain` seconds for messages) or recall a child."""
         ...
 
 
@@ -93,9 +93,9 @@ class Address:
         except ChildNotFound:  # temporary and ended, or deleted
             return Status.STOPPED if self.reason is None or self.reason.clean else Status.CRASHED
 
-    def control(self, kind: ControlKind) -> Answer[Any]:
+    def control(self, kind: ControlKind, drain: float | None = None) -> Answer[Any]:
         """Pass a kill, rejoin or recall on to the supervisor."""
-        return self.parent.control(kind, self.id)
+        return self.parent.control(kind, self.id, drain)
 
     def administer(self, action: AdminAction, argument: Any) -> Answer[Any]:
         """Pass a request on to the supervisor that answers here.

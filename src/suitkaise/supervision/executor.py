@@ -97,7 +97,7 @@ class Executor:
                     recalled = self._recalled(child.id, previous)
                     self._start(Launch.of(child, f"{self.path}/{child.id}", incarnation, serial, recalled))
                 case Stop(id, _) if id in self._handles:  # else its start has failed, and `Exited` follows
-                    self._handles[id].stop()
+                    self._handles[id].stop(self.interface.drain_of(id))
                 case Kill(id, _, why) if id in self._handles:
                     self._handles[id].kill(why)
                 case SetTimer(key, at):

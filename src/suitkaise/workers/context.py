@@ -64,13 +64,15 @@ class WorkerContext:
         self.finishing: bool = False
         self.skip_after_loop: bool = False
         self.forced: bool = False
+        self.drain: float | None = None
 
         self._mailbox = mailbox
         self._slot = slot
 
     # ------------------------------------------------------------ ways to end
-    def rejoin(self, *, skip: bool = False) -> None:
-        """Finish after this loop; with `skip`, without its `after_loop`."""
+    def rejoin(self, *, skip: bool = False, drain: float | None = None) -> None:
+        """Finish after this loop; with `skip`, without its `after_loop`; after `drain` seconds for messages."""
+        self.drain = self.drain if drain is None else drain
         self.finishing = True
         try:
             phase = Phase.of(self._slot.words[PHASE])
@@ -79,13 +81,13 @@ class WorkerContext:
         if skip and phase is not Phase.AFTER_LOOP:
             self.skip_after_loop = True
         if not phase.in_a_loop:
-            self._mailbox.order_stop(Normal())
+            self._mailbox.order_stop(Normal(), drain)
         self._mailbox.end_waits()
 
     def force_finish(self) -> None:
         """Finish at once in the worker's own thread; called from another thread, when the current hook returns."""
         self.forced = self.finishing = self.skip_after_loop = True
-        self._mailbox.order_stop(FORCED)
+        self._mailbox.order_stop(FORCED, 0.0)
         if threading.get_ident() == self._mailbox.owner:
             raise ForceFinish
 

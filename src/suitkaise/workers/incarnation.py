@@ -51,6 +51,7 @@ class Incarnation:
         join_after: loops after which the worker finishes.
         recalled: the past of the worker; None at a first start.
         grace: seconds that the worker may take to finish when the program is gone, and its tasks after the last hook.
+        drain: seconds for which it handles messages before it finishes.
     """
 
     path: str
@@ -61,6 +62,7 @@ class Incarnation:
     join_after: float | None = None
     recalled: Recalled | None = None
     grace: float = 5.0
+    drain: float = 0.0
 
     @property
     def owner(self) -> str:

@@ -68,6 +68,7 @@ class Lifecycle:
         self.incarnation: Incarnation = incarnation
         self._recipe = recipe
         self._mailbox = mailbox
+        mailbox.drain = incarnation.drain
         self._slot = slot
         self._worker: Any = None
         self._failed_ask: tuple[Message, BaseException] | None = None
@@ -122,7 +123,7 @@ class Lifecycle:
         """Run loops until something waits in the mailbox or the worker is to finish."""
         context = self.context
         if context.finishing or self._loop is None:  # without a loop: `join_in` is over
-            self.finish(Normal())
+            self._end_loops()
             return
         before, loop, after = self._before, self._loop, self._after
         words, bell, clock, forks = self._slot.words, self._mailbox.bell, _clock, self._forks
@@ -175,7 +176,15 @@ class Lifecycle:
         finally:
             context.fastest_ns, context.slowest_ns = (0 if fastest == NEVER else fastest), slowest
             self._mark_waiting()
-        self.finish(Normal())
+        self._end_loops()
+
+    def _end_loops(self) -> None:
+        """Finish by itself, or order that, if messages are to be handled first."""
+        drain = self._mailbox.drain if self.context.drain is None else self.context.drain
+        if drain and not self.context.forced:
+            self._mailbox.order_stop(Normal(), drain)
+        else:
+            self.finish(Normal())
 
     def receive(self, message: Message) -> None:
         """Call the handler of one message; the asker gets the returned value or the error."""
