@@ -114,13 +114,14 @@ class ChildIgnored(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildStartFailure(Event):
-    """A child failed to start."""
+    """A child failed to start. `unhandled`: the messages that waited for it (rule 72)."""
 
     level: ClassVar[str] = "error"
     reason: ExitReason | None = None
+    unhandled: int = 0
 
     def _text(self) -> str:
-        return f"failed to start: {self.reason}"
+        return f"failed to start: {self.reason}{_left(self.unhandled)}"
 
 
 @dataclass(frozen=True, slots=True)

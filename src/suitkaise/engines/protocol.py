@@ -177,7 +177,7 @@ class StopWorker(msgspec.Struct, array_like=True, tag=3, gc=False):
     `ExitReport` answers it.
     """
 
-    drain: float
+    drain: float = 0.0
 
 
 class SuspendWorker(msgspec.Struct, array_like=True, tag=4, gc=False):

@@ -65,7 +65,7 @@ class AdminAction(enum.StrEnum):
     """What can be requested of the supervisor at a path, see `supervisor_ref.Administration`."""
 
     START_CHILD = "start_child"  # a `Child` -> its ref, after its start
-    TERMINATE_CHILD = "terminate"  # an id and the `drain` -> None, after the child's end
+    TERMINATE_CHILD = "terminate"  # an id, or an id and the `drain` -> None, after the child's end
     RESTART_CHILD = "restart"  # an id -> the ref, after the child's start
     RECALL_CHILD = "recall"  # an id -> the ref, after the child's start
     DELETE_CHILD = "delete"  # an id -> None

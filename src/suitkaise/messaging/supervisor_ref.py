@@ -132,7 +132,7 @@ class Administration(ABC):
         under, _, id = path.rpartition("/")
         return self._administer(under, action, id).get(None)
 
-    def _change_child(self, action: AdminAction, path: str, *more: Any) -> Any:
+    def _change_child(self, action: AdminAction, path: str, drain: float | None = None) -> Any:
         under, _, id = path.rpartition("/")
         own, target = current_path(), f"{self.path}/{path}"
         if f"{own}/".startswith(f"{target}/"):
@@ -141,7 +141,7 @@ class Administration(ABC):
                 f"it would wait for its own end; to finish, call self.rejoin()",
                 path=target,
             )
-        return self._change(under, action, (id, *more) if more else id)
+        return self._change(under, action, id if drain is None else (id, drain))
 
     def _change(self, under: str, action: AdminAction, argument: Any) -> Any:
         refuse_while_starting(f"{self.path}/{under}" if under else self.path)

@@ -200,7 +200,7 @@ class BasePolicy(ABC):
             kind = events.ChildStopped if expected else events.ChildStopError
             self.actions.publish(kind, child, reason=reason, unhandled=unhandled)
         elif was is ChildPhase.STARTING:
-            self.actions.publish(events.ChildStartFailure, child, reason=reason)
+            self.actions.publish(events.ChildStartFailure, child, reason=reason, unhandled=unhandled)
             if child.restarts_alone and self.phase is SupervisorPhase.RUNNING:
                 self._retry_later(child)
         else:

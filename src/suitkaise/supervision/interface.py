@@ -145,7 +145,7 @@ class SupervisorInterface:
                 case AdminAction.START_CHILD:
                     self._start_child(answer, self.policy.named(argument))
                 case AdminAction.TERMINATE_CHILD:
-                    self._terminate(answer, *argument)
+                    self._terminate(answer, *(argument if isinstance(argument, tuple) else (argument, None)))
                 case AdminAction.RESTART_CHILD:
                     self.tell(RestartChild(answer, argument))
                 case AdminAction.DELETE_CHILD:

@@ -193,7 +193,8 @@ class Lifecycle:
         words[MESSAGES] += 1
         try:
             answer = self._handler(message)()
-            self._end_fork()
+            if self._forks:
+                end_fork()
         except (Reject, NoHandler) as refusal:
             self._end_fork(refusal)
             message.fail(portable_error(refusal.error, self.path)[0])
