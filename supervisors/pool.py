@@ -7,18 +7,22 @@ it asks the recycler to recall it: one at a time, so the others always serve. A 
 
 Only the requests inside a killed worker are lost: connections that no worker has accepted wait in the listening socket,
 which belongs to the program and all its workers. A worker that is recalled accepts no more connections and finishes the
-accepted ones.
+accepted ones; only a client that keeps silent for a second, without or within a request, does not hold it up.
+
+A worker that cannot start (its application cannot be imported, say) is logged, and tried again after a pause.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
-import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -26,12 +30,15 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import psutil
 
-from suitkaise import Child, ChildStartFailed, Process, Supervisor, Thread, WorkerDead
+from suitkaise import Backoff, Child, ChildStartFailed, Process, Supervisor, Thread, WorkerDead
 
 MIB = 1024 * 1024
 
 SILENCE = 1.0
-"""Seconds after which a connection without a request no longer holds up the end of its worker."""
+"""Seconds after which a client that sends nothing no longer holds up the end of its worker."""
+
+PATIENCE = 10.0
+"""Seconds for the line and the headers of a request, between two parts of its body, and for a part of the answer."""
 
 AGAIN = 1.0
 """Seconds between two tries to renew a worker that fails to start."""
@@ -58,23 +65,107 @@ class Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
         self.set_app(app)
         self.done = done
-        self.stopping = False
+        self.ending = False
+        self.arriving: set[_Arriving] = set()
+        self.open = 0  # accepted connections
+        self.changed = threading.Condition()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin a thread for the request."""
+        with self.changed:
+            self.open += 1
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one request, in its own thread."""
-        super().process_request_thread(request, client_address)
-        self.done()
+        try:
+            super().process_request_thread(request, client_address)
+            self.done()
+        finally:
+            with self.changed:
+                self.open -= 1
+                self.changed.notify()
+
+    def service_actions(self) -> None:
+        """Give up the requests that do not arrive in time; `serve_forever` calls this several times a second."""
+        now = time.monotonic()
+        for request in list(self.arriving):
+            request.cut_if_late(now, ending=self.ending)
+
+    def end(self) -> None:
+        """Accept nothing more, and finish the accepted requests."""
+        self.ending = True
+        self.shutdown()
+        with self.changed:
+            while self.open:
+                self.service_actions()
+                self.changed.wait(SILENCE / 4)
+        self.server_close()
+
+
+class _Arriving(io.RawIOBase):
+    """What a client sends. A client that takes too long is cut off: the read raises ConnectionAbortedError.
+
+    It is no end of file, or the half of a request would be served as a whole one.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.in_body = False
+        self._connection = connection
+        self._began = time.monotonic()
+        self._silent_since: float | None = None  # while the server waits for the client
+        self._cut = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._silent_since = time.monotonic()
+        try:
+            count = self._connection.recv_into(buffer)
+        except TimeoutError:
+            count, self._cut = 0, True
+        self._silent_since = None
+        if self._cut:
+            raise ConnectionAbortedError("the rest of the request did not come in time")
+        return count
+
+    def cut_if_late(self, now: float, *, ending: bool) -> None:
+        """End the read that waits for the client, if the client has kept silent, or begun its request, too long ago."""
+        since = self._silent_since
+        if since is None:
+            return
+        if (ending and now - since > SILENCE) or (not self.in_body and now - self._began > PATIENCE):
+            self._cut = True
+            with contextlib.suppress(OSError):  # the client is gone
+                self._connection.shutdown(socket.SHUT_RD)
 
 
 class _Handler(WSGIRequestHandler):
+    timeout = PATIENCE
+    server: Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self.arriving = _Arriving(self.connection)
+        self.rfile = io.BufferedReader(self.arriving)
+        self.server.arriving.add(self.arriving)
+
+    def parse_request(self) -> bool:
+        whole = super().parse_request()
+        self.arriving.in_body = True
+        return whole
+
     def handle(self) -> None:
-        """Serve one request; at the end of the worker, drop a connection without a request (browsers make some)."""
-        poll = select.poll()
-        poll.register(self.connection, select.POLLIN)
-        while not poll.poll(SILENCE * 1000):
-            if self.server.stopping:  # type: ignore[attr-defined]
-                return
-        super().handle()
+        """Serve one request, if it comes."""
+        with contextlib.suppress(ConnectionAbortedError):
+            super().handle()
+
+    def finish(self) -> None:
+        self.server.arriving.discard(self.arriving)
+        with contextlib.suppress(OSError):  # the client does not take its answer
+            super().finish()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: a line for each request would be most of the work."""
@@ -113,9 +204,7 @@ class Serve(Process):
         return self.served if message == "served" else None
 
     def on_finish(self) -> None:
-        self.server.stopping = True
-        self.server.shutdown()
-        self.server.server_close()  # waits for the threads
+        self.server.end()
 
 
 class Recycle(Thread):
@@ -153,10 +242,12 @@ def pool(
     listener: socket.socket, *, app: str = "", workers: int = 4, requests: int = 0, mib: float = 0.0
 ) -> Supervisor:
     """Declare the tree: `workers` processes on one listening socket, and the worker that renews them."""
-    serve = Serve(listener, app, requests, mib)
-    return Supervisor(
-        "pool", Child(Recycle, id="recycler"), Child(serve, copies=workers), max_restarts=10 * workers, max_seconds=10.0
+    serve = Child(
+        Serve(listener, app, requests, mib),
+        copies=workers,
+        backoff=Backoff(initial=0.05, maximum=2.0, reset_after=1.0),  # 9 restarts in 10 s at most
     )
+    return Supervisor("pool", Child(Recycle, id="recycler"), serve, max_restarts=20 * workers, max_seconds=10.0)
 
 
 def main(arguments: list[str]) -> Supervisor:

@@ -3,14 +3,16 @@
     suitkaise run supervisors/procfile.py [--file Procfile] [--env .env] [--scale web=2,worker=3] [--port 5000]
 
 A line is `name: command`; the command is run by `sh`, with PORT in its environment as other runners of Procfiles have
-it: 5000 (or the PORT of the environment file) for the first name, 100 more for each next one, and 1 more for each copy.
-`#` begins a comment. What a command writes is logged with its name. A command that ends, with whatever code, is started
-again, after a pause that grows; the others go on. Nothing that a command has started survives it.
+it: for the first name the PORT of the environment file, or of the environment, or 5000; 100 more for each next one, and
+1 more for each copy. `#` begins a comment. What a command writes is logged with its name. A command that ends, with
+whatever code, is started again, after a pause that grows; the others go on. Nothing that a command has started survives
+it.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -19,7 +21,17 @@ from pathlib import Path
 from suitkaise import Backoff, Child, Command, Supervisor
 
 LINE = re.compile(r"^([A-Za-z0-9_-]+):\s*(.+)$")
-SETTING = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)$")
+SETTING = re.compile(
+    r"""[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)[ \t]*=
+        (?: [ \t]*(?:'(?P<single>[^']*)'|"(?P<double>(?:\\.|[^"\\])*)")[ \t]*(?:\#[^\n]*)?
+        |   (?P<plain>[ \t]*+(?!['"])[^\n]*) )
+        (?:\n|\Z)""",
+    re.VERBOSE | re.DOTALL,
+)
+"""One variable of an environment file: its name, and its value; the plain one perhaps with a comment."""
+
+REFERENCE = re.compile(r"\\(?P<escaped>.)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}", re.DOTALL)
+ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 SHELLS_OWN = re.compile(
     r"([!.:{]|\[\[|alias|bg|break|builtin|case|cd|command|continue|declare|eval|exec|exit|export|fg|for|function|getopts"
@@ -46,26 +58,49 @@ def entries(text: str) -> dict[str, str]:
     return found
 
 
-def settings(text: str) -> dict[str, str]:
+def settings(text: str, outside: Mapping[str, str] | None = None) -> dict[str, str]:
     r"""Read the variables of an environment file.
 
-    A line is `NAME=value`; the value may be quoted. In double quotes `\n` is a new line, and any other `\x` is x.
+    A line is `NAME=value`, perhaps with `export` before it and spaces around the `=`. A `#` at the beginning of a
+    line, or after a space, begins a comment. A value may be quoted, and then hold `#`, spaces at its ends and several
+    lines. In double quotes `\n`, `\r` and `\t` are a new line, a carriage return and a tab, and any other `\x` is x.
+    `${NAME}` is the value of an earlier line, or else of `outside`, or else empty, or with `${NAME:-value}` that value;
+    it stays as it is in single quotes, and in double quotes after a backslash.
 
     Raises:
         ValueError: a line is no `NAME=value`; the message has the number of the line.
     """
-    found = {}
-    for number, line in _lines(text):
-        match = SETTING.match(line)
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    found: dict[str, str] = {}
+    known = dict(outside or {})
+    position = 0
+    while position < len(text):
+        end = text.find("\n", position) + 1 or len(text)
+        line = text[position:end].strip()
+        if not line or line.startswith("#"):
+            position = end
+            continue
+        match = SETTING.match(text, position)
         if match is None:
-            raise ValueError(f"line {number} is no `NAME=value`: {line!r}")
-        value = match[2].strip()
-        if len(value) > 1 and value[0] == value[-1] == "'":
-            value = value[1:-1]
-        elif len(value) > 1 and value[0] == value[-1] == '"':
-            value = re.sub(r"\\(.)", lambda escape: "\n" if escape[1] == "n" else escape[1], value[1:-1])
-        found[match[1]] = value
+            raise ValueError(f"line {text.count(chr(10), 0, position) + 1} is no `NAME=value`: {line!r}")
+        single, double, plain = match["single"], match["double"], match["plain"]
+        if plain is not None:
+            value = _expanded(re.sub(r"\s#.*", "", plain).strip(), known, escapes=False)
+        else:
+            value = single if double is None else _expanded(double, known)
+        found[match["name"]] = known[match["name"]] = value
+        position = match.end()
     return found
+
+
+def _expanded(text: str, known: Mapping[str, str], *, escapes: bool = True) -> str:
+    def value(match: re.Match[str]) -> str:
+        escaped = match["escaped"]
+        if escaped is not None:
+            return ESCAPES.get(escaped, escaped) if escapes else match[0]
+        return known.get(match["name"]) or match["default"] or ""
+
+    return REFERENCE.sub(value, text)
 
 
 def _lines(text: str) -> list[tuple[int, str]]:
@@ -105,6 +140,13 @@ def procfile(
     return Supervisor("procfile", *children, max_restarts=float("inf"))
 
 
+def _first_port(env: Mapping[str, str]) -> int:
+    port = env.get("PORT") or "5000"
+    if not port.isdecimal():
+        raise ValueError(f"PORT is no number: {port!r}")
+    return int(port)
+
+
 def _is_simple(command: str) -> bool:
     """Whether the shell can replace itself by the command (`exec`), so that the command gets the signals itself."""
     return SHELLS_OWN.match(command) is None and re.search(r"[;&|<>()`$]|^\w+=", command) is None
@@ -120,15 +162,16 @@ def main(arguments: list[str]) -> Supervisor:
     )
     parser.add_argument("--env", help="a file of NAME=value (default: .env beside the Procfile, if it is there)")
     parser.add_argument("--scale", default="", metavar="NAME=N,...", help="how many of each (default: one)")
-    parser.add_argument("--port", type=int, help="the first PORT (default: that of the environment file, or 5000)")
+    parser.add_argument("--port", type=int, help="the first PORT (default: see above)")
     options = parser.parse_args(arguments)
     file = Path(options.file)
     variables = Path(options.env) if options.env else file.with_name(".env")
     try:
-        commands = entries(file.read_text(encoding="utf-8"))
+        commands = entries(file.read_text(encoding="utf-8-sig"))
         scale = scales(options.scale, commands)
-        env = settings(variables.read_text(encoding="utf-8")) if options.env or variables.exists() else {}
-        port = int(env.get("PORT", "5000")) if options.port is None else options.port
+        given = options.env or variables.exists()
+        env = settings(variables.read_text(encoding="utf-8"), os.environ) if given else {}
+        port = _first_port({**os.environ, **env}) if options.port is None else options.port
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if not any(scale.values()):

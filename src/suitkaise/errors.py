@@ -141,6 +141,11 @@ class WorkerDead(SuitkaiseError):
         return cls(f"{path!r} has just ended", path=path)
 
     @classmethod
+    def unhandled(cls, path: str, reason: ExitReason) -> WorkerDead:
+        """Make the error for a message that waited for an incarnation, which ended and dropped it (rule 72)."""
+        return cls(f"{path!r} ended before it handled the message: {reason}", path=path, reason=reason)
+
+    @classmethod
     def unanswered(cls, path: str, reason: ExitReason) -> WorkerDead:
         """Make the error for a message that the worker got, and did not answer before it died."""
         return cls(f"{path!r} died before it answered: {reason}", path=path, reason=reason)

@@ -83,6 +83,11 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+def _left(unhandled: int) -> str:
+    messages = "1 message was" if unhandled == 1 else f"{unhandled} messages were"
+    return f"; {messages} not handled" if unhandled else ""
+
+
 @dataclass(frozen=True, slots=True)
 class ChildStarted(Event):
     """A child is running: its `on_start` has returned. `took`: seconds since its previous incarnation ended."""
@@ -109,26 +114,28 @@ class ChildIgnored(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildStartFailure(Event):
-    """A child failed to start."""
+    """A child failed to start. `unhandled`: the messages that waited for it (rule 72)."""
 
     level: ClassVar[str] = "error"
     reason: ExitReason | None = None
+    unhandled: int = 0
 
     def _text(self) -> str:
-        return f"failed to start: {self.reason}"
+        return f"failed to start: {self.reason}{_left(self.unhandled)}"
 
 
 @dataclass(frozen=True, slots=True)
 class ChildExited(Event):
-    """A running child ended without a stop request."""
+    """A running child ended without a stop request. `unhandled`: the messages that waited for it (rule 72)."""
 
     level: ClassVar[str] = "warning"
     reason: ExitReason | None = None
     pid: int | None = None
+    unhandled: int = 0
 
     def _text(self) -> str:
         pid = f" (pid {self.pid})" if self.pid is not None else ""
-        return f"ended{pid}: {self.reason}"
+        return f"ended{pid}: {self.reason}{_left(self.unhandled)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,23 +154,28 @@ class ChildRestarting(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildStopped(Event):
-    """A child was asked to stop, and ended as expected."""
+    """A child was asked to stop, and ended as expected. `unhandled`: the messages that were dropped (rule 72)."""
 
     reason: ExitReason | None = None
+    unhandled: int = 0
 
     def _text(self) -> str:
-        return f"stopped: {self.reason}"
+        return f"stopped: {self.reason}{_left(self.unhandled)}"
 
 
 @dataclass(frozen=True, slots=True)
 class ChildStopError(Event):
-    """A child was asked to stop and ended abnormally, or had to be killed (rules 42 and 43)."""
+    """A child was asked to stop and ended abnormally, or had to be killed (rules 42 and 43).
+
+    `unhandled`: the messages that were dropped (rule 72).
+    """
 
     level: ClassVar[str] = "error"
     reason: ExitReason | None = None
+    unhandled: int = 0
 
     def _text(self) -> str:
-        return f"did not stop cleanly: {self.reason}"
+        return f"did not stop cleanly: {self.reason}{_left(self.unhandled)}"
 
 
 @dataclass(frozen=True, slots=True)

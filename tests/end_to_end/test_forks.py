@@ -15,7 +15,7 @@ from tests.support import ROOT, run_program, start_program, wait_gone
 
 BEGIN = """
 import multiprocessing, os, signal, sys, time
-from suitkaise import Process, Supervisor, RuntimeGone
+from suitkaise import Child, Process, Reject, RuntimeGone, Supervisor, Thread
 
 class Echo(Process):
     def on_start(self):
@@ -296,3 +296,75 @@ def test_a_forked_child_that_leaves_the_with_block_of_a_tree_stops_nothing() -> 
         child.join()
         assert code == 0
         assert running["echo"].ask(1) == 1
+
+
+FORKING = """
+import time
+
+class Forking:
+    runs = 0
+
+    def ends(self, how):
+        match how:
+            case "exit": sys.exit(3)
+            case "text": sys.exit("a text")
+            case "raise": raise ValueError("the fork fails")
+            case "reject": raise Reject("no")
+            case "force": self.force_finish()
+            case "rejoin": self.rejoin()
+
+    def forked(self, how):
+        child = os.fork()
+        if child == 0:
+            self.ends(how)
+            return None
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def on_finish(self):
+        os.write(1, b"on_finish\\n")
+
+class P(Forking, Process):
+    def on_receive(self, how): return self.forked(how)
+class T(Forking, Thread):
+    def on_receive(self, how): return self.forked(how)
+class A(Forking, Process):
+    async def on_receive(self, how): return self.forked(how)
+"""
+
+
+@pytest.mark.parametrize("kind", ["P", "T", "A"])
+def test_a_fork_of_a_worker_ends_where_the_hook_ends_with_its_own_exit_code(kind):
+    source = program(f"""{FORKING}
+with Supervisor("tree", Child({kind}, id="w")).start() as running:
+    for how in ("exit", "text", "raise", "reject", "force", "rejoin", "return"):
+        print(how, running["w"].ask(how, timeout=30))
+    print("incarnation", running["w"].incarnation, "crashes", running.crashes())
+""")
+    done = run_program(source, timeout=60).check()
+    assert done.stdout.split("\n")[:-1] == [
+        "exit 3", "text 1", "raise 1", "reject 1", "force 0", "rejoin 0", "return 0", "incarnation 1 crashes []",
+        "on_finish",
+    ]  # fmt: skip
+    assert "ValueError: the fork fails" in done.stderr
+    assert "a text" in done.stderr
+
+
+def test_a_fork_in_any_hook_of_a_worker_runs_no_other_hook_and_reports_nothing():
+    source = program("""
+class Hooks(Process):
+    restart = "transient"
+    def fork(self):
+        if (child := os.fork()) != 0:
+            os.write(1, f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])} ".encode())
+    def on_start(self): self.fork()
+    def before_loop(self): self.fork()
+    def loop(self): self.fork()
+    def after_loop(self): self.fork()
+    def on_finish(self): self.fork()
+    def result(self):
+        self.fork()
+        return self.current_loop
+with Supervisor("tree", Child(Hooks, join_after=2)).start() as running:
+    print("result", running["hooks"].result(30), running["hooks"].incarnation)
+""")
+    assert run_program(source, timeout=60).check().stdout == "0 " * 9 + "result 2 1\n"

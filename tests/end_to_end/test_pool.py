@@ -6,6 +6,7 @@ import http.client
 import os
 import random
 import re
+import select
 import signal
 import socket
 import sys
@@ -18,7 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisors.pool import pool
+from suitkaise.events import ChildStartFailure
+from supervisors.pool import Server, hello, pool
+from tests.end_to_end.kinds import next_event
 from tests.support import ROOT, eventually, start_program
 
 RUN = [sys.executable, "-m", "suitkaise", "run", str(ROOT / "supervisors" / "pool.py")]
@@ -103,6 +106,77 @@ def test_a_connection_without_a_request_does_not_delay_the_end_of_a_worker() -> 
         running["serve"].recall(15.0)
         assert idle.recv(1) == b""
         assert running.crashes() == []
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        b"GET / HTT",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nthe first part",
+    ],
+)
+def test_half_a_request_does_not_delay_the_end_of_a_worker_and_is_not_served(
+    half: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "app_that_reads.py").write_text(
+        """
+def application(environ, start_response):
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    open("served", "a").write(environ["PATH_INFO"] + "\\n")
+    start_response("200 OK", [])
+    return [b"hello"]
+"""
+    )
+    with (
+        listener() as sock,
+        pool(sock, app="app_that_reads", workers=1).start() as running,
+        socket.create_connection(sock.getsockname()) as client,
+    ):
+        client.sendall(half)
+        assert get(f"http://127.0.0.1:{sock.getsockname()[1]}/whole").startswith("hello")  # so the half is accepted
+        running["serve"].recall(15.0)
+        assert client.recv(1) == b""
+        assert (tmp_path / "served").read_text() == "/whole\n"
+        assert running.crashes() == []
+
+
+def test_a_request_that_takes_too_long_to_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisors.pool.PATIENCE", 0.5)
+    monkeypatch.setattr("supervisors.pool._Handler.timeout", 0.5)
+    with listener() as sock, socket.create_connection(sock.getsockname()) as client:
+        server = Server(sock, hello, lambda: None)
+        serving = threading.Thread(target=server.serve_forever, args=(0.1,))
+        serving.start()
+        client.settimeout(15.0)
+        with suppress(BrokenPipeError, ConnectionResetError):  # one character after the other, for ever
+            client.sendall(b"GET / HTTP/1.1\r\n")
+            while not select.select([client], [], [], 0.05)[0]:
+                client.sendall(b"X")
+            assert client.recv(1) == b""
+        server.end()
+        serving.join()
+
+
+def test_the_pool_survives_an_application_that_cannot_be_imported_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    application = tmp_path / "app_that_breaks.py"
+    application.write_text("from supervisors.pool import hello as application")
+    with listener() as sock, pool(sock, app="app_that_breaks", workers=1).start() as running:
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
+        application.write_text("import a_module_that_is_missing")
+        os.utime(application, (1, 1))
+        with running.events() as happened:
+            running["serve"].kill()
+            first = last = next_event(happened, ChildStartFailure, timeout=30)
+            while last.at - first.at < 4.0:
+                last = next_event(happened, ChildStartFailure, timeout=30)
+        assert "failed to start: ModuleNotFoundError" in caplog.text
+        application.write_text("from supervisors.pool import hello as application")
+        assert get(url).startswith("hello")
 
 
 def test_a_worker_that_has_grown_is_renewed() -> None:

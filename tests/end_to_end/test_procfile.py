@@ -45,6 +45,50 @@ B='as \it is'
 C=as \it is""") == {"A": 'say "a\\b"\nand go', "B": r"as \it is", "C": r"as \it is"}
 
 
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("A = spaces around", "spaces around"),
+        ("  export   A=exported  ", "exported"),
+        ("\ufeffA=after a byte order mark", "after a byte order mark"),
+        ("A=windows\r\nB=", "windows"),
+        ("A=value # a comment", "value"),
+        ("A=value#no comment", "value#no comment"),
+        ("A= # a comment", ""),
+        ("A=#fff", "#fff"),
+        ("A=", ""),
+        ("A='#1' # a comment", "#1"),
+        ('A="#1"\t# a comment', "#1"),
+        ("A=' both ends '", " both ends "),
+        ("A='two\nlines'", "two\nlines"),
+        ('A="two\nlines # and no comment"', "two\nlines # and no comment"),
+        (r'A="a tab\tand\nmore"', "a tab\tand\nmore"),
+        (r"A=a\tb", r"a\tb"),
+        ("A=it's", "it's"),
+        ("A=a=b&c", "a=b&c"),
+        ("B=1\nA=${B}2", "12"),
+        ('B=1\nA="${B} ${B}"', "1 1"),
+        ("B=1\nA='${B}'", "${B}"),
+        (r'A="\${HOME} is $HOME"', "${HOME} is $HOME"),
+        ("A=${HOME}/x", "/home/me/x"),
+        ("HOME=/there\nA=${HOME}", "/there"),
+        ("A=[${NOWHERE}]", "[]"),
+        ("A=${NOWHERE:-default}", "default"),
+        ("A=1\nA=${A}2", "12"),
+    ],
+)
+def test_an_environment_file_is_read_as_its_users_know_it(text: str, value: str) -> None:
+    assert settings(text, {"HOME": "/home/me"})["A"] == value
+
+
+@pytest.mark.parametrize(
+    "text, line", [("A", 1), ("\n# x\nA B=1", 3), ("A='open\n\nB=1", 1), ("A='x' y", 1), ("1A=x", 1)]
+)
+def test_an_error_in_an_environment_file_names_its_line(text: str, line: int) -> None:
+    with pytest.raises(ValueError, match=f"line {line} is no `NAME=value`"):
+        settings(text)
+
+
 def test_every_process_type_runs_once_unless_scaled() -> None:
     assert scales("", {"a": "", "b": ""}) == {"a": 1, "b": 1}
     assert scales("a=3,b=0", {"a": "", "b": ""}) == {"a": 3, "b": 0}
@@ -104,6 +148,23 @@ def test_the_port_of_the_environment_file_is_that_of_the_first_command(
             eventually(lambda port=port: f"port {port}\n" in program.stderr, timeout=20, what=f"port {port}")  # type: ignore[misc]
         program.send_signal(signal.SIGTERM)
         assert program.wait() == 0, program.stderr
+
+
+def test_the_port_of_the_environment_is_that_of_the_first_command(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("\ufeffa: echo port $PORT; exec sleep 600\nb: echo port $PORT; exec sleep 600\n")
+    with start_program(RUN, cwd=tmp_path, env={"PORT": "4000"}) as program:
+        for port in (4000, 4100):
+            eventually(lambda port=port: f"port {port}\n" in program.stderr, timeout=20, what=f"port {port}")  # type: ignore[misc]
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0, program.stderr
+
+
+def test_a_port_that_is_no_number_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("a: sleep 600\n")
+    (tmp_path / ".env").write_text("PORT=http\n")
+    finished = run_program(RUN, cwd=tmp_path)
+    assert finished.returncode == 2
+    assert "PORT is no number: 'http'" in finished.stderr
 
 
 def test_wrong_usage_ends_the_program_with_exit_code_2(tmp_path: Path) -> None:

@@ -250,8 +250,8 @@ def test_drain_returns_all_messages_that_were_not_handled(inbox: Inbox) -> None:
         inbox.put(number)
     assert inbox.get() == 0
     inbox.put(3)
-    assert [message.body.value for message in inbox.box.drain()] == [1, 2, 3]
-    assert inbox.box.drain() == []
+    assert [message.body.value for message in inbox.box.take_unhandled()] == [1, 2, 3]
+    assert inbox.box.take_unhandled() == []
 
 
 def test_a_worker_whose_inbox_is_drained_from_outside_goes_on(inbox: Inbox) -> None:
@@ -274,7 +274,7 @@ def test_a_waiting_worker_stops_although_its_inbox_is_drained_at_once(board: Boa
         got = in_background(box.get)
         eventually(lambda box=box: box._asleep)  # type: ignore[misc]
         box.order_stop(Normal())
-        box.drain()
+        box.take_unhandled()
         assert got.result(5).message is STOP
         box.close()
         slot.release()

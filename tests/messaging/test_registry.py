@@ -29,7 +29,7 @@ class Parent:
             raise ChildNotFound(id)
         return self.status
 
-    def control(self, kind: str, id: str) -> Answer[Any]:
+    def control(self, kind: str, id: str, drain: float | None = None) -> Answer[Any]:
         self.requests.append((kind, id))
         answer: Answer[Any] = Answer()
         answer.set_result(f"{kind} done")

@@ -15,6 +15,7 @@ import pytest
 from suitkaise import Supervisor
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.specs import LIMITS, Backoff, Child, Kind, Recipe, SpecWarning, Startable, snapshot
+from suitkaise.workers.command import Command
 from suitkaise.workers.worker import Process, Thread
 
 
@@ -762,3 +763,32 @@ def test_a_snapshot_keeps_sharing_and_cycles() -> None:
     assert taken[0] is taken[1]
     assert taken[0] is not shared
     assert taken[2] is taken
+
+
+@pytest.mark.parametrize("drain", [0, -1, "2", True, math.inf, math.nan])
+def test_s72_a_drain_that_is_no_time_is_refused(drain: Any) -> None:
+    with pytest.raises(SpecError, match="Child 'work': drain must be seconds > 0 or None"):
+        Child(work, drain=drain)
+
+
+@pytest.mark.parametrize("options", [{}, {"shutdown": 6.0}, {"shutdown": "brutal_kill"}])
+def test_s72_a_drain_must_leave_time_for_the_rest_of_the_stop(options: Any) -> None:
+    with pytest.raises(SpecError, match=r"Child 'work': drain \(6 s\) must be less than shutdown"):
+        Child(work, drain=6.0, **options)
+    assert Child(work, drain=6.0, shutdown=6.5).drain == 6.0
+    assert Child(work, drain=6.0, shutdown="infinity").drain == 6.0
+
+
+def test_s72_a_class_can_set_its_own_drain() -> None:
+    class Drains(Thread):
+        drain = 2.0
+
+    assert Child(Drains).drain == 2.0
+    assert Child(Drains, drain=None).drain is None
+
+
+def test_s72_what_takes_no_messages_takes_no_drain() -> None:
+    with pytest.raises(SpecError, match="drain makes no sense here: supervisors take no messages"):
+        Child(Supervisor("below"), drain=1.0)
+    with pytest.raises(SpecError, match="drain makes no sense here: commands take no messages"):
+        Child(Command("true"), drain=1.0)

@@ -306,7 +306,7 @@ class _Handle(SimulatedHandle):
         self._observed = observed
         super().__init__(clock, launch, behaviour)
 
-    def stop(self) -> None:
+    def stop(self, drain: float | None = None) -> None:
         self._observed._ordered(self.launch.path, None)
         super().stop()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Ignore, Reject, Thread
-from suitkaise.errors import NotSerializable, SuitkaiseError, WorkerDead
+from suitkaise.errors import NotSerializable, SpecError, SuitkaiseError, WorkerDead
 from suitkaise.exits import Crashed, ExitCode, Normal, Shutdown, Signaled
 from suitkaise.platform.board import Phase
 from suitkaise.workers.incarnation import Outcome
@@ -761,7 +761,7 @@ def test_an_exception_in_a_handler_kills_the_worker_and_reaches_the_asker(harnes
     with pytest.raises(ValueError, match="broken") as raised:
         answer.get(0)
     assert "remote traceback" in "".join(raised.value.__notes__)
-    with pytest.raises(WorkerDead, match="is over"):
+    with pytest.raises(WorkerDead, match="ended before it handled the message: ValueError"):
         behind.get(0)
 
 
@@ -858,7 +858,7 @@ def test_a_stop_request_precedes_messages_and_their_askers_get_an_error(harness:
     first, second = one.ask(1), one.ask(2)
     one.run()
     assert first.get(0) is None
-    with pytest.raises(WorkerDead, match="is over: shutdown"):
+    with pytest.raises(WorkerDead, match="ended before it handled the message: shutdown"):
         second.get(0)
 
 
@@ -870,3 +870,153 @@ def test_the_board_counts_the_messages_that_still_wait(harness: Harness) -> None
     one.call("end")
     one.run()
     assert seen == [3, 2, 1]
+
+
+# ------------------------------------------------------------ messages before the end
+class Drained(Thread):
+    """Notes its messages and hooks; the message `rejoin` ends it."""
+
+    def __init__(self, calls: list[Any], on_message: Any = None, drain: float | None = None) -> None:
+        self.calls = calls
+        self.on_message = on_message
+        self.seconds = drain
+
+    def on_receive(self, message: Any) -> None:
+        self.calls.append(message)
+        if message == "rejoin":
+            self.rejoin(drain=self.seconds)
+        if self.on_message is not None:
+            self.on_message(message)
+
+    def on_finish(self) -> None:
+        self.calls.append("on_finish")
+
+
+class DrainedLoop(Drained):
+    def loop(self) -> None:
+        self.calls.append("loop")
+        if self.seconds is not None:
+            self.rejoin(drain=self.seconds)
+            self.on_message("loop")
+
+
+def test_s72_messages_are_handled_before_on_finish_for_the_time_of_the_order(harness: Harness) -> None:
+    calls: list[Any] = []
+    one = harness(Drained(calls))
+    one.mailbox.order_stop(Shutdown(), 60.0)
+    for number in range(3):
+        one.tell(number)
+    assert one.run().reason == Shutdown()
+    assert calls == [0, 1, 2, "on_finish"]
+
+
+def test_s72_messages_that_come_while_others_are_drained_are_handled_too(harness: Harness) -> None:
+    calls: list[Any] = []
+    one = harness(Drained(calls, lambda message: message < 5 and one.tell(message + 1)))
+    one.mailbox.order_stop(Shutdown(), 60.0)
+    one.tell(0)
+    one.run()
+    assert calls == [0, 1, 2, 3, 4, 5, "on_finish"]
+
+
+def test_s72_without_time_to_drain_no_message_is_handled_after_the_order(harness: Harness) -> None:
+    calls: list[Any] = []
+    one = harness(Drained(calls))
+    one.mailbox.order_stop(Shutdown(), 0.0)
+    one.tell(0)
+    one.run()
+    assert calls == ["on_finish"]
+
+
+def test_s72_the_time_to_drain_has_an_end(harness: Harness) -> None:
+    calls: list[Any] = []
+    one = harness(Drained(calls, lambda message: one.tell(message + 1)))  # it would go on for ever
+    one.mailbox.order_stop(Shutdown(), 0.2)
+    one.tell(0)
+    one.run()
+    assert calls[0] == 0
+    assert calls[-1] == "on_finish"
+
+
+def test_s72_a_later_order_shortens_the_time_to_drain_and_never_prolongs_it(harness: Harness) -> None:
+    calls: list[Any] = []
+    one = harness(Drained(calls))
+    one.mailbox.order_stop(Shutdown("first"), 60.0)
+    one.mailbox.order_stop(Shutdown(), None)
+    one.tell(0)
+    one.tell("rejoin")
+    one.tell(1)
+    assert one.run().reason == Shutdown("first")
+    assert calls == [0, "rejoin", 1, "on_finish"]
+
+    del calls[:]
+    two = harness(Drained(calls))
+    two.mailbox.order_stop(Shutdown(), 0.0)
+    two.mailbox.order_stop(Shutdown(), 60.0)
+    two.tell(0)
+    two.run()
+    assert calls == ["on_finish"]
+
+
+@pytest.mark.parametrize("given", ["the call", "the child"])
+def test_s72_rejoin_drains_for_the_time_of_the_call_or_of_the_child(harness: Harness, given: str) -> None:
+    calls: list[Any] = []
+    one = harness(
+        Drained(calls, drain=60.0 if given == "the call" else None), drain=60.0 if given == "the child" else 0.0
+    )
+    for message in ("rejoin", 1, 2):
+        one.tell(message)
+    assert one.run().reason == Normal()
+    assert calls == ["rejoin", 1, 2, "on_finish"]
+
+
+def test_s72_rejoin_in_a_loop_drains_without_another_loop(harness: Harness) -> None:
+    calls: list[Any] = []
+    one = harness(DrainedLoop(calls, lambda what: what == "loop" and one.tell(2), drain=60.0))
+    one.tell(1)
+    one.run()
+    assert calls == [1, "loop", 2, "on_finish"]
+
+
+def test_s72_a_worker_at_its_limit_of_loops_drains_for_the_time_of_its_child(harness: Harness) -> None:
+    calls: list[Any] = []
+    one = harness(DrainedLoop(calls, lambda message: message == 1 and one.tell(2)), join_after=1, drain=60.0)
+    one.tell(1)
+    assert one.run().reason == Normal()
+    assert calls == [1, "loop", 2, "on_finish"]
+
+
+def test_s72_the_rest_is_not_drained_after_a_crash_or_a_forced_end(harness: Harness) -> None:
+    calls: list[Any] = []
+
+    def fail(message: Any) -> None:
+        raise ValueError("crash")
+
+    one = harness(Drained(calls, fail), drain=60.0)
+    one.tell(1)
+    one.tell(2)
+    assert isinstance(one.run().reason, Crashed)
+    assert calls == [1]
+    del calls[:]
+    two = harness(Drained(calls, lambda message: two.worker.force_finish()), drain=60.0)
+    two.tell(1)
+    two.tell(2)
+    assert two.run().reason == Shutdown("forced")
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("drain", [-1, "2", True, float("nan"), float("inf")])
+def test_s72_a_drain_that_is_no_time_is_refused(harness: Harness, drain: Any) -> None:
+    calls: list[Any] = []
+    errors: list[SpecError] = []
+
+    def refuse(message: Any) -> None:
+        with pytest.raises(SpecError, match="drain must be seconds >= 0") as refused:
+            one.worker.rejoin(drain=drain)
+        errors.append(refused.value)
+        one.worker.rejoin()
+
+    one = harness(Drained(calls, refuse))
+    one.tell(1)
+    one.run()
+    assert len(errors) == 1

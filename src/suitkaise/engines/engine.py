@@ -30,6 +30,8 @@ class Exit:
         abandoned: whether the incarnation was cut off but still runs (a thread).
         view: the worker's slot on the status board at the end.
         lines: the last lines that the worker printed or logged, if it ended abnormally.
+        unhandled: the number of messages that waited for the worker at its end.
+        returned: those of them that are for the next incarnation (rule 72).
     """
 
     reason: ExitReason
@@ -38,6 +40,8 @@ class Exit:
     abandoned: bool = False
     view: SlotView | None = None
     lines: tuple[str, ...] = ()
+    unhandled: int = 0
+    returned: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +54,19 @@ class Launch:
     @classmethod
     def of(cls, child: Child, path: str, number: int, serial: int, recalled: Recalled | None = None) -> Launch:
         """Make the order for incarnation `number` of the child at `path`; `serial` is unique in the program."""
-        grace = grace_of(child)
+        limits = child.join_in, child.join_after
         return cls(
-            child, Incarnation(path, serial, number, child.copy, child.join_in, child.join_after, recalled, grace)
+            child,
+            Incarnation(path, serial, number, child.copy, *limits, recalled, grace_of(child), child.drain or 0.0),
         )
+
+    def drain(self, wanted: float | None) -> float:
+        """Return the seconds for which a stop lets messages be handled first: those of the order, or the child's own.
+
+        Those of an order leave at least a second of the shutdown time, or half of it, for `on_finish`.
+        """
+        grace = self.incarnation.grace
+        return self.incarnation.drain if wanted is None else min(wanted, grace - min(1.0, grace / 2))
 
     @property
     def path(self) -> str:
@@ -113,8 +126,8 @@ class Handle(Protocol):
         """Send a message to the worker, first in, first out; see `Receiver.deliver`."""
         ...
 
-    def stop(self) -> None:
-        """Ask the worker to finish."""
+    def stop(self, drain: float | None = None) -> None:
+        """Ask the worker to finish; let it handle messages first for `drain` seconds (None: as its child says)."""
         ...
 
     def suspend(self, on: bool) -> None:

@@ -25,10 +25,12 @@ from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.protocol import (
     CheckpointReport,
     DeliverMessage,
+    EndOfMessages,
     ExitReport,
     LogReport,
     MessageAnswered,
     PreloadReport,
+    ReturnMessage,
     StartWorker,
     StopWorker,
     SuspendWorker,
@@ -43,7 +45,7 @@ from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, S
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
-from suitkaise.platform.board import BELL, PHASE, Phase, SlotView
+from suitkaise.platform.board import BELL, MESSAGES, PHASE, Phase, SlotView
 from suitkaise.platform.preload import preload
 from suitkaise.platform.processes import kill_marked
 from suitkaise.platform.reactor import TimerHandle
@@ -55,6 +57,8 @@ from suitkaise.workers.hooks import is_async
 from suitkaise.workers.incarnation import Outcome
 
 __all__ = ["ProcessEngine", "ProcessHandle"]
+
+logger: logging.Logger = logging.getLogger("suitkaise.processes")
 
 LINGER = 5.0
 """Seconds that a process may stay after its worker's exit report (threads that it did not end, exit handlers)."""
@@ -169,6 +173,8 @@ class ProcessHandle:
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
+        self._delivered = 0  # messages, including those of links and monitors
+        self._returned: list[Message] = []
         self._outcome: Outcome | None = None  # as the worker reported it
         self._linger_timer: TimerHandle | None = None
         self._kill_reason: ExitReason | None = None
@@ -195,13 +201,14 @@ class ProcessHandle:
                 if number is not None:
                     del self._asked[number]
                 raise
+            self._delivered += 1
 
-    def stop(self) -> None:
+    def stop(self, drain: float | None = None) -> None:
         """Ask the worker to finish."""
         with self._lock:
             if not self._over:
                 self._ring = URGENT
-                self._send(StopWorker(), force=True)
+                self._send(StopWorker(self.launch.drain(drain)), force=True)
 
     def suspend(self, on: bool) -> None:
         """Suspend the worker after its current loop, or resume it."""
@@ -215,6 +222,11 @@ class ProcessHandle:
         with self._lock:
             if self._over or self.process.dead:
                 return
+            if self._outcome is not None and self._kill_reason is None:
+                logger.warning(
+                    "%r has finished, but its process has not ended (a thread that is no daemon, an exit handler); "
+                    "it is killed: %s", self.launch.path, why,
+                )  # fmt: skip
             self._kill_reason = self._kill_reason or Killed(why)
             self.process.signal(signal.SIGKILL)
 
@@ -302,10 +314,16 @@ class ProcessHandle:
                     self.ready.set_result(pid)
             case PreloadReport(modules):
                 preload(*modules)
-            case ExitReport(reason, ignored, has_result):
+            case ReturnMessage(kind, number):
+                returned = Message(kind, Payload(data=payload)) if number is None else self._asked.pop(number, None)
+                if returned is not None:
+                    self._returned.append(returned)
+            case ExitReport(reason, ignored, has_result, returns_messages):
                 outcome = Outcome(codec.loads(reason), Payload(data=payload) if has_result else None, ignored)
                 with self._lock:  # messages from now on are for the next incarnation
                     self._outcome = outcome
+                    if returns_messages:
+                        self._send(EndOfMessages(), force=True)
                 grace = self.launch.incarnation.grace
                 linger = grace if grace < float("inf") else LINGER
                 self._linger_timer = self._context.reactor.call_at(
@@ -354,6 +372,8 @@ class ProcessHandle:
             asked, self._asked = list(self._asked.values()), {}
         if self._linger_timer is not None:
             self._linger_timer.cancel()
+        unhandled = max(0, self._delivered - self._slot.words[MESSAGES])
+        exit = replace(exit, unhandled=unhandled, returned=tuple(self._returned))
         if not exit.reason.clean:
             exit = replace(exit, view=self._slot.read(), lines=last_lines(self._tail))
         with contextlib.suppress(OSError):

@@ -24,6 +24,7 @@ __all__ = [
     "CheckpointReport",
     "CleaningUp",
     "DeliverMessage",
+    "EndOfMessages",
     "ExitReport",
     "KeeperAnswer",
     "KeeperReady",
@@ -37,6 +38,7 @@ __all__ = [
     "ProcessContext",
     "ProcessExited",
     "QuitKeeper",
+    "ReturnMessage",
     "SpareReady",
     "SpawnFailed",
     "SpawnProcess",
@@ -172,13 +174,22 @@ class DeliverMessage(msgspec.Struct, array_like=True, tag=2, gc=False):
 
 
 class StopWorker(msgspec.Struct, array_like=True, tag=3, gc=False):
-    """Finish, ahead of all messages that wait. `ExitReport` answers it."""
+    """Finish, ahead of all messages that wait, or after `drain` seconds in which they are handled.
+
+    `ExitReport` answers it.
+    """
+
+    drain: float = 0.0
 
 
 class SuspendWorker(msgspec.Struct, array_like=True, tag=4, gc=False):
     """Pause after the current loop (`on`), or resume. No answer."""
 
     on: bool
+
+
+class EndOfMessages(msgspec.Struct, array_like=True, tag=5, gc=False):
+    """No message follows. Sent when the worker has reported its exit, and `returns_messages`."""
 
 
 # ------------------------------------------------------------ worker -> hub: frames
@@ -225,21 +236,41 @@ class LogReport(msgspec.Struct, array_like=True, tag=6, gc=False):
 
 
 class ExitReport(msgspec.Struct, array_like=True, tag=7, gc=False):
-    """The worker's last frame: how its incarnation ended. The payload is the encoded result, if there is one.
+    """How the worker's incarnation ended. The payload is the encoded result, if there is one.
 
-    The process ends after it.
+    The process ends after it; before that, a worker that `returns_messages` sends each message that it has not handled
+    with `ReturnMessage`, once it has got `EndOfMessages`.
     """
 
     reason: bytes  # a pickled `ExitReason`
     ignored: bool  # `on_start` raised `Ignore`
     has_result: bool
+    returns_messages: bool
+
+
+class ReturnMessage(msgspec.Struct, array_like=True, tag=8, gc=False):
+    """A message that the worker has not handled, for its next incarnation. Follows `ExitReport`; no answer.
+
+    The payload is its encoded body, or empty if it has a number: the hub knows that message.
+    """
+
+    kind: Literal["message", "call", "get", "signal"]
+    number: int | None
 
 
 KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | QuitKeeper
 KeeperAnswer: TypeAlias = KeeperReady | KeeperWarning | CleaningUp | ProcessExited | SpawnFailed
-WorkerOrder: TypeAlias = PrepareSpare | StartWorker | DeliverMessage | StopWorker | SuspendWorker
+WorkerOrder: TypeAlias = PrepareSpare | StartWorker | DeliverMessage | StopWorker | SuspendWorker | EndOfMessages
 WorkerReport: TypeAlias = (
-    Announce | SpareReady | WorkerReady | MessageAnswered | CheckpointReport | PreloadReport | LogReport | ExitReport
+    Announce
+    | SpareReady
+    | WorkerReady
+    | MessageAnswered
+    | CheckpointReport
+    | PreloadReport
+    | LogReport
+    | ExitReport
+    | ReturnMessage
 )
 
 encode: Callable[[KeeperRequest | KeeperAnswer], bytes] = msgspec.msgpack.Encoder().encode

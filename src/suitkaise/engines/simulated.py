@@ -157,7 +157,7 @@ class SimulatedHandle:
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
         """Ignore the message."""
 
-    def stop(self) -> None:
+    def stop(self, drain: float | None = None) -> None:
         """End after `stop_takes`, unless the script ignores the request."""
         self.stop_asked_at = self._clock.now
         if self.behaviour.stop_takes is not None and self.hanging_since is None:

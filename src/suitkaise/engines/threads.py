@@ -81,15 +81,11 @@ class ThreadHandle:
                 raise WorkerDead.just_ended(self._launch.path)
             self._mailbox.put(message)
 
-    def stop(self) -> None:
+    def stop(self, drain: float | None = None) -> None:
         """Ask the worker to finish."""
-        self.order_stop(Shutdown())
-
-    def order_stop(self, reason: ExitReason) -> None:
-        """Ask the worker to finish with that reason."""
         with self._lock:
             if not self._gone:
-                self._mailbox.order_stop(reason)
+                self._mailbox.order_stop(Shutdown(), self._launch.drain(drain))
 
     def suspend(self, on: bool) -> None:
         """Suspend the worker after its current loop, or resume it."""
@@ -118,26 +114,32 @@ class ThreadHandle:
                 return
             self._gone = True
             self._abandoned[self] = self._launch.path
-            self._mailbox.order_stop(reason)
+            self._mailbox.order_stop(reason, 0.0)
             self._lifecycle.interrupt(reason)
-            unhandled, view = self._mailbox.drain(), self._slot.read()
-        for message in unhandled:
+            waiting, view = self._mailbox.take_unhandled(), self._slot.read()
+        for message in waiting:
             message.fail(
                 WorkerDead(f"{self._launch.path!r} was abandoned: {reason}", path=self._launch.path, reason=reason)
             )
-        settle(self.exited, Exit(reason, abandoned=True, view=view, lines=tuple(self._lines)))
+        end = Exit(reason, abandoned=True, view=view, lines=tuple(self._lines), unhandled=len(waiting))
+        settle(self.exited, end)
 
     def on_over(self, outcome: Outcome) -> None:
         """Take the outcome from the thread, which ends now."""
         with self._lock:
             was_gone, self._gone = self._gone, True
             self._abandoned.pop(self, None)
-        end = Exit(outcome.reason, outcome.result, outcome.ignored)
+            waiting = self._mailbox.take_unhandled()
+        end = Exit(outcome.reason, outcome.result, outcome.ignored, unhandled=len(waiting))
+        if outcome.hands_over:
+            end, waiting = replace(end, returned=tuple(waiting)), []
         if not outcome.reason.clean:
             end = replace(end, view=self._slot.read(), lines=tuple(self._lines))
         self._give_back()
         if not was_gone:
             settle(self.exited, end)
+        for message in waiting:
+            message.fail(WorkerDead.unhandled(self._launch.path, outcome.reason))
 
     def _give_back(self) -> None:
         self._mailbox.close()

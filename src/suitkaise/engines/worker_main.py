@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import atexit
 import contextlib
 import gc
 import logging
@@ -13,18 +12,21 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from typing import Any, NoReturn
 
 from suitkaise.engines.protocol import (
     Announce,
     CheckpointReport,
     DeliverMessage,
+    EndOfMessages,
     ExitReport,
     LogReport,
     MessageAnswered,
     PreloadReport,
     PrepareSpare,
     ProcessContext,
+    ReturnMessage,
     SpareReady,
     StartWorker,
     StopWorker,
@@ -35,17 +37,19 @@ from suitkaise.engines.protocol import (
     decode_worker_order,
 )
 from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_signals, restore_signals
+from suitkaise.errors import MailboxFull
 from suitkaise.exits import Crashed, Shutdown
 from suitkaise.messaging import codec, definitions, wire
+from suitkaise.messaging.address import MOST, MOST_BYTES
 from suitkaise.messaging.connection import FrameWriter
-from suitkaise.messaging.identity import set_owner
+from suitkaise.messaging.identity import current_path, set_owner
 from suitkaise.messaging.logs import ForwardingHandler
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.platform.preload import listeners, wanted
-from suitkaise.platform.processes import after_fork_in_child, kill_children, set_process_name
+from suitkaise.platform.processes import after_fork_in_child, finish_interpreter, kill_children, set_process_name
 from suitkaise.platform.runtime_directory import (
     BOARD,
     HUB_SOCKET,
@@ -62,6 +66,8 @@ from suitkaise.workers.lifecycle import Lifecycle
 from suitkaise.workers.worker import Process
 
 __all__ = ["run_standby", "run_worker"]
+
+_logger = logging.getLogger("suitkaise.worker")
 
 _FIRST_READ = 1 << 16
 _MAX_SOCKETS = 250
@@ -115,6 +121,7 @@ class WorkerProcess:
         self._parser = wire.Parser(max_header=wire.MAX_PAYLOAD, decode=decode_worker_order)
         self._frames: list[wire.Frame] = []  # received together with the first frame
         self._mailbox: SocketMailbox | None = None
+        self._has_all_messages = False
 
     def run(self) -> int:
         """Run the worker from the first frame to the exit report; return the exit code."""
@@ -149,6 +156,7 @@ class WorkerProcess:
         except BaseException as error:
             portable, text = portable_error(error, incarnation.path)
             self.report_exit(Outcome(Crashed("on_start", portable, text)))
+            self.return_messages(mailbox, incarnation)
             return 0
         lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
         lifecycle.context.append_output = self._tail.write
@@ -246,10 +254,12 @@ class WorkerProcess:
             case DeliverMessage():  # without patterns for its fields, which would take twice the time
                 reply = None if order.number is None else _AnswerSender(self, order.number)
                 self._mailbox.put(Message(order.kind, Payload(data=payload), reply))
-            case StopWorker():
-                self._mailbox.order_stop(Shutdown())
+            case StopWorker(drain):
+                self._mailbox.order_stop(Shutdown(), drain)
             case SuspendWorker(on):
                 self._mailbox.suspend(on)
+            case EndOfMessages():
+                self._has_all_messages = True
 
     def send(self, report: WorkerReport, payload: bytes = b"") -> None:
         """Send one frame to the hub; do nothing if the hub is gone."""
@@ -270,7 +280,31 @@ class WorkerProcess:
             except BaseException as error:
                 portable, text = portable_error(error, "result")
                 reason = Crashed("result", portable, text)
-        self.send(ExitReport(codec.dumps(reason), outcome.ignored, outcome.result is not None), result)
+        report = ExitReport(codec.dumps(reason), outcome.ignored, outcome.result is not None, outcome.hands_over)
+        self.send(report, result)
+
+    def return_messages(self, mailbox: SocketMailbox, incarnation: Incarnation) -> None:
+        """Send the messages that were not handled back to the hub, for the next incarnation.
+
+        The hub may have sent some more before it got the exit report; `EndOfMessages` follows them.
+        """
+        path, until = incarnation.path, time.monotonic() + incarnation.grace
+        count = size = 0
+        poll = select.poll()
+        while True:
+            for message in mailbox.take_unhandled():
+                count, size = count + 1, size + message.body.size
+                if count > MOST or size > MOST_BYTES:  # the hub would not keep more for a worker that is restarting
+                    message.fail(MailboxFull(f"too many messages wait for {path!r}", path=path))
+                elif isinstance(message.reply, _AnswerSender):
+                    self.send(ReturnMessage(message.kind, message.reply.number))
+                else:
+                    self.send(ReturnMessage(message.kind, None), message.body.data)
+            left = until - time.monotonic()
+            if self._has_all_messages or left <= 0 or (control := mailbox.descriptor) is None:
+                return
+            poll.register(control, select.POLLIN)
+            poll.poll(min(left, 3600.0) * 1000)
 
     def _watch_hub(self, mailbox: SocketMailbox, grace: float, stops_last: bool) -> None:
         """Wait for the hub's end; then ask the worker to finish, and end the process when its grace is over."""
@@ -281,7 +315,7 @@ class WorkerProcess:
             mailbox.ring()
             time.sleep(self._orphan_timeout + 1.0)
         else:
-            mailbox.order_stop(Shutdown("the program that owned it is gone"))
+            mailbox.order_stop(Shutdown("the program that owned it is gone"), 0.0)
             time.sleep(min(grace, self._orphan_timeout))
         _exit(_INTERNAL_ERROR, wait=False)
 
@@ -289,14 +323,14 @@ class WorkerProcess:
 class _AnswerSender:
     """Sends the answer to a message to the hub."""
 
-    __slots__ = ("_number", "_process")
+    __slots__ = ("_process", "number")
 
     def __init__(self, process: WorkerProcess, number: int) -> None:
         self._process = process
-        self._number = number
+        self.number: int = number
 
     def __call__(self, ok: bool, payload: Payload) -> None:
-        self._process.send(MessageAnswered(self._number, ok), payload.data)
+        self._process.send(MessageAnswered(self.number, ok), payload.data)
 
 
 class _ProcessActor(WorkerActor):
@@ -304,6 +338,7 @@ class _ProcessActor(WorkerActor):
 
     def __init__(self, lifecycle: Lifecycle, mailbox: SocketMailbox, process: WorkerProcess) -> None:
         super().__init__(lifecycle, mailbox)
+        self._mailbox = mailbox
         self._process = process
 
     def on_ready(self) -> None:
@@ -314,6 +349,8 @@ class _ProcessActor(WorkerActor):
 
     def on_over(self, outcome: Outcome) -> None:
         self._process.report_exit(outcome)
+        if outcome.hands_over:
+            self._process.return_messages(self._mailbox, self.lifecycle.incarnation)
 
 
 class _Nothing(Process):
@@ -352,6 +389,7 @@ def _warm_up() -> None:
             codec.loads(order.incarnation)
             codec.loads(order.context)
             recipe = codec.loads_with_descriptors(received[1], [])
+            process._has_all_messages = True
             _ProcessActor(Lifecycle(recipe, incarnation, mailbox, slot), mailbox, process).run_here()
             mailbox.close()
 
@@ -360,15 +398,38 @@ def _exit(code: int, *, wait: bool = True) -> NoReturn:
     """End the process: join threads, run exit handlers, flush; without the interpreter's teardown."""
     try:
         kill_children()
-        if wait:
-            threading._shutdown()  # type: ignore[attr-defined]
-            atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
+        if wait and _lingering_threads():
+            _thread.start_new_thread(_report_lingering, ())
+        finish_interpreter(wait=wait)
         _remove_directory()
     finally:
         os._exit(code)
+
+
+LINGER_NOTICE = 1.0
+"""Seconds after which a process that waits for threads, before it ends, logs which ones."""
+
+
+def _lingering_threads() -> list[threading.Thread]:
+    """Return the threads for which a process waits before it ends: all that are no daemons."""
+    main = threading.main_thread()
+    return [one for one in threading.enumerate() if not one.daemon and one is not main]
+
+
+def _report_lingering() -> None:
+    """Log once which threads hold up the end of the process, and where they stand."""
+    time.sleep(LINGER_NOTICE)
+    left, frames = _lingering_threads(), sys._current_frames()
+    stacks = (
+        f"Thread {one.name!r} (most recent call last):\n"
+        + "".join(traceback.format_stack(frames.get(one.ident or 0), limit=5)).rstrip()
+        for one in left
+    )
+    if left:
+        _logger.warning(
+            "%r has finished, but its process waits for %d of its threads that are no daemons:\n%s",
+            current_path(), len(left), "\n".join(stacks),
+        )  # fmt: skip
 
 
 _held: list[tuple[str, int, int]] = []

@@ -16,7 +16,7 @@ from suitkaise.messaging.protocol import AdminAction, ControlKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef
 from suitkaise.status import Status
 
-__all__ = ["Address", "ExitWatchers", "Parent", "Receiver"]
+__all__ = ["MOST", "MOST_BYTES", "Address", "ExitWatchers", "Parent", "Receiver"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.links")
 
@@ -49,8 +49,8 @@ class Parent(Protocol):
         """Return the child's status, at once."""
         ...
 
-    def control(self, kind: ControlKind, id: str) -> Answer[Any]:
-        """Kill, rejoin or recall a child."""
+    def control(self, kind: ControlKind, id: str, drain: float | None = None) -> Answer[Any]:
+        """Kill, rejoin (after `drain` seconds for messages) or recall a child."""
         ...
 
 
@@ -93,9 +93,9 @@ class Address:
         except ChildNotFound:  # temporary and ended, or deleted
             return Status.STOPPED if self.reason is None or self.reason.clean else Status.CRASHED
 
-    def control(self, kind: ControlKind) -> Answer[Any]:
+    def control(self, kind: ControlKind, drain: float | None = None) -> Answer[Any]:
         """Pass a kill, rejoin or recall on to the supervisor."""
-        return self.parent.control(kind, self.id)
+        return self.parent.control(kind, self.id, drain)
 
     def administer(self, action: AdminAction, argument: Any) -> Answer[Any]:
         """Pass a request on to the supervisor that answers here.
@@ -190,11 +190,15 @@ class Address:
             if self._receiver is receiver:
                 self.pid = pid
 
-    def detach(self, reason: ExitReason, result: Payload | None) -> None:
-        """Record the end of the incarnation; messages wait for the next one, if there will be one."""
+    def detach(self, reason: ExitReason, result: Payload | None, returned: Iterable[Message] = ()) -> None:
+        """Record the end of the incarnation; messages wait for the next one, if there will be one.
+
+        `returned` are the oldest of them: the incarnation has got them, but has not begun to handle them.
+        """
         with self._lock:
             self._receiver, self.pid = None, None
             self.reason, self.result = reason, result
+            self._pending.add_in_front(returned)
             callbacks = self.watchers.end()
             self._pending.drop_signals()  # those were for this incarnation
         call_each(callbacks, reason)
@@ -207,6 +211,9 @@ class Address:
             self.over, self._receiver, self.pid = True, None, None
             pending = self._pending.take_all()
             callbacks, self._on_over = self._on_over, {}
+        told = sum(message.reply is None for message in pending)
+        if told:
+            logger.warning("%r is over; messages that waited for its next incarnation are dropped: %d", self.path, told)
         for message in pending:
             message.fail(WorkerDead.over(self.path, self.reason))
         for callback in callbacks:
@@ -248,6 +255,12 @@ class PendingMessages:
                 self._refuse(f"{self._bytes} bytes of messages")
         self._waiting.append((message, size))
         self._bytes += size
+
+    def add_in_front(self, messages: Iterable[Message]) -> None:
+        """Add messages in front of the others, in their order."""
+        returned = [(message, message.body.size) for message in messages]
+        self._waiting.extendleft(reversed(returned))
+        self._bytes += sum(size for _, size in returned)
 
     def _refuse(self, what: str) -> None:
         raise MailboxFull(f"{what} already wait for the restart of {self._path!r}", path=self._path)

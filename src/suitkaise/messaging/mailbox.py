@@ -83,9 +83,11 @@ class Mailbox(ABC):
         self.suspended: bool = False
         self.blocks_if_suspended: bool = True  # else the worker itself handles suspension
         self.deadline: float | None = None
+        self.drain: float = 0.0  # seconds for which messages are handled before an order to stop
         self.owner: int | None = None  # the worker's own thread
         self.finishing: bool = False
         self.sleeper: Sleeper | None = None
+        self._drain_until = 0.0
         self._words = slot.words
         self._waiting: deque[Envelope[Any]] = deque()
         self._batch = 0
@@ -100,10 +102,17 @@ class Mailbox(ABC):
         self._waiting.append(envelope(message))
         self.ring()
 
-    def order_stop(self, reason: ExitReason) -> None:
-        """Ask the worker to finish; the first reason counts."""
+    def order_stop(self, reason: ExitReason, drain: float | None = None) -> None:
+        """Ask the worker to finish, after messages that are handled within `drain` seconds (None: `self.drain`).
+
+        The first reason counts. A later order can shorten the time, but not prolong it.
+        """
+        until = time.monotonic() + (self.drain if drain is None else drain)
         if self.stop_reason is None:
+            self._drain_until = until  # first: the worker's thread looks at it when there is a reason
             self.stop_reason = reason
+        elif drain is not None:
+            self._drain_until = min(self._drain_until, until)
         self.end_waits()
 
     def end_waits(self) -> None:
@@ -137,7 +146,7 @@ class Mailbox(ABC):
         """
         while True:
             if self.stop_reason is not None:
-                return _STOP
+                return self._get_before_stop()
             if self.suspended and self.blocks_if_suspended:
                 self.sleep(None, for_messages=False, until_resumed=True)
                 continue
@@ -163,6 +172,16 @@ class Mailbox(ABC):
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 return _ITERATE
             self.sleep(None if self.deadline is None else min(self.deadline - time.monotonic(), _LONGEST))
+
+    def _get_before_stop(self) -> Envelope[Any]:
+        """Return the next message, if the order to stop leaves time for it, else `STOP`."""
+        if time.monotonic() < self._drain_until:
+            self._collect()
+            with contextlib.suppress(IndexError):  # none is left
+                message = self._waiting.popleft()
+                self._words[QUEUED] = len(self._waiting)
+                return message
+        return _STOP
 
     def _look(self) -> None:
         self._collect()
@@ -227,10 +246,10 @@ class Mailbox(ABC):
         return len(self._waiting)
 
     def empty(self) -> bool:
-        """Return True always: at the end, Pykka must not answer the messages that wait; `drain` is for that."""
+        """Return True always: at the end, Pykka must not answer the messages that wait; `take_unhandled` does."""
         return True
 
-    def drain(self) -> list[Message]:
+    def take_unhandled(self) -> list[Message]:
         """Remove all messages that were not handled, and return them."""
         self._collect()
         messages = [one.message for one in self._waiting]

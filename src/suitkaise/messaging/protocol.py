@@ -46,7 +46,7 @@ class RequestKind(enum.StrEnum):
     DOWN = "down"  # -> a `Down`, after the incarnation that lives now has ended
 
     KILL = "kill"  # -> None, at once; a fault, so the supervisor may restart the worker
-    REJOIN = "rejoin"  # -> None, at once; the worker finishes and stays stopped
+    REJOIN = "rejoin"  # the `drain` -> None, at once; the worker finishes and stays stopped
     RECALL = "recall"  # -> the ref, after the worker has started again
 
     MONITOR = "monitor"  # a `Monitor` -> None; the `Down` comes later as a message
@@ -65,7 +65,7 @@ class AdminAction(enum.StrEnum):
     """What can be requested of the supervisor at a path, see `supervisor_ref.Administration`."""
 
     START_CHILD = "start_child"  # a `Child` -> its ref, after its start
-    TERMINATE_CHILD = "terminate"  # an id -> None, after the child's end
+    TERMINATE_CHILD = "terminate"  # an id, or an id and the `drain` -> None, after the child's end
     RESTART_CHILD = "restart"  # an id -> the ref, after the child's start
     RECALL_CHILD = "recall"  # an id -> the ref, after the child's start
     DELETE_CHILD = "delete"  # an id -> None

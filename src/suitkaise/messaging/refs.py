@@ -11,6 +11,7 @@ from suitkaise.messaging.identity import current_path, is_starting
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, MessageKind, Payload, checked_timeout
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
+from suitkaise.specs.options import checked_drain
 from suitkaise.status import Status
 
 __all__ = ["Down", "LinkedExit", "Monitor", "WorkerProxy", "WorkerRef", "refuse_while_starting"]
@@ -122,9 +123,13 @@ class WorkerRef:
         """Kill the worker now. That is a fault: its supervisor restarts it by its rules. Threads cannot be killed."""
         router().request(RequestKind.KILL, self.path).get()
 
-    def rejoin(self) -> None:
-        """Ask the worker to finish gracefully. That is an order, not a fault: the worker is not restarted."""
-        router().request(RequestKind.REJOIN, self.path).get()
+    def rejoin(self, *, drain: float | None = None) -> None:
+        """Ask the worker to finish gracefully. That is an order, not a fault: the worker is not restarted.
+
+        Args:
+            drain: seconds for which the worker handles messages first, see `terminate_child` (rule 72).
+        """
+        router().request(RequestKind.REJOIN, self.path, checked_drain(drain)).get()
 
     def recall(self, timeout: float | None = None) -> None:
         """Stop the worker by its shutdown and start it again, alone and not counted; return when it is up.

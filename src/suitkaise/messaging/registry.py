@@ -116,7 +116,7 @@ class Registry:
                 case RequestKind.RESULT:
                     self._answer_when_over(self._find_or_removed(path), answer, _settle_result)
                 case RequestKind.KILL | RequestKind.REJOIN | RequestKind.RECALL:
-                    return self.find(path).control(kind)
+                    return self.find(path).control(kind, argument)
                 case RequestKind.DOWN:
                     self._links.await_down(path, answer)
                 case RequestKind.MONITOR:

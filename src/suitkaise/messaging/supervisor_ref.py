@@ -14,6 +14,7 @@ from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.refs import WorkerRef, refuse_while_starting
 from suitkaise.messaging.router import router
 from suitkaise.specs import Child
+from suitkaise.specs.options import checked_drain
 from suitkaise.status import Counts, Status
 
 __all__ = ["Administration", "ChildLine", "SupervisorRef", "ref_to", "whereis"]
@@ -66,14 +67,21 @@ class Administration(ABC):
         ref: WorkerRef = self._change(under, AdminAction.START_CHILD, child)
         return ref
 
-    def terminate_child(self, id: str) -> None:
+    def terminate_child(self, id: str, *, drain: float | None = None) -> None:
         """Stop a child and keep it stopped (rules 14-16).
 
+        Args:
+            id: the child's id, or its path below this supervisor.
+            drain: seconds for which it handles messages first, if at least a second of its shutdown time is left then,
+                or half of that time (default None: as its `Child` says; 0: they are dropped at once; rule 72). For a
+                supervisor: the seconds of each worker below.
+
         Raises:
+            SpecError: `drain` is no such time.
             ChildNotFound: there is no such child.
             DeadlockError: the child is the calling worker, or above it; call `self.rejoin()` instead.
         """
-        self._change_child(AdminAction.TERMINATE_CHILD, id)
+        self._change_child(AdminAction.TERMINATE_CHILD, id, checked_drain(drain))
 
     def restart_child(self, id: str) -> WorkerRef:
         """Start a stopped child again (rules 17 and 18).
@@ -124,7 +132,7 @@ class Administration(ABC):
         under, _, id = path.rpartition("/")
         return self._administer(under, action, id).get(None)
 
-    def _change_child(self, action: AdminAction, path: str) -> Any:
+    def _change_child(self, action: AdminAction, path: str, drain: float | None = None) -> Any:
         under, _, id = path.rpartition("/")
         own, target = current_path(), f"{self.path}/{path}"
         if f"{own}/".startswith(f"{target}/"):
@@ -133,7 +141,7 @@ class Administration(ABC):
                 f"it would wait for its own end; to finish, call self.rejoin()",
                 path=target,
             )
-        return self._change(under, action, id)
+        return self._change(under, action, id if drain is None else (id, drain))
 
     def _change(self, under: str, action: AdminAction, argument: Any) -> Any:
         refuse_while_starting(f"{self.path}/{under}" if under else self.path)

@@ -13,11 +13,13 @@ that runs commands, and it is the listing of one directory.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Set
@@ -31,6 +33,7 @@ __all__ = [
     "children",
     "die_with_parent",
     "environment_of",
+    "finish_interpreter",
     "has_default_action",
     "has_ended",
     "is_at_work",
@@ -223,6 +226,16 @@ def has_default_action(number: int) -> bool:
         masks = dict(line.split(b":", 1) for line in file if line.startswith((b"SigIgn:", b"SigCgt:")))
         return not any(int(mask, 16) >> (number - 1) & 1 for mask in masks.values())
     return signal.getsignal(number) is signal.SIG_DFL
+
+
+def finish_interpreter(*, wait: bool = True) -> None:
+    """Do what Python does at the end of a program, before `os._exit`: join threads, run exit handlers, flush."""
+    if wait:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:

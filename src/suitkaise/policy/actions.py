@@ -67,12 +67,13 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """This incarnation has ended; before `Ready`, its start has failed."""
+    """This incarnation has ended; before `Ready`, its start has failed. `unhandled`: messages that waited for it."""
 
     id: str
     incarnation: int
     reason: ExitReason
     abandoned: bool = False
+    unhandled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,8 +140,8 @@ class BasePolicy(ABC):
                 self._on_ready(id, incarnation, pid)
             case Ignored(id, incarnation):
                 self._on_ignored(id, incarnation)
-            case Exited(id, incarnation, reason, abandoned):
-                self._on_exited(id, incarnation, reason, abandoned)
+            case Exited(id, incarnation):
+                self._on_exited(id, incarnation, event)
             case Timer(key):
                 self._on_timer(key)
             case StopAll(reason):
@@ -184,7 +184,8 @@ class BasePolicy(ABC):
         if child.phase is ChildPhase.IGNORED and not self._keeps_spec(child):
             self.forget(child)
 
-    def _on_exited(self, id: str, incarnation: int, reason: ExitReason, abandoned: bool) -> None:
+    def _on_exited(self, id: str, incarnation: int, event: Exited) -> None:
+        reason, abandoned, unhandled = event.reason, event.abandoned, event.unhandled
         child = self.children.current(id, incarnation)
         if child is None or child.phase not in (ChildPhase.STARTING, ChildPhase.RUNNING, ChildPhase.STOPPING):
             return
@@ -197,13 +198,14 @@ class BasePolicy(ABC):
         if was is ChildPhase.STOPPING:
             killed = child.spec.shutdown == "brutal_kill" and isinstance(reason, Killed)
             expected = reason.clean or killed or by_sigterm(reason)
-            self.actions.publish(events.ChildStopped if expected else events.ChildStopError, child, reason=reason)
+            kind = events.ChildStopped if expected else events.ChildStopError
+            self.actions.publish(kind, child, reason=reason, unhandled=unhandled)
         elif was is ChildPhase.STARTING:
-            self.actions.publish(events.ChildStartFailure, child, reason=reason)
+            self.actions.publish(events.ChildStartFailure, child, reason=reason, unhandled=unhandled)
             if child.restarts_alone and self.phase is SupervisorPhase.RUNNING:
                 self._retry_later(child)
         else:
-            self.actions.publish(events.ChildExited, child, reason=reason, pid=child.pid)
+            self.actions.publish(events.ChildExited, child, reason=reason, pid=child.pid, unhandled=unhandled)
             if self.phase is not SupervisorPhase.STOPPING:
                 child.phase = ChildPhase.EXITED
                 self._on_own_exit(child)

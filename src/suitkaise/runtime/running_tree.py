@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, RuntimeGone
-from suitkaise.exits import ExitReason, Shutdown
+from suitkaise.exits import ExitReason
 from suitkaise.messaging.event_bus import Subscription
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.messages import Answer, checked_timeout
 from suitkaise.messaging.protocol import AdminAction
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.supervisor_ref import Administration, ChildLine, ref_to
-from suitkaise.policy.actions import StopAll
 from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.runtime import Runtime
 from suitkaise.specs import SupervisorSpec
+from suitkaise.specs.options import checked_drain
 from suitkaise.status import Status, TreeStatus, abandoned_threads
 from suitkaise.supervision.interface import SupervisorInterface
 
@@ -204,21 +204,23 @@ class RunningTree(Administration):
                 path=self.name,
             )
 
-    def stop(self, timeout: float | None = None) -> ExitReason:
+    def stop(self, timeout: float | None = None, *, drain: float | None = None) -> ExitReason:
         """Stop all workers in reverse start order; return the exit reason. A tree that has ended stays as it is.
 
         Abandoned threads (rule 59) run on; a warning in the log names them (rule 46).
 
         Args:
             timeout: seconds to wait for the end (default None: no limit).
+            drain: seconds for which each worker handles messages before it finishes, see `terminate_child` (rule 72).
 
         Raises:
+            SpecError: `drain` is no such time; nothing is stopped.
             AskTimeout: the tree has not ended in time; it goes on stopping (rule 45).
             DeadlockError: the caller is a worker of this tree; nothing is stopped.
         """
         self._refuse_workers()
         checked_timeout(timeout)
-        self._root.tell(StopAll(Shutdown("stop")))
+        self._root.stop(checked_drain(drain), "stop")
         return self.wait(timeout)
 
     def _leave(self, deadline: float | None) -> None:

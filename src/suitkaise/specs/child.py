@@ -112,7 +112,8 @@ LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_ti
           "finish_timeout")  # fmt: skip
 """The options that limit the time of a phase (rule 55)."""
 
-_OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares")
+_OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares",
+            "drain")  # fmt: skip
 _LATER = ("mailbox",)
 
 
@@ -145,6 +146,9 @@ class Child(Declaration):
         spares: the number of processes that stand by for the child (and for each of its copies) with its module
             imported and its arguments unpacked, so that a restart need not wait for that (default 0). Only for
             process workers.
+        drain: seconds for which the worker goes on to handle the messages that wait, and those that still come, when it
+            is asked to stop or finishes by itself (rule 72; default None: not at all). It is a part of the `shutdown`
+            time, so it must be less.
         copies: `copies=4` makes four children, `id-0` ... `id-3`, each with its `self.copy` (default 1).
 
     Raises:
@@ -179,6 +183,7 @@ class Child(Declaration):
     copies: int
     copy: int | None
     spares: int
+    drain: float | None
     given: dict[str, Any]
 
     def __init__(
@@ -202,6 +207,7 @@ class Child(Declaration):
         backoff: Backoff | None = NOT_GIVEN,
         copies: int = NOT_GIVEN,
         spares: int = NOT_GIVEN,
+        drain: float | None = NOT_GIVEN,
         mailbox: int | None = None,
         **unknown: Never,
     ) -> None:
@@ -210,7 +216,7 @@ class Child(Declaration):
             "join_after": join_after, "backoff": backoff, "copies": copies, "spares": spares,
             "start_timeout": start_timeout, "before_loop_timeout": before_loop_timeout,
             "loop_timeout": loop_timeout, "after_loop_timeout": after_loop_timeout,
-            "receive_timeout": receive_timeout, "finish_timeout": finish_timeout, "mailbox": mailbox,
+            "receive_timeout": receive_timeout, "finish_timeout": finish_timeout, "mailbox": mailbox, "drain": drain,
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
                  not (name in _LATER and value is None)}  # fmt: skip
@@ -226,10 +232,11 @@ class Child(Declaration):
             option.refuse(
                 "join_in", "join_after", "num_loops", "spares", *LIMITS, *_LATER, because="supervisors have no loop"
             )
+            option.refuse("drain", because="supervisors take no messages")
         if kind == "command":
             loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
             option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
-            option.refuse("receive_timeout", *_LATER, because="commands take no messages")
+            option.refuse("receive_timeout", "drain", *_LATER, because="commands take no messages")
             option.refuse("spares", because="a command is a program, which cannot stand by")
         if kind == "thread":
             option.refuse("spares", because="a thread starts at once")
@@ -249,10 +256,17 @@ class Child(Declaration):
             copies=option.count("copies", 1),
             copy=None,
             spares=option.count("spares", 0, least=0),
+            drain=option.positive("drain", None),
             given={"args": args, "kwargs": kwargs, "id": id, **given},
         )
         if self.significant and self.restart == "permanent":
             raise SpecError(f"{title}: significant needs restart='transient' or 'temporary', not 'permanent' (rule 50)")
+        time = 0.0 if self.shutdown == "brutal_kill" else self.shutdown
+        if self.drain is not None and isinstance(time, float) and self.drain >= time:
+            raise SpecError(
+                f"{title}: drain ({self.drain:g} s) must be less than shutdown ({self.shutdown!r}): a stop takes "
+                "at most that time for the messages that wait and on_finish together"
+            )
         if self.spares and self.restart == "temporary":
             raise SpecError(f"{title}: spares makes no sense here: a temporary child is never restarted")
         if self.restart == "permanent" and (self.join_after is not None or self.join_in is not None):

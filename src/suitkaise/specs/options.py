@@ -192,6 +192,13 @@ class Options:
                 raise NotBuiltYet(f"{self.title}: {name} is not built yet; leave the option out")
 
 
+def checked_drain(value: Any) -> float | None:
+    """Validate the `drain` of a call before any side effect (rule 45). Raises SpecError."""
+    if value is None or (is_number(value) and 0 <= value < math.inf):
+        return value  # type: ignore[no-any-return]
+    raise SpecError(f"drain must be seconds >= 0, or None for the child's own, not {value!r}")
+
+
 def is_number(value: Any) -> bool:
     """Return whether the value is an int or a float, and neither a bool nor NaN."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)

@@ -58,6 +58,8 @@ class SupervisorInterface:
         self.tell: Callable[[Input], None]  # set by the executor, which starts the actor
         self.handles: dict[str, Handle] = {}  # of the children that are alive
         self.suspended: set[str] = set()
+        self._drain: float | None = None  # of an order to stop all children
+        self._drains: dict[str, float] = {}  # of orders to stop one child
         self._env = env
 
     # ------------------------------------------------------------ as its parent sees it
@@ -89,9 +91,10 @@ class SupervisorInterface:
         if not self.ready.done():
             raise _start_error(self.exited.result().reason)
 
-    def stop(self) -> None:
-        """Stop the children in reverse start order, then end."""
-        self.tell(StopAll(Shutdown()))
+    def stop(self, drain: float | None = None, why: str | None = None) -> None:
+        """Stop the children in reverse start order, then end; workers handle messages first for `drain` seconds."""
+        self._drain = drain
+        self.tell(StopAll(Shutdown(why)))
 
     def kill(self, why: str) -> None:
         """Kill everything below, then end."""
@@ -142,7 +145,7 @@ class SupervisorInterface:
                 case AdminAction.START_CHILD:
                     self._start_child(answer, self.policy.named(argument))
                 case AdminAction.TERMINATE_CHILD:
-                    self.tell(TerminateChild(answer, argument))
+                    self._terminate(answer, *(argument if isinstance(argument, tuple) else (argument, None)))
                 case AdminAction.RESTART_CHILD:
                     self.tell(RestartChild(answer, argument))
                 case AdminAction.DELETE_CHILD:
@@ -165,6 +168,16 @@ class SupervisorInterface:
             answer.set_exception(error)
         return answer
 
+    def _terminate(self, answer: Answer[Any], id: str, drain: float | None) -> None:
+        if drain is not None:
+            self._drains[id] = drain
+            answer.add_done_callback(lambda done: self._drains.pop(id, None))
+        self.tell(TerminateChild(answer, id))
+
+    def drain_of(self, id: str) -> float | None:
+        """Return the seconds for which an order to stop this child lets it handle messages first; None: its own."""
+        return self._drains.get(id, self._drain)
+
     def _start_child(self, answer: Answer[Any], child: Child) -> None:
         if child.id not in self.policy:
             answer.add_done_callback(lambda done: self._unprepare(child) if done.exception() is not None else None)
@@ -186,14 +199,14 @@ class SupervisorInterface:
             self.suspended.discard(id)
         handle.suspend(on)
 
-    def control(self, kind: ControlKind, id: str) -> Answer[Any]:
+    def control(self, kind: ControlKind, id: str, drain: float | None = None) -> Answer[Any]:
         """Carry out a request of a ref of the child: `kill`, `rejoin` or `recall`."""
         answer: Answer[Any] = Answer()
         match kind:
             case RequestKind.RECALL:
                 self.tell(Recall(answer, id))
             case RequestKind.REJOIN:
-                self.tell(TerminateChild(Answer[Any](), id))
+                self._terminate(Answer[Any](), id, drain)
                 answer.set_result(None)
             case RequestKind.KILL:
                 handle = self.handles.get(id)
@@ -226,11 +239,11 @@ class RootParent:
     def status_of(self, id: str) -> Status:
         return self._root.status
 
-    def control(self, kind: ControlKind, id: str) -> Answer[Any]:
+    def control(self, kind: ControlKind, id: str, drain: float | None = None) -> Answer[Any]:
         answer: Answer[Any] = Answer()
         match kind:
             case RequestKind.REJOIN:
-                self._root.stop()
+                self._root.stop(drain)
                 answer.set_result(None)
             case RequestKind.KILL:
                 self._root.kill("ref.kill()")

@@ -47,7 +47,7 @@ class WorkerActor(Actor):
         """Called with each checkpoint, to be kept for the next incarnation."""
 
     def on_over(self, outcome: Outcome) -> None:
-        """Called with the outcome when the last hook has returned."""
+        """Called with the outcome when the last hook has returned; takes the messages that are to be handed over."""
 
     def on_start(self) -> None:
         """Run the worker's own `on_start`; Pykka calls this in the actor's thread."""
@@ -74,5 +74,5 @@ class WorkerActor(Actor):
         self.lifecycle.close()
         self.on_over(outcome)  # before the answers below: an asker may send its next message at once
         self.lifecycle.answer_failed_ask()
-        for message in self.mailbox.drain():
-            message.fail(WorkerDead.over(self.lifecycle.path, outcome.reason))
+        for message in self.mailbox.take_unhandled():
+            message.fail(WorkerDead.unhandled(self.lifecycle.path, outcome.reason))

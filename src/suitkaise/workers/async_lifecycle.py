@@ -97,7 +97,7 @@ class AsyncLifecycle(Lifecycle):
         """Cancel the remaining tasks and close the event loop. On the board this is a part of `on_finish`."""
         if self.context.opened is not None:
             self._slot.words[PHASE] = time.monotonic_ns() + Phase.ON_FINISH.mark
-            self.context.opened.close(self._incarnation.grace)
+            self.context.opened.close(self.incarnation.grace)
 
     def stacks(self) -> str:
         """Return where the tasks await, the worker's own task first; for any thread and signal handler."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from suitkaise.exits import ExitReason, Normal, Shutdown
+from suitkaise.exits import ExitReason, Normal
 from suitkaise.messaging import codec
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Payload
@@ -17,7 +17,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import Down, Monitor, WorkerRef
 from suitkaise.messaging.router import router
 from suitkaise.platform.board import LOOPS, PHASE, PID, TOTAL, Phase, Slot
-from suitkaise.workers.incarnation import ForceFinish, Incarnation, Recalled
+from suitkaise.workers.incarnation import FORCED, ForceFinish, Incarnation, Recalled
 
 __all__ = ["NEVER", "OwnRef", "WorkerContext", "WorkerLinks"]
 
@@ -64,13 +64,15 @@ class WorkerContext:
         self.finishing: bool = False
         self.skip_after_loop: bool = False
         self.forced: bool = False
+        self.drain: float | None = None
 
         self._mailbox = mailbox
         self._slot = slot
 
     # ------------------------------------------------------------ ways to end
-    def rejoin(self, *, skip: bool = False) -> None:
-        """Finish after this loop; with `skip`, without its `after_loop`."""
+    def rejoin(self, *, skip: bool = False, drain: float | None = None) -> None:
+        """Finish after this loop; with `skip`, without its `after_loop`; after `drain` seconds for messages."""
+        self.drain = self.drain if drain is None else drain
         self.finishing = True
         try:
             phase = Phase.of(self._slot.words[PHASE])
@@ -79,13 +81,13 @@ class WorkerContext:
         if skip and phase is not Phase.AFTER_LOOP:
             self.skip_after_loop = True
         if not phase.in_a_loop:
-            self._mailbox.order_stop(Normal())
+            self._mailbox.order_stop(Normal(), drain)
         self._mailbox.end_waits()
 
     def force_finish(self) -> None:
         """Finish at once in the worker's own thread; called from another thread, when the current hook returns."""
         self.forced = self.finishing = self.skip_after_loop = True
-        self._mailbox.order_stop(Shutdown("forced"))
+        self._mailbox.order_stop(FORCED, 0.0)
         if threading.get_ident() == self._mailbox.owner:
             raise ForceFinish
 

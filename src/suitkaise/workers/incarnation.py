@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from suitkaise.exits import ExitReason
+from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
 from suitkaise.messaging.identity import owner_of
 from suitkaise.messaging.messages import Payload
 
-__all__ = ["ExitWith", "ForceFinish", "Incarnation", "Outcome", "Recalled"]
+__all__ = ["FORCED", "ExitWith", "ForceFinish", "Incarnation", "Outcome", "Recalled", "reason_of_exit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Incarnation:
         join_after: loops after which the worker finishes.
         recalled: the past of the worker; None at a first start.
         grace: seconds that the worker may take to finish when the program is gone, and its tasks after the last hook.
+        drain: seconds for which it handles messages before it finishes.
     """
 
     path: str
@@ -59,6 +62,7 @@ class Incarnation:
     join_after: float | None = None
     recalled: Recalled | None = None
     grace: float = 5.0
+    drain: float = 0.0
 
     @property
     def owner(self) -> str:
@@ -74,6 +78,17 @@ class Outcome:
     result: Payload | None = None
     ignored: bool = False
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether the messages that wait are for the next incarnation: it ended by itself, or never ran (rule 72)."""
+        reason = self.reason
+        never_ran = self.ignored or (isinstance(reason, Crashed) and reason.phase == "on_start")
+        return never_ran or isinstance(reason, Normal) or reason == FORCED
+
+
+FORCED = Shutdown("forced")
+"""The exit reason of `force_finish`."""
+
 
 class ExitWith(Exception):
     """Raised in a hook to end the worker with this exit reason; `result` counts if the reason is clean."""
@@ -86,3 +101,15 @@ class ExitWith(Exception):
 
 class ForceFinish(BaseException):
     """Raised in the worker's own thread to leave the current hook at once."""
+
+
+def reason_of_exit(error: SystemExit) -> ExitReason:
+    """Return the exit reason of a `sys.exit(...)`; print its text, as Python does."""
+    code = error.code
+    if code is None or code == 0:
+        return Normal()
+    if isinstance(code, int):
+        return ExitCode(code)
+    with contextlib.suppress(Exception):
+        print(code, file=sys.stderr)  # noqa: T201  (as Python does)
+    return ExitCode(1)

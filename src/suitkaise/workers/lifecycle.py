@@ -6,10 +6,8 @@ slot of the status board, and reports the outcome. The worker's actor gives it i
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,15 +16,16 @@ from types import CoroutineType
 from typing import Any, ClassVar
 
 from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead, with_note
-from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
+from suitkaise.exits import Crashed, ExitReason, Normal
 from suitkaise.messaging.identity import set_starting
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.platform.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.context import NEVER, WorkerContext
+from suitkaise.workers.forked import Forks, end_fork
 from suitkaise.workers.hooks import NoHandler, build, handler_of, hook_of
-from suitkaise.workers.incarnation import ExitWith, ForceFinish, Incarnation, Outcome
+from suitkaise.workers.incarnation import FORCED, ExitWith, ForceFinish, Incarnation, Outcome, reason_of_exit
 from suitkaise.workers.worker_type import check_attributes
 
 __all__ = ["Lifecycle"]
@@ -66,12 +65,14 @@ class Lifecycle:
         self.path: str = incarnation.path
         self.outcome: Outcome | None = None
         self.context: WorkerContext = self._make_context(incarnation, mailbox, slot)
-        self._incarnation = incarnation
+        self.incarnation: Incarnation = incarnation
         self._recipe = recipe
         self._mailbox = mailbox
+        mailbox.drain = incarnation.drain
         self._slot = slot
         self._worker: Any = None
         self._failed_ask: tuple[Message, BaseException] | None = None
+        self._forks = Forks()
 
     def _make_context(self, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> WorkerContext:
         return WorkerContext(incarnation, mailbox, slot)
@@ -100,7 +101,9 @@ class Lifecycle:
             if hook is not None:
                 hook()
                 check_attributes(worker)
-        except Ignore:
+            self._end_fork()
+        except Ignore as decline:
+            self._end_fork(decline)
             self.outcome = Outcome(Normal(), ignored=True)
             return
         except BaseException as error:
@@ -110,8 +113,8 @@ class Lifecycle:
             set_starting(False)
         context.starting = False
         self._mailbox.looping = self._loop is not None
-        if self._incarnation.join_in is not None:
-            until = time.monotonic() + self._incarnation.join_in
+        if self.incarnation.join_in is not None:
+            until = time.monotonic() + self.incarnation.join_in
             self._mailbox.deadline = until
             context.deadline_ns = int(until * 1e9)
         words[PHASE] = _clock() + _WAITING
@@ -120,10 +123,10 @@ class Lifecycle:
         """Run loops until something waits in the mailbox or the worker is to finish."""
         context = self.context
         if context.finishing or self._loop is None:  # without a loop: `join_in` is over
-            self.finish(Normal())
+            self._end_loops()
             return
         before, loop, after = self._before, self._loop, self._after
-        words, bell, clock = self._slot.words, self._mailbox.bell, _clock
+        words, bell, clock, forks = self._slot.words, self._mailbox.bell, _clock, self._forks
         limit = NEVER if context.join_after is None else int(context.join_after)
         first = not context.current_loop
         deadline = 0 if first else context.deadline_ns  # the first loop is a turn of its own
@@ -137,9 +140,13 @@ class Lifecycle:
                 if before is not None:
                     words[PHASE] = now + _BEFORE_LOOP
                     before()
+                    if forks:
+                        end_fork()
                     now = clock()
                 words[PHASE] = now + _LOOP
                 context.last_result = loop()
+                if forks:
+                    end_fork()
                 now = clock()
                 took = now - began
                 context.last_loop_ns = took
@@ -151,6 +158,8 @@ class Lifecycle:
                 if after is not None and not context.skip_after_loop:
                     words[PHASE] = now + _AFTER_LOOP
                     after()
+                    if forks:
+                        end_fork()
                     now = clock()
                 words[LOOPS] = number
                 words[LAST_LOOP] = took
@@ -167,7 +176,15 @@ class Lifecycle:
         finally:
             context.fastest_ns, context.slowest_ns = (0 if fastest == NEVER else fastest), slowest
             self._mark_waiting()
-        self.finish(Normal())
+        self._end_loops()
+
+    def _end_loops(self) -> None:
+        """Finish by itself, or order that, if messages are to be handled first."""
+        drain = self._mailbox.drain if self.context.drain is None else self.context.drain
+        if drain and not self.context.forced:
+            self._mailbox.order_stop(Normal(), drain)
+        else:
+            self.finish(Normal())
 
     def receive(self, message: Message) -> None:
         """Call the handler of one message; the asker gets the returned value or the error."""
@@ -176,7 +193,10 @@ class Lifecycle:
         words[MESSAGES] += 1
         try:
             answer = self._handler(message)()
+            if self._forks:
+                end_fork()
         except (Reject, NoHandler) as refusal:
+            self._end_fork(refusal)
             message.fail(portable_error(refusal.error, self.path)[0])
         except BaseException as error:
             if isinstance(error, Exception):
@@ -204,11 +224,13 @@ class Lifecycle:
             hook = self._hook("on_finish")
             if hook is not None and not context.forced:
                 hook()
+            self._end_fork()
             if context.forced:  # by another thread, or the hook has swallowed the exception
                 raise ForceFinish
             phase = "result"
             result = self._hook("result")
             value = context.last_result if result is None else result()
+            self._end_fork()
         except BaseException as error:
             self._fail(phase, error)
             return
@@ -236,6 +258,11 @@ class Lifecycle:
         """Leave an `await`, and end for that reason: the engine has abandoned the worker."""
 
     # ------------------------------------------------------------ helpers
+    def _end_fork(self, error: BaseException | None = None) -> None:
+        """End this process if it is a fork of the worker's: its hook has returned, or raised that error."""
+        if self._forks:
+            end_fork(error)
+
     def _mark_waiting(self) -> None:
         """Show on the board that no hook runs; after the outcome, the board keeps showing the last phase."""
         if self.outcome is None:
@@ -264,17 +291,18 @@ class Lifecycle:
 
     def _fail(self, phase: str, error: BaseException) -> None:
         """Set the outcome from the exception of a hook, and run `on_failure` if the outcome is a crash."""
+        self._end_fork(error)
         context = self.context
         context.finishing = True
         self._mailbox.end_waits()
         if isinstance(error, ForceFinish) or context.forced:
-            self.outcome = Outcome(Shutdown("forced"))
+            self.outcome = Outcome(FORCED)
             return
         if isinstance(error, ExitWith):
             self.outcome = Outcome(error.reason, Payload(error.result) if error.reason.clean else None)
             return
         if isinstance(error, SystemExit):
-            self.outcome = Outcome(_reason_of_exit(error))
+            self.outcome = Outcome(reason_of_exit(error))
             return
         hook = self._hook("on_failure") if self._worker is not None else None
         portable, text = portable_error(error, self.path)
@@ -282,9 +310,12 @@ class Lifecycle:
         if hook is not None:
             try:
                 hook(error)
+                self._end_fork()
             except ForceFinish:
-                self.outcome = Outcome(Shutdown("forced"))
+                self._end_fork()
+                self.outcome = Outcome(FORCED)
             except BaseException as second:
+                self._end_fork(second)
                 portable, text = portable_error(second, self.path)
                 self.outcome = Outcome(Crashed("on_failure", portable, text))
 
@@ -298,14 +329,3 @@ def _call(name: str, hook: Callable[..., Any], *args: Any) -> Any:
             "if a decorator hides that, let the decorator return an `async def` function"
         )
     return value
-
-
-def _reason_of_exit(error: SystemExit) -> ExitReason:
-    code = error.code
-    if code is None or code == 0:
-        return Normal()
-    if isinstance(code, int):
-        return ExitCode(code)
-    with contextlib.suppress(Exception):
-        print(code, file=sys.stderr)  # noqa: T201  (as Python does)
-    return ExitCode(1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.messaging.refs import Monitor, WorkerRef
 from suitkaise.messaging.supervisor_ref import whereis
-from suitkaise.specs.options import Options
+from suitkaise.specs.options import Options, checked_drain
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
 from suitkaise.storage.connect import attach
 from suitkaise.workers.worker_type import RESERVED, ReadOnly, WorkerType, overridable
@@ -241,9 +241,17 @@ class Worker(Startable, metaclass=WorkerType):
         return self._require_context("ref").ref
 
     # ------------------------------------------------------------ methods of a running worker
-    def rejoin(self) -> None:
-        """Finish gracefully: run the rest of this loop, `after_loop` and `on_finish`; the exit reason is `Normal`."""
-        self._require_context("rejoin()").rejoin()
+    def rejoin(self, *, drain: float | None = None) -> None:
+        """Finish gracefully: run the rest of this loop, `after_loop` and `on_finish`; the exit reason is `Normal`.
+
+        Args:
+            drain: seconds for which messages are handled before `on_finish` (default None: as the child's `drain`).
+                The messages that still wait at the end are for the next incarnation, or dropped without one (rule 72).
+
+        Raises:
+            SpecError: `drain` is no such time.
+        """
+        self._require_context("rejoin()").rejoin(drain=checked_drain(drain))
 
     def skip_and_rejoin(self) -> None:
         """Finish like `rejoin`, but without this loop's `after_loop`."""

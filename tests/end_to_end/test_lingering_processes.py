@@ -1,0 +1,48 @@
+"""A worker that has finished, and whose process does not end: what is logged, and when it is cut off."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from suitkaise import Child, Normal, Process, Supervisor
+from tests.support import eventually
+
+
+class Lingers(Process):
+    """Leaves a thread behind that is no daemon."""
+
+    restart = "transient"
+
+    def on_start(self) -> None:
+        threading.Thread(target=threading.Event().wait, name="left-behind").start()
+
+    def on_receive(self, message: object) -> None:
+        self.rejoin()
+
+
+def test_a_thread_that_holds_up_the_end_of_its_process_is_logged_while_it_does(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "suitkaise")
+    with Supervisor("tree", Child(Lingers, shutdown=60.0)).start() as running:
+        running["lingers"].tell("end")
+        eventually(lambda: "Thread 'left-behind'" in caplog.text)
+        assert "'tree/lingers' has finished, but its process waits for 1 of its threads" in caplog.text
+        assert "threading.py" in caplog.text  # where it stands
+        assert running["lingers"].status == "running"
+        running["lingers"].kill()
+        assert running["lingers"].join(30) == Normal()
+    assert caplog.text.count("its process waits for") == 1
+
+
+def test_a_process_that_is_cut_off_by_its_shutdown_time_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "suitkaise")
+    with Supervisor("tree", Child(Lingers, shutdown=0.3)).start() as running:
+        running["lingers"].rejoin()
+        running["lingers"].join(30)
+    [cut] = [one.message for one in caplog.records if "has not ended" in one.message]
+    assert cut.startswith("'tree/lingers' has finished, but its process has not ended")
+    assert cut.endswith("it is killed: shutdown timeout")
