@@ -19,6 +19,7 @@ from suitkaise.status import Status
 __all__ = ["MOST", "MOST_BYTES", "Address", "ExitWatchers", "Parent", "Receiver"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.links")
+_dropped = logging.getLogger("suitkaise.messages")
 
 MOST = 10_000
 """How many messages may wait for a worker that is being restarted."""
@@ -213,7 +214,9 @@ class Address:
             callbacks, self._on_over = self._on_over, {}
         told = sum(message.reply is None for message in pending)
         if told:
-            logger.warning("%r is over; messages that waited for its next incarnation are dropped: %d", self.path, told)
+            _dropped.warning(
+                "%r is over; messages that waited for its next incarnation are dropped: %d", self.path, told
+            )
         for message in pending:
             message.fail(WorkerDead.over(self.path, self.reason))
         for callback in callbacks:
