@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from contextlib import suppress
@@ -160,6 +161,66 @@ def test_s42_a_command_that_ignores_the_signal_is_killed_with_its_group(shutdown
             reason = next_event(events, (ChildStopped, ChildStopError)).reason
         assert reason == Killed(why)
         assert not is_alive(pid)
+
+
+HELPER = "trap 'sleep 0.2; touch $SAVED; exit 0' TERM; echo helper-up; while :; do sleep 0.01; done"
+
+
+@pytest.mark.parametrize("script", [
+    "setsid sh -c \"$HELPER\" & trap 'exit 0' TERM; wait",
+    "bash -m -c 'sh -c \"$HELPER\" & trap \"exit 0\" TERM; wait'",
+    "setsid -f sh -c \"$HELPER\"; exec sleep 1000",
+], ids=["session", "group", "daemon"])  # fmt: skip
+def test_s74_a_process_of_a_command_in_its_own_session_or_group_gets_the_stop_signal_and_the_grace(script, tmp_path):
+    saved = tmp_path / "saved"
+    it = Command("bash", "-c", script, name="it", env={"HELPER": HELPER, "SAVED": str(saved)}, ready="helper-up")
+    with Supervisor("tree", Child(it, shutdown=20.0)).start() as running, running.events() as events:
+        running.terminate_child("it")
+        assert next_event(events, (ChildStopped, ChildStopError)).reason == Shutdown()
+    assert saved.exists()
+
+
+def test_s74_a_stop_gets_every_process_of_a_command_out_of_its_suspension(tmp_path):
+    saved = tmp_path / "saved"
+    script = "setsid sh -c \"$HELPER\" & trap 'exit 0' TERM; wait"
+    it = Command("bash", "-c", script, name="it", env={"HELPER": HELPER, "SAVED": str(saved)}, ready="helper-up")
+    with Supervisor("tree", Child(it, shutdown=20.0)).start() as running:
+        shell = psutil.Process(running["it"].pid)
+        running.suspend("it")
+        everything = [shell, *shell.children()]
+        eventually(lambda: all(one.status() == psutil.STATUS_STOPPED for one in everything))
+        running.terminate_child("it")
+    assert saved.exists()
+
+
+MASTER = """
+import pathlib, signal, subprocess, sys
+worker = subprocess.Popen(["sh", "-c", "echo up; read line; echo served"], stdin=subprocess.PIPE)
+def drain(number, frame):
+    worker.communicate(b"finish\\n")
+    pathlib.Path(sys.argv[1]).write_text(str(worker.returncode))
+    sys.exit(0)
+signal.signal(signal.SIGTERM, drain)
+while True: signal.pause()
+"""
+
+
+@pytest.mark.parametrize("kill_mode, code", [("mixed", "0"), ("group", "-15")])
+def test_s74_in_mixed_mode_only_the_main_process_gets_the_stop_signal(kill_mode, code, tmp_path):
+    master = python(MASTER, str(tmp_path / "code"), ready="up", kill_mode=kill_mode)
+    with Supervisor("tree", Child(master, shutdown=20.0)).start() as running, running.events() as events:
+        running.terminate_child("it")
+        assert next_event(events, (ChildStopped, ChildStopError)).reason == Shutdown()
+    assert (tmp_path / "code").read_text() == code
+
+
+def test_s74_in_mixed_mode_what_is_left_when_the_main_process_has_ended_is_killed():
+    script = "(trap '' TERM; echo $BASHPID up; while :; do sleep 1000; done) & trap 'exit 0' TERM; wait"
+    it = Command("bash", "-c", script, name="it", ready="up", kill_mode="mixed")
+    with CapturedOutput() as output, Supervisor("tree", Child(it, shutdown="infinity")).start() as running:
+        [line] = eventually(lambda: output.lines("stdout"))
+        running.terminate_child("it")
+        assert not is_alive(int(line.split()[0]))
 
 
 def test_s55_finish_timeout_limits_the_stop_of_a_command():
@@ -528,7 +589,28 @@ def test_s53_commands_of_a_dynamic_supervisor_end_with_it():
 
 
 # ---------------------------------------------------------------- all processes of a command
-def family(file, *options, ways=WAYS):
+def test_s77_the_guard_of_a_command_reaps_what_the_command_leaves_behind():
+    script = "for n in 1 2 3 4 5 6 7 8 9; do (sleep 0.01 &); done; echo up; exec sleep 1000"
+    with Supervisor("tree", sh(script, ready="up")).start() as running:
+        guard = psutil.Process(running["it"].pid).parent()
+        eventually(lambda: [one.pid for one in guard.children()] == [running["it"].pid], what="nothing else is left")
+
+
+def test_s77_the_guard_leaves_the_processes_of_a_ready_function_alone(tmp_path):
+    codes = []
+
+    def is_ready():
+        codes.append(subprocess.run(["sh", "-c", "sleep 0.02; exit 3"], check=False).returncode)
+        if len(codes) == 20:
+            (tmp_path / "codes").write_text(str(set(codes)))
+        return len(codes) == 20
+
+    script = "for n in 1 2 3 4 5 6 7 8 9; do (sleep 0.0$n &); done; exec sleep 1000"
+    with Supervisor("tree", sh(script, ready=is_ready)).start():
+        assert (tmp_path / "codes").read_text() == "{3}"
+
+
+def family(file, *options, ways=WAYS, kill_mode="group"):
     return Command(
         sys.executable,
         str(PROGRAMS / "process_family.py"),
@@ -536,6 +618,7 @@ def family(file, *options, ways=WAYS):
         ",".join(ways),
         *options,
         ready="is there",
+        kill_mode=kill_mode,
         name="family",
     )
 
@@ -612,8 +695,11 @@ def test_a_hung_start_leaves_nothing(tmp_path):
     assert all_dead(pids)
 
 
-def test_a_command_outlives_the_keeper_and_its_stop_ends_all_its_processes(tmp_path):
-    with Supervisor("tree", Child(family(tmp_path / "pids", ways=WAYS[1:]))).start() as running:
+@pytest.mark.parametrize("kill_mode, ways", [("mixed", WAYS[1:]), ("group", MARKED[1:])])
+def test_a_command_outlives_the_keeper_and_its_stop_ends_all_its_processes(kill_mode, ways, tmp_path):
+    """In group mode they get the shutdown time, which they do not use, and only the mark tells then whose they are."""
+    it = Child(family(tmp_path / "pids", ways=ways, kill_mode=kill_mode), shutdown=1.0)
+    with Supervisor("tree", it).start() as running:
         pids = pids_of_family(tmp_path / "pids")
         kill_the_keeper(for_commands=True)
         assert all(map(is_alive, pids))

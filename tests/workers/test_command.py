@@ -39,6 +39,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: sleep(stop_signal=0), "stop_signal must be a signal"),
     (lambda: sleep(stop_signal=True), "stop_signal must be a signal"),
     (lambda: sleep(stop_signal=signal.SIGSTOP), "stop_signal must be a signal"),
+    (lambda: sleep(kill_mode="process"), "kill_mode must be .group. or .mixed., not .process."),  # type: ignore[arg-type]
     (lambda: sleep(env={"A": 1}), "env must map names to texts, not 'A' to 1"),
     (lambda: sleep(env={"A=B": "1"}), "env must map"),
     (lambda: sleep(env={"": "1"}), "env must map"),

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Never
+from typing import Any, ClassVar, Literal, Never, TypeAlias
 
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
@@ -24,6 +24,9 @@ from suitkaise.workers.readiness import Probing, Readiness, check_ready, pattern
 from suitkaise.workers.worker import Worker
 
 __all__ = ["Command"]
+
+KillMode: TypeAlias = Literal["group", "mixed"]
+"""Which processes of a command get its stop signal: all of them, or its main process alone."""
 
 _logger = logging.getLogger("suitkaise.worker")
 
@@ -75,18 +78,20 @@ class Command(Worker):
         *argv: str,
         ready: Readiness = None,
         stop_signal: int = signal.SIGTERM,
+        kill_mode: KillMode = "group",
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         name: str | None = None,
         **unknown: Never,
     ) -> None:
         title = _checked_argv(argv)
-        refuse_unknown(title, unknown, ("ready", "stop_signal", "env", "cwd", "name"))
+        refuse_unknown(title, unknown, ("ready", "stop_signal", "kill_mode", "env", "cwd", "name"))
         check_ready(title, ready)
         super().__init__(argv[0].rpartition("/")[2] if name is None else name)
         self._argv = argv
         self._ready = ready
         self._stop_signal = _checked_signal(title, stop_signal)
+        self._kill_mode = _checked_kill_mode(title, kill_mode)
         self._env = _checked_env(title, env)
         self._cwd = _checked_folder(title, cwd)
 
@@ -131,7 +136,7 @@ class Command(Worker):
 
     def on_finish(self) -> None:
         """Stop the command."""
-        self._program.stop(self._stop_signal)
+        self._stop()
         code = self._program.clean_up()
         self._code = code
         if code not in (0, -self._stop_signal, 128 + self._stop_signal):
@@ -140,6 +145,9 @@ class Command(Worker):
     def result(self) -> int:
         """Return the exit code; -n after the signal n."""
         return self._code
+
+    def _stop(self) -> None:
+        self._program.stop(self._stop_signal, main_only=self._kill_mode == "mixed")
 
     def _wait(self, *others: int) -> None:
         """Wait until there is something to do, and handle the output that the command writes meanwhile."""
@@ -160,7 +168,7 @@ class Command(Worker):
             code = program.clean_up()
             raise ExitWith(_reason_of(code), code)
         if context.starting and context.stop_reason is not None:
-            program.stop(self._stop_signal)
+            self._stop()
             raise ExitWith(context.stop_reason, program.clean_up())
 
     def _handle_line(self, stream: str, line: str) -> None:
@@ -198,6 +206,12 @@ def _checked_signal(title: str, number: Any) -> int:
     if isinstance(number, int) and not isinstance(number, bool) and number in ending:
         return int(number)
     raise SpecError(f"{title}: stop_signal must be a signal that ends a process, like signal.SIGTERM, not {number!r}")
+
+
+def _checked_kill_mode(title: str, mode: Any) -> KillMode:
+    if isinstance(mode, str) and mode in ("group", "mixed"):
+        return mode  # type: ignore[return-value]
+    raise SpecError(f"{title}: kill_mode must be 'group' or 'mixed', not {mode!r}")
 
 
 def _checked_env(title: str, env: Any) -> dict[str, str]:

@@ -9,7 +9,15 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping
 
-from suitkaise.platform.processes import children, die_with_parent, kill_children
+from suitkaise.platform.processes import (
+    children,
+    descendants,
+    die_with_parent,
+    in_other_sessions,
+    kill_children,
+    reap_adopted,
+    signal_groups,
+)
 
 __all__ = ["Lines", "Program"]
 
@@ -86,6 +94,9 @@ _LONGEST_WAIT = 1e6
 class Program:
     """Starts a program, and calls `on_line(stream, line)` with each line of its output.
 
+    For the main thread of a subreaper only: SIGCHLD wakes `wait`, which reaps the program, and the processes that the
+    program has left behind.
+
     Raises:
         OSError: the program cannot be started: no such program, no such folder, not executable.
     """
@@ -93,6 +104,7 @@ class Program:
     def __init__(
         self, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, on_line: Callable[[str, str], None]
     ) -> None:
+        self._exits = _wake_at_exits()
         try:
             self._popen = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
@@ -103,7 +115,6 @@ class Program:
             raise _explained(error, argv, env, cwd) from None
         self.pid: int = self._popen.pid
         self._on_line = on_line
-        self._pidfd = os.pidfd_open(self.pid)
         self._streams: dict[int, tuple[str, Lines]] = {}
         for name, stream in (("stdout", self._popen.stdout), ("stderr", self._popen.stderr)):
             assert stream is not None
@@ -118,39 +129,40 @@ class Program:
     def wait(self, seconds: float | None, *others: int) -> None:
         """Wait until the program writes or ends, another descriptor is readable, or the time is over; or less."""
         poll = select.poll()
-        for descriptor in (*self._streams, *others, *([] if self.code is not None else [self._pidfd])):
+        for descriptor in (*self._streams, *others, self._exits):
             poll.register(descriptor, select.POLLIN)
         for descriptor, _ in poll.poll(None if seconds is None else min(max(0.0, seconds), _LONGEST_WAIT) * 1000):
             if descriptor in self._streams:
                 self._read(descriptor)
-            elif descriptor == self._pidfd:
+            elif descriptor == self._exits:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._exits, _STEP)
                 self._popen.poll()
+                reap_adopted(self.pid)
 
-    def signal(self, number: int) -> None:
-        """Send a signal to the process group, unless the program has ended."""
+    def signal(self, *numbers: int) -> None:
+        """Send signals to all processes of the program, unless it has ended."""
         if self.code is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
+            signal_groups(in_other_sessions(descendants()), *numbers)
 
-    def stop(self, number: int) -> None:
-        """Send a signal to the process group, suspended or not, and wait until no process of the group is left."""
-        self.signal(number)
-        self.signal(signal.SIGCONT)
-        while self.code is None:
+    def stop(self, number: int, *, main_only: bool = False) -> None:
+        """Send a signal to all processes of the program, suspended or not, and wait until none of them is left.
+
+        With `main_only`, send it to the program's own process, and wait for the end of that process.
+        """
+        if not main_only:
+            self.signal(number, signal.SIGCONT)
+        elif self.code is None:
+            with contextlib.suppress(PermissionError):  # it runs as another user
+                os.kill(self.pid, number)
+            self.signal(signal.SIGCONT)
+        while self.code is None or (not main_only and any(in_other_sessions(children()))):
             self.wait(None)
-        while members := self._members():
-            self.wait(None, *members)
-            for pidfd in members:
-                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-                os.close(pidfd)
-
-    def _members(self) -> list[int]:
-        """Return pidfds of the remaining processes of the group, which are children of this process now."""
-        return [os.pidfd_open(pid) for pid in children() if os.getpgid(pid) == self.pid]
 
     def clean_up(self) -> int:
         """Kill all remaining processes, read the rest of the output, and return the exit code."""
-        self.signal(signal.SIGKILL)
+        if self.code is None:
+            signal_groups([self.pid], signal.SIGKILL)
         code = self._popen.wait()
         kill_children()
         for descriptor in list(self._streams):
@@ -177,6 +189,14 @@ class Program:
     def _report(self, name: str, lines: list[str]) -> None:
         for line in lines:
             self._on_line(name, line)
+
+
+def _wake_at_exits() -> int:
+    """Return a descriptor that is readable when a child of this process has ended or was adopted as a zombie."""
+    receiving, sending = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # Python does not notice a signal without a handler
+    signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
+    return receiving
 
 
 def _explained(error: OSError, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> OSError:
