@@ -34,9 +34,10 @@ from suitkaise import (
 from suitkaise.events import ChildStartFailure, ChildStopError, ChildStopped
 from suitkaise.runtime import runtime
 from suitkaise.status import Status
+from suitkaise.workers import readiness
 from tests.end_to_end.kinds import kill_the_keeper, next_event, next_exit
 from tests.sample_workers import Echo
-from tests.support import eventually, is_alive, start_program, wait_gone
+from tests.support import eventually, in_background, is_alive, run_program, start_program, wait_gone
 
 PROGRAMS = Path(__file__).with_name("programs")
 WAYS = ("plain", "session", "daemon", "bare")
@@ -259,7 +260,7 @@ def test_join_in_ends_a_command():
 
 # ---------------------------------------------------------------- starting
 LISTEN = """
-import socket, sys
+import os, socket, sys
 sock = socket.socket(socket.AF_UNIX if sys.argv[1] == "unix" else socket.AF_INET)
 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 sock.bind(sys.argv[2] if sys.argv[1] == "unix" else ("127.0.0.1", int(sys.argv[2])))
@@ -302,6 +303,101 @@ def test_s01_a_command_is_ready_when_its_unix_socket_accepts_connections(tmp_pat
         with Supervisor("tree", python(LISTEN, "unix", str(ready), ready=ready, cwd=tmp_path)).start():
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.connect(str(tmp_path / ready))
+
+
+@pytest.mark.parametrize("line, ready", [
+    ("Uvicorn running on http://[::1]:80 (Press CTRL+C to quit)", "(Press CTRL+C"),
+    ("listening on [::]:80", "on [::]:80"),
+    ("is it up?", "up?"),
+])  # fmt: skip
+def test_s01_a_text_for_readiness_is_found_as_it_is_also_where_it_is_a_pattern_or_a_wrong_one(line, ready):
+    with Supervisor("tree", Child(sh(f"echo '{line}'; exec sleep 1000", ready=ready), start_timeout=20.0)).start():
+        pass
+
+
+TAKES_OVER = """
+import socket, sys
+from pathlib import Path
+family, address = sys.argv[1:3]
+sys.stdin.readline()  # the stranger has closed its socket
+sock = socket.socket(getattr(socket, family))
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+sock.bind(address if family == "AF_UNIX" else (address, int(sys.argv[3])))
+Path(sys.argv[4]).touch()
+sock.listen()
+while True: sock.accept()[0].close()
+"""
+
+
+@pytest.mark.parametrize("family, address", [
+    ("AF_INET", "127.0.0.1"), ("AF_INET", "0.0.0.0"), ("AF_INET6", "::1"), ("AF_INET6", "::"), ("AF_UNIX", "sock"),
+])  # fmt: skip
+def test_s01_an_answer_of_a_process_that_the_command_has_not_started_does_not_count(family, address, tmp_path):
+    os.mkfifo(tmp_path / "gate")
+    stranger = socket.socket(getattr(socket, family))
+    with stranger:
+        stranger.bind(str(tmp_path / "sock") if family == "AF_UNIX" else (address, 0))
+        stranger.listen()
+        port = 0 if family == "AF_UNIX" else stranger.getsockname()[1]
+        ready = tmp_path / "sock" if family == "AF_UNIX" else ("::1", port) if family == "AF_INET6" else port
+        it = Command("sh", "-c", f"exec {sys.executable} -c \"$SOURCE\" {family} {address} {port} bound < gate",
+                     name="it", env={"SOURCE": TAKES_OVER}, ready=ready, cwd=tmp_path)  # fmt: skip
+        with CapturedOutput() as output:
+            starting = in_background(Supervisor("tree", it).start)
+            output.wait_for_message(rf"is held by \S+ \(pid {os.getpid()}\), which the command has not started")
+            assert not starting.done()
+            (tmp_path / "sock").unlink(missing_ok=True)
+            stranger.close()
+            (tmp_path / "gate").write_text("go\n")
+            with starting.result(20):
+                assert (tmp_path / "bound").exists()
+            assert len([one for one in output.records if "is held by" in one.getMessage()]) == 1
+
+
+def test_s01_a_socket_of_a_process_that_the_command_has_left_behind_counts(port, tmp_path):
+    daemon = f'setsid -f {sys.executable} -c "$LISTEN" tcp {port}; exec sleep 1000'
+    Supervisor("tree", sh(daemon, ready=port, env={"LISTEN": LISTEN})).start().stop()
+    forks = "import os\nif os.fork(): import signal; signal.pause()\n"
+    source = LISTEN.replace("sock.listen()\n", "sock.listen()\nif os.fork(): os._exit(0)\n")
+    unix = python(forks + source, "unix", "s", ready=Path("s"), cwd=tmp_path)  # the one that called `listen` has ended
+    Supervisor("tree", unix).start().stop()
+
+
+def test_s01_a_connection_of_a_port_with_itself_is_no_answer(port, monkeypatch):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", port))
+        sock.connect(("127.0.0.1", port))
+        monkeypatch.setattr(socket, "create_connection", lambda *args: sock)
+        assert not readiness.probe_of(port, ".")()
+
+
+def test_s58_the_crash_report_names_the_stranger_for_whom_the_start_timed_out():
+    with socket.create_server(("127.0.0.1", 0)) as stranger, Supervisor("tree").start() as running:
+        it = sh("exec sleep 1000", ready=stranger.getsockname()[1])
+        with pytest.raises(ChildStartFailed):
+            running.start_child(Child(it, start_timeout=1.0))
+        [line] = running.crashes()[-1].lines
+        assert re.search(rf"port \d+ .* is held by .*pid {os.getpid()}", line)
+
+
+NEVER_READY = """
+import logging, sys
+from suitkaise import Command, Supervisor
+logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)
+ready = {"text": "never", "port": 1, "function": lambda: False}[sys.argv[1]]
+Supervisor("tree", Command("sh", "-c", "sleep 2", name="it", ready=ready)).start()
+"""
+
+
+@pytest.mark.parametrize("ready, wanted", [
+    ("text", "a line of output with 'never'; Child"), ("function", "a true value of <lambda>; Child"),
+    ("port", r"an answer on port 1 \(\[Errno 111\] Connection refused\); Child"),
+])  # fmt: skip
+def test_s01_a_command_that_is_not_ready_for_long_tells_once_what_it_waits_for(ready, wanted, tmp_path):
+    impatient = "from suitkaise.workers import command\ncommand.STILL_WAITS = 0.2\n"
+    (tmp_path / "sitecustomize.py").write_text(impatient)  # imported by every Python process at its start
+    out = run_program(NEVER_READY, ready, env={"PYTHONPATH": str(tmp_path)}).stdout
+    assert len(re.findall(rf"WARNING tree/it: not ready after 0.2 s: it waits for {wanted}", out)) == 1
 
 
 def test_s01_the_path_of_a_unix_socket_for_readiness_may_be_longer_than_an_address(tmp_path):
@@ -429,6 +525,11 @@ class CapturedOutput(logging.Handler):
             for record in self.records
             if stream in (None, record.stream)
         ]
+
+    def wait_for_message(self, pattern, timeout=10.0):
+        with self._changed:
+            messages = lambda: [record.getMessage() for record in self.records]  # noqa: E731
+            assert self._changed.wait_for(lambda: re.search(pattern, "\n".join(messages())), timeout), messages()
 
     def wait_for(self, line, timeout=10.0):
         with self._changed:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Never, TypeAlias
 
@@ -18,15 +19,22 @@ from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
 from suitkaise.messaging.logs import OUTPUT
 from suitkaise.platform.processes import MARK, become_subreaper
 from suitkaise.specs.options import refuse_unknown
+from suitkaise.workers.command_options import Input, Limit, Output, process_options
 from suitkaise.workers.command_process import Program
 from suitkaise.workers.incarnation import ExitWith
-from suitkaise.workers.readiness import Probing, Readiness, check_ready, pattern_of, probe_of
+from suitkaise.workers.readiness import Probing, Readiness, check_ready, described, pattern_of, probe_of
 from suitkaise.workers.worker import Worker
 
 __all__ = ["Command"]
 
 KillMode: TypeAlias = Literal["group", "mixed"]
 """Which processes of a command get its stop signal: all of them, or its main process alone."""
+
+_OPTIONS = ("ready", "stop_signal", "kill_mode", "env", "cwd", "user", "group", "umask", "nice", "limits", "stdin",
+            "stdout", "stderr", "tty", "name")  # fmt: skip
+
+STILL_WAITS = 10.0
+"""Seconds after which a command that is not ready tells what it waits for."""
 
 _logger = logging.getLogger("suitkaise.worker")
 
@@ -81,11 +89,20 @@ class Command(Worker):
         kill_mode: KillMode = "group",
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+        group: str | int | None = None,
+        umask: int | None = None,
+        nice: int | None = None,
+        limits: Mapping[str, Limit | tuple[Limit, Limit]] | None = None,
+        stdin: Input = None,
+        stdout: Output = "log",
+        stderr: Output = "log",
+        tty: bool = False,
         name: str | None = None,
         **unknown: Never,
     ) -> None:
         title = _checked_argv(argv)
-        refuse_unknown(title, unknown, ("ready", "stop_signal", "kill_mode", "env", "cwd", "name"))
+        refuse_unknown(title, unknown, _OPTIONS)
         check_ready(title, ready)
         super().__init__(argv[0].rpartition("/")[2] if name is None else name)
         self._argv = argv
@@ -94,6 +111,12 @@ class Command(Worker):
         self._kill_mode = _checked_kill_mode(title, kill_mode)
         self._env = _checked_env(title, env)
         self._cwd = _checked_folder(title, cwd)
+        self._options = process_options(
+            title, user=user, group=group, umask=umask, nice=nice, limits=limits, stdin=stdin, stdout=stdout,
+            stderr=stderr, tty=tty,
+        )  # fmt: skip
+        if pattern_of(ready) is not None and "log" not in (stdout, stderr):
+            raise SpecError(f"{title}: ready={ready!r} waits for a line of output, but stdout and stderr are not 'log'")
 
     def __init_subclass__(cls, **options: Any) -> None:
         raise SpecError(f"{cls.__name__}: Command cannot be derived from; make an instance: Command('sleep', '5')")
@@ -109,25 +132,45 @@ class Command(Worker):
         context.handle_suspension()
         self._paused = False
         self._awaited = pattern_of(self._ready)
-        environment = {**os.environ, **self._env, MARK: f"{os.environ[MARK]}:{context.owner}"}
-        self._program = Program(self._argv, environment, self._cwd, self._handle_line)
+        own = {} if self._options.user is None else self._options.user.environment
+        environment = {**os.environ, **own, **self._env, MARK: f"{os.environ[MARK]}:{context.owner}"}
+        self._program = Program(self._argv, environment, self._cwd, self._handle_line, self._options)
         context.report_pid(self._program.pid)
+        self._warn_at: float | None = None if self._ready is None else time.monotonic() + STILL_WAITS
         probe = probe_of(self._ready, self._cwd or os.curdir)
         if probe is not None:
             self._await_probe(Probing(probe))
         while self._awaited is not None:
             self._wait()
             self._exit_if_over()
+            self._warn_if_late()
+        self._warn_at = None
 
     def _await_probe(self, probing: Probing) -> None:
+        told = False
         try:
             while not probing.ready:
                 self._wait(probing.descriptor)
+                probing.acknowledge()
                 self._exit_if_over()
                 if probing.error is not None:
                     raise probing.error
+                if probing.held and not told:
+                    told = True
+                    self._warn(f"{probing.held}, which the command has not started; waiting for the command's own")
+                self._warn_if_late(probing.refusal)
         finally:
             probing.stop()
+
+    def _warn_if_late(self, refusal: OSError | None = None) -> None:
+        if self._warn_at is not None and time.monotonic() >= self._warn_at:
+            self._warn_at = None
+            why = "" if refusal is None else f" ({refusal})"
+            limit = "Child(..., start_timeout=) limits the wait"
+            self._warn(f"not ready after {STILL_WAITS:.3g} s: it waits for {described(self._ready)}{why}; {limit}")
+
+    def _warn(self, text: str) -> None:
+        _logger.warning("%s: %s", self._context.path, text)
 
     def loop(self) -> None:
         """Wait for output, for the exit of the command, or for a request."""
@@ -157,7 +200,10 @@ class Command(Worker):
             if context.suspended is not self._paused:
                 self._paused = context.suspended
                 self._program.signal(signal.SIGSTOP if self._paused else signal.SIGCONT)
-            self._program.wait(context.seconds_left, *wake, *others)
+            limits = [context.seconds_left]
+            if self._warn_at is not None:
+                limits.append(self._warn_at - time.monotonic())
+            self._program.wait(min((one for one in limits if one is not None), default=None), *wake, *others)
 
         context.wait_in(wait, for_messages=not context.starting)
 

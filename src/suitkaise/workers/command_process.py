@@ -6,18 +6,18 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 from collections.abc import Callable, Mapping
 
 from suitkaise.platform.processes import (
     children,
     descendants,
-    die_with_parent,
     in_other_sessions,
     kill_children,
     reap_adopted,
     signal_groups,
 )
+from suitkaise.workers.command_options import ProcessOptions
+from suitkaise.workers.command_start import start
 
 __all__ = ["Lines", "Program"]
 
@@ -81,9 +81,6 @@ _STEP = 1 << 12
 """Bytes of one read from a stream: requests are noticed between two reads. Further output stays in the pipe, and a full
 pipe blocks its writer."""
 
-_PIPE = 1 << 14
-"""Bytes of a pipe's buffer; a small buffer is drained quickly when the program has ended."""
-
 _MOST_LEFT = 1 << 20
 """Bytes that are read at most after the program has ended: no pipe can hold more."""
 
@@ -98,28 +95,25 @@ class Program:
     program has left behind.
 
     Raises:
-        OSError: the program cannot be started: no such program, no such folder, not executable.
+        OSError: the program cannot be started, see `start`.
     """
 
     def __init__(
-        self, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, on_line: Callable[[str, str], None]
+        self,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        cwd: str | None,
+        on_line: Callable[[str, str], None],
+        options: ProcessOptions | None = None,
     ) -> None:
         self._exits = _wake_at_exits()
-        try:
-            self._popen = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-                pipesize=_PIPE, env=env, cwd=cwd, start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  (the guard's other thread only waits for the hub's end)
-            )  # fmt: skip
-        except OSError as error:
-            raise _explained(error, argv, env, cwd) from None
+        self._popen, outputs = start(argv, env, cwd, options or ProcessOptions())
         self.pid: int = self._popen.pid
         self._on_line = on_line
         self._streams: dict[int, tuple[str, Lines]] = {}
-        for name, stream in (("stdout", self._popen.stdout), ("stderr", self._popen.stderr)):
-            assert stream is not None
-            os.set_blocking(stream.fileno(), False)
-            self._streams[stream.fileno()] = name, Lines()
+        for descriptor, name in outputs.items():
+            os.set_blocking(descriptor, False)
+            self._streams[descriptor] = name, Lines()
 
     @property
     def code(self) -> int | None:
@@ -181,6 +175,8 @@ class Program:
             data = os.read(descriptor, _STEP)
         except BlockingIOError:
             return False
+        except OSError:  # the terminal is closed: no process has it any more
+            data = b""
         if not data:
             del self._streams[descriptor]
         self._report(name, lines.feed(data) if data else lines.rest())
@@ -197,15 +193,3 @@ def _wake_at_exits() -> int:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)  # Python does not notice a signal without a handler
     signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
     return receiving
-
-
-def _explained(error: OSError, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> OSError:
-    """Return the error with a text that names the program or the folder, and the path that was searched."""
-    if cwd is not None and error.filename == cwd:
-        return type(error)(error.errno, f"cwd: {error.strerror}", cwd)
-    text = error.strerror or "it cannot be started"
-    if isinstance(error, FileNotFoundError) and "/" not in argv[0]:
-        text = f"no such program in PATH ({env.get('PATH', os.defpath)})"
-        if len(argv) == 1 and " " in argv[0]:
-            text += "; a command's arguments are given one by one: Command('sleep', '5')"
-    return type(error)(error.errno, text, argv[0])
