@@ -1,7 +1,9 @@
 """Commands as children: exit reasons, readiness, output, and the end of all processes of a command."""
 
+import grp
 import logging
 import os
+import pwd
 import re
 import signal
 import socket
@@ -494,6 +496,148 @@ def test_a_command_has_its_environment_its_folder_and_an_empty_standard_input(tm
         with Supervisor("tree", Child(command, restart="transient")).start() as running:
             assert running["it"].join(10) == Normal()
             output.wait_for(f"1 True {tmp_path} True")
+
+
+# ---------------------------------------------------------------- the process of a command
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do that")
+
+
+def lines_of(command):
+    """Run a command to its clean end; return what it has written to the log."""
+    with CapturedOutput() as output:
+        with Supervisor("tree", Child(command, restart="transient")).start() as running:
+            assert running["it"].join(20) == Normal()
+        return output.lines()
+
+
+def test_a_command_adds_its_variables_to_the_programs(monkeypatch):
+    monkeypatch.setenv("SK_ONE", "1")
+    assert lines_of(sh("echo $SK_ONE $SK_TWO", env={"SK_TWO": "2"})) == ["1 2"]
+
+
+def test_a_command_has_its_umask_its_priority_and_its_limits():
+    show = "umask; nice; ulimit -Sn; ulimit -Hn; ulimit -Sc"
+    it = Command("bash", "-c", show, name="it", umask=0o027, nice=7, limits={"nofile": (64, 128), "core": 0})
+    assert lines_of(it) == ["0027", "7", "64", "128", "0"]
+
+
+@needs_root
+@pytest.mark.parametrize("user, group, shown", [
+    ("nobody", None, "{nobody.pw_uid} {nobody.pw_gid} {nobody.pw_gid}"),
+    ("nobody", "daemon", "{nobody.pw_uid} {daemon.gr_gid} {daemon.gr_gid}"),
+    (4_000_000, 12, "4000000 12 12"),
+    (None, "daemon", "0 {daemon.gr_gid}"),
+])  # fmt: skip
+def test_a_command_runs_as_its_user_with_the_groups_of_that_user_alone(user, group, shown):
+    [line] = lines_of(sh("echo $(id -u) $(id -g) $(id -G)", user=user, group=group, cwd="/"))
+    shown = shown.format(nobody=pwd.getpwnam("nobody"), daemon=grp.getgrnam("daemon"))
+    assert line.startswith(shown)
+    assert user is None or line == shown
+
+
+@needs_root
+def test_the_environment_of_a_command_names_its_user_unless_env_does(tmp_path):
+    show = "echo $USER $LOGNAME $HOME"
+    assert lines_of(sh(show, user="daemon")) == [f"daemon daemon {pwd.getpwnam('daemon').pw_dir}"]
+    assert lines_of(sh(show, user="daemon", env={"HOME": "/srv"})) == ["daemon daemon /srv"]
+
+
+@needs_root
+def test_a_command_of_another_user_is_stopped_with_all_its_processes():
+    script = "setsid sleep 1000 & sleep 1000 & echo up; wait"
+    with Supervisor("tree", sh(script, user="nobody", ready="up", cwd="/")).start() as running:
+        shell = psutil.Process(running["it"].pid)
+        everything = eventually(lambda: len(shell.children()) == 2 and [shell, *shell.children()])
+        running.terminate_child("it")
+        assert all_dead([one.pid for one in everything])
+
+
+UNPRIVILEGED = """
+import os, resource
+from suitkaise.platform.processes import become_subreaper
+from suitkaise.workers.command_options import process_options
+from suitkaise.workers.command_start import start
+
+become_subreaper()
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+plain = dict.fromkeys(("user", "group", "umask", "nice", "limits", "stdin"), None)
+plain.update(stdout="null", stderr="null", tty=False)
+for options in ({"user": os.getuid()}, {"user": "root"}, {"group": 0}, {"nice": -5}, {"limits": {"core": "infinity"}}):
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        popen, outputs = start(("true",), os.environ, "/", process_options("it", **{**plain, **options}))
+        print("code", popen.wait())
+    except PermissionError as error:
+        print(error)
+"""
+
+
+def test_a_right_that_is_missing_is_named_by_the_failed_start():
+    own, user, group, nice, limits = run_program(UNPRIVILEGED).check().stdout.splitlines()
+    assert own == "code 0"
+    assert "Operation not permitted: user='root': only root may start a command as another user: 'true'" in user
+    assert "group=0: only root may start a command in another group" in group
+    assert "Permission denied: nice=-5" in nice
+    assert "Operation not permitted: limits: core=(-1, -1)" in limits
+
+
+def test_an_option_that_cannot_be_applied_fails_the_start(tmp_path):
+    reason = failure(sh("exit", stdout=tmp_path / "no" / "file"))
+    assert isinstance(reason.error, FileNotFoundError)
+    assert "stdout: No such file or directory" in str(reason)
+    assert "stdin: No such file or directory" in str(failure(sh("exit", stdin=Path("no-file"), cwd=tmp_path)))
+
+
+def test_the_standard_input_of_a_command_may_be_a_file_or_given(tmp_path):
+    (tmp_path / "file").write_text("from the file\n")
+    assert lines_of(sh("cat", stdin=Path("file"), cwd=tmp_path)) == ["from the file"]
+    assert lines_of(sh("cat", stdin="a text: \u00e9\n")) == ["a text: \u00e9"]
+    assert lines_of(sh("wc -c", stdin=b"x" * 5_000_000)) == ["5000000"]  # more than a pipe holds
+
+
+INHERITS = """
+from suitkaise import Child, Command, Supervisor
+it = Command("sh", "-c", "read line; echo got $line; echo wrong >&2", stdin="inherit", stdout="inherit", stderr="null")
+with Supervisor("tree", Child(it, id="it", restart="transient")).start() as running:
+    print(running["it"].join(20), flush=True)
+"""
+
+
+def test_a_command_may_share_the_standard_streams_of_the_program(tmp_path):
+    (tmp_path / "program.py").write_text(INHERITS)
+    (tmp_path / "input").write_text("a line\n")
+    out = run_program(["sh", "-c", f"{sys.executable} {tmp_path}/program.py < {tmp_path}/input"]).check()
+    assert (out.stdout, out.stderr) == ("got a line\nnormal\n", "")
+
+
+def test_a_file_for_the_output_of_a_command_is_appended_to(tmp_path):
+    file = tmp_path / "out"
+    file.write_text("before\n")
+    assert lines_of(sh("echo one; echo two >&2; echo three", stdout=file, stderr=str(file))) == []
+    assert file.read_text() == "before\none\ntwo\nthree\n"
+    assert lines_of(sh("echo one; echo two >&2", stdout=Path("out"), cwd=tmp_path)) == ["two"]
+    assert file.read_text().endswith("three\none\n")
+
+
+def test_a_command_with_a_terminal_writes_one_stream_to_it():
+    show = "import os, sys; print(*map(os.isatty, (0, 1, 2)), os.get_terminal_size().columns, flush=True);"
+    show += "[print(n, file=(sys.stdout, sys.stderr)[n % 2], flush=True) for n in range(9)]; open('/dev/tty').close()"
+    assert lines_of(python(show, tty=True)) == ["True True True 80", *map(str, range(9))]
+    assert lines_of(python("print('the end', end='')", tty=True)) == ["the end"]
+    assert lines_of(sh("cat; test -t 1", tty=True, stdin="given\n")) == ["given"]
+
+
+def test_a_command_with_a_terminal_is_stopped_as_any_other():
+    with Supervisor("tree", sh("sleep 1000 & echo up; wait", tty=True, ready="up")).start() as running:
+        shell = psutil.Process(running["it"].pid)
+        everything = eventually(lambda: len(shell.children()) == 1 and [shell, *shell.children()])
+        with running.events() as events:
+            running.terminate_child("it")
+            assert next_event(events, (ChildStopped, ChildStopError)).reason == Shutdown()
+        assert all_dead([one.pid for one in everything])
 
 
 # ---------------------------------------------------------------- output

@@ -47,7 +47,7 @@ def _table(name: str) -> Iterator[list[str]]:
     with contextlib.suppress(FileNotFoundError), open(f"/proc/net/{name}", errors="surrogateescape") as file:  # no IPv6
         next(file, None)
         for line in file:
-            yield line.split(maxsplit=7 if name == "unix" else -1)
+            yield line.rstrip("\n").split(maxsplit=7 if name == "unix" else -1)
 
 
 def holds_one(pids: Iterable[int], inodes: set[int]) -> bool:

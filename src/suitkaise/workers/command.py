@@ -42,36 +42,58 @@ _logger = logging.getLogger("suitkaise.worker")
 class Command(Worker):
     """An external program as a child: `Supervisor("app", Command("redis-server", "--port", "6379", ready=6379))`.
 
-    The command gets a session of its own, and no input. Its output goes line by line to the logger `suitkaise.worker`
-    (level INFO; the records have `path` and `stream`), and a crash report shows the last lines. A line of more than
-    16,384 bytes is split. A command that writes faster than the guard reads is blocked by its full pipe.
+    The command gets a session of its own. Its output goes line by line to the logger `suitkaise.worker` (level INFO;
+    the records have `path` and `stream`), and a crash report shows the last lines. A line of more than 16,384 bytes is
+    split. A command that writes faster than the guard reads is blocked by its full pipe.
 
     The exit reason is `Normal` (exit code 0), `ExitCode(n)` or `Signaled(n)`; the result is the exit code. A command
     should stay in the foreground: when it has ended, all processes that it has started and left behind are killed, in
-    whatever session they are, and the next incarnation starts after that. `suspend` stops the command's process group
-    (SIGSTOP), `resume` continues it. A command takes no messages.
+    whatever session they are, and the next incarnation starts after that. Those that end meanwhile are reaped (rule
+    77). `suspend` stops all processes of the command (SIGSTOP), `resume` continues them. A command takes no messages.
 
-    A stop sends `stop_signal` to the process group. A command that has not ended `shutdown` seconds later is killed
-    (`Child`'s option, default 5.0; rule 42). An exit by that signal, or with code 0 or 128 + its number, is then a
-    clean end.
+    A stop sends `stop_signal` to all processes of the command, in whatever group or session they are (rule 74). Those
+    that have not ended `shutdown` seconds later are killed (`Child`'s option, default 5.0; rule 42). An exit by that
+    signal, or with code 0 or 128 + its number, is then a clean end.
 
     Args:
         argv: the program and its arguments, one text each; no shell is involved. A program without a `/` is looked up
             in the `PATH` of the command's environment.
-        ready: the sign that the command is up, which ends the start (`on_start`, rule 1): a line of output that matches
-            a regular expression (text or `re.Pattern`, searched in stdout and stderr), an answer on a TCP port of
-            127.0.0.1 (a number; `(host, port)` for another host), an answer on a Unix socket (a `pathlib.Path`,
-            relative to `cwd`), or a true value of a function (called again and again in a thread of the guard process;
-            an `OSError` means not yet, any other exception is a failed start). Default: the command has been started.
-            A command that ends before it is ready has failed to start; `Child(..., start_timeout=)` limits the wait.
+        ready: the sign that the command is up, which ends the start (`on_start`, rule 1):
+
+            - a text: a line of output holds it, or it is a regular expression that matches (`re.Pattern`: matches);
+            - a number: an answer on this TCP port of 127.0.0.1; `(host, port)` for another address;
+            - a `pathlib.Path`, relative to `cwd`: an answer on this Unix socket;
+            - a function: a true value. It is called again and again in a thread of the guard process; an `OSError`
+              means not yet, any other exception is a failed start.
+
+            A port or socket of this machine counts only if a process of the command listens there. Default: the command
+            has been started. A command that ends before it is ready has failed to start. `Child(..., start_timeout=)`
+            limits the wait; after 10 s the log tells what the command waits for.
         stop_signal: the number of a signal; default: SIGTERM.
-        env: variables to add to the environment.
+        kill_mode: `"group"` (default): all processes of the command get the stop signal, and the `shutdown` time.
+            `"mixed"`: only the main process gets the signal; when it has ended, what is left is killed. For a program
+            that stops its own workers.
+        env: variables to add to the program's environment.
         cwd: the command's working folder; default: that of the program.
+        user: the name or number of the user to run as, with all groups of that user, and USER, LOGNAME, HOME and SHELL
+            unless `env` has them. Needs root.
+        group: the name or number of the group to run in, instead of the user's main group. Needs root.
+        umask: the file mode creation mask, as `0o027`.
+        nice: the priority, from -20 (needs root) to 19.
+        limits: resource limits by their names in `resource`, as `{"nofile": 4096}`: a number or `"infinity"` for both
+            limits, or `(soft, hard)`. Raising a hard limit needs root.
+        stdin: None (default: no input), a `Path` to read from, the input itself as bytes or text, or `"inherit"`: the
+            program's standard input.
+        stdout, stderr: `"log"` (default), `"null"`, `"inherit"`: the program's own, or a file to append to, as `Path`
+            or as text with a `/`, relative to `cwd`. What goes elsewhere than to the log costs the program nothing, and
+            no crash report shows it.
+        tty: whether the command gets a terminal (80 x 24) as its standard streams: programs then write each line at
+            once, and stdout and stderr are one stream in the order of writing. Its input stays open and silent.
         name: the child's id; default: the name of the program's file.
 
     Raises:
-        SpecError: an argument is wrong (rule 5). A program that does not exist is found at the start, which then fails
-            with `Crashed("on_start", FileNotFoundError(...))`.
+        SpecError: an argument is wrong (rule 5). A program that does not exist, or a right that is missing, is found at
+            the start, which then fails with `Crashed("on_start", FileNotFoundError(...))`.
 
     >>> from suitkaise import Supervisor
     >>> print(Supervisor("app", Command("/usr/bin/redis-server", "--port", "6379", ready=6379)))
