@@ -517,7 +517,15 @@ def test_a_command_adds_its_variables_to_the_programs(monkeypatch):
 
 def test_a_command_has_its_umask_its_priority_and_its_limits():
     show = "umask; nice; ulimit -Sn; ulimit -Hn; ulimit -Sc"
-    it = Command("bash", "-c", show, name="it", umask=0o027, nice=7, limits={"nofile": (64, 128), "core": 0})
+    it = Command(
+        "bash",
+        "-c",
+        show,
+        name="it",
+        umask=0o027,
+        nice=7,
+        limits={"nofile": (64, 128), "core": 0, "as": (1 << 26, 1 << 27)},
+    )
     assert lines_of(it) == ["0027", "7", "64", "128", "0"]
 
 
@@ -540,6 +548,11 @@ def test_the_environment_of_a_command_names_its_user_unless_env_does(tmp_path):
     show = "echo $USER $LOGNAME $HOME"
     assert lines_of(sh(show, user="daemon")) == [f"daemon daemon {pwd.getpwnam('daemon').pw_dir}"]
     assert lines_of(sh(show, user="daemon", env={"HOME": "/srv"})) == ["daemon daemon /srv"]
+
+
+@needs_root
+def test_a_command_of_another_user_may_open_its_terminal():
+    assert lines_of(sh("tty > $(tty) && echo yes", user="nobody", tty=True, cwd="/"))[1:] == ["yes"]
 
 
 @needs_root

@@ -40,6 +40,7 @@ def start(argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, option
     """
     with contextlib.ExitStack() as ours:
         streams = _Streams(ours, options, cwd)
+        groups = _groups_of(options)
         report, told = os.pipe2(os.O_CLOEXEC)
         for descriptor in (report, told):
             ours.callback(os.close, descriptor)
@@ -47,7 +48,7 @@ def start(argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, option
             popen = subprocess.Popen(
                 argv, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr, bufsize=0, pipesize=_PIPE,
                 env=env, cwd=cwd, start_new_session=True,
-                preexec_fn=lambda: _prepare(options, told),  # noqa: PLW1509  (the guard's other thread only waits)
+                preexec_fn=lambda: _prepare(options, groups, told),  # noqa: PLW1509  (the guard's other thread only waits)
             )  # fmt: skip
         except OSError as error:
             streams.forget()
@@ -125,7 +126,15 @@ class _Streams:
         return descriptor
 
 
-def _prepare(options: ProcessOptions, told: int) -> None:
+def _groups_of(options: ProcessOptions) -> list[int]:
+    """Return all groups of the user to run as."""
+    user = options.user
+    if user is None:
+        return []
+    return [user.gid] if user.name is None else os.getgrouplist(user.name, user.gid)
+
+
+def _prepare(options: ProcessOptions, groups: list[int], told: int) -> None:
     """In the forked process: apply the options; write the option that failed to `told`."""
     doing = ""
     try:
@@ -145,7 +154,9 @@ def _prepare(options: ProcessOptions, told: int) -> None:
             user = gid = None  # it is this user already, who needs no rights for that
         if user is not None:
             doing = f"user={user.name or user.uid!r}: only root may start a command as another user"
-            os.setgroups([user.gid] if user.name is None else os.getgrouplist(user.name, user.gid))
+            if options.tty:
+                os.fchown(1, user.uid, -1)
+            os.setgroups(groups)
             os.setresgid(user.gid, user.gid, user.gid)
             os.setresuid(user.uid, user.uid, user.uid)
         elif gid is not None and gid != os.getgid():

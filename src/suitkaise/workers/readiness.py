@@ -114,15 +114,18 @@ class HeldByOther(OSError):
 
 
 def _port_answers(host: str, port: int) -> bool:
-    with socket.create_connection((host, port), _CONNECT) as sock:
-        here, there = sock.getsockname(), sock.getpeername()
-    if here == there:  # connected with itself: the port is one of those that the kernel gives to clients
-        return False
-    if here[0] == there[0]:  # on this machine
-        listeners = tcp_listeners(there[0], port)
-        if listeners and not holds_one(in_other_sessions(descendants()), listeners):
+    for _ in range(2):  # if no process listens now, the one that has answered may have ended: does one answer still?
+        with socket.create_connection((host, port), _CONNECT) as sock:
+            here, there = sock.getsockname(), sock.getpeername()
+        if here == there:  # connected with itself: the port is one of those that the kernel gives to clients
+            return False
+        if here[0] != there[0]:
+            return True  # on another machine
+        if listeners := tcp_listeners(there[0], port):
+            if holds_one(in_other_sessions(descendants()), listeners):
+                return True
             raise HeldByOther(f"port {port} of {host}", partial(holder_of, listeners))
-    return True
+    return True  # the kernel passes the connection on, to a container for example
 
 
 def _socket_answers(path: str) -> bool:
