@@ -55,12 +55,17 @@ def run_as_pid_1(folder: Path, source: str) -> Iterator[tuple[Program, psutil.Pr
         yield program, init
 
 
+def only_child(process: psutil.Process) -> psutil.Process | None:
+    children = process.children()
+    return children[0] if len(children) == 1 else None
+
+
 def test_s77_as_pid_1_suitkaise_run_reaps_all_orphans_and_leaves_the_programs_own_children_to_it(
     tmp_path: Path,
 ) -> None:
     with run_as_pid_1(tmp_path, LEAVES) as (program, init):
         program.expect("codes: {3}")
-        eventually(lambda: len(init.children()) == 1, what="PID 1 has no child but the program")
+        eventually(lambda: only_child(init), what="PID 1 has no child but the program")
         init.send_signal(signal.SIGTERM)
         assert program.wait() == 0
         assert "on_finish" in program.stdout
@@ -75,7 +80,8 @@ def test_s77_pid_1_ends_with_the_exit_code_of_the_program(tmp_path: Path) -> Non
 
 def test_s77_pid_1_waits_for_the_workers_of_a_program_that_was_killed(tmp_path: Path) -> None:
     with run_as_pid_1(tmp_path, LEAVES) as (program, init):
-        [hub] = eventually(lambda: len(init.children()) == 1 and init.children())
+        hub = eventually(lambda: only_child(init))
+        assert hub is not None
         hub.kill()
         assert program.wait() == 128 + signal.SIGKILL
         assert "on_finish" in program.stdout

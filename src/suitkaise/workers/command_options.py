@@ -6,7 +6,6 @@ import difflib
 import grp
 import os
 import pwd
-import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +23,6 @@ Input: TypeAlias = Path | bytes | str | None
 
 Output: TypeAlias = Path | str
 """Where standard output or error goes: `"log"`, `"null"`, `"inherit"`, or a file."""
-
-LIMITS: dict[str, int] = {
-    name.removeprefix("RLIMIT_").lower(): getattr(resource, name)
-    for name in dir(resource)
-    if name.startswith("RLIMIT_")
-}
-"""The numbers of the resource limits, by name: `nofile`, `core`, `as`, `nproc` ..."""
 
 _STREAM_WORDS = ("log", "null", "inherit")
 
@@ -127,11 +119,14 @@ def _limits(title: str, limits: Any) -> dict[str, tuple[int, int]]:
         return {}
     if not isinstance(limits, Mapping):
         raise SpecError(f"{title}: limits must be a dict like {{'nofile': 4096}}, or None, not {limits!r}")
+    import resource  # where limits are set only: many a program has a module of this name
+
+    names = [name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")]
     checked = {}
     for name, value in limits.items():
-        if name not in LIMITS:
-            near = difflib.get_close_matches(str(name), LIMITS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(LIMITS))}"
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
             raise SpecError(f"{title}: limits has no name {name!r}; {hint}")
         pair = value if isinstance(value, tuple) and len(value) == 2 else (value, value)
         if not all(one == "infinity" or _is_whole(one, 0, (1 << 63) - 1) for one in pair):

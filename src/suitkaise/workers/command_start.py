@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import resource
 import subprocess
 import termios
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from suitkaise.platform.processes import die_with_parent
-from suitkaise.workers.command_options import LIMITS, ProcessOptions
+from suitkaise.workers.command_options import ProcessOptions
 
 __all__ = ["Started", "start"]
 
@@ -142,8 +141,10 @@ def _prepare(options: ProcessOptions, groups: list[int], told: int) -> None:
             doing = "tty=True"
             fcntl.ioctl(1, termios.TIOCSCTTY, 0)
         for name, limit in options.limits.items():
+            import resource  # imported already, where the limits were checked
+
             doing = f"limits: {name}={limit}"
-            resource.setrlimit(LIMITS[name], limit)
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), limit)
         if options.nice is not None:
             doing = f"nice={options.nice}"
             os.setpriority(os.PRIO_PROCESS, 0, options.nice)
