@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Child, Command, Process, SpecError, Supervisor
+from tests.support import run_program
 
 
 def sleep(**options: Any) -> Command:
@@ -140,3 +141,10 @@ def test_the_environment_is_a_snapshot_and_the_command_can_be_pickled() -> None:
     again = pickle.loads(pickle.dumps(command))
     assert again.__recipe__ == command.__recipe__
     assert again.__recipe__.kwargs["env"] == {"A": "1"}
+
+
+def test_a_program_may_have_modules_of_its_own_with_the_names_of_those_that_few_commands_need(tmp_path: Path) -> None:
+    for name in ("grp", "resource"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('a module of the program')")
+    (tmp_path / "app.py").write_text("from suitkaise import Command\nprint(Command('true', ready=5))")
+    assert run_program(tmp_path / "app.py").check().stdout == "Command('true')\n"

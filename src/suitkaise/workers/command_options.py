@@ -1,11 +1,12 @@
-"""The options of a command that concern its process, such as user, limits and standard streams, and their checks."""
+"""The options of a command that concern its process, such as user, limits and standard streams, and their checks.
+
+`grp`, `pwd` and `resource` are imported where an option needs them only: many a program has modules of these names.
+"""
 
 from __future__ import annotations
 
 import difflib
-import grp
 import os
-import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,8 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
 
 
 def _user(title: str, user: Any, gid: int | None) -> User:
+    import pwd
+
     try:
         if isinstance(user, str):
             entry = pwd.getpwnam(user)
@@ -105,6 +108,8 @@ def _user(title: str, user: Any, gid: int | None) -> User:
 
 def _group(title: str, group: Any) -> int:
     if isinstance(group, str):
+        import grp
+
         try:
             return grp.getgrnam(group).gr_gid
         except KeyError:
@@ -119,7 +124,7 @@ def _limits(title: str, limits: Any) -> dict[str, tuple[int, int]]:
         return {}
     if not isinstance(limits, Mapping):
         raise SpecError(f"{title}: limits must be a dict like {{'nofile': 4096}}, or None, not {limits!r}")
-    import resource  # where limits are set only: many a program has a module of this name
+    import resource
 
     names = [name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")]
     checked = {}
