@@ -373,11 +373,12 @@ def test_s01_a_connection_of_a_port_with_itself_is_no_answer(port, monkeypatch):
         assert not readiness.probe_of(port, ".")()
 
 
-def test_s58_the_crash_report_names_the_stranger_for_whom_the_start_timed_out():
+def test_s58_a_start_that_timed_out_tells_what_it_waited_for_and_the_crash_report_names_the_stranger():
     with socket.create_server(("127.0.0.1", 0)) as stranger, Supervisor("tree").start() as running:
         it = sh("exec sleep 1000", ready=stranger.getsockname()[1])
-        with pytest.raises(ChildStartFailed):
+        with pytest.raises(ChildStartFailed) as caught:
             running.start_child(Child(it, start_timeout=1.0))
+        assert re.search(r"not ready: it waits for an answer on port \d+ \(.* is held by", caught.value.traceback)
         [line] = running.crashes()[-1].lines
         assert re.search(rf"port \d+ .* is held by .*pid {os.getpid()}", line)
 

@@ -12,23 +12,31 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Never, TypeAlias
+from typing import Any, ClassVar, Literal, Never
 
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
 from suitkaise.messaging.logs import OUTPUT
 from suitkaise.platform.processes import MARK, become_subreaper
 from suitkaise.specs.options import refuse_unknown
-from suitkaise.workers.command_options import Input, Limit, Output, process_options
+from suitkaise.workers.command_options import (
+    Input,
+    KillMode,
+    Limit,
+    Output,
+    checked_argv,
+    checked_env,
+    checked_folder,
+    checked_kill_mode,
+    checked_signal,
+    process_options,
+)
 from suitkaise.workers.command_process import Program
 from suitkaise.workers.incarnation import ExitWith
 from suitkaise.workers.readiness import Probing, Readiness, check_ready, described, pattern_of, probe_of
 from suitkaise.workers.worker import Worker
 
 __all__ = ["Command"]
-
-KillMode: TypeAlias = Literal["group", "mixed"]
-"""Which processes of a command get its stop signal: all of them, or its main process alone."""
 
 _OPTIONS = ("ready", "stop_signal", "kill_mode", "env", "cwd", "user", "group", "umask", "nice", "limits", "stdin",
             "stdout", "stderr", "tty", "name")  # fmt: skip
@@ -123,16 +131,16 @@ class Command(Worker):
         name: str | None = None,
         **unknown: Never,
     ) -> None:
-        title = _checked_argv(argv)
+        title = checked_argv(argv)
         refuse_unknown(title, unknown, _OPTIONS)
         check_ready(title, ready)
         super().__init__(argv[0].rpartition("/")[2] if name is None else name)
         self._argv = argv
         self._ready = ready
-        self._stop_signal = _checked_signal(title, stop_signal)
-        self._kill_mode = _checked_kill_mode(title, kill_mode)
-        self._env = _checked_env(title, env)
-        self._cwd = _checked_folder(title, cwd)
+        self._stop_signal = checked_signal(title, stop_signal)
+        self._kill_mode = checked_kill_mode(title, kill_mode)
+        self._env = checked_env(title, env)
+        self._cwd = checked_folder(title, cwd)
         self._options = process_options(
             title, user=user, group=group, umask=umask, nice=nice, limits=limits, stdin=stdin, stdout=stdout,
             stderr=stderr, tty=tty,
@@ -153,15 +161,24 @@ class Command(Worker):
         become_subreaper()
         context.handle_suspension()
         self._paused = False
+        self._warn_at: float | None = None
+        self._probing: Probing | None = None
         self._awaited = pattern_of(self._ready)
         own = {} if self._options.user is None else self._options.user.environment
         environment = {**os.environ, **own, **self._env, MARK: f"{os.environ[MARK]}:{context.owner}"}
         self._program = Program(self._argv, environment, self._cwd, self._handle_line, self._options)
         context.report_pid(self._program.pid)
-        self._warn_at: float | None = None if self._ready is None else time.monotonic() + STILL_WAITS
+        if self._ready is not None:
+            self._await_readiness()
+
+    def _await_readiness(self) -> None:
+        self._warn_at = time.monotonic() + STILL_WAITS
         probe = probe_of(self._ready, self._cwd or os.curdir)
-        if probe is not None:
-            self._await_probe(Probing(probe))
+        self._probing = None if probe is None else Probing(probe)
+        context = self._context
+        context.add_to_stacks(lambda: f"The command is not ready: {self._missing()}\n" if context.starting else "")
+        if self._probing is not None:
+            self._await_probe(self._probing)
         while self._awaited is not None:
             self._wait()
             self._exit_if_over()
@@ -180,16 +197,21 @@ class Command(Worker):
                 if probing.held and not told:
                     told = True
                     self._warn(f"{probing.held}, which the command has not started; waiting for the command's own")
-                self._warn_if_late(probing.refusal)
+                self._warn_if_late()
         finally:
             probing.stop()
 
-    def _warn_if_late(self, refusal: OSError | None = None) -> None:
+    def _warn_if_late(self) -> None:
         if self._warn_at is not None and time.monotonic() >= self._warn_at:
             self._warn_at = None
-            why = "" if refusal is None else f" ({refusal})"
-            limit = "Child(..., start_timeout=) limits the wait"
-            self._warn(f"not ready after {STILL_WAITS:.3g} s: it waits for {described(self._ready)}{why}; {limit}")
+            self._warn(
+                f"not ready after {STILL_WAITS:.3g} s: {self._missing()}; Child(..., start_timeout=) limits the wait"
+            )
+
+    def _missing(self) -> str:
+        """Tell what the command waits for, and the last reason why that is not there."""
+        refusal = None if self._probing is None else self._probing.refusal
+        return f"it waits for {described(self._ready)}" + (f" ({refusal})" if refusal else "")
 
     def _warn(self, text: str) -> None:
         _logger.warning("%s: %s", self._context.path, text)
@@ -255,49 +277,3 @@ class Command(Worker):
 
 def _reason_of(code: int) -> ExitReason:
     return Normal() if code == 0 else Signaled(-code) if code < 0 else ExitCode(code)
-
-
-def _checked_argv(argv: tuple[Any, ...]) -> str:
-    """Return how errors name the command; raise SpecError unless `argv` is a program and its arguments."""
-    if not argv or argv[0] == "":
-        raise SpecError("Command: a program is needed, and its arguments one by one: Command('sleep', '5')")
-    for argument in argv:
-        if not isinstance(argument, str):
-            raise SpecError(f"Command: the program and its arguments must be texts, not {argument!r}; use str(...)")
-        if "\0" in argument:
-            raise SpecError(f"Command: an argument may not hold a null character: {argument!r}")
-    return f"Command {argv[0]!r}"
-
-
-def _checked_signal(title: str, number: Any) -> int:
-    ending = signal.valid_signals() - {signal.SIGSTOP, signal.SIGCONT}
-    if isinstance(number, int) and not isinstance(number, bool) and number in ending:
-        return int(number)
-    raise SpecError(f"{title}: stop_signal must be a signal that ends a process, like signal.SIGTERM, not {number!r}")
-
-
-def _checked_kill_mode(title: str, mode: Any) -> KillMode:
-    if isinstance(mode, str) and mode in ("group", "mixed"):
-        return mode  # type: ignore[return-value]
-    raise SpecError(f"{title}: kill_mode must be 'group' or 'mixed', not {mode!r}")
-
-
-def _checked_env(title: str, env: Any) -> dict[str, str]:
-    if env is None:
-        return {}
-    if not isinstance(env, Mapping):
-        raise SpecError(f"{title}: env must be a dict of texts, or None, not {env!r}")
-    for name, value in env.items():
-        valid = isinstance(name, str) and isinstance(value, str) and name and "=" not in name
-        if not valid or "\0" in name + value:
-            raise SpecError(f"{title}: env must map names to texts, not {name!r} to {value!r}")
-    return dict(env)
-
-
-def _checked_folder(title: str, cwd: Any) -> str | None:
-    if cwd is None:
-        return None
-    folder = os.fspath(cwd) if isinstance(cwd, (str, os.PathLike)) else None
-    if not isinstance(folder, str) or not folder or "\0" in folder:
-        raise SpecError(f"{title}: cwd must be a folder, as text or a Path, not {cwd!r}")
-    return folder

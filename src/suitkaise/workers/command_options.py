@@ -1,4 +1,4 @@
-"""The options of a command that concern its process, such as user, limits and standard streams, and their checks.
+"""The options of a command, and their checks: what it runs, as which user, within which limits, with which streams.
 
 `grp`, `pwd` and `resource` are imported where an option needs them only: many a program has modules of these names.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,23 @@ from typing import Any, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
 
-__all__ = ["Input", "Limit", "Output", "ProcessOptions", "User", "process_options"]
+__all__ = [
+    "Input",
+    "KillMode",
+    "Limit",
+    "Output",
+    "ProcessOptions",
+    "User",
+    "checked_argv",
+    "checked_env",
+    "checked_folder",
+    "checked_kill_mode",
+    "checked_signal",
+    "process_options",
+]
+
+KillMode: TypeAlias = Literal["group", "mixed"]
+"""Which processes of a command get its stop signal: all of them, or its main process alone."""
 
 Limit: TypeAlias = int | Literal["infinity"]
 """One value of a resource limit."""
@@ -51,6 +68,52 @@ class ProcessOptions:
     stdout: Output = "log"
     stderr: Output = "log"
     tty: bool = False
+
+
+def checked_argv(argv: tuple[Any, ...]) -> str:
+    """Return how errors name the command; raise SpecError unless `argv` is a program and its arguments."""
+    if not argv or argv[0] == "":
+        raise SpecError("Command: a program is needed, and its arguments one by one: Command('sleep', '5')")
+    for argument in argv:
+        if not isinstance(argument, str):
+            raise SpecError(f"Command: the program and its arguments must be texts, not {argument!r}; use str(...)")
+        if "\0" in argument:
+            raise SpecError(f"Command: an argument may not hold a null character: {argument!r}")
+    return f"Command {argv[0]!r}"
+
+
+def checked_signal(title: str, number: Any) -> int:
+    ending = signal.valid_signals() - {signal.SIGSTOP, signal.SIGCONT}
+    if isinstance(number, int) and not isinstance(number, bool) and number in ending:
+        return int(number)
+    raise SpecError(f"{title}: stop_signal must be a signal that ends a process, like signal.SIGTERM, not {number!r}")
+
+
+def checked_kill_mode(title: str, mode: Any) -> KillMode:
+    if isinstance(mode, str) and mode in ("group", "mixed"):
+        return mode  # type: ignore[return-value]
+    raise SpecError(f"{title}: kill_mode must be 'group' or 'mixed', not {mode!r}")
+
+
+def checked_env(title: str, env: Any) -> dict[str, str]:
+    if env is None:
+        return {}
+    if not isinstance(env, Mapping):
+        raise SpecError(f"{title}: env must be a dict of texts, or None, not {env!r}")
+    for name, value in env.items():
+        valid = isinstance(name, str) and isinstance(value, str) and name and "=" not in name
+        if not valid or "\0" in name + value:
+            raise SpecError(f"{title}: env must map names to texts, not {name!r} to {value!r}")
+    return dict(env)
+
+
+def checked_folder(title: str, cwd: Any) -> str | None:
+    if cwd is None:
+        return None
+    folder = os.fspath(cwd) if isinstance(cwd, (str, os.PathLike)) else None
+    if not isinstance(folder, str) or not folder or "\0" in folder:
+        raise SpecError(f"{title}: cwd must be a folder, as text or a Path, not {cwd!r}")
+    return folder
 
 
 def process_options(
