@@ -185,8 +185,9 @@ def test_s74_a_process_of_a_command_in_its_own_session_or_group_gets_the_stop_si
 
 def test_s74_a_stop_gets_every_process_of_a_command_out_of_its_suspension(tmp_path):
     saved = tmp_path / "saved"
+    helper = "trap 'touch $SAVED; exit 0' TERM; sleep 1000 & echo helper-up; wait"
     script = "setsid sh -c \"$HELPER\" & trap 'exit 0' TERM; wait"
-    it = Command("bash", "-c", script, name="it", env={"HELPER": HELPER, "SAVED": str(saved)}, ready="helper-up")
+    it = Command("bash", "-c", script, name="it", env={"HELPER": helper, "SAVED": str(saved)}, ready="helper-up")
     with Supervisor("tree", Child(it, shutdown=20.0)).start() as running:
         shell = psutil.Process(running["it"].pid)
         running.suspend("it")
@@ -198,12 +199,13 @@ def test_s74_a_stop_gets_every_process_of_a_command_out_of_its_suspension(tmp_pa
 
 MASTER = """
 import pathlib, signal, subprocess, sys
-worker = subprocess.Popen(["sh", "-c", "echo up; read line; echo served"], stdin=subprocess.PIPE)
+worker = subprocess.Popen(["sh", "-c", "read line; echo served"], stdin=subprocess.PIPE)
 def drain(number, frame):
     worker.communicate(b"finish\\n")
     pathlib.Path(sys.argv[1]).write_text(str(worker.returncode))
     sys.exit(0)
 signal.signal(signal.SIGTERM, drain)
+print("up")
 while True: signal.pause()
 """
 
