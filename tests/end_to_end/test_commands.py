@@ -615,18 +615,22 @@ def test_the_standard_input_of_a_command_may_be_a_file_or_given(tmp_path):
 
 
 INHERITS = """
-from suitkaise import Child, Command, Supervisor
-it = Command("sh", "-c", "read line; echo got $line; echo wrong >&2", stdin="inherit", stdout="inherit", stderr="null")
-with Supervisor("tree", Child(it, id="it", restart="transient")).start() as running:
-    print(running["it"].join(20), flush=True)
+import os, subprocess
+from suitkaise import Command, Supervisor
+def has_read():
+    return subprocess.run(["cat"], stdout=subprocess.PIPE).stdout == b"" and os.path.exists("there")
+script = "sleep 0.2; read line; echo got $line; echo wrong >&2; touch there; exec sleep 1000"
+it = Command("sh", "-c", script, stdin="inherit", stdout="inherit", stderr="null", ready=has_read)
+with Supervisor("tree", it).start():
+    print("up", flush=True)
 """
 
 
-def test_a_command_may_share_the_standard_streams_of_the_program(tmp_path):
+def test_a_command_may_share_the_standard_streams_of_the_program_which_its_ready_function_leaves_alone(tmp_path):
     (tmp_path / "program.py").write_text(INHERITS)
     (tmp_path / "input").write_text("a line\n")
-    out = run_program(["sh", "-c", f"{sys.executable} {tmp_path}/program.py < {tmp_path}/input"]).check()
-    assert (out.stdout, out.stderr) == ("got a line\nnormal\n", "")
+    out = run_program(["sh", "-c", f"exec {sys.executable} program.py < input"], cwd=tmp_path).check()
+    assert (out.stdout, out.stderr) == ("got a line\nup\n", "")
 
 
 def test_a_file_for_the_output_of_a_command_is_appended_to(tmp_path):

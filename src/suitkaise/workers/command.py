@@ -32,6 +32,7 @@ from suitkaise.workers.command_options import (
     process_options,
 )
 from suitkaise.workers.command_process import Program
+from suitkaise.workers.command_start import leave_input
 from suitkaise.workers.incarnation import ExitWith
 from suitkaise.workers.readiness import Probing, Readiness, check_ready, described, pattern_of, probe_of
 from suitkaise.workers.worker import Worker
@@ -167,6 +168,7 @@ class Command(Worker):
         own = {} if self._options.user is None else self._options.user.environment
         environment = {**os.environ, **own, **self._env, MARK: f"{os.environ[MARK]}:{context.owner}"}
         self._program = Program(self._argv, environment, self._cwd, self._handle_line, self._options)
+        leave_input()
         context.report_pid(self._program.pid)
         if self._ready is not None:
             self._await_readiness()

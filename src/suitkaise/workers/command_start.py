@@ -15,7 +15,7 @@ from typing import NamedTuple
 from suitkaise.platform.processes import die_with_parent
 from suitkaise.workers.command_options import ProcessOptions
 
-__all__ = ["Started", "start"]
+__all__ = ["Started", "leave_input", "start"]
 
 _PIPE = 1 << 14
 """Bytes of a pipe's buffer; a small buffer is drained quickly when the program has ended."""
@@ -61,6 +61,13 @@ def start(argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, option
         if stream is not None:
             outputs[stream.fileno()] = name
     return Started(popen, outputs)
+
+
+def leave_input() -> None:
+    """Leave the program's standard input to the command: what a `ready` function starts does not read it."""
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.close(null)
 
 
 class _Streams:
