@@ -22,6 +22,7 @@ import suitkaise
 from suitkaise import events
 from suitkaise.crashes import crash_directory, read_reports
 from suitkaise.errors import NotSerializable, SpecError, SuitkaiseError
+from suitkaise.platform.init_process import run_below_init
 from suitkaise.runtime import foreground
 from suitkaise.supervisor import Supervisor
 
@@ -59,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         if value not in (None, "local"):
             print(f"suitkaise run: {option} {value} is not built yet; leave it out", file=sys.stderr)
             return USAGE
+    if os.getpid() == 1:
+        run_below_init()
     _configure_logging(as_json=options.json)
     try:
         return _run(options.target, arguments)

@@ -1,10 +1,13 @@
 """Commands as children: exit reasons, readiness, output, and the end of all processes of a command."""
 
+import grp
 import logging
 import os
+import pwd
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from contextlib import suppress
@@ -33,9 +36,10 @@ from suitkaise import (
 from suitkaise.events import ChildStartFailure, ChildStopError, ChildStopped
 from suitkaise.runtime import runtime
 from suitkaise.status import Status
+from suitkaise.workers import readiness
 from tests.end_to_end.kinds import kill_the_keeper, next_event, next_exit
 from tests.sample_workers import Echo
-from tests.support import eventually, is_alive, start_program, wait_gone
+from tests.support import eventually, in_background, is_alive, run_program, start_program, wait_gone
 
 PROGRAMS = Path(__file__).with_name("programs")
 WAYS = ("plain", "session", "daemon", "bare")
@@ -176,6 +180,68 @@ def test_s42_a_command_that_ignores_the_signal_is_killed_with_its_group(shutdown
         assert not is_alive(pid)
 
 
+HELPER = "trap 'sleep 0.2; touch $SAVED; exit 0' TERM; echo helper-up; while :; do sleep 0.01; done"
+
+
+@pytest.mark.parametrize("script", [
+    "setsid sh -c \"$HELPER\" & trap 'exit 0' TERM; wait",
+    "bash -m -c 'sh -c \"$HELPER\" & trap \"exit 0\" TERM; wait'",
+    "setsid -f sh -c \"$HELPER\"; exec sleep 1000",
+], ids=["session", "group", "daemon"])  # fmt: skip
+def test_s74_a_process_of_a_command_in_its_own_session_or_group_gets_the_stop_signal_and_the_grace(script, tmp_path):
+    saved = tmp_path / "saved"
+    it = Command("bash", "-c", script, name="it", env={"HELPER": HELPER, "SAVED": str(saved)}, ready="helper-up")
+    with Supervisor("tree", Child(it, shutdown=20.0)).start() as running, running.events() as events:
+        running.terminate_child("it")
+        assert next_event(events, (ChildStopped, ChildStopError)).reason == Shutdown()
+    assert saved.exists()
+
+
+def test_s74_a_stop_gets_every_process_of_a_command_out_of_its_suspension(tmp_path):
+    saved = tmp_path / "saved"
+    helper = "trap 'touch $SAVED; exit 0' TERM; sleep 1000 & echo helper-up; wait"
+    script = "setsid sh -c \"$HELPER\" & trap 'exit 0' TERM; wait"
+    it = Command("bash", "-c", script, name="it", env={"HELPER": helper, "SAVED": str(saved)}, ready="helper-up")
+    with Supervisor("tree", Child(it, shutdown=20.0)).start() as running:
+        shell = psutil.Process(running["it"].pid)
+        running.suspend("it")
+        everything = [shell, *shell.children()]
+        eventually(lambda: all(one.status() == psutil.STATUS_STOPPED for one in everything))
+        running.terminate_child("it")
+    assert saved.exists()
+
+
+MASTER = """
+import pathlib, signal, subprocess, sys
+worker = subprocess.Popen(["sh", "-c", "read line; echo served"], stdin=subprocess.PIPE)
+def drain(number, frame):
+    worker.communicate(b"finish\\n")
+    pathlib.Path(sys.argv[1]).write_text(str(worker.returncode))
+    sys.exit(0)
+signal.signal(signal.SIGTERM, drain)
+print("up")
+while True: signal.pause()
+"""
+
+
+@pytest.mark.parametrize("kill_mode, code", [("mixed", "0"), ("group", "-15")])
+def test_s74_in_mixed_mode_only_the_main_process_gets_the_stop_signal(kill_mode, code, tmp_path):
+    master = python(MASTER, str(tmp_path / "code"), ready="up", kill_mode=kill_mode)
+    with Supervisor("tree", Child(master, shutdown=20.0)).start() as running, running.events() as events:
+        running.terminate_child("it")
+        assert next_event(events, (ChildStopped, ChildStopError)).reason == Shutdown()
+    assert (tmp_path / "code").read_text() == code
+
+
+def test_s74_in_mixed_mode_what_is_left_when_the_main_process_has_ended_is_killed():
+    script = "(trap '' TERM; echo $BASHPID up; while :; do sleep 1000; done) & trap 'exit 0' TERM; wait"
+    it = Command("bash", "-c", script, name="it", ready="up", kill_mode="mixed")
+    with CapturedOutput() as output, Supervisor("tree", Child(it, shutdown="infinity")).start() as running:
+        [line] = eventually(lambda: output.lines("stdout"))
+        running.terminate_child("it")
+        assert not is_alive(int(line.split()[0]))
+
+
 def test_s55_finish_timeout_limits_the_stop_of_a_command():
     deaf = Child(sh("trap '' TERM; echo up; while :; do sleep 1000; done", ready="up"), finish_timeout=0.2)
     with Supervisor("tree", deaf).start() as running, running.events() as events:
@@ -212,7 +278,7 @@ def test_join_in_ends_a_command():
 
 # ---------------------------------------------------------------- starting
 LISTEN = """
-import socket, sys
+import os, socket, sys
 sock = socket.socket(socket.AF_UNIX if sys.argv[1] == "unix" else socket.AF_INET)
 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 sock.bind(sys.argv[2] if sys.argv[1] == "unix" else ("127.0.0.1", int(sys.argv[2])))
@@ -255,6 +321,102 @@ def test_s01_a_command_is_ready_when_its_unix_socket_accepts_connections(tmp_pat
         with Supervisor("tree", python(LISTEN, "unix", str(ready), ready=ready, cwd=tmp_path)).start():
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.connect(str(tmp_path / ready))
+
+
+@pytest.mark.parametrize("line, ready", [
+    ("Uvicorn running on http://[::1]:80 (Press CTRL+C to quit)", "(Press CTRL+C"),
+    ("listening on [::]:80", "on [::]:80"),
+    ("is it up?", "up?"),
+])  # fmt: skip
+def test_s01_a_text_for_readiness_is_found_as_it_is_also_where_it_is_a_pattern_or_a_wrong_one(line, ready):
+    with Supervisor("tree", Child(sh(f"echo '{line}'; exec sleep 1000", ready=ready), start_timeout=20.0)).start():
+        pass
+
+
+TAKES_OVER = """
+import socket, sys
+from pathlib import Path
+family, address = sys.argv[1:3]
+sys.stdin.readline()  # the stranger has closed its socket
+sock = socket.socket(getattr(socket, family))
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+sock.bind(address if family == "AF_UNIX" else (address, int(sys.argv[3])))
+Path(sys.argv[4]).touch()
+sock.listen()
+while True: sock.accept()[0].close()
+"""
+
+
+@pytest.mark.parametrize("family, address", [
+    ("AF_INET", "127.0.0.1"), ("AF_INET", "0.0.0.0"), ("AF_INET6", "::1"), ("AF_INET6", "::"), ("AF_UNIX", "sock"),
+])  # fmt: skip
+def test_s01_an_answer_of_a_process_that_the_command_has_not_started_does_not_count(family, address, tmp_path):
+    os.mkfifo(tmp_path / "gate")
+    stranger = socket.socket(getattr(socket, family))
+    with stranger:
+        stranger.bind(str(tmp_path / "sock") if family == "AF_UNIX" else (address, 0))
+        stranger.listen()
+        port = 0 if family == "AF_UNIX" else stranger.getsockname()[1]
+        ready = tmp_path / "sock" if family == "AF_UNIX" else ("::1", port) if family == "AF_INET6" else port
+        it = Command("sh", "-c", f"exec {sys.executable} -c \"$SOURCE\" {family} {address} {port} bound < gate",
+                     name="it", env={"SOURCE": TAKES_OVER}, ready=ready, cwd=tmp_path)  # fmt: skip
+        with CapturedOutput() as output:
+            starting = in_background(Supervisor("tree", it).start)
+            output.wait_for_message(rf"is held by \S+ \(pid {os.getpid()}\), which the command has not started")
+            assert not starting.done()
+            (tmp_path / "sock").unlink(missing_ok=True)
+            stranger.close()
+            (tmp_path / "gate").write_text("go\n")
+            with starting.result(20):
+                assert (tmp_path / "bound").exists()
+            assert len([one for one in output.records if "is held by" in one.getMessage()]) == 1
+
+
+def test_s01_a_socket_of_a_process_that_the_command_has_left_behind_counts(port, tmp_path):
+    daemon = f'setsid -f {sys.executable} -c "$LISTEN" tcp {port}; exec sleep 1000'
+    Supervisor("tree", sh(daemon, ready=port, env={"LISTEN": LISTEN})).start().stop()
+    forks = "import os\nif os.fork(): import signal; signal.pause()\n"
+    source = LISTEN.replace("sock.listen()\n", "sock.listen()\nif os.fork(): os._exit(0)\n")
+    unix = python(forks + source, "unix", "s", ready=Path("s"), cwd=tmp_path)  # the one that called `listen` has ended
+    Supervisor("tree", unix).start().stop()
+
+
+def test_s01_a_connection_of_a_port_with_itself_is_no_answer(port, monkeypatch):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", port))
+        sock.connect(("127.0.0.1", port))
+        monkeypatch.setattr(socket, "create_connection", lambda *args: sock)
+        assert not readiness.probe_of(port, ".")()
+
+
+def test_s58_a_start_that_timed_out_tells_what_it_waited_for_and_the_crash_report_names_the_stranger():
+    with socket.create_server(("127.0.0.1", 0)) as stranger, Supervisor("tree").start() as running:
+        it = sh("exec sleep 1000", ready=stranger.getsockname()[1])
+        with pytest.raises(ChildStartFailed) as caught:
+            running.start_child(Child(it, start_timeout=1.0))
+        assert re.search(r"not ready: it waits for an answer on port \d+ \(.* is held by", caught.value.traceback)
+        [line] = running.crashes()[-1].lines
+        assert re.search(rf"port \d+ .* is held by .*pid {os.getpid()}", line)
+
+
+NEVER_READY = """
+import logging, sys
+from suitkaise import Command, Supervisor
+logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)
+ready = {"text": "never", "port": 1, "function": lambda: False}[sys.argv[1]]
+Supervisor("tree", Command("sh", "-c", "sleep 2", name="it", ready=ready)).start()
+"""
+
+
+@pytest.mark.parametrize("ready, wanted", [
+    ("text", "a line of output with 'never'; Child"), ("function", "a true value of <lambda>; Child"),
+    ("port", r"an answer on port 1 \(\[Errno 111\] Connection refused\); Child"),
+])  # fmt: skip
+def test_s01_a_command_that_is_not_ready_for_long_tells_once_what_it_waits_for(ready, wanted, tmp_path):
+    impatient = "from suitkaise.workers import command\ncommand.STILL_WAITS = 0.2\n"
+    (tmp_path / "sitecustomize.py").write_text(impatient)  # imported by every Python process at its start
+    out = run_program(NEVER_READY, ready, env={"PYTHONPATH": str(tmp_path)}).stdout
+    assert len(re.findall(rf"WARNING tree/it: not ready after 0.2 s: it waits for {wanted}", out)) == 1
 
 
 def test_s01_the_path_of_a_unix_socket_for_readiness_may_be_longer_than_an_address(tmp_path):
@@ -353,6 +515,165 @@ def test_a_command_has_its_environment_its_folder_and_an_empty_standard_input(tm
             output.wait_for(f"1 True {tmp_path} True")
 
 
+# ---------------------------------------------------------------- the process of a command
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do that")
+
+
+def lines_of(command):
+    """Run a command to its clean end; return what it has written to the log."""
+    with CapturedOutput() as output:
+        with Supervisor("tree", Child(command, restart="transient")).start() as running:
+            assert running["it"].join(20) == Normal()
+        return output.lines()
+
+
+def test_a_command_adds_its_variables_to_the_programs(monkeypatch):
+    monkeypatch.setenv("SK_ONE", "1")
+    assert lines_of(sh("echo $SK_ONE $SK_TWO", env={"SK_TWO": "2"})) == ["1 2"]
+
+
+def test_a_command_has_its_umask_its_priority_and_its_limits():
+    show = "umask; nice; ulimit -Sn; ulimit -Hn; ulimit -Sc"
+    it = Command(
+        "bash",
+        "-c",
+        show,
+        name="it",
+        umask=0o027,
+        nice=7,
+        limits={"nofile": (64, 128), "core": 0, "as": (1 << 26, 1 << 27)},
+    )
+    assert lines_of(it) == ["0027", "7", "64", "128", "0"]
+
+
+@needs_root
+@pytest.mark.parametrize("user, group, shown", [
+    ("nobody", None, "{nobody.pw_uid} {nobody.pw_gid} {nobody.pw_gid}"),
+    ("nobody", "daemon", "{nobody.pw_uid} {daemon.gr_gid} {daemon.gr_gid}"),
+    (4_000_000, 12, "4000000 12 12"),
+    (None, "daemon", "0 {daemon.gr_gid}"),
+])  # fmt: skip
+def test_a_command_runs_as_its_user_with_the_groups_of_that_user_alone(user, group, shown):
+    [line] = lines_of(sh("echo $(id -u) $(id -g) $(id -G)", user=user, group=group, cwd="/"))
+    shown = shown.format(nobody=pwd.getpwnam("nobody"), daemon=grp.getgrnam("daemon"))
+    assert line.startswith(shown)
+    assert user is None or line == shown
+
+
+@needs_root
+def test_the_environment_of_a_command_names_its_user_unless_env_does(tmp_path):
+    show = "echo $USER $LOGNAME $HOME"
+    assert lines_of(sh(show, user="daemon")) == [f"daemon daemon {pwd.getpwnam('daemon').pw_dir}"]
+    assert lines_of(sh(show, user="daemon", env={"HOME": "/srv"})) == ["daemon daemon /srv"]
+
+
+@needs_root
+def test_a_command_of_another_user_may_open_its_terminal():
+    assert lines_of(sh("tty > $(tty) && echo yes", user="nobody", tty=True, cwd="/"))[1:] == ["yes"]
+
+
+@needs_root
+def test_a_command_of_another_user_is_stopped_with_all_its_processes():
+    script = "setsid sleep 1000 & sleep 1000 & echo up; wait"
+    with Supervisor("tree", sh(script, user="nobody", ready="up", cwd="/")).start() as running:
+        shell = psutil.Process(running["it"].pid)
+        everything = eventually(lambda: len(shell.children()) == 2 and [shell, *shell.children()])
+        running.terminate_child("it")
+        assert all_dead([one.pid for one in everything])
+
+
+UNPRIVILEGED = """
+import os, resource
+from suitkaise.platform.processes import become_subreaper
+from suitkaise.workers.command_options import process_options
+from suitkaise.workers.command_start import start
+
+become_subreaper()
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+plain = dict.fromkeys(("user", "group", "umask", "nice", "limits", "stdin"), None)
+plain.update(stdout="null", stderr="null", tty=False)
+for options in ({"user": os.getuid()}, {"user": "root"}, {"group": 0}, {"nice": -5}, {"limits": {"core": "infinity"}}):
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        popen, outputs = start(("true",), os.environ, "/", process_options("it", **{**plain, **options}))
+        print("code", popen.wait())
+    except PermissionError as error:
+        print(error)
+"""
+
+
+def test_a_right_that_is_missing_is_named_by_the_failed_start():
+    own, user, group, nice, limits = run_program(UNPRIVILEGED).check().stdout.splitlines()
+    assert own == "code 0"
+    assert "Operation not permitted: user='root': only root may start a command as another user: 'true'" in user
+    assert "group=0: only root may start a command in another group" in group
+    assert "Permission denied: nice=-5" in nice
+    assert "Operation not permitted: limits: core=(-1, -1)" in limits
+
+
+def test_an_option_that_cannot_be_applied_fails_the_start(tmp_path):
+    reason = failure(sh("exit", stdout=tmp_path / "no" / "file"))
+    assert isinstance(reason.error, FileNotFoundError)
+    assert "stdout: No such file or directory" in str(reason)
+    assert "stdin: No such file or directory" in str(failure(sh("exit", stdin=Path("no-file"), cwd=tmp_path)))
+
+
+def test_the_standard_input_of_a_command_may_be_a_file_or_given(tmp_path):
+    (tmp_path / "file").write_text("from the file\n")
+    assert lines_of(sh("cat", stdin=Path("file"), cwd=tmp_path)) == ["from the file"]
+    assert lines_of(sh("cat", stdin="a text: \u00e9\n")) == ["a text: \u00e9"]
+    assert lines_of(sh("wc -c", stdin=b"x" * 5_000_000)) == ["5000000"]  # more than a pipe holds
+
+
+INHERITS = """
+import os, subprocess
+from suitkaise import Command, Supervisor
+def has_read():
+    return subprocess.run(["cat"], stdout=subprocess.PIPE).stdout == b"" and os.path.exists("there")
+script = "sleep 0.2; read line; echo got $line; echo wrong >&2; touch there; exec sleep 1000"
+it = Command("sh", "-c", script, stdin="inherit", stdout="inherit", stderr="null", ready=has_read)
+with Supervisor("tree", it).start():
+    print("up", flush=True)
+"""
+
+
+def test_a_command_may_share_the_standard_streams_of_the_program_which_its_ready_function_leaves_alone(tmp_path):
+    (tmp_path / "program.py").write_text(INHERITS)
+    (tmp_path / "input").write_text("a line\n")
+    out = run_program(["sh", "-c", f"exec {sys.executable} program.py < input"], cwd=tmp_path).check()
+    assert (out.stdout, out.stderr) == ("got a line\nup\n", "")
+
+
+def test_a_file_for_the_output_of_a_command_is_appended_to(tmp_path):
+    file = tmp_path / "out"
+    file.write_text("before\n")
+    assert lines_of(sh("echo one; echo two >&2; echo three", stdout=file, stderr=str(file))) == []
+    assert file.read_text() == "before\none\ntwo\nthree\n"
+    assert lines_of(sh("echo one; echo two >&2", stdout=Path("out"), cwd=tmp_path)) == ["two"]
+    assert file.read_text().endswith("three\none\n")
+
+
+def test_a_command_with_a_terminal_writes_one_stream_to_it():
+    show = "import os, sys; print(*map(os.isatty, (0, 1, 2)), os.get_terminal_size().columns, flush=True);"
+    show += "[print(n, file=(sys.stdout, sys.stderr)[n % 2], flush=True) for n in range(9)]; open('/dev/tty').close()"
+    assert lines_of(python(show, tty=True)) == ["True True True 80", *map(str, range(9))]
+    assert lines_of(python("print('the end', end='')", tty=True)) == ["the end"]
+    assert lines_of(sh("cat; test -t 1", tty=True, stdin="given\n")) == ["given"]
+
+
+def test_a_command_with_a_terminal_is_stopped_as_any_other():
+    with Supervisor("tree", sh("sleep 1000 & echo up; wait", tty=True, ready="up")).start() as running:
+        shell = psutil.Process(running["it"].pid)
+        everything = eventually(lambda: len(shell.children()) == 1 and [shell, *shell.children()])
+        with running.events() as events:
+            running.terminate_child("it")
+            assert next_event(events, (ChildStopped, ChildStopError)).reason == Shutdown()
+        assert all_dead([one.pid for one in everything])
+
+
 # ---------------------------------------------------------------- output
 class CapturedOutput(logging.Handler):
     """The output of commands: records of `suitkaise.worker`."""
@@ -382,6 +703,11 @@ class CapturedOutput(logging.Handler):
             for record in self.records
             if stream in (None, record.stream)
         ]
+
+    def wait_for_message(self, pattern, timeout=10.0):
+        with self._changed:
+            messages = lambda: [record.getMessage() for record in self.records]  # noqa: E731
+            assert self._changed.wait_for(lambda: re.search(pattern, "\n".join(messages())), timeout), messages()
 
     def wait_for(self, line, timeout=10.0):
         with self._changed:
@@ -542,7 +868,28 @@ def test_s53_commands_of_a_dynamic_supervisor_end_with_it():
 
 
 # ---------------------------------------------------------------- all processes of a command
-def family(file, *options, ways=WAYS):
+def test_s77_the_guard_of_a_command_reaps_what_the_command_leaves_behind():
+    script = "for n in 1 2 3 4 5 6 7 8 9; do (sleep 0.01 &); done; echo up; exec sleep 1000"
+    with Supervisor("tree", sh(script, ready="up")).start() as running:
+        guard = psutil.Process(running["it"].pid).parent()
+        eventually(lambda: [one.pid for one in guard.children()] == [running["it"].pid], what="nothing else is left")
+
+
+def test_s77_the_guard_leaves_the_processes_of_a_ready_function_alone(tmp_path):
+    codes = []
+
+    def is_ready():
+        codes.append(subprocess.run(["sh", "-c", "sleep 0.02; exit 3"], check=False).returncode)
+        if len(codes) == 20:
+            (tmp_path / "codes").write_text(str(set(codes)))
+        return len(codes) == 20
+
+    script = "for n in 1 2 3 4 5 6 7 8 9; do (sleep 0.0$n &); done; exec sleep 1000"
+    with Supervisor("tree", sh(script, ready=is_ready)).start():
+        assert (tmp_path / "codes").read_text() == "{3}"
+
+
+def family(file, *options, ways=WAYS, kill_mode="group"):
     return Command(
         sys.executable,
         str(PROGRAMS / "process_family.py"),
@@ -550,6 +897,7 @@ def family(file, *options, ways=WAYS):
         ",".join(ways),
         *options,
         ready="is there",
+        kill_mode=kill_mode,
         name="family",
     )
 
@@ -626,8 +974,11 @@ def test_a_hung_start_leaves_nothing(tmp_path):
     assert all_dead(pids)
 
 
-def test_a_command_outlives_the_keeper_and_its_stop_ends_all_its_processes(tmp_path):
-    with Supervisor("tree", Child(family(tmp_path / "pids", ways=WAYS[1:]))).start() as running:
+@pytest.mark.parametrize("kill_mode, ways", [("mixed", WAYS[1:]), ("group", MARKED[1:])])
+def test_a_command_outlives_the_keeper_and_its_stop_ends_all_its_processes(kill_mode, ways, tmp_path):
+    """In group mode they get the shutdown time, which they do not use, and only the mark tells then whose they are."""
+    it = Child(family(tmp_path / "pids", ways=ways, kill_mode=kill_mode), shutdown=1.0)
+    with Supervisor("tree", it).start() as running:
         pids = pids_of_family(tmp_path / "pids")
         kill_the_keeper(for_commands=True)
         assert all(map(is_alive, pids))

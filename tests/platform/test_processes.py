@@ -23,6 +23,7 @@ from suitkaise.platform.processes import (
     kill_children,
     kill_group_of,
     kill_marked,
+    signal_groups,
 )
 from tests.support import run_program, wait_gone
 
@@ -173,6 +174,46 @@ def test_no_descendant_is_left_at_any_depth_in_any_session() -> None:
     assert "none is left" in out
     for pid in filter(str.isdecimal, out):
         wait_gone(int(pid), 0.0)
+
+
+ADOPTS = """
+import os, signal, subprocess, sys
+from suitkaise.platform.processes import become_subreaper, children, descendants, in_other_sessions, reap_adopted
+
+become_subreaper()
+own = subprocess.Popen(["true"])
+script = "sleep 1000 & (sh -c 'exit 3' & echo) ; setsid sh -c 'echo; exec sleep 1000' & exec cat"
+program = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+program.stdout.readline(), program.stdout.readline()
+os.waitid(os.P_PID, own.pid, os.WEXITED | os.WNOWAIT)
+theirs = set(in_other_sessions(descendants()))
+print("below:", len(theirs - {program.pid}) >= 2, program.pid in theirs, own.pid in theirs)
+for pid in theirs - {program.pid}:
+    os.kill(pid, signal.SIGKILL)
+program.stdin.close()
+os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
+while set(children()) != {own.pid, program.pid}:
+    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    reap_adopted(program.pid)
+print("codes:", own.wait(), program.wait())
+"""
+
+
+def test_s77_a_subreaper_reaps_what_a_program_has_left_behind_and_nothing_else() -> None:
+    assert run_program(ADOPTS).check().stdout == "below: True True False\ncodes: 0 0\n"
+
+
+def test_s74_a_signal_reaches_each_group_once() -> None:
+    script = "trap 'echo got' USR1; echo up; while read line; do :; done"
+    with subprocess.Popen(
+        ["sh", "-c", script], start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as one:
+        assert one.stdin is not None
+        assert one.stdout is not None
+        assert one.stdout.readline() == b"up\n"
+        signal_groups([one.pid, one.pid, 1 << 22], signal.SIGSTOP, signal.SIGUSR1, signal.SIGCONT)
+        one.stdin.close()
+        assert one.stdout.read() == b"got\n"
 
 
 def test_processes_that_fork_while_they_are_killed_do_not_escape() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Child, Command, Process, SpecError, Supervisor
+from tests.support import run_program
 
 
 def sleep(**options: Any) -> Command:
@@ -34,16 +35,37 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: sleep(ready=re.compile(b"up")), "ready must be"),
     (lambda: sleep(ready=("localhost", "80")), "ready must be"),
     (lambda: sleep(ready=["localhost", 80]), "ready must be"),
-    (lambda: sleep(ready="("), "no regular expression: missing"),
     (lambda: sleep(stop_signal="TERM"), "stop_signal must be a signal"),
     (lambda: sleep(stop_signal=0), "stop_signal must be a signal"),
     (lambda: sleep(stop_signal=True), "stop_signal must be a signal"),
     (lambda: sleep(stop_signal=signal.SIGSTOP), "stop_signal must be a signal"),
+    (lambda: sleep(kill_mode="process"), "kill_mode must be .group. or .mixed., not .process."),  # type: ignore[arg-type]
     (lambda: sleep(env={"A": 1}), "env must map names to texts, not 'A' to 1"),
     (lambda: sleep(env={"A=B": "1"}), "env must map"),
     (lambda: sleep(env={"": "1"}), "env must map"),
     (lambda: sleep(env={"A": "\0"}), "env must map"),
     (lambda: sleep(env=[("A", "1")]), "env must be a dict"),
+    (lambda: sleep(user="no-such-user"), "Command 'sleep': there is no user 'no-such-user' on this machine"),
+    (lambda: sleep(user=4_000_000_000), "there is no user 4000000000 .*; give a number without an entry a group="),
+    (lambda: sleep(user=-1), "user must be the name or the number of a user, or None, not -1"),
+    (lambda: sleep(user=True), "user must be"),
+    (lambda: sleep(group="no-such-group"), "there is no group 'no-such-group'"),
+    (lambda: sleep(group=1.5), "group must be the name or the number of a group"),
+    (lambda: sleep(umask=0o1000), "umask must be a number from 0 to 0o777"),
+    (lambda: sleep(umask="022"), "umask must be"),
+    (lambda: sleep(nice=20), "nice must be a number from -20 .* to 19"),
+    (lambda: sleep(limits=5), "limits must be a dict"),
+    (lambda: sleep(limits={"nofiles": 5}), "limits has no name 'nofiles'; did you mean 'nofile'"),
+    (lambda: sleep(limits={"nofile": -1}), r"limits\['nofile'\] must be a number >= 0"),
+    (lambda: sleep(limits={"nofile": (5, 4)}), "the soft limit 5 is above the hard limit 4"),
+    (lambda: sleep(limits={"nofile": ("infinity", 4)}), "the soft limit 'infinity' is above the hard limit 4"),
+    (lambda: sleep(stdin=5), "stdin must be the Path of a file"),
+    (lambda: sleep(stdin="/etc/passwd"), r"looks like a file: use Path\('/etc/passwd'\)"),
+    (lambda: sleep(stdout="lgo"), "stdout must be 'log', 'null', 'inherit', or a file"),
+    (lambda: sleep(stderr=None), "stderr must be"),
+    (lambda: sleep(tty=1), "tty must be True or False"),
+    (lambda: sleep(tty=True, stdout="null"), "stdout='null' and tty=True exclude each other"),
+    (lambda: sleep(ready="up", stdout="null", stderr=Path("x")), "waits for a line of output, but"),
     (lambda: sleep(cwd=5), "cwd must be a folder"),
     (lambda: sleep(cwd=""), "cwd must be a folder"),
     (lambda: sleep(cwd=b"/"), "cwd must be a folder"),
@@ -73,7 +95,18 @@ def test_s05_a_wrong_argument_is_a_spec_error_at_once(make: Callable[[], Any], p
 
 @pytest.mark.parametrize(
     "ready",
-    [None, "up", re.compile("Up"), 1, 65535, ("localhost", 80), Path("sock"), Path("sock").exists, lambda: True],
+    [
+        None,
+        "up",
+        "(Press CTRL+C",
+        re.compile("Up"),
+        1,
+        65535,
+        ("localhost", 80),
+        Path("sock"),
+        Path("sock").exists,
+        lambda: True,
+    ],
 )
 def test_ready_may_be_a_pattern_a_port_a_socket_or_a_function(ready: Any) -> None:
     assert Child(sleep(ready=ready)).kind == "command"
@@ -108,3 +141,10 @@ def test_the_environment_is_a_snapshot_and_the_command_can_be_pickled() -> None:
     again = pickle.loads(pickle.dumps(command))
     assert again.__recipe__ == command.__recipe__
     assert again.__recipe__.kwargs["env"] == {"A": "1"}
+
+
+def test_a_program_may_have_modules_of_its_own_with_the_names_of_those_that_few_commands_need(tmp_path: Path) -> None:
+    for name in ("grp", "resource"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('a module of the program')")
+    (tmp_path / "app.py").write_text("from suitkaise import Command\nprint(Command('true', ready=5))")
+    assert run_program(tmp_path / "app.py").check().stdout == "Command('true')\n"

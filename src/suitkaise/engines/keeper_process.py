@@ -54,7 +54,7 @@ def start_keeper(
         try:
             program = subprocess.Popen(
                 [sys.executable, *flags, "-c", _PROGRAM],
-                stdin=subprocess.DEVNULL,
+                stdin=_stream(0) if for_commands else subprocess.DEVNULL,  # a command may inherit it
                 stdout=_stream(1),
                 stderr=_stream(2),
                 cwd=os.sep,  # the hub's working directory may be gone; each worker changes to it

@@ -160,8 +160,9 @@ class WorkerProcess:
             return 0
         lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
         lifecycle.context.append_output = self._tail.write
+        lifecycle.context.add_to_stacks = signals.add_to_stacks
         if lifecycle.has_tasks:
-            signals.dump_tasks_too(lifecycle.stacks)
+            signals.add_to_stacks(lifecycle.stacks)
         _ProcessActor(lifecycle, mailbox, self).run_here()
         return 0
 

@@ -58,12 +58,12 @@ class WorkerSignals:
     def _finish(self, number: int, frame: Any) -> None:
         self._mailbox.order_stop(Signaled(number))
 
-    def dump_tasks_too(self, stacks: Callable[[], str]) -> None:
-        """Add `stacks()` to each dump: the stacks of threads do not show where a coroutine waits."""
+    def add_to_stacks(self, text: Callable[[], str]) -> None:
+        """Add `text()` to each dump: the stacks of threads do not show where a coroutine or a command waits."""
 
         def dump(number: int, frame: Any) -> None:
             with contextlib.suppress(Exception):  # an exception would be raised in the worker's hook
-                os.write(self._outputs[number], stacks().encode())
+                os.write(self._outputs[number], text().encode())
 
         for number, output in self._outputs.items():
             with contextlib.suppress(OSError, ValueError):

@@ -22,7 +22,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any
 
 __all__ = [
@@ -31,16 +31,20 @@ __all__ = [
     "after_fork_in_child",
     "become_subreaper",
     "children",
+    "descendants",
     "die_with_parent",
     "environment_of",
     "finish_interpreter",
     "has_default_action",
     "has_ended",
+    "in_other_sessions",
     "is_at_work",
     "kill_children",
     "kill_group_of",
     "kill_marked",
+    "reap_adopted",
     "set_process_name",
+    "signal_groups",
 ]
 
 GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
@@ -51,6 +55,7 @@ MARK = "SUITKAISE_COMMAND"
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _EXEC, _SIZELESS = 1.0, 0.05  # seconds for which a process without environment may be in the midst of `exec`
+_READINGS = 4  # of all descendants, at most: a program may start processes all the time
 _is_subreaper = False
 
 
@@ -74,17 +79,71 @@ def _prctl() -> Any:
     return ctypes.CDLL(None).prctl
 
 
-def children() -> Iterator[int]:
-    """Yield the children of this process, including those that have ended and were not reaped."""
-    me = os.getpid()
-    for thread in os.listdir("/proc/self/task"):
-        try:
-            with open(f"/proc/self/task/{thread}/children", "rb") as file:
-                yield from map(int, file.read().split())
-        except FileNotFoundError:
-            if os.path.exists(f"/proc/self/task/{thread}/stat"):  # a kernel that was built without these lists
-                yield from (pid for pid in _pids() if _parent_of(pid) == me)
-                return
+def children(pid: int | None = None) -> Iterator[int]:
+    """Yield the children of a process (default: this one), including those that have ended and were not reaped."""
+    parent = os.getpid() if pid is None else pid
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the process has ended
+        for thread in os.listdir(f"/proc/{parent}/task"):
+            try:
+                with open(f"/proc/{parent}/task/{thread}/children", "rb") as file:
+                    yield from map(int, file.read().split())
+            except FileNotFoundError:
+                if os.path.exists(f"/proc/{parent}/task/{thread}/stat"):  # a kernel that was built without these lists
+                    yield from (pid for pid in _pids() if _parent_of(pid) == parent)
+                    return
+
+
+def descendants() -> set[int]:
+    """Return all processes below this one.
+
+    The processes are read again until no new one is found: the children of a process that ends meanwhile move to
+    another parent, whose children may have been read before.
+    """
+    found: set[int] = set()
+    for _ in range(_READINGS):
+        seen: set[int] = set()
+        parents: list[int | None] = [None]
+        while parents:
+            below = [pid for pid in children(parents.pop()) if pid not in seen]
+            seen.update(below)
+            parents += below
+        if seen <= found:
+            break
+        found |= seen
+    return found
+
+
+def in_other_sessions(pids: Iterable[int]) -> Iterator[int]:
+    """Yield the processes that are in another session than this one, and exist.
+
+    If a program was started in a session of its own, these are the program and all that it has started: a process
+    begins in the session of its parent, and can leave it only for a new one. What this process itself has started
+    besides is left out.
+    """
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(pid) != os.getsid(0):
+                yield pid
+
+
+def reap_adopted(program: int) -> None:
+    """Reap the children that have ended and that the program has left behind (see `in_other_sessions`)."""
+    for pid in in_other_sessions(children()):
+        if pid != program:
+            with contextlib.suppress(ChildProcessError):  # reaped by another thread of this process
+                os.waitpid(pid, os.WNOHANG)
+
+
+def signal_groups(pids: Iterable[int], *numbers: int) -> None:
+    """Send signals to the process groups of these processes, each signal once to each group, where that is allowed."""
+    groups = set()
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            groups.add(os.getpgid(pid))
+    for group in groups:
+        for number in numbers:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, number)
 
 
 def kill_children() -> None:

@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-__all__ = ["accept_own", "bind_unix", "connect_unix"]
+__all__ = ["accept_own", "bind_unix", "connect_unix", "peer_of"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.sockets")
 
@@ -33,7 +33,7 @@ def accept_own(listener: socket.socket, most: int = 64) -> Iterator[tuple[socket
             return
         except ConnectionAbortedError:
             continue
-        pid, uid = _peer_of(sock)
+        pid, uid = peer_of(sock)
         if uid != os.geteuid():
             logger.warning("connection from pid %d of user %d refused", pid, uid)
             sock.close()
@@ -42,8 +42,8 @@ def accept_own(listener: socket.socket, most: int = 64) -> Iterator[tuple[socket
         yield sock, pid
 
 
-def _peer_of(sock: socket.socket) -> tuple[int, int]:
-    """Return pid and user of the peer at the time when it connected."""
+def peer_of(sock: socket.socket) -> tuple[int, int]:
+    """Return pid and user of the peer at the time when it connected, or called `listen`."""
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(data)
     return pid, uid

@@ -129,7 +129,7 @@ class ChildState:
 def start_error(failure: StartFailure) -> ChildStartFailed:
     """Return the error that a caller gets whose request led to a failed start."""
     cause = failure.reason
-    traceback = cause.traceback if isinstance(cause, Crashed) else ""
+    traceback = cause.traceback if isinstance(cause, Crashed) else cause.stack if isinstance(cause, Hung) else ""
     return ChildStartFailed(str(failure), path=failure.path, reason=cause, traceback=traceback)
 
 

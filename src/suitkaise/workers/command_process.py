@@ -6,10 +6,18 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 from collections.abc import Callable, Mapping
 
-from suitkaise.platform.processes import children, die_with_parent, kill_children
+from suitkaise.platform.processes import (
+    children,
+    descendants,
+    in_other_sessions,
+    kill_children,
+    reap_adopted,
+    signal_groups,
+)
+from suitkaise.workers.command_options import ProcessOptions
+from suitkaise.workers.command_start import start
 
 __all__ = ["Lines", "Program"]
 
@@ -73,9 +81,6 @@ _STEP = 1 << 12
 """Bytes of one read from a stream: requests are noticed between two reads. Further output stays in the pipe, and a full
 pipe blocks its writer."""
 
-_PIPE = 1 << 14
-"""Bytes of a pipe's buffer; a small buffer is drained quickly when the program has ended."""
-
 _MOST_LEFT = 1 << 20
 """Bytes that are read at most after the program has ended: no pipe can hold more."""
 
@@ -86,29 +91,29 @@ _LONGEST_WAIT = 1e6
 class Program:
     """Starts a program, and calls `on_line(stream, line)` with each line of its output.
 
+    For the main thread of a subreaper only: SIGCHLD wakes `wait`, which reaps the program, and the processes that the
+    program has left behind.
+
     Raises:
-        OSError: the program cannot be started: no such program, no such folder, not executable.
+        OSError: the program cannot be started, see `start`.
     """
 
     def __init__(
-        self, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, on_line: Callable[[str, str], None]
+        self,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        cwd: str | None,
+        on_line: Callable[[str, str], None],
+        options: ProcessOptions | None = None,
     ) -> None:
-        try:
-            self._popen = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-                pipesize=_PIPE, env=env, cwd=cwd, start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  (the guard's other thread only waits for the hub's end)
-            )  # fmt: skip
-        except OSError as error:
-            raise _explained(error, argv, env, cwd) from None
+        self._exits = _wake_at_exits()
+        self._popen, outputs = start(argv, env, cwd, options or ProcessOptions())
         self.pid: int = self._popen.pid
         self._on_line = on_line
-        self._pidfd = os.pidfd_open(self.pid)
         self._streams: dict[int, tuple[str, Lines]] = {}
-        for name, stream in (("stdout", self._popen.stdout), ("stderr", self._popen.stderr)):
-            assert stream is not None
-            os.set_blocking(stream.fileno(), False)
-            self._streams[stream.fileno()] = name, Lines()
+        for descriptor, name in outputs.items():
+            os.set_blocking(descriptor, False)
+            self._streams[descriptor] = name, Lines()
 
     @property
     def code(self) -> int | None:
@@ -118,39 +123,40 @@ class Program:
     def wait(self, seconds: float | None, *others: int) -> None:
         """Wait until the program writes or ends, another descriptor is readable, or the time is over; or less."""
         poll = select.poll()
-        for descriptor in (*self._streams, *others, *([] if self.code is not None else [self._pidfd])):
+        for descriptor in (*self._streams, *others, self._exits):
             poll.register(descriptor, select.POLLIN)
         for descriptor, _ in poll.poll(None if seconds is None else min(max(0.0, seconds), _LONGEST_WAIT) * 1000):
             if descriptor in self._streams:
                 self._read(descriptor)
-            elif descriptor == self._pidfd:
+            elif descriptor == self._exits:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._exits, _STEP)
                 self._popen.poll()
+                reap_adopted(self.pid)
 
-    def signal(self, number: int) -> None:
-        """Send a signal to the process group, unless the program has ended."""
+    def signal(self, *numbers: int) -> None:
+        """Send signals to all processes of the program, unless it has ended."""
         if self.code is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
+            signal_groups(in_other_sessions(descendants()), *numbers)
 
-    def stop(self, number: int) -> None:
-        """Send a signal to the process group, suspended or not, and wait until no process of the group is left."""
-        self.signal(number)
-        self.signal(signal.SIGCONT)
-        while self.code is None:
+    def stop(self, number: int, *, main_only: bool = False) -> None:
+        """Send a signal to all processes of the program, suspended or not, and wait until none of them is left.
+
+        With `main_only`, send it to the program's own process, and wait for the end of that process.
+        """
+        if not main_only:
+            self.signal(number, signal.SIGCONT)
+        elif self.code is None:
+            with contextlib.suppress(PermissionError):  # it runs as another user
+                os.kill(self.pid, number)
+            self.signal(signal.SIGCONT)
+        while self.code is None or (not main_only and any(in_other_sessions(children()))):
             self.wait(None)
-        while members := self._members():
-            self.wait(None, *members)
-            for pidfd in members:
-                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-                os.close(pidfd)
-
-    def _members(self) -> list[int]:
-        """Return pidfds of the remaining processes of the group, which are children of this process now."""
-        return [os.pidfd_open(pid) for pid in children() if os.getpgid(pid) == self.pid]
 
     def clean_up(self) -> int:
         """Kill all remaining processes, read the rest of the output, and return the exit code."""
-        self.signal(signal.SIGKILL)
+        if self.code is None:
+            signal_groups([self.pid], signal.SIGKILL)
         code = self._popen.wait()
         kill_children()
         for descriptor in list(self._streams):
@@ -169,6 +175,8 @@ class Program:
             data = os.read(descriptor, _STEP)
         except BlockingIOError:
             return False
+        except OSError:  # the terminal is closed: no process has it any more
+            data = b""
         if not data:
             del self._streams[descriptor]
         self._report(name, lines.feed(data) if data else lines.rest())
@@ -179,13 +187,9 @@ class Program:
             self._on_line(name, line)
 
 
-def _explained(error: OSError, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> OSError:
-    """Return the error with a text that names the program or the folder, and the path that was searched."""
-    if cwd is not None and error.filename == cwd:
-        return type(error)(error.errno, f"cwd: {error.strerror}", cwd)
-    text = error.strerror or "it cannot be started"
-    if isinstance(error, FileNotFoundError) and "/" not in argv[0]:
-        text = f"no such program in PATH ({env.get('PATH', os.defpath)})"
-        if len(argv) == 1 and " " in argv[0]:
-            text += "; a command's arguments are given one by one: Command('sleep', '5')"
-    return type(error)(error.errno, text, argv[0])
+def _wake_at_exits() -> int:
+    """Return a descriptor that is readable when a child of this process has ended or was adopted as a zombie."""
+    receiving, sending = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # Python does not notice a signal without a handler
+    signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
+    return receiving

@@ -47,6 +47,8 @@ class WorkerContext:
         """Adds text to the output that a crash report shows."""
         self.on_log_line: Callable[[str], None] | None = None
         """Takes each logged line, where the engine does not add log lines to crash reports by itself."""
+        self.add_to_stacks: Callable[[Callable[[], str]], None] = lambda text: None
+        """Has each dump of the worker's stacks end with `text()`."""
         self.on_checkpoint: Callable[[Payload], None] | None = None
         """Takes each checkpoint."""
 

@@ -1,0 +1,226 @@
+"""The options of a command, and their checks: what it runs, as which user, within which limits, with which streams.
+
+`grp`, `pwd` and `resource` are imported where an option needs them only: many a program has modules of these names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from suitkaise.errors import SpecError
+
+__all__ = [
+    "Input",
+    "KillMode",
+    "Limit",
+    "Output",
+    "ProcessOptions",
+    "User",
+    "checked_argv",
+    "checked_env",
+    "checked_folder",
+    "checked_kill_mode",
+    "checked_signal",
+    "process_options",
+]
+
+KillMode: TypeAlias = Literal["group", "mixed"]
+"""Which processes of a command get its stop signal: all of them, or its main process alone."""
+
+Limit: TypeAlias = int | Literal["infinity"]
+"""One value of a resource limit."""
+
+Input: TypeAlias = Path | bytes | str | None
+"""A command's standard input: nothing, a file, the content itself, or `"inherit"`."""
+
+Output: TypeAlias = Path | str
+"""Where standard output or error goes: `"log"`, `"null"`, `"inherit"`, or a file."""
+
+_STREAM_WORDS = ("log", "null", "inherit")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user to run as: the number, the main group, the name for its other groups, and its environment."""
+
+    uid: int
+    gid: int
+    name: str | None
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """What a command's process gets between its fork and its `exec`; None leaves a property as it is."""
+
+    user: User | None = None
+    gid: int | None = None
+    umask: int | None = None
+    nice: int | None = None
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    stdin: Input = None
+    stdout: Output = "log"
+    stderr: Output = "log"
+    tty: bool = False
+
+
+def checked_argv(argv: tuple[Any, ...]) -> str:
+    """Return how errors name the command; raise SpecError unless `argv` is a program and its arguments."""
+    if not argv or argv[0] == "":
+        raise SpecError("Command: a program is needed, and its arguments one by one: Command('sleep', '5')")
+    for argument in argv:
+        if not isinstance(argument, str):
+            raise SpecError(f"Command: the program and its arguments must be texts, not {argument!r}; use str(...)")
+        if "\0" in argument:
+            raise SpecError(f"Command: an argument may not hold a null character: {argument!r}")
+    return f"Command {argv[0]!r}"
+
+
+def checked_signal(title: str, number: Any) -> int:
+    ending = signal.valid_signals() - {signal.SIGSTOP, signal.SIGCONT}
+    if isinstance(number, int) and not isinstance(number, bool) and number in ending:
+        return int(number)
+    raise SpecError(f"{title}: stop_signal must be a signal that ends a process, like signal.SIGTERM, not {number!r}")
+
+
+def checked_kill_mode(title: str, mode: Any) -> KillMode:
+    if isinstance(mode, str) and mode in ("group", "mixed"):
+        return mode  # type: ignore[return-value]
+    raise SpecError(f"{title}: kill_mode must be 'group' or 'mixed', not {mode!r}")
+
+
+def checked_env(title: str, env: Any) -> dict[str, str]:
+    if env is None:
+        return {}
+    if not isinstance(env, Mapping):
+        raise SpecError(f"{title}: env must be a dict of texts, or None, not {env!r}")
+    for name, value in env.items():
+        valid = isinstance(name, str) and isinstance(value, str) and name and "=" not in name
+        if not valid or "\0" in name + value:
+            raise SpecError(f"{title}: env must map names to texts, not {name!r} to {value!r}")
+    return dict(env)
+
+
+def checked_folder(title: str, cwd: Any) -> str | None:
+    if cwd is None:
+        return None
+    folder = os.fspath(cwd) if isinstance(cwd, (str, os.PathLike)) else None
+    if not isinstance(folder, str) or not folder or "\0" in folder:
+        raise SpecError(f"{title}: cwd must be a folder, as text or a Path, not {cwd!r}")
+    return folder
+
+
+def process_options(
+    title: str, *, user: Any, group: Any, umask: Any, nice: Any, limits: Any, stdin: Any, stdout: Any, stderr: Any,
+    tty: Any,
+) -> ProcessOptions:  # fmt: skip
+    """Check the options of a command that errors name `title`; raise SpecError about the first one that is wrong."""
+    gid = None if group is None else _group(title, group)
+    if umask is not None and not _is_whole(umask, 0, 0o777):
+        raise SpecError(f"{title}: umask must be a number from 0 to 0o777, or None, not {umask!r}")
+    if nice is not None and not _is_whole(nice, -20, 19):
+        raise SpecError(f"{title}: nice must be a number from -20 (first) to 19 (last), or None, not {nice!r}")
+    if not isinstance(tty, bool):
+        raise SpecError(f"{title}: tty must be True or False, not {tty!r}")
+    outputs = {name: _output(title, name, value) for name, value in (("stdout", stdout), ("stderr", stderr))}
+    for name, value in outputs.items():
+        if tty and value != "log":
+            raise SpecError(
+                f"{title}: {name}={value!r} and tty=True exclude each other: the output to a terminal goes to the log"
+            )
+    return ProcessOptions(
+        user=None if user is None else _user(title, user, gid),
+        gid=gid,
+        umask=umask,
+        nice=nice,
+        limits=_limits(title, limits),
+        stdin=_input(title, stdin),
+        tty=tty,
+        **outputs,
+    )
+
+
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _user(title: str, user: Any, gid: int | None) -> User:
+    import pwd
+
+    try:
+        if isinstance(user, str):
+            entry = pwd.getpwnam(user)
+        elif _is_whole(user, 0, (1 << 32) - 2):
+            entry = pwd.getpwuid(user)
+        else:
+            raise SpecError(f"{title}: user must be the name or the number of a user, or None, not {user!r}")
+    except KeyError:
+        if isinstance(user, int) and gid is not None:
+            return User(user, gid, None, {})
+        more = "; give a number without an entry a group= too" if isinstance(user, int) else ""
+        raise SpecError(f"{title}: there is no user {user!r} on this machine{more}") from None
+    environment = {"USER": entry.pw_name, "LOGNAME": entry.pw_name, "HOME": entry.pw_dir, "SHELL": entry.pw_shell}
+    return User(entry.pw_uid, entry.pw_gid if gid is None else gid, entry.pw_name, environment)
+
+
+def _group(title: str, group: Any) -> int:
+    if isinstance(group, str):
+        import grp
+
+        try:
+            return grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise SpecError(f"{title}: there is no group {group!r} on this machine") from None
+    if _is_whole(group, 0, (1 << 32) - 2):
+        return int(group)
+    raise SpecError(f"{title}: group must be the name or the number of a group, or None, not {group!r}")
+
+
+def _limits(title: str, limits: Any) -> dict[str, tuple[int, int]]:
+    if limits is None:
+        return {}
+    if not isinstance(limits, Mapping):
+        raise SpecError(f"{title}: limits must be a dict like {{'nofile': 4096}}, or None, not {limits!r}")
+    import resource
+
+    names = [name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")]
+    checked = {}
+    for name, value in limits.items():
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+            raise SpecError(f"{title}: limits has no name {name!r}; {hint}")
+        pair = value if isinstance(value, tuple) and len(value) == 2 else (value, value)
+        if not all(one == "infinity" or _is_whole(one, 0, (1 << 63) - 1) for one in pair):
+            takes = "a number >= 0, 'infinity', or (soft, hard) of these"
+            raise SpecError(f"{title}: limits[{name!r}] must be {takes}, not {value!r}")
+        soft, hard = (resource.RLIM_INFINITY if one == "infinity" else int(one) for one in pair)
+        if hard != resource.RLIM_INFINITY and not 0 <= soft <= hard:
+            raise SpecError(
+                f"{title}: limits[{name!r}]: the soft limit {pair[0]!r} is above the hard limit {pair[1]!r}"
+            )
+        checked[name] = soft, hard
+    return checked
+
+
+def _input(title: str, stdin: Any) -> Input:
+    if isinstance(stdin, str) and stdin.startswith(("/", "./", "../")) and "\n" not in stdin:
+        raise SpecError(f"{title}: stdin={stdin!r} looks like a file: use Path({stdin!r}), or bytes if it is the input")
+    if stdin is None or isinstance(stdin, (Path, bytes, str)):
+        return stdin
+    takes = "the Path of a file, the input itself as bytes or text, 'inherit', or None"
+    raise SpecError(f"{title}: stdin must be {takes}, not {stdin!r}")
+
+
+def _output(title: str, name: str, value: Any) -> Output:
+    is_file = isinstance(value, Path) or (isinstance(value, str) and os.sep in value)
+    if (is_file and "\0" not in str(value)) or (isinstance(value, str) and value in _STREAM_WORDS):
+        return value  # type: ignore[no-any-return]
+    takes = "'log', 'null', 'inherit', or a file, as Path or as text with a '/'"
+    raise SpecError(f"{title}: {name} must be {takes}, not {value!r}")

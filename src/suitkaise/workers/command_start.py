@@ -1,0 +1,189 @@
+"""The start of a command's process: its standard streams, and what it does between its fork and its `exec`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import subprocess
+import termios
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from suitkaise.platform.processes import die_with_parent
+from suitkaise.workers.command_options import ProcessOptions
+
+__all__ = ["Started", "leave_input", "start"]
+
+_PIPE = 1 << 14
+"""Bytes of a pipe's buffer; a small buffer is drained quickly when the program has ended."""
+
+_ROWS_AND_COLUMNS = 24, 80
+
+
+class Started(NamedTuple):
+    """A command's process, and the names of its outputs by the descriptors to read them from."""
+
+    popen: subprocess.Popen[bytes]
+    outputs: dict[int, str]
+
+
+def start(argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, options: ProcessOptions) -> Started:
+    """Start the program in a session of its own.
+
+    Raises:
+        OSError: it cannot be started: no such program, folder or file, or the rights are missing for an option. The
+            text names what is wrong.
+    """
+    with contextlib.ExitStack() as ours:
+        streams = _Streams(ours, options, cwd)
+        groups = _groups_of(options)
+        report, told = os.pipe2(os.O_CLOEXEC)
+        for descriptor in (report, told):
+            ours.callback(os.close, descriptor)
+        try:
+            popen = subprocess.Popen(
+                argv, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr, bufsize=0, pipesize=_PIPE,
+                env=env, cwd=cwd, start_new_session=True,
+                preexec_fn=lambda: _prepare(options, groups, told),  # noqa: PLW1509  (the guard's other thread only waits)
+            )  # fmt: skip
+        except OSError as error:
+            streams.forget()
+            raise _explained(error, argv, env, cwd) from None
+        except subprocess.SubprocessError:  # `_prepare` has failed
+            streams.forget()
+            number, _, what = os.read(report, 4096).decode("utf-8", "replace").partition(" ")
+            raise OSError(int(number), f"{os.strerror(int(number))}: {what}", argv[0]) from None
+    outputs = {} if streams.terminal is None else {streams.terminal: "stdout"}
+    for name, stream in (("stdout", popen.stdout), ("stderr", popen.stderr)):
+        if stream is not None:
+            outputs[stream.fileno()] = name
+    return Started(popen, outputs)
+
+
+def leave_input() -> None:
+    """Leave the program's standard input to the command: what a `ready` function starts does not read it."""
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+class _Streams:
+    """The arguments of `Popen` for the standard streams. What is opened for the process is closed with `ours`."""
+
+    def __init__(self, ours: contextlib.ExitStack, options: ProcessOptions, cwd: str | None) -> None:
+        self.terminal: int | None = None
+        self._ours = ours
+        self._folder = cwd or os.curdir
+        terminal: int | None = None
+        if options.tty:
+            self.terminal, terminal = os.openpty()
+            ours.callback(os.close, terminal)
+            termios.tcsetwinsize(terminal, _ROWS_AND_COLUMNS)
+        try:
+            self.stdin: int | None = self._input(options, terminal)
+            self.stdout: int | None = terminal if options.tty else self._output("stdout", options.stdout)
+            self.stderr: int | None = terminal if options.tty else self._output("stderr", options.stderr)
+        except BaseException:
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        """Close the terminal: there is no process."""
+        if self.terminal is not None:
+            os.close(self.terminal)
+
+    def _input(self, options: ProcessOptions, terminal: int | None) -> int | None:
+        match options.stdin:
+            case "inherit":
+                return None
+            case None:
+                return subprocess.DEVNULL if terminal is None else terminal
+            case Path() as file:
+                return self._opened("stdin", file, os.O_RDONLY)
+            case content:
+                # A file in memory, not a pipe: it takes any size at once, so that nobody has to feed the process.
+                descriptor = os.memfd_create("stdin")
+                self._ours.callback(os.close, descriptor)
+                with open(descriptor, "wb", closefd=False) as memory:
+                    memory.write(content.encode() if isinstance(content, str) else content)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                return descriptor
+
+    def _output(self, name: str, where: Path | str) -> int | None:
+        match where:
+            case "log":
+                return subprocess.PIPE
+            case "null":
+                return subprocess.DEVNULL
+            case "inherit":
+                return None
+        return self._opened(name, where, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def _opened(self, name: str, file: Path | str, flags: int) -> int:
+        path = os.path.join(self._folder, file)
+        try:
+            descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+        except OSError as error:
+            raise type(error)(error.errno, f"{name}: {error.strerror}", path) from None
+        self._ours.callback(os.close, descriptor)
+        return descriptor
+
+
+def _groups_of(options: ProcessOptions) -> list[int]:
+    """Return all groups of the user to run as."""
+    user = options.user
+    if user is None:
+        return []
+    return [user.gid] if user.name is None else os.getgrouplist(user.name, user.gid)
+
+
+def _prepare(options: ProcessOptions, groups: list[int], told: int) -> None:
+    """In the forked process: apply the options; write the option that failed to `told`."""
+    doing = ""
+    try:
+        if options.tty:
+            doing = "tty=True"
+            fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+        for name, limit in options.limits.items():
+            import resource  # imported already, where the limits were checked
+
+            doing = f"limits: {name}={limit}"
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), limit)
+        if options.nice is not None:
+            doing = f"nice={options.nice}"
+            os.setpriority(os.PRIO_PROCESS, 0, options.nice)
+        if options.umask is not None:
+            os.umask(options.umask)
+        user, gid = options.user, options.gid
+        if user is not None and (user.uid, user.gid) == (os.getuid(), os.getgid()):
+            user = gid = None  # it is this user already, who needs no rights for that
+        if user is not None:
+            doing = f"user={user.name or user.uid!r}: only root may start a command as another user"
+            if options.tty:
+                os.fchown(1, user.uid, -1)
+            os.setgroups(groups)
+            os.setresgid(user.gid, user.gid, user.gid)
+            os.setresuid(user.uid, user.uid, user.uid)
+        elif gid is not None and gid != os.getgid():
+            doing = f"group={gid}: only root may start a command in another group"
+            os.setresgid(gid, gid, gid)
+        die_with_parent()  # last: the kernel forgets that when the user changes
+    except Exception as error:
+        number = getattr(error, "errno", None) or errno.EPERM  # `resource` raises ValueError where it is not permitted
+        os.write(told, f"{number} {doing}".encode())
+        raise
+
+
+def _explained(error: OSError, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> OSError:
+    """Return the error with a text that names the program or the folder, and the path that was searched."""
+    if cwd is not None and error.filename == cwd:
+        return type(error)(error.errno, f"cwd: {error.strerror}", cwd)
+    text = error.strerror or "it cannot be started"
+    if isinstance(error, FileNotFoundError) and "/" not in argv[0]:
+        text = f"no such program in PATH ({env.get('PATH', os.defpath)})"
+        if len(argv) == 1 and " " in argv[0]:
+            text += "; a command's arguments are given one by one: Command('sleep', '5')"
+    return type(error)(error.errno, text, argv[0])
