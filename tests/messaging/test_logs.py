@@ -14,6 +14,7 @@ from suitkaise.events import ChildExited
 from suitkaise.exits import Signaled
 from suitkaise.messaging import logs
 from suitkaise.messaging.logs import ForwardingHandler, handle_forwarded, log_event, worker_logger
+from suitkaise.platform.log_queue import LogQueue
 from suitkaise.platform.reactor import Reactor
 from tests.support import eventually
 
@@ -149,7 +150,7 @@ def test_records_beyond_the_limit_are_dropped_and_that_is_logged_once(
 
     target = logging.getLogger("my.slow.library")
     target.addFilter(hold_up)
-    forwarded = logs.Forwarded(reactor)
+    forwarded = logs.Forwarded(reactor, LogQueue())
     try:
         forwarded.put(fields(0), source)
         assert busy.wait(10)
@@ -171,7 +172,7 @@ def test_records_beyond_the_limit_are_dropped_and_that_is_logged_once(
     ]
     eventually(lambda: source.calls == ["pause", "resume"])
     (warning,) = [record for record in caplog.records if record.name == "suitkaise.logs"]
-    assert warning.getMessage().startswith("5 records of workers were dropped")
+    assert warning.getMessage().startswith("5 log records were dropped")
 
 
 def test_a_logging_handler_that_fails_costs_no_other_record(caplog: pytest.LogCaptureFixture, reactor: Reactor) -> None:
@@ -180,7 +181,7 @@ def test_a_logging_handler_that_fails_costs_no_other_record(caplog: pytest.LogCa
 
     target = logging.getLogger("my.broken.library")
     target.addFilter(fail)
-    forwarded = logs.Forwarded(reactor)
+    forwarded = logs.Forwarded(reactor, LogQueue())
     forwarded.put(fields(0, target.name), Source())
     forwarded.flush(10)
     target.removeFilter(fail)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
@@ -14,11 +13,12 @@ from suitkaise.exits import ExitReason
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, ControlKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.status import Status
 
 __all__ = ["Address", "ExitWatchers", "Parent", "Receiver"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.links")
+logger: QueuedLogger = QueuedLogger("suitkaise.links")
 
 MOST = 10_000
 """How many messages may wait for a worker that is being restarted."""

@@ -1,7 +1,8 @@
 """Logging, silent until the application configures it: structlog over the standard library's loggers.
 
 Nothing here adds a handler that prints. Records of a worker process are sent to the hub, which hands them to its own
-logging in a separate thread: a slow handler delays log records and nothing else.
+logging in a separate thread, as it does with its own records (`platform.log_queue`): a slow handler delays log records
+and nothing else.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from suitkaise.events import Event
 from suitkaise.messaging import codec
 from suitkaise.messaging.router import in_worker_process
+from suitkaise.platform.log_queue import PATIENCE, LogQueue, QueuedLogger
 from suitkaise.platform.preload import preload
-from suitkaise.platform.reactor import PATIENCE, Reactor, SerialExecutor
+from suitkaise.platform.reactor import Reactor, TimerHandle
 
 __all__ = [
     "OUTPUT",
@@ -48,15 +50,13 @@ _NOT_SENT = frozenset(
 _AS_IT_IS = frozenset(vars(logging.makeLogRecord({}))) - _NOT_SENT
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-_tree = logging.getLogger("suitkaise.tree")
-logger: logging.Logger = logging.getLogger("suitkaise.logs")
+_tree = QueuedLogger("suitkaise.tree")
+_worker = QueuedLogger("suitkaise.worker")
 
 
 def log_event(event: Event) -> None:
     """Log an event as one line to `suitkaise.tree`; the record has the event as an attribute."""
-    level = _LEVELS[event.level]
-    if _tree.isEnabledFor(level):
-        _tree.log(level, "%s", event, extra={"event": event})
+    _tree.log(_LEVELS[event.level], "%s", event, extra={"event": event})
 
 
 def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -> Any:
@@ -75,7 +75,7 @@ def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -
         return text
 
     return structlog.wrap_logger(
-        logging.getLogger("suitkaise.worker"),
+        _worker,
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.processors.format_exc_info,
@@ -131,6 +131,60 @@ def handle_forwarded(fields: dict[str, Any]) -> None:
         target.handle(logging.makeLogRecord({**extra, **fields}))
 
 
+class CommandOutput:
+    """A piece of the output of a command: runs of lines, each of one stream, in the order in which they were read.
+
+    Args:
+        path: the command's path.
+        pid: the command's process.
+        program: the name of the program.
+        runs: stream, Unix time and lines of each run.
+    """
+
+    __slots__ = ("path", "pid", "program", "runs")
+
+    def __init__(self, path: str, pid: int, program: str, runs: Sequence[tuple[str, float, list[str]]]) -> None:
+        self.path: str = path
+        self.pid: int = pid
+        self.program: str = program
+        self.runs: Sequence[tuple[str, float, list[str]]] = runs
+
+    def __len__(self) -> int:
+        """Return the number of lines."""
+        return sum(len(lines) for _, _, lines in self.runs)
+
+
+def handle_output(output: CommandOutput) -> None:
+    """In the hub: hand each line of a command's output, as one record, to the logger `suitkaise.worker`.
+
+    The records of a run differ in their text alone, so they are copies of one: making a record takes longer than
+    handling it.
+    """
+    target = _worker.target
+    if not target.isEnabledFor(logging.INFO):
+        return
+    for stream, created, lines in output.runs:
+        fields = {
+            "name": target.name, "levelno": logging.INFO, "levelname": logging.getLevelName(logging.INFO),
+            "pathname": output.program, "filename": os.path.basename(output.program), "module": output.program,
+            "process": output.pid, "processName": output.path, "created": created, "msecs": created % 1 * 1000 // 1,
+            OUTPUT: {"path": output.path, "stream": stream},
+        }  # fmt: skip
+        first = logging.makeLogRecord(fields)
+        first.relativeCreated += (created - time.time()) * 1000
+        plain = type(first) is logging.LogRecord  # else a factory of the application's makes each record
+        for line in lines:
+            record = _copy(first) if plain else logging.makeLogRecord(vars(first))
+            record.msg = f"{output.path} {stream}: {line}"
+            target.handle(record)
+
+
+def _copy(record: logging.LogRecord) -> logging.LogRecord:
+    copy = logging.LogRecord.__new__(logging.LogRecord)
+    copy.__dict__.update(record.__dict__)
+    return copy
+
+
 def _encoded(value: Any) -> bytes:
     try:
         return codec.dumps(value)
@@ -171,50 +225,70 @@ class Forwarded:
     """Passes the log records of all workers on to this program's logging: each worker's in order, `ROOM` at most.
 
     A worker that logs faster than the handlers work is not read from for a moment, as often as necessary; its socket
-    fills, and its next log call waits. Records are dropped only if that does not help, since a handler blocks or is
-    far too slow: no worker waits for a handler for long.
+    fills, and its next log call waits. If that does not help within `LONGEST_PAUSE`, since a handler blocks or is far
+    too slow, no worker waits any longer: records for which there is no room are dropped, until the handlers have
+    caught up.
     """
 
-    def __init__(self, reactor: Reactor) -> None:
+    def __init__(self, reactor: Reactor, records: LogQueue) -> None:
         self._reactor = reactor
-        self._executor = SerialExecutor("suitkaise-logs")
+        self._records = records
+        self._put = 0  # written by the I/O thread alone
+        self._handled = 0  # written by the queue's thread alone
         self._paused: list[LogSource] = []
-        self._dropped = 0  # written by the I/O thread alone
-        self._reported = 0  # written by the executor's thread alone
+        self._timer: TimerHandle | None = None
+        self._resuming = False
+        self._too_slow = False
 
     def put(self, fields: dict[str, Any], source: LogSource) -> None:
         """Queue a record; never blocks. For the I/O thread only."""
-        waiting = len(self._executor)
+        self._add(1, lambda: handle_forwarded(fields), source)
+
+    def put_output(self, output: CommandOutput, source: LogSource) -> None:
+        """Queue the output of a command; never blocks. For the I/O thread only."""
+        self._add(len(output), lambda: handle_output(output), source)
+
+    def _add(self, count: int, call: Callable[[], object], source: LogSource) -> None:
+        waiting = self._put - self._handled
         if waiting >= ROOM:
-            self._dropped += 1
+            self._records.count_dropped(count)
             return
-        self._executor.submit(lambda: self._handle(fields))
-        if waiting >= ROOM // 2 and source not in self._paused:
-            if not self._paused:
-                self._reactor.call_at(time.monotonic() + LONGEST_PAUSE, self._resume)
+        self._put += count
+        self._records.put(lambda: self._handle(count, call), count)
+        if waiting <= ROOM // 4:
+            self._too_slow = False
+        elif waiting >= ROOM // 2 and not self._too_slow and source not in self._paused:
+            if self._timer is None:
+                self._timer = self._reactor.call_at(time.monotonic() + LONGEST_PAUSE, self._give_up)
             self._paused.append(source)
             source.pause_reading()
 
+    def _give_up(self) -> None:
+        self._too_slow = True
+        self._resume()
+
     def _resume(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._resuming = False
         paused, self._paused = self._paused, []
         for source in paused:
             source.resume_reading()
 
-    def _handle(self, fields: dict[str, Any]) -> None:
+    def _handle(self, count: int, call: Callable[[], object]) -> None:
+        self._handled += count
         try:
-            handle_forwarded(fields)
+            call()
         finally:
-            waiting = len(self._executor)
-            if self._paused and waiting <= ROOM // 4:
+            if self._paused and not self._resuming and self._put - self._handled <= ROOM // 4:
+                self._resuming = True
                 self._reactor.call_soon_threadsafe(self._resume)
-            if self._dropped > self._reported and waiting <= ROOM // 2:
-                count, self._reported = self._dropped - self._reported, self._dropped
-                logger.warning("%d records of workers were dropped: they arrive faster than they are handled", count)
 
     def flush(self, patience: float = PATIENCE) -> None:
         """Wait until the handlers have processed the records queued so far, at most `patience` seconds."""
-        self._executor.flush(patience)
+        self._records.flush(patience)
 
     def close(self, patience: float = PATIENCE) -> None:
         """Flush, wait at most `patience` seconds, and end the thread. Called after the I/O thread has ended."""
-        self._executor.close(patience)
+        self._records.close(patience)

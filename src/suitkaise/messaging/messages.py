@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import logging
 import threading
 import traceback
 from collections.abc import Callable, Generator
@@ -12,6 +11,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from suitkaise.errors import AskTimeout, WorkerFailed
 from suitkaise.messaging import codec, wire
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.options import is_number
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "portable_error",
 ]
 
-logger: logging.Logger = logging.getLogger("suitkaise.messages")
+logger: QueuedLogger = QueuedLogger("suitkaise.messages")
 
 T = TypeVar("T")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -24,12 +23,13 @@ from suitkaise.messaging.protocol import (
     decode_request,
 )
 from suitkaise.messaging.registry import Registry
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, SerialExecutor
 from suitkaise.platform.sockets import accept_own
 
 __all__ = ["HubServer"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.hub")
+logger: QueuedLogger = QueuedLogger("suitkaise.hub")
 
 ACCEPT_AGAIN = 0.5
 """Seconds until the next attempt after a connection could not be accepted."""

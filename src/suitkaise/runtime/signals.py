@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self
 
 from suitkaise.errors import ChildStartFailed, SuitkaiseError
 from suitkaise.exits import ExitReason, Shutdown
+from suitkaise.platform.log_queue import end_program_after
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.policy.actions import KillAll, StopAll
 from suitkaise.runtime.running_tree import RunningTree
@@ -21,6 +22,9 @@ from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["SignalHandling"]
+
+LAST_RESORT = 6.0
+"""Seconds after a second signal; the program ends then, whatever its main thread waits for (rule 76)."""
 
 
 class SignalHandling:
@@ -106,6 +110,7 @@ class SignalHandling:
             self._first = number
             supervisor.tell(StopAll(Shutdown(f"signal {number} ({signal.Signals(number).name})")))
         else:
+            end_program_after(LAST_RESORT, 128 + number)
             supervisor.tell(KillAll(f"a second signal, {signal.Signals(number).name}"))
             with contextlib.suppress(Exception):
                 supervisor.exited.result(5.0)
