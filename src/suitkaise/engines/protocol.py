@@ -31,6 +31,7 @@ __all__ = [
     "KeeperWarning",
     "LogReport",
     "MessageAnswered",
+    "OutputReport",
     "PreloadModules",
     "PreloadReport",
     "PrepareSpare",
@@ -222,6 +223,14 @@ class LogReport(msgspec.Struct, array_like=True, tag=6, gc=False):
     fields: dict[str, Any]
 
 
+class OutputReport(msgspec.Struct, array_like=True, tag=8, gc=False):
+    """Some output of a command, for the hub's logging. No answer."""
+
+    pid: int
+    program: str
+    runs: list[tuple[str, float, list[str], bool]]  # see `workers.output.Runs`
+
+
 class ExitReport(msgspec.Struct, array_like=True, tag=7, gc=False):
     """The worker's last frame: how its incarnation ended. The payload is the encoded result, if there is one.
 
@@ -237,7 +246,15 @@ KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | Quit
 KeeperAnswer: TypeAlias = KeeperReady | KeeperWarning | CleaningUp | ProcessExited | SpawnFailed
 WorkerOrder: TypeAlias = PrepareSpare | StartWorker | DeliverMessage | StopWorker | SuspendWorker
 WorkerReport: TypeAlias = (
-    Announce | SpareReady | WorkerReady | MessageAnswered | CheckpointReport | PreloadReport | LogReport | ExitReport
+    Announce
+    | SpareReady
+    | WorkerReady
+    | MessageAnswered
+    | CheckpointReport
+    | PreloadReport
+    | LogReport
+    | OutputReport
+    | ExitReport
 )
 
 encode: Callable[[KeeperRequest | KeeperAnswer], bytes] = msgspec.msgpack.Encoder().encode

@@ -22,31 +22,27 @@ from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import Reactor, TimerHandle
 
 __all__ = [
-    "OUTPUT",
+    "CommandOutput",
     "Forwarded",
     "ForwardingHandler",
     "LogSource",
     "handle_forwarded",
+    "handle_output",
     "log_event",
     "worker_logger",
 ]
 
 logging.getLogger("suitkaise").addHandler(logging.NullHandler())
 
-OUTPUT = "suitkaise_output"
-"""The attribute with the additional fields, `path` and `stream`, of a record of a command's output."""
-
 ROOM = 10_000
-"""How many records of workers may wait for the program's logging handlers; further ones are dropped."""
+"""How many records of workers may wait for the program's logging handlers."""
 
 LONGEST_PAUSE = 1.0
-"""Seconds, at most, for which nothing is read from a worker that logs too fast."""
+"""Seconds for which nothing is read from a worker that logs too fast; further ones if the handlers make progress."""
 
 # The attributes of a record that are not sent, because the message is made of them or a formatter has added them; and
 # the other attributes of every record, which are sent. All further attributes come from `extra=`.
-_NOT_SENT = frozenset(
-    {"msg", "args", "exc_info", "exc_text", "stack_info", "relativeCreated", "message", "asctime", OUTPUT}
-)
+_NOT_SENT = frozenset({"msg", "args", "exc_info", "exc_text", "stack_info", "relativeCreated", "message", "asctime"})
 _AS_IT_IS = frozenset(vars(logging.makeLogRecord({}))) - _NOT_SENT
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -109,7 +105,7 @@ class ForwardingHandler(logging.Handler):
                 text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
             if record.stack_info:
                 text = f"{text}\n{record.stack_info}"
-            fields: dict[str, Any] = {**getattr(record, OUTPUT, {}), "msg": _shown(text)}
+            fields: dict[str, Any] = {"msg": _shown(text)}
             extra = {}
             for name, value in vars(record).items():
                 if name in _AS_IT_IS:
@@ -138,20 +134,20 @@ class CommandOutput:
         path: the command's path.
         pid: the command's process.
         program: the name of the program.
-        runs: stream, Unix time and lines of each run.
+        runs: stream, Unix time and lines of each run, and whether its line is not complete yet.
     """
 
     __slots__ = ("path", "pid", "program", "runs")
 
-    def __init__(self, path: str, pid: int, program: str, runs: Sequence[tuple[str, float, list[str]]]) -> None:
+    def __init__(self, path: str, pid: int, program: str, runs: Sequence[tuple[str, float, list[str], bool]]) -> None:
         self.path: str = path
         self.pid: int = pid
         self.program: str = program
-        self.runs: Sequence[tuple[str, float, list[str]]] = runs
+        self.runs: Sequence[tuple[str, float, list[str], bool]] = runs
 
     def __len__(self) -> int:
         """Return the number of lines."""
-        return sum(len(lines) for _, _, lines in self.runs)
+        return sum(len(lines) for _, _, lines, _ in self.runs)
 
 
 def handle_output(output: CommandOutput) -> None:
@@ -163,12 +159,12 @@ def handle_output(output: CommandOutput) -> None:
     target = _worker.target
     if not target.isEnabledFor(logging.INFO):
         return
-    for stream, created, lines in output.runs:
+    for stream, created, lines, partial in output.runs:
         fields = {
             "name": target.name, "levelno": logging.INFO, "levelname": logging.getLevelName(logging.INFO),
             "pathname": output.program, "filename": os.path.basename(output.program), "module": output.program,
             "process": output.pid, "processName": output.path, "created": created, "msecs": created % 1 * 1000 // 1,
-            OUTPUT: {"path": output.path, "stream": stream},
+            "path": output.path, "stream": stream, "partial": partial,
         }  # fmt: skip
         first = logging.makeLogRecord(fields)
         first.relativeCreated += (created - time.time()) * 1000
@@ -212,7 +208,10 @@ def _text(value: Any) -> str:
 
 
 class LogSource(Protocol):
-    """The connection of a worker that logs. Both methods are called in the I/O thread."""
+    """The connection of a worker that logs. The methods are called in the I/O thread."""
+
+    stopping: bool
+    """Whether the worker was asked to stop."""
 
     def resume_reading(self) -> None:
         """Read from the worker, again after a pause."""
@@ -222,12 +221,12 @@ class LogSource(Protocol):
 
 
 class Forwarded:
-    """Passes the log records of all workers on to this program's logging: each worker's in order, `ROOM` at most.
+    """Passes the log records of all workers on to this program's logging: each worker's in order.
 
-    A worker that logs faster than the handlers work is not read from for a moment, as often as necessary; its socket
-    fills, and its next log call waits. If that does not help within `LONGEST_PAUSE`, since a handler blocks or is far
-    too slow, no worker waits any longer: records for which there is no room are dropped, until the handlers have
-    caught up.
+    A worker that logs faster than the handlers work is not read from for a while, as often as necessary; its socket
+    fills, and its next log call waits. If the handlers make no progress meanwhile, since one blocks or is far too slow,
+    no worker waits any longer: all are read from, and records for which there is no room are dropped, until the
+    handlers have caught up. A worker that was asked to stop is read from in any case, so that no record delays its end.
     """
 
     def __init__(self, reactor: Reactor, records: LogQueue) -> None:
@@ -248,24 +247,39 @@ class Forwarded:
         """Queue the output of a command; never blocks. For the I/O thread only."""
         self._add(len(output), lambda: handle_output(output), source)
 
+    def release(self, source: LogSource) -> None:
+        """Read from a worker that was asked to stop. For the I/O thread only."""
+        if source in self._paused:
+            self._paused.remove(source)
+            source.resume_reading()
+
     def _add(self, count: int, call: Callable[[], object], source: LogSource) -> None:
         waiting = self._put - self._handled
-        if waiting >= ROOM:
+        if waiting <= ROOM // 4:
+            self._too_slow = False
+        must_read = self._too_slow or source.stopping
+        if waiting >= ROOM and must_read:
             self._records.count_dropped(count)
             return
         self._put += count
         self._records.put(lambda: self._handle(count, call), count)
-        if waiting <= ROOM // 4:
-            self._too_slow = False
-        elif waiting >= ROOM // 2 and not self._too_slow and source not in self._paused:
+        if waiting >= ROOM // 2 and not must_read and source not in self._paused:
             if self._timer is None:
-                self._timer = self._reactor.call_at(time.monotonic() + LONGEST_PAUSE, self._give_up)
+                self._look_later()
             self._paused.append(source)
             source.pause_reading()
 
-    def _give_up(self) -> None:
-        self._too_slow = True
-        self._resume()
+    def _look_later(self) -> None:
+        handled = self._handled
+        self._timer = self._reactor.call_at(time.monotonic() + LONGEST_PAUSE, lambda: self._look(handled))
+
+    def _look(self, before: int) -> None:
+        """Go on pausing if the handlers have made progress since `before`."""
+        if self._handled - before > ROOM // 10:
+            self._look_later()
+        else:
+            self._too_slow = True
+            self._resume()
 
     def _resume(self) -> None:
         if self._timer is not None:

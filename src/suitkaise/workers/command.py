@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Literal, Never
 
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
-from suitkaise.messaging.logs import OUTPUT
 from suitkaise.platform.processes import MARK, become_subreaper
 from suitkaise.specs.options import refuse_unknown
 from suitkaise.workers.command_process import Program
 from suitkaise.workers.incarnation import ExitWith
+from suitkaise.workers.output import Runs
 from suitkaise.workers.readiness import Probing, Readiness, check_ready, pattern_of, probe_of
 from suitkaise.workers.worker import Worker
 
@@ -105,7 +105,9 @@ class Command(Worker):
         self._paused = False
         self._awaited = pattern_of(self._ready)
         environment = {**os.environ, **self._env, MARK: f"{os.environ[MARK]}:{context.owner}"}
-        self._program = Program(self._argv, environment, self._cwd, self._handle_line)
+        self._program = Program(
+            self._argv, environment, self._cwd, self._handle_line, self._handle_output, context.output
+        )
         context.report_pid(self._program.pid)
         probe = probe_of(self._ready, self._cwd or os.curdir)
         if probe is not None:
@@ -166,15 +168,12 @@ class Command(Worker):
     def _handle_line(self, stream: str, line: str) -> None:
         if self._awaited is not None and self._awaited.search(line):
             self._awaited = None
-        self._context.append_output(f"{stream}: {line}\n")
-        if _logger.isEnabledFor(logging.INFO):
-            path = self._context.path
-            record = _logger.makeRecord(
-                _logger.name, logging.INFO, self._argv[0], 0, "%s %s: %s", (path, stream, line), None,
-                extra={OUTPUT: {"path": path, "stream": stream}},
-            )  # fmt: skip
-            record.process = self._context.pid
-            _logger.handle(record)
+
+    def _handle_output(self, runs: Runs) -> None:
+        context = self._context
+        context.append_output("".join(f"{stream}: {line}\n" for stream, _, lines, _ in runs for line in lines))
+        if context.output is not None and _logger.isEnabledFor(logging.INFO):
+            context.output.send(context.pid, self._argv[0], runs)
 
 
 def _reason_of(code: int) -> ExitReason:

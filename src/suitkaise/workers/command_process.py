@@ -1,4 +1,4 @@
-"""A program as a child process in a session of its own, and its output, split into lines of text."""
+"""A program as a child process in a session of its own."""
 
 from __future__ import annotations
 
@@ -10,105 +10,46 @@ import subprocess
 from collections.abc import Callable, Mapping
 
 from suitkaise.platform.processes import children, die_with_parent, kill_children
+from suitkaise.workers.output import OutputPipes, OutputSink, Runs
 
-__all__ = ["Lines", "Program"]
-
-LONGEST = 16_384
-"""Bytes of the longest line; a longer line is split."""
-
-
-class Lines:
-    r"""Splits one stream of output into lines. Bytes that are no UTF-8 are shown as `\xff`.
-
-    >>> lines = Lines()
-    >>> lines.feed(b"one\r\ntwo\nthr")
-    ['one', 'two']
-    >>> lines.feed(b"ee \xff\n"), lines.rest()
-    (['three \\xff'], [])
-    """
-
-    def __init__(self, longest: int = LONGEST) -> None:
-        self._longest = longest
-        self._partial = bytearray()
-
-    def feed(self, data: bytes) -> list[str]:
-        """Add output; return the lines that are complete now."""
-        self._partial += data
-        *complete, partial = self._partial.split(b"\n")
-        lines = [_text(piece) for line in complete for piece in self._pieces(line)]
-        while len(partial) > self._longest:
-            cut = self._cut(partial)
-            lines.append(_text(partial[:cut]))
-            partial = partial[cut:]
-        self._partial = partial
-        return lines
-
-    def rest(self) -> list[str]:
-        """Return the last line if it has no line end; the stream is over."""
-        partial, self._partial = self._partial, bytearray()
-        return [_text(partial)] if partial else []
-
-    def _pieces(self, line: bytearray) -> list[bytearray]:
-        pieces = []
-        line = line.removesuffix(b"\r")
-        while len(line) > self._longest:
-            cut = self._cut(line)
-            pieces.append(line[:cut])
-            line = line[cut:]
-        return [*pieces, line]
-
-    def _cut(self, line: bytearray) -> int:
-        """Return where to split a long line: between two characters."""
-        for cut in range(self._longest, max(self._longest - 3, 1), -1):
-            if line[cut] & 0xC0 != 0x80:
-                return cut
-        return self._longest
-
-
-def _text(line: bytes | bytearray) -> str:
-    return line.decode("utf-8", "backslashreplace")
-
-
-_STEP = 1 << 12
-"""Bytes of one read from a stream: requests are noticed between two reads. Further output stays in the pipe, and a full
-pipe blocks its writer."""
-
-_PIPE = 1 << 14
-"""Bytes of a pipe's buffer; a small buffer is drained quickly when the program has ended."""
-
-_MOST_LEFT = 1 << 20
-"""Bytes that are read at most after the program has ended: no pipe can hold more."""
+__all__ = ["Program"]
 
 _LONGEST_WAIT = 1e6
 """Seconds of the longest wait: `poll` counts milliseconds in 32 bits. The caller waits again."""
 
 
 class Program:
-    """Starts a program, and calls `on_line(stream, line)` with each line of its output.
+    """Starts a program, and calls `on_line(stream, line)` with each line of its output, complete or not.
+
+    `on_output` gets all output in larger pieces, for `sink`; while the sink is blocked, nothing more is read.
 
     Raises:
         OSError: the program cannot be started: no such program, no such folder, not executable.
     """
 
     def __init__(
-        self, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, on_line: Callable[[str, str], None]
+        self,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        cwd: str | None,
+        on_line: Callable[[str, str], None],
+        on_output: Callable[[Runs], None] = lambda runs: None,
+        sink: OutputSink | None = None,
     ) -> None:
+        self._sink = sink
+        self._output = OutputPipes(on_line, on_output)
         try:
             self._popen = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-                pipesize=_PIPE, env=env, cwd=cwd, start_new_session=True,
+                argv, stdin=subprocess.DEVNULL, stdout=self._output.open("stdout"), stderr=self._output.open("stderr"),
+                env=env, cwd=cwd, start_new_session=True,
                 preexec_fn=die_with_parent,  # noqa: PLW1509  (the guard's other thread only waits for the hub's end)
             )  # fmt: skip
         except OSError as error:
+            self._output.close()
             raise _explained(error, argv, env, cwd) from None
+        self._output.close_writers()
         self.pid: int = self._popen.pid
-        self._on_line = on_line
         self._pidfd = os.pidfd_open(self.pid)
-        self._streams: dict[int, tuple[str, Lines]] = {}
-        for name, stream in (("stdout", self._popen.stdout), ("stderr", self._popen.stderr)):
-            assert stream is not None
-            os.set_blocking(stream.fileno(), False)
-            self._streams[stream.fileno()] = name, Lines()
 
     @property
     def code(self) -> int | None:
@@ -118,13 +59,23 @@ class Program:
     def wait(self, seconds: float | None, *others: int) -> None:
         """Wait until the program writes or ends, another descriptor is readable, or the time is over; or less."""
         poll = select.poll()
-        for descriptor in (*self._streams, *others, *([] if self.code is not None else [self._pidfd])):
+        for descriptor in (*others, *([] if self.code is not None else [self._pidfd])):
             poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll(None if seconds is None else min(max(0.0, seconds), _LONGEST_WAIT) * 1000):
-            if descriptor in self._streams:
-                self._read(descriptor)
+        output, sink = self._output, self._sink
+        blocked = sink is not None and sink.blocked
+        if sink is not None and blocked:
+            poll.register(sink, select.POLLOUT | (select.POLLIN if sink.fileno() in others else 0))
+        else:
+            poll.register(output, select.POLLIN)
+        waits = [_LONGEST_WAIT, *(one for one in (seconds, output.seconds_until_quiet) if one is not None)]
+        for descriptor, _ in poll.poll(max(0.0, min(waits)) * 1000):
+            if descriptor == output.fileno():
+                output.read()
             elif descriptor == self._pidfd:
                 self._popen.poll()
+        if sink is not None and blocked:
+            sink.flush()
+        output.show_partial_lines()
 
     def signal(self, number: int) -> None:
         """Send a signal to the process group, unless the program has ended."""
@@ -153,30 +104,8 @@ class Program:
         self.signal(signal.SIGKILL)
         code = self._popen.wait()
         kill_children()
-        for descriptor in list(self._streams):
-            for _ in range(_MOST_LEFT // _STEP):
-                if descriptor not in self._streams or not self._read(descriptor):
-                    break
-        for name, lines in self._streams.values():  # another process holds the pipe open
-            self._report(name, lines.rest())
-        self._streams.clear()
+        self._output.close()
         return code
-
-    def _read(self, descriptor: int) -> bool:
-        """Read and report some output; return False if there is none now."""
-        name, lines = self._streams[descriptor]
-        try:
-            data = os.read(descriptor, _STEP)
-        except BlockingIOError:
-            return False
-        if not data:
-            del self._streams[descriptor]
-        self._report(name, lines.feed(data) if data else lines.rest())
-        return bool(data)
-
-    def _report(self, name: str, lines: list[str]) -> None:
-        for line in lines:
-            self._on_line(name, line)
 
 
 def _explained(error: OSError, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> OSError:
