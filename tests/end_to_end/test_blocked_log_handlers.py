@@ -98,6 +98,7 @@ UNREAD = PROGRAM + textwrap.dedent("""
         while select.select([], [2], [], 0)[1]:
             time.sleep(0.01)
         say("full")
+        open("full", "w").close()
 
     threading.Thread(target=watch, daemon=True).start()
 """)
@@ -119,6 +120,31 @@ def test_s76_a_program_whose_standard_error_nobody_reads_restarts_its_workers_an
         eventually(lambda: len(_workers(program.stdout)) == 4)
         program.send_signal(signal.SIGTERM)
         assert program.wait(30) == code
+    assert not program.left_behind
+
+
+def test_s76_suitkaise_run_whose_standard_error_nobody_reads_ends_with_its_exit_code() -> None:
+    app = textwrap.dedent("""
+        import os
+        from suitkaise import Child, Process, Supervisor
+
+        class Talk(Process):
+            def loop(self):
+                self.log.info("x" * 1000)
+                self.wait(0.002)
+
+        class Fail(Process):
+            def loop(self):
+                if os.path.exists("full"):
+                    raise RuntimeError("enough")
+                self.wait(0.01)
+
+        tree = Supervisor("app", Talk, Fail, max_restarts=0)
+    """)
+    run = f"from suitkaise import cli; open('app.py', 'w').write({app!r}); sys.exit(cli.main(['run', 'app.py']))"
+    with start_program(UNREAD + run, env={"PYTHONUNBUFFERED": None}) as program:
+        assert program.wait(40) == 1
+    assert "full" in program.stdout
     assert not program.left_behind
 
 

@@ -8,30 +8,25 @@ before the first tree, after the last) a record goes to the handlers directly.
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import contextlib
 import logging
-import os
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
+from suitkaise.platform.blocked_streams import MOMENT, leave_streams, shield_streams
 from suitkaise.platform.processes import after_fork_in_child
 
-__all__ = ["PATIENCE", "LogQueue", "QueuedLogger", "end_program_after"]
+__all__ = ["PATIENCE", "LogQueue", "QueuedLogger"]
 
 PATIENCE = 1.0
 """Seconds, at most, for which the end of a tree waits for the handlers."""
 
 ROOM = 10_000
 """How many records of the program itself may wait for the handlers; further ones are dropped."""
-
-_LAST_LINE = 0.25
-"""Seconds for the line with the number of dropped records, at the end of the program."""
 
 logger: logging.Logger = logging.getLogger("suitkaise.logs")
 
@@ -176,11 +171,12 @@ class LogQueue:
             self._thread.join(patience if self._in_time else 0.0)
         if self._thread.is_alive():
             _late.append(self)
+            shield_streams()
 
     def discard(self) -> bool:
         """Drop what waits; return whether the thread has ended, after a line that tells the number."""
         self._discarding = True
-        self._thread.join(_LAST_LINE)
+        self._thread.join(MOMENT)
         return not self._thread.is_alive()
 
     # ------------------------------------------------------------ the thread
@@ -231,47 +227,6 @@ after_fork_in_child(_forget_queue)
 
 
 @atexit.register
-def _leave_blocked_handlers() -> None:
-    """At the end of the interpreter: drop what no handler has taken, and do not wait for a handler that blocks.
-
-    `logging.shutdown` would wait for the lock of a handler that blocks, and the interpreter, when it flushes the
-    standard streams, for a thread that blocks in a write to one of them; it would abort the process.
-    """
-    blocked = [late for late in _late if not late.discard()]
-    if not blocked:
-        return
-    atexit.unregister(logging.shutdown)
-    handlers: list[Any] = logging._handlerList  # type: ignore[attr-defined]
-    _try(lambda: logging.shutdown([handler for handler in handlers if _is_free(handler())]))
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is not None and not _try(stream.flush):
-            setattr(sys, name, None)
-
-
-def _is_free(handler: Any) -> bool:
-    lock = getattr(handler, "lock", None)
-    if lock is None:
-        return handler is not None
-    if lock.acquire(blocking=False):
-        lock.release()
-        return True
-    return False
-
-
-def _try(what: Callable[[], object]) -> bool:
-    """Call `what` in a thread; return whether it has returned in time."""
-    thread = threading.Thread(target=what, name="suitkaise-last-flush", daemon=True)
-    thread.start()
-    thread.join(_LAST_LINE)
-    return not thread.is_alive()
-
-
-def end_program_after(seconds: float, code: int) -> None:
-    """End this process with that exit code at the latest after `seconds`, whatever blocks by then."""
-
-    def end() -> None:
-        time.sleep(seconds)
-        os._exit(code)
-
-    _thread.start_new_thread(end, ())  # not a `Thread`: a signal handler may have interrupted the start of another one
+def _drop_the_rest() -> None:
+    """At the end of the interpreter: drop what no handler has taken, and do not wait for a handler that blocks."""
+    leave_streams(blocked=[late for late in _late if not late.discard()] != [])

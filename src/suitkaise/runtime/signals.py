@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Self
 
 from suitkaise.errors import ChildStartFailed, SuitkaiseError
 from suitkaise.exits import ExitReason, Shutdown
-from suitkaise.platform.log_queue import end_program_after
+from suitkaise.platform.blocked_streams import end_program_after
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.policy.actions import KillAll, StopAll
 from suitkaise.runtime.running_tree import RunningTree
