@@ -22,7 +22,9 @@ import suitkaise
 from suitkaise import events
 from suitkaise.crashes import crash_directory, read_reports
 from suitkaise.errors import NotSerializable, SpecError, SuitkaiseError
+from suitkaise.platform.blocked_streams import returns_within, shield_streams
 from suitkaise.platform.init_process import run_below_init
+from suitkaise.platform.log_queue import PATIENCE
 from suitkaise.runtime import foreground
 from suitkaise.supervisor import Supervisor
 
@@ -259,7 +261,8 @@ def _listed(trees: dict[str, Supervisor]) -> str:
 
 def _print_error(error: BaseException) -> None:
     lines = [f"suitkaise: {type(error).__name__}: {error}", *getattr(error, "__notes__", ())]
-    print("\n".join(lines), file=sys.stderr)
+    if not returns_within(PATIENCE, lambda: print("\n".join(lines), file=sys.stderr)):  # nobody reads it
+        shield_streams()
 
 
 # ---------------------------------------------------------------- output

@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -129,8 +130,9 @@ class CrashReport:
 class CrashLog:
     """The reports of one program: the newest in memory, and all on disk, written by a thread."""
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, *, warn: Callable[..., None] = logger.warning) -> None:
         self._directory = directory
+        self._warn = warn
         self._clock = time.monotonic
         self._reports: deque[CrashReport] = deque(maxlen=KEPT_IN_MEMORY)
         self._lock = threading.Lock()
@@ -182,7 +184,7 @@ class CrashLog:
             except Exception as error:  # the next report may be written
                 if not self._complained:
                     self._complained = True
-                    logger.warning("crash reports cannot be written to disk: %s", error)
+                    self._warn("crash reports cannot be written to disk: %s", error)
 
     def _is_too_much(self, path: str) -> bool:
         now = self._clock()

@@ -752,8 +752,74 @@ def test_output_that_is_not_text_is_shown_with_escapes():
 
 
 def test_a_flood_of_output_is_read_completely():
-    out, _ = written("for n in range(50_000): print(n)")
-    assert out == [str(n) for n in range(50_000)]
+    child = Child(python("for n in range(50_000): print(n)"), restart="temporary")
+    with CapturedOutput() as output:
+        with Supervisor("tree", child).start() as running:
+            assert running["it"].join(50) == Normal()
+            eventually(lambda: len(output.records) >= 50_000, timeout=50)
+    assert output.lines("stdout") == [str(n) for n in range(50_000)]
+
+
+def test_stdout_and_stderr_keep_their_order():
+    script = "import os\nfor n in range(1000): os.write(1 + n % 2, b'%d\\n' % n)"
+    with CapturedOutput() as output:
+        with Supervisor("tree", Child(python(script), restart="temporary")).start() as running:
+            assert running["it"].join(50) == Normal()
+    assert output.lines() == [str(n) for n in range(1000)]
+
+
+def test_a_prompt_without_a_line_end_is_logged_and_counts_as_ready():
+    script = "import signal; print('Password: ', end='', flush=True); signal.pause()"
+    with CapturedOutput() as output, Supervisor("tree", python(script, ready="Password: $")).start():
+        eventually(lambda: output.lines("stdout") == ["Password: "])
+        assert [record.partial for record in output.records] == [True]
+
+
+def test_the_rest_of_a_line_that_was_logged_as_a_prompt_follows_and_the_whole_line_counts_as_ready(tmp_path):
+    script = (
+        "import os, signal, time; print('Starting ... ', end='', flush=True)\n"
+        "while not os.path.exists('go'): time.sleep(0.01)\n"
+        "print('done', flush=True); signal.pause()"
+    )
+    with CapturedOutput() as output:
+        child = python(script, ready="^Starting ... done$", cwd=tmp_path)
+        starting = in_background(lambda: Supervisor("tree", child).start())
+        output.wait_for("Starting ... ")
+        assert not starting.done()
+        Path(tmp_path, "go").touch()
+        starting.result(20).stop()
+    assert output.lines("stdout") == ["Starting ... ", "done"]
+
+
+class Sluggish(logging.Handler):
+    """Takes 20 ms for each record of a command's output."""
+
+    def __init__(self):
+        super().__init__()
+        self.never = threading.Event()
+
+    def emit(self, record):
+        self.never.wait(0.02)
+
+
+def test_s76_an_order_to_stop_overtakes_the_log_lines_of_a_command_that_floods_a_slow_handler(tmp_path):
+    script = (
+        "import signal, sys\ndef end(*_): open('ended', 'w').close(); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\nwhile True: print('x' * 100)"
+    )
+    handler = Sluggish()
+    with CapturedOutput():
+        logging.getLogger("suitkaise.worker").addHandler(handler)
+        try:
+            with Supervisor("tree", python(script, cwd=tmp_path)).start() as running, running.events() as events:
+                records = runtime.current().engine_context.logs
+                eventually(lambda: records._too_slow, timeout=30)
+                running.terminate_child("it")
+                assert next_event(events, ChildStopped).reason == Shutdown()
+        finally:
+            handler.never.set()
+            logging.getLogger("suitkaise.worker").removeHandler(handler)
+    assert Path(tmp_path, "ended").exists()
 
 
 def test_a_command_that_floods_its_output_can_be_stopped():

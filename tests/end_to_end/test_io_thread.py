@@ -130,6 +130,30 @@ def test_a_logging_handler_that_blocks_delays_neither_messages_nor_restarts() ->
             release.set()
 
 
+def test_s76_a_callback_of_an_answer_that_blocks_delays_neither_messages_nor_restarts_but_the_next_callback() -> None:
+    blocked, release = threading.Event(), threading.Event()
+    called: list[int] = []
+
+    def block(answer: Any) -> None:
+        blocked.set()
+        release.wait(30)
+        called.append(answer.result())
+
+    with Supervisor("app", Child(Loud, id="a"), Child(Loud, id="b")).start() as running:
+        try:
+            running["a"].ask_future(1).add_done_callback(block)
+            assert blocked.wait(10)
+            running["a"].ask_future(2).add_done_callback(lambda answer: called.append(answer.result()))
+            before = running["b"].incarnation
+            running["b"].kill()
+            eventually(lambda: running["b"].is_alive() and running["b"].incarnation > before, timeout=10)
+            assert running["a"].ask(3) == 3
+            assert called == []
+        finally:
+            release.set()
+        eventually(lambda: called == [1, 2])
+
+
 def test_log_records_of_workers_arrive_in_order_and_completely_before_the_tree_has_stopped() -> None:
     logged: list[str] = []
     with handler(logged.append), Supervisor("other").start():

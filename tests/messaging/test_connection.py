@@ -178,6 +178,43 @@ def test_a_frame_that_is_too_long_is_refused_and_harms_no_other(ends: Any, monke
     assert reader.receive(timeout=5) == (("x" * 60,), b"")
 
 
+def test_an_offered_frame_never_waits_and_goes_out_ahead_of_later_ones(ends: Any) -> None:
+    writer, reader = ends
+    reader._parser = wire.Parser(max_header=wire.MAX_PAYLOAD)
+    writer.offer(("small",))
+    assert not writer.waiting
+    writer.offer((BIG,), long_header=True)
+    writer.offer(("behind",))
+    assert writer.waiting
+    last = in_background(lambda: writer.write(("last",)))
+    received = [reader.receive(timeout=10)[0][0] for _ in range(4)]
+    last.result(10)
+    assert received == ["small", BIG, "behind", "last"]
+    assert not writer.waiting
+
+
+def test_offered_frames_that_wait_are_sent_by_flush(ends: Any) -> None:
+    writer, reader = ends
+    reader._parser = wire.Parser(max_header=wire.MAX_PAYLOAD)
+    writer.offer((BIG,), long_header=True)
+    received = in_background(lambda: reader.receive(timeout=10)[0])
+    poll = select.poll()
+    poll.register(writer._sock, select.POLLOUT)
+    while writer.waiting:
+        poll.poll(10_000)
+        writer.flush()
+    assert received.result(10) == (BIG,)
+
+
+def test_what_is_offered_to_a_peer_that_is_gone_is_dropped(ends: Any) -> None:
+    writer, reader = ends
+    writer.offer((BIG,), long_header=True)
+    reader.socket.close()
+    with pytest.raises(OSError):
+        writer.flush()
+    assert not writer.waiting
+
+
 # ---------------------------------------------------------------- SendBuffer
 class Peer:
     """A send buffer, and the other end of its socket."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +16,15 @@ import pytest
 from suitkaise.events import ChildExited
 from suitkaise.exits import Signaled
 from suitkaise.messaging import logs
-from suitkaise.messaging.logs import ForwardingHandler, handle_forwarded, log_event, worker_logger
+from suitkaise.messaging.logs import (
+    CommandOutput,
+    ForwardingHandler,
+    handle_forwarded,
+    handle_output,
+    log_event,
+    worker_logger,
+)
+from suitkaise.platform.log_queue import LogQueue
 from suitkaise.platform.reactor import Reactor
 from tests.support import eventually
 
@@ -136,42 +147,113 @@ def test_without_configuration_the_library_prints_nothing(capfd: pytest.CaptureF
     assert capfd.readouterr().err == ""
 
 
-def test_records_beyond_the_limit_are_dropped_and_that_is_logged_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, reactor: Reactor
-) -> None:
-    source = Source()
-    monkeypatch.setattr(logs, "ROOM", 4)
+@contextmanager
+def held_up(target: logging.Logger) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Hold up all records of a logger until the second event is set; the first is set when the first is held up."""
     busy, release = threading.Event(), threading.Event()
 
     def hold_up(record: logging.LogRecord) -> bool:
         busy.set()
         return release.wait(10)
 
-    target = logging.getLogger("my.slow.library")
     target.addFilter(hold_up)
-    forwarded = logs.Forwarded(reactor)
     try:
+        yield busy, release
+    finally:
+        target.removeFilter(hold_up)
+
+
+def messages(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == name]
+
+
+def test_s76_when_the_handlers_make_no_progress_all_workers_are_read_from_and_the_dropped_records_are_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, reactor: Reactor
+) -> None:
+    source = Source()
+    monkeypatch.setattr(logs, "ROOM", 4)
+    monkeypatch.setattr(logs, "LONGEST_PAUSE", 0.01)
+    forwarded = logs.Forwarded(reactor, LogQueue())
+    with held_up(logging.getLogger("my.slow.library")) as (busy, release):
         forwarded.put(fields(0), source)
         assert busy.wait(10)
-        for number in range(1, 10):
+        for number in range(1, 4):
+            forwarded.put(fields(number), source)
+        eventually(lambda: source.calls == ["pause", "resume"])
+        for number in range(4, 10):
             forwarded.put(fields(number), source)
         release.set()
         forwarded.flush(10)
         forwarded.put(fields(10), source)
         forwarded.close(10)
-    finally:
-        target.removeFilter(hold_up)
-    assert [record.getMessage() for record in caplog.records if record.name == target.name] == [
-        "0",
-        "1",
-        "2",
-        "3",
-        "4",
-        "10",
+    assert messages(caplog, "my.slow.library") == ["0", "1", "2", "3", "4", "10"]
+    (warning,) = messages(caplog, "suitkaise.logs")
+    assert warning.startswith("5 log records were dropped")
+    assert source.calls == ["pause", "resume"]
+
+
+def test_s76_a_worker_that_was_asked_to_stop_is_read_from_although_the_handlers_are_slow(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, reactor: Reactor
+) -> None:
+    source, other = Source(), Source()
+    monkeypatch.setattr(logs, "ROOM", 4)
+    monkeypatch.setattr(logs, "LONGEST_PAUSE", 1000.0)
+    forwarded = logs.Forwarded(reactor, LogQueue())
+    with held_up(logging.getLogger("my.slow.library")) as (busy, release):
+        for number in range(4):
+            forwarded.put(fields(number), source)
+        assert busy.wait(10)
+        forwarded.put(fields(4), other)
+        assert (source.calls, other.calls) == (["pause"], ["pause"])
+        source.stopping = True
+        forwarded.release(source)
+        assert (source.calls, other.calls) == (["pause", "resume"], ["pause"])
+        for number in range(5, 10):
+            forwarded.put(fields(number), source)
+        release.set()
+        forwarded.close(10)
+    assert messages(caplog, "my.slow.library") == ["0", "1", "2", "3", "4"]
+    (warning,) = messages(caplog, "suitkaise.logs")
+    assert warning.startswith("5 log records were dropped")
+
+
+def test_the_output_of_a_command_becomes_one_record_for_each_line(caplog: pytest.LogCaptureFixture) -> None:
+    runs = [("stdout", 1_000_000.25, ["one", "two"], False), ("stderr", 1_000_001.5, ["Password: "], True)]
+    with caplog.at_level(logging.INFO):
+        handle_output(CommandOutput("app/redis", 7, "/usr/bin/redis-server", runs))
+    shown = [(one.created, one.process, one.filename, vars(one)["partial"], one.getMessage()) for one in caplog.records]
+    assert shown == [
+        (1_000_000.25, 7, "redis-server", False, "app/redis stdout: one"),
+        (1_000_000.25, 7, "redis-server", False, "app/redis stdout: two"),
+        (1_000_001.5, 7, "redis-server", True, "app/redis stderr: Password: "),
     ]
-    eventually(lambda: source.calls == ["pause", "resume"])
-    (warning,) = [record for record in caplog.records if record.name == "suitkaise.logs"]
-    assert warning.getMessage().startswith("5 records of workers were dropped")
+    assert (
+        logging.Formatter("%(asctime)s %(name)s %(path)s")
+        .format(caplog.records[0])
+        .endswith(",250 suitkaise.worker app/redis")
+    )
+
+
+def test_a_record_factory_of_the_application_makes_each_record_of_a_commands_output(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Numbered(logging.LogRecord):
+        """A record with a number."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.number = next(numbers)
+
+    numbers = itertools.count()
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(Numbered)
+    try:
+        with caplog.at_level(logging.INFO):
+            handle_output(CommandOutput("app/sh", 7, "sh", [("stdout", 0.5, ["one", "two"], False)]))
+    finally:
+        logging.setLogRecordFactory(before)
+    assert all(isinstance(record, Numbered) for record in caplog.records)
+    assert len(caplog.records) == 2
 
 
 def test_a_logging_handler_that_fails_costs_no_other_record(caplog: pytest.LogCaptureFixture, reactor: Reactor) -> None:
@@ -180,7 +262,7 @@ def test_a_logging_handler_that_fails_costs_no_other_record(caplog: pytest.LogCa
 
     target = logging.getLogger("my.broken.library")
     target.addFilter(fail)
-    forwarded = logs.Forwarded(reactor)
+    forwarded = logs.Forwarded(reactor, LogQueue())
     forwarded.put(fields(0, target.name), Source())
     forwarded.flush(10)
     target.removeFilter(fail)
@@ -202,6 +284,7 @@ class Source:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.stopping = False
 
     def resume_reading(self) -> None:
         self.calls.append("resume")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suitkaise.workers.command_process import Lines
+from suitkaise.workers.output import Lines
 
 
 def cut(*chunks: bytes, longest: int = 16_384) -> list[str]:

@@ -11,6 +11,7 @@ from suitkaise.exits import ExitReason, Hung
 from suitkaise.messaging.logs import Forwarded
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import Board, SlotView
+from suitkaise.platform.log_queue import LogQueue
 from suitkaise.platform.reactor import Reactor
 from suitkaise.specs import LIMITS, Child
 from suitkaise.specs.recipe import Recipe
@@ -104,10 +105,11 @@ class EngineContext:
     board: Board
     reactor: Reactor
     orphan_timeout: float = 5.0
+    log_queue: LogQueue = field(default_factory=LogQueue)
     logs: Forwarded = field(init=False)
 
     def __post_init__(self) -> None:
-        self.logs = Forwarded(self.reactor)
+        self.logs = Forwarded(self.reactor, self.log_queue)
 
     def file(self, name: str) -> str:
         """Return the path of a file in the program's private directory."""

@@ -72,6 +72,7 @@ class ForkedProcess:
         self.pid: int | None = None
         self.pidfd: int | None = None
         self.dead: bool = False
+        self.stopping: bool = False
         self.grace: float = grace
         self.stops_last: bool = stops_last
         self._context = context

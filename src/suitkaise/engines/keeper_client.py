@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 import socket
 import threading
@@ -35,13 +34,14 @@ from suitkaise.engines.protocol import (
     decode_keeper_answer,
     encode,
 )
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import listeners, wanted
 from suitkaise.platform.processes import has_ended
 from suitkaise.platform.reactor import TimerHandle
 
 __all__ = ["KeeperClient", "SpawnRequest"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.keeper")
+logger: QueuedLogger = QueuedLogger("suitkaise.keeper")
 
 _FAILURES = 5
 """How many keepers in a row may end without an answer before the next one is tried only after a pause."""

@@ -29,6 +29,7 @@ from suitkaise.engines.protocol import (
     ExitReport,
     LogReport,
     MessageAnswered,
+    OutputReport,
     PreloadReport,
     ReturnMessage,
     StartWorker,
@@ -43,6 +44,7 @@ from suitkaise.engines.worker_signals import DUMP
 from suitkaise.errors import WorkerDead
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import BELL, MESSAGES, PHASE, Phase, SlotView
@@ -209,6 +211,9 @@ class ProcessHandle:
             if not self._over:
                 self._ring = URGENT
                 self._send(StopWorker(self.launch.drain(drain)), force=True)
+                process = self.process
+                process.stopping = True  # no log record holds up its end
+                self._context.reactor.call_soon_threadsafe(lambda: self._context.logs.release(process))
 
     def suspend(self, on: bool) -> None:
         """Suspend the worker after its current loop, or resume it."""
@@ -307,6 +312,9 @@ class ProcessHandle:
                     message.reply(report.ok, Payload(data=payload))
             case LogReport(fields):
                 self._context.logs.put(fields, self.process)
+            case OutputReport():
+                output = CommandOutput(self.launch.path, report.pid, report.program, report.runs)
+                self._context.logs.put_output(output, self.process)
             case CheckpointReport():
                 self.checkpoint = Payload(data=payload)
             case WorkerReady(pid):

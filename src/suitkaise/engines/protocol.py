@@ -32,6 +32,7 @@ __all__ = [
     "KeeperWarning",
     "LogReport",
     "MessageAnswered",
+    "OutputReport",
     "PreloadModules",
     "PreloadReport",
     "PrepareSpare",
@@ -235,6 +236,14 @@ class LogReport(msgspec.Struct, array_like=True, tag=6, gc=False):
     fields: dict[str, Any]
 
 
+class OutputReport(msgspec.Struct, array_like=True, tag=9, gc=False):
+    """Some output of a command, for the hub's logging. No answer."""
+
+    pid: int
+    program: str
+    runs: list[tuple[str, float, list[str], bool]]  # see `workers.output.Runs`
+
+
 class ExitReport(msgspec.Struct, array_like=True, tag=7, gc=False):
     """How the worker's incarnation ended. The payload is the encoded result, if there is one.
 
@@ -269,6 +278,7 @@ WorkerReport: TypeAlias = (
     | CheckpointReport
     | PreloadReport
     | LogReport
+    | OutputReport
     | ExitReport
     | ReturnMessage
 )

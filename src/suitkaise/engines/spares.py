@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -18,12 +17,13 @@ from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import PreloadReport, PrepareSpare, ProcessContext, SpareReady, WorkerReport
 from suitkaise.messaging import codec, definitions, wire
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.specs import Child
 
 __all__ = ["EncodedRecipe", "Spares", "context_for"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.keeper")
+logger: QueuedLogger = QueuedLogger("suitkaise.keeper")
 
 STABLE_AFTER = 1.0
 """Seconds: a spare that ends by itself is replaced at once if it stood by for as long, else after the next start."""

@@ -23,6 +23,7 @@ from suitkaise.engines.protocol import (
     ExitReport,
     LogReport,
     MessageAnswered,
+    OutputReport,
     PreloadReport,
     PrepareSpare,
     ProcessContext,
@@ -63,6 +64,7 @@ from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.actor import WorkerActor, lifecycle_of
 from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.lifecycle import Lifecycle
+from suitkaise.workers.output import Runs
 from suitkaise.workers.worker import Process
 
 __all__ = ["run_standby", "run_worker"]
@@ -161,6 +163,7 @@ class WorkerProcess:
         lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
         lifecycle.context.append_output = self._tail.write
         lifecycle.context.add_to_stacks = signals.add_to_stacks
+        lifecycle.context.output = _OutputSender(self._sock, self._writer)
         if lifecycle.has_tasks:
             signals.add_to_stacks(lifecycle.stacks)
         _ProcessActor(lifecycle, mailbox, self).run_here()
@@ -268,8 +271,7 @@ class WorkerProcess:
             self._writer.write(report, payload, long_header=True)
 
     def _send_log(self, fields: dict[str, Any]) -> None:
-        if "stream" not in fields:  # a command's output is in the tail already
-            self._tail.write(f"{fields['levelname'].lower()}: {fields['msg']}\n")
+        self._tail.write(f"{fields['levelname'].lower()}: {fields['msg']}\n")
         self.send(LogReport(fields))
 
     def report_exit(self, outcome: Outcome) -> None:
@@ -332,6 +334,29 @@ class _AnswerSender:
 
     def __call__(self, ok: bool, payload: Payload) -> None:
         self._process.send(MessageAnswered(self.number, ok), payload.data)
+
+
+class _OutputSender:
+    """Sends the output of a command to the hub, without waiting; does nothing if the hub is gone."""
+
+    def __init__(self, sock: socket.socket, writer: FrameWriter) -> None:
+        self._sock = sock
+        self._writer = writer
+
+    @property
+    def blocked(self) -> bool:
+        return self._writer.waiting
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def send(self, pid: int, program: str, runs: Runs) -> None:
+        with contextlib.suppress(OSError):
+            self._writer.offer(OutputReport(pid, program, runs), long_header=True)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._writer.flush()
 
 
 class _ProcessActor(WorkerActor):

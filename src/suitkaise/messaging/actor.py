@@ -6,7 +6,6 @@ supervisor), run in daemon threads, and no exception, `SystemExit` included, spr
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Iterator
@@ -16,9 +15,11 @@ import pykka
 from pykka import ActorRef
 from pykka._envelope import Envelope
 
+from suitkaise.platform.log_queue import QueuedLogger
+
 __all__ = ["Actor", "Envelope", "drain", "envelope"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.actors")
+logger: QueuedLogger = QueuedLogger("suitkaise.actors")
 
 
 def envelope(message: Any) -> Envelope[Any]:

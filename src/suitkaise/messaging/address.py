@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
@@ -14,12 +13,13 @@ from suitkaise.exits import ExitReason
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, ControlKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.status import Status
 
 __all__ = ["MOST", "MOST_BYTES", "Address", "ExitWatchers", "Parent", "Receiver"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.links")
-_dropped = logging.getLogger("suitkaise.messages")
+logger: QueuedLogger = QueuedLogger("suitkaise.links")
+_dropped = QueuedLogger("suitkaise.messages")
 
 MOST = 10_000
 """How many messages may wait for a worker that is being restarted."""

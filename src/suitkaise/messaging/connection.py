@@ -34,6 +34,7 @@ _STEP = 1 << 20
 
 _FLAGS = (wire.MSG_NOSIGNAL,)
 _NO_ANCILLARY_DATA = ((),)
+_NOT_WAITING = (wire.MSG_NOSIGNAL | socket.MSG_DONTWAIT,)
 
 
 def _send_and_record(sent: list[int], send: Callable[..., int], data: Any, *options: tuple[Any, ...]) -> None:
@@ -254,6 +255,36 @@ class FrameWriter:
             finally:
                 self._writer = None
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a frame of `offer` was not sent yet, or not as a whole."""
+        return bool(self._frames)
+
+    def offer(self, header: wire.Header, *, long_header: bool = False) -> None:
+        """Write one frame without waiting; what the socket does not take goes out by `flush`, or by the next `write`.
+
+        Not for signal handlers. Raises what `write` raises.
+        """
+        with self._lock:
+            self._frames.append(_PendingFrame(wire.parts(header, long_header=long_header)))
+            self.flush()
+
+    def flush(self) -> None:
+        """Send frames that wait, as much of them as the socket takes."""
+        with self._lock:
+            self._writer = threading.get_ident()
+            try:
+                while self._frames:
+                    self._frames[0].write_to(self._sock, _NOT_WAITING)
+                    self._frames.popleft()
+            except BlockingIOError:
+                return
+            except OSError:
+                self._frames.clear()
+                raise
+            finally:
+                self._writer = None
+
 
 class _PendingFrame:
     """One frame, and how many bytes of it were sent."""
@@ -265,10 +296,10 @@ class _PendingFrame:
         self._parts = parts
         self._size = sum(map(len, parts))
 
-    def write_to(self, sock: socket.socket) -> None:
+    def write_to(self, sock: socket.socket, flags: tuple[int] = _FLAGS) -> None:
         """Send the rest of the frame."""
         while (done := sum(self.sent)) < self._size:
-            _send_and_record(self.sent, sock.sendmsg, self._rest(done), _NO_ANCILLARY_DATA, _FLAGS)
+            _send_and_record(self.sent, sock.sendmsg, self._rest(done), _NO_ANCILLARY_DATA, flags)
 
     def _rest(self, done: int) -> tuple[wire.Data, ...]:
         if not done:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
 from suitkaise.events import Event, SupervisorStopped
 from suitkaise.messaging.messages import checked_timeout
+from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["Bus", "Subscription"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.events")
+logger: QueuedLogger = QueuedLogger("suitkaise.events")
 
 BACKLOG = 10_000
 """How many events of a subscription may wait."""

@@ -44,7 +44,7 @@ class Links:
             report(_last_reason(target))
         else:
             watchers = target.watchers
-            answer.add_done_callback(lambda done: watchers.remove(key))  # cancelled, most likely
+            answer.when_done(lambda done: watchers.remove(key))  # cancelled, most likely
 
     def monitor(self, path: str, monitor: Monitor) -> None:
         """Send a `Down` to the watcher when the incarnation at `path` ends; at once if there is none."""

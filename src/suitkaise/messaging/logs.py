@@ -1,7 +1,8 @@
 """Logging, silent until the application configures it: structlog over the standard library's loggers.
 
 Nothing here adds a handler that prints. Records of a worker process are sent to the hub, which hands them to its own
-logging in a separate thread: a slow handler delays log records and nothing else.
+logging in a separate thread, as it does with its own records (`platform.log_queue`): a slow handler delays log records
+and nothing else.
 """
 
 from __future__ import annotations
@@ -10,53 +11,48 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from suitkaise.events import Event
 from suitkaise.messaging import codec
 from suitkaise.messaging.router import in_worker_process
+from suitkaise.platform.log_queue import PATIENCE, LogQueue, QueuedLogger
 from suitkaise.platform.preload import preload
-from suitkaise.platform.reactor import PATIENCE, Reactor, SerialExecutor
+from suitkaise.platform.reactor import Reactor, TimerHandle
 
 __all__ = [
-    "OUTPUT",
+    "CommandOutput",
     "Forwarded",
     "ForwardingHandler",
     "LogSource",
     "handle_forwarded",
+    "handle_output",
     "log_event",
     "worker_logger",
 ]
 
 logging.getLogger("suitkaise").addHandler(logging.NullHandler())
 
-OUTPUT = "suitkaise_output"
-"""The attribute with the additional fields, `path` and `stream`, of a record of a command's output."""
-
 ROOM = 10_000
-"""How many records of workers may wait for the program's logging handlers; further ones are dropped."""
+"""How many records of workers may wait for the program's logging handlers."""
 
 LONGEST_PAUSE = 1.0
-"""Seconds, at most, for which nothing is read from a worker that logs too fast."""
+"""Seconds for which nothing is read from a worker that logs too fast; further ones if the handlers make progress."""
 
 # The attributes of a record that are not sent, because the message is made of them or a formatter has added them; and
 # the other attributes of every record, which are sent. All further attributes come from `extra=`.
-_NOT_SENT = frozenset(
-    {"msg", "args", "exc_info", "exc_text", "stack_info", "relativeCreated", "message", "asctime", OUTPUT}
-)
+_NOT_SENT = frozenset({"msg", "args", "exc_info", "exc_text", "stack_info", "relativeCreated", "message", "asctime"})
 _AS_IT_IS = frozenset(vars(logging.makeLogRecord({}))) - _NOT_SENT
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-_tree = logging.getLogger("suitkaise.tree")
-logger: logging.Logger = logging.getLogger("suitkaise.logs")
+_tree = QueuedLogger("suitkaise.tree")
+_worker = QueuedLogger("suitkaise.worker")
 
 
 def log_event(event: Event) -> None:
     """Log an event as one line to `suitkaise.tree`; the record has the event as an attribute."""
-    level = _LEVELS[event.level]
-    if _tree.isEnabledFor(level):
-        _tree.log(level, "%s", event, extra={"event": event})
+    _tree.log(_LEVELS[event.level], "%s", event, extra={"event": event})
 
 
 def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -> Any:
@@ -75,7 +71,7 @@ def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -
         return text
 
     return structlog.wrap_logger(
-        logging.getLogger("suitkaise.worker"),
+        _worker,
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.processors.format_exc_info,
@@ -109,7 +105,7 @@ class ForwardingHandler(logging.Handler):
                 text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
             if record.stack_info:
                 text = f"{text}\n{record.stack_info}"
-            fields: dict[str, Any] = {**getattr(record, OUTPUT, {}), "msg": _shown(text)}
+            fields: dict[str, Any] = {"msg": _shown(text)}
             extra = {}
             for name, value in vars(record).items():
                 if name in _AS_IT_IS:
@@ -129,6 +125,60 @@ def handle_forwarded(fields: dict[str, Any]) -> None:
     if target.isEnabledFor(int(fields["levelno"])):
         extra = {name: _decoded(data) for name, data in fields.pop("extra", {}).items()}
         target.handle(logging.makeLogRecord({**extra, **fields}))
+
+
+class CommandOutput:
+    """A piece of the output of a command: runs of lines, each of one stream, in the order in which they were read.
+
+    Args:
+        path: the command's path.
+        pid: the command's process.
+        program: the name of the program.
+        runs: stream, Unix time and lines of each run, and whether its line is not complete yet.
+    """
+
+    __slots__ = ("path", "pid", "program", "runs")
+
+    def __init__(self, path: str, pid: int, program: str, runs: Sequence[tuple[str, float, list[str], bool]]) -> None:
+        self.path: str = path
+        self.pid: int = pid
+        self.program: str = program
+        self.runs: Sequence[tuple[str, float, list[str], bool]] = runs
+
+    def __len__(self) -> int:
+        """Return the number of lines."""
+        return sum(len(lines) for _, _, lines, _ in self.runs)
+
+
+def handle_output(output: CommandOutput) -> None:
+    """In the hub: hand each line of a command's output, as one record, to the logger `suitkaise.worker`.
+
+    The records of a run differ in their text alone, so they are copies of one: making a record takes longer than
+    handling it.
+    """
+    target = _worker.target
+    if not target.isEnabledFor(logging.INFO):
+        return
+    for stream, created, lines, partial in output.runs:
+        fields = {
+            "name": target.name, "levelno": logging.INFO, "levelname": logging.getLevelName(logging.INFO),
+            "pathname": output.program, "filename": os.path.basename(output.program), "module": output.program,
+            "process": output.pid, "processName": output.path, "created": created, "msecs": created % 1 * 1000 // 1,
+            "path": output.path, "stream": stream, "partial": partial,
+        }  # fmt: skip
+        first = logging.makeLogRecord(fields)
+        first.relativeCreated += (created - time.time()) * 1000
+        plain = type(first) is logging.LogRecord  # else a factory of the application's makes each record
+        for line in lines:
+            record = _copy(first) if plain else logging.makeLogRecord(vars(first))
+            record.msg = f"{output.path} {stream}: {line}"
+            target.handle(record)
+
+
+def _copy(record: logging.LogRecord) -> logging.LogRecord:
+    copy = logging.LogRecord.__new__(logging.LogRecord)
+    copy.__dict__.update(record.__dict__)
+    return copy
 
 
 def _encoded(value: Any) -> bytes:
@@ -158,7 +208,10 @@ def _text(value: Any) -> str:
 
 
 class LogSource(Protocol):
-    """The connection of a worker that logs. Both methods are called in the I/O thread."""
+    """The connection of a worker that logs. The methods are called in the I/O thread."""
+
+    stopping: bool
+    """Whether the worker was asked to stop."""
 
     def resume_reading(self) -> None:
         """Read from the worker, again after a pause."""
@@ -168,53 +221,88 @@ class LogSource(Protocol):
 
 
 class Forwarded:
-    """Passes the log records of all workers on to this program's logging: each worker's in order, `ROOM` at most.
+    """Passes the log records of all workers on to this program's logging: each worker's in order.
 
-    A worker that logs faster than the handlers work is not read from for a moment, as often as necessary; its socket
-    fills, and its next log call waits. Records are dropped only if that does not help, since a handler blocks or is
-    far too slow: no worker waits for a handler for long.
+    A worker that logs faster than the handlers work is not read from for a while, as often as necessary; its socket
+    fills, and its next log call waits. If the handlers make no progress meanwhile, since one blocks or is far too slow,
+    no worker waits any longer: all are read from, and records for which there is no room are dropped, until the
+    handlers have caught up. A worker that was asked to stop is read from in any case, so that no record delays its end.
     """
 
-    def __init__(self, reactor: Reactor) -> None:
+    def __init__(self, reactor: Reactor, records: LogQueue) -> None:
         self._reactor = reactor
-        self._executor = SerialExecutor("suitkaise-logs")
+        self._records = records
+        self._put = 0  # written by the I/O thread alone
+        self._handled = 0  # written by the queue's thread alone
         self._paused: list[LogSource] = []
-        self._dropped = 0  # written by the I/O thread alone
-        self._reported = 0  # written by the executor's thread alone
+        self._timer: TimerHandle | None = None
+        self._resuming = False
+        self._too_slow = False
 
     def put(self, fields: dict[str, Any], source: LogSource) -> None:
         """Queue a record; never blocks. For the I/O thread only."""
-        waiting = len(self._executor)
-        if waiting >= ROOM:
-            self._dropped += 1
+        self._add(1, lambda: handle_forwarded(fields), source)
+
+    def put_output(self, output: CommandOutput, source: LogSource) -> None:
+        """Queue the output of a command; never blocks. For the I/O thread only."""
+        self._add(len(output), lambda: handle_output(output), source)
+
+    def release(self, source: LogSource) -> None:
+        """Read from a worker that was asked to stop. For the I/O thread only."""
+        if source in self._paused:
+            self._paused.remove(source)
+            source.resume_reading()
+
+    def _add(self, count: int, call: Callable[[], object], source: LogSource) -> None:
+        waiting = self._put - self._handled
+        if waiting <= ROOM // 4:
+            self._too_slow = False
+        must_read = self._too_slow or source.stopping
+        if waiting >= ROOM and must_read:
+            self._records.count_dropped(count)
             return
-        self._executor.submit(lambda: self._handle(fields))
-        if waiting >= ROOM // 2 and source not in self._paused:
-            if not self._paused:
-                self._reactor.call_at(time.monotonic() + LONGEST_PAUSE, self._resume)
+        self._put += count
+        self._records.put(lambda: self._handle(count, call), count)
+        if waiting >= ROOM // 2 and not must_read and source not in self._paused:
+            if self._timer is None:
+                self._look_later()
             self._paused.append(source)
             source.pause_reading()
 
+    def _look_later(self) -> None:
+        handled = self._handled
+        self._timer = self._reactor.call_at(time.monotonic() + LONGEST_PAUSE, lambda: self._look(handled))
+
+    def _look(self, before: int) -> None:
+        """Go on pausing if the handlers have made progress since `before`."""
+        if self._handled - before > ROOM // 10:
+            self._look_later()
+        else:
+            self._too_slow = True
+            self._resume()
+
     def _resume(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._resuming = False
         paused, self._paused = self._paused, []
         for source in paused:
             source.resume_reading()
 
-    def _handle(self, fields: dict[str, Any]) -> None:
+    def _handle(self, count: int, call: Callable[[], object]) -> None:
+        self._handled += count
         try:
-            handle_forwarded(fields)
+            call()
         finally:
-            waiting = len(self._executor)
-            if self._paused and waiting <= ROOM // 4:
+            if self._paused and not self._resuming and self._put - self._handled <= ROOM // 4:
+                self._resuming = True
                 self._reactor.call_soon_threadsafe(self._resume)
-            if self._dropped > self._reported and waiting <= ROOM // 2:
-                count, self._reported = self._dropped - self._reported, self._dropped
-                logger.warning("%d records of workers were dropped: they arrive faster than they are handled", count)
 
     def flush(self, patience: float = PATIENCE) -> None:
         """Wait until the handlers have processed the records queued so far, at most `patience` seconds."""
-        self._executor.flush(patience)
+        self._records.flush(patience)
 
     def close(self, patience: float = PATIENCE) -> None:
         """Flush, wait at most `patience` seconds, and end the thread. Called after the I/O thread has ended."""
-        self._executor.close(patience)
+        self._records.close(patience)

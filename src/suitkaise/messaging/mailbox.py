@@ -7,7 +7,6 @@ memory read. A worker without a loop blocks. An order to stop goes ahead of all 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import select
 import socket
@@ -23,10 +22,11 @@ from suitkaise.messaging.actor import Envelope, envelope
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.wire import Frame, Parser, PeerClosed, WireError
 from suitkaise.platform.board import BELL, QUEUED, Slot
+from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["ITERATE", "STOP", "URGENT", "Mailbox", "Sleeper", "SocketMailbox", "ThreadMailbox"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.mailbox")
+logger: QueuedLogger = QueuedLogger("suitkaise.mailbox")
 
 ITERATE: Any = object()
 """The message that `get` returns to a looping worker when no other waits: run the next loop."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import logging
 import threading
 import traceback
 from collections.abc import Callable, Generator
@@ -12,6 +11,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from suitkaise.errors import AskTimeout, WorkerFailed
 from suitkaise.messaging import codec, wire
+from suitkaise.platform.callbacks import run_callback
 from suitkaise.specs.options import is_number
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "portable_error",
 ]
 
-logger: logging.Logger = logging.getLogger("suitkaise.messages")
 
 T = TypeVar("T")
 
@@ -121,10 +120,20 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     It is a `concurrent.futures.Future`, so `result`, `add_done_callback` and `as_completed` work too. An answer from
     another process is decoded in the thread that first reads it.
 
-    A callback of `add_done_callback` runs in the thread that receives the answer, mostly the program's one I/O thread:
-    all messages, exits and restarts wait for the callback, so it has to be short, and must not wait for anything.
-    (Pass the answer on: `answer.add_done_callback(queue.put)`; or `await` the answer.)
+    Callbacks of `add_done_callback` run one after the other, in a thread of their own: one that takes long delays
+    others, and nothing else (rule 76). A callback that is added to a finished answer runs at once.
     """
+
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Call `fn(answer)` in the thread for callbacks when the answer is there, or at once if it is there already."""
+        if self.done() or getattr(fn, "__module__", "") == "asyncio.futures":  # which only wakes its event loop
+            super().add_done_callback(fn)
+        else:
+            super().add_done_callback(lambda done: run_callback(lambda: fn(done)))
+
+    def when_done(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Call `fn(answer)`, which must not wait for anything, in the thread that sets the answer."""
+        super().add_done_callback(fn)
 
     def get(self, timeout: float | None = DEFAULT_TIMEOUT) -> T:
         """Wait at most `timeout` seconds (default 5.0; None: for ever) for the answer.
@@ -200,8 +209,6 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
                 self.set_exception(value)
         except concurrent.futures.InvalidStateError:  # lost a race against another answer
             return
-        except SystemExit:  # in a callback of the user's; this thread serves others, too
-            logger.exception("SystemExit in a callback of an answer was ignored")
 
 
 def _undecodable(data: bytes, error: Exception) -> WorkerFailed:

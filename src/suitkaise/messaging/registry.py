@@ -147,7 +147,7 @@ class Registry:
     ) -> None:
         callback = partial(settle, address, answer)
         address.when_over(callback)
-        answer.add_done_callback(lambda done: address.forget(callback))  # cancelled, most likely
+        answer.when_done(lambda done: address.forget(callback))  # cancelled, most likely
 
     def _serve(self, kind: RequestKind) -> Answer[Any]:
         """Call a service of the program; it returns a value at once, or an `Answer`."""

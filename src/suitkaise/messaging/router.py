@@ -93,7 +93,7 @@ class HubClient:
         connection = self._current()
         number = connection.expect(answer.settle)
         connection.write(HubRequest(number, kind, path), payload)
-        answer.add_done_callback(lambda done: connection.withdraw(number) if done.cancelled() else None)
+        answer.when_done(lambda done: connection.withdraw(number) if done.cancelled() else None)
         return answer
 
     def administer(self, action: AdminAction, path: str, argument: Any = None) -> Answer[Any]:

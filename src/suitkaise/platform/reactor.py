@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import logging
 import os
 import queue
 import selectors
@@ -15,9 +14,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from suitkaise.platform.log_queue import QueuedLogger
+
 __all__ = ["PATIENCE", "Reactor", "SerialExecutor", "TimerHandle"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.reactor")
+logger: QueuedLogger = QueuedLogger("suitkaise.reactor")
 
 _LONGEST = 1e6
 """Seconds: longer waits are made in parts, since the kernel counts milliseconds in 32 bits."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 import struct
 from collections.abc import Iterator
 
+from suitkaise.platform.log_queue import QueuedLogger
+
 __all__ = ["accept_own", "bind_unix", "connect_unix", "peer_of"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.sockets")
+logger: QueuedLogger = QueuedLogger("suitkaise.sockets")
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _LONGEST_ADDRESS = 100  # bytes that fit into the address of a Unix socket on every system

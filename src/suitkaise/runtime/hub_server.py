@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -24,12 +23,13 @@ from suitkaise.messaging.protocol import (
     decode_request,
 )
 from suitkaise.messaging.registry import Registry
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, SerialExecutor
 from suitkaise.platform.sockets import accept_own
 
 __all__ = ["HubServer"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.hub")
+logger: QueuedLogger = QueuedLogger("suitkaise.hub")
 
 ACCEPT_AGAIN = 0.5
 """Seconds until the next attempt after a connection could not be accepted."""
@@ -138,7 +138,7 @@ class _WorkerConnection:
         answer = self._server.registry.request(request.kind, request.path, codec.loads(payload))
         if request.kind in _MAY_WAIT_FOR_EVER:
             self._waits[number] = answer
-        answer.add_done_callback(lambda done: self._pass_on(number, answer))
+        answer.when_done(lambda done: self._pass_on(number, answer))
 
     def _administer(self, request: AdminRequest, payload: bytes) -> None:
         number = request.number
@@ -147,7 +147,7 @@ class _WorkerConnection:
         except Exception as error:
             self._answer(number, False, Payload(error))
             return
-        answer.add_done_callback(lambda done: self._pass_on(number, answer))
+        answer.when_done(lambda done: self._pass_on(number, answer))
 
     def _pass_on(self, number: int, answer: Answer[Any]) -> None:
         self._waits.pop(number, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -22,6 +21,7 @@ from suitkaise.messaging.messages import Answer, checked_timeout
 from suitkaise.messaging.protocol import AdminAction
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.supervisor_ref import Administration, ChildLine, ref_to
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.runtime import Runtime
 from suitkaise.specs import SupervisorSpec
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunningTree", "wait_until_done"]
 
-logger: logging.Logger = logging.getLogger("suitkaise")
+logger: QueuedLogger = QueuedLogger("suitkaise")
 
 T = TypeVar("T")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
-import logging
 import os
 import threading
 import time
@@ -27,6 +26,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
+from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, make_directory, remove_directory, sweep
@@ -40,19 +40,22 @@ from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["Runtime", "current", "enter", "leave", "running_trees"]
 
-logger: logging.Logger = logging.getLogger("suitkaise")
+logger: QueuedLogger = QueuedLogger("suitkaise")
 
 
 class Runtime:
     """The runtime of this program; `enter` and `leave` make and end it, so that there is one at a time."""
 
     def __init__(self) -> None:
-        sweep()
         with contextlib.ExitStack() as made:  # undone if a later step fails, else by `close`
+            log_queue = LogQueue()
+            made.callback(log_queue.close)
+            log_queue.open()
+            sweep()
             self.directory: str
             self.directory, self._lock = make_directory()
             made.callback(remove_directory, self.directory, self._lock)
-            self.crashes: CrashLog = CrashLog()
+            self.crashes: CrashLog = CrashLog(warn=logger.warning)
             made.callback(self.crashes.close)
             board = Board(os.path.join(self.directory, BOARD), create=True)
             made.callback(board.close)
@@ -61,10 +64,9 @@ class Runtime:
             self.registry: Registry = Registry()
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
-            self.engine_context: EngineContext = EngineContext(self.directory, board, self.reactor)
+            self.engine_context: EngineContext = EngineContext(self.directory, board, self.reactor, log_queue=log_queue)
             self._hub_server = HubServer(self.engine_context.file(HUB_SOCKET), self.reactor, self.registry)
             made.callback(self._hub_server.close)
-            made.callback(self.engine_context.logs.close)
             made.callback(self.reactor.close)  # before the server's sockets; the one above is for a server that fails
             self.processes: ProcessEngine = ProcessEngine(self.engine_context, self._on_keeper_lost)
             made.callback(self.processes.close)
@@ -182,7 +184,7 @@ def leave(name: str | None = None) -> None:
     """Stop using the runtime, and forget the tree of that name; the last user ends the runtime."""
     global _runtime, _users
     if _runtime is not None:
-        _runtime.engine_context.logs.flush()  # the last log lines of workers that have ended
+        _runtime.engine_context.log_queue.flush()  # the last log lines of workers that have ended
     with _guard:
         if name is not None:
             _trees.pop(name, None)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Self
 
 from suitkaise.errors import ChildStartFailed, SuitkaiseError
 from suitkaise.exits import ExitReason, Shutdown
+from suitkaise.platform.blocked_streams import end_program_after
 from suitkaise.platform.processes import after_fork_in_child, has_default_action
 from suitkaise.policy.actions import KillAll, StopAll
 from suitkaise.runtime.running_tree import RunningTree
@@ -55,6 +56,10 @@ class SignalCount:
             self._first = number, now
         first, at = self._first
         return number != first or now - at >= REPEAT
+
+
+LAST_RESORT = 6.0
+"""Seconds after a second signal; the program ends then, whatever its main thread waits for (rule 76)."""
 
 
 class SignalHandling:
@@ -151,6 +156,7 @@ class SignalHandling:
             self._stopped = True
             supervisor.tell(StopAll(Shutdown(f"signal {number} ({signal.Signals(number).name})")))
         else:
+            end_program_after(LAST_RESORT, 128 + number)
             supervisor.tell(KillAll(f"a second signal, {signal.Signals(number).name}"))
             with contextlib.suppress(Exception):
                 supervisor.exited.result(5.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import queue
 import socket
@@ -11,6 +10,7 @@ import threading
 
 from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging.messages import Answer
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.storage.connect import detach
 from suitkaise.supervision.environment import Environment, prepare
@@ -19,7 +19,7 @@ from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["STORAGE_NAME", "StorageService"]
 
-logger: logging.Logger = logging.getLogger("suitkaise")
+logger: QueuedLogger = QueuedLogger("suitkaise")
 
 
 STORAGE_NAME = "sktree"

@@ -10,7 +10,6 @@ Writes with `wait=False` are collected and sent many at a time; the thread of `p
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import struct
@@ -24,6 +23,7 @@ from typing import Any
 
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import connect_unix
 from suitkaise.storage import pipeline
@@ -42,7 +42,7 @@ from suitkaise.storage.protocol import (
 
 __all__ = ["SOCKET", "Client", "client_of", "clients_of"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.storage")
+logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
 SOCKET = "store.sock"
 """The name of the listening socket in a storage's directory."""

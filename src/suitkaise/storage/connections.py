@@ -6,7 +6,6 @@ for it stays bounded.
 
 from __future__ import annotations
 
-import logging
 import os
 import selectors
 import socket
@@ -14,12 +13,13 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from suitkaise.messaging import wire
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.sockets import accept_own
 from suitkaise.storage import protocol
 
 __all__ = ["Connection", "Connections", "Requests"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.storage")
+logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
 MAX_OUTPUT = 1 << 20
 """Bytes that may wait for a connection before its requests are no longer read."""

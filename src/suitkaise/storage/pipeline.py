@@ -7,7 +7,6 @@ breaks, and ends when nothing is under way. At the end of the program, pending w
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import select
 import threading
@@ -16,6 +15,7 @@ from collections import deque
 from typing import Protocol
 
 from suitkaise.errors import StorageError
+from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = [
     "RETRY_AFTER",
@@ -27,7 +27,7 @@ __all__ = [
     "wake",
 ]
 
-logger: logging.Logger = logging.getLogger("suitkaise.storage")
+logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
 COLLECT = 0.001
 """Seconds for which writes and replies are collected: more often would only disturb the thread that writes."""

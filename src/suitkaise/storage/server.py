@@ -7,7 +7,6 @@ here. The loop of the storage actor (`runtime.storage_service`) calls `serve` ag
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import socket
 import time
@@ -19,6 +18,7 @@ import lmdb
 from suitkaise.errors import StorageError, StorageFull
 from suitkaise.messaging import wire
 from suitkaise.messaging.identity import split_owner
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.storage import operations
 from suitkaise.storage.backends.lmdb_environment import DEFAULT_MAP_SIZE
 from suitkaise.storage.backends.lmdb_writer import Store, WriteTransaction
@@ -27,7 +27,7 @@ from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, Re
 
 __all__ = ["StorageServer"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.storage")
+logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
 REAP_AT_ONCE = 500
 """How many entries of an owner one transaction removes, so that writers do not wait for long."""

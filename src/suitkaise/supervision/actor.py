@@ -31,7 +31,7 @@ class SupervisorActor(Actor):
         answer = _answer_to(message)
         if answer is not None:
             self._asked.add(answer)
-            answer.add_done_callback(self._asked.discard)
+            answer.when_done(self._asked.discard)
         self._executor.step(message)
         if self._executor.policy.phase is SupervisorPhase.ENDED:
             self.end()

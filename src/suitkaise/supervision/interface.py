@@ -180,7 +180,7 @@ class SupervisorInterface:
 
     def _start_child(self, answer: Answer[Any], child: Child) -> None:
         if child.id not in self.policy:
-            answer.add_done_callback(lambda done: self._unprepare(child) if done.exception() is not None else None)
+            answer.when_done(lambda done: self._unprepare(child) if done.exception() is not None else None)
             prepare(self._env.engines, f"{self.path}/{child.id}", child.what, child)
         self.tell(StartChild(answer, child))
 

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Literal, Never
 
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
-from suitkaise.messaging.logs import OUTPUT
 from suitkaise.platform.processes import MARK, become_subreaper
 from suitkaise.specs.options import refuse_unknown
 from suitkaise.workers.command_options import (
@@ -34,6 +33,7 @@ from suitkaise.workers.command_options import (
 from suitkaise.workers.command_process import Program
 from suitkaise.workers.command_start import leave_input
 from suitkaise.workers.incarnation import ExitWith
+from suitkaise.workers.output import Runs
 from suitkaise.workers.readiness import Probing, Readiness, check_ready, described, pattern_of, probe_of
 from suitkaise.workers.worker import Worker
 
@@ -167,7 +167,9 @@ class Command(Worker):
         self._awaited = pattern_of(self._ready)
         own = {} if self._options.user is None else self._options.user.environment
         environment = {**os.environ, **own, **self._env, MARK: f"{os.environ[MARK]}:{context.owner}"}
-        self._program = Program(self._argv, environment, self._cwd, self._handle_line, self._options)
+        self._program = Program(
+            self._argv, environment, self._cwd, self._handle_line, self._handle_output, context.output, self._options
+        )
         leave_input()
         context.report_pid(self._program.pid)
         if self._ready is not None:
@@ -273,15 +275,12 @@ class Command(Worker):
     def _handle_line(self, stream: str, line: str) -> None:
         if self._awaited is not None and self._awaited.search(line):
             self._awaited = None
-        self._context.append_output(f"{stream}: {line}\n")
-        if _logger.isEnabledFor(logging.INFO):
-            path = self._context.path
-            record = _logger.makeRecord(
-                _logger.name, logging.INFO, self._argv[0], 0, "%s %s: %s", (path, stream, line), None,
-                extra={OUTPUT: {"path": path, "stream": stream}},
-            )  # fmt: skip
-            record.process = self._context.pid
-            _logger.handle(record)
+
+    def _handle_output(self, runs: Runs) -> None:
+        context = self._context
+        context.append_output("".join(f"{stream}: {line}\n" for stream, _, lines, _ in runs for line in lines))
+        if context.output is not None and _logger.isEnabledFor(logging.INFO):
+            context.output.send(context.pid, self._argv[0], runs)
 
 
 def _reason_of(code: int) -> ExitReason:

@@ -1,4 +1,4 @@
-"""A program as a child process in a session of its own, and its output, split into lines of text."""
+"""A program as a child process in a session of its own."""
 
 from __future__ import annotations
 
@@ -18,78 +18,18 @@ from suitkaise.platform.processes import (
 )
 from suitkaise.workers.command_options import ProcessOptions
 from suitkaise.workers.command_start import start
+from suitkaise.workers.output import OutputPipes, OutputSink, Runs
 
-__all__ = ["Lines", "Program"]
-
-LONGEST = 16_384
-"""Bytes of the longest line; a longer line is split."""
-
-
-class Lines:
-    r"""Splits one stream of output into lines. Bytes that are no UTF-8 are shown as `\xff`.
-
-    >>> lines = Lines()
-    >>> lines.feed(b"one\r\ntwo\nthr")
-    ['one', 'two']
-    >>> lines.feed(b"ee \xff\n"), lines.rest()
-    (['three \\xff'], [])
-    """
-
-    def __init__(self, longest: int = LONGEST) -> None:
-        self._longest = longest
-        self._partial = bytearray()
-
-    def feed(self, data: bytes) -> list[str]:
-        """Add output; return the lines that are complete now."""
-        self._partial += data
-        *complete, partial = self._partial.split(b"\n")
-        lines = [_text(piece) for line in complete for piece in self._pieces(line)]
-        while len(partial) > self._longest:
-            cut = self._cut(partial)
-            lines.append(_text(partial[:cut]))
-            partial = partial[cut:]
-        self._partial = partial
-        return lines
-
-    def rest(self) -> list[str]:
-        """Return the last line if it has no line end; the stream is over."""
-        partial, self._partial = self._partial, bytearray()
-        return [_text(partial)] if partial else []
-
-    def _pieces(self, line: bytearray) -> list[bytearray]:
-        pieces = []
-        line = line.removesuffix(b"\r")
-        while len(line) > self._longest:
-            cut = self._cut(line)
-            pieces.append(line[:cut])
-            line = line[cut:]
-        return [*pieces, line]
-
-    def _cut(self, line: bytearray) -> int:
-        """Return where to split a long line: between two characters."""
-        for cut in range(self._longest, max(self._longest - 3, 1), -1):
-            if line[cut] & 0xC0 != 0x80:
-                return cut
-        return self._longest
-
-
-def _text(line: bytes | bytearray) -> str:
-    return line.decode("utf-8", "backslashreplace")
-
-
-_STEP = 1 << 12
-"""Bytes of one read from a stream: requests are noticed between two reads. Further output stays in the pipe, and a full
-pipe blocks its writer."""
-
-_MOST_LEFT = 1 << 20
-"""Bytes that are read at most after the program has ended: no pipe can hold more."""
+__all__ = ["Program"]
 
 _LONGEST_WAIT = 1e6
 """Seconds of the longest wait: `poll` counts milliseconds in 32 bits. The caller waits again."""
 
 
 class Program:
-    """Starts a program, and calls `on_line(stream, line)` with each line of its output.
+    """Starts a program, and calls `on_line(stream, line)` with each line of its output, complete or not.
+
+    `on_output` gets all output in larger pieces, for `sink`; while the sink is blocked, nothing more is read.
 
     For the main thread of a subreaper only: SIGCHLD wakes `wait`, which reaps the program, and the processes that the
     program has left behind.
@@ -104,16 +44,20 @@ class Program:
         env: Mapping[str, str],
         cwd: str | None,
         on_line: Callable[[str, str], None],
+        on_output: Callable[[Runs], None] = lambda runs: None,
+        sink: OutputSink | None = None,
         options: ProcessOptions | None = None,
     ) -> None:
         self._exits = _wake_at_exits()
-        self._popen, outputs = start(argv, env, cwd, options or ProcessOptions())
+        self._sink = sink
+        self._output = OutputPipes(on_line, on_output)
+        try:
+            self._popen = start(argv, env, cwd, options or ProcessOptions(), self._output)
+        except BaseException:
+            self._output.close()
+            raise
+        self._output.close_writers()
         self.pid: int = self._popen.pid
-        self._on_line = on_line
-        self._streams: dict[int, tuple[str, Lines]] = {}
-        for descriptor, name in outputs.items():
-            os.set_blocking(descriptor, False)
-            self._streams[descriptor] = name, Lines()
 
     @property
     def code(self) -> int | None:
@@ -123,16 +67,26 @@ class Program:
     def wait(self, seconds: float | None, *others: int) -> None:
         """Wait until the program writes or ends, another descriptor is readable, or the time is over; or less."""
         poll = select.poll()
-        for descriptor in (*self._streams, *others, self._exits):
+        for descriptor in (*others, self._exits):
             poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll(None if seconds is None else min(max(0.0, seconds), _LONGEST_WAIT) * 1000):
-            if descriptor in self._streams:
-                self._read(descriptor)
+        output, sink = self._output, self._sink
+        blocked = sink is not None and sink.blocked
+        if sink is not None and blocked:
+            poll.register(sink, select.POLLOUT | (select.POLLIN if sink.fileno() in others else 0))
+        else:
+            poll.register(output, select.POLLIN)
+        waits = [_LONGEST_WAIT, *(one for one in (seconds, output.seconds_until_quiet) if one is not None)]
+        for descriptor, _ in poll.poll(max(0.0, min(waits)) * 1000):
+            if descriptor == output.fileno():
+                output.read()
             elif descriptor == self._exits:
                 with contextlib.suppress(BlockingIOError):
-                    os.read(self._exits, _STEP)
+                    os.read(self._exits, 4096)
                 self._popen.poll()
                 reap_adopted(self.pid)
+        if sink is not None and blocked:
+            sink.flush()
+        output.show_partial_lines()
 
     def signal(self, *numbers: int) -> None:
         """Send signals to all processes of the program, unless it has ended."""
@@ -159,32 +113,8 @@ class Program:
             signal_groups([self.pid], signal.SIGKILL)
         code = self._popen.wait()
         kill_children()
-        for descriptor in list(self._streams):
-            for _ in range(_MOST_LEFT // _STEP):
-                if descriptor not in self._streams or not self._read(descriptor):
-                    break
-        for name, lines in self._streams.values():  # another process holds the pipe open
-            self._report(name, lines.rest())
-        self._streams.clear()
+        self._output.close()
         return code
-
-    def _read(self, descriptor: int) -> bool:
-        """Read and report some output; return False if there is none now."""
-        name, lines = self._streams[descriptor]
-        try:
-            data = os.read(descriptor, _STEP)
-        except BlockingIOError:
-            return False
-        except OSError:  # the terminal is closed: no process has it any more
-            data = b""
-        if not data:
-            del self._streams[descriptor]
-        self._report(name, lines.feed(data) if data else lines.rest())
-        return bool(data)
-
-    def _report(self, name: str, lines: list[str]) -> None:
-        for line in lines:
-            self._on_line(name, line)
 
 
 def _wake_at_exits() -> int:

@@ -10,57 +10,42 @@ import subprocess
 import termios
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from suitkaise.platform.processes import die_with_parent
 from suitkaise.workers.command_options import ProcessOptions
+from suitkaise.workers.output import OutputPipes
 
-__all__ = ["Started", "leave_input", "start"]
-
-_PIPE = 1 << 14
-"""Bytes of a pipe's buffer; a small buffer is drained quickly when the program has ended."""
+__all__ = ["leave_input", "start"]
 
 _ROWS_AND_COLUMNS = 24, 80
 
 
-class Started(NamedTuple):
-    """A command's process, and the names of its outputs by the descriptors to read them from."""
-
-    popen: subprocess.Popen[bytes]
-    outputs: dict[int, str]
-
-
-def start(argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, options: ProcessOptions) -> Started:
-    """Start the program in a session of its own.
+def start(
+    argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, options: ProcessOptions, output: OutputPipes
+) -> subprocess.Popen[bytes]:
+    """Start the program in a session of its own; what is to be read of its output goes to `output`.
 
     Raises:
         OSError: it cannot be started: no such program, folder or file, or the rights are missing for an option. The
             text names what is wrong.
     """
     with contextlib.ExitStack() as ours:
-        streams = _Streams(ours, options, cwd)
+        streams = _Streams(ours, options, cwd, output)
         groups = _groups_of(options)
         report, told = os.pipe2(os.O_CLOEXEC)
         for descriptor in (report, told):
             ours.callback(os.close, descriptor)
         try:
-            popen = subprocess.Popen(
-                argv, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr, bufsize=0, pipesize=_PIPE,
+            return subprocess.Popen(
+                argv, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr, bufsize=0,
                 env=env, cwd=cwd, start_new_session=True,
                 preexec_fn=lambda: _prepare(options, groups, told),  # noqa: PLW1509  (the guard's other thread only waits)
             )  # fmt: skip
         except OSError as error:
-            streams.forget()
             raise _explained(error, argv, env, cwd) from None
         except subprocess.SubprocessError:  # `_prepare` has failed
-            streams.forget()
             number, _, what = os.read(report, 4096).decode("utf-8", "replace").partition(" ")
             raise OSError(int(number), f"{os.strerror(int(number))}: {what}", argv[0]) from None
-    outputs = {} if streams.terminal is None else {streams.terminal: "stdout"}
-    for name, stream in (("stdout", popen.stdout), ("stderr", popen.stderr)):
-        if stream is not None:
-            outputs[stream.fileno()] = name
-    return Started(popen, outputs)
 
 
 def leave_input() -> None:
@@ -73,27 +58,21 @@ def leave_input() -> None:
 class _Streams:
     """The arguments of `Popen` for the standard streams. What is opened for the process is closed with `ours`."""
 
-    def __init__(self, ours: contextlib.ExitStack, options: ProcessOptions, cwd: str | None) -> None:
-        self.terminal: int | None = None
+    def __init__(
+        self, ours: contextlib.ExitStack, options: ProcessOptions, cwd: str | None, pipes: OutputPipes
+    ) -> None:
         self._ours = ours
+        self._pipes = pipes
         self._folder = cwd or os.curdir
         terminal: int | None = None
         if options.tty:
-            self.terminal, terminal = os.openpty()
+            controller, terminal = os.openpty()
             ours.callback(os.close, terminal)
+            pipes.add_terminal("stdout", controller)
             termios.tcsetwinsize(terminal, _ROWS_AND_COLUMNS)
-        try:
-            self.stdin: int | None = self._input(options, terminal)
-            self.stdout: int | None = terminal if options.tty else self._output("stdout", options.stdout)
-            self.stderr: int | None = terminal if options.tty else self._output("stderr", options.stderr)
-        except BaseException:
-            self.forget()
-            raise
-
-    def forget(self) -> None:
-        """Close the terminal: there is no process."""
-        if self.terminal is not None:
-            os.close(self.terminal)
+        self.stdin: int | None = self._input(options, terminal)
+        self.stdout: int | None = terminal if options.tty else self._output("stdout", options.stdout)
+        self.stderr: int | None = terminal if options.tty else self._output("stderr", options.stderr)
 
     def _input(self, options: ProcessOptions, terminal: int | None) -> int | None:
         match options.stdin:
@@ -115,7 +94,7 @@ class _Streams:
     def _output(self, name: str, where: Path | str) -> int | None:
         match where:
             case "log":
-                return subprocess.PIPE
+                return self._pipes.open(name)
             case "null":
                 return subprocess.DEVNULL
             case "inherit":

@@ -18,6 +18,7 @@ from suitkaise.messaging.refs import Down, Monitor, WorkerRef
 from suitkaise.messaging.router import router
 from suitkaise.platform.board import LOOPS, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.workers.incarnation import FORCED, ForceFinish, Incarnation, Recalled
+from suitkaise.workers.output import OutputSink
 
 __all__ = ["NEVER", "OwnRef", "WorkerContext", "WorkerLinks"]
 
@@ -45,6 +46,8 @@ class WorkerContext:
         # Set by the engine and the actor.
         self.append_output: Callable[[str], None] = lambda text: None
         """Adds text to the output that a crash report shows."""
+        self.output: OutputSink | None = None
+        """Takes the output of a command, for the log."""
         self.on_log_line: Callable[[str], None] | None = None
         """Takes each logged line, where the engine does not add log lines to crash reports by itself."""
         self.add_to_stacks: Callable[[Callable[[], str]], None] = lambda text: None

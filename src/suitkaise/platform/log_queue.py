@@ -1,0 +1,232 @@
+"""The way of our own log records to `logging`: over a queue to one thread, so that nothing else waits for a handler.
+
+A handler of the application's may block for ever: nobody reads its pipe, the terminal is stopped by Ctrl-S, a lock is
+never released. While a queue is open, records are handed to the handlers in its thread; a full queue drops records,
+counts them, and tells the number in one line when there is room again. Without an open queue (in worker processes,
+before the first tree, after the last) a record goes to the handlers directly.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from suitkaise.platform.blocked_streams import MOMENT, leave_streams, shield_streams
+from suitkaise.platform.processes import after_fork_in_child
+
+__all__ = ["PATIENCE", "LogQueue", "QueuedLogger"]
+
+PATIENCE = 1.0
+"""Seconds, at most, for which the end of a tree waits for the handlers."""
+
+ROOM = 10_000
+"""How many records of the program itself may wait for the handlers; further ones are dropped."""
+
+logger: logging.Logger = logging.getLogger("suitkaise.logs")
+
+
+class QueuedLogger:
+    """The methods of a `logging.Logger` that this package uses; while a queue is open, none waits for a handler.
+
+    Whether the level is enabled is found out in the queue's thread: the first such question for a level takes a lock
+    that a configuration in another thread may hold.
+    """
+
+    __slots__ = ("name", "target")
+
+    def __init__(self, name: str) -> None:
+        self.name: str = name
+        self.target: logging.Logger = logging.getLogger(name)
+
+    def __getattr__(self, name: str) -> Any:  # for structlog, which a worker in a thread logs with
+        return getattr(self.target, name)
+
+    def __reduce__(self) -> Any:
+        return QueuedLogger, (self.name,)
+
+    def info(self, text: str, *args: object, **options: Any) -> None:
+        """Log with level INFO."""
+        self._log(logging.INFO, text, args, **options)
+
+    def warning(self, text: str, *args: object, **options: Any) -> None:
+        """Log with level WARNING."""
+        self._log(logging.WARNING, text, args, **options)
+
+    def error(self, text: str, *args: object, **options: Any) -> None:
+        """Log with level ERROR."""
+        self._log(logging.ERROR, text, args, **options)
+
+    def critical(self, text: str, *args: object, **options: Any) -> None:
+        """Log with level CRITICAL."""
+        self._log(logging.CRITICAL, text, args, **options)
+
+    def debug(self, text: str, *args: object, **options: Any) -> None:
+        """Log with level DEBUG."""
+        self._log(logging.DEBUG, text, args, **options)
+
+    def exception(self, text: str, *args: object) -> None:
+        """Log the current exception with level ERROR."""
+        self._log(logging.ERROR, text, args, exc_info=True)
+
+    def log(self, level: int, text: str, *args: object, **options: Any) -> None:
+        """Log with that level."""
+        self._log(level, text, args, **options)
+
+    def _log(
+        self, level: int, text: str, args: tuple[object, ...], exc_info: Any = None, extra: dict[str, Any] | None = None
+    ) -> None:
+        records = _open
+        if records is None:
+            self.target.log(level, text, *args, exc_info=exc_info, extra=extra, stacklevel=3)
+            return
+        if exc_info is True:
+            exc_info = sys.exc_info()
+        elif isinstance(exc_info, BaseException):
+            exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
+        code = sys._getframe(2)
+        place = code.f_code.co_filename, code.f_lineno
+        record = logging.LogRecord(self.name, level, *place, text, args, exc_info, code.f_code.co_name)
+        fields = vars(record) if extra is None else {**vars(record), **extra}
+        records.put_own(lambda: _hand_over(self.target, level, fields))
+
+
+def _hand_over(target: logging.Logger, level: int, fields: dict[str, Any]) -> None:
+    if target.isEnabledFor(level):
+        target.handle(logging.makeLogRecord(fields))
+
+
+class LogQueue:
+    """Calls functions that hand records to `logging`, in order, in one thread. `put` and `put_own` never block.
+
+    The caller of `put` bounds what it puts; the program's own records (`put_own`) are bounded here.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[int, Callable[[], object]] | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()  # a signal handler may log, too
+        self._waiting = 0  # records
+        self._own = 0  # those of the program itself among them
+        self._dropped = 0
+        self._in_time = True
+        self._discarding = False
+        self._thread = threading.Thread(target=self._run, name="suitkaise-logs", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------ from any thread
+    def open(self) -> None:
+        """Take the records of all `QueuedLogger`s from now on."""
+        global _open
+        _open = self
+
+    def put(self, call: Callable[[], object], count: int = 1) -> None:
+        """Call `call`, which hands over `count` records, behind those that wait."""
+        with self._lock:
+            self._waiting += count
+        self._calls.put((count, call))
+
+    def put_own(self, call: Callable[[], object]) -> None:
+        """Call `call` behind those that wait, or count it as dropped if too many wait."""
+        with self._lock:
+            full = self._own >= ROOM
+            self._dropped += full
+            self._own += not full
+        if not full:
+            self.put(lambda: self._call_own(call))
+
+    def _call_own(self, call: Callable[[], object]) -> None:
+        with self._lock:
+            self._own -= 1
+        call()
+
+    def count_dropped(self, count: int) -> None:
+        """Count records that the caller has dropped instead of putting them here."""
+        with self._lock:
+            self._dropped += count
+
+    def flush(self, patience: float = PATIENCE) -> bool:
+        """Wait up to `patience` seconds until all that waits is handled; return whether it is."""
+        if self._thread is threading.current_thread():
+            return False
+        done = threading.Event()
+        self._calls.put((0, done.set))
+        self._in_time = done.wait(patience)
+        return self._in_time
+
+    def close(self, patience: float = PATIENCE) -> None:
+        """Take no further records; wait up to `patience` seconds for the rest, unless `flush` has waited in vain.
+
+        Records that are left then are handled while the program runs on, and dropped at its end.
+        """
+        global _open
+        if _open is self:
+            _open = None
+        self._calls.put(None)
+        if self._thread is not threading.current_thread():
+            self._thread.join(patience if self._in_time else 0.0)
+        if self._thread.is_alive():
+            _late.append(self)
+            shield_streams()
+
+    def discard(self) -> bool:
+        """Drop what waits; return whether the thread has ended, after a line that tells the number."""
+        self._discarding = True
+        self._thread.join(MOMENT)
+        return not self._thread.is_alive()
+
+    # ------------------------------------------------------------ the thread
+    def _run(self) -> None:
+        while (waiting := self._calls.get()) is not None:
+            count, call = waiting
+            with self._lock:
+                self._waiting -= count
+                tell = self._dropped and self._waiting <= ROOM // 2
+                if self._discarding:
+                    self._dropped += count
+            if not self._discarding:
+                _guarded(call)
+                if tell:
+                    self._tell_dropped()
+        self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        with self._lock:
+            count, self._dropped = self._dropped, 0
+        if count:
+            _guarded(lambda: logger.warning("%d log records were dropped: %s", count, _TOO_SLOW))
+
+
+_TOO_SLOW = "the logging handlers are too slow, or one has blocked"
+
+
+def _guarded(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except BaseException:  # `sys.exit()` in a handler must not end the thread
+        with contextlib.suppress(BaseException):
+            logger.exception("a logging handler has raised an exception")
+
+
+_open: LogQueue | None = None
+_late: list[LogQueue] = []
+"""Queues that were closed before all was handled."""
+
+
+def _forget_queue() -> None:
+    global _open
+    _open = None
+    _late.clear()
+
+
+after_fork_in_child(_forget_queue)
+
+
+@atexit.register
+def _drop_the_rest() -> None:
+    """At the end of the interpreter: drop what no handler has taken, and do not wait for a handler that blocks."""
+    leave_streams(blocked=[late for late in _late if not late.discard()] != [])
