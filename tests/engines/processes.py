@@ -30,7 +30,7 @@ class Owner:
 
     def __init__(self, context: EngineContext, keeper: Any) -> None:
         self.happened: queue.Queue[tuple[Any, ...]] = queue.Queue()
-        self.process = ForkedProcess(context, keeper, "tree/worker", 0.0, False, self)
+        self.process = ForkedProcess(context, keeper, "tree/worker", 0.0, False, False, self)
 
     def first_frame(self) -> tuple[bytes, list[socket.socket]]:
         order = PrepareSpare(codec.dumps(context_for("tree/worker")))

@@ -46,8 +46,8 @@ DIRECTIONS: dict[str, tuple[Callable[[Any], Any], Any, list[Any]]] = {
         decode_keeper_request,
         protocol.KeeperRequest,
         [
-            SpawnProcess(1, 5.0, False),
-            SpawnProcess(2, float("inf"), True),
+            SpawnProcess(1, 5.0, False, False),
+            SpawnProcess(2, float("inf"), True, True),
             AdoptProcesses([(0.5, False), (5.0, True)]),
             PreloadModules(["/a", "/b"], ["json"]),
             QuitKeeper(),

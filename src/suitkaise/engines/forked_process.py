@@ -57,6 +57,7 @@ class ForkedProcess:
         path: the worker's path, for errors.
         grace: seconds that the process may take to end when the program is gone.
         stops_last: whether the process ends after all others then.
+        keep_children: whether to leave alone what the process has started, when it ends.
         callbacks: the owner of the process.
     """
 
@@ -67,13 +68,16 @@ class ForkedProcess:
         path: str,
         grace: float,
         stops_last: bool,
+        keep_children: bool,
         callbacks: ProcessCallbacks,
     ) -> None:
+        self.number: int = 0
         self.pid: int | None = None
         self.pidfd: int | None = None
         self.dead: bool = False
         self.grace: float = grace
         self.stops_last: bool = stops_last
+        self.keep_children: bool = keep_children
         self._context = context
         self._keeper = keeper
         self._path = path

@@ -51,10 +51,16 @@ _LONGEST_PAUSE = 30.0
 """Seconds after which a keeper that could not be started is tried again: doubled each time, up to these."""
 
 
+_numbers = itertools.count(1)
+"""Of all requests of this program, since the mark of a process (`platform.marks`) holds the number."""
+
+
 class SpawnRequest(Protocol):
     """A process that the keeper is to fork, or has forked. All but `start` is called by the client alone."""
 
     grace: float
+    keep_children: bool
+    number: int
     pid: int | None
     pidfd: int | None
     stops_last: bool
@@ -108,7 +114,6 @@ class KeeperClient:
         self._on_lost = on_lost
         self._for_commands = for_commands
         self._lock = threading.RLock()
-        self._numbers = itertools.count(1)
         self._requests: dict[int, SpawnRequest] = {}  # of this keeper, until their exit status is known
         self._adopted: set[SpawnRequest] = set()  # processes that an earlier keeper has forked
         self._cleaning_up: set[int] = set()
@@ -144,10 +149,10 @@ class KeeperClient:
                     self._start()
                 except OSError as error:
                     raise ChildProcessError(f"there is no keeper: {error}") from error
-            number = next(self._numbers)
+            request.number = number = next(_numbers)
             theirs = request.connect().detach()
             self._requests[number] = request
-            self._send(SpawnProcess(number, request.grace, request.stops_last), theirs)
+            self._send(SpawnProcess(number, request.grace, request.stops_last, request.keep_children), theirs)
             self._context.reactor.call_soon_threadsafe(request.resume_reading)
             self.expect_reply()
 

@@ -45,8 +45,9 @@ from suitkaise.messaging import codec, wire
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import BELL, PHASE, Phase, SlotView
+from suitkaise.platform.marks import worker_mark
 from suitkaise.platform.preload import preload
-from suitkaise.platform.processes import kill_marked
+from suitkaise.platform.processes import kill_marked, kill_where
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.platform.runtime_directory import stack_file, tail_file
 from suitkaise.platform.tail import last_lines
@@ -176,7 +177,7 @@ class ProcessHandle:
         self._exit_code: int | None = None
         self._over = False
         self.process: ForkedProcess = ForkedProcess(
-            context, keeper, launch.path, launch.incarnation.grace, self._stops_last, self
+            context, keeper, launch.path, launch.incarnation.grace, self._stops_last, launch.child.keep_children, self
         )
 
     # ------------------------------------------------------------ from any thread
@@ -314,15 +315,17 @@ class ProcessHandle:
                 )
 
     def on_exit(self, code: int | None) -> None:
-        """Report that the process is gone; without its keeper, first kill what a command has left behind."""
+        """Report that the process is gone; without its keeper, first kill what it has left behind."""
         self._exit_code = code
-        if code is not None or self.launch.child.kind != "command":
+        if code is not None or self.launch.child.keep_children:
             self._end()
             return
-        mark = f"{self._context.directory}:{self.launch.incarnation.owner}"
 
         def clean_up() -> None:
-            kill_marked(mark)
+            if self.launch.child.kind == "command":
+                kill_marked(f"{self._context.directory}:{self.launch.incarnation.owner}")
+            else:
+                kill_where(worker_mark(self._context.directory, self.process.number))
             self._context.reactor.call_soon_threadsafe(self._end)
 
         threading.Thread(target=clean_up, name="suitkaise-clean-up", daemon=True).start()

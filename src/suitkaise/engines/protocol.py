@@ -71,6 +71,7 @@ class SpawnProcess(msgspec.Struct, array_like=True, tag=0, gc=False):
     number: int  # identifies the request in the answers
     grace: float  # seconds that the process may take to end when the hub is gone
     stops_last: bool  # ends after all others when the hub is gone: the storage
+    keep_children: bool  # leave alone what the process has started, when it ends
 
 
 class AdoptProcesses(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -109,7 +110,7 @@ class KeeperWarning(msgspec.Struct, array_like=True, tag=1, gc=False):
 
 
 class CleaningUp(msgspec.Struct, array_like=True, tag=2, gc=False):
-    """A command's guard has ended, and the keeper kills what the command left behind. `ProcessExited` follows."""
+    """A process has ended, and the keeper ends what that process has left behind. `ProcessExited` follows."""
 
     number: int
 

@@ -155,7 +155,10 @@ class _Spare:
         self._recipe = recipe
         self._dismissed = False
         self._began = time.monotonic()
-        self.process: ForkedProcess = ForkedProcess(context, keeper, path, grace_of(recipe.child), False, self)
+        child = recipe.child
+        self.process: ForkedProcess = ForkedProcess(
+            context, keeper, path, grace_of(child), False, child.keep_children, self
+        )
 
     @property
     def is_stable(self) -> bool:

@@ -45,8 +45,17 @@ from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
+from suitkaise.platform.marks import mark_of, worker_mark
 from suitkaise.platform.preload import listeners, wanted
-from suitkaise.platform.processes import after_fork_in_child, kill_children, set_process_name
+from suitkaise.platform.processes import (
+    after_fork_in_child,
+    descendants,
+    has_ended,
+    kill_children,
+    kill_where,
+    request_end,
+    set_process_name,
+)
 from suitkaise.platform.runtime_directory import (
     BOARD,
     HUB_SOCKET,
@@ -98,6 +107,7 @@ def run_worker(control: int, directory: str, lock: int, orphan_timeout: float) -
     try:
         gc.enable()
         _held.append((directory, lock, control))
+        _keepers.append((directory, os.getppid()))
         code = WorkerProcess(socket.socket(fileno=control), directory, orphan_timeout).run()
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -234,6 +244,7 @@ class WorkerProcess:
         for _, lock, _ in _held:
             os.close(lock)
         _held.clear()
+        _keepers.clear()
 
     # ------------------------------------------------------------ orders and reports
     def handle(self, frame: wire.Frame) -> None:
@@ -345,12 +356,20 @@ def _warm_up() -> None:
 
 
 def _exit(code: int, *, wait: bool = True) -> NoReturn:
-    """End the process: join threads, run exit handlers, flush; without the interpreter's teardown."""
+    """End the process: end what it has started, join threads, run exit handlers, flush; without the teardown.
+
+    The wait for children needs no time limit: the hub, the keeper or the lifeline kills this process at the end of its
+    time, and then the keeper kills the children.
+    """
     try:
         kill_children()
         if wait:
+            ending = _end_descendants()
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()
+            for pidfd in ending:
+                has_ended(pidfd, None)
+        _kill_without_keeper()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
@@ -358,6 +377,34 @@ def _exit(code: int, *, wait: bool = True) -> NoReturn:
     finally:
         os._exit(code)
 
+
+def _end_descendants() -> list[int]:
+    """Ask all that this process has started to end; return their pidfds. The keeper ends what has left the family."""
+    mark = mark_of(os.getpid())
+    if mark is not None and mark.keep:
+        return []
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    spared = tracker and tracker._resource_tracker._pid  # ends with the last process that uses it
+    pidfds = []
+    for pid in descendants(os.getpid()):
+        if pid != spared:
+            with contextlib.suppress(OSError):
+                pidfds.append(os.pidfd_open(pid))
+                request_end(pid)
+    return pidfds
+
+
+def _kill_without_keeper() -> None:
+    """Kill what this process has left behind if the keeper, which would do that, is gone."""
+    for directory, keeper in _keepers:
+        if os.getppid() != keeper:
+            mark = mark_of(os.getpid())
+            if mark is not None and not mark.keep:
+                kill_where(worker_mark(directory, mark.worker))
+
+
+_keepers: list[tuple[str, int]] = []
+"""The runtime directory, and the pid of the keeper that has forked this process."""
 
 _held: list[tuple[str, int, int]] = []
 """The runtime directory, the descriptor that holds it, and the control connection's."""

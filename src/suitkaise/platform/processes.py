@@ -28,6 +28,7 @@ __all__ = [
     "after_fork_in_child",
     "become_subreaper",
     "children",
+    "descendants",
     "die_with_parent",
     "environment_of",
     "has_ended",
@@ -35,7 +36,10 @@ __all__ = [
     "kill_children",
     "kill_group_of",
     "kill_marked",
+    "kill_where",
+    "request_end",
     "set_process_name",
+    "was_reaped",
 ]
 
 MARK = "SUITKAISE_COMMAND"
@@ -43,15 +47,15 @@ MARK = "SUITKAISE_COMMAND"
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _EXEC, _SIZELESS = 1.0, 0.05  # seconds for which a process without environment may be in the midst of `exec`
-_is_subreaper = False
+_subreaper = 0  # the pid of the process that became one: a forked child does not inherit that
 
 
 def become_subreaper() -> None:
     """Make this process the parent of every orphan below it, from now on."""
-    global _is_subreaper
+    global _subreaper
     if _prctl()(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed: commands need Linux 3.4 or later")
-    _is_subreaper = True
+        raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed: suitkaise needs Linux 5.4 or later")
+    _subreaper = os.getpid()
 
 
 def die_with_parent() -> None:
@@ -79,9 +83,43 @@ def children() -> Iterator[int]:
                 return
 
 
+def descendants(pid: int) -> Iterator[int]:
+    """Yield the processes below another one, as far as they can be found while they start and end."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return
+    for thread in threads:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+            for child in map(int, file.read().split()):
+                yield child
+                yield from descendants(child)
+
+
+def request_end(pid: int) -> None:
+    """Ask a process to end, with SIGTERM; a stopped one is continued, or it could not."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+
+
+def was_reaped(pid: int, patience: float = 0.0) -> bool:
+    """Reap a child of this process if it ends within `patience` seconds; return whether it is gone."""
+    try:
+        if patience > 0.0:
+            pidfd = os.pidfd_open(pid)
+            try:
+                has_ended(pidfd, patience)
+            finally:
+                os.close(pidfd)
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except (ChildProcessError, ProcessLookupError):  # reaped by another thread of this process
+        return True
+
+
 def kill_children() -> None:
     """Kill and reap all children of this process, and theirs, until none is left; do nothing if it is no subreaper."""
-    if not _is_subreaper:
+    if _subreaper != os.getpid():
         return
     immune: set[int] = set()
     while left := [pid for pid in children() if pid not in immune]:
@@ -113,20 +151,28 @@ def kill_group_of(pid: int) -> bool:
 
 
 def kill_marked(mark: str) -> None:
-    """Kill every process with this mark (a whole one, or its `directory` part); return when none is left."""
+    """Kill every process with this `MARK` (a whole one, or its `directory` part); return when none is left."""
     wanted = f"{MARK}={mark}".encode()
-    while found := [pidfd for pid in _pids() if (pidfd := _marked(pid, wanted)) is not None]:
+
+    def has_mark(pid: int) -> bool:
+        marks = (entry for entry in environment_of(pid).split(b"\0") if entry.startswith(wanted))
+        return any(entry == wanted or entry.startswith(wanted + b":") for entry in marks)
+
+    kill_where(has_mark)
+
+
+def kill_where(has_mark: Callable[[int], bool]) -> None:
+    """Kill every process for which `has_mark(pid)` is true and that may be killed; return when none is left."""
+    while found := [pidfd for pid in _pids() if (pidfd := _marked(pid, has_mark)) is not None]:
         for pidfd in found:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         for pidfd in found:
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            poll.poll()
+            has_ended(pidfd, None)
             os.close(pidfd)
 
 
-def _marked(pid: int, wanted: bytes) -> int | None:
+def _marked(pid: int, has_mark: Callable[[int], bool]) -> int | None:
     """Return a pidfd of the process if it has the mark, is alive, and may be killed."""
     if pid == os.getpid():
         return None
@@ -135,8 +181,7 @@ def _marked(pid: int, wanted: bytes) -> int | None:
     except OSError:
         return None
     with contextlib.suppress(OSError):  # the process has ended, belongs to another user, or is a thread of the kernel
-        marks = (entry for entry in environment_of(pid).split(b"\0") if entry.startswith(wanted))
-        if any(entry == wanted or entry.startswith(wanted + b":") for entry in marks):
+        if has_mark(pid) and not has_ended(pidfd):
             signal.pidfd_send_signal(pidfd, 0)
             return pidfd
     os.close(pidfd)

@@ -112,7 +112,8 @@ LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_ti
           "finish_timeout")  # fmt: skip
 """The options that limit the time of a phase (rule 55)."""
 
-_OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares")
+_OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares",
+            "keep_children")  # fmt: skip
 _LATER = ("mailbox",)
 
 
@@ -145,6 +146,8 @@ class Child(Declaration):
         spares: the number of processes that stand by for the child (and for each of its copies) with its module
             imported and its arguments unpacked, so that a restart need not wait for that (default 0). Only for
             process workers.
+        keep_children: whether the processes that the worker has started are left running when it ends (default False:
+            they end with it, rule 73). Only for process workers.
         copies: `copies=4` makes four children, `id-0` ... `id-3`, each with its `self.copy` (default 1).
 
     Raises:
@@ -179,6 +182,7 @@ class Child(Declaration):
     copies: int
     copy: int | None
     spares: int
+    keep_children: bool
     given: dict[str, Any]
 
     def __init__(
@@ -202,6 +206,7 @@ class Child(Declaration):
         backoff: Backoff | None = NOT_GIVEN,
         copies: int = NOT_GIVEN,
         spares: int = NOT_GIVEN,
+        keep_children: bool = NOT_GIVEN,
         mailbox: int | None = None,
         **unknown: Never,
     ) -> None:
@@ -211,6 +216,7 @@ class Child(Declaration):
             "start_timeout": start_timeout, "before_loop_timeout": before_loop_timeout,
             "loop_timeout": loop_timeout, "after_loop_timeout": after_loop_timeout,
             "receive_timeout": receive_timeout, "finish_timeout": finish_timeout, "mailbox": mailbox,
+            "keep_children": keep_children,
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
                  not (name in _LATER and value is None)}  # fmt: skip
@@ -226,13 +232,16 @@ class Child(Declaration):
             option.refuse(
                 "join_in", "join_after", "num_loops", "spares", *LIMITS, *_LATER, because="supervisors have no loop"
             )
+            option.refuse("keep_children", because="each child of the supervisor has its own")
         if kind == "command":
             loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
             option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
             option.refuse("receive_timeout", *_LATER, because="commands take no messages")
             option.refuse("spares", because="a command is a program, which cannot stand by")
+            option.refuse("keep_children", because="a command ends with all that it has started")
         if kind == "thread":
             option.refuse("spares", because="a thread starts at once")
+            option.refuse("keep_children", because="processes that a thread starts are the program's")
         option.refuse_later(*_LATER)
         self._set(
             id=name,
@@ -249,6 +258,7 @@ class Child(Declaration):
             copies=option.count("copies", 1),
             copy=None,
             spares=option.count("spares", 0, least=0),
+            keep_children=option.flag("keep_children"),
             given={"args": args, "kwargs": kwargs, "id": id, **given},
         )
         if self.significant and self.restart == "permanent":
