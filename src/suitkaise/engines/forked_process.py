@@ -15,6 +15,7 @@ from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import Announce, WorkerReport, decode_worker_report
 from suitkaise.messaging import wire
 from suitkaise.messaging.connection import SendBuffer
+from suitkaise.platform.inheritance import Inheritance
 from suitkaise.platform.processes import has_ended
 
 __all__ = ["ForkedProcess", "ProcessCallbacks"]
@@ -75,6 +76,7 @@ class ForkedProcess:
         self.pid: int | None = None
         self.pidfd: int | None = None
         self.dead: bool = False
+        self.inherited: Inheritance = {}  # from its keeper
         self.grace: float = grace
         self.stops_last: bool = stops_last
         self.keep_children: bool = keep_children
@@ -111,8 +113,17 @@ class ForkedProcess:
         """Send the process a signal, if it exists."""
         with self._lock:
             if self.pidfd is not None:
-                with contextlib.suppress(ProcessLookupError):
+                try:
                     signal.pidfd_send_signal(self.pidfd, number)
+                except ProcessLookupError:
+                    pass
+                except PermissionError:  # this program has changed its user since then; the keeper has not
+                    self._keeper.signal(self.number, number)
+
+    def end_children(self) -> None:
+        """Give the processes that the process has left behind no more time."""
+        if self.dead:
+            self._keeper.signal(self.number, signal.SIGKILL)
 
     def hand_over(self, callbacks: ProcessCallbacks) -> bool:
         """Give the process to another owner; return False if the process does not exist (any more)."""
@@ -136,6 +147,7 @@ class ForkedProcess:
             if old is not None:
                 buffer.take_over(old)
         self._parser = _parser()
+        self.inherited = self._keeper.inherited
         try:
             buffer.begin(*self._callbacks.first_frame())
         except BaseException:

@@ -36,12 +36,14 @@ from suitkaise.engines.protocol import (
     MAX_DATAGRAM,
     MAX_DESCRIPTORS,
     AdoptProcesses,
+    GiveDirectory,
     KeeperAnswer,
     KeeperReady,
     KeeperWarning,
     PreloadModules,
     ProcessExited,
     QuitKeeper,
+    SignalProcess,
     SpawnFailed,
     SpawnProcess,
     decode_keeper_request,
@@ -140,23 +142,22 @@ class Keeper:
         while True:
             ready = self._wait(None if idle or self._reserve is not None else IDLE)
             for descriptor in ready:
-                if descriptor != self._hub.fileno():
+                if descriptor in self._children:
                     self._reap(descriptor)
-                elif not self._serve():
+                elif descriptor == self._hub.fileno() and not self._serve():
                     return
             idle = not ready
             if idle and self._reserve is None:
                 self._reserve = self._fork_in_reserve()  # if that fails, try again only after the next event
 
     def _wait(self, seconds: float | None) -> list[int]:
-        """Wait for an event, handle those of adopted processes, and return the descriptors of the others."""
+        """Wait for an event, or less; handle those of adopted processes; return the descriptors that are ready."""
         due = self._leftovers.deadline
         if due is not None:
             seconds = min(due - time.monotonic(), float("inf") if seconds is None else seconds)
         ready = [descriptor for descriptor, _ in self._poll.poll(None if seconds is None else max(0.0, seconds) * 1000)]
         ended = self._child_ended in ready
         if ended:
-            ready.remove(self._child_ended)
             os.read(self._child_ended, 1 << 16)
         if due is not None or (ended and self._children.keys().isdisjoint(ready)):  # else `_reap` looks
             self._leftovers.look()
@@ -183,6 +184,18 @@ class Keeper:
             case PreloadModules(search_path, modules):
                 sys.path[:] = search_path
                 self._preload(modules)
+            case SignalProcess(number, signal_number):
+                child = next((child for child in self._children.values() if child.number == number), None)
+                if child is not None:
+                    self._signal(child, signal_number)
+                else:
+                    self._leftovers.kill(number)
+            case GiveDirectory(uid, gid):
+                with contextlib.suppress(PermissionError):  # the hub has not been root
+                    for name in (".", *os.listdir(self._directory)):
+                        os.chown(os.path.join(self._directory, name), uid, gid, follow_symlinks=False)
+                for descriptor in descriptors:
+                    os.close(descriptor)
             case QuitKeeper():
                 self._dismiss_reserve()
                 self._leftovers.kill_all()
@@ -305,8 +318,9 @@ class Keeper:
             nearest = min(deadlines.values())
             timeout = None if nearest == _KILLED else max(0.0, nearest - time.monotonic())
             for descriptor in self._wait(timeout):
-                deadlines.pop(descriptor, None)
-                self._reap(descriptor)
+                if descriptor in self._children:
+                    deadlines.pop(descriptor, None)
+                    self._reap(descriptor)
             now = time.monotonic()
             for descriptor, deadline in deadlines.items():
                 if deadline <= now:

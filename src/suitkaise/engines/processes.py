@@ -45,6 +45,7 @@ from suitkaise.messaging import codec, wire
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import BELL, PHASE, Phase, SlotView
+from suitkaise.platform.inheritance import User, user
 from suitkaise.platform.marks import worker_mark
 from suitkaise.platform.preload import preload
 from suitkaise.platform.processes import kill_marked, kill_where
@@ -78,18 +79,26 @@ class ProcessEngine:
         self._on_keeper_lost = on_keeper_lost
         self._for_commands = for_commands
         self._lock = threading.Lock()
-        self._keeper: KeeperClient | None = None
+        self._keepers: dict[User, KeeperClient] = {}  # one for each user that this program has been
         self._spares = Spares(context, lambda: self.keeper)
         if not for_commands:  # few programs have commands
             self.keeper  # noqa: B018
 
     @property
     def keeper(self) -> KeeperClient:
-        """The client of the keeper, which is started if there is none yet."""
+        """The client of the keeper, which is started if there is none yet for the user that this program is now."""
+        now = user()
         with self._lock:
-            if self._keeper is None:
-                self._keeper = KeeperClient(self._context, self._keeper_lost, for_commands=self._for_commands)
-            return self._keeper
+            if now in self._keepers:
+                return self._keepers[now]
+            former = list(self._keepers.values())
+            for keeper in former:
+                keeper.give_directory_to(now)
+            client = KeeperClient(self._context, self._keeper_lost, for_commands=self._for_commands)
+            self._keepers[now] = client
+        if former:
+            self._spares.renew()
+        return client
 
     def _keeper_lost(self) -> None:
         self._on_keeper_lost()
@@ -138,19 +147,19 @@ class ProcessEngine:
     def close(self) -> None:
         """End the keeper and the spares."""
         self._spares.close()
-        if self._keeper is not None:
-            self._keeper.close()
+        for keeper in self._keepers.values():
+            keeper.close()
         self._recipes.clear()
 
     def kill_all(self) -> None:
         """End all processes without the I/O thread, which has ended; report all as ended."""
-        if self._keeper is not None:
-            self._keeper.kill_all()
+        for keeper in self._keepers.values():
+            keeper.kill_all()
 
     def close_after_fork(self) -> None:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
-        if self._keeper is not None:
-            self._keeper.close_after_fork()
+        for keeper in self._keepers.values():
+            keeper.close_after_fork()
 
 
 class ProcessHandle:
@@ -213,9 +222,12 @@ class ProcessHandle:
                 self._send(SuspendWorker(on), force=True)
 
     def kill(self, why: str) -> None:
-        """Send SIGKILL, now or as soon as the process exists."""
+        """Send SIGKILL, now or as soon as the process exists, and to all that it has left behind."""
         with self._lock:
-            if self._over or self.process.dead:
+            if self._over:
+                return
+            if self.process.dead:
+                self.process.end_children()
                 return
             self._kill_reason = self._kill_reason or Killed(why)
             self.process.signal(signal.SIGKILL)
@@ -269,8 +281,9 @@ class ProcessHandle:
 
     def _start_order(self) -> StartWorker:
         launch = self.launch
+        context = context_for(launch.incarnation.owner, self.process.inherited, launch.child.env)
         return StartWorker(
-            codec.dumps(launch.incarnation), codec.dumps(context_for(launch.incarnation.owner)), self._slot.index,
+            codec.dumps(launch.incarnation), codec.dumps(context), self._slot.index,
             logging.getLogger().getEffectiveLevel(), self._stops_last, launch.has_limits,
         )  # fmt: skip
 

@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from suitkaise.platform.inheritance import Inheritance
+
 __all__ = [
     "MAX_DATAGRAM",
     "MAX_DESCRIPTORS",
@@ -25,6 +27,7 @@ __all__ = [
     "CleaningUp",
     "DeliverMessage",
     "ExitReport",
+    "GiveDirectory",
     "KeeperAnswer",
     "KeeperReady",
     "KeeperRequest",
@@ -37,6 +40,7 @@ __all__ = [
     "ProcessContext",
     "ProcessExited",
     "QuitKeeper",
+    "SignalProcess",
     "SpareReady",
     "SpawnFailed",
     "SpawnProcess",
@@ -98,6 +102,26 @@ class QuitKeeper(msgspec.Struct, array_like=True, tag=3, gc=False):
     """End without touching the forked processes: there are none any more. Sent at the program's end; no answer."""
 
 
+class SignalProcess(msgspec.Struct, array_like=True, tag=4, gc=False):
+    """Send process `number` a signal; if it has ended, kill what it has left behind. No answer.
+
+    Sent where the hub cannot do that itself: it has given up the user as which the process runs, or knows no pid.
+    """
+
+    number: int
+    signal: int
+
+
+class GiveDirectory(msgspec.Struct, array_like=True, tag=5, gc=False):
+    """Make this user and group the owner of the runtime directory and of all in it. With it goes the end of a pipe.
+
+    Sent when the hub has given up its user and starts a keeper as another one. The keeper answers by closing the pipe.
+    """
+
+    uid: int
+    gid: int
+
+
 # ------------------------------------------------------------ keeper -> hub: datagrams
 class KeeperReady(msgspec.Struct, array_like=True, tag=0, gc=False):
     """The keeper has imported its modules and serves requests. Sent after its start and after `PreloadModules`."""
@@ -132,12 +156,13 @@ class SpawnFailed(msgspec.Struct, array_like=True, tag=4, gc=False):
 # ------------------------------------------------------------ hub -> worker: frames
 @dataclass(frozen=True, slots=True)
 class ProcessContext:
-    """The hub's working directory, search path and arguments, for a new process. Pickled: a path may hold any bytes."""
+    """What a new process takes over from the hub as the hub is now. Pickled: a path may hold any bytes."""
 
     owner: str  # the process's identity towards the storage
     directory: str  # the current working directory
     search_path: list[str]
     argv: list[str]
+    changed: Inheritance  # environment, limits and umask, where they differ from what the keeper has
 
 
 class PrepareSpare(msgspec.Struct, array_like=True, tag=0, gc=False):
@@ -234,7 +259,7 @@ class ExitReport(msgspec.Struct, array_like=True, tag=7, gc=False):
     has_result: bool
 
 
-KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | QuitKeeper
+KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | QuitKeeper | SignalProcess | GiveDirectory
 KeeperAnswer: TypeAlias = KeeperReady | KeeperWarning | CleaningUp | ProcessExited | SpawnFailed
 WorkerOrder: TypeAlias = PrepareSpare | StartWorker | DeliverMessage | StopWorker | SuspendWorker
 WorkerReport: TypeAlias = (

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import PreloadReport, PrepareSpare, ProcessContext, SpareReady, WorkerReport
 from suitkaise.messaging import codec, wire
+from suitkaise.platform.inheritance import Inheritance, changes
 from suitkaise.platform.preload import preload
 from suitkaise.specs import Child
 
@@ -173,7 +174,7 @@ class _Spare:
     # ------------------------------------------------------------ callbacks of its process
     def first_frame(self) -> tuple[bytes, list[socket.socket]]:
         """Return the frame with the recipe, to be unpickled in advance."""
-        order = PrepareSpare(codec.dumps(context_for(self.path)))
+        order = PrepareSpare(codec.dumps(context_for(self.path, self.process.inherited, self._recipe.child.env)))
         return wire.encode(order, self._recipe.data, long_header=True), self._recipe.sockets
 
     def on_flushed(self) -> None:
@@ -207,10 +208,16 @@ class _Spare:
         self.process.signal(signal.SIGKILL)
 
 
-def context_for(owner: str) -> ProcessContext:
-    """Return the context for a new process: the working directory, search path and arguments of this program now."""
+def context_for(owner: str, inherited: Inheritance, variables: Mapping[str, str]) -> ProcessContext:
+    """Return the context for a new process: what the process takes over from this program now.
+
+    Args:
+        owner: the identity of the process towards the storage.
+        inherited: what the process has got from its keeper.
+        variables: environment variables for this process alone.
+    """
     try:
         directory = os.getcwd()
     except FileNotFoundError:
         directory = os.sep
-    return ProcessContext(owner, directory, list(sys.path), list(sys.argv))
+    return ProcessContext(owner, directory, list(sys.path), list(sys.argv), changes(inherited, variables))

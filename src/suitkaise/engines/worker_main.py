@@ -45,6 +45,7 @@ from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
+from suitkaise.platform.inheritance import apply
 from suitkaise.platform.marks import mark_of, worker_mark
 from suitkaise.platform.preload import listeners, wanted
 from suitkaise.platform.processes import (
@@ -212,6 +213,7 @@ class WorkerProcess:
     def _enter(self, context: ProcessContext) -> None:
         with contextlib.suppress(OSError):  # the hub's working directory may be gone
             os.chdir(context.directory)
+        apply(context.changed)
         sys.path[:] = context.search_path
         sys.argv[:] = context.argv
         set_owner(context.owner, whole_process=True)
@@ -341,7 +343,7 @@ def _warm_up() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         incarnation = Incarnation("", 0)
-        context = ProcessContext("", os.sep, [], [])
+        context = ProcessContext("", os.sep, [], [], {})
         order = StartWorker(codec.dumps(incarnation), codec.dumps(context), 0, logging.CRITICAL, False, False)
         ours.sendall(wire.encode(order, codec.dumps(Recipe(_Nothing))))
         process = WorkerProcess(theirs, "", 0.0)

@@ -17,7 +17,7 @@ from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
 from suitkaise.messaging.logs import OUTPUT
 from suitkaise.platform.processes import MARK, become_subreaper
-from suitkaise.specs.options import refuse_unknown
+from suitkaise.specs.options import checked_env, refuse_unknown
 from suitkaise.workers.command_process import Program
 from suitkaise.workers.incarnation import ExitWith
 from suitkaise.workers.readiness import Probing, Readiness, check_ready, pattern_of, probe_of
@@ -87,7 +87,7 @@ class Command(Worker):
         self._argv = argv
         self._ready = ready
         self._stop_signal = _checked_signal(title, stop_signal)
-        self._env = _checked_env(title, env)
+        self._env = checked_env(title, env)
         self._cwd = _checked_folder(title, cwd)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -198,18 +198,6 @@ def _checked_signal(title: str, number: Any) -> int:
     if isinstance(number, int) and not isinstance(number, bool) and number in ending:
         return int(number)
     raise SpecError(f"{title}: stop_signal must be a signal that ends a process, like signal.SIGTERM, not {number!r}")
-
-
-def _checked_env(title: str, env: Any) -> dict[str, str]:
-    if env is None:
-        return {}
-    if not isinstance(env, Mapping):
-        raise SpecError(f"{title}: env must be a dict of texts, or None, not {env!r}")
-    for name, value in env.items():
-        valid = isinstance(name, str) and isinstance(value, str) and name and "=" not in name
-        if not valid or "\0" in name + value:
-            raise SpecError(f"{title}: env must map names to texts, not {name!r} to {value!r}")
-    return dict(env)
 
 
 def _checked_folder(title: str, cwd: Any) -> str | None:
