@@ -35,6 +35,7 @@ from suitkaise.engines.protocol import (
     WorkerReport,
     decode_worker_order,
 )
+from suitkaise.engines.shared_tracker import share_tracker
 from suitkaise.engines.worker_signals import WorkerSignals, ignore_signals, restore_signals
 from suitkaise.exits import Crashed, Shutdown
 from suitkaise.messaging import codec, wire
@@ -220,6 +221,7 @@ class WorkerProcess:
         set_router(HubClient(os.path.join(self._directory, HUB_SOCKET)))
         if self._report_preload not in listeners:
             listeners.append(self._report_preload)
+            share_tracker()
 
     def _report_preload(self) -> None:
         self.send(PreloadReport(wanted()))
