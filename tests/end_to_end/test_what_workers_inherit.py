@@ -137,11 +137,11 @@ def test_s75_a_program_that_has_changed_its_groups_gets_a_new_keeper_for_later_s
 
 GIVES_UP_ROOT = """
 import os, signal, sys
-from suitkaise import Child, Process, Supervisor
+from suitkaise import Child, Process, Supervisor, whereis
 
 class Who(Process):
     def on_receive(self, message):
-        return os.getuid()
+        return os.getuid(), whereis("a/hangs").status.value  # over a connection that is made only now
 
     def on_finish(self):
         if self.name == "hangs":
@@ -167,4 +167,4 @@ def test_s75_a_program_that_has_given_up_root_starts_workers_and_ends_those_of_r
     program = [str(_open_interpreter()), str(tmp_path / "program.py")]
     path = os.pathsep.join(filter(None, sys.path))
     ended = run_program(program, env={"PYTHONPATH": path, "XDG_RUNTIME_DIR": None}).check()  # others may not enter ours
-    assert ended.stdout == "0 65534\nTrue\n"
+    assert ended.stdout == "(0, 'running') (65534, 'running')\nTrue\n"
