@@ -33,7 +33,7 @@ def test_a_process_that_is_gone_has_none() -> None:
     assert mark_of(process.pid) is None
 
 
-def test_a_mark_is_inherited_by_another_session_with_another_environment() -> None:
+def test_s73_a_mark_is_inherited_by_another_session_with_another_environment() -> None:
     process, pid = started(5, "keep")
     with process:
         assert mark_of(pid) == Mark(5, 7, True)

@@ -17,13 +17,13 @@ class Worker(Process):
 class Other(Thread): ...
 
 
-def test_the_environment_comes_from_the_child_alone() -> None:
+def test_s75_the_environment_comes_from_the_child_alone() -> None:
     assert Child(Worker).env == {}
     assert Child(Worker, env={"A": "1"}).env == {"A": "1"}
     assert Child(Worker, env=None).env == {}
 
 
-def test_keep_children_may_be_an_attribute_of_the_class() -> None:
+def test_s73_keep_children_may_be_an_attribute_of_the_class() -> None:
     assert Child(Worker).keep_children
     assert not Child(Worker, keep_children=False).keep_children
     assert not Child(Process).keep_children

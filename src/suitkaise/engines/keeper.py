@@ -146,22 +146,26 @@ class Keeper:
                     self._reap(descriptor)
                 elif descriptor == self._hub.fileno() and not self._serve():
                     return
+            self._settle()
             idle = not ready
             if idle and self._reserve is None:
                 self._reserve = self._fork_in_reserve()  # if that fails, try again only after the next event
 
     def _wait(self, seconds: float | None) -> list[int]:
-        """Wait for an event, or less; handle those of adopted processes; return the descriptors that are ready."""
+        """Wait for an event, or until `_settle` is due; return the descriptors that are ready."""
         due = self._leftovers.deadline
         if due is not None:
             seconds = min(due - time.monotonic(), float("inf") if seconds is None else seconds)
-        ready = [descriptor for descriptor, _ in self._poll.poll(None if seconds is None else max(0.0, seconds) * 1000)]
-        ended = self._child_ended in ready
-        if ended:
-            os.read(self._child_ended, 1 << 16)
-        if due is not None or (ended and self._children.keys().isdisjoint(ready)):  # else `_reap` looks
+        timeout = None if seconds is None else max(0.0, seconds) * 1000
+        return [descriptor for descriptor, _ in self._poll.poll(timeout)]
+
+    def _settle(self) -> None:
+        """See to the adopted processes if a process has ended, or the time of one is over."""
+        ended = False
+        with contextlib.suppress(BlockingIOError):
+            ended = bool(os.read(self._child_ended, 1 << 16))
+        if ended or self._leftovers.deadline is not None:
             self._leftovers.look()
-        return ready
 
     def _serve(self) -> bool:
         try:
@@ -321,11 +325,15 @@ class Keeper:
                 if descriptor in self._children:
                     deadlines.pop(descriptor, None)
                     self._reap(descriptor)
+            self._settle()
             now = time.monotonic()
             for descriptor, deadline in deadlines.items():
                 if deadline <= now:
                     self._signal(self._children[descriptor], signal.SIGKILL)
                     deadlines[descriptor] = _KILLED
+        while self._leftovers.deadline is not None:
+            self._wait(None)
+            self._settle()
         for child in list(self._children.values()):
             self._signal(child, signal.SIGKILL)
             has_ended(child.pidfd, None)

@@ -28,6 +28,7 @@ class _Ending:
     answer: ProcessExited
     kill_at: float  # monotonic; until then its processes may end by themselves
     report_at: float
+    announced: bool = False
 
 
 @dataclass(slots=True)
@@ -54,12 +55,12 @@ class Leftovers:
     _immune: set[int] = field(default_factory=set)
 
     def report(self, answer: ProcessExited, grace: float) -> None:
-        """Report the exit of a worker as soon as nothing of it is left; its processes get `grace` seconds to end."""
+        """Report the exit of a worker as soon as nothing of it is left; its processes get `grace` seconds to end.
+
+        The caller calls `look` once for all that have ended at the same time.
+        """
         now = time.monotonic()
         self._endings[answer.number] = _Ending(answer, now + grace, now + grace + PATIENCE)
-        self.look()
-        if answer.number in self._endings:
-            self.send(CleaningUp(answer.number))
 
     def kill(self, number: int) -> None:
         """Give the processes of the worker no more time."""
@@ -67,13 +68,12 @@ class Leftovers:
             ending = self._endings[number]
             ending.kill_at = time.monotonic()
             ending.report_at = ending.kill_at + PATIENCE
-            self.look()
 
     @property
     def deadline(self) -> float | None:
-        """The time (monotonic) at which `look` has something to do although no process has ended."""
+        """The time (monotonic) at which `look` has something to do although no process ends; None without a worker."""
         now = time.monotonic()
-        times = [one for ending in self._endings.values() for one in (ending.kill_at, ending.report_at) if one > now]
+        times = (ending.kill_at if ending.kill_at > now else ending.report_at for ending in self._endings.values())
         return min(times, default=None)
 
     def spare_strangers(self) -> None:
@@ -83,19 +83,27 @@ class Leftovers:
     def look(self) -> None:
         """Reap those that have ended, end those whose worker has ended, and report the workers that are done."""
         now = time.monotonic()
-        left: dict[int, bool] = {}  # the workers of which something is left
+        left: dict[int, int] = {}  # a pid of each worker of which something is left
         for pid, number in self._adopted():
             ending = self._endings.get(number)
-            if ending is not None:
-                left[number] = True
             if ending is not None and now < ending.kill_at:
                 self._ask(pid)
             else:
                 self._kill(pid)
+            if pid not in self._immune:
+                left[number] = pid
         for number, ending in list(self._endings.items()):
-            if number not in left or now >= ending.report_at:
-                del self._endings[number]
-                self.send(ending.answer)
+            if number in left and now < ending.report_at:
+                if not ending.announced:
+                    ending.announced = True
+                    self.send(CleaningUp(number))
+                continue
+            if number in left:
+                self.send(
+                    KeeperWarning(f"process {left[number]}, left behind by a worker, was killed and does not end")
+                )
+            del self._endings[number]
+            self.send(ending.answer)
 
     def kill_all(self) -> None:
         """Kill everything that is not to be kept, and return when it is gone; no worker is left."""
