@@ -55,6 +55,7 @@ from suitkaise.platform.processes import (
     has_ended,
     kill_children,
     kill_where,
+    processes_where,
     request_end,
     set_process_name,
 )
@@ -109,7 +110,6 @@ def run_worker(control: int, directory: str, lock: int, orphan_timeout: float) -
     try:
         gc.enable()
         _held.append((directory, lock, control))
-        _keepers.append((directory, os.getppid()))
         code = WorkerProcess(socket.socket(fileno=control), directory, orphan_timeout).run()
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -248,7 +248,6 @@ class WorkerProcess:
         for _, lock, _ in _held:
             os.close(lock)
         _held.clear()
-        _keepers.clear()
 
     # ------------------------------------------------------------ orders and reports
     def handle(self, frame: wire.Frame) -> None:
@@ -373,7 +372,7 @@ def _exit(code: int, *, wait: bool = True) -> NoReturn:
             atexit._run_exitfuncs()
             for pidfd in ending:
                 has_ended(pidfd, None)
-        _kill_without_keeper()
+        _kill_descendants()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
@@ -383,14 +382,21 @@ def _exit(code: int, *, wait: bool = True) -> NoReturn:
 
 
 def _end_descendants() -> list[int]:
-    """Ask all that this process has started to end; return their pidfds. The keeper ends what has left the family."""
+    """Ask all that this process has started to end; return their pidfds. The keeper ends what has left the family.
+
+    When the hub is gone, the keeper may be killed at any moment, too: then this process sees to those as well.
+    """
     mark = mark_of(os.getpid())
     if mark is not None and mark.keep:
         return []
+    found = descendants(os.getpid())
+    for directory, _, control in _held:
+        if mark is not None and _is_hung_up(control):
+            found = processes_where(worker_mark(directory, mark.worker))
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     spared = tracker and tracker._resource_tracker._pid  # ends with the last process that uses it
     pidfds = []
-    for pid in descendants(os.getpid()):
+    for pid in found:
         if pid != spared:
             with contextlib.suppress(OSError):
                 pidfds.append(os.pidfd_open(pid))
@@ -398,17 +404,13 @@ def _end_descendants() -> list[int]:
     return pidfds
 
 
-def _kill_without_keeper() -> None:
-    """Kill what this process has left behind if the keeper, which would do that, is gone."""
-    for directory, keeper in _keepers:
-        if os.getppid() != keeper:
-            mark = mark_of(os.getpid())
-            if mark is not None and not mark.keep:
-                kill_where(worker_mark(directory, mark.worker))
+def _kill_descendants() -> None:
+    """Kill what is left of what this process has started, if the hub is gone."""
+    mark = mark_of(os.getpid())
+    for directory, _, control in _held:
+        if mark is not None and not mark.keep and _is_hung_up(control):
+            kill_where(worker_mark(directory, mark.worker))
 
-
-_keepers: list[tuple[str, int]] = []
-"""The runtime directory, and the pid of the keeper that has forked this process."""
 
 _held: list[tuple[str, int, int]] = []
 """The runtime directory, the descriptor that holds it, and the control connection's."""
@@ -418,7 +420,12 @@ def _remove_directory() -> None:
     """Remove the program's directory if hub, keeper and all other workers are gone."""
     for directory, lock, control in _held:
         os.close(lock)
-        poll = select.poll()
-        poll.register(control, select.POLLRDHUP)
-        if poll.poll(0):
+        if _is_hung_up(control):
             remove_when_unused(directory, STRAGGLERS)
+
+
+def _is_hung_up(control: int) -> bool:
+    """Return whether the hub is gone."""
+    poll = select.poll()
+    poll.register(control, select.POLLRDHUP)
+    return bool(poll.poll(0))

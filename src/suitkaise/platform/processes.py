@@ -37,6 +37,7 @@ __all__ = [
     "kill_group_of",
     "kill_marked",
     "kill_where",
+    "processes_where",
     "request_end",
     "set_process_name",
     "was_reaped",
@@ -170,6 +171,13 @@ def kill_where(has_mark: Callable[[int], bool]) -> None:
         for pidfd in found:
             has_ended(pidfd, None)
             os.close(pidfd)
+
+
+def processes_where(has_mark: Callable[[int], bool]) -> Iterator[int]:
+    """Yield the processes of the machine for which `has_mark(pid)` is true, without this one."""
+    for pid in _pids():
+        if pid != os.getpid() and has_mark(pid):
+            yield pid
 
 
 def _marked(pid: int, has_mark: Callable[[int], bool]) -> int | None:
