@@ -14,7 +14,6 @@ import importlib.util
 import os
 import sys
 import threading
-from importlib.abc import MetaPathFinder
 from types import ModuleType
 from typing import Any
 
@@ -55,7 +54,7 @@ def share_tracker() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Notices the import of `multiprocessing.resource_tracker`, which most workers never import."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
