@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from suitkaise.crashes import CrashReport
@@ -139,3 +141,9 @@ def __getattr__(name: str) -> Any:
     if name in _LATER:
         raise NotBuiltYet(f"suitkaise.{name} is not built yet")
     raise AttributeError(f"module 'suitkaise' has no attribute {name!r}")
+
+
+if getattr(sys, "frozen", False) and "SUITKAISE_KEEPER" in os.environ:  # this program was started to be the keeper
+    from suitkaise.engines.keeper_process import become_keeper
+
+    become_keeper()

@@ -1085,6 +1085,8 @@ def test_the_daemon_of_a_worker_is_not_killed_with_a_command(tmp_path):
 class Daemonizes(Process):
     """Starts a daemon that outlives it."""
 
+    keep_children = True
+
     def __init__(self, file):
         self.file = file
 

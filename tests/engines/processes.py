@@ -30,10 +30,10 @@ class Owner:
 
     def __init__(self, context: EngineContext, keeper: Any) -> None:
         self.happened: queue.Queue[tuple[Any, ...]] = queue.Queue()
-        self.process = ForkedProcess(context, keeper, "tree/worker", 0.0, False, self)
+        self.process = ForkedProcess(context, keeper, "tree/worker", 0.0, False, False, self)
 
     def first_frame(self) -> tuple[bytes, list[socket.socket]]:
-        order = PrepareSpare(codec.dumps(context_for("tree/worker")))
+        order = PrepareSpare(codec.dumps(context_for("tree/worker", {}, {})))
         return wire.encode(order, codec.dumps(Recipe(Idle))), []
 
     def on_flushed(self) -> None: ...
@@ -64,6 +64,7 @@ class NoKeeper:
 
     def __init__(self, context: EngineContext) -> None:
         self.expected = 0
+        self.inherited: dict[Any, Any] = {}
         self.forgotten: list[ForkedProcess] = []
         self.ends: list[socket.socket] = []
         self._context = context

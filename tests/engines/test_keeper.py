@@ -16,7 +16,6 @@ from suitkaise.engines.keeper_process import start_keeper
 from suitkaise.engines.protocol import (
     AdoptProcesses,
     Announce,
-    CleaningUp,
     KeeperReady,
     KeeperWarning,
     PreloadModules,
@@ -71,7 +70,7 @@ class Hub:
         ours, theirs = socket.socketpair()
         ours.settimeout(SOON)
         with theirs:
-            self.send(SpawnProcess(number, grace, False), theirs.fileno())
+            self.send(SpawnProcess(number, grace, False, False), theirs.fileno())
         self.children.append(Forked(ours))
         return self.children[-1]
 
@@ -125,7 +124,7 @@ def test_a_process_can_be_forked_while_another_one_is_stopped(hub: Hub) -> None:
 
 
 def test_a_request_whose_descriptor_was_dropped_fails(hub: Hub) -> None:
-    hub.send(SpawnProcess(7, 5.0, False))
+    hub.send(SpawnProcess(7, 5.0, False, False))
     assert hub.receive() == SpawnFailed(7, "the keeper has no file descriptor left")
     hub.spawn(8)
 
@@ -205,9 +204,3 @@ def test_the_exit_of_an_adopted_process_is_not_reported(start: Callable[..., Hub
     wait_gone(child.pid)
     os.kill(new.spawn(2).pid, signal.SIGKILL)
     assert new.receive() == ProcessExited(2, -signal.SIGKILL)
-
-
-def test_the_keeper_of_commands_cleans_up_before_it_reports_the_exit(start: Callable[..., Hub]) -> None:
-    hub = start(for_commands=True)
-    os.kill(hub.spawn(1).pid, signal.SIGKILL)
-    assert [hub.receive(), hub.receive()] == [CleaningUp(1), ProcessExited(1, -signal.SIGKILL)]

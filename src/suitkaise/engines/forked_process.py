@@ -15,6 +15,7 @@ from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import Announce, WorkerReport, decode_worker_report
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import SendBuffer
+from suitkaise.platform.inheritance import Inheritance
 from suitkaise.platform.processes import has_ended
 
 __all__ = ["ForkedProcess", "ProcessCallbacks"]
@@ -57,6 +58,7 @@ class ForkedProcess:
         path: the worker's path, for errors.
         grace: seconds that the process may take to end when the program is gone.
         stops_last: whether the process ends after all others then.
+        keep_children: whether to leave alone what the process has started, when it ends.
         callbacks: the owner of the process.
     """
 
@@ -67,14 +69,18 @@ class ForkedProcess:
         path: str,
         grace: float,
         stops_last: bool,
+        keep_children: bool,
         callbacks: ProcessCallbacks,
     ) -> None:
+        self.number: int = 0
         self.pid: int | None = None
         self.pidfd: int | None = None
         self.dead: bool = False
         self.stopping: bool = False
+        self.inherited: Inheritance = {}  # from its keeper
         self.grace: float = grace
         self.stops_last: bool = stops_last
+        self.keep_children: bool = keep_children
         self._context = context
         self._keeper = keeper
         self._path = path
@@ -108,8 +114,17 @@ class ForkedProcess:
         """Send the process a signal, if it exists."""
         with self._lock:
             if self.pidfd is not None:
-                with contextlib.suppress(ProcessLookupError):
+                try:
                     signal.pidfd_send_signal(self.pidfd, number)
+                except ProcessLookupError:
+                    pass
+                except PermissionError:  # this program has changed its user since then; the keeper has not
+                    self._keeper.signal(self.number, number)
+
+    def end_children(self) -> None:
+        """Give the processes that the process has left behind no more time."""
+        if self.dead:
+            self._keeper.signal(self.number, signal.SIGKILL)
 
     def hand_over(self, callbacks: ProcessCallbacks) -> bool:
         """Give the process to another owner; return False if the process does not exist (any more)."""
@@ -133,6 +148,7 @@ class ForkedProcess:
             if old is not None:
                 buffer.take_over(old)
         self._parser = _parser()
+        self.inherited = self._keeper.inherited
         try:
             buffer.begin(*self._callbacks.first_frame())
         except BaseException:

@@ -14,8 +14,8 @@ announces to the hub that it exists. While there is nothing to do, the keeper fo
 next worker need not wait for a fork. When the hub is gone, the keeper asks all workers to finish, waits, kills those
 that are left, ends the storage last, and removes the program's directory.
 
-A program that has commands has a second keeper for them. It adopts the processes that the guard of a command leaves
-behind, kills them, and reports the guard's exit only then.
+The keeper adopts the processes that a worker leaves behind, ends them, and reports the worker's exit only then (see
+`leftovers`). A program that has commands has a second keeper for them, and so has one that has changed its user.
 """
 
 from __future__ import annotations
@@ -31,30 +31,32 @@ import threading
 import time
 from dataclasses import dataclass
 
+from suitkaise.engines.leftovers import Leftovers
 from suitkaise.engines.protocol import (
     MAX_DATAGRAM,
     MAX_DESCRIPTORS,
     AdoptProcesses,
-    CleaningUp,
+    GiveDirectory,
     KeeperAnswer,
     KeeperReady,
     KeeperWarning,
     PreloadModules,
     ProcessExited,
     QuitKeeper,
+    SignalProcess,
     SpawnFailed,
     SpawnProcess,
     decode_keeper_request,
     encode,
 )
+from suitkaise.platform.marks import Mark, program_number, worker_mark
 from suitkaise.platform.processes import (
     GROUP_SIGNALS,
     MARK,
     become_subreaper,
-    children,
     has_ended,
-    kill_group_of,
     kill_marked,
+    kill_where,
     set_process_name,
 )
 from suitkaise.platform.runtime_directory import STRAGGLERS, hold, remove_when_unused
@@ -87,8 +89,9 @@ class Standby:
     sock: socket.socket
     pid: int
 
-    def assign(self, control: int) -> bool:
+    def assign(self, control: int, mark: Mark) -> bool:
         """Make the process a worker; return False if it has ended."""
+        mark.put_on(self.pid)
         with self.sock, contextlib.suppress(OSError):
             socket.send_fds(self.sock, [b"."], [control], socket.MSG_NOSIGNAL)
             return True
@@ -110,7 +113,7 @@ class Keeper:
         directory: the program's runtime directory.
         orphan_timeout: the longest time in seconds that a worker may take to finish when the hub is gone.
         lock: the descriptor that holds the directory.
-        for_commands: whether to adopt and kill the processes that the forked processes leave behind.
+        for_commands: whether the forked processes are the guards of commands.
     """
 
     def __init__(
@@ -122,27 +125,48 @@ class Keeper:
         self._lock = lock
         self._for_commands = for_commands
         self._children: dict[int, ForkedChild] = {}  # by pidfd
-        self._orphans: dict[int, int] = {}  # pids by pidfd: killed, but not gone yet
-        self._immune: set[int] = set()
-        self._ended: list[ProcessExited] = []  # sent when no orphan is left
+        self._program = program_number(directory)
+        self._leftovers = Leftovers(self._program, for_commands, self._forked, self._running, self._send)
+        self._has_adopted = False
         self._reserve: Standby | None = None
+        self._child_ended, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(hub, select.POLLIN)
+        self._poll.register(self._child_ended, select.POLLIN)
 
     def run(self, modules: list[str]) -> None:
         """Serve until the hub sends `QuitKeeper` or is gone; import `modules` first."""
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # adopted processes are no children to be waited for
         self._preload(modules)
         idle = False
         while True:
-            ready = self._poll.poll(None if idle or self._reserve is not None else IDLE * 1000)
-            for descriptor, _ in ready:
-                if descriptor != self._hub.fileno():
+            ready = self._wait(None if idle or self._reserve is not None else IDLE)
+            for descriptor in ready:
+                if descriptor in self._children:
                     self._reap(descriptor)
-                elif not self._serve():
+                elif descriptor == self._hub.fileno() and not self._serve():
                     return
+            self._settle()
             idle = not ready
-            if idle:
+            if idle and self._reserve is None:
                 self._reserve = self._fork_in_reserve()  # if that fails, try again only after the next event
+
+    def _wait(self, seconds: float | None) -> list[int]:
+        """Wait for an event, or until `_settle` is due; return the descriptors that are ready."""
+        due = self._leftovers.deadline
+        if due is not None:
+            seconds = min(due - time.monotonic(), float("inf") if seconds is None else seconds)
+        timeout = None if seconds is None else max(0.0, seconds) * 1000
+        return [descriptor for descriptor, _ in self._poll.poll(timeout)]
+
+    def _settle(self) -> None:
+        """See to the adopted processes if a process has ended, or the time of one is over."""
+        ended = False
+        with contextlib.suppress(BlockingIOError):
+            ended = bool(os.read(self._child_ended, 1 << 16))
+        if ended or self._leftovers.deadline is not None:
+            self._leftovers.look()
 
     def _serve(self) -> bool:
         try:
@@ -157,6 +181,7 @@ class Keeper:
             case SpawnProcess() as request:
                 self._spawn(request, descriptors)
             case AdoptProcesses(processes):
+                self._has_adopted = True
                 if len(descriptors) < len(processes):
                     self._send(KeeperWarning(f"{_NO_DESCRIPTOR}: some workers were not adopted"))
                 for (grace, stops_last), pidfd in zip(processes, descriptors, strict=False):
@@ -164,8 +189,21 @@ class Keeper:
             case PreloadModules(search_path, modules):
                 sys.path[:] = search_path
                 self._preload(modules)
+            case SignalProcess(number, signal_number):
+                child = next((child for child in self._children.values() if child.number == number), None)
+                if child is not None:
+                    self._signal(child, signal_number)
+                else:
+                    self._leftovers.kill(number)
+            case GiveDirectory(uid, gid):
+                with contextlib.suppress(PermissionError):  # the hub has not been root
+                    for name in (".", *os.listdir(self._directory)):
+                        os.chown(os.path.join(self._directory, name), uid, gid, follow_symlinks=False)
+                for descriptor in descriptors:
+                    os.close(descriptor)
             case QuitKeeper():
                 self._dismiss_reserve()
+                self._leftovers.kill_all()
                 return False
         return True
 
@@ -174,6 +212,7 @@ class Keeper:
         for name in modules:
             if warning := load(name):
                 self._send(KeeperWarning(warning))
+        self._leftovers.spare_strangers()
         gc.collect()
         gc.freeze()
         self._send(KeeperReady())
@@ -185,7 +224,7 @@ class Keeper:
             return
         [control] = controls
         try:
-            pid = self._fork(control)
+            pid = self._fork(control, Mark(self._program, number, request.keep_children))
         except OSError as error:
             self._send(SpawnFailed(number, str(error)))
             return
@@ -200,15 +239,16 @@ class Keeper:
         else:
             self._add(ForkedChild(number, pidfd, pid, request.grace, request.stops_last))
 
-    def _fork(self, control: int) -> int:
+    def _fork(self, control: int, mark: Mark) -> int:
         reserve, self._reserve = self._reserve, None
-        if reserve is not None and reserve.assign(control):
+        if reserve is not None and reserve.assign(control, mark):
             return reserve.pid
         pid = os.fork()
         if pid == 0:
             from suitkaise.engines.worker_main import run_worker
 
             self._close_after_fork()
+            mark.put_on(0)
             run_worker(control, self._directory, self._lock, self._orphan_timeout)
         return pid
 
@@ -233,10 +273,19 @@ class Keeper:
         return Standby(ours, pid)
 
     def _close_after_fork(self) -> None:
-        """In a forked process: close the keeper's descriptors."""
+        """In a forked process: close the keeper's descriptors, and undo its signal handler."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._hub.close()
-        for descriptor in self._children:
+        for descriptor in (self._child_ended, self._wakeup, *self._children):
             os.close(descriptor)
+
+    def _forked(self) -> set[int]:
+        forked = {child.pid for child in self._children.values() if child.pid is not None}
+        return forked if self._reserve is None else forked | {self._reserve.pid}
+
+    def _running(self) -> dict[int, bool]:
+        return {child.number: child.stops_last for child in self._children.values()}
 
     def _dismiss_reserve(self) -> None:
         reserve, self._reserve = self._reserve, None
@@ -250,44 +299,12 @@ class Keeper:
     def _reap(self, pidfd: int) -> None:
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        child = self._children.pop(pidfd, None)
-        if child is None:
-            os.waitpid(self._orphans.pop(pidfd), 0)
-        elif child.pid is not None:
+        child = self._children.pop(pidfd)
+        if child.pid is not None:
             _, status = os.waitpid(child.pid, 0)
-            self._ended.append(ProcessExited(child.number, os.waitstatus_to_exitcode(status)))
-            if self._for_commands:
-                self._send(CleaningUp(child.number))
-        if self._for_commands:
-            self._kill_orphans()
-        if not self._orphans:
-            for answer in self._ended:
-                self._send(answer)
-            self._ended.clear()
-
-    def _kill_orphans(self) -> None:
-        """Kill every child of this process that this process has not forked: a guard has left it behind.
-
-        Processes that an orphan leaves behind in turn become children of this process when the orphan is gone.
-        """
-        known = {child.pid for child in self._children.values()} | set(self._orphans.values()) | self._immune
-        if self._reserve is not None:
-            known.add(self._reserve.pid)
-        for pid in [pid for pid in children() if pid not in known]:
-            if kill_group_of(pid):
-                self._watch_orphan(pid)
-            else:
-                self._immune.add(pid)
-                self._send(KeeperWarning(f"process {pid}, left behind by a command, runs as another user: not killed"))
-
-    def _watch_orphan(self, pid: int) -> None:
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:  # no descriptor is left; the process was killed, so this takes no time
-            os.waitpid(pid, 0)
-            return
-        self._orphans[pidfd] = pid
-        self._poll.register(pidfd, select.POLLIN)
+            code = os.waitstatus_to_exitcode(status)
+            grace = 0.0 if code or self._for_commands else min(child.grace, self._orphan_timeout)
+            self._leftovers.report(ProcessExited(child.number, code), grace)
 
     def _send(self, answer: KeeperAnswer) -> None:
         with contextlib.suppress(ConnectionError):  # the hub is gone: the end-of-file follows
@@ -304,22 +321,27 @@ class Keeper:
                 deadlines[child.pidfd] = began + min(child.grace, self._orphan_timeout)
         while deadlines:
             nearest = min(deadlines.values())
-            timeout = None if nearest == _KILLED else max(0.0, nearest - time.monotonic()) * 1000
-            for descriptor, _ in self._poll.poll(timeout):
-                deadlines.pop(descriptor, None)
-                self._reap(descriptor)
+            timeout = None if nearest == _KILLED else max(0.0, nearest - time.monotonic())
+            for descriptor in self._wait(timeout):
+                if descriptor in self._children:
+                    deadlines.pop(descriptor, None)
+                    self._reap(descriptor)
+            self._settle()
             now = time.monotonic()
             for descriptor, deadline in deadlines.items():
                 if deadline <= now:
                     self._signal(self._children[descriptor], signal.SIGKILL)
                     deadlines[descriptor] = _KILLED
+        while self._leftovers.deadline is not None:
+            self._wait(None)
+            self._settle()
         for child in list(self._children.values()):
             self._signal(child, signal.SIGKILL)
             has_ended(child.pidfd, None)
             self._reap(child.pidfd)
-        while self._orphans:
-            for descriptor, _ in self._poll.poll():
-                self._reap(descriptor)
+        self._leftovers.kill_all()
+        if self._has_adopted:
+            kill_where(worker_mark(self._directory))  # left behind by workers that an earlier keeper has forked
         if self._for_commands:
             kill_marked(self._directory)  # left behind by guards that an earlier keeper has forked
         os.close(self._lock)
@@ -354,8 +376,8 @@ def main(
     lock = hold(directory)
     for name in _OURS:
         __import__(name)
+    become_subreaper()
     if for_commands:
-        become_subreaper()
         os.environ[MARK] = directory
     Keeper(socket.socket(fileno=descriptor), directory, orphan_timeout, lock, for_commands).run(preload)
     sys.stdout.flush()

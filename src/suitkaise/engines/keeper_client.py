@@ -22,6 +22,7 @@ from suitkaise.engines.protocol import (
     MAX_DESCRIPTORS,
     AdoptProcesses,
     CleaningUp,
+    GiveDirectory,
     KeeperAnswer,
     KeeperReady,
     KeeperRequest,
@@ -29,11 +30,13 @@ from suitkaise.engines.protocol import (
     PreloadModules,
     ProcessExited,
     QuitKeeper,
+    SignalProcess,
     SpawnFailed,
     SpawnProcess,
     decode_keeper_answer,
     encode,
 )
+from suitkaise.platform.inheritance import Inheritance, User, inheritance, user
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import listeners, wanted
 from suitkaise.platform.processes import has_ended
@@ -51,10 +54,16 @@ _LONGEST_PAUSE = 30.0
 """Seconds after which a keeper that could not be started is tried again: doubled each time, up to these."""
 
 
+_numbers = itertools.count(1)
+"""Of all requests of this program, since the mark of a process (`platform.marks`) holds the number."""
+
+
 class SpawnRequest(Protocol):
     """A process that the keeper is to fork, or has forked. All but `start` is called by the client alone."""
 
     grace: float
+    keep_children: bool
+    number: int
     pid: int | None
     pidfd: int | None
     stops_last: bool
@@ -108,7 +117,6 @@ class KeeperClient:
         self._on_lost = on_lost
         self._for_commands = for_commands
         self._lock = threading.RLock()
-        self._numbers = itertools.count(1)
         self._requests: dict[int, SpawnRequest] = {}  # of this keeper, until their exit status is known
         self._adopted: set[SpawnRequest] = set()  # processes that an earlier keeper has forked
         self._cleaning_up: set[int] = set()
@@ -121,6 +129,8 @@ class KeeperClient:
         self._pause = _PAUSE
         self._retry: TimerHandle | None = None
         self._liveness = KeeperLiveness(context.reactor, self._lock, self._owes_answer, lambda: self.pid, self._kill)
+        self.user = user()
+        self.inherited: Inheritance = {}
         self._start()
         listeners.append(self._preload)
 
@@ -144,12 +154,30 @@ class KeeperClient:
                     self._start()
                 except OSError as error:
                     raise ChildProcessError(f"there is no keeper: {error}") from error
-            number = next(self._numbers)
+            request.number = number = next(_numbers)
             theirs = request.connect().detach()
             self._requests[number] = request
-            self._send(SpawnProcess(number, request.grace, request.stops_last), theirs)
+            self._send(SpawnProcess(number, request.grace, request.stops_last, request.keep_children), theirs)
             self._context.reactor.call_soon_threadsafe(request.resume_reading)
             self.expect_reply()
+
+    def signal(self, number: int, signal_number: int) -> None:
+        """Have the keeper send a signal to the process of that request, or kill what the process has left behind."""
+        with self._lock:
+            if not (self._down or self._closed):
+                self._send(SignalProcess(number, signal_number))
+
+    def give_directory_to(self, user: User) -> None:
+        """Have the keeper, which may be root still, make that user the owner of the runtime directory."""
+        (_, uid, _), (_, gid, _), _ = user
+        done, theirs = os.pipe2(os.O_CLOEXEC)
+        with self._lock:
+            if self._down or self._closed:
+                os.close(theirs)
+            else:
+                self._send(GiveDirectory(uid, gid), theirs)
+        has_ended(done, keeper_liveness.PATIENCE)
+        os.close(done)
 
     def forget(self, request: SpawnRequest) -> None:
         """Drop a request whose process has ended and was reported."""
@@ -221,6 +249,7 @@ class KeeperClient:
             OSError: that is not possible now.
         """
         context = self._context
+        self.inherited = inheritance()
         self._program, self._sock = start_keeper(
             context.directory, self._modules(), context.orphan_timeout, for_commands=self._for_commands
         )

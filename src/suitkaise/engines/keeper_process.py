@@ -1,4 +1,8 @@
-"""Starts the keeper as a process of its own, with one socket to it."""
+"""Starts the keeper as a process of its own, with one socket to it.
+
+A frozen program (PyInstaller, cx_Freeze) has no interpreter that could run the keeper: `sys.executable` is the program.
+There the program itself is started, and becomes the keeper as soon as it imports suitkaise.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,43 @@ import signal
 import socket
 import subprocess
 import sys
+import types
+from importlib import _bootstrap
+from typing import Any, Never
 
+from suitkaise.errors import SuitkaiseError
 from suitkaise.platform.processes import GROUP_SIGNALS
 
-__all__ = ["search_path", "start_keeper"]
+__all__ = ["become_keeper", "search_path", "start_keeper"]
 
 _PROGRAM = (
     "import sys; sys.flags.safe_path or sys.path.pop(0); "  # no json.py of the working folder
     "import json, os; a = json.loads(os.environ.pop('SUITKAISE_KEEPER')); sys.path[:] = a.pop(0); "
     "from suitkaise.engines.keeper import main; main(*a)"
 )
+
+
+def become_keeper() -> Never:
+    """Run the keeper in this process, which a frozen program has started, and end; called at the import of suitkaise.
+
+    The modules that are half imported now (the user's, which import suitkaise) are never completed here, so the workers
+    must import them anew, and the locks of their imports are never released.
+    """
+    for name, module in list(sys.modules.items()):
+        spec: Any = getattr(module, "__spec__", None)
+        if getattr(spec, "_initializing", False):
+            if name == "suitkaise":
+                spec._initializing = False
+            else:
+                del sys.modules[name]
+    _bootstrap._module_locks.clear()  # type: ignore[attr-defined]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    settings = json.loads(os.environ.pop("SUITKAISE_KEEPER"))
+    sys.path[:] = settings.pop(0)
+    from suitkaise.engines.keeper import main
+
+    main(*settings)
+    raise AssertionError("the keeper has returned")
 
 
 def search_path() -> list[str]:
@@ -41,19 +72,20 @@ def start_keeper(
 
     Raises:
         OSError: that is not possible now: no process, file descriptor or memory is left.
+        SuitkaiseError: there is no interpreter.
     """
+    command = _command()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if theirs.fileno() <= 2:  # the number of a standard stream, which this program has closed
         with theirs as low:
             theirs = socket.socket(fileno=fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
     with theirs:
         settings = [search_path(), theirs.fileno(), directory, modules, orphan_timeout, for_commands]
-        flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         # The keeper inherits the mask, and so survives a signal to the whole group before it ignores such signals.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
         try:
             program = subprocess.Popen(
-                [sys.executable, *flags, "-c", _PROGRAM],
+                command,
                 stdin=_stream(0) if for_commands else subprocess.DEVNULL,  # a command may inherit it
                 stdout=_stream(1),
                 stderr=_stream(2),
@@ -69,6 +101,18 @@ def start_keeper(
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     ours.setblocking(False)
     return program, ours
+
+
+def _command() -> list[str]:
+    if not sys.executable:
+        raise SuitkaiseError(
+            "workers are forked by a process that runs a Python interpreter, and sys.executable is empty (this program "
+            "embeds Python): set sys.executable to the path of an interpreter of this version before a tree is started"
+        )
+    if getattr(sys, "frozen", False):
+        return [sys.executable]
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [sys.executable, *flags, "-c", _PROGRAM]
 
 
 def _stream(number: int) -> int | None:

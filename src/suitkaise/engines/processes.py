@@ -48,8 +48,10 @@ from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import BELL, MESSAGES, PHASE, Phase, SlotView
+from suitkaise.platform.inheritance import User, user
+from suitkaise.platform.marks import worker_mark
 from suitkaise.platform.preload import preload
-from suitkaise.platform.processes import kill_marked
+from suitkaise.platform.processes import kill_marked, kill_where
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.platform.runtime_directory import stack_file, tail_file
 from suitkaise.platform.tail import last_lines
@@ -82,18 +84,26 @@ class ProcessEngine:
         self._on_keeper_lost = on_keeper_lost
         self._for_commands = for_commands
         self._lock = threading.Lock()
-        self._keeper: KeeperClient | None = None
+        self._keepers: dict[User, KeeperClient] = {}  # one for each user that this program has been
         self._spares = Spares(context, lambda: self.keeper)
         if not for_commands:  # few programs have commands
             self.keeper  # noqa: B018
 
     @property
     def keeper(self) -> KeeperClient:
-        """The client of the keeper, which is started if there is none yet."""
+        """The client of the keeper, which is started if there is none yet for the user that this program is now."""
+        now = user()
         with self._lock:
-            if self._keeper is None:
-                self._keeper = KeeperClient(self._context, self._keeper_lost, for_commands=self._for_commands)
-            return self._keeper
+            if now in self._keepers:
+                return self._keepers[now]
+            former = list(self._keepers.values())
+            for keeper in former:
+                keeper.give_directory_to(now)
+            client = KeeperClient(self._context, self._keeper_lost, for_commands=self._for_commands)
+            self._keepers[now] = client
+        if former:
+            self._spares.renew()
+        return client
 
     def _keeper_lost(self) -> None:
         self._on_keeper_lost()
@@ -142,19 +152,19 @@ class ProcessEngine:
     def close(self) -> None:
         """End the keeper and the spares."""
         self._spares.close()
-        if self._keeper is not None:
-            self._keeper.close()
+        for keeper in self._keepers.values():
+            keeper.close()
         self._recipes.clear()
 
     def kill_all(self) -> None:
         """End all processes without the I/O thread, which has ended; report all as ended."""
-        if self._keeper is not None:
-            self._keeper.kill_all()
+        for keeper in self._keepers.values():
+            keeper.kill_all()
 
     def close_after_fork(self) -> None:
         """In a forked child of the hub: close the descriptors, which are the parent's."""
-        if self._keeper is not None:
-            self._keeper.close_after_fork()
+        for keeper in self._keepers.values():
+            keeper.close_after_fork()
 
 
 class ProcessHandle:
@@ -183,7 +193,7 @@ class ProcessHandle:
         self._exit_code: int | None = None
         self._over = False
         self.process: ForkedProcess = ForkedProcess(
-            context, keeper, launch.path, launch.incarnation.grace, self._stops_last, self
+            context, keeper, launch.path, launch.incarnation.grace, self._stops_last, launch.child.keep_children, self
         )
 
     # ------------------------------------------------------------ from any thread
@@ -223,9 +233,12 @@ class ProcessHandle:
                 self._send(SuspendWorker(on), force=True)
 
     def kill(self, why: str) -> None:
-        """Send SIGKILL, now or as soon as the process exists."""
+        """Send SIGKILL, now or as soon as the process exists, and to all that it has left behind."""
         with self._lock:
-            if self._over or self.process.dead:
+            if self._over:
+                return
+            if self.process.dead:
+                self.process.end_children()
                 return
             if self._outcome is not None and self._kill_reason is None:
                 logger.warning(
@@ -284,8 +297,9 @@ class ProcessHandle:
 
     def _start_order(self) -> StartWorker:
         launch = self.launch
+        context = context_for(launch.incarnation.owner, self.process.inherited, launch.child.env)
         return StartWorker(
-            codec.dumps(launch.incarnation), codec.dumps(context_for(launch.incarnation.owner)), self._slot.index,
+            codec.dumps(launch.incarnation), codec.dumps(context), self._slot.index,
             logging.getLogger().getEffectiveLevel(), self._stops_last, launch.has_limits,
         )  # fmt: skip
 
@@ -339,15 +353,17 @@ class ProcessHandle:
                 )
 
     def on_exit(self, code: int | None) -> None:
-        """Report that the process is gone; without its keeper, first kill what a command has left behind."""
+        """Report that the process is gone; without its keeper, first kill what it has left behind."""
         self._exit_code = code
-        if code is not None or self.launch.child.kind != "command":
+        if code is not None or self.launch.child.keep_children:
             self._end()
             return
-        mark = f"{self._context.directory}:{self.launch.incarnation.owner}"
 
         def clean_up() -> None:
-            kill_marked(mark)
+            if self.launch.child.kind == "command":
+                kill_marked(f"{self._context.directory}:{self.launch.incarnation.owner}")
+            else:
+                kill_where(worker_mark(self._context.directory, self.process.number))
             self._context.reactor.call_soon_threadsafe(self._end)
 
         threading.Thread(target=clean_up, name="suitkaise-clean-up", daemon=True).start()

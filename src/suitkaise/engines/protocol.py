@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from suitkaise.platform.inheritance import Inheritance
+
 __all__ = [
     "MAX_DATAGRAM",
     "MAX_DESCRIPTORS",
@@ -26,6 +28,7 @@ __all__ = [
     "DeliverMessage",
     "EndOfMessages",
     "ExitReport",
+    "GiveDirectory",
     "KeeperAnswer",
     "KeeperReady",
     "KeeperRequest",
@@ -40,6 +43,7 @@ __all__ = [
     "ProcessExited",
     "QuitKeeper",
     "ReturnMessage",
+    "SignalProcess",
     "SpareReady",
     "SpawnFailed",
     "SpawnProcess",
@@ -74,6 +78,7 @@ class SpawnProcess(msgspec.Struct, array_like=True, tag=0, gc=False):
     number: int  # identifies the request in the answers
     grace: float  # seconds that the process may take to end when the hub is gone
     stops_last: bool  # ends after all others when the hub is gone: the storage
+    keep_children: bool  # leave alone what the process has started, when it ends
 
 
 class AdoptProcesses(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -100,6 +105,26 @@ class QuitKeeper(msgspec.Struct, array_like=True, tag=3, gc=False):
     """End without touching the forked processes: there are none any more. Sent at the program's end; no answer."""
 
 
+class SignalProcess(msgspec.Struct, array_like=True, tag=4, gc=False):
+    """Send process `number` a signal; if it has ended, kill what it has left behind. No answer.
+
+    Sent where the hub cannot do that itself: it has given up the user as which the process runs, or knows no pid.
+    """
+
+    number: int
+    signal: int
+
+
+class GiveDirectory(msgspec.Struct, array_like=True, tag=5, gc=False):
+    """Make this user and group the owner of the runtime directory and of all in it. With it goes the end of a pipe.
+
+    Sent when the hub has given up its user and starts a keeper as another one. The keeper answers by closing the pipe.
+    """
+
+    uid: int
+    gid: int
+
+
 # ------------------------------------------------------------ keeper -> hub: datagrams
 class KeeperReady(msgspec.Struct, array_like=True, tag=0, gc=False):
     """The keeper has imported its modules and serves requests. Sent after its start and after `PreloadModules`."""
@@ -112,7 +137,7 @@ class KeeperWarning(msgspec.Struct, array_like=True, tag=1, gc=False):
 
 
 class CleaningUp(msgspec.Struct, array_like=True, tag=2, gc=False):
-    """A command's guard has ended, and the keeper kills what the command left behind. `ProcessExited` follows."""
+    """A process has ended, and the keeper ends what that process has left behind. `ProcessExited` follows."""
 
     number: int
 
@@ -134,7 +159,7 @@ class SpawnFailed(msgspec.Struct, array_like=True, tag=4, gc=False):
 # ------------------------------------------------------------ hub -> worker: frames
 @dataclass(frozen=True, slots=True)
 class ProcessContext:
-    """What the program is, and its working directory, search path and arguments. Pickled: a path may hold any bytes."""
+    """What a new process takes over from the hub as the hub is now. Pickled: a path may hold any bytes."""
 
     owner: str  # the process's identity towards the storage
     directory: str  # the current working directory
@@ -142,6 +167,7 @@ class ProcessContext:
     argv: list[str]
     program: str  # whose `__main__` the worker takes part in
     main_file: str | None  # the `__file__` of that `__main__`
+    changed: Inheritance  # environment, limits and umask, where they differ from what the keeper has
 
 
 class PrepareSpare(msgspec.Struct, array_like=True, tag=0, gc=False):
@@ -267,7 +293,7 @@ class ReturnMessage(msgspec.Struct, array_like=True, tag=8, gc=False):
     number: int | None
 
 
-KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | QuitKeeper
+KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | QuitKeeper | SignalProcess | GiveDirectory
 KeeperAnswer: TypeAlias = KeeperReady | KeeperWarning | CleaningUp | ProcessExited | SpawnFailed
 WorkerOrder: TypeAlias = PrepareSpare | StartWorker | DeliverMessage | StopWorker | SuspendWorker | EndOfMessages
 WorkerReport: TypeAlias = (

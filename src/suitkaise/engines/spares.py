@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import PreloadReport, PrepareSpare, ProcessContext, SpareReady, WorkerReport
 from suitkaise.messaging import codec, definitions, wire
+from suitkaise.platform.inheritance import Inheritance, changes
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.specs import Child
@@ -154,7 +155,10 @@ class _Spare:
         self._recipe = recipe
         self._dismissed = False
         self._began = time.monotonic()
-        self.process: ForkedProcess = ForkedProcess(context, keeper, path, grace_of(recipe.child), False, self)
+        child = recipe.child
+        self.process: ForkedProcess = ForkedProcess(
+            context, keeper, path, grace_of(child), False, child.keep_children, self
+        )
 
     @property
     def is_stable(self) -> bool:
@@ -169,7 +173,7 @@ class _Spare:
     # ------------------------------------------------------------ callbacks of its process
     def first_frame(self) -> tuple[bytes, list[codec.DescriptorOwner]]:
         """Return the frame with the recipe, to be unpickled in advance."""
-        order = PrepareSpare(codec.dumps(context_for(self.path)))
+        order = PrepareSpare(codec.dumps(context_for(self.path, self.process.inherited, self._recipe.child.env)))
         return wire.encode(order, self._recipe.data, long_header=True), self._recipe.owners
 
     def on_flushed(self) -> None:
@@ -203,11 +207,25 @@ class _Spare:
         self.process.signal(signal.SIGKILL)
 
 
-def context_for(owner: str) -> ProcessContext:
-    """Return the context for a new process: what this program is, and where it works now."""
+def context_for(owner: str, inherited: Inheritance, variables: Mapping[str, str]) -> ProcessContext:
+    """Return the context for a new process: what this program is, and what the process takes over from it now.
+
+    Args:
+        owner: the identity of the process towards the storage.
+        inherited: what the process has got from its keeper.
+        variables: environment variables for this process alone.
+    """
     try:
         directory = os.getcwd()
     except FileNotFoundError:
         directory = os.sep
     main_file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return ProcessContext(owner, directory, list(sys.path), list(sys.argv), definitions.program(), main_file)
+    return ProcessContext(
+        owner,
+        directory,
+        list(sys.path),
+        list(sys.argv),
+        definitions.program(),
+        main_file,
+        changes(inherited, variables),
+    )

@@ -37,6 +37,7 @@ from suitkaise.engines.protocol import (
     WorkerReport,
     decode_worker_order,
 )
+from suitkaise.engines.shared_tracker import share_tracker
 from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_signals, restore_signals
 from suitkaise.errors import MailboxFull
 from suitkaise.exits import Crashed, Shutdown
@@ -49,8 +50,20 @@ from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
+from suitkaise.platform.inheritance import apply
+from suitkaise.platform.marks import mark_of, worker_mark
 from suitkaise.platform.preload import listeners, wanted
-from suitkaise.platform.processes import after_fork_in_child, finish_interpreter, kill_children, set_process_name
+from suitkaise.platform.processes import (
+    after_fork_in_child,
+    descendants,
+    finish_interpreter,
+    has_ended,
+    kill_children,
+    kill_where,
+    processes_where,
+    request_end,
+    set_process_name,
+)
 from suitkaise.platform.runtime_directory import (
     BOARD,
     HUB_SOCKET,
@@ -215,6 +228,7 @@ class WorkerProcess:
     def _enter(self, context: ProcessContext) -> None:
         with contextlib.suppress(OSError):  # the hub's working directory may be gone
             os.chdir(context.directory)
+        apply(context.changed)
         sys.path[:] = context.search_path
         sys.argv[:] = context.argv
         definitions.enter_program(context.program, context.main_file)
@@ -222,6 +236,7 @@ class WorkerProcess:
         set_router(HubClient(os.path.join(self._directory, HUB_SOCKET)))
         if self._report_preload not in listeners:
             listeners.append(self._report_preload)
+            share_tracker()
 
     def _report_preload(self) -> None:
         self.send(PreloadReport(wanted()))
@@ -405,7 +420,7 @@ def _warm_up() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         incarnation = Incarnation("", 0)
-        context = ProcessContext("", os.sep, [], [], "", None)
+        context = ProcessContext("", os.sep, [], [], "", None, {})
         order = StartWorker(codec.dumps(incarnation), codec.dumps(context), 0, logging.CRITICAL, False, False)
         ours.sendall(wire.encode(order, codec.dumps(Recipe(_Nothing))))
         process = WorkerProcess(theirs, "", 0.0)
@@ -421,12 +436,20 @@ def _warm_up() -> None:
 
 
 def _exit(code: int, *, wait: bool = True) -> NoReturn:
-    """End the process: join threads, run exit handlers, flush; without the interpreter's teardown."""
+    """End the process: end what it has started, join threads, run exit handlers, flush; without the teardown.
+
+    The wait for children needs no time limit: the hub, the keeper or the lifeline kills this process at the end of its
+    time, and then the keeper kills the children.
+    """
     try:
         kill_children()
+        ending = _end_descendants() if wait else []
         if wait and _lingering_threads():
             _thread.start_new_thread(_report_lingering, ())
         finish_interpreter(wait=wait)
+        for pidfd in ending:
+            has_ended(pidfd, None)
+        _kill_descendants()
         _remove_directory()
     finally:
         os._exit(code)
@@ -458,6 +481,37 @@ def _report_lingering() -> None:
         )  # fmt: skip
 
 
+def _end_descendants() -> list[int]:
+    """Ask all that this process has started to end; return their pidfds. The keeper ends what has left the family.
+
+    When the hub is gone, the keeper may be killed at any moment, too: then this process sees to those as well.
+    """
+    mark = mark_of(os.getpid())
+    if mark is not None and mark.keep:
+        return []
+    found = descendants(os.getpid())
+    for directory, _, control in _held:
+        if mark is not None and _is_hung_up(control):
+            found = set(processes_where(worker_mark(directory, mark.worker)))
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    spared = tracker and tracker._resource_tracker._pid  # ends with the last process that uses it
+    pidfds = []
+    for pid in found:
+        if pid != spared:
+            with contextlib.suppress(OSError):
+                pidfds.append(os.pidfd_open(pid))
+                request_end(pid)
+    return pidfds
+
+
+def _kill_descendants() -> None:
+    """Kill what is left of what this process has started, if the hub is gone."""
+    mark = mark_of(os.getpid())
+    for directory, _, control in _held:
+        if mark is not None and not mark.keep and _is_hung_up(control):
+            kill_where(worker_mark(directory, mark.worker))
+
+
 _held: list[tuple[str, int, int]] = []
 """The runtime directory, the descriptor that holds it, and the control connection's."""
 
@@ -466,7 +520,12 @@ def _remove_directory() -> None:
     """Remove the program's directory if hub, keeper and all other workers are gone."""
     for directory, lock, control in _held:
         os.close(lock)
-        poll = select.poll()
-        poll.register(control, select.POLLRDHUP)
-        if poll.poll(0):
+        if _is_hung_up(control):
             remove_when_unused(directory, STRAGGLERS)
+
+
+def _is_hung_up(control: int) -> bool:
+    """Return whether the hub is gone."""
+    poll = select.poll()
+    poll.register(control, select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -54,6 +54,7 @@ class RequestKind(enum.StrEnum):
     LINK = "link"  # the owner of the calling incarnation -> None
     UNLINK = "unlink"  # the owner of the calling incarnation -> None
 
+    RESOURCE_TRACKER = "resource tracker"  # -> pid and descriptor of the program's, see `engines.shared_tracker`
     STORAGE = "storage"  # -> the directory of the program's storage, after its start; the path is empty
 
 

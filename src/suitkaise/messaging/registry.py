@@ -131,7 +131,7 @@ class Registry:
                 case RequestKind.UNLINK:
                     self._links.unlink(path, argument)
                     answer.set_result(None)
-                case RequestKind.STORAGE:
+                case RequestKind.STORAGE | RequestKind.RESOURCE_TRACKER:
                     return self._serve(kind)
                 case _:
                     assert_never(kind)

@@ -42,9 +42,13 @@ __all__ = [
     "kill_children",
     "kill_group_of",
     "kill_marked",
+    "kill_where",
+    "processes_where",
     "reap_adopted",
+    "request_end",
     "set_process_name",
     "signal_groups",
+    "was_reaped",
 ]
 
 GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
@@ -56,15 +60,15 @@ MARK = "SUITKAISE_COMMAND"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _EXEC, _SIZELESS = 1.0, 0.05  # seconds for which a process without environment may be in the midst of `exec`
 _READINGS = 4  # of all descendants, at most: a program may start processes all the time
-_is_subreaper = False
+_subreaper = 0  # the pid of the process that became one: a forked child does not inherit that
 
 
 def become_subreaper() -> None:
     """Make this process the parent of every orphan below it, from now on."""
-    global _is_subreaper
+    global _subreaper
     if _prctl()(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed: commands need Linux 3.4 or later")
-    _is_subreaper = True
+        raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed: suitkaise needs Linux 5.4 or later")
+    _subreaper = os.getpid()
 
 
 def die_with_parent() -> None:
@@ -93,8 +97,8 @@ def children(pid: int | None = None) -> Iterator[int]:
                     return
 
 
-def descendants() -> set[int]:
-    """Return all processes below this one.
+def descendants(pid: int | None = None) -> set[int]:
+    """Return all processes below another one (default: this one).
 
     The processes are read again until no new one is found: the children of a process that ends meanwhile move to
     another parent, whose children may have been read before.
@@ -102,7 +106,7 @@ def descendants() -> set[int]:
     found: set[int] = set()
     for _ in range(_READINGS):
         seen: set[int] = set()
-        parents: list[int | None] = [None]
+        parents = [pid]
         while parents:
             below = [pid for pid in children(parents.pop()) if pid not in seen]
             seen.update(below)
@@ -146,9 +150,30 @@ def signal_groups(pids: Iterable[int], *numbers: int) -> None:
                 os.killpg(group, number)
 
 
+def request_end(pid: int) -> None:
+    """Ask a process to end, with SIGTERM; a stopped one is continued, or it could not."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+
+
+def was_reaped(pid: int, patience: float = 0.0) -> bool:
+    """Reap a child of this process if it ends within `patience` seconds; return whether it is gone."""
+    try:
+        if patience > 0.0:
+            pidfd = os.pidfd_open(pid)
+            try:
+                has_ended(pidfd, patience)
+            finally:
+                os.close(pidfd)
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except (ChildProcessError, ProcessLookupError):  # reaped by another thread of this process
+        return True
+
+
 def kill_children() -> None:
     """Kill and reap all children of this process, and theirs, until none is left; do nothing if it is no subreaper."""
-    if not _is_subreaper:
+    if _subreaper != os.getpid():
         return
     immune: set[int] = set()
     while left := [pid for pid in children() if pid not in immune]:
@@ -180,20 +205,35 @@ def kill_group_of(pid: int) -> bool:
 
 
 def kill_marked(mark: str) -> None:
-    """Kill every process with this mark (a whole one, or its `directory` part); return when none is left."""
+    """Kill every process with this `MARK` (a whole one, or its `directory` part); return when none is left."""
     wanted = f"{MARK}={mark}".encode()
-    while found := [pidfd for pid in _pids() if (pidfd := _marked(pid, wanted)) is not None]:
+
+    def has_mark(pid: int) -> bool:
+        marks = (entry for entry in environment_of(pid).split(b"\0") if entry.startswith(wanted))
+        return any(entry == wanted or entry.startswith(wanted + b":") for entry in marks)
+
+    kill_where(has_mark)
+
+
+def kill_where(has_mark: Callable[[int], bool]) -> None:
+    """Kill every process for which `has_mark(pid)` is true and that may be killed; return when none is left."""
+    while found := [pidfd for pid in _pids() if (pidfd := _marked(pid, has_mark)) is not None]:
         for pidfd in found:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         for pidfd in found:
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            poll.poll()
+            has_ended(pidfd, None)
             os.close(pidfd)
 
 
-def _marked(pid: int, wanted: bytes) -> int | None:
+def processes_where(has_mark: Callable[[int], bool]) -> Iterator[int]:
+    """Yield the processes of the machine for which `has_mark(pid)` is true, without this one."""
+    for pid in _pids():
+        if pid != os.getpid() and has_mark(pid):
+            yield pid
+
+
+def _marked(pid: int, has_mark: Callable[[int], bool]) -> int | None:
     """Return a pidfd of the process if it has the mark, is alive, and may be killed."""
     if pid == os.getpid():
         return None
@@ -202,8 +242,7 @@ def _marked(pid: int, wanted: bytes) -> int | None:
     except OSError:
         return None
     with contextlib.suppress(OSError):  # the process has ended, belongs to another user, or is a thread of the kernel
-        marks = (entry for entry in environment_of(pid).split(b"\0") if entry.startswith(wanted))
-        if any(entry == wanted or entry.startswith(wanted + b":") for entry in marks):
+        if has_mark(pid) and not has_ended(pidfd):
             signal.pidfd_send_signal(pidfd, 0)
             return pidfd
     os.close(pidfd)

@@ -19,7 +19,7 @@ _LONGEST_ADDRESS = 100  # bytes that fit into the address of a Unix socket on ev
 
 
 def accept_own(listener: socket.socket, most: int = 64) -> Iterator[tuple[socket.socket, int]]:
-    """Accept the connections that wait at `listener`, at most `most`, from processes of this user.
+    """Accept the connections that wait at `listener`, at most `most`, from processes of this user (and of root).
 
     Yields a non-blocking socket and the pid of the peer for each. A connection of another user is logged and closed
     before a byte of it is read.
@@ -35,7 +35,7 @@ def accept_own(listener: socket.socket, most: int = 64) -> Iterator[tuple[socket
         except ConnectionAbortedError:
             continue
         pid, uid = peer_of(sock)
-        if uid != os.geteuid():
+        if uid not in (os.geteuid(), 0):  # root: a worker from before this program has given up root
             logger.warning("connection from pid %d of user %d refused", pid, uid)
             sock.close()
             continue

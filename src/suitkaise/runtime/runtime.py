@@ -16,6 +16,7 @@ import time
 from suitkaise.crashes import CrashLog
 from suitkaise.engines.engine import Engine, EngineContext
 from suitkaise.engines.processes import ProcessEngine
+from suitkaise.engines.shared_tracker import serve_tracker
 from suitkaise.engines.threads import ThreadEngine
 from suitkaise.errors import SuitkaiseError
 from suitkaise.events import KeeperLost
@@ -89,6 +90,7 @@ class Runtime:
             self.storage: StorageService = StorageService(self.directory, self.env)
             made.callback(self.storage.close)
             self.registry.services[RequestKind.STORAGE] = self.storage.serve
+            self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._made = made.pop_all()

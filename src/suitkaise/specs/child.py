@@ -21,6 +21,7 @@ from suitkaise.specs.options import (
     Options,
     Restart,
     ShutdownOption,
+    checked_env,
     checked_id,
     refuse_unknown,
 )
@@ -113,7 +114,7 @@ LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_ti
 """The options that limit the time of a phase (rule 55)."""
 
 _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares",
-            "drain")  # fmt: skip
+            "drain", "keep_children")  # fmt: skip
 _LATER = ("mailbox",)
 
 
@@ -149,6 +150,12 @@ class Child(Declaration):
         drain: seconds for which the worker goes on to handle the messages that wait, and those that still come, when it
             is asked to stop or finishes by itself (rule 72; default None: not at all). It is a part of the `shutdown`
             time, so it must be less.
+        keep_children: whether the processes that the worker has started are left running when it ends (default False:
+            they end with it, rule 73). Only for process workers.
+        env: environment variables for this worker, in addition to those that the program has when the worker is
+            started, and instead of those of the same names (default None; not for threads, which share the program's).
+            They are there before the worker's modules are imported. Only here, and not from the class: `env` is a
+            name that workers use for their own. A `Command(env=...)` overrides them.
         copies: `copies=4` makes four children, `id-0` ... `id-3`, each with its `self.copy` (default 1).
 
     Raises:
@@ -162,7 +169,7 @@ class Child(Declaration):
     suitkaise.errors.SpecError: Child 'work': restart must be 'permanent', 'transient' or 'temporary', not 'sometimes'
     """
 
-    __slots__ = ("copy", "given", "id", "id_given", "kind", "what", *_OPTIONS)
+    __slots__ = ("copy", "given", "id", "id_given", "kind", "what", "env", *_OPTIONS)
 
     id: str
     id_given: bool
@@ -184,6 +191,8 @@ class Child(Declaration):
     copy: int | None
     spares: int
     drain: float | None
+    keep_children: bool
+    env: dict[str, str]
     given: dict[str, Any]
 
     def __init__(
@@ -208,6 +217,8 @@ class Child(Declaration):
         copies: int = NOT_GIVEN,
         spares: int = NOT_GIVEN,
         drain: float | None = NOT_GIVEN,
+        keep_children: bool = NOT_GIVEN,
+        env: Mapping[str, str] | None = None,
         mailbox: int | None = None,
         **unknown: Never,
     ) -> None:
@@ -217,15 +228,16 @@ class Child(Declaration):
             "start_timeout": start_timeout, "before_loop_timeout": before_loop_timeout,
             "loop_timeout": loop_timeout, "after_loop_timeout": after_loop_timeout,
             "receive_timeout": receive_timeout, "finish_timeout": finish_timeout, "mailbox": mailbox, "drain": drain,
+            "keep_children": keep_children, "env": env,
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
-                 not (name in _LATER and value is None)}  # fmt: skip
+                 not (name in (*_LATER, "env") and value is None)}  # fmt: skip
         check_arguments(what, args, kwargs)
         origin = _origin_of(what, args, kwargs or {})
         given_id = id if id is not None else _given_name(what)
         name = checked_id(given_id if given_id is not None else _default_id(origin), "Child")
         title = f"Child {name!r}"
-        refuse_unknown(title, unknown, ("id", "args", "kwargs", *_OPTIONS, *_LATER))
+        refuse_unknown(title, unknown, ("id", "args", "kwargs", "env", *_OPTIONS, *_LATER))
         option = Options(title, given, *_options_of(what))
         kind: Kind = origin.kind if isinstance(origin, Recipe) else "supervisor"
         if kind == "supervisor":
@@ -233,13 +245,19 @@ class Child(Declaration):
                 "join_in", "join_after", "num_loops", "spares", *LIMITS, *_LATER, because="supervisors have no loop"
             )
             option.refuse("drain", because="supervisors take no messages")
+            option.refuse("keep_children", because="each child of the supervisor has its own")
         if kind == "command":
             loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
             option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
             option.refuse("receive_timeout", "drain", *_LATER, because="commands take no messages")
             option.refuse("spares", because="a command is a program, which cannot stand by")
+            option.refuse("keep_children", because="a command ends with all that it has started")
         if kind == "thread":
             option.refuse("spares", because="a thread starts at once")
+            option.refuse("keep_children", because="processes that a thread starts are the program's")
+        if env is not None and kind in ("thread", "supervisor"):
+            owner = "a thread has the environment of the program" if kind == "thread" else "each child has its own"
+            raise SpecError(f"{title}: env makes no sense here: {owner}")
         option.refuse_later(*_LATER)
         self._set(
             id=name,
@@ -257,6 +275,8 @@ class Child(Declaration):
             copy=None,
             spares=option.count("spares", 0, least=0),
             drain=option.positive("drain", None),
+            keep_children=option.flag("keep_children"),
+            env=checked_env(title, env),
             given={"args": args, "kwargs": kwargs, "id": id, **given},
         )
         if self.significant and self.restart == "permanent":

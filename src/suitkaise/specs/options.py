@@ -22,6 +22,7 @@ __all__ = [
     "Restart",
     "ShutdownOption",
     "Strategy",
+    "checked_env",
     "checked_id",
     "is_number",
     "refuse_unknown",
@@ -245,6 +246,19 @@ class Declaration:
         return self.__getstate__() == other.__getstate__()
 
     __hash__: ClassVar[None]  # type: ignore[assignment]
+
+
+def checked_env(title: str, env: Any) -> dict[str, str]:
+    """Return additional environment variables, none for None; raise SpecError if there can be no such variables."""
+    if env is None:
+        return {}
+    if not isinstance(env, Mapping):
+        raise SpecError(f"{title}: env must be a dict of texts, or None, not {env!r}")
+    for name, value in env.items():
+        valid = isinstance(name, str) and isinstance(value, str) and name and "=" not in name
+        if not valid or "\0" in name + value:
+            raise SpecError(f"{title}: env must map names to texts, not {name!r} to {value!r}")
+    return dict(env)
 
 
 def checked_id(value: Any, kind: str) -> str:

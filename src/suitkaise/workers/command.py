@@ -17,14 +17,13 @@ from typing import Any, ClassVar, Literal, Never
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
 from suitkaise.platform.processes import MARK, become_subreaper
-from suitkaise.specs.options import refuse_unknown
+from suitkaise.specs.options import checked_env, refuse_unknown
 from suitkaise.workers.command_options import (
     Input,
     KillMode,
     Limit,
     Output,
     checked_argv,
-    checked_env,
     checked_folder,
     checked_kill_mode,
     checked_signal,

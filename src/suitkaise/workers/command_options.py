@@ -23,7 +23,6 @@ __all__ = [
     "ProcessOptions",
     "User",
     "checked_argv",
-    "checked_env",
     "checked_folder",
     "checked_kill_mode",
     "checked_signal",
@@ -93,18 +92,6 @@ def checked_kill_mode(title: str, mode: Any) -> KillMode:
     if isinstance(mode, str) and mode in ("group", "mixed"):
         return mode  # type: ignore[return-value]
     raise SpecError(f"{title}: kill_mode must be 'group' or 'mixed', not {mode!r}")
-
-
-def checked_env(title: str, env: Any) -> dict[str, str]:
-    if env is None:
-        return {}
-    if not isinstance(env, Mapping):
-        raise SpecError(f"{title}: env must be a dict of texts, or None, not {env!r}")
-    for name, value in env.items():
-        valid = isinstance(name, str) and isinstance(value, str) and name and "=" not in name
-        if not valid or "\0" in name + value:
-            raise SpecError(f"{title}: env must map names to texts, not {name!r} to {value!r}")
-    return dict(env)
 
 
 def checked_folder(title: str, cwd: Any) -> str | None:
