@@ -160,8 +160,10 @@ STUCK = PROGRAM + textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_s76_a_second_signal_ends_a_program_whose_main_thread_waits_for_a_handler(number: signal.Signals) -> None:
+@pytest.mark.parametrize("first, second", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_s76_a_second_signal_ends_a_program_whose_main_thread_waits_for_a_handler(
+    first: signal.Signals, second: signal.Signals
+) -> None:
     end = textwrap.dedent("""
         class Slow(Work):
             def on_finish(self):
@@ -176,11 +178,11 @@ def test_s76_a_second_signal_ends_a_program_whose_main_thread_waits_for_a_handle
     """)
     with start_program(STUCK + end) as program:
         eventually(lambda: "stuck" in program.stdout)
-        program.send_signal(number)
+        program.send_signal(first)
         eventually(lambda: "finishing" in program.stdout)
-        program.send_signal(signal.SIGTERM)
+        program.send_signal(second)
         eventually(lambda: "waits" in program.stdout)
-        assert program.wait(30) == 128 + signal.SIGTERM
+        assert program.wait(30) == 128 + second
     assert not program.left_behind
 
 
