@@ -10,9 +10,7 @@ import os
 import select
 import socket
 import sys
-import threading
 import time
-import traceback
 from typing import Any, NoReturn
 
 from suitkaise.engines.protocol import (
@@ -38,40 +36,23 @@ from suitkaise.engines.protocol import (
     decode_worker_order,
 )
 from suitkaise.engines.shared_tracker import share_tracker
+from suitkaise.engines.worker_end import end_process, hold, let_go
 from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_signals, restore_signals
 from suitkaise.errors import MailboxFull
 from suitkaise.exits import Crashed, Shutdown
 from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.address import MOST, MOST_BYTES
 from suitkaise.messaging.connection import FrameWriter
-from suitkaise.messaging.identity import current_path, set_owner
+from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.logs import ForwardingHandler
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.platform.inheritance import apply
-from suitkaise.platform.marks import mark_of, worker_mark
 from suitkaise.platform.preload import listeners, wanted
-from suitkaise.platform.processes import (
-    after_fork_in_child,
-    descendants,
-    finish_interpreter,
-    has_ended,
-    kill_children,
-    kill_where,
-    processes_where,
-    request_end,
-    set_process_name,
-)
-from suitkaise.platform.runtime_directory import (
-    BOARD,
-    HUB_SOCKET,
-    STRAGGLERS,
-    remove_when_unused,
-    stack_file,
-    tail_file,
-)
+from suitkaise.platform.processes import after_fork_in_child, set_process_name
+from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, stack_file, tail_file
 from suitkaise.platform.tail import Tail
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.actor import WorkerActor, lifecycle_of
@@ -81,8 +62,6 @@ from suitkaise.workers.output import Runs
 from suitkaise.workers.worker import Process
 
 __all__ = ["run_standby", "run_worker"]
-
-_logger = logging.getLogger("suitkaise.worker")
 
 _FIRST_READ = 1 << 16
 _MAX_SOCKETS = 250
@@ -117,12 +96,12 @@ def run_worker(control: int, directory: str, lock: int, orphan_timeout: float) -
     code = _INTERNAL_ERROR
     try:
         gc.enable()
-        _held.append((directory, lock, control))
+        hold(directory, lock, control)
         code = WorkerProcess(socket.socket(fileno=control), directory, orphan_timeout).run()
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        _exit(code)
+        end_process(code)
 
 
 class WorkerProcess:
@@ -260,9 +239,7 @@ class WorkerProcess:
         self._writer = FrameWriter(self._sock)  # the worker's may have been in the middle of a frame
         self._tail.detach()
         self._sock.close()
-        for _, lock, _ in _held:
-            os.close(lock)
-        _held.clear()
+        let_go()
 
     # ------------------------------------------------------------ orders and reports
     def handle(self, frame: wire.Frame) -> None:
@@ -335,7 +312,7 @@ class WorkerProcess:
         else:
             mailbox.order_stop(Shutdown("the program that owned it is gone"), 0.0)
             time.sleep(min(grace, self._orphan_timeout))
-        _exit(_INTERNAL_ERROR, wait=False)
+        end_process(_INTERNAL_ERROR, wait=False)
 
 
 class _AnswerSender:
@@ -433,99 +410,3 @@ def _warm_up() -> None:
             process._has_all_messages = True
             _ProcessActor(Lifecycle(recipe, incarnation, mailbox, slot), mailbox, process).run_here()
             mailbox.close()
-
-
-def _exit(code: int, *, wait: bool = True) -> NoReturn:
-    """End the process: end what it has started, join threads, run exit handlers, flush; without the teardown.
-
-    The wait for children needs no time limit: the hub, the keeper or the lifeline kills this process at the end of its
-    time, and then the keeper kills the children.
-    """
-    try:
-        kill_children()
-        ending = _end_descendants() if wait else []
-        if wait and _lingering_threads():
-            _thread.start_new_thread(_report_lingering, ())
-        finish_interpreter(wait=wait)
-        for pidfd in ending:
-            has_ended(pidfd, None)
-        _kill_descendants()
-        _remove_directory()
-    finally:
-        os._exit(code)
-
-
-LINGER_NOTICE = 1.0
-"""Seconds after which a process that waits for threads, before it ends, logs which ones."""
-
-
-def _lingering_threads() -> list[threading.Thread]:
-    """Return the threads for which a process waits before it ends: all that are no daemons."""
-    main = threading.main_thread()
-    return [one for one in threading.enumerate() if not one.daemon and one is not main]
-
-
-def _report_lingering() -> None:
-    """Log once which threads hold up the end of the process, and where they stand."""
-    time.sleep(LINGER_NOTICE)
-    left, frames = _lingering_threads(), sys._current_frames()
-    stacks = (
-        f"Thread {one.name!r} (most recent call last):\n"
-        + "".join(traceback.format_stack(frames.get(one.ident or 0), limit=5)).rstrip()
-        for one in left
-    )
-    if left:
-        _logger.warning(
-            "%r has finished, but its process waits for %d of its threads that are no daemons:\n%s",
-            current_path(), len(left), "\n".join(stacks),
-        )  # fmt: skip
-
-
-def _end_descendants() -> list[int]:
-    """Ask all that this process has started to end; return their pidfds. The keeper ends what has left the family.
-
-    When the hub is gone, the keeper may be killed at any moment, too: then this process sees to those as well.
-    """
-    mark = mark_of(os.getpid())
-    if mark is not None and mark.keep:
-        return []
-    found = descendants(os.getpid())
-    for directory, _, control in _held:
-        if mark is not None and _is_hung_up(control):
-            found = set(processes_where(worker_mark(directory, mark.worker)))
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    spared = tracker and tracker._resource_tracker._pid  # ends with the last process that uses it
-    pidfds = []
-    for pid in found:
-        if pid != spared:
-            with contextlib.suppress(OSError):
-                pidfds.append(os.pidfd_open(pid))
-                request_end(pid)
-    return pidfds
-
-
-def _kill_descendants() -> None:
-    """Kill what is left of what this process has started, if the hub is gone."""
-    mark = mark_of(os.getpid())
-    for directory, _, control in _held:
-        if mark is not None and not mark.keep and _is_hung_up(control):
-            kill_where(worker_mark(directory, mark.worker))
-
-
-_held: list[tuple[str, int, int]] = []
-"""The runtime directory, the descriptor that holds it, and the control connection's."""
-
-
-def _remove_directory() -> None:
-    """Remove the program's directory if hub, keeper and all other workers are gone."""
-    for directory, lock, control in _held:
-        os.close(lock)
-        if _is_hung_up(control):
-            remove_when_unused(directory, STRAGGLERS)
-
-
-def _is_hung_up(control: int) -> bool:
-    """Return whether the hub is gone."""
-    poll = select.poll()
-    poll.register(control, select.POLLRDHUP)
-    return bool(poll.poll(0))
