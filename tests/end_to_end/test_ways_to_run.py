@@ -37,6 +37,12 @@ def test_a_program_given_by_python_c_can_run_a_tree():
     assert run_program([sys.executable, "-c", PROGRAM]).check().stdout == "hello world True\n"
 
 
+def test_a_program_may_have_a_module_named_resource(tmp_path):
+    (tmp_path / "resource.py").write_text("word = 'mine'")
+    (tmp_path / "app.py").write_text("import resource\n" + PROGRAM + "print(resource.word)\n")
+    assert run_program(tmp_path / "app.py").check().stdout == "hello world True\nmine\n"
+
+
 def test_a_program_read_from_standard_input_can_run_a_tree(tmp_path):
     file = tmp_path / "program"
     file.write_text(PROGRAM)

@@ -7,10 +7,10 @@ Instead, each start carries what has changed since then; mostly that is nothing.
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Mapping
 from typing import TypeAlias
 
+from suitkaise.platform.limits import resource
 from suitkaise.platform.marks import RLIMIT_LOCKS
 
 __all__ = ["Inheritance", "User", "apply", "changes", "inheritance", "user"]

@@ -12,10 +12,11 @@ processes are to be kept.
 from __future__ import annotations
 
 import contextlib
-import resource
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from suitkaise.platform.limits import resource
 
 __all__ = ["RLIMIT_LOCKS", "Mark", "mark_of", "program_number", "worker_mark"]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
+from suitkaise.platform.limits import resource
 
 __all__ = [
     "Input",
@@ -174,8 +175,6 @@ def _limits(title: str, limits: Any) -> dict[str, tuple[int, int]]:
         return {}
     if not isinstance(limits, Mapping):
         raise SpecError(f"{title}: limits must be a dict like {{'nofile': 4096}}, or None, not {limits!r}")
-    import resource
-
     names = [name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")]
     checked = {}
     for name, value in limits.items():

@@ -11,6 +11,7 @@ import termios
 from collections.abc import Mapping
 from pathlib import Path
 
+from suitkaise.platform.limits import resource
 from suitkaise.platform.processes import die_with_parent
 from suitkaise.workers.command_options import ProcessOptions
 from suitkaise.workers.output import OutputPipes
@@ -127,8 +128,6 @@ def _prepare(options: ProcessOptions, groups: list[int], told: int) -> None:
             doing = "tty=True"
             fcntl.ioctl(1, termios.TIOCSCTTY, 0)
         for name, limit in options.limits.items():
-            import resource  # imported already, where the limits were checked
-
             doing = f"limits: {name}={limit}"
             resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), limit)
         if options.nice is not None:
