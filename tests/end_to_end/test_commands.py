@@ -587,6 +587,7 @@ import os, resource
 from suitkaise.platform.processes import become_subreaper
 from suitkaise.workers.command_options import process_options
 from suitkaise.workers.command_start import start
+from suitkaise.workers.output import OutputPipes
 
 become_subreaper()
 if os.geteuid() == 0:
@@ -598,7 +599,8 @@ plain.update(stdout="null", stderr="null", tty=False)
 for options in ({"user": os.getuid()}, {"user": "root"}, {"group": 0}, {"nice": -5}, {"limits": {"core": "infinity"}}):
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        popen, outputs = start(("true",), os.environ, "/", process_options("it", **{**plain, **options}))
+        pipes = OutputPipes(lambda stream, line: None, lambda runs: None)
+        popen = start(("true",), os.environ, "/", process_options("it", **{**plain, **options}), pipes)
         print("code", popen.wait())
     except PermissionError as error:
         print(error)

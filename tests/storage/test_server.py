@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from suitkaise.messaging import codec, wire
+from suitkaise.platform import sockets
 from suitkaise.storage import connections, server
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.protocol import (
@@ -225,7 +226,7 @@ def test_an_invalid_request_does_not_affect_other_clients_in_the_same_transactio
 def test_a_connection_of_another_user_is_refused(
     serving: ServerInThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(sockets, "peer_of", lambda sock: (os.getpid(), os.geteuid() + 1))
     with caplog.at_level(logging.WARNING), serving.connect(hello=False) as client:
         assert client.is_closed()
     assert "refused" in caplog.text

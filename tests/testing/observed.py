@@ -117,7 +117,7 @@ class Observed(Simulation):
         ledger.handle(event)
         request = getattr(event, "request", None)
         if request is not None:
-            request.add_done_callback(lambda done: self._answered(ledger, done))
+            request.when_done(lambda done: self._answered(ledger, done))
         self._turn_of = ledger
         try:
             executor.step(event)

@@ -171,7 +171,7 @@ class SupervisorInterface:
     def _terminate(self, answer: Answer[Any], id: str, drain: float | None) -> None:
         if drain is not None:
             self._drains[id] = drain
-            answer.add_done_callback(lambda done: self._drains.pop(id, None))
+            answer.when_done(lambda done: self._drains.pop(id, None))
         self.tell(TerminateChild(answer, id))
 
     def drain_of(self, id: str) -> float | None:
