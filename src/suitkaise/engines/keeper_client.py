@@ -129,7 +129,7 @@ class KeeperClient:
         self._pause = _PAUSE
         self._retry: TimerHandle | None = None
         self._liveness = KeeperLiveness(context.reactor, self._lock, self._owes_answer, lambda: self.pid, self._kill)
-        self.user = user()
+        self.user: User = user()
         self.inherited: Inheritance = {}
         self._start()
         listeners.append(self._preload)

@@ -16,7 +16,7 @@ import itertools
 import re
 import sys
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle  # type: ignore[import-untyped]
 import msgspec
@@ -29,7 +29,13 @@ from suitkaise.messaging.reducers import REDUCERS, reduce_exception
 __all__ = ["ByValue"]
 
 
-class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+if TYPE_CHECKING:
+    from pickle import Pickler as _Pickler
+else:
+    _Pickler = cloudpickle.Pickler
+
+
+class ByValue(_Pickler):
     """Sends by value what has no name to be imported by."""
 
     def __init__(self, file: io.BytesIO, protocol: int) -> None:
