@@ -7,6 +7,7 @@ kept until something that they hold changes. A process that knows the class does
 
 from __future__ import annotations
 
+import enum
 import functools
 import io
 import logging
@@ -90,15 +91,21 @@ def _is(one: object, other: object) -> bool:
 
 _MADE_WITH_THE_CLASS = frozenset({
     "__annotations__", "__dataclass_fields__", "__dataclass_params__", "__dict__", "__weakref__", "__orig_bases__",
-    "__parameters__", "_abc_impl", "__slots__", "__match_args__", "__struct_config__", "__static_attributes__",
+    "__parameters__", "_abc_impl", "__slots__", "__slotnames__", "__match_args__", "__struct_config__", "__signature__",
+    "__static_attributes__",
 })  # fmt: skip
+
+
+_MADE_BY_A_METACLASS = re.compile(r"_[a-z0-9]+(_[a-z0-9]+)*_$|__(pydantic|attrs)_\w+__$")
+"""Of the standard library's enum, pydantic and attrs."""
 
 
 def _values(definition: Any) -> Iterator[Any]:
     """Yield all that a class or function is sent with and that can change."""
     if isinstance(definition, type):
+        members = vars(definition).get("_member_map_", {}) if issubclass(definition, enum.Enum) else {}
         for name, value in vars(definition).items():
-            if name not in _MADE_WITH_THE_CLASS:
+            if not (name in _MADE_WITH_THE_CLASS or name in members or _MADE_BY_A_METACLASS.match(name)):
                 yield name
                 yield value
         return
@@ -136,9 +143,14 @@ class _Printer(pickle.Pickler):
     """Encodes a value only to compare the bytes: what is a definition is told by its id."""
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, type | types.FunctionType) or type(value) in REDUCERS:
-            return str, (id(value),)
+        definition = isinstance(value, type | types.FunctionType)
+        if type(value) in REDUCERS or (definition and definitions.is_by_value(value)):
+            return _number, (id(value),)
         return NotImplemented
+
+
+def _number(number: int) -> int:
+    return number
 
 
 def _print(value: Any) -> object:

@@ -1,0 +1,100 @@
+"""When the bytes of a class or function that is sent by value are made anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import cloudpickle
+import msgspec
+import pytest
+
+from suitkaise.messaging.bundles import reduce_to_bundle
+
+RATE: Any = 3
+TABLE: dict[str, Any] = {"a": 1}
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 2
+
+
+class Record(msgspec.Struct):
+    number: int = 0
+
+
+class Job:
+    limit: Any = 10
+    names: list[str] = []
+
+    def cost(self) -> Any:
+        return RATE * TABLE["a"] * helper(1)
+
+
+def helper(number: int) -> int:
+    return number + len(Point.__name__)
+
+
+@pytest.fixture(autouse=True)
+def by_value() -> Iterator[None]:
+    module = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(module)
+    yield
+    cloudpickle.unregister_pickle_by_value(module)
+
+
+def bundle(definition: Any) -> bytes:
+    """Return the bytes that travel with a value of this definition."""
+    _, (_, data) = reduce_to_bundle(definition)
+    assert isinstance(data, bytes)
+    return data
+
+
+@pytest.mark.parametrize("definition", [Color, Point, Record, Job, helper])
+def test_the_bytes_of_a_definition_are_kept(definition: Any) -> None:
+    Point(1).__reduce_ex__(4)  # has copyreg store something in the class
+    assert bundle(definition) is bundle(definition)
+
+
+@pytest.mark.parametrize(
+    "owner, name, value",
+    [
+        (Job, "limit", 99),
+        (Job, "names", ["a"]),
+        (sys.modules[__name__], "RATE", 4),
+        (sys.modules[__name__], "RATE", [4]),
+        (sys.modules[__name__], "TABLE", {"a": 2}),
+        (sys.modules[__name__], "helper", lambda number: number),
+        (helper, "__defaults__", (5,)),
+        (Point, "x", 7),
+    ],
+)
+def test_a_change_of_a_class_or_of_what_it_uses_makes_them_anew(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, value: Any
+) -> None:
+    before = bundle(Job)
+    monkeypatch.setattr(owner, name, value, raising=False)
+    assert bundle(Job) is not before
+
+
+def test_a_change_within_a_mutable_global_makes_them_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = bundle(Job)
+    assert bundle(Job) is before
+    monkeypatch.setitem(TABLE, "a", [Color.RED])
+    assert bundle(Job) is not before
+
+
+def test_what_a_module_has_under_no_name_has_no_bundle() -> None:
+    class Local: ...
+
+    assert reduce_to_bundle(Local) is None
+    assert reduce_to_bundle(lambda: None) is None
