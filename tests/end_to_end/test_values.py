@@ -184,6 +184,42 @@ with Supervisor("tree", Worker).start() as running:
     ]
 
 
+def test_a_message_that_a_worker_cannot_decode_is_reported_to_its_asker_or_to_the_log() -> None:
+    program = """
+import logging, sys, types
+from suitkaise import Process, SuitkaiseError, Supervisor, WorkerFailed
+
+here = sys.modules["here"] = types.ModuleType("here")
+exec("class Thing: ...", vars(here))
+
+class Worker(Process):
+    def on_receive(self, message):
+        return message
+
+class Silent(Process): ...
+
+logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stdout)
+with Supervisor("tree", Worker, Silent).start() as running:
+    try:
+        running["worker"].ask(here.Thing())
+    except WorkerFailed as error:
+        print(error, flush=True)
+    for name in ("worker", "silent"):
+        running[name].tell(here.Thing() if name == "worker" else "hello")
+        try:
+            running[name].ask("the message before this one was handled")
+        except SuitkaiseError:
+            pass
+"""
+    cannot = "the message, which has the type here.Thing, cannot be decoded here: ModuleNotFoundError: No module named"
+    asked, *logged = run_program(program).check().stdout.splitlines()
+    assert asked == f"in 'tree/worker', {cannot} 'here'"
+    assert sorted(logged) == [
+        "'tree/silent' does not handle a message: 'tree/silent' has no on_receive, so it takes no messages",
+        f"'tree/worker' does not handle a message: {asked}",
+    ]
+
+
 def test_the_proxies_of_a_manager_work_in_a_worker_and_other_objects_of_multiprocessing_are_refused() -> None:
     program = """
 import multiprocessing

@@ -23,6 +23,7 @@ __all__ = [
     "ReplyCallback",
     "checked_timeout",
     "portable_error",
+    "undecodable",
 ]
 
 
@@ -186,7 +187,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         try:
             value = undecoded.payload.value
         except Exception as error:
-            ok, value = False, _undecodable(undecoded.payload.data, error)
+            ok, value = False, undecodable("the answer", undecoded.payload, error)
         with self._condition:
             if undecoded is self._exception or undecoded is self._result:
                 self._exception, self._result = (None, value) if ok else (value, None)  # in this order
@@ -211,10 +212,11 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
             return
 
 
-def _undecodable(data: bytes, error: Exception) -> WorkerFailed:
-    """Return the error for an answer that cannot be decoded here, such as one of a class that cannot be imported."""
-    name = codec.first_name(data)
-    what = f"the answer, which has the type {name}," if name else "the answer"
+def undecodable(what: str, payload: Payload, error: Exception) -> WorkerFailed:
+    """Return the error for a value that cannot be decoded here, such as one of a class that cannot be imported."""
+    name = codec.first_name(payload.data)
+    if name:
+        what = f"{what}, which has the type {name},"
     failed = WorkerFailed(f"{what} cannot be decoded here: {type(error).__name__}: {error}")
     failed.__cause__ = error
     return failed

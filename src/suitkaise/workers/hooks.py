@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from suitkaise.errors import SuitkaiseError
-from suitkaise.messaging.messages import Message
+from suitkaise.messaging.messages import Message, undecodable
 from suitkaise.specs.recipe import Recipe, is_async_function
 from suitkaise.workers.context import WorkerContext
 from suitkaise.workers.worker import ALIASES, Process, Thread, Worker
@@ -96,7 +96,7 @@ def handler_of(
     try:
         body = message.body.value
     except Exception as error:
-        raise NoHandler(error) from error
+        raise NoHandler(undecodable(f"in {path!r}, the message", message.body, error)) from error
     if message.kind == "signal" and (on_receive is None or not accepts(body)):
         return _nothing
     if message.kind in ("message", "signal"):

@@ -21,6 +21,7 @@ from suitkaise.messaging.identity import set_starting
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.platform.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.context import NEVER, WorkerContext
 from suitkaise.workers.forked import Forks, end_fork
@@ -30,6 +31,7 @@ from suitkaise.workers.worker_type import check_attributes
 
 __all__ = ["Lifecycle"]
 
+_logger = QueuedLogger("suitkaise.messages")
 _clock = time.monotonic_ns
 _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
     Phase.ON_START.mark,
@@ -197,6 +199,8 @@ class Lifecycle:
                 end_fork()
         except (Reject, NoHandler) as refusal:
             self._end_fork(refusal)
+            if message.reply is None and isinstance(refusal, NoHandler):
+                _logger.warning("%r does not handle a message: %s", self.path, refusal)
             message.fail(portable_error(refusal.error, self.path)[0])
         except BaseException as error:
             if isinstance(error, Exception):
