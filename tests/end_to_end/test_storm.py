@@ -24,6 +24,7 @@ def test_each_of_a_hundred_kills_is_followed_by_one_restart_and_nothing_leaks(se
     children = [Child((Echo, CountingProcess)[n % 2], id=f"w{n}", shutdown=1.0) for n in range(8)]
     with Supervisor("storm", *children, max_restarts=math.inf).start() as running:
         refs = [running[f"w{n}"] for n in range(8)]
+        eventually(lambda: len(psutil.Process().children()) == 1, what="no keeper of an earlier test")
         eventually(lambda: footprint()[2] == 1 + 8 + 1, what="keeper, workers, and one process in reserve")
         before = footprint()
         killed = dict.fromkeys(refs, 0)
