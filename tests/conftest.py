@@ -22,6 +22,10 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key
 from tests.fast import is_fast
 from tests.leaks import MARK, Footprint, clean_up, private_base, wait_for_leaks_to_go
 
+if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:  # a background job of a shell; the programs of tests inherit it
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
 GRACE = float(os.environ.get("SUITKAISE_TEST_GRACE", "5"))  # seconds that what is about to go gets to go
 WATCHDOG = 30.0  # seconds after a test's time-out at which a run that cannot be interrupted is ended
 
