@@ -169,15 +169,10 @@ def _reduce_singledispatch(function: Any) -> Any:
 
 
 def _make_singledispatch(key: str, name: str) -> Any:
-    found = definitions.known(key)
-    if found is None:
+    def placeholder(value: Any) -> None: ...
 
-        def placeholder(value: Any) -> None: ...
-
-        placeholder.__name__ = name
-        found = functools.singledispatch(placeholder)
-        definitions.register(key, found, finished=False)
-    return found
+    placeholder.__name__ = name
+    return definitions.known_or_made(key, lambda: functools.singledispatch(placeholder))
 
 
 def _fill_singledispatch(function: Any, state: Any) -> None:
@@ -244,17 +239,16 @@ def _is_quiet(cls: type) -> bool:
 
 
 def _make_class(key: str, meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any], quiet: bool) -> Any:
-    found = definitions.known(key)
-    if found is None:
-        slots = body.get("__slots__")
-        body = {**body, "__slots__": tuple(slots)} if slots is not None and not isinstance(slots, str | dict) else body
-        found = (
-            _quietly(meta, name, bases, body)
-            if quiet
-            else types.new_class(name, bases, {"metaclass": meta}, lambda namespace: namespace.update(body))
-        )
-        definitions.register(key, found, finished=False)
-    return found
+    slots = body.get("__slots__")
+    if slots is not None and not isinstance(slots, str | dict):
+        body = {**body, "__slots__": tuple(slots)}
+
+    def make() -> Any:
+        if quiet:
+            return _quietly(meta, name, bases, body)
+        return types.new_class(name, bases, {"metaclass": meta}, lambda namespace: namespace.update(body))
+
+    return definitions.known_or_made(key, make)
 
 
 class _FirstWithoutDict:
@@ -289,11 +283,9 @@ def _quietly(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any
 def _make_enum(
     key: str, bases: tuple[type, ...], name: str, qualified: str, members: dict[str, Any], module: str
 ) -> Any:
-    found = definitions.known(key)
-    if found is None:
-        found = parts._make_skeleton_enum(bases, name, qualified, members, module, None, None)
-        definitions.register(key, found, finished=False)
-    return found
+    return definitions.known_or_made(
+        key, lambda: parts._make_skeleton_enum(bases, name, qualified, members, module, None, None)
+    )
 
 
 def _fill_class(cls: Any, state: Any) -> None:
@@ -358,16 +350,11 @@ def _make_struct(
     fields: dict[str, Any],
     initialises: bool,
 ) -> Any:
-    found = definitions.known(key)
-    if found is not None:
-        return found
-
     def post_init(self: Any) -> None:
         vars(cls)["__post_init__"](self)
 
     namespace = {**body, **{field: msgspec.field(**how) for field, how in fields.items()}}
     if initialises:  # msgspec calls the function that is there when the class is made
         namespace["__post_init__"] = post_init
-    cls: Any = meta(name, bases, namespace, **options)
-    definitions.register(key, cls, finished=False)
+    cls: Any = definitions.known_or_made(key, lambda: meta(name, bases, namespace, **options))
     return cls

@@ -265,11 +265,7 @@ def _reduce_instance(kind: type, value: Any) -> Any:
 def _reduce_proxy(proxy: Any) -> Any:
     """Send the proxy of a manager with the key that the manager asks for: a worker is no child of this process."""
     make, (cls, token, serializer, options) = proxy.__reduce__()
-    return _rebuild_proxy, (make, cls, token, serializer, {**options, "authkey": bytes(proxy._authkey)})
-
-
-def _rebuild_proxy(make: Callable[..., Any], cls: Any, token: Any, serializer: Any, options: dict[str, Any]) -> Any:
-    return make(cls, token, serializer, options)
+    return make, (cls, token, serializer, {**options, "authkey": bytes(proxy._authkey)})
 
 
 # Making a C pickler takes as long as pickling a small dict, so picklers are kept after a small value. Popping and

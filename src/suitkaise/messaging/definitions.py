@@ -23,7 +23,7 @@ import time
 import types
 import uuid
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -41,6 +41,7 @@ __all__ = [
     "is_finished",
     "key_of",
     "known",
+    "known_or_made",
     "name_of",
     "namespace",
     "program",
@@ -223,6 +224,15 @@ def known(key: str) -> Any:
     found = _lookup(vars(loaded), qualified)
     if found is not None and id(found) not in _keys:
         register(key, found)
+    return found
+
+
+def known_or_made(key: str, make: Callable[[], Any]) -> Any:
+    """Return the object of this process that has this key, or else a new one; `finish` follows once it is filled."""
+    found = known(key)
+    if found is None:
+        found = make()
+        register(key, found, finished=False)
     return found
 
 

@@ -69,13 +69,13 @@ class _Cached:
 
 
 def _make_cache(key: str, size: int | None, typed: bool) -> Any:
-    found = definitions.known(key)
-    if found is None:
+    def make() -> Any:
         inner = _Cached()
-        found = functools.lru_cache(size, typed)(inner)
-        found.__wrapped__ = inner
-        definitions.register(key, found, finished=False)
-    return found
+        wrapper = functools.lru_cache(size, typed)(inner)
+        wrapper.__wrapped__ = inner
+        return wrapper
+
+    return definitions.known_or_made(key, make)
 
 
 def _fill_cache(wrapper: Any, state: Any) -> None:

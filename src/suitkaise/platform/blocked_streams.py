@@ -1,4 +1,4 @@
-"""The end of a program in which a logging handler, or a write to a stream that nobody reads, blocks for ever.
+"""The end of a program in which a logging handler, or a write to a stream without a reader, blocks for ever.
 
 Python itself would wait then: for the lock of the handler (`logging.shutdown`), and for the lock of the stream that the
 blocked thread writes to, when the main module is over and again when the interpreter ends (there it gives up by an
