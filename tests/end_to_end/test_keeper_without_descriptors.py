@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from suitkaise import Child, ChildStartFailed, Command, Supervisor
@@ -22,9 +23,21 @@ def files_of(pid: int) -> list[int]:
     return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
 
 
+def wait_until_idle(pid: int, *, children: int) -> None:
+    """Wait until the keeper has `children` processes, its reserve included, and waits for a request.
+
+    While it forks its reserve it has files open for a moment.
+    """
+    eventually(
+        lambda: len(children_of(pid)) == children and psutil.Process(pid).status() == psutil.STATUS_SLEEPING,
+        what=f"the keeper is idle with {children} processes",
+    )
+
+
 @contextmanager
 def no_descriptor_left(pid: int) -> Iterator[None]:
-    """Keep process `pid` from opening more files than it has open now."""
+    """Keep the keeper `pid`, which has one child beside its reserve, from opening more files than it has open now."""
+    wait_until_idle(pid, children=2)
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     files = files_of(pid)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(set(range(len(files) + 1)) - set(files)), before[1]))
@@ -46,7 +59,7 @@ def test_a_keeper_without_descriptors_refuses_a_start_and_goes_on() -> None:
 def test_a_keeper_with_one_free_descriptor_starts_a_worker_from_the_reserve() -> None:
     with Supervisor("app", max_restarts=0).start() as running:
         pid = keeper_pid()
-        eventually(lambda: any(files_of(child) for child in children_of(pid)))  # the reserve
+        wait_until_idle(pid, children=1)
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         highest = files_of(pid)[-1]
         free = min(set(range(highest + 2)) - set(files_of(pid)))
