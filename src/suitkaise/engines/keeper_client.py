@@ -251,7 +251,11 @@ class KeeperClient:
         context = self._context
         self.inherited = inheritance()
         self._program, self._sock = start_keeper(
-            context.directory, self._modules(), context.orphan_timeout, for_commands=self._for_commands
+            context.directory,
+            context.board.descriptor,
+            self._modules(),
+            context.orphan_timeout,
+            for_commands=self._for_commands,
         )
         self._waiting_to_send = False
         self._down = ""

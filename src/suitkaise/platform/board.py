@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Any
 
 from suitkaise.errors import SuitkaiseError
+from suitkaise.platform.processes import above_streams
 
 __all__ = [
     "BELL",
@@ -135,23 +136,34 @@ class Slot:
 
 
 class Board:
-    """The board, opened by the program that owns it (`create=True`) or by a worker."""
+    """The board. The program that owns it makes it; its keepers inherit the descriptor, and workers their memory.
 
-    def __init__(self, path: str, *, create: bool = False) -> None:
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
-        descriptor = os.open(path, flags, 0o600)
-        try:
-            if create:
-                os.ftruncate(descriptor, SLOT_BYTES * CAPACITY)
-            self._map = mmap.mmap(descriptor, SLOT_BYTES * CAPACITY)
-        finally:
-            os.close(descriptor)
+    So no other process opens the file by its name, which another user could have made if the directory was removed.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._map = mmap.mmap(descriptor, SLOT_BYTES * CAPACITY)
         self.memory: memoryview[Any] = memoryview(self._map)
-        self._path = path
         self._free: list[int] = []
         self._next = 0
         self._closed = False
         self._lock = threading.Lock()
+
+    @classmethod
+    def create(cls, path: str) -> Board:
+        """Make the file at `path`, which must not exist, and its board.
+
+        Raises:
+            OSError: the file cannot be made.
+        """
+        descriptor = above_streams(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            os.ftruncate(descriptor, SLOT_BYTES * CAPACITY)
+            return cls(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     def take(self, name: str) -> Slot:
         """Return a free slot, cleared, for the worker at path `name`.
@@ -175,11 +187,7 @@ class Board:
     def _make_room(self, name: str) -> None:
         """Allocate the next page now; if the file system had none left later, SIGBUS would end the program."""
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                os.posix_fallocate(descriptor, self._next * SLOT_BYTES, mmap.PAGESIZE)
-            finally:
-                os.close(descriptor)
+            os.posix_fallocate(self.descriptor, self._next * SLOT_BYTES, mmap.PAGESIZE)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:  # this file system cannot allocate in advance
                 return
@@ -201,7 +209,9 @@ class Board:
     def close(self) -> None:
         """Unmap the board, or, while slots are in use, let the last of them unmap it."""
         with self._lock:
-            self._closed = True
+            if not self._closed:
+                self._closed = True
+                os.close(self.descriptor)
             self._unmap()
 
     def _unmap(self) -> None:

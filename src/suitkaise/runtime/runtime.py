@@ -58,7 +58,7 @@ class Runtime:
             made.callback(remove_directory, self.directory, self._lock)
             self.crashes: CrashLog = CrashLog(warn=logger.warning)
             made.callback(self.crashes.close)
-            board = Board(os.path.join(self.directory, BOARD), create=True)
+            board = Board.create(os.path.join(self.directory, BOARD))
             made.callback(board.close)
             self.reactor: Reactor = Reactor()
             made.callback(self.reactor.close)
