@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -99,12 +100,16 @@ def grace_of(child: Child) -> float:
 
 @dataclass(slots=True)
 class EngineContext:
-    """The parts of the program that its engines use."""
+    """The parts of the program that its engines use.
+
+    `before_start` is called before a process is started; it raises SuitkaiseError if none can be.
+    """
 
     directory: str
     board: Board
     reactor: Reactor
     orphan_timeout: float = 5.0
+    before_start: Callable[[], None] = lambda: None
     log_queue: LogQueue = field(default_factory=LogQueue)
     logs: Forwarded = field(init=False)
 

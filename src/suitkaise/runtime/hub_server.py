@@ -25,7 +25,7 @@ from suitkaise.messaging.protocol import (
 from suitkaise.messaging.registry import Registry
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, SerialExecutor
-from suitkaise.platform.sockets import accept_own
+from suitkaise.platform.sockets import accept_own, bind_unix
 
 __all__ = ["HubServer"]
 
@@ -48,12 +48,35 @@ class HubServer:
         self.registry = registry
         self.administration: SerialExecutor = SerialExecutor("suitkaise-administration")
         self._connections: set[_WorkerConnection] = set()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(path)
-        os.chmod(path, 0o600)
-        self._listener.listen(512)
-        self._listener.setblocking(False)
-        reactor.call_soon_threadsafe(lambda: reactor.add_reader(self._listener, self._accept))
+        self._path = path
+        self._listener: socket.socket = self._listen()
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            bind_unix(listener, self._path)
+            os.chmod(self._path, 0o600)
+            listener.listen(512)
+            listener.setblocking(False)
+        except BaseException:
+            listener.close()
+            raise
+        self.reactor.call_soon_threadsafe(lambda: self.reactor.add_reader(listener, self._accept))
+        return listener
+
+    def listen_again(self) -> None:
+        """Listen at the path anew, after its socket was removed; the connections that there are stay.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        former, self._listener = self._listener, self._listen()
+
+        def close() -> None:
+            self.reactor.remove_reader(former)
+            former.close()
+
+        self.reactor.call_soon_threadsafe(close)
 
     def _accept(self) -> None:
         try:

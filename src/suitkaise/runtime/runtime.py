@@ -30,7 +30,7 @@ from suitkaise.platform.board import Board
 from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
-from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, make_directory, remove_directory, sweep
+from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, sweep
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.specs import SupervisorSpec
@@ -49,13 +49,14 @@ class Runtime:
 
     def __init__(self) -> None:
         with contextlib.ExitStack() as made:  # undone if a later step fails, else by `close`
+            self._home_lock = threading.Lock()
             log_queue = LogQueue()
             made.callback(log_queue.close)
             log_queue.open()
             sweep()
-            self.directory: str
-            self.directory, self._lock = make_directory()
-            made.callback(remove_directory, self.directory, self._lock)
+            self._home: RuntimeDirectory = RuntimeDirectory()
+            made.callback(self._home.remove)
+            self.directory: str = self._home.path
             self.crashes: CrashLog = CrashLog(warn=logger.warning)
             made.callback(self.crashes.close)
             board = Board.create(os.path.join(self.directory, BOARD))
@@ -65,7 +66,9 @@ class Runtime:
             self.registry: Registry = Registry()
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
-            self.engine_context: EngineContext = EngineContext(self.directory, board, self.reactor, log_queue=log_queue)
+            self.engine_context: EngineContext = EngineContext(
+                self.directory, board, self.reactor, log_queue=log_queue, before_start=self._check_home
+            )
             self._hub_server = HubServer(self.engine_context.file(HUB_SOCKET), self.reactor, self.registry)
             made.callback(self._hub_server.close)
             made.callback(self.reactor.close)  # before the server's sockets; the one above is for a server that fails
@@ -94,6 +97,28 @@ class Runtime:
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._made = made.pop_all()
+
+    def _check_home(self) -> None:
+        """Make the program's directory anew if it was removed: a new process could not connect.
+
+        Raises:
+            SuitkaiseError: that is not possible.
+        """
+        with self._home_lock:
+            if self._home.is_there():
+                return
+            try:
+                self._home.make_again()
+                self._hub_server.listen_again()
+            except OSError as error:
+                raise SuitkaiseError(
+                    f"the private directory of this program, {self.directory!r}, was removed, and it cannot be made "
+                    f"anew: {error}"
+                ) from error
+        logger.warning(
+            "the private directory of this program, %s, was removed; it is made anew. A storage that lay there can be "
+            "used only by those that have opened it already", self.directory,
+        )  # fmt: skip
 
     def _on_gone(self, owner: str) -> None:
         self.storage.on_gone(owner)
@@ -142,7 +167,7 @@ class Runtime:
         self._hub_server.close_after_fork()
         self.reactor.close_after_fork()
         self.storage.close_after_fork()
-        os.close(self._lock)
+        os.close(self._home.lock)
 
 
 _guard = threading.RLock()
