@@ -25,6 +25,7 @@ from suitkaise.messaging.protocol import (
     decode_answer,
 )
 from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.platform.sockets import connect_own
 
 __all__ = ["HubClient", "Router", "in_worker_process", "router", "set_router"]
 
@@ -142,7 +143,7 @@ class _HubConnection:
         self._expected: dict[int, ReplyCallback] = {}
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._sock.connect(path)
+            connect_own(self._sock, path)
         except OSError as error:
             self._sock.close()
             raise RuntimeGone(f"the program that owns the tree cannot be reached: {error}") from error
