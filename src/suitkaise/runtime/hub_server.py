@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import Counter
 from typing import Any, assert_never
 
 from suitkaise.errors import MailboxFull, NotSerializable, SuitkaiseError
@@ -34,6 +35,9 @@ logger: QueuedLogger = QueuedLogger("suitkaise.hub")
 ACCEPT_AGAIN = 0.5
 """Seconds until the next attempt after a connection could not be accepted."""
 
+MAX_CONNECTIONS = 256
+"""Connections that one process may have: one, and one more for each signal handler that interrupts a request."""
+
 _MAY_WAIT_FOR_EVER = (RequestKind.JOIN, RequestKind.RESULT, RequestKind.DOWN)
 
 
@@ -48,6 +52,7 @@ class HubServer:
         self.registry = registry
         self.administration: SerialExecutor = SerialExecutor("suitkaise-administration")
         self._connections: set[_WorkerConnection] = set()
+        self._connected: Counter[int] = Counter()  # by the pid of the process
         self._path = path
         self._listener: socket.socket = self._listen()
 
@@ -81,7 +86,12 @@ class HubServer:
     def _accept(self) -> None:
         try:
             for sock, pid in accept_own(self._listener):
-                self._connections.add(_WorkerConnection(self, sock, pid))
+                if self._connected[pid] >= MAX_CONNECTIONS:
+                    logger.warning("process %d has more than %d connections; the next is refused", pid, MAX_CONNECTIONS)
+                    sock.close()
+                else:
+                    self._connected[pid] += 1
+                    self._connections.add(_WorkerConnection(self, sock, pid))
         except OSError as error:  # most likely no descriptor is left; pending connections wait in the listener's queue
             logger.error("cannot accept a connection: %s", error)
             self.reactor.remove_reader(self._listener)
@@ -91,9 +101,13 @@ class HubServer:
 
     def forget(self, connection: _WorkerConnection) -> bool:
         """Remove a connection that is being closed; return False if it was removed before."""
-        known = connection in self._connections
-        self._connections.discard(connection)
-        return known
+        if connection not in self._connections:
+            return False
+        self._connections.remove(connection)
+        self._connected[connection.pid] -= 1
+        if not self._connected[connection.pid]:
+            del self._connected[connection.pid]
+        return True
 
     def close(self) -> None:
         """Close all connections; called after the reactor has ended."""
@@ -113,7 +127,7 @@ class _WorkerConnection:
     def __init__(self, server: HubServer, sock: socket.socket, pid: int) -> None:
         self.sock = sock
         self._server = server
-        self._pid = pid
+        self.pid: int = pid
         self._parser = wire.Parser(decode=decode_request)
         self._out = SendBuffer(server.reactor, sock, f"process {pid}", self._on_event, corked=False)
         self._waits: dict[int, Answer[Any]] = {}  # those that may wait for ever; the others end by themselves
@@ -197,7 +211,7 @@ class _WorkerConnection:
         if not self._server.forget(self):
             return
         if reason:
-            logger.warning("connection from pid %d closed: %s", self._pid, reason)
+            logger.warning("connection from pid %d closed: %s", self.pid, reason)
         self._out.close()
         for waiting in list(self._waits.values()):
             waiting.cancel()
