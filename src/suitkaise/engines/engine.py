@@ -12,6 +12,7 @@ from suitkaise.exits import ExitReason, Hung
 from suitkaise.messaging.logs import Forwarded
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import Board, SlotView
+from suitkaise.platform.descriptors import DescriptorReserve
 from suitkaise.platform.log_queue import LogQueue
 from suitkaise.platform.reactor import Reactor
 from suitkaise.specs import LIMITS, Child
@@ -111,6 +112,7 @@ class EngineContext:
     orphan_timeout: float = 5.0
     before_start: Callable[[], None] = lambda: None
     log_queue: LogQueue = field(default_factory=LogQueue)
+    reserve: DescriptorReserve = field(default_factory=lambda: DescriptorReserve(0))
     logs: Forwarded = field(init=False)
 
     def __post_init__(self) -> None:

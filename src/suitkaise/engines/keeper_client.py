@@ -155,7 +155,7 @@ class KeeperClient:
                 except OSError as error:
                     raise ChildProcessError(f"there is no keeper: {error}") from error
             request.number = number = next(_numbers)
-            theirs = request.connect().detach()
+            theirs = self._context.reserve.call(request.connect).detach()
             self._requests[number] = request
             self._send(SpawnProcess(number, request.grace, request.stops_last, request.keep_children), theirs)
             self._context.reactor.call_soon_threadsafe(request.resume_reading)

@@ -18,7 +18,8 @@ from importlib import _bootstrap
 from typing import Any, Never
 
 from suitkaise.errors import SuitkaiseError
-from suitkaise.platform.processes import GROUP_SIGNALS, above_streams
+from suitkaise.platform.descriptors import above_streams
+from suitkaise.platform.processes import GROUP_SIGNALS
 
 __all__ = ["become_keeper", "search_path", "start_keeper"]
 

@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import Any
 
 from suitkaise.errors import SuitkaiseError
-from suitkaise.platform.processes import above_streams
+from suitkaise.platform.descriptors import above_streams
 
 __all__ = [
     "BELL",

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import functools
 import os
 import select
@@ -29,7 +28,6 @@ from typing import Any
 __all__ = [
     "GROUP_SIGNALS",
     "MARK",
-    "above_streams",
     "after_fork_in_child",
     "become_subreaper",
     "children",
@@ -343,16 +341,6 @@ def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(None if patience is None else patience * 1000))
-
-
-def above_streams(descriptor: int) -> int:
-    """Return the descriptor, moved if it has the number of a standard stream, which the program has closed."""
-    if descriptor > 2:
-        return descriptor
-    try:
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(descriptor)
 
 
 def set_process_name(name: str) -> None:

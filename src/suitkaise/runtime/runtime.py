@@ -27,6 +27,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
+from suitkaise.platform.descriptors import DescriptorReserve
 from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
@@ -66,8 +67,10 @@ class Runtime:
             self.registry: Registry = Registry()
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
+            reserve = DescriptorReserve()
+            made.callback(reserve.close)
             self.engine_context: EngineContext = EngineContext(
-                self.directory, board, self.reactor, log_queue=log_queue, before_start=self._check_home
+                self.directory, board, self.reactor, log_queue=log_queue, reserve=reserve, before_start=self._check_home
             )
             self._hub_server = HubServer(self.engine_context.file(HUB_SOCKET), self.reactor, self.registry)
             made.callback(self._hub_server.close)
