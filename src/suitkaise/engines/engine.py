@@ -60,7 +60,9 @@ class Launch:
         limits = child.join_in, child.join_after
         return cls(
             child,
-            Incarnation(path, serial, number, child.copy, *limits, recalled, grace_of(child), child.drain or 0.0),
+            Incarnation(
+                path, serial, number, child.copy, *limits, recalled, grace_of(child), child.drain or 0.0, child.user
+            ),
         )
 
     def drain(self, wanted: float | None) -> float:

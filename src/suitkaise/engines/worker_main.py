@@ -55,6 +55,8 @@ from suitkaise.platform.processes import after_fork_in_child, set_process_name
 from suitkaise.platform.runtime_directory import HUB_SOCKET, stack_file, tail_file
 from suitkaise.platform.tail import Tail
 from suitkaise.specs.recipe import Recipe
+from suitkaise.specs.users import User
+from suitkaise.storage.connect import attach
 from suitkaise.workers.actor import WorkerActor, lifecycle_of
 from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.lifecycle import Lifecycle
@@ -149,6 +151,8 @@ class WorkerProcess:
         try:
             if recipe is None:
                 recipe = codec.loads_with_descriptors(recipe_data, descriptors)
+            if incarnation.user is not None:
+                self._become(incarnation.user)
         except BaseException as error:
             portable, text = portable_error(error, incarnation.path)
             self.report_exit(Outcome(Crashed("on_start", portable, text)))
@@ -230,6 +234,23 @@ class WorkerProcess:
         root = logging.getLogger()
         root.setLevel(order.log_level)
         root.addHandler(ForwardingHandler(self._send_log))
+
+    def _become(self, user: User) -> None:
+        """Change the user of this process, after all that the new user is not allowed to open is open.
+
+        Raises:
+            PermissionError: this process is not root's.
+        """
+        if os.geteuid() != 0 and user.uid != os.geteuid():
+            raise PermissionError(f"user={user}: only root may run a worker as another user")
+        self._tail.write("")
+        attach().open()
+        groups = [user.gid] if user.name is None else os.getgrouplist(user.name, user.gid)
+        if os.geteuid() == 0:
+            os.setgroups(groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+        os.environ.update(user.environment)
 
     def _close_after_fork(self) -> None:
         """In a process that the worker forks (`os.fork`, multiprocessing): close or renew the worker's resources."""
