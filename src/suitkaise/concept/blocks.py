@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from suitkaise.concept.capture import FACTORY, WithStatement, future_flags, is_in_block
+from suitkaise.concept.capture import FACTORY, WithStatement, error_at, future_flags, is_in_block
+from suitkaise.errors import CaptureError
 
 __all__ = ["Block", "Blocks", "compile_blocks"]
 
@@ -26,7 +27,7 @@ _HOOK = ".hook"  # no identifier, so no name of the user
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block: its kind (`OnStart`...), its line, and the names that it sets; `results` may go to any `**kwargs`."""
+    """One block: its kind (`OnStart`...), its line, and the names that it sets; `results` go to a `**kwargs`."""
 
     kind: str
     line: int
@@ -91,12 +92,17 @@ def _compile(
         reader.check_names(shared, set_anywhere, nonlocals)
     functions = [_function(reader, shared, declared_global) for reader in readers]
     factory = _factory(statement, functions, shared | around)
-    tree = ast.Module([factory], [])
-    made = compile(tree, statement.source.filename, "exec", future_flags(code), dont_inherit=True)
+    try:
+        tree = ast.Module([factory], [])
+        made = compile(tree, statement.source.filename, "exec", future_flags(code), dont_inherit=True)
+    except SyntaxError as error:  # `break` out of the block, `await`, `import *`
+        raise _refusal(statement, error.msg, error.lineno, (error.offset or 1) - 1) from None
     while made.co_name != FACTORY:
         made = next(constant for constant in made.co_consts if isinstance(constant, types.CodeType))
     if made.co_freevars:
-        raise statement.error("super() and __class__ cannot be used in a block, which runs outside of the class")
+        uses = (part for part in ast.walk(statement.node) if isinstance(part, ast.Name))
+        use = next(part for part in uses if part.id in ("super", "__class__"))
+        raise _refusal(statement, "super() and __class__ cannot be used in a block", use.lineno, use.col_offset)
     made = made.replace(co_consts=tuple(map(_with_plain_name, made.co_consts)))
     outer = tuple(name for name in made.co_cellvars if name in around - shared)
     return Blocks(made, tuple(reader.block(shared) for reader in readers), outer)
@@ -153,27 +159,44 @@ class _WithoutAnnotations(ast.NodeTransformer):
     visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = visit_ClassDef = _keep  # noqa: N815
 
 
+def _refusal(statement: WithStatement, what: str, line: int | None, column: int | None = None) -> CaptureError:
+    return error_at(
+        statement.source.filename,
+        line or statement.node.lineno,
+        f"{what}: the block runs later and on its own, in the worker. Put this into a function that the block calls, "
+        "or write a class with the methods on_start, loop, on_finish",
+        column,
+        statement.source.lines,
+    )
+
+
 # ------------------------------------------------------------ reading a block
+_REFUSED: dict[type[ast.AST], str] = {
+    ast.Return: "`return`", ast.Yield: "`yield`", ast.YieldFrom: "`yield from`", ast.Nonlocal: "`nonlocal`",
+}  # fmt: skip
+"""What would be valid in the function that a block becomes."""
+
+
 class _Reader(ast.NodeVisitor):
-    """Finds the names that a block sets in its own scope, and refuses what makes no sense outside of its place."""
+    """Finds the names that a block sets in its own scope, and refuses what makes no sense outside of its place.
+
+    `set_here` has all names that the block sets, apart from those that it only updates (`x += 1`).
+    """
 
     def __init__(self, statement: WithStatement, node: ast.With, kind: str) -> None:
         self.node = node
         self.kind = kind
         self.target = node.items[0].optional_vars
         self.declared_global: set[str] = set()
-        self.assigned: set[str] = set()
         self.set_here: set[str] = set()
+        self._assigned: set[str] = set()
         self._updated: dict[str, ast.AugAssign] = {}
         self._statement = statement
-        self._targets: set[int] = set()
-        self._loops = 0
         if self.target is not None:
             if not isinstance(self.target, ast.Name):
                 raise statement.error("`as` must be followed by a plain name", self.target)
-            self._set(self.target.id)
-        for part in node.body:
-            self.visit(part)
+            self.visit(self.target)
+        self._visit_all(node.body)
 
     @property
     def names(self) -> set[str]:
@@ -182,40 +205,29 @@ class _Reader(ast.NodeVisitor):
 
     def block(self, shared: set[str]) -> Block:
         """Describe the block."""
-        target = None if self.target is None else self._statement.mangled(self.target.id)  # type: ignore[attr-defined]
-        names = tuple(sorted((self.names & shared) - {target}))
-        results = (self.assigned | self._updated.keys()) & set(names)
-        return Block(self.kind, self.node.lineno, names, tuple(sorted(one for one in results if one[0] != "_")))
+        target = self._statement.mangled(self.target.id) if isinstance(self.target, ast.Name) else None
+        names = (self.names & shared) - {target}
+        results = {name for name in names & (self._assigned | self._updated.keys()) if name[0] != "_"}
+        return Block(self.kind, self.node.lineno, tuple(sorted(names)), tuple(sorted(results)))
 
     def check_names(self, shared: set[str], set_anywhere: set[str], nonlocals: frozenset[str]) -> None:
         """Refuse names that are nonlocal around the setup, and those that are updated but never set."""
         for name in sorted(self.names & shared & nonlocals):
-            raise self._error(f"{name!r} is nonlocal around the setup, so a block cannot assign it", self.node)
+            raise self._statement.error(f"{name!r} is nonlocal around the setup, so a block cannot set it", self.node)
         for name, node in self._updated.items():
             if name in shared - set_anywhere:
-                raise self._error(
+                raise self._statement.error(
                     f"{name!r} is updated here, but no block sets it: set it in OnStart. The names of a setup are its "
                     "own; a function that a block calls can change a global",
                     node,
                 )
 
-    def _error(self, message: str, node: ast.AST) -> Exception:
-        return self._statement.error(message, node)
-
-    def _refuse(self, what: str, node: ast.AST) -> None:
-        raise self._error(
-            f"{what} cannot be used in a block: the block runs later and on its own, in the worker. Put it into a "
-            "function that the block calls, or write a class with the methods on_start, loop, on_finish",
-            node,
-        )
-
-    # ------------------------------------------------------------ names
-    def _set(self, name: str) -> None:
-        self.set_here.add(self._statement.mangled(name))
-
-    def _assign(self, *targets: ast.expr) -> None:
-        names = [one for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)]
-        self.assigned |= {self._statement.mangled(one.id) for one in names if isinstance(one.ctx, ast.Store)}
+    def visit(self, node: ast.AST) -> None:
+        """Visit a node, unless it is refused."""
+        what = _REFUSED.get(type(node))
+        if what is not None:
+            raise _refusal(self._statement, f"{what} cannot be used in a block", node.lineno, node.col_offset)  # type: ignore[attr-defined]
+        super().visit(node)
 
     def generic_visit(self, node: ast.AST) -> None:
         """Visit the parts of a node; note the names that it holds as text (`except ... as`, patterns)."""
@@ -224,9 +236,20 @@ class _Reader(ast.NodeVisitor):
                 self._set(name)
         super().generic_visit(node)
 
+    def _visit_all(self, nodes: Sequence[ast.AST | None]) -> None:
+        for node in nodes:
+            if node is not None:
+                self.visit(node)
+
+    # ------------------------------------------------------------ names
+    def _set(self, name: str) -> None:
+        self.set_here.add(self._statement.mangled(name))
+
+    def _assign(self, *targets: ast.expr) -> None:
+        names = [one for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)]
+        self._assigned |= {self._statement.mangled(one.id) for one in names if isinstance(one.ctx, ast.Store)}
+
     def visit_Name(self, node: ast.Name) -> None:
-        if node.id == "__class__":
-            self._refuse("__class__", node)
         if not isinstance(node.ctx, ast.Load):
             self._set(node.id)
 
@@ -237,8 +260,7 @@ class _Reader(ast.NodeVisitor):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
             self._assign(node.target)
-            self.visit(node.target)
-            self.visit(node.value)
+            self._visit_all([node.target, node.value])
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         self._assign(node.target)
@@ -252,8 +274,6 @@ class _Reader(ast.NodeVisitor):
         self.visit(node.value)
 
     def visit_alias(self, node: ast.alias) -> None:
-        if node.name == "*":
-            self._refuse("`import *`", node)
         self._set(node.asname or node.name.partition(".")[0])
 
     def visit_Global(self, node: ast.Global) -> None:
@@ -262,59 +282,16 @@ class _Reader(ast.NodeVisitor):
     # ------------------------------------------------------------ scopes of their own
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self._set(node.name)
-        self._visit_all([*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)])
+        self._visit_all([*node.decorator_list, *node.args.defaults, *node.args.kw_defaults])
 
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        self._visit_all([*node.args.defaults, *filter(None, node.args.kw_defaults)])
+        self._visit_all([*node.args.defaults, *node.args.kw_defaults])
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self._set(node.name)
         self._visit_all([*node.decorator_list, *node.bases, *node.keywords])
 
     def visit_comprehension(self, node: ast.comprehension) -> None:
-        if node.is_async:
-            self._refuse("an async comprehension", node.target)
         self._visit_all([node.iter, *node.ifs])
-
-    def _visit_all(self, nodes: Sequence[ast.AST]) -> None:
-        for node in nodes:
-            self.visit(node)
-
-    # ------------------------------------------------------------ what leaves the block
-    def visit_For(self, node: ast.For) -> None:
-        self._visit_all([node.target, node.iter])
-        self._visit_loop(node)
-
-    def visit_While(self, node: ast.While) -> None:
-        self.visit(node.test)
-        self._visit_loop(node)
-
-    def _visit_loop(self, node: ast.For | ast.While) -> None:
-        self._loops += 1
-        self._visit_all(node.body)
-        self._loops -= 1
-        self._visit_all(node.orelse)
-
-    def visit_Break(self, node: ast.Break | ast.Continue) -> None:
-        if not self._loops:
-            self._refuse(f"`{type(node).__name__.lower()}`", node)
-
-    visit_Continue = visit_Break  # noqa: N815
-
-    def visit_Call(self, node: ast.Call) -> None:
-        if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
-            self._refuse("`super()`", node)
-        self.generic_visit(node)
-
-    def visit_Return(self, node: ast.AST) -> None:
-        self._refuse(_FORBIDDEN[type(node)], node)
-
-    visit_Yield = visit_YieldFrom = visit_Await = visit_AsyncFor = visit_AsyncWith = visit_Nonlocal = visit_Return  # noqa: N815
-
-
-_FORBIDDEN: dict[type[ast.AST], str] = {
-    ast.Return: "`return`", ast.Yield: "`yield`", ast.YieldFrom: "`yield from`", ast.Await: "`await`",
-    ast.AsyncFor: "`async for`", ast.AsyncWith: "`async with`", ast.Nonlocal: "`nonlocal`",
-}  # fmt: skip

@@ -8,31 +8,27 @@ syntax tree.
 from __future__ import annotations
 
 import ast
-import importlib
-import linecache
 import math
-import os
 import sys
 import types
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Self, TypeVar
 
-from suitkaise.concept.blocks import Block, Blocks, compile_blocks
+from suitkaise.concept.blocks import Blocks, compile_blocks
+from suitkaise.concept.built import BuiltSetup, Hook
 from suitkaise.concept.capture import WithStatement, error_at, future_flags, with_statement_of
 from suitkaise.errors import CaptureError, SpecError
 
 __all__ = [
     "AfterLoop",
     "BeforeLoop",
-    "BoundBlock",
     "BuiltSetup",
-    "Hook",
     "OnFinish",
     "OnStart",
     "ProcessSetup",
     "Setup",
     "ThreadSetup",
+    "WrittenHook",
 ]
 
 S = TypeVar("S", bound="Setup")
@@ -46,11 +42,8 @@ class _Written(BaseException):
 
 
 # ------------------------------------------------------------ the blocks
-class Hook:
-    """The base of the blocks: `with OnStart() as start:`."""
-
-    add_for_next: bool = False
-    added: dict[str, Any] | None = None
+class WrittenHook(Hook):
+    """The base of the blocks, as they are written: `with OnStart() as start:`."""
 
     def __enter__(self) -> Self:
         frame = sys._getframe(1)
@@ -66,38 +59,23 @@ class Hook:
 
     def __exit__(self, *error: object) -> None: ...
 
-    def add(self, values: Mapping[str, Any] = types.MappingProxyType({}), /, **named: Any) -> None:
-        """Pass values to the main function, by the names of its parameters; for use inside of the block.
 
-        They take precedence over the arguments that the process or thread was created with. A name that the function
-        does not take is dropped, with a warning.
-
-        Raises:
-            RuntimeError: the block does not run.
-        """
-        if self.added is None:
-            raise RuntimeError(f"{type(self).__name__}.add() is for the inside of the block, which runs in the worker")
-        self.added.update(values, **named)
-
-    add_these = add
-
-
-class OnStart(Hook):
+class OnStart(WrittenHook):
     """Runs once, first. The names that it sets go to the main function, in every loop."""
 
 
-class BeforeLoop(Hook):
+class BeforeLoop(WrittenHook):
     """Runs before each loop. The names that it sets go to the main function, in this loop."""
 
 
-class AfterLoop(Hook):
+class AfterLoop(WrittenHook):
     """Runs after each loop. With `add_for_next`, the names that it sets go to the main function, in the next loop."""
 
     def __init__(self, add_for_next: bool = False) -> None:
         self.add_for_next = add_for_next
 
 
-class OnFinish(Hook):
+class OnFinish(WrittenHook):
     """Runs once, before a clean end."""
 
 
@@ -214,81 +192,6 @@ class ThreadSetup(Setup):
         return replace(super().build(), num_loops=loops)
 
 
-# ------------------------------------------------------------ what a setup is built to
-@dataclass(frozen=True, slots=True)
-class BoundBlock:
-    """A block of one worker. `cells` has the variables that it sets."""
-
-    block: Block
-    hook: Hook
-    function: types.FunctionType
-    cells: Mapping[str, types.CellType]
-
-    def run(self) -> None:
-        """Run the block."""
-        self.hook.added = {}
-        self.function(self.hook)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BuiltSetup:
-    """What `build()` returns. Each start of a worker runs its blocks with variables of their own."""
-
-    factory: types.FunctionType | None = None
-    blocks: tuple[Block, ...] = ()
-    outer: Mapping[str, Any] = field(default_factory=dict)
-    add_for_next: bool = False
-    num_loops: float | None = None
-    """The number of loops that a `ThreadSetup` asks for; infinity: `loop_infinitely`; None: neither."""
-
-    def bind(self) -> dict[str, BoundBlock]:
-        """Make the blocks of one worker, by their kinds."""
-        if self.factory is None:
-            return {}
-        functions = self.factory()
-        cells = {name: cell for one in functions for name, cell in _cells_of(one).items()}
-        for name, value in self.outer.items():
-            cells[name].cell_contents = value
-        bound = {}
-        for block, function in zip(self.blocks, functions, strict=True):
-            hook = AfterLoop(self.add_for_next) if block.kind == "AfterLoop" else _KINDS[block.kind]()
-            bound[block.kind] = BoundBlock(block, hook, function, {name: cells[name] for name in block.names})
-        return bound
-
-    def __reduce__(self) -> Any:
-        rest = self.blocks, dict(self.outer), self.add_for_next, self.num_loops
-        factory: Any = self.factory
-        if factory is None:
-            return BuiltSetup, (None, *rest)
-        name, code = factory.__module__, factory.__code__
-        module = sys.modules.get(name)
-        is_importable = name != "__main__" and getattr(module, "__spec__", None) is not None
-        if is_importable and vars(module) is factory.__globals__:
-            return _built_in_module, (name, code, *rest)
-        lines = None if os.path.exists(code.co_filename) else linecache.getlines(code.co_filename)
-        return _built_by_value, (factory, lines, *rest)
-
-
-_KINDS: dict[str, type[Hook]] = {one.__name__: one for one in (OnStart, BeforeLoop, AfterLoop, OnFinish)}
-
-
-def _cells_of(function: types.FunctionType) -> dict[str, types.CellType]:
-    return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-
-
-def _built_in_module(module: str, code: types.CodeType, *rest: Any) -> BuiltSetup:
-    """Rebuild a setup of a module that can be imported: its blocks use the globals of the module itself."""
-    return BuiltSetup(types.FunctionType(code, vars(importlib.import_module(module))), *rest)
-
-
-def _built_by_value(factory: types.FunctionType, lines: list[str] | None, *rest: Any) -> BuiltSetup:
-    """Rebuild another setup. `lines` is the text of a notebook cell, for tracebacks."""
-    name = factory.__code__.co_filename
-    if lines and name not in linecache.cache:
-        linecache.cache[name] = sum(map(len, lines)), None, lines, name
-    return BuiltSetup(factory, *rest)
-
-
 # ------------------------------------------------------------ capturing
 def _capture(statement: WithStatement, first: tuple[ast.With, Hook], frame: types.FrameType) -> BuiltSetup:
     """Take the blocks of a setup, whose first one is known."""
@@ -302,7 +205,7 @@ def _capture(statement: WithStatement, first: tuple[ast.With, Hook], frame: type
     hooks = [first[1], *_hooks_of(statement, nodes[1:], frame)]
     kinds = [type(hook).__name__ for hook in hooks]
     for position, (node, hook, kind) in enumerate(zip(nodes, hooks, kinds, strict=True)):
-        if not isinstance(hook, Hook) or kind not in _KINDS:
+        if not isinstance(hook, WrittenHook):
             raise statement.error("after the first block, only blocks may stand in a setup; put this above it", node)
         if len(node.items) > 1:
             raise statement.error(f"{kind} must have a `with` statement of its own; put the others inside of it", node)
@@ -310,12 +213,7 @@ def _capture(statement: WithStatement, first: tuple[ast.With, Hook], frame: type
             raise statement.error(f"the setup has two {kind} blocks; put them together", node)
     compiled = compile_blocks(statement, nodes, kinds, frame)
     factory = types.FunctionType(compiled.code, frame.f_globals)
-    return BuiltSetup(
-        factory,
-        compiled.blocks,
-        _values_of(compiled, statement, frame),
-        any(hook.add_for_next for hook in hooks),
-    )
+    return BuiltSetup(factory, compiled.blocks, tuple(hooks), _values_of(compiled, statement, frame))
 
 
 def _hooks_of(statement: WithStatement, nodes: list[ast.With], frame: types.FrameType) -> list[Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from suitkaise.concept.setup import BoundBlock, BuiltSetup
+from suitkaise.concept.built import BoundBlock, BuiltSetup
 from suitkaise.concept.values import Values, check_call
 from suitkaise.errors import SpecError
 from suitkaise.specs.recipe import Recipe, is_async_function, snapshot

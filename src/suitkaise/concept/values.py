@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from suitkaise.concept.setup import BoundBlock
+from suitkaise.concept.built import BoundBlock
 from suitkaise.errors import SpecError
 
 __all__ = ["Values", "check_call"]
