@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from suitkaise.exits import ExitReason
@@ -102,18 +101,17 @@ class CaptureError(SuitkaiseError, SyntaxError):
         lineno: int | None = None,
         offset: int | None = None,
         text: str | None = None,
+        **details: Any,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, **details)
         self.filename = filename
         self.lineno = lineno
         self.offset = offset
         self.text = text
 
     def __reduce__(self) -> tuple[Any, ...]:
-        place: dict[str, Any] = {
-            "filename": self.filename, "lineno": self.lineno, "offset": self.offset, "text": self.text
-        }  # fmt: skip
-        return partial(type(self), self.msg, **place), ()
+        names = ("msg", "filename", "lineno", "offset", "text")
+        return *super().__reduce__(), {name: getattr(self, name) for name in names}
 
 
 class ChildStartFailed(SuitkaiseError):

@@ -462,6 +462,16 @@ def test_a_name_without_a_value_where_the_setup_is_written_is_refused() -> None:
     later = 1
 
 
+def test_a_class_in_a_function_has_to_have_the_names_that_its_blocks_use() -> None:
+    outer = 1
+    with pytest.raises(CaptureError, match="'outer' is used in a block, but has no value here"):
+
+        class Body:
+            with ProcessSetup() as setup:
+                with OnStart():
+                    see(outer)
+
+
 def test_a_traceback_shows_the_line_of_the_user() -> None:
     with ProcessSetup() as setup:
         with OnStart():

@@ -232,6 +232,10 @@ def test_a_thread_setup_loops_infinitely_or_a_number_of_times() -> None:
     setup.num_loops = 3
     with pytest.raises(SpecError, match="not both"):
         setup.build()
+    setup.loop_infinitely = False
+    setup.num_loops = 0
+    with pytest.raises(SpecError, match="num_loops"):
+        setup.build()
 
 
 def test_a_setup_itself_cannot_be_sent() -> None:
@@ -257,6 +261,17 @@ def test_a_setup_with_a_lock_from_around_cannot_be_sent() -> None:
         codec.dumps(make())
 
 
+def test_a_block_of_a_derived_class_is_of_the_same_kind() -> None:
+    class Quickly(OnStart): ...
+
+    got: list[int] = []
+    with ProcessSetup() as setup:
+        with Quickly():
+            got.append(1)
+    run(setup)
+    assert got == [1]
+
+
 # --- workers in threads ---
 
 
@@ -264,6 +279,11 @@ def finished(recipe: Any, **options: Any) -> Any:
     """Run a worker until it has finished, and return its result."""
     with Supervisor("app", Child(recipe, id="it", restart="transient", **options)).start() as running:
         return running["it"].result(timeout=20)
+
+
+def test_a_process_calls_any_callable_again_and_again_until_it_is_joined() -> None:
+    assert finished(worker_for("process", dict, None, (), {"a": 1}), join_after=2) == {"a": 1}
+    assert finished(worker_for("process", max, None, (1, 2)), join_after=2) == 2
 
 
 @pytest.mark.parametrize("setup", [None, ThreadSetup().build(), ProcessSetup().build()])
@@ -359,6 +379,8 @@ def test_arguments_that_the_function_does_not_take_are_refused_where_the_worker_
 def test_what_is_no_function_and_no_built_setup_is_refused() -> None:
     with pytest.raises(SpecError, match="pass it without calling it"):
         worker_for("process", None)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="args must be a tuple"):
+        worker_for("process", print, None, "text")  # type: ignore[arg-type]
     with pytest.raises(SpecError, match=r"what setup\.build\(\) returns"):
         worker_for("process", print, ProcessSetup())  # type: ignore[arg-type]
 

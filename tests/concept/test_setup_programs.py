@@ -67,13 +67,14 @@ SHARES_MAIN = program(
 )
 
 
-@pytest.mark.parametrize("how", ["file", "-c", "-X no_debug_ranges", "-m pdb"])
+@pytest.mark.parametrize("how", ["file", "-c", "-Bc", "-X no_debug_ranges", "-m pdb"])
 def test_a_script_without_a_main_guard(how: str, tmp_path: Path) -> None:
     file = tmp_path / "app.py"
     file.write_text(SHARES_MAIN)
     command = {
         "file": [str(file)],
         "-c": ["-c", SHARES_MAIN],
+        "-Bc": ["-Bc", SHARES_MAIN, "-c", "an argument"],
         "-X no_debug_ranges": ["-X", "no_debug_ranges", str(file)],
         "-m pdb": ["-m", "pdb", "-c", "c", "-c", "q", str(file)],
     }[how]
@@ -320,3 +321,55 @@ def test_a_program_from_standard_input_is_told_what_is_missing() -> None:
     code = f"import subprocess, sys\nsubprocess.run([sys.executable], input={text!r}, text=True)"
     done = run_program(code)
     assert "its source cannot be read; put the setup into a file or a notebook cell, or write a class" in done.stderr
+
+
+SPARES = program(
+    """
+    import os
+    import signal
+
+
+    def main(first, **rest):
+        if current_worker().recalled is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        current_worker().rejoin()
+        return first, rest
+
+
+    def make():
+        first = 7
+        with ProcessSetup() as setup:
+            with OnStart():
+                names = [first]
+        return setup
+
+
+    recipe = worker_for("process", main, make().build(), (1,), {"given": 2})
+    with Supervisor("app", Child(recipe, id="it", spares=1, restart="transient")).start() as running:
+        print(running["it"].result(timeout=20))
+    """
+)
+
+
+def test_a_spare_runs_the_blocks_of_a_setup() -> None:
+    assert run_program(SPARES).check().stdout == "(1, {'given': 2, 'names': [7]})\n"
+
+
+ASYNC = program(
+    """
+    import asyncio
+
+    async def main(n):
+        await asyncio.sleep(0)
+        return n, current_worker().name
+
+    with ProcessSetup() as setup:
+        with BeforeLoop() as before:
+            before.add(n=current_worker().current_loop)
+    print(finished("process", main, setup, join_after=2))
+    """
+)
+
+
+def test_an_async_function_in_a_process() -> None:
+    assert run_program(ASYNC).check().stdout == "(2, 'it')\n"

@@ -15,6 +15,7 @@ import functools
 import itertools
 import linecache
 import os
+import re
 import sys
 import types
 from collections.abc import Iterator
@@ -125,8 +126,9 @@ def _texts_of(frame: types.FrameType) -> Iterator[tuple[str, bool]]:
     """Yield the texts that the running code may have been compiled from, and whether each may be another one."""
     filename = frame.f_code.co_filename
     if filename == "<string>":  # `python -c`, or the text of an exec()
-        if "-c" in sys.orig_argv[:-1]:
-            yield sys.orig_argv[sys.orig_argv.index("-c") + 1], True
+        options = (place for place, one in enumerate(sys.orig_argv) if re.fullmatch(r"-[a-zA-Z]*c", one))
+        for place in itertools.islice(options, 1):
+            yield "".join(sys.orig_argv[place + 1 : place + 2]), True
         return
     lines = linecache.getlines(filename, frame.f_globals)
     if lines:
@@ -149,7 +151,7 @@ def _may_be_edited(filename: str) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _parsed(filename: str, text: str) -> Source:
-    source = Source(filename, tuple(text.splitlines(keepends=True)), ast.parse(text, filename))
+    source = Source(filename, tuple(text.split("\n")), ast.parse(text, filename))
     _collect(source, source.tree, None)
     return source
 

@@ -12,12 +12,13 @@ import math
 import sys
 import types
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from suitkaise.concept.blocks import Blocks, compile_blocks
 from suitkaise.concept.built import BuiltSetup, Hook
 from suitkaise.concept.capture import WithStatement, error_at, future_flags, with_statement_of
 from suitkaise.errors import CaptureError, SpecError
+from suitkaise.specs.options import Options
 
 __all__ = [
     "AfterLoop",
@@ -45,6 +46,8 @@ class _Written(BaseException):
 class WrittenHook(Hook):
     """The base of the blocks, as they are written: `with OnStart() as start:`."""
 
+    kind: ClassVar[str]
+
     def __enter__(self) -> Self:
         frame = sys._getframe(1)
         setup = _open.get(frame)
@@ -63,13 +66,19 @@ class WrittenHook(Hook):
 class OnStart(WrittenHook):
     """Runs once, first. The names that it sets go to the main function, in every loop."""
 
+    kind = "OnStart"
+
 
 class BeforeLoop(WrittenHook):
     """Runs before each loop. The names that it sets go to the main function, in this loop."""
 
+    kind = "BeforeLoop"
+
 
 class AfterLoop(WrittenHook):
     """Runs after each loop. With `add_for_next`, the names that it sets go to the main function, in the next loop."""
+
+    kind = "AfterLoop"
 
     def __init__(self, add_for_next: bool = False) -> None:
         self.add_for_next = add_for_next
@@ -77,6 +86,8 @@ class AfterLoop(WrittenHook):
 
 class OnFinish(WrittenHook):
     """Runs once, before a clean end."""
+
+    kind = "OnFinish"
 
 
 # ------------------------------------------------------------ the setups
@@ -97,10 +108,14 @@ class Setup(metaclass=_SetupType):
 
     __slots__ = ("_around", "_built", "_first", "_frame", "_statement", "_written")
 
+    _statement: WithStatement
+
     def __init__(self) -> None:
         self._built: BuiltSetup | None = BuiltSetup()
         self._frame: types.FrameType | None = None
-        self._first: tuple[ast.With, Hook] | None = None
+        self._around: Setup | None = None
+        self._first: tuple[ast.With, WrittenHook] | None = None
+        self._written = _Written()
 
     def __enter__(self) -> Self:
         self._begin(sys._getframe(1))
@@ -117,7 +132,7 @@ class Setup(metaclass=_SetupType):
             self._built = BuiltSetup()
         if first is None or error is not self._written:
             return False
-        self._written.__traceback__ = None
+        self._written = _Written()  # the one that was raised holds on to what was being handled
         try:
             self._built = _capture(statement, first, frame)
         except CaptureError as refusal:
@@ -138,14 +153,14 @@ class Setup(metaclass=_SetupType):
         raise TypeError(f"a {type(self).__name__} cannot be sent; send what its build() returns")
 
     def _begin(self, frame: types.FrameType) -> None:
-        self._statement: WithStatement = with_statement_of(frame)
+        self._statement = with_statement_of(frame)
         if len(self._statement.node.items) > 1:
             raise self._statement.error("the setup must have a `with` statement of its own")
-        self._built, self._first, self._frame, self._written = None, None, frame, _Written()
+        self._built, self._first, self._frame = None, None, frame
         self._around = _open.get(frame)
         _open[frame] = self
 
-    def _written_from(self, hook: Hook, frame: types.FrameType) -> BaseException:
+    def _written_from(self, hook: WrittenHook, frame: types.FrameType) -> BaseException:
         """Take note of the first block; return what the block is to raise."""
         node = self._statement.block_at(frame)
         if node is None:
@@ -184,16 +199,17 @@ class ThreadSetup(Setup):
         """Return what was set up, as `ProcessSetup` does.
 
         Raises:
-            SpecError: as there; or both `loop_infinitely` and `num_loops` are set.
+            SpecError: as there; or both `loop_infinitely` and `num_loops` are set; or `num_loops` is no such number.
         """
         if self.loop_infinitely and self.num_loops is not None:
             raise SpecError("ThreadSetup: set loop_infinitely or num_loops, not both")
+        Options("ThreadSetup", {"num_loops": self.num_loops}, {}, object).loops()
         loops = math.inf if self.loop_infinitely else self.num_loops
         return replace(super().build(), num_loops=loops)
 
 
 # ------------------------------------------------------------ capturing
-def _capture(statement: WithStatement, first: tuple[ast.With, Hook], frame: types.FrameType) -> BuiltSetup:
+def _capture(statement: WithStatement, first: tuple[ast.With, WrittenHook], frame: types.FrameType) -> BuiltSetup:
     """Take the blocks of a setup, whose first one is known."""
     body = statement.node.body
     nodes: list[ast.With] = []
@@ -202,15 +218,17 @@ def _capture(statement: WithStatement, first: tuple[ast.With, Hook], frame: type
             nodes.append(node)
         elif not isinstance(node, ast.Pass):
             raise statement.error("after the first block, only blocks may stand in a setup; put this above it", node)
-    hooks = [first[1], *_hooks_of(statement, nodes[1:], frame)]
-    kinds = [type(hook).__name__ for hook in hooks]
-    for position, (node, hook, kind) in enumerate(zip(nodes, hooks, kinds, strict=True)):
+    hooks: list[WrittenHook] = [first[1], *_hooks_of(statement, nodes[1:], frame)]
+    kinds: list[str] = []
+    for node, hook in zip(nodes, hooks, strict=True):
         if not isinstance(hook, WrittenHook):
             raise statement.error("after the first block, only blocks may stand in a setup; put this above it", node)
+        kind = hook.kind
         if len(node.items) > 1:
             raise statement.error(f"{kind} must have a `with` statement of its own; put the others inside of it", node)
-        if kind in kinds[:position]:
+        if kind in kinds:
             raise statement.error(f"the setup has two {kind} blocks; put them together", node)
+        kinds.append(kind)
     compiled = compile_blocks(statement, nodes, kinds, frame)
     factory = types.FunctionType(compiled.code, frame.f_globals)
     return BuiltSetup(factory, compiled.blocks, tuple(hooks), _values_of(compiled, statement, frame))
@@ -237,6 +255,7 @@ def _values_of(compiled: Blocks, statement: WithStatement, frame: types.FrameTyp
         if name not in values:
             uses = (part for part in ast.walk(statement.node) if isinstance(part, ast.Name) and part.id == name)
             raise statement.error(
-                f"{name!r} is used in a block, but has no value here where the setup is written", next(uses, None)
+                f"{name!r} is used in a block, but has no value here, in the function or class around the setup",
+                next(uses, None),
             )
     return values

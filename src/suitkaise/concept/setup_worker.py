@@ -9,7 +9,7 @@ from typing import Any, Literal
 from suitkaise.concept.built import BoundBlock, BuiltSetup
 from suitkaise.concept.values import Values, check_call
 from suitkaise.errors import SpecError
-from suitkaise.specs.recipe import Recipe, is_async_function, snapshot
+from suitkaise.specs.recipe import Recipe, check_arguments, is_async_function, snapshot
 from suitkaise.workers.worker import Process, Thread, Worker
 
 __all__ = ["worker_for"]
@@ -37,15 +37,18 @@ def worker_for(
     Raises:
         SpecError: the function cannot be called with these arguments, or something is of the wrong type.
     """
-    args, kwargs, setup = tuple(args or ()), dict(kwargs or {}), BuiltSetup() if setup is None else setup
     if not callable(function):
         raise SpecError(f"the main function must be a function, not {function!r}; pass it without calling it")
-    if not isinstance(setup, BuiltSetup):
+    if not isinstance(setup, BuiltSetup | None):
         raise SpecError(f"the setup must be what setup.build() returns, not {setup!r}")
-    check_call(function, args, kwargs)
-    if kind == "process":
-        args, kwargs = snapshot(args), snapshot(kwargs)
-    return Recipe(_CLASSES[kind, is_async_function(function)], (setup, function, args, kwargs), kind=kind)
+    check_arguments(function, args or (), kwargs)
+    copy = snapshot if kind == "process" else lambda value: value
+    given, named = copy(tuple(args or ())), copy(dict(kwargs or {}))
+    check_call(function, given, named)
+    if setup is None and kind == "process" and not isinstance(function, type):
+        return Recipe(function, given, named, kind)
+    setup = setup or BuiltSetup()
+    return Recipe(_CLASSES[kind, is_async_function(function)], (setup, function, given, named), kind=kind)
 
 
 class _SetupWorker(Worker):

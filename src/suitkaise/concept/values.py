@@ -8,10 +8,12 @@ definitions and loops, and those that begin with `_`. `add({...})` overrides wha
 from __future__ import annotations
 
 import inspect
+import types
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from suitkaise.concept.blocks import Block
 from suitkaise.concept.built import BoundBlock
 from suitkaise.errors import SpecError
 
@@ -38,6 +40,7 @@ class Values:
         self._name = getattr(function, "__name__", repr(function))
         self._given = frozenset(kwargs)
         self._dropped: set[tuple[str, str]] = set()
+        self._cells: dict[str, list[tuple[str, types.CellType]]] = {}
         signature = _signature_of(function)
         parameters = () if signature is None else signature.parameters.values()
         self._named = {one.name for one in parameters if one.kind in _NAMED}
@@ -48,24 +51,28 @@ class Values:
 
     def of(self, bound: BoundBlock) -> dict[str, Any]:
         """Return what the function gets from a block that has just run."""
+        kind = bound.block.kind
+        if kind not in self._cells:
+            self._cells[kind] = [(name, bound.cells[name]) for name in self._flowing(bound.block)]
         found = {}
-        for name in self._flowing(bound):
+        for name, cell in self._cells[kind]:
             try:
-                found[name] = bound.cells[name].cell_contents
+                found[name] = cell.cell_contents
             except ValueError:  # the block has not set it, or has deleted it
                 continue
-        found.update(self._added(bound))
+        if bound.hook.added:
+            found.update(self._added(bound, bound.hook.added))
         return found
 
-    def _flowing(self, bound: BoundBlock) -> set[str]:
+    def _flowing(self, block: Block) -> set[str]:
         """Return the names of a block that go to the function without `add`."""
-        names = self._named.intersection(bound.block.names)
+        names = self._named.intersection(block.names)
         if self._takes_any:
-            names = names.union(bound.block.results)
+            names = names.union(block.results)
         return names - self._given - self._positional
 
-    def _added(self, bound: BoundBlock) -> dict[str, Any]:
-        added = bound.hook.added or {}
+    def _added(self, bound: BoundBlock, added: dict[str, Any]) -> dict[str, Any]:
+        """Return what the function takes of the values that a block adds."""
         block = bound.block
         for name in added.keys() & self._positional:
             raise TypeError(f"{block.kind} adds {name!r}, but {self._name}() gets it as a positional argument already")
