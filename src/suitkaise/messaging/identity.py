@@ -1,17 +1,30 @@
 """The identity of the worker that owns the current thread.
 
 An owner is written `path#serial`; the serial number is larger than that of every earlier incarnation. A thread that a
-worker starts by itself has no owner of its own; in a worker's process its owner is the process's worker.
+worker starts by itself has no owner of its own; in a worker's process its owner is the process's worker. The same holds
+for the worker object.
 """
 
 from __future__ import annotations
 
 import threading
+from typing import Any
 
-__all__ = ["current_owner", "current_path", "is_starting", "owner_of", "set_owner", "set_starting", "split_owner"]
+__all__ = [
+    "current_owner",
+    "current_path",
+    "is_starting",
+    "owner_of",
+    "set_owner",
+    "set_starting",
+    "set_worker",
+    "split_owner",
+    "worker_of_thread",
+]
 
 _of_thread = threading.local()
 _of_process: str | None = None
+_worker_of_process: Any = None
 
 
 def owner_of(path: str, serial: int) -> str:
@@ -48,6 +61,23 @@ def set_owner(owner: str | None, *, whole_process: bool = False) -> None:
         _of_process = owner
     else:
         _of_thread.owner = owner
+
+
+def worker_of_thread() -> Any:
+    """Return the object of the worker that owns the current thread, or None outside of any running worker."""
+    worker = getattr(_of_thread, "worker", None)
+    return worker if worker is not None else _worker_of_process
+
+
+def set_worker(worker: Any) -> None:
+    """Set the object of the worker that runs in this thread; None: it is over.
+
+    A worker that owns the whole process is then the worker of all threads of the process without one of their own.
+    """
+    global _worker_of_process
+    _of_thread.worker = worker
+    if _of_process is not None and getattr(_of_thread, "owner", None) is None:
+        _worker_of_process = worker
 
 
 def is_starting() -> bool:

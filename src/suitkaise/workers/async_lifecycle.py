@@ -98,6 +98,7 @@ class AsyncLifecycle(Lifecycle):
         if self.context.opened is not None:
             self._slot.words[PHASE] = time.monotonic_ns() + Phase.ON_FINISH.mark
             self.context.opened.close(self.incarnation.grace)
+        super().close()
 
     def stacks(self) -> str:
         """Return where the tasks await, the worker's own task first; for any thread and signal handler."""

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from suitkaise.errors import SuitkaiseError
+from suitkaise.messaging.identity import set_worker
 from suitkaise.messaging.messages import Message, undecodable
 from suitkaise.specs.recipe import Recipe, is_async_function
 from suitkaise.workers.context import WorkerContext
@@ -24,6 +25,8 @@ def build(recipe: Recipe, context: WorkerContext | None) -> Any:
         cls, args, kwargs = _FunctionWorker, (recipe,), {}
     worker = cls.__new__(cls, *args, **kwargs)
     object.__setattr__(worker, "_worker_context", context)
+    if context is not None:
+        set_worker(worker)
     cls.__init__(worker, *args, **kwargs)
     check_attributes(worker)
     return worker

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead, with_note
 from suitkaise.exits import Crashed, ExitReason, Normal
-from suitkaise.messaging.identity import set_starting
+from suitkaise.messaging.identity import set_starting, set_worker
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.platform.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
@@ -243,6 +243,7 @@ class Lifecycle:
     # ------------------------------------------------------------ after the last turn
     def close(self) -> None:
         """Release the resources of the life cycle itself."""
+        set_worker(None)
 
     def answer_failed_ask(self) -> None:
         """Answer the message whose handler ended the worker.
