@@ -23,6 +23,7 @@ from suitkaise.specs.options import (
     ShutdownOption,
     checked_env,
     checked_id,
+    checked_intensity,
     refuse_unknown,
 )
 from suitkaise.specs.recipe import Kind, Recipe, Startable, check_arguments, check_recipe, recipe_of, with_arguments
@@ -114,7 +115,7 @@ LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_ti
 """The options that limit the time of a phase (rule 55)."""
 
 _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares",
-            "drain", "keep_children")  # fmt: skip
+            "drain", "keep_children", "max_restarts", "max_seconds")  # fmt: skip
 _LATER = ("mailbox",)
 
 
@@ -144,6 +145,10 @@ class Child(Declaration):
         join_in: seconds after which each incarnation finishes (default None: no limit).
         join_after: loops after which each incarnation finishes (default None: no limit).
         backoff: the delays between restarts (rule 56; default None: no delay).
+        max_restarts: restarts of this child that are allowed within `max_seconds`. If it would need more, it is given
+            up alone: it stays down, and its supervisor and siblings go on (rule 78; default None: its restarts count
+            for its supervisor). Only under a supervisor with `strategy="one_for_one"`.
+        max_seconds: the length of that window, in seconds (default 60.0).
         spares: the number of processes that stand by for the child (and for each of its copies) with its module
             imported and its arguments unpacked, so that a restart need not wait for that (default 0). Only for
             process workers.
@@ -192,6 +197,8 @@ class Child(Declaration):
     spares: int
     drain: float | None
     keep_children: bool
+    max_restarts: float | None
+    max_seconds: float
     env: dict[str, str]
     given: dict[str, Any]
 
@@ -220,6 +227,8 @@ class Child(Declaration):
         keep_children: bool = NOT_GIVEN,
         env: Mapping[str, str] | None = None,
         mailbox: int | None = None,
+        max_restarts: float | None = NOT_GIVEN,
+        max_seconds: float = NOT_GIVEN,
         **unknown: Never,
     ) -> None:
         given: dict[str, Any] = {
@@ -228,7 +237,7 @@ class Child(Declaration):
             "start_timeout": start_timeout, "before_loop_timeout": before_loop_timeout,
             "loop_timeout": loop_timeout, "after_loop_timeout": after_loop_timeout,
             "receive_timeout": receive_timeout, "finish_timeout": finish_timeout, "mailbox": mailbox, "drain": drain,
-            "keep_children": keep_children, "env": env,
+            "keep_children": keep_children, "env": env, "max_restarts": max_restarts, "max_seconds": max_seconds,
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
                  not (name in (*_LATER, "env") and value is None)}  # fmt: skip
@@ -259,6 +268,11 @@ class Child(Declaration):
             owner = "a thread has the environment of the program" if kind == "thread" else "each child has its own"
             raise SpecError(f"{title}: env makes no sense here: {owner}")
         option.refuse_later(*_LATER)
+        max_restarts, max_seconds = option.get("max_restarts", None), option.get("max_seconds", 60.0)
+        if max_restarts is None and max_seconds != 60.0 and not isinstance(what, _Rebuilt):
+            raise SpecError(f"{title}: max_seconds is the window of max_restarts, which is not given; give both")
+        allowed, max_seconds = checked_intensity(title, 0 if max_restarts is None else max_restarts, max_seconds)
+        max_restarts = None if max_restarts is None else allowed
         self._set(
             id=name,
             id_given=given_id is not None,
@@ -276,6 +290,8 @@ class Child(Declaration):
             spares=option.count("spares", 0, least=0),
             drain=option.positive("drain", None),
             keep_children=option.flag("keep_children"),
+            max_restarts=max_restarts,
+            max_seconds=max_seconds,
             env=checked_env(title, env),
             given={"args": args, "kwargs": kwargs, "id": id, **given},
         )
@@ -287,6 +303,8 @@ class Child(Declaration):
                 f"{title}: drain ({self.drain:g} s) must be less than shutdown ({self.shutdown!r}): a stop takes "
                 "at most that time for the messages that wait and on_finish together"
             )
+        if self.max_restarts is not None and self.restart == "temporary":
+            raise SpecError(f"{title}: max_restarts makes no sense here: a temporary child is never restarted")
         if self.spares and self.restart == "temporary":
             raise SpecError(f"{title}: spares makes no sense here: a temporary child is never restarted")
         if self.restart == "permanent" and (self.join_after is not None or self.join_in is not None):
