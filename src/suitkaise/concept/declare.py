@@ -8,10 +8,11 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from suitkaise.concept.call_site import call_in, caller
@@ -61,29 +62,24 @@ def declared(call: Call, defaults: Mapping[str, Any]) -> tuple[Child, bool]:
     """
     name, what, setup = _arguments_of(call)
     title = f"{call.function}({name!r})" if name is not None else f"{call.function}()"
-    options = {key: value for key, value in (call.kwargs or {}).items() if key in SPECIAL}
-    kwargs = {key: value for key, value in (call.kwargs or {}).items() if key not in SPECIAL}
-    if "num_loops" in options:
-        if "join_after" in options:
-            raise SpecError(f"{title}: num_loops is another name of join_after; give one of them")
-        options["join_after"] = options.pop("num_loops")
-    args: Any = call.args if call.args is not None else ()
     _check_what(call, title, what)
-    _check_keys(title, what, {} if call.kwargs is None else call.kwargs, kwargs)
+    args, options, kwargs = _sorted_arguments(call, title, what)
     worker: Any = what if _is_worker(what) else setup if _is_worker(setup) else None
     _check_kind(call, title, worker)
+    target: Any = what
+    child_args: dict[str, Any] = {}
     if _is_worker(what):
         if setup is not None:
             raise SpecError(
                 f"{title}: a setup goes with a function, and {_name_of(what)} is a worker with hooks of its own"
             )
-        target, child_args = what, {"args": args, "kwargs": kwargs or None}
-    else:
-        target, child_args = _with_setup(call, title, what, setup, tuple(args), kwargs), {}
+        child_args = {"args": args, "kwargs": kwargs or None}
+    elif worker is not None:
+        target, child_args = _worker_that_calls(title, setup, what, args, kwargs)
         if name is None and isinstance(setup, Startable):
             name = vars(setup).get("name")
-        if call.kind == "thread" and setup is None:
-            options.setdefault("join_after", 1)  # with a setup, the setup decides
+    else:
+        target = _function_worker(call, title, what, setup, args, kwargs, options)
     if isinstance(setup, Startable):  # what its constructor has set
         options = {**{key: value for key, value in vars(setup).items() if key in SPECIAL}, **options}
     options = _with_defaults(options, defaults, worker)
@@ -157,10 +153,25 @@ def _check_kind(call: Call, title: str, worker: Any) -> None:
 
 
 # ---------------------------------------------------------------- the keys of kwargs
-def _check_keys(title: str, what: Any, given: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
-    """Refuse a key that could mean two things, and one that is neither an option nor a parameter."""
+def _sorted_arguments(call: Call, title: str, what: Any) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+    """Return the positional arguments, the options, and the other keyword arguments of a call; checked."""
+    args, given = () if call.args is None else call.args, {} if call.kwargs is None else call.kwargs
+    if not isinstance(args, (tuple, list)):
+        raise SpecError(f"{title}: args must be a tuple of positional arguments, not {args!r}; for one: ({args!r},)")
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
         raise SpecError(f"{title}: kwargs must be a dict with names as keys, or None, not {given!r}")
+    options = {key: value for key, value in given.items() if key in SPECIAL}
+    kwargs = {key: value for key, value in given.items() if key not in SPECIAL}
+    _check_keys(title, what, given, kwargs)
+    if "num_loops" in options:
+        if "join_after" in options:
+            raise SpecError(f"{title}: num_loops is another name of join_after; give one of them")
+        options["join_after"] = options.pop("num_loops")
+    return tuple(args), options, kwargs
+
+
+def _check_keys(title: str, what: Any, given: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+    """Refuse a key that could mean two things, and one that is neither an option nor a parameter."""
     parameters = _parameters_of(what)
     if parameters is None:
         return
@@ -214,25 +225,37 @@ def caller_level() -> int:
 
 
 # ---------------------------------------------------------------- setups
-def _with_setup(
-    call: Call, title: str, function: Any, setup: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """Return what `Child` takes for a function with its setup, if it has one."""
+def _function_worker(
+    call: Call,
+    title: str,
+    function: Any,
+    setup: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
+) -> Recipe:
+    """Return the recipe of a worker that calls the function, with the blocks of its setup, if it has one."""
     if setup is None:
+        if call.kind == "thread":
+            options.setdefault("join_after", 1)
         return (Process if call.kind == "process" else Thread).of(function, *args, **kwargs)
-    if _is_worker(setup):
-        return _worker_that_calls(title, setup, function, args, kwargs)
     from suitkaise.concept.setup import BuiltSetup
     from suitkaise.concept.setup_worker import worker_for
 
-    if isinstance(setup, BuiltSetup):
-        return worker_for(call.kind, function, setup, args, kwargs)
-    hint = "; pass setup.build()" if hasattr(setup, "build") else ""
-    raise SpecError(f"{title}: a setup is what setup.build() returns, or a worker or its class, not {setup!r}{hint}")
+    if not isinstance(setup, BuiltSetup):
+        hint = "; pass setup.build()" if hasattr(setup, "build") else ""
+        raise SpecError(
+            f"{title}: a setup is what setup.build() returns, or a worker or its class, not {setup!r}{hint}"
+        )
+    if options.get("join_after", 0) in (None, math.inf):  # so that the setup's own number does not count
+        setup = replace(setup, num_loops=math.inf)
+    return worker_for(call.kind, function, setup, args, kwargs)
 
 
-def _worker_that_calls(title: str, setup: Any, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Recipe:
-    """Return the recipe of a worker like `setup`, whose loop calls the function."""
+def _worker_that_calls(
+    title: str, setup: Any, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[type, dict[str, Any]]:
+    """Return a class like that of `setup`, whose loop calls the function, and the arguments of its constructor."""
     recipe = recipe_of(setup) if isinstance(setup, Startable) else Recipe(setup, kind=setup._worker_kind)
     cls: Any = recipe.target
     if any(getattr(cls, name, None) is not getattr(Worker, name, None) for name in ("loop", *ALIASES["loop"])):
@@ -244,7 +267,7 @@ def _worker_that_calls(title: str, setup: Any, function: Any, args: tuple[Any, .
     base: Any = _CallsAsyncFunction if is_async_function(function) else _CallsFunction
     body = {"__doc__": cls.__doc__, "__module__": cls.__module__, "_call": (function, args, kwargs)}
     derived = type(cls)(cls.__name__, (base, cls), body)
-    return Recipe(derived, recipe.args, recipe.kwargs, recipe.kind)
+    return derived, {"args": recipe.args, "kwargs": recipe.kwargs}
 
 
 def _check_call(title: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
