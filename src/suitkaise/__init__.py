@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from suitkaise.crashes import CrashReport
 from suitkaise.errors import (
     AskTimeout,
+    CaptureError,
     ChildAlreadyPresent,
     ChildAlreadyStarted,
     ChildNotFound,
@@ -70,6 +71,7 @@ __all__ = [
     "AskTimeout",
     "AsyncStart",
     "Backoff",
+    "CaptureError",
     "Child",
     "ChildAlreadyPresent",
     "ChildAlreadyStarted",

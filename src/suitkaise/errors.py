@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from suitkaise.exits import ExitReason
 
 __all__ = [
     "AskTimeout",
+    "CaptureError",
     "ChildAlreadyPresent",
     "ChildAlreadyStarted",
     "ChildNotFound",
@@ -84,6 +86,34 @@ class SpecError(SuitkaiseError, ValueError):
 
 class NotBuiltYet(SpecError, NotImplementedError):
     """A feature that the documentation plans, but that this version does not have."""
+
+
+class CaptureError(SuitkaiseError, SyntaxError):
+    """A `with` block of a setup cannot be run later in a worker. Raised by the line of the setup's `with` statement.
+
+    The error points at the line of the user's code, as any `SyntaxError` does: `filename`, `lineno`, `offset`, `text`.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        filename: str | None = None,
+        lineno: int | None = None,
+        offset: int | None = None,
+        text: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.filename = filename
+        self.lineno = lineno
+        self.offset = offset
+        self.text = text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        place: dict[str, Any] = {
+            "filename": self.filename, "lineno": self.lineno, "offset": self.offset, "text": self.text
+        }  # fmt: skip
+        return partial(type(self), self.msg, **place), ()
 
 
 class ChildStartFailed(SuitkaiseError):

@@ -1,0 +1,86 @@
+"""How values flow from the blocks of a setup to the main function.
+
+A name that a block sets goes to the main function if the function has a parameter of that name and the caller has not
+given a value for it. A function with `**kwargs` gets all names that blocks assign, apart from those of imports,
+definitions and loops, and those that begin with `_`. `add({...})` overrides what the caller has given.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from suitkaise.concept.setup import BoundBlock
+from suitkaise.errors import SpecError
+
+__all__ = ["Values", "check_call"]
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def check_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raise SpecError if the function takes no such arguments; blocks may give it the arguments that are missing."""
+    signature = _signature_of(function)
+    if signature is not None:
+        try:
+            signature.bind_partial(*args, **kwargs)
+        except TypeError as error:
+            name = getattr(function, "__name__", function)
+            raise SpecError(f"{name}{signature}: {error}; got args={args!r}, kwargs={dict(kwargs)!r}") from None
+
+
+class Values:
+    """The keyword arguments of the main function of one worker."""
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._name = getattr(function, "__name__", repr(function))
+        self._given = frozenset(kwargs)
+        self._dropped: set[tuple[str, str]] = set()
+        signature = _signature_of(function)
+        parameters = () if signature is None else signature.parameters.values()
+        self._named = {one.name for one in parameters if one.kind in _NAMED}
+        self._takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+        self._knows = signature is not None
+        positional = () if signature is None else signature.bind_partial(*args).arguments
+        self._positional = self._named.intersection(positional)
+
+    def of(self, bound: BoundBlock) -> dict[str, Any]:
+        """Return what the function gets from a block that has just run."""
+        found = {}
+        for name in self._flowing(bound):
+            try:
+                found[name] = bound.cells[name].cell_contents
+            except ValueError:  # the block has not set it, or has deleted it
+                continue
+        found.update(self._added(bound))
+        return found
+
+    def _flowing(self, bound: BoundBlock) -> set[str]:
+        """Return the names of a block that go to the function without a word."""
+        names = self._named.intersection(bound.block.names)
+        if self._takes_any:
+            names = names.union(bound.block.results)
+        return names - self._given - self._positional
+
+    def _added(self, bound: BoundBlock) -> dict[str, Any]:
+        added = bound.hook.added or {}
+        block = bound.block
+        for name in added.keys() & self._positional:
+            raise TypeError(f"{block.kind} adds {name!r}, but {self._name}() gets it as a positional argument already")
+        if self._takes_any or not self._knows:
+            return added
+        for name in added.keys() - self._named:
+            if (block.kind, name) not in self._dropped:
+                self._dropped.add((block.kind, name))
+                text = f"{block.kind} adds {name!r}, which {self._name}() does not take; it is dropped"
+                warnings.warn_explicit(text, RuntimeWarning, bound.function.__code__.co_filename, block.line)
+        return {name: value for name, value in added.items() if name in self._named}
+
+
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # some built-ins have none
+        return None
