@@ -6,7 +6,6 @@ import os
 import pickle
 import signal
 import sys
-import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,16 +24,14 @@ from suitkaise import (
     SpecError,
     SpecWarning,
     Status,
-    SuitkaiseError,
     Thread,
     WorkerFailed,
     whereis,
-    xprocess,
 )
 from suitkaise.concept.declare import SPECIAL, Call, declared
 from suitkaise.specs import Child
 from suitkaise.xprocess import CrossProcessing
-from tests.support import eventually, run_program, start_program, wait_gone
+from tests.support import eventually, run_program, wait_gone
 
 LIMIT = 30.0
 
@@ -108,6 +105,12 @@ class Notes(Process):
 
     def __onfinish__(self) -> None:
         (self.folder / "finished").touch()
+
+
+def test_the_module_is_loaded_when_it_is_first_used() -> None:
+    assert suitkaise.xprocess.Process is suitkaise.Process
+    loaded = "import sys, suitkaise; print([name for name in sys.modules if 'xprocess' in name or 'concept' in name])"
+    assert run_program([sys.executable, "-c", loaded]).check().stdout.strip() == "[]"
 
 
 # ---------------------------------------------------------------- making processes
@@ -394,6 +397,7 @@ def test_what_is_known_at_the_end_stays_known_after_shutdown() -> None:
         xp.create_process("bad", fails, kwargs={"restart": "temporary", "max_restarts": None})
         xp.create_process("runs", waits)
         xp.get_process_result("done", timeout=LIMIT)
+        eventually(lambda: "bad" not in xp.list_processes())
     assert xp.get_process_result("done") == 4
     assert xp.get_process_result("runs") is None
     assert {name: str(status) for name, status in xp.list_processes().items()} == {
