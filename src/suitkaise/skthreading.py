@@ -72,24 +72,30 @@ class SKThread(Thread):
     restart: ClassVar[str] = "transient"
     loop_infinitely: bool = False
 
+    _loops_of_class: ClassVar[float | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "_num_loops" in vars(cls):  # where `Worker` has put the `num_loops` of the class
+            cls._loops_of_class = vars(cls)["_num_loops"]
+            del cls._num_loops
+        _check_loops(cls, cls._loops_of_class, cls.loop_infinitely)
+
     @property
     def _num_loops(self) -> float | None:
-        given: float | None = self.__dict__.get("_loops_given", type(self)._class_loops)
-        if self.loop_infinitely and given not in (None, math.inf):
-            raise SpecError(f"{type(self).__name__}: set loop_infinitely or num_loops, not both")
+        given: float | None = self.__dict__.get("_loops_given", self._loops_of_class)
+        _check_loops(type(self), given, self.loop_infinitely)
         return math.inf if self.loop_infinitely else 1 if given is None else given
 
     @_num_loops.setter
     def _num_loops(self, loops: float | None) -> None:
         self.__dict__["_loops_given"] = loops
+        _check_loops(type(self), loops, self.loop_infinitely)
 
-    _class_loops: ClassVar[float | None] = None
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "_num_loops" in vars(cls):  # where `Worker` has put the `num_loops` of the class
-            cls._class_loops = vars(cls)["_num_loops"]
-            del cls._num_loops
+def _check_loops(cls: type, number: float | None, infinitely: bool) -> None:
+    if infinitely and number not in (None, math.inf):
+        raise SpecError(f"{cls.__name__}: set loop_infinitely or num_loops, not both")
 
 
 class _Threads(WorkerGroup):
