@@ -296,7 +296,7 @@ def test_a_process_can_rejoin_itself_by_its_name(xp: CrossProcessing) -> None:
     assert xp.get_process_result("leaves", timeout=LIMIT) == "left"
 
 
-def test_kill_is_an_order_also_while_another_one_starts(xp: CrossProcessing, tmp_path: Path) -> None:
+def test_s79_kill_is_an_order_also_while_another_one_starts(xp: CrossProcessing, tmp_path: Path) -> None:
     class SlowStart(Process):
         def on_start(self) -> None:
             while not (tmp_path / "go").exists():
