@@ -290,10 +290,10 @@ def test_rejoin_lets_a_process_finish_and_it_stays_finished(xp: CrossProcessing,
 def test_a_process_can_rejoin_itself_by_its_name(xp: CrossProcessing) -> None:
     def leaves() -> str:
         xp.rejoin(xp.get_process_name())
-        return "left"
+        return f"left in loop {xp.get_current_loop()}"
 
     xp.create_process(leaves)
-    assert xp.get_process_result("leaves", timeout=LIMIT) == "left"
+    assert xp.get_process_result("leaves", timeout=LIMIT) == "left in loop 1"
 
 
 def test_s79_kill_is_an_order_also_while_another_one_starts(xp: CrossProcessing, tmp_path: Path) -> None:

@@ -13,13 +13,15 @@ import sys
 import textwrap
 from types import FrameType
 
+from suitkaise.storage.caller_path import path_of_file
+
 __all__ = ["call_in", "caller"]
 
 
 def caller() -> FrameType | None:
     """Return the first frame outside of this package; called by a function of this package."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "suitkaise":
+    while frame is not None and path_of_file(frame.f_code.co_filename) is None:
         frame = frame.f_back
     return frame
 

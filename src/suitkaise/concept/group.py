@@ -178,9 +178,12 @@ class WorkerGroup:
     def _rejoin(self, worker: str | WorkerRef, timeout: float | None) -> None:
         ref = self._live_ref(worker)
         checked_timeout(timeout)
+        own = current_worker()
+        if own is not None and current_path() == ref.path:
+            own.rejoin()
+            return
         ref.rejoin()
-        if current_path() != ref.path:
-            ref.join(timeout)
+        ref.join(timeout)
 
     def _result(self, worker: str | WorkerRef, timeout: float | None) -> Any:
         line = self._line(worker)
