@@ -16,6 +16,9 @@ with xp.ProcessSetup() as setup:
     with xp.OnStart() as start:
         process_name = xp.get_process_name()  # goes to the parameter of that name
 
+    with xp.OnFinish() as finish:
+        print(process_name, "finished after loop", xp.get_current_loop(), flush=True)
+
 ui = xp.create_process("UI_handler", ui_loop, setup.build(), args=("Hello",))
 
 
@@ -34,5 +37,6 @@ print(xp.get_process_result(ui)[:25])
 print({name: str(status) for name, status in xp.list_processes().items()})
 
 # prints: fragile: survived after 1 restart
+# prints: UI_handler finished after loop
 # prints: Hello in UI_handler, loop
 # prints: {'UI_handler': 'finished', 'fragile': 'finished'}
