@@ -194,8 +194,8 @@ class _Reader(ast.NodeVisitor):
         for name, node in self._updated.items():
             if name in shared - set_anywhere:
                 raise self._error(
-                    f"{name!r} is updated here, but no block sets it: set it in OnStart (names are private to the "
-                    f"setup), or declare `global {name}` for the variable of the module",
+                    f"{name!r} is updated here, but no block sets it: set it in OnStart. The names of a setup are its "
+                    "own; a function that a block calls can change a global",
                     node,
                 )
 

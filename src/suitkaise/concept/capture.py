@@ -129,7 +129,8 @@ def _texts_of(frame: types.FrameType) -> Iterator[tuple[str, bool]]:
             yield sys.orig_argv[sys.orig_argv.index("-c") + 1], True
         return
     lines = linecache.getlines(filename, frame.f_globals)
-    yield "".join(lines), not is_in_block(frame.f_code) and _may_be_edited(filename)
+    if lines:
+        yield "".join(lines), not is_in_block(frame.f_code) and _may_be_edited(filename)
     linecache.checkcache(filename)
     again = linecache.getlines(filename, frame.f_globals)
     if again != lines:

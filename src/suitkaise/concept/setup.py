@@ -239,7 +239,7 @@ class BuiltSetup:
     outer: Mapping[str, Any] = field(default_factory=dict)
     add_for_next: bool = False
     num_loops: float | None = None
-    """What a `ThreadSetup` says: a number, infinity, or None without a word."""
+    """The number of loops that a `ThreadSetup` asks for; infinity: `loop_infinitely`; None: neither."""
 
     def bind(self) -> dict[str, BoundBlock]:
         """Make the blocks of one worker, by their kinds."""

@@ -51,13 +51,13 @@ def worker_for(
 class _SetupWorker(Worker):
     """Runs the blocks of a setup around a function."""
 
-    _loops_without_a_word = math.inf
+    _default_loops = math.inf
 
     def __init__(
         self, setup: BuiltSetup, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         loops = setup.num_loops
-        super().__init__(num_loops=self._loops_without_a_word if loops is None else loops)
+        super().__init__(num_loops=self._default_loops if loops is None else loops)
         self._function = function
         self._args = args
         self._kwargs: Mapping[str, Any] = kwargs
@@ -101,7 +101,7 @@ class SetupProcess(_SetupWorker, Process):
 class SetupThread(_SetupWorker, Thread):
     """Runs a setup and a function in a thread."""
 
-    _loops_without_a_word = 1
+    _default_loops = 1
 
 
 class AsyncSetupProcess(SetupProcess):

@@ -58,7 +58,7 @@ class Values:
         return found
 
     def _flowing(self, bound: BoundBlock) -> set[str]:
-        """Return the names of a block that go to the function without a word."""
+        """Return the names of a block that go to the function without `add`."""
         names = self._named.intersection(bound.block.names)
         if self._takes_any:
             names = names.union(bound.block.results)

@@ -1,0 +1,36 @@
+"""A thread is set up with `with` blocks; the blocks run later, around its main function."""
+
+from random import randint
+
+from suitkaise import Child, Supervisor
+from suitkaise.concept.current import current_worker
+from suitkaise.concept.setup import AfterLoop, BeforeLoop, OnFinish, OnStart, ThreadSetup
+from suitkaise.concept.setup_worker import worker_for
+
+
+def do_work(value1: int, value2: int) -> int:
+    return value1 + value2
+
+
+with ThreadSetup as setup:
+    setup.num_loops = 3
+
+    with OnStart():
+        results = []
+        value1 = 40  # a parameter of `do_work`
+
+    with BeforeLoop() as before:
+        before.add({"value2": randint(1, 2)})
+
+    with AfterLoop():
+        results.append(current_worker().last_result)
+
+    with OnFinish():
+        print("results:", len(results), set(results) <= {41, 42})
+
+worker = worker_for("thread", do_work, setup.build())
+with Supervisor("app", Child(worker, id="do_work", restart="transient")).start() as running:
+    print("last one:", running["do_work"].result(timeout=10.0) in results if "results" in globals() else "done")
+
+# prints: results: 3 True
+# prints: last one: done
