@@ -19,7 +19,7 @@ from suitkaise.concept.call_site import call_in, caller
 from suitkaise.errors import SpecError
 from suitkaise.specs import Child, SpecWarning
 from suitkaise.specs.recipe import Recipe, Startable, is_async_function, recipe_of
-from suitkaise.workers.worker import ALIASES, Process, Thread, Worker
+from suitkaise.workers.worker import Process, Thread, Worker
 
 __all__ = ["SPECIAL", "Call", "caller_level", "declared"]
 
@@ -258,7 +258,7 @@ def _worker_that_calls(
     """Return a class like that of `setup`, whose loop calls the function, and the arguments of its constructor."""
     recipe = recipe_of(setup) if isinstance(setup, Startable) else Recipe(setup, kind=setup._worker_kind)
     cls: Any = recipe.target
-    if any(getattr(cls, name, None) is not getattr(Worker, name, None) for name in ("loop", *ALIASES["loop"])):
+    if any(getattr(cls, name, None) is not getattr(Worker, name, None) for name in ("loop", "__loop__")):
         raise SpecError(
             f"{title}: {cls.__name__} has a loop of its own, so it takes no function; pass one of them: "
             f"{cls.__name__} without its loop, or the worker alone"
