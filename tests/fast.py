@@ -23,6 +23,7 @@ STARTS_PROCESSES = frozenset(
         *("subprocess", "multiprocessing", "fork", "posix_spawn", "system", "execv", "execve"),
         *("get_context", "ProcessPoolExecutor", "create_subprocess_exec", "create_subprocess_shell"),
         *("run_program", "start_program", "pytester", "start_async", "DocTestRunner"),
+        *("CrossProcessing", "skthreading", "skglobals"),
         *("KeeperClient", "ProcessEngine", "start_keeper"),
     }
 )

@@ -59,6 +59,8 @@ from suitkaise.workers.incarnation import Recalled
 from suitkaise.workers.worker import Process, Thread
 
 if TYPE_CHECKING:
+    from suitkaise import skthreading as skthreading
+    from suitkaise import xprocess as xprocess
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.runtime.start import AsyncStart
 
@@ -128,7 +130,8 @@ __all__ = [
     "whereis",
 ]
 
-_LATER = ("xprocess", "skthreading", "skglobals")
+_FACES = ("xprocess", "skthreading", "skglobals")
+"""The modules that are loaded when they are first used: `suitkaise.xprocess`, also without an import of its own."""
 
 _LOADED_WHEN_USED = {
     "AsyncStart": "suitkaise.runtime.start",
@@ -140,8 +143,8 @@ _LOADED_WHEN_USED = {
 def __getattr__(name: str) -> Any:
     if name in _LOADED_WHEN_USED:
         return getattr(importlib.import_module(_LOADED_WHEN_USED[name]), name)
-    if name in _LATER:
-        raise NotBuiltYet(f"suitkaise.{name} is not built yet")
+    if name in _FACES:
+        return importlib.import_module(f"suitkaise.{name}")
     raise AttributeError(f"module 'suitkaise' has no attribute {name!r}")
 
 

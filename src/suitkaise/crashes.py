@@ -61,8 +61,10 @@ class CrashReport:
         loop: the number of the current or last loop.
         uptime: seconds from the start order to the exit.
         restarts: the earlier restarts of the child.
-        verdict: the decision of its supervisor: `restarts`, `gives up`, `stays down` or `is being stopped`.
-        used: restarts that the supervisor's window holds, this one included, of the `allowed` in `seconds`.
+        verdict: the decision of its supervisor: `restarts`, `gives up`, `is given up`, `stays down` or
+            `is being stopped`.
+        used: restarts that the window (of the supervisor, or the child's own) holds, this one included, of the
+            `allowed` in `seconds`.
         together: the ids of siblings that are restarted with it.
         lines: the last lines that it printed or logged (a thread: logged by `self.log`).
         traceback: the remote traceback of an exception, or the stacks of a hung worker.

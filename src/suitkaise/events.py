@@ -17,6 +17,7 @@ from suitkaise.exits import ExitReason
 __all__ = [
     "ChildAbandoned",
     "ChildExited",
+    "ChildGivenUp",
     "ChildIgnored",
     "ChildRestarting",
     "ChildStartFailure",
@@ -151,6 +152,22 @@ class ChildRestarting(Event):
     def _text(self) -> str:
         delay = f" in {self.delay:.3g} s" if self.delay else ""
         return f"restarts{delay} ({self.used} of {self.allowed:g} in the window)"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildGivenUp(Event):
+    """A child with a `max_restarts` of its own would need more restarts than that; it stays down alone (rule 78)."""
+
+    level: ClassVar[str] = "error"
+    reason: ExitReason | None = None
+    max_restarts: float = 0
+    max_seconds: float = 0
+
+    def _text(self) -> str:
+        return (
+            f"is given up: it would need more than {self.max_restarts:g} restarts in {self.max_seconds:g} s; "
+            f"last reason: {self.reason}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

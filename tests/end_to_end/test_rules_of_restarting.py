@@ -18,6 +18,7 @@ from suitkaise import (
     GaveUp,
     Shutdown,
     Supervisor,
+    WorkerFailed,
     events,
 )
 from suitkaise.runtime.running_tree import RunningTree
@@ -280,3 +281,21 @@ def test_s29_a_clock_that_is_set_does_not_move_the_window(
     reason = running.wait(15)
     assert isinstance(reason, Shutdown)
     assert isinstance(reason.detail, GaveUp)
+
+
+# ------------------------------------------------------------ a child with a limit of its own
+def test_s78_a_child_with_a_limit_of_its_own_is_given_up_alone(kinds: Kinds) -> None:
+    tree = Supervisor("tree", kinds.child("a", max_restarts=1), kinds.child("b"), max_restarts=0)
+    with tree.start() as running, running.events() as happened:
+        for _ in range(2):
+            kinds.crash(running, "a")
+            next_event(happened, events.ChildExited, "a")
+            eventually(lambda: statuses(running)["a"] in ("running", "crashed"))
+        given_up = next_event(happened, events.ChildGivenUp, "a")
+        assert "more than 1 restarts in 60 s" in str(given_up)
+        assert statuses(running) == {"a": "crashed", "b": "running"}
+        with pytest.raises(WorkerFailed):
+            running["a"].result(15)
+        eventually(lambda: running.crashes())
+        assert "is given up; 2 of 1 restarts used in 60 s" in str(running.crashes()[-1])
+        assert running.restart_child("a").ask("there?") == "there?"

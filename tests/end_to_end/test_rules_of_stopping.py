@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 
-from suitkaise import AskTimeout, Child, Crashed, ExitCode, ExitReason, Killed, Shutdown, Signaled, Supervisor, Thread
+from suitkaise import (
+    AskTimeout,
+    Child,
+    ChildNotFound,
+    Crashed,
+    ExitCode,
+    ExitReason,
+    Killed,
+    Shutdown,
+    Signaled,
+    Supervisor,
+    Thread,
+)
 from suitkaise.events import ChildRestarting, ChildStarted, ChildStopError, ChildStopped, SupervisorStopped
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import Kinds, next_event, statuses
@@ -120,6 +132,33 @@ def test_s45_the_callers_time_out_does_not_move_the_deadline_of_a_child(tmp_path
         assert next_event(happened, ChildStopError, "b").reason == Killed("shutdown timeout")
         assert running.wait(15) == Shutdown("stop")
     assert kinds.notes()[2:] in (["slow b", "stop a"], ["stop a"])
+
+
+# ------------------------------------------------------------ orders to kill
+def test_s79_kill_child_is_an_order_so_nothing_is_restarted(kinds: Kinds) -> None:
+    with kinds.tree("ab", max_restarts=0).start() as running:
+        ref = running["a"]
+        running.kill_child("a")
+        assert statuses(running)["b"] == "running"
+        assert running.which_children()[0].last_exit == Killed("kill_child()")
+        assert not ref.is_alive()
+        running.kill_child("a")  # it is down already
+        with pytest.raises(ChildNotFound):
+            running.kill_child("c")
+        assert running.restart_child("a").ask("there?") == "there?"
+    if kinds.kind == "process":  # a thread cannot be killed: it is abandoned, and told to finish
+        assert kinds.notes("a") == ["start a", "start a", "stop a"]
+
+
+def test_s79_kill_child_ends_a_stop_that_takes_long(tmp_path: Path) -> None:
+    kinds = Kinds(tmp_path, "process")
+    with Supervisor("tree", kinds.child("a", shutdown="infinity")).start() as running:
+        kinds.order("stops_slowly", "a")
+        running["a"].rejoin()
+        eventually(lambda: "slow a" in kinds.notes())
+        running.kill_child("a")
+        assert statuses(running) == {"a": "stopped"}
+    assert kinds.notes("a") == ["start a", "slow a"]
 
 
 # ------------------------------------------------------------ significant children, stopped because of a sibling

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from suitkaise import Supervisor
-from suitkaise.events import SupervisorGaveUp, SupervisorStopping
-from suitkaise.exits import ExitCode, GaveUp, Hung, Killed, Lost, Normal, Shutdown, Signaled
-from tests.policy.driver import BOOM, begun, child, children, supervisor
+from suitkaise.events import ChildGivenUp, SupervisorGaveUp, SupervisorStopping
+from suitkaise.exits import ExitCode, GaveUp, Hung, Killed, Lost, Normal, Shutdown, Signaled, SignificantFailure
+from tests.policy.driver import BOOM, begun, child, children, pool, supervisor
 
 STRATEGIES = ["one_for_one", "one_for_all", "rest_for_one"]
 CLEAN = [Normal(), Shutdown(), Shutdown("why"), Shutdown(GaveUp("top/b/x", BOOM, 3, 5.0))]
@@ -105,3 +105,71 @@ def test_s30_the_reason_is_the_innermost_one() -> None:
     tree.exits("nested", Shutdown(GaveUp("top/nested/x", BOOM, 3, 5.0)))
 
     assert tree.ended == Shutdown(GaveUp("top/nested", BOOM, 0, 5.0))
+
+
+# ---------------------------------------------------------------- a child with a limit of its own (rule 78)
+def test_s78_a_child_with_a_limit_of_its_own_is_given_up_alone() -> None:
+    tree = begun([child("a", max_restarts=2, max_seconds=1.0), child("b")], max_restarts=0)
+
+    for _ in range(3):
+        tree.crash("a")
+
+    assert tree.take_story() == ["start a"] * 2
+    assert tree.statuses() == {"a": "crashed", "b": "running"}
+    assert tree.policy.restarts_used(tree.now) == 0
+    (given_up,) = tree.events_of(ChildGivenUp)
+    assert (given_up.path, given_up.reason, given_up.max_restarts, given_up.max_seconds) == ("top/a", BOOM, 2, 1.0)
+    assert tree.events_of(SupervisorGaveUp) == []
+
+
+def test_s78_its_window_slides_as_that_of_a_supervisor() -> None:
+    tree = begun([child("a", max_restarts=1, max_seconds=1.0)], max_restarts=0)
+
+    for _ in range(5):
+        tree.crash("a")
+        tree.advance(1.01)
+
+    assert tree.running() == "a"
+
+
+def test_s78_a_child_that_was_given_up_can_be_started_again_and_its_window_goes_on() -> None:
+    tree = begun([child("a", max_restarts=0)])
+    tree.crash("a")
+    assert tree.running() == ""
+
+    tree.restart_child("a")
+    assert tree.running() == "a"
+    tree.crash("a")
+
+    assert tree.running() == ""
+    assert tree.ended is None
+
+
+def test_s78_a_restart_that_keeps_failing_ends_the_same_way() -> None:
+    tree = begun([child("a", max_restarts=2), child("b")], max_restarts=0)
+    tree.plan_starts("a", *["fails"] * 9)
+
+    tree.crash("a")
+
+    assert tree.take_story() == ["start a"] * 2
+    assert tree.statuses() == {"a": "crashed", "b": "running"}
+
+
+def test_s78_a_significant_child_that_is_given_up_shuts_the_supervisor_down() -> None:
+    whole = child("a", "transient", significant=True, max_restarts=0)
+    tree = begun([whole, child("b")], auto_shutdown="any_significant")
+
+    tree.crash("a")
+
+    assert tree.take_story() == ["stop b", "end"]
+    assert tree.ended == Shutdown(SignificantFailure("top/a", BOOM))
+
+
+def test_s78_a_dynamic_supervisor_forgets_it() -> None:
+    tree = pool([child("a", max_restarts=0), child("b")], max_restarts=0)
+
+    tree.crash("a")
+
+    assert tree.take_story() == ["removed a"]
+    assert tree.statuses() == {"b": "running"}
+    assert [event.path for event in tree.events_of(ChildGivenUp)] == ["pool/a"]

@@ -474,6 +474,29 @@ def test_s50_significant_does_not_go_with_a_supervisor_that_never_shuts_down() -
     assert Supervisor("app", spec, auto_shutdown="all_significant").children == (spec,)
 
 
+# ---------------------------------------------------------------- restarts of a child alone (rule 78)
+def test_s78_a_child_can_have_a_limit_of_its_own() -> None:
+    spec = Child(work, max_restarts=5)
+    assert (spec.max_restarts, spec.max_seconds) == (5, 60.0)
+    assert Child(work).max_restarts is None
+    assert spec.replace(max_seconds=2).max_seconds == 2.0
+    assert Child(type("Own", (Process,), {"max_restarts": 1, "max_seconds": 3.0})).max_restarts == 1
+    assert [one.max_restarts for one in Supervisor("app", Child(work, copies=2, max_restarts=1)).children] == [1, 1]
+
+
+def test_s78_a_limit_that_is_none_or_that_nothing_uses_is_refused() -> None:
+    refused(lambda: Child(work, max_restarts=1.5), "Child 'work'", "max_restarts must be a whole number >= 0")
+    refused(lambda: Child(work, max_restarts=1, max_seconds=0), "max_seconds must be seconds > 0")
+    refused(lambda: Child(work, max_seconds=5), "max_seconds is the window of max_restarts")
+    refused(lambda: Child(work, max_restarts=1, restart="temporary"), "a temporary child is never restarted")
+
+
+@pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])
+def test_s78_siblings_that_depend_on_a_child_refuse_a_limit_of_its_own(strategy: Any) -> None:
+    spec = Child(work, max_restarts=1)
+    refused(lambda: Supervisor("app", spec, strategy=strategy), "child 'work'", "'one_for_one'", "rule 78")
+
+
 # ---------------------------------------------------------------- immutable, replaced, copied
 @pytest.mark.parametrize("spec", [Child(work), Supervisor("app", work)], ids=["child", "supervisor"])
 def test_a_declaration_is_immutable(spec: Any) -> None:

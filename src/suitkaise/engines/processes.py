@@ -398,9 +398,9 @@ class ProcessHandle:
         if self._linger_timer is not None:
             self._linger_timer.cancel()
         unhandled = max(0, self._delivered - self._slot.words[MESSAGES])
-        exit = replace(exit, unhandled=unhandled, returned=tuple(self._returned))
+        exit = replace(exit, unhandled=unhandled, returned=tuple(self._returned), view=self._slot.read())
         if not exit.reason.clean:
-            exit = replace(exit, view=self._slot.read(), lines=last_lines(self._tail))
+            exit = replace(exit, lines=last_lines(self._tail))
         with contextlib.suppress(OSError):
             os.unlink(self._tail)
         if self.launch.has_limits:

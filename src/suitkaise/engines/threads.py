@@ -130,11 +130,12 @@ class ThreadHandle:
             was_gone, self._gone = self._gone, True
             self._abandoned.pop(self, None)
             waiting = self._mailbox.take_unhandled()
-        end = Exit(outcome.reason, outcome.result, outcome.ignored, unhandled=len(waiting))
+        view = self._slot.read()
+        end = Exit(outcome.reason, outcome.result, outcome.ignored, view=view, unhandled=len(waiting))
         if outcome.hands_over:
             end, waiting = replace(end, returned=tuple(waiting)), []
         if not outcome.reason.clean:
-            end = replace(end, view=self._slot.read(), lines=tuple(self._lines))
+            end = replace(end, lines=tuple(self._lines))
         self._give_back()
         if not was_gone:
             settle(self.exited, end)

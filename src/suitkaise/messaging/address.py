@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +14,7 @@ from suitkaise.exits import ExitReason
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, ControlKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef
+from suitkaise.platform.board import SlotView
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.status import Status
 
@@ -75,6 +77,8 @@ class Address:
         self.incarnation: int = 0
         self.reason: ExitReason | None = None
         self.result: Payload | None = None
+        self.up_since: float | None = None  # monotonic, of the incarnation that is alive
+        self._last_view: SlotView | None = None  # of the last incarnation that has ended
         self.over: bool = False
         self.parent = parent
         self.watchers: ExitWatchers = ExitWatchers()
@@ -133,6 +137,14 @@ class Address:
                 raise WorkerDead.over(self.path, self.reason)
             self._pending.add(message)
 
+    def stats(self) -> tuple[int | None, int, float | None, SlotView | None]:
+        """Return pid, incarnation, the seconds since its start, and its slot; after the end, the slot as it was."""
+        with self._lock:
+            receiver: Any = self._receiver
+            view = receiver.snapshot() if hasattr(receiver, "snapshot") else None
+            up = None if self.up_since is None else time.monotonic() - self.up_since
+            return self.pid, self.incarnation, up, self._last_view if view is None else view
+
     # ------------------------------------------------------------ links and monitors
     def signal(self, serial: int, message: Message) -> None:
         """Deliver a message of a link or monitor, to the incarnation of that serial number only."""
@@ -189,15 +201,23 @@ class Address:
         """Record the pid of an incarnation that is up, unless it was abandoned meanwhile (rule 59)."""
         with self._lock:
             if self._receiver is receiver:
-                self.pid = pid
+                self.pid, self.up_since = pid, time.monotonic()
 
-    def detach(self, reason: ExitReason, result: Payload | None, returned: Iterable[Message] = ()) -> None:
+    def detach(
+        self,
+        reason: ExitReason,
+        result: Payload | None,
+        returned: Iterable[Message] = (),
+        view: SlotView | None = None,
+    ) -> None:
         """Record the end of the incarnation; messages wait for the next one, if there will be one.
 
-        `returned` are the oldest of them: the incarnation has got them, but has not begun to handle them.
+        `returned` are the oldest of them: the incarnation has got them, but has not begun to handle them. `view` is its
+        slot at the end.
         """
         with self._lock:
-            self._receiver, self.pid = None, None
+            self._receiver, self.pid, self.up_since = None, None, None
+            self._last_view = view
             self.reason, self.result = reason, result
             self._pending.add_in_front(returned)
             callbacks = self.watchers.end()

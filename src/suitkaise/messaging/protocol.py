@@ -43,6 +43,7 @@ class RequestKind(enum.StrEnum):
     FIND = "find"  # -> (path, kind), at once
     JOIN = "join"  # -> the exit reason, after the last incarnation has ended
     RESULT = "result"  # -> what the worker's `result()` returned, after the last incarnation has ended
+    STATS = "stats"  # -> (pid, incarnation, seconds since its start, the last view of its slot), at once
     DOWN = "down"  # -> a `Down`, after the incarnation that lives now has ended
 
     KILL = "kill"  # -> None, at once; a fault, so the supervisor may restart the worker
@@ -67,6 +68,7 @@ class AdminAction(enum.StrEnum):
 
     START_CHILD = "start_child"  # a `Child` -> its ref, after its start
     TERMINATE_CHILD = "terminate"  # an id, or an id and the `drain` -> None, after the child's end
+    KILL_CHILD = "kill"  # an id -> None, after the child's end
     RESTART_CHILD = "restart"  # an id -> the ref, after the child's start
     RECALL_CHILD = "recall"  # an id -> the ref, after the child's start
     DELETE_CHILD = "delete"  # an id -> None

@@ -108,6 +108,8 @@ class Registry:
                 case RequestKind.INFO:
                     address = self._find_or_removed(path)
                     answer.set_result((address.status, address.pid, address.incarnation, address.kind))
+                case RequestKind.STATS:
+                    answer.set_result(self._find_or_removed(path).stats())
                 case RequestKind.FIND:
                     address = self.find(path)
                     answer.set_result((address.path, address.kind))

@@ -83,6 +83,15 @@ class Administration(ABC):
         """
         self._change_child(AdminAction.TERMINATE_CHILD, id, checked_drain(drain))
 
+    def kill_child(self, id: str) -> None:
+        """Kill a child and keep it stopped: an order, unlike `ref.kill()`, so it is not restarted (rule 79).
+
+        Raises:
+            ChildNotFound: there is no such child.
+            DeadlockError: the child is the calling worker, or above it.
+        """
+        self._change_child(AdminAction.KILL_CHILD, id)
+
     def restart_child(self, id: str) -> WorkerRef:
         """Start a stopped child again (rules 17 and 18).
 

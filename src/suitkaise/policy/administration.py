@@ -99,7 +99,8 @@ class RequestJobs:
     # ------------------------------------------------------------ their parts
     def check(self, spec: Child) -> None:
         """Raise an error if this child may not be added."""
-        check_children(f"Supervisor {self._policy.spec.name!r}", (spec,), self._policy.spec.auto_shutdown)
+        supervisor = self._policy.spec
+        check_children(f"Supervisor {supervisor.name!r}", (spec,), supervisor.auto_shutdown, supervisor.strategy)
         known = self._children.get(spec.id)
         if known is None:
             return

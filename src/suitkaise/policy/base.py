@@ -85,6 +85,11 @@ class BasePolicy(ABC):
         """Return how many restarts the window holds at time `now`."""
         return self._window.used(now)
 
+    def window_of(self, id: str) -> RestartWindow:
+        """Return the window in which the restarts of this child count: its own, or that of the supervisor."""
+        child = self.children.get(id)
+        return self._window if child is None or child.window is None else child.window
+
     def child_info(self, id: str) -> ChildInfo | None:
         """Return the line of one child in `which_children`; None if there is no such child."""
         child = self.children.get(id)
@@ -249,6 +254,10 @@ class BasePolicy(ABC):
     def _on_own_exit(self, child: ChildState) -> None:
         """Decide what follows when a running child has ended by itself."""
 
+    @abstractmethod
+    def _on_stays_down(self, child: ChildState, *, in_job: bool = False) -> None:
+        """Decide what follows when a child that has ended by itself is not restarted."""
+
     # ------------------------------------------------------------ restarts (rules 23-38)
     def _restart(self, child: ChildState) -> None:
         delay = self._delay(child)
@@ -268,18 +277,25 @@ class BasePolicy(ABC):
             self.actions.start(child, restarts_alone=True)
 
     def _count_restart(self, child: ChildState, delay: float = 0.0) -> bool:
-        """Count one restart; if it is one too many, give up and return False (rules 28-30)."""
-        spec, now = self.spec, self.actions.now
-        if self._window.add(now):
-            used = self._window.used(now)
-            self.actions.publish(events.ChildRestarting, child, delay=delay, used=used, allowed=spec.max_restarts)
+        """Count one restart; if it is one too many, give up and return False (rules 28-30).
+
+        A child with a `max_restarts` of its own is counted and given up alone (rule 78).
+        """
+        window, now = child.window or self._window, self.actions.now
+        if window.add(now):
+            used, allowed = window.used(now), window.max_restarts
+            self.actions.publish(events.ChildRestarting, child, delay=delay, used=used, allowed=allowed)
             return True
         reason = child.last_exit
         assert reason is not None
-        limits = {"max_restarts": spec.max_restarts, "max_seconds": spec.max_seconds}
-        self.actions.publish(events.SupervisorGaveUp, child=child.spec.id, reason=reason, **limits)
         child.phase = ChildPhase.STOPPED
-        self._shut_down(Shutdown(GaveUp(self.path_of(child), origin(reason)[1], spec.max_restarts, spec.max_seconds)))
+        limits = {"max_restarts": window.max_restarts, "max_seconds": window.max_seconds}
+        if child.window is not None:
+            self.actions.publish(events.ChildGivenUp, child, reason=reason, **limits)
+            self._on_stays_down(child)
+        else:
+            self.actions.publish(events.SupervisorGaveUp, child=child.spec.id, reason=reason, **limits)
+            self._shut_down(Shutdown(GaveUp(self.path_of(child), origin(reason)[1], *limits.values())))
         return False
 
     def _delay(self, child: ChildState) -> float:

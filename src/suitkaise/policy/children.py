@@ -7,6 +7,7 @@ from enum import Enum, auto
 
 from suitkaise.errors import ChildStartFailed
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Signaled, StartFailure
+from suitkaise.policy.restart_window import RestartWindow
 from suitkaise.specs import Child
 from suitkaise.status import Status
 
@@ -57,6 +58,11 @@ class ChildState:
     ended_at: float = 0.0
     last_exit: ExitReason | None = None
     pid: int | None = None
+    window: RestartWindow | None = None  # of its own, if it has a `max_restarts` of its own
+
+    def __post_init__(self) -> None:
+        if self.spec.max_restarts is not None:
+            self.window = RestartWindow(self.spec.max_restarts, self.spec.max_seconds)
 
     @property
     def temporary(self) -> bool:

@@ -92,7 +92,10 @@ class DynamicPolicy(BasePolicy):
         if child.needs_restart:
             self._restart(child)
         else:
-            self.forget(child)
+            self._on_stays_down(child)
+
+    def _on_stays_down(self, child: ChildState, *, in_job: bool = False) -> None:
+        self.forget(child)
 
     def gone_for_good(self, down: set[str]) -> list[str]:
         """Return none: a child that is down is being restarted, or is forgotten already."""

@@ -1,4 +1,4 @@
-"""The restart window of a supervisor: how many restarts it has made within `max_seconds` (rules 28-30)."""
+"""The restart window of a supervisor, or of one child: how many restarts there were in `max_seconds` (rules 28-30)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class RestartWindow:
     """
 
     def __init__(self, max_restarts: float, max_seconds: float) -> None:
-        self._max_restarts = max_restarts
-        self._max_seconds = max_seconds
+        self.max_restarts: float = max_restarts
+        self.max_seconds: float = max_seconds
         self._times: deque[float] = deque()
 
     def used(self, now: float) -> int:
         """Return how many restarts the window holds at time `now`."""
-        begin = now - self._max_seconds
+        begin = now - self.max_seconds
         return len(self._times) - sum(1 for _ in takewhile(lambda time: time < begin, self._times))
 
     def add(self, now: float) -> bool:
         """Count a restart at time `now`; return False if it is one more than allowed."""
-        if self._max_restarts == math.inf:
+        if self.max_restarts == math.inf:
             self._times.clear()  # nothing is ever compared with the limit, so nothing needs to be remembered
-        while self._times and self._times[0] < now - self._max_seconds:
+        while self._times and self._times[0] < now - self.max_seconds:
             self._times.popleft()
         self._times.append(now)
-        return len(self._times) <= self._max_restarts
+        return len(self._times) <= self.max_restarts

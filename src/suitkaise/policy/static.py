@@ -71,6 +71,9 @@ class StaticPolicy(BasePolicy):
             self._restart(child)
             return
         child.phase = ChildPhase.STOPPED
+        self._on_stays_down(child, in_job=in_job)
+
+    def _on_stays_down(self, child: ChildState, *, in_job: bool = False) -> None:
         if not self._keeps_spec(child):
             self.forget(child)
         self._auto_shutdown(child, in_job)

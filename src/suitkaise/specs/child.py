@@ -23,6 +23,7 @@ from suitkaise.specs.options import (
     ShutdownOption,
     checked_env,
     checked_id,
+    checked_intensity,
     refuse_unknown,
 )
 from suitkaise.specs.recipe import Kind, Recipe, Startable, check_arguments, check_recipe, recipe_of, with_arguments
@@ -115,7 +116,7 @@ LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_ti
 """The options that limit the time of a phase (rule 55)."""
 
 _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares",
-            "drain", "keep_children")  # fmt: skip
+            "drain", "keep_children", "max_restarts", "max_seconds")  # fmt: skip
 _HERE = ("env", "user", "group")  # not from the worker or its class, which use these names for their own
 _LATER = ("mailbox",)
 
@@ -146,6 +147,10 @@ class Child(Declaration):
         join_in: seconds after which each incarnation finishes (default None: no limit).
         join_after: loops after which each incarnation finishes (default None: no limit).
         backoff: the delays between restarts (rule 56; default None: no delay).
+        max_restarts: restarts of this child that are allowed within `max_seconds`. If it would need more, it is given
+            up alone: it stays down, and its supervisor and siblings go on (rule 78; default None: its restarts count
+            for its supervisor). Only under a supervisor with `strategy="one_for_one"`.
+        max_seconds: the length of that window, in seconds (default 60.0).
         spares: the number of processes that stand by for the child (and for each of its copies) with its module
             imported and its arguments unpacked, so that a restart need not wait for that (default 0). Only for
             process workers.
@@ -199,6 +204,8 @@ class Child(Declaration):
     spares: int
     drain: float | None
     keep_children: bool
+    max_restarts: float | None
+    max_seconds: float
     env: dict[str, str]
     user: User | None
     given: dict[str, Any]
@@ -230,6 +237,8 @@ class Child(Declaration):
         user: str | int | None = None,
         group: str | int | None = None,
         mailbox: int | None = None,
+        max_restarts: float | None = NOT_GIVEN,
+        max_seconds: float = NOT_GIVEN,
         **unknown: Never,
     ) -> None:
         given: dict[str, Any] = {
@@ -239,6 +248,7 @@ class Child(Declaration):
             "loop_timeout": loop_timeout, "after_loop_timeout": after_loop_timeout,
             "receive_timeout": receive_timeout, "finish_timeout": finish_timeout, "mailbox": mailbox, "drain": drain,
             "keep_children": keep_children, "env": env, "user": user, "group": group,
+            "max_restarts": max_restarts, "max_seconds": max_seconds,
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
                  not (name in (*_LATER, *_HERE) and value is None)}  # fmt: skip
@@ -276,6 +286,11 @@ class Child(Declaration):
         if group is not None and user is None:
             raise SpecError(f"{title}: group={group!r} needs a user=")
         option.refuse_later(*_LATER)
+        max_restarts, max_seconds = option.get("max_restarts", None), option.get("max_seconds", 60.0)
+        if max_restarts is None and max_seconds != 60.0 and not isinstance(what, _Rebuilt):
+            raise SpecError(f"{title}: max_seconds is the window of max_restarts, which is not given; give both")
+        allowed, max_seconds = checked_intensity(title, 0 if max_restarts is None else max_restarts, max_seconds)
+        max_restarts = None if max_restarts is None else allowed
         self._set(
             id=name,
             id_given=given_id is not None,
@@ -293,6 +308,8 @@ class Child(Declaration):
             spares=option.count("spares", 0, least=0),
             drain=option.positive("drain", None),
             keep_children=option.flag("keep_children"),
+            max_restarts=max_restarts,
+            max_seconds=max_seconds,
             env=checked_env(title, env),
             user=None if user is None else checked_user(title, user, checked_group(title, group)),
             given={"args": args, "kwargs": kwargs, "id": id, **given},
@@ -305,6 +322,8 @@ class Child(Declaration):
                 f"{title}: drain ({self.drain:g} s) must be less than shutdown ({self.shutdown!r}): a stop takes "
                 "at most that time for the messages that wait and on_finish together"
             )
+        if self.max_restarts is not None and self.restart == "temporary":
+            raise SpecError(f"{title}: max_restarts makes no sense here: a temporary child is never restarted")
         if self.spares and self.restart == "temporary":
             raise SpecError(f"{title}: spares makes no sense here: a temporary child is never restarted")
         if self.restart == "permanent" and (self.join_after is not None or self.join_in is not None):

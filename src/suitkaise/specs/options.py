@@ -25,6 +25,7 @@ __all__ = [
     "Strategy",
     "checked_env",
     "checked_id",
+    "checked_intensity",
     "is_number",
     "refuse_unknown",
 ]
@@ -199,6 +200,15 @@ def checked_drain(value: Any) -> float | None:
     if value is None or (is_number(value) and 0 <= value < math.inf):
         return value  # type: ignore[no-any-return]
     raise SpecError(f"drain must be seconds >= 0, or None for the child's own, not {value!r}")
+
+
+def checked_intensity(title: str, max_restarts: Any, max_seconds: Any) -> tuple[float, float]:
+    """Return the restarts that are allowed, and the seconds of their window; raise SpecError if they are no such."""
+    if not (is_number(max_restarts) and max_restarts >= 0 and max_restarts in (math.inf, max_restarts // 1)):
+        raise SpecError(f"{title}: max_restarts must be a whole number >= 0 or math.inf, not {max_restarts!r}")
+    if not (is_number(max_seconds) and 0 < max_seconds < math.inf):
+        raise SpecError(f"{title}: max_seconds must be seconds > 0, not {max_seconds!r}")
+    return max_restarts, float(max_seconds)
 
 
 def is_number(value: Any) -> bool:

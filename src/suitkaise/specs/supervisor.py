@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterator
 from typing import Any, Never, Self
@@ -19,7 +18,7 @@ from suitkaise.specs.options import (
     ShutdownOption,
     Strategy,
     checked_id,
-    is_number,
+    checked_intensity,
     refuse_unknown,
 )
 from suitkaise.specs.recipe import Recipe
@@ -79,10 +78,7 @@ class SupervisorSpec(AnySupervisor):
         if engine is not None:
             raise NotBuiltYet(f"{title}: engine={engine!r} is not built yet; leave the option out")
         option = Options(title, options, {}, object)
-        if not (is_number(max_restarts) and max_restarts >= 0 and max_restarts in (math.inf, max_restarts // 1)):
-            raise SpecError(f"{title}: max_restarts must be a whole number >= 0 or math.inf, not {max_restarts!r}")
-        if not (is_number(max_seconds) and 0 < max_seconds < math.inf):
-            raise SpecError(f"{title}: max_seconds must be seconds > 0, not {max_seconds!r}")
+        allowed, seconds = checked_intensity(title, max_restarts, max_seconds)
         self._set(
             name=name,
             children=tuple(
@@ -91,14 +87,14 @@ class SupervisorSpec(AnySupervisor):
                 for clone in (child if isinstance(child, Child) else Child(child)).expanded()
             ),
             strategy=option.choice("strategy", STRATEGIES, "one_for_one"),
-            max_restarts=max_restarts,
-            max_seconds=float(max_seconds),
+            max_restarts=allowed,
+            max_seconds=seconds,
             auto_shutdown=option.choice("auto_shutdown", AUTO_SHUTDOWNS, "never"),
             restart=option.choice("restart", RESTARTS, "permanent"),
             shutdown=option.shutdown("infinity"),
             significant=option.flag("significant"),
         )
-        check_children(title, self.children, self.auto_shutdown)
+        check_children(title, self.children, self.auto_shutdown, self.strategy)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some options changed (`children=` included), checked again.
@@ -123,8 +119,12 @@ class SupervisorSpec(AnySupervisor):
         return f"Supervisor({self.name!r}, {len(self.children)} children, strategy={self.strategy!r})"
 
 
-def check_children(title: str, children: tuple[Child, ...], auto_shutdown: AutoShutdown) -> None:
-    """Check the rules about children as a group: unique ids (rule 4), significant needs auto-shutdown (rule 50)."""
+def check_children(title: str, children: tuple[Child, ...], auto_shutdown: AutoShutdown, strategy: Strategy) -> None:
+    """Check the rules about children as a group.
+
+    Ids are unique (rule 4), significant needs auto-shutdown (rule 50), and a child can be given up alone only where its
+    siblings do not depend on it (rule 78).
+    """
     seen: set[str] = set()
     for child in children:
         if child.id in seen:
@@ -134,6 +134,11 @@ def check_children(title: str, children: tuple[Child, ...], auto_shutdown: AutoS
             raise SpecError(
                 f"{title}: child {child.id!r} is significant, but auto_shutdown is 'never'; "
                 "use 'any_significant' or 'all_significant' (rule 50)"
+            )
+        if child.max_restarts is not None and strategy != "one_for_one":
+            raise SpecError(
+                f"{title}: child {child.id!r} has a max_restarts of its own, so that it is given up alone; with "
+                f"strategy={strategy!r} its siblings depend on it: use 'one_for_one', or leave it out (rule 78)"
             )
 
 

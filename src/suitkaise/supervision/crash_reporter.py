@@ -8,7 +8,7 @@ from datetime import datetime
 
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit
-from suitkaise.events import ChildExited, ChildStartFailure, ChildStopError, SupervisorGaveUp
+from suitkaise.events import ChildExited, ChildGivenUp, ChildStartFailure, ChildStopError, SupervisorGaveUp
 from suitkaise.exits import Crashed, ExitReason, Hung
 from suitkaise.platform.board import Phase
 from suitkaise.policy.actions import Action, Publish
@@ -46,10 +46,15 @@ def build_report(
     if died is None or died.reason is None or died.reason.clean:
         return None
     after = policy.child_info(before.id)
-    spec = policy.spec
+    window = policy.window_of(before.id)
+    used, allowed, seconds = window.used(now), window.max_restarts, window.max_seconds
+    given_up = next((event for event in published if isinstance(event, ChildGivenUp)), None)
     verdict = "stays down"
     if any(isinstance(event, SupervisorGaveUp) for event in published):
         verdict = "gives up"
+    elif given_up is not None:
+        verdict, allowed, seconds = "is given up", given_up.max_restarts, given_up.max_seconds
+        used = int(allowed) + 1
     elif isinstance(died, ChildStopError):
         verdict = "is being stopped"
     elif after is not None and after.status in (Status.RESTARTING, Status.STARTING):
@@ -70,9 +75,9 @@ def build_report(
         uptime=uptime,
         restarts=before.restarts,
         verdict=verdict,
-        used=policy.restarts_used(now),
-        allowed=spec.max_restarts,
-        seconds=spec.max_seconds,
+        used=used,
+        allowed=allowed,
+        seconds=seconds,
         together=policy.restarted_with(before.id) if verdict == "restarts" else (),
         lines=end.lines,
         traceback=_traceback(died.reason),

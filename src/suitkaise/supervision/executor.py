@@ -115,7 +115,7 @@ class Executor:
                     recalled = self._recalled(child.id, previous)
                     self._start(Launch.of(child, f"{self.path}/{child.id}", incarnation, serial, recalled))
                 case Stop(id, _) if id in self._handles:  # else its start has failed, and `Exited` follows
-                    self._handles[id].stop(self.interface.drain_of(id))
+                    self.interface.stop_child(id)
                     self._release(id)
                 case Kill(id, _, why) if id in self._handles:
                     self._handles[id].kill(why)
@@ -208,7 +208,7 @@ class Executor:
             if not exit.reason.clean:
                 self._abnormal_exits[id, number] = exit
             try:
-                address.detach(exit.reason, exit.result, exit.returned)
+                address.detach(exit.reason, exit.result, exit.returned, exit.view)
                 self._env.on_gone(launch.incarnation.owner)
             finally:  # the supervisor must learn of the exit, whatever fails above
                 event = Exited(id, number, exit.reason, exit.abandoned, exit.unhandled)

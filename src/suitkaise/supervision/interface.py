@@ -32,6 +32,9 @@ from suitkaise.supervision.environment import Environment, prepare, unprepare
 
 __all__ = ["RootParent", "SupervisorInterface"]
 
+KILL_CHILD = "kill_child()"
+"""Why a child was killed by an order."""
+
 _STATUS_OF = {
     SupervisorPhase.NEW: Status.CREATED,
     SupervisorPhase.STARTING: Status.STARTING,
@@ -60,6 +63,7 @@ class SupervisorInterface:
         self.suspended: set[str] = set()
         self._drain: float | None = None  # of an order to stop all children
         self._drains: dict[str, float] = {}  # of orders to stop one child
+        self._kills: set[str] = set()  # the children that orders are about to stop by a kill
         self._env = env
 
     # ------------------------------------------------------------ as its parent sees it
@@ -146,6 +150,8 @@ class SupervisorInterface:
                     self._start_child(answer, self.policy.named(argument))
                 case AdminAction.TERMINATE_CHILD:
                     self._terminate(answer, *(argument if isinstance(argument, tuple) else (argument, None)))
+                case AdminAction.KILL_CHILD:
+                    self._kill(answer, argument)
                 case AdminAction.RESTART_CHILD:
                     self.tell(RestartChild(answer, argument))
                 case AdminAction.DELETE_CHILD:
@@ -173,6 +179,21 @@ class SupervisorInterface:
             self._drains[id] = drain
             answer.when_done(lambda done: self._drains.pop(id, None))
         self.tell(TerminateChild(answer, id))
+
+    def _kill(self, answer: Answer[Any], id: str) -> None:
+        self._kills.add(id)
+        answer.when_done(lambda done: self._kills.discard(id))
+        self.tell(TerminateChild(answer, id))
+        handle, info = self.handles.get(id), self.policy.child_info(id)
+        if handle is not None and info is not None and info.status is Status.STOPPING:
+            handle.kill(KILL_CHILD)  # an earlier order to stop may take long
+
+    def stop_child(self, id: str) -> None:
+        """Carry out an order to stop a child: ask it to finish, or kill it."""
+        if id in self._kills:
+            self.handles[id].kill(KILL_CHILD)
+        else:
+            self.handles[id].stop(self.drain_of(id))
 
     def drain_of(self, id: str) -> float | None:
         """Return the seconds for which an order to stop this child lets it handle messages first; None: its own."""

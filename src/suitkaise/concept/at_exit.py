@@ -1,0 +1,80 @@
+"""The groups of workers that run in this program. At its end, it waits for them, as multiprocessing does."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import math
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.runtime import runtime
+from suitkaise.runtime.running_tree import RunningTree
+from suitkaise.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from suitkaise.concept.group import WorkerGroup
+
+__all__ = ["forget", "start"]
+
+logger: QueuedLogger = QueuedLogger("suitkaise")
+
+_groups: list[WorkerGroup] = []
+_lock = threading.RLock()
+
+
+def start(name: str, group: WorkerGroup) -> RunningTree:
+    """Start the supervisor of a group, under that name or, if it is taken, that name with a number."""
+    with _lock:
+        taken = runtime.running_trees()
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        free = next(one for one in names if one not in taken)
+        running = Supervisor(free, max_restarts=math.inf).start()
+        if group not in _groups:
+            _groups.append(group)
+        return running
+
+
+def forget(group: WorkerGroup) -> None:
+    """Forget a group that has ended."""
+    with _lock:
+        if group in _groups:
+            _groups.remove(group)
+
+
+@atexit.register  # after the runtime has registered its own, which stops trees: the last one is called first
+def _wait_for_all() -> None:
+    """Wait for all groups; Ctrl-C stops them gracefully, the second one kills."""
+    waits = not _was_interrupted()
+    for group in _groups:
+        try:
+            if waits:
+                logger.info("the program waits for %s", group._path)
+                group._join_all(None)
+        except KeyboardInterrupt:
+            waits = False
+    while _groups:
+        group = _groups.pop()
+        try:
+            group.shutdown()
+        except KeyboardInterrupt:
+            group._kill()
+            group.shutdown()
+
+
+def _was_interrupted() -> bool:
+    """Return whether the main program has ended by Ctrl-C: it is not to wait for what else runs then."""
+    kind = type(sys.last_exc) if hasattr(sys, "last_exc") else getattr(sys, "last_type", None)
+    return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
+
+
+def _reset_after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+    _groups.clear()
+
+
+after_fork_in_child(_reset_after_fork)

@@ -1,0 +1,59 @@
+"""How the caller has written a call: the argument's own text, which the concept's calls take a name or a hint from.
+
+The call that a frame is making is found from the positions that the compiler has left in the code (no tracing, no
+parsing of whole files): the span of the call in its line or lines, which is then parsed alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import linecache
+import sys
+import textwrap
+from types import FrameType
+
+from suitkaise.storage.caller_path import path_of_file
+
+__all__ = ["call_in", "caller"]
+
+
+def caller() -> FrameType | None:
+    """Return the first frame outside of this package; called by a function of this package."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and path_of_file(frame.f_code.co_filename) is None:
+        frame = frame.f_back
+    return frame
+
+
+def call_in(frame: FrameType | None) -> ast.Call | None:
+    """Return the call that the frame is making, as its source has it; None where there is no source.
+
+    >>> import sys
+    >>> def look(*arguments):
+    ...     call = call_in(sys._getframe(1))
+    ...     return ast.unparse(call) if call else "no source"
+    >>> look(1 + 1, "two")
+    "look(1 + 1, 'two')"
+    """
+    if frame is None or frame.f_lasti < 0:
+        return None
+    span = next(itertools.islice(frame.f_code.co_positions(), frame.f_lasti // 2, None), None)
+    if span is None or None in span:
+        return None
+    first, last, begin, end = (number for number in span if number is not None)
+    lines = [line.encode() for line in _lines_of(frame)[first - 1 : last]]
+    if len(lines) != last - first + 1:
+        return None
+    lines[-1] = lines[-1][:end]
+    lines[0] = lines[0][begin:]
+    try:
+        found = ast.parse(f"({textwrap.dedent(b''.join(lines).decode())})", mode="eval").body
+    except (SyntaxError, UnicodeDecodeError):  # the file was edited since
+        return None
+    return found if isinstance(found, ast.Call) else None
+
+
+def _lines_of(frame: FrameType) -> list[str]:
+    linecache.checkcache(frame.f_code.co_filename)
+    return linecache.getlines(frame.f_code.co_filename, frame.f_globals)

@@ -1,0 +1,303 @@
+"""A group of workers that are made by calls: what `CrossProcessing` and `skthreading` have in common.
+
+The workers of a group are children of a supervisor like any other. The program that makes the first worker starts the
+supervisor; in a worker, the group is the supervisor's ref. What the group knows after its end, it has kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import threading
+import time
+import warnings
+import weakref
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from suitkaise.concept.current import current_worker
+from suitkaise.concept.declare import Call, caller_level, declared
+from suitkaise.errors import AskTimeout, ChildAlreadyPresent, ChildAlreadyStarted, ChildNotFound, SuitkaiseError
+from suitkaise.exits import Killed
+from suitkaise.messaging.identity import current_path
+from suitkaise.messaging.messages import Answer, checked_timeout
+from suitkaise.messaging.protocol import RequestKind
+from suitkaise.messaging.refs import WorkerRef
+from suitkaise.messaging.router import in_worker_process, router
+from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef
+from suitkaise.specs import SpecWarning
+from suitkaise.status import Status, TreeStatus
+from suitkaise.workers.worker import Worker
+
+if TYPE_CHECKING:
+    from suitkaise.runtime.running_tree import RunningTree
+
+__all__ = ["WorkerGroup", "this_worker"]
+
+_OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.STOPPED, Status.IGNORED,
+                   Status.ABANDONED})  # fmt: skip
+
+
+def this_worker(function: str) -> Worker:
+    """Return the worker that calls the public function of that name; raise RuntimeError outside of any."""
+    worker = current_worker()
+    if worker is None:
+        raise RuntimeError(f"{function}() is for the code of a worker: its function, hooks and blocks; this is none")
+    return worker
+
+
+class WorkerGroup:
+    """Workers under one supervisor, by name.
+
+    Args:
+        name: the name of the supervisor; a number is added while a tree of that name runs.
+        defaults: options of `Child` for workers that have none of their own.
+    """
+
+    _kind: ClassVar[Literal["process", "thread"]]
+
+    def __init__(self, name: str, **defaults: Any) -> None:
+        self._name = name
+        self._defaults = defaults
+        self._path: str | None = None
+        self._running: RunningTree | None = None  # of the program that owns the group
+        self._pid = os.getpid()
+        self._kept: dict[str, tuple[ChildLine, Answer[Any], Any]] = {}  # line, result, stats: after the end
+        self._lock = threading.RLock()
+
+    # ------------------------------------------------------------ the supervisor
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as the path of the supervisor: in a worker's process, the group is attached to the program's."""
+        if self._is_up:
+            return _group_at, (type(self), self._path)
+        return partial(type(self), self._name, **self._defaults), ()
+
+    @property
+    def _is_attached(self) -> bool:
+        return self._pid == -1
+
+    @property
+    def _is_up(self) -> bool:
+        if self._is_attached:
+            return True
+        return self._running is not None and self._pid == os.getpid() and not self._running._ended.is_set()
+
+    def _supervisor(self) -> SupervisorRef:
+        """Return the group's supervisor; start it, if it does not run."""
+        with self._lock:
+            if not self._is_up:
+                self._start()
+            assert self._path is not None
+            return SupervisorRef(self._path)
+
+    def _start(self) -> None:
+        if in_worker_process():
+            raise SuitkaiseError(
+                f"create_{self._kind}() in the worker {current_path()!r} needs the {type(self).__name__} of the main "
+                "program, which makes the first one there: pass it as an argument, or let the function name it. If "
+                "this happened while a module was imported, move the call under `if __name__ == '__main__':`"
+            )
+        from suitkaise.concept import at_exit  # with the runtime, which workers do not load
+
+        if self._running is not None and self._pid == os.getpid():
+            self._running.stop()  # its supervisor has failed
+        self._running = at_exit.start(self._name, self)
+        self._path, self._pid = self._running.path, os.getpid()
+        _owned[self._path] = self
+
+    # ------------------------------------------------------------ workers
+    def _create(self, call: Call) -> WorkerRef:
+        """Start the worker that a call declares; number its name, if that is taken."""
+        child, named = declared(call, {"restart": "transient", **self._defaults})
+        supervisor = self._supervisor()
+        taken = {line.id for line in supervisor.which_children()}
+        wanted, number = child.id, 1
+        while True:
+            if child.id not in taken:
+                try:
+                    ref = supervisor.start_child(child)
+                    break
+                except (ChildAlreadyStarted, ChildAlreadyPresent):  # another thread was faster
+                    taken.add(child.id)
+            number += 1
+            child = child.renamed(f"{wanted}-{number}")
+        if named and number > 1:
+            warnings.warn(
+                f"{call.function}: the name {wanted!r} is taken, so this {self._kind} is called {child.id!r}",
+                SpecWarning,
+                stacklevel=caller_level(),
+            )
+        return ref
+
+    def _lines(self) -> list[ChildLine]:
+        """Return a line about each worker, in the order in which they were made."""
+        if self._is_up:
+            assert self._path is not None
+            return SupervisorRef(self._path).which_children()
+        return [line for line, *_ in self._kept.values()]
+
+    def _line(self, worker: str | WorkerRef) -> ChildLine:
+        """Return the line about one worker. Raises ChildNotFound."""
+        name = worker.name if isinstance(worker, WorkerRef) else worker
+        lines = {line.id: line for line in self._lines()}
+        if name in lines:
+            return lines[name]
+        if self._is_up:
+            ref = WorkerRef(f"{self._path}/{name}")
+            with contextlib.suppress(ChildNotFound):  # a temporary one that has ended is remembered for a while
+                status, _, _, kind = router().request(RequestKind.INFO, ref.path).get()
+                return ChildLine(name, kind, Status(status), ref, 0, None)
+        near = difflib.get_close_matches(str(name), lines, 3)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(lines) or 'none'}"
+        raise ChildNotFound(f"there is no {self._kind} {name!r}; {hint}", path=f"{self._path or self._name}/{name}")
+
+    def _live_ref(self, worker: str | WorkerRef) -> WorkerRef:
+        """Return the ref of one worker, to give it an order. Raises ChildNotFound, or RuntimeError after the end."""
+        ref = self._line(worker).ref
+        if not self._is_up:
+            raise RuntimeError(f"{ref.name!r} has ended with all others: shutdown() was called")
+        return ref
+
+    # ------------------------------------------------------------ what the faces offer under names of their own
+    def status(self) -> TreeStatus:
+        """Return the status of the supervisor and of all that it has started; `print` shows it as a tree."""
+        path = self._path or self._name
+        supervisor = SupervisorRef(path)
+        mine = supervisor.status if self._is_up else Status.STOPPED if self._kept else Status.CREATED
+        below = tuple(map(_status_of_line, self._lines())) if self._is_up else tuple(map(_final_status, self._lines()))
+        return TreeStatus(path, "supervisor", mine, supervisor.pid if self._is_up else None, 0, None, below)
+
+    def _status_of(self, worker: str | WorkerRef) -> Status:
+        return _way_of_end(self._line(worker))
+
+    def _statuses(self) -> dict[str, Status]:
+        return {line.id: _way_of_end(line) for line in self._lines()}
+
+    def _rejoin(self, worker: str | WorkerRef, timeout: float | None) -> None:
+        ref = self._live_ref(worker)
+        checked_timeout(timeout)
+        own = current_worker()
+        if own is not None and current_path() == ref.path:
+            own.rejoin()
+            return
+        ref.rejoin()
+        ref.join(timeout)
+
+    def _result(self, worker: str | WorkerRef, timeout: float | None) -> Any:
+        line = self._line(worker)
+        return line.ref.result(timeout) if self._is_up else self._kept[line.id][1].get(timeout)
+
+    def _stats(self, worker: str | WorkerRef) -> dict[str, Any]:
+        line = self._line(worker)
+        stats = router().request(RequestKind.STATS, line.ref.path).get() if self._is_up else self._kept[line.id][2]
+        pid, _, uptime, view = stats
+        loops, total = (0, 0.0) if view is None else (view.loops, view.total_loop_time)
+        return {
+            "name": line.id, "kind": line.kind, "status": _way_of_end(line), "pid": pid, "restarts": line.restarts,
+            "uptime": uptime, "loops": loops, "total_loop_time": total,
+            "mean_loop_time": total / loops if loops else 0.0,
+            "last_loop_time": 0.0 if view is None else view.last_loop_time,
+            "messages": 0 if view is None else view.messages,
+            "memory": None if pid is None or line.kind == "thread" else _memory_of(pid),
+            "last_exit": line.last_exit,
+        }  # fmt: skip
+
+    def _join_all(self, timeout: float | None) -> dict[str, Status]:
+        seconds = checked_timeout(timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            alive = [line.ref for line in self._lines() if line.status not in _OVER and line.ref.path != current_path()]
+            if not alive:
+                return self._statuses()
+            for ref in alive:
+                try:
+                    ref.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                except AskTimeout:
+                    names = ", ".join(repr(line.id) for line in self._lines() if line.status not in _OVER)
+                    raise AskTimeout(f"after {timeout} s there still run: {names}", path=self._path) from None
+
+    # ------------------------------------------------------------ the end
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Ask all to finish, and wait until they have. Their statuses and results stay known.
+
+        Whatever is created after that starts anew.
+
+        Args:
+            timeout: seconds to wait (default None: no limit).
+
+        Raises:
+            AskTimeout: not all have ended in time; they go on to finish.
+            RuntimeError: called in a worker of another process.
+        """
+        if self._is_attached:
+            raise RuntimeError(f"only the main program can shut {self._path!r} down; rejoin() ends one {self._kind}")
+        with self._lock:
+            running = self._running
+            if running is None or self._pid != os.getpid():
+                return
+            ask = router().request  # the registry that knows these workers
+            results = {line.id: ask(RequestKind.RESULT, line.ref.path) for line in running.which_children()}
+            running.stop(timeout)
+            self._kept |= {
+                line.id: (line, results[line.id], ask(RequestKind.STATS, line.ref.path).get())
+                for line in running.which_children()
+                if line.id in results
+            }
+            self._running = None
+        from suitkaise.concept import at_exit
+
+        at_exit.forget(self)
+
+    def _kill(self) -> None:
+        """Kill all, now."""
+        if self._is_up and self._path is not None:
+            SupervisorRef(self._path).kill()
+
+
+_owned: weakref.WeakValueDictionary[str, WorkerGroup] = weakref.WeakValueDictionary()
+"""The groups whose supervisor this program has started, by its path."""
+
+
+def _group_at(cls: type[WorkerGroup], path: str) -> WorkerGroup:
+    """Return the group whose supervisor runs at `path`: the program's own, or in another process one attached to it."""
+    own = _owned.get(path)
+    if own is not None and own._is_up:
+        return own
+    group = cls(path)
+    group._path, group._pid = path, -1
+    return group
+
+
+def _way_of_end(line: ChildLine) -> Status:
+    """Return the status with the way of its end: an ordered end is `finished`, or `killed`."""
+    if line.status is not Status.STOPPED or line.last_exit is None:
+        return line.status
+    if isinstance(line.last_exit, Killed):
+        return Status.KILLED
+    return Status.FINISHED if line.last_exit.clean else Status.CRASHED
+
+
+def _status_of_line(line: ChildLine) -> TreeStatus:
+    """Return the status of one child, and of all below it."""
+    below: tuple[TreeStatus, ...] = ()
+    if isinstance(line.ref, SupervisorRef) and line.status not in _OVER:
+        below = tuple(map(_status_of_line, line.ref.which_children()))
+    return replace(_final_status(line), pid=line.ref.pid, children=below)
+
+
+def _final_status(line: ChildLine) -> TreeStatus:
+    """Return the status of one child that has ended."""
+    status = _way_of_end(line)
+    return TreeStatus(line.ref.path, line.kind, status, None, line.restarts, line.last_exit, (), line.abandoned)
+
+
+def _memory_of(pid: int) -> int | None:
+    """Return the bytes of memory that a process uses now (its resident set); None if it has ended."""
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None

@@ -1,0 +1,258 @@
+"""Threads in the words of the concept: `create_thread`, `SKThread`, setups, and what a thread can ask about itself.
+
+`from suitkaise import skthreading` loads this module. Every thread that is made here is a child of a supervisor, as the
+processes of `xprocess` are.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from suitkaise.concept.declare import Call
+from suitkaise.concept.group import WorkerGroup, this_worker
+from suitkaise.concept.setup import AfterLoop, BeforeLoop, OnFinish, OnStart, ThreadSetup
+from suitkaise.errors import SpecError
+from suitkaise.messaging.refs import WorkerRef
+from suitkaise.status import Status
+from suitkaise.workers.worker import Thread
+
+if TYPE_CHECKING:
+    from suitkaise.pools import BoundPool
+
+__all__ = [
+    "AfterLoop",
+    "BeforeLoop",
+    "OnFinish",
+    "OnStart",
+    "SKThread",
+    "ThreadSetup",
+    "add_last_result",
+    "create_pool",
+    "create_thread",
+    "get_current_loop",
+    "get_last_loop_time",
+    "get_status",
+    "get_thread_id",
+    "get_thread_name",
+    "get_thread_result",
+    "get_thread_stats",
+    "join_all",
+    "list_threads",
+    "recall",
+    "rejoin",
+    "shutdown",
+]
+
+
+class SKThread(Thread):
+    """A worker in a thread, which runs its loop once, unless it says otherwise.
+
+    `loop_infinitely = True` (in the class, or in `__init__`) has it loop until it is asked to rejoin; `num_loops`, that
+    many times. A class without `loop` waits for messages. The hooks are those of `suitkaise.Thread`.
+
+    >>> from suitkaise import skthreading
+    >>> class Count(skthreading.SKThread):
+    ...     num_loops = 3
+    ...
+    ...     def __on_start__(self):
+    ...         self.count = 0
+    ...
+    ...     def __loop__(self):
+    ...         self.count += 1
+    ...         return self.count
+    >>> thread = skthreading.create_thread(Count)
+    >>> skthreading.get_thread_result(thread)
+    3
+    >>> skthreading.shutdown()
+    """
+
+    restart: ClassVar[str] = "transient"
+    loop_infinitely: bool = False
+
+    _loops_of_class: ClassVar[float | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "_num_loops" in vars(cls):  # where `Worker` has put the `num_loops` of the class
+            cls._loops_of_class = vars(cls)["_num_loops"]
+            del cls._num_loops
+        _check_loops(cls, cls._loops_of_class, cls.loop_infinitely)
+
+    @property
+    def _num_loops(self) -> float | None:
+        given: float | None = self.__dict__.get("_loops_given", self._loops_of_class)
+        _check_loops(type(self), given, self.loop_infinitely)
+        return math.inf if self.loop_infinitely else 1 if given is None else given
+
+    @_num_loops.setter
+    def _num_loops(self, loops: float | None) -> None:
+        self.__dict__["_loops_given"] = loops
+        _check_loops(type(self), loops, self.loop_infinitely)
+
+
+def _check_loops(cls: type, number: float | None, infinitely: bool) -> None:
+    if infinitely and number not in (None, math.inf):
+        raise SpecError(f"{cls.__name__}: set loop_infinitely or num_loops, not both")
+
+
+class _Threads(WorkerGroup):
+    """The threads of this program."""
+
+    _kind: ClassVar[Literal["thread"]] = "thread"
+
+
+_threads = _Threads("skthreading", max_restarts=3, max_seconds=5.0)
+
+
+# ---------------------------------------------------------------- making threads
+def create_thread(
+    *what: Any,
+    name: str | None = None,
+    func: Any = None,
+    setup: Any = None,
+    args: tuple[Any, ...] | list[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> WorkerRef:
+    """Start a thread, and return its ref when its start is over: `create_thread([name,] func, [setup])`.
+
+    The thread calls the function once, unless its setup or `kwargs` say otherwise: `loop_infinitely` and `num_loops` of
+    a `ThreadSetup` or an `SKThread`, `join_after` (`math.inf`: until it is asked to rejoin) and `join_in` in `kwargs`.
+    A thread that crashes or hangs is started again, up to 3 times within 5 seconds. At the end of the program it is
+    waited for, as any thread is.
+
+    Args:
+        what: the name, the function or worker, and the setup; or give them by the next three keywords.
+        name: default: the name of the worker, or of the function. A name that is taken gets a number.
+        func: a function; or an `SKThread` or `suitkaise.Thread` (an instance, or its class).
+        setup: what the `build()` of a `ThreadSetup` returned. Or an `SKThread` without a loop, or its class: the
+            function is its loop then, and gets `args` and `kwargs`.
+        args: the positional arguments of the function (or of the worker's class).
+        kwargs: its keyword arguments; the options of `Child` among them configure the thread.
+
+    Raises:
+        TypeError: `func` is not callable: the function was called instead of being passed.
+        SpecError: an option is wrong or misspelt, or the parts do not go together.
+        ChildStartFailed: `on_start` failed.
+        SuitkaiseError: called in another process than the main program.
+
+    >>> from suitkaise import skthreading
+    >>> thread = skthreading.create_thread("adder", sum, args=([1, 2],))
+    >>> skthreading.get_thread_result(thread)
+    3
+    >>> skthreading.shutdown()
+    """
+    return _threads._create(Call("create_thread", what, name, func, setup, args, kwargs))
+
+
+def create_pool(func_or_worker: Any, size: int | None = None, **options: Any) -> BoundPool:
+    """Make a pool of threads: see `suitkaise.pools.create_pool`."""
+    from suitkaise.pools import create_pool
+
+    return create_pool("thread", func_or_worker, size, **options)
+
+
+# ---------------------------------------------------------------- inside of a thread
+def add_last_result(results: list[Any]) -> None:
+    """Append what the function returned in this loop to the list; for `AfterLoop`.
+
+    Raises:
+        RuntimeError: called outside of a worker.
+    """
+    results.append(this_worker("add_last_result").last_result)
+
+
+def get_thread_name() -> str:
+    """Return the name of the thread that calls this. Raises RuntimeError outside of a worker."""
+    return this_worker("get_thread_name").ref.name
+
+
+def get_thread_id() -> int:
+    """Return the identity of this thread, as `threading.get_ident()`. Raises RuntimeError outside of a worker."""
+    this_worker("get_thread_id")
+    return threading.get_ident()
+
+
+def get_current_loop() -> int:
+    """Return the number of the loop that this thread is in, from 1. Raises RuntimeError outside of a worker."""
+    return this_worker("get_current_loop").current_loop
+
+
+def get_last_loop_time() -> float:
+    """Return the seconds that the last loop of this thread took. Raises RuntimeError outside of a worker."""
+    return this_worker("get_last_loop_time").last_loop_time
+
+
+# ---------------------------------------------------------------- all threads
+def list_threads() -> dict[str, Status]:
+    """Return the status of each thread that was made here, by name."""
+    return _threads._statuses()
+
+
+def join_all(timeout: float | None = None) -> dict[str, Status]:
+    """Wait until all threads have ended, at most `timeout` seconds; return their statuses.
+
+    Raises:
+        AskTimeout: some still run; the error names them.
+    """
+    return _threads._join_all(timeout)
+
+
+def shutdown(timeout: float | None = None) -> None:
+    """Ask all threads to finish, and wait until they have, at most `timeout` seconds. Their results stay known.
+
+    Raises:
+        AskTimeout: not all have ended in time; they go on to finish.
+    """
+    _threads.shutdown(timeout)
+
+
+# ---------------------------------------------------------------- one thread, by its name or ref
+def get_status(thread: str | WorkerRef) -> Status:
+    """Return the status of a thread. Raises ChildNotFound."""
+    return _threads._status_of(thread)
+
+
+def recall(thread: str | WorkerRef) -> None:
+    """Start a thread anew: ask it to finish, if it runs, and start it again. Returns when it is up.
+
+    Raises:
+        ChildNotFound: there is no such thread.
+        ChildStartFailed: it did not start again.
+        DeadlockError: a thread recalls itself.
+    """
+    _threads._live_ref(thread).recall()
+
+
+def rejoin(thread: str | WorkerRef, timeout: float | None = None) -> None:
+    """Ask a thread to finish its loop and end; return when it has, after at most `timeout` seconds.
+
+    A thread that rejoins itself goes on until its loop is over.
+
+    Raises:
+        ChildNotFound: there is no such thread.
+        AskTimeout: it still runs; it goes on to finish.
+    """
+    _threads._rejoin(thread, timeout)
+
+
+def get_thread_result(thread: str | WorkerRef, timeout: float | None = None) -> Any:
+    """Wait until a thread has ended for good, at most `timeout` seconds; return what its last loop returned.
+
+    Raises:
+        WorkerFailed: it ended without a result: it crashed or hung. The error has the cause.
+        ChildNotFound: there is no such thread.
+        AskTimeout: it still runs.
+    """
+    return _threads._result(thread, timeout)
+
+
+def get_thread_stats(thread: str | WorkerRef) -> dict[str, Any]:
+    """Return what is known of a thread now, or was at its end: see `CrossProcessing.get_process_stats`.
+
+    Raises:
+        ChildNotFound: there is no such thread.
+    """
+    return _threads._stats(thread)

@@ -1,0 +1,439 @@
+"""`xprocess.CrossProcessing`: processes that are made by calls, under a supervisor."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import suitkaise
+from suitkaise import (
+    AskTimeout,
+    ChildNotFound,
+    ChildStartFailed,
+    Killed,
+    Process,
+    Signaled,
+    SpecError,
+    SpecWarning,
+    Status,
+    Thread,
+    WorkerFailed,
+    whereis,
+)
+from suitkaise.concept.declare import SPECIAL, Call, declared
+from suitkaise.specs import Child
+from suitkaise.xprocess import CrossProcessing
+from tests.support import eventually, run_program, wait_gone
+
+LIMIT = 30.0
+
+
+@pytest.fixture
+def xp() -> Iterator[CrossProcessing]:
+    with CrossProcessing() as made:
+        yield made
+
+
+def product(a: int, *, b: int = 1) -> int:
+    return a * b
+
+
+def takes_any(**options: Any) -> dict[str, Any]:
+    return options
+
+
+def facts(xp: CrossProcessing) -> tuple[str, int, int, bool]:
+    return xp.get_process_name(), xp.get_process_id(), xp.get_current_loop(), xp.get_last_loop_time() > 0
+
+
+def waits() -> None:
+    threading.Event().wait(0.01)
+
+
+def hangs() -> None:
+    threading.Event().wait()
+
+
+def fails() -> None:
+    raise LookupError("nothing here")
+
+
+def kills_itself_once(flag: Path) -> str:
+    if not flag.exists():
+        flag.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "recalled"
+
+
+def makes_another(xp: CrossProcessing) -> Any:
+    ref = xp.create_process("inner", product, args=(21,), kwargs={"b": 2, "join_after": 1})
+    return ref.path, xp.get_process_result(ref, timeout=LIMIT), sorted(xp.list_processes())
+
+
+def makes_its_own() -> None:
+    CrossProcessing().create_process(product, args=(1,))
+
+
+async def awaits(value: int) -> int:
+    return value
+
+
+class Count(Process):
+    num_loops = 3
+
+    def loop(self) -> int:
+        return self.current_loop
+
+
+class Notes(Process):
+    """A setup: it has no loop of its own."""
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        super().__init__(name)
+        self.folder = folder
+
+    def before_loop(self) -> None:
+        (self.folder / f"before-{self.current_loop}").touch()
+
+    def __onfinish__(self) -> None:
+        (self.folder / "finished").touch()
+
+
+def test_the_module_is_loaded_when_it_is_first_used() -> None:
+    assert suitkaise.xprocess.Process is suitkaise.Process
+    loaded = "import sys, suitkaise; print([name for name in sys.modules if 'xprocess' in name or 'concept' in name])"
+    assert run_program([sys.executable, "-c", loaded]).check().stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------- making processes
+def test_a_function_runs_once_a_loop_in_a_process_of_its_own(xp: CrossProcessing) -> None:
+    ref = xp.create_process("work", facts, args=(xp,), kwargs={"join_after": 3})
+    name, pid, loop, has_looped = xp.get_process_result("work", timeout=LIMIT)
+    assert (name, loop, has_looped) == ("work", 3, True)
+    assert pid != os.getpid()
+    assert ref == whereis(ref.path)
+
+
+def test_special_keys_configure_and_the_rest_goes_to_the_function(xp: CrossProcessing) -> None:
+    xp.create_process("work", product, args=[3], kwargs={"b": 7, "join_after": 1, "shutdown": 2.5, "loop_timeout": 60})
+    assert xp.get_process_result("work", timeout=LIMIT) == 21
+    spec = whereis("xprocess").get_child_spec("work")  # type: ignore[attr-defined]
+    assert (spec.restart, spec.shutdown, spec.loop_timeout, spec.max_restarts) == ("transient", 2.5, 60, 3)
+
+
+def test_the_special_keys_are_the_options_of_a_child() -> None:
+    fields = set(vars(Child)["__slots__"]) - {"id", "id_given", "what", "kind", "copy", "given"}
+    assert fields - SPECIAL == {"copies", "significant"}
+
+
+def test_the_name_is_that_of_the_function_by_default_and_a_number_is_added(xp: CrossProcessing) -> None:
+    for _ in range(2):
+        xp.create_process(product, args=(1,), kwargs={"join_after": 1})
+    xp.create_process(func=Count)
+    assert list(xp.join_all(LIMIT)) == ["product", "product-2", "count"]
+
+
+def test_a_given_name_that_is_taken_gets_a_number_with_a_warning_at_the_callers_line(xp: CrossProcessing) -> None:
+    xp.create_process("UI_handler", waits)
+    with pytest.warns(SpecWarning, match="'UI_handler' is taken, so this process is called 'UI_handler-2'") as caught:
+        ref = xp.create_process("UI_handler", waits)
+    assert ref.name == "UI_handler-2"
+    assert caught[0].filename == __file__
+
+
+def test_a_worker_class_or_a_worker_runs_with_its_own_loop(xp: CrossProcessing) -> None:
+    xp.create_process(Count)
+    xp.create_process("three", Count())
+    xp.create_process(Count("named", num_loops=2))
+    assert xp.join_all(LIMIT) == dict.fromkeys(["count", "three", "named"], Status.FINISHED)
+    assert [xp.get_process_result(name) for name in ("count", "three", "named")] == [3, 3, 2]
+
+
+@pytest.mark.parametrize("by_class", [True, False])
+def test_with_a_class_as_setup_the_function_is_its_loop(xp: CrossProcessing, tmp_path: Path, by_class: bool) -> None:
+    class Here(Notes):
+        def __init__(self) -> None:
+            super().__init__(tmp_path)
+
+    setup = Here if by_class else Notes(tmp_path, "noted")
+    ref = xp.create_process(product, setup, args=(2,), kwargs={"b": 5, "join_after": 2})
+    assert ref.name == ("product" if by_class else "noted")
+    assert xp.get_process_result(ref, timeout=LIMIT) == 10
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["before-1", "before-2", "finished"]
+
+
+def test_an_async_function_is_awaited_also_with_a_class_as_setup(xp: CrossProcessing, tmp_path: Path) -> None:
+    xp.create_process("plain", awaits, args=(1,), kwargs={"join_after": 1})
+    xp.create_process("set up", awaits, Notes(tmp_path), args=(2,), kwargs={"join_after": 1})
+    assert [xp.get_process_result(name, timeout=LIMIT) for name in ("plain", "set up")] == [1, 2]
+
+
+def test_a_start_that_fails_raises_its_reason_and_leaves_no_name(xp: CrossProcessing) -> None:
+    class Fails(Process):
+        def on_start(self) -> None:
+            raise LookupError("no port")
+
+    with pytest.raises(ChildStartFailed, match="no port"):
+        xp.create_process(Fails)
+    assert xp.list_processes() == {}
+
+
+# ---------------------------------------------------------------- what is refused
+def ui_loop() -> None: ...
+
+
+def test_a_function_that_was_called_instead_of_passed_is_named() -> None:
+    xp = CrossProcessing()
+    with pytest.raises(TypeError, match=r"'UI_handler'.* got None: pass `ui_loop`, not `ui_loop\(\)`"):
+        xp.create_process("UI_handler", ui_loop(), args=None)  # type: ignore[func-returns-value]
+    with pytest.raises(TypeError, match=r"pass `self.main`, not `self.main\(\)`"):
+        self = type("Self", (), {"main": lambda self: 42})()
+        xp.create_process(
+            func=self.main(),
+        )
+
+
+@pytest.mark.parametrize(
+    "what, kwargs, message",
+    [
+        (product, {"join_afer": 3}, r"join_afer=3 is neither .* of product\(\); did you mean 'join_after'\?"),
+        (product, {"bb": 3}, "did you mean 'b'"),
+        (product, {"zzz": 3}, "it takes a, b; the options are .*join_after"),
+        (Count, {"num_lops": 3}, r"parameter of Count\(\); did you mean 'num_loops'"),
+        (lambda env: env, {"env": {}}, "'env' is an option of .* and a parameter"),
+        (ui_loop, {"restart": "sometimes"}, "restart must be"),
+        (ui_loop, {"max_restarts": -1}, "max_restarts must be"),
+        (product, {"num_loops": 1, "join_after": 1}, "another name of join_after"),
+        (product, [1], "kwargs must be a dict"),
+        (Thread, None, "Thread is a thread, not a process; use skthreading.create_thread"),
+        (dict, None, "dict is a class but not a worker"),
+    ],
+)
+def test_wrong_keys_and_parts_are_refused_with_what_is_right(what: Any, kwargs: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        CrossProcessing().create_process("wrong", what, kwargs=kwargs)
+
+
+def test_a_key_that_only_resembles_an_option_goes_to_a_function_that_takes_any_with_a_warning() -> None:
+    with pytest.warns(SpecWarning, match="join_afer=3 goes to takes_any.* the option is called 'join_after'") as caught:
+        child, _ = declared(Call("create_process", (takes_any,), kwargs={"join_afer": 3, "colour": 1}), {})
+    assert child.what.kwargs == {"join_afer": 3, "colour": 1}
+    assert caught[0].filename == __file__
+
+
+def test_a_setup_must_go_with_what_it_sets_up(tmp_path: Path) -> None:
+    xp = CrossProcessing()
+    with pytest.raises(SpecError, match="Count has a loop of its own"):
+        xp.create_process(product, Count)
+    with pytest.raises(SpecError, match="a setup goes with a function"):
+        xp.create_process(Count, Notes(tmp_path))
+    with pytest.raises(SpecError, match="a setup is what"):
+        xp.create_process(product, {"a": 1}, args=(1,))
+    with pytest.raises(SpecError, match="missing a required argument: 'a'"):
+        xp.create_process(product, Notes(tmp_path))
+    with pytest.raises(TypeError, match="setup twice"):
+        xp.create_process("x", product, Count, setup=Count)
+
+
+def test_the_questions_of_a_process_about_itself_are_refused_elsewhere() -> None:
+    for question in ("get_process_name", "get_process_id", "get_current_loop", "get_last_loop_time"):
+        with pytest.raises(RuntimeError, match=rf"{question}\(\) is for the code of a worker"):
+            getattr(CrossProcessing(), question)()
+
+
+# ---------------------------------------------------------------- recalls, orders, results
+def test_a_process_that_is_killed_is_recalled(xp: CrossProcessing, tmp_path: Path) -> None:
+    xp.create_process("work", kills_itself_once, args=(tmp_path / "flag",), kwargs={"join_after": 1})
+    assert xp.get_process_result("work", timeout=LIMIT) == "recalled"
+    assert xp.get_process_stats("work")["restarts"] == 1
+
+
+def test_one_that_keeps_crashing_is_given_up_alone_and_its_result_is_its_cause(xp: CrossProcessing) -> None:
+    xp.create_process("good", waits)
+    xp.create_process("bad", fails)
+    with pytest.raises(WorkerFailed, match="nothing here") as caught:
+        xp.get_process_result("bad", timeout=LIMIT)
+    assert "in fails" in caught.value.traceback
+    assert xp.list_processes() == {"good": Status.RUNNING, "bad": Status.CRASHED}
+    assert xp.get_process_stats("bad")["restarts"] == 3
+
+
+def test_max_restarts_of_one_process_is_its_own(xp: CrossProcessing) -> None:
+    xp.create_process("bad", fails, kwargs={"max_restarts": 0})
+    xp.create_process("once", fails, kwargs={"restart": "temporary"})
+    for name in ("bad", "once"):
+        with pytest.raises(WorkerFailed):
+            xp.get_process_result(name, timeout=LIMIT)
+        assert xp.get_status(name) == Status.CRASHED
+    assert xp.get_process_stats("bad")["restarts"] == 0
+
+
+def test_rejoin_lets_a_process_finish_and_it_stays_finished(xp: CrossProcessing, tmp_path: Path) -> None:
+    xp.create_process("work", waits, Notes(tmp_path))
+    xp.rejoin("work", timeout=LIMIT)
+    assert xp.get_status("work") == Status.FINISHED
+    assert (tmp_path / "finished").exists()
+    with pytest.raises(AskTimeout):
+        xp.create_process("stuck", hangs, kwargs={"shutdown": 60})
+        xp.rejoin("stuck", timeout=0.0)
+    xp.kill("stuck")
+
+
+def test_a_process_can_rejoin_itself_by_its_name(xp: CrossProcessing) -> None:
+    def leaves() -> str:
+        xp.rejoin(xp.get_process_name())
+        return f"left in loop {xp.get_current_loop()}"
+
+    xp.create_process(leaves)
+    assert xp.get_process_result("leaves", timeout=LIMIT) == "left in loop 1"
+
+
+def test_s79_kill_is_an_order_also_while_another_one_starts(xp: CrossProcessing, tmp_path: Path) -> None:
+    class SlowStart(Process):
+        def on_start(self) -> None:
+            while not (tmp_path / "go").exists():
+                self.wait(0.005)
+
+    pid = xp.create_process("stuck", hangs).pid
+    assert pid is not None
+    starter = threading.Thread(target=xp.create_process, args=(SlowStart,))
+    starter.start()
+    eventually(lambda: "slow_start" in xp.list_processes())
+    killer = threading.Thread(target=xp.kill, args=("stuck",))
+    killer.start()
+    (tmp_path / "go").touch()
+    starter.join()
+    killer.join()
+    wait_gone(pid)
+    assert xp.get_status("stuck") == Status.KILLED
+    stats = xp.get_process_stats("stuck")
+    assert (stats["restarts"], stats["pid"], stats["last_exit"]) == (0, None, Killed("kill_child()"))
+    with pytest.raises(WorkerFailed, match="killed"):
+        xp.get_process_result("stuck", timeout=LIMIT)
+
+
+def test_recall_starts_a_process_anew_and_a_finished_one_again(xp: CrossProcessing) -> None:
+    ref = xp.create_process("work", waits)
+    before = ref.pid
+    xp.recall("work")
+    assert ref.pid not in (None, before)
+    xp.create_process("done", product, args=(1,), kwargs={"join_after": 1})
+    assert xp.get_process_result("done", timeout=LIMIT) == 1
+    xp.recall("done")
+    assert xp.get_process_result("done", timeout=LIMIT) == 1
+    assert xp.get_process_stats("done")["restarts"] == 1
+
+
+def test_a_process_that_hangs_is_killed_and_recalled(xp: CrossProcessing) -> None:
+    xp.create_process("stuck", hangs, kwargs={"loop_timeout": 0.2, "max_restarts": 1})
+    with pytest.raises(WorkerFailed, match="hung in loop"):
+        xp.get_process_result("stuck", timeout=LIMIT)
+    assert xp.get_status("stuck") == Status.HUNG
+
+
+def test_join_all_waits_for_the_end_and_names_what_still_runs(xp: CrossProcessing) -> None:
+    xp.create_process("brief", product, args=(1,), kwargs={"join_after": 1})
+    assert xp.join_all(timeout=LIMIT) == {"brief": Status.FINISHED}
+    xp.create_process("long", waits)
+    with pytest.raises(AskTimeout, match=r"there still run: 'long'$"):
+        xp.join_all(timeout=0.05)
+
+
+def test_unknown_names_are_refused_with_the_nearest(xp: CrossProcessing) -> None:
+    with pytest.raises(ChildNotFound, match="there is no process 'work'; there are none"):
+        xp.get_status("work")
+    xp.create_process("worker", waits)
+    for call in (xp.get_status, xp.rejoin, xp.kill, xp.recall, xp.get_process_result, xp.get_process_stats):
+        with pytest.raises(ChildNotFound, match="did you mean 'worker'"):
+            call("wroker")
+
+
+def test_stats_of_a_process_that_runs(xp: CrossProcessing) -> None:
+    xp.create_process("work", waits)
+    eventually(lambda: xp.get_process_stats("work")["loops"] > 2)
+    stats = xp.get_process_stats("work")
+    assert stats["pid"] == xp.status().children[0].pid
+    assert stats["status"] == Status.RUNNING
+    assert stats["uptime"] > 0
+    assert stats["memory"] > 1_000_000
+    assert stats["mean_loop_time"] >= 0.01
+    xp.rejoin("work")
+    after = xp.get_process_stats("work")
+    assert after["loops"] >= stats["loops"]
+    assert (after["pid"], after["memory"], after["uptime"]) == (None, None, None)
+
+
+# ---------------------------------------------------------------- the supervisor
+def test_the_processes_are_children_of_a_supervisor(xp: CrossProcessing) -> None:
+    assert str(xp.status()) == "xprocess  supervisor  created"
+    ref = xp.create_process("work", waits)
+    assert ref.path == "xprocess/work"
+    supervisor = whereis("xprocess")
+    assert isinstance(supervisor, suitkaise.SupervisorRef)
+    assert [line.ref for line in supervisor.which_children()] == [ref]
+    os.kill(ref.pid or 0, signal.SIGKILL)
+    eventually(lambda: xp.get_process_stats("work")["restarts"] == 1 and ref.is_alive())
+    assert "work  process  running" in str(xp.status())
+    assert supervisor.which_children()[0].last_exit == Signaled(9)
+
+
+def test_two_of_them_have_names_of_their_own(xp: CrossProcessing) -> None:
+    with CrossProcessing() as other, CrossProcessing("mine") as mine:
+        refs = [one.create_process("work", waits) for one in (xp, other, mine)]
+        assert [ref.path for ref in refs] == ["xprocess/work", "xprocess-2/work", "mine/work"]
+
+
+def test_what_is_known_at_the_end_stays_known_after_shutdown() -> None:
+    with CrossProcessing() as xp:
+        xp.create_process("done", product, args=(4,), kwargs={"join_after": 1})
+        xp.create_process("bad", fails, kwargs={"restart": "temporary", "max_restarts": None})
+        xp.create_process("runs", waits)
+        xp.get_process_result("done", timeout=LIMIT)
+        eventually(lambda: "bad" not in xp.list_processes())
+    assert xp.get_process_result("done") == 4
+    assert xp.get_process_result("runs") is None
+    assert {name: str(status) for name, status in xp.list_processes().items()} == {
+        "done": "finished", "runs": "finished",
+    }  # fmt: skip
+    assert xp.get_process_stats("done")["loops"] == 1
+    assert "done  process  finished" in str(xp.status())
+    with pytest.raises(RuntimeError, match="has ended with all others"):
+        xp.rejoin("runs")
+    assert xp.create_process("new", product, args=(1,)).path == "xprocess/new"
+    xp.shutdown()
+    xp.shutdown()
+    assert list(xp.list_processes()) == ["done", "runs", "new"]
+
+
+# ---------------------------------------------------------------- in a process
+def test_a_process_uses_the_object_of_the_program(xp: CrossProcessing) -> None:
+    xp.create_process("outer", makes_another, args=(xp,), kwargs={"join_after": 1})
+    assert xp.get_process_result("outer", timeout=LIMIT) == ("xprocess/inner", 42, ["inner", "outer"])
+    assert xp.get_process_result("inner") == 42
+    assert pickle.loads(pickle.dumps(xp)) is xp
+
+
+def test_a_process_cannot_own_processes(xp: CrossProcessing) -> None:
+    xp.create_process("owner", makes_its_own, kwargs={"max_restarts": 0})
+    with pytest.raises(WorkerFailed, match="needs the CrossProcessing of the main program"):
+        xp.get_process_result("owner", timeout=LIMIT)
+
+
+def test_only_the_program_shuts_down(xp: CrossProcessing) -> None:
+    def ends_all() -> str:
+        try:
+            xp.shutdown()
+        except RuntimeError as error:
+            return str(error)
+        return "shut down"
+
+    xp.create_process(ends_all, kwargs={"join_after": 1})
+    assert "only the main program" in xp.get_process_result("ends_all", timeout=LIMIT)

@@ -1,0 +1,172 @@
+"""Programs that use `xprocess` and `skthreading` without a main guard, and how they end."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support import run_program, start_program, wait_gone
+
+LOOPS = """
+import os
+from suitkaise import xprocess
+
+xp = xprocess.CrossProcessing()
+
+class Notes(xprocess.Process):
+    def on_start(self):
+        print("up", os.getpid())
+
+    def on_finish(self):
+        print("finished", os.getpid())
+
+def loop():
+    {loop}
+
+xp.create_process("worker", loop, Notes)
+print("main ends")
+{end}
+"""
+POLITE = "__import__('threading').Event().wait(0.01)"
+STUCK = "__import__('threading').Event().wait()"
+
+
+def pid_in(line: str) -> int:
+    found = re.search(r"\d+", line)
+    assert found
+    return int(found[0])
+
+
+def test_a_program_waits_for_its_processes_at_its_end() -> None:
+    ended = run_program("""
+import os, signal, sys
+from suitkaise import xprocess
+
+xp = xprocess.CrossProcessing()
+main = os.getpid()
+
+def work(folder):
+    print("loop", xp.get_process_name(), xp.get_current_loop(), os.getpid() != main, "__main__" in sys.modules)
+    if xp.get_current_loop() == 2 and not os.path.exists(folder + "/killed"):
+        open(folder + "/killed", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+xp.create_process(work, args=(os.path.dirname(__file__),), kwargs={"join_after": 3})
+print("main ends")
+""").check()
+    assert "main ends" in ended.stdout
+    assert [line for line in ended.stdout.splitlines() if line.startswith("loop")] == [
+        f"loop work {loop} True True" for loop in (1, 2, 1, 2, 3)
+    ]
+
+
+def test_ctrl_c_ends_the_wait_and_lets_the_processes_finish() -> None:
+    with start_program(LOOPS.format(loop=POLITE, end="")) as program:
+        worker = pid_in(program.expect("up"))
+        program.expect("main ends")
+        program.send_signal(signal.SIGINT)
+        assert program.wait() in (0, -signal.SIGINT)  # the main thread may still be on its way to its end
+    assert f"finished {worker}\n" in program.stdout
+    assert program.left_behind == []
+
+
+def test_a_second_ctrl_c_kills() -> None:
+    with start_program(LOOPS.format(loop=STUCK, end="")) as program:
+        worker = pid_in(program.expect("up"))
+        program.expect("main ends")
+        while program.returncode is None:
+            program.send_signal(signal.SIGINT)
+            try:
+                wait_gone(worker, 0.5)
+            except AssertionError:
+                continue
+            break
+        program.wait()
+        wait_gone(worker)
+    assert "finished" not in program.stdout
+    assert program.left_behind == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_that_ends_the_main_program_lets_the_processes_finish(number: signal.Signals) -> None:
+    end = "print('waits')\n__import__('threading').Event().wait()"
+    with start_program(LOOPS.format(loop=POLITE, end=end)) as program:
+        worker = pid_in(program.expect("up"))
+        program.expect("waits")
+        program.send_signal(number)
+        assert program.wait() == -number
+        wait_gone(worker)
+    assert f"finished {worker}\n" in program.stdout
+    assert program.left_behind == []
+
+
+def test_the_blocks_of_a_setup_and_the_function_share_what_the_blocks_bind() -> None:
+    ended = run_program("""
+from suitkaise import xprocess, sktree
+
+xp = xprocess.CrossProcessing()
+tree = sktree.connect()
+
+def ui_loop(process_name, loop_name, current_loop):
+    print("ui", process_name, loop_name, current_loop)
+
+with xp.ProcessSetup() as setup:
+    with xp.OnStart() as start:
+        process_name = xp.get_process_name()
+        pid = xp.get_process_id()
+
+    with xp.BeforeLoop() as before:
+        current = xp.get_current_loop()
+        loop_name = f"{process_name}-{current}"
+        before.add_these({"current_loop": current})
+
+    with xp.AfterLoop(add_for_next=False) as after:
+        tree.add(loop_name, xp.get_last_loop_time(), path="times")
+
+    with xp.OnFinish() as finish:
+        tree.add_to_root("last", loop_name)
+
+xp.create_process("UI_handler", ui_loop, setup.build(), kwargs={"join_after": 2})
+print(xp.join_all(), sorted(tree.get_all_from("times")), tree.get("last", path=""))
+""").check()
+    assert ended.stdout.splitlines() == [
+        "ui UI_handler UI_handler-1 1",
+        "ui UI_handler UI_handler-2 2",
+        "{'UI_handler': <Status.FINISHED: 'finished'>} ['UI_handler-1', 'UI_handler-2'] UI_handler-2",
+    ]
+
+
+def test_a_module_that_makes_processes_when_it_is_imported_is_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text("""
+from suitkaise import xprocess
+
+xp = xprocess.CrossProcessing()
+
+def work():
+    return 1
+
+xp.create_process(work, kwargs={"join_after": 1})
+""")
+    (tmp_path / "main.py").write_text("import jobs\n")
+    ended = run_program(tmp_path / "main.py")
+    assert ended.returncode == 1
+    assert "if __name__ == '__main__'" in ended.stderr
+    assert ended.left_behind == []
+
+
+def test_a_program_waits_for_its_threads_and_their_recalls() -> None:
+    ended = run_program("""
+from suitkaise import skthreading
+import threading
+
+def work():
+    threading.Event().wait(0.2)
+    print("thread", skthreading.get_thread_name(), skthreading.get_current_loop())
+
+skthreading.create_thread("worker", work, kwargs={"join_after": 2})
+print("main ends")
+""").check()
+    assert ended.stdout.splitlines() == ["main ends", "thread worker 1", "thread worker 2"]
