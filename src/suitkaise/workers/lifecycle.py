@@ -23,6 +23,7 @@ from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.platform.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.recipe import Recipe
+from suitkaise.specs.spellings import spelling_in
 from suitkaise.workers.context import NEVER, WorkerContext
 from suitkaise.workers.forked import Forks, end_fork
 from suitkaise.workers.hooks import NoHandler, build, handler_of, hook_of
@@ -289,7 +290,9 @@ class Lifecycle:
     def _checked_hook(self, name: str) -> Callable[..., Any] | None:
         """Return the hook; without an event loop, a hook that returns a coroutine raises TypeError."""
         hook = hook_of(self._worker, name)
-        return hook if hook is None or self.has_tasks else partial(_call, f"{self._recipe.name}.{name}", hook)
+        if hook is None or self.has_tasks:
+            return hook
+        return partial(_call, f"{self._recipe.name}.{spelling_in(type(self._worker), name)}", hook)
 
     def _handler(self, message: Message) -> Callable[[], Any]:
         return handler_of(message, self._worker, self.path, self._on_receive, self.context.links.accept)
