@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from suitkaise.crashes import CrashReport
+from suitkaise.events import Event
 from suitkaise.exits import ExitReason, Hung
+from suitkaise.messaging import codec
 from suitkaise.messaging.logs import Forwarded
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import Board, SlotView
@@ -15,9 +19,19 @@ from suitkaise.platform.log_queue import LogQueue
 from suitkaise.platform.reactor import Reactor
 from suitkaise.specs import LIMITS, Child
 from suitkaise.specs.recipe import Recipe
+from suitkaise.workers.background import ThreadSupervisor
 from suitkaise.workers.incarnation import Incarnation, Recalled
 
-__all__ = ["Engine", "EngineContext", "Exit", "Handle", "Launch", "WorkerHandle", "grace_of", "settle"]
+if TYPE_CHECKING:
+    from suitkaise.engines.threads import ThreadEngine
+
+__all__ = ["Engine", "EngineContext", "Exit", "Handle", "Launch", "SuperviseThreads", "WorkerHandle", "grace_of",
+           "settle"]  # fmt: skip
+
+SuperviseThreads: TypeAlias = (
+    "Callable[[EngineContext, ThreadEngine, str, Callable[[ExitReason], None]], ThreadSupervisor]"
+)
+"""Makes the supervisor of a worker's background threads: see `supervision.background`, which stands above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +120,15 @@ class EngineContext:
     reactor: Reactor
     orphan_timeout: float = 5.0
     log_queue: LogQueue = field(default_factory=LogQueue)
+    publish: Callable[[Event], None] = lambda event: None
+    report: Callable[[CrashReport], None] = lambda report: None
+    supervise: SuperviseThreads | None = None
+    supervise_data: bytes = field(init=False)  # the same, for the processes of workers
     logs: Forwarded = field(init=False)
 
     def __post_init__(self) -> None:
         self.logs = Forwarded(self.reactor, self.log_queue)
+        self.supervise_data = codec.dumps(self.supervise)
 
     def file(self, name: str) -> str:
         """Return the path of a file in the program's private directory."""

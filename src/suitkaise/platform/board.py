@@ -135,23 +135,26 @@ class Slot:
 
 
 class Board:
-    """The board, opened by the program that owns it (`create=True`) or by a worker."""
+    """The board, opened by the program that owns it (`create=True`) or by a worker; with the path None in memory."""
 
-    def __init__(self, path: str, *, create: bool = False) -> None:
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
-        descriptor = os.open(path, flags, 0o600)
-        try:
-            if create:
-                os.ftruncate(descriptor, SLOT_BYTES * CAPACITY)
-            self._map = mmap.mmap(descriptor, SLOT_BYTES * CAPACITY)
-        finally:
-            os.close(descriptor)
+    def __init__(self, path: str | None, *, create: bool = False) -> None:
+        self._map = mmap.mmap(-1, SLOT_BYTES * CAPACITY) if path is None else self._open(path, create)
         self.memory: memoryview[Any] = memoryview(self._map)
         self._path = path
         self._free: list[int] = []
         self._next = 0
         self._closed = False
         self._lock = threading.Lock()
+
+    def _open(self, path: str, create: bool) -> mmap.mmap:
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            if create:
+                os.ftruncate(descriptor, SLOT_BYTES * CAPACITY)
+            return mmap.mmap(descriptor, SLOT_BYTES * CAPACITY)
+        finally:
+            os.close(descriptor)
 
     def take(self, name: str) -> Slot:
         """Return a free slot, cleared, for the worker at path `name`.
@@ -163,8 +166,8 @@ class Board:
             if self._free:
                 index = self._free.pop()
             elif self._next < CAPACITY:
-                if self._next % _SLOTS_PER_PAGE == 0:
-                    self._make_room(name)
+                if self._path is not None and self._next % _SLOTS_PER_PAGE == 0:
+                    self._make_room(self._path, name)
                 index, self._next = self._next, self._next + 1
             else:
                 raise SuitkaiseError(f"{name!r}: a program can have at most {CAPACITY} workers at a time", path=name)
@@ -172,10 +175,10 @@ class Board:
         slot.clear(name)
         return slot
 
-    def _make_room(self, name: str) -> None:
+    def _make_room(self, path: str, name: str) -> None:
         """Allocate the next page now; if the file system had none left later, SIGBUS would end the program."""
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 os.posix_fallocate(descriptor, self._next * SLOT_BYTES, mmap.PAGESIZE)
             finally:

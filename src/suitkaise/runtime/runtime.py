@@ -35,6 +35,7 @@ from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.actor import start_actor
+from suitkaise.supervision.background import BackgroundSupervisor
 from suitkaise.supervision.environment import Environment, prepare
 from suitkaise.supervision.executor import Executor
 from suitkaise.supervision.interface import SupervisorInterface
@@ -65,7 +66,10 @@ class Runtime:
             self.registry: Registry = Registry()
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
-            self.engine_context: EngineContext = EngineContext(self.directory, board, self.reactor, log_queue=log_queue)
+            self.engine_context: EngineContext = EngineContext(
+                self.directory, board, self.reactor, log_queue=log_queue, publish=self.bus.publish,
+                report=self.crashes.add, supervise=BackgroundSupervisor,
+            )  # fmt: skip
             self._hub_server = HubServer(self.engine_context.file(HUB_SOCKET), self.reactor, self.registry)
             made.callback(self._hub_server.close)
             made.callback(self.reactor.close)  # before the server's sockets; the one above is for a server that fails

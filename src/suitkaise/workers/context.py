@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from suitkaise.exits import ExitReason, Normal
+from suitkaise.exits import ExitReason, Normal, Shutdown
 from suitkaise.messaging import codec
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Payload
@@ -17,6 +17,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import Down, Monitor, WorkerRef
 from suitkaise.messaging.router import router
 from suitkaise.platform.board import LOOPS, PHASE, PID, TOTAL, Phase, Slot
+from suitkaise.workers.background import Background
 from suitkaise.workers.incarnation import FORCED, ForceFinish, Incarnation, Recalled
 from suitkaise.workers.output import OutputSink
 
@@ -54,6 +55,11 @@ class WorkerContext:
         """Has each dump of the worker's stacks end with `text()`."""
         self.on_checkpoint: Callable[[Payload], None] | None = None
         """Takes each checkpoint."""
+
+        self.background: Background = Background(
+            incarnation.path, lambda: mailbox.order_stop(Shutdown("its background threads have ended"), 0.0)
+        )
+        """The background threads."""
 
         # Written by the life cycle.
         self.starting: bool = True

@@ -24,6 +24,7 @@ from suitkaise.platform.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOT
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.spellings import spelling_in
+from suitkaise.workers.background import background_children
 from suitkaise.workers.context import NEVER, WorkerContext
 from suitkaise.workers.forked import Forks, end_fork
 from suitkaise.workers.hooks import NoHandler, build, handler_of, hook_of
@@ -76,6 +77,7 @@ class Lifecycle:
         self._worker: Any = None
         self._failed_ask: tuple[Message, BaseException] | None = None
         self._forks = Forks()
+        self._ending_since = 0
 
     def _make_context(self, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> WorkerContext:
         return WorkerContext(incarnation, mailbox, slot)
@@ -100,11 +102,14 @@ class Lifecycle:
             self._loop = self._hook("loop")
             self._after = self._hook("after_loop")
             self._on_receive = self._checked_hook("on_receive")
+            if type(worker).background:
+                context.background.declare(background_children(self._recipe.name, type(worker).background))
             hook = self._hook("on_start")
             if hook is not None:
                 hook()
                 check_attributes(worker)
             self._end_fork()
+            context.background.begin()
         except Ignore as decline:
             self._end_fork(decline)
             self.outcome = Outcome(Normal(), ignored=True)
@@ -221,8 +226,10 @@ class Lifecycle:
         context = self.context
         if self.outcome is not None:
             return
-        context.finishing = True
-        self._mailbox.end_waits()
+        self._mark_ending()
+        if context.background.failure is not None:
+            self._fail("background", context.background.failure)
+            return
         self._slot.words[PHASE] = _clock() + _ON_FINISH
         phase = "on_finish"
         try:
@@ -244,7 +251,22 @@ class Lifecycle:
     # ------------------------------------------------------------ after the last turn
     def close(self) -> None:
         """Release the resources of the life cycle itself."""
+        self._end_background()
         set_worker(None)
+
+    def _end_background(self) -> None:
+        """Stop the background threads, in the time that the worker's end leaves; a part of `on_finish` on the board."""
+        background, grace = self.context.background, self.incarnation.grace
+        if not background.in_use:
+            return
+        if self.outcome is not None:
+            self._slot.words[PHASE] = _clock() + _ON_FINISH
+        if self.context.forced:
+            background.kill(str(FORCED))
+            background.close(0.0)
+        else:
+            now = _clock()
+            background.close(grace - min(1.0, grace / 2) - (now - (self._ending_since or now)) / 1e9)
 
     def answer_failed_ask(self) -> None:
         """Answer the message whose handler ended the worker.
@@ -268,6 +290,12 @@ class Lifecycle:
         """End this process if it is a fork of the worker's: its hook has returned, or raised that error."""
         if self._forks:
             end_fork(error)
+
+    def _mark_ending(self) -> None:
+        """Make it known that the worker ends; the first call counts for the time that is left."""
+        self._ending_since = self._ending_since or _clock()
+        self.context.finishing = True
+        self._mailbox.end_waits()
 
     def _mark_waiting(self) -> None:
         """Show on the board that no hook runs; after the outcome, the board keeps showing the last phase."""
@@ -301,8 +329,7 @@ class Lifecycle:
         """Set the outcome from the exception of a hook, and run `on_failure` if the outcome is a crash."""
         self._end_fork(error)
         context = self.context
-        context.finishing = True
-        self._mailbox.end_waits()
+        self._mark_ending()
         if isinstance(error, ForceFinish) or context.forced:
             self.outcome = Outcome(FORCED)
             return

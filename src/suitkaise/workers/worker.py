@@ -11,13 +11,14 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from suitkaise.errors import NotBuiltYet, SpecError
+from suitkaise.errors import SpecError
 from suitkaise.messaging.refs import Monitor, WorkerRef
 from suitkaise.messaging.supervisor_ref import whereis
 from suitkaise.specs.options import Options, checked_drain
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
 from suitkaise.specs.spellings import HOOKS, spell_all
 from suitkaise.storage.connect import attach
+from suitkaise.workers.background import background_child, background_children
 from suitkaise.workers.worker_type import RESERVED, CurrentLoop, ReadOnly, WorkerType, overridable
 
 if TYPE_CHECKING:
@@ -79,10 +80,8 @@ class Worker(Startable, metaclass=WorkerType):
         if "num_loops" in vars(cls):  # moved, so that the property `num_loops` still gives the number of the `Child`
             cls._num_loops = vars(cls)["num_loops"]
             del cls.num_loops
-        if vars(cls).get("background"):
-            raise NotBuiltYet(
-                f"{cls.__name__}.background is not built yet; start a threading.Thread(daemon=True) in on_start"
-            )
+        if "background" in vars(cls):
+            background_children(cls.__name__, cls.background)
 
     # ------------------------------------------------------------ hooks
     def on_start(self) -> Awaitable[None] | None:
@@ -331,13 +330,28 @@ class Worker(Startable, metaclass=WorkerType):
         """
         self._require_context("checkpoint()").checkpoint(value)
 
-    def start_thread(self, what: Any, *args: Any, **kwargs: Any) -> None:
-        """Start a supervised background thread of this process; not built yet.
+    def start_thread(self, what: Any, *args: Any, **kwargs: Any) -> WorkerRef:
+        """Start a supervised background thread of this worker's process; return its ref when it is up.
+
+        The thread's path is below the worker's: `app/worker/heartbeat`. The thread is restarted when it fails. If that
+        happens more than 3 times in 5 seconds, this worker crashes, too. The thread ends with this worker: it is asked
+        to finish after `on_finish`, and abandoned if it does not end in time (rule 59). The ref can be used in this
+        process.
+
+        Args:
+            what: a function, which is called once a loop, again and again; a `Thread` class or worker; or a `Child` of
+                one, for options: `Child(Thread.of(function, 1), id="poll", restart="transient", join_after=1)`.
+            *args: the positional arguments of the function, or of the class's constructor.
+            **kwargs: its keyword arguments.
 
         Raises:
-            NotBuiltYet: always.
+            SpecError: this is no thread, or the arguments do not fit.
+            ChildStartFailed: the thread's `on_start` failed.
+            ChildAlreadyStarted: a background thread of this name, which was given, runs already.
+            WorkerDead: the worker ends.
         """
-        raise NotBuiltYet("start_thread is not built yet; use threading.Thread(target=..., daemon=True)")
+        context = self._require_context("start_thread()")
+        return context.background.start(background_child("start_thread", what, args, kwargs))
 
     def monitor(self, ref: WorkerRef) -> Monitor:
         """Have a `Down` delivered to `on_receive` when the incarnation that `ref` names now has ended.
