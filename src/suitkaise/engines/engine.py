@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from suitkaise.crashes import CrashReport
 from suitkaise.events import Event
@@ -22,15 +22,10 @@ from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.background import ThreadSupervisor
 from suitkaise.workers.incarnation import Incarnation, Recalled
 
-if TYPE_CHECKING:
-    from suitkaise.engines.threads import ThreadEngine
-
 __all__ = ["Engine", "EngineContext", "Exit", "Handle", "Launch", "SuperviseThreads", "WorkerHandle", "grace_of",
            "settle"]  # fmt: skip
 
-SuperviseThreads: TypeAlias = (
-    "Callable[[EngineContext, ThreadEngine, str, Callable[[ExitReason], None]], ThreadSupervisor]"
-)
+SuperviseThreads: TypeAlias = "Callable[[EngineContext, Engine, str, Callable[[ExitReason], None]], ThreadSupervisor]"
 """Makes the supervisor of a worker's background threads: see `supervision.background`, which stands above."""
 
 

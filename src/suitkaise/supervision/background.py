@@ -8,8 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, NoReturn
 
-from suitkaise.engines.engine import EngineContext, Exit
-from suitkaise.engines.threads import ThreadEngine
+from suitkaise.engines.engine import Engine, EngineContext, Exit
 from suitkaise.events import Event, SupervisorStarted, SupervisorStopped, SupervisorStopping
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.messages import Answer
@@ -43,9 +42,7 @@ class BackgroundSupervisor:
         on_end: called with the reason when the supervisor has given up.
     """
 
-    def __init__(
-        self, context: EngineContext, engine: ThreadEngine, path: str, on_end: Callable[[ExitReason], None]
-    ) -> None:
+    def __init__(self, context: EngineContext, engine: Engine, path: str, on_end: Callable[[ExitReason], None]) -> None:
         def publish(event: Event) -> None:
             if not isinstance(event, _OWN):  # the program's tree has no supervisor of that path
                 context.publish(event)
