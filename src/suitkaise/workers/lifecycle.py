@@ -59,7 +59,8 @@ class Lifecycle:
     memory, the bell: senders do, and so do the methods of the context that set a flag. If one of them did not, a turn
     would never end, and the worker would get no message and no stop request until it is killed. The phase and the time
     at which it began are one word on the board, so that no reader sees the phase of one hook with the time of another.
-    The clock is read once at each border between two hooks: the end of one hook is the start of the next.
+    The clock is read once at each border between two hooks: the end of one hook is the start of the next. The loops
+    from one sample of `LoopTimes` to the next run in a `for` of their own, so that no loop looks whether it is one.
     """
 
     has_tasks: ClassVar[bool] = False
@@ -136,43 +137,49 @@ class Lifecycle:
         before, loop, after = self._before, self._loop, self._after
         words, bell, clock, forks = self._slot.words, self._mailbox.bell, _clock, self._forks
         limit = NEVER if context.join_after is None else int(context.join_after)
+        times = context.times
         first = not context.current_loop
         deadline = 0 if first else context.deadline_ns  # the first loop is a turn of its own
         total = words[TOTAL]
-        fastest, slowest = context.fastest_ns or NEVER, context.slowest_ns
+        fastest, floor = times.fastest, times.floor
         now = clock()
         try:
-            for number in range(context.current_loop + 1, limit + 1):
-                context.current_loop = number
-                began = now
-                if before is not None:
-                    words[PHASE] = now + _BEFORE_LOOP
-                    before()
+            while True:
+                for number in range(context.current_loop + 1, min(limit, times.next) + 1):
+                    context.current_loop = number
+                    began = now
+                    if before is not None:
+                        words[PHASE] = now + _BEFORE_LOOP
+                        before()
+                        if forks:
+                            end_fork()
+                        now = clock()
+                    words[PHASE] = now + _LOOP
+                    context.last_result = loop()
                     if forks:
                         end_fork()
                     now = clock()
-                words[PHASE] = now + _LOOP
-                context.last_result = loop()
-                if forks:
-                    end_fork()
-                now = clock()
-                took = now - began
-                context.last_loop_ns = took
-                total += took
-                if took < fastest:
-                    fastest = took
-                if took > slowest:
-                    slowest = took
-                if after is not None and not context.skip_after_loop:
-                    words[PHASE] = now + _AFTER_LOOP
-                    after()
-                    if forks:
-                        end_fork()
-                    now = clock()
-                words[LOOPS] = number
-                words[LAST_LOOP] = took
-                words[TOTAL] = total
-                if bell[0] or now >= deadline:  # setting `context.finishing` rings the bell, too
+                    took = now - began
+                    context.last_loop_ns = took
+                    total += took
+                    if took < fastest:
+                        fastest = times.fastest = took
+                    if took > floor:
+                        floor = times.add_slow(number, took)
+                    if after is not None and not context.skip_after_loop:
+                        words[PHASE] = now + _AFTER_LOOP
+                        after()
+                        if forks:
+                            end_fork()
+                        now = clock()
+                    words[LOOPS] = number
+                    words[LAST_LOOP] = took
+                    words[TOTAL] = total
+                    if bell[0] or now >= deadline:  # setting `context.finishing` rings the bell, too
+                        break
+                if context.current_loop == times.next:
+                    times.add(context.last_loop_ns)
+                if bell[0] or now >= deadline or context.current_loop >= limit:
                     break
             if not (context.finishing or context.current_loop >= limit or now >= context.deadline_ns):
                 if first and not self.has_tasks:  # the check for coroutines is needed once only
@@ -182,7 +189,6 @@ class Lifecycle:
             self._fail(Phase.of(words[PHASE]).hook, error)
             return
         finally:
-            context.fastest_ns, context.slowest_ns = (0 if fastest == NEVER else fastest), slowest
             self._mark_waiting()
         self._end_loops()
 

@@ -24,6 +24,7 @@ from suitkaise.workers.worker_type import RESERVED, CurrentLoop, ReadOnly, Worke
 if TYPE_CHECKING:
     from suitkaise.workers.context import OwnRef, WorkerContext
     from suitkaise.workers.incarnation import Recalled
+    from suitkaise.workers.loop_report import LoopTimeReport
 
 __all__ = ["Process", "Thread", "Worker"]
 
@@ -294,10 +295,11 @@ class Worker(Startable, metaclass=WorkerType):
         """
         return whereis(path)
 
-    def generate_loop_time_report(self, name: str | None = None) -> dict[str, Any]:
-        """Return the number of loops so far, and their total, mean, fastest, slowest and last time in seconds.
+    def generate_loop_time_report(self, name: str | None = None) -> LoopTimeReport:
+        """Return what is known of the times of the loops so far, a dict: see `LoopTimeReport`.
 
-        `name` is the report's title; default: "NAME loop times report".
+        `print(report)` shows it as text, `report.save("times.svg")` draws it. It counts the loops of this incarnation
+        whose `after_loop` has returned. `name` is the report's title; default: "NAME loop times report".
         """
         context = self._require_context("generate_loop_time_report()")
         return context.loop_time_report(name or f"{self.name} loop times report")
