@@ -13,6 +13,7 @@ from suitkaise.engines import protocol
 from suitkaise.engines.protocol import (
     AdoptProcesses,
     Announce,
+    BackgroundReport,
     CheckpointReport,
     CleaningUp,
     DeliverMessage,
@@ -86,6 +87,7 @@ DIRECTIONS: dict[str, tuple[Callable[[Any], Any], Any, list[Any]]] = {
             SpareReady(),
             WorkerReady(1234),
             MessageAnswered(9, False),
+            BackgroundReport(),
             CheckpointReport(),
             PreloadReport(["json"]),
             LogReport({"msg": "hello", "levelno": 20}),

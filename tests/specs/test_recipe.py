@@ -16,8 +16,8 @@ import cloudpickle
 import pytest
 
 from suitkaise import Child, Process, SpecError, Supervisor, Thread
-from suitkaise.errors import NotBuiltYet
 from suitkaise.specs import Recipe
+from suitkaise.workers.background import background_children
 from suitkaise.workers.hooks import build
 from suitkaise.workers.worker import HOOKS, Worker
 from suitkaise.workers.worker_type import OVERRIDABLE, RESERVED, SETTABLE, ReadOnly
@@ -422,11 +422,38 @@ def test_name_and_tree_may_be_redefined_in_a_class_body() -> None:
     assert (Free().name, Free().tree) == ("fred", "an oak")
 
 
-def test_background_threads_are_not_built_yet() -> None:
-    with pytest.raises(NotBuiltYet, match=r"Careless\.background is not built yet"):
+@pytest.mark.parametrize(
+    "background, wrong",
+    [
+        (
+            "blue",
+            r"Careless\.background must be a tuple of Thread workers, functions, or Child\(\.\.\.\) of these",
+        ),
+        (
+            (Process,),
+            r"Careless\.background: 'process' is a process, and background threads are threads; derive it",
+        ),
+        ((Child(print),), r"Careless\.background: 'print' is a process.*use Child\(Thread\.of\(function\), \.\.\.\)"),
+        ((Supervisor("inner"),), r"Careless\.background: 'inner' is a supervisor, and .*; give a Thread"),
+        ((print, Thread.of(print)), r"Careless\.background': two children have the id 'print'"),
+        ((42,), "expected a worker, a worker class, a Supervisor or a function, not int"),
+    ],
+)
+def test_a_background_that_is_no_thread_is_refused_at_the_class_statement(background: Any, wrong: str) -> None:
+    with pytest.raises(SpecError, match=wrong):
+        type(Process)("Careless", (Process,), {"background": background})
 
-        class Careless(Process):
-            background = (print,)
+
+def test_a_background_may_have_functions_thread_classes_threads_and_children() -> None:
+    class Beats(Thread):
+        pass
+
+    class Careful(Process):
+        background = (print, Beats, Beats("second"), Child(Thread.of(print), id="third", restart="transient"))
+
+    assert [child.id for child in background_children("Careful", Careful.background)] == [
+        "print", "beats", "second", "third",
+    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------- kinds of classes

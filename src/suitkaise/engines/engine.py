@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+from suitkaise.crashes import CrashReport
+from suitkaise.events import Event
 from suitkaise.exits import ExitReason, Hung
+from suitkaise.messaging import codec
 from suitkaise.messaging.logs import Forwarded
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import Board, SlotView
@@ -17,9 +20,14 @@ from suitkaise.platform.log_queue import LogQueue
 from suitkaise.platform.reactor import Reactor
 from suitkaise.specs import LIMITS, Child
 from suitkaise.specs.recipe import Recipe
+from suitkaise.workers.background import ThreadSupervisor
 from suitkaise.workers.incarnation import Incarnation, Recalled
 
-__all__ = ["Engine", "EngineContext", "Exit", "Handle", "Launch", "WorkerHandle", "grace_of", "settle"]
+__all__ = ["Engine", "EngineContext", "Exit", "Handle", "Launch", "SuperviseThreads", "WorkerHandle", "grace_of",
+           "settle"]  # fmt: skip
+
+SuperviseThreads: TypeAlias = "Callable[[EngineContext, Engine, str, Callable[[ExitReason], None]], ThreadSupervisor]"
+"""Makes the supervisor of a worker's background threads: see `supervision.background`, which stands above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +123,15 @@ class EngineContext:
     before_start: Callable[[], None] = lambda: None
     log_queue: LogQueue = field(default_factory=LogQueue)
     reserve: DescriptorReserve = field(default_factory=lambda: DescriptorReserve(0))
+    publish: Callable[[Event], None] = lambda event: None
+    report: Callable[[CrashReport], None] = lambda report: None
+    supervise: SuperviseThreads | None = None
+    supervise_data: bytes = field(init=False)  # the same, for the processes of workers
     logs: Forwarded = field(init=False)
 
     def __post_init__(self) -> None:
         self.logs = Forwarded(self.reactor, self.log_queue)
+        self.supervise_data = codec.dumps(self.supervise)
 
     def file(self, name: str) -> str:
         """Return the path of a file in the program's private directory."""

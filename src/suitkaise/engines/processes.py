@@ -19,10 +19,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 
+from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.engines.forked_process import ForkedProcess
 from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.protocol import (
+    BackgroundReport,
     CheckpointReport,
     DeliverMessage,
     EndOfMessages,
@@ -118,6 +120,8 @@ class ProcessEngine:
         self._recipe(path, child)
         if isinstance(child.what, Recipe) and is_async(child.what):
             preload("suitkaise.workers.async_lifecycle")
+        if isinstance(child.what, Recipe) and getattr(child.what.target, "background", None):
+            preload(getattr(self._context.supervise, "__module__", __name__))
         self.keeper  # noqa: B018  (it starts while other children are prepared)
 
     def _recipe(self, path: str, child: Child) -> EncodedRecipe:
@@ -301,7 +305,7 @@ class ProcessHandle:
         context = context_for(launch.incarnation.owner, self.process.inherited, launch.child.env)
         return StartWorker(
             codec.dumps(launch.incarnation), codec.dumps(context), self._slot.index,
-            logging.getLogger().getEffectiveLevel(), self._stops_last, launch.has_limits,
+            logging.getLogger().getEffectiveLevel(), self._stops_last, launch.has_limits, self._context.supervise_data,
         )  # fmt: skip
 
     def on_flushed(self) -> None:
@@ -330,6 +334,9 @@ class ProcessHandle:
             case OutputReport():
                 output = CommandOutput(self.launch.path, report.pid, report.program, report.runs)
                 self._context.logs.put_output(output, self.process)
+            case BackgroundReport():
+                news = codec.loads(payload)
+                (self._context.report if isinstance(news, CrashReport) else self._context.publish)(news)
             case CheckpointReport():
                 self.checkpoint = Payload(data=payload)
             case WorkerReady(pid):

@@ -23,6 +23,7 @@ __all__ = [
     "MAX_DESCRIPTORS",
     "AdoptProcesses",
     "Announce",
+    "BackgroundReport",
     "CheckpointReport",
     "CleaningUp",
     "DeliverMessage",
@@ -191,6 +192,7 @@ class StartWorker(msgspec.Struct, array_like=True, tag=1, gc=False):
     log_level: int  # of the hub's root logger
     stops_last: bool  # ends after all others when the hub is gone, and ignores SIGTERM: the storage
     has_limits: bool  # one of its phases has a time limit, so that a dump of its stack may be needed
+    supervise: bytes = b""  # a pickled `SuperviseThreads`, for background threads
 
 
 class DeliverMessage(msgspec.Struct, array_like=True, tag=2, gc=False):
@@ -270,6 +272,10 @@ class OutputReport(msgspec.Struct, array_like=True, tag=9, gc=False):
     runs: list[tuple[str, float, list[str], bool]]  # see `workers.output.Runs`
 
 
+class BackgroundReport(msgspec.Struct, array_like=True, tag=10, gc=False):
+    """News of a background thread: the payload is a pickled `Event` or `CrashReport`. No answer."""
+
+
 class ExitReport(msgspec.Struct, array_like=True, tag=7, gc=False):
     """How the worker's incarnation ended. The payload is the encoded result, if there is one.
 
@@ -305,6 +311,7 @@ WorkerReport: TypeAlias = (
     | PreloadReport
     | LogReport
     | OutputReport
+    | BackgroundReport
     | ExitReport
     | ReturnMessage
 )

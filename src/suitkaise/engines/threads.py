@@ -7,8 +7,10 @@ import sys
 import threading
 import traceback
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 
 from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.errors import WorkerDead
@@ -20,22 +22,40 @@ from suitkaise.platform.board import SlotView
 from suitkaise.platform.tail import LINES
 from suitkaise.specs import Child
 from suitkaise.workers.actor import WorkerActor, lifecycle_of
-from suitkaise.workers.incarnation import Outcome
+from suitkaise.workers.background import ThreadSupervisor
+from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.lifecycle import Lifecycle
 
 __all__ = ["ThreadEngine", "ThreadHandle"]
 
 
 class ThreadEngine:
-    """Runs each worker as a Pykka actor in a daemon thread."""
+    """Runs each worker as a Pykka actor in a daemon thread.
 
-    def __init__(self, context: EngineContext) -> None:
+    With an `owner`, the threads are the background threads of that worker, and what they do is done in its name.
+    """
+
+    def __init__(self, context: EngineContext, owner: str | None = None) -> None:
         self._context = context
+        self._owner = owner
         self._abandoned: dict[ThreadHandle, str] = {}
 
     def spawn(self, launch: Launch) -> ThreadHandle:
         """Start a thread for the worker."""
-        return ThreadHandle(self._context, launch, self._abandoned)
+        return ThreadHandle(self._context, launch, self)
+
+    def owner_of(self, incarnation: Incarnation) -> str:
+        """Return the owner of what the incarnation does."""
+        return self._owner or incarnation.owner
+
+    def supervise(self, incarnation: Incarnation, on_end: Callable[[ExitReason], None]) -> ThreadSupervisor:
+        """Make the supervisor of the background threads of a worker that runs here."""
+        context = self._context
+        if context.supervise is None:
+            raise RuntimeError(f"{incarnation.path!r} can have no background threads here")
+        engine = ThreadEngine(context, self.owner_of(incarnation))
+        engine._abandoned = self._abandoned
+        return context.supervise(context, engine, incarnation.path, on_end)
 
     def prepare(self, path: str, child: Child) -> None:
         """Do nothing: a thread gets its recipe as it is."""
@@ -54,14 +74,15 @@ class ThreadEngine:
 class ThreadHandle:
     """One incarnation in a thread. It cannot be killed, only abandoned (rule 59)."""
 
-    def __init__(self, context: EngineContext, launch: Launch, abandoned: dict[ThreadHandle, str]) -> None:
+    def __init__(self, context: EngineContext, launch: Launch, engine: ThreadEngine) -> None:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self.checkpoint: Payload | None = None
         self._context = context
         self._launch = launch
         self._gone = False
-        self._abandoned = abandoned
+        self._abandoned = engine._abandoned
+        self.owner: str = engine.owner_of(launch.incarnation)
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._slot = context.board.take(launch.path)
         self._lines: deque[str] = deque(maxlen=LINES)
@@ -69,6 +90,7 @@ class ThreadHandle:
         try:
             self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self._mailbox, self._slot)
             lifecycle.context.on_log_line = self._lines.append
+            lifecycle.context.background.supervise = partial(engine.supervise, launch.incarnation)
             _ThreadActor.launch(lifecycle, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}")
         except Exception:  # for example no thread is left
             self._give_back()
@@ -116,6 +138,7 @@ class ThreadHandle:
             self._abandoned[self] = self._launch.path
             self._mailbox.order_stop(reason, 0.0)
             self._lifecycle.interrupt(reason)
+            self._lifecycle.context.background.kill(str(reason))
             waiting, view = self._mailbox.take_unhandled(), self._slot.read()
         for message in waiting:
             message.fail(
@@ -154,7 +177,7 @@ class _ThreadActor(WorkerActor):
     def __init__(self, lifecycle: Lifecycle, mailbox: ThreadMailbox, handle: ThreadHandle) -> None:
         super().__init__(lifecycle, mailbox)
         self._handle = handle
-        self._owner = handle._launch.incarnation.owner
+        self._owner = handle.owner
 
     def on_start(self) -> None:
         set_owner(self._owner)

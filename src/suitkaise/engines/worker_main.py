@@ -11,10 +11,15 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
+from suitkaise.crashes import CrashReport
+from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.protocol import (
     Announce,
+    BackgroundReport,
     CheckpointReport,
     DeliverMessage,
     EndOfMessages,
@@ -36,10 +41,12 @@ from suitkaise.engines.protocol import (
     decode_worker_order,
 )
 from suitkaise.engines.shared_tracker import share_tracker
+from suitkaise.engines.threads import ThreadEngine
 from suitkaise.engines.worker_end import end_process, hold, let_go
 from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_signals, restore_signals
 from suitkaise.errors import MailboxFull
-from suitkaise.exits import Crashed, Shutdown
+from suitkaise.events import Event
+from suitkaise.exits import Crashed, ExitReason, Shutdown
 from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.address import MOST, MOST_BYTES
 from suitkaise.messaging.connection import FrameWriter
@@ -50,14 +57,16 @@ from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.platform.inheritance import apply
-from suitkaise.platform.preload import listeners, wanted
+from suitkaise.platform.preload import listeners, preload, wanted
 from suitkaise.platform.processes import after_fork_in_child, set_process_name
+from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import HUB_SOCKET, stack_file, tail_file
 from suitkaise.platform.tail import Tail
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.users import User
 from suitkaise.storage.connect import attach
 from suitkaise.workers.actor import WorkerActor, lifecycle_of
+from suitkaise.workers.background import ThreadSupervisor
 from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.lifecycle import Lifecycle
 from suitkaise.workers.output import Runs
@@ -162,6 +171,7 @@ class WorkerProcess:
         lifecycle.context.append_output = self._tail.write
         lifecycle.context.add_to_stacks = signals.add_to_stacks
         lifecycle.context.output = _OutputSender(self._sock, self._writer)
+        lifecycle.context.background.supervise = partial(self._supervise, lifecycle, order.supervise)
         if lifecycle.has_tasks:
             signals.add_to_stacks(lifecycle.stacks)
         _ProcessActor(lifecycle, mailbox, self).run_here()
@@ -279,6 +289,32 @@ class WorkerProcess:
                 self._mailbox.suspend(on)
             case EndOfMessages():
                 self._has_all_messages = True
+
+    def _supervise(self, lifecycle: Lifecycle, data: bytes, on_end: Callable[[ExitReason], None]) -> ThreadSupervisor:
+        """Make the supervisor of the worker's background threads, which run in this process."""
+        supervise = codec.loads(data)
+        preload(supervise.__module__)  # the next process has it at once
+        send = self._send_news
+        context = EngineContext(self._directory, Board(-1), Reactor(), publish=send, report=send, supervise=supervise)
+        incarnation = lifecycle.incarnation
+
+        def ended(reason: ExitReason) -> None:
+            on_end(reason)
+            if incarnation.grace < float("inf"):
+                context.reactor.call_at(time.monotonic() + incarnation.grace, lambda: self._end_now(lifecycle))
+
+        engine = ThreadEngine(context, incarnation.owner)
+        return supervise(context, engine, incarnation.path, ended)  # type: ignore[no-any-return]
+
+    def _send_news(self, news: Event | CrashReport) -> None:
+        self.send(BackgroundReport(), codec.dumps(news))
+
+    def _end_now(self, lifecycle: Lifecycle) -> None:
+        """End the process of a worker whose background threads have given up, and which stays in a hook."""
+        failure = lifecycle.context.background.failure
+        if lifecycle.outcome is None and failure is not None:
+            self.report_exit(Outcome(Crashed("background", *portable_error(failure, lifecycle.path))))
+            end_process(_INTERNAL_ERROR, wait=False)
 
     def send(self, report: WorkerReport, payload: bytes = b"") -> None:
         """Send one frame to the hub; do nothing if the hub is gone."""

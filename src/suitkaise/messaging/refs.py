@@ -10,7 +10,7 @@ from suitkaise.exits import ExitReason
 from suitkaise.messaging.identity import current_path, is_starting
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, MessageKind, Payload, checked_timeout
 from suitkaise.messaging.protocol import RequestKind
-from suitkaise.messaging.router import router
+from suitkaise.messaging.router import Router, router
 from suitkaise.specs.options import checked_drain
 from suitkaise.status import Status
 
@@ -49,7 +49,7 @@ class WorkerRef:
         return self.path.rpartition("/")[2]
 
     def _info(self) -> tuple[Status, int | None, int, str]:
-        status, pid, incarnation, kind = router().request(RequestKind.INFO, self.path).get()
+        status, pid, incarnation, kind = self._router.request(RequestKind.INFO, self.path).get()
         return Status(status), pid, incarnation, kind
 
     @property
@@ -84,7 +84,7 @@ class WorkerRef:
             MailboxFull: too many messages or bytes wait for the worker already; nothing was sent.
             NotSerializable: the message cannot be sent to another process.
         """
-        router().send(self.path, Message("message", Payload(message)))
+        self._router.send(self.path, Message("message", Payload(message)))
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
         """Send a message and wait at most `timeout` seconds (default 5.0) for the handler's return value.
@@ -115,13 +115,13 @@ class WorkerRef:
 
     def _ask(self, kind: MessageKind, body: Any) -> Answer[Any]:
         answer: Answer[Any] = Answer()
-        router().send(self.path, Message(kind, Payload(body), answer.settle))
+        self._router.send(self.path, Message(kind, Payload(body), answer.settle))
         return answer
 
     # ------------------------------------------------------------ control
     def kill(self) -> None:
         """Kill the worker now. That is a fault: its supervisor restarts it by its rules. Threads cannot be killed."""
-        router().request(RequestKind.KILL, self.path).get()
+        self._router.request(RequestKind.KILL, self.path).get()
 
     def rejoin(self, *, drain: float | None = None) -> None:
         """Ask the worker to finish gracefully. That is an order, not a fault: the worker is not restarted.
@@ -129,7 +129,7 @@ class WorkerRef:
         Args:
             drain: seconds for which the worker handles messages first, see `terminate_child` (rule 72).
         """
-        router().request(RequestKind.REJOIN, self.path, checked_drain(drain)).get()
+        self._router.request(RequestKind.REJOIN, self.path, checked_drain(drain)).get()
 
     def recall(self, timeout: float | None = None) -> None:
         """Stop the worker by its shutdown and start it again, alone and not counted; return when it is up.
@@ -142,7 +142,7 @@ class WorkerRef:
         self._refuse_self("waits for")
         refuse_while_starting(self.path.rpartition("/")[0])
         checked_timeout(timeout)
-        router().request(RequestKind.RECALL, self.path).get(timeout)
+        self._router.request(RequestKind.RECALL, self.path).get(timeout)
 
     def join(self, timeout: float | None = None) -> ExitReason | None:
         """Wait until the last incarnation has ended, at most `timeout` seconds; return the exit reason.
@@ -165,7 +165,7 @@ class WorkerRef:
     def _wait(self, kind: RequestKind, timeout: float | None) -> Any:
         self._refuse_self("waits for")
         checked_timeout(timeout)
-        answer = router().request(kind, self.path)
+        answer = self._router.request(kind, self.path)
         try:
             return answer.get(timeout)
         except AskTimeout as error:
@@ -186,7 +186,11 @@ class WorkerRef:
         The answer is a `Down` at once if no incarnation is alive. Unlike `join`, a monitor does not wait for the last
         incarnation. A worker that wants a message instead calls `self.monitor(ref)`.
         """
-        return router().request(RequestKind.DOWN, self.path)
+        return self._router.request(RequestKind.DOWN, self.path)
+
+    @property
+    def _router(self) -> Router:
+        return router()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkerRef) and other.path == self.path

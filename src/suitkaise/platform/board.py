@@ -139,6 +139,7 @@ class Board:
     """The board. The program that owns it makes it; its keepers inherit the descriptor, and workers their memory.
 
     So no other process opens the file by its name, which another user could have made if the directory was removed.
+    With the descriptor -1 the board is in memory, for one process alone.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -175,8 +176,8 @@ class Board:
             if self._free:
                 index = self._free.pop()
             elif self._next < CAPACITY:
-                if self._next % _SLOTS_PER_PAGE == 0:
-                    self._make_room(name)
+                if self.descriptor >= 0 and self._next % _SLOTS_PER_PAGE == 0:
+                    self._make_room(self.descriptor, name)
                 index, self._next = self._next, self._next + 1
             else:
                 raise SuitkaiseError(f"{name!r}: a program can have at most {CAPACITY} workers at a time", path=name)
@@ -184,10 +185,10 @@ class Board:
         slot.clear(name)
         return slot
 
-    def _make_room(self, name: str) -> None:
+    def _make_room(self, descriptor: int, name: str) -> None:
         """Allocate the next page now; if the file system had none left later, SIGBUS would end the program."""
         try:
-            os.posix_fallocate(self.descriptor, self._next * SLOT_BYTES, mmap.PAGESIZE)
+            os.posix_fallocate(descriptor, self._next * SLOT_BYTES, mmap.PAGESIZE)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:  # this file system cannot allocate in advance
                 return
@@ -211,7 +212,8 @@ class Board:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                os.close(self.descriptor)
+                if self.descriptor >= 0:
+                    os.close(self.descriptor)
             self._unmap()
 
     def _unmap(self) -> None:

@@ -36,6 +36,7 @@ from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.actor import start_actor
+from suitkaise.supervision.background import BackgroundSupervisor
 from suitkaise.supervision.environment import Environment, prepare
 from suitkaise.supervision.executor import Executor
 from suitkaise.supervision.interface import SupervisorInterface
@@ -70,8 +71,10 @@ class Runtime:
             reserve = DescriptorReserve()
             made.callback(reserve.close)
             self.engine_context: EngineContext = EngineContext(
-                self.directory, board, self.reactor, log_queue=log_queue, reserve=reserve, before_start=self._check_home
-            )
+                self.directory, board, self.reactor, log_queue=log_queue, reserve=reserve,
+                before_start=self._check_home, publish=self.bus.publish, report=self.crashes.add,
+                supervise=BackgroundSupervisor,
+            )  # fmt: skip
             self._hub_server = HubServer(self.engine_context.file(HUB_SOCKET), self.reactor, self.registry)
             made.callback(self._hub_server.close)
             made.callback(self.reactor.close)  # before the server's sockets; the one above is for a server that fails

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
+from suitkaise.specs.spellings import spelling_in
 
 __all__ = [
     "Kind",
@@ -35,7 +36,7 @@ __all__ = [
 Kind: TypeAlias = Literal["process", "thread", "command", "supervisor"]
 
 
-_ANSWERS = ("on_receive", "result", "__result__")
+_ANSWERS = ("on_receive", "result")
 """The hooks whose return value is an answer, so that it may be a generator."""
 
 _ATTRIBUTES = "__constructed__"
@@ -197,14 +198,11 @@ def check_arguments(what: Any, args: Any, kwargs: Any) -> None:
 def check_recipe(recipe: Recipe) -> None:
     """Raise SpecError if the target is an async generator, or cannot be called with these arguments."""
     target = recipe.target
-    hooks = target._worker_hooks if isinstance(target, type) and issubclass(target, Startable) else ()
-    for hook in hooks:
-        if inspect.isasyncgenfunction(_bare(getattr(target, hook, None))):
-            raise SpecError(f"{recipe.name}.{hook} is an async generator; a hook is awaited, so it must not yield")
-        if inspect.isgeneratorfunction(_bare(getattr(target, hook, None))) and hook not in _ANSWERS:
-            raise SpecError(
-                f"{recipe.name}.{hook} is a generator; calling it would run none of it, so it must not yield"
-            )
+    hooks: tuple[str, ...] = ()
+    if isinstance(target, type) and issubclass(target, Startable):
+        hooks = target._worker_hooks
+        for hook in hooks:
+            _check_hook(target, hook)
     if not hooks and inspect.isasyncgenfunction(_bare(target)):
         raise SpecError(f"{recipe.name} is an async generator; a worker's function is awaited, so it must not yield")
     try:
@@ -217,6 +215,17 @@ def check_recipe(recipe: Recipe) -> None:
         raise SpecError(
             f"{recipe.name}{signature}: {error}; got args={recipe.args!r}, kwargs={dict(recipe.kwargs)!r}"
         ) from None
+
+
+def _check_hook(cls: type, hook: str) -> None:
+    """Raise SpecError if a hook is a generator."""
+    function = _bare(getattr(cls, hook, None))
+    if inspect.isasyncgenfunction(function):
+        name = f"{cls.__name__}.{spelling_in(cls, hook)}"
+        raise SpecError(f"{name} is an async generator; a hook is awaited, so it must not yield")
+    if inspect.isgeneratorfunction(function) and hook not in _ANSWERS:
+        name = f"{cls.__name__}.{spelling_in(cls, hook)}"
+        raise SpecError(f"{name} is a generator; calling it would run none of it, so it must not yield")
 
 
 def _signature_of(target: Any) -> inspect.Signature:

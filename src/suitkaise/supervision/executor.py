@@ -88,7 +88,7 @@ class Executor:
         for child in spec.children:
             self._address(child)
         self._root: Address | None = None
-        if "/" not in path:
+        if above is None:
             self._root = env.registry.add(path, path, "supervisor", RootParent(self.interface))
             self._root.begin(next(env.serials))
             self._root.attach(self.interface)

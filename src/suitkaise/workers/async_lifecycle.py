@@ -95,6 +95,7 @@ class AsyncLifecycle(Lifecycle):
 
     def close(self) -> None:
         """Cancel the remaining tasks and close the event loop. On the board this is a part of `on_finish`."""
+        self._end_background()  # first: its threads may use the event loop
         if self.context.opened is not None:
             self._slot.words[PHASE] = time.monotonic_ns() + Phase.ON_FINISH.mark
             self.context.opened.close(self.incarnation.grace)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from suitkaise.exits import ExitReason, Normal
+from suitkaise.exits import ExitReason, Normal, Shutdown
 from suitkaise.messaging import codec
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Payload
@@ -17,7 +17,10 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import Down, Monitor, WorkerRef
 from suitkaise.messaging.router import router
 from suitkaise.platform.board import LOOPS, PHASE, PID, TOTAL, Phase, Slot
+from suitkaise.workers.background import Background
 from suitkaise.workers.incarnation import FORCED, ForceFinish, Incarnation, Recalled
+from suitkaise.workers.loop_report import LoopTimeReport, report_on
+from suitkaise.workers.loop_times import LoopTimes
 from suitkaise.workers.output import OutputSink
 
 __all__ = ["NEVER", "OwnRef", "WorkerContext", "WorkerLinks"]
@@ -55,12 +58,16 @@ class WorkerContext:
         self.on_checkpoint: Callable[[Payload], None] | None = None
         """Takes each checkpoint."""
 
+        self.background: Background = Background(
+            incarnation.path, lambda: mailbox.order_stop(Shutdown("its background threads have ended"), 0.0)
+        )
+        """The background threads."""
+
         # Written by the life cycle.
         self.starting: bool = True
         self.current_loop: int = 0
         self.last_loop_ns: int = 0
-        self.fastest_ns: int = 0
-        self.slowest_ns: int = 0
+        self.times: LoopTimes = LoopTimes()
         self.last_result: Any = None
         self.join_after: float | None = incarnation.join_after
         self.deadline_ns: int = NEVER
@@ -146,14 +153,10 @@ class WorkerContext:
         """Seconds until `join_in` ends the worker; None without `join_in`."""
         return None if self.deadline_ns == NEVER else max(0.0, (self.deadline_ns - _clock()) / 1e9)
 
-    def loop_time_report(self, title: str) -> dict[str, Any]:
-        """Return the number of loops and their times, in seconds."""
-        loops = self._slot.words[LOOPS]
-        total = self._slot.words[TOTAL] / 1e9
-        return {
-            "name": title, "loops": loops, "total": total, "mean": total / loops if loops else 0.0,
-            "fastest": self.fastest_ns / 1e9, "slowest": self.slowest_ns / 1e9, "last": self.last_loop_ns / 1e9,
-        }  # fmt: skip
+    def loop_time_report(self, title: str) -> LoopTimeReport:
+        """Return the number of loops and their times."""
+        words = self._slot.words
+        return report_on(title, self.times, loops=words[LOOPS], total_ns=words[TOTAL], last_ns=self.last_loop_ns)
 
     # ------------------------------------------------------------ services
     def checkpoint(self, value: Any) -> None:

@@ -10,8 +10,9 @@ from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging.identity import set_worker
 from suitkaise.messaging.messages import Message, undecodable
 from suitkaise.specs.recipe import Recipe, is_async_function
+from suitkaise.specs.spellings import HOOKS
 from suitkaise.workers.context import WorkerContext
-from suitkaise.workers.worker import ALIASES, Process, Thread, Worker
+from suitkaise.workers.worker import Process, Thread, Worker
 from suitkaise.workers.worker_type import check_attributes
 
 __all__ = ["NoHandler", "build", "handler_of", "hook_of", "is_async"]
@@ -47,12 +48,11 @@ class _FunctionWorker(Worker):
 
 def hook_of(worker: Any, name: str) -> Callable[..., Any] | None:
     """Return the worker's own hook of that name; None if the class has only the empty default."""
-    for candidate in (name, *ALIASES.get(name, ())):
-        found = getattr(type(worker), candidate, None)
-        if found is not None and found is not getattr(Worker, candidate, None):
-            hook: Callable[..., Any] = getattr(worker, candidate)
-            return hook
-    return None
+    found = getattr(type(worker), name, None)
+    if found is None or found is getattr(Worker, name):
+        return None
+    hook: Callable[..., Any] = getattr(worker, name)
+    return hook
 
 
 _OURS = {*Process.__mro__, *Thread.__mro__}
@@ -70,7 +70,7 @@ def is_async(recipe: Recipe) -> bool:
     return any(
         is_async_function(getattr(value, "__func__", value))
         for name, value in found.items()
-        if name in Worker._worker_hooks or not name.startswith("_")
+        if name in HOOKS or not name.startswith("_")
     )
 
 

@@ -23,6 +23,8 @@ from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.platform.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.recipe import Recipe
+from suitkaise.specs.spellings import spelling_in
+from suitkaise.workers.background import background_children
 from suitkaise.workers.context import NEVER, WorkerContext
 from suitkaise.workers.forked import Forks, end_fork
 from suitkaise.workers.hooks import NoHandler, build, handler_of, hook_of
@@ -57,7 +59,8 @@ class Lifecycle:
     memory, the bell: senders do, and so do the methods of the context that set a flag. If one of them did not, a turn
     would never end, and the worker would get no message and no stop request until it is killed. The phase and the time
     at which it began are one word on the board, so that no reader sees the phase of one hook with the time of another.
-    The clock is read once at each border between two hooks: the end of one hook is the start of the next.
+    The clock is read once at each border between two hooks: the end of one hook is the start of the next. The loops
+    from one sample of `LoopTimes` to the next run in a `for` of their own, so that no loop looks whether it is one.
     """
 
     has_tasks: ClassVar[bool] = False
@@ -75,6 +78,7 @@ class Lifecycle:
         self._worker: Any = None
         self._failed_ask: tuple[Message, BaseException] | None = None
         self._forks = Forks()
+        self._ending_since = 0
 
     def _make_context(self, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> WorkerContext:
         return WorkerContext(incarnation, mailbox, slot)
@@ -99,11 +103,14 @@ class Lifecycle:
             self._loop = self._hook("loop")
             self._after = self._hook("after_loop")
             self._on_receive = self._checked_hook("on_receive")
+            if type(worker).background:
+                context.background.declare(background_children(self._recipe.name, type(worker).background))
             hook = self._hook("on_start")
             if hook is not None:
                 hook()
                 check_attributes(worker)
             self._end_fork()
+            context.background.begin()
         except Ignore as decline:
             self._end_fork(decline)
             self.outcome = Outcome(Normal(), ignored=True)
@@ -130,43 +137,49 @@ class Lifecycle:
         before, loop, after = self._before, self._loop, self._after
         words, bell, clock, forks = self._slot.words, self._mailbox.bell, _clock, self._forks
         limit = NEVER if context.join_after is None else int(context.join_after)
+        times = context.times
         first = not context.current_loop
         deadline = 0 if first else context.deadline_ns  # the first loop is a turn of its own
         total = words[TOTAL]
-        fastest, slowest = context.fastest_ns or NEVER, context.slowest_ns
+        fastest, floor = times.fastest, times.floor
         now = clock()
         try:
-            for number in range(context.current_loop + 1, limit + 1):
-                context.current_loop = number
-                began = now
-                if before is not None:
-                    words[PHASE] = now + _BEFORE_LOOP
-                    before()
+            while True:
+                for number in range(context.current_loop + 1, min(limit, times.next) + 1):
+                    context.current_loop = number
+                    began = now
+                    if before is not None:
+                        words[PHASE] = now + _BEFORE_LOOP
+                        before()
+                        if forks:
+                            end_fork()
+                        now = clock()
+                    words[PHASE] = now + _LOOP
+                    context.last_result = loop()
                     if forks:
                         end_fork()
                     now = clock()
-                words[PHASE] = now + _LOOP
-                context.last_result = loop()
-                if forks:
-                    end_fork()
-                now = clock()
-                took = now - began
-                context.last_loop_ns = took
-                total += took
-                if took < fastest:
-                    fastest = took
-                if took > slowest:
-                    slowest = took
-                if after is not None and not context.skip_after_loop:
-                    words[PHASE] = now + _AFTER_LOOP
-                    after()
-                    if forks:
-                        end_fork()
-                    now = clock()
-                words[LOOPS] = number
-                words[LAST_LOOP] = took
-                words[TOTAL] = total
-                if bell[0] or now >= deadline:  # setting `context.finishing` rings the bell, too
+                    took = now - began
+                    context.last_loop_ns = took
+                    total += took
+                    if took < fastest:
+                        fastest = times.fastest = took
+                    if took > floor:
+                        floor = times.add_slow(number, took)
+                    if after is not None and not context.skip_after_loop:
+                        words[PHASE] = now + _AFTER_LOOP
+                        after()
+                        if forks:
+                            end_fork()
+                        now = clock()
+                    words[LOOPS] = number
+                    words[LAST_LOOP] = took
+                    words[TOTAL] = total
+                    if bell[0] or now >= deadline:  # setting `context.finishing` rings the bell, too
+                        break
+                if context.current_loop == times.next:
+                    times.add(context.last_loop_ns)
+                if bell[0] or now >= deadline or context.current_loop >= limit:
                     break
             if not (context.finishing or context.current_loop >= limit or now >= context.deadline_ns):
                 if first and not self.has_tasks:  # the check for coroutines is needed once only
@@ -176,7 +189,6 @@ class Lifecycle:
             self._fail(Phase.of(words[PHASE]).hook, error)
             return
         finally:
-            context.fastest_ns, context.slowest_ns = (0 if fastest == NEVER else fastest), slowest
             self._mark_waiting()
         self._end_loops()
 
@@ -220,8 +232,10 @@ class Lifecycle:
         context = self.context
         if self.outcome is not None:
             return
-        context.finishing = True
-        self._mailbox.end_waits()
+        self._mark_ending()
+        if context.background.failure is not None:
+            self._fail("background", context.background.failure)
+            return
         self._slot.words[PHASE] = _clock() + _ON_FINISH
         phase = "on_finish"
         try:
@@ -243,7 +257,22 @@ class Lifecycle:
     # ------------------------------------------------------------ after the last turn
     def close(self) -> None:
         """Release the resources of the life cycle itself."""
+        self._end_background()
         set_worker(None)
+
+    def _end_background(self) -> None:
+        """Stop the background threads, in the time that the worker's end leaves; a part of `on_finish` on the board."""
+        background, grace = self.context.background, self.incarnation.grace
+        if not background.in_use:
+            return
+        if self.outcome is not None:
+            self._slot.words[PHASE] = _clock() + _ON_FINISH
+        if self.context.forced:
+            background.kill(str(FORCED))
+            background.close(0.0)
+        else:
+            now = _clock()
+            background.close(grace - min(1.0, grace / 2) - (now - (self._ending_since or now)) / 1e9)
 
     def answer_failed_ask(self) -> None:
         """Answer the message whose handler ended the worker.
@@ -268,6 +297,12 @@ class Lifecycle:
         if self._forks:
             end_fork(error)
 
+    def _mark_ending(self) -> None:
+        """Make it known that the worker ends; the first call counts for the time that is left."""
+        self._ending_since = self._ending_since or _clock()
+        self.context.finishing = True
+        self._mailbox.end_waits()
+
     def _mark_waiting(self) -> None:
         """Show on the board that no hook runs; after the outcome, the board keeps showing the last phase."""
         if self.outcome is None:
@@ -289,7 +324,9 @@ class Lifecycle:
     def _checked_hook(self, name: str) -> Callable[..., Any] | None:
         """Return the hook; without an event loop, a hook that returns a coroutine raises TypeError."""
         hook = hook_of(self._worker, name)
-        return hook if hook is None or self.has_tasks else partial(_call, f"{self._recipe.name}.{name}", hook)
+        if hook is None or self.has_tasks:
+            return hook
+        return partial(_call, f"{self._recipe.name}.{spelling_in(type(self._worker), name)}", hook)
 
     def _handler(self, message: Message) -> Callable[[], Any]:
         return handler_of(message, self._worker, self.path, self._on_receive, self.context.links.accept)
@@ -298,8 +335,7 @@ class Lifecycle:
         """Set the outcome from the exception of a hook, and run `on_failure` if the outcome is a crash."""
         self._end_fork(error)
         context = self.context
-        context.finishing = True
-        self._mailbox.end_waits()
+        self._mark_ending()
         if isinstance(error, ForceFinish) or context.forced:
             self.outcome = Outcome(FORCED)
             return

@@ -8,41 +8,32 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from suitkaise.errors import NotBuiltYet, SpecError
+from suitkaise.errors import SpecError
 from suitkaise.messaging.refs import Monitor, WorkerRef
 from suitkaise.messaging.supervisor_ref import whereis
 from suitkaise.specs.options import Options, checked_drain
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
+from suitkaise.specs.spellings import HOOKS, spell_all
 from suitkaise.storage.connect import attach
-from suitkaise.workers.worker_type import RESERVED, ReadOnly, WorkerType, overridable
+from suitkaise.workers.background import background_child, background_children
+from suitkaise.workers.worker_type import RESERVED, CurrentLoop, ReadOnly, WorkerType, overridable
 
 if TYPE_CHECKING:
     from suitkaise.workers.context import OwnRef, WorkerContext
     from suitkaise.workers.incarnation import Recalled
+    from suitkaise.workers.loop_report import LoopTimeReport
 
-__all__ = ["ALIASES", "HOOKS", "Process", "Thread", "Worker"]
-
-HOOKS = ("on_start", "before_loop", "loop", "after_loop", "on_finish", "on_receive", "on_failure", "result")
-"""The names that a worker class defines for the runtime to call."""
-
-ALIASES: dict[str, tuple[str, ...]] = {
-    "on_start": ("__onstart__", "__on_start__"),
-    "before_loop": ("__beforeloop__", "__before_loop__"),
-    "loop": ("__loop__",),
-    "after_loop": ("__afterloop__", "__after_loop__"),
-    "on_finish": ("__onfinish__", "__on_finish__"),
-    "result": ("__result__",),
-}
-"""Other names of the hooks."""
+__all__ = ["Process", "Thread", "Worker"]
 
 
 class Worker(Startable, metaclass=WorkerType):
     """The common base of `Process` and `Thread`: hooks to override, attributes to read, methods to call.
 
-    All hooks are optional. A worker without `loop` waits for messages.
+    All hooks are optional. A worker without `loop` waits for messages. Each hook has other spellings, which do the
+    same: `on_start` may be written `__onstart__` or `__on_start__`, `loop` may be written `__loop__`, and so on.
 
     Hooks, and public methods that proxies call, may be `async def`. The worker then has an event loop. All hooks run in
     that loop, one at a time and in the same task, so a plain hook may start a task, too. The worker's tasks go on while
@@ -54,10 +45,12 @@ class Worker(Startable, metaclass=WorkerType):
     from `on_start` to `on_finish`, a failed task ends the worker.
     """
 
-    _worker_hooks: ClassVar[tuple[str, ...]] = HOOKS + tuple(alias for names in ALIASES.values() for alias in names)
+    _worker_hooks: ClassVar[tuple[str, ...]] = HOOKS
     _worker_context: WorkerContext | None = None
     _num_loops: float | None = None
     name: str | None = None
+    background: ClassVar[Sequence[Any]] = ()
+    """The background threads of the worker: `Thread` classes and workers, functions, and a `Child` of one of these."""
     trap_exits: ClassVar[bool] = False
     """Whether the end of a linked worker is delivered as a message, instead of ending this worker."""
 
@@ -79,6 +72,7 @@ class Worker(Startable, metaclass=WorkerType):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        spell_all(cls)
         for name in RESERVED:
             if getattr(cls, name) is not getattr(Worker, name):
                 raise SpecError(
@@ -87,10 +81,8 @@ class Worker(Startable, metaclass=WorkerType):
         if "num_loops" in vars(cls):  # moved, so that the property `num_loops` still gives the number of the `Child`
             cls._num_loops = vars(cls)["num_loops"]
             del cls.num_loops
-        if vars(cls).get("background"):
-            raise NotBuiltYet(
-                f"{cls.__name__}.background is not built yet; start a threading.Thread(daemon=True) in on_start"
-            )
+        if "background" in vars(cls):
+            background_children(cls.__name__, cls.background)
 
     # ------------------------------------------------------------ hooks
     def on_start(self) -> Awaitable[None] | None:
@@ -124,6 +116,16 @@ class Worker(Startable, metaclass=WorkerType):
     def result(self) -> Any:
         """Called after `on_finish`; the returned value is the worker's result. Default: `last_result`."""
         return self.last_result
+
+    # The other spellings of the hooks, which `super()` reaches, too.
+    __onstart__ = __on_start__ = on_start
+    __beforeloop__ = __before_loop__ = before_loop
+    __loop__ = loop
+    __afterloop__ = __after_loop__ = after_loop
+    __onfinish__ = __on_finish__ = on_finish
+    __onreceive__ = __on_receive__ = on_receive
+    __onfailure__ = __on_failure__ = on_failure
+    __result__ = result
 
     # ------------------------------------------------------------ attributes of a running worker
     @overridable
@@ -187,6 +189,11 @@ class Worker(Startable, metaclass=WorkerType):
             RuntimeError: the worker was not started by a supervisor.
         """
         return self._require_context("log").logger()
+
+    @overridable
+    def process_name(self) -> str | None:
+        """Another word for `name`. A subclass may use the name `process_name` for itself."""
+        return self.name
 
     @overridable
     def metadata(self) -> dict[str, Any]:
@@ -288,10 +295,11 @@ class Worker(Startable, metaclass=WorkerType):
         """
         return whereis(path)
 
-    def generate_loop_time_report(self, name: str | None = None) -> dict[str, Any]:
-        """Return the number of loops so far, and their total, mean, fastest, slowest and last time in seconds.
+    def generate_loop_time_report(self, name: str | None = None) -> LoopTimeReport:
+        """Return what is known of the times of the loops so far, a dict: see `LoopTimeReport`.
 
-        `name` is the report's title; default: "NAME loop times report".
+        `print(report)` shows it as text, `report.save("times.svg")` draws it. It counts the loops of this incarnation
+        whose `after_loop` has returned. `name` is the report's title; default: "NAME loop times report".
         """
         context = self._require_context("generate_loop_time_report()")
         return context.loop_time_report(name or f"{self.name} loop times report")
@@ -300,10 +308,17 @@ class Worker(Startable, metaclass=WorkerType):
         """Remove this worker's storage entries that are marked `remove_on_process_join`."""
         self._require_context("cleanup()").cleanup(self.__dict__.get("tree"))
 
-    def get_current_loop(self) -> int:
-        """Return `current_loop`."""
-        loop: int = self.current_loop
-        return loop
+    get_current_loop: ClassVar[CurrentLoop] = CurrentLoop()
+    """`current_loop`, as an attribute and as a call: `f"{self.get_current_loop}"`, `self.get_current_loop()`.
+
+    `Process.get_current_loop()`, called on a class, is the number of the worker that runs in the calling thread; 0
+    outside of a worker.
+    """
+
+    @staticmethod
+    def get_pid() -> int:
+        """Return the id of the process that this call runs in: in a running worker the worker's `pid`."""
+        return os.getpid()
 
     def checkpoint(self, value: Any) -> None:
         """Keep a copy of `value` for the next incarnation, which reads `self.recalled.checkpoint` (rule 57).
@@ -317,13 +332,28 @@ class Worker(Startable, metaclass=WorkerType):
         """
         self._require_context("checkpoint()").checkpoint(value)
 
-    def start_thread(self, what: Any, *args: Any, **kwargs: Any) -> None:
-        """Start a supervised background thread of this process; not built yet.
+    def start_thread(self, what: Any, *args: Any, **kwargs: Any) -> WorkerRef:
+        """Start a supervised background thread of this worker's process; return its ref when it is up.
+
+        The thread's path is below the worker's: `app/worker/heartbeat`. The thread is restarted when it fails. If that
+        happens more than 3 times in 5 seconds, this worker crashes, too. The thread ends with this worker: it is asked
+        to finish after `on_finish`, and abandoned if it does not end in time (rule 59). The ref can be used in this
+        process.
+
+        Args:
+            what: a function, which is called once a loop, again and again; a `Thread` class or worker; or a `Child` of
+                one, for options: `Child(Thread.of(function, 1), id="poll", restart="transient", join_after=1)`.
+            *args: the positional arguments of the function, or of the class's constructor.
+            **kwargs: its keyword arguments.
 
         Raises:
-            NotBuiltYet: always.
+            SpecError: this is no thread, or the arguments do not fit.
+            ChildStartFailed: the thread's `on_start` failed.
+            ChildAlreadyStarted: a background thread of this name, which was given, runs already.
+            WorkerDead: the worker ends.
         """
-        raise NotBuiltYet("start_thread is not built yet; use threading.Thread(target=..., daemon=True)")
+        context = self._require_context("start_thread()")
+        return context.background.start(background_child("start_thread", what, args, kwargs))
 
     def monitor(self, ref: WorkerRef) -> Monitor:
         """Have a `Down` delivered to `on_receive` when the incarnation that `ref` names now has ended.

@@ -6,15 +6,27 @@ import abc
 from collections.abc import Callable
 from typing import Any, Generic, Never, Self, TypeVar, overload
 
+from suitkaise.messaging.identity import worker_of_thread
 from suitkaise.specs.recipe import Kind, Recipe, record, snapshot
+from suitkaise.specs.spellings import make_mro, spellings_of
 
-__all__ = ["OVERRIDABLE", "RESERVED", "SETTABLE", "ReadOnly", "WorkerType", "check_attributes", "overridable"]
+__all__ = [
+    "OVERRIDABLE",
+    "RESERVED",
+    "SETTABLE",
+    "CurrentLoop",
+    "LoopNumber",
+    "ReadOnly",
+    "WorkerType",
+    "check_attributes",
+    "overridable",
+]
 
 RESERVED: frozenset[str] = frozenset(
     {
         "pid", "current_loop", "last_loop", "last_loop_time", "last_result", "recalled", "ref",
         "rejoin", "skip_and_rejoin", "force_finish", "wait", "wait_async", "checkpoint", "cleanup",
-        "get_current_loop", "generate_loop_time_report", "start_thread",
+        "get_current_loop", "get_pid", "generate_loop_time_report", "start_thread",
         "whereis", "monitor", "demonitor", "link", "unlink",
     }
 )  # fmt: skip
@@ -24,17 +36,28 @@ A definition in a class body raises `SpecError`; an assignment raises `Attribute
 at once, to a method when the constructor or `on_start` has returned.
 """
 
-SETTABLE: frozenset[str] = frozenset({"name", "num_loops", "tree", "trap_exits"})
+SETTABLE: frozenset[str] = frozenset({"background", "name", "num_loops", "tree", "trap_exits"})
 """The names whose value the runtime uses, and which a worker may set: see the docs of each."""
 
-OVERRIDABLE: frozenset[str] = frozenset({"kind", "path", "copy", "metadata", "log"})
+OVERRIDABLE: frozenset[str] = frozenset({"kind", "path", "copy", "metadata", "log", "process_name"})
 """The names that any worker class may define or assign for itself. The runtime's path and copy stay at `self.ref`."""
 
 T = TypeVar("T")
 
 
 class WorkerType(abc.ABCMeta):
-    """Calling a worker class makes a recipe: an instance that remembers its arguments and its first attributes."""
+    """Calling a worker class makes a recipe: an instance that remembers its arguments and its first attributes.
+
+    Each hook of a worker class, and of its mixins, can be read under all of its spellings (see `specs.spellings`).
+    """
+
+    def mro(cls) -> list[type]:
+        """Return the method resolution order, in which mixins have their hooks under all spellings, too."""
+        return make_mro(super().mro(), WorkerType)
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        for spelling in spellings_of(name):
+            super().__setattr__(spelling, value)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         kind: Kind = getattr(cls, "_worker_kind", "process")
@@ -91,6 +114,39 @@ class _Overridable:
         if worker is None:
             raise AttributeError(f"{cls.__name__}.{self.__name__} exists on instances only")
         return self._read(worker)
+
+
+class LoopNumber(int):
+    """The number of a loop. A call gives it, too, so `self.get_current_loop` may be read and called.
+
+    >>> f"{LoopNumber(3)}", LoopNumber(3)() + 1
+    ('3', 4)
+    """
+
+    __slots__ = ()
+
+    def __call__(self) -> int:
+        return int(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, (int(self),)
+
+
+class CurrentLoop:
+    """`get_current_loop`: of an instance its `current_loop`; a call on the class asks the worker of this thread."""
+
+    @overload
+    def __get__(self, worker: None, cls: type) -> Self: ...
+
+    @overload
+    def __get__(self, worker: object, cls: type) -> LoopNumber: ...
+
+    def __get__(self, worker: Any, cls: type) -> Self | LoopNumber:
+        return self if worker is None else LoopNumber(worker.current_loop)
+
+    def __call__(self) -> int:
+        worker = worker_of_thread()
+        return 0 if worker is None else int(worker.current_loop)
 
 
 def check_attributes(worker: Any) -> None:
