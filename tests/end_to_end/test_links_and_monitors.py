@@ -335,3 +335,63 @@ def test_s60_a_worker_that_does_not_run_can_neither_monitor_nor_link() -> None:
     for call in calls:
         with pytest.raises(RuntimeError, match="for a running worker"):
             call(None)
+
+
+# ------------------------------------------------------------ who traps exits
+class TrapsInConstructor(Linking, Process):
+    def __init__(self) -> None:
+        self.trap_exits = True
+
+
+class TrapsInOnStart(Linking, Process):
+    def on_start(self) -> None:
+        super().on_start()
+        self.trap_exits = True
+
+
+class TrapsInOnStartOfAThread(Linking, Thread):
+    def on_start(self) -> None:
+        super().on_start()
+        self.trap_exits = True
+
+
+class TrapsForAWhile(Linking, Process):
+    def on_receive(self, message: Any) -> Any:
+        if isinstance(message, bool):
+            self.trap_exits = message
+            return self.trap_exits
+        return super().on_receive(message)
+
+
+@pytest.mark.parametrize("kind", [TrapsInConstructor, TrapsInOnStart, TrapsInOnStartOfAThread])
+def test_s60_a_worker_may_trap_exits_by_an_assignment(kind: type) -> None:
+    with two((kind, InProcess)) as running:
+        running["a"].ask(("link", "tree/b"))
+        running["b"].tell("die")
+        assert received(running) == [LinkedExit(running["b"], Signaled(9))]
+        assert running["a"].incarnation == 1
+
+
+def test_s60_a_worker_may_trap_exits_for_a_while() -> None:
+    with two((TrapsForAWhile, InProcess)) as running:
+        assert running["a"].ask(True) is True
+        running["a"].ask(("link", "tree/b"))
+        running["b"].tell("die")
+        assert received(running) == [LinkedExit(running["b"], Signaled(9))]
+        wait_for_incarnation(running, "b")
+        assert running["a"].ask(False) is False
+        running["a"].ask(("link", "tree/b"))
+        running["b"].tell("die")
+        wait_for_incarnation(running, "a")
+
+
+@pytest.mark.parametrize("supervisor", ["tree", "tree/inner"])
+def test_s60_a_supervisor_traps_exits(supervisor: str) -> None:
+    inner = Supervisor("inner", Child(InProcess, id="x"))
+    with Supervisor("tree", inner, Child(InProcess, id="a"), max_restarts=9).start() as running:
+        pid = running["inner/x"].pid
+        running["a"].ask(("link", supervisor))
+        running["a"].tell("die")
+        wait_for_incarnation(running, "a")
+        assert running["inner/x"].pid == pid
+        assert running.status().status == "running"

@@ -158,7 +158,12 @@ class Address:
                 self._receiver.deliver(message, accepted=True)
 
     def end_with(self, serial: int, other: WorkerRef, reason: ExitReason) -> None:
-        """Report the end of a linked incarnation to the one of that serial number, or end that one, too (rule 60)."""
+        """Report the end of a linked incarnation to the one of that serial number, or end that one, too (rule 60).
+
+        A supervisor traps exits, as in OTP, and ignores those that are not of its children.
+        """
+        if self.kind == "supervisor":
+            return
         if self.trap_exits:
             self.signal(serial, Message("signal", Payload(LinkedExit(other, reason))))
         elif not reason.clean:

@@ -104,6 +104,11 @@ class Links:
         if other is not None:
             other.watchers.remove(("link", one.path))
 
+    def trap_exits(self, owner: str, on: bool) -> None:
+        """Set whether the end of linked incarnations is delivered to the calling incarnation `owner`."""
+        caller, _ = self._caller(owner)
+        caller.trap_exits = on
+
     def _caller(self, owner: str) -> tuple[Address, int]:
         """Return the address of the calling worker, and the serial number of its incarnation."""
         path, serial = split_owner(owner)

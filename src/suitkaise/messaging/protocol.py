@@ -54,6 +54,7 @@ class RequestKind(enum.StrEnum):
     DEMONITOR = "demonitor"  # a `Monitor` -> None
     LINK = "link"  # the owner of the calling incarnation -> None
     UNLINK = "unlink"  # the owner of the calling incarnation -> None
+    TRAP_EXITS = "trap_exits"  # the owner of the calling incarnation, whether -> None; the path is the caller's
 
     RESOURCE_TRACKER = "resource tracker"  # -> pid and descriptor of the program's, see `engines.shared_tracker`
     STORAGE = "storage"  # -> the directory of the program's storage, after its start; the path is empty

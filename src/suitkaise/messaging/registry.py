@@ -133,6 +133,9 @@ class Registry:
                 case RequestKind.UNLINK:
                     self._links.unlink(path, argument)
                     answer.set_result(None)
+                case RequestKind.TRAP_EXITS:
+                    self._links.trap_exits(*argument)
+                    answer.set_result(None)
                 case RequestKind.STORAGE | RequestKind.RESOURCE_TRACKER:
                     return self._serve(kind)
                 case _:

@@ -167,7 +167,7 @@ class Executor:
         id, number, what = launch.child.id, launch.number, launch.child.what
         address = self._address(launch.child)
         self._began[id] = self._env.clock()
-        trap_exits = isinstance(what, Recipe) and bool(getattr(what.target, "trap_exits", False))
+        trap_exits = isinstance(what, Recipe) and bool(getattr(what.target, "_traps_exits", False))
         address.begin(launch.incarnation.serial, trap_exits=trap_exits)
         handle: Handle
         worker: WorkerHandle | None = None

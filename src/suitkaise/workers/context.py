@@ -227,6 +227,10 @@ class WorkerLinks:
         """Remove the link with the incarnation that `ref` names."""
         router().request(RequestKind.UNLINK, ref.path, self._owner).get()
 
+    def trap_exits(self, on: bool) -> None:
+        """Have the end of linked incarnations delivered as messages from now on, or end this one with them."""
+        router().request(RequestKind.TRAP_EXITS, "", (self._owner, on)).get()
+
     def accept(self, signal: Any) -> bool:
         """Return whether a signal is to be delivered: a `Down` only once, and only while its monitor exists."""
         if not isinstance(signal, Down) or signal.monitor is None:

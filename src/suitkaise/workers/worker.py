@@ -51,8 +51,7 @@ class Worker(Startable, metaclass=WorkerType):
     name: str | None = None
     background: ClassVar[Sequence[Any]] = ()
     """The background threads of the worker: `Thread` classes and workers, functions, and a `Child` of one of these."""
-    trap_exits: ClassVar[bool] = False
-    """Whether the end of a linked worker is delivered as a message, instead of ending this worker."""
+    _traps_exits: bool = False
 
     def __init__(self, name: str | None = None, num_loops: float | None = None) -> None:
         """Set the child's id and the number of loops; a subclass may leave this call out.
@@ -81,6 +80,9 @@ class Worker(Startable, metaclass=WorkerType):
         if "num_loops" in vars(cls):  # moved, so that the property `num_loops` still gives the number of the `Child`
             cls._num_loops = vars(cls)["num_loops"]
             del cls.num_loops
+        if "trap_exits" in vars(cls):  # moved likewise
+            cls._traps_exits = bool(vars(cls)["trap_exits"])
+            del cls.trap_exits
         if "background" in vars(cls):
             background_children(cls.__name__, cls.background)
 
@@ -221,6 +223,26 @@ class Worker(Startable, metaclass=WorkerType):
             f"{type(self).__name__}.num_loops cannot be set here; use super().__init__(num_loops={value!r}), "
             "or num_loops = ... in the class, or Child(..., join_after=...)"
         )
+
+    if TYPE_CHECKING:  # a class or an instance may assign it
+        trap_exits: bool = False
+        """Whether the end of a linked worker is delivered as a message, instead of ending this worker."""
+    else:
+
+        @property
+        def trap_exits(self) -> bool:
+            """Whether the end of a linked worker is delivered as a message, instead of ending this worker (rule 60).
+
+            Set it in the class, in the constructor or in a hook, as Erlang's `process_flag(trap_exit, true)`: it holds
+            from then on, until this incarnation ends.
+            """
+            return self._traps_exits
+
+        @trap_exits.setter
+        def trap_exits(self, on: bool) -> None:
+            self._traps_exits = bool(on)
+            if self._worker_context is not None:
+                self._worker_context.links.trap_exits(self._traps_exits)
 
     @property
     def tree(self) -> Any:
@@ -370,7 +392,7 @@ class Worker(Startable, metaclass=WorkerType):
     def link(self, ref: WorkerRef) -> None:
         """Link this incarnation with the one that `ref` names: if one ends abnormally, the other is killed (rule 60).
 
-        A worker whose class has `trap_exits = True` is not killed: its `on_receive` gets a `LinkedExit(ref, reason)`,
+        A worker with `trap_exits = True` is not killed: its `on_receive` gets a `LinkedExit(ref, reason)`,
         also of a clean end. A link to a worker that is not there counts as an abnormal end of that worker. A clean end
         (`Normal`, `Shutdown`) kills no other worker; in Erlang, `shutdown` does. A thread that is killed by a link is
         abandoned (rule 59). Two calls make one link.
