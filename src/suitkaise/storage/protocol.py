@@ -32,15 +32,19 @@ __all__ = [
     "Atomic",
     "ClientRecord",
     "ContainerVersion",
+    "DeclareIndex",
     "Forget",
     "Hello",
     "Increment",
+    "Move",
     "Put",
     "PutMode",
     "Remove",
+    "RemoveSelected",
     "Reply",
     "ReplyCode",
     "Request",
+    "SelectionVersion",
     "Welcome",
     "decode_answer",
     "decode_request",
@@ -141,6 +145,15 @@ class ContainerVersion(msgspec.Struct, array_like=True, gc=False):
     revision: int
 
 
+class SelectionVersion(msgspec.Struct, array_like=True, gc=False):
+    """The state of a selection that a transaction read: the number of entries, and their highest revision."""
+
+    path: str
+    metadata: Metadata
+    count: int
+    revision: int
+
+
 class Atomic(msgspec.Struct, array_like=True, tag=5):
     """Commit a transaction: all operations or none. The payload holds the values of the puts, `sizes` bytes each.
 
@@ -155,6 +168,7 @@ class Atomic(msgspec.Struct, array_like=True, tag=5):
     entries: list[tuple[str, str, int]]
     containers: list[ContainerVersion]
     owner: str | None = None
+    selections: list[SelectionVersion] = []
 
 
 class Forget(msgspec.Struct, array_like=True, tag=6, gc=False):
@@ -169,7 +183,39 @@ class Forget(msgspec.Struct, array_like=True, tag=6, gc=False):
     dead: bool
 
 
-Request: TypeAlias = Put | Remove | Increment | Append | Atomic | Forget
+class Move(msgspec.Struct, array_like=True, tag=20, gc=False):
+    """Move an entry, with its metadata and owner, to another container or name."""
+
+    request: int
+    quiet: bool
+    path: str
+    name: str
+    to_path: str
+    to_name: str
+    mode: PutMode = PutMode.ANY
+    owner: str | None = None
+
+
+class RemoveSelected(msgspec.Struct, array_like=True, tag=21, gc=False):
+    """Remove those of the entries that have the wanted metadata. The reply's detail is their number."""
+
+    request: int
+    quiet: bool
+    entries: list[tuple[str, str]]
+    metadata: Metadata
+    owner: str | None = None
+
+
+class DeclareIndex(msgspec.Struct, array_like=True, tag=22, gc=False):
+    """Index these metadata keys, too."""
+
+    request: int
+    quiet: bool
+    keys: list[str]
+    owner: str | None = None
+
+
+Request: TypeAlias = Put | Remove | Increment | Append | Atomic | Forget | Move | RemoveSelected | DeclareIndex
 
 
 class Reply(msgspec.Struct, array_like=True, tag=0, gc=False):
@@ -198,7 +244,7 @@ class ClientRecord(msgspec.Struct, array_like=True):
 
 
 decode_request: Callable[[memoryview], Hello | Request] = msgspec.msgpack.Decoder(
-    Hello | Put | Remove | Increment | Append | Atomic | Forget
+    Hello | Put | Remove | Increment | Append | Atomic | Forget | Move | RemoveSelected | DeclareIndex
 ).decode
 decode_answer: Callable[[memoryview], Reply | Welcome] = msgspec.msgpack.Decoder(Reply | Welcome).decode
 
@@ -219,12 +265,19 @@ def error_for(request: Request, reply: Reply) -> StorageError:
         what = "a transaction"
     elif isinstance(request, Forget):
         path, name, what = "", "", f"the removal of the entries of {request.owner}"
+    elif isinstance(request, RemoveSelected):
+        path, name, what = "", "", f"the removal of {len(request.entries)} selected entries"
+    elif isinstance(request, DeclareIndex):
+        path, name, what = "", "", f"the index of {', '.join(request.keys)}"
+    elif isinstance(request, Move) and reply.status is ReplyCode.EXISTS:
+        path, name = request.to_path, request.to_name
+        what = where(name, path)
     else:
         path, name = request.path, request.name
         what = where(name, path)
     match reply.status:
         case ReplyCode.CONFLICT:
-            changed = where(name, path) if name else f"the container {path!r}"
+            changed = where(name, path) if name else f"the container {path!r}" if path else "the root"
             return TransactionConflict(f"{changed} was changed by another writer; nothing was written", path=path)
         case ReplyCode.EXISTS:
             return EntryExists(f"{what} exists already; leave out exist_ok=False to replace it", path=path)
