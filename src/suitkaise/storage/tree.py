@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from suitkaise.errors import NotBuiltYet, StorageError, TransactionConflict
 from suitkaise.messaging.identity import current_owner
 from suitkaise.specs.options import is_number
+from suitkaise.storage.auto_update import auto_update
 from suitkaise.storage.backends.lmdb_reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.caller_path import caller_path
 from suitkaise.storage.keys import checked_path, entry_key, normal_path
@@ -567,6 +568,56 @@ class Tree:
                     raise
         raise ValueError(f"atomically: retries must be 0 or more, not {retries!r}")
 
+    def AutoUpdate(  # noqa: N802 - the concept's name
+        self, *pairs: str | tuple[str, Any], path: str | None = None
+    ) -> contextlib.AbstractContextManager[dict[str, Any]]:
+        """Write values back at the end of a `with` block, all in one transaction. If the block raises, none is written.
+
+        The block gets a dict of the values by their names, and what that dict holds at its end is stored: changed
+        lists and dicts, values that were assigned to a name, and further names. Entries keep their metadata.
+
+        Args:
+            pairs: pairs of a name and its value, which is stored whatever the tree holds; or a name alone, whose
+                value is read from the tree.
+            path: the container of all of them; None: the caller's.
+
+        Raises:
+            EntryNotFound: there is no entry of a name that was given alone; also a `KeyError`.
+            TransactionConflict: another writer changed such an entry during the block; nothing was written.
+
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
+        >>> settings = {"size": 1}
+        >>> with tree.AutoUpdate(("settings", settings), ("limit", 10), path="doc/auto") as values:
+        ...     settings["size"] = 2
+        ...     values["limit"] += 1
+        >>> tree.get_all_from("doc/auto")
+        {'limit': 11, 'settings': {'size': 2}}
+        >>> with tree.AutoUpdate("limit", path="doc/auto") as values:
+        ...     values["limit"] += 1
+        >>> tree.get("limit", path="doc/auto")
+        12
+        >>> sktree.disconnect()
+        """
+        path = caller_path() if path is None else path
+        values: dict[str, Any] = {}
+        revisions: dict[str, int] = {}
+        for pair in pairs:
+            match pair:
+                case str() as name:
+                    record = self._writes().get(checked_path(path, name), name)
+                    if record is None:
+                        raise entry_not_found(self._reader, path, name)
+                    values[name], revisions[name] = decoded(path, name, record), revision_of(record)
+                case (str() as name, value):
+                    checked_path(path, name)
+                    values[name] = value
+                case _:
+                    raise TypeError(f"AutoUpdate takes names, and pairs of a name and its value, not {pair!r}")
+        if self._slot.current is not None:
+            return auto_update(values, revisions, path, self._writes)
+        return auto_update(values, revisions, path, self._writes, self.transaction)
+
     # Indexes, owners, and the handle itself.
 
     def declare_index(self, keys: Iterable[str]) -> None:
@@ -629,7 +680,6 @@ class Tree:
     watch: Callable[..., NoReturn] = _not_built("watch", "read the entry again, or compare `revision`")
     snapshot: Callable[..., NoReturn] = _not_built("snapshot", "connect with durable=True to keep what is stored")
     restore: Callable[..., NoReturn] = _not_built("restore", "connect with durable=True to keep what is stored")
-    AutoUpdate: Callable[..., NoReturn] = _not_built("AutoUpdate", "call `update` at the end of the block")
 
 
 def _number(what: str, value: Any, path: str, name: str) -> Any:
