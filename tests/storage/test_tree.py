@@ -611,10 +611,8 @@ def test_a_worker_may_remove_its_marked_entries_and_go_on_writing(tree: Tree) ->
     "call",
     [
         lambda tree: tree.watch("a"),
-        lambda tree: tree.snapshot("a"),
-        lambda tree: tree.restore("a"),
     ],
-    ids=range(3),
+    ids=range(1),
 )
 def test_methods_that_are_not_built_yet_raise_an_error_with_an_alternative(tree: Tree, call: Any) -> None:
     with pytest.raises(NotBuiltYet, match="is not built yet; until then, "):

@@ -138,6 +138,18 @@ class Reader:
 
         return self._read(collect, buffers=True)  # which does not copy the values
 
+    def all_at_once(self, work: Callable[[Iterator[tuple[bytes, bytes]], int], T]) -> T:
+        """Return what `work` makes of keys and records of all entries at one moment, and of their number.
+
+        If a fork of this process interrupts the work, it is done again from the start. Meanwhile the writer cannot
+        reuse pages.
+        """
+        return self._read(
+            lambda transaction: work(
+                scan(transaction, self._entries, b"", None), transaction.stat(self._entries)["entries"]
+            )
+        )
+
     def count(self) -> int:
         """Return the number of entries."""
         return self._read(lambda transaction: transaction.stat(self._entries)["entries"])

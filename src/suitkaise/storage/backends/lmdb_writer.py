@@ -155,6 +155,10 @@ class Store:
         """Free the slots of readers that died, so that the pages they were reading can be reused."""
         self._environment.reader_check()
 
+    def report(self, done: int) -> None:
+        """Show how many entries a long write has written so far."""
+        self._word.report(done)
+
     def close(self) -> None:
         """Close the store. Committed data stays."""
         if os.getpid() == self._pid:
@@ -345,6 +349,10 @@ class WriteTransaction:
             self.raw.put(_REVISION, _U64.pack(self.revision), db=self._store.facts)
             return True
         return bool(self._clients) or self._changed
+
+    def report(self, done: int) -> None:
+        """Show how many entries this long write has written so far."""
+        self._store.report(done)
 
     def _update_index(self, key: bytes, before: bytes, after: bytes) -> None:
         old, new = (index_keys(metadata, self.declared, key) for metadata in (before, after))
