@@ -82,6 +82,11 @@ class Entry(NamedTuple):
     size: int
     metadata: Metadata
 
+    def _repr_html_(self) -> str:
+        from suitkaise.storage.html import html_of_entries  # for notebooks alone
+
+        return html_of_entries("", [self])
+
 
 class Record(NamedTuple):
     """The fields of a record. The value's bytes begin at `start`."""

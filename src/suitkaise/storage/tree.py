@@ -7,6 +7,7 @@ acknowledges it after the commit, or into the transaction of the thread.
 from __future__ import annotations
 
 import contextlib
+import html
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -100,6 +101,14 @@ class Tree:
             return picture_of(self._reader)
         except NotThereYet:
             return f"storage in {self.directory}: not there yet"
+
+    def _repr_html_(self) -> str:
+        from suitkaise.storage.html import html_of_tree  # for notebooks alone
+
+        try:
+            return html_of_tree(self._reader)
+        except NotThereYet:
+            return f"<div>{html.escape(str(self))}</div>"
 
     def _writes(self) -> Writes:
         return self._slot.current or self._direct
