@@ -30,6 +30,7 @@ __all__ = [
     "WINDOW",
     "Append",
     "Atomic",
+    "Changes",
     "ClientRecord",
     "ContainerVersion",
     "Forget",
@@ -41,6 +42,7 @@ __all__ = [
     "Reply",
     "ReplyCode",
     "Request",
+    "Watch",
     "Welcome",
     "decode_answer",
     "decode_request",
@@ -169,6 +171,17 @@ class Forget(msgspec.Struct, array_like=True, tag=6, gc=False):
     dead: bool
 
 
+class Watch(msgspec.Struct, array_like=True, tag=20):
+    """Subscribe to the changes at and below a path; the first and only message of a watcher's connection.
+
+    `since` is the revision that the watcher has seen; None: the present one.
+    """
+
+    version: int
+    path: str
+    since: int | None
+
+
 Request: TypeAlias = Put | Remove | Increment | Append | Atomic | Forget
 
 
@@ -188,6 +201,16 @@ class Welcome(msgspec.Struct, array_like=True, tag=1):
     replies: list[Reply]
 
 
+class Changes(msgspec.Struct, array_like=True, tag=20):
+    """What a watcher has not seen yet, up to `revision`: the payload is a list of revision, kind, path and name.
+
+    With `overflow`, changes were missed, and the watcher has to read anew.
+    """
+
+    revision: int
+    overflow: bool
+
+
 class ClientRecord(msgspec.Struct, array_like=True):
     """The store's record of a client, updated in the transactions that carry out the client's requests."""
 
@@ -197,10 +220,12 @@ class ClientRecord(msgspec.Struct, array_like=True):
     replies: list[Reply] = msgspec.field(default_factory=list)
 
 
-decode_request: Callable[[memoryview], Hello | Request] = msgspec.msgpack.Decoder(
-    Hello | Put | Remove | Increment | Append | Atomic | Forget
+decode_request: Callable[[memoryview], Hello | Watch | Request] = msgspec.msgpack.Decoder(
+    Hello | Put | Remove | Increment | Append | Atomic | Forget | Watch
 ).decode
-decode_answer: Callable[[memoryview], Reply | Welcome] = msgspec.msgpack.Decoder(Reply | Welcome).decode
+decode_answer: Callable[[memoryview], Reply | Welcome | Changes] = msgspec.msgpack.Decoder(
+    Reply | Welcome | Changes
+).decode
 
 
 def where(name: str, path: str) -> str:

@@ -23,7 +23,8 @@ from suitkaise.storage import operations
 from suitkaise.storage.backends.lmdb_environment import DEFAULT_MAP_SIZE
 from suitkaise.storage.backends.lmdb_writer import Store, WriteTransaction
 from suitkaise.storage.connections import Connection, Connections, Requests
-from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, ReplyCode, Welcome
+from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, ReplyCode, Watch, Welcome
+from suitkaise.storage.watchers import Watchers
 
 __all__ = ["StorageServer"]
 
@@ -74,6 +75,7 @@ class StorageServer:
     ) -> None:
         self._store = Store(Path(directory), durable=durable, map_size=map_size)
         self._connections = Connections(listener)
+        self._watchers = Watchers(self._connections)
         self._maintained_at = time.monotonic()
         self._next_forget = _FORGET_CLIENTS_EVERY
         # Owners whose entries are being removed, and the requests to answer at the end.
@@ -118,6 +120,8 @@ class StorageServer:
             self._carry_out(requests)
         if self._reaping:
             self._reap()
+        if self._watchers:
+            self._watchers.publish(self._store.history)
         self._maintain()
 
     def close(self) -> None:
@@ -151,6 +155,9 @@ class StorageServer:
             replies_to[connection] = replies = []
             quiet = 0
             try:
+                if type(frames[0][0]) is Watch:
+                    self._subscribe(connection, frames)
+                    continue
                 for header, payload in frames:
                     reply = self._apply_one(transaction, connection, header, payload)
                     if reply is not None:
@@ -183,6 +190,13 @@ class StorageServer:
             unsaved = self._unsaved_replies[client_id]
             client.replies += [refusal for refusal in unsaved if refusal not in client.replies]
         return reply
+
+    def _subscribe(self, connection: Connection, frames: list[wire.Frame]) -> None:
+        request = frames[0][0]
+        if connection.client is not None or len(frames) > 1 or request.version != VERSION:
+            raise ValueError(f"a watcher's connection is for one Watch of version {VERSION} alone")
+        self._watchers.subscribe(connection, request, self._store.revision)
+        self._store.is_watched = True
 
     def _welcome(self, transaction: WriteTransaction, connection: Connection, hello: object) -> Welcome:
         if not isinstance(hello, Hello):

@@ -21,6 +21,7 @@ from suitkaise.storage.listing import containers_below, entry_not_found, names_i
 from suitkaise.storage.protocol import PutMode, where
 from suitkaise.storage.records import Entry, Record, check_metadata, path_and_name, revision_of
 from suitkaise.storage.transaction import Transaction, slot_of
+from suitkaise.storage.watch import Change, Watch
 from suitkaise.storage.writes import DirectWrites, Writes, decoded
 
 __all__ = ["Tree"]
@@ -396,6 +397,43 @@ class Tree:
             if names:
                 yield container, names
 
+    # Changes as they happen.
+
+    def watch(
+        self, path: str | None = None, callback: Callable[[Change], object] | None = None, *, since: int | None = None
+    ) -> Watch:
+        """Report the changes of all entries at and below a path, from now on, whichever process makes them.
+
+        Iterate over the watch, with `for` or `async for`, or call its `get`; or pass a callback. Close it at the end,
+        for example by a `with` block; `sktree.disconnect` and `close` close it, too.
+
+        Args:
+            path: the container to watch, with all containers below it; "" is the whole tree, None the caller's.
+            callback: is called with each change, in a thread of its own. An exception of the callback is logged.
+            since: a revision, such as `Watch.revision` or that of a change: begin with the changes after that. If they
+                are no longer known, the first event is an overflow.
+
+        Raises:
+            StorageError: the storage does not answer.
+            TypeError, ValueError: the path or the revision is invalid.
+
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
+        >>> with tree.watch("doc/watched") as changes:
+        ...     tree.add("limit", 10, path="doc/watched")
+        ...     tree.remove("limit", path="doc/watched")
+        ...     changes.get(timeout=10).kind, changes.get(timeout=10).kind
+        ('added', 'removed')
+        >>> sktree.disconnect()
+        """
+        path = normal_path(caller_path() if path is None else path)
+        if since is not None and (type(since) is not int or since < 0):
+            raise ValueError(f"watch: since must be a revision, an int >= 0, not {since!r}")
+        watch = Watch(str(self.directory), path, since, self.timeout)
+        if callback is not None:
+            watch.call(callback)
+        return watch
+
     # Transactions.
 
     @contextlib.contextmanager
@@ -526,7 +564,6 @@ class Tree:
 
     # The plan names these, and this version lacks them.
 
-    watch: Callable[..., NoReturn] = _not_built("watch", "read the entry again, or compare `revision`")
     snapshot: Callable[..., NoReturn] = _not_built("snapshot", "connect with durable=True to keep what is stored")
     restore: Callable[..., NoReturn] = _not_built("restore", "connect with durable=True to keep what is stored")
     move: Callable[..., NoReturn] = _not_built("move", "add it there and remove it here in one transaction")

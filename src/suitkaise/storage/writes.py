@@ -34,6 +34,7 @@ from suitkaise.storage.protocol import (
     where,
 )
 from suitkaise.storage.records import Metadata, decode_value, encode_value, revision_of, value_of
+from suitkaise.storage.watch import close_watches
 
 __all__ = ["DirectWrites", "Writes", "decoded"]
 
@@ -242,7 +243,8 @@ class DirectWrites(Writes):
             raise error
 
     def close(self) -> None:
-        """Close the connections and the reader of this process; the next use opens them again."""
+        """Close the watches, connections and the reader of this process; the next use opens the latter two again."""
+        close_watches(self._directory)
         for client in clients_of(self._directory):
             client.close()
         self._reader.close()

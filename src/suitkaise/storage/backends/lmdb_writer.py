@@ -24,6 +24,7 @@ from suitkaise.errors import StorageError, StorageFull
 from suitkaise.messaging.identity import split_owner
 from suitkaise.storage.backends import lmdb_environment as environment
 from suitkaise.storage.backends.revision import RevisionWord
+from suitkaise.storage.history import ADDED, BATCHES, REMOVED, UPDATED, Batch, History, Logged
 from suitkaise.storage.protocol import ClientRecord
 from suitkaise.storage.records import Record, is_indexed, pack_record
 
@@ -45,6 +46,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SPACE_FOR_PAGES = 1 << 20  # the most that a commit writes in addition to the records, in bytes
 
 _REVISION = b"revision"  # the key of the last revision, in the database of facts
+_CHANGES = b"changes"  # with the slot: the key of the changes of a commit, in the database of facts
 _U64 = struct.Struct("<Q")
 _encode_client = msgspec.msgpack.Encoder().encode
 _decode_client: Callable[[bytes], ClientRecord] = msgspec.msgpack.Decoder(ClientRecord).decode
@@ -80,6 +82,11 @@ class Store:
                 bytes(path): _U64.unpack(number)[0] for path, number in transaction.cursor(db=self.dead)
             }
             """The highest dead incarnation under the digest of its worker's path."""
+            batches = _batches(transaction.cursor(db=self.facts))
+        self.history: History = History(self.revision, batches)
+        """The latest changes."""
+        self.is_watched: bool = bool(batches)
+        """Whether the changes of each commit are stored, for watchers that resume at the next incarnation."""
         self._word = RevisionWord(directory, write=True)
         self._word.publish(self.revision)
 
@@ -155,6 +162,7 @@ class Store:
         try:
             transaction.raw.commit()
             self.revision = transaction.revision
+            self.history.add(transaction.changes, self.revision)
             for path in transaction.evicted | transaction.newly_dead.keys():
                 self.dead_owners.pop(path, None)
             self.dead_owners |= transaction.newly_dead  # in order of time: the oldest are evicted first
@@ -193,6 +201,7 @@ class WriteTransaction:
         self.newly_dead: dict[bytes, int] = {}
         self.evicted: set[bytes] = set()
         self.size: int = 0
+        self.changes: list[Logged] = []
         self._store = store
         self._entries = store.entries
         self._clients: dict[bytes, ClientRecord] = {}
@@ -220,6 +229,7 @@ class WriteTransaction:
         if indexed and owner is not None:
             self.raw.put(_owned_key(owner, key), owner.encode(), db=self._store.owned)
         self.revision = revision = self.revision + 1
+        self.changes.append(Logged(revision, ADDED if old is None else UPDATED, key, long_key))
         record = pack_record(revision, self.time, encoding, value, owner, metadata, indexed, long_key)
         self.size += len(record)
         self.raw.put(key, record, db=self._entries)
@@ -230,6 +240,7 @@ class WriteTransaction:
             self._unindex(key, old)
         self.raw.delete(key, db=self._entries)
         self.revision += 1
+        self.changes.append(Logged(self.revision, REMOVED, key, Record.unpack(old).long_key))
 
     def records(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the entries whose keys begin with `prefix`."""
@@ -307,13 +318,30 @@ class WriteTransaction:
             self.raw.put(client, _encode_client(state), db=self._store.clients)
         if self.revision != self._store.revision:
             self.raw.put(_REVISION, _U64.pack(self.revision), db=self._store.facts)
+            if self._store.is_watched:
+                self._store_changes()
             return True
         return bool(self._clients) or self._changed
+
+    def _store_changes(self) -> None:
+        batch = Batch(self._store.revision, self.revision, self.changes).packed()  # type: ignore[arg-type]
+        if batch is not None:
+            place = self._store.history.commits % BATCHES
+            self.raw.put(_CHANGES + bytes([place]), batch, db=self._store.facts)
 
     def _unindex(self, key: bytes, old: bytes) -> None:
         owner = Record.unpack(old).owner
         assert owner is not None
         self.raw.delete(_owned_key(owner, key), db=self._store.owned)
+
+
+def _batches(facts: lmdb.Cursor[bytes]) -> list[bytes]:
+    found = []
+    there = facts.set_range(_CHANGES)
+    while there and facts.key().startswith(_CHANGES):
+        found.append(facts.value())
+        there = facts.next()
+    return found
 
 
 @functools.lru_cache(maxsize=1024)
