@@ -171,7 +171,7 @@ class Forget(msgspec.Struct, array_like=True, tag=6, gc=False):
     dead: bool
 
 
-class Watch(msgspec.Struct, array_like=True, tag=20):
+class Watch(msgspec.Struct, array_like=True, tag=40):
     """Subscribe to the changes at and below a path; the first and only message of a watcher's connection.
 
     `since` is the revision that the watcher has seen; None: the present one.
@@ -201,7 +201,7 @@ class Welcome(msgspec.Struct, array_like=True, tag=1):
     replies: list[Reply]
 
 
-class Changes(msgspec.Struct, array_like=True, tag=20):
+class Changes(msgspec.Struct, array_like=True, tag=40):
     """What a watcher has not seen yet, up to `revision`: the payload is a list of revision, kind, path and name.
 
     With `overflow`, changes were missed, and the watcher has to read anew.
