@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Iterable
 
 from suitkaise.errors import StorageError
 from suitkaise.messaging.identity import current_owner
@@ -20,7 +21,9 @@ _lock = threading.Lock()
 _connected: list[Tree] = []
 
 
-def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = False) -> Tree:
+def connect(
+    directory: str | os.PathLike[str] | None = None, *, durable: bool = False, index: Iterable[str] = ()
+) -> Tree:
     """Return the program's storage; the first call starts it.
 
     In a worker this is the same storage as `self.tree`. In the main program it is open until `disconnect()` or the
@@ -30,10 +33,14 @@ def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = 
         directory: the directory to keep it in; needs `durable=True`. Default: the program's private directory, in
             memory.
         durable: keep it on disk, safe against power loss, for the next run of the program.
+        index: metadata keys by which `select_all_with` finds entries quickly, besides `pid`, `owner` and
+            `remove_on_process_join`. A durable storage remembers them. Indexing what is stored already takes
+            the storage actor about 5 us an entry, once.
 
     Raises:
         StorageError: the directory cannot be used, or another program uses it.
     """
+    keys = _checked_keys(index)
     if (directory is not None) is not durable:
         raise StorageError(
             "a durable storage needs a directory, and a directory needs durable=True: connect('state/', durable=True)"
@@ -43,7 +50,7 @@ def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = 
             raise StorageError(
                 "only the main program chooses the storage's directory; in a worker, use connect() without arguments"
             )
-        return attach()
+        return _indexed(attach(), keys)
     from suitkaise.runtime import runtime  # not loaded in workers, which have no runtime
 
     with _lock:
@@ -56,7 +63,7 @@ def connect(directory: str | os.PathLike[str] | None = None, *, durable: bool = 
         if _connected:
             runtime.leave()  # all connections together count as one use of the program
         _connected.append(tree)
-        return tree
+    return _indexed(tree, keys)
 
 
 def disconnect() -> None:
@@ -77,6 +84,19 @@ def disconnect() -> None:
             end.callback(runtime.leave)
             while _connected:
                 end.callback(_connected.pop().close)
+
+
+def _checked_keys(index: Iterable[str]) -> list[str]:
+    keys = [index] if isinstance(index, str) else list(index)
+    if isinstance(index, str) or not all(isinstance(key, str) for key in keys):
+        raise TypeError(f"connect: index must be a list of metadata keys such as ['pid'], not {index!r}")
+    return keys
+
+
+def _indexed(tree: Tree, keys: list[str]) -> Tree:
+    if keys:
+        tree.declare_index(keys)
+    return tree
 
 
 def _reset_after_fork() -> None:

@@ -612,14 +612,9 @@ def test_a_worker_may_remove_its_marked_entries_and_go_on_writing(tree: Tree) ->
     [
         lambda tree: tree.snapshot("a"),
         lambda tree: tree.restore("a"),
-        lambda tree: tree.move("a", to="b"),
-        lambda tree: tree.select_all_with({"pid": 1}, "a"),
-        lambda tree: tree.selected,
-        lambda tree: tree.remove_selected(),
-        lambda tree: tree.deselect(),
         lambda tree: tree.AutoUpdate(("a", 1)),
     ],
-    ids=range(8),
+    ids=range(3),
 )
 def test_methods_that_are_not_built_yet_raise_an_error_with_an_alternative(tree: Tree, call: Any) -> None:
     with pytest.raises(NotBuiltYet, match="is not built yet; until then, "):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from typing import Protocol
 
 from suitkaise.errors import EntryNotFound
 from suitkaise.storage.backends.lmdb_reader import Reader
-from suitkaise.storage.keys import normal_path, path_in
+from suitkaise.storage.keys import is_below, normal_path, path_in
 from suitkaise.storage.protocol import where
 from suitkaise.storage.records import path_and_name, value_of
 
@@ -20,10 +21,14 @@ _MAX_VALUE = 60  # characters
 def containers_below(reader: Reader, top: str) -> list[str]:
     """List the paths of the containers at and below `top`, in order."""
     paths = (_container_of(reader, key) for key in reader.containers())
-    return sorted(path for path in paths if path is not None and _is_below(path, top))
+    return sorted(path for path in paths if path is not None and is_below(path, top))
 
 
-def names_in(reader: Reader, path: str) -> list[str]:
+class _HasContainers(Protocol):
+    def container(self, path: str) -> list[tuple[bytes, bytes]]: ...
+
+
+def names_in(reader: _HasContainers, path: str) -> list[str]:
     """List the names in a container, in order."""
     return sorted(path_and_name(key, record)[1] for key, record in reader.container(path))
 
@@ -71,10 +76,6 @@ def _container_of(reader: Reader, key: bytes) -> str | None:
         return path
     record = reader.get(key)
     return None if record is None else path_and_name(key, record)[0]
-
-
-def _is_below(path: str, top: str) -> bool:
-    return not top or path == top or path.startswith(top + "/")
 
 
 def _short(record: bytes) -> str:

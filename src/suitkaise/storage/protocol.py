@@ -33,15 +33,19 @@ __all__ = [
     "Changes",
     "ClientRecord",
     "ContainerVersion",
+    "DeclareIndex",
     "Forget",
     "Hello",
     "Increment",
+    "Move",
     "Put",
     "PutMode",
     "Remove",
+    "RemoveSelected",
     "Reply",
     "ReplyCode",
     "Request",
+    "SelectionVersion",
     "Watch",
     "Welcome",
     "decode_answer",
@@ -143,6 +147,15 @@ class ContainerVersion(msgspec.Struct, array_like=True, gc=False):
     revision: int
 
 
+class SelectionVersion(msgspec.Struct, array_like=True, gc=False):
+    """The state of a selection that a transaction read: the number of entries, and their highest revision."""
+
+    path: str
+    metadata: Metadata
+    count: int
+    revision: int
+
+
 class Atomic(msgspec.Struct, array_like=True, tag=5):
     """Commit a transaction: all operations or none. The payload holds the values of the puts, `sizes` bytes each.
 
@@ -157,6 +170,7 @@ class Atomic(msgspec.Struct, array_like=True, tag=5):
     entries: list[tuple[str, str, int]]
     containers: list[ContainerVersion]
     owner: str | None = None
+    selections: list[SelectionVersion] = []
 
 
 class Forget(msgspec.Struct, array_like=True, tag=6, gc=False):
@@ -182,7 +196,39 @@ class Watch(msgspec.Struct, array_like=True, tag=40):
     since: int | None
 
 
-Request: TypeAlias = Put | Remove | Increment | Append | Atomic | Forget
+class Move(msgspec.Struct, array_like=True, tag=20, gc=False):
+    """Move an entry, with its metadata and owner, to another container or name."""
+
+    request: int
+    quiet: bool
+    path: str
+    name: str
+    to_path: str
+    to_name: str
+    mode: PutMode = PutMode.ANY
+    owner: str | None = None
+
+
+class RemoveSelected(msgspec.Struct, array_like=True, tag=21, gc=False):
+    """Remove those of the entries that have the wanted metadata. The reply's detail is their number."""
+
+    request: int
+    quiet: bool
+    entries: list[tuple[str, str]]
+    metadata: Metadata
+    owner: str | None = None
+
+
+class DeclareIndex(msgspec.Struct, array_like=True, tag=22, gc=False):
+    """Index these metadata keys, too."""
+
+    request: int
+    quiet: bool
+    keys: list[str]
+    owner: str | None = None
+
+
+Request: TypeAlias = Put | Remove | Increment | Append | Atomic | Forget | Move | RemoveSelected | DeclareIndex
 
 
 class Reply(msgspec.Struct, array_like=True, tag=0, gc=False):
@@ -221,7 +267,7 @@ class ClientRecord(msgspec.Struct, array_like=True):
 
 
 decode_request: Callable[[memoryview], Hello | Watch | Request] = msgspec.msgpack.Decoder(
-    Hello | Put | Remove | Increment | Append | Atomic | Forget | Watch
+    Hello | Put | Remove | Increment | Append | Atomic | Forget | Move | RemoveSelected | DeclareIndex | Watch
 ).decode
 decode_answer: Callable[[memoryview], Reply | Welcome | Changes] = msgspec.msgpack.Decoder(
     Reply | Welcome | Changes
@@ -244,12 +290,19 @@ def error_for(request: Request, reply: Reply) -> StorageError:
         what = "a transaction"
     elif isinstance(request, Forget):
         path, name, what = "", "", f"the removal of the entries of {request.owner}"
+    elif isinstance(request, RemoveSelected):
+        path, name, what = "", "", f"the removal of {len(request.entries)} selected entries"
+    elif isinstance(request, DeclareIndex):
+        path, name, what = "", "", f"the index of {', '.join(request.keys)}"
+    elif isinstance(request, Move) and reply.status is ReplyCode.EXISTS:
+        path, name = request.to_path, request.to_name
+        what = where(name, path)
     else:
         path, name = request.path, request.name
         what = where(name, path)
     match reply.status:
         case ReplyCode.CONFLICT:
-            changed = where(name, path) if name else f"the container {path!r}"
+            changed = where(name, path) if name else f"the container {path!r}" if path else "the root"
             return TransactionConflict(f"{changed} was changed by another writer; nothing was written", path=path)
         case ReplyCode.EXISTS:
             return EntryExists(f"{what} exists already; leave out exist_ok=False to replace it", path=path)

@@ -27,11 +27,14 @@ __all__ = [
     "check_metadata",
     "decode_value",
     "encode_value",
+    "head_of",
     "is_indexed",
+    "metadata_of",
     "pack_metadata",
     "pack_record",
     "path_and_name",
     "revision_of",
+    "unpack_metadata",
     "value_of",
 ]
 
@@ -45,9 +48,12 @@ _HEAD = struct.Struct("<QdIIIHBB")
 _FLAGS_AT = _HEAD.size - 1
 _REVISION = struct.Struct("<Q")
 _READ_VALUE = struct.Struct("<I10xB")
+_READ_METADATA = struct.Struct("<I4xH")
+_METADATA_AT = 20
 _REAL = struct.Struct("<d")
 _encode_metadata = msgspec.msgpack.Encoder().encode
-_decode_metadata = msgspec.msgpack.Decoder(dict[str, str | int | float | bool | None]).decode
+unpack_metadata = msgspec.msgpack.Decoder(dict[str, str | int | float | bool | None]).decode
+"""Decode metadata that `pack_metadata` encoded."""
 
 
 class Encoding(enum.IntEnum):
@@ -110,7 +116,7 @@ class Record(NamedTuple):
     def entry(self, key: bytes, size: int) -> Entry:
         """Return the facts for users; `size` is the length of the whole record in bytes."""
         path, name = self.long_key or unpack_key(key)
-        metadata = _decode_metadata(self.metadata) if self.metadata else {}
+        metadata = unpack_metadata(self.metadata) if self.metadata else {}
         return Entry(path, name, self.revision, self.owner, self.time, size - self.start, metadata)
 
 
@@ -148,6 +154,18 @@ def revision_of(record: bytes | None) -> int:
 def is_indexed(record: bytes) -> bool:
     """Return whether the entry is in the index of the entries that their owners marked."""
     return bool(record[_FLAGS_AT] & _INDEXED)
+
+
+def head_of(record: bytes) -> bytes:
+    """Return a record without its value."""
+    return bytes(record[: _READ_VALUE.unpack_from(record, 16)[0]])
+
+
+def metadata_of(record: bytes) -> bytes:
+    """Return the encoded metadata of a record; no bytes if it has none."""
+    length, owner_length = _READ_METADATA.unpack_from(record, _METADATA_AT)
+    start = _HEAD.size + owner_length
+    return bytes(record[start : start + length]) if length else b""
 
 
 def value_of(record: bytes) -> Any:

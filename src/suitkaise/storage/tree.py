@@ -7,7 +7,7 @@ acknowledges it after the commit, or into the transaction of the thread.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -18,8 +18,9 @@ from suitkaise.storage.backends.lmdb_reader import NotThereYet, Reader, reader_o
 from suitkaise.storage.caller_path import caller_path
 from suitkaise.storage.keys import checked_path, entry_key, normal_path
 from suitkaise.storage.listing import containers_below, entry_not_found, names_in, picture_of
-from suitkaise.storage.protocol import PutMode, where
+from suitkaise.storage.protocol import DeclareIndex, PutMode, where
 from suitkaise.storage.records import Entry, Record, check_metadata, path_and_name, revision_of
+from suitkaise.storage.selection import Selection, select
 from suitkaise.storage.transaction import Transaction, slot_of
 from suitkaise.storage.watch import Change, Watch
 from suitkaise.storage.writes import DirectWrites, Writes, decoded
@@ -339,6 +340,102 @@ class Tree:
         path = checked_path(caller_path() if path is None else path, name)
         self._writes().remove(path, name, missing_ok=missing_ok, wait=wait)
 
+    def move(
+        self,
+        name: str,
+        to: str,
+        path: str | None = None,
+        *,
+        new_name: str | None = None,
+        exist_ok: bool = True,
+        wait: bool = True,
+    ) -> None:
+        """Move an entry to another container, in one step: every reader finds it here or there. It keeps its metadata.
+
+        Args:
+            name: the entry's name.
+            to: the container to move it to; the root is "". An entry of that name there is replaced.
+            path: the container that it is in; None: the caller's.
+            new_name: its name from then on; None: the same.
+            exist_ok: whether an entry of that name may exist there already.
+            wait: wait until it is done.
+
+        Raises:
+            EntryNotFound: there is no such entry; also a `KeyError`.
+            EntryExists: with `exist_ok=False`, if there is an entry of that name in the other container.
+
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
+        >>> tree.add("job", 1, path="doc/waiting", metadata={"pid": 7})
+        >>> tree.move("job", to="doc/done", path="doc/waiting")
+        >>> tree.get("job", path="doc/done"), tree.exists("job", path="doc/waiting")
+        (1, False)
+        >>> sktree.disconnect()
+        """
+        path = checked_path(caller_path() if path is None else path, name)
+        new_name = name if new_name is None else new_name
+        mode = PutMode.ANY if exist_ok else PutMode.NEW
+        self._writes().move(path, name, checked_path(to, new_name), new_name, mode, wait=wait)
+
+    # Selections.
+
+    def select_all_with(self, metadata: Mapping[str, object], path: str | None = None) -> Selection:
+        """Select the entries of a container, and of all containers below it, that have these metadata.
+
+        The selection is this thread's `selected` one until `remove_selected` or `deselect`, whatever handle is used.
+        Metadata with the keys `pid`, `owner` and `remove_on_process_join`, and those given to
+        `sktree.connect(index=[...])`, are found by an index; with other keys alone, all entries below `path` are read.
+
+        Args:
+            metadata: the pairs that an entry must have, all of them; it may have more. With no pairs, all entries are
+                selected.
+            path: the container at the top; None: the caller's. The root, and so the whole tree, is "".
+
+        Raises:
+            TypeError, ValueError: the metadata are not scalars.
+
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
+        >>> tree.add("a", 1, path="doc/select", metadata={"pid": 7})
+        >>> tree.add("b", 2, path="doc/select/deeper", metadata={"pid": 7, "done": True})
+        >>> tree.add("c", 3, path="doc/select", metadata={"pid": 8})
+        >>> [entry.name for entry in tree.select_all_with({"pid": 7}, "doc/select")]
+        ['a', 'b']
+        >>> tree.remove_selected()
+        2
+        >>> tree.get_all_from("doc/select")
+        {'c': 3}
+        >>> sktree.disconnect()
+        """
+        path = normal_path(caller_path() if path is None else path)
+        selection = self._slot.selection = select(self._writes, check_metadata(metadata), path)
+        return selection
+
+    @property
+    def selected(self) -> Selection | None:
+        """The last selection of this thread; None if there is none."""
+        return self._slot.selection
+
+    def remove_selected(self) -> int:
+        """Remove the selected entries, as `Selection.remove` does, and deselect them.
+
+        Returns:
+            How many entries were removed.
+
+        Raises:
+            StorageError: nothing is selected in this thread; or they could not be removed, and are still selected.
+        """
+        selection = self._slot.selection
+        if selection is None:
+            raise StorageError("nothing is selected in this thread; call select_all_with first")
+        removed = selection.remove()
+        self.deselect()
+        return removed
+
+    def deselect(self) -> None:
+        """Select nothing in this thread."""
+        self._slot.selection = None
+
     # Facts about entries, and containers.
 
     def exists(self, name: str, path: str | None = None) -> bool:
@@ -359,10 +456,12 @@ class Tree:
         return Record.unpack(record).entry(entry_key(path, name)[0], len(record))
 
     def revision(self, name: str, path: str | None = None) -> int:
-        """Return the revision of an entry, for `compare_and_set`; 0 if there is no such entry."""
+        """Return the revision of an entry, for `compare_and_set`; 0 if there is no such entry.
+
+        In a transaction, the revision of an entry that the block has written is good in the block alone.
+        """
         path = checked_path(caller_path() if path is None else path, name)
-        self._refuse_in_transaction("revision")
-        return revision_of(self._direct.get(path, name))
+        return revision_of(self._writes().get(path, name))
 
     def get_all_from(self, path: str | None = None) -> dict[str, Any]:
         """Return all values of one container by their names, as they were at one moment.
@@ -377,7 +476,8 @@ class Tree:
     def containers(self, path: str = "") -> list[str]:
         """Return the paths of all containers that hold entries, at and below `path`, in order. The root is ""."""
         path = normal_path(path)
-        self._refuse_in_transaction("containers")
+        if (transaction := self._slot.current) is not None:
+            return sorted({entry.path for entry in select(lambda: transaction, {}, path)})
         self._direct.wait_for_storage()
         return containers_below(self._reader, path)
 
@@ -393,7 +493,7 @@ class Tree:
         >>> sktree.disconnect()
         """
         for container in self.containers(path):
-            names = names_in(self._reader, container)
+            names = names_in(self._writes(), container)
             if names:
                 yield container, names
 
@@ -505,7 +605,11 @@ class Tree:
                     raise
         raise ValueError(f"atomically: retries must be 0 or more, not {retries!r}")
 
-    # Owners, and the handle itself.
+    # Indexes, owners, and the handle itself.
+
+    def declare_index(self, keys: Iterable[str]) -> None:
+        """Have these metadata keys indexed from now on, as `sktree.connect(index=[...])` does."""
+        self._direct.send(DeclareIndex(0, False, list(keys), current_owner()))
 
     def forget_owner(self, owner: str) -> None:
         """Remove the entries that an ended worker marked with `remove_on_process_join`.
@@ -558,19 +662,10 @@ class Tree:
         self._words = self._reader.revision_words()
         return int(self._words[0])
 
-    def _refuse_in_transaction(self, what: str) -> None:
-        if self._slot.current is not None:
-            raise NotBuiltYet(f"{what} inside of a transaction is not built yet; call it before the block")
-
     # The plan names these, and this version lacks them.
 
     snapshot: Callable[..., NoReturn] = _not_built("snapshot", "connect with durable=True to keep what is stored")
     restore: Callable[..., NoReturn] = _not_built("restore", "connect with durable=True to keep what is stored")
-    move: Callable[..., NoReturn] = _not_built("move", "add it there and remove it here in one transaction")
-    select_all_with: Callable[..., NoReturn] = _not_built("select_all_with", "go through `walk` and `entry`")
-    selected: property = property(_not_built("selected", "go through `walk` and `entry`"))
-    remove_selected: Callable[..., NoReturn] = _not_built("remove_selected", "remove entries by name")
-    deselect: Callable[..., NoReturn] = _not_built("deselect", "nothing can be selected either")
     AutoUpdate: Callable[..., NoReturn] = _not_built("AutoUpdate", "call `update` at the end of the block")
 
 

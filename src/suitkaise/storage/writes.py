@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from suitkaise.errors import EntryNotFound
@@ -24,9 +24,11 @@ from suitkaise.storage.protocol import (
     Append,
     Forget,
     Increment,
+    Move,
     Put,
     PutMode,
     Remove,
+    RemoveSelected,
     Reply,
     ReplyCode,
     Request,
@@ -37,6 +39,9 @@ from suitkaise.storage.records import Metadata, decode_value, encode_value, revi
 from suitkaise.storage.watch import close_watches
 
 __all__ = ["DirectWrites", "Writes", "decoded"]
+
+_MOST_AT_ONCE = 500  # entries that one request removes
+_MOST_CHARACTERS = 1 << 17  # of their names; at most 4 bytes each
 
 
 class Writes(ABC):
@@ -52,6 +57,10 @@ class Writes(ABC):
     @abstractmethod
     def container(self, path: str) -> list[tuple[bytes, bytes]]:
         """Return the keys and records of a container."""
+
+    @abstractmethod
+    def select(self, wanted: Metadata, path: str) -> list[tuple[bytes, bytes, int]]:
+        """Return key, record without value, and size of the record, of the entries at and below `path` that match."""
 
     @abstractmethod
     def put(
@@ -91,6 +100,14 @@ class Writes(ABC):
     @abstractmethod
     def remove(self, path: str, name: str, *, missing_ok: bool, wait: bool) -> None:
         """Remove an entry."""
+
+    @abstractmethod
+    def remove_selected(self, entries: list[tuple[str, str]], wanted: Metadata) -> int:
+        """Remove those of the entries that exist and match; return how many."""
+
+    @abstractmethod
+    def move(self, path: str, name: str, to_path: str, to_name: str, mode: PutMode, *, wait: bool) -> None:
+        """Move an entry, if the target is as `mode` demands."""
 
     @abstractmethod
     def forget(self, owner: str, *, dead: bool) -> None:
@@ -206,6 +223,26 @@ class DirectWrites(Writes):
         except EntryNotFound:
             raise entry_not_found(self._reader, path, name) from None
 
+    def select(self, wanted: Metadata, path: str) -> list[tuple[bytes, bytes, int]]:
+        """Select from the memory map, as it is at one moment."""
+        self.wait_for_storage()
+        return self._reader.select(wanted, path)
+
+    def remove_selected(self, entries: list[tuple[str, str]], wanted: Metadata) -> int:
+        """Have the storage actor remove the entries, in portions."""
+        removed = 0
+        for portion in _portions(entries):
+            reply = self.send(RemoveSelected(0, False, portion, wanted, current_owner()))
+            removed += 0 if reply is None else reply.detail
+        return removed
+
+    def move(self, path: str, name: str, to_path: str, to_name: str, mode: PutMode, *, wait: bool) -> None:
+        """Have the storage actor move the entry."""
+        try:
+            self.send(Move(0, False, path, name, to_path, to_name, mode, current_owner()), wait=wait)
+        except EntryNotFound:
+            raise entry_not_found(self._reader, path, name) from None
+
     def forget(self, owner: str, *, dead: bool) -> None:
         """Have the storage actor remove the owner's entries, in portions."""
         _check_owner(owner)
@@ -260,6 +297,21 @@ def decoded(path: str, name: str, record: bytes) -> Any:
     except Exception as error:
         error.add_note(f"while decoding the value of {where(name, path)}")
         raise
+
+
+def _portions(entries: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Divide entries into requests that are quick to carry out, and whose names fit into a header."""
+    portion: list[tuple[str, str]] = []
+    size = 0
+    for path, name in entries:
+        length = len(path) + len(name)
+        if portion and (len(portion) == _MOST_AT_ONCE or size + length > _MOST_CHARACTERS):
+            yield portion
+            portion, size = [], 0
+        portion.append((path, name))
+        size += length
+    if portion:
+        yield portion
 
 
 def _check_owner(owner: str) -> None:

@@ -45,7 +45,7 @@ __all__ = [
 DATA = "store"
 """The folder of the data in a storage's directory."""
 
-DATABASES = (b"entries", b"owned", b"dead", b"clients", b"facts")
+DATABASES = (b"entries", b"owned", b"dead", b"clients", b"facts", b"by_metadata")
 
 DEFAULT_MAP_SIZE = 1 << 36
 _SMALLEST_MAP = 1 << 24

@@ -7,6 +7,7 @@ dead readers, is repaired here and repeated. Why readers close for a fork: see `
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,11 @@ import lmdb
 
 from suitkaise.errors import StorageError
 from suitkaise.storage.backends import lmdb_environment as environment
+from suitkaise.storage.backends.lmdb_select import declared_index, scan
 from suitkaise.storage.backends.revision import RevisionWord
+from suitkaise.storage.index import find
 from suitkaise.storage.keys import container_prefix, next_container
+from suitkaise.storage.records import Metadata, head_of
 
 __all__ = ["NotThereYet", "Reader", "reader_of"]
 
@@ -41,6 +45,8 @@ class Reader:
         self._borrowed = False
         self._begin: Callable[[Any], lmdb.Transaction[bytes]] = _not_open
         self._entries: Any = None
+        self._index: Any = None  # None: a store of an earlier version, which no program has opened since
+        self._facts: Any = None
         self._word: RevisionWord | None = None
         environment.register(self)
 
@@ -111,6 +117,27 @@ class Reader:
                 return
             start = portion[-1][0] + b"\0"
 
+    def select(self, wanted: Metadata, path: str) -> list[tuple[bytes, bytes, int]]:
+        """Return the entries at and below `path` that have the wanted metadata, as they were at one moment.
+
+        Returns:
+            Their keys, their records without the values, and the lengths of the whole records in bytes.
+        """
+
+        def collect(transaction: lmdb.Transaction[Any]) -> list[tuple[bytes, bytes, int]]:
+            declared = declared_index(transaction, self._facts) if self._index else frozenset[str]()
+            found = find(
+                functools.partial(scan, transaction, self._entries),
+                functools.partial(scan, transaction, self._index),
+                transaction.get,
+                declared,
+                wanted,
+                path,
+            )
+            return [(bytes(key), head_of(record), len(record)) for key, record in found]
+
+        return self._read(collect, buffers=True)  # which does not copy the values
+
     def count(self) -> int:
         """Return the number of entries."""
         return self._read(lambda transaction: transaction.stat(self._entries)["entries"])
@@ -141,7 +168,7 @@ class Reader:
             if opened is not None and not self._borrowed:
                 opened.close()
 
-    def _read(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
+    def _read(self, work: Callable[[lmdb.Transaction[Any]], T], *, buffers: Any = False) -> T:
         error: Exception | None = None
         failures = 0
         while failures < _TRIES:
@@ -150,7 +177,7 @@ class Reader:
                 if opened is None:
                     self._open()
                     continue
-                with opened.begin(self._entries) as transaction:
+                with opened.begin(self._entries, buffers=buffers) as transaction:
                     return work(transaction)
             except lmdb.MapResizedError as grown:
                 error = grown
@@ -183,11 +210,16 @@ class Reader:
             except OSError as error:
                 raise StorageError(f"the storage in {self.directory} cannot be opened: {error}") from error
             try:
-                self._entries = opened.open_db(environment.DATABASES[0], create=False)
+                self._entries = opened.open_db(b"entries", create=False)
+                self._facts = opened.open_db(b"facts", create=False)
             except lmdb.Error:
                 if not self._borrowed:
                     opened.close()
                 raise
+            try:
+                self._index = opened.open_db(b"by_metadata", create=False)
+            except lmdb.NotFoundError:
+                self._index = None
             self._environment = opened
             self._begin = opened.begin
 

@@ -1,4 +1,4 @@
-"""The single writer of a storage: entries, index of owners, dead owners, and the records of clients.
+"""The single writer of a storage: entries, their indexes, dead owners, and the records of clients.
 
 All of them change in the same transactions, so a crash at any time leaves entries and bookkeeping consistent.
 Readers use `lmdb_reader`. `operations` defines what each request does.
@@ -13,7 +13,7 @@ import itertools
 import os
 import struct
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,16 +22,21 @@ import msgspec
 
 from suitkaise.errors import StorageError, StorageFull
 from suitkaise.messaging.identity import split_owner
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.storage.backends import lmdb_environment as environment
+from suitkaise.storage.backends.lmdb_select import INDEX, declared_index, scan
 from suitkaise.storage.backends.revision import RevisionWord
 from suitkaise.storage.history import ADDED, BATCHES, REMOVED, UPDATED, Batch, History, Logged
+from suitkaise.storage.index import ALWAYS_INDEXED, find, index_keys
 from suitkaise.storage.protocol import ClientRecord
-from suitkaise.storage.records import Record, is_indexed, pack_record
+from suitkaise.storage.records import Metadata, Record, is_indexed, metadata_of, pack_record
 
 if TYPE_CHECKING:
     from lmdb import _Database as Database
 
 __all__ = ["Store", "WriteTransaction"]
+
+logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
 T = TypeVar("T")
 
@@ -74,6 +79,7 @@ class Store:
         self.dead: Database = opened[2]
         self.clients: Database = opened[3]
         self.facts: Database = opened[4]
+        self.by_metadata: Database = opened[5]
         with self._environment.begin() as transaction:
             stored = transaction.get(_REVISION, db=self.facts)
             self.revision: int = int(_U64.unpack(stored)[0]) if stored else 0
@@ -87,8 +93,15 @@ class Store:
         """The latest changes."""
         self.is_watched: bool = bool(batches)
         """Whether the changes of each commit are stored, for watchers that resume at the next incarnation."""
+            self.declared: frozenset[str] = declared_index(transaction, self.facts)
+            """The metadata keys that the index holds."""
         self._word = RevisionWord(directory, write=True)
         self._word.publish(self.revision)
+        if not self.declared.issuperset(ALWAYS_INDEXED):  # a new store, or one of an earlier version
+            try:
+                self.write(lambda transaction: transaction.declare_index(ALWAYS_INDEXED))
+            except StorageFull as full:
+                logger.warning("the index is not made, so selections take longer: %s", full)
 
     def write(self, work: Callable[[WriteTransaction], T]) -> T:
         """Run `work` in one transaction, and commit the transaction.
@@ -166,6 +179,7 @@ class Store:
             for path in transaction.evicted | transaction.newly_dead.keys():
                 self.dead_owners.pop(path, None)
             self.dead_owners |= transaction.newly_dead  # in order of time: the oldest are evicted first
+            self.declared = transaction.declared
         finally:
             self._word.publish(self.revision)
 
@@ -200,6 +214,7 @@ class WriteTransaction:
         self.time: float = time.time()
         self.newly_dead: dict[bytes, int] = {}
         self.evicted: set[bytes] = set()
+        self.declared: frozenset[str] = store.declared
         self.size: int = 0
         self.changes: list[Logged] = []
         self._store = store
@@ -228,6 +243,9 @@ class WriteTransaction:
         indexed = indexed and owner is not None
         if indexed and owner is not None:
             self.raw.put(_owned_key(owner, key), owner.encode(), db=self._store.owned)
+        before = b"" if old is None else metadata_of(old)
+        if before != metadata:
+            self._update_index(key, before, metadata)
         self.revision = revision = self.revision + 1
         self.changes.append(Logged(revision, ADDED if old is None else UPDATED, key, long_key))
         record = pack_record(revision, self.time, encoding, value, owner, metadata, indexed, long_key)
@@ -238,9 +256,27 @@ class WriteTransaction:
         """Remove an entry; `old` is its present record."""
         if is_indexed(old):
             self._unindex(key, old)
+        if metadata := metadata_of(old):
+            self._update_index(key, metadata, b"")
         self.raw.delete(key, db=self._entries)
         self.revision += 1
         self.changes.append(Logged(self.revision, REMOVED, key, Record.unpack(old).long_key))
+
+    def select(self, wanted: Metadata, path: str) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over keys and records of the entries at and below `path` that have the wanted metadata."""
+        entries, index = (functools.partial(scan, self.raw, db) for db in (self._entries, self._store.by_metadata))
+        return find(entries, index, self.get, self.declared, wanted, path)
+
+    def declare_index(self, keys: Iterable[str]) -> None:
+        """Index these metadata keys, too, from now on and for the entries that are there."""
+        new = frozenset(keys) - self.declared
+        if new:
+            for key, record in scan(self.raw, self._entries, b"", None):
+                for index_key in index_keys(metadata_of(record), new, key):
+                    self.raw.put(index_key, b"", db=self._store.by_metadata)
+            self.declared |= new
+            self.raw.put(INDEX, msgspec.msgpack.encode(sorted(self.declared)), db=self._store.facts)
+            self._changed = True
 
     def records(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the entries whose keys begin with `prefix`."""
@@ -328,6 +364,12 @@ class WriteTransaction:
         if batch is not None:
             place = self._store.history.commits % BATCHES
             self.raw.put(_CHANGES + bytes([place]), batch, db=self._store.facts)
+    def _update_index(self, key: bytes, before: bytes, after: bytes) -> None:
+        old, new = (index_keys(metadata, self.declared, key) for metadata in (before, after))
+        for index_key in old - new:
+            self.raw.delete(index_key, db=self._store.by_metadata)
+        for index_key in new - old:
+            self.raw.put(index_key, b"", db=self._store.by_metadata)
 
     def _unindex(self, key: bytes, old: bytes) -> None:
         owner = Record.unpack(old).owner
