@@ -88,13 +88,13 @@ class Store:
                 bytes(path): _U64.unpack(number)[0] for path, number in transaction.cursor(db=self.dead)
             }
             """The highest dead incarnation under the digest of its worker's path."""
+            self.declared: frozenset[str] = declared_index(transaction, self.facts)
+            """The metadata keys that the index holds."""
             batches = _batches(transaction.cursor(db=self.facts))
         self.history: History = History(self.revision, batches)
         """The latest changes."""
         self.is_watched: bool = bool(batches)
         """Whether the changes of each commit are stored, for watchers that resume at the next incarnation."""
-            self.declared: frozenset[str] = declared_index(transaction, self.facts)
-            """The metadata keys that the index holds."""
         self._word = RevisionWord(directory, write=True)
         self._word.publish(self.revision)
         if not self.declared.issuperset(ALWAYS_INDEXED):  # a new store, or one of an earlier version
@@ -364,6 +364,7 @@ class WriteTransaction:
         if batch is not None:
             place = self._store.history.commits % BATCHES
             self.raw.put(_CHANGES + bytes([place]), batch, db=self._store.facts)
+
     def _update_index(self, key: bytes, before: bytes, after: bytes) -> None:
         old, new = (index_keys(metadata, self.declared, key) for metadata in (before, after))
         for index_key in old - new:
