@@ -40,12 +40,12 @@ MARKED: dict[str, str | int | float | bool | None] = {"remove_on_process_join": 
 class ServerInThread:
     """A server in a thread of the test process, so that tests can inspect it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, engine: str = "lmdb") -> None:
         self.directory = directory
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(str(directory / SOCKET))
         self.listener.listen(100)
-        self.server = StorageServer(directory, self.listener)
+        self.server = StorageServer(directory, self.listener, engine=engine)
         self.stop = os.eventfd(0)
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self.run)

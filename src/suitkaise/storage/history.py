@@ -8,7 +8,7 @@ next incarnation of the storage actor knows what an earlier one may not have sen
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -70,18 +70,17 @@ class Batch(msgspec.Struct, array_like=True):
 class History:
     """The latest changes up to `revision`, in the order of their revisions."""
 
-    def __init__(self, revision: int, batches: Sequence[bytes] = ()) -> None:
-        """Begin at a storage's present revision, with those of the stored batches that lead up to it."""
+    def __init__(self, revision: int, batches: Mapping[int, bytes]) -> None:
+        """Begin at a storage's present revision, with those of the stored batches (by place) that lead up to it."""
         self.revision: int = revision
-        self.commits: int = len(batches)
-        """A number that grows with every commit; the commit's place in a ring of `BATCHES`."""
+        decoded = {place: _decode(batch) for place, batch in batches.items()}
+        newest = max(decoded, key=lambda place: decoded[place].after, default=-1)
+        self.next_place: int = (newest + 1) % BATCHES
+        """The place of the next commit's changes in the ring of those that are stored."""
         self._start = revision
         self._changes: list[Logged] = []
         self._bytes = 0
-        decoded = [_decode(batch) for batch in batches]
-        if len(decoded) == BATCHES:  # the oldest one is replaced first
-            self.commits = min(range(BATCHES), key=lambda place: decoded[place].after)
-        by_end = {batch.after: batch for batch in decoded}
+        by_end = {batch.after: batch for batch in decoded.values()}
         found: list[Batch] = []
         while (batch := by_end.pop(self._start, None)) is not None:
             found.append(batch)
@@ -92,7 +91,7 @@ class History:
     def add(self, changes: list[Logged], revision: int) -> None:
         """Add the changes of a commit; `revision` is the storage's revision after it."""
         self.revision = revision
-        self.commits += 1
+        self.next_place = (self.next_place + 1) % BATCHES
         self._changes += changes
         for change in changes:
             if change.long_key is not None:

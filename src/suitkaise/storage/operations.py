@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from suitkaise.messaging import codec
-from suitkaise.storage.backends.lmdb_writer import WriteTransaction
+from suitkaise.storage.backends.store import WriteTransaction
 from suitkaise.storage.index import matches
 from suitkaise.storage.keys import container_prefix, entry_key, normal_path
 from suitkaise.storage.protocol import (

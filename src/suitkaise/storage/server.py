@@ -7,21 +7,20 @@ here. The loop of the storage actor (`runtime.storage_service`) calls `serve` ag
 from __future__ import annotations
 
 import functools
+import math
 import os
 import socket
 import time
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import lmdb
-
 from suitkaise.errors import StorageError, StorageFull
 from suitkaise.messaging import wire
 from suitkaise.messaging.identity import split_owner
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.storage import operations
-from suitkaise.storage.backends.lmdb_environment import DEFAULT_MAP_SIZE
-from suitkaise.storage.backends.lmdb_writer import Store, WriteTransaction
+from suitkaise.storage.backends.access import DEFAULT_MAP_SIZE
+from suitkaise.storage.backends.store import Store, WriteTransaction
 from suitkaise.storage.connections import Connection, Connections, Requests
 from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, ReplyCode, Watch, Welcome
 from suitkaise.storage.watchers import Watchers
@@ -38,6 +37,9 @@ LOW_SPACE = 100 << 20
 
 MAINTENANCE_INTERVAL = 1.0
 """Seconds between two checks for dead readers, while there is work."""
+
+STUCK_AFTER = 10.0
+"""Seconds after which a reader that still reads an old snapshot is reported."""
 
 _MAX_UNSAVED = 1000  # clients, while the file system is full
 _FORGET_CLIENTS_EVERY = 1000  # connections that ended
@@ -59,10 +61,11 @@ class StorageServer:
         directory: the storage's directory; only its user has access.
         listener: the listening Unix socket that clients connect to. `close` leaves it open.
         durable: acknowledge a request only after it has reached the disk.
+        engine: "lmdb" or "sqlite"; None: the one that made the store, for a new store LMDB if it is installed.
         map_size: the initial size of LMDB's map in bytes; the map grows when it is full.
 
     Raises:
-        StorageError: another process writes to this storage.
+        StorageError: another process writes to this storage, or the engine cannot be used for it.
     """
 
     def __init__(
@@ -71,12 +74,15 @@ class StorageServer:
         listener: socket.socket,
         *,
         durable: bool = False,
+        engine: str | None = None,
         map_size: int = DEFAULT_MAP_SIZE,
     ) -> None:
-        self._store = Store(Path(directory), durable=durable, map_size=map_size)
+        self._store = Store(Path(directory), durable=durable, engine=engine, map_size=map_size)
+        self._fatal: tuple[type[Exception], ...] = (StorageError, *self._store.errors)
         self._connections = Connections(listener)
         self._watchers = Watchers(self._connections)
         self._maintained_at = time.monotonic()
+        self._oldest_reader: tuple[tuple[int, object] | None, float] = (None, 0.0)  # and since when
         self._next_forget = _FORGET_CLIENTS_EVERY
         # Owners whose entries are being removed, and the requests to answer at the end.
         self._reaping: dict[tuple[str, bool], list[tuple[Connection, int]]] = {
@@ -112,7 +118,7 @@ class StorageServer:
             wake_fds: descriptors that end the wait when they are readable; they are not read.
 
         Raises:
-            StorageError, lmdb.Error: the store is unusable, so the actor has to be restarted.
+            Exception: the store is unusable, so the actor has to be restarted.
         """
         self._connections.wake_by(wake_fds)
         requests = self._connections.wait(0 if self._reaping else timeout)
@@ -165,7 +171,7 @@ class StorageServer:
                         quiet = 0
                     elif type(header) is not Forget:
                         quiet = header.request
-            except (StorageError, lmdb.Error):
+            except self._fatal:
                 raise
             except Exception as error:  # a bad request of one client must not end the service for the others
                 raise _BadRequest(connection, error) from error
@@ -251,9 +257,25 @@ class StorageServer:
             return
         self._maintained_at = now
         self._store.check_readers()
+        self._report_stuck_reader(now)
         if self._connections.dropped >= self._next_forget:
             self._next_forget = self._connections.dropped + _FORGET_CLIENTS_EVERY
             self._forget_clients()
+
+    def _report_stuck_reader(self, now: float) -> None:
+        """Log a reader that keeps old data from being reused for long, so that the file grows; once for each."""
+        reader = self._store.oldest_reader()
+        known, since = self._oldest_reader
+        if reader != known:
+            self._oldest_reader = reader, now
+        elif reader is not None and now - since >= STUCK_AFTER:
+            self._oldest_reader = reader, math.inf
+            logger.warning(
+                "%s has been reading an old state of the storage for %.0f seconds, so nothing that was removed since "
+                "makes room: the file grows with every write. Is the process stopped?",
+                f"pid {reader[0]}" if reader[0] else "a process",
+                now - since,
+            )
 
     def _forget_clients(self) -> None:
         try:

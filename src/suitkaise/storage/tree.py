@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from suitkaise.errors import NotBuiltYet, StorageError, TransactionConflict
 from suitkaise.messaging.identity import current_owner
 from suitkaise.specs.options import is_number
-from suitkaise.storage.backends.lmdb_reader import NotThereYet, Reader, reader_of
+from suitkaise.storage.backends.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.caller_path import caller_path
 from suitkaise.storage.keys import checked_path, entry_key, normal_path
 from suitkaise.storage.listing import containers_below, entry_not_found, names_in, picture_of

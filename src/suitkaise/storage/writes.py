@@ -15,7 +15,7 @@ from typing import Any
 from suitkaise.errors import EntryNotFound
 from suitkaise.messaging import codec
 from suitkaise.messaging.identity import current_owner, split_owner
-from suitkaise.storage.backends.lmdb_reader import NotThereYet, Reader
+from suitkaise.storage.backends.reader import NotThereYet, Reader
 from suitkaise.storage.client import client_of, clients_of
 from suitkaise.storage.keys import entry_key
 from suitkaise.storage.listing import entry_not_found
