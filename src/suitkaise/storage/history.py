@@ -21,7 +21,7 @@ KINDS = ("added", "updated", "removed")
 MAX_CHANGES = 10_000
 """How many of the latest changes are kept at least, if their names are short."""
 
-BATCHES = 64
+BATCHES = 256
 """How many of the latest commits have their changes stored."""
 
 _MAX_KEY_BYTES = 16 << 20
