@@ -11,8 +11,8 @@ import pytest
 from suitkaise.errors import StorageError, TransactionConflict
 from suitkaise.messaging.identity import set_owner
 from suitkaise.storage import index, writes
-from suitkaise.storage.backends.lmdb_reader import Reader
-from suitkaise.storage.backends.lmdb_writer import Store, WriteTransaction
+from suitkaise.storage.backends.reader import Reader
+from suitkaise.storage.backends.store import Store, WriteTransaction
 from suitkaise.storage.records import Metadata
 from suitkaise.storage.selection import Selection
 from suitkaise.storage.tree import Tree

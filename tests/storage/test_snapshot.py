@@ -10,7 +10,7 @@ import pytest
 from suitkaise.errors import SnapshotError, StorageError
 from suitkaise.messaging.identity import set_owner
 from suitkaise.storage import operations, snapshot
-from suitkaise.storage.backends.lmdb_writer import Store
+from suitkaise.storage.backends.store import Store
 from suitkaise.storage.protocol import Restore
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage

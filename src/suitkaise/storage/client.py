@@ -40,7 +40,7 @@ from suitkaise.storage.protocol import (
     error_for,
 )
 
-__all__ = ["SOCKET", "Client", "client_of", "clients_of"]
+__all__ = ["CONNECTION_LOST", "SOCKET", "Client", "client_of", "clients_of", "open_socket", "set_timeout"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
@@ -53,7 +53,7 @@ _SEND_AT_ONCE = 64  # requests
 _SEND_BYTES = 1 << 16
 _MAX_PENDING_BYTES = 1 << 24
 _MOMENT = 0.05  # seconds
-_CONNECTION_LOST = (OSError, wire.WireError)
+CONNECTION_LOST = (OSError, wire.WireError)
 
 
 class Client:
@@ -166,7 +166,7 @@ class Client:
                         self._process_replies(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
             except BlockingIOError:
                 pass
-            except _CONNECTION_LOST:
+            except CONNECTION_LOST:
                 self._disconnect()
             except StorageError as error:
                 self._give_up_posted(error)
@@ -219,12 +219,12 @@ class Client:
                 self._push(max(_MOMENT, deadline - time.monotonic()))
                 if self._sock is not None and not done():
                     if timeout < self.timeout:  # than the socket's own
-                        _set_timeout(self._sock, max(_MOMENT, deadline - time.monotonic()))
+                        set_timeout(self._sock, max(_MOMENT, deadline - time.monotonic()))
                     self._process_replies(self._parser.receive(self._sock))
                 continue
             except BlockingIOError:  # the socket's timeout
                 pass
-            except _CONNECTION_LOST:
+            except CONNECTION_LOST:
                 self._disconnect()
                 attempts += 1
                 if attempts > 3:  # the actor accepts connections and drops them: no event announces a better moment
@@ -240,7 +240,7 @@ class Client:
                 self._give_up(no_answer)
                 raise no_answer
         if timeout < self.timeout and self._sock is not None:
-            _set_timeout(self._sock, self.timeout)
+            set_timeout(self._sock, self.timeout)
         self._end_poll()
 
     def _end_poll(self) -> None:
@@ -296,7 +296,7 @@ class Client:
             StorageGone: the listening socket is gone.
         """
         self._sock, self._parser, welcome = _open_connection(self.directory, self._id, timeout)
-        _set_timeout(self._sock, self.timeout)
+        set_timeout(self._sock, self.timeout)
         for reply in welcome.replies:
             self._process_reply(reply)
         self._acknowledge(welcome.last)
@@ -387,15 +387,8 @@ def _open_connection(directory: str, client: bytes, timeout: float) -> tuple[soc
         BlockingIOError: no answer within `timeout` seconds.
         OSError, WireError: the connection broke.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = open_socket(directory, timeout)
     try:
-        _set_timeout(sock, timeout)
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
-        try:
-            connect_unix(sock, Path(directory, SOCKET))
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise StorageGone(f"the storage in {directory} is gone: the program that owned it has ended") from error
         wire.send(sock, Hello(VERSION, client))
         parser = wire.Parser(decode=decode_answer)
         frames: list[wire.Frame] = []
@@ -410,7 +403,33 @@ def _open_connection(directory: str, client: bytes, timeout: float) -> tuple[soc
         raise
 
 
-def _set_timeout(sock: socket.socket, seconds: float) -> None:
+def open_socket(directory: str, timeout: float) -> socket.socket:
+    """Connect to the storage in `directory`, whose actor need not run yet.
+
+    Args:
+        directory: the storage's directory.
+        timeout: seconds after which sending and receiving raise `BlockingIOError`.
+
+    Raises:
+        StorageGone: the listening socket is gone.
+        OSError: the connection failed.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        set_timeout(sock, timeout)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        connect_unix(sock, Path(directory, SOCKET))
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        sock.close()
+        raise StorageGone(f"the storage in {directory} is gone: the program that owned it has ended") from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def set_timeout(sock: socket.socket, seconds: float) -> None:
     """Set the kernel's timeout, which raises `BlockingIOError`: Python's own timeout is a `poll` at every call."""
     microseconds = int(min(seconds, threading.TIMEOUT_MAX) * 1e6)
     value = _TIMEVAL.pack(*divmod(max(1, microseconds), 1_000_000))  # 0 would mean no timeout

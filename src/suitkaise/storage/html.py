@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from suitkaise.storage.listing import MAX_SHOWN, short_value, shown_entries
 
 if TYPE_CHECKING:
-    from suitkaise.storage.backends.lmdb_reader import Reader
+    from suitkaise.storage.backends.reader import Reader
     from suitkaise.storage.records import Entry
 
 __all__ = ["html_of_entries", "html_of_tree"]

@@ -7,7 +7,7 @@ import itertools
 from typing import Protocol
 
 from suitkaise.errors import EntryNotFound
-from suitkaise.storage.backends.lmdb_reader import Reader
+from suitkaise.storage.backends.reader import Reader
 from suitkaise.storage.keys import is_below, normal_path, path_in
 from suitkaise.storage.protocol import where
 from suitkaise.storage.records import path_and_name, value_of

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from suitkaise.errors import SnapshotError
 from suitkaise.messaging import codec
-from suitkaise.storage.backends.lmdb_writer import WriteTransaction
+from suitkaise.storage.backends.store import WriteTransaction
 from suitkaise.storage.index import matches
 from suitkaise.storage.keys import container_prefix, entry_key, is_below, normal_path
 from suitkaise.storage.protocol import (

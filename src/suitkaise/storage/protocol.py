@@ -31,6 +31,7 @@ __all__ = [
     "WINDOW",
     "Append",
     "Atomic",
+    "Changes",
     "ClientRecord",
     "ContainerVersion",
     "DeclareIndex",
@@ -47,6 +48,7 @@ __all__ = [
     "Request",
     "Restore",
     "SelectionVersion",
+    "Watch",
     "Welcome",
     "decode_answer",
     "decode_request",
@@ -186,6 +188,17 @@ class Forget(msgspec.Struct, array_like=True, tag=6, gc=False):
     dead: bool
 
 
+class Watch(msgspec.Struct, array_like=True, tag=40):
+    """Subscribe to the changes at and below a path; the first and only message of a watcher's connection.
+
+    `since` is the revision that the watcher has seen; None: the present one.
+    """
+
+    version: int
+    path: str
+    since: int | None
+
+
 class Move(msgspec.Struct, array_like=True, tag=20, gc=False):
     """Move an entry, with its metadata and owner, to another container or name."""
 
@@ -253,6 +266,16 @@ class Welcome(msgspec.Struct, array_like=True, tag=1):
     replies: list[Reply]
 
 
+class Changes(msgspec.Struct, array_like=True, tag=40):
+    """What a watcher has not seen yet, up to `revision`: the payload is a list of revision, kind, path and name.
+
+    With `overflow`, changes were missed, and the watcher has to read anew.
+    """
+
+    revision: int
+    overflow: bool
+
+
 class ClientRecord(msgspec.Struct, array_like=True):
     """The store's record of a client, updated in the transactions that carry out the client's requests."""
 
@@ -262,10 +285,12 @@ class ClientRecord(msgspec.Struct, array_like=True):
     replies: list[Reply] = msgspec.field(default_factory=list)
 
 
-decode_request: Callable[[memoryview], Hello | Request] = msgspec.msgpack.Decoder(
-    Hello | Put | Remove | Increment | Append | Atomic | Forget | Move | RemoveSelected | DeclareIndex | Restore
+decode_request: Callable[[memoryview], Hello | Watch | Request] = msgspec.msgpack.Decoder(
+    Hello | Put | Remove | Increment | Append | Atomic | Forget | Move | RemoveSelected | DeclareIndex | Restore | Watch
 ).decode
-decode_answer: Callable[[memoryview], Reply | Welcome] = msgspec.msgpack.Decoder(Reply | Welcome).decode
+decode_answer: Callable[[memoryview], Reply | Welcome | Changes] = msgspec.msgpack.Decoder(
+    Reply | Welcome | Changes
+).decode
 
 
 def where(name: str, path: str) -> str:

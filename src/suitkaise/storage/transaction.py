@@ -17,8 +17,8 @@ from typing import Any
 
 from suitkaise.errors import EntryExists, StorageError
 from suitkaise.messaging.identity import current_owner
-from suitkaise.storage.backends import lmdb_environment as environment
-from suitkaise.storage.backends.lmdb_reader import Reader
+from suitkaise.storage.backends import access
+from suitkaise.storage.backends.reader import Reader
 from suitkaise.storage.index import matches
 from suitkaise.storage.keys import container_prefix, entry_key, is_below
 from suitkaise.storage.listing import entry_not_found
@@ -241,7 +241,7 @@ class TransactionSlot(threading.local):
 
 def slot_of(directory: Path) -> TransactionSlot:
     """Return the slot of a storage; each process has one for all of its handles."""
-    with environment.LOCK:
+    with access.LOCK:
         slot = _slots.get(directory)
         if slot is None:
             slot = _slots[directory] = TransactionSlot()

@@ -11,13 +11,13 @@ import html
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-from suitkaise.errors import NotBuiltYet, StorageError, TransactionConflict
+from suitkaise.errors import StorageError, TransactionConflict
 from suitkaise.messaging.identity import current_owner
 from suitkaise.specs.options import is_number
 from suitkaise.storage.auto_update import auto_update
-from suitkaise.storage.backends.lmdb_reader import NotThereYet, Reader, reader_of
+from suitkaise.storage.backends.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.caller_path import caller_path
 from suitkaise.storage.keys import checked_path, entry_key, normal_path
 from suitkaise.storage.listing import containers_below, entry_not_found, names_in, picture_of
@@ -26,6 +26,7 @@ from suitkaise.storage.protocol import DeclareIndex, PutMode, where
 from suitkaise.storage.records import Entry, Record, check_metadata, path_and_name, revision_of
 from suitkaise.storage.selection import Selection, select
 from suitkaise.storage.transaction import Transaction, slot_of
+from suitkaise.storage.watch import Change, Watch
 from suitkaise.storage.writes import DirectWrites, Writes, decoded
 
 __all__ = ["Tree"]
@@ -35,18 +36,6 @@ T = TypeVar("T")
 _NOTHING: Any = type("_Nothing", (), {"__repr__": lambda _: "<no default>", "__slots__": ()})()
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 _MAX_CACHED = 4096  # values
-
-
-def _not_built(what: str, instead: str) -> Callable[..., NoReturn]:
-    """Make a method that the plan names and this version lacks."""
-
-    def method(self: Tree, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NotBuiltYet(f"tree.{what} is not built yet; until then, {instead}")
-
-    method.__doc__ = "Not built yet: raises `NotBuiltYet`."
-    method.__name__ = what
-    method.__qualname__ = f"Tree.{what}"
-    return method
 
 
 class Tree:
@@ -508,6 +497,43 @@ class Tree:
             if names:
                 yield container, names
 
+    # Changes as they happen.
+
+    def watch(
+        self, path: str | None = None, callback: Callable[[Change], object] | None = None, *, since: int | None = None
+    ) -> Watch:
+        """Report the changes of all entries at and below a path, from now on, whichever process makes them.
+
+        Iterate over the watch, with `for` or `async for`, or call its `get`; or pass a callback. Close it at the end,
+        for example by a `with` block; `sktree.disconnect` and `close` close it, too.
+
+        Args:
+            path: the container to watch, with all containers below it; "" is the whole tree, None the caller's.
+            callback: is called with each change, in a thread of its own. An exception of the callback is logged.
+            since: a revision, such as `Watch.revision` or that of a change: begin with the changes after that. If they
+                are no longer known, the first event is an overflow.
+
+        Raises:
+            StorageError: the storage does not answer.
+            TypeError, ValueError: the path or the revision is invalid.
+
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
+        >>> with tree.watch("doc/watched") as changes:
+        ...     tree.add("limit", 10, path="doc/watched")
+        ...     tree.remove("limit", path="doc/watched")
+        ...     changes.get(timeout=10).kind, changes.get(timeout=10).kind
+        ('added', 'removed')
+        >>> sktree.disconnect()
+        """
+        path = normal_path(caller_path() if path is None else path)
+        if since is not None and (type(since) is not int or since < 0):
+            raise ValueError(f"watch: since must be a revision, an int >= 0, not {since!r}")
+        watch = Watch(str(self.directory), path, since, self.timeout)
+        if callback is not None:
+            watch.call(callback)
+        return watch
+
     # Transactions.
 
     @contextlib.contextmanager
@@ -756,10 +782,6 @@ class Tree:
     def _refuse_in_transaction(self, what: str) -> None:
         if self._slot.current is not None:
             raise StorageError(f"{what} cannot be part of a transaction")
-
-    # The plan names these, and this version lacks them.
-
-    watch: Callable[..., NoReturn] = _not_built("watch", "read the entry again, or compare `revision`")
 
 
 def _number(what: str, value: Any, path: str, name: str) -> Any:

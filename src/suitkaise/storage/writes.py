@@ -17,7 +17,7 @@ from typing import Any
 from suitkaise.errors import EntryNotFound
 from suitkaise.messaging import codec
 from suitkaise.messaging.identity import current_owner, split_owner
-from suitkaise.storage.backends.lmdb_reader import NotThereYet, Reader
+from suitkaise.storage.backends.reader import NotThereYet, Reader
 from suitkaise.storage.backends.revision import PROGRESS
 from suitkaise.storage.client import client_of, clients_of
 from suitkaise.storage.keys import entry_key
@@ -42,6 +42,7 @@ from suitkaise.storage.protocol import (
 )
 from suitkaise.storage.records import Metadata, decode_value, encode_value, revision_of, value_of
 from suitkaise.storage.snapshot import Snapshot, replaced, write_snapshot
+from suitkaise.storage.watch import close_watches
 
 __all__ = ["DirectWrites", "Writes", "decoded"]
 
@@ -313,7 +314,8 @@ class DirectWrites(Writes):
             raise error
 
     def close(self) -> None:
-        """Close the connections and the reader of this process; the next use opens them again."""
+        """Close the watches, connections and the reader of this process; the next use opens the latter two again."""
+        close_watches(self._directory)
         for client in clients_of(self._directory):
             client.close()
         self._reader.close()

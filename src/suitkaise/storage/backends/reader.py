@@ -2,7 +2,7 @@
 
 A read copies the record out of a transaction that lasts for a microsecond, so that no reader keeps the writer
 from reusing pages. A read that fails since the map grew, the process forked, or the table of readers is full of
-dead readers, is repaired here and repeated. Why readers close for a fork: see `lmdb_environment`.
+dead readers, is repaired and repeated. Why readers close for a fork: see `access`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import lmdb
-
 from suitkaise.errors import StorageError
-from suitkaise.storage.backends import lmdb_environment as environment
-from suitkaise.storage.backends.lmdb_select import declared_index, scan
+from suitkaise.storage.backends import access
+from suitkaise.storage.backends.engines import chosen_engine, engine_named
 from suitkaise.storage.backends.revision import RevisionWord
+from suitkaise.storage.backends.tables import Engine, Opened, Transaction, declared_index, scan
 from suitkaise.storage.index import find
 from suitkaise.storage.keys import container_prefix, next_container
 from suitkaise.storage.records import Metadata, head_of
@@ -36,19 +35,21 @@ class NotThereYet(StorageError):
 
 
 class Reader:
-    """Reads the storage in `directory`, from any thread. The first read opens the environment."""
+    """Reads the storage in `directory`, from any thread. The first read opens the store."""
 
-    def __init__(self, directory: Path, *, map_size: int = environment.DEFAULT_MAP_SIZE) -> None:
+    def __init__(self, directory: Path, *, map_size: int = access.DEFAULT_MAP_SIZE) -> None:
         self.directory: Path = directory.resolve()
         self._map_size = map_size
-        self._environment: lmdb.Environment | None = None
+        self._opened: Opened | None = None
+        self._engine: Engine | None = None
         self._borrowed = False
-        self._begin: Callable[[Any], lmdb.Transaction[bytes]] = _not_open
+        self._begin: Callable[[Any], Any] = _not_open
+        self._errors: tuple[type[Exception], ...] = (_NotOpen,)
         self._entries: Any = None
         self._index: Any = None  # None: a store of an earlier version, which no program has opened since
         self._facts: Any = None
         self._word: RevisionWord | None = None
-        environment.register(self)
+        access.register(self)
 
     def get(self, key: bytes) -> bytes | None:
         """Return the record under `key`, or None.
@@ -59,17 +60,18 @@ class Reader:
         """
         try:
             transaction = self._begin(self._entries)
-            record = transaction.get(key)
+            record: bytes | None = transaction.get(key)
             transaction.abort()
             return record
-        except lmdb.Error:
-            return self._read(lambda transaction: transaction.get(key))
+        except self._errors:
+            found: bytes | None = self._read(lambda transaction: transaction.get(key))
+            return found
 
     def container(self, path: str) -> list[tuple[bytes, bytes]]:
         """Return keys and records of one container, as they were at one moment."""
         prefix = container_prefix(path)
 
-        def collect(transaction: lmdb.Transaction[bytes]) -> list[tuple[bytes, bytes]]:
+        def collect(transaction: Transaction) -> list[tuple[bytes, bytes]]:
             found = []
             cursor = transaction.cursor()
             there = cursor.set_range(prefix)
@@ -83,7 +85,7 @@ class Reader:
     def containers(self) -> list[bytes]:
         """Return the first key of every container that has entries."""
 
-        def collect(transaction: lmdb.Transaction[bytes]) -> list[bytes]:
+        def collect(transaction: Transaction) -> list[bytes]:
             found: list[bytes] = []
             cursor = transaction.cursor()
             there = cursor.first()
@@ -102,7 +104,7 @@ class Reader:
         start = b""
         while True:
 
-            def collect(transaction: lmdb.Transaction[bytes], start: bytes = start) -> list[tuple[bytes, bytes]]:
+            def collect(transaction: Transaction, start: bytes = start) -> list[tuple[bytes, bytes]]:
                 cursor = transaction.cursor()
                 found: list[tuple[bytes, bytes]] = []
                 there = cursor.set_range(start) if start else cursor.first()
@@ -124,7 +126,7 @@ class Reader:
             Their keys, their records without the values, and the lengths of the whole records in bytes.
         """
 
-        def collect(transaction: lmdb.Transaction[Any]) -> list[tuple[bytes, bytes, int]]:
+        def collect(transaction: Transaction) -> list[tuple[bytes, bytes, int]]:
             declared = declared_index(transaction, self._facts) if self._index else frozenset[str]()
             found = find(
                 functools.partial(scan, transaction, self._entries),
@@ -156,7 +158,7 @@ class Reader:
 
     def revision_words(self) -> memoryview:
         """Return the page whose first word is the revision word, see `RevisionWord`."""
-        with environment.LOCK:
+        with access.LOCK:
             if self._word is None:
                 try:
                     self._word = RevisionWord(self.directory)
@@ -165,99 +167,94 @@ class Reader:
             return self._word.words
 
     def close(self) -> None:
-        """Close the environment and unmap the revision word; the next read opens them again."""
+        """Close the store and unmap the revision word; the next read opens them again."""
         self.release()
-        with environment.LOCK:
+        with access.LOCK:
             word, self._word = self._word, None
             if word is not None:
                 word.close()
 
     def release(self) -> None:
-        """Close the environment; the next read opens it again."""
-        with environment.LOCK:
-            opened, self._environment = self._environment, None
+        """Close the store; the next read opens it again."""
+        with access.LOCK:
+            opened, self._opened = self._opened, None
             self._begin = _not_open
             if opened is not None and not self._borrowed:
                 opened.close()
 
-    def _read(self, work: Callable[[lmdb.Transaction[Any]], T], *, buffers: Any = False) -> T:
+    def _read(self, work: Callable[[Transaction], T], *, buffers: bool = False) -> T:
         error: Exception | None = None
         failures = 0
         while failures < _TRIES:
-            opened = self._environment
+            opened = self._opened
             try:
                 if opened is None:
                     self._open()
                     continue
                 with opened.begin(self._entries, buffers=buffers) as transaction:
                     return work(transaction)
-            except lmdb.MapResizedError as grown:
-                error = grown
-                self._adopt_size()
-            except lmdb.ReadersFullError as full:
-                error = full
-                self._clear_dead_readers()
-            except lmdb.Error as other:
-                if not self._close_failed(opened):  # closed for a fork or by another thread: no failure of LMDB
+            except self._errors as failed:
+                if not self._repaired(opened, failed):  # closed for a fork or by another thread: no failure
                     continue
-                error = other
+                error = failed
             failures += 1
         raise StorageError(f"the storage in {self.directory} cannot be read: {error}") from error
 
-    def _close_failed(self, opened: lmdb.Environment | None) -> bool:
-        """Close the environment of a failed read; return False if it is closed or replaced already."""
-        with environment.LOCK:
-            if self._environment is not opened:
+    def _repaired(self, opened: Opened | None, error: Exception) -> bool:
+        """Repair or close what made a read fail; return False if it is closed or replaced already."""
+        with access.LOCK:
+            if self._opened is not opened:
                 return False
-            self.release()
+            if opened is None or self._engine is None or not self._engine.repaired_reading(opened, error):
+                self.release()
             return True
 
     def _open(self) -> None:
-        with environment.LOCK:
-            if self._environment is not None:
+        with access.LOCK:
+            if self._opened is not None:
                 return
             self.revision_words()  # its file is made last, so it proves that all the others exist
+            self._engine = engine = engine_named(chosen_engine(self.directory, None))
+            self._errors = (_NotOpen, *engine.errors)
             try:
-                opened, self._borrowed = environment.open_for_reading(self.directory, map_size=self._map_size)
+                opened, self._borrowed = access.open_for_reading(engine, self.directory, map_size=self._map_size)
             except OSError as error:
                 raise StorageError(f"the storage in {self.directory} cannot be opened: {error}") from error
             try:
-                self._entries = opened.open_db(b"entries", create=False)
-                self._facts = opened.open_db(b"facts", create=False)
-            except lmdb.Error:
+                self._entries = _existing(engine, opened, "entries")
+                self._facts = _existing(engine, opened, "facts")
+                self._index = engine.table(opened, "by_metadata", create=False)
+            except Exception:
                 if not self._borrowed:
                     opened.close()
                 raise
-            try:
-                self._index = opened.open_db(b"by_metadata", create=False)
-            except lmdb.NotFoundError:
-                self._index = None
-            self._environment = opened
-            self._begin = opened.begin
-
-    def _adopt_size(self) -> None:
-        with environment.LOCK:
-            if self._environment is not None:
-                self._environment.set_mapsize(0)
-
-    def _clear_dead_readers(self) -> None:
-        with environment.LOCK:
-            if self._environment is not None:
-                self._environment.reader_check()
+            self._begin = engine.quick_begin(opened)
+            self._opened = opened
 
 
 def reader_of(directory: Path) -> Reader:
     """Return the process's one reader of a storage, since a process may open an environment only once."""
     directory = directory.resolve()
-    with environment.LOCK:
+    with access.LOCK:
         reader = _readers.get(directory)
         if reader is None:
             reader = _readers[directory] = Reader(directory)
         return reader
 
 
-def _not_open(database: Any) -> lmdb.Transaction[bytes]:
-    raise lmdb.Error("not open")
+class _NotOpen(Exception):
+    """The store is not open, or is not a whole store yet."""
+
+
+def _not_open(table: Any) -> Any:
+    raise _NotOpen
+
+
+def _existing(engine: Engine, opened: Opened, name: str) -> Any:
+    table = engine.table(opened, name, create=False)
+    if table is None:
+        raise _NotOpen(f"it has no table {name!r}")
+    return table
 
 
 _readers: weakref.WeakValueDictionary[Path, Reader] = weakref.WeakValueDictionary()
