@@ -738,6 +738,11 @@ class Tree:
         """
         self._writes().forget(owner, dead=True)
 
+    def owners(self) -> set[str]:
+        """Return the workers' incarnations (`path#incarnation`) that own entries marked `remove_on_process_join`."""
+        self._direct.wait_for_storage()
+        return self._reader.owners()
+
     def remove_owned(self, owner: str | None = None) -> None:
         """Remove the entries that a worker marked with `remove_on_process_join`; the worker may go on writing.
 

@@ -48,6 +48,7 @@ class Reader:
         self._entries: Any = None
         self._index: Any = None  # None: a store of an earlier version, which no program has opened since
         self._facts: Any = None
+        self._owned: Any = None
         self._word: RevisionWord | None = None
         access.register(self)
 
@@ -152,6 +153,10 @@ class Reader:
             )
         )
 
+    def owners(self) -> set[str]:
+        """Return the owners of entries that are marked to be removed with them."""
+        return {owner.decode() for owner in self._read(lambda transaction: _values(transaction, self._owned))}
+
     def count(self) -> int:
         """Return the number of entries."""
         return self._read(lambda transaction: transaction.stat(self._entries)["entries"])
@@ -223,6 +228,7 @@ class Reader:
             try:
                 self._entries = _existing(engine, opened, "entries")
                 self._facts = _existing(engine, opened, "facts")
+                self._owned = _existing(engine, opened, "owned")
                 self._index = engine.table(opened, "by_metadata", create=False)
             except Exception:
                 if not self._borrowed:
@@ -240,6 +246,10 @@ def reader_of(directory: Path) -> Reader:
         if reader is None:
             reader = _readers[directory] = Reader(directory)
         return reader
+
+
+def _values(transaction: Transaction, table: Any) -> set[bytes]:
+    return {value for _, value in scan(transaction, table, b"", None)}
 
 
 class _NotOpen(Exception):
