@@ -52,6 +52,7 @@ _BUFFER = 1 << 20
 _SEND_AT_ONCE = 64  # requests
 _SEND_BYTES = 1 << 16
 _MAX_PENDING_BYTES = 1 << 24
+_SENT_BY_ITSELF = 1 << 17  # bytes
 _MOMENT = 0.05  # seconds
 CONNECTION_LOST = (OSError, wire.WireError)
 
@@ -74,7 +75,7 @@ class Client:
         self._id = os.urandom(16)
         self._number = 0
         self._acknowledged = 0
-        self._pending: deque[tuple[Request, bytes]] = deque()
+        self._pending: deque[tuple[Request, bytes, bytes]] = deque()
         self._pending_bytes = 0
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
@@ -200,12 +201,19 @@ class Client:
             raise StorageError(f"a value may have {wire.MAX_PAYLOAD} bytes at most; this one has {len(payload)}")
         request.request = number = self._number + 1
         request.quiet = quiet
-        frame = wire.encode(request, payload)
+        if len(payload) < _SENT_BY_ITSELF:
+            frame, rest = wire.encode(request, payload), b""
+        else:  # a large payload is not copied again
+            prefix, head, _ = wire.parts(request, payload)
+            frame, rest = prefix + head, payload
+        size = len(frame) + len(rest)
         self._number = number
-        self._pending.append((request, frame))
-        self._pending_bytes += len(frame)
+        self._pending.append((request, frame, rest))
+        self._pending_bytes += size
         self._unsent.append(frame)
-        self._unsent_bytes += len(frame)
+        if rest:
+            self._unsent.append(rest)
+        self._unsent_bytes += size
         return number
 
     def _run_until(self, done: Callable[[], bool], timeout: float) -> None:
@@ -257,7 +265,7 @@ class Client:
 
     def _give_up(self, error: StorageError) -> None:
         """Drop all requests under way. A new id keeps the actor from expecting the dropped numbers."""
-        if any(request.quiet for request, _ in self._pending):
+        if any(request.quiet for request, *_ in self._pending):
             record_background_error(self.directory, type(error)(str(error)))
         self._disconnect()
         self._id = os.urandom(16)
@@ -276,9 +284,12 @@ class Client:
 
     def _send(self) -> None:
         assert self._sock is not None
-        data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
         try:
-            self._sock.sendall(data, wire.MSG_NOSIGNAL)
+            parts = self._unsent
+            if len(parts) > 1 and max(map(len, parts)) < _SENT_BY_ITSELF:
+                parts = [b"".join(parts)]
+            for part in parts:
+                self._sock.sendall(part, wire.MSG_NOSIGNAL)
         except BlockingIOError as error:
             self._disconnect()
             raise ConnectionError("the storage actor does not read") from error
@@ -300,7 +311,7 @@ class Client:
         for reply in welcome.replies:
             self._process_reply(reply)
         self._acknowledge(welcome.last)
-        self._unsent = [frame for _, frame in self._pending]
+        self._unsent = [part for _, *frame in self._pending for part in frame if part]
         self._unsent_bytes = self._pending_bytes
 
     def _disconnect(self) -> None:
@@ -322,14 +333,15 @@ class Client:
         if number == self._awaited:
             self._answer = reply
         elif reply.status is not ReplyCode.OK:
-            request = next((request for request, _ in self._pending if request.request == number), None)
+            request = next((request for request, *_ in self._pending if request.request == number), None)
             if request is not None:
                 record_background_error(self.directory, error_for(request, reply))
 
     def _acknowledge(self, number: int) -> None:
         pending = self._pending
         while pending and pending[0][0].request <= number:
-            self._pending_bytes -= len(pending.popleft()[1])
+            _, frame, rest = pending.popleft()
+            self._pending_bytes -= len(frame) + len(rest)
         if number > self._acknowledged:
             self._acknowledged = min(number, self._number)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import io
+import itertools
 import pickle
 import struct
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ __all__ = [
     "check_metadata",
     "decode_value",
     "encode_value",
+    "has_large_buffers",
     "head_of",
     "is_indexed",
     "metadata_of",
@@ -42,6 +44,7 @@ Scalar: TypeAlias = str | int | float | bool | None
 Metadata: TypeAlias = dict[str, Scalar]
 
 _INDEXED = 1
+_WITHOUT_BUFFERS = frozenset({type(None), bool, complex, str, bytes, bytearray, list})
 
 # Revision, time, where the value starts, lengths of metadata, path and owner, encoding, flags.
 _HEAD = struct.Struct("<QdIIIHBB")
@@ -51,6 +54,8 @@ _READ_VALUE = struct.Struct("<I10xB")
 _READ_METADATA = struct.Struct("<I4xH")
 _METADATA_AT = 20
 _REAL = struct.Struct("<d")
+_LARGE = 1 << 16  # bytes
+_COUNT = struct.Struct("<Q")
 _encode_metadata = msgspec.msgpack.Encoder().encode
 unpack_metadata = msgspec.msgpack.Decoder(dict[str, str | int | float | bool | None]).decode
 """Decode metadata that `pack_metadata` encoded."""
@@ -64,6 +69,7 @@ class Encoding(enum.IntEnum):
     REAL = 2
     LIST = 3
     EXTENDED_LIST = 4  # a list, then the values that were appended to it, each encoded by itself
+    APART = 5  # a pickle, and the large buffers of the value behind it
 
 
 class Entry(NamedTuple):
@@ -173,12 +179,19 @@ def metadata_of(record: bytes) -> bytes:
     return bytes(record[start : start + length]) if length else b""
 
 
-def value_of(record: bytes) -> Any:
-    """Decode the value in a record."""
+def has_large_buffers(record: bytes | bytearray) -> bool:
+    """Return whether it pays to read the record into a bytearray, which `value_of` need not copy."""
+    return len(record) >= _LARGE and _READ_VALUE.unpack_from(record, 16)[1] == Encoding.APART
+
+
+def value_of(record: bytes | bytearray) -> Any:
+    """Decode the value in a record. The buffers of the value are those of a bytearray, and copies of those of bytes."""
     start, encoding = _READ_VALUE.unpack_from(record, 16)
     if encoding == Encoding.PICKLE or encoding == Encoding.LIST:
         return codec.loads(record[start:] if len(record) < 4096 else memoryview(record)[start:])
-    return decode_value(encoding, record[start:])
+    if encoding == Encoding.APART:
+        return _taken_apart(memoryview(record)[start:])
+    return decode_value(encoding, bytes(record[start:]))
 
 
 def encode_value(value: object) -> tuple[int, bytes]:
@@ -196,7 +209,25 @@ def encode_value(value: object) -> tuple[int, bytes]:
         return 1, value.to_bytes((value.bit_length() + 8) // 8, "little", signed=True)
     if kind is float:
         return 2, _REAL.pack(value)
-    return 3 if kind is list else 0, codec.dumps(value)
+    if kind in _WITHOUT_BUFFERS:  # a list stays in one piece, so that the storage actor can append to it
+        return 3 if kind is list else 0, codec.dumps(value)
+    data, buffers = codec.dumps_apart(value)
+    return (Encoding.APART, _joined(data, buffers)) if buffers else (0, data)
+
+
+def _joined(data: bytes, buffers: list[memoryview]) -> bytes:
+    """Put the lengths, the pickle and the buffers into one piece: the only copy of the buffers at a write."""
+    lengths = (len(data), *map(len, buffers))
+    return b"".join((_COUNT.pack(len(lengths)), struct.pack(f"<{len(lengths)}Q", *lengths), data, *buffers))
+
+
+def _taken_apart(joined: memoryview) -> Any:
+    """Decode the value of what `_joined` made. The value belongs to the caller, so memory that is shared is copied."""
+    (count,) = _COUNT.unpack_from(joined)
+    lengths = struct.unpack_from(f"<{count}Q", joined, _COUNT.size)
+    ends = list(itertools.accumulate(lengths, initial=_COUNT.size + 8 * count))
+    data, *buffers = (joined[start:end] for start, end in itertools.pairwise(ends))
+    return codec.loads_apart(data, [bytearray(buffer) for buffer in buffers] if joined.readonly else buffers)
 
 
 def decode_value(encoding: int, data: bytes) -> Any:
@@ -212,6 +243,8 @@ def decode_value(encoding: int, data: bytes) -> Any:
             while file.tell() < len(data):
                 values.append(pickle.load(file))
             return values
+        case Encoding.APART:
+            return _taken_apart(memoryview(data))
         case _:
             return codec.loads(data)
 

@@ -23,7 +23,7 @@ from suitkaise.storage.keys import checked_path, entry_key, normal_path
 from suitkaise.storage.listing import containers_below, entry_not_found, names_in, picture_of
 from suitkaise.storage.progress import Progress, reporting
 from suitkaise.storage.protocol import DeclareIndex, PutMode, where
-from suitkaise.storage.records import Entry, Record, check_metadata, path_and_name, revision_of
+from suitkaise.storage.records import Entry, Record, check_metadata, has_large_buffers, path_and_name, revision_of
 from suitkaise.storage.selection import Selection, select
 from suitkaise.storage.transaction import Transaction, slot_of
 from suitkaise.storage.watch import Change, Watch
@@ -36,6 +36,8 @@ T = TypeVar("T")
 _NOTHING: Any = type("_Nothing", (), {"__repr__": lambda _: "<no default>", "__slots__": ()})()
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 _MAX_CACHED = 4096  # values
+_NEVER = -1  # no revision word
+_LARGE: Any = object()  # in the cache: the entry is best read by `_get_large`
 
 
 class Tree:
@@ -123,8 +125,11 @@ class Tree:
             try:
                 word = self._words[0]
                 cached = self._cache.get((path, name))
-                if cached is not None and cached[0] == word:
-                    return cached[1]
+                if cached is not None:
+                    if cached[0] == word:
+                        return cached[1]
+                    if cached[1] is _LARGE:
+                        return self._get_large(name, path, default)
             except (TypeError, ValueError):  # the word is not mapped; or the name is not hashable
                 checked_path(path, name)
                 word = self._map_words()
@@ -140,7 +145,20 @@ class Tree:
             if len(self._cache) >= _MAX_CACHED:
                 self._cache.clear()
             self._cache[path, name] = word, value
+        elif type(record) is bytes and has_large_buffers(record):
+            self._cache[path, name] = _NEVER, _LARGE
         return value
+
+    def _get_large(self, name: str, path: str, default: Any) -> Any:
+        """Read an entry that had large buffers before, so that its value lies in the only copy that is made."""
+        record = self._reader.get_private(entry_key(path, name)[0])
+        if record is None or not has_large_buffers(record):
+            self._cache.pop((path, name), None)
+        if record is not None:
+            return decoded(path, name, record)
+        if default is _NOTHING:
+            raise entry_not_found(self._reader, path, name)
+        return default
 
     def add(
         self,

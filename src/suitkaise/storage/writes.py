@@ -324,7 +324,7 @@ class DirectWrites(Writes):
         return client_of(self._directory, self._timeout).ask(request, payload)
 
 
-def decoded(path: str, name: str, record: bytes) -> Any:
+def decoded(path: str, name: str, record: bytes | bytearray) -> Any:
     """Decode the value in a record; a note on the error names the entry."""
     try:
         return value_of(record)

@@ -68,6 +68,15 @@ class Reader:
             found: bytes | None = self._read(lambda transaction: transaction.get(key))
             return found
 
+    def get_private(self, key: bytes) -> bytearray | None:
+        """Return the record under `key`, or None, in memory of the caller's own; the only copy that is made."""
+
+        def copied(transaction: Transaction) -> bytearray | None:
+            record = transaction.get(key)
+            return None if record is None else bytearray(record)
+
+        return self._read(copied, buffers=True)
+
     def container(self, path: str) -> list[tuple[bytes, bytes]]:
         """Return keys and records of one container, as they were at one moment."""
         prefix = container_prefix(path)

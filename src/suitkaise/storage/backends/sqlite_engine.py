@@ -23,7 +23,8 @@ __all__ = ["SqliteEngine"]
 _WAIT = 10.0  # seconds for another process that repairs the log after a kill, or is folding it into the file
 _CACHE = 1 << 15  # KiB
 _SPACE_FOR_PAGES = 1 << 20  # the most that a commit writes in addition to the records, in bytes
-_STUCK_LOG = 4096  # pages in the log that cannot be folded into the file
+_LOG = 128  # pages after which the log is folded into the file: until then they take room twice
+_STUCK_LOG = 2048  # pages in the log that cannot be folded into the file
 
 
 class _Table:
@@ -54,6 +55,7 @@ class SqliteEngine:
         opened.run("pragma journal_mode = wal")
         opened.run(f"pragma synchronous = {'full' if durable else 'off'}")
         opened.run(f"pragma cache_size = -{_CACHE}")
+        opened.run(f"pragma wal_autocheckpoint = {_LOG}")
         for name in TABLES:
             # Large values are slow in a table without rowids; small ones are quicker there.
             kind = "" if name == "entries" else " without rowid"
@@ -82,12 +84,16 @@ class SqliteEngine:
         return False
 
     def repaired_writing(self, opened: Any, directory: Path, error: Exception, size: int) -> bool:
-        """Report a full file system."""
+        """Make room by folding the log into the file; report a file system that is full all the same."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         file_system = os.statvfs(directory)
         free = file_system.f_bavail * file_system.f_frsize
         if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and free < size + _SPACE_FOR_PAGES):
-            raise StorageFull(f"no room is left in {directory} for this write: {error}") from error
+            if opened.is_folded:
+                raise StorageFull(f"no room is left in {directory} for this write: {error}") from error
+            opened.fold()
+            opened.is_folded = True
+            return True
         return False
 
     def free_dead_readers(self, opened: Any) -> None:
@@ -95,7 +101,7 @@ class SqliteEngine:
 
     def oldest_reader(self, opened: Any) -> tuple[int, object] | None:
         """Fold the log into the file; return how far that went, if a reader of an old commit is in the way."""
-        _, length, folded = opened.run("pragma wal_checkpoint(passive)")[0]
+        length, folded = opened.fold()
         return (0, folded) if length > _STUCK_LOG and folded < length else None
 
 
@@ -106,11 +112,20 @@ class _Opened:
         self._connection = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
         self._lock = threading.RLock()  # reentrant: a signal handler may read while its thread is reading
         self._depth = 0
+        self.is_folded = False  # the log, as far as possible, since the last commit
 
     def run(self, statement: str) -> list[Any]:
         """Run one statement by itself."""
         with self._lock:
             return self._connection.execute(statement).fetchall()
+
+    def fold(self) -> tuple[int, int]:
+        """Fold the log into the file; return its length and how much of it was folded, in pages."""
+        try:
+            _, length, folded = self.run("pragma wal_checkpoint(passive)")[0]
+        except sqlite3.OperationalError:  # no room is left; the log stays as it is
+            return 0, 0
+        return length, folded
 
     def begin(self, db: Any = None, *, write: bool = False, buffers: bool = False) -> _Transaction:
         """Begin a transaction, once no other thread has one."""
@@ -193,7 +208,10 @@ class _Transaction:
         return {"entries": self._execute(db.count, ()).fetchone()[0]}
 
     def commit(self) -> None:
+        opened = self._opened
         self._end("commit")
+        if opened is not None:
+            opened.is_folded = False
 
     def abort(self) -> None:
         self._end("rollback")
