@@ -612,8 +612,9 @@ def test_the_storage_is_shared_by_the_program_and_its_workers() -> None:
         tree.remove("limit")
         with pytest.raises(KeyError):
             tree.remove("limit")
-        with pytest.raises(NotBuiltYet):
-            tree.watch("many")
+        with tree.watch("many") as changes:
+            tree.remove("n7", path="many")
+            assert changes.get(timeout=15).kind == "removed"
         with Supervisor("app", Child(Stores, copies=2)).start() as running:
             assert [ref.result(15) for ref in running] == [(True, "gone")] * 2
         assert tree.get("hits", path="shared") == 8

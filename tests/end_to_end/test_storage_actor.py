@@ -17,6 +17,8 @@ from suitkaise.runtime import runtime
 from suitkaise.storage.tree import Tree
 from tests.support import eventually, run_program, wait_gone
 
+ENGINES = ("lmdb", "sqlite")
+
 
 class Adder(Process):
     """Increments a counter, and notes each step only after it was acknowledged."""
@@ -123,13 +125,63 @@ def test_a_storage_that_only_workers_use_starts_with_the_first_use() -> None:
         sktree.disconnect()
 
 
-def test_a_durable_storage_is_there_again_at_the_next_run(tmp_path: Path) -> None:
-    program = (
-        "import sys\nfrom suitkaise import sktree\ntree = sktree.connect(sys.argv[1], durable=True)\n"
-        "print(tree.increment('runs', path='p'))\n"
-    )
-    for run in range(1, 4):
-        assert run_program(program, str(tmp_path / "state")).check().stdout == f"{run}\n"
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_durable_storage_is_there_again_at_the_next_run(tmp_path: Path, engine: str) -> None:
+    program = """
+import os, signal, sys
+from suitkaise import sktree
+tree = sktree.connect(sys.argv[1], durable=True, engine=sys.argv[2] or None)
+print(tree.increment("runs", path="p"), flush=True)
+if sys.argv[3]:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    state = str(tmp_path / "state")
+    for run, (named, killed) in enumerate([(engine, ""), ("", "killed"), ("", "")], start=1):
+        assert run_program(program, state, named, killed).stdout == f"{run}\n"
+    other = run_program(program, state, next(name for name in ENGINES if name != engine), "")
+    assert other.returncode == 1
+    assert f"was made with engine='{engine}'" in other.stderr
+
+
+def test_workers_share_a_storage_in_sqlite_and_nothing_is_lost_when_its_actor_is_killed() -> None:
+    tree = sktree.connect(engine="sqlite")
+    try:
+        with Supervisor("sums", Child(Adder, args=(300,), copies=2), max_restarts=math.inf).start() as running:
+            for _ in range(5):
+                wait_gone(kill_storage())
+                seen = tree.get("total", path="sums", default=0)
+                eventually(
+                    lambda seen=seen: tree.get("total", path="sums", default=0) > seen or seen == 600, timeout=20
+                )
+            for ref in running:
+                ref.join(timeout=40.0)
+        assert tree.get("total", path="sums") == 600
+        with pytest.raises(StorageError, match="runs with engine='sqlite', not 'lmdb'"):
+            sktree.connect(engine="lmdb")
+        assert sktree.connect(engine="sqlite").get("total", path="sums") == 600
+    finally:
+        sktree.disconnect()
+
+
+def test_a_watch_misses_nothing_while_workers_write_and_the_storage_actor_is_killed() -> None:
+    tree = sktree.connect()
+    names: list[str] = []
+    try:
+        tree.watch("sums", lambda change: names.append(change.name or change.kind))
+        with Supervisor("sums", Child(Adder, args=(200,), copies=2), max_restarts=math.inf).start() as running:
+            for _ in range(5):
+                wait_gone(kill_storage())
+                seen = tree.get("total", path="sums", default=0)
+                eventually(
+                    lambda seen=seen: tree.get("total", path="sums", default=0) > seen or seen == 400, timeout=20
+                )
+            for ref in running:
+                ref.join(timeout=40.0)
+        eventually(lambda: len(names) == 800)
+        assert names.count("total") == 400
+        assert names.count("last-0") == names.count("last-1") == 200
+    finally:
+        sktree.disconnect()
 
 
 def test_a_durable_storage_may_have_a_path_longer_than_a_unix_address(tmp_path: Path) -> None:
@@ -141,8 +193,9 @@ def test_a_durable_storage_may_have_a_path_longer_than_a_unix_address(tmp_path: 
         sktree.disconnect()
 
 
-def test_a_durable_storage_serves_one_program_at_a_time(tmp_path: Path) -> None:
-    sktree.connect(tmp_path / "state", durable=True)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_durable_storage_serves_one_program_at_a_time(tmp_path: Path, engine: str) -> None:
+    sktree.connect(tmp_path / "state", durable=True, engine=engine)
     try:
         other = "import sys\nfrom suitkaise import sktree\nsktree.connect(sys.argv[1], durable=True)\n"
         finished = run_program(other, str(tmp_path / "state"))

@@ -5,21 +5,30 @@ from pathlib import Path
 
 import pytest
 
-from suitkaise.storage.backends.lmdb_writer import Store
+from suitkaise.storage.backends.store import Store
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage, clear
 
+ENGINES = ("lmdb", "sqlite")
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each test that uses a storage runs with every engine."""
+    name: str = request.param
+    return name
+
 
 @pytest.fixture
-def storage() -> Iterator[Storage]:
+def storage(engine: str) -> Iterator[Storage]:
     """A storage for one test, which may kill the server."""
-    with Storage() as storage:
+    with Storage(engine=engine) as storage:
         yield storage
 
 
 @pytest.fixture(scope="module")
-def shared_storage() -> Iterator[Storage]:
-    with Storage() as storage:
+def shared_storage(engine: str) -> Iterator[Storage]:
+    with Storage(engine=engine) as storage:
         yield storage
 
 
@@ -33,8 +42,8 @@ def tree(shared_storage: Storage) -> Iterator[Tree]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path, engine: str) -> Iterator[Store]:
     """A store that this process writes to, without a server."""
-    store = Store(tmp_path)
+    store = Store(tmp_path, engine=engine)
     yield store
     store.close()

@@ -133,7 +133,7 @@ def complaints(
 
 
 def run(kills: int, *, also_kill_workers: bool = False, **options: object) -> list[str]:
-    """Kill the server `kills` times under load; return the complaints of the checker."""
+    """Kill the server `kills` times under load, and a worker each time; return the complaints of the checker."""
     with Storage(**options) as storage, contextlib.ExitStack() as stack:
         board = stack.enter_context(contextlib.closing(Board(storage.directory)))
         words = board.words
@@ -159,7 +159,7 @@ def run(kills: int, *, also_kill_workers: bool = False, **options: object) -> li
             if complained.exists():
                 break
             storage.restart()
-            if also_kill_workers and random.random() < 0.5:
+            if also_kill_workers:
                 role = random.choice(roles)
                 processes[role].kill()
                 processes[role].wait()

@@ -14,15 +14,15 @@ import sys
 from typing import Any
 
 from suitkaise.storage import server
-from suitkaise.storage.backends.lmdb_environment import DEFAULT_MAP_SIZE
-from suitkaise.storage.backends.lmdb_writer import WriteTransaction
+from suitkaise.storage.backends.access import DEFAULT_MAP_SIZE
+from suitkaise.storage.backends.store import WriteTransaction
 from suitkaise.storage.connections import Requests
 from suitkaise.storage.protocol import Put
 
 
 class AcknowledgesEarly(server.StorageServer):
     def _carry_out(self, requests: Requests) -> None:
-        transaction = WriteTransaction(self._store, self._store._environment.begin(write=True))
+        transaction = WriteTransaction(self._store, self._store._opened.begin(write=True))
         try:
             replies = self._apply(transaction, requests)
         finally:
@@ -67,6 +67,7 @@ def main(directory: str, descriptor: str, *options: str) -> None:
     served = SABOTAGED[given.get("sabotage", "")](
         directory,
         listener,
+        engine=given.get("engine"),
         durable=given.get("durable") == "yes",
         map_size=int(given.get("map_size", DEFAULT_MAP_SIZE)),
     )

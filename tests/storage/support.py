@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from suitkaise.storage.backends.lmdb_reader import Reader
-from suitkaise.storage.backends.lmdb_writer import WriteTransaction
+from suitkaise.storage.backends.reader import Reader
+from suitkaise.storage.backends.store import WriteTransaction
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.keys import entry_key
 from suitkaise.storage.records import encode_value, value_of

@@ -26,6 +26,12 @@ from tests.storage.support import Storage
 from tests.support import ROOT, eventually, in_background, run_program
 
 
+@pytest.fixture(scope="module")
+def engine() -> str:
+    """What a client does depends on the engine in nothing."""
+    return "lmdb"
+
+
 @contextlib.contextmanager
 def stopped(storage: Storage) -> Iterator[None]:
     """Stop the server process inside of the block."""

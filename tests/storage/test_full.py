@@ -30,8 +30,8 @@ def fill(storage: Storage) -> int:
     return count
 
 
-def test_a_full_file_system_raises_storage_full_and_reads_still_work(small_tmpfs: Path) -> None:
-    with Storage(small_tmpfs) as storage:
+def test_a_full_file_system_raises_storage_full_and_reads_still_work(small_tmpfs: Path, engine: str) -> None:
+    with Storage(small_tmpfs, engine=engine) as storage:
         count = fill(storage)
         assert count > 50
         for index in range(count):
@@ -40,10 +40,10 @@ def test_a_full_file_system_raises_storage_full_and_reads_still_work(small_tmpfs
         assert str(storage.tree).startswith(f"storage in {small_tmpfs}: {count} entries")
 
 
-def test_freed_space_can_be_used(small_tmpfs: Path) -> None:
+def test_freed_space_can_be_used(small_tmpfs: Path, engine: str) -> None:
     ballast = small_tmpfs / "ballast"
     ballast.write_bytes(bytes(1 << 20))
-    with Storage(small_tmpfs) as storage:
+    with Storage(small_tmpfs, engine=engine) as storage:
         fill(storage)
         ballast.unlink()
         storage.tree.add("after", BLOB, path="full")
@@ -54,8 +54,8 @@ def test_freed_space_can_be_used(small_tmpfs: Path) -> None:
         assert storage.tree.get("m14", path="full") == BLOB
 
 
-def test_flush_raises_storage_full_even_if_the_server_was_killed_meanwhile(small_tmpfs: Path) -> None:
-    with Storage(small_tmpfs) as storage:
+def test_flush_raises_storage_full_even_if_the_server_was_killed_meanwhile(small_tmpfs: Path, engine: str) -> None:
+    with Storage(small_tmpfs, engine=engine) as storage:
         count = fill(storage)
         tree = storage.tree
         for index in range(5):
@@ -68,8 +68,8 @@ def test_flush_raises_storage_full_even_if_the_server_was_killed_meanwhile(small
         assert set(found.values()) == {BLOB}
 
 
-def test_the_server_starts_on_a_full_file_system(small_tmpfs: Path) -> None:
-    with Storage(small_tmpfs) as storage:
+def test_the_server_starts_on_a_full_file_system(small_tmpfs: Path, engine: str) -> None:
+    with Storage(small_tmpfs, engine=engine) as storage:
         count = fill(storage)
         (small_tmpfs / "ballast").touch()
         with pytest.raises(OSError, match="No space left"):

@@ -27,6 +27,7 @@ from suitkaise.storage.protocol import (
     Remove,
     Reply,
     ReplyCode,
+    Watch,
     Welcome,
     decode_answer,
 )
@@ -40,12 +41,12 @@ MARKED: dict[str, str | int | float | bool | None] = {"remove_on_process_join": 
 class ServerInThread:
     """A server in a thread of the test process, so that tests can inspect it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, engine: str = "lmdb") -> None:
         self.directory = directory
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(str(directory / SOCKET))
         self.listener.listen(100)
-        self.server = StorageServer(directory, self.listener)
+        self.server = StorageServer(directory, self.listener, engine=engine)
         self.stop = os.eventfd(0)
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self.run)
@@ -193,8 +194,12 @@ def test_an_older_connection_of_a_client_is_closed_by_its_newer_one(serving: Ser
         wire.encode(Hello(VERSION, b"x")) + wire.encode(Put(1, False, "a", "b", 0, metadata=MARKED, owner="plain")),
         wire.encode(Hello(VERSION, b"x")) + wire.encode(Forget(1, False, "plain", True)),
         wire.encode(Hello(VERSION, b"x")) + wire.encode(Forget(1, False, "plain", False)),
+        wire.encode(Watch(VERSION + 1, "a", None)),
+        wire.encode(Watch(VERSION, "a//b", None)),
+        wire.encode(Watch(VERSION, "a", None)) + wire.encode(Watch(VERSION, "b", None)),
+        wire.encode(Hello(VERSION, b"x")) + wire.encode(Watch(VERSION, "a", None)),
     ],
-    ids=range(13),
+    ids=range(17),
 )
 def test_an_invalid_request_closes_its_connection_and_is_logged(
     serving: ServerInThread, invalid: bytes, caplog: pytest.LogCaptureFixture
@@ -265,6 +270,23 @@ def test_a_frame_cut_short_by_the_end_of_the_connection_is_ignored(serving: Serv
         client.sock.sendall(wire.encode(*put(1, "a", "x" * 1000))[:-5])
     with serving.connect() as client:
         assert client.welcome == Welcome(0, [])
+
+
+def test_a_frame_that_claims_a_gigabyte_and_a_writer_of_single_bytes_delay_and_cost_nothing(
+    serving: ServerInThread,
+) -> None:
+    with serving.connect(b"good") as good, serving.connect(b"liar") as liar, serving.connect(b"slow") as slow:
+        claim = wire.encode(put(1, "lie", 1)[0])
+        liar.sock.sendall(claim[:4] + (1 << 30).to_bytes(4, "little") + claim[8:])
+        one_by_one = wire.encode(*put(1, "slow", 1))
+        for number, byte in enumerate(one_by_one, start=1):
+            slow.sock.sendall(bytes([byte]))
+            assert good.ask(*put(number, "a", number)).status is ReplyCode.OK
+        assert slow.receive().status is ReplyCode.OK
+        kept = [len(connection.parser._buffer) for connection in serving.server._connections._connections]
+        assert max(kept) < 1 << 20
+    with contextlib.closing(Tree(serving.directory)) as tree:
+        assert tree.get_all_from("p") == {"a": len(one_by_one), "slow": 1}
 
 
 def test_an_atomic_request_is_all_or_nothing(serving: ServerInThread) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise.errors import EntryExists, NotBuiltYet, StorageError, TransactionConflict
+from suitkaise.errors import EntryExists, StorageError, TransactionConflict
 from suitkaise.messaging.identity import set_owner
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage
@@ -79,16 +79,51 @@ def test_a_block_raises_the_same_errors_as_direct_calls(tree: Tree) -> None:
             tree.increment("text", path=P)
         with pytest.raises(StorageError, match="is not a list"):
             tree.append("text", 1, path=P)
-        for call in (
-            lambda: tree.compare_and_set("text", 0, 1, path=P),
-            lambda: tree.revision("text", path=P),
-            tree.containers,
-            lambda: list(tree.walk()),
-        ):
-            with pytest.raises(NotBuiltYet):
-                call()
         with pytest.raises(StorageError, match="cannot be part of a transaction"):
             tree.forget_owner("a/b#1")
+
+
+def test_compare_and_set_in_a_block_compares_with_what_the_block_sees(tree: Tree) -> None:
+    tree.add("a", 1, path=P, metadata={"pid": 1})
+    with tree.transaction():
+        assert not tree.compare_and_set("a", 0, 2, path=P)
+        seen = tree.revision("a", path=P)
+        assert tree.compare_and_set("a", seen, 2, path=P)
+        assert not tree.compare_and_set("a", seen, 3, path=P)
+        assert tree.compare_and_set("a", tree.revision("a", path=P), 4, path=P)
+        assert tree.compare_and_set("new", 0, 5, path=P, metadata={"pid": 2})
+        assert not tree.compare_and_set("new", 0, 6, path=P)
+        tree.remove("new", path=P)
+        assert tree.revision("new", path=P) == 0
+        assert tree.compare_and_set("new", 0, 7, path=P)
+        within = tree.revision("new", path=P)
+    assert tree.get_all_from(P) == {"a": 4, "new": 7}
+    assert tree.entry("a", path=P).metadata == {"pid": 1}
+    assert not tree.compare_and_set("new", within, 8, path=P)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_change_after_compare_and_set_in_a_block_is_a_conflict(tree: Tree, stored: bool) -> None:
+    tree.add("a", 1, path=P)
+    other = Tree(tree.directory)
+    with pytest.raises(TransactionConflict):
+        with tree.transaction():
+            assert tree.compare_and_set("a", tree.revision("a", path=P) + (not stored), 2, path=P) is stored
+            in_another_thread(lambda: other.update("a", 3, path=P), 3)
+            tree.add("b", 1, path=P)
+    assert tree.get_all_from(P) == {"a": 3}
+
+
+def test_an_entry_that_is_removed_and_made_again_in_a_block_loses_its_metadata(tree: Tree) -> None:
+    for name in ("direct", "block"):
+        tree.add(name, 1, path=P, metadata={"pid": 1})
+    tree.remove("direct", path=P)
+    tree.increment("direct", path=P)
+    with tree.transaction():
+        tree.remove("block", path=P)
+        tree.increment("block", path=P)
+        assert tree.entry("block", path=P).metadata == {}
+    assert tree.entry("direct", path=P).metadata == tree.entry("block", path=P).metadata == {}
 
 
 def test_a_block_stores_a_copy_of_the_value(tree: Tree) -> None:

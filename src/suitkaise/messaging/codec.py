@@ -12,6 +12,7 @@ C pickler costs. At the first object that must be sent by value, cloudpickle tak
 from __future__ import annotations
 
 import copyreg
+import functools
 import io
 import os
 import pickle
@@ -34,10 +35,12 @@ from suitkaise.messaging.unpicklable import find_culprit
 __all__ = [
     "DescriptorOwner",
     "dumps",
+    "dumps_apart",
     "dumps_error",
     "dumps_with_descriptors",
     "first_name",
     "loads",
+    "loads_apart",
     "loads_with_descriptors",
 ]
 
@@ -93,6 +96,61 @@ def dumps(value: object, *, root: str = "value") -> bytes:
         buffer.truncate()
         _idle_picklers.append((pickler, buffer))
     return data
+
+
+def dumps_apart(value: object, *, root: str = "value") -> tuple[bytes, list[memoryview]]:
+    """Encode `value` as `dumps` does; the large buffers in it, such as those of NumPy arrays, are left out.
+
+    Args:
+        value: as for `dumps`.
+        root: the first word of the path in an error.
+
+    Returns:
+        The bytes, and the buffers beside them for `loads_apart`, in their order: the caller's own memory, not copied.
+
+    Raises:
+        NotSerializable: as for `dumps`.
+
+    >>> data, buffers = dumps_apart({"picture": pickle.PickleBuffer(bytearray(10_000))})
+    >>> len(data), [len(buffer) for buffer in buffers]
+    (28, [10000])
+    >>> loads_apart(data, buffers)["picture"] == bytes(10_000)
+    True
+    """
+    try:
+        pickler, buffer, apart = _idle_picklers_apart.pop()
+    except IndexError:
+        buffer, apart = io.BytesIO(), []
+        pickler = _ByName(buffer, _PROTOCOL, buffer_callback=functools.partial(_set_apart, apart))
+    try:
+        pickler.dump(value)
+    except Exception:
+        return _dumps_by_value(value, root), []
+    data, buffers = buffer.getvalue(), apart.copy()
+    if len(data) <= _LARGEST_REUSE and len(_idle_picklers_apart) < _MAX_IDLE:
+        pickler.clear_memo()
+        buffer.seek(0)
+        buffer.truncate()
+        apart.clear()
+        _idle_picklers_apart.append((pickler, buffer, apart))
+    return data, buffers
+
+
+def loads_apart(data: bytes | bytearray | memoryview, buffers: Sequence[bytearray | memoryview]) -> Any:
+    """Decode what `dumps_apart` encoded. The value keeps the buffers, and can be changed if they can."""
+    return pickle.loads(data, buffers=buffers)
+
+
+def _set_apart(apart: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
+    """Leave a large buffer out of the bytes; return whether it stays in them."""
+    try:
+        raw = buffer.raw()
+    except BufferError:  # it is not contiguous
+        return True
+    if len(raw) < _SMALLEST_APART:
+        return True
+    apart.append(raw)
+    return False
 
 
 def loads(data: bytes | bytearray | memoryview) -> Any:
@@ -271,8 +329,10 @@ def _reduce_proxy(proxy: Any) -> Any:
 # Making a C pickler takes as long as pickling a small dict, so picklers are kept after a small value. Popping and
 # appending are atomic, and a pickler in use is not in the list: that is safe for threads, nested calls and forks.
 _idle_picklers: list[tuple[_ByName, io.BytesIO]] = []
+_idle_picklers_apart: list[tuple[_ByName, io.BytesIO, list[memoryview]]] = []
 _MAX_IDLE = 16
 _LARGEST_REUSE = 1 << 16
+_SMALLEST_APART = 1 << 12  # bytes
 
 _SENT_BY_CLOUDPICKLE = frozenset({*cloudpickle.Pickler.dispatch_table.maps[0], *REDUCERS}) - {types.BuiltinMethodType}
 

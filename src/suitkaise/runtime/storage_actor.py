@@ -21,7 +21,7 @@ from suitkaise.storage.place import check_place
 from suitkaise.storage.server import StorageServer
 from suitkaise.workers.worker import Process
 
-__all__ = ["StorageActor", "declare"]
+__all__ = ["StorageActor", "declare", "is_served"]
 
 
 class StorageActor(Process):
@@ -29,15 +29,16 @@ class StorageActor(Process):
 
     _stops_last: ClassVar[bool] = True
 
-    def __init__(self, directory: str, listener: socket.socket, durable: bool = False) -> None:
+    def __init__(self, directory: str, listener: socket.socket, durable: bool, engine: str) -> None:
         super().__init__()
         self._directory = directory
         self._listener = listener
         self._durable = durable
+        self._engine = engine
 
     def on_start(self) -> None:
         """Open the store with everything that earlier incarnations have committed."""
-        self._server = StorageServer(self._directory, self._listener, durable=self._durable)
+        self._server = StorageServer(self._directory, self._listener, durable=self._durable, engine=self._engine)
 
     def loop(self) -> None:
         """Serve one cycle: wait for requests or a message, carry all of them out, answer."""
@@ -50,7 +51,7 @@ class StorageActor(Process):
         self._server.close()
 
 
-def declare(name: str, directory: str, *, durable: bool) -> tuple[SupervisorSpec, socket.socket]:
+def declare(name: str, directory: str, *, durable: bool, engine: str) -> tuple[SupervisorSpec, socket.socket]:
     """Declare the tree `name`, which supervises the storage actor; return it and the actor's listening socket.
 
     Any number of restarts is allowed: a storage that keeps failing must not end the program.
@@ -67,7 +68,7 @@ def declare(name: str, directory: str, *, durable: bool) -> tuple[SupervisorSpec
     except OSError as error:
         raise StorageError(f"the storage cannot be at {directory!r}: {error}", path=directory) from error
     actor = Child(
-        StorageActor(directory, listener, durable), id="storage", shutdown=5.0,
+        StorageActor(directory, listener, durable, engine), id="storage", shutdown=5.0,
         backoff=Backoff(initial=0.001, maximum=1.0, jitter=0.0, reset_after=1.0),
     )  # fmt: skip
     return SupervisorSpec(name, actor, max_restarts=math.inf), listener
@@ -77,7 +78,7 @@ def _listen(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if os.path.exists(path):  # a durable storage: left by an earlier program, or in use by another one
-            if _is_served(path):
+            if is_served(path):
                 raise StorageError(f"the storage at {os.path.dirname(path)!r} is in use by another program", path=path)
             os.unlink(path)
         bind_unix(listener, path)
@@ -89,7 +90,7 @@ def _listen(path: str) -> socket.socket:
     return listener
 
 
-def _is_served(path: str) -> bool:
+def is_served(path: str) -> bool:
     """Return whether a program listens at the socket `path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:

@@ -7,8 +7,9 @@ import os
 import queue
 import socket
 import threading
+from pathlib import Path
 
-from suitkaise.errors import SuitkaiseError
+from suitkaise.errors import StorageError, SuitkaiseError
 from suitkaise.messaging.messages import Answer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
@@ -40,32 +41,43 @@ class StorageService:
         self._lock = threading.Lock()
         self._root: SupervisorInterface | None = None
         self._storage_directory = directory
+        self._engine: str | None = None
         self._listener: socket.socket | None = None
         self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
         self._started = contextlib.ExitStack()
 
-    def directory(self, durable: str | None = None) -> str:
+    def directory(self, durable: str | None = None, engine: str | None = None) -> str:
         """Return the directory of the storage; the first call starts it.
 
         Raises:
-            StorageError: the directory cannot be used, or another program uses it.
+            StorageError: the directory cannot be used, or another program uses it; or the engine cannot be used for it.
             SuitkaiseError: the storage of this program lies elsewhere.
         """
         with self._lock:
             if self._root is None:
-                self._start(self._private_directory if durable is None else durable, durable=durable is not None)
+                self._start(
+                    self._private_directory if durable is None else durable, durable=durable is not None, engine=engine
+                )
             elif durable is not None and os.path.abspath(durable) != os.path.abspath(self._storage_directory):
                 raise SuitkaiseError(
                     f"the storage of this program lies at {self._storage_directory!r}; a program has one storage"
                 )
+            elif engine not in (None, self._engine):
+                raise StorageError(
+                    f"the storage of this program runs with engine={self._engine!r}, not {engine!r}; "
+                    "name the engine where you connect first"
+                )
             return self._storage_directory
 
-    def _start(self, directory: str, *, durable: bool) -> None:
-        from suitkaise.runtime.storage_actor import declare  # LMDB: only programs that use the storage load it
+    def _start(self, directory: str, *, durable: bool, engine: str | None) -> None:
+        from suitkaise.runtime.storage_actor import declare  # only programs that use the storage load its parts
+        from suitkaise.storage.backends.engines import chosen_engine
 
-        preload("suitkaise.runtime.storage_actor", "suitkaise.storage.tree")  # the actor and its clients need them
+        engine = chosen_engine(Path(directory), engine)
+        modules = ("runtime.storage_actor", "storage.tree", f"storage.backends.{engine}_engine")
+        preload(*(f"suitkaise.{module}" for module in modules))  # the actor and its clients need them
         with contextlib.ExitStack() as made:
-            tree, self._listener = declare(STORAGE_NAME, directory, durable=durable)
+            tree, self._listener = declare(STORAGE_NAME, directory, durable=durable, engine=engine)
             made.callback(self._listener.close)
             prepare(self._env.engines, tree.name, tree)
             root = Executor(tree, tree.name, self._env).interface
@@ -73,12 +85,14 @@ class StorageService:
             made.callback(root.stop)
             root.begin()
             made.callback(detach, directory)
+            if durable:
+                _forget_former_owners(directory)
             cleaner = threading.Thread(target=self._clean_up, args=(directory,), name="suitkaise-cleaner", daemon=True)
             cleaner.start()
             made.callback(cleaner.join)
             made.callback(self._gone.put, None)
             self._started = made.pop_all()
-        self._storage_directory, self._root = directory, root
+        self._storage_directory, self._root, self._engine = directory, root, engine
 
     def serve(self) -> Answer[str]:
         """Answer a worker's request for the directory; if the storage must be started first, in another thread."""
@@ -141,3 +155,15 @@ class StorageService:
         """In a forked child: close the listening socket, which is the parent's."""
         if self._listener is not None:
             self._listener.close()
+
+
+def _forget_former_owners(directory: str) -> None:
+    """Remove the marked entries of an earlier program's workers: if it was killed, nobody has removed them."""
+    from suitkaise.storage.tree import Tree
+
+    tree: Tree = Tree(directory)
+    try:
+        for owner in tree.owners():
+            tree.forget_owner(owner)
+    except SuitkaiseError as error:  # a full disk, for example; what is stored can be read nevertheless
+        logger.warning("storage entries of workers of an earlier program were not removed: %s", error)

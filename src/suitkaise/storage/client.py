@@ -40,7 +40,7 @@ from suitkaise.storage.protocol import (
     error_for,
 )
 
-__all__ = ["SOCKET", "Client", "client_of", "clients_of"]
+__all__ = ["CONNECTION_LOST", "SOCKET", "Client", "client_of", "clients_of", "open_socket", "set_timeout"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
@@ -52,8 +52,9 @@ _BUFFER = 1 << 20
 _SEND_AT_ONCE = 64  # requests
 _SEND_BYTES = 1 << 16
 _MAX_PENDING_BYTES = 1 << 24
+_SENT_BY_ITSELF = 1 << 17  # bytes
 _MOMENT = 0.05  # seconds
-_CONNECTION_LOST = (OSError, wire.WireError)
+CONNECTION_LOST = (OSError, wire.WireError)
 
 
 class Client:
@@ -74,7 +75,7 @@ class Client:
         self._id = os.urandom(16)
         self._number = 0
         self._acknowledged = 0
-        self._pending: deque[tuple[Request, bytes]] = deque()
+        self._pending: deque[tuple[Request, bytes, bytes]] = deque()
         self._pending_bytes = 0
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
@@ -166,7 +167,7 @@ class Client:
                         self._process_replies(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
             except BlockingIOError:
                 pass
-            except _CONNECTION_LOST:
+            except CONNECTION_LOST:
                 self._disconnect()
             except StorageError as error:
                 self._give_up_posted(error)
@@ -200,12 +201,19 @@ class Client:
             raise StorageError(f"a value may have {wire.MAX_PAYLOAD} bytes at most; this one has {len(payload)}")
         request.request = number = self._number + 1
         request.quiet = quiet
-        frame = wire.encode(request, payload)
+        if len(payload) < _SENT_BY_ITSELF:
+            frame, rest = wire.encode(request, payload), b""
+        else:  # a large payload is not copied again
+            prefix, head, _ = wire.parts(request, payload)
+            frame, rest = prefix + head, payload
+        size = len(frame) + len(rest)
         self._number = number
-        self._pending.append((request, frame))
-        self._pending_bytes += len(frame)
+        self._pending.append((request, frame, rest))
+        self._pending_bytes += size
         self._unsent.append(frame)
-        self._unsent_bytes += len(frame)
+        if rest:
+            self._unsent.append(rest)
+        self._unsent_bytes += size
         return number
 
     def _run_until(self, done: Callable[[], bool], timeout: float) -> None:
@@ -219,12 +227,12 @@ class Client:
                 self._push(max(_MOMENT, deadline - time.monotonic()))
                 if self._sock is not None and not done():
                     if timeout < self.timeout:  # than the socket's own
-                        _set_timeout(self._sock, max(_MOMENT, deadline - time.monotonic()))
+                        set_timeout(self._sock, max(_MOMENT, deadline - time.monotonic()))
                     self._process_replies(self._parser.receive(self._sock))
                 continue
             except BlockingIOError:  # the socket's timeout
                 pass
-            except _CONNECTION_LOST:
+            except CONNECTION_LOST:
                 self._disconnect()
                 attempts += 1
                 if attempts > 3:  # the actor accepts connections and drops them: no event announces a better moment
@@ -240,7 +248,7 @@ class Client:
                 self._give_up(no_answer)
                 raise no_answer
         if timeout < self.timeout and self._sock is not None:
-            _set_timeout(self._sock, self.timeout)
+            set_timeout(self._sock, self.timeout)
         self._end_poll()
 
     def _end_poll(self) -> None:
@@ -257,7 +265,7 @@ class Client:
 
     def _give_up(self, error: StorageError) -> None:
         """Drop all requests under way. A new id keeps the actor from expecting the dropped numbers."""
-        if any(request.quiet for request, _ in self._pending):
+        if any(request.quiet for request, *_ in self._pending):
             record_background_error(self.directory, type(error)(str(error)))
         self._disconnect()
         self._id = os.urandom(16)
@@ -276,9 +284,12 @@ class Client:
 
     def _send(self) -> None:
         assert self._sock is not None
-        data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
         try:
-            self._sock.sendall(data, wire.MSG_NOSIGNAL)
+            parts = self._unsent
+            if len(parts) > 1 and max(map(len, parts)) < _SENT_BY_ITSELF:
+                parts = [b"".join(parts)]
+            for part in parts:
+                self._sock.sendall(part, wire.MSG_NOSIGNAL)
         except BlockingIOError as error:
             self._disconnect()
             raise ConnectionError("the storage actor does not read") from error
@@ -296,11 +307,11 @@ class Client:
             StorageGone: the listening socket is gone.
         """
         self._sock, self._parser, welcome = _open_connection(self.directory, self._id, timeout)
-        _set_timeout(self._sock, self.timeout)
+        set_timeout(self._sock, self.timeout)
         for reply in welcome.replies:
             self._process_reply(reply)
         self._acknowledge(welcome.last)
-        self._unsent = [frame for _, frame in self._pending]
+        self._unsent = [part for _, *frame in self._pending for part in frame if part]
         self._unsent_bytes = self._pending_bytes
 
     def _disconnect(self) -> None:
@@ -322,14 +333,15 @@ class Client:
         if number == self._awaited:
             self._answer = reply
         elif reply.status is not ReplyCode.OK:
-            request = next((request for request, _ in self._pending if request.request == number), None)
+            request = next((request for request, *_ in self._pending if request.request == number), None)
             if request is not None:
                 record_background_error(self.directory, error_for(request, reply))
 
     def _acknowledge(self, number: int) -> None:
         pending = self._pending
         while pending and pending[0][0].request <= number:
-            self._pending_bytes -= len(pending.popleft()[1])
+            _, frame, rest = pending.popleft()
+            self._pending_bytes -= len(frame) + len(rest)
         if number > self._acknowledged:
             self._acknowledged = min(number, self._number)
 
@@ -388,17 +400,8 @@ def _open_connection(directory: str, client: bytes, timeout: float) -> tuple[soc
         BlockingIOError: no answer within `timeout` seconds.
         OSError, WireError: the connection broke.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = open_socket(directory, timeout)
     try:
-        _set_timeout(sock, timeout)
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
-        try:
-            connect_own(sock, Path(directory, SOCKET))
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise StorageGone(f"the storage in {directory} is gone: the program that owned it has ended") from error
-        except UntrustedServer as error:
-            raise StorageError(str(error.strerror), path=directory) from error
         wire.send(sock, Hello(VERSION, client))
         parser = wire.Parser(decode=decode_answer)
         frames: list[wire.Frame] = []
@@ -413,7 +416,37 @@ def _open_connection(directory: str, client: bytes, timeout: float) -> tuple[soc
         raise
 
 
-def _set_timeout(sock: socket.socket, seconds: float) -> None:
+def open_socket(directory: str, timeout: float) -> socket.socket:
+    """Connect to the storage in `directory`, whose actor need not run yet.
+
+    Args:
+        directory: the storage's directory.
+        timeout: seconds after which sending and receiving raise `BlockingIOError`.
+
+    Raises:
+        StorageGone: the listening socket is gone.
+        StorageError: another user listens there.
+        OSError: the connection failed.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        set_timeout(sock, timeout)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        connect_own(sock, Path(directory, SOCKET))
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        sock.close()
+        raise StorageGone(f"the storage in {directory} is gone: the program that owned it has ended") from error
+    except UntrustedServer as error:
+        sock.close()
+        raise StorageError(str(error.strerror), path=directory) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def set_timeout(sock: socket.socket, seconds: float) -> None:
     """Set the kernel's timeout, which raises `BlockingIOError`: Python's own timeout is a `poll` at every call."""
     microseconds = int(min(seconds, threading.TIMEOUT_MAX) * 1e6)
     value = _TIMEVAL.pack(*divmod(max(1, microseconds), 1_000_000))  # 0 would mean no timeout

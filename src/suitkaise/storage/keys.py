@@ -13,9 +13,11 @@ __all__ = [
     "checked_path",
     "container_prefix",
     "entry_key",
+    "is_below",
     "next_container",
     "normal_path",
     "path_in",
+    "ranges_below",
     "unpack_key",
 ]
 
@@ -25,6 +27,7 @@ MAX_KEY = 480
 _MAX_PATH_PART = 200
 _LONG = b"\xff"  # occurs in no UTF-8
 _DIGEST = 16
+_END = _LONG * (_DIGEST + 2)  # behind all keys
 
 
 @functools.lru_cache(maxsize=8192)
@@ -100,6 +103,24 @@ def next_container(key: bytes) -> bytes:
     """Return a key behind all entries of the container of `key`."""
     end = 1 + _DIGEST if key[:1] == _LONG else key.index(b"\0")
     return key[:end] + b"\1"
+
+
+def ranges_below(path: str) -> list[tuple[bytes, bytes]]:
+    """Return the ranges of keys (from, and up to but without) that hold the entries at and below a container.
+
+    The last of them also holds entries of other containers, those with long paths; `is_below` tells them apart.
+    """
+    if not path:
+        return [(b"", _END)]
+    data, long = _utf8(path, "path"), (_LONG, _END)
+    if len(data) > _MAX_PATH_PART:
+        return [long]
+    return [(data + b"\0", data + b"\1"), (data + b"/", data + b"0"), long]
+
+
+def is_below(path: str, top: str) -> bool:
+    """Return whether `path` is the container `top` or lies below it."""
+    return not top or path == top or path.startswith(top + "/")
 
 
 def unpack_key(key: bytes) -> tuple[str, str]:

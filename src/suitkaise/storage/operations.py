@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
+from suitkaise.errors import SnapshotError
 from suitkaise.messaging import codec
-from suitkaise.storage.backends.lmdb_writer import WriteTransaction
-from suitkaise.storage.keys import container_prefix, entry_key, normal_path
+from suitkaise.storage.backends.store import WriteTransaction
+from suitkaise.storage.index import matches
+from suitkaise.storage.keys import container_prefix, entry_key, is_below, normal_path
 from suitkaise.storage.protocol import (
     WINDOW,
     Append,
     Atomic,
     ClientRecord,
     ContainerVersion,
+    DeclareIndex,
     Increment,
+    Move,
     Put,
     PutMode,
     Remove,
+    RemoveSelected,
     Reply,
     ReplyCode,
+    Restore,
+    SelectionVersion,
 )
-from suitkaise.storage.records import Encoding, Record, decode_value, encode_value, pack_metadata, revision_of
+from suitkaise.storage.records import (
+    Encoding,
+    Record,
+    decode_value,
+    encode_value,
+    is_indexed,
+    pack_metadata,
+    revision_of,
+)
+from suitkaise.storage.snapshot import Snapshot
 
 __all__ = ["Change", "carry_out"]
 
-Change: TypeAlias = Put | Remove | Increment | Append | Atomic
+Change: TypeAlias = Put | Remove | Increment | Append | Atomic | Move | RemoveSelected | DeclareIndex | Restore
 """The requests that the store records as carried out, so that each is carried out once."""
 
 OWNER_MARK = "remove_on_process_join"
@@ -126,8 +142,11 @@ def _atomic(transaction: WriteTransaction, change: Atomic, payload: bytes) -> _O
         if revision_of(transaction.get(entry_key(path, name)[0])) != revision:
             return ReplyCode.CONFLICT, (path, name)
     for version in change.containers:
-        if not _is_unchanged(transaction, version):
+        if not _is_unchanged(transaction.records(container_prefix(normal_path(version.path))), version):
             return ReplyCode.CONFLICT, (version.path, "")
+    for selection in change.selections:
+        if not _is_unchanged(transaction.select(selection.metadata, normal_path(selection.path)), selection):
+            return ReplyCode.CONFLICT, (selection.path, "")
     position = 0
     sizes = iter(change.sizes)
     values = memoryview(payload)
@@ -141,10 +160,70 @@ def _atomic(transaction: WriteTransaction, change: Atomic, payload: bytes) -> _O
     return ReplyCode.OK, None
 
 
-def _is_unchanged(transaction: WriteTransaction, version: ContainerVersion) -> bool:
+def _move(transaction: WriteTransaction, change: Move, _: object = None) -> _Outcome:
+    key, _long = entry_key(change.path, change.name)
+    to_key, to_long_key = entry_key(change.to_path, change.to_name)
+    old, target = transaction.get(key), transaction.get(to_key)
+    if old is None:
+        return ReplyCode.MISSING, None
+    if key == to_key:
+        return ReplyCode.OK, None
+    if change.mode is PutMode.NEW and target is not None:
+        return ReplyCode.EXISTS, None
+    record = Record.unpack(old)
+    value = old[record.start :]
+    transaction.remove(key, old)
+    transaction.put(to_key, to_long_key, target, record.encoding, value, record.owner, record.metadata, record.indexed)
+    return ReplyCode.OK, None
+
+
+def _remove_selected(transaction: WriteTransaction, change: RemoveSelected, _: object = None) -> _Outcome:
+    removed = 0
+    for path, name in change.entries:
+        key, _long = entry_key(path, name)
+        record = transaction.get(key)
+        if record is not None and matches(record, change.metadata):
+            transaction.remove(key, record)
+            removed += 1
+    return ReplyCode.OK, removed
+
+
+def _restore(transaction: WriteTransaction, change: Restore, _: object = None) -> _Outcome:
+    before = transaction.revision
+    restored = 0
+    try:
+        with Snapshot(change.file) as snapshot:
+            for seen, (entry, value) in enumerate(snapshot.entries()):
+                if seen % 1000 == 0:
+                    transaction.report(seen)
+                if is_below(normal_path(entry.path), change.path):
+                    key, long_key = entry_key(entry.path, entry.name)
+                    metadata = pack_metadata(entry.metadata)
+                    transaction.put(key, long_key, transaction.get(key), entry.encoding, value, entry.owner, metadata)
+                    restored += 1
+    except (OSError, ValueError, TypeError) as error:
+        raise SnapshotError(f"nothing was restored from {change.file}: {error}") from error
+    if change.replace:
+        others = [
+            key
+            for key, record in transaction.select({}, change.path)
+            if revision_of(record) <= before and not is_indexed(record)
+        ]
+        for key in others:
+            if (record := transaction.get(key)) is not None:
+                transaction.remove(key, record)
+    return ReplyCode.OK, restored
+
+
+def _declare_index(transaction: WriteTransaction, change: DeclareIndex, _: object = None) -> _Outcome:
+    transaction.declare_index(change.keys)
+    return ReplyCode.OK, None
+
+
+def _is_unchanged(records: Iterator[tuple[bytes, bytes]], version: ContainerVersion | SelectionVersion) -> bool:
     """Compare count and highest revision: a write raises the revision, and a removal alone lowers the count."""
     count, highest = 0, 0
-    for _, record in transaction.records(container_prefix(normal_path(version.path))):
+    for _, record in records:
         count += 1
         highest = max(highest, revision_of(record))
     return (count, highest) == (version.count, version.revision)
@@ -178,4 +257,8 @@ _CARRY_OUT: dict[type, Callable[[WriteTransaction, Any, bytes], _Outcome]] = {
     Increment: _increment,
     Append: _append,
     Atomic: _atomic,
+    Move: _move,
+    RemoveSelected: _remove_selected,
+    DeclareIndex: _declare_index,
+    Restore: _restore,
 }

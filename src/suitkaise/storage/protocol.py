@@ -19,6 +19,7 @@ from suitkaise.errors import (
     EntryExists,
     EntryNotFound,
     OwnerDead,
+    SnapshotError,
     StorageError,
     StorageFull,
     TransactionConflict,
@@ -30,17 +31,24 @@ __all__ = [
     "WINDOW",
     "Append",
     "Atomic",
+    "Changes",
     "ClientRecord",
     "ContainerVersion",
+    "DeclareIndex",
     "Forget",
     "Hello",
     "Increment",
+    "Move",
     "Put",
     "PutMode",
     "Remove",
+    "RemoveSelected",
     "Reply",
     "ReplyCode",
     "Request",
+    "Restore",
+    "SelectionVersion",
+    "Watch",
     "Welcome",
     "decode_answer",
     "decode_request",
@@ -68,6 +76,7 @@ class ReplyCode(enum.IntEnum):
     NOT_A_NUMBER = 5
     NOT_A_LIST = 6
     FULL = 7
+    DAMAGED = 8  # detail: what is wrong with the snapshot
 
 
 class PutMode(enum.IntEnum):
@@ -141,6 +150,15 @@ class ContainerVersion(msgspec.Struct, array_like=True, gc=False):
     revision: int
 
 
+class SelectionVersion(msgspec.Struct, array_like=True, gc=False):
+    """The state of a selection that a transaction read: the number of entries, and their highest revision."""
+
+    path: str
+    metadata: Metadata
+    count: int
+    revision: int
+
+
 class Atomic(msgspec.Struct, array_like=True, tag=5):
     """Commit a transaction: all operations or none. The payload holds the values of the puts, `sizes` bytes each.
 
@@ -155,6 +173,7 @@ class Atomic(msgspec.Struct, array_like=True, tag=5):
     entries: list[tuple[str, str, int]]
     containers: list[ContainerVersion]
     owner: str | None = None
+    selections: list[SelectionVersion] = []
 
 
 class Forget(msgspec.Struct, array_like=True, tag=6, gc=False):
@@ -169,7 +188,66 @@ class Forget(msgspec.Struct, array_like=True, tag=6, gc=False):
     dead: bool
 
 
-Request: TypeAlias = Put | Remove | Increment | Append | Atomic | Forget
+class Watch(msgspec.Struct, array_like=True, tag=40):
+    """Subscribe to the changes at and below a path; the first and only message of a watcher's connection.
+
+    `since` is the revision that the watcher has seen; None: the present one.
+    """
+
+    version: int
+    path: str
+    since: int | None
+
+
+class Move(msgspec.Struct, array_like=True, tag=20, gc=False):
+    """Move an entry, with its metadata and owner, to another container or name."""
+
+    request: int
+    quiet: bool
+    path: str
+    name: str
+    to_path: str
+    to_name: str
+    mode: PutMode = PutMode.ANY
+    owner: str | None = None
+
+
+class RemoveSelected(msgspec.Struct, array_like=True, tag=21, gc=False):
+    """Remove those of the entries that have the wanted metadata. The reply's detail is their number."""
+
+    request: int
+    quiet: bool
+    entries: list[tuple[str, str]]
+    metadata: Metadata
+    owner: str | None = None
+
+
+class Restore(msgspec.Struct, array_like=True, tag=23, gc=False):
+    """Restore the entries at and below `path` of a snapshot file; with `replace`, remove all others there.
+
+    The reply's detail is the number of entries that were restored.
+    """
+
+    request: int
+    quiet: bool
+    file: str
+    path: str
+    replace: bool
+    owner: str | None = None
+
+
+class DeclareIndex(msgspec.Struct, array_like=True, tag=22, gc=False):
+    """Index these metadata keys, too."""
+
+    request: int
+    quiet: bool
+    keys: list[str]
+    owner: str | None = None
+
+
+Request: TypeAlias = (
+    Put | Remove | Increment | Append | Atomic | Forget | Move | RemoveSelected | DeclareIndex | Restore
+)
 
 
 class Reply(msgspec.Struct, array_like=True, tag=0, gc=False):
@@ -188,6 +266,16 @@ class Welcome(msgspec.Struct, array_like=True, tag=1):
     replies: list[Reply]
 
 
+class Changes(msgspec.Struct, array_like=True, tag=40):
+    """What a watcher has not seen yet, up to `revision`: the payload is a list of revision, kind, path and name.
+
+    With `overflow`, changes were missed, and the watcher has to read anew.
+    """
+
+    revision: int
+    overflow: bool
+
+
 class ClientRecord(msgspec.Struct, array_like=True):
     """The store's record of a client, updated in the transactions that carry out the client's requests."""
 
@@ -197,10 +285,12 @@ class ClientRecord(msgspec.Struct, array_like=True):
     replies: list[Reply] = msgspec.field(default_factory=list)
 
 
-decode_request: Callable[[memoryview], Hello | Request] = msgspec.msgpack.Decoder(
-    Hello | Put | Remove | Increment | Append | Atomic | Forget
+decode_request: Callable[[memoryview], Hello | Watch | Request] = msgspec.msgpack.Decoder(
+    Hello | Put | Remove | Increment | Append | Atomic | Forget | Move | RemoveSelected | DeclareIndex | Restore | Watch
 ).decode
-decode_answer: Callable[[memoryview], Reply | Welcome] = msgspec.msgpack.Decoder(Reply | Welcome).decode
+decode_answer: Callable[[memoryview], Reply | Welcome | Changes] = msgspec.msgpack.Decoder(
+    Reply | Welcome | Changes
+).decode
 
 
 def where(name: str, path: str) -> str:
@@ -219,12 +309,21 @@ def error_for(request: Request, reply: Reply) -> StorageError:
         what = "a transaction"
     elif isinstance(request, Forget):
         path, name, what = "", "", f"the removal of the entries of {request.owner}"
+    elif isinstance(request, RemoveSelected):
+        path, name, what = "", "", f"the removal of {len(request.entries)} selected entries"
+    elif isinstance(request, Restore):
+        path, name, what = request.path, "", f"the entries of {request.file}"
+    elif isinstance(request, DeclareIndex):
+        path, name, what = "", "", f"the index of {', '.join(request.keys)}"
+    elif isinstance(request, Move) and reply.status is ReplyCode.EXISTS:
+        path, name = request.to_path, request.to_name
+        what = where(name, path)
     else:
         path, name = request.path, request.name
         what = where(name, path)
     match reply.status:
         case ReplyCode.CONFLICT:
-            changed = where(name, path) if name else f"the container {path!r}"
+            changed = where(name, path) if name else f"the container {path!r}" if path else "the root"
             return TransactionConflict(f"{changed} was changed by another writer; nothing was written", path=path)
         case ReplyCode.EXISTS:
             return EntryExists(f"{what} exists already; leave out exist_ok=False to replace it", path=path)
@@ -236,6 +335,8 @@ def error_for(request: Request, reply: Reply) -> StorageError:
             return StorageError(f"{what} is not an int or float that this can be added to", path=path)
         case ReplyCode.NOT_A_LIST:
             return StorageError(f"{what} is not a list, so nothing can be appended to it", path=path)
+        case ReplyCode.DAMAGED:
+            return SnapshotError(str(reply.detail), path=path)
         case ReplyCode.FULL:
             return StorageFull(
                 f"no room is left for {what}; free space in the storage's file system, or remove entries "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import io
+import itertools
 import pickle
 import struct
 from collections.abc import Mapping
@@ -27,11 +28,15 @@ __all__ = [
     "check_metadata",
     "decode_value",
     "encode_value",
+    "has_large_buffers",
+    "head_of",
     "is_indexed",
+    "metadata_of",
     "pack_metadata",
     "pack_record",
     "path_and_name",
     "revision_of",
+    "unpack_metadata",
     "value_of",
 ]
 
@@ -39,15 +44,21 @@ Scalar: TypeAlias = str | int | float | bool | None
 Metadata: TypeAlias = dict[str, Scalar]
 
 _INDEXED = 1
+_WITHOUT_BUFFERS = frozenset({type(None), bool, complex, str, bytes, bytearray, list})
 
 # Revision, time, where the value starts, lengths of metadata, path and owner, encoding, flags.
 _HEAD = struct.Struct("<QdIIIHBB")
 _FLAGS_AT = _HEAD.size - 1
 _REVISION = struct.Struct("<Q")
 _READ_VALUE = struct.Struct("<I10xB")
+_READ_METADATA = struct.Struct("<I4xH")
+_METADATA_AT = 20
 _REAL = struct.Struct("<d")
+_LARGE = 1 << 16  # bytes
+_COUNT = struct.Struct("<Q")
 _encode_metadata = msgspec.msgpack.Encoder().encode
-_decode_metadata = msgspec.msgpack.Decoder(dict[str, str | int | float | bool | None]).decode
+unpack_metadata = msgspec.msgpack.Decoder(dict[str, str | int | float | bool | None]).decode
+"""Decode metadata that `pack_metadata` encoded."""
 
 
 class Encoding(enum.IntEnum):
@@ -58,6 +69,7 @@ class Encoding(enum.IntEnum):
     REAL = 2
     LIST = 3
     EXTENDED_LIST = 4  # a list, then the values that were appended to it, each encoded by itself
+    APART = 5  # a pickle, and the large buffers of the value behind it
 
 
 class Entry(NamedTuple):
@@ -75,6 +87,11 @@ class Entry(NamedTuple):
     time: float
     size: int
     metadata: Metadata
+
+    def _repr_html_(self) -> str:
+        from suitkaise.storage.html import html_of_entries  # for notebooks alone
+
+        return html_of_entries("", [self])
 
 
 class Record(NamedTuple):
@@ -110,7 +127,7 @@ class Record(NamedTuple):
     def entry(self, key: bytes, size: int) -> Entry:
         """Return the facts for users; `size` is the length of the whole record in bytes."""
         path, name = self.long_key or unpack_key(key)
-        metadata = _decode_metadata(self.metadata) if self.metadata else {}
+        metadata = unpack_metadata(self.metadata) if self.metadata else {}
         return Entry(path, name, self.revision, self.owner, self.time, size - self.start, metadata)
 
 
@@ -150,12 +167,31 @@ def is_indexed(record: bytes) -> bool:
     return bool(record[_FLAGS_AT] & _INDEXED)
 
 
-def value_of(record: bytes) -> Any:
-    """Decode the value in a record."""
+def head_of(record: bytes) -> bytes:
+    """Return a record without its value."""
+    return bytes(record[: _READ_VALUE.unpack_from(record, 16)[0]])
+
+
+def metadata_of(record: bytes) -> bytes:
+    """Return the encoded metadata of a record; no bytes if it has none."""
+    length, owner_length = _READ_METADATA.unpack_from(record, _METADATA_AT)
+    start = _HEAD.size + owner_length
+    return bytes(record[start : start + length]) if length else b""
+
+
+def has_large_buffers(record: bytes | bytearray) -> bool:
+    """Return whether it pays to read the record into a bytearray, which `value_of` need not copy."""
+    return len(record) >= _LARGE and _READ_VALUE.unpack_from(record, 16)[1] == Encoding.APART
+
+
+def value_of(record: bytes | bytearray) -> Any:
+    """Decode the value in a record. The buffers of the value are those of a bytearray, and copies of those of bytes."""
     start, encoding = _READ_VALUE.unpack_from(record, 16)
     if encoding == Encoding.PICKLE or encoding == Encoding.LIST:
         return codec.loads(record[start:] if len(record) < 4096 else memoryview(record)[start:])
-    return decode_value(encoding, record[start:])
+    if encoding == Encoding.APART:
+        return _taken_apart(memoryview(record)[start:])
+    return decode_value(encoding, bytes(record[start:]))
 
 
 def encode_value(value: object) -> tuple[int, bytes]:
@@ -173,7 +209,25 @@ def encode_value(value: object) -> tuple[int, bytes]:
         return 1, value.to_bytes((value.bit_length() + 8) // 8, "little", signed=True)
     if kind is float:
         return 2, _REAL.pack(value)
-    return 3 if kind is list else 0, codec.dumps(value)
+    if kind in _WITHOUT_BUFFERS:  # a list stays in one piece, so that the storage actor can append to it
+        return 3 if kind is list else 0, codec.dumps(value)
+    data, buffers = codec.dumps_apart(value)
+    return (Encoding.APART, _joined(data, buffers)) if buffers else (0, data)
+
+
+def _joined(data: bytes, buffers: list[memoryview]) -> bytes:
+    """Put the lengths, the pickle and the buffers into one piece: the only copy of the buffers at a write."""
+    lengths = (len(data), *map(len, buffers))
+    return b"".join((_COUNT.pack(len(lengths)), struct.pack(f"<{len(lengths)}Q", *lengths), data, *buffers))
+
+
+def _taken_apart(joined: memoryview) -> Any:
+    """Decode the value of what `_joined` made. The value belongs to the caller, so memory that is shared is copied."""
+    (count,) = _COUNT.unpack_from(joined)
+    lengths = struct.unpack_from(f"<{count}Q", joined, _COUNT.size)
+    ends = list(itertools.accumulate(lengths, initial=_COUNT.size + 8 * count))
+    data, *buffers = (joined[start:end] for start, end in itertools.pairwise(ends))
+    return codec.loads_apart(data, [bytearray(buffer) for buffer in buffers] if joined.readonly else buffers)
 
 
 def decode_value(encoding: int, data: bytes) -> Any:
@@ -189,6 +243,8 @@ def decode_value(encoding: int, data: bytes) -> Any:
             while file.tell() < len(data):
                 values.append(pickle.load(file))
             return values
+        case Encoding.APART:
+            return _taken_apart(memoryview(data))
         case _:
             return codec.loads(data)
 

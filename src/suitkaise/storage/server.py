@@ -7,23 +7,23 @@ here. The loop of the storage actor (`runtime.storage_service`) calls `serve` ag
 from __future__ import annotations
 
 import functools
+import math
 import os
 import socket
 import time
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import lmdb
-
-from suitkaise.errors import StorageError, StorageFull
+from suitkaise.errors import SnapshotError, StorageError, StorageFull
 from suitkaise.messaging import wire
 from suitkaise.messaging.identity import split_owner
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.storage import operations
-from suitkaise.storage.backends.lmdb_environment import DEFAULT_MAP_SIZE
-from suitkaise.storage.backends.lmdb_writer import Store, WriteTransaction
+from suitkaise.storage.backends.access import DEFAULT_MAP_SIZE
+from suitkaise.storage.backends.store import Store, WriteTransaction
 from suitkaise.storage.connections import Connection, Connections, Requests
-from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, ReplyCode, Welcome
+from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, ReplyCode, Watch, Welcome
+from suitkaise.storage.watchers import Watchers
 
 __all__ = ["StorageServer"]
 
@@ -37,6 +37,9 @@ LOW_SPACE = 100 << 20
 
 MAINTENANCE_INTERVAL = 1.0
 """Seconds between two checks for dead readers, while there is work."""
+
+STUCK_AFTER = 10.0
+"""Seconds after which a reader that still reads an old snapshot is reported."""
 
 _MAX_UNSAVED = 1000  # clients, while the file system is full
 _FORGET_CLIENTS_EVERY = 1000  # connections that ended
@@ -58,10 +61,11 @@ class StorageServer:
         directory: the storage's directory; only its user has access.
         listener: the listening Unix socket that clients connect to. `close` leaves it open.
         durable: acknowledge a request only after it has reached the disk.
+        engine: "lmdb" or "sqlite"; None: the one that made the store, for a new store LMDB if it is installed.
         map_size: the initial size of LMDB's map in bytes; the map grows when it is full.
 
     Raises:
-        StorageError: another process writes to this storage.
+        StorageError: another process writes to this storage, or the engine cannot be used for it.
     """
 
     def __init__(
@@ -70,17 +74,21 @@ class StorageServer:
         listener: socket.socket,
         *,
         durable: bool = False,
+        engine: str | None = None,
         map_size: int = DEFAULT_MAP_SIZE,
     ) -> None:
-        self._store = Store(Path(directory), durable=durable, map_size=map_size)
+        self._store = Store(Path(directory), durable=durable, engine=engine, map_size=map_size)
+        self._fatal: tuple[type[Exception], ...] = (StorageError, *self._store.errors)
         self._connections = Connections(listener)
+        self._watchers = Watchers(self._connections)
         self._maintained_at = time.monotonic()
+        self._oldest_reader: tuple[tuple[int, object] | None, float] = (None, 0.0)  # and since when
         self._next_forget = _FORGET_CLIENTS_EVERY
         # Owners whose entries are being removed, and the requests to answer at the end.
         self._reaping: dict[tuple[str, bool], list[tuple[Connection, int]]] = {
             (owner, True): [] for owner in self._store.dead_with_entries()
         }
-        # Refusals that could not be stored because the file system was full, by client.
+        # Refusals that are not stored, mostly because the file system was full, by client.
         self._unsaved_replies: dict[bytes, list[Reply]] = {}
         self._forget_clients()
         file_system = os.statvfs(directory)
@@ -110,7 +118,7 @@ class StorageServer:
             wake_fds: descriptors that end the wait when they are readable; they are not read.
 
         Raises:
-            StorageError, lmdb.Error: the store is unusable, so the actor has to be restarted.
+            Exception: the store is unusable, so the actor has to be restarted.
         """
         self._connections.wake_by(wake_fds)
         requests = self._connections.wait(0 if self._reaping else timeout)
@@ -118,6 +126,8 @@ class StorageServer:
             self._carry_out(requests)
         if self._reaping:
             self._reap()
+        if self._watchers:
+            self._watchers.publish(self._store.history)
         self._maintain()
 
     def close(self) -> None:
@@ -133,11 +143,11 @@ class StorageServer:
             except _BadRequest as bad:
                 self._connections.drop(bad.connection, f"invalid request: {bad.error!r}")
                 requests = [request for request in requests if request[0] is not bad.connection]
-            except StorageFull as full:
+            except (StorageFull, SnapshotError) as error:
                 if len(requests) == len(requests[0][1]) == 1:
-                    self._refuse(requests[0][0], requests[0][1][0][0], full)
+                    self._refuse(requests[0][0], requests[0][1][0][0], error)
                     return
-                for connection, frames in requests:  # some of the requests may fit
+                for connection, frames in requests:  # some of the requests may fit, or be sound
                     for frame in frames:
                         self._carry_out([(connection, [frame])])
                 return
@@ -151,6 +161,9 @@ class StorageServer:
             replies_to[connection] = replies = []
             quiet = 0
             try:
+                if type(frames[0][0]) is Watch:
+                    self._subscribe(connection, frames)
+                    continue
                 for header, payload in frames:
                     reply = self._apply_one(transaction, connection, header, payload)
                     if reply is not None:
@@ -158,7 +171,7 @@ class StorageServer:
                         quiet = 0
                     elif type(header) is not Forget:
                         quiet = header.request
-            except (StorageError, lmdb.Error):
+            except self._fatal:
                 raise
             except Exception as error:  # a bad request of one client must not end the service for the others
                 raise _BadRequest(connection, error) from error
@@ -184,6 +197,13 @@ class StorageServer:
             client.replies += [refusal for refusal in unsaved if refusal not in client.replies]
         return reply
 
+    def _subscribe(self, connection: Connection, frames: list[wire.Frame]) -> None:
+        request = frames[0][0]
+        if connection.client is not None or len(frames) > 1 or request.version != VERSION:
+            raise ValueError(f"a watcher's connection is for one Watch of version {VERSION} alone")
+        self._watchers.subscribe(connection, request, self._store.revision)
+        self._store.is_watched = True
+
     def _welcome(self, transaction: WriteTransaction, connection: Connection, hello: object) -> Welcome:
         if not isinstance(hello, Hello):
             raise ValueError("the first request must be Hello")
@@ -193,10 +213,11 @@ class StorageServer:
         client = transaction.look_up_client(hello.client)
         return Welcome(client.last, client.replies + self._unsaved_replies.get(hello.client, []))
 
-    def _refuse(self, connection: Connection, header: Any, full: StorageFull) -> None:
-        """Refuse a request because the file system is full, which leaves no room to store the reply either."""
-        logger.error("%s", full)
-        reply = Reply(header.request, ReplyCode.FULL, self._store.revision)
+    def _refuse(self, connection: Connection, header: Any, error: StorageFull | SnapshotError) -> None:
+        """Refuse a request after its transaction; a file system that is full has no room to store the reply either."""
+        logger.error("%s", error)
+        status, detail = (ReplyCode.FULL, None) if isinstance(error, StorageFull) else (ReplyCode.DAMAGED, str(error))
+        reply = Reply(header.request, status, self._store.revision, detail)
         if connection.client is not None:
             unsaved = self._unsaved_replies.pop(connection.client, []) if header.quiet else []
             oldest = header.request - WINDOW  # earlier replies have arrived
@@ -237,9 +258,25 @@ class StorageServer:
             return
         self._maintained_at = now
         self._store.check_readers()
+        self._report_stuck_reader(now)
         if self._connections.dropped >= self._next_forget:
             self._next_forget = self._connections.dropped + _FORGET_CLIENTS_EVERY
             self._forget_clients()
+
+    def _report_stuck_reader(self, now: float) -> None:
+        """Log a reader that keeps old data from being reused for long, so that the file grows; once for each."""
+        reader = self._store.oldest_reader()
+        known, since = self._oldest_reader
+        if reader != known:
+            self._oldest_reader = reader, now
+        elif reader is not None and now - since >= STUCK_AFTER:
+            self._oldest_reader = reader, math.inf
+            logger.warning(
+                "%s has been reading an old state of the storage for %.0f seconds, so nothing that was removed since "
+                "makes room: the file grows with every write. Is the process stopped?",
+                f"pid {reader[0]}" if reader[0] else "a process",
+                now - since,
+            )
 
     def _forget_clients(self) -> None:
         try:

@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import weakref
@@ -14,25 +15,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from suitkaise.errors import EntryExists, NotBuiltYet, StorageError
+from suitkaise.errors import EntryExists, StorageError
 from suitkaise.messaging.identity import current_owner
-from suitkaise.storage.backends import lmdb_environment as environment
-from suitkaise.storage.backends.lmdb_reader import Reader
-from suitkaise.storage.keys import container_prefix, entry_key
+from suitkaise.storage.backends import access
+from suitkaise.storage.backends.reader import Reader
+from suitkaise.storage.index import matches
+from suitkaise.storage.keys import container_prefix, entry_key, is_below
 from suitkaise.storage.listing import entry_not_found
-from suitkaise.storage.protocol import Atomic, ContainerVersion, Put, PutMode, Remove, where
+from suitkaise.storage.protocol import Atomic, ContainerVersion, Put, PutMode, Remove, SelectionVersion, where
 from suitkaise.storage.records import (
     Metadata,
     Record,
     decode_value,
     encode_value,
+    head_of,
     pack_metadata,
     pack_record,
     revision_of,
+    unpack_metadata,
 )
+from suitkaise.storage.selection import Selection
 from suitkaise.storage.writes import Writes, decoded
 
 __all__ = ["Transaction", "TransactionSlot", "slot_of"]
+
+_CALLER: Any = object()
+_PROVISIONAL = 1 << 63  # higher than all stored revisions; a number of the transaction alone
 
 
 class Transaction(Writes):
@@ -44,6 +52,8 @@ class Transaction(Writes):
         self._records: dict[bytes, bytes | None] = {}
         self._written: dict[bytes, tuple[Put | Remove, bytes]] = {}
         self._containers: dict[str, ContainerVersion] = {}
+        self._selections: dict[object, SelectionVersion] = {}
+        self._provisional = itertools.count(_PROVISIONAL)
 
     def get(self, path: str, name: str) -> bytes | None:
         """Return the record as this transaction sees it. The commit requires that the entry has not changed."""
@@ -67,6 +77,20 @@ class Transaction(Writes):
             elif key.startswith(prefix):
                 stored[key] = record
         return list(stored.items())
+
+    def select(self, wanted: Metadata, path: str) -> list[tuple[bytes, bytes, int]]:
+        """Select as this transaction sees the tree. The commit requires an unchanged selection."""
+        stored = {key: (head, size) for key, head, size in self._reader.select(wanted, path)}
+        highest = max((revision_of(head) for head, _ in stored.values()), default=0)
+        version = SelectionVersion(path, wanted, len(stored), highest)
+        self._selections.setdefault((path, tuple(sorted(wanted.items()))), version)  # the first look counts
+        for key, (operation, _) in self._written.items():
+            record = self._records[key]
+            if record is not None and is_below(operation.path, path) and matches(record, wanted):
+                stored[key] = head_of(record), len(record)
+            else:
+                stored.pop(key, None)
+        return [(key, head, size) for key, (head, size) in stored.items()]
 
     def put(
         self,
@@ -104,10 +128,11 @@ class Transaction(Writes):
         return decode_value(encoding, payload)
 
     def compare_and_set(self, path: str, name: str, revision: int, value: object, metadata: Metadata | None) -> bool:
-        """Refuse: the commit itself compares."""
-        raise NotBuiltYet(
-            "compare_and_set inside of a transaction is not built yet; use add: the commit compares all that was read"
-        )
+        """Compare now, and store the value at the commit, which requires that the entry has not changed."""
+        if revision_of(self.get(path, name)) != revision:
+            return False
+        self._put(path, name, *encode_value(value), metadata)
+        return True
 
     def increment(self, path: str, name: str, amount: float, start: float, *, wait: bool) -> Any:
         """Add to the number at the commit; return the sum."""
@@ -134,13 +159,32 @@ class Transaction(Writes):
         self._written[key] = Remove(0, False, path, name, missing_ok=True), b""
         self._records[key] = None
 
+    def remove_selected(self, entries: list[tuple[str, str]], wanted: Metadata) -> int:
+        """Remove the entries at the commit, which requires that they have not changed."""
+        found = [(path, name) for path, name in entries if (record := self.get(path, name)) and matches(record, wanted)]
+        for path, name in found:
+            self.remove(path, name, missing_ok=True, wait=True)
+        return len(found)
+
+    def move(self, path: str, name: str, to_path: str, to_name: str, mode: PutMode, *, wait: bool) -> None:
+        """Move the entry at the commit, which requires that it has not changed."""
+        data = self._existing(path, name)
+        if (path, name) == (to_path, to_name):
+            return
+        if mode is PutMode.NEW and self.get(to_path, to_name) is not None:
+            raise EntryExists(f"{where(to_name, to_path)} exists already", path=to_path)
+        record = Record.unpack(data)
+        self.remove(path, name, missing_ok=True, wait=True)
+        metadata = unpack_metadata(record.metadata) if record.metadata else {}
+        self._put(to_path, to_name, record.encoding, data[record.start :], metadata, record.owner)
+
     def forget(self, owner: str, *, dead: bool) -> None:
         """Refuse: the removal takes more than one transaction."""
         raise StorageError("the removal of an owner's entries cannot be part of a transaction")
 
     def request(self) -> tuple[Atomic, bytes] | None:
         """Build the commit and its payload; None if there is nothing to write and nothing to verify."""
-        if not self._written and len(self._read) + len(self._containers) < 2:
+        if not self._written and len(self._read) + len(self._containers) + len(self._selections) < 2:
             return None
         values = [value for operation, value in self._written.values() if isinstance(operation, Put)]
         request = Atomic(
@@ -151,6 +195,7 @@ class Transaction(Writes):
             list(self._read.values()),
             list(self._containers.values()),
             current_owner(),
+            list(self._selections.values()),
         )
         return request, b"".join(values)
 
@@ -160,32 +205,43 @@ class Transaction(Writes):
             raise entry_not_found(self._reader, path, name)
         return record
 
-    def _put(self, path: str, name: str, encoding: int, value: bytes, metadata: Metadata | None) -> None:
+    def _put(
+        self,
+        path: str,
+        name: str,
+        encoding: int,
+        value: bytes,
+        metadata: Metadata | None,
+        owner: str | None = _CALLER,
+    ) -> None:
         key, long_key = entry_key(path, name)
-        before, _ = self._written.get(key, (None, b""))
-        if metadata is None and isinstance(before, Put):
-            metadata = before.metadata
-        put = Put(0, False, path, name, encoding, metadata=metadata, owner=current_owner())
-        self._written[key] = put, value
+        owner = current_owner() if owner is _CALLER else owner
+        match self._written.get(key):
+            case Put() as before, _ if metadata is None:
+                metadata, owner = before.metadata, before.owner
+            case Remove(), _ if metadata is None:
+                metadata = {}
+        self._written[key] = Put(0, False, path, name, encoding, metadata=metadata, owner=owner), value
         packed = b""
         if metadata is not None:
             packed = pack_metadata(metadata)
         elif (old := self._records.get(key)) is not None:
             packed = Record.unpack(old).metadata
         self._records[key] = pack_record(
-            0, time.time(), encoding, value, owner=put.owner, metadata=packed, long_key=long_key
+            next(self._provisional), time.time(), encoding, value, owner=owner, metadata=packed, long_key=long_key
         )
 
 
 class TransactionSlot(threading.local):
-    """The transaction that a thread is in, if any; all handles to the storage share it."""
+    """The transaction that a thread is in, and its selection, if any; all handles to the storage share them."""
 
     current: Transaction | None = None
+    selection: Selection | None = None
 
 
 def slot_of(directory: Path) -> TransactionSlot:
     """Return the slot of a storage; each process has one for all of its handles."""
-    with environment.LOCK:
+    with access.LOCK:
         slot = _slots.get(directory)
         if slot is None:
             slot = _slots[directory] = TransactionSlot()

@@ -7,20 +7,26 @@ acknowledges it after the commit, or into the transaction of the thread.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import html
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-from suitkaise.errors import NotBuiltYet, StorageError, TransactionConflict
+from suitkaise.errors import StorageError, TransactionConflict
 from suitkaise.messaging.identity import current_owner
 from suitkaise.specs.options import is_number
-from suitkaise.storage.backends.lmdb_reader import NotThereYet, Reader, reader_of
+from suitkaise.storage.auto_update import auto_update
+from suitkaise.storage.backends.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.caller_path import caller_path
 from suitkaise.storage.keys import checked_path, entry_key, normal_path
 from suitkaise.storage.listing import containers_below, entry_not_found, names_in, picture_of
-from suitkaise.storage.protocol import PutMode, where
-from suitkaise.storage.records import Entry, Record, check_metadata, path_and_name, revision_of
+from suitkaise.storage.progress import Progress, reporting
+from suitkaise.storage.protocol import DeclareIndex, PutMode, where
+from suitkaise.storage.records import Entry, Record, check_metadata, has_large_buffers, path_and_name, revision_of
+from suitkaise.storage.selection import Selection, select
 from suitkaise.storage.transaction import Transaction, slot_of
+from suitkaise.storage.watch import Change, Watch
 from suitkaise.storage.writes import DirectWrites, Writes, decoded
 
 __all__ = ["Tree"]
@@ -30,18 +36,8 @@ T = TypeVar("T")
 _NOTHING: Any = type("_Nothing", (), {"__repr__": lambda _: "<no default>", "__slots__": ()})()
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 _MAX_CACHED = 4096  # values
-
-
-def _not_built(what: str, instead: str) -> Callable[..., NoReturn]:
-    """Make a method that the plan names and this version lacks."""
-
-    def method(self: Tree, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NotBuiltYet(f"tree.{what} is not built yet; until then, {instead}")
-
-    method.__doc__ = "Not built yet: raises `NotBuiltYet`."
-    method.__name__ = what
-    method.__qualname__ = f"Tree.{what}"
-    return method
+_NEVER = -1  # no revision word
+_LARGE: Any = object()  # in the cache: the entry is best read by `_get_large`
 
 
 class Tree:
@@ -97,6 +93,14 @@ class Tree:
         except NotThereYet:
             return f"storage in {self.directory}: not there yet"
 
+    def _repr_html_(self) -> str:
+        from suitkaise.storage.html import html_of_tree  # for notebooks alone
+
+        try:
+            return html_of_tree(self._reader)
+        except NotThereYet:
+            return f"<div>{html.escape(str(self))}</div>"
+
     def _writes(self) -> Writes:
         return self._slot.current or self._direct
 
@@ -121,8 +125,11 @@ class Tree:
             try:
                 word = self._words[0]
                 cached = self._cache.get((path, name))
-                if cached is not None and cached[0] == word:
-                    return cached[1]
+                if cached is not None:
+                    if cached[0] == word:
+                        return cached[1]
+                    if cached[1] is _LARGE:
+                        return self._get_large(name, path, default)
             except (TypeError, ValueError):  # the word is not mapped; or the name is not hashable
                 checked_path(path, name)
                 word = self._map_words()
@@ -138,7 +145,20 @@ class Tree:
             if len(self._cache) >= _MAX_CACHED:
                 self._cache.clear()
             self._cache[path, name] = word, value
+        elif type(record) is bytes and has_large_buffers(record):
+            self._cache[path, name] = _NEVER, _LARGE
         return value
+
+    def _get_large(self, name: str, path: str, default: Any) -> Any:
+        """Read an entry that had large buffers before, so that its value lies in the only copy that is made."""
+        record = self._reader.get_private(entry_key(path, name)[0])
+        if record is None or not has_large_buffers(record):
+            self._cache.pop((path, name), None)
+        if record is not None:
+            return decoded(path, name, record)
+        if default is _NOTHING:
+            raise entry_not_found(self._reader, path, name)
+        return default
 
     def add(
         self,
@@ -338,6 +358,102 @@ class Tree:
         path = checked_path(caller_path() if path is None else path, name)
         self._writes().remove(path, name, missing_ok=missing_ok, wait=wait)
 
+    def move(
+        self,
+        name: str,
+        to: str,
+        path: str | None = None,
+        *,
+        new_name: str | None = None,
+        exist_ok: bool = True,
+        wait: bool = True,
+    ) -> None:
+        """Move an entry to another container, in one step: every reader finds it here or there. It keeps its metadata.
+
+        Args:
+            name: the entry's name.
+            to: the container to move it to; the root is "". An entry of that name there is replaced.
+            path: the container that it is in; None: the caller's.
+            new_name: its name from then on; None: the same.
+            exist_ok: whether an entry of that name may exist there already.
+            wait: wait until it is done.
+
+        Raises:
+            EntryNotFound: there is no such entry; also a `KeyError`.
+            EntryExists: with `exist_ok=False`, if there is an entry of that name in the other container.
+
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
+        >>> tree.add("job", 1, path="doc/waiting", metadata={"pid": 7})
+        >>> tree.move("job", to="doc/done", path="doc/waiting")
+        >>> tree.get("job", path="doc/done"), tree.exists("job", path="doc/waiting")
+        (1, False)
+        >>> sktree.disconnect()
+        """
+        path = checked_path(caller_path() if path is None else path, name)
+        new_name = name if new_name is None else new_name
+        mode = PutMode.ANY if exist_ok else PutMode.NEW
+        self._writes().move(path, name, checked_path(to, new_name), new_name, mode, wait=wait)
+
+    # Selections.
+
+    def select_all_with(self, metadata: Mapping[str, object], path: str | None = None) -> Selection:
+        """Select the entries of a container, and of all containers below it, that have these metadata.
+
+        The selection is this thread's `selected` one until `remove_selected` or `deselect`, whatever handle is used.
+        Metadata with the keys `pid`, `owner` and `remove_on_process_join`, and those given to
+        `sktree.connect(index=[...])`, are found by an index; with other keys alone, all entries below `path` are read.
+
+        Args:
+            metadata: the pairs that an entry must have, all of them; it may have more. With no pairs, all entries are
+                selected.
+            path: the container at the top; None: the caller's. The root, and so the whole tree, is "".
+
+        Raises:
+            TypeError, ValueError: the metadata are not scalars.
+
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
+        >>> tree.add("a", 1, path="doc/select", metadata={"pid": 7})
+        >>> tree.add("b", 2, path="doc/select/deeper", metadata={"pid": 7, "done": True})
+        >>> tree.add("c", 3, path="doc/select", metadata={"pid": 8})
+        >>> [entry.name for entry in tree.select_all_with({"pid": 7}, "doc/select")]
+        ['a', 'b']
+        >>> tree.remove_selected()
+        2
+        >>> tree.get_all_from("doc/select")
+        {'c': 3}
+        >>> sktree.disconnect()
+        """
+        path = normal_path(caller_path() if path is None else path)
+        selection = self._slot.selection = select(self._writes, check_metadata(metadata), path)
+        return selection
+
+    @property
+    def selected(self) -> Selection | None:
+        """The last selection of this thread; None if there is none."""
+        return self._slot.selection
+
+    def remove_selected(self) -> int:
+        """Remove the selected entries, as `Selection.remove` does, and deselect them.
+
+        Returns:
+            How many entries were removed.
+
+        Raises:
+            StorageError: nothing is selected in this thread; or they could not be removed, and are still selected.
+        """
+        selection = self._slot.selection
+        if selection is None:
+            raise StorageError("nothing is selected in this thread; call select_all_with first")
+        removed = selection.remove()
+        self.deselect()
+        return removed
+
+    def deselect(self) -> None:
+        """Select nothing in this thread."""
+        self._slot.selection = None
+
     # Facts about entries, and containers.
 
     def exists(self, name: str, path: str | None = None) -> bool:
@@ -358,10 +474,12 @@ class Tree:
         return Record.unpack(record).entry(entry_key(path, name)[0], len(record))
 
     def revision(self, name: str, path: str | None = None) -> int:
-        """Return the revision of an entry, for `compare_and_set`; 0 if there is no such entry."""
+        """Return the revision of an entry, for `compare_and_set`; 0 if there is no such entry.
+
+        In a transaction, the revision of an entry that the block has written is good in the block alone.
+        """
         path = checked_path(caller_path() if path is None else path, name)
-        self._refuse_in_transaction("revision")
-        return revision_of(self._direct.get(path, name))
+        return revision_of(self._writes().get(path, name))
 
     def get_all_from(self, path: str | None = None) -> dict[str, Any]:
         """Return all values of one container by their names, as they were at one moment.
@@ -376,7 +494,8 @@ class Tree:
     def containers(self, path: str = "") -> list[str]:
         """Return the paths of all containers that hold entries, at and below `path`, in order. The root is ""."""
         path = normal_path(path)
-        self._refuse_in_transaction("containers")
+        if (transaction := self._slot.current) is not None:
+            return sorted({entry.path for entry in select(lambda: transaction, {}, path)})
         self._direct.wait_for_storage()
         return containers_below(self._reader, path)
 
@@ -392,9 +511,46 @@ class Tree:
         >>> sktree.disconnect()
         """
         for container in self.containers(path):
-            names = names_in(self._reader, container)
+            names = names_in(self._writes(), container)
             if names:
                 yield container, names
+
+    # Changes as they happen.
+
+    def watch(
+        self, path: str | None = None, callback: Callable[[Change], object] | None = None, *, since: int | None = None
+    ) -> Watch:
+        """Report the changes of all entries at and below a path, from now on, whichever process makes them.
+
+        Iterate over the watch, with `for` or `async for`, or call its `get`; or pass a callback. Close it at the end,
+        for example by a `with` block; `sktree.disconnect` and `close` close it, too.
+
+        Args:
+            path: the container to watch, with all containers below it; "" is the whole tree, None the caller's.
+            callback: is called with each change, in a thread of its own. An exception of the callback is logged.
+            since: a revision, such as `Watch.revision` or that of a change: begin with the changes after that. If they
+                are no longer known, the first event is an overflow.
+
+        Raises:
+            StorageError: the storage does not answer.
+            TypeError, ValueError: the path or the revision is invalid.
+
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
+        >>> with tree.watch("doc/watched") as changes:
+        ...     tree.add("limit", 10, path="doc/watched")
+        ...     tree.remove("limit", path="doc/watched")
+        ...     changes.get(timeout=10).kind, changes.get(timeout=10).kind
+        ('added', 'removed')
+        >>> sktree.disconnect()
+        """
+        path = normal_path(caller_path() if path is None else path)
+        if since is not None and (type(since) is not int or since < 0):
+            raise ValueError(f"watch: since must be a revision, an int >= 0, not {since!r}")
+        watch = Watch(str(self.directory), path, since, self.timeout)
+        if callback is not None:
+            watch.call(callback)
+        return watch
 
     # Transactions.
 
@@ -467,7 +623,128 @@ class Tree:
                     raise
         raise ValueError(f"atomically: retries must be 0 or more, not {retries!r}")
 
-    # Owners, and the handle itself.
+    def AutoUpdate(  # noqa: N802 - the concept's name
+        self, *pairs: str | tuple[str, Any], path: str | None = None
+    ) -> contextlib.AbstractContextManager[dict[str, Any]]:
+        """Write values back at the end of a `with` block, all in one transaction. If the block raises, none is written.
+
+        The block gets a dict of the values by their names, and what that dict holds at its end is stored: changed
+        lists and dicts, values that were assigned to a name, and further names. Entries keep their metadata.
+
+        Args:
+            pairs: pairs of a name and its value, which is stored whatever the tree holds; or a name alone, whose
+                value is read from the tree.
+            path: the container of all of them; None: the caller's.
+
+        Raises:
+            EntryNotFound: there is no entry of a name that was given alone; also a `KeyError`.
+            TransactionConflict: another writer changed such an entry during the block; nothing was written.
+
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
+        >>> settings = {"size": 1}
+        >>> with tree.AutoUpdate(("settings", settings), ("limit", 10), path="doc/auto") as values:
+        ...     settings["size"] = 2
+        ...     values["limit"] += 1
+        >>> tree.get_all_from("doc/auto")
+        {'limit': 11, 'settings': {'size': 2}}
+        >>> with tree.AutoUpdate("limit", path="doc/auto") as values:
+        ...     values["limit"] += 1
+        >>> tree.get("limit", path="doc/auto")
+        12
+        >>> sktree.disconnect()
+        """
+        path = caller_path() if path is None else path
+        values: dict[str, Any] = {}
+        revisions: dict[str, int] = {}
+        for pair in pairs:
+            match pair:
+                case str() as name:
+                    record = self._writes().get(checked_path(path, name), name)
+                    if record is None:
+                        raise entry_not_found(self._reader, path, name)
+                    values[name], revisions[name] = decoded(path, name, record), revision_of(record)
+                case (str() as name, value):
+                    checked_path(path, name)
+                    values[name] = value
+                case _:
+                    raise TypeError(f"AutoUpdate takes names, and pairs of a name and its value, not {pair!r}")
+        if self._slot.current is not None:
+            return auto_update(values, revisions, path, self._writes)
+        return auto_update(values, revisions, path, self._writes, self.transaction)
+
+    # Snapshots.
+
+    def snapshot(self, file: str | os.PathLike[str], *, progress: Progress = None) -> int:
+        """Write all entries, as they are at one moment, to a file. A file of that name is replaced at the end.
+
+        Writers and readers go on meanwhile. Entries that a worker has marked with `remove_on_process_join` are left
+        out: they belong to that worker and not to the data.
+
+        Args:
+            file: the path of the file.
+            progress: None: a line on standard error if that is a terminal and it takes longer than half a second;
+                True: a line in any case; False: none; or a function that is called with the number of
+                entries done and of all entries.
+
+        Returns:
+            The number of entries in the file.
+
+        Raises:
+            OSError: the file cannot be written; an earlier file of that name is unchanged.
+            StorageError: there is a transaction in this thread.
+
+        >>> import tempfile
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
+        >>> tree.add("limit", 10, path="doc/snapshot")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     count = tree.snapshot(folder + "/monday.snapshot")
+        ...     tree.add("limit", 99, path="doc/snapshot")
+        ...     restored = tree.restore(folder + "/monday.snapshot")
+        >>> tree.get("limit", path="doc/snapshot"), restored == count
+        (10, True)
+        >>> sktree.disconnect()
+        """
+        self._refuse_in_transaction("snapshot")
+        target = Path(os.path.abspath(file))
+        with reporting(progress, f"snapshot to {target.name}") as report:
+            return self._direct.snapshot(target, report)
+
+    def restore(
+        self, file: str | os.PathLike[str], path: str = "", *, replace: bool = True, progress: Progress = None
+    ) -> int:
+        """Restore what a snapshot holds, in one atomic step: all of it or, if the file is damaged, nothing.
+
+        Other writers wait until it is done, which takes about 10 seconds for a million entries. The restored
+        entries have new revisions. Values are pickled, so restore only files that you trust.
+
+        Args:
+            file: the path of a file that `snapshot` wrote, of this storage or of another one.
+            path: the container to restore, with all containers below it; the root, and so all of them, is "".
+            replace: remove all other entries there, except those that workers have marked with
+                `remove_on_process_join`; False: keep them.
+            progress: as for `snapshot`. A function is called in another thread.
+
+        Returns:
+            How many entries were restored.
+
+        Raises:
+            SnapshotError: the file is no snapshot, or damaged; a `StorageError`.
+            OSError: the file cannot be read.
+            StorageFull: there is no room for it.
+            StorageError: there is a transaction in this thread.
+        """
+        self._refuse_in_transaction("restore")
+        source = Path(os.path.abspath(file))
+        with reporting(progress, f"restore of {source.name}") as report:
+            return self._direct.restore(source, normal_path(path), report, replace=replace)
+
+    # Indexes, owners, and the handle itself.
+
+    def declare_index(self, keys: Iterable[str]) -> None:
+        """Have these metadata keys indexed from now on, as `sktree.connect(index=[...])` does."""
+        self._direct.send(DeclareIndex(0, False, list(keys), current_owner()))
 
     def forget_owner(self, owner: str) -> None:
         """Remove the entries that an ended worker marked with `remove_on_process_join`.
@@ -478,6 +755,11 @@ class Tree:
             owner: `path#incarnation`, such as `pipeline/counters/count-a#3`.
         """
         self._writes().forget(owner, dead=True)
+
+    def owners(self) -> set[str]:
+        """Return the workers' incarnations (`path#incarnation`) that own entries marked `remove_on_process_join`."""
+        self._direct.wait_for_storage()
+        return self._reader.owners()
 
     def remove_owned(self, owner: str | None = None) -> None:
         """Remove the entries that a worker marked with `remove_on_process_join`; the worker may go on writing.
@@ -531,19 +813,7 @@ class Tree:
 
     def _refuse_in_transaction(self, what: str) -> None:
         if self._slot.current is not None:
-            raise NotBuiltYet(f"{what} inside of a transaction is not built yet; call it before the block")
-
-    # The plan names these, and this version lacks them.
-
-    watch: Callable[..., NoReturn] = _not_built("watch", "read the entry again, or compare `revision`")
-    snapshot: Callable[..., NoReturn] = _not_built("snapshot", "connect with durable=True to keep what is stored")
-    restore: Callable[..., NoReturn] = _not_built("restore", "connect with durable=True to keep what is stored")
-    move: Callable[..., NoReturn] = _not_built("move", "add it there and remove it here in one transaction")
-    select_all_with: Callable[..., NoReturn] = _not_built("select_all_with", "go through `walk` and `entry`")
-    selected: property = property(_not_built("selected", "go through `walk` and `entry`"))
-    remove_selected: Callable[..., NoReturn] = _not_built("remove_selected", "remove entries by name")
-    deselect: Callable[..., NoReturn] = _not_built("deselect", "nothing can be selected either")
-    AutoUpdate: Callable[..., NoReturn] = _not_built("AutoUpdate", "call `update` at the end of the block")
+            raise StorageError(f"{what} cannot be part of a transaction")
 
 
 def _number(what: str, value: Any, path: str, name: str) -> Any:

@@ -7,35 +7,47 @@ methods of `Tree` are the same inside and outside of a transaction.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from suitkaise.errors import EntryNotFound
 from suitkaise.messaging import codec
 from suitkaise.messaging.identity import current_owner, split_owner
-from suitkaise.storage.backends.lmdb_reader import NotThereYet, Reader
+from suitkaise.storage.backends.reader import NotThereYet, Reader
+from suitkaise.storage.backends.revision import PROGRESS
 from suitkaise.storage.client import client_of, clients_of
 from suitkaise.storage.keys import entry_key
 from suitkaise.storage.listing import entry_not_found
 from suitkaise.storage.pipeline import pop_background_error
+from suitkaise.storage.progress import Report, follow
 from suitkaise.storage.protocol import (
     Append,
     Forget,
     Increment,
+    Move,
     Put,
     PutMode,
     Remove,
+    RemoveSelected,
     Reply,
     ReplyCode,
     Request,
+    Restore,
     error_for,
     where,
 )
 from suitkaise.storage.records import Metadata, decode_value, encode_value, revision_of, value_of
+from suitkaise.storage.snapshot import Snapshot, replaced, write_snapshot
+from suitkaise.storage.watch import close_watches
 
 __all__ = ["DirectWrites", "Writes", "decoded"]
+
+_MOST_AT_ONCE = 500  # entries that one request removes
+_MOST_CHARACTERS = 1 << 17  # of their names; at most 4 bytes each
 
 
 class Writes(ABC):
@@ -51,6 +63,10 @@ class Writes(ABC):
     @abstractmethod
     def container(self, path: str) -> list[tuple[bytes, bytes]]:
         """Return the keys and records of a container."""
+
+    @abstractmethod
+    def select(self, wanted: Metadata, path: str) -> list[tuple[bytes, bytes, int]]:
+        """Return key, record without value, and size of the record, of the entries at and below `path` that match."""
 
     @abstractmethod
     def put(
@@ -90,6 +106,14 @@ class Writes(ABC):
     @abstractmethod
     def remove(self, path: str, name: str, *, missing_ok: bool, wait: bool) -> None:
         """Remove an entry."""
+
+    @abstractmethod
+    def remove_selected(self, entries: list[tuple[str, str]], wanted: Metadata) -> int:
+        """Remove those of the entries that exist and match; return how many."""
+
+    @abstractmethod
+    def move(self, path: str, name: str, to_path: str, to_name: str, mode: PutMode, *, wait: bool) -> None:
+        """Move an entry, if the target is as `mode` demands."""
 
     @abstractmethod
     def forget(self, owner: str, *, dead: bool) -> None:
@@ -205,6 +229,54 @@ class DirectWrites(Writes):
         except EntryNotFound:
             raise entry_not_found(self._reader, path, name) from None
 
+    def select(self, wanted: Metadata, path: str) -> list[tuple[bytes, bytes, int]]:
+        """Select from the memory map, as it is at one moment."""
+        self.wait_for_storage()
+        return self._reader.select(wanted, path)
+
+    def remove_selected(self, entries: list[tuple[str, str]], wanted: Metadata) -> int:
+        """Have the storage actor remove the entries, in portions."""
+        removed = 0
+        for portion in _portions(entries):
+            reply = self.send(RemoveSelected(0, False, portion, wanted, current_owner()))
+            removed += 0 if reply is None else reply.detail
+        return removed
+
+    def move(self, path: str, name: str, to_path: str, to_name: str, mode: PutMode, *, wait: bool) -> None:
+        """Have the storage actor move the entry."""
+        try:
+            self.send(Move(0, False, path, name, to_path, to_name, mode, current_owner()), wait=wait)
+        except EntryNotFound:
+            raise entry_not_found(self._reader, path, name) from None
+
+    def snapshot(self, target: Path, report: Report | None) -> int:
+        """Write all entries to a file; return how many."""
+        self.wait_for_storage()
+        with replaced(target) as file:
+
+            def write(entries: Iterator[tuple[bytes, bytes]], total: int) -> int:
+                file.seek(0)
+                file.truncate()
+                return write_snapshot(file, entries, total, report or _report_nothing)
+
+            return self._reader.all_at_once(write)
+
+    def restore(self, source: Path, path: str, report: Report | None, *, replace: bool) -> int:
+        """Verify a snapshot, and have the storage actor restore it; return how many entries it has restored."""
+        with Snapshot(source) as snapshot:
+            total = snapshot.count
+            snapshot.verify()
+        self.wait_for_storage()
+        words = self._reader.revision_words()
+        request = Restore(0, False, str(source), path, replace, current_owner())
+        with follow(report, lambda: words[PROGRESS], total):
+            reply = client_of(self._directory, math.inf).ask(request)
+        if reply.status is not ReplyCode.OK:
+            raise error_for(request, reply)
+        if report is not None:
+            report(total, total)
+        return int(reply.detail)
+
     def forget(self, owner: str, *, dead: bool) -> None:
         """Have the storage actor remove the owner's entries, in portions."""
         _check_owner(owner)
@@ -247,7 +319,8 @@ class DirectWrites(Writes):
             raise error
 
     def close(self) -> None:
-        """Close the connections and the reader of this process; the next use opens them again."""
+        """Close the watches, connections and the reader of this process; the next use opens the latter two again."""
+        close_watches(self._directory)
         for client in clients_of(self._directory):
             client.close()
         self._reader.close()
@@ -256,13 +329,32 @@ class DirectWrites(Writes):
         return client_of(self._directory, self._timeout).ask(request, payload)
 
 
-def decoded(path: str, name: str, record: bytes) -> Any:
+def decoded(path: str, name: str, record: bytes | bytearray) -> Any:
     """Decode the value in a record; a note on the error names the entry."""
     try:
         return value_of(record)
     except Exception as error:
         error.add_note(f"while decoding the value of {where(name, path)}")
         raise
+
+
+def _portions(entries: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Divide entries into requests that are quick to carry out, and whose names fit into a header."""
+    portion: list[tuple[str, str]] = []
+    size = 0
+    for path, name in entries:
+        length = len(path) + len(name)
+        if portion and (len(portion) == _MOST_AT_ONCE or size + length > _MOST_CHARACTERS):
+            yield portion
+            portion, size = [], 0
+        portion.append((path, name))
+        size += length
+    if portion:
+        yield portion
+
+
+def _report_nothing(done: int, total: int) -> None:
+    """Ignore the progress."""
 
 
 def _check_owner(owner: str) -> None:

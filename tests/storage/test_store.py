@@ -3,14 +3,14 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from suitkaise.errors import StorageError
-from suitkaise.storage.backends import lmdb_environment as environment
-from suitkaise.storage.backends import lmdb_writer
-from suitkaise.storage.backends.lmdb_reader import Reader, reader_of
-from suitkaise.storage.backends.lmdb_writer import Store, WriteTransaction
+from suitkaise.storage.backends import store as stores
+from suitkaise.storage.backends.reader import Reader, reader_of
+from suitkaise.storage.backends.store import Store, WriteTransaction
 from suitkaise.storage.protocol import ClientRecord, Reply
 from tests.storage.support import put_entry, run_in_process, values_in
 
@@ -46,7 +46,7 @@ def test_a_second_writer_is_refused_in_this_process_and_in_another(store: Store)
     program = """
 import sys
 from pathlib import Path
-from suitkaise.storage.backends.lmdb_writer import Store
+from suitkaise.storage.backends.store import Store
 try:
     Store(Path(sys.argv[1]))
 except Exception as error:
@@ -72,14 +72,15 @@ def test_a_full_map_grows_and_the_transaction_runs_again(tmp_path: Path) -> None
     small.close()
 
 
+@pytest.mark.parametrize("engine", ["lmdb"], scope="module")
 def test_check_readers_frees_the_slots_of_dead_readers(store: Store) -> None:
     program = """
 import sys
 from pathlib import Path
-from suitkaise.storage.backends.lmdb_reader import Reader
+from suitkaise.storage.backends.reader import Reader
 reader = Reader(Path(sys.argv[1]))
 reader.get(b"a")
-transaction = reader._environment.begin()
+transaction = reader._opened.begin()
 print("in", flush=True)
 sys.stdin.read()
 """
@@ -87,11 +88,12 @@ sys.stdin.read()
     with run_in_process(program, store.directory) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "in\n"
-        assert str(other.pid) in store._environment.readers()
+        slots: Any = store._opened
+        assert str(other.pid) in slots.readers()
         other.kill()
         other.wait()
         store.check_readers()
-        assert str(other.pid) not in store._environment.readers()
+        assert str(other.pid) not in slots.readers()
 
 
 def test_a_forked_child_may_not_write_to_its_parents_store(store: Store) -> None:
@@ -123,7 +125,7 @@ def test_the_highest_dead_incarnation_of_each_owner_is_stored(tmp_path: Path) ->
 
 
 def test_the_number_of_stored_dead_owners_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_writer, "MAX_DEAD_OWNERS", 10)
+    monkeypatch.setattr(stores, "MAX_DEAD_OWNERS", 10)
     for number in range(25):
         store.write(lambda transaction, number=number: transaction.mark_dead(f"w{number}#1"))
     assert len(store.dead_owners) <= 10
@@ -164,7 +166,7 @@ def test_records_of_clients_that_are_gone_for_long_are_removed(store: Store, mon
 
     store.write(work)
     assert store.forget_clients([b"here"]) == 0
-    monkeypatch.setattr(time, "time", lambda now=time.time: now() + lmdb_writer.FORGET_CLIENTS_AFTER + 1)
+    monkeypatch.setattr(time, "time", lambda now=time.time: now() + stores.FORGET_CLIENTS_AFTER + 1)
     store.write(lambda transaction: setattr(transaction.client(b"late"), "last", 8))
     assert store.forget_clients([b"here"]) == 1
     store.write(lambda transaction: [transaction.look_up_client(n) for n in (b"gone", b"here", b"late")])
@@ -177,5 +179,9 @@ def test_only_the_owner_may_access_the_files(store: Store) -> None:
     store.write(put_entry("a", 1))
     for path in store.directory.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
-    lock = store.directory / environment.DATA / "lock.mdb"
+
+
+@pytest.mark.parametrize("engine", ["lmdb"], scope="module")
+def test_the_lock_file_has_no_holes(store: Store) -> None:
+    lock = store.directory / "store" / "lock.mdb"
     assert lock.stat().st_blocks * 512 >= lock.stat().st_size, "a hole would be a SIGBUS on a full tmpfs"

@@ -1,36 +1,38 @@
-"""The single writer of a storage: entries, index of owners, dead owners, and the records of clients.
+"""The single writer of a storage: entries, their indexes, dead owners, and the records of clients.
 
 All of them change in the same transactions, so a crash at any time leaves entries and bookkeeping consistent.
-Readers use `lmdb_reader`. `operations` defines what each request does.
+Readers use `reader`. The tables are an engine's, see `tables`. `operations` defines what each request does.
 """
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import itertools
 import os
 import struct
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-import lmdb
 import msgspec
 
 from suitkaise.errors import StorageError, StorageFull
 from suitkaise.messaging.identity import split_owner
-from suitkaise.storage.backends import lmdb_environment as environment
+from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.storage.backends import access
+from suitkaise.storage.backends.engines import chosen_engine, engine_named
 from suitkaise.storage.backends.revision import RevisionWord
+from suitkaise.storage.backends.tables import INDEX, TABLES, Engine, Table, Transaction, declared_index, scan
+from suitkaise.storage.history import ADDED, REMOVED, UPDATED, Batch, History, Logged
+from suitkaise.storage.index import ALWAYS_INDEXED, find, index_keys
 from suitkaise.storage.protocol import ClientRecord
-from suitkaise.storage.records import Record, is_indexed, pack_record
-
-if TYPE_CHECKING:
-    from lmdb import _Database as Database
+from suitkaise.storage.records import Metadata, Record, is_indexed, metadata_of, pack_record
 
 __all__ = ["Store", "WriteTransaction"]
+
+logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
 T = TypeVar("T")
 
@@ -40,11 +42,9 @@ FORGET_CLIENTS_AFTER = 600.0
 MAX_DEAD_OWNERS = 1 << 16
 """For how many workers' paths the highest dead incarnation is stored."""
 
-_MAX_MAP_SIZE = 1 << 46
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_SPACE_FOR_PAGES = 1 << 20  # the most that a commit writes in addition to the records, in bytes
-
-_REVISION = b"revision"  # the key of the last revision, in the database of facts
+_REVISION = b"revision"  # the key of the last revision, in the table of facts
+_CHANGES = b"changes"  # with the place in a ring: the key of the changes of a commit, in the table of facts
+_AFTER_CHANGES = b"changet"
 _U64 = struct.Struct("<Q")
 _encode_client = msgspec.msgpack.Encoder().encode
 _decode_client: Callable[[bytes], ClientRecord] = msgspec.msgpack.Decoder(ClientRecord).decode
@@ -53,35 +53,59 @@ _decode_client: Callable[[bytes], ClientRecord] = msgspec.msgpack.Decoder(Client
 class Store:
     """The data of a storage, opened for writing by one thread of one process."""
 
-    def __init__(self, directory: Path, *, durable: bool = False, map_size: int = environment.DEFAULT_MAP_SIZE) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        durable: bool = False,
+        engine: str | None = None,
+        map_size: int = access.DEFAULT_MAP_SIZE,
+    ) -> None:
         """Open the store in `directory`, and make it if it does not exist.
 
         Args:
             directory: the storage's directory, which exists.
             durable: return from a commit only after the data has reached the disk; otherwise the data survives
                 the death of any process, but not of the machine.
-            map_size: the initial size of the map in bytes; the map grows when it is full.
+            engine: the name of the engine, see `chosen_engine`.
+            map_size: the initial size of LMDB's map in bytes; the map grows when it is full.
         """
         self.directory: Path = directory
         self._pid = os.getpid()
-        self._environment = environment.open_for_writing(directory, durable=durable, map_size=map_size)
-        self._environment.reader_check()
-        opened = [self._environment.open_db(name) for name in environment.DATABASES]
-        self.entries: Database = opened[0]
-        self.owned: Database = opened[1]
-        self.dead: Database = opened[2]
-        self.clients: Database = opened[3]
-        self.facts: Database = opened[4]
-        with self._environment.begin() as transaction:
+        self._engine: Engine = engine_named(chosen_engine(directory, engine))
+        self.errors: tuple[type[Exception], ...] = self._engine.errors
+        """What the engine raises when an operation fails."""
+        self._opened = access.open_for_writing(self._engine, directory, durable=durable, map_size=map_size)
+        self._engine.free_dead_readers(self._opened)
+        tables = [self._engine.table(self._opened, name, create=True) for name in TABLES]
+        self.entries: Table = tables[0]
+        self.owned: Table = tables[1]
+        self.dead: Table = tables[2]
+        self.clients: Table = tables[3]
+        self.facts: Table = tables[4]
+        self.by_metadata: Table = tables[5]
+        with self._opened.begin() as transaction:
             stored = transaction.get(_REVISION, db=self.facts)
             self.revision: int = int(_U64.unpack(stored)[0]) if stored else 0
             """The revision that was committed last."""
             self.dead_owners: dict[bytes, int] = {
-                bytes(path): _U64.unpack(number)[0] for path, number in transaction.cursor(db=self.dead)
+                bytes(path): _U64.unpack(number)[0] for path, number in scan(transaction, self.dead, b"", None)
             }
             """The highest dead incarnation under the digest of its worker's path."""
+            self.declared: frozenset[str] = declared_index(transaction, self.facts)
+            """The metadata keys that the index holds."""
+            batches = {key[-1]: value for key, value in scan(transaction, self.facts, _CHANGES, _AFTER_CHANGES)}
+        self.history: History = History(self.revision, batches)
+        """The latest changes."""
+        self.is_watched: bool = bool(batches)
+        """Whether the changes of each commit are stored, for watchers that resume at the next incarnation."""
         self._word = RevisionWord(directory, write=True)
         self._word.publish(self.revision)
+        if not self.declared.issuperset(ALWAYS_INDEXED):  # a new store, or one of an earlier version
+            try:
+                self.write(lambda transaction: transaction.declare_index(ALWAYS_INDEXED))
+            except StorageFull as full:
+                logger.warning("the index is not made, so selections take longer: %s", full)
 
     def write(self, work: Callable[[WriteTransaction], T]) -> T:
         """Run `work` in one transaction, and commit the transaction.
@@ -91,23 +115,20 @@ class Store:
 
         Raises:
             StorageFull: the file system has no room for it.
-            lmdb.Error: LMDB failed otherwise.
+            Exception: one of `errors`, if the engine failed otherwise.
         """
         if os.getpid() != self._pid:
             raise StorageError("this process was forked from the storage's writer, which alone may write")
         while True:
-            transaction = WriteTransaction(self, self._environment.begin(write=True))
+            transaction = WriteTransaction(self, self._opened.begin(write=True))
             try:
                 result = work(transaction)
                 self._commit(transaction)
                 return result
-            except lmdb.MapFullError:
+            except self.errors as error:
                 transaction.raw.abort()
-                self._grow()
-            except lmdb.Error as error:
-                if not self._is_full(error, transaction.size):
+                if not self._engine.repaired_writing(self._opened, self.directory, error, transaction.size):
                     raise
-                raise StorageFull(f"no room is left in {self.directory} for this write: {error}") from error
             finally:
                 transaction.raw.abort()  # has no effect after a commit
 
@@ -118,7 +139,7 @@ class Store:
         def forget(transaction: WriteTransaction) -> int:
             gone = [
                 bytes(client)
-                for client, stored in transaction.raw.cursor(db=self.clients)
+                for client, stored in scan(transaction.raw, self.clients, b"", None)
                 if client not in connected and _decode_client(stored).time < oldest
             ]
             for client in gone:
@@ -129,8 +150,8 @@ class Store:
 
     def dead_with_entries(self) -> set[str]:
         """Return the dead owners with entries left: a crash interrupted their removal."""
-        with self._environment.begin(db=self.owned) as transaction:
-            owners = {owner.decode() for owner in transaction.cursor().iternext(keys=False, values=True)}
+        with self._opened.begin(db=self.owned) as transaction:
+            owners = {owner.decode() for _, owner in scan(transaction, self.owned, b"", None)}
         return {owner for owner in owners if self.is_dead(owner)}
 
     def is_dead(self, owner: str) -> bool:
@@ -140,12 +161,20 @@ class Store:
 
     def check_readers(self) -> None:
         """Free the slots of readers that died, so that the pages they were reading can be reused."""
-        self._environment.reader_check()
+        self._engine.free_dead_readers(self._opened)
+
+    def oldest_reader(self) -> tuple[int, object] | None:
+        """Return the reader that keeps old data from being reused, see `Engine.oldest_reader`."""
+        return self._engine.oldest_reader(self._opened)
+
+    def report(self, done: int) -> None:
+        """Show how many entries a long write has written so far."""
+        self._word.report(done)
 
     def close(self) -> None:
         """Close the store. Committed data stays."""
         if os.getpid() == self._pid:
-            environment.close_for_writing(self.directory, self._environment)
+            access.close_for_writing(self.directory, self._opened)
             self._word.close()
 
     def _commit(self, transaction: WriteTransaction) -> None:
@@ -155,44 +184,27 @@ class Store:
         try:
             transaction.raw.commit()
             self.revision = transaction.revision
+            self.history.add(transaction.changes, self.revision)
             for path in transaction.evicted | transaction.newly_dead.keys():
                 self.dead_owners.pop(path, None)
             self.dead_owners |= transaction.newly_dead  # in order of time: the oldest are evicted first
+            self.declared = transaction.declared
         finally:
             self._word.publish(self.revision)
-
-    def _is_full(self, error: lmdb.Error, size: int) -> bool:
-        """Return whether the file system is full. LMDB reports a write that was cut short as an I/O error."""
-        if any(os.strerror(number) in str(error) for number in _NO_SPACE):
-            return True
-        if os.strerror(errno.EIO) not in str(error):
-            return False
-        file_system = os.statvfs(self.directory)
-        return file_system.f_bavail * file_system.f_frsize < size + _SPACE_FOR_PAGES
-
-    def _grow(self) -> None:
-        size = self._environment.info()["map_size"]
-        if size >= _MAX_MAP_SIZE:
-            raise StorageFull(f"the storage in {self.directory} has reached its largest size, {size} bytes")
-        try:
-            self._environment.set_mapsize(size * 2)
-        except (lmdb.Error, MemoryError) as error:
-            raise StorageFull(
-                f"the storage in {self.directory} cannot grow beyond {size} bytes; the system refuses more "
-                f"address space (see `ulimit -v`): {error}"
-            ) from error
 
 
 class WriteTransaction:
     """A write transaction under way, as `Store.write` passes it to its `work`."""
 
-    def __init__(self, store: Store, raw: lmdb.Transaction[bytes]) -> None:
-        self.raw: lmdb.Transaction[bytes] = raw
+    def __init__(self, store: Store, raw: Transaction) -> None:
+        self.raw: Transaction = raw
         self.revision: int = store.revision
         self.time: float = time.time()
         self.newly_dead: dict[bytes, int] = {}
         self.evicted: set[bytes] = set()
+        self.declared: frozenset[str] = store.declared
         self.size: int = 0
+        self.changes: list[Logged] = []
         self._store = store
         self._entries = store.entries
         self._clients: dict[bytes, ClientRecord] = {}
@@ -200,7 +212,8 @@ class WriteTransaction:
 
     def get(self, key: bytes) -> bytes | None:
         """Return the record of an entry; None if there is no such entry."""
-        return self.raw.get(key, db=self._entries)
+        record: bytes | None = self.raw.get(key, db=self._entries)
+        return record
 
     def put(
         self,
@@ -219,7 +232,11 @@ class WriteTransaction:
         indexed = indexed and owner is not None
         if indexed and owner is not None:
             self.raw.put(_owned_key(owner, key), owner.encode(), db=self._store.owned)
+        before = b"" if old is None else metadata_of(old)
+        if before != metadata:
+            self._update_index(key, before, metadata)
         self.revision = revision = self.revision + 1
+        self.changes.append(Logged(revision, ADDED if old is None else UPDATED, key, long_key))
         record = pack_record(revision, self.time, encoding, value, owner, metadata, indexed, long_key)
         self.size += len(record)
         self.raw.put(key, record, db=self._entries)
@@ -228,8 +245,27 @@ class WriteTransaction:
         """Remove an entry; `old` is its present record."""
         if is_indexed(old):
             self._unindex(key, old)
+        if metadata := metadata_of(old):
+            self._update_index(key, metadata, b"")
         self.raw.delete(key, db=self._entries)
         self.revision += 1
+        self.changes.append(Logged(self.revision, REMOVED, key, Record.unpack(old).long_key))
+
+    def select(self, wanted: Metadata, path: str) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over keys and records of the entries at and below `path` that have the wanted metadata."""
+        entries, index = (functools.partial(scan, self.raw, db) for db in (self._entries, self._store.by_metadata))
+        return find(entries, index, self.get, self.declared, wanted, path)
+
+    def declare_index(self, keys: Iterable[str]) -> None:
+        """Index these metadata keys, too, from now on and for the entries that are there."""
+        new = frozenset(keys) - self.declared
+        if new:
+            for key, record in scan(self.raw, self._entries, b"", None):
+                for index_key in index_keys(metadata_of(record), new, key):
+                    self.raw.put(index_key, b"", db=self._store.by_metadata)
+            self.declared |= new
+            self.raw.put(INDEX, msgspec.msgpack.encode(sorted(self.declared)), db=self._store.facts)
+            self._changed = True
 
     def records(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the entries whose keys begin with `prefix`."""
@@ -307,8 +343,26 @@ class WriteTransaction:
             self.raw.put(client, _encode_client(state), db=self._store.clients)
         if self.revision != self._store.revision:
             self.raw.put(_REVISION, _U64.pack(self.revision), db=self._store.facts)
+            if self._store.is_watched:
+                self._store_changes()
             return True
         return bool(self._clients) or self._changed
+
+    def report(self, done: int) -> None:
+        """Show how many entries this long write has written so far."""
+        self._store.report(done)
+
+    def _store_changes(self) -> None:
+        batch = Batch(self._store.revision, self.revision, self.changes).packed()  # type: ignore[arg-type]
+        if batch is not None:
+            self.raw.put(_CHANGES + bytes([self._store.history.next_place]), batch, db=self._store.facts)
+
+    def _update_index(self, key: bytes, before: bytes, after: bytes) -> None:
+        old, new = (index_keys(metadata, self.declared, key) for metadata in (before, after))
+        for index_key in old - new:
+            self.raw.delete(index_key, db=self._store.by_metadata)
+        for index_key in new - old:
+            self.raw.put(index_key, b"", db=self._store.by_metadata)
 
     def _unindex(self, key: bytes, old: bytes) -> None:
         owner = Record.unpack(old).owner

@@ -5,12 +5,12 @@ import os
 import threading
 from pathlib import Path
 
-import lmdb
 import pytest
 
-from suitkaise.storage.backends.lmdb_reader import NotThereYet, Reader
-from suitkaise.storage.backends.lmdb_writer import Store
+from suitkaise.storage.backends.reader import NotThereYet, Reader
 from suitkaise.storage.backends.revision import RevisionWord
+from suitkaise.storage.backends.store import Store
+from suitkaise.storage.backends.tables import Transaction
 from suitkaise.storage.keys import entry_key
 from suitkaise.storage.records import value_of
 from tests.storage.support import put_entry, run_in_process, values_in
@@ -20,7 +20,8 @@ def test_a_reader_follows_a_map_that_another_process_has_grown(tmp_path: Path) -
     program = """
 import sys
 from pathlib import Path
-from suitkaise.storage.backends.lmdb_writer import Store
+from suitkaise.storage.backends.store import Store
+from suitkaise.storage.backends.tables import Transaction
 from tests.storage.support import put_entry
 store = Store(Path(sys.argv[1]), map_size=1 << 17)
 store.write(put_entry("a", "small"))
@@ -77,7 +78,7 @@ def test_a_read_is_repeated_as_often_as_its_environment_is_closed(tmp_path: Path
     with contextlib.closing(Reader(tmp_path)) as reader:
         closed: list[object] = []
 
-        def work(transaction: lmdb.Transaction[bytes]) -> bytes | None:
+        def work(transaction: Transaction) -> bytes | None:
             if len(closed) < 20:
                 closed.append(reader.release())
                 values_in(reader)  # another read opens the environment again; the failed read must not close that one
@@ -131,8 +132,8 @@ def test_the_parents_slot_outlives_a_fork(tmp_path: Path) -> None:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
     assert values_in(reader) == [1]
-    assert reader._environment is not None
-    assert str(os.getpid()) in reader._environment.readers()
+    assert reader._opened is not None
+    assert str(os.getpid()) in reader._opened.readers()
     reader.close()
 
 

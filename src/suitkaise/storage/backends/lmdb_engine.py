@@ -1,0 +1,160 @@
+"""The engine on LMDB; this module handles the traps of LMDB that are known.
+
+- Engine 0.9 (1.0 raised spurious `BadTxnError`s), and never `writemap` (SIGBUS on a full tmpfs).
+- The map is large from the start, so that it hardly ever has to grow; address space costs nothing.
+- The lock file is allocated in full before it is mapped: a hole in it is a SIGBUS on a full tmpfs.
+- A process may open an environment once, and not across a fork: see `access`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from suitkaise.errors import StorageFull
+from suitkaise.storage.backends import access
+from suitkaise.storage.backends.tables import FILES, TABLES
+
+__all__ = ["LmdbEngine"]
+
+_SMALLEST_MAP = 1 << 24
+_MAX_MAP_SIZE = 1 << 46
+_MAX_READERS = 4096
+_LOCK_FILE_SIZE = 64 * (_MAX_READERS + 2)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SPACE_FOR_PAGES = 1 << 20  # the most that a commit writes in addition to the records, in bytes
+
+
+class LmdbEngine:
+    """Memory-mapped: a read copies one value out of memory that all processes share."""
+
+    errors: tuple[type[Exception], ...] = (lmdb.Error,)
+
+    def open_for_writing(self, directory: Path, *, durable: bool, map_size: int) -> Any:
+        """Open the environment in `directory`; make it if it does not exist."""
+        data = directory / FILES["lmdb"]
+        data.mkdir(mode=0o700, exist_ok=True)
+        _allocate_lock_file(data / "lock.mdb")
+        return _open(data, map_size, write=True, durable=durable)
+
+    def open_for_reading(self, directory: Path, *, map_size: int) -> Any:
+        """Open the environment in `directory`."""
+        return _open(directory / FILES["lmdb"], map_size, write=False, durable=False)
+
+    def table(self, opened: Any, name: str, *, create: bool) -> Any:
+        """Open a named database."""
+        try:
+            return opened.open_db(name.encode(), create=create)
+        except lmdb.NotFoundError:
+            return None
+
+    def quick_begin(self, opened: Any) -> Callable[[Any], Any]:
+        """Return LMDB's own method."""
+        begin: Callable[[Any], Any] = opened.begin
+        return begin
+
+    def repaired_reading(self, opened: Any, error: Exception) -> bool:
+        """Follow a map that the writer has grown; free the slots of dead readers."""
+        with access.LOCK:
+            match error:
+                case lmdb.MapResizedError():
+                    opened.set_mapsize(0)
+                case lmdb.ReadersFullError():
+                    opened.reader_check()
+                case _:
+                    return False
+        return True
+
+    def repaired_writing(self, opened: Any, directory: Path, error: Exception, size: int) -> bool:
+        """Double a map that is full."""
+        if isinstance(error, lmdb.MapFullError):
+            _grow(opened, directory)
+            return True
+        if _is_full(error, directory, size):
+            raise StorageFull(f"no room is left in {directory} for this write: {error}") from error
+        return False
+
+    def free_dead_readers(self, opened: Any) -> None:
+        """Free the slots of readers that died, so that the pages they were reading can be reused."""
+        opened.reader_check()
+
+    def oldest_reader(self, opened: Any) -> tuple[int, object] | None:
+        """Return the reader of the oldest snapshot, if it is not the newest one."""
+        oldest = None
+        for line in opened.readers().splitlines()[1:]:  # pid, thread, number of the transaction or "-"
+            pid, _, number = line.split()
+            if number != "-" and (oldest is None or int(number) < oldest[1]):
+                oldest = int(pid), int(number)
+        return None if oldest is None or oldest[1] >= opened.info()["last_txnid"] else oldest
+
+
+def _open(data: Path, map_size: int, *, write: bool, durable: bool) -> lmdb.Environment:
+    while True:
+        try:
+            return lmdb.open(
+                str(data),
+                map_size=map_size,
+                readonly=not write,
+                create=write,
+                sync=durable,
+                metasync=durable,
+                mode=0o700,
+                max_dbs=len(TABLES),
+                max_readers=_MAX_READERS,
+                max_spare_txns=8,
+                **_VERSION,  # type: ignore[arg-type]
+            )
+        except (lmdb.MemoryError, MemoryError):
+            if map_size <= _SMALLEST_MAP:
+                raise
+            map_size //= 2
+
+
+def _allocate_lock_file(path: Path) -> None:
+    """Allocate the lock file before it is mapped; closing a descriptor of it later would drop LMDB's own locks."""
+    if path.exists() and path.stat().st_size >= _LOCK_FILE_SIZE:
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with contextlib.suppress(AttributeError, OSError):  # a safeguard that not every file system has
+            os.posix_fallocate(descriptor, 0, _LOCK_FILE_SIZE)
+    finally:
+        os.close(descriptor)
+
+
+def _grow(opened: lmdb.Environment, directory: Path) -> None:
+    size = opened.info()["map_size"]
+    if size >= _MAX_MAP_SIZE:
+        raise StorageFull(f"the storage in {directory} has reached its largest size, {size} bytes")
+    try:
+        opened.set_mapsize(size * 2)
+    except (lmdb.Error, MemoryError) as error:
+        raise StorageFull(
+            f"the storage in {directory} cannot grow beyond {size} bytes; the system refuses more "
+            f"address space (see `ulimit -v`): {error}"
+        ) from error
+
+
+def _is_full(error: Exception, directory: Path, size: int) -> bool:
+    """Return whether the file system is full. LMDB reports a write that was cut short as an I/O error."""
+    if any(os.strerror(number) in str(error) for number in _NO_SPACE):
+        return True
+    if os.strerror(errno.EIO) not in str(error):
+        return False
+    file_system = os.statvfs(directory)
+    return file_system.f_bavail * file_system.f_frsize < size + _SPACE_FOR_PAGES
+
+
+def _version() -> dict[str, int]:
+    """Return the argument that selects LMDB's own version, if this version of py-lmdb has one."""
+    version = getattr(lmdb, "__version__", "0")
+    return {"lib_version": 0} if int(version.split(".")[0]) >= 3 else {}
+
+
+_VERSION = _version()

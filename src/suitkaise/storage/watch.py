@@ -1,0 +1,299 @@
+"""Watching a part of the tree: the storage actor sends each change once it is committed.
+
+A watch has a connection of its own, and the thread that waits for a change reads from it: so a watch that nobody reads
+holds nothing but a socket's buffer. When the storage actor is restarted, the watch connects again and names the last
+revision that it has received.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from suitkaise.errors import StorageError, StorageGone
+from suitkaise.messaging import wire
+from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.storage.client import CONNECTION_LOST, open_socket, set_timeout
+from suitkaise.storage.history import KINDS, Change
+from suitkaise.storage.pipeline import RETRY_AFTER
+from suitkaise.storage.protocol import VERSION, Changes, decode_answer
+from suitkaise.storage.protocol import Watch as Subscription
+
+__all__ = ["Change", "Watch", "close_watches"]
+
+logger: QueuedLogger = QueuedLogger("suitkaise.storage")
+
+_MOMENT = 0.05  # seconds for which an event loop may be held up: only if 1,024 connections wait already
+
+_END_OF_CALLBACK = 5.0
+"""Seconds for which `close` waits for a callback that is running."""
+
+
+class Watch:
+    """The changes at and below a path, one after the other: `tree.watch` makes it.
+
+    Iterate over it, with `for` or `async for`, or call `get`. While its reader keeps up, every change is an event. For
+    a reader that lags behind, the changes of each entry are merged into one; if it lags too far, the changes are
+    left out, and a `Change` of the kind "overflow" tells the reader to read everything anew. One thread or
+    task reads a watch. The iteration ends when the watch is closed, as `disconnect` does too.
+    """
+
+    def __init__(self, directory: str, path: str, since: int | None, timeout: float) -> None:
+        """Subscribe: the watch reports every change after this.
+
+        Args:
+            directory: the storage's directory.
+            path: the container to watch, with all containers below it.
+            since: the revision that has been seen already; None: the present one.
+            timeout: how many seconds the storage may take to answer.
+
+        Raises:
+            StorageError: the storage did not answer.
+        """
+        self.path: str = path
+        self._directory = directory
+        self._timeout = timeout
+        self._ready: deque[Change] = deque()
+        self._received = since  # the revision up to which all changes have been received
+        self._seen = since
+        self._sock: socket.socket | None = None
+        self._parser = wire.Parser(decode=decode_answer)
+        self._answered = False  # on this connection
+        self._closed = False
+        self._reading = threading.Lock()
+        self._thread: threading.Thread | None = None
+        with self._reading:
+            deadline = time.monotonic() + timeout
+            try:
+                while not self._answered:
+                    self._receive(deadline)
+            except TimeoutError:
+                self._lose_connection()
+                raise StorageError(
+                    f"the storage in {directory} did not answer the watch of {path!r} within {timeout:g} seconds"
+                ) from None
+        if since is None:
+            self._seen = self._received
+        _watches.add(self)
+
+    def __del__(self) -> None:
+        sock = getattr(self, "_sock", None)
+        if sock is not None:
+            sock.close()
+
+    @property
+    def revision(self) -> int:
+        """The revision up to which all changes have been handed out; pass it as `since` to go on from there."""
+        if not self._ready and self._received is not None:
+            return self._received
+        return self._seen or 0
+
+    def get(self, timeout: float | None = None) -> Change:
+        """Wait for the next change.
+
+        Args:
+            timeout: seconds; None: no limit.
+
+        Raises:
+            TimeoutError: there was no change within the timeout.
+            StorageError: the watch is closed, or the program that owned the storage has ended.
+        """
+        change = self._next(timeout)
+        if change is None:
+            raise StorageError(f"the watch of {self.path!r} is closed")
+        return change
+
+    def __iter__(self) -> Iterator[Change]:
+        return self
+
+    def __next__(self) -> Change:
+        change = self._next(None)
+        if change is None:
+            raise StopIteration
+        return change
+
+    def __aiter__(self) -> AsyncIterator[Change]:
+        return self
+
+    async def __anext__(self) -> Change:
+        if not self._reading.acquire(blocking=False):
+            raise RuntimeError("another thread or task is reading this watch; give each a watch of its own")
+        try:
+            while not self._closed:
+                if self._ready:
+                    return self._hand_out()
+                await self._receive_async()
+            raise StopAsyncIteration
+        finally:
+            self._end_read()
+
+    def close(self) -> None:
+        """End the watch. A thread that waits for a change is woken, and a callback is not called again."""
+        self._closed = True
+        self._shut_down()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_END_OF_CALLBACK)
+        elif self._reading.acquire(blocking=False):  # otherwise the reader closes the socket
+            self._end_read()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def call(self, callback: Callable[[Change], object]) -> None:
+        """Call `callback` with each change, in a thread of its own, until the watch is closed."""
+        self._thread = threading.Thread(
+            target=self._call, args=(callback,), name=f"suitkaise-watch-{self.path or 'root'}", daemon=True
+        )
+        self._thread.start()
+
+    def _call(self, callback: Callable[[Change], object]) -> None:
+        try:
+            for change in self:
+                try:
+                    callback(change)
+                except Exception:
+                    logger.exception("the callback of the watch of %r failed on %r", self.path, change)
+        except StorageGone:  # with the program, and so with all that could change
+            self.close()
+        except StorageError as error:
+            logger.error("the watch of %r has ended: %s", self.path, error)
+
+    def _next(self, timeout: float | None) -> Change | None:
+        """Return the next change; None once the watch is closed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._reading.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            raise TimeoutError(f"another thread is reading the watch of {self.path!r}")
+        try:
+            while not self._closed:
+                if self._ready:
+                    return self._hand_out()
+                self._receive(deadline)
+            return None
+        finally:
+            self._end_read()
+
+    def _hand_out(self) -> Change:
+        change = self._ready.popleft()
+        self._seen = change.revision
+        return change
+
+    def _receive(self, deadline: float | None) -> None:
+        """Wait for bytes of the storage actor until `deadline`; connect first if necessary."""
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            if self._sock is None:
+                self._connect(self._timeout if left is None else min(left, self._timeout))
+            assert self._sock is not None
+            set_timeout(self._sock, threading.TIMEOUT_MAX if left is None else left)
+            self._take(self._parser.receive(self._sock))
+        except BlockingIOError:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"nothing at or below {self.path!r} changed in time") from None
+        except CONNECTION_LOST:
+            if not self._lose_connection():
+                time.sleep(RETRY_AFTER)
+        except BaseException:  # from a signal handler: a frame may have been read in part
+            self._lose_connection()
+            raise
+
+    async def _receive_async(self) -> None:
+        import asyncio
+
+        try:
+            if self._sock is None:
+                self._connect(_MOMENT)
+            sock = self._sock
+            assert sock is not None
+            loop = asyncio.get_running_loop()
+            readable = loop.create_future()
+            loop.add_reader(sock, readable.cancel)
+            try:
+                await asyncio.wait([readable])
+            finally:
+                loop.remove_reader(sock)
+            self._take(self._parser.receive(sock, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            pass
+        except CONNECTION_LOST:
+            if not self._lose_connection():
+                await asyncio.sleep(RETRY_AFTER)
+
+    def _connect(self, timeout: float) -> None:
+        self._parser = wire.Parser(decode=decode_answer)
+        self._answered = False
+        self._sock = sock = open_socket(self._directory, timeout)
+        if self._closed:
+            self._shut_down()
+        wire.send(sock, Subscription(VERSION, self.path, self._received))
+
+    def _take(self, frames: list[wire.Frame]) -> None:
+        for header, payload in frames:
+            if not isinstance(header, Changes):
+                raise wire.WireError(f"the storage actor sent {header!r} to a watch")
+            if header.overflow:
+                self._ready.append(Change(self.path, "", header.revision, "overflow"))
+            for revision, kind, path, name in _decode(payload):
+                self._ready.append(Change(path, name, revision, KINDS[kind]))
+            self._received = header.revision
+            self._answered = True
+
+    def _lose_connection(self) -> bool:
+        """Close the connection; return whether anything came on it. If not, trying again at once is of no use."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
+        return self._answered
+
+    def _shut_down(self) -> None:
+        """Wake the thread or task that waits for the socket."""
+        sock = self._sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _end_read(self) -> None:
+        if self._closed:
+            self._lose_connection()
+        self._reading.release()
+
+    def _forked(self) -> None:
+        """In a forked child: the connection and the thread are the parent's."""
+        self._reading = threading.Lock()
+        self._lose_connection()
+        if self._thread is not None:
+            self._closed, self._thread = True, None
+
+
+def close_watches(directory: str) -> None:
+    """Close the watches of a storage in this process."""
+    for watch in list(_watches):
+        if watch._directory == directory:
+            watch.close()
+
+
+_watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+_decode: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[tuple[int, int, str, str]]).decode
+
+
+def _reset_after_fork() -> None:
+    for watch in list(_watches):
+        watch._forked()
+
+
+after_fork_in_child(_reset_after_fork)
