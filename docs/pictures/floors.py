@@ -15,14 +15,17 @@ SOURCE = ROOT / "src" / "suitkaise"
 PICTURE = Path(__file__).with_suffix(".svg")
 
 FLOORS: dict[str, tuple[str, ...]] = {
-    "faces": ("testing", "cli", "store_command", "concept", "supervisor", "sktree"),
+    "faces": (
+        *("xprocess", "skthreading", "skglobals", "concept", "pools"),
+        *("testing", "cli", "store_command", "supervisor", "sktree"),
+    ),
     "what a program has": ("runtime",),
     "carries out": ("supervision",),
     "where workers run": ("engines",),
     "what runs | what is shared": ("workers", "storage"),
     "decides | sends": ("policy", "messaging"),
     "is declared | the system": ("specs", "platform"),
-    "words that all know": ("errors", "exits", "events", "status", "crashes"),
+    "words that all know": ("errors", "exits", "events", "status", "crashes", "escapes"),
 }
 """The floors from top to bottom, each with its packages and modules."""
 

@@ -102,6 +102,8 @@ def _arguments_of(call: Call) -> tuple[str | None, Any, Any]:
     """Sort the positional arguments `[name,] function [, setup]` and the keywords."""
     rest = list(call.what)
     name = rest.pop(0) if rest and isinstance(rest[0], str) else None
+    if not rest and call.func is None and _is_worker(call.setup):  # a worker with a loop of its own needs no function
+        return call.name if name is None else name, call.setup, None
     found: list[Any] = []
     for keyword, value in (("func", call.func), ("setup", call.setup)):
         if rest and value is not None:

@@ -57,14 +57,15 @@ class Worker(Startable, metaclass=WorkerType):
         """Set the child's id and the number of loops; a subclass may leave this call out.
 
         Args:
-            name: the id of the child; default: the class's name in snake case.
+            name: the id of the child; default: the class's name in snake case. A running worker has the name that the
+                child got: with `copies`, or a name that was taken, that is another one.
             num_loops: loops after which each incarnation finishes; `math.inf` or None: never.
 
         Raises:
             SpecError: `num_loops` is not a whole number >= 1.
         """
         if name is not None:
-            self.name = name
+            self.name = name if self._worker_context is None else self._worker_context.path.rpartition("/")[2]
         if num_loops is not None:  # checked here, because a `join_after` of the `Child` would hide a wrong value
             Options(type(self).__name__, {"num_loops": num_loops}, {}, object).loops()
             self._num_loops = num_loops

@@ -118,6 +118,6 @@ ui_process.join()
 print(json.dumps({
     "root": _TREE.get_all_from(""),
     "left": _TREE.get_all_from("my_file1"),
-    "count": _TREE.get("custom_name_if_you_want", path="")["count"],
+    "count": _TREE.get("custom_name_if_you_want", path="")["loops"],
     "names": xp.list_processes(),
 }, default=str))
