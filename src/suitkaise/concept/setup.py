@@ -175,7 +175,20 @@ class Setup(metaclass=_SetupType):
 
 
 class ProcessSetup(Setup):
-    """Sets a process up: `with ProcessSetup() as setup:`, with the blocks inside. Then call `setup.build()`."""
+    """Sets a process up: `with ProcessSetup() as setup:`, with blocks inside. Then call `setup.build()`.
+
+    The blocks run later, in the process. Their names are private to the setup, and all blocks share them; each start
+    begins with new ones. A block that cannot be taken out of its place is a `CaptureError` when the `with` statement
+    ends.
+
+    >>> with ProcessSetup() as setup:
+    ...     with OnStart():
+    ...         started = True
+    ...     with AfterLoop(add_for_next=True) as after:
+    ...         after.add({"again": True})
+    >>> [block.kind for block in setup.build().blocks]
+    ['OnStart', 'AfterLoop']
+    """
 
     __slots__ = ()
 
@@ -186,6 +199,22 @@ class ThreadSetup(Setup):
     Attributes:
         loop_infinitely: call the function again and again until the thread is asked to rejoin.
         num_loops: call the function this many times.
+
+    >>> from suitkaise import Child, Supervisor
+    >>> from suitkaise.concept.setup_worker import worker_for
+    >>> with ThreadSetup as setup:
+    ...     setup.num_loops = 3
+    ...     with OnStart():
+    ...         n = 0
+    ...     with BeforeLoop():
+    ...         n += 1
+    ...     with OnFinish():
+    ...         print("the last n was", n)
+    >>> work = worker_for("thread", lambda n: n * n, setup.build())
+    >>> with Supervisor("app", Child(work, id="squares", restart="transient")).start() as running:
+    ...     running["squares"].result(timeout=10)
+    the last n was 3
+    9
     """
 
     __slots__ = ("loop_infinitely", "num_loops")
