@@ -262,6 +262,7 @@ def make(é, k):
 \t    with ProcessSetup() as setup:
 \t       with OnStart(): a = é; b = "ñ" + a; see(b)
 \t       pass
+\t       "some words"
 \t       with (
 \t            BeforeLoop()   # comment
 \t       ) as before: \\

@@ -238,20 +238,26 @@ class ThreadSetup(Setup):
 
 
 # ------------------------------------------------------------ capturing
+_ONLY_BLOCKS = "after the first block, only blocks may stand in a setup; put this above it"
+
+
 def _capture(statement: WithStatement, first: tuple[ast.With, WrittenHook], frame: types.FrameType) -> BuiltSetup:
     """Take the blocks of a setup, whose first one is known."""
     body = statement.node.body
     nodes: list[ast.With] = []
     for node in body[body.index(first[0]) :]:
-        if isinstance(node, ast.With):
-            nodes.append(node)
-        elif not isinstance(node, ast.Pass):
-            raise statement.error("after the first block, only blocks may stand in a setup; put this above it", node)
+        match node:
+            case ast.With():
+                nodes.append(node)
+            case ast.Pass() | ast.Expr(ast.Constant()):
+                pass
+            case _:
+                raise statement.error(_ONLY_BLOCKS, node)
     hooks: list[WrittenHook] = [first[1], *_hooks_of(statement, nodes[1:], frame)]
     kinds: list[str] = []
     for node, hook in zip(nodes, hooks, strict=True):
         if not isinstance(hook, WrittenHook):
-            raise statement.error("after the first block, only blocks may stand in a setup; put this above it", node)
+            raise statement.error(_ONLY_BLOCKS, node)
         kind = hook.kind
         if len(node.items) > 1:
             raise statement.error(f"{kind} must have a `with` statement of its own; put the others inside of it", node)
