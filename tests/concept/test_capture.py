@@ -63,6 +63,17 @@ def test_a_name_that_a_block_sets_cannot_be_read_after_the_with_statement() -> N
     run(setup.build())
 
 
+def test_a_shared_name_that_has_no_value_yet_is_told_as_such() -> None:
+    with ProcessSetup() as setup:
+        with OnStart():
+            see(time)
+        with AfterLoop():
+            time = 1
+    with pytest.raises(NameError) as caught:
+        run(setup.build())
+    assert "share the name 'time', and none has given it a value yet" in caught.value.__notes__[0]
+
+
 def test_each_start_has_variables_of_its_own() -> None:
     with ProcessSetup() as setup:
         with OnStart():
@@ -251,6 +262,7 @@ def make(é, k):
 \t    with ProcessSetup() as setup:
 \t       with OnStart(): a = é; b = "ñ" + a; see(b)
 \t       pass
+\t       "some words"
 \t       with (
 \t            BeforeLoop()   # comment
 \t       ) as before: \\

@@ -51,7 +51,14 @@ class BoundBlock:
     def run(self) -> None:
         """Run the block."""
         self.hook.added = {}
-        self.function(self.hook)
+        try:
+            self.function(self.hook)
+        except NameError as error:
+            if error.name in self.function.__code__.co_freevars:
+                error.add_note(
+                    f"The blocks of a setup share the name {error.name!r}, and none has given it a value yet."
+                )
+            raise
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -175,7 +175,20 @@ class Setup(metaclass=_SetupType):
 
 
 class ProcessSetup(Setup):
-    """Sets a process up: `with ProcessSetup() as setup:`, with the blocks inside. Then call `setup.build()`."""
+    """Sets a process up: `with ProcessSetup() as setup:`, with blocks inside. Then call `setup.build()`.
+
+    The blocks run later, in the process. Their names are private to the setup, and all blocks share them; each start
+    begins with new ones. A block that cannot be taken out of its place is a `CaptureError` when the `with` statement
+    ends.
+
+    >>> with ProcessSetup() as setup:
+    ...     with OnStart():
+    ...         started = True
+    ...     with AfterLoop(add_for_next=True) as after:
+    ...         after.add({"again": True})
+    >>> [block.kind for block in setup.build().blocks]
+    ['OnStart', 'AfterLoop']
+    """
 
     __slots__ = ()
 
@@ -186,6 +199,22 @@ class ThreadSetup(Setup):
     Attributes:
         loop_infinitely: call the function again and again until the thread is asked to rejoin.
         num_loops: call the function this many times.
+
+    >>> from suitkaise import Child, Supervisor
+    >>> from suitkaise.concept.setup_worker import worker_for
+    >>> with ThreadSetup as setup:
+    ...     setup.num_loops = 3
+    ...     with OnStart():
+    ...         n = 0
+    ...     with BeforeLoop():
+    ...         n += 1
+    ...     with OnFinish():
+    ...         print("the last n was", n)
+    >>> work = worker_for("thread", lambda n: n * n, setup.build())
+    >>> with Supervisor("app", Child(work, id="squares", restart="transient")).start() as running:
+    ...     running["squares"].result(timeout=10)
+    the last n was 3
+    9
     """
 
     __slots__ = ("loop_infinitely", "num_loops")
@@ -209,20 +238,26 @@ class ThreadSetup(Setup):
 
 
 # ------------------------------------------------------------ capturing
+_ONLY_BLOCKS = "after the first block, only blocks may stand in a setup; put this above it"
+
+
 def _capture(statement: WithStatement, first: tuple[ast.With, WrittenHook], frame: types.FrameType) -> BuiltSetup:
     """Take the blocks of a setup, whose first one is known."""
     body = statement.node.body
     nodes: list[ast.With] = []
     for node in body[body.index(first[0]) :]:
-        if isinstance(node, ast.With):
-            nodes.append(node)
-        elif not isinstance(node, ast.Pass):
-            raise statement.error("after the first block, only blocks may stand in a setup; put this above it", node)
+        match node:
+            case ast.With():
+                nodes.append(node)
+            case ast.Pass() | ast.Expr(ast.Constant()):
+                pass
+            case _:
+                raise statement.error(_ONLY_BLOCKS, node)
     hooks: list[WrittenHook] = [first[1], *_hooks_of(statement, nodes[1:], frame)]
     kinds: list[str] = []
     for node, hook in zip(nodes, hooks, strict=True):
         if not isinstance(hook, WrittenHook):
-            raise statement.error("after the first block, only blocks may stand in a setup; put this above it", node)
+            raise statement.error(_ONLY_BLOCKS, node)
         kind = hook.kind
         if len(node.items) > 1:
             raise statement.error(f"{kind} must have a `with` statement of its own; put the others inside of it", node)
