@@ -267,7 +267,7 @@ def test_a_thread_that_fails_is_restarted_and_the_worker_goes_on(cls: Any, tmp_p
         assert (report.kind, report.pid, report.verdict, report.phase) == ("thread", pid, "restarts", "loop")
         assert "the first time" in report.reason
     seen = [event.kind for event in events if event.path.startswith("app/worker/")]
-    assert seen == ["child_started", "child_exited", "child_restarting", "child_started", "child_stopped"]
+    assert (seen[:3], seen[-1]) == (["child_started", "child_exited", "child_restarting"], "child_stopped")
 
 
 @KINDS
