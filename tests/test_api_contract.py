@@ -277,7 +277,6 @@ def test_features_that_are_not_built_yet_raise_not_built_yet() -> None:
             Child(type("Late", (Process,), {option: 1}))
     for attempt in (
         lambda: Supervisor("app", engine="ray"),  # type: ignore[arg-type]
-        lambda: type("Background", (Process,), {"background": (Talker,)}),
         lambda: suitkaise.xprocess,
         lambda: suitkaise.skthreading,
         lambda: suitkaise.skglobals,

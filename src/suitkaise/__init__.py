@@ -60,6 +60,7 @@ from suitkaise.workers.worker import Process, Thread
 if TYPE_CHECKING:
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.runtime.start import AsyncStart
+    from suitkaise.workers.loop_report import LoopTimeReport
 
 __version__ = "0.1.0"
 
@@ -90,6 +91,7 @@ __all__ = [
     "Ignore",
     "Killed",
     "LinkedExit",
+    "LoopTimeReport",
     "Lost",
     "MailboxFull",
     "MaxChildren",
@@ -130,6 +132,7 @@ _LATER = ("xprocess", "skthreading", "skglobals")
 
 _LOADED_WHEN_USED = {
     "AsyncStart": "suitkaise.runtime.start",
+    "LoopTimeReport": "suitkaise.workers.loop_report",
     "RunningTree": "suitkaise.runtime.running_tree",
 }
 """The public names that are loaded when they are first used, by their module: a worker process does not need them."""
