@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ from suitkaise import crashes
 from suitkaise.crashes import (
     KEPT_IN_MEMORY,
     KEPT_ON_DISK,
+    LARGEST,
     PER_SECOND,
     CrashLog,
     CrashReport,
     crash_directory,
     read_reports,
 )
+from suitkaise.escapes import has_control
 from tests.support import eventually
 
 REPORT = CrashReport(
@@ -59,7 +62,7 @@ def test_s58_the_writing_thread_lives_only_while_it_writes(tmp_path: Path) -> No
     for number in range(3):
         ledger.add(some(number))
         eventually(lambda: "suitkaise-crashes" not in [thread.name for thread in threading.enumerate()])
-        assert read_reports(tmp_path / "crashes")[-1] == some(number)
+        assert read_reports(tmp_path / "crashes")[0][-1] == some(number)
     ledger.close()
 
 
@@ -70,9 +73,9 @@ def test_s58_a_restart_does_not_wait_for_the_disk_but_the_end_of_the_program_doe
     ledger = CrashLog(tmp_path / "crashes")
     ledger.add(some(1))
     assert ledger.reports("a") == [some(1)]
-    assert read_reports(tmp_path / "crashes") == []
+    assert read_reports(tmp_path / "crashes")[0] == []
     ledger.close()
-    assert read_reports(tmp_path / "crashes") == [some(1)]
+    assert read_reports(tmp_path / "crashes")[0] == [some(1)]
 
 
 def test_s58_the_reports_of_a_supervisor_include_those_of_its_children(tmp_path: Path) -> None:
@@ -92,11 +95,11 @@ def test_s58_a_storm_is_counted_and_not_written(tmp_path: Path) -> None:
         ledger.add(some(number))
     ledger.add(some(50, "a/other"))
     ledger.close()
-    assert [one.path for one in read_reports(tmp_path)] == ["a/b"] * PER_SECOND + ["a/other"]
+    assert [one.path for one in read_reports(tmp_path)[0]] == ["a/b"] * PER_SECOND + ["a/other"]
     now[0] = 102.0
     ledger.add(some(99))
     ledger.close()
-    assert read_reports(tmp_path)[-1].skipped == 50 - PER_SECOND
+    assert read_reports(tmp_path)[0][-1].skipped == 50 - PER_SECOND
 
 
 def test_s58_the_reports_of_a_user_are_private_and_bounded(tmp_path: Path) -> None:
@@ -104,7 +107,7 @@ def test_s58_the_reports_of_a_user_are_private_and_bounded(tmp_path: Path) -> No
     for number in range(KEPT_ON_DISK + 10):
         ledger.add(some(number, f"a/b{number}"))
     ledger.close()
-    kept = read_reports(tmp_path / "crashes")
+    kept = read_reports(tmp_path / "crashes")[0]
     assert [one.id for one in kept] == [some(number).id for number in range(10, KEPT_ON_DISK + 10)]
     assert (tmp_path / "crashes").stat().st_mode & 0o777 == 0o700
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in (tmp_path / "crashes").iterdir())
@@ -117,8 +120,8 @@ def test_s58_files_that_are_no_reports_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "20260101-000000-000001-00.json").write_text("{")
     (tmp_path / "20260101-000000-000002-00.json").write_text("{}")
     (tmp_path / "notes.json").write_text("{}")
-    assert [one.id for one in read_reports(tmp_path)] == [some(5).id]
-    assert read_reports(tmp_path / "nowhere") == []
+    assert [one.id for one in read_reports(tmp_path)[0]] == [some(5).id]
+    assert read_reports(tmp_path / "nowhere")[0] == []
 
 
 def test_the_folder_of_reports_follows_the_environment(monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -141,7 +144,7 @@ def test_s58_only_reports_are_removed_to_make_room(tmp_path: Path) -> None:
     for number in range(KEPT_ON_DISK + 10):
         ledger.add(some(number, f"a/b{number}"))
     ledger.close()
-    others = {file.name for file in tmp_path.iterdir()} - {f"{one.id}.json" for one in read_reports(tmp_path)}
+    others = {file.name for file in tmp_path.iterdir()} - {f"{one.id}.json" for one in read_reports(tmp_path)[0]}
     assert others == {
         "0-notes.txt", ".tmp-of-somebody", "20200101-000000-000000-00.json.bak", ".20991231-000000-000000-00.json",
     }  # fmt: skip
@@ -179,3 +182,57 @@ def test_s58_without_a_home_directory_reports_are_kept_in_memory_and_this_is_log
     assert record.getMessage().startswith(
         "crash reports cannot be written to disk: there is no home directory for crash reports; set "
     )
+
+
+# --------------------------------------------------------------- files that are no reports
+def content(**changed: object) -> bytes:
+    return json.dumps({**REPORT.to_dict(), **changed}).encode()
+
+
+ODD_FILES = {
+    "empty": b"",
+    "binary": bytes(range(256)),
+    "cut off": content()[:100],
+    "nested too deep": b"[" * 100_000,
+    "no object": b"[1]",
+    "a number of 5000 digits": b'{"wall": ' + b"9" * 5000 + b"}",
+    "a time that no calendar has": content(wall=1e300),
+    "a time that is no number": content(wall="x"),
+    "NaN": content(wall=float("nan")),
+    "text for a number": content(uptime="x"),
+    "text for the allowed restarts": content(allowed="x"),
+    "numbers for lines": content(lines=[1, 2]),
+    "a number for a traceback": content(traceback=5),
+    "a field is missing": json.dumps({"id": "0-1"}).encode(),
+    "larger than any report": content(traceback="x" * (LARGEST + 1)),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_FILES.values(), ids=list(ODD_FILES))
+def test_s58_a_file_that_is_no_report_is_counted_and_hides_no_report(odd: bytes, tmp_path: Path) -> None:
+    (tmp_path / "0-1.json").write_bytes(odd)
+    (tmp_path / "0-2.json").write_bytes(content())
+    assert read_reports(tmp_path) == ([REPORT], 1)
+
+
+def test_s58_what_is_no_regular_file_is_counted_and_neither_waited_for_nor_followed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "0-1.json")
+    (tmp_path / "0-2.json").mkdir()
+    (tmp_path / "0-3.json").symlink_to("/dev/zero")
+    (tmp_path / "0-4.json").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "0-5.json").write_bytes(content())
+    assert read_reports(tmp_path) == ([REPORT], 4)
+
+
+def test_s58_unknown_fields_of_a_newer_version_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "0-1.json").write_bytes(content(colour="red"))
+    assert read_reports(tmp_path) == ([REPORT], 0)
+
+
+def test_s58_a_report_neither_steers_a_terminal_nor_forges_a_line() -> None:
+    evil = "\x1b[2J\x1b]0;title\x07\r\x9b2J\u202e\ud800\nforged line"
+    report = replace(REPORT, path=f"app/{evil}", reason=evil, lines=(evil,), traceback=evil, phase=evil)
+    for text in (str(report), report.line()):
+        assert not [character for character in text if has_control(character) and character != "\n"]
+    assert "\n" not in report.line()
+    assert not [line for line in str(report).splitlines()[1:] if not line.startswith("  ")]

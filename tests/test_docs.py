@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,13 @@ def test_promised_lines_must_be_printed_in_order() -> None:
     check_output(code, "one, then two")
     with pytest.raises(AssertionError, match="'two'"):
         check_output(code, "two, then one")
+
+
+# --- the tests that a page names ------------------------------------------------------------------------
+
+
+def test_each_test_that_the_page_about_security_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/explanation/security.md").read_text()))
+    sources = [path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py")]
+    assert named
+    assert not [name for name in sorted(named) if not any(f"def {name}(" in source for source in sources)]

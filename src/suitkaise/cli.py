@@ -22,6 +22,7 @@ import suitkaise
 from suitkaise import events
 from suitkaise.crashes import crash_directory, read_reports
 from suitkaise.errors import NotSerializable, SpecError, SuitkaiseError
+from suitkaise.escapes import escaped, indented
 from suitkaise.platform.blocked_streams import returns_within, shield_streams
 from suitkaise.platform.init_process import run_below_init
 from suitkaise.platform.log_queue import PATIENCE
@@ -161,10 +162,13 @@ def _to_reader(command: Callable[[], int]) -> int:
 
 def _crashes(id: str | None, *, as_json: bool) -> int:
     try:
-        reports = read_reports()
+        reports, others = read_reports()
     except OSError as error:
         print(f"suitkaise crashes: {error}", file=sys.stderr)
         return USAGE
+    if others:
+        files = "1 file is" if others == 1 else f"{others} files are"
+        print(f"suitkaise crashes: {files} no crash report, in {crash_directory()}", file=sys.stderr)
     if id is None:
         if as_json:
             print(json.dumps([report.to_dict() for report in reports]))
@@ -260,8 +264,8 @@ def _listed(trees: dict[str, Supervisor]) -> str:
 
 
 def _print_error(error: BaseException) -> None:
-    lines = [f"suitkaise: {type(error).__name__}: {error}", *getattr(error, "__notes__", ())]
-    if not returns_within(PATIENCE, lambda: print("\n".join(lines), file=sys.stderr)):  # nobody reads it
+    text = "\n".join([f"suitkaise: {type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+    if not returns_within(PATIENCE, lambda: print(indented(text), file=sys.stderr)):  # nobody reads it
         shield_streams()
 
 
@@ -290,12 +294,21 @@ class _Human(logging.Formatter):
         time = "\x1b[2m%(asctime)s.%(msecs)03d\x1b[0m" if self._coloured else "%(asctime)s.%(msecs)03d"
         super().__init__(f"{clear}{time} %(message)s", datefmt="%H:%M:%S")
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as lines of text; those that follow the first are indented, so that none is forged."""
+        return super().format(record).replace("\n", "\n    ")
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that `logging` calls
         """Return the line, coloured."""
+        record.message = escaped(record.message, colours=self._coloured)
         colour = self._colour(record) if self._coloured else None
         if colour is not None:
             record.message = f"\x1b[{colour}m{record.message}\x1b[0m"
         return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that `logging` calls
+        """Return the traceback."""
+        return escaped(super().formatException(ei))
 
     @staticmethod
     def _colour(record: logging.LogRecord) -> int | None:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import stat
 import threading
 import time
 from collections import deque
@@ -18,6 +19,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
+
+from suitkaise.escapes import indented, one_line
 
 __all__ = ["KEPT_IN_MEMORY", "KEPT_ON_DISK", "CrashLog", "CrashReport", "crash_directory", "read_reports"]
 
@@ -31,6 +36,9 @@ KEPT_ON_DISK = 200
 
 PER_SECOND = 5
 """The number of reports of one worker that are written to disk in a second; the next report counts the others."""
+
+LARGEST = 4 << 20
+"""Bytes: a larger file is none of ours, and is not read."""
 
 LATER = 0.05
 """Seconds between a crash and the write to disk: the restart, which callers may wait for, goes first."""
@@ -92,14 +100,23 @@ class CrashReport:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> CrashReport:
-        """Make a report from the fields of `to_dict`."""
-        allowed = float("inf") if fields["allowed"] is None else fields["allowed"]
-        lists = {name: tuple(fields[name]) for name in ("together", "lines")}
-        return cls(**{**fields, **lists, "allowed": allowed})
+        """Make a report from the fields of `to_dict`; unknown fields, of a newer version, are left out.
+
+        Raises:
+            ValueError: a field is missing, or its value is no such value.
+        """
+        if fields.get("allowed", 0) is None:
+            fields = {**fields, "allowed": float("inf")}
+        report = msgspec.convert(fields, cls)
+        try:
+            report._when()
+        except (OverflowError, OSError) as error:
+            raise ValueError(f"{report.wall!r} is no time: {error}") from None
+        return report
 
     def line(self) -> str:
         """Return the report as one line: id, time, path and reason."""
-        return f"{self.id}  {self._when()}  {self.path}  {self.reason}"
+        return one_line(f"{self.id}  {self._when()}  {self.path}  {self.reason}")
 
     def _when(self) -> str:
         return datetime.fromtimestamp(self.wall).strftime("%Y-%m-%d %H:%M:%S")
@@ -121,10 +138,10 @@ class CrashReport:
         if self.skipped:
             rows.append(f"  skipped  {self.skipped} earlier reports, not written to disk")
         if self.lines:
-            rows += ["  last lines", *(f"    {line}" for line in self.lines)]
+            rows += ["  last lines", *(f"    {one_line(line)}" for line in self.lines)]
         if self.traceback:
-            rows += ["  traceback", *(f"    {line}" for line in self.traceback.rstrip().splitlines())]
-        return "\n".join(rows)
+            rows += ["  traceback", *(f"    {line}" for line in self.traceback.rstrip().split("\n"))]
+        return "\n".join(indented(row, " " * 11) for row in rows)
 
 
 class CrashLog:
@@ -237,16 +254,37 @@ def _write(directory: Path, id: str, text: str) -> None:
             os.unlink(directory / name)
 
 
-def read_reports(directory: Path | None = None) -> list[CrashReport]:
-    """Read all reports on disk, the newest last; leave out unreadable files."""
-    found = []
+def read_reports(directory: Path | None = None) -> tuple[list[CrashReport], int]:
+    """Read all reports on disk, the newest last; return them and the number of files that are no reports."""
+    found, others = [], 0
+    directory = directory or crash_directory()
     with contextlib.suppress(FileNotFoundError):
-        for name in sorted(os.listdir(directory or crash_directory())):
+        for name in sorted(os.listdir(directory)):
             if _NAME.fullmatch(name):
-                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                    text = (directory or crash_directory()).joinpath(name).read_text(encoding="utf-8")
-                    found.append(CrashReport.from_dict(json.loads(text)))
-    return found
+                try:
+                    found.append(_decode(_content(directory / name)))
+                except (OSError, ValueError, RecursionError):
+                    others += 1
+    return found, others
+
+
+def _decode(data: bytes) -> CrashReport:
+    fields = json.loads(data)
+    if not isinstance(fields, dict):
+        raise ValueError("a crash report is a JSON object")
+    return CrashReport.from_dict(fields)
+
+
+def _content(file: Path) -> bytes:
+    """Return the content of a regular file; a pipe would block, and a link may lead anywhere."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > LARGEST:
+            raise ValueError(f"{file} is no crash report")
+        return os.read(descriptor, LARGEST)
+    finally:
+        os.close(descriptor)
 
 
 _NAME = re.compile(r"[0-9a-f-]+\.json")

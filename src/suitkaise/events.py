@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from suitkaise.escapes import one_line
 from suitkaise.exits import ExitReason
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The base of all events; `path` names the worker or supervisor.
+    """The base of all events; `path` names the worker or supervisor. Its text is one line without control characters.
 
     `wall` is the time of the event in seconds of Unix time, by the clock of that moment: setting the clock later, or
     suspending the machine, does not change it.
@@ -69,7 +70,7 @@ class Event:
         return {"event": self.kind, **{name: _plain(value) for name, value in fields.items()}}
 
     def __str__(self) -> str:
-        return f"{'  ' * self.depth}{self.path.rpartition('/')[2]} {self._text()}"
+        return f"{'  ' * self.depth}{self.path.rpartition('/')[2]} {one_line(self._text())}"
 
     def _text(self) -> str:
         raise NotImplementedError(f"{type(self).__name__} defines no _text")

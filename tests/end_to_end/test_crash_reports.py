@@ -71,7 +71,9 @@ def first(running: RunningTree) -> CrashReport:
 
 
 def on_disk(id: str) -> CrashReport:
-    return eventually(lambda: next((one for one in read_reports() if one.id == id), None), what="the report is on disk")  # type: ignore[return-value]
+    return eventually(
+        lambda: next((one for one in read_reports()[0] if one.id == id), None), what="the report is on disk"
+    )  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ class FailsToStart(Process):
 def test_s58_a_failed_start_has_a_report() -> None:
     with pytest.raises(ChildStartFailed):
         Supervisor("unlucky", FailsToStart).start()
-    report = read_reports()[-1]
+    report = read_reports()[0][-1]
     assert (report.path, report.phase, report.verdict) == ("unlucky/fails_to_start", "on_start", "stays down")
     assert report.lines == ("I try",)
     assert "OSError: no disk" in report.traceback

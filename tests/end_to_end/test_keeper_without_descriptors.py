@@ -125,7 +125,7 @@ class Poll:
 
 hub, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 waits = []
-keeper = Keeper(theirs, ".", 1.0, -1, False)
+keeper = Keeper(theirs, ".", None, 1.0, -1, False)
 keeper._poll = Poll()
 socket.socketpair = refuse
 keeper.run([])

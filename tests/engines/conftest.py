@@ -18,7 +18,7 @@ from suitkaise.platform.runtime_directory import hold
 def context(tmp_path: Path) -> Iterator[EngineContext]:
     """A context with a board and an I/O thread."""
     lock = hold(str(tmp_path))  # or the last process would remove it
-    board = Board(str(tmp_path / "board"), create=True)
+    board = Board.create(str(tmp_path / "board"))
     reactor = Reactor()
     context = EngineContext(str(tmp_path), board, reactor, orphan_timeout=2.0)
     yield context

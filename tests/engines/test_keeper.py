@@ -28,6 +28,7 @@ from suitkaise.engines.protocol import (
     encode,
 )
 from suitkaise.messaging import wire
+from suitkaise.platform.board import Board
 from suitkaise.platform.processes import GROUP_SIGNALS
 from tests.support import wait_gone
 
@@ -55,7 +56,9 @@ class Hub:
 
     def __init__(self, directory: str, for_commands: bool) -> None:
         self.program: subprocess.Popen[bytes]
-        self.program, self.sock = start_keeper(directory, [], 1.0, for_commands=for_commands)
+        board = Board.create(os.path.join(directory, f"board-{len(os.listdir(directory))}"))
+        self.program, self.sock = start_keeper(directory, board.descriptor, [], 1.0, for_commands=for_commands)
+        board.close()
         self.sock.settimeout(SOON)
         self.children: list[Forked] = []
 

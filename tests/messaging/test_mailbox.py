@@ -78,7 +78,7 @@ class Inbox:
 
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[Board]:
-    board = Board(str(tmp_path / "board"), create=True)
+    board = Board.create(str(tmp_path / "board"))
     yield board
     board.close()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suitkaise.messaging import wire
+from suitkaise.engines import protocol as engine_protocol
+from suitkaise.messaging import protocol, wire
+from suitkaise.storage import protocol as storage_protocol
 from tests.messaging.frames import FrameReader
 
 HEADERS = st.lists(
@@ -156,3 +159,43 @@ def test_encoding_and_parsing_a_small_frame_takes_at_most_3_us() -> None:
     header, payload = (1, 12345, "path/to", "name", None, None), b"x" * 100
     seconds = min(timeit.repeat(lambda: parser.feed(wire.encode(header, payload)), number=20_000, repeat=5))
     assert seconds / 20_000 <= 3e-6
+
+
+# --------------------------------------------------------------- bytes that are no frames
+DECODERS = {
+    "default": None,
+    "requests to the hub": protocol.decode_request,
+    "answers of the hub": protocol.decode_answer,
+    "reports of a worker": engine_protocol.decode_worker_report,
+    "orders to a worker": engine_protocol.decode_worker_order,
+    "requests to the storage": storage_protocol.decode_request,
+    "answers of the storage": storage_protocol.decode_answer,
+}
+
+
+@pytest.mark.parametrize("decode", DECODERS.values(), ids=list(DECODERS))
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\x94\xa4post\xa2\xff\xfe\xa1x\x01",  # a text that is no UTF-8
+        b"\x97\x01\x01\xc2\xa2\xff\xfe\xa1n\x00\x00",  # the same in a request to the storage
+        b"\x91" * 4000,  # lists in lists
+        b"\xdd\xff\xff\xff\xff",  # a list that claims four thousand million items
+        b"\x92\x01\xcf" + b"\xff" * 8,  # a number that fits into no signed one
+        b"",
+    ],
+    ids=["no UTF-8", "no UTF-8 in a put", "nested", "long list", "large number", "empty"],
+)
+def test_an_invalid_header_is_a_wire_error_in_every_decoder(decode: Any, header: bytes) -> None:
+    parser = wire.Parser() if decode is None else wire.Parser(decode=decode)
+    with contextlib.suppress(wire.WireError):  # what is invalid for one may be a frame for another
+        parser.feed(struct.pack("<II", len(header), 0) + header)
+
+
+@given(st.binary(max_size=64), st.sampled_from(list(DECODERS)))
+@settings(deadline=None, max_examples=2000)
+def test_no_bytes_whatever_raise_anything_but_a_wire_error(header: bytes, name: str) -> None:
+    decode = DECODERS[name]
+    parser = wire.Parser() if decode is None else wire.Parser(decode=decode)
+    with contextlib.suppress(wire.WireError):
+        parser.feed(struct.pack("<II", len(header), 0) + header)

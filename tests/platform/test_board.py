@@ -20,7 +20,7 @@ SOON = 10.0
 
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[Board]:
-    board = Board(str(tmp_path / "board"), create=True)
+    board = Board.create(str(tmp_path / "board"))
     yield board
     board.close()
 
@@ -72,7 +72,7 @@ def test_a_long_name_that_is_cut_within_a_letter_can_still_be_read(board: Board)
 
 def test_another_view_of_the_board_sees_the_same(board: Board, tmp_path: Path) -> None:
     slot = board.take("tree/one")
-    other = Board(str(tmp_path / "board"))
+    other = Board(os.open(tmp_path / "board", os.O_RDWR))
     there = other.slot(slot.index)
     there.words[LOOPS] = 42
     assert slot.read().loops == 42
@@ -82,7 +82,7 @@ def test_another_view_of_the_board_sees_the_same(board: Board, tmp_path: Path) -
 
 def test_a_board_is_made_once_and_for_its_own_user_only(board: Board, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
-        Board(str(tmp_path / "board"), create=True)
+        Board.create(str(tmp_path / "board"))
     assert (tmp_path / "board").stat().st_mode & 0o777 == 0o600
 
 
@@ -136,7 +136,7 @@ def test_many_threads_take_different_slots(board: Board) -> None:
 
 
 def test_the_board_can_be_closed_while_slots_are_in_use(tmp_path: Path) -> None:
-    board = Board(str(tmp_path / "board"), create=True)
+    board = Board.create(str(tmp_path / "board"))
     slot = board.take("tree/one")
     board.close()
     slot.words[LOOPS] = 1

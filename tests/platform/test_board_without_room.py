@@ -38,7 +38,7 @@ def test_a_worker_for_which_the_board_has_no_room_is_refused_until_there_is_some
 import os
 from suitkaise.errors import SuitkaiseError
 from suitkaise.platform.board import Board
-board = Board({str(full / "board")!r}, create=True)
+board = Board.create({str(full / "board")!r})
 try:
     board.take("tree/one")
 except SuitkaiseError as error:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from suitkaise.errors import SuitkaiseError
+from suitkaise.platform import runtime_directory
 from suitkaise.platform.runtime_directory import (
+    LOCK,
+    MARK,
+    RuntimeDirectory,
     base_directory,
     hold,
-    make_directory,
-    remove_directory,
     remove_if_unused,
     remove_when_unused,
     sweep,
@@ -25,27 +30,27 @@ from suitkaise.platform.runtime_directory import (
 def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The directory in which runtime directories are made during a test."""
     base = Path(f"/dev/shm/{os.getpid()}-test")
-    base.mkdir()
+    base.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
     yield base
     base.rmdir()
 
 
 def test_a_new_directory_is_private_and_held(base: Path) -> None:
-    directory, lock = make_directory()
-    assert Path(directory).parent == base
-    assert stat.S_IMODE(os.stat(directory).st_mode) == 0o700
-    assert not remove_if_unused(directory)
-    remove_directory(directory, lock)
-    assert not os.path.exists(directory)
+    home = RuntimeDirectory()
+    assert Path(home.path).parent == base
+    assert stat.S_IMODE(os.stat(home.path).st_mode) == 0o700
+    assert not remove_if_unused(home.path)
+    home.remove()
+    assert not os.path.exists(home.path)
 
 
 def test_a_directory_that_another_process_holds_is_not_removed_by_a_sweep(base: Path) -> None:
-    directory, lock = make_directory()
-    other = hold(directory)
-    os.close(lock)
+    home = RuntimeDirectory()
+    other = hold(home.path)
+    os.close(home.lock)
     sweep()
-    assert os.path.isdir(directory)
+    assert os.path.isdir(home.path)
     os.close(other)
     sweep()
     assert os.listdir(base) == []
@@ -62,18 +67,102 @@ def test_a_sweep_leaves_directories_of_others_alone(base: Path) -> None:
 
 
 def test_the_removal_gives_up_waiting_but_happens_when_the_last_holder_is_gone() -> None:
-    directory, lock = make_directory()
+    home = RuntimeDirectory()
     before = set(threading.enumerate())
-    remove_when_unused(directory, patience=0.01)
-    assert os.path.isdir(directory)
-    os.close(lock)
+    remove_when_unused(home.path, patience=0.01)
+    assert os.path.isdir(home.path)
+    os.close(home.lock)
     for remover in set(threading.enumerate()) - before:
         remover.join(10.0)
-    assert not os.path.exists(directory)
+    assert not os.path.exists(home.path)
 
 
-def test_a_base_whose_path_is_too_long_for_sockets_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    long = tmp_path / ("x" * 70)
-    long.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
-    assert base_directory() != str(long)
+def test_a_sweep_leaves_a_private_directory_of_the_user_alone_that_has_such_a_name(base: Path) -> None:
+    mine = base / "suitkaise-notes"
+    mine.mkdir(mode=0o700)
+    (mine / LOCK).write_text("my bicycle\n")
+    sweep()
+    assert (mine / LOCK).read_text() == "my bicycle\n"
+    (mine / LOCK).unlink()
+    mine.rmdir()
+
+
+def test_a_sweep_follows_no_link_and_waits_for_no_pipe(base: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(MARK)
+    for name, make in (("suitkaise-link", lambda at: at.symlink_to(target)), ("suitkaise-pipe", os.mkfifo)):
+        (base / name).mkdir(mode=0o700)
+        make(base / name / LOCK)
+    sweep()
+    for name in ("suitkaise-link", "suitkaise-pipe"):
+        (base / name / LOCK).unlink()
+        (base / name).rmdir()
+
+
+def test_a_lock_that_is_a_link_is_not_followed(base: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("mine")
+    home = base / "suitkaise-x"
+    home.mkdir(mode=0o700)
+    (home / LOCK).symlink_to(target)
+    with pytest.raises(OSError, match="symbolic links"):
+        hold(str(home))
+    assert target.read_text() == "mine"
+    (home / LOCK).unlink()
+    home.rmdir()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1770])
+def test_a_base_in_which_others_could_replace_a_directory_is_passed_over(base: Path, mode: int) -> None:
+    base.chmod(mode)
+    fits = mode & stat.S_ISVTX and base.stat().st_uid == 0
+    assert (base_directory() == str(base)) == bool(fits)
+
+
+def test_a_base_that_another_user_owns_is_passed_over(base: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root can give a directory away")
+    os.chown(base, 65534, 65534)
+    assert base_directory() != str(base)
+
+
+@pytest.mark.parametrize("place", ["relative", "/nonexistent", "/etc/hostname", ""])
+def test_a_place_that_is_no_directory_of_ours_is_passed_over(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", place)
+    assert base_directory() == "/dev/shm"
+
+
+def test_without_any_place_the_error_tells_what_was_wrong_with_each(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base.chmod(0o777)
+    monkeypatch.setattr(runtime_directory, "SHARED_MEMORY", "relative")
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/nonexistent")
+    with pytest.raises(SuitkaiseError) as refused:
+        base_directory()
+    for part in (f"{base} can be written by other users", "relative is a relative path", "No such file", "0700"):
+        assert part in str(refused.value)
+
+
+def test_a_directory_that_was_removed_is_noticed_and_made_anew(base: Path) -> None:
+    home = RuntimeDirectory()
+    assert home.is_there()
+    shutil.rmtree(home.path)
+    assert not home.is_there()
+    home.make_again()
+    assert home.is_there()
+    assert stat.S_IMODE(os.stat(home.path).st_mode) == 0o700
+    assert not remove_if_unused(home.path), "it is held"
+    home.remove()
+
+
+def test_a_directory_that_another_one_has_replaced_is_neither_used_nor_removed(base: Path) -> None:
+    home = RuntimeDirectory()
+    shutil.rmtree(home.path)
+    other = Path(home.path)
+    other.mkdir()
+    assert not home.is_there()
+    with pytest.raises(FileExistsError):
+        home.make_again()
+    home.remove()
+    other.rmdir()

@@ -92,7 +92,7 @@ def _asynchronous(hook: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def harnesses(folder: Path, change: Callable[[Recipe], Recipe] | None = None) -> Iterator[Any]:
     """Yield a function that makes harnesses on one board; `change` is applied to their recipes."""
-    board = Board(str(folder / "board"), create=True)
+    board = Board.create(str(folder / "board"))
     made: list[Harness] = []
 
     def make(what: Any, **incarnation: Any) -> Harness:

@@ -294,7 +294,7 @@ def test_a_flood_of_messages_is_received_during_a_wait_async_and_stays_in_the_so
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr("suitkaise.workers.event_loop._MOST", 10)
-    board = Board(str(tmp_path / "board"), create=True)
+    board = Board.create(str(tmp_path / "board"))
     slot, release = board.take("tree/worker"), threading.Event()
 
     class Slow(Thread):

@@ -15,6 +15,7 @@ from suitkaise.messaging import codec
 from suitkaise.messaging.logs import Forwarded
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import Board, SlotView
+from suitkaise.platform.descriptors import DescriptorReserve
 from suitkaise.platform.log_queue import LogQueue
 from suitkaise.platform.reactor import Reactor
 from suitkaise.specs import LIMITS, Child
@@ -67,7 +68,9 @@ class Launch:
         limits = child.join_in, child.join_after
         return cls(
             child,
-            Incarnation(path, serial, number, child.copy, *limits, recalled, grace_of(child), child.drain or 0.0),
+            Incarnation(
+                path, serial, number, child.copy, *limits, recalled, grace_of(child), child.drain or 0.0, child.user
+            ),
         )
 
     def drain(self, wanted: float | None) -> float:
@@ -108,13 +111,18 @@ def grace_of(child: Child) -> float:
 
 @dataclass(slots=True)
 class EngineContext:
-    """The parts of the program that its engines use."""
+    """The parts of the program that its engines use.
+
+    `before_start` is called before a process is started; it raises SuitkaiseError if none can be.
+    """
 
     directory: str
     board: Board
     reactor: Reactor
     orphan_timeout: float = 5.0
+    before_start: Callable[[], None] = lambda: None
     log_queue: LogQueue = field(default_factory=LogQueue)
+    reserve: DescriptorReserve = field(default_factory=lambda: DescriptorReserve(0))
     publish: Callable[[Event], None] = lambda event: None
     report: Callable[[CrashReport], None] = lambda report: None
     supervise: SuperviseThreads | None = None

@@ -180,6 +180,7 @@ class ForkedProcess:
         self._callbacks.on_flushed()
         self._callbacks.on_started()
         self._keeper.mark_alive()
+        self._context.reserve.refill()
         self._context.reactor.add_reader(pidfd, self._on_death)
 
     def cancel_spawn(self) -> bool:

@@ -49,6 +49,7 @@ from suitkaise.engines.protocol import (
     decode_keeper_request,
     encode,
 )
+from suitkaise.platform.board import Board
 from suitkaise.platform.marks import Mark, program_number, worker_mark
 from suitkaise.platform.processes import (
     GROUP_SIGNALS,
@@ -111,16 +112,18 @@ class Keeper:
     Args:
         hub: the connection to the hub.
         directory: the program's runtime directory.
+        board: the program's status board, whose memory the workers inherit.
         orphan_timeout: the longest time in seconds that a worker may take to finish when the hub is gone.
         lock: the descriptor that holds the directory.
         for_commands: whether the forked processes are the guards of commands.
     """
 
     def __init__(
-        self, hub: socket.socket, directory: str, orphan_timeout: float, lock: int, for_commands: bool
+        self, hub: socket.socket, directory: str, board: Board, orphan_timeout: float, lock: int, for_commands: bool
     ) -> None:
         self._hub = hub
         self._directory = directory
+        self._board = board
         self._orphan_timeout = orphan_timeout
         self._lock = lock
         self._for_commands = for_commands
@@ -249,7 +252,7 @@ class Keeper:
 
             self._close_after_fork()
             mark.put_on(0)
-            run_worker(control, self._directory, self._lock, self._orphan_timeout)
+            run_worker(control, self._directory, self._board, self._lock, self._orphan_timeout)
         return pid
 
     def _fork_in_reserve(self) -> Standby | None:
@@ -268,7 +271,7 @@ class Keeper:
 
             ours.close()
             self._close_after_fork()
-            run_standby(theirs, self._directory, self._lock, self._orphan_timeout)
+            run_standby(theirs, self._directory, self._board, self._lock, self._orphan_timeout)
         theirs.close()
         return Standby(ours, pid)
 
@@ -365,9 +368,18 @@ def load(name: str) -> str:
 
 
 def main(
-    descriptor: int, directory: str, preload: list[str], orphan_timeout: float, for_commands: bool = False
+    descriptor: int, directory: str, board: int, preload: list[str], orphan_timeout: float, for_commands: bool = False
 ) -> None:
-    """Run the keeper. `preload`: modules that the workers will need, beyond those that all workers need."""
+    """Run the keeper.
+
+    Args:
+        descriptor: the descriptor of the connection to the hub.
+        directory: the program's runtime directory.
+        board: the descriptor of the status board.
+        preload: modules that the workers will need, beyond those that all workers need.
+        orphan_timeout: see `Keeper`.
+        for_commands: see `Keeper`.
+    """
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a program that ignores it would leave nothing to wait for
@@ -379,7 +391,9 @@ def main(
     become_subreaper()
     if for_commands:
         os.environ[MARK] = directory
-    Keeper(socket.socket(fileno=descriptor), directory, orphan_timeout, lock, for_commands).run(preload)
+    os.set_inheritable(board, False)
+    hub = socket.socket(fileno=descriptor)
+    Keeper(hub, directory, Board(board), orphan_timeout, lock, for_commands).run(preload)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -155,7 +155,7 @@ class KeeperClient:
                 except OSError as error:
                     raise ChildProcessError(f"there is no keeper: {error}") from error
             request.number = number = next(_numbers)
-            theirs = request.connect().detach()
+            theirs = self._context.reserve.call(request.connect).detach()
             self._requests[number] = request
             self._send(SpawnProcess(number, request.grace, request.stops_last, request.keep_children), theirs)
             self._context.reactor.call_soon_threadsafe(request.resume_reading)
@@ -251,7 +251,11 @@ class KeeperClient:
         context = self._context
         self.inherited = inheritance()
         self._program, self._sock = start_keeper(
-            context.directory, self._modules(), context.orphan_timeout, for_commands=self._for_commands
+            context.directory,
+            context.board.descriptor,
+            self._modules(),
+            context.orphan_timeout,
+            for_commands=self._for_commands,
         )
         self._waiting_to_send = False
         self._down = ""

@@ -7,7 +7,6 @@ There the program itself is started, and becomes the keeper as soon as it import
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ from importlib import _bootstrap
 from typing import Any, Never
 
 from suitkaise.errors import SuitkaiseError
+from suitkaise.platform.descriptors import above_streams
 from suitkaise.platform.processes import GROUP_SIGNALS
 
 __all__ = ["become_keeper", "search_path", "start_keeper"]
@@ -66,9 +66,9 @@ def _absolute(folder: str) -> str:
 
 
 def start_keeper(
-    directory: str, modules: list[str], orphan_timeout: float, *, for_commands: bool
+    directory: str, board: int, modules: list[str], orphan_timeout: float, *, for_commands: bool
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a keeper; return its process and the hub's end of its socket. For the arguments see `Keeper`.
+    """Start a keeper; return its process and the hub's end of its socket. For the arguments see `keeper.main`.
 
     Raises:
         OSError: that is not possible now: no process, file descriptor or memory is left.
@@ -76,11 +76,9 @@ def start_keeper(
     """
     command = _command()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if theirs.fileno() <= 2:  # the number of a standard stream, which this program has closed
-        with theirs as low:
-            theirs = socket.socket(fileno=fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+    theirs = socket.socket(fileno=above_streams(theirs.detach()))
     with theirs:
-        settings = [search_path(), theirs.fileno(), directory, modules, orphan_timeout, for_commands]
+        settings = [search_path(), theirs.fileno(), directory, board, modules, orphan_timeout, for_commands]
         # The keeper inherits the mask, and so survives a signal to the whole group before it ignores such signals.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
         try:
@@ -90,7 +88,7 @@ def start_keeper(
                 stdout=_stream(1),
                 stderr=_stream(2),
                 cwd=os.sep,  # the hub's working directory may be gone; each worker changes to it
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), board],
                 start_new_session=for_commands,  # a signal to the hub's group spares it, so that it ends the commands
                 env={**os.environ, "SUITKAISE_KEEPER": json.dumps(settings)},
             )

@@ -140,6 +140,7 @@ class ProcessEngine:
 
     def spawn(self, launch: Launch) -> ProcessHandle:
         """Start the worker in a spare of its child, or in a process that is requested from the keeper."""
+        self._context.before_start()
         recipe = self._recipe(launch.path, launch.child)
         handle = ProcessHandle(self._context, launch, recipe, self.keeper)
         if not self._spares.assign(launch.path, handle):

@@ -60,9 +60,11 @@ from suitkaise.platform.inheritance import apply
 from suitkaise.platform.preload import listeners, preload, wanted
 from suitkaise.platform.processes import after_fork_in_child, set_process_name
 from suitkaise.platform.reactor import Reactor
-from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, stack_file, tail_file
+from suitkaise.platform.runtime_directory import HUB_SOCKET, stack_file, tail_file
 from suitkaise.platform.tail import Tail
 from suitkaise.specs.recipe import Recipe
+from suitkaise.specs.users import User
+from suitkaise.storage.connect import attach
 from suitkaise.workers.actor import WorkerActor, lifecycle_of
 from suitkaise.workers.background import ThreadSupervisor
 from suitkaise.workers.incarnation import Incarnation, Outcome
@@ -77,28 +79,29 @@ _MAX_SOCKETS = 250
 _INTERNAL_ERROR = 70  # EX_SOFTWARE
 
 
-def run_standby(keeper: socket.socket, directory: str, lock: int, orphan_timeout: float) -> NoReturn:
+def run_standby(keeper: socket.socket, directory: str, board: Board, lock: int, orphan_timeout: float) -> NoReturn:
     """Wait for a control connection from the keeper, then run a worker. End when the keeper is gone."""
     descriptors: list[int] = []
     try:
         gc.enable()
         set_process_name("reserve")
-        _warm_up()
+        _warm_up(board)
         with keeper:
             _, descriptors, _, _ = socket.recv_fds(keeper, 1, 1)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     if not descriptors:
         os._exit(0)
-    run_worker(descriptors[0], directory, lock, orphan_timeout)
+    run_worker(descriptors[0], directory, board, lock, orphan_timeout)
 
 
-def run_worker(control: int, directory: str, lock: int, orphan_timeout: float) -> NoReturn:
+def run_worker(control: int, directory: str, board: Board, lock: int, orphan_timeout: float) -> NoReturn:
     """Run a worker, or a spare, until its end, and end the process.
 
     Args:
         control: the descriptor of the control connection.
         directory: the program's runtime directory.
+        board: the program's status board.
         lock: the descriptor that holds the directory.
         orphan_timeout: the longest time in seconds that the worker may take to finish when the program is gone.
     """
@@ -106,7 +109,7 @@ def run_worker(control: int, directory: str, lock: int, orphan_timeout: float) -
     try:
         gc.enable()
         hold(directory, lock, control)
-        code = WorkerProcess(socket.socket(fileno=control), directory, orphan_timeout).run()
+        code = WorkerProcess(socket.socket(fileno=control), directory, board, orphan_timeout).run()
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -116,9 +119,10 @@ def run_worker(control: int, directory: str, lock: int, orphan_timeout: float) -
 class WorkerProcess:
     """The hub's orders carried out in the worker's process: the control connection, the mailbox, the life cycle."""
 
-    def __init__(self, sock: socket.socket, directory: str, orphan_timeout: float) -> None:
+    def __init__(self, sock: socket.socket, directory: str, board: Board, orphan_timeout: float) -> None:
         self._sock = sock
         self._directory = directory
+        self._board = board
         self._orphan_timeout = orphan_timeout
         self._writer = FrameWriter(sock)
         self._parser = wire.Parser(max_header=wire.MAX_PAYLOAD, decode=decode_worker_order)
@@ -143,7 +147,7 @@ class WorkerProcess:
             raise wire.WireError(f"expected an order to start a worker, got {type(order).__name__}")
         incarnation: Incarnation = codec.loads(order.incarnation)
         self._set_up_process(incarnation, order)
-        slot = Board(os.path.join(self._directory, BOARD)).slot(order.slot)
+        slot = self._board.slot(order.slot)
         slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self.handle)
         stack = stack_file(self._directory, os.getpid()) if order.has_limits else None
@@ -156,6 +160,8 @@ class WorkerProcess:
         try:
             if recipe is None:
                 recipe = codec.loads_with_descriptors(recipe_data, descriptors)
+            if incarnation.user is not None:
+                self._become(incarnation.user)
         except BaseException as error:
             portable, text = portable_error(error, incarnation.path)
             self.report_exit(Outcome(Crashed("on_start", portable, text)))
@@ -209,7 +215,7 @@ class WorkerProcess:
         """Do in advance all that any incarnation of the child has to do first; return the recipe."""
         ignore_signals(*HANDLED)
         self._enter(codec.loads(order.context))
-        _warm_up()
+        _warm_up(self._board)
         set_process_name("spare")
         return codec.loads_with_descriptors(data, descriptors)  # type: ignore[no-any-return]
 
@@ -238,6 +244,23 @@ class WorkerProcess:
         root = logging.getLogger()
         root.setLevel(order.log_level)
         root.addHandler(ForwardingHandler(self._send_log))
+
+    def _become(self, user: User) -> None:
+        """Change the user of this process, after all that the new user is not allowed to open is open.
+
+        Raises:
+            PermissionError: this process is not root's.
+        """
+        if os.geteuid() != 0 and user.uid != os.geteuid():
+            raise PermissionError(f"user={user}: only root may run a worker as another user")
+        self._tail.write("")
+        attach().open()
+        groups = [user.gid] if user.name is None else os.getgrouplist(user.name, user.gid)
+        if os.geteuid() == 0:
+            os.setgroups(groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+        os.environ.update(user.environment)
 
     def _close_after_fork(self) -> None:
         """In a process that the worker forks (`os.fork`, multiprocessing): close or renew the worker's resources."""
@@ -272,7 +295,9 @@ class WorkerProcess:
         supervise = codec.loads(data)
         preload(supervise.__module__)  # the next process has it at once
         send = self._send_news
-        context = EngineContext(self._directory, Board(None), Reactor(), publish=send, report=send, supervise=supervise)
+        context = EngineContext(
+            self._directory, Board.in_memory(), Reactor(), publish=send, report=send, supervise=supervise
+        )
         incarnation = lifecycle.incarnation
 
         def ended(reason: ExitReason) -> None:
@@ -424,7 +449,7 @@ def _reseed() -> None:
         generator.seed()
 
 
-def _warm_up() -> None:
+def _warm_up(board: Board) -> None:
     """Run a whole life cycle of a worker that does nothing.
 
     A forked process copies each page of memory when it first writes to it. Most of the pages that the start of a
@@ -436,7 +461,7 @@ def _warm_up() -> None:
         context = ProcessContext("", os.sep, [], [], "", None, {})
         order = StartWorker(codec.dumps(incarnation), codec.dumps(context), 0, logging.CRITICAL, False, False)
         ours.sendall(wire.encode(order, codec.dumps(Recipe(_Nothing))))
-        process = WorkerProcess(theirs, "", 0.0)
+        process = WorkerProcess(theirs, "", board, 0.0)
         if process.announce() and (received := process.receive_first()) is not None:
             slot = Slot(memoryview(bytearray(SLOT_BYTES)))
             mailbox = SocketMailbox(slot, theirs, process.handle)

@@ -47,7 +47,7 @@ class WorkerSignals:
         signal.signal(signal.SIGTERM, _ignore if ignore_sigterm else self._finish)
         if stack_file is not None:
             with contextlib.suppress(OSError):  # the hub's directory may be gone
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
                 self._outputs[DUMP] = os.open(stack_file, flags, 0o600)
         self._outputs[signal.SIGUSR1] = 2
         for number, output in self._outputs.items():

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
+from suitkaise.escapes import one_line
 from suitkaise.events import Event
 from suitkaise.messaging import codec
 from suitkaise.messaging.router import in_worker_process
@@ -171,7 +172,7 @@ def handle_output(output: CommandOutput) -> None:
         plain = type(first) is logging.LogRecord  # else a factory of the application's makes each record
         for line in lines:
             record = _copy(first) if plain else logging.makeLogRecord(vars(first))
-            record.msg = f"{output.path} {stream}: {line}"
+            record.msg = f"{output.path} {stream}: {one_line(line, colours=True)}"
             target.handle(record)
 
 

@@ -25,6 +25,7 @@ from suitkaise.messaging.protocol import (
     decode_answer,
 )
 from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.platform.sockets import UntrustedServer, connect_own
 
 __all__ = ["HubClient", "Router", "in_worker_process", "router", "set_router"]
 
@@ -132,6 +133,16 @@ class HubClient:
             return self._connections[-1]
 
 
+def _explained(error: OSError) -> str:
+    if not isinstance(error, PermissionError) or isinstance(error, UntrustedServer):
+        return str(error)
+    return (
+        f"{error.strerror}; this process runs as user {os.geteuid()}, and the socket is for another user. A worker "
+        "with a user of its own is declared with Child(user=...); one that changes its user itself connects before, "
+        "by using a ref and by self.tree.open()"
+    )
+
+
 class _HubConnection:
     """One connection to the hub."""
 
@@ -142,10 +153,10 @@ class _HubConnection:
         self._expected: dict[int, ReplyCallback] = {}
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._sock.connect(path)
+            connect_own(self._sock, path)
         except OSError as error:
             self._sock.close()
-            raise RuntimeGone(f"the program that owns the tree cannot be reached: {error}") from error
+            raise RuntimeGone(f"the program that owns the tree cannot be reached: {_explained(error)}") from error
         self.writer = FrameWriter(self._sock)
         threading.Thread(target=self._read, name="suitkaise-hub-answers", daemon=True).start()
 

@@ -222,7 +222,7 @@ class Parser:
                     break
                 try:
                     header = decode(view[start:middle])
-                except msgspec.MsgspecError as error:
+                except Exception as error:  # msgspec's own, and UnicodeDecodeError, RecursionError, OverflowError
                     raise WireError(f"the header of a frame is invalid: {error}") from None
                 frames.append((header, bytes(view[middle:end]) if payload_length else b""))
                 position = end

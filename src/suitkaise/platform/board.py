@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Any
 
 from suitkaise.errors import SuitkaiseError
+from suitkaise.platform.descriptors import above_streams
 
 __all__ = [
     "BELL",
@@ -135,26 +136,39 @@ class Slot:
 
 
 class Board:
-    """The board, opened by the program that owns it (`create=True`) or by a worker; with the path None in memory."""
+    """The board. The program that owns it makes it; its keepers inherit the descriptor, and workers their memory.
 
-    def __init__(self, path: str | None, *, create: bool = False) -> None:
-        self._map = mmap.mmap(-1, SLOT_BYTES * CAPACITY) if path is None else self._open(path, create)
+    So no other process opens the file by its name, which another user could have made if the directory was removed.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._map = mmap.mmap(descriptor, SLOT_BYTES * CAPACITY)
         self.memory: memoryview[Any] = memoryview(self._map)
-        self._path = path
         self._free: list[int] = []
         self._next = 0
         self._closed = False
         self._lock = threading.Lock()
 
-    def _open(self, path: str, create: bool) -> mmap.mmap:
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
-        descriptor = os.open(path, flags, 0o600)
+    @classmethod
+    def create(cls, path: str) -> Board:
+        """Make the file at `path`, which must not exist, and its board.
+
+        Raises:
+            OSError: the file cannot be made.
+        """
+        descriptor = above_streams(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o600))
         try:
-            if create:
-                os.ftruncate(descriptor, SLOT_BYTES * CAPACITY)
-            return mmap.mmap(descriptor, SLOT_BYTES * CAPACITY)
-        finally:
+            os.ftruncate(descriptor, SLOT_BYTES * CAPACITY)
+            return cls(descriptor)
+        except BaseException:
             os.close(descriptor)
+            raise
+
+    @classmethod
+    def in_memory(cls) -> Board:
+        """Make a board that this process alone has."""
+        return cls(-1)
 
     def take(self, name: str) -> Slot:
         """Return a free slot, cleared, for the worker at path `name`.
@@ -166,8 +180,8 @@ class Board:
             if self._free:
                 index = self._free.pop()
             elif self._next < CAPACITY:
-                if self._path is not None and self._next % _SLOTS_PER_PAGE == 0:
-                    self._make_room(self._path, name)
+                if self.descriptor >= 0 and self._next % _SLOTS_PER_PAGE == 0:
+                    self._make_room(name)
                 index, self._next = self._next, self._next + 1
             else:
                 raise SuitkaiseError(f"{name!r}: a program can have at most {CAPACITY} workers at a time", path=name)
@@ -175,14 +189,10 @@ class Board:
         slot.clear(name)
         return slot
 
-    def _make_room(self, path: str, name: str) -> None:
+    def _make_room(self, name: str) -> None:
         """Allocate the next page now; if the file system had none left later, SIGBUS would end the program."""
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                os.posix_fallocate(descriptor, self._next * SLOT_BYTES, mmap.PAGESIZE)
-            finally:
-                os.close(descriptor)
+            os.posix_fallocate(self.descriptor, self._next * SLOT_BYTES, mmap.PAGESIZE)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:  # this file system cannot allocate in advance
                 return
@@ -204,7 +214,10 @@ class Board:
     def close(self) -> None:
         """Unmap the board, or, while slots are in use, let the last of them unmap it."""
         with self._lock:
-            self._closed = True
+            if not self._closed:
+                self._closed = True
+                if self.descriptor >= 0:
+                    os.close(self.descriptor)
             self._unmap()
 
     def _unmap(self) -> None:

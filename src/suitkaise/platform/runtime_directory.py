@@ -2,6 +2,9 @@
 
 Every process that uses the directory holds a shared lock on a file in it. The directory may be removed when an
 exclusive lock can be had: then no process uses it any more, however they all have ended.
+
+Nobody else may put another directory in its place. So it is made only where no other user can rename it, and a
+directory that was removed nevertheless (by a cleaner of temporary files) is noticed and made anew.
 """
 
 from __future__ import annotations
@@ -14,14 +17,15 @@ import stat
 import tempfile
 import threading
 
+from suitkaise.errors import SuitkaiseError
+
 __all__ = [
     "BOARD",
     "HUB_SOCKET",
     "STRAGGLERS",
+    "RuntimeDirectory",
     "base_directory",
     "hold",
-    "make_directory",
-    "remove_directory",
     "remove_if_unused",
     "remove_when_unused",
     "stack_file",
@@ -31,11 +35,16 @@ __all__ = [
 
 PREFIX = "suitkaise-"
 
-LONGEST_BASE = 60
-"""Bytes: the path of a Unix socket has at most 107, and ours lie two levels below."""
-
 LOCK = "lock"
 """The file in the directory on which every process that uses the directory holds a shared lock."""
+
+MARK = b"runtime directory of suitkaise\n"
+"""The content of that file, by which a sweep knows our directories."""
+
+_NO_LINK = os.O_CLOEXEC | os.O_NOFOLLOW
+
+SHARED_MEMORY = "/dev/shm"
+"""The second place where directories are made."""
 
 HUB_SOCKET = "hub.sock"
 """The socket in the directory on which the hub serves the requests of workers."""
@@ -48,27 +57,94 @@ STRAGGLERS = 1.0
 
 
 def base_directory() -> str:
-    """Return where runtime directories are made: `$XDG_RUNTIME_DIR`, else `/dev/shm`, else the temporary directory."""
-    candidates = [os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm"]
-    fitting = [one for one in candidates if one and len(os.fsencode(one)) <= LONGEST_BASE and os.path.isdir(one)]
-    return next((one for one in fitting if os.access(one, os.W_OK | os.X_OK)), tempfile.gettempdir())
+    """Return where runtime directories are made: `$XDG_RUNTIME_DIR`, else `/dev/shm`, else the temporary directory.
 
+    A place is passed over if the path is relative, if this user cannot write there, or if another user could replace
+    what lies there: it must belong to this user with no write permission for others, or to root and be sticky.
 
-def make_directory() -> tuple[str, int]:
-    """Make a private directory for this program; return it with the descriptor that holds it.
-
-    It gets its final name only when it is held, so that no `sweep` of another program removes it in between.
+    Raises:
+        SuitkaiseError: all of them are passed over.
     """
-    hidden = tempfile.mkdtemp(prefix=f".{PREFIX}{os.getpid()}-", dir=base_directory())
-    folder, name = os.path.split(hidden)
-    directory = os.path.join(folder, name[1:])
-    with contextlib.ExitStack() as made:
-        made.callback(shutil.rmtree, hidden, ignore_errors=True)
-        lock = hold(hidden)
-        made.callback(os.close, lock)
-        os.rename(hidden, directory)
-        made.pop_all()
-    return directory, lock
+    refused = []
+    for place in filter(None, (os.environ.get("XDG_RUNTIME_DIR"), SHARED_MEMORY, tempfile.gettempdir())):
+        why = _unfit(place)
+        if not why:
+            return place
+        refused.append(f"{place} {why}")
+    raise SuitkaiseError(
+        f"there is no place for the private directory of this program: {'; '.join(refused)}. Set XDG_RUNTIME_DIR to a "
+        "directory of your own with the mode 0700"
+    )
+
+
+def _unfit(place: str) -> str:
+    """Return why runtime directories cannot be made at this place; nothing if they can."""
+    if not os.path.isabs(place):
+        return "is a relative path"
+    try:
+        facts = os.stat(place)
+    except OSError as error:
+        return f"cannot be used ({error.strerror})"
+    if not stat.S_ISDIR(facts.st_mode):
+        return "is no directory"
+    if not (facts.st_uid == 0 and facts.st_mode & stat.S_ISVTX):
+        if facts.st_uid != os.geteuid():
+            return f"belongs to user {facts.st_uid}, who could replace what lies there"
+        if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return "can be written by other users, who could replace what lies there"
+    return "" if os.access(place, os.W_OK | os.X_OK, effective_ids=True) else "cannot be written"
+
+
+class RuntimeDirectory:
+    """The private directory of this program; making it makes the directory.
+
+    Attributes:
+        path: its absolute path.
+        lock: the descriptor that holds it.
+    """
+
+    def __init__(self) -> None:
+        # It gets its final name only when it is held, so that no `sweep` of another program removes it in between.
+        hidden = tempfile.mkdtemp(prefix=f".{PREFIX}{os.getpid()}-", dir=base_directory())
+        folder, name = os.path.split(hidden)
+        self.path: str = os.path.join(folder, name[1:])
+        with contextlib.ExitStack() as made:
+            made.callback(shutil.rmtree, hidden, ignore_errors=True)
+            self.lock: int = hold(hidden)
+            made.callback(os.close, self.lock)
+            self._identity = _identity(hidden)
+            os.rename(hidden, self.path)
+            made.pop_all()
+
+    def is_there(self) -> bool:
+        """Return whether the directory lies at its path still."""
+        try:
+            return _identity(self.path) == self._identity
+        except OSError:
+            return False
+
+    def make_again(self) -> None:
+        """Make the directory anew at the same path, after it was removed.
+
+        Raises:
+            OSError: that is not possible; `FileExistsError` if there is another one now.
+        """
+        os.mkdir(self.path, 0o700)
+        former, self.lock = self.lock, hold(self.path)
+        os.close(former)
+        self._identity = _identity(self.path)
+
+    def remove(self) -> None:
+        """Remove the directory, whatever uses it."""
+        there = self.is_there()
+        os.close(self.lock)
+        if there and not remove_if_unused(self.path):
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _identity(directory: str) -> tuple[int, int]:
+    facts = os.stat(directory, follow_symlinks=False)
+    return facts.st_dev, facts.st_ino
 
 
 def tail_file(directory: str, serial: int) -> str:
@@ -81,26 +157,24 @@ def stack_file(directory: str, pid: int) -> str:
     return os.path.join(directory, f"stack-{pid}")
 
 
-def remove_directory(directory: str, lock: int) -> None:
-    """Remove the directory of this program, whose descriptor is `lock`."""
-    os.close(lock)
-    if not remove_if_unused(directory):
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 def sweep() -> None:
     """Remove the directories of programs that were killed."""
     for entry in os.scandir(base_directory()):
         with contextlib.suppress(FileNotFoundError):  # the program has just removed its directory
             if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
                 facts = entry.stat(follow_symlinks=False)
-                if facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) == 0o700:
+                if facts.st_uid == os.geteuid() and stat.S_IMODE(facts.st_mode) == 0o700:
                     remove_if_unused(entry.path)
 
 
 def hold(directory: str) -> int:
-    """Mark `directory` as used for as long as the returned descriptor, or an inherited copy of it, is open."""
-    descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Mark `directory` as used for as long as the returned descriptor, or an inherited copy of it, is open.
+
+    Raises:
+        OSError: there is no such directory, or its lock cannot be opened.
+    """
+    descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | _NO_LINK, 0o600)
+    os.pwrite(descriptor, MARK, 0)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     return descriptor
 
@@ -123,10 +197,12 @@ def remove_when_unused(directory: str, patience: float) -> None:
 
 def _remove(directory: str, how: int) -> bool:
     try:
-        descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_NONBLOCK | _NO_LINK)
     except OSError:
         return False
     try:
+        if os.read(descriptor, 100) != MARK:  # a directory of the user's that has such a name
+            return False
         fcntl.flock(descriptor, how)
         shutil.rmtree(directory, ignore_errors=True)
         return True

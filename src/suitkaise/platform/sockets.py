@@ -1,8 +1,13 @@
-"""Unix sockets between processes of one user: the check of the other side's user, and paths of any length."""
+"""Unix sockets between processes of one user: the check of the other side's user, and paths of any length.
+
+Both sides check. A server that did not check would obey a stranger; a client that did not check would send its data to
+a stranger who has put a socket at the same path, and would decode, and so execute, what the stranger answers.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -10,12 +15,25 @@ from collections.abc import Iterator
 
 from suitkaise.platform.log_queue import QueuedLogger
 
-__all__ = ["accept_own", "bind_unix", "connect_unix", "peer_of"]
+__all__ = ["UntrustedServer", "accept_own", "bind_unix", "connect_own", "connect_unix", "is_trusted", "peer_of"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.sockets")
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _LONGEST_ADDRESS = 100  # bytes that fit into the address of a Unix socket on every system
+
+
+class UntrustedServer(PermissionError):
+    """A socket at the path of one of ours is served by another user."""
+
+
+def is_trusted(uid: int) -> bool:
+    """Return whether a process of this user may be believed: the effective user of this process, or root.
+
+    Root can read and change this process anyway; and workers of a program that has given up root are root's still. The
+    real user does not count: that of a setuid program is whoever has started it.
+    """
+    return uid in (os.geteuid(), 0)
 
 
 def accept_own(listener: socket.socket, most: int = 64) -> Iterator[tuple[socket.socket, int]]:
@@ -35,7 +53,7 @@ def accept_own(listener: socket.socket, most: int = 64) -> Iterator[tuple[socket
         except ConnectionAbortedError:
             continue
         pid, uid = peer_of(sock)
-        if uid not in (os.geteuid(), 0):  # root: a worker from before this program has given up root
+        if not is_trusted(uid):
             logger.warning("connection from pid %d of user %d refused", pid, uid)
             sock.close()
             continue
@@ -48,6 +66,23 @@ def peer_of(sock: socket.socket) -> tuple[int, int]:
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(data)
     return pid, uid
+
+
+def connect_own(sock: socket.socket, path: str | os.PathLike[str]) -> None:
+    """Connect to the socket of a process of ours; a server of another user is sent nothing.
+
+    Raises:
+        UntrustedServer: another user listens at `path`.
+        OSError: as `socket.connect` raises it.
+    """
+    connect_unix(sock, path)
+    pid, uid = peer_of(sock)
+    if not is_trusted(uid):
+        raise UntrustedServer(
+            errno.EPERM,
+            f"process {pid} of user {uid} listens at {os.fspath(path)!r}, where only a process of user {os.geteuid()} "
+            "or of root may; nothing was sent to it",
+        )
 
 
 def connect_unix(sock: socket.socket, path: str | os.PathLike[str]) -> None:

@@ -85,7 +85,7 @@ class _Tee(io.TextIOWrapper):
 
 def _make(path: str) -> mmap.mmap:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:  # the program and its directory are gone: no process will read the tail
         return mmap.mmap(-1, SIZE)
     try:

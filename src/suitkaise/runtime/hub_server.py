@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import Counter
 from typing import Any, assert_never
 
 from suitkaise.errors import MailboxFull, NotSerializable, SuitkaiseError
@@ -25,7 +26,7 @@ from suitkaise.messaging.protocol import (
 from suitkaise.messaging.registry import Registry
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, SerialExecutor
-from suitkaise.platform.sockets import accept_own
+from suitkaise.platform.sockets import accept_own, bind_unix
 
 __all__ = ["HubServer"]
 
@@ -33,6 +34,9 @@ logger: QueuedLogger = QueuedLogger("suitkaise.hub")
 
 ACCEPT_AGAIN = 0.5
 """Seconds until the next attempt after a connection could not be accepted."""
+
+MAX_CONNECTIONS = 256
+"""Connections that one process may have: one, and one more for each signal handler that interrupts a request."""
 
 _MAY_WAIT_FOR_EVER = (RequestKind.JOIN, RequestKind.RESULT, RequestKind.DOWN)
 
@@ -48,17 +52,46 @@ class HubServer:
         self.registry = registry
         self.administration: SerialExecutor = SerialExecutor("suitkaise-administration")
         self._connections: set[_WorkerConnection] = set()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(path)
-        os.chmod(path, 0o600)
-        self._listener.listen(512)
-        self._listener.setblocking(False)
-        reactor.call_soon_threadsafe(lambda: reactor.add_reader(self._listener, self._accept))
+        self._connected: Counter[int] = Counter()  # by the pid of the process
+        self._path = path
+        self._listener: socket.socket = self._listen()
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            bind_unix(listener, self._path)
+            os.chmod(self._path, 0o600)
+            listener.listen(512)
+            listener.setblocking(False)
+        except BaseException:
+            listener.close()
+            raise
+        self.reactor.call_soon_threadsafe(lambda: self.reactor.add_reader(listener, self._accept))
+        return listener
+
+    def listen_again(self) -> None:
+        """Listen at the path anew, after its socket was removed; the connections that there are stay.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        former, self._listener = self._listener, self._listen()
+
+        def close() -> None:
+            self.reactor.remove_reader(former)
+            former.close()
+
+        self.reactor.call_soon_threadsafe(close)
 
     def _accept(self) -> None:
         try:
             for sock, pid in accept_own(self._listener):
-                self._connections.add(_WorkerConnection(self, sock, pid))
+                if self._connected[pid] >= MAX_CONNECTIONS:
+                    logger.warning("process %d has more than %d connections; the next is refused", pid, MAX_CONNECTIONS)
+                    sock.close()
+                else:
+                    self._connected[pid] += 1
+                    self._connections.add(_WorkerConnection(self, sock, pid))
         except OSError as error:  # most likely no descriptor is left; pending connections wait in the listener's queue
             logger.error("cannot accept a connection: %s", error)
             self.reactor.remove_reader(self._listener)
@@ -68,9 +101,13 @@ class HubServer:
 
     def forget(self, connection: _WorkerConnection) -> bool:
         """Remove a connection that is being closed; return False if it was removed before."""
-        known = connection in self._connections
-        self._connections.discard(connection)
-        return known
+        if connection not in self._connections:
+            return False
+        self._connections.remove(connection)
+        self._connected[connection.pid] -= 1
+        if not self._connected[connection.pid]:
+            del self._connected[connection.pid]
+        return True
 
     def close(self) -> None:
         """Close all connections; called after the reactor has ended."""
@@ -90,7 +127,7 @@ class _WorkerConnection:
     def __init__(self, server: HubServer, sock: socket.socket, pid: int) -> None:
         self.sock = sock
         self._server = server
-        self._pid = pid
+        self.pid: int = pid
         self._parser = wire.Parser(decode=decode_request)
         self._out = SendBuffer(server.reactor, sock, f"process {pid}", self._on_event, corked=False)
         self._waits: dict[int, Answer[Any]] = {}  # those that may wait for ever; the others end by themselves
@@ -174,7 +211,7 @@ class _WorkerConnection:
         if not self._server.forget(self):
             return
         if reason:
-            logger.warning("connection from pid %d closed: %s", self._pid, reason)
+            logger.warning("connection from pid %d closed: %s", self.pid, reason)
         self._out.close()
         for waiting in list(self._waits.values()):
             waiting.cancel()

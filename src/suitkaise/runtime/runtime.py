@@ -27,10 +27,11 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
+from suitkaise.platform.descriptors import DescriptorReserve
 from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
-from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, make_directory, remove_directory, sweep
+from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, sweep
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.specs import SupervisorSpec
@@ -50,25 +51,29 @@ class Runtime:
 
     def __init__(self) -> None:
         with contextlib.ExitStack() as made:  # undone if a later step fails, else by `close`
+            self._home_lock = threading.Lock()
             log_queue = LogQueue()
             made.callback(log_queue.close)
             log_queue.open()
             sweep()
-            self.directory: str
-            self.directory, self._lock = make_directory()
-            made.callback(remove_directory, self.directory, self._lock)
+            self._home: RuntimeDirectory = RuntimeDirectory()
+            made.callback(self._home.remove)
+            self.directory: str = self._home.path
             self.crashes: CrashLog = CrashLog(warn=logger.warning)
             made.callback(self.crashes.close)
-            board = Board(os.path.join(self.directory, BOARD), create=True)
+            board = Board.create(os.path.join(self.directory, BOARD))
             made.callback(board.close)
             self.reactor: Reactor = Reactor()
             made.callback(self.reactor.close)
             self.registry: Registry = Registry()
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
+            reserve = DescriptorReserve()
+            made.callback(reserve.close)
             self.engine_context: EngineContext = EngineContext(
-                self.directory, board, self.reactor, log_queue=log_queue, publish=self.bus.publish,
-                report=self.crashes.add, supervise=BackgroundSupervisor,
+                self.directory, board, self.reactor, log_queue=log_queue, reserve=reserve,
+                before_start=self._check_home, publish=self.bus.publish, report=self.crashes.add,
+                supervise=BackgroundSupervisor,
             )  # fmt: skip
             self._hub_server = HubServer(self.engine_context.file(HUB_SOCKET), self.reactor, self.registry)
             made.callback(self._hub_server.close)
@@ -98,6 +103,28 @@ class Runtime:
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._made = made.pop_all()
+
+    def _check_home(self) -> None:
+        """Make the program's directory anew if it was removed: a new process could not connect.
+
+        Raises:
+            SuitkaiseError: that is not possible.
+        """
+        with self._home_lock:
+            if self._home.is_there():
+                return
+            try:
+                self._home.make_again()
+                self._hub_server.listen_again()
+            except OSError as error:
+                raise SuitkaiseError(
+                    f"the private directory of this program, {self.directory!r}, was removed, and it cannot be made "
+                    f"anew: {error}"
+                ) from error
+        logger.warning(
+            "the private directory of this program, %s, was removed; it is made anew. A storage that lay there can be "
+            "used only by those that have opened it already", self.directory,
+        )  # fmt: skip
 
     def _on_gone(self, owner: str) -> None:
         self.storage.on_gone(owner)
@@ -146,7 +173,7 @@ class Runtime:
         self._hub_server.close_after_fork()
         self.reactor.close_after_fork()
         self.storage.close_after_fork()
-        os.close(self._lock)
+        os.close(self._home.lock)
 
 
 _guard = threading.RLock()

@@ -17,6 +17,7 @@ from suitkaise.errors import StorageError
 from suitkaise.platform.sockets import bind_unix, connect_unix
 from suitkaise.specs import Backoff, Child, SupervisorSpec
 from suitkaise.storage.client import SOCKET
+from suitkaise.storage.place import check_place
 from suitkaise.storage.server import StorageServer
 from suitkaise.workers.worker import Process
 
@@ -60,6 +61,8 @@ def declare(name: str, directory: str, *, durable: bool) -> tuple[SupervisorSpec
     path = os.path.join(directory, SOCKET)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
+        if durable:
+            check_place(directory)
         listener = _listen(path)
     except OSError as error:
         raise StorageError(f"the storage cannot be at {directory!r}: {error}", path=directory) from error

@@ -26,6 +26,7 @@ from suitkaise.specs.options import (
     refuse_unknown,
 )
 from suitkaise.specs.recipe import Kind, Recipe, Startable, check_arguments, check_recipe, recipe_of, with_arguments
+from suitkaise.specs.users import User, checked_group, checked_user
 
 __all__ = ["LIMITS", "AnySupervisor", "Child", "SpecWarning"]
 
@@ -115,6 +116,7 @@ LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_ti
 
 _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares",
             "drain", "keep_children")  # fmt: skip
+_HERE = ("env", "user", "group")  # not from the worker or its class, which use these names for their own
 _LATER = ("mailbox",)
 
 
@@ -156,6 +158,11 @@ class Child(Declaration):
             started, and instead of those of the same names (default None; not for threads, which share the program's).
             They are there before the worker's modules are imported. Only here, and not from the class: `env` is a
             name that workers use for their own. A `Command(env=...)` overrides them.
+        user, group: the user, by name or number, that the worker runs as, and instead of the user's main group another
+            one (default None: as the program; only for processes, and only root may change the user). The worker
+            connects to the program and its storage before it changes the user, since their sockets and files are for
+            the program's user. This keeps files of the program from a worker; it is no prison, because the program
+            decodes, and so trusts, what the worker sends. A `Command` has options of its own.
         copies: `copies=4` makes four children, `id-0` ... `id-3`, each with its `self.copy` (default 1).
 
     Raises:
@@ -169,7 +176,7 @@ class Child(Declaration):
     suitkaise.errors.SpecError: Child 'work': restart must be 'permanent', 'transient' or 'temporary', not 'sometimes'
     """
 
-    __slots__ = ("copy", "given", "id", "id_given", "kind", "what", "env", *_OPTIONS)
+    __slots__ = ("copy", "given", "id", "id_given", "kind", "what", "env", "user", *_OPTIONS)
 
     id: str
     id_given: bool
@@ -193,6 +200,7 @@ class Child(Declaration):
     drain: float | None
     keep_children: bool
     env: dict[str, str]
+    user: User | None
     given: dict[str, Any]
 
     def __init__(
@@ -219,6 +227,8 @@ class Child(Declaration):
         drain: float | None = NOT_GIVEN,
         keep_children: bool = NOT_GIVEN,
         env: Mapping[str, str] | None = None,
+        user: str | int | None = None,
+        group: str | int | None = None,
         mailbox: int | None = None,
         **unknown: Never,
     ) -> None:
@@ -228,16 +238,16 @@ class Child(Declaration):
             "start_timeout": start_timeout, "before_loop_timeout": before_loop_timeout,
             "loop_timeout": loop_timeout, "after_loop_timeout": after_loop_timeout,
             "receive_timeout": receive_timeout, "finish_timeout": finish_timeout, "mailbox": mailbox, "drain": drain,
-            "keep_children": keep_children, "env": env,
+            "keep_children": keep_children, "env": env, "user": user, "group": group,
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
-                 not (name in (*_LATER, "env") and value is None)}  # fmt: skip
+                 not (name in (*_LATER, *_HERE) and value is None)}  # fmt: skip
         check_arguments(what, args, kwargs)
         origin = _origin_of(what, args, kwargs or {})
         given_id = id if id is not None else _given_name(what)
         name = checked_id(given_id if given_id is not None else _default_id(origin), "Child")
         title = f"Child {name!r}"
-        refuse_unknown(title, unknown, ("id", "args", "kwargs", "env", *_OPTIONS, *_LATER))
+        refuse_unknown(title, unknown, ("id", "args", "kwargs", *_HERE, *_OPTIONS, *_LATER))
         option = Options(title, given, *_options_of(what))
         kind: Kind = origin.kind if isinstance(origin, Recipe) else "supervisor"
         if kind == "supervisor":
@@ -258,6 +268,13 @@ class Child(Declaration):
         if env is not None and kind in ("thread", "supervisor"):
             owner = "a thread has the environment of the program" if kind == "thread" else "each child has its own"
             raise SpecError(f"{title}: env makes no sense here: {owner}")
+        if kind != "process" and (user is not None or group is not None):
+            because = {"thread": "a thread runs as the program", "command": "use Command(user=...)"}
+            raise SpecError(
+                f"{title}: user and group make no sense here: {because.get(kind, 'each child has its own')}"
+            )
+        if group is not None and user is None:
+            raise SpecError(f"{title}: group={group!r} needs a user=")
         option.refuse_later(*_LATER)
         self._set(
             id=name,
@@ -277,6 +294,7 @@ class Child(Declaration):
             drain=option.positive("drain", None),
             keep_children=option.flag("keep_children"),
             env=checked_env(title, env),
+            user=None if user is None else checked_user(title, user, checked_group(title, group)),
             given={"args": args, "kwargs": kwargs, "id": id, **given},
         )
         if self.significant and self.restart == "permanent":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Never, TypeAlias
 
 from suitkaise.errors import NotBuiltYet, SpecError
+from suitkaise.escapes import has_control
 
 __all__ = [
     "AUTO_SHUTDOWNS",
@@ -265,6 +266,6 @@ def checked_id(value: Any, kind: str) -> str:
     """Return the value if it can be a part of a path, else raise SpecError. `kind`: `"Child"` or `"Supervisor"`."""
     if not isinstance(value, str) or not value:
         raise SpecError(f"{kind}: the {'name' if kind == 'Supervisor' else 'id'} must be a text, not {value!r}")
-    if "/" in value or "#" in value or any(ord(character) < 32 for character in value):
+    if "/" in value or "#" in value or has_control(value):
         raise SpecError(f"{kind} {value!r}: an id may not hold '/', '#' or control characters; paths are made of ids")
     return value

@@ -25,7 +25,7 @@ from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
-from suitkaise.platform.sockets import connect_unix
+from suitkaise.platform.sockets import UntrustedServer, connect_own
 from suitkaise.storage import pipeline
 from suitkaise.storage.pipeline import record_background_error
 from suitkaise.storage.protocol import (
@@ -384,6 +384,7 @@ def _open_connection(directory: str, client: bytes, timeout: float) -> tuple[soc
 
     Raises:
         StorageGone: the listening socket is gone.
+        StorageError: another user listens there.
         BlockingIOError: no answer within `timeout` seconds.
         OSError, WireError: the connection broke.
     """
@@ -393,9 +394,11 @@ def _open_connection(directory: str, client: bytes, timeout: float) -> tuple[soc
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
         try:
-            connect_unix(sock, Path(directory, SOCKET))
+            connect_own(sock, Path(directory, SOCKET))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise StorageGone(f"the storage in {directory} is gone: the program that owned it has ended") from error
+        except UntrustedServer as error:
+            raise StorageError(str(error.strerror), path=directory) from error
         wire.send(sock, Hello(VERSION, client))
         parser = wire.Parser(decode=decode_answer)
         frames: list[wire.Frame] = []

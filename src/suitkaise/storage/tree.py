@@ -507,6 +507,15 @@ class Tree:
             raise TypeError(f"flush: timeout must be seconds, or None for the handle's, not {timeout!r}")
         self._direct.flush(timeout)
 
+    def open(self) -> None:
+        """Connect this thread now, for reads and for writes. Using the tree does that by itself.
+
+        A process that will change its user calls this before: the storage is not for the new user, but what is open
+        stays open.
+        """
+        self._direct.open()
+        self._map_words()
+
     def close(self) -> None:
         """Wait for the writes under way, and close this process's connections. Using the tree opens them again."""
         try:

@@ -232,6 +232,11 @@ class DirectWrites(Writes):
         except NotThereYet:
             client_of(self._directory, self._timeout).ping()
 
+    def open(self) -> None:
+        """Connect this thread to the storage actor, and open the store."""
+        client_of(self._directory, self._timeout).ping()
+        self.get("", "any")
+
     def flush(self, timeout: float) -> None:
         """Wait until the posted changes of all threads of this process are stored; raise the first error."""
         deadline = time.monotonic() + timeout

@@ -1,7 +1,4 @@
-"""The options of a command, and their checks: what it runs, as which user, within which limits, with which streams.
-
-`grp`, `pwd` and `resource` are imported where an option needs them only: many a program has modules of these names.
-"""
+"""The options of a command, and their checks: what it runs, as which user, within which limits, with which streams."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
 from suitkaise.platform.limits import resource
+from suitkaise.specs.users import User, checked_group, checked_user
 
 __all__ = [
     "Input",
@@ -22,7 +20,6 @@ __all__ = [
     "Limit",
     "Output",
     "ProcessOptions",
-    "User",
     "checked_argv",
     "checked_folder",
     "checked_kill_mode",
@@ -43,16 +40,6 @@ Output: TypeAlias = Path | str
 """Where standard output or error goes: `"log"`, `"null"`, `"inherit"`, or a file."""
 
 _STREAM_WORDS = ("log", "null", "inherit")
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """A user to run as: the number, the main group, the name for its other groups, and its environment."""
-
-    uid: int
-    gid: int
-    name: str | None
-    environment: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +96,7 @@ def process_options(
     tty: Any,
 ) -> ProcessOptions:  # fmt: skip
     """Check the options of a command that errors name `title`; raise SpecError about the first one that is wrong."""
-    gid = None if group is None else _group(title, group)
+    gid = checked_group(title, group)
     if umask is not None and not _is_whole(umask, 0, 0o777):
         raise SpecError(f"{title}: umask must be a number from 0 to 0o777, or None, not {umask!r}")
     if nice is not None and not _is_whole(nice, -20, 19):
@@ -123,7 +110,7 @@ def process_options(
                 f"{title}: {name}={value!r} and tty=True exclude each other: the output to a terminal goes to the log"
             )
     return ProcessOptions(
-        user=None if user is None else _user(title, user, gid),
+        user=None if user is None else checked_user(title, user, gid),
         gid=gid,
         umask=umask,
         nice=nice,
@@ -136,38 +123,6 @@ def process_options(
 
 def _is_whole(value: Any, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def _user(title: str, user: Any, gid: int | None) -> User:
-    import pwd
-
-    try:
-        if isinstance(user, str):
-            entry = pwd.getpwnam(user)
-        elif _is_whole(user, 0, (1 << 32) - 2):
-            entry = pwd.getpwuid(user)
-        else:
-            raise SpecError(f"{title}: user must be the name or the number of a user, or None, not {user!r}")
-    except KeyError:
-        if isinstance(user, int) and gid is not None:
-            return User(user, gid, None, {})
-        more = "; give a number without an entry a group= too" if isinstance(user, int) else ""
-        raise SpecError(f"{title}: there is no user {user!r} on this machine{more}") from None
-    environment = {"USER": entry.pw_name, "LOGNAME": entry.pw_name, "HOME": entry.pw_dir, "SHELL": entry.pw_shell}
-    return User(entry.pw_uid, entry.pw_gid if gid is None else gid, entry.pw_name, environment)
-
-
-def _group(title: str, group: Any) -> int:
-    if isinstance(group, str):
-        import grp
-
-        try:
-            return grp.getgrnam(group).gr_gid
-        except KeyError:
-            raise SpecError(f"{title}: there is no group {group!r} on this machine") from None
-    if _is_whole(group, 0, (1 << 32) - 2):
-        return int(group)
-    raise SpecError(f"{title}: group must be the name or the number of a group, or None, not {group!r}")
 
 
 def _limits(title: str, limits: Any) -> dict[str, tuple[int, int]]:

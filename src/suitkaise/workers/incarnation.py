@@ -10,6 +10,7 @@ from typing import Any
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
 from suitkaise.messaging.identity import owner_of
 from suitkaise.messaging.messages import Payload
+from suitkaise.specs.users import User
 
 __all__ = ["FORCED", "ExitWith", "ForceFinish", "Incarnation", "Outcome", "Recalled", "reason_of_exit"]
 
@@ -52,6 +53,7 @@ class Incarnation:
         recalled: the past of the worker; None at a first start.
         grace: seconds that the worker may take to finish when the program is gone, and its tasks after the last hook.
         drain: seconds for which it handles messages before it finishes.
+        user: the user that it changes to; None: it stays the program's.
     """
 
     path: str
@@ -63,6 +65,7 @@ class Incarnation:
     recalled: Recalled | None = None
     grace: float = 5.0
     drain: float = 0.0
+    user: User | None = None
 
     @property
     def owner(self) -> str:

@@ -1,0 +1,70 @@
+"""The private directory of a program is removed while it runs, as cleaners of temporary files do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from suitkaise import Child, ChildStartFailed, Process, Supervisor
+from suitkaise.platform.runtime_directory import HUB_SOCKET
+from suitkaise.runtime import runtime
+from tests.end_to_end.kinds import next_exit
+from tests.sample_workers import Echo
+
+
+class Calls(Process):
+    """Asks another worker through the hub."""
+
+    def on_receive(self, message: str) -> object:
+        return self.whereis("app/echo").ask(message)
+
+
+def home() -> Path:
+    current = runtime.current()
+    assert current is not None
+    return Path(current.directory)
+
+
+def test_workers_start_and_reach_each_other_after_the_directory_was_removed(caplog: pytest.LogCaptureFixture) -> None:
+    with Supervisor("app", Child(Echo), Child(Calls, id="before")).start() as running, running.events() as events:
+        shutil.rmtree(home())
+        with caplog.at_level(logging.WARNING, "suitkaise"):
+            os.kill(running["echo"].pid or 0, 9)
+            next_exit(events)
+            assert running["echo"].ask("hello", timeout=15.0) == "hello"
+            after = running.start_child(Child(Calls, id="after"))
+            assert after.ask("from the new", timeout=15.0) == "from the new"
+        assert running["before"].ask("from the old", timeout=15.0) == "from the old"
+        assert [line for line in caplog.messages if "was removed; it is made anew" in line]
+        assert home().is_dir()
+        place = home()
+    assert not place.exists()
+
+
+def test_after_that_hangs_are_noticed_and_states_are_read_as_before() -> None:
+    with Supervisor("app", Child(Echo)).start() as running, running.events() as events:
+        shutil.rmtree(home())
+        os.kill(running["echo"].pid or 0, 9)
+        next_exit(events)
+        assert running["echo"].ask("hello", timeout=15.0) == "hello"
+        assert running["echo"].status == "running"
+        assert running.recall("echo")
+        assert running["echo"].ask("again", timeout=15.0) == "again"
+
+
+def test_a_directory_that_another_one_has_replaced_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    with Supervisor("app", Child(Echo)).start() as running:
+        place = home()
+        shutil.rmtree(place)
+        place.mkdir()
+        with pytest.raises(ChildStartFailed, match="was removed, and it cannot be made anew"):
+            running.start_child(Child(Echo, id="second"))
+        assert os.listdir(place) == []
+        assert running["echo"].ask("hello") == "hello"
+    assert place.is_dir(), "it is not ours"
+    place.rmdir()
+    assert HUB_SOCKET not in os.listdir(place.parent)

@@ -1,0 +1,144 @@
+"""Whom a process connects to, and whose connections it accepts. The other user is 65534, so root must run this."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from suitkaise.errors import RuntimeGone, StorageError
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT
+from suitkaise.messaging.protocol import RequestKind
+from suitkaise.messaging.router import HubClient
+from suitkaise.platform.sockets import UntrustedServer, accept_own, bind_unix, connect_own, is_trusted
+from suitkaise.storage.client import SOCKET, Client
+from tests.support import eventually
+
+STRANGER = 65534
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run code as another user")
+
+
+@contextmanager
+def stranger(act: Callable[[int], None]) -> Iterator[int]:
+    """Run `act` as another user in a process of its own; it writes to the descriptor that it gets."""
+    reads, writes = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(STRANGER, STRANGER, STRANGER)
+            os.setresuid(STRANGER, STRANGER, STRANGER)
+            act(writes)
+        finally:
+            os._exit(0)
+    os.close(writes)
+    try:
+        yield reads
+    finally:
+        os.close(reads)
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def serve(path: Path) -> Callable[[int], None]:
+    """Return an act: listen at `path`, and write what a client sends."""
+
+    def act(out: int) -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        bind_unix(listener, path)
+        listener.listen()
+        os.write(out, b"listening\n")
+        while True:
+            sock, _ = listener.accept()
+            os.write(out, b"got " + sock.recv(100) + b"\n")
+
+    return act
+
+
+@pytest.fixture
+def open_to_all(tmp_path: Path) -> Path:
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        if folder.stat().st_uid == os.getuid():
+            folder.chmod(0o777)
+    return tmp_path
+
+
+@only_root
+def test_a_client_sends_nothing_to_the_server_of_another_user(open_to_all: Path) -> None:
+    path = open_to_all / "hub.sock"
+    with stranger(serve(path)) as told:
+        assert os.read(told, 100) == b"listening\n"
+        with socket.socket(socket.AF_UNIX) as sock, pytest.raises(UntrustedServer, match=f"of user {STRANGER} listens"):
+            connect_own(sock, path)
+        assert os.read(told, 100) == b"got \n"
+
+
+@only_root
+def test_a_worker_tells_a_hub_of_another_user_nothing_and_believes_it_nothing(open_to_all: Path) -> None:
+    path = open_to_all / "hub.sock"
+    with stranger(serve(path)) as told:
+        assert os.read(told, 100) == b"listening\n"
+        with pytest.raises(RuntimeGone, match=f"of user {STRANGER} listens"):
+            HubClient(str(path)).request(RequestKind.STORAGE, "").get(DEFAULT_TIMEOUT)
+        assert os.read(told, 100) == b"got \n"
+
+
+@only_root
+def test_a_client_of_the_storage_refuses_an_actor_of_another_user_at_once(open_to_all: Path) -> None:
+    with stranger(serve(open_to_all / SOCKET)) as told:
+        assert os.read(told, 100) == b"listening\n"
+        client = Client(str(open_to_all), 30.0)
+        with pytest.raises(StorageError, match=f"of user {STRANGER} listens"):
+            client.ping()
+        client.close()
+        assert os.read(told, 100) == b"got \n"
+
+
+@only_root
+def test_a_connection_of_another_user_is_closed_before_a_byte_is_read(
+    open_to_all: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = open_to_all / "ours.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        bind_unix(listener, path)
+        path.chmod(0o777)
+        listener.listen()
+        listener.setblocking(False)
+
+        def act(out: int) -> None:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(path))
+                os.write(out, b"connected\n")
+                os.write(out, b"answer " + sock.recv(100) + b"\n")
+
+        with stranger(act) as told:
+            assert os.read(told, 100) == b"connected\n"
+            assert list(accept_own(listener)) == []
+            assert os.read(told, 100) == b"answer \n"
+    eventually(lambda: any(f"of user {STRANGER} refused" in line for line in caplog.messages))
+
+
+@only_root
+@pytest.mark.parametrize("effective, trusted", [(0, {0}), (STRANGER, {0, STRANGER})])
+def test_the_effective_user_and_root_are_trusted_and_nobody_else(effective: int, trusted: set[int]) -> None:
+    os.seteuid(effective)
+    try:
+        assert {uid for uid in (0, 1, 1000, STRANGER) if is_trusted(uid)} == trusted
+    finally:
+        os.seteuid(0)
+
+
+def test_a_client_connects_to_a_server_of_its_own_user(tmp_path: Path) -> None:
+    path = tmp_path / "ours.sock"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as sock:
+        bind_unix(listener, path)
+        listener.listen()
+        connect_own(sock, path)
+        listener.setblocking(False)
+        [(accepted, pid)] = accept_own(listener)
+        accepted.close()
+        assert pid == os.getpid()
