@@ -24,7 +24,7 @@ class LoopTimeReport(dict[str, Any]):
 
     >>> times = LoopTimes()
     >>> for number in (1, 2, 3):
-    ...     times.add(number * 1_000_000)
+    ...     _ = times.add(number * 1_000_000)
     >>> print(report_on("pump loop times report", times, loops=3, total_ns=6_000_000, last_ns=3_000_000))
     pump loop times report
       loops 3, total 6 ms, mean 2 ms, fastest 1 ms, slowest 3 ms, last 3 ms
