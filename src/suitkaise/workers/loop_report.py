@@ -19,7 +19,7 @@ class LoopTimeReport(dict[str, Any]):
 
     It is a dict, so it can be sent, stored and written as JSON. Its keys: `name`; `loops`, their number; `total`,
     `mean`, `fastest`, `slowest`, `last`; `p50`, `p95` and `p99`, below which that part of the loops was (from a sample
-    of at least 512 loops if there were more than 1,024); `slowest_loops`, a list of `(number, seconds)`, the slowest
+    of at least 256 loops if there were more than 512); `slowest_loops`, a list of `(number, seconds)`, the slowest
     first; `histogram`, a list of `(from, to, loops)`.
 
     >>> times = LoopTimes()

@@ -15,7 +15,7 @@ from itertools import compress
 
 __all__ = ["KEPT", "SLOWEST", "LoopTimes"]
 
-KEPT = 512
+KEPT = 256
 """The least number of times in a sample that does not have all of them; the largest is twice that."""
 
 SLOWEST = 5
