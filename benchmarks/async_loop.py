@@ -60,7 +60,7 @@ def main() -> None:
     rounds, count = (3, 1_000) if quick else (31, 10_000)
     echo = Echo()
     with tempfile.TemporaryDirectory() as folder:
-        board = Board(os.path.join(folder, "board"), create=True)
+        board = Board.create(os.path.join(folder, "board"))
         for title, body in (
             ("a loop that awaits nothing", nothing),
             ("a loop that yields to other tasks: sleep(0)", turn),

@@ -71,7 +71,7 @@ def main() -> None:
     heading("loop")
     rounds, count = (3, 20_000) if quick else (31, 200_000)
     with tempfile.TemporaryDirectory() as folder:
-        board = Board(os.path.join(folder, "board"), create=True)
+        board = Board.create(os.path.join(folder, "board"))
         for title, worker, hooks in (
             ("before_loop, loop and after_loop, all empty", Hooks(), True),
             ("loop only, empty", LoopOnly(), False),

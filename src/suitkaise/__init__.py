@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from suitkaise import xprocess as xprocess
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.runtime.start import AsyncStart
+    from suitkaise.workers.loop_report import LoopTimeReport
 
 __version__ = "0.1.0"
 
@@ -94,6 +95,7 @@ __all__ = [
     "Ignore",
     "Killed",
     "LinkedExit",
+    "LoopTimeReport",
     "Lost",
     "MailboxFull",
     "MaxChildren",
@@ -135,6 +137,7 @@ _FACES = ("xprocess", "skthreading", "skglobals")
 
 _LOADED_WHEN_USED = {
     "AsyncStart": "suitkaise.runtime.start",
+    "LoopTimeReport": "suitkaise.workers.loop_report",
     "RunningTree": "suitkaise.runtime.running_tree",
 }
 """The public names that are loaded when they are first used, by their module: a worker process does not need them."""

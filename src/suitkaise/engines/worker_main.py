@@ -295,7 +295,9 @@ class WorkerProcess:
         supervise = codec.loads(data)
         preload(supervise.__module__)  # the next process has it at once
         send = self._send_news
-        context = EngineContext(self._directory, Board(-1), Reactor(), publish=send, report=send, supervise=supervise)
+        context = EngineContext(
+            self._directory, Board.in_memory(), Reactor(), publish=send, report=send, supervise=supervise
+        )
         incarnation = lifecycle.incarnation
 
         def ended(reason: ExitReason) -> None:

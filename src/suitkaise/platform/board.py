@@ -166,6 +166,11 @@ class Board:
             os.close(descriptor)
             raise
 
+    @classmethod
+    def in_memory(cls) -> Board:
+        """Make a board that this process alone has."""
+        return cls(-1)
+
     def take(self, name: str) -> Slot:
         """Return a free slot, cleared, for the worker at path `name`.
 
@@ -177,7 +182,7 @@ class Board:
                 index = self._free.pop()
             elif self._next < CAPACITY:
                 if self.descriptor >= 0 and self._next % _SLOTS_PER_PAGE == 0:
-                    self._make_room(self.descriptor, name)
+                    self._make_room(name)
                 index, self._next = self._next, self._next + 1
             else:
                 raise SuitkaiseError(f"{name!r}: a program can have at most {CAPACITY} workers at a time", path=name)
@@ -185,10 +190,10 @@ class Board:
         slot.clear(name)
         return slot
 
-    def _make_room(self, descriptor: int, name: str) -> None:
+    def _make_room(self, name: str) -> None:
         """Allocate the next page now; if the file system had none left later, SIGBUS would end the program."""
         try:
-            os.posix_fallocate(descriptor, self._next * SLOT_BYTES, mmap.PAGESIZE)
+            os.posix_fallocate(self.descriptor, self._next * SLOT_BYTES, mmap.PAGESIZE)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:  # this file system cannot allocate in advance
                 return

@@ -141,11 +141,12 @@ class Lifecycle:
         first = not context.current_loop
         deadline = 0 if first else context.deadline_ns  # the first loop is a turn of its own
         total = words[TOTAL]
-        fastest, floor = times.fastest, times.floor
+        fastest, floor, sampled = times.fastest, times.floor, times.next
+        done = context.current_loop
         now = clock()
         try:
             while True:
-                for number in range(context.current_loop + 1, min(limit, times.next) + 1):
+                for number in range(done + 1, min(limit, sampled) + 1):
                     context.current_loop = number
                     began = now
                     if before is not None:
@@ -177,9 +178,10 @@ class Lifecycle:
                     words[TOTAL] = total
                     if bell[0] or now >= deadline:  # setting `context.finishing` rings the bell, too
                         break
-                if context.current_loop == times.next:
-                    times.add(context.last_loop_ns)
-                if bell[0] or now >= deadline or context.current_loop >= limit:
+                done = context.current_loop
+                if done == sampled:
+                    sampled = times.add(context.last_loop_ns)
+                if bell[0] or now >= deadline or done >= limit:
                     break
             if not (context.finishing or context.current_loop >= limit or now >= context.deadline_ns):
                 if first and not self.has_tasks:  # the check for coroutines is needed once only

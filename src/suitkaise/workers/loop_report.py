@@ -19,12 +19,12 @@ class LoopTimeReport(dict[str, Any]):
 
     It is a dict, so it can be sent, stored and written as JSON. Its keys: `name`; `loops`, their number; `total`,
     `mean`, `fastest`, `slowest`, `last`; `p50`, `p95` and `p99`, below which that part of the loops was (from a sample
-    of at least 1,024 loops if there were more than 2,047); `slowest_loops`, a list of `(number, seconds)`, the slowest
+    of at least 256 loops if there were more than 512); `slowest_loops`, a list of `(number, seconds)`, the slowest
     first; `histogram`, a list of `(from, to, loops)`.
 
     >>> times = LoopTimes()
     >>> for number in (1, 2, 3):
-    ...     times.add(number * 1_000_000)
+    ...     _ = times.add(number * 1_000_000)
     >>> print(report_on("pump loop times report", times, loops=3, total_ns=6_000_000, last_ns=3_000_000))
     pump loop times report
       loops 3, total 6 ms, mean 2 ms, fastest 1 ms, slowest 3 ms, last 3 ms

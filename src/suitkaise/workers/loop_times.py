@@ -8,11 +8,14 @@ and the life cycle does nothing for the loops between two samples.
 
 from __future__ import annotations
 
+import functools
 import heapq
+from collections.abc import Iterator
+from itertools import compress
 
 __all__ = ["KEPT", "SLOWEST", "LoopTimes"]
 
-KEPT = 1_024
+KEPT = 256
 """The least number of times in a sample that does not have all of them; the largest is twice that."""
 
 SLOWEST = 5
@@ -22,31 +25,21 @@ SLOWEST = 5
 class LoopTimes:
     """The times of the loops of one incarnation, in nanoseconds. The life cycle reads and writes `fastest` itself."""
 
-    __slots__ = ("_end", "_random", "_slow", "_stride", "fastest", "next", "sample")
+    __slots__ = ("_numbers", "_slow", "fastest", "next", "sample")
 
     def __init__(self) -> None:
         self.fastest: int = 1 << 62
-        self.next: int = 1
-        """The number of the next loop whose time is to be passed to `add`."""
         self.sample: list[int] = []
         self._slow: list[tuple[int, int]] = []  # a heap of (time, -number)
-        self._stride = 1
-        self._end = 1  # of the block of loops that `next` is in
-        self._random = 1
+        self._numbers = _numbers(self.sample)
+        self.next: int = next(self._numbers)
+        """The number of the next loop whose time is to be passed to `add`."""
 
-    def add(self, took: int) -> None:
-        """Take the time of loop `next` into the sample, and select the next loop."""
+    def add(self, took: int) -> int:
+        """Take the time of loop `next` into the sample; select the next loop, and return its number."""
         self.sample.append(took)
-        if len(self.sample) == 2 * KEPT:
-            self._stride *= 2
-            self.sample = [self.sample[number + self._draw(2)] for number in range(0, 2 * KEPT, 2)]
-        self.next = self._end + 1 + self._draw(self._stride)
-        self._end += self._stride
-
-    def _draw(self, below: int) -> int:
-        """Return a random number below a power of two; the user's own random numbers are left alone."""
-        self._random = (self._random * 6364136223846793005 + 1442695040888963407) % (1 << 64)
-        return (self._random >> 33) % below
+        self.next = number = next(self._numbers)
+        return number
 
     @property
     def floor(self) -> int:
@@ -65,3 +58,25 @@ class LoopTimes:
     def slowest(self) -> list[tuple[int, int]]:
         """The numbers and times of the slowest loops, the slowest first."""
         return [(-number, took) for took, number in sorted(self._slow, reverse=True)]
+
+
+def _numbers(sample: list[int]) -> Iterator[int]:
+    """Yield the number of each loop whose time is to be appended to the sample; thin the sample out when it is full."""
+    yield from range(1, 2 * KEPT + 1)
+    end, size, chance = 2 * KEPT, 1, 1
+    while True:
+        sample[:] = compress(sample, _one_of_two())
+        size *= 2
+        for _ in range(KEPT):
+            chance = (chance * 1103515245 + 12345) & 0x7FFFFFFF
+            yield end + 1 + (chance >> 8) % size  # the lower bits repeat soon
+            end += size
+
+
+@functools.cache
+def _one_of_two() -> tuple[int, ...]:
+    """Return which times to keep of a full sample: one of each two, at random."""
+    import random  # a generator of its own: the user's random numbers are left alone
+
+    bits = random.Random(1).getrandbits(KEPT)
+    return tuple(bit for number in range(KEPT) for bit in ((0, 1) if bits >> number & 1 else (1, 0)))

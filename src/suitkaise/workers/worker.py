@@ -121,13 +121,19 @@ class Worker(Startable, metaclass=WorkerType):
         return self.last_result
 
     # The other spellings of the hooks, which `super()` reaches, too.
-    __onstart__ = __on_start__ = on_start
-    __beforeloop__ = __before_loop__ = before_loop
+    __onstart__ = on_start
+    __on_start__ = on_start
+    __beforeloop__ = before_loop
+    __before_loop__ = before_loop
     __loop__ = loop
-    __afterloop__ = __after_loop__ = after_loop
-    __onfinish__ = __on_finish__ = on_finish
-    __onreceive__ = __on_receive__ = on_receive
-    __onfailure__ = __on_failure__ = on_failure
+    __afterloop__ = after_loop
+    __after_loop__ = after_loop
+    __onfinish__ = on_finish
+    __on_finish__ = on_finish
+    __onreceive__ = on_receive
+    __on_receive__ = on_receive
+    __onfailure__ = on_failure
+    __on_failure__ = on_failure
     __result__ = result
 
     # ------------------------------------------------------------ attributes of a running worker
