@@ -57,6 +57,7 @@ class CrossProcessing(WorkerGroup):
     OnFinish: ClassVar[type[OnFinish]] = OnFinish
 
     _kind: ClassVar[Literal["process"]] = "process"
+    _modules: ClassVar[tuple[str, ...]] = (__name__, "suitkaise.concept.setup_worker")
     _instead_in_workers: ClassVar[str] = (
         "use the CrossProcessing of the main program, with which it has made a process already; "
         "pass it as an argument, or let the function name it"

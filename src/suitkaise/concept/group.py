@@ -57,6 +57,8 @@ class WorkerGroup:
     """
 
     _kind: ClassVar[Literal["process", "thread"]]
+    _modules: ClassVar[tuple[str, ...]] = ()
+    """What a worker's process would have to import, if it uses the group or has a setup."""
     _instead_in_workers: ClassVar[str]
     """What to do in a worker's process, which cannot own a group."""
 
