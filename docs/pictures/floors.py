@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "suitkaise"
 PICTURE = Path(__file__).with_suffix(".svg")
 
 FLOORS: dict[str, tuple[str, ...]] = {
-    "faces": ("testing", "cli", "concept", "supervisor", "sktree"),
+    "faces": ("testing", "cli", "concept", "supervisor", "sktree", "xprocess", "skthreading", "skglobals"),
     "what a program has": ("runtime",),
     "carries out": ("supervision",),
     "where workers run": ("engines",),
