@@ -102,6 +102,9 @@ class _Threads(WorkerGroup):
     """The threads of this program."""
 
     _kind: ClassVar[Literal["thread"]] = "thread"
+    _instead_in_workers: ClassVar[str] = (
+        "skthreading makes threads of the main program; a worker starts threads of its own with self.start_thread(...)"
+    )
 
 
 _threads = _Threads("skthreading", max_restarts=3, max_seconds=5.0)

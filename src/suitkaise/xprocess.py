@@ -57,6 +57,11 @@ class CrossProcessing(WorkerGroup):
     OnFinish: ClassVar[type[OnFinish]] = OnFinish
 
     _kind: ClassVar[Literal["process"]] = "process"
+    _modules: ClassVar[tuple[str, ...]] = (__name__, "suitkaise.concept.setup_worker")
+    _instead_in_workers: ClassVar[str] = (
+        "use the CrossProcessing of the main program, with which it has made a process already; "
+        "pass it as an argument, or let the function name it"
+    )
 
     def __init__(self, name: str = "xprocess", *, max_restarts: float = 3, max_seconds: float = 5.0) -> None:
         super().__init__(name, max_restarts=max_restarts, max_seconds=max_seconds)

@@ -78,6 +78,10 @@ def makes_another(xp: CrossProcessing) -> Any:
     return ref.path, xp.get_process_result(ref, timeout=LIMIT), sorted(xp.list_processes())
 
 
+def makes_a_thread() -> None:
+    suitkaise.skthreading.create_thread(waits)
+
+
 def makes_its_own() -> None:
     CrossProcessing().create_process(product, args=(1,))
 
@@ -423,8 +427,11 @@ def test_a_process_uses_the_object_of_the_program(xp: CrossProcessing) -> None:
 
 def test_a_process_cannot_own_processes(xp: CrossProcessing) -> None:
     xp.create_process("owner", makes_its_own, kwargs={"max_restarts": 0})
-    with pytest.raises(WorkerFailed, match="needs the CrossProcessing of the main program"):
+    with pytest.raises(WorkerFailed, match="use the CrossProcessing of the main program"):
         xp.get_process_result("owner", timeout=LIMIT)
+    xp.create_process("other", makes_a_thread, kwargs={"max_restarts": 0})
+    with pytest.raises(WorkerFailed, match=r"threads of its own with self.start_thread"):
+        xp.get_process_result("other", timeout=LIMIT)
 
 
 def test_only_the_program_shuts_down(xp: CrossProcessing) -> None:

@@ -31,7 +31,7 @@ print("main ends")
 {end}
 """
 POLITE = "__import__('threading').Event().wait(0.01)"
-STUCK = "__import__('threading').Event().wait()"
+STUCK = "print('stuck'); __import__('threading').Event().wait()"
 
 
 def pid_in(line: str) -> int:
@@ -77,6 +77,7 @@ def test_a_second_ctrl_c_kills() -> None:
     with start_program(LOOPS.format(loop=STUCK, end="")) as program:
         worker = pid_in(program.expect("up"))
         program.expect("main ends")
+        program.expect("stuck")  # before that, it could still finish
         while program.returncode is None:
             program.send_signal(signal.SIGINT)
             try:

@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.preload import preload
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
@@ -32,6 +33,7 @@ def start(name: str, group: WorkerGroup) -> RunningTree:
         taken = runtime.running_trees()
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
         free = next(one for one in names if one not in taken)
+        preload(*group._modules)
         running = Supervisor(free, max_restarts=math.inf).start()
         if group not in _groups:
             _groups.append(group)

@@ -57,6 +57,10 @@ class WorkerGroup:
     """
 
     _kind: ClassVar[Literal["process", "thread"]]
+    _modules: ClassVar[tuple[str, ...]] = ()
+    """What a worker's process would have to import, if it uses the group or has a setup."""
+    _instead_in_workers: ClassVar[str]
+    """What to do in a worker's process, which cannot own a group."""
 
     def __init__(self, name: str, **defaults: Any) -> None:
         self._name = name
@@ -95,9 +99,8 @@ class WorkerGroup:
     def _start(self) -> None:
         if in_worker_process():
             raise SuitkaiseError(
-                f"create_{self._kind}() in the worker {current_path()!r} needs the {type(self).__name__} of the main "
-                "program, which makes the first one there: pass it as an argument, or let the function name it. If "
-                "this happened while a module was imported, move the call under `if __name__ == '__main__':`"
+                f"create_{self._kind}() in the process of the worker {current_path()!r}: {self._instead_in_workers}. "
+                "If this happened while a module was imported, move the call under `if __name__ == '__main__':`"
             )
         from suitkaise.concept import at_exit  # with the runtime, which workers do not load
 
@@ -115,21 +118,19 @@ class WorkerGroup:
         taken = {line.id for line in supervisor.which_children()}
         wanted, number = child.id, 1
         while True:
-            if child.id not in taken:
-                try:
-                    ref = supervisor.start_child(child)
-                    break
-                except (ChildAlreadyStarted, ChildAlreadyPresent):  # another thread was faster
-                    taken.add(child.id)
-            number += 1
-            child = child.renamed(f"{wanted}-{number}")
-        if named and number > 1:
-            warnings.warn(
-                f"{call.function}: the name {wanted!r} is taken, so this {self._kind} is called {child.id!r}",
-                SpecWarning,
-                stacklevel=caller_level(),
-            )
-        return ref
+            while child.id in taken:
+                number += 1
+                child = child.renamed(f"{wanted}-{number}")
+            if named and number > 1:
+                warnings.warn(
+                    f"{call.function}: the name {wanted!r} is taken, so this {self._kind} is called {child.id!r}",
+                    SpecWarning,
+                    stacklevel=caller_level(),
+                )
+            try:
+                return supervisor.start_child(child)
+            except (ChildAlreadyStarted, ChildAlreadyPresent):  # another thread was faster
+                taken.add(child.id)
 
     def _lines(self) -> list[ChildLine]:
         """Return a line about each worker, in the order in which they were made."""
