@@ -12,7 +12,7 @@ import io
 import itertools
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -61,7 +61,9 @@ _REAL = struct.Struct("<d")
 _LARGE = 1 << 16  # bytes
 _COUNT = struct.Struct("<Q")
 _encode_metadata = msgspec.msgpack.Encoder().encode
-unpack_metadata = msgspec.msgpack.Decoder(dict[str, str | int | float | bool | None]).decode
+unpack_metadata: Callable[[bytes], Metadata] = msgspec.msgpack.Decoder(
+    dict[str, str | int | float | bool | None]
+).decode
 """Decode metadata that `pack_metadata` encoded."""
 
 
