@@ -1,12 +1,17 @@
-"""The storage against sqlite3 in WAL mode, a Manager's dict and Redis, in the same run.
+"""The storage, with both engines, against LMDB and sqlite3 used by hand, diskcache, a Manager's dict and Redis.
 
 Run `python benchmarks/storage.py [seconds per measurement]`. Compare ratios within one run, not
-times of two runs. The value is a small dict of seven entries, about 100 bytes pickled.
+times of two runs. The value is a small dict of seven entries, about 100 bytes pickled. Redis needs the program
+redis-server and the package redis, diskcache the package diskcache; what is missing is left out.
+
+"LMDB by hand" writes in the caller's own process, without a server: no other process could write at that time.
+"notification" is the time from the call of a write in one process until another process has the change.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -47,8 +52,44 @@ def each(work: Callable[[str], object], *, at_end: Callable[[], object] = lambda
     return best
 
 
-def measure_suitkaise() -> dict[str, float]:
-    tree = sktree.connect()
+WATCHER = """
+import statistics, sys, time
+from suitkaise.storage.tree import Tree
+with Tree(sys.argv[1]).watch("watched") as watch:
+    print("ready", flush=True)
+    delays = [-float(watch.get().name) + time.monotonic() for _ in range(int(sys.argv[2]))]
+print(statistics.median(delays))
+"""
+SUBSCRIBER = """
+import statistics, sys, time, redis
+channel = redis.Redis(unix_socket_path=sys.argv[1]).pubsub(ignore_subscribe_messages=True)
+channel.subscribe("watched")
+channel.get_message(timeout=1)
+print("ready", flush=True)
+delays = []
+for message in channel.listen():
+    delays.append(time.monotonic() - float(message["data"]))
+    if len(delays) == int(sys.argv[2]):
+        break
+print(statistics.median(delays))
+"""
+NOTIFICATIONS = 1000
+
+
+def notification(program: str, where: object, write: Callable[[str], object]) -> float:
+    """Return the median seconds from a write until another process has been told."""
+    command = [sys.executable, "-c", program, str(where), str(NOTIFICATIONS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout is not None
+        watcher.stdout.readline()
+        for _ in range(NOTIFICATIONS):
+            write(repr(time.monotonic()))
+            time.sleep(0.001)
+        return float(watcher.stdout.readline())
+
+
+def measure_suitkaise(engine: str) -> dict[str, float]:
+    tree = sktree.connect(engine=engine)
     try:
         for name in NAMES:
             tree.add(name, VALUE, PATH, wait=False)
@@ -60,9 +101,46 @@ def measure_suitkaise() -> dict[str, float]:
             "acknowledged set": each(lambda name: tree.add(name, VALUE, PATH)),
             "pipelined set": each(lambda name: tree.add(name, VALUE, PATH, wait=False), at_end=tree.flush),
             "increment": each(lambda name: tree.increment("counter", 1, PATH)),
+            "notification": notification(WATCHER, tree.directory, lambda now: tree.add(now, 1, "watched")),
         }
     finally:
         sktree.disconnect()
+
+
+def measure_lmdb(directory: Path) -> dict[str, float]:
+    import lmdb
+
+    (directory / "lmdb").mkdir()
+    with lmdb.open(str(directory / "lmdb"), map_size=1 << 30, sync=False) as data:
+
+        def add(name: str) -> None:
+            with data.begin(write=True) as transaction:
+                transaction.put(f"{PATH}/{name}".encode(), pickle.dumps(VALUE, 5))
+
+        def get(name: str) -> Any:
+            with data.begin() as transaction:
+                return pickle.loads(transaction.get(f"{PATH}/{name}".encode()))
+
+        def increment(name: str) -> None:
+            with data.begin(write=True) as transaction:
+                transaction.put(b"counter", b"%d" % (int(transaction.get(b"counter", b"0")) + 1))
+
+        for name in NAMES:
+            add(name)
+        return {"get": each(get), "acknowledged set": each(add), "increment": each(increment)}
+
+
+def measure_diskcache(directory: Path) -> dict[str, float]:
+    import diskcache
+
+    with diskcache.Cache(str(directory / "diskcache"), sqlite_synchronous=0) as cache:
+        for name in NAMES:
+            cache[name] = VALUE
+        return {
+            "get": each(lambda name: cache[name]),
+            "acknowledged set": each(lambda name: cache.set(name, VALUE)),
+            "increment": each(lambda name: cache.incr("counter", default=0)),
+        }
 
 
 def measure_sqlite(directory: Path) -> dict[str, float]:
@@ -155,27 +233,26 @@ def measure_redis(directory: Path) -> dict[str, float]:
             "acknowledged set": each(lambda name: client.set(name, pickle.dumps(VALUE, 5))),
             "pipelined set": each(add_later, at_end=pipe.execute),
             "increment": each(lambda name: client.incr("counter")),
+            "notification": notification(
+                SUBSCRIBER, directory / "redis.sock", lambda now: client.publish("watched", now)
+            ),
         }
 
 
-def has_redis() -> bool:
-    try:
-        import redis  # noqa: F401
-    except ImportError:
-        return False
-    return shutil.which("redis-server") is not None
+def has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def show(results: dict[str, dict[str, float]]) -> None:
     """Print a table: the microseconds of each product, and their ratio to those of suitkaise."""
     ours = results["suitkaise"]
-    print(f"{'':<28}" + "".join(f"{product:>24}" for product in results))
+    print(f"{'':<26}" + "".join(f"{product:>21}" for product in results))
     for what, mine in ours.items():
         cells = []
         for measured in results.values():
             seconds = measured.get(what)
             cells.append("-" if seconds is None else f"{seconds * 1e6:.2f} us  x{seconds / mine:<5.1f}")
-        print(f"{what:<28}" + "".join(f"{cell:>24}" for cell in cells))
+        print(f"{what:<26}" + "".join(f"{cell:>21}" for cell in cells))
     print(f"\npipelined sets: {1 / ours['pipelined set']:,.0f} a second")
 
 
@@ -185,14 +262,16 @@ def main() -> None:
         SECONDS = float(sys.argv[1])
     base = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=base) as folder:
-        results = {"suitkaise": measure_suitkaise()}
-        results["sqlite3 (WAL)"] = measure_sqlite(Path(folder))
-        results["Manager().dict()"] = measure_manager()
-        if has_redis():
+        results = {"suitkaise": measure_suitkaise("lmdb")}
+        if shutil.which("redis-server") and has("redis"):
             results["Redis"] = measure_redis(Path(folder))
+        results["suitkaise, SQLite"] = measure_suitkaise("sqlite")
+        results["LMDB by hand"] = measure_lmdb(Path(folder))
+        results["sqlite3 by hand"] = measure_sqlite(Path(folder))
+        if has("diskcache"):
+            results["diskcache"] = measure_diskcache(Path(folder))
+        results["Manager().dict()"] = measure_manager()
         show(results)
-    if not has_redis():
-        print("Redis is left out: it needs the program redis-server and the package redis.")
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores")
 
 

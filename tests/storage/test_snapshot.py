@@ -269,7 +269,8 @@ def test_a_restore_is_carried_out_once_although_the_server_is_killed(storage: St
 
     thread = threading.Thread(target=restore)
     thread.start()
-    while not done.wait(0.05):
+    for _ in range(3):
+        done.wait(0.05)
         storage.restart()
         done.wait(1.0)
     thread.join()

@@ -41,10 +41,14 @@ class StorageActor(Process):
         self._server = StorageServer(self._directory, self._listener, durable=self._durable, engine=self._engine)
 
     def loop(self) -> None:
-        """Serve one cycle: wait for requests or a message, carry all of them out, answer."""
-        context = self._require_context("loop")
-        if not context.wait_in(lambda *wake: self._server.serve(None, *wake)) and not self._server.client_count:
+        """Serve until there is a message for the worker, or no client: wait, carry all requests out, answer."""
+        if not self._require_context("loop").wait_in(self._serve) and not self._server.client_count:
             self.rejoin()  # the program is gone, and so are all its workers
+
+    def _serve(self, *wake: int) -> None:
+        server = self._server
+        while not server.serve(None, *wake) and server.client_count:
+            pass
 
     def on_finish(self) -> None:
         """Close the store."""

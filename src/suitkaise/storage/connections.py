@@ -7,7 +7,7 @@ for it stays bounded.
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import socket
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -37,7 +37,7 @@ class Connection:
         self.pid: int = pid
         self.parser: wire.Parser = wire.Parser(decode=protocol.decode_request)
         self.output: bytearray = bytearray()
-        self.events: int = selectors.EVENT_READ
+        self.events: int = select.EPOLLIN
         self.client: bytes | None = None
 
 
@@ -45,16 +45,19 @@ Requests: TypeAlias = list[tuple[Connection, list[wire.Frame]]]
 
 
 class Connections:
-    """All connections, the listener and the wake descriptors, behind one selector."""
+    """All connections, the listener and the wake descriptors, behind one epoll."""
 
     def __init__(self, listener: socket.socket) -> None:
         listener.setblocking(False)
         self._listener = listener
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(listener, selectors.EVENT_READ)
+        self._epoll = select.epoll()
+        self._epoll.register(listener, select.EPOLLIN)
         self._connections: set[Connection] = set()
-        self._wakes: set[int] = set()
+        self._by_descriptor: dict[int, Connection] = {}
+        self._wakes: tuple[int, ...] = ()
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self.is_woken: bool = False
+        """Whether a wake descriptor ended the last wait."""
         self.dropped: int = 0
         """How many connections have ended so far."""
 
@@ -70,25 +73,29 @@ class Connections:
 
     def wake_by(self, descriptors: tuple[int, ...]) -> None:
         """Return from `wait` when one of these is readable, too."""
-        wanted = set(descriptors)
-        for old in self._wakes - wanted:
-            self._selector.unregister(old)
-        for new in wanted - self._wakes:
-            self._selector.register(new, selectors.EVENT_READ)
-        self._wakes = wanted
+        if descriptors == self._wakes:
+            return
+        for old in set(self._wakes).difference(descriptors):
+            self._epoll.unregister(old)
+        for new in set(descriptors).difference(self._wakes):
+            self._epoll.register(new, select.EPOLLIN)
+        self._wakes = descriptors
 
     def wait(self, timeout: float | None) -> Requests:
         """Wait for an event; return the requests that have arrived, by connection and in order."""
         requests: Requests = []
-        for key, events in self._selector.select(timeout):
-            connection = key.data
+        self.is_woken = False
+        for descriptor, events in self._epoll.poll(timeout):
+            connection = self._by_descriptor.get(descriptor)
             if connection is None:
-                if key.fileobj is self._listener:
+                if descriptor in self._wakes:
+                    self.is_woken = True
+                else:
                     self._accept()
                 continue
-            if events & selectors.EVENT_WRITE:
+            if events & select.EPOLLOUT:
                 self.send(connection, b"")
-            if events & selectors.EVENT_READ and connection in self._connections:
+            if events & ~select.EPOLLOUT and connection in self._connections:
                 frames = self._receive(connection)
                 if frames:
                     requests.append((connection, frames))
@@ -114,7 +121,7 @@ class Connections:
             del output[:sent]
         elif sent < len(data):
             output += data[sent:]
-        if output or connection.events != selectors.EVENT_READ:
+        if output or connection.events != select.EPOLLIN:
             self._update_events(connection)
 
     def drop(self, connection: Connection, reason: str = "") -> None:
@@ -124,7 +131,8 @@ class Connections:
         if reason:
             logger.warning("connection from pid %d closed: %s", connection.pid, reason)
         self._connections.discard(connection)
-        self._selector.unregister(connection.sock)
+        del self._by_descriptor[connection.sock.fileno()]
+        self._epoll.unregister(connection.sock)
         connection.sock.close()
         self.dropped += 1
 
@@ -138,7 +146,7 @@ class Connections:
         """Close all connections, but not the listener, which belongs to the caller."""
         for connection in list(self._connections):
             self.drop(connection)
-        self._selector.close()
+        self._epoll.close()
         os.close(self._spare)
 
     def _receive(self, connection: Connection) -> list[wire.Frame]:
@@ -158,12 +166,12 @@ class Connections:
 
     def _update_events(self, connection: Connection) -> None:
         waiting = len(connection.output)
-        events = selectors.EVENT_READ if waiting < MAX_OUTPUT else 0
+        events = select.EPOLLIN if waiting < MAX_OUTPUT else 0
         if waiting:
-            events |= selectors.EVENT_WRITE
+            events |= select.EPOLLOUT
         if events != connection.events:
             connection.events = events
-            self._selector.modify(connection.sock, events, connection)
+            self._epoll.modify(connection.sock, events)
 
     def _accept(self) -> None:
         for sock, pid in self._accepted():
@@ -171,7 +179,8 @@ class Connections:
                 sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
             connection = Connection(sock, pid)
             self._connections.add(connection)
-            self._selector.register(sock, selectors.EVENT_READ, connection)
+            self._by_descriptor[sock.fileno()] = connection
+            self._epoll.register(sock, select.EPOLLIN)
 
     def _accepted(self) -> Iterator[tuple[socket.socket, int]]:
         try:

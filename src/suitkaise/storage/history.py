@@ -9,11 +9,24 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from operator import itemgetter
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-__all__ = ["ADDED", "BATCHES", "MAX_CHANGES", "REMOVED", "UPDATED", "Batch", "Change", "History", "Logged", "merged"]
+__all__ = [
+    "ADDED",
+    "BATCHES",
+    "MAX_CHANGES",
+    "REMOVED",
+    "UPDATED",
+    "Batch",
+    "Change",
+    "History",
+    "Logged",
+    "LoggedTuple",
+    "merged",
+]
 
 ADDED, UPDATED, REMOVED = range(3)
 KINDS = ("added", "updated", "removed")
@@ -54,12 +67,16 @@ class Logged(NamedTuple):
     long_key: tuple[str, str] | None
 
 
+LoggedTuple: TypeAlias = tuple[int, int, bytes, tuple[str, str] | None]
+"""The fields of a `Logged`, which takes longer to make."""
+
+
 class Batch(msgspec.Struct, array_like=True):
     """The changes of one commit, as they are stored."""
 
     before: int  # the revision before the commit
     after: int
-    changes: list[tuple[int, int, bytes, tuple[str, str] | None]]
+    changes: list[LoggedTuple]
 
     def packed(self) -> bytes | None:
         """Return the batch as bytes; None if it is too large to be stored, so the history begins after it."""
@@ -78,7 +95,7 @@ class History:
         self.next_place: int = (newest + 1) % BATCHES
         """The place of the next commit's changes in the ring of those that are stored."""
         self._start = revision
-        self._changes: list[Logged] = []
+        self._changes: list[LoggedTuple] = []
         self._bytes = 0
         by_end = {batch.after: batch for batch in decoded.values()}
         found: list[Batch] = []
@@ -86,19 +103,19 @@ class History:
             found.append(batch)
             self._start = batch.before
         for batch in reversed(found):
-            self._changes += [Logged(*change) for change in batch.changes]
+            self._changes += batch.changes
 
-    def add(self, changes: list[Logged], revision: int) -> None:
+    def add(self, changes: list[LoggedTuple], revision: int) -> None:
         """Add the changes of a commit; `revision` is the storage's revision after it."""
         self.revision = revision
         self.next_place = (self.next_place + 1) % BATCHES
         self._changes += changes
-        for change in changes:
-            if change.long_key is not None:
-                self._bytes += len(change.long_key[0]) + len(change.long_key[1])
+        for *_, long_key in changes:
+            if long_key is not None:
+                self._bytes += len(long_key[0]) + len(long_key[1])
         if len(self._changes) > 2 * MAX_CHANGES or self._bytes > _MAX_KEY_BYTES:
             kept = [] if self._bytes > _MAX_KEY_BYTES else self._changes[-MAX_CHANGES:]
-            self._start = kept[0].revision - 1 if kept else revision
+            self._start = kept[0][0] - 1 if kept else revision
             self._changes, self._bytes = kept, 0
 
     def since(self, revision: int) -> Sequence[Logged] | None:
@@ -106,7 +123,7 @@ class History:
         if not self._start <= revision <= self.revision:
             return None
         changes = self._changes
-        return changes[bisect_right(changes, revision, key=_revision_of) :]
+        return [Logged._make(change) for change in changes[bisect_right(changes, revision, key=itemgetter(0)) :]]
 
 
 def merged(changes: Iterable[Logged]) -> list[Logged]:
@@ -130,10 +147,6 @@ def merged(changes: Iterable[Logged]) -> list[Logged]:
         else:
             found.append(change._replace(kind=ADDED if new[key] else UPDATED))
     return found
-
-
-def _revision_of(change: Logged) -> int:
-    return change.revision
 
 
 _encode = msgspec.msgpack.Encoder().encode

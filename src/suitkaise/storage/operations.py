@@ -33,7 +33,9 @@ from suitkaise.storage.records import (
     Record,
     decode_value,
     encode_value,
+    encoded_value_of,
     is_indexed,
+    is_plain,
     pack_metadata,
     revision_of,
 )
@@ -93,8 +95,7 @@ def _put(transaction: WriteTransaction, change: Put, value: bytes | memoryview) 
             metadata = pack_metadata(change.metadata)
             indexed = change.metadata.get(OWNER_MARK) is True
     elif old is not None:
-        record = Record.unpack(old)
-        owner, metadata, indexed = record.owner, record.metadata, record.indexed
+        owner, metadata, indexed = _kept(old)
     transaction.put(key, long_key, old, change.encoding, value, owner, metadata, indexed)
     return ReplyCode.OK, None
 
@@ -115,7 +116,7 @@ def _increment(transaction: WriteTransaction, change: Increment, _: object = Non
     old = transaction.get(key)
     encoding, data = change.start
     if old is not None:
-        encoding, data = _value_of(old)
+        encoding, data = encoded_value_of(old)
     if encoding not in _NUMBERS or change.amount[0] not in _NUMBERS:  # any other encoding would be unpickled
         return ReplyCode.NOT_A_NUMBER, None
     try:
@@ -129,7 +130,7 @@ def _increment(transaction: WriteTransaction, change: Increment, _: object = Non
 def _append(transaction: WriteTransaction, change: Append, value: bytes) -> _Outcome:
     key, long_key = entry_key(change.path, change.name)
     old = transaction.get(key)
-    encoding, data = (int(Encoding.LIST), _EMPTY_LIST) if old is None else _value_of(old)
+    encoding, data = (int(Encoding.LIST), _EMPTY_LIST) if old is None else encoded_value_of(old)
     if encoding not in (Encoding.LIST, Encoding.EXTENDED_LIST):
         return ReplyCode.NOT_A_LIST, None
     _replace(transaction, key, long_key, old, Encoding.EXTENDED_LIST, data + value, change.owner)
@@ -229,9 +230,12 @@ def _is_unchanged(records: Iterator[tuple[bytes, bytes]], version: ContainerVers
     return (count, highest) == (version.count, version.revision)
 
 
-def _value_of(record: bytes) -> tuple[int, bytes]:
-    unpacked = Record.unpack(record)
-    return unpacked.encoding, record[unpacked.start :]
+def _kept(old: bytes) -> tuple[str | None, bytes, bool]:
+    """Return what a new value leaves as it is: owner, metadata, and whether the owner's index has the entry."""
+    if is_plain(old):
+        return None, b"", False
+    record = Record.unpack(old)
+    return record.owner, record.metadata, record.indexed
 
 
 def _replace(
@@ -247,8 +251,7 @@ def _replace(
     if old is None:
         transaction.put(key, long_key, None, encoding, value, owner)
         return
-    record = Record.unpack(old)
-    transaction.put(key, long_key, old, encoding, value, record.owner, record.metadata, record.indexed)
+    transaction.put(key, long_key, old, encoding, value, *_kept(old))
 
 
 _CARRY_OUT: dict[type, Callable[[WriteTransaction, Any, bytes], _Outcome]] = {

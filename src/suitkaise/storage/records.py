@@ -12,7 +12,7 @@ import io
 import itertools
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -28,9 +28,11 @@ __all__ = [
     "check_metadata",
     "decode_value",
     "encode_value",
+    "encoded_value_of",
     "has_large_buffers",
     "head_of",
     "is_indexed",
+    "is_plain",
     "metadata_of",
     "pack_metadata",
     "pack_record",
@@ -49,6 +51,8 @@ _WITHOUT_BUFFERS = frozenset({type(None), bool, complex, str, bytes, bytearray, 
 # Revision, time, where the value starts, lengths of metadata, path and owner, encoding, flags.
 _HEAD = struct.Struct("<QdIIIHBB")
 _FLAGS_AT = _HEAD.size - 1
+_START = slice(16, 20)
+_PLAIN = _HEAD.size.to_bytes(4, "little")
 _REVISION = struct.Struct("<Q")
 _READ_VALUE = struct.Struct("<I10xB")
 _READ_METADATA = struct.Struct("<I4xH")
@@ -57,7 +61,9 @@ _REAL = struct.Struct("<d")
 _LARGE = 1 << 16  # bytes
 _COUNT = struct.Struct("<Q")
 _encode_metadata = msgspec.msgpack.Encoder().encode
-unpack_metadata = msgspec.msgpack.Decoder(dict[str, str | int | float | bool | None]).decode
+unpack_metadata: Callable[[bytes], Metadata] = msgspec.msgpack.Decoder(
+    dict[str, str | int | float | bool | None]
+).decode
 """Decode metadata that `pack_metadata` encoded."""
 
 
@@ -170,6 +176,17 @@ def is_indexed(record: bytes) -> bool:
 def head_of(record: bytes) -> bytes:
     """Return a record without its value."""
     return bytes(record[: _READ_VALUE.unpack_from(record, 16)[0]])
+
+
+def is_plain(record: bytes) -> bool:
+    """Return whether the record has neither owner nor metadata nor long key, as most have."""
+    return record[_START] == _PLAIN
+
+
+def encoded_value_of(record: bytes) -> tuple[int, bytes]:
+    """Return the encoding and the bytes of the value in a record."""
+    start, encoding = _READ_VALUE.unpack_from(record, 16)
+    return encoding, record[start:]
 
 
 def metadata_of(record: bytes) -> bytes:

@@ -110,12 +110,15 @@ class StorageServer:
         """The revision that was committed last."""
         return self._store.revision
 
-    def serve(self, timeout: float | None, *wake_fds: int) -> None:
+    def serve(self, timeout: float | None, *wake_fds: int) -> bool:
         """Run one cycle: wait for requests, carry them out, reply.
 
         Args:
             timeout: seconds after which to return without requests; None: no limit.
             wake_fds: descriptors that end the wait when they are readable; they are not read.
+
+        Returns:
+            Whether one of `wake_fds` was readable.
 
         Raises:
             Exception: the store is unusable, so the actor has to be restarted.
@@ -129,6 +132,7 @@ class StorageServer:
         if self._watchers:
             self._watchers.publish(self._store.history)
         self._maintain()
+        return self._connections.is_woken
 
     def close(self) -> None:
         """Close all connections and the store. Every acknowledged request is stored."""

@@ -25,10 +25,10 @@ from suitkaise.storage.backends import access
 from suitkaise.storage.backends.engines import chosen_engine, engine_named
 from suitkaise.storage.backends.revision import RevisionWord
 from suitkaise.storage.backends.tables import INDEX, TABLES, Engine, Table, Transaction, declared_index, scan
-from suitkaise.storage.history import ADDED, REMOVED, UPDATED, Batch, History, Logged
+from suitkaise.storage.history import ADDED, REMOVED, UPDATED, Batch, History, LoggedTuple
 from suitkaise.storage.index import ALWAYS_INDEXED, find, index_keys
 from suitkaise.storage.protocol import ClientRecord
-from suitkaise.storage.records import Metadata, Record, is_indexed, metadata_of, pack_record
+from suitkaise.storage.records import Metadata, Record, is_indexed, is_plain, metadata_of, pack_record
 
 __all__ = ["Store", "WriteTransaction"]
 
@@ -41,6 +41,8 @@ FORGET_CLIENTS_AFTER = 600.0
 
 MAX_DEAD_OWNERS = 1 << 16
 """For how many workers' paths the highest dead incarnation is stored."""
+
+_MAX_CLIENT_RECORDS = 1024
 
 _REVISION = b"revision"  # the key of the last revision, in the table of facts
 _CHANGES = b"changes"  # with the place in a ring: the key of the changes of a commit, in the table of facts
@@ -99,6 +101,8 @@ class Store:
         """The latest changes."""
         self.is_watched: bool = bool(batches)
         """Whether the changes of each commit are stored, for watchers that resume at the next incarnation."""
+        self.client_records: dict[bytes, ClientRecord] = {}
+        """Records of clients as they are stored. A transaction takes out those that it changes."""
         self._word = RevisionWord(directory, write=True)
         self._word.publish(self.revision)
         if not self.declared.issuperset(ALWAYS_INDEXED):  # a new store, or one of an earlier version
@@ -185,9 +189,13 @@ class Store:
             transaction.raw.commit()
             self.revision = transaction.revision
             self.history.add(transaction.changes, self.revision)
-            for path in transaction.evicted | transaction.newly_dead.keys():
-                self.dead_owners.pop(path, None)
-            self.dead_owners |= transaction.newly_dead  # in order of time: the oldest are evicted first
+            if transaction.newly_dead:
+                for path in transaction.evicted | transaction.newly_dead.keys():
+                    self.dead_owners.pop(path, None)
+                self.dead_owners |= transaction.newly_dead  # in order of time: the oldest are evicted first
+            if len(self.client_records) > _MAX_CLIENT_RECORDS:
+                self.client_records.clear()
+            self.client_records |= transaction.clients
             self.declared = transaction.declared
         finally:
             self._word.publish(self.revision)
@@ -204,10 +212,10 @@ class WriteTransaction:
         self.evicted: set[bytes] = set()
         self.declared: frozenset[str] = store.declared
         self.size: int = 0
-        self.changes: list[Logged] = []
+        self.changes: list[LoggedTuple] = []
         self._store = store
         self._entries = store.entries
-        self._clients: dict[bytes, ClientRecord] = {}
+        self.clients: dict[bytes, ClientRecord] = {}
         self._changed = False
 
     def get(self, key: bytes) -> bytes | None:
@@ -227,16 +235,18 @@ class WriteTransaction:
         indexed: bool = False,
     ) -> None:
         """Store an entry; `old` is its present record."""
-        if old is not None and is_indexed(old):
-            self._unindex(key, old)
+        before = b""
+        if old is not None and not is_plain(old):
+            before = metadata_of(old)
+            if is_indexed(old):
+                self._unindex(key, old)
         indexed = indexed and owner is not None
         if indexed and owner is not None:
             self.raw.put(_owned_key(owner, key), owner.encode(), db=self._store.owned)
-        before = b"" if old is None else metadata_of(old)
         if before != metadata:
             self._update_index(key, before, metadata)
         self.revision = revision = self.revision + 1
-        self.changes.append(Logged(revision, ADDED if old is None else UPDATED, key, long_key))
+        self.changes.append((revision, ADDED if old is None else UPDATED, key, long_key))
         record = pack_record(revision, self.time, encoding, value, owner, metadata, indexed, long_key)
         self.size += len(record)
         self.raw.put(key, record, db=self._entries)
@@ -249,7 +259,7 @@ class WriteTransaction:
             self._update_index(key, metadata, b"")
         self.raw.delete(key, db=self._entries)
         self.revision += 1
-        self.changes.append(Logged(self.revision, REMOVED, key, Record.unpack(old).long_key))
+        self.changes.append((self.revision, REMOVED, key, Record.unpack(old).long_key))
 
     def select(self, wanted: Metadata, path: str) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over keys and records of the entries at and below `path` that have the wanted metadata."""
@@ -319,26 +329,28 @@ class WriteTransaction:
 
     def client(self, client: bytes) -> ClientRecord:
         """Return the record of a client, which the caller updates; the commit stores it."""
-        state = self._clients.get(client)
+        state = self.clients.get(client)
         if state is None:
-            state = self._clients[client] = self.look_up_client(client)
+            state = self._store.client_records.pop(client, None) or self.look_up_client(client)
+            self.clients[client] = state
         return state
 
     def look_up_client(self, client: bytes) -> ClientRecord:
         """Return the record of a client; the commit does not store it."""
-        if client in self._clients:
-            return self._clients[client]
+        if client in self.clients:
+            return self.clients[client]
         stored = self.raw.get(client, db=self._store.clients)
         return _decode_client(stored) if stored else ClientRecord()
 
     def forget_client(self, client: bytes) -> None:
         """Remove the record of a client."""
+        self._store.client_records.pop(client, None)
         self.raw.delete(client, db=self._store.clients)
         self._changed = True
 
     def finish(self) -> bool:
         """Write the bookkeeping; return whether there is anything to commit."""
-        for client, state in self._clients.items():
+        for client, state in self.clients.items():
             state.time = self.time
             self.raw.put(client, _encode_client(state), db=self._store.clients)
         if self.revision != self._store.revision:
@@ -346,14 +358,14 @@ class WriteTransaction:
             if self._store.is_watched:
                 self._store_changes()
             return True
-        return bool(self._clients) or self._changed
+        return bool(self.clients) or self._changed
 
     def report(self, done: int) -> None:
         """Show how many entries this long write has written so far."""
         self._store.report(done)
 
     def _store_changes(self) -> None:
-        batch = Batch(self._store.revision, self.revision, self.changes).packed()  # type: ignore[arg-type]
+        batch = Batch(self._store.revision, self.revision, self.changes).packed()
         if batch is not None:
             self.raw.put(_CHANGES + bytes([self._store.history.next_place]), batch, db=self._store.facts)
 
