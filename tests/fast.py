@@ -24,6 +24,7 @@ STARTS_PROCESSES = frozenset(
         *("get_context", "ProcessPoolExecutor", "create_subprocess_exec", "create_subprocess_shell"),
         *("run_program", "start_program", "pytester", "start_async", "DocTestRunner"),
         *("KeeperClient", "ProcessEngine", "start_keeper"),
+        *("ProcessPool", "ThreadPool", "create_pool"),
     }
 )
 STARTS_A_RUNTIME = ({"Supervisor", "start"}, {"Supervisor", "run"}, {"sktree", "connect"})  # in one function

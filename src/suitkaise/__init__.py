@@ -138,6 +138,8 @@ _LOADED_WHEN_USED = {
 def __getattr__(name: str) -> Any:
     if name in _LOADED_WHEN_USED:
         return getattr(importlib.import_module(_LOADED_WHEN_USED[name]), name)
+    if name == "pools":
+        return importlib.import_module("suitkaise.pools")
     if name in _LATER:
         raise NotBuiltYet(f"suitkaise.{name} is not built yet")
     raise AttributeError(f"module 'suitkaise' has no attribute {name!r}")
