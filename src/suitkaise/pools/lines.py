@@ -38,6 +38,7 @@ class PoolWorker(ABC):
         self.initializer: Initializer = initializer
         self.tasks: deque[Task] = deque()
         self.given: int = 0
+        self.since: float = 0.0  # when its first task has begun
         self.leaving: bool = False
         self.handle: WorkerHandle | None = None
         self.timer: TimerHandle | None = None

@@ -39,6 +39,10 @@ FAILED_STARTS = 3
 """How many starts of workers may fail in a row; then the pool is broken, unless some workers still run."""
 
 
+STALLED = 0.02
+"""Seconds: a worker whose task takes longer gets no more tasks ahead, and loses those that it has to the others."""
+
+
 class Scheduler:
     """The part of a pool that has threads: it lives until all tasks are done, even if nobody has the pool any more.
 
@@ -66,6 +70,7 @@ class Scheduler:
         self._idle: list[PoolWorker] = []
         self._starting = 0
         self._failed = 0  # starts in a row
+        self._last_failure: BaseException | None = None
         self._parts = 0  # chunks that were taken apart
         self._process = os.getpid()
         self._closing = False
@@ -90,7 +95,7 @@ class Scheduler:
             raise RuntimeGone(f"this is a forked copy of the program; the pool {self.name!r} runs in the original")
         with self.lock:
             if self._broken is not None:
-                raise self._broken
+                raise PoolBroken(str(self._broken)) from self._broken.__cause__
             if self._closing:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if self._supervisor is None:
@@ -128,9 +133,7 @@ class Scheduler:
             waiting: list[Task] = []
             if cancel:
                 waiting = [*itertools.chain.from_iterable(worker.tasks for worker in self._workers), *self._queue]
-        for task in reversed(
-            waiting
-        ):  # the last one first, so that no task is given to a worker before it is cancelled
+        for task in reversed(waiting):  # the last one first: a worker then gets none that is about to be cancelled
             task.future.cancel()
         self.check_drained()
         owner = current_owner()
@@ -167,8 +170,7 @@ class Scheduler:
 
     def _on_tree_over(self, exited: Future[Exit]) -> None:
         assert self._reactor is not None
-        reason = exited.result().reason
-        self._reactor.call_soon_threadsafe(lambda: self._break(f"its supervisor has ended: {reason}"))
+        self._reactor.call_soon_threadsafe(lambda: self._break("its supervisor has ended"))
 
     def _close(self) -> None:
         """Stop the workers and the supervisor, once; return when all is gone."""
@@ -186,11 +188,16 @@ class Scheduler:
                 self._idle.clear()
             live.discard(self)
 
+    def _break_without_workers(self) -> None:
+        self._break(f"no worker could be started: {self._last_failure}", self._last_failure)
+
     def _break(self, why: str, cause: BaseException | None = None) -> None:
         """Fail all tasks: none of them can be run any more."""
         with self.lock:
             if self._drained.is_set() or self._broken is not None:
                 return
+            if self._supervisor is not None and self._supervisor.exited.done():
+                why = f"its supervisor has ended: {self._supervisor.exited.result().reason}"
             error = PoolBroken(f"the pool {self.name!r} is broken: {why}")
             error.__cause__ = cause
             self._broken = error
@@ -216,11 +223,17 @@ class Scheduler:
     def _free_worker(self) -> PoolWorker | None:
         if self._idle:
             return self._idle[-1]
-        worker = min(self._workers, key=_load, default=None)
-        return worker if worker is not None and self._has_room(worker) else None
+        late = time.monotonic() - STALLED
+        return min((worker for worker in self._workers if self._has_room(worker, late)), key=_load, default=None)
 
-    def _has_room(self, worker: PoolWorker) -> bool:
-        return len(worker.tasks) < worker.window and not worker.leaving
+    def _has_room(self, worker: PoolWorker, late: float) -> bool:
+        count = len(worker.tasks)
+        return count < worker.window and not worker.leaving and not (count and worker.since < late)
+
+    def _take_back_from_stalled(self, late: float) -> None:
+        for worker in self._workers:
+            if len(worker.tasks) > 1 and worker.since < late:
+                self._take_back(worker)
 
     def _give(self, worker: PoolWorker, failed: list[tuple[Task, BaseException]]) -> bool:
         """Give the first waiting task to the worker; return False if it does not fit."""
@@ -247,11 +260,12 @@ class Scheduler:
     def _begin(self, worker: PoolWorker) -> None:
         """Note that the worker begins its first task about now."""
         task = worker.tasks[0]
+        worker.since = time.monotonic()
         task.begin()
         seconds = task.seconds
         if seconds is not None:
             assert self._reactor is not None
-            worker.timer = self._reactor.call_at(time.monotonic() + seconds, partial(self._overdue, worker, task))
+            worker.timer = self._reactor.call_at(worker.since + seconds, partial(self._overdue, worker, task))
 
     def _take_back(self, worker: PoolWorker) -> None:
         """Put the tasks that the worker has not begun back to the front of the queue."""
@@ -316,11 +330,12 @@ class Scheduler:
         with self.lock:
             worker.close()
             self._starting -= 1
+            self._last_failure = error
             self._failed = FAILED_STARTS if isinstance(error, NotSerializable) else self._failed + 1
             over = self._failed >= FAILED_STARTS and not self._workers and not self._starting
             new = self._new_worker()
         if over:
-            self._break(f"no worker could be started: {error}", error)
+            self._break_without_workers()
         self._start_worker(new)
 
     def _join(self, worker: PoolWorker) -> None:
@@ -333,7 +348,8 @@ class Scheduler:
             self._workers.append(worker)
             if isinstance(worker, ProcessWorker):
                 self._reactor.add_reader(worker.channel, partial(self._read, worker))
-            self._rest(worker)
+            self._take_back_from_stalled(math.inf)  # all that wait: the tasks begin in the order of their submission
+            self._idle.append(worker)
             failed = self._dispatch()
             new = self._new_worker()
         worker.handle.exited.add_done_callback(partial(self._on_exit, worker))
@@ -356,8 +372,11 @@ class Scheduler:
             if worker.tasks:
                 self._begin(worker)
             failed: list[tuple[Task, BaseException]] = []
-            while self._queue and self._has_room(worker) and self._give(worker, failed):
-                pass
+            if self._queue:
+                late = time.monotonic() - STALLED
+                self._take_back_from_stalled(late)
+                while self._queue and self._has_room(worker, late) and self._give(worker, failed):
+                    pass
             if not worker.tasks:
                 if worker.leaving:
                     self._dismiss(worker)
@@ -411,7 +430,7 @@ class Scheduler:
             self._reactor.remove_reader(worker.channel)
         worker.close()
         if over:
-            self._break("no worker could be started")
+            self._break_without_workers()
         self._settle_failed(failed)
         self._start_worker(new)
         self.check_drained()
