@@ -159,6 +159,9 @@ def _values(future: Future[Any], timeout: float | None, size: int) -> list[Any]:
     """Return the result of a single task, or those of a chunk, the first one last."""
     try:
         result = future.result(timeout)
+    except BaseException:
+        future.cancel()  # it is not there in time, and nothing waits for it any more
+        raise
     finally:
         del future  # a raised error would refer to it
     if size == 1:
