@@ -9,19 +9,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, as_completed
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from suitkaise.pools.task import Outcomes
-
-if TYPE_CHECKING:
-    from suitkaise.pools.executors import Pool
 
 __all__ = ["map_all", "map_lazily", "results"]
 
 T = TypeVar("T")
 
-_AHEAD = 16
-"""How many tasks for each worker `imap` submits ahead of the results that were taken."""
+Submit: TypeAlias = Callable[[list[tuple[Any, ...]]], Future[Any]]
+"""Submits a task for these items, each of which is the arguments of one call."""
 
 
 class _Progress:
@@ -51,19 +48,18 @@ class _Progress:
 
 
 def map_all(
-    pool: Pool,
-    function: Callable[..., T],
+    submit: Submit,
     iterables: tuple[Iterable[Any], ...],
     timeout: float | None,
     size: int,
     progress: bool,
-) -> Iterator[T]:
+) -> Iterator[Any]:
     """Submit all calls now; return an iterator over the results in order."""
     until = None if timeout is None else time.monotonic() + timeout
-    futures = deque(_submitted(pool, function, iterables, size))
+    futures = deque(_submitted(submit, iterables, size))
     total = _length(iterables)
 
-    def take() -> Iterator[T]:
+    def take() -> Iterator[Any]:
         line = _Progress(progress, total)
         try:
             while futures:
@@ -80,17 +76,17 @@ def map_all(
 
 
 def map_lazily(
-    pool: Pool,
-    function: Callable[..., T],
+    submit: Submit,
     iterables: tuple[Iterable[Any], ...],
     size: int,
     progress: bool,
     *,
     ordered: bool,
-) -> Iterator[T]:
-    """Submit calls as results are taken; yield the results in order, or as they come."""
+    ahead: int,
+) -> Iterator[Any]:
+    """Submit calls as results are taken, `ahead` tasks more; yield the results in order, or as they come."""
     line = _Progress(progress, _length(iterables))
-    source = _submitted(pool, function, iterables, size)
+    source = _submitted(submit, iterables, size)
     pending: dict[Future[Any], None] = {}  # an ordered set
     done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
 
@@ -101,7 +97,7 @@ def map_lazily(
                 future.add_done_callback(done.put)
 
     try:
-        fill(_AHEAD * pool.max_workers)
+        fill(ahead)
         while pending:
             future = next(iter(pending)) if ordered else done.get()
             if ordered:
@@ -136,16 +132,10 @@ def results(futures: list[Future[T]], ordered: bool, timeout: float | None, prog
     return take()
 
 
-def _submitted(
-    pool: Pool, function: Callable[..., T], iterables: tuple[Iterable[Any], ...], size: int
-) -> Iterator[Future[Any]]:
+def _submitted(submit: Submit, iterables: tuple[Iterable[Any], ...], size: int) -> Iterator[Future[Any]]:
     arguments = zip(*iterables, strict=False)
-    if size == 1:
-        for each in arguments:
-            yield pool.submit(function, *each)
-        return
     while items := list(itertools.islice(arguments, size)):
-        yield pool._submit_chunk(function, items)
+        yield submit(items)
 
 
 class _Failed:

@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 _numbers = itertools.count(1)
 
+_AHEAD = 16
+"""How many tasks for each worker `imap` submits ahead of the results that were taken."""
+
 
 class Pool(Executor):
     """The common part of `ProcessPool` and `ThreadPool`.
@@ -117,10 +120,17 @@ class Pool(Executor):
         self._scheduler.submit(Task(self._scheduler, future, self._limits, fn, args, kwargs))
         return future
 
-    def _submit_chunk(self, fn: Callable[..., T], items: list[tuple[Any, ...]]) -> Future[Any]:
-        future: PoolFuture[Any] = PoolFuture()
-        self._scheduler.submit(Task(self._scheduler, future, self._limits, fn, items=items))
-        return future
+    def _submitter(self, fn: Callable[..., Any], size: int) -> batches.Submit:
+        """Return what submits a task for up to `size` items."""
+        if size == 1:
+            return lambda items: self.submit(fn, *items[0])
+
+        def submit(items: list[tuple[Any, ...]]) -> Future[Any]:
+            future: PoolFuture[Any] = PoolFuture()
+            self._scheduler.submit(Task(self._scheduler, future, self._limits, fn, items=items))
+            return future
+
+        return submit
 
     # ------------------------------------------------------------ many tasks
     def map(
@@ -145,19 +155,26 @@ class Pool(Executor):
             ValueError: `chunksize` is less than 1.
             Exception: from the iterator, what `fn` raised; the calls that have not begun are cancelled then.
         """
-        return batches.map_all(self, fn, iterables, timeout, self._chunk(chunksize), progress)
+        size = self._chunk(chunksize)
+        return batches.map_all(self._submitter(fn, size), iterables, timeout, size, progress)
 
     def imap(
         self, fn: Callable[..., T], *iterables: Iterable[Any], chunksize: int = 1, progress: bool = False
     ) -> Iterator[T]:
         """Do what `map` does, but read the iterables only as far as the workers need it: they may be endless."""
-        return batches.map_lazily(self, fn, iterables, self._chunk(chunksize), progress, ordered=True)
+        return self._map_lazily(fn, iterables, self._chunk(chunksize), progress, ordered=True)
 
     def imap_unordered(
         self, fn: Callable[..., T], *iterables: Iterable[Any], chunksize: int = 1, progress: bool = False
     ) -> Iterator[T]:
         """Do what `imap` does, with the results in the order in which they come."""
-        return batches.map_lazily(self, fn, iterables, self._chunk(chunksize), progress, ordered=False)
+        return self._map_lazily(fn, iterables, self._chunk(chunksize), progress, ordered=False)
+
+    def _map_lazily(
+        self, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], size: int, progress: bool, *, ordered: bool
+    ) -> Iterator[T]:
+        submit, ahead = self._submitter(fn, size), _AHEAD * self.max_workers
+        return batches.map_lazily(submit, iterables, size, progress, ordered=ordered, ahead=ahead)
 
     @staticmethod
     def results(

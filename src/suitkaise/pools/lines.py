@@ -6,7 +6,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from suitkaise.engines.engine import WorkerHandle
 from suitkaise.errors import WorkerDead
@@ -16,11 +16,8 @@ from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.pools.channel import CHUNK, ERROR, MIXED, TASK, Channel, Data
 from suitkaise.pools.runners import ProcessRunner, ThreadRunner
-from suitkaise.pools.task import Outcomes, Task
+from suitkaise.pools.task import Outcomes, Owner, Task
 from suitkaise.specs import Child
-
-if TYPE_CHECKING:
-    from suitkaise.pools.scheduler import Scheduler
 
 __all__ = ["Initializer", "PoolWorker", "ProcessWorker", "ThreadWorker"]
 
@@ -42,6 +39,11 @@ class PoolWorker(ABC):
         self.leaving: bool = False
         self.handle: WorkerHandle | None = None
         self.timer: TimerHandle | None = None
+
+    @property
+    def starts_at_once(self) -> bool:
+        """Whether its start takes no time to speak of."""
+        return False
 
     @abstractmethod
     def child(self) -> Child:
@@ -135,11 +137,15 @@ class ThreadWorker(PoolWorker):
 
     window = 1
 
-    def __init__(self, id: str, initializer: Initializer, scheduler: Scheduler) -> None:
+    def __init__(self, id: str, initializer: Initializer, scheduler: Owner) -> None:
         super().__init__(id, initializer)
         self._scheduler = scheduler
         self._waiting: Task | None = None
         self._awake = False
+
+    @property
+    def starts_at_once(self) -> bool:
+        return self.initializer[0] is None
 
     def child(self) -> Child:
         return Child(ThreadRunner, id=self.id, args=(self, *self.initializer), restart="temporary")

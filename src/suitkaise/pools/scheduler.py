@@ -8,6 +8,7 @@ worker dies, the tasks that it has not begun are taken back; they were not tried
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -105,8 +106,13 @@ class Scheduler:
             self._queue.append(task)
             failed = self._dispatch() if len(self._queue) == 1 else []
             new = self._new_worker()
+            first = not self._workers
         self._settle_failed(failed)
-        self._start_worker(new)
+        started = self._start_worker(new)
+        if new is not None and first and new.starts_at_once and started is not None:
+            # If the program ended now, no thread could be started any more (Python 3.12), and the task would get lost.
+            with contextlib.suppress(TimeoutError):
+                started.exception(1.0)
 
     def withdraw(self, task: Task) -> bool:
         """Return whether the task has not begun; if so, it never will."""
@@ -303,13 +309,14 @@ class Scheduler:
         return self._make_worker(self, f"worker-{next(self._ids)}")
 
     # ------------------------------------------------------------ the life of a worker
-    def _start_worker(self, worker: PoolWorker | None) -> None:
-        """Start a worker; never blocks."""
+    def _start_worker(self, worker: PoolWorker | None) -> Future[Any] | None:
+        """Start a worker; never blocks. Return what is done when the worker has started."""
         if worker is None:
-            return
+            return None
         assert self._supervisor is not None
         answer = self._supervisor.administer(AdminAction.START_CHILD, worker.child())
         answer.when_done(partial(self._on_started, worker))
+        return answer
 
     def _on_started(self, worker: PoolWorker, answer: Future[Any]) -> None:
         """Hand the news of a start to the pool's own thread: this is the supervisor's."""

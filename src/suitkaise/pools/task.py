@@ -6,17 +6,35 @@ import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from suitkaise.exits import ExitReason
 from suitkaise.messaging import codec
 
-if TYPE_CHECKING:
-    from suitkaise.pools.scheduler import Scheduler
-
-__all__ = ["Limits", "Outcomes", "PoolFuture", "Task", "name_of"]
+__all__ = ["Limits", "Outcomes", "Owner", "PoolFuture", "Task", "name_of"]
 
 T = TypeVar("T")
+
+
+class Owner(Protocol):
+    """The scheduler, as far as its tasks and workers know it."""
+
+    @property
+    def lock(self) -> Any:
+        """The lock that guards tasks and workers."""
+
+    def withdraw(self, task: Task) -> bool:
+        """Return whether the task has not begun; if so, it never will."""
+        ...
+
+    def check_drained(self) -> None:
+        """If the pool was shut down and no task is left, end it."""
+
+    def settle_parts(self, task: Task, outcomes: Outcomes) -> None:
+        """Set the result of a chunk that was taken apart."""
+
+    def answered(self, worker: Any, number: int, value: Any, error: BaseException | None) -> None:
+        """Take the answer of a worker to its first task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +77,7 @@ class PoolFuture(Future[T], Generic[T]):
 class Task:
     """One call of a function, or with `items` one call for each of them (a chunk)."""
 
-    scheduler: Scheduler
+    scheduler: Owner
     future: PoolFuture[Any]
     limits: Limits
     function: Callable[..., Any]
