@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from suitkaise.messaging.wire import MSG_NOSIGNAL
 
-__all__ = ["ANSWER", "CHUNK", "ERROR", "MIXED", "TASK", "Channel", "Data"]
+__all__ = ["ANSWER", "CHUNK", "ERROR", "MIXED", "TASK", "Channel", "Data", "PayloadLost"]
 
 TASK, CHUNK, ANSWER, MIXED, ERROR = range(5)
 """The kinds of messages: two orders and three answers. `MIXED`: some items of a chunk have failed."""
@@ -31,6 +31,14 @@ _LARGEST = 1 << 15
 """Bytes of the largest payload within a message. A socket takes about 200 KiB, so some messages fit."""
 
 _ROOM_FOR_ONE = socket.CMSG_SPACE(4)
+
+
+class PayloadLost(OSError):
+    """A large payload could not be received; `number` is that of its message."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(f"a large payload could not be received: {why}")
+        self.number = number
 
 
 class Channel:
@@ -63,6 +71,9 @@ class Channel:
         """Return the kind, the number and the payload of the next message; None if none is there.
 
         The payload is valid until the next call, and must not be kept.
+
+        Raises:
+            PayloadLost: a large payload could not be received.
         """
         try:
             size, ancillary, _, _ = self._sock.recvmsg_into(
@@ -75,9 +86,13 @@ class Channel:
         kind, number = _HEADER.unpack_from(self._buffer)
         if not kind & _LARGE:
             return kind, number, self._view[_HEADER.size : size]
+        if not ancillary:
+            raise PayloadLost(number, "no file descriptor is left")
         file = int.from_bytes(ancillary[0][2], "little")
         try:
             return kind & ~_LARGE, number, memoryview(mmap.mmap(file, 0, access=mmap.ACCESS_READ))
+        except OSError as error:
+            raise PayloadLost(number, str(error)) from error
         finally:
             os.close(file)
 

@@ -14,7 +14,7 @@ from suitkaise.exits import Hung
 from suitkaise.messaging import codec
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.reactor import TimerHandle
-from suitkaise.pools.channel import CHUNK, ERROR, MIXED, TASK, Channel, Data
+from suitkaise.pools.channel import CHUNK, ERROR, MIXED, TASK, Channel, Data, PayloadLost
 from suitkaise.pools.runners import ProcessRunner, ThreadRunner
 from suitkaise.pools.task import Outcomes, Owner, Task
 from suitkaise.specs import Child
@@ -106,7 +106,14 @@ class ProcessWorker(PoolWorker):
         return [self.tasks.pop() for _ in range(count)][::-1]
 
     def answers(self) -> Iterator[tuple[int, Any, BaseException | None]]:
-        while (message := self.channel.receive()) is not None:
+        while True:
+            try:
+                message = self.channel.receive()
+            except PayloadLost as lost:
+                yield lost.number, None, lost
+                continue
+            if message is None:
+                return
             kind, number, data = message
             value, error = None, None
             try:

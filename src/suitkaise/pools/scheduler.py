@@ -169,6 +169,7 @@ class Scheduler:
         with starting.added(tree) as (runtime, supervisor):
             supervisor.begin()
             self._reactor = Reactor()
+            self._reactor.on_end = lambda error: self._break(f"its I/O thread has ended: {error!r}")
             self._running = RunningTree(supervisor, runtime)
         self._supervisor = supervisor
         live.add(self)
@@ -475,7 +476,11 @@ class Scheduler:
 
     def settle(self, task: Task, value: Any, error: BaseException | None) -> None:
         """Set the result or the error of a task; callbacks of the user run here."""
-        task.begin()
+        if not task.begun:
+            with self.lock:
+                if task.withdrawn:  # cancelled meanwhile
+                    return
+                task.begin()
         future = task.future
         future.finish()
         if error is None:

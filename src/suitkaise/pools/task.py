@@ -105,6 +105,7 @@ class Task:
         if self.data is None:
             what = (self.function, self.args, self.kwargs) if self.items is None else (self.function, self.items)
             self.data = codec.dumps(what, root=name_of(self.function))
+            self.args, self.kwargs = (), {}  # large arguments need not be kept twice
         return self.data
 
     def begin(self) -> None:
