@@ -25,6 +25,7 @@ STARTS_PROCESSES = frozenset(
         *("run_program", "start_program", "pytester", "start_async", "DocTestRunner"),
         *("CrossProcessing", "skthreading", "skglobals"),
         *("KeeperClient", "ProcessEngine", "start_keeper"),
+        *("ProcessPool", "ThreadPool", "create_pool"),
     }
 )
 STARTS_A_RUNTIME = ({"Supervisor", "start"}, {"Supervisor", "run"}, {"sktree", "connect"})  # in one function

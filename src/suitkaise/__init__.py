@@ -59,6 +59,8 @@ from suitkaise.workers.incarnation import Recalled
 from suitkaise.workers.worker import Process, Thread
 
 if TYPE_CHECKING:
+    from suitkaise import pools as pools
+    from suitkaise import skglobals as skglobals
     from suitkaise import skthreading as skthreading
     from suitkaise import xprocess as xprocess
     from suitkaise.runtime.running_tree import RunningTree
@@ -132,7 +134,7 @@ __all__ = [
     "whereis",
 ]
 
-_FACES = ("xprocess", "skthreading", "skglobals")
+_FACES = ("xprocess", "skthreading", "skglobals", "pools")
 """The modules that are loaded when they are first used: `suitkaise.xprocess`, also without an import of its own."""
 
 _LOADED_WHEN_USED = {

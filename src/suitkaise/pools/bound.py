@@ -1,0 +1,150 @@
+"""Pools that are bound to one function or worker class: the pools of `xprocess` and `skthreading`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from suitkaise.pools.executors import Pool, ProcessPool, ThreadPool
+from suitkaise.pools.runners import ask_hosted, host
+from suitkaise.specs import Child
+from suitkaise.specs.recipe import Recipe, Startable
+from suitkaise.workers.hooks import is_async
+from suitkaise.workers.worker import Worker
+
+__all__ = ["BoundPool", "create_pool"]
+
+
+def create_pool(
+    kind: Literal["process", "thread"], func_or_worker: Any, size: int | None = None, **options: Any
+) -> BoundPool:
+    """Make a pool whose workers all do one thing.
+
+    Args:
+        kind: `"process"` or `"thread"`.
+        func_or_worker: a function, called with each item; or a worker class (or a worker as a recipe) with
+            `on_receive`: each worker of the pool has one worker object, runs its `on_start` and `on_finish`, and
+            answers each item with its `on_receive`.
+        size: the largest number of workers (default: as `ProcessPool` and `ThreadPool` have it).
+        options: the other options of `ProcessPool` and `ThreadPool`: `timeout`, `retries`, `name`, ...
+
+    Raises:
+        ValueError, TypeError: an argument is wrong.
+
+    >>> with create_pool("thread", abs, 2) as pool:
+    ...     print(pool.submit(-3).result(), list(pool.map([-1, -2])))
+    3 [1, 2]
+    """
+    if kind not in ("process", "thread"):
+        raise ValueError(f"kind must be 'process' or 'thread', not {kind!r}")
+    function = func_or_worker
+    if isinstance(function, Startable) or (isinstance(function, type) and issubclass(function, Startable)):
+        recipe = _checked_worker(kind, function)
+        options["initargs"] = recipe, options.pop("initializer", None), tuple(options.pop("initargs", ()))
+        options["initializer"] = host
+        function = ask_hosted
+    elif not callable(function):
+        called = " (was the function called instead of being passed?)" if function is None else ""
+        raise TypeError(f"create_pool needs a function or a worker class, not {function!r}{called}")
+    return BoundPool(function, (ProcessPool if kind == "process" else ThreadPool)(size, **options))
+
+
+def _checked_worker(kind: str, what: Any) -> Recipe:
+    child = Child(what)
+    recipe = child.what
+    cls: Any = recipe.target if isinstance(recipe, Recipe) else None
+    if not isinstance(recipe, Recipe) or not issubclass(cls, Worker) or child.kind != kind:
+        raise TypeError(f"a pool of kind {kind!r} cannot have workers of kind {child.kind!r}")
+    if cls.on_receive is Worker.on_receive:
+        raise TypeError(f"{cls.__name__} has no on_receive, which a pool calls with each item")
+    if cls.loop is not Worker.loop:
+        raise TypeError(f"{cls.__name__} has a loop, which a pool would never call; define on_receive alone")
+    if is_async(recipe):
+        raise TypeError(f"{cls.__name__} has async hooks, which a pool does not call")
+    return recipe
+
+
+class BoundPool:
+    """A pool that calls one function, or has one kind of worker; a context manager. `create_pool` makes it."""
+
+    def __init__(self, function: Callable[..., Any], pool: Pool) -> None:
+        self._function = function
+        self._pool = pool
+
+    @property
+    def executor(self) -> Executor:
+        """The pool as an executor, which takes other functions, too: for `loop.run_in_executor`, say."""
+        return self._pool
+
+    @property
+    def name(self) -> str:
+        """The name of the supervisor of the workers."""
+        return self._pool.name
+
+    @property
+    def size(self) -> int:
+        """The largest number of workers."""
+        return self._pool.max_workers
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have a worker call the function; return the future of the result. Raises what `Pool.submit` raises."""
+        return self._pool.submit(self._function, *args, **kwargs)
+
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        progress: bool = False,
+    ) -> Iterator[Any]:
+        """Call the function with the items; return the results in order, or with `ordered=False` as they come.
+
+        The other arguments and the errors are those of `Pool.map`; `timeout` needs `ordered=True`.
+        """
+        if ordered:
+            return self._pool.map(
+                self._function, *iterables, timeout=timeout, chunksize=chunksize, progress=progress
+            )  # fmt: skip
+        if timeout is not None:
+            raise ValueError("map(ordered=False) takes no timeout; use options(timeout=...) to limit each task")
+        return self._pool.imap_unordered(self._function, *map(list, iterables), chunksize=chunksize, progress=progress)
+
+    def imap(
+        self, *iterables: Iterable[Any], ordered: bool = True, chunksize: int = 1, progress: bool = False
+    ) -> Iterator[Any]:
+        """Do what `map` does, but read the iterables only as far as the workers need it: they may be endless."""
+        lazily = self._pool.imap if ordered else self._pool.imap_unordered
+        return lazily(self._function, *iterables, chunksize=chunksize, progress=progress)
+
+    def results(
+        self,
+        futures: Iterable[Future[Any]],
+        *,
+        ordered: bool = True,
+        timeout: float | None = None,
+        progress: bool = False,
+    ) -> Iterator[Any]:
+        """Return the results of tasks that were submitted, see `Pool.results`."""
+        return self._pool.results(futures, ordered=ordered, timeout=timeout, progress=progress)
+
+    def options(self, **limits: Any) -> BoundPool:
+        """Return this pool with another `timeout` or `retries`, see `Pool.options`."""
+        return BoundPool(self._function, self._pool.options(**limits))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks, and end the workers, see `Pool.shutdown`."""
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        return f"BoundPool({self._function!r}, {self._pool!r})"

@@ -1,0 +1,294 @@
+"""`ProcessPool` and `ThreadPool`: executors of `concurrent.futures` whose workers are supervised."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Any, ClassVar, NoReturn, ParamSpec, Self, TypeVar
+
+from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.pools import batches
+from suitkaise.pools.lines import Initializer, PoolWorker, ProcessWorker, ThreadWorker
+from suitkaise.pools.scheduler import Scheduler, live
+from suitkaise.pools.task import Limits, PoolFuture, Task
+from suitkaise.specs.options import NOT_GIVEN, is_number
+
+__all__ = ["Pool", "ProcessPool", "ThreadPool"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_numbers = itertools.count(1)
+
+_AHEAD = 16
+"""How many tasks for each worker `imap` submits ahead of the results that were taken."""
+
+
+class Pool(Executor):
+    """The common part of `ProcessPool` and `ThreadPool`.
+
+    Args:
+        max_workers: the largest number of workers; they are started when tasks need them.
+        initializer, initargs: a function that each worker calls first, and its arguments. If it fails three times in
+            a row, and no worker runs, the pool is broken.
+        max_tasks_per_worker: how many tasks a worker runs before a new one takes its place (default None: any number).
+        timeout: seconds that one attempt of a task may take (default None: no limit). A worker whose task takes longer
+            is killed; for a chunk of `map`, the limit is that of all its items together.
+        retries: how often a task is tried again after its worker died or took too long (default 2; 0: never run a task
+            twice). A task that raises an exception is not tried again. A task that has ended its worker at each
+            attempt fails with `TaskFailed`, alone.
+        name: the name of the supervisor of the workers (default: `process-pool-1`, `thread-pool-2`, ...).
+
+    Raises:
+        ValueError, TypeError: an argument is wrong.
+    """
+
+    _kind: ClassVar[str]
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_tasks_per_worker: int | None = None,
+        timeout: float | None = None,
+        retries: int = 2,
+        name: str | None = None,
+    ) -> None:
+        workers = self._default_workers() if max_workers is None else _checked_count("max_workers", max_workers)
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be a callable, not {initializer!r}")
+        if max_tasks_per_worker is not None:
+            _checked_count("max_tasks_per_worker", max_tasks_per_worker)
+        self._limits = _checked(Limits(timeout, retries))
+        first: Initializer = initializer, tuple(initargs)
+        self._scheduler = Scheduler(
+            name or f"{self._kind}-pool-{next(_numbers)}", workers, max_tasks_per_worker, _maker(type(self), first)
+        )
+        self._owner: Pool | None = None
+        weakref.finalize(self, self._scheduler.shutdown, wait=False, cancel=False).atexit = False
+
+    @staticmethod
+    def _default_workers() -> int:
+        raise NotImplementedError
+
+    @staticmethod
+    def _make_worker(scheduler: Scheduler, id: str, initializer: Initializer) -> PoolWorker:
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ facts
+    @property
+    def name(self) -> str:
+        """The name of the supervisor of the workers: `whereis(pool.name).which_children()` lists them."""
+        return self._scheduler.name
+
+    @property
+    def max_workers(self) -> int:
+        """The largest number of workers."""
+        return self._scheduler.max_workers
+
+    # ------------------------------------------------------------ single tasks
+    def options(self, *, timeout: float | None = NOT_GIVEN, retries: int = NOT_GIVEN) -> Self:
+        """Return this pool with other limits for the tasks that are submitted through the returned object.
+
+        >>> with ThreadPool(2, timeout=10) as pool:
+        ...     pool.options(timeout=60, retries=0).submit(pow, 2, 3).result()
+        8
+        """
+        limits = Limits(
+            self._limits.timeout if timeout is NOT_GIVEN else timeout,
+            self._limits.retries if retries is NOT_GIVEN else retries,
+        )
+        pool = object.__new__(type(self))
+        pool._limits, pool._scheduler, pool._owner = _checked(limits), self._scheduler, self
+        return pool
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have a worker call `fn(*args, **kwargs)`; return the future of the result.
+
+        Raises:
+            PoolBroken: no worker can be started, or the supervisor has ended.
+            RuntimeError: the pool was shut down.
+            SuitkaiseError: this is a worker process, which cannot have a pool of its own.
+        """
+        future: PoolFuture[T] = PoolFuture()
+        self._scheduler.submit(Task(self._scheduler, future, self._limits, fn, args, kwargs))
+        return future
+
+    def _submitter(self, fn: Callable[..., Any], size: int) -> batches.Submit:
+        """Return what submits a task for up to `size` items."""
+        if size == 1:
+            return lambda items: self.submit(fn, *items[0])
+
+        def submit(items: list[tuple[Any, ...]]) -> Future[Any]:
+            future: PoolFuture[Any] = PoolFuture()
+            self._scheduler.submit(Task(self._scheduler, future, self._limits, fn, items=items))
+            return future
+
+        return submit
+
+    # ------------------------------------------------------------ many tasks
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        progress: bool = False,
+    ) -> Iterator[T]:
+        """Call `fn` with the items of the iterables, all of which are read now; return the results in their order.
+
+        Args:
+            fn: the function.
+            iterables: one for each argument of `fn`; the shortest one ends the calls.
+            timeout: seconds from now until which all results must be there (default None: no limit).
+            chunksize: how many items are sent to a process at once (default 1). Threads always get one.
+            progress: whether to show how many are done, if the standard error stream is a terminal.
+
+        Raises:
+            TimeoutError: from the iterator, if a result is not there in time.
+            ValueError: `chunksize` is less than 1.
+            Exception: from the iterator, what `fn` raised; the calls that have not begun are cancelled then.
+        """
+        size = self._chunk(chunksize)
+        return batches.map_all(self._submitter(fn, size), iterables, timeout, size, progress)
+
+    def imap(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], chunksize: int = 1, progress: bool = False
+    ) -> Iterator[T]:
+        """Do what `map` does, but read the iterables only as far as the workers need it: they may be endless."""
+        return self._map_lazily(fn, iterables, self._chunk(chunksize), progress, ordered=True)
+
+    def imap_unordered(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], chunksize: int = 1, progress: bool = False
+    ) -> Iterator[T]:
+        """Do what `imap` does, with the results in the order in which they come."""
+        return self._map_lazily(fn, iterables, self._chunk(chunksize), progress, ordered=False)
+
+    def _map_lazily(
+        self, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], size: int, progress: bool, *, ordered: bool
+    ) -> Iterator[T]:
+        submit, ahead = self._submitter(fn, size), _AHEAD * self.max_workers
+        return batches.map_lazily(submit, iterables, size, progress, ordered=ordered, ahead=ahead)
+
+    @staticmethod
+    def results(
+        futures: Iterable[Future[T]], *, ordered: bool = True, timeout: float | None = None, progress: bool = False
+    ) -> Iterator[T]:
+        """Return the results of tasks that were submitted: in their order, or with `ordered=False` as they come.
+
+        Raises:
+            TimeoutError: from the iterator, if a result is not there within `timeout` seconds from now.
+            Exception: from the iterator, what a task raised.
+
+        >>> with ThreadPool(2) as pool:
+        ...     print(sum(pool.results([pool.submit(abs, -n) for n in range(4)], ordered=False)))
+        6
+        """
+        return batches.results(list(futures), ordered, timeout, progress)
+
+    def _chunk(self, size: int) -> int:
+        return _checked_count("chunksize", size)
+
+    # ------------------------------------------------------------ the end
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks, and end the workers when the tasks that there are have finished.
+
+        Args:
+            wait: whether to wait for that; a task of this pool cannot wait for its own end, and does not.
+            cancel_futures: whether to cancel the tasks that have not begun.
+        """
+        self._scheduler.shutdown(wait=wait, cancel=cancel_futures)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a pool cannot be sent to another process: {self!r}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.max_workers}, name={self.name!r})"
+
+
+class ProcessPool(Pool):
+    """A `concurrent.futures.Executor` of processes that no task can break.
+
+    A worker that dies is replaced, and its task is tried again or fails alone, with the cause. Nothing else is touched.
+    Functions, arguments and results travel as messages do; the functions of a script need no main guard.
+
+    >>> with ProcessPool(2) as pool:
+    ...     print(list(pool.map(pow, [2, 3], [5, 2])))
+    [32, 9]
+    """
+
+    _kind = "process"
+
+    @staticmethod
+    def _default_workers() -> int:
+        return _cores()
+
+    @staticmethod
+    def _make_worker(scheduler: Scheduler, id: str, initializer: Initializer) -> PoolWorker:
+        return ProcessWorker(id, initializer)
+
+
+class ThreadPool(Pool):
+    """A `concurrent.futures.Executor` of supervised threads.
+
+    A thread cannot be killed: one whose task takes longer than its `timeout` is abandoned and replaced. Its task fails
+    with `TaskTimeout`, and is not tried again, because it may still run.
+    """
+
+    _kind = "thread"
+
+    @staticmethod
+    def _default_workers() -> int:
+        return min(32, _cores() + 4)
+
+    @staticmethod
+    def _make_worker(scheduler: Scheduler, id: str, initializer: Initializer) -> PoolWorker:
+        return ThreadWorker(id, initializer, scheduler)
+
+    def _chunk(self, size: int) -> int:
+        super()._chunk(size)
+        return 1
+
+
+def _maker(cls: type[Pool], initializer: Initializer) -> Callable[[Scheduler, str], PoolWorker]:
+    return lambda scheduler, id: cls._make_worker(scheduler, id, initializer)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _checked_count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be greater than 0, not {value}")
+    return value
+
+
+def _checked(limits: Limits) -> Limits:
+    timeout, retries = limits.timeout, limits.retries
+    if timeout is not None and not is_number(timeout):
+        raise TypeError(f"timeout must be seconds, or None for no limit, not {timeout!r}")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
+    if isinstance(retries, bool) or not isinstance(retries, int):
+        raise TypeError(f"retries must be a whole number, not {retries!r}")
+    if retries < 0:
+        raise ValueError(f"retries must be at least 0, not {retries}")
+    return limits
+
+
+@atexit.register  # after the runtime's, so it runs before: the tasks that are left are run, as concurrent.futures does
+def _at_exit() -> None:
+    for scheduler in list(live):
+        scheduler.shutdown(wait=True, cancel=False)
+
+
+after_fork_in_child(live.clear)

@@ -1,0 +1,172 @@
+"""A task of a pool, from `submit` to its result, and its future."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from suitkaise.exits import ExitReason
+from suitkaise.messaging import codec
+
+__all__ = ["Limits", "Outcomes", "Owner", "PoolFuture", "Task", "name_of"]
+
+T = TypeVar("T")
+
+
+class Owner(Protocol):
+    """The scheduler, as far as its tasks and workers know it."""
+
+    @property
+    def lock(self) -> Any:
+        """The lock that guards tasks and workers."""
+
+    def withdraw(self, task: Task) -> bool:
+        """Return whether the task has not begun; if so, it never will."""
+        ...
+
+    def check_drained(self) -> None:
+        """If the pool was shut down and no task is left, end it."""
+
+    def settle_parts(self, task: Task, outcomes: Outcomes) -> None:
+        """Set the result of a chunk that was taken apart."""
+
+    def answered(self, worker: Any, number: int, value: Any, error: BaseException | None) -> None:
+        """Take the answer of a worker to its first task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The options of a task: seconds for each attempt (None: no limit), and attempts after the first one."""
+
+    timeout: float | None
+    retries: int
+
+
+class PoolFuture(Future[T], Generic[T]):
+    """The future of a task. `cancel` also takes a task back that waits in a worker behind another one."""
+
+    _task: Task | None = None
+
+    def cancel(self) -> bool:
+        """Cancel the task unless it has begun; return whether it is cancelled."""
+        task = self._task
+        if task is not None and not task.scheduler.withdraw(task):
+            return False
+        if not super().cancel():
+            return False
+        if task is not None:
+            with task.scheduler.lock:  # another thread may cancel it, too
+                first = self._task is not None
+                self.finish()
+            if first:
+                self.set_running_or_notify_cancel()
+                task.scheduler.check_drained()
+        return True
+
+    def finish(self) -> None:
+        """Let go of the task and its arguments: a future may be kept for long."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.release()
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One call of a function, or with `items` one call for each of them (a chunk)."""
+
+    scheduler: Owner
+    future: PoolFuture[Any]
+    limits: Limits
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    items: Sequence[tuple[Any, ...]] | None = None
+    number: int = 0
+    data: bytes | None = None
+    reasons: list[ExitReason] = field(default_factory=list)
+    begun: bool = False
+    withdrawn: bool = False
+
+    @property
+    def seconds(self) -> float | None:
+        """The time for one attempt."""
+        timeout = self.limits.timeout
+        return timeout if timeout is None or self.items is None else timeout * len(self.items)
+
+    def encode(self) -> bytes:
+        """Return the bytes that a worker process gets.
+
+        Raises:
+            NotSerializable: the function or an argument cannot be sent.
+        """
+        if self.data is None:
+            what = (self.function, self.args, self.kwargs) if self.items is None else (self.function, self.items)
+            self.data = codec.dumps(what, root=name_of(self.function))
+            self.args, self.kwargs = (), {}  # large arguments need not be kept twice
+        return self.data
+
+    def begin(self) -> None:
+        """Mark the future as running."""
+        if not self.begun:
+            self.begun = True
+            self.future.set_running_or_notify_cancel()
+
+    def release(self) -> None:
+        """Drop the function, the arguments and their encoded form."""
+        self.function, self.args, self.kwargs, self.items, self.data = _nothing, (), {}, None, None
+
+    def split(self) -> list[Task]:
+        """Return a task for each item of a chunk that has ended its worker; together they settle its future.
+
+        So the one item that ends workers is found, and the others get their results.
+        """
+        assert self.items is not None
+        parts = [
+            Task(self.scheduler, PoolFuture(), self.limits, self.function, item, reasons=list(self.reasons))
+            for item in self.items
+        ]
+        whole = _Whole(self, len(parts))
+        for index, part in enumerate(parts):
+            part.future._task = part
+            part.future.add_done_callback(functools.partial(whole.add, index))
+        return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """The results of the items of a chunk, and the errors of those that failed, by index."""
+
+    values: list[Any]
+    errors: dict[int, BaseException] = field(default_factory=dict)
+
+
+class _Whole:
+    """Collects the results of a chunk that was taken apart."""
+
+    def __init__(self, task: Task, count: int) -> None:
+        self._task = task
+        self._left = count
+        self._outcomes = Outcomes([None] * count)
+
+    def add(self, index: int, part: Future[Any]) -> None:
+        error = part.exception()
+        if error is None:
+            self._outcomes.values[index] = part.result()
+        else:
+            self._outcomes.errors[index] = error
+        self._left -= 1  # all parts are settled in the thread of the scheduler
+        if not self._left:
+            self._task.scheduler.settle_parts(self._task, self._outcomes)
+
+
+def _nothing() -> None: ...
+
+
+def name_of(function: Any) -> str:
+    """Return the name of a function, for messages."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__qualname__", None) or type(function).__qualname__

@@ -1,0 +1,102 @@
+"""Functions that the tests give to pools."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "FAULTS",
+    "Unpicklable",
+    "append_pid",
+    "die_at",
+    "die_once",
+    "die_twice_then",
+    "fail",
+    "hang_once",
+    "pid",
+    "wait_for",
+]
+
+
+def pid(*_: Any) -> int:
+    return os.getpid()
+
+
+def fail(text: str = "no") -> None:
+    raise ValueError(text)
+
+
+def wait_for(path: str) -> str:
+    """Return when the file exists."""
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    return path
+
+
+def append_pid(path: str) -> None:
+    """Write down that it ran, and where."""
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+def die_at(number: int, fatal: int) -> int:
+    if number == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * 2
+
+
+def die_once(path: str, value: Any = None) -> Any:
+    """End the first worker that runs this, and return the value in the second one."""
+    return die_twice_then(path, value, 1)
+
+
+def die_twice_then(path: str, value: Any = None, times: int = 2) -> Any:
+    append_pid(path)
+    if len(Path(path).read_text().splitlines()) <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def hang_once(path: str, value: Any) -> Any:
+    first = not os.path.exists(path)
+    append_pid(path)
+    while first:
+        time.sleep(3600)
+    return value
+
+
+def _exit_at_once() -> None:
+    os._exit(0)
+
+
+def _exit_with_code() -> None:
+    os._exit(3)
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _segfault() -> None:
+    ctypes.string_at(0)
+
+
+def _abort() -> None:
+    os.abort()
+
+
+FAULTS = [_exit_at_once, _exit_with_code, _kill, _segfault, _abort]
+
+
+class Unpicklable(Exception):
+    """An error that no pickle can send."""
+
+    def __init__(self) -> None:
+        super().__init__("cannot be sent")
+        self.lock = threading.Lock()

@@ -1,0 +1,112 @@
+"""`map`, `imap`, `imap_unordered` and `results`."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from suitkaise.pools import Pool, ProcessPool, ThreadPool
+from tests.pools import tasks
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 100])
+def test_all_ways_give_the_same_results(either: Pool, chunksize: int) -> None:
+    wanted = [n * n for n in range(20)]
+    numbers = range(20)
+    assert list(either.map(pow, numbers, [2] * 20, chunksize=chunksize)) == wanted
+    assert list(either.imap(pow, numbers, [2] * 20, chunksize=chunksize)) == wanted
+    assert sorted(either.imap_unordered(pow, numbers, [2] * 20, chunksize=chunksize)) == wanted
+    futures = [either.submit(pow, n, 2) for n in numbers]
+    assert list(either.results(futures)) == wanted
+    assert sorted(either.results(futures, ordered=False)) == wanted
+
+
+def test_nothing_is_mapped_to_nothing(either: Pool) -> None:
+    assert list(either.map(abs, [])) == list(either.imap(abs, [])) == list(either.imap_unordered(abs, [])) == []
+    assert list(either.map(abs, [], chunksize=5)) == list(either.results([])) == []
+
+
+def test_imap_reads_an_endless_iterable_only_as_far_as_it_must(either: Pool) -> None:
+    read = itertools.count()
+    squares = either.imap(pow, read, itertools.repeat(2))
+    assert [next(squares) for _ in range(100)] == [n * n for n in range(100)]
+    squares.close()  # type: ignore[attr-defined]
+    assert next(read) < 300
+
+
+def test_results_come_as_they_are_ready_when_the_order_is_free(threads: ThreadPool) -> None:
+    go = threading.Event()
+
+    def task(number: int) -> int:
+        if number == 0:
+            go.wait(30)
+        return number
+
+    results = threads.imap_unordered(task, range(3))
+    assert sorted([next(results), next(results)]) == [1, 2]
+    go.set()
+    assert list(results) == [0]
+
+
+def test_map_raises_when_its_time_is_over(either: Pool, tmp_path: Any) -> None:
+    go = str(tmp_path / "go")
+    results = either.map(tasks.wait_for, [go], timeout=0.1)
+    with pytest.raises(TimeoutError):
+        next(results)
+    open(go, "w").close()
+
+
+def test_map_raises_the_error_of_an_item_in_its_place_and_cancels_the_rest(either: Pool) -> None:
+    def task(number: int) -> float:
+        return 1 / (number - 2)
+
+    results = either.map(task, range(1000))
+    assert [next(results), next(results)] == [-0.5, -1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_results_are_not_kept_by_the_iterator(threads: ThreadPool) -> None:
+    import weakref
+
+    class Result:
+        pass
+
+    for result in threads.imap(lambda _: Result(), range(3)):
+        seen = weakref.ref(result)
+        del result
+        assert seen() is None
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5])
+def test_a_chunk_size_that_is_none_is_refused(either: Pool, size: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="chunksize"):
+        either.map(abs, [1], chunksize=size)
+    with pytest.raises((ValueError, TypeError), match="chunksize"):
+        either.imap(abs, [1], chunksize=size)
+
+
+def test_progress_is_shown_on_a_terminal_alone(
+    threads: ThreadPool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(threads.map(abs, range(5), progress=True))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    list(threads.map(abs, range(5), progress=True))
+    assert capsys.readouterr().err.endswith("\r5 of 5 done\n")
+    list(threads.imap(abs, iter(range(5)), progress=True))
+    assert capsys.readouterr().err.endswith("\r5 done\n")
+
+
+def test_a_lazy_map_submits_nothing_before_it_is_read(one_runtime_for_all: None) -> None:
+    with ProcessPool(1) as pool:
+        results = pool.imap(time.sleep, itertools.repeat(0))
+        assert pool._scheduler._running is None
+        next(results)

@@ -1,0 +1,93 @@
+"""`create_pool`: pools of one function or one worker class, for the faces of the concept."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from suitkaise import Process, Thread
+from suitkaise.pools import create_pool
+from tests.pools import tasks
+
+
+class Count(Process):
+    def __init__(self, start: int, ends: str) -> None:
+        super().__init__()
+        self.start = start
+        self.ends = ends
+
+    def on_start(self) -> None:
+        self.seen = self.start
+
+    def on_receive(self, message: int) -> tuple[int, int, str | None]:
+        self.seen += message
+        return os.getpid(), self.seen, self.path
+
+    def on_finish(self) -> None:
+        tasks.append_pid(self.ends)
+
+
+class Double(Thread):
+    def on_receive(self, message: int) -> int:
+        return message * 2
+
+
+class Loops(Process):
+    def loop(self) -> None: ...
+
+    def on_receive(self, message: Any) -> None: ...
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_a_bound_pool_calls_its_function_with_each_item(kind: Literal["process", "thread"]) -> None:
+    with create_pool(kind, pow, 2) as pool:
+        assert pool.size == 2
+        assert pool.submit(2, exp=3).result(30) == 8
+        assert list(pool.map([1, 2, 3], [2, 2, 2])) == [1, 4, 9]
+        assert sorted(pool.map([1, 2, 3], [2, 2, 2], ordered=False, chunksize=2)) == [1, 4, 9]
+        assert list(pool.imap(range(3), [2, 2, 2])) == [0, 1, 4]
+        assert sorted(pool.imap(range(3), [2, 2, 2], ordered=False)) == [0, 1, 4]
+        futures = [pool.submit(n, 2) for n in range(4)]
+        assert list(pool.results(futures)) == [0, 1, 4, 9]
+        assert sorted(pool.results(futures, ordered=False)) == [0, 1, 4, 9]
+        assert pool.executor.submit(abs, -1).result(30) == 1
+
+
+def test_a_bound_pool_of_a_worker_class_has_one_object_in_each_worker(tmp_path: Path) -> None:
+    ends = str(tmp_path / "ends")
+    with create_pool("process", Count(100, ends), 1) as pool:
+        answers = [pool.submit(1).result(30) for _ in range(3)]
+        assert [seen for _, seen, _ in answers] == [101, 102, 103]
+        assert {pid for pid, _, _ in answers} == {answers[0][0]} != {os.getpid()}
+        assert answers[0][2] == f"{pool.name}/worker-1"
+    assert Path(ends).read_text().split() == [str(answers[0][0])]
+
+
+def test_a_bound_pool_of_threads_takes_thread_workers() -> None:
+    with create_pool("thread", Double, 2, initializer=threading.get_ident) as pool:
+        assert list(pool.map(range(5))) == [0, 2, 4, 6, 8]
+
+
+def test_a_bound_pool_survives_a_worker_that_calls_os_exit() -> None:
+    with create_pool("process", os._exit, 2) as pool:
+        futures = [pool.options(retries=0).submit(3) for _ in range(4)]
+        assert all("exit code 3" in str(future.exception(30)) for future in futures)
+
+
+@pytest.mark.parametrize(
+    "kind, what, error",
+    [
+        ("process", None, "called instead of being passed"),
+        ("process", Double, "cannot have workers of kind 'thread'"),
+        ("process", Loops, "has a loop"),
+        ("process", Process, "no on_receive"),
+        ("threads", abs, "kind must be"),
+    ],
+)
+def test_what_cannot_be_in_a_pool_is_refused_at_once(kind: Any, what: Any, error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        create_pool(kind, what, 2)

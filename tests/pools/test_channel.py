@@ -1,0 +1,67 @@
+"""The socket between a pool and its worker."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from suitkaise.pools.channel import ANSWER, TASK, Channel, PayloadLost
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Channel, Channel, socket.socket]]:
+    """The pool's end, the worker's end, and the socket of the pool's end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        yield Channel(ours), Channel(theirs), ours
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 15) - 1, 1 << 15, (1 << 15) + 1, 5_000_000])
+def test_a_message_arrives_whole(ends: tuple[Channel, Channel, socket.socket], size: int) -> None:
+    pool, worker, _ = ends
+    data = os.urandom(size)
+    assert pool.send(TASK, 7, data, wait=False)
+    message = worker.receive()
+    assert message is not None
+    assert message[:2] == (TASK, 7)
+    assert bytes(message[2]) == data
+    del message
+    assert worker.receive() is None
+
+
+def test_messages_that_were_not_received_can_be_taken_back(ends: tuple[Channel, Channel, socket.socket]) -> None:
+    pool, worker, _ = ends
+    for number in range(5):
+        pool.send(TASK, number, bytes(number * 20_000), wait=False)
+    first = worker.receive()
+    assert first is not None
+    assert first[1] == 0
+    assert worker.take_back() == 4  # the pool does it with its copy of this end
+    assert worker.receive() is None
+    assert worker.take_back() == 0
+
+
+def test_a_socket_without_room_refuses_a_message_as_a_whole(ends: tuple[Channel, Channel, socket.socket]) -> None:
+    pool, worker, _ = ends
+    sent = 0
+    while pool.send(ANSWER, sent, bytes(30_000), wait=False):
+        sent += 1
+    assert sent > 1
+    received = 0
+    while (message := worker.receive()) is not None:
+        assert message[1] == received
+        received += 1
+    assert received == sent
+
+
+def test_a_large_payload_without_its_descriptor_is_told_with_its_number(
+    ends: tuple[Channel, Channel, socket.socket],
+) -> None:
+    _, worker, sock = ends
+    sock.send(b"\x80" + (9).to_bytes(8, "little"))
+    with pytest.raises(PayloadLost, match="no file descriptor") as caught:
+        worker.receive()
+    assert caught.value.number == 9

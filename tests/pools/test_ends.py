@@ -1,0 +1,187 @@
+"""The end of a pool: in every state, by every way, and nothing is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from suitkaise import ChildNotFound, RuntimeGone, whereis
+from suitkaise.pools import Pool, PoolBroken, ProcessPool, ThreadPool
+from tests.pools import tasks
+from tests.support import eventually, run_program, start_program, wait_gone
+
+
+def _is_over(name: str) -> bool:
+    try:
+        whereis(name)
+    except ChildNotFound:
+        return True
+    return False
+
+
+def test_a_pool_that_was_never_used_has_nothing_to_end(one_runtime_for_all: None) -> None:
+    pool = ProcessPool(2)
+    pool.shutdown()
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(pow, 2, 2)
+
+
+def test_a_shutdown_waits_for_all_tasks(either: Pool) -> None:
+    futures = [either.submit(time.sleep, 0.01) for _ in range(20)]
+    either.shutdown()
+    assert all(future.done() for future in futures)
+    assert _is_over(either.name)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        either.submit(pow, 2, 2)
+
+
+def test_a_shutdown_without_waiting_lets_the_tasks_finish(either: Pool) -> None:
+    futures = [either.submit(time.sleep, 0.01) for _ in range(20)]
+    either.shutdown(wait=False)
+    for future in futures:
+        future.result(30)
+    eventually(lambda: _is_over(either.name))
+
+
+def test_a_shutdown_can_cancel_all_that_has_not_begun(either: Pool, tmp_path: Path) -> None:
+    go = str(tmp_path / "go")
+    running = [either.submit(tasks.wait_for, go) for _ in range(2)]
+    waiting = [either.submit(tasks.wait_for, go) for _ in range(50)]
+    eventually(lambda: all(future.running() for future in running))
+    either.shutdown(wait=False, cancel_futures=True)
+    assert all(future.cancelled() for future in waiting)
+    Path(go).touch()
+    assert [future.result(30) for future in running] == [go, go]
+
+
+def test_a_shutdown_waits_for_a_task_whose_worker_dies(pool: ProcessPool, tmp_path: Path) -> None:
+    future = pool.submit(tasks.die_twice_then, str(tmp_path / "ran"), 5)
+    pool.shutdown()
+    assert future.result(0) == 5
+
+
+def test_a_callback_and_a_task_can_shut_their_pool_down(one_runtime_for_all: None) -> None:
+    pool = ThreadPool(2)
+    pool.submit(pool.shutdown).result(30)
+    eventually(lambda: _is_over(pool.name))
+    other = ProcessPool(1)
+    other.submit(pow, 2, 2).add_done_callback(lambda _: other.shutdown())
+    eventually(lambda: _is_over(other.name))
+
+
+def test_a_pool_that_is_forgotten_finishes_its_tasks_and_ends(one_runtime_for_all: None) -> None:
+    pool = ProcessPool(1).options(retries=0)
+    future = pool.submit(pow, 2, 2)
+    name = pool.name
+    del pool
+    gc.collect()
+    assert future.result(30) == 4
+    eventually(lambda: _is_over(name))
+
+
+def test_tasks_fail_when_the_supervisor_of_the_pool_is_stopped(pool: ProcessPool, tmp_path: Path) -> None:
+    futures = [pool.submit(tasks.wait_for, str(tmp_path / "never")) for _ in range(5)]
+    eventually(futures[0].running)
+    whereis(pool.name).kill()
+    for future in futures:
+        with pytest.raises(PoolBroken, match="is broken"):
+            future.result(30)
+    with pytest.raises(PoolBroken):
+        pool.submit(pow, 2, 2)
+
+
+def test_a_forked_copy_of_the_program_can_neither_use_nor_end_the_pool(pool: ProcessPool) -> None:
+    pool.submit(pow, 2, 2).result(30)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            pool.submit(pow, 2, 2)
+        except RuntimeGone:
+            pool.shutdown()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert pool.submit(pow, 2, 2).result(30) == 4
+
+
+PENDING = """
+import time
+from suitkaise.pools import ProcessPool, ThreadPool
+
+def work(number):
+    time.sleep(0.01)
+    print(number, flush=True)
+
+pool = {kind}(2)
+for number in range(20):
+    pool.submit(work, number)
+"""
+
+
+HANGING = """
+import os, time
+from suitkaise.pools import ProcessPool
+
+pool = ProcessPool(2)
+def hang():
+    print("pid", os.getpid(), flush=True)
+    time.sleep(3600)
+futures = [pool.submit(hang), pool.submit(hang)]
+futures[0].result()
+"""
+
+
+@pytest.mark.parametrize("kind", ["ProcessPool", "ThreadPool"])
+def test_a_program_that_ends_runs_the_tasks_that_are_left(kind: str) -> None:
+    finished = run_program(PENDING.format(kind=kind)).check()
+    assert sorted(map(int, finished.stdout.split())) == list(range(20))
+    assert finished.stderr == ""
+
+
+def test_the_workers_of_a_killed_program_end_although_their_tasks_go_on() -> None:
+    with start_program(HANGING) as running:
+        eventually(lambda: running.stdout.count("pid") == 2)
+        pids = [int(line.split()[1]) for line in running.stdout.splitlines()]
+        running.send_signal(signal.SIGKILL)
+        for pid in pids:
+            wait_gone(pid)
+
+
+def test_a_failed_task_leaves_no_reference_to_itself(one_runtime_for_all: None) -> None:
+    import weakref
+
+    class Argument:
+        pass
+
+    with ThreadPool(1) as pool:
+        argument = Argument()
+        seen = weakref.ref(argument)
+        future = pool.submit(lambda _: 1, argument)
+        assert future.result(30) == 1
+        del argument
+        eventually(lambda: seen() is None)
+
+
+def test_pools_leave_no_descriptors_and_no_threads(one_runtime_for_all: None) -> None:
+    def use() -> None:
+        with ProcessPool(2) as pool:
+            assert pool.submit(bytes, bytes(1 << 20)).result(30) == bytes(1 << 20)
+            assert list(pool.map(abs, range(20))) == list(range(20))
+
+    use()
+    eventually(lambda: not [thread for thread in threading.enumerate() if "pool" in thread.name])
+    before, sizes = len(os.listdir("/proc/self/fd")), sys.getallocatedblocks()
+    for _ in range(5):
+        use()
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert sys.getallocatedblocks() < sizes + 20_000
