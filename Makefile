@@ -67,7 +67,7 @@ check: lint types docs test  ## all of these
 
 .PHONY: bench
 bench: $(VENV)/.run  ## measure, side by side with what others do (ARGS="...")
-	@for name in loop start restart storms messages dynamic storage output; do $(VENV)/bin/python benchmarks/$$name.py $(ARGS) || exit 1; done
+	@for name in loop start restart storms messages dynamic storage selections output; do $(VENV)/bin/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
 ##@ Rest
 

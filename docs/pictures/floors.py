@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "suitkaise"
 PICTURE = Path(__file__).with_suffix(".svg")
 
 FLOORS: dict[str, tuple[str, ...]] = {
-    "faces": ("testing", "cli", "supervisor", "sktree"),
+    "faces": ("testing", "cli", "store_command", "supervisor", "sktree"),
     "what a program has": ("runtime",),
     "carries out": ("supervision",),
     "where workers run": ("engines",),

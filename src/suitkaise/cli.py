@@ -34,7 +34,7 @@ CLEAN, FAILED, USAGE = 0, 1, 2
 
 _RED, _GREEN, _YELLOW = 31, 32, 33
 
-_LATER = ("ps", "status", "tree", "top", "logs", "restart", "stop", "start", "suspend", "resume", "store",
+_LATER = ("ps", "status", "tree", "top", "logs", "restart", "stop", "start", "suspend", "resume",
           "demo", "doctor")  # fmt: skip
 
 
@@ -50,11 +50,15 @@ def main(argv: list[str] | None = None) -> int:
     ours, theirs = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options, rest = parser.parse_known_args(ours)
     if options.command in _LATER:
-        print(f"suitkaise {options.command}: not built yet; this version has: run, crashes", file=sys.stderr)
+        print(f"suitkaise {options.command}: not built yet; this version has: run, crashes, store", file=sys.stderr)
         return USAGE
     unknown = rest if options.command == "run" else [*rest, *theirs]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if options.command == "store":
+        from suitkaise import store_command  # loads what the storage needs
+
+        return _to_reader(lambda: store_command.run(options))
     if options.command == "crashes":
         return _to_reader(lambda: _crashes(options.id, as_json=options.json))
     arguments = [*_without_own(options, options.arguments), *theirs]
@@ -110,9 +114,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     crashes.add_argument("id", nargs="?", metavar="ID", help="the report to show: the beginning of its id, or `last`")
     crashes.add_argument("--json", action="store_true", help="print JSON")
+    _add_store(commands)
     for name in _LATER:
         commands.add_parser(name, help=argparse.SUPPRESS, add_help=False).set_defaults(json=False)
     return parser
+
+
+def _add_store(commands: Any) -> None:
+    store = commands.add_parser(
+        "store",
+        help="look into a storage on disk",
+        description="Look into a storage on disk. Reading works whether a program uses it or not.",
+    )
+    actions = store.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for action, text in (
+        ("ls", "list the entries at and below a path"),
+        ("get", "print the value of an entry"),
+        ("rm", "remove an entry"),
+        ("watch", "print the changes at and below a path while a program makes them"),
+    ):
+        parser = actions.add_parser(action, help=text, description=text[0].upper() + text[1:] + ".")
+        parser.add_argument("directory", metavar="DIRECTORY", help="that of sktree.connect(DIRECTORY, durable=True)")
+        if action in ("get", "rm"):
+            parser.add_argument("name", metavar="NAME")
+        parser.add_argument("--path", default="", help="the container; default: the root")
+        if action != "rm":
+            parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]:

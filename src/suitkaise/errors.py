@@ -25,6 +25,7 @@ __all__ = [
     "OwnerDead",
     "Reject",
     "RuntimeGone",
+    "SnapshotError",
     "SpecError",
     "StorageError",
     "StorageFull",
@@ -192,6 +193,10 @@ class StorageFull(StorageError):
 
 class OwnerDead(StorageError):
     """A write arrived from an incarnation of a worker that has ended already; nothing was stored."""
+
+
+class SnapshotError(StorageError):
+    """A file is no snapshot of a storage, or is damaged; nothing was restored."""
 
 
 class StorageGone(StorageError, RuntimeGone):

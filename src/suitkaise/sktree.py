@@ -12,10 +12,12 @@ from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.router import in_worker_process
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.storage.connect import attach
+from suitkaise.storage.records import Entry
+from suitkaise.storage.selection import Selection
 from suitkaise.storage.tree import Tree
 from suitkaise.storage.watch import Change, Watch
 
-__all__ = ["Change", "Tree", "Watch", "connect", "disconnect"]
+__all__ = ["Change", "Entry", "Selection", "Tree", "Watch", "connect", "disconnect"]
 
 _lock = threading.Lock()
 _connected: list[Tree] = []

@@ -14,6 +14,8 @@ import pytest
 from suitkaise import Child, Process, Supervisor, Thread, sktree, whereis
 from suitkaise.errors import AskTimeout, EntryNotFound, StorageError
 from suitkaise.runtime import runtime
+from suitkaise.storage.backends.store import Store
+from suitkaise.storage.index import ALWAYS_INDEXED
 from suitkaise.storage.tree import Tree
 from tests.support import eventually, run_program, wait_gone
 
@@ -182,6 +184,33 @@ def test_a_watch_misses_nothing_while_workers_write_and_the_storage_actor_is_kil
         assert names.count("last-0") == names.count("last-1") == 200
     finally:
         sktree.disconnect()
+
+
+class DeclaresIndex(Process):
+    def on_start(self) -> None:
+        assert sktree.connect(index=["declared by a worker"]) is self.tree
+
+    def loop(self) -> None:
+        self.wait(60.0)
+
+
+def test_a_declared_index_is_kept_in_a_durable_storage(tmp_path: Path) -> None:
+    for wrong in ("kind", [5]):
+        with pytest.raises(TypeError, match="index must be a list of metadata keys"):
+            sktree.connect(index=wrong)  # type: ignore[arg-type]
+    for index in (["kind"], ["size"], []):
+        tree = sktree.connect(tmp_path, durable=True, index=index)
+        tree.add(f"n{index}", 1, path="p", metadata={"kind": "k", "size": len(index)})
+        with Supervisor("app", DeclaresIndex).start():
+            pass
+        sktree.disconnect()
+    store = Store(tmp_path)
+    assert store.declared - set(ALWAYS_INDEXED) == {"kind", "size", "declared by a worker"}
+    store.close()
+    tree = sktree.connect(tmp_path, durable=True)
+    assert len(tree.select_all_with({"kind": "k"}, "p")) == 3
+    tree.deselect()
+    sktree.disconnect()
 
 
 def test_a_durable_storage_may_have_a_path_longer_than_a_unix_address(tmp_path: Path) -> None:

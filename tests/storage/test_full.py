@@ -82,3 +82,27 @@ def test_the_server_starts_on_a_full_file_system(small_tmpfs: Path, engine: str)
         with pytest.raises(StorageFull):
             storage.tree.add("more", BLOB, path="full")
         assert len(storage.tree.get_all_from("full")) == count
+
+
+def test_a_restore_for_which_there_is_no_room_changes_nothing(small_tmpfs: Path, tmp_path: Path, engine: str) -> None:
+    with Storage(engine=engine) as roomy:
+        for index in range(200):
+            roomy.tree.add(f"n{index}", BLOB, path="full")
+        roomy.tree.snapshot(tmp_path / "large")
+    with Storage(small_tmpfs, engine=engine) as storage:
+        storage.tree.add("n0", 1, path="full")
+        with pytest.raises(StorageFull, match=r"no room is left for the entries of .*large"):
+            storage.tree.restore(tmp_path / "large")
+        assert storage.tree.get_all_from("full") == {"n0": 1}
+        storage.tree.add("after", BLOB, path="full")
+
+
+def test_a_snapshot_for_which_there_is_no_room_leaves_no_file(small_tmpfs: Path, engine: str) -> None:
+    (small_tmpfs / "earlier").write_bytes(b"snapshot")
+    with Storage(engine=engine) as roomy:
+        for index in range(200):
+            roomy.tree.add(f"n{index}", BLOB, path="full")
+        with pytest.raises(OSError, match="No space left"):
+            roomy.tree.snapshot(small_tmpfs / "earlier")
+    assert [file.name for file in small_tmpfs.iterdir()] == ["earlier"]
+    assert (small_tmpfs / "earlier").read_bytes() == b"snapshot"

@@ -16,6 +16,8 @@ from suitkaise.storage.backends.store import Store, WriteTransaction
 from suitkaise.storage.records import Metadata
 from suitkaise.storage.selection import Selection
 from suitkaise.storage.tree import Tree
+from tests.storage.support import Storage
+from tests.support import eventually
 
 P = "selection"
 LONG = "p" * 300
@@ -168,6 +170,23 @@ def test_a_selection_removes_in_portions(tree: Tree, monkeypatch: pytest.MonkeyP
     tree.flush()
     assert tree.select_all_with({"pid": 1}, P).remove() == 30
     assert tree.get_all_from(P) == {}
+
+
+def test_a_selection_is_removed_exactly_once_although_the_server_is_killed(storage: Storage) -> None:
+    for number in range(3000):
+        storage.tree.add(f"n{number}", 1, P, {"pid": 1}, wait=False)
+    storage.tree.flush()
+    selection = storage.tree.select_all_with({"pid": 1}, P)
+    removed: list[int] = []
+    thread = threading.Thread(target=lambda: removed.append(selection.remove()))
+    thread.start()
+    while thread.is_alive():
+        left = len(storage.tree.get_all_from(P))
+        storage.restart()
+        eventually(lambda left=left: not thread.is_alive() or len(storage.tree.get_all_from(P)) < left, timeout=30)
+    assert removed == [3000]
+    assert storage.tree.get_all_from(P) == {}
+    storage.tree.deselect()
 
 
 def test_a_selection_can_be_pickled(tree: Tree) -> None:

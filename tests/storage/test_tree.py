@@ -16,7 +16,6 @@ import pytest
 from suitkaise.errors import (
     EntryExists,
     EntryNotFound,
-    NotBuiltYet,
     NotSerializable,
     OwnerDead,
     StorageError,
@@ -605,20 +604,6 @@ def test_a_worker_may_remove_its_marked_entries_and_go_on_writing(tree: Tree) ->
         tree.remove_owned()
     with pytest.raises(ValueError, match="an owner is a worker's path and incarnation"):
         tree.forget_owner("w/one")
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda tree: tree.snapshot("a"),
-        lambda tree: tree.restore("a"),
-        lambda tree: tree.AutoUpdate(("a", 1)),
-    ],
-    ids=range(3),
-)
-def test_methods_that_are_not_built_yet_raise_an_error_with_an_alternative(tree: Tree, call: Any) -> None:
-    with pytest.raises(NotBuiltYet, match="is not built yet; until then, "):
-        call(tree)
 
 
 def test_repeated_gets_of_immutable_values_see_every_write(tree: Tree) -> None:

@@ -20,7 +20,7 @@ from suitkaise.storage.client import SOCKET
 from suitkaise.storage.server import StorageServer
 from suitkaise.workers.worker import Process
 
-__all__ = ["StorageActor", "declare"]
+__all__ = ["StorageActor", "declare", "is_served"]
 
 
 class StorageActor(Process):
@@ -79,7 +79,7 @@ def _listen(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if os.path.exists(path):  # a durable storage: left by an earlier program, or in use by another one
-            if _is_served(path):
+            if is_served(path):
                 raise StorageError(f"the storage at {os.path.dirname(path)!r} is in use by another program", path=path)
             os.unlink(path)
         bind_unix(listener, path)
@@ -91,7 +91,7 @@ def _listen(path: str) -> socket.socket:
     return listener
 
 
-def _is_served(path: str) -> bool:
+def is_served(path: str) -> bool:
     """Return whether a program listens at the socket `path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:

@@ -85,6 +85,8 @@ class StorageService:
             made.callback(root.stop)
             root.begin()
             made.callback(detach, directory)
+            if durable:
+                _forget_former_owners(directory)
             cleaner = threading.Thread(target=self._clean_up, args=(directory,), name="suitkaise-cleaner", daemon=True)
             cleaner.start()
             made.callback(cleaner.join)
@@ -153,3 +155,15 @@ class StorageService:
         """In a forked child: close the listening socket, which is the parent's."""
         if self._listener is not None:
             self._listener.close()
+
+
+def _forget_former_owners(directory: str) -> None:
+    """Remove the marked entries of an earlier program's workers: if it was killed, nobody has removed them."""
+    from suitkaise.storage.tree import Tree
+
+    tree: Tree = Tree(directory)
+    try:
+        for owner in tree.owners():
+            tree.forget_owner(owner)
+    except SuitkaiseError as error:  # a full disk, for example; what is stored can be read nevertheless
+        logger.warning("storage entries of workers of an earlier program were not removed: %s", error)

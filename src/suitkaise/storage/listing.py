@@ -12,9 +12,18 @@ from suitkaise.storage.keys import is_below, normal_path, path_in
 from suitkaise.storage.protocol import where
 from suitkaise.storage.records import path_and_name, value_of
 
-__all__ = ["containers_below", "entry_not_found", "names_in", "picture_of"]
+__all__ = [
+    "MAX_SHOWN",
+    "containers_below",
+    "entry_not_found",
+    "names_in",
+    "picture_of",
+    "short_value",
+    "shown_entries",
+]
 
-_MAX_SHOWN = 200  # entries
+MAX_SHOWN = 200
+"""The number of entries that a picture of the tree shows at most."""
 _MAX_VALUE = 60  # characters
 
 
@@ -51,10 +60,7 @@ def picture_of(reader: Reader) -> str:
     """
     count = reader.count()
     lines = [f"storage in {reader.directory}: {count} {'entry' if count == 1 else 'entries'}"]
-    shown = sorted(
-        ((*path_and_name(key, record), record) for key, record in itertools.islice(reader.walk(), _MAX_SHOWN)),
-        key=lambda item: ([*item[0].split("/")], item[1]),
-    )
+    shown = shown_entries(reader)
     above: list[str] = []
     for path, name, record in shown:
         parts = path.split("/") if path else []
@@ -64,10 +70,27 @@ def picture_of(reader: Reader) -> str:
         )
         lines += [f"{'  ' * (depth + 1)}{parts[depth]}/" for depth in range(common, len(parts))]
         above = parts
-        lines.append(f"{'  ' * (len(parts) + 1)}{name} = {_short(record)}")
+        lines.append(f"{'  ' * (len(parts) + 1)}{name} = {short_value(record)}")
     if count > len(shown):
         lines.append(f"  and {count - len(shown)} more")
     return "\n".join(lines)
+
+
+def shown_entries(reader: Reader) -> list[tuple[str, str, bytes]]:
+    """Return path, name and record of the entries that a picture shows, ordered as a tree."""
+    return sorted(
+        ((*path_and_name(key, record), record) for key, record in itertools.islice(reader.walk(), MAX_SHOWN)),
+        key=lambda item: ([*item[0].split("/")], item[1]),
+    )
+
+
+def short_value(record: bytes) -> str:
+    """Return the value's `repr`, cut if it is long; if the value cannot be decoded, the reason."""
+    try:
+        text = repr(value_of(record))
+    except Exception as error:
+        return f"<cannot be decoded here: {error}>"
+    return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 3] + "..."
 
 
 def _container_of(reader: Reader, key: bytes) -> str | None:
@@ -76,11 +99,3 @@ def _container_of(reader: Reader, key: bytes) -> str | None:
         return path
     record = reader.get(key)
     return None if record is None else path_and_name(key, record)[0]
-
-
-def _short(record: bytes) -> str:
-    try:
-        text = repr(value_of(record))
-    except Exception as error:
-        return f"<cannot be decoded here: {error}>"
-    return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 3] + "..."

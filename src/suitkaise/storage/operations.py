@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
+from suitkaise.errors import SnapshotError
 from suitkaise.messaging import codec
 from suitkaise.storage.backends.store import WriteTransaction
 from suitkaise.storage.index import matches
-from suitkaise.storage.keys import container_prefix, entry_key, normal_path
+from suitkaise.storage.keys import container_prefix, entry_key, is_below, normal_path
 from suitkaise.storage.protocol import (
     WINDOW,
     Append,
@@ -24,6 +25,7 @@ from suitkaise.storage.protocol import (
     RemoveSelected,
     Reply,
     ReplyCode,
+    Restore,
     SelectionVersion,
 )
 from suitkaise.storage.records import (
@@ -32,14 +34,16 @@ from suitkaise.storage.records import (
     decode_value,
     encode_value,
     encoded_value_of,
+    is_indexed,
     is_plain,
     pack_metadata,
     revision_of,
 )
+from suitkaise.storage.snapshot import Snapshot
 
 __all__ = ["Change", "carry_out"]
 
-Change: TypeAlias = Put | Remove | Increment | Append | Atomic | Move | RemoveSelected | DeclareIndex
+Change: TypeAlias = Put | Remove | Increment | Append | Atomic | Move | RemoveSelected | DeclareIndex | Restore
 """The requests that the store records as carried out, so that each is carried out once."""
 
 OWNER_MARK = "remove_on_process_join"
@@ -185,6 +189,33 @@ def _remove_selected(transaction: WriteTransaction, change: RemoveSelected, _: o
     return ReplyCode.OK, removed
 
 
+def _restore(transaction: WriteTransaction, change: Restore, _: object = None) -> _Outcome:
+    before = transaction.revision
+    restored = 0
+    try:
+        with Snapshot(change.file) as snapshot:
+            for seen, (entry, value) in enumerate(snapshot.entries()):
+                if seen % 1000 == 0:
+                    transaction.report(seen)
+                if is_below(normal_path(entry.path), change.path):
+                    key, long_key = entry_key(entry.path, entry.name)
+                    metadata = pack_metadata(entry.metadata)
+                    transaction.put(key, long_key, transaction.get(key), entry.encoding, value, entry.owner, metadata)
+                    restored += 1
+    except (OSError, ValueError, TypeError) as error:
+        raise SnapshotError(f"nothing was restored from {change.file}: {error}") from error
+    if change.replace:
+        others = [
+            key
+            for key, record in transaction.select({}, change.path)
+            if revision_of(record) <= before and not is_indexed(record)
+        ]
+        for key in others:
+            if (record := transaction.get(key)) is not None:
+                transaction.remove(key, record)
+    return ReplyCode.OK, restored
+
+
 def _declare_index(transaction: WriteTransaction, change: DeclareIndex, _: object = None) -> _Outcome:
     transaction.declare_index(change.keys)
     return ReplyCode.OK, None
@@ -232,4 +263,5 @@ _CARRY_OUT: dict[type, Callable[[WriteTransaction, Any, bytes], _Outcome]] = {
     Move: _move,
     RemoveSelected: _remove_selected,
     DeclareIndex: _declare_index,
+    Restore: _restore,
 }

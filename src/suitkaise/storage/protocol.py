@@ -19,6 +19,7 @@ from suitkaise.errors import (
     EntryExists,
     EntryNotFound,
     OwnerDead,
+    SnapshotError,
     StorageError,
     StorageFull,
     TransactionConflict,
@@ -45,6 +46,7 @@ __all__ = [
     "Reply",
     "ReplyCode",
     "Request",
+    "Restore",
     "SelectionVersion",
     "Watch",
     "Welcome",
@@ -74,6 +76,7 @@ class ReplyCode(enum.IntEnum):
     NOT_A_NUMBER = 5
     NOT_A_LIST = 6
     FULL = 7
+    DAMAGED = 8  # detail: what is wrong with the snapshot
 
 
 class PutMode(enum.IntEnum):
@@ -219,6 +222,20 @@ class RemoveSelected(msgspec.Struct, array_like=True, tag=21, gc=False):
     owner: str | None = None
 
 
+class Restore(msgspec.Struct, array_like=True, tag=23, gc=False):
+    """Restore the entries at and below `path` of a snapshot file; with `replace`, remove all others there.
+
+    The reply's detail is the number of entries that were restored.
+    """
+
+    request: int
+    quiet: bool
+    file: str
+    path: str
+    replace: bool
+    owner: str | None = None
+
+
 class DeclareIndex(msgspec.Struct, array_like=True, tag=22, gc=False):
     """Index these metadata keys, too."""
 
@@ -228,7 +245,9 @@ class DeclareIndex(msgspec.Struct, array_like=True, tag=22, gc=False):
     owner: str | None = None
 
 
-Request: TypeAlias = Put | Remove | Increment | Append | Atomic | Forget | Move | RemoveSelected | DeclareIndex
+Request: TypeAlias = (
+    Put | Remove | Increment | Append | Atomic | Forget | Move | RemoveSelected | DeclareIndex | Restore
+)
 
 
 class Reply(msgspec.Struct, array_like=True, tag=0, gc=False):
@@ -267,7 +286,7 @@ class ClientRecord(msgspec.Struct, array_like=True):
 
 
 decode_request: Callable[[memoryview], Hello | Watch | Request] = msgspec.msgpack.Decoder(
-    Hello | Put | Remove | Increment | Append | Atomic | Forget | Move | RemoveSelected | DeclareIndex | Watch
+    Hello | Put | Remove | Increment | Append | Atomic | Forget | Move | RemoveSelected | DeclareIndex | Restore | Watch
 ).decode
 decode_answer: Callable[[memoryview], Reply | Welcome | Changes] = msgspec.msgpack.Decoder(
     Reply | Welcome | Changes
@@ -292,6 +311,8 @@ def error_for(request: Request, reply: Reply) -> StorageError:
         path, name, what = "", "", f"the removal of the entries of {request.owner}"
     elif isinstance(request, RemoveSelected):
         path, name, what = "", "", f"the removal of {len(request.entries)} selected entries"
+    elif isinstance(request, Restore):
+        path, name, what = request.path, "", f"the entries of {request.file}"
     elif isinstance(request, DeclareIndex):
         path, name, what = "", "", f"the index of {', '.join(request.keys)}"
     elif isinstance(request, Move) and reply.status is ReplyCode.EXISTS:
@@ -314,6 +335,8 @@ def error_for(request: Request, reply: Reply) -> StorageError:
             return StorageError(f"{what} is not an int or float that this can be added to", path=path)
         case ReplyCode.NOT_A_LIST:
             return StorageError(f"{what} is not a list, so nothing can be appended to it", path=path)
+        case ReplyCode.DAMAGED:
+            return SnapshotError(str(reply.detail), path=path)
         case ReplyCode.FULL:
             return StorageFull(
                 f"no room is left for {what}; free space in the storage's file system, or remove entries "

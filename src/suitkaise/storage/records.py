@@ -12,7 +12,7 @@ import io
 import itertools
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -61,7 +61,7 @@ _REAL = struct.Struct("<d")
 _LARGE = 1 << 16  # bytes
 _COUNT = struct.Struct("<Q")
 _encode_metadata = msgspec.msgpack.Encoder().encode
-unpack_metadata = msgspec.msgpack.Decoder(dict[str, str | int | float | bool | None]).decode
+unpack_metadata: Callable[[bytes], Metadata] = msgspec.msgpack.Decoder(dict[str, Scalar]).decode
 """Decode metadata that `pack_metadata` encoded."""
 
 
@@ -91,6 +91,11 @@ class Entry(NamedTuple):
     time: float
     size: int
     metadata: Metadata
+
+    def _repr_html_(self) -> str:
+        from suitkaise.storage.html import html_of_entries  # for notebooks alone
+
+        return html_of_entries("", [self])
 
 
 class Record(NamedTuple):

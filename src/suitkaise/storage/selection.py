@@ -51,7 +51,13 @@ class Selection:
 
     def __repr__(self) -> str:
         count = "1 entry" if len(self) == 1 else f"{len(self)} entries"
-        return f"<{type(self).__name__} of {count} with {self.metadata!r} below {self.path or 'the root'!r}>"
+        where = repr(self.path) if self.path else "the root"
+        return f"<{type(self).__name__} of {count} with {self.metadata!r} below {where}>"
+
+    def _repr_html_(self) -> str:
+        from suitkaise.storage.html import html_of_entries  # for notebooks alone
+
+        return html_of_entries(repr(self).strip("<>"), self._entries)
 
     def count(self) -> int:
         """Return how many entries were selected, as `len` does."""

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from suitkaise.errors import StorageError, StorageFull
+from suitkaise.errors import SnapshotError, StorageError, StorageFull
 from suitkaise.messaging import wire
 from suitkaise.messaging.identity import split_owner
 from suitkaise.platform.log_queue import QueuedLogger
@@ -88,7 +88,7 @@ class StorageServer:
         self._reaping: dict[tuple[str, bool], list[tuple[Connection, int]]] = {
             (owner, True): [] for owner in self._store.dead_with_entries()
         }
-        # Refusals that could not be stored because the file system was full, by client.
+        # Refusals that are not stored, mostly because the file system was full, by client.
         self._unsaved_replies: dict[bytes, list[Reply]] = {}
         self._forget_clients()
         file_system = os.statvfs(directory)
@@ -147,11 +147,11 @@ class StorageServer:
             except _BadRequest as bad:
                 self._connections.drop(bad.connection, f"invalid request: {bad.error!r}")
                 requests = [request for request in requests if request[0] is not bad.connection]
-            except StorageFull as full:
+            except (StorageFull, SnapshotError) as error:
                 if len(requests) == len(requests[0][1]) == 1:
-                    self._refuse(requests[0][0], requests[0][1][0][0], full)
+                    self._refuse(requests[0][0], requests[0][1][0][0], error)
                     return
-                for connection, frames in requests:  # some of the requests may fit
+                for connection, frames in requests:  # some of the requests may fit, or be sound
                     for frame in frames:
                         self._carry_out([(connection, [frame])])
                 return
@@ -217,10 +217,11 @@ class StorageServer:
         client = transaction.look_up_client(hello.client)
         return Welcome(client.last, client.replies + self._unsaved_replies.get(hello.client, []))
 
-    def _refuse(self, connection: Connection, header: Any, full: StorageFull) -> None:
-        """Refuse a request because the file system is full, which leaves no room to store the reply either."""
-        logger.error("%s", full)
-        reply = Reply(header.request, ReplyCode.FULL, self._store.revision)
+    def _refuse(self, connection: Connection, header: Any, error: StorageFull | SnapshotError) -> None:
+        """Refuse a request after its transaction; a file system that is full has no room to store the reply either."""
+        logger.error("%s", error)
+        status, detail = (ReplyCode.FULL, None) if isinstance(error, StorageFull) else (ReplyCode.DAMAGED, str(error))
+        reply = Reply(header.request, status, self._store.revision, detail)
         if connection.client is not None:
             unsaved = self._unsaved_replies.pop(connection.client, []) if header.quiet else []
             oldest = header.request - WINDOW  # earlier replies have arrived

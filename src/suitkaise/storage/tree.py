@@ -7,17 +7,21 @@ acknowledges it after the commit, or into the transaction of the thread.
 from __future__ import annotations
 
 import contextlib
+import html
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-from suitkaise.errors import NotBuiltYet, StorageError, TransactionConflict
+from suitkaise.errors import StorageError, TransactionConflict
 from suitkaise.messaging.identity import current_owner
 from suitkaise.specs.options import is_number
+from suitkaise.storage.auto_update import auto_update
 from suitkaise.storage.backends.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.caller_path import caller_path
 from suitkaise.storage.keys import checked_path, entry_key, normal_path
 from suitkaise.storage.listing import containers_below, entry_not_found, names_in, picture_of
+from suitkaise.storage.progress import Progress, reporting
 from suitkaise.storage.protocol import DeclareIndex, PutMode, where
 from suitkaise.storage.records import Entry, Record, check_metadata, has_large_buffers, path_and_name, revision_of
 from suitkaise.storage.selection import Selection, select
@@ -34,18 +38,6 @@ _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 _MAX_CACHED = 4096  # values
 _NEVER = -1  # no revision word
 _LARGE: Any = object()  # in the cache: the entry is best read by `_get_large`
-
-
-def _not_built(what: str, instead: str) -> Callable[..., NoReturn]:
-    """Make a method that the plan names and this version lacks."""
-
-    def method(self: Tree, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NotBuiltYet(f"tree.{what} is not built yet; until then, {instead}")
-
-    method.__doc__ = "Not built yet: raises `NotBuiltYet`."
-    method.__name__ = what
-    method.__qualname__ = f"Tree.{what}"
-    return method
 
 
 class Tree:
@@ -100,6 +92,14 @@ class Tree:
             return picture_of(self._reader)
         except NotThereYet:
             return f"storage in {self.directory}: not there yet"
+
+    def _repr_html_(self) -> str:
+        from suitkaise.storage.html import html_of_tree  # for notebooks alone
+
+        try:
+            return html_of_tree(self._reader)
+        except NotThereYet:
+            return f"<div>{html.escape(str(self))}</div>"
 
     def _writes(self) -> Writes:
         return self._slot.current or self._direct
@@ -623,6 +623,123 @@ class Tree:
                     raise
         raise ValueError(f"atomically: retries must be 0 or more, not {retries!r}")
 
+    def AutoUpdate(  # noqa: N802 - the concept's name
+        self, *pairs: str | tuple[str, Any], path: str | None = None
+    ) -> contextlib.AbstractContextManager[dict[str, Any]]:
+        """Write values back at the end of a `with` block, all in one transaction. If the block raises, none is written.
+
+        The block gets a dict of the values by their names, and what that dict holds at its end is stored: changed
+        lists and dicts, values that were assigned to a name, and further names. Entries keep their metadata.
+
+        Args:
+            pairs: pairs of a name and its value, which is stored whatever the tree holds; or a name alone, whose
+                value is read from the tree.
+            path: the container of all of them; None: the caller's.
+
+        Raises:
+            EntryNotFound: there is no entry of a name that was given alone; also a `KeyError`.
+            TransactionConflict: another writer changed such an entry during the block; nothing was written.
+
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
+        >>> settings = {"size": 1}
+        >>> with tree.AutoUpdate(("settings", settings), ("limit", 10), path="doc/auto") as values:
+        ...     settings["size"] = 2
+        ...     values["limit"] += 1
+        >>> tree.get_all_from("doc/auto")
+        {'limit': 11, 'settings': {'size': 2}}
+        >>> with tree.AutoUpdate("limit", path="doc/auto") as values:
+        ...     values["limit"] += 1
+        >>> tree.get("limit", path="doc/auto")
+        12
+        >>> sktree.disconnect()
+        """
+        path = caller_path() if path is None else path
+        values: dict[str, Any] = {}
+        revisions: dict[str, int] = {}
+        for pair in pairs:
+            match pair:
+                case str() as name:
+                    record = self._writes().get(checked_path(path, name), name)
+                    if record is None:
+                        raise entry_not_found(self._reader, path, name)
+                    values[name], revisions[name] = decoded(path, name, record), revision_of(record)
+                case (str() as name, value):
+                    checked_path(path, name)
+                    values[name] = value
+                case _:
+                    raise TypeError(f"AutoUpdate takes names, and pairs of a name and its value, not {pair!r}")
+        if self._slot.current is not None:
+            return auto_update(values, revisions, path, self._writes)
+        return auto_update(values, revisions, path, self._writes, self.transaction)
+
+    # Snapshots.
+
+    def snapshot(self, file: str | os.PathLike[str], *, progress: Progress = None) -> int:
+        """Write all entries, as they are at one moment, to a file. A file of that name is replaced at the end.
+
+        Writers and readers go on meanwhile. Entries that a worker has marked with `remove_on_process_join` are left
+        out: they belong to that worker and not to the data.
+
+        Args:
+            file: the path of the file.
+            progress: None: a line on standard error if that is a terminal and it takes longer than half a second;
+                True: a line in any case; False: none; or a function that is called with the number of
+                entries done and of all entries.
+
+        Returns:
+            The number of entries in the file.
+
+        Raises:
+            OSError: the file cannot be written; an earlier file of that name is unchanged.
+            StorageError: there is a transaction in this thread.
+
+        >>> import tempfile
+        >>> from suitkaise import sktree
+        >>> tree = sktree.connect()
+        >>> tree.add("limit", 10, path="doc/snapshot")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     count = tree.snapshot(folder + "/monday.snapshot")
+        ...     tree.add("limit", 99, path="doc/snapshot")
+        ...     restored = tree.restore(folder + "/monday.snapshot")
+        >>> tree.get("limit", path="doc/snapshot"), restored == count
+        (10, True)
+        >>> sktree.disconnect()
+        """
+        self._refuse_in_transaction("snapshot")
+        target = Path(os.path.abspath(file))
+        with reporting(progress, f"snapshot to {target.name}") as report:
+            return self._direct.snapshot(target, report)
+
+    def restore(
+        self, file: str | os.PathLike[str], path: str = "", *, replace: bool = True, progress: Progress = None
+    ) -> int:
+        """Restore what a snapshot holds, in one atomic step: all of it or, if the file is damaged, nothing.
+
+        Other writers wait until it is done, which takes about 10 seconds for a million entries. The restored
+        entries have new revisions. Values are pickled, so restore only files that you trust.
+
+        Args:
+            file: the path of a file that `snapshot` wrote, of this storage or of another one.
+            path: the container to restore, with all containers below it; the root, and so all of them, is "".
+            replace: remove all other entries there, except those that workers have marked with
+                `remove_on_process_join`; False: keep them.
+            progress: as for `snapshot`. A function is called in another thread.
+
+        Returns:
+            How many entries were restored.
+
+        Raises:
+            SnapshotError: the file is no snapshot, or damaged; a `StorageError`.
+            OSError: the file cannot be read.
+            StorageFull: there is no room for it.
+            StorageError: there is a transaction in this thread.
+        """
+        self._refuse_in_transaction("restore")
+        source = Path(os.path.abspath(file))
+        with reporting(progress, f"restore of {source.name}") as report:
+            return self._direct.restore(source, normal_path(path), report, replace=replace)
+
     # Indexes, owners, and the handle itself.
 
     def declare_index(self, keys: Iterable[str]) -> None:
@@ -638,6 +755,11 @@ class Tree:
             owner: `path#incarnation`, such as `pipeline/counters/count-a#3`.
         """
         self._writes().forget(owner, dead=True)
+
+    def owners(self) -> set[str]:
+        """Return the workers' incarnations (`path#incarnation`) that own entries marked `remove_on_process_join`."""
+        self._direct.wait_for_storage()
+        return self._reader.owners()
 
     def remove_owned(self, owner: str | None = None) -> None:
         """Remove the entries that a worker marked with `remove_on_process_join`; the worker may go on writing.
@@ -680,11 +802,9 @@ class Tree:
         self._words = self._reader.revision_words()
         return int(self._words[0])
 
-    # The plan names these, and this version lacks them.
-
-    snapshot: Callable[..., NoReturn] = _not_built("snapshot", "connect with durable=True to keep what is stored")
-    restore: Callable[..., NoReturn] = _not_built("restore", "connect with durable=True to keep what is stored")
-    AutoUpdate: Callable[..., NoReturn] = _not_built("AutoUpdate", "call `update` at the end of the block")
+    def _refuse_in_transaction(self, what: str) -> None:
+        if self._slot.current is not None:
+            raise StorageError(f"{what} cannot be part of a transaction")
 
 
 def _number(what: str, value: Any, path: str, name: str) -> Any:

@@ -7,19 +7,23 @@ methods of `Tree` are the same inside and outside of a transaction.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from suitkaise.errors import EntryNotFound
 from suitkaise.messaging import codec
 from suitkaise.messaging.identity import current_owner, split_owner
 from suitkaise.storage.backends.reader import NotThereYet, Reader
+from suitkaise.storage.backends.revision import PROGRESS
 from suitkaise.storage.client import client_of, clients_of
 from suitkaise.storage.keys import entry_key
 from suitkaise.storage.listing import entry_not_found
 from suitkaise.storage.pipeline import pop_background_error
+from suitkaise.storage.progress import Report, follow
 from suitkaise.storage.protocol import (
     Append,
     Forget,
@@ -32,10 +36,12 @@ from suitkaise.storage.protocol import (
     Reply,
     ReplyCode,
     Request,
+    Restore,
     error_for,
     where,
 )
 from suitkaise.storage.records import Metadata, decode_value, encode_value, revision_of, value_of
+from suitkaise.storage.snapshot import Snapshot, replaced, write_snapshot
 from suitkaise.storage.watch import close_watches
 
 __all__ = ["DirectWrites", "Writes", "decoded"]
@@ -243,6 +249,34 @@ class DirectWrites(Writes):
         except EntryNotFound:
             raise entry_not_found(self._reader, path, name) from None
 
+    def snapshot(self, target: Path, report: Report | None) -> int:
+        """Write all entries to a file; return how many."""
+        self.wait_for_storage()
+        with replaced(target) as file:
+
+            def write(entries: Iterator[tuple[bytes, bytes]], total: int) -> int:
+                file.seek(0)
+                file.truncate()
+                return write_snapshot(file, entries, total, report or _report_nothing)
+
+            return self._reader.all_at_once(write)
+
+    def restore(self, source: Path, path: str, report: Report | None, *, replace: bool) -> int:
+        """Verify a snapshot, and have the storage actor restore it; return how many entries it has restored."""
+        with Snapshot(source) as snapshot:
+            total = snapshot.count
+            snapshot.verify()
+        self.wait_for_storage()
+        words = self._reader.revision_words()
+        request = Restore(0, False, str(source), path, replace, current_owner())
+        with follow(report, lambda: words[PROGRESS], total):
+            reply = client_of(self._directory, math.inf).ask(request)
+        if reply.status is not ReplyCode.OK:
+            raise error_for(request, reply)
+        if report is not None:
+            report(total, total)
+        return int(reply.detail)
+
     def forget(self, owner: str, *, dead: bool) -> None:
         """Have the storage actor remove the owner's entries, in portions."""
         _check_owner(owner)
@@ -312,6 +346,10 @@ def _portions(entries: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]
         size += length
     if portion:
         yield portion
+
+
+def _report_nothing(done: int, total: int) -> None:
+    """Ignore the progress."""
 
 
 def _check_owner(owner: str) -> None:

@@ -48,6 +48,7 @@ class Reader:
         self._entries: Any = None
         self._index: Any = None  # None: a store of an earlier version, which no program has opened since
         self._facts: Any = None
+        self._owned: Any = None
         self._word: RevisionWord | None = None
         access.register(self)
 
@@ -149,6 +150,22 @@ class Reader:
 
         return self._read(collect, buffers=True)  # which does not copy the values
 
+    def all_at_once(self, work: Callable[[Iterator[tuple[bytes, bytes]], int], T]) -> T:
+        """Return what `work` makes of keys and records of all entries at one moment, and of their number.
+
+        If a fork of this process interrupts the work, it is done again from the start. Meanwhile the writer cannot
+        reuse pages.
+        """
+        return self._read(
+            lambda transaction: work(
+                scan(transaction, self._entries, b"", None), transaction.stat(self._entries)["entries"]
+            )
+        )
+
+    def owners(self) -> set[str]:
+        """Return the owners of entries that are marked to be removed with them."""
+        return {owner.decode() for owner in self._read(lambda transaction: _values(transaction, self._owned))}
+
     def count(self) -> int:
         """Return the number of entries."""
         return self._read(lambda transaction: transaction.stat(self._entries)["entries"])
@@ -220,6 +237,7 @@ class Reader:
             try:
                 self._entries = _existing(engine, opened, "entries")
                 self._facts = _existing(engine, opened, "facts")
+                self._owned = _existing(engine, opened, "owned")
                 self._index = engine.table(opened, "by_metadata", create=False)
             except Exception:
                 if not self._borrowed:
@@ -237,6 +255,10 @@ def reader_of(directory: Path) -> Reader:
         if reader is None:
             reader = _readers[directory] = Reader(directory)
         return reader
+
+
+def _values(transaction: Transaction, table: Any) -> set[bytes]:
+    return {value for _, value in scan(transaction, table, b"", None)}
 
 
 class _NotOpen(Exception):

@@ -10,9 +10,12 @@ import mmap
 import os
 from pathlib import Path
 
-__all__ = ["RevisionWord"]
+__all__ = ["PROGRESS", "RevisionWord"]
 
 _PAGE = 4096
+
+PROGRESS = 8
+"""The place in the page of the number of entries that a long write has written so far."""
 
 
 class RevisionWord:
@@ -50,6 +53,10 @@ class RevisionWord:
     def publish(self, revision: int) -> None:
         """Mark `revision` as committed."""
         self.words[0] = 2 * revision
+
+    def report(self, done: int) -> None:
+        """Show how many entries the write that is under way has written, for the writer's client."""
+        self.words[PROGRESS] = done
 
     def close(self) -> None:
         """Unmap the page. A later access to `words` raises `ValueError`."""

@@ -171,6 +171,10 @@ class Store:
         """Return the reader that keeps old data from being reused, see `Engine.oldest_reader`."""
         return self._engine.oldest_reader(self._opened)
 
+    def report(self, done: int) -> None:
+        """Show how many entries a long write has written so far."""
+        self._word.report(done)
+
     def close(self) -> None:
         """Close the store. Committed data stays."""
         if os.getpid() == self._pid:
@@ -355,6 +359,10 @@ class WriteTransaction:
                 self._store_changes()
             return True
         return bool(self.clients) or self._changed
+
+    def report(self, done: int) -> None:
+        """Show how many entries this long write has written so far."""
+        self._store.report(done)
 
     def _store_changes(self) -> None:
         batch = Batch(self._store.revision, self.revision, self.changes).packed()

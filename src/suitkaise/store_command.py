@@ -1,0 +1,128 @@
+"""`suitkaise store ls|get|rm|watch DIRECTORY`: look into a storage on disk, whether a program uses it or not."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from suitkaise import sktree
+from suitkaise.errors import StorageError, StorageGone
+from suitkaise.runtime.storage_actor import is_served
+from suitkaise.storage.backends.engines import engine_of
+from suitkaise.storage.client import SOCKET
+from suitkaise.storage.records import Entry
+from suitkaise.storage.tree import Tree
+
+__all__ = ["run"]
+
+CLEAN, FAILED, USAGE, NO_PROGRAM = 0, 1, 2, 3
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out one action; return the exit code."""
+    directory = Path(options.directory).absolute()
+    try:
+        if (trouble := _trouble_with(directory)) is not None:
+            return _fail(trouble, USAGE)
+        sys.path.insert(0, os.getcwd())  # a value may be of the program's own classes
+        with contextlib.closing(Tree(directory)) as tree:
+            return _ACTIONS[options.action](tree, options)
+    except StorageError as error:
+        return _fail(str(error), FAILED)
+    except (TypeError, ValueError) as error:
+        return _fail(str(error), USAGE)
+
+
+def _trouble_with(directory: Path) -> str | None:
+    """Return why the directory cannot be used; a look at it makes and changes nothing."""
+    try:
+        if not directory.is_dir():
+            return f"there is no directory {str(directory)!r}"
+        if engine_of(directory) is None or not (directory / "revision").is_file():
+            return f"{str(directory)!r} holds no storage; sktree.connect({str(directory)!r}, durable=True) makes one"
+        if directory.stat().st_uid != os.geteuid():
+            return f"the storage in {str(directory)!r} belongs to another user, and its values are pickled"
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _ls(tree: Tree, options: argparse.Namespace) -> int:
+    entries = tree.select_all_with({}, options.path)
+    if options.json:
+        print(json.dumps([entry._asdict() for entry in entries]))
+        return CLEAN
+    for entry in entries:
+        print(_line(entry))
+    return CLEAN
+
+
+def _line(entry: Entry) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
+    metadata = " ".join(f"{key}={value!r}" for key, value in entry.metadata.items())
+    return f"{when} {entry.size:>10} {_shown(entry.path, entry.name)} {metadata}".rstrip()
+
+
+def _get(tree: Tree, options: argparse.Namespace) -> int:
+    try:
+        value = tree.get(options.name, options.path)
+    except StorageError:
+        raise
+    except Exception as error:
+        return _fail(f"the value of {options.name!r} cannot be decoded here: {type(error).__name__}: {error}", FAILED)
+    if options.json:
+        print(json.dumps(value, default=repr))
+    else:
+        print(value if isinstance(value, str) else repr(value))
+    return CLEAN
+
+
+def _rm(tree: Tree, options: argparse.Namespace) -> int:
+    if _is_in_use(tree):
+        tree.remove(options.name, options.path)
+        return CLEAN
+    tree.entry(options.name, options.path)  # raises before anything is started
+    try:
+        sktree.connect(tree.directory, durable=True).remove(options.name, options.path)
+    finally:
+        sktree.disconnect()
+    return CLEAN
+
+
+def _watch(tree: Tree, options: argparse.Namespace) -> int:
+    if not _is_in_use(tree):
+        return _fail(f"no program uses the storage in {str(tree.directory)!r}, so nothing changes there", NO_PROGRAM)
+    try:
+        with tree.watch(options.path) as changes:
+            for change in changes:
+                if options.json:
+                    print(json.dumps(change._asdict()), flush=True)
+                else:
+                    print(f"{change.revision:>10} {change.kind:<8} {_shown(change.path, change.name)}", flush=True)
+    except KeyboardInterrupt:
+        pass
+    except StorageGone:
+        print("the program has ended", file=sys.stderr)
+    return CLEAN
+
+
+def _is_in_use(tree: Tree) -> bool:
+    return is_served(str(tree.directory / SOCKET))
+
+
+def _shown(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"suitkaise store: {text}", file=sys.stderr)
+    return code
+
+
+_ACTIONS: dict[str, Callable[[Tree, argparse.Namespace], int]] = {"ls": _ls, "get": _get, "rm": _rm, "watch": _watch}

@@ -1,0 +1,158 @@
+"""`suitkaise store ls|get|rm|watch` on a durable directory, with and without a program that uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from suitkaise import cli, sktree
+from tests.support import Finished, run_program, start_program
+
+STORE = [sys.executable, "-m", "suitkaise", "store"]
+
+FILL = """
+import sys
+from suitkaise import sktree
+
+class Point:
+    def __repr__(self):
+        return "Point()"
+
+tree = sktree.connect(sys.argv[1], durable=True, engine=sys.argv[2])
+tree.add("limit", 10, path="ui/settings", metadata={"pid": 7, "owner": "me"})
+tree.add("text", "a\\nb", path="ui")
+tree.add("report", {"n": [1]}, path="")
+tree.add("point", Point(), path="ui")
+"""
+
+
+@pytest.fixture(params=["lmdb", "sqlite"])
+def state(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The directory of a storage that no program uses."""
+    (tmp_path / "fill.py").write_text(FILL)
+    run_program([sys.executable, "fill.py", "state", request.param], cwd=tmp_path).check()
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def in_use(state: Path) -> Iterator[Path]:
+    sktree.connect(state, durable=True)
+    yield state
+    sktree.disconnect()
+
+
+def store_program(*args: str | Path) -> Finished:
+    finished = run_program([*STORE, *map(str, args)]).check()
+    assert finished.left_behind == []
+    return finished
+
+
+def store(*args: str | Path) -> Finished:
+    """Carry the command out in this process, which is quicker."""
+    output, errors = io.StringIO(), io.StringIO()
+    path = list(sys.path)
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            code = cli.main(["store", *map(str, args)])
+    finally:
+        sys.path[:] = path
+    return Finished(code, output.getvalue(), errors.getvalue(), [])
+
+
+def check_reads(state: Path) -> None:
+    lines = store("ls", state).check().stdout.splitlines()
+    assert [line.split()[3] for line in lines] == ["report", "ui/point", "ui/text", "ui/settings/limit"]
+    assert lines[3].endswith(" ui/settings/limit pid=7 owner='me'")
+    listed = json.loads(store("ls", state, "--path", "ui/settings", "--json").check().stdout)
+    assert [(one["path"], one["name"], one["metadata"]) for one in listed] == [
+        ("ui/settings", "limit", {"pid": 7, "owner": "me"})
+    ]
+    assert store("get", state, "limit", "--path", "ui/settings").check().stdout == "10\n"
+    assert store("get", state, "text", "--path", "ui").check().stdout == "a\nb\n"
+    assert store("get", state, "report").check().stdout == "{'n': [1]}\n"
+    assert json.loads(store("get", state, "report", "--json").check().stdout) == {"n": [1]}
+    assert store("get", state, "point", "--path", "ui").check().stdout == "Point()\n"
+
+
+def check_rm(state: Path) -> None:
+    assert store("rm", state, "limit", "--path", "ui/settings").check().stdout == ""
+    missing = store("rm", state, "limit", "--path", "ui/settings")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == "suitkaise store: there is no 'limit' in 'ui/settings'; the container is empty\n"
+    missing = store("get", state, "texd", "--path", "ui")
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "the nearest names there are 'text'" in missing.stderr
+
+
+def test_a_storage_that_no_program_uses_can_be_read_and_changed(state: Path) -> None:
+    before = sorted(os.listdir(state))
+    check_reads(state)
+    assert store_program("get", state, "limit", "--path", "ui/settings").stdout == "10\n"
+    assert sorted(os.listdir(state)) == before
+    store_program("rm", state, "report")
+    assert "report" not in store("ls", state).stdout
+    check_rm(state)
+
+
+def test_a_storage_that_a_program_uses_can_be_read_and_changed(in_use: Path) -> None:
+    check_reads(in_use)
+    check_rm(in_use)
+    assert not sktree.connect(in_use, durable=True).exists("limit", path="ui/settings")
+
+
+def test_watch_prints_changes_until_it_is_interrupted(in_use: Path) -> None:
+    tree = sktree.connect(in_use, durable=True)
+    with start_program([*STORE, "watch", str(in_use), "--path", "ui", "--json"]) as program:
+        for number in range(1000):  # until the watch has begun
+            tree.add("n", number, path="ui/deep")
+            tree.add("n", number, path="elsewhere")
+            try:
+                program.expect('"path": "ui/deep", "name": "n"', 0.2)
+                break
+            except AssertionError:
+                continue
+        program.send_signal(signal.SIGINT)
+        assert program.wait(20) == 0
+    assert "elsewhere" not in program.stdout
+    assert json.loads(program.stdout.splitlines()[0])["path"] == "ui/deep"
+
+
+def test_watch_needs_a_program(state: Path) -> None:
+    finished = store("watch", state)
+    assert finished.returncode == 3
+    assert (
+        finished.stderr == f"suitkaise store: no program uses the storage in {str(state)!r}, so nothing changes there\n"
+    )
+
+
+@pytest.mark.parametrize("action", [["ls"], ["get", "x"], ["rm", "x"], ["watch"]], ids=str)
+def test_a_directory_without_a_storage_is_refused_and_nothing_is_made(
+    tmp_path: Path, action: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name, text in (
+        ("nowhere", "there is no directory"),
+        ("file", "there is no directory"),
+        ("empty", "holds no storage"),
+    ):
+        finished = store(action[0], name, *action[1:])
+        assert (finished.returncode, finished.stdout) == (2, "")
+        assert finished.stderr.startswith("suitkaise store: ")
+        assert text in finished.stderr
+        assert finished.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "file"]
+
+
+def test_a_wrong_path_is_a_usage_error(state: Path) -> None:
+    finished = store("ls", state, "--path", "a//b")
+    assert (finished.returncode, "a path is parts divided by '/'" in finished.stderr) == (2, True)
