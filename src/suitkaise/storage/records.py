@@ -61,9 +61,7 @@ _REAL = struct.Struct("<d")
 _LARGE = 1 << 16  # bytes
 _COUNT = struct.Struct("<Q")
 _encode_metadata = msgspec.msgpack.Encoder().encode
-unpack_metadata: Callable[[bytes], Metadata] = msgspec.msgpack.Decoder(
-    dict[str, str | int | float | bool | None]
-).decode
+unpack_metadata: Callable[[bytes], Metadata] = msgspec.msgpack.Decoder(dict[str, Scalar]).decode
 """Decode metadata that `pack_metadata` encoded."""
 
 

@@ -31,11 +31,11 @@ class _Table:
     """The statements of a table."""
 
     def __init__(self, name: str) -> None:
-        self.get = f"select value from {name} where key = ?"
-        self.put = f"insert into {name} values (?, ?) on conflict (key) do update set value = excluded.value"
-        self.delete = f"delete from {name} where key = ?"
-        self.scan = f"select key, value from {name} where key >= ? order by key"
-        self.count = f"select count(*) from {name}"
+        self.get: str = f"select value from {name} where key = ?"
+        self.put: str = f"insert into {name} values (?, ?) on conflict (key) do update set value = excluded.value"
+        self.delete: str = f"delete from {name} where key = ?"
+        self.scan: str = f"select key, value from {name} where key >= ? order by key"
+        self.count: str = f"select count(*) from {name}"
 
 
 _TABLES = {name: _Table(name) for name in TABLES}
