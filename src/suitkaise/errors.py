@@ -28,6 +28,7 @@ __all__ = [
     "RuntimeGone",
     "SnapshotError",
     "SpecError",
+    "StorageDamaged",
     "StorageError",
     "StorageFull",
     "StorageGone",
@@ -221,6 +222,10 @@ class StorageFull(StorageError):
 
 class OwnerDead(StorageError):
     """A write arrived from an incarnation of a worker that has ended already; nothing was stored."""
+
+
+class StorageDamaged(StorageError):
+    """What was stored is not what can be read: bits of a file have changed, or a part of the file is missing."""
 
 
 class SnapshotError(StorageError):

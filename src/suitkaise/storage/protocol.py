@@ -20,6 +20,7 @@ from suitkaise.errors import (
     EntryNotFound,
     OwnerDead,
     SnapshotError,
+    StorageDamaged,
     StorageError,
     StorageFull,
     TransactionConflict,
@@ -76,7 +77,7 @@ class ReplyCode(enum.IntEnum):
     NOT_A_NUMBER = 5
     NOT_A_LIST = 6
     FULL = 7
-    DAMAGED = 8  # detail: what is wrong with the snapshot
+    DAMAGED = 8  # detail: what is wrong with an entry, or with a snapshot
 
 
 class PutMode(enum.IntEnum):
@@ -336,7 +337,7 @@ def error_for(request: Request, reply: Reply) -> StorageError:
         case ReplyCode.NOT_A_LIST:
             return StorageError(f"{what} is not a list, so nothing can be appended to it", path=path)
         case ReplyCode.DAMAGED:
-            return SnapshotError(str(reply.detail), path=path)
+            return (SnapshotError if isinstance(request, Restore) else StorageDamaged)(str(reply.detail), path=path)
         case ReplyCode.FULL:
             return StorageFull(
                 f"no room is left for {what}; free space in the storage's file system, or remove entries "

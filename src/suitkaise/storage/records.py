@@ -1,8 +1,9 @@
 """The record of an entry in the store, and the encoding of its value.
 
 A record is a fixed head, then owner, metadata, path and name if the key does not hold them in full, and the
-value. The storage actor reads the head and never decodes a value: the encoding byte marks the numbers that
-it may add to and the lists that it may append to.
+value. The head begins with a checksum of all the rest, so that damage of a file is an error and never a wrong value.
+The storage actor reads the head and never decodes a value: the encoding byte marks the numbers that it may add to and
+the lists that it may append to.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import pickle
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
+from zlib import crc32
 
 import msgspec
 
+from suitkaise.errors import StorageDamaged
 from suitkaise.messaging import codec
 from suitkaise.storage.keys import unpack_key
 
@@ -26,11 +29,14 @@ __all__ = [
     "Metadata",
     "Record",
     "check_metadata",
+    "checked",
+    "damage_of",
     "decode_value",
     "encode_value",
     "encoded_value_of",
     "has_large_buffers",
     "head_of",
+    "intact",
     "is_indexed",
     "is_plain",
     "metadata_of",
@@ -48,17 +54,19 @@ Metadata: TypeAlias = dict[str, Scalar]
 _INDEXED = 1
 _WITHOUT_BUFFERS = frozenset({type(None), bool, complex, str, bytes, bytearray, list})
 
-# Revision, time, where the value starts, lengths of metadata, path and owner, encoding, flags.
-_HEAD = struct.Struct("<QdIIIHBB")
+# Checksum, revision, time, where the value starts, lengths of metadata, path and owner, encoding, flags.
+_HEAD = struct.Struct("<IQdIIIHBB")
+_CHECKSUM = struct.Struct("<I")
+_AFTER_CHECKSUM = struct.Struct("<QdIIIHBB")
+_REVISION_AT, _START_AT, _METADATA_AT = 4, 20, 24
 _FLAGS_AT = _HEAD.size - 1
-_START = slice(16, 20)
+_START = slice(_START_AT, _START_AT + 4)
 _PLAIN = _HEAD.size.to_bytes(4, "little")
 _REVISION = struct.Struct("<Q")
 _READ_VALUE = struct.Struct("<I10xB")
 _READ_METADATA = struct.Struct("<I4xH")
-_METADATA_AT = 20
 _REAL = struct.Struct("<d")
-_LARGE = 1 << 16  # bytes
+_SMALL, _LARGE = 1 << 12, 1 << 16  # bytes
 _COUNT = struct.Struct("<Q")
 _encode_metadata = msgspec.msgpack.Encoder().encode
 unpack_metadata: Callable[[bytes], Metadata] = msgspec.msgpack.Decoder(dict[str, Scalar]).decode
@@ -113,7 +121,7 @@ class Record(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes) -> Record:
         """Unpack a record, except its value."""
-        revision, time, start, metadata_length, path_length, owner_length, encoding, flags = _HEAD.unpack_from(data)
+        _, revision, time, start, metadata_length, path_length, owner_length, encoding, flags = _HEAD.unpack_from(data)
         owner_end = _HEAD.size + owner_length
         metadata_end = owner_end + metadata_length
         path_end = metadata_end + path_length
@@ -147,13 +155,37 @@ def pack_record(
 ) -> bytes:
     """Pack a record. `long_key` is the path and the name if the key does not hold them in full."""
     if not (owner or metadata or long_key):
-        return _HEAD.pack(revision, time, _HEAD.size, 0, 0, 0, encoding, 0) + value
+        head = _AFTER_CHECKSUM.pack(revision, time, _HEAD.size, 0, 0, 0, encoding, 0)
+        return b"".join((_CHECKSUM.pack(crc32(value, crc32(head))), head, value))
     owner_bytes = owner.encode() if owner else b""
     path, name = (part.encode() for part in long_key) if long_key else (b"", b"")
     start = _HEAD.size + len(owner_bytes) + len(metadata) + len(path) + len(name)
     lengths = (len(metadata), len(path), len(owner_bytes))
-    head = _HEAD.pack(revision, time, start, *lengths, encoding, _INDEXED if indexed else 0)
-    return b"".join((head, owner_bytes, metadata, path, name, value))
+    head = _AFTER_CHECKSUM.pack(revision, time, start, *lengths, encoding, _INDEXED if indexed else 0)
+    head = b"".join((head, owner_bytes, metadata, path, name))
+    return b"".join((_CHECKSUM.pack(crc32(value, crc32(head))), head, value))
+
+
+def intact(record: Any) -> bool:
+    """Return whether the record is what was stored."""
+    rest = record[4:] if len(record) < _SMALL else memoryview(record)[4:]
+    return len(record) >= _HEAD.size and bool(_CHECKSUM.unpack_from(record)[0] == crc32(rest))
+
+
+def checked(key: bytes, record: bytes) -> bytes:
+    """Return the record of an entry; raise StorageDamaged if it is not what was stored."""
+    if not intact(record):
+        raise damage_of(*(unpack_key(key) if key[:1] != b"\xff" else ("", "an entry with a long name")))
+    return record
+
+
+def damage_of(path: str, name: str) -> StorageDamaged:
+    """Make the error about a damaged record."""
+    return StorageDamaged(
+        f"{name!r} in {repr(path) if path else 'the root'} is damaged: its checksum does not fit; "
+        "tree.restore(file) brings back what tree.snapshot(file) has saved",
+        path=path,
+    )
 
 
 def path_and_name(key: bytes, record: bytes) -> tuple[str, str]:
@@ -163,7 +195,7 @@ def path_and_name(key: bytes, record: bytes) -> tuple[str, str]:
 
 def revision_of(record: bytes | None) -> int:
     """Return the revision of a record; 0 for None."""
-    return 0 if record is None else int(_REVISION.unpack_from(record)[0])
+    return 0 if record is None else int(_REVISION.unpack_from(record, _REVISION_AT)[0])
 
 
 def is_indexed(record: bytes) -> bool:
@@ -173,7 +205,7 @@ def is_indexed(record: bytes) -> bool:
 
 def head_of(record: bytes) -> bytes:
     """Return a record without its value."""
-    return bytes(record[: _READ_VALUE.unpack_from(record, 16)[0]])
+    return bytes(record[: _READ_VALUE.unpack_from(record, _START_AT)[0]])
 
 
 def is_plain(record: bytes) -> bool:
@@ -183,7 +215,7 @@ def is_plain(record: bytes) -> bool:
 
 def encoded_value_of(record: bytes) -> tuple[int, bytes]:
     """Return the encoding and the bytes of the value in a record."""
-    start, encoding = _READ_VALUE.unpack_from(record, 16)
+    start, encoding = _READ_VALUE.unpack_from(record, _START_AT)
     return encoding, record[start:]
 
 
@@ -196,14 +228,14 @@ def metadata_of(record: bytes) -> bytes:
 
 def has_large_buffers(record: bytes | bytearray) -> bool:
     """Return whether it pays to read the record into a bytearray, which `value_of` need not copy."""
-    return len(record) >= _LARGE and _READ_VALUE.unpack_from(record, 16)[1] == Encoding.APART
+    return len(record) >= _LARGE and _READ_VALUE.unpack_from(record, _START_AT)[1] == Encoding.APART
 
 
 def value_of(record: bytes | bytearray) -> Any:
     """Decode the value in a record. The buffers of the value are those of a bytearray, and copies of those of bytes."""
-    start, encoding = _READ_VALUE.unpack_from(record, 16)
+    start, encoding = _READ_VALUE.unpack_from(record, _START_AT)
     if encoding == Encoding.PICKLE or encoding == Encoding.LIST:
-        return codec.loads(record[start:] if len(record) < 4096 else memoryview(record)[start:])
+        return codec.loads(record[start:] if len(record) < _SMALL else memoryview(record)[start:])
     if encoding == Encoding.APART:
         return _taken_apart(memoryview(record)[start:])
     return decode_value(encoding, bytes(record[start:]))

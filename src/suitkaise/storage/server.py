@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from suitkaise.errors import SnapshotError, StorageError, StorageFull
+from suitkaise.errors import SnapshotError, StorageDamaged, StorageError, StorageFull
 from suitkaise.messaging import wire
 from suitkaise.messaging.identity import split_owner
 from suitkaise.platform.log_queue import QueuedLogger
@@ -147,7 +147,7 @@ class StorageServer:
             except _BadRequest as bad:
                 self._connections.drop(bad.connection, f"invalid request: {bad.error!r}")
                 requests = [request for request in requests if request[0] is not bad.connection]
-            except (StorageFull, SnapshotError) as error:
+            except (StorageFull, SnapshotError, StorageDamaged) as error:
                 if len(requests) == len(requests[0][1]) == 1:
                     self._refuse(requests[0][0], requests[0][1][0][0], error)
                     return
@@ -217,7 +217,7 @@ class StorageServer:
         client = transaction.look_up_client(hello.client)
         return Welcome(client.last, client.replies + self._unsaved_replies.get(hello.client, []))
 
-    def _refuse(self, connection: Connection, header: Any, error: StorageFull | SnapshotError) -> None:
+    def _refuse(self, connection: Connection, header: Any, error: StorageFull | SnapshotError | StorageDamaged) -> None:
         """Refuse a request after its transaction; a file system that is full has no room to store the reply either."""
         logger.error("%s", error)
         status, detail = (ReplyCode.FULL, None) if isinstance(error, StorageFull) else (ReplyCode.DAMAGED, str(error))
@@ -245,7 +245,7 @@ class StorageServer:
         (owner, dead), waiting = next(iter(self._reaping.items()))
         try:
             count = self._store.write(lambda transaction: transaction.reap(owner, earlier=dead, limit=REAP_AT_ONCE))
-        except StorageFull as full:
+        except (StorageFull, StorageDamaged) as full:
             logger.error("cannot remove the entries of %s: %s", owner, full)
             status = ReplyCode.FULL
         else:

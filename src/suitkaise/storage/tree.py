@@ -23,7 +23,15 @@ from suitkaise.storage.keys import checked_path, entry_key, normal_path
 from suitkaise.storage.listing import containers_below, entry_not_found, names_in, picture_of
 from suitkaise.storage.progress import Progress, reporting
 from suitkaise.storage.protocol import DeclareIndex, PutMode, where
-from suitkaise.storage.records import Entry, Record, check_metadata, has_large_buffers, path_and_name, revision_of
+from suitkaise.storage.records import (
+    Entry,
+    Record,
+    check_metadata,
+    checked,
+    has_large_buffers,
+    path_and_name,
+    revision_of,
+)
 from suitkaise.storage.selection import Selection, select
 from suitkaise.storage.transaction import Transaction, slot_of
 from suitkaise.storage.watch import Change, Watch
@@ -471,7 +479,8 @@ class Tree:
         record = (self._slot.current or self._direct).get(path, name)
         if record is None:
             raise entry_not_found(self._reader, path, name)
-        return Record.unpack(record).entry(entry_key(path, name)[0], len(record))
+        key = entry_key(path, name)[0]
+        return Record.unpack(checked(key, record)).entry(key, len(record))
 
     def revision(self, name: str, path: str | None = None) -> int:
         """Return the revision of an entry, for `compare_and_set`; 0 if there is no such entry.

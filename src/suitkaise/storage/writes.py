@@ -40,7 +40,7 @@ from suitkaise.storage.protocol import (
     error_for,
     where,
 )
-from suitkaise.storage.records import Metadata, decode_value, encode_value, revision_of, value_of
+from suitkaise.storage.records import Metadata, damage_of, decode_value, encode_value, intact, revision_of, value_of
 from suitkaise.storage.snapshot import Snapshot, replaced, write_snapshot
 from suitkaise.storage.watch import close_watches
 
@@ -331,6 +331,8 @@ class DirectWrites(Writes):
 
 def decoded(path: str, name: str, record: bytes | bytearray) -> Any:
     """Decode the value in a record; a note on the error names the entry."""
+    if not intact(record):
+        raise damage_of(path, name)
     try:
         return value_of(record)
     except Exception as error:

@@ -20,7 +20,7 @@ from suitkaise.storage.backends.revision import RevisionWord
 from suitkaise.storage.backends.tables import Engine, Opened, Transaction, declared_index, scan
 from suitkaise.storage.index import find
 from suitkaise.storage.keys import container_prefix, next_container
-from suitkaise.storage.records import Metadata, head_of
+from suitkaise.storage.records import Metadata, checked, head_of
 
 __all__ = ["NotThereYet", "Reader", "reader_of"]
 
@@ -146,7 +146,7 @@ class Reader:
                 wanted,
                 path,
             )
-            return [(bytes(key), head_of(record), len(record)) for key, record in found]
+            return [(bytes(key), head_of(checked(key, record)), len(record)) for key, record in found]
 
         return self._read(collect, buffers=True)  # which does not copy the values
 

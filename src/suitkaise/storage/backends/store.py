@@ -28,7 +28,7 @@ from suitkaise.storage.backends.tables import INDEX, TABLES, Engine, Table, Tran
 from suitkaise.storage.history import ADDED, REMOVED, UPDATED, Batch, History, LoggedTuple
 from suitkaise.storage.index import ALWAYS_INDEXED, find, index_keys
 from suitkaise.storage.protocol import ClientRecord
-from suitkaise.storage.records import Metadata, Record, is_indexed, is_plain, metadata_of, pack_record
+from suitkaise.storage.records import Metadata, Record, checked, is_indexed, is_plain, metadata_of, pack_record
 
 __all__ = ["Store", "WriteTransaction"]
 
@@ -221,7 +221,7 @@ class WriteTransaction:
     def get(self, key: bytes) -> bytes | None:
         """Return the record of an entry; None if there is no such entry."""
         record: bytes | None = self.raw.get(key, db=self._entries)
-        return record
+        return None if record is None else checked(key, record)
 
     def put(
         self,
