@@ -97,7 +97,10 @@ class Channel:
             os.close(file)
 
     def take_back(self) -> set[int]:
-        """Remove the messages that were not received; return their numbers. The other reader may take some meanwhile."""
+        """Remove the messages that were not received; return their numbers.
+
+        They need not be the last ones that were sent: the worker may receive one while this takes others.
+        """
         numbers = set()
         with contextlib.suppress(BlockingIOError):
             while header := self._sock.recv(_HEADER.size, socket.MSG_DONTWAIT):
