@@ -110,3 +110,13 @@ def test_a_lazy_map_submits_nothing_before_it_is_read(one_runtime_for_all: None)
         results = pool.imap(time.sleep, itertools.repeat(0))
         assert pool._scheduler._running is None
         next(results)
+
+
+def test_tasks_that_are_taken_back_while_their_worker_reads_are_not_lost(one_runtime_for_all: None) -> None:
+    for _ in range(10):
+        with ProcessPool(2) as pool:
+            futures = [pool.submit(abs, -n) for n in range(300)]
+            cancelled = [future.cancel() for future in futures[::2]]
+            for future, is_cancelled in zip(futures[::2], cancelled, strict=True):
+                assert is_cancelled or future.result(30) >= 0
+            assert [future.result(30) for future in futures[1::2]] == list(range(1, 300, 2))

@@ -120,7 +120,7 @@ from suitkaise.pools import ProcessPool, ThreadPool
 
 def work(number):
     time.sleep(0.01)
-    print(number, flush=True)
+    print(f"{{number}}\\n", end="", flush=True)  # in one piece: two threads write at once
 
 pool = {kind}(2)
 for number in range(20):

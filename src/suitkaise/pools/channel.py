@@ -96,13 +96,16 @@ class Channel:
         finally:
             os.close(file)
 
-    def take_back(self) -> int:
-        """Remove all messages that were not received; return how many."""
-        count = 0
+    def take_back(self) -> set[int]:
+        """Remove the messages that were not received; return their numbers.
+
+        They need not be the last ones that were sent: the worker may receive one while this takes others.
+        """
+        numbers = set()
         with contextlib.suppress(BlockingIOError):
-            while self._sock.recv(1, socket.MSG_DONTWAIT):
-                count += 1
-        return count
+            while header := self._sock.recv(_HEADER.size, socket.MSG_DONTWAIT):
+                numbers.add(_HEADER.unpack(header)[1])
+        return numbers
 
     def close(self) -> None:
         """Close the socket."""

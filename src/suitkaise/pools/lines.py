@@ -102,8 +102,10 @@ class ProcessWorker(PoolWorker):
         return self.channel.send(kind, task.number, task.encode(), wait=False)
 
     def take_back(self) -> list[Task]:
-        count = self._unread.take_back()
-        return [self.tasks.pop() for _ in range(count)][::-1]
+        numbers = self._unread.take_back()
+        taken = [task for task in self.tasks if task.number in numbers]
+        self.tasks = deque(task for task in self.tasks if task.number not in numbers)
+        return taken
 
     def answers(self) -> Iterator[tuple[int, Any, BaseException | None]]:
         while True:

@@ -276,14 +276,18 @@ class Scheduler:
 
     def _take_back(self, worker: PoolWorker) -> None:
         """Put the tasks that the worker has not begun back to the front of the queue."""
+        first = worker.tasks[0] if worker.tasks else None
         tasks = worker.take_back()
         worker.given -= len(tasks)
         worker.leaving = worker.given >= self._max_tasks
         self._queue.extendleft(reversed(tasks))
-        if tasks and not worker.tasks:  # it has not even begun the first one
-            worker.stop_timer()
-            if worker in self._workers:
-                self._idle.append(worker)
+        if not tasks or (worker.tasks and worker.tasks[0] is first):
+            return
+        worker.stop_timer()  # it has not even begun the first one
+        if worker.tasks:
+            self._begin(worker)
+        elif worker in self._workers:
+            self._idle.append(worker)
 
     def _rest(self, worker: PoolWorker) -> None:
         """Find work for a worker that has none: the next task, or one that waits in another worker."""
