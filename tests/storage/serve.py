@@ -22,7 +22,7 @@ from suitkaise.storage.protocol import Put
 
 class AcknowledgesEarly(server.StorageServer):
     def _carry_out(self, requests: Requests) -> None:
-        transaction = WriteTransaction(self._store, self._store._opened.begin(write=True))
+        transaction = WriteTransaction(self._store, self._store.opened.begin(write=True))
         try:
             replies = self._apply(transaction, requests)
         finally:

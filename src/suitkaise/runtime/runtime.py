@@ -98,6 +98,7 @@ class Runtime:
             )
             self.storage: StorageService = StorageService(self.directory, self.env)
             made.callback(self.storage.close)
+            self.bus.subscribe(self.storage.on_event)
             self.registry.services[RequestKind.STORAGE] = self.storage.serve
             self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
             self.reactor.on_end = self._on_io_thread_failed

@@ -16,6 +16,7 @@ from typing import ClassVar
 from suitkaise.errors import StorageError
 from suitkaise.platform.sockets import bind_unix, connect_unix
 from suitkaise.specs import Backoff, Child, SupervisorSpec
+from suitkaise.storage.backends.integrity import damaged
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.place import check_place
 from suitkaise.storage.server import StorageServer
@@ -37,8 +38,19 @@ class StorageActor(Process):
         self._engine = engine
 
     def on_start(self) -> None:
-        """Open the store with everything that earlier incarnations have committed."""
-        self._server = StorageServer(self._directory, self._listener, durable=self._durable, engine=self._engine)
+        """Open the store with everything that earlier incarnations have committed.
+
+        A durable one is read through when a program begins to use it.
+
+        Raises:
+            StorageError: it is damaged, or cannot be used.
+        """
+        try:
+            self._server = StorageServer(self._directory, self._listener, durable=self._durable, engine=self._engine)
+            if self._durable and self.recalled is None:
+                self._server.check()
+        except Exception as error:
+            raise damaged(self._directory, error) from error
 
     def loop(self) -> None:
         """Serve until there is a message for the worker, or no client: wait, carry all requests out, answer."""

@@ -9,7 +9,9 @@ import socket
 import threading
 from pathlib import Path
 
-from suitkaise.errors import StorageError, SuitkaiseError
+from suitkaise.errors import ChildStartFailed, StorageDamaged, StorageError, SuitkaiseError
+from suitkaise.events import ChildStarted, ChildStartFailure, Event
+from suitkaise.exits import Crashed
 from suitkaise.messaging.messages import Answer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
@@ -22,6 +24,9 @@ __all__ = ["STORAGE_NAME", "StorageService"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise")
 
+
+FAILED_STARTS = 16
+"""How often in a row the storage actor may fail to start, with pauses of up to a second, until it is given up."""
 
 STORAGE_NAME = "sktree"
 """The name of the tree that supervises the storage actor."""
@@ -45,6 +50,7 @@ class StorageService:
         self._listener: socket.socket | None = None
         self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
         self._started = contextlib.ExitStack()
+        self._failed_starts = 0  # in a row
 
     def directory(self, durable: str | None = None, engine: str | None = None) -> str:
         """Return the directory of the storage; the first call starts it.
@@ -83,7 +89,10 @@ class StorageService:
             root = Executor(tree, tree.name, self._env).interface
             made.callback(root.exited.result)
             made.callback(root.stop)
-            root.begin()
+            try:
+                root.begin()
+            except ChildStartFailed as failed:
+                raise _explained(directory, failed) from failed
             made.callback(detach, directory)
             if durable:
                 _forget_former_owners(directory)
@@ -93,6 +102,27 @@ class StorageService:
             made.callback(self._gone.put, None)
             self._started = made.pop_all()
         self._storage_directory, self._root, self._engine = directory, root, engine
+
+    def on_event(self, event: Event) -> None:
+        """Give the storage up when its actor cannot be started again and again: its clients would wait for ever.
+
+        Crashes do not count, however many: after each of them the store is opened again, and the clients go on.
+        """
+        root = self._root
+        if root is None or event.path != f"{STORAGE_NAME}/storage":
+            return
+        if isinstance(event, ChildStarted):
+            self._failed_starts = 0
+        elif isinstance(event, ChildStartFailure):
+            self._failed_starts += 1
+            if self._failed_starts == FAILED_STARTS:
+                logger.error(
+                    "the storage in %s is given up: it could not be opened %d times in a row; the last reason: %s",
+                    self._storage_directory, FAILED_STARTS, event.reason,
+                )  # fmt: skip
+                root.kill(f"it could not be opened: {event.reason}")
+                if self._listener is not None:
+                    self._listener.close()  # clients that wait get an error
 
     def serve(self) -> Answer[str]:
         """Answer a worker's request for the directory; if the storage must be started first, in another thread."""
@@ -167,3 +197,15 @@ def _forget_former_owners(directory: str) -> None:
             tree.forget_owner(owner)
     except SuitkaiseError as error:  # a full disk, for example; what is stored can be read nevertheless
         logger.warning("storage entries of workers of an earlier program were not removed: %s", error)
+
+
+def _explained(directory: str, failed: ChildStartFailed) -> StorageError:
+    """Return the error that the actor had, or tell how it ended."""
+    reason = failed.reason
+    if isinstance(reason, Crashed) and isinstance(reason.error, StorageError):
+        return reason.error
+    return StorageDamaged(
+        f"the storage in {directory} cannot be opened: {reason}. If it is damaged, move the directory away, connect to "
+        "a new one, and tree.restore(file) what tree.snapshot(file) has saved",
+        path=directory,
+    )

@@ -436,7 +436,9 @@ def open_socket(directory: str, timeout: float) -> socket.socket:
         connect_own(sock, Path(directory, SOCKET))
     except (FileNotFoundError, ConnectionRefusedError) as error:
         sock.close()
-        raise StorageGone(f"the storage in {directory} is gone: the program that owned it has ended") from error
+        raise StorageGone(
+            f"the storage in {directory} is gone: the program that owned it has ended, or has given it up"
+        ) from error
     except UntrustedServer as error:
         sock.close()
         raise StorageError(str(error.strerror), path=directory) from error

@@ -20,6 +20,7 @@ from suitkaise.messaging.identity import split_owner
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.storage import operations
 from suitkaise.storage.backends.access import DEFAULT_MAP_SIZE
+from suitkaise.storage.backends.integrity import check
 from suitkaise.storage.backends.store import Store, WriteTransaction
 from suitkaise.storage.connections import Connection, Connections, Requests
 from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, ReplyCode, Watch, Welcome
@@ -99,6 +100,10 @@ class StorageServer:
                 free >> 20,
                 directory,
             )
+
+    def check(self) -> None:
+        """Read the whole store; raise StorageDamaged if something is not what was stored."""
+        check(self._store)
 
     @property
     def client_count(self) -> int:

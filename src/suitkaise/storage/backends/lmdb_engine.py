@@ -80,6 +80,10 @@ class LmdbEngine:
             raise StorageFull(f"no room is left in {directory} for this write: {error}") from error
         return False
 
+    def problem(self, opened: Any) -> str | None:
+        """Return None: LMDB has no check of its own."""
+        return None
+
     def free_dead_readers(self, opened: Any) -> None:
         """Free the slots of readers that died, so that the pages they were reading can be reused."""
         opened.reader_check()

@@ -96,6 +96,11 @@ class SqliteEngine:
             return True
         return False
 
+    def problem(self, opened: Any) -> str | None:
+        """Return the first finding of SQLite's own check."""
+        [(found,)] = opened.run("PRAGMA quick_check(1)")
+        return None if found == "ok" else f"SQLite finds: {found}"
+
     def free_dead_readers(self, opened: Any) -> None:
         """Do nothing: the kernel frees the locks of dead readers."""
 

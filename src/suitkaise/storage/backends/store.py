@@ -24,7 +24,7 @@ from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.storage.backends import access
 from suitkaise.storage.backends.engines import chosen_engine, engine_named
 from suitkaise.storage.backends.revision import RevisionWord
-from suitkaise.storage.backends.tables import INDEX, TABLES, Engine, Table, Transaction, declared_index, scan
+from suitkaise.storage.backends.tables import INDEX, TABLES, Engine, Opened, Table, Transaction, declared_index, scan
 from suitkaise.storage.history import ADDED, REMOVED, UPDATED, Batch, History, LoggedTuple
 from suitkaise.storage.index import ALWAYS_INDEXED, find, index_keys
 from suitkaise.storage.protocol import ClientRecord
@@ -74,19 +74,19 @@ class Store:
         """
         self.directory: Path = directory
         self._pid = os.getpid()
-        self._engine: Engine = engine_named(chosen_engine(directory, engine))
-        self.errors: tuple[type[Exception], ...] = self._engine.errors
+        self.engine: Engine = engine_named(chosen_engine(directory, engine))
+        self.errors: tuple[type[Exception], ...] = self.engine.errors
         """What the engine raises when an operation fails."""
-        self._opened = access.open_for_writing(self._engine, directory, durable=durable, map_size=map_size)
-        self._engine.free_dead_readers(self._opened)
-        tables = [self._engine.table(self._opened, name, create=True) for name in TABLES]
+        self.opened: Opened = access.open_for_writing(self.engine, directory, durable=durable, map_size=map_size)
+        self.engine.free_dead_readers(self.opened)
+        tables = [self.engine.table(self.opened, name, create=True) for name in TABLES]
         self.entries: Table = tables[0]
         self.owned: Table = tables[1]
         self.dead: Table = tables[2]
         self.clients: Table = tables[3]
         self.facts: Table = tables[4]
         self.by_metadata: Table = tables[5]
-        with self._opened.begin() as transaction:
+        with self.opened.begin() as transaction:
             stored = transaction.get(_REVISION, db=self.facts)
             self.revision: int = int(_U64.unpack(stored)[0]) if stored else 0
             """The revision that was committed last."""
@@ -124,14 +124,14 @@ class Store:
         if os.getpid() != self._pid:
             raise StorageError("this process was forked from the storage's writer, which alone may write")
         while True:
-            transaction = WriteTransaction(self, self._opened.begin(write=True))
+            transaction = WriteTransaction(self, self.opened.begin(write=True))
             try:
                 result = work(transaction)
                 self._commit(transaction)
                 return result
             except self.errors as error:
                 transaction.raw.abort()
-                if not self._engine.repaired_writing(self._opened, self.directory, error, transaction.size):
+                if not self.engine.repaired_writing(self.opened, self.directory, error, transaction.size):
                     raise
             finally:
                 transaction.raw.abort()  # has no effect after a commit
@@ -154,7 +154,7 @@ class Store:
 
     def dead_with_entries(self) -> set[str]:
         """Return the dead owners with entries left: a crash interrupted their removal."""
-        with self._opened.begin(db=self.owned) as transaction:
+        with self.opened.begin(db=self.owned) as transaction:
             owners = {owner.decode() for _, owner in scan(transaction, self.owned, b"", None)}
         return {owner for owner in owners if self.is_dead(owner)}
 
@@ -165,11 +165,11 @@ class Store:
 
     def check_readers(self) -> None:
         """Free the slots of readers that died, so that the pages they were reading can be reused."""
-        self._engine.free_dead_readers(self._opened)
+        self.engine.free_dead_readers(self.opened)
 
     def oldest_reader(self) -> tuple[int, object] | None:
         """Return the reader that keeps old data from being reused, see `Engine.oldest_reader`."""
-        return self._engine.oldest_reader(self._opened)
+        return self.engine.oldest_reader(self.opened)
 
     def report(self, done: int) -> None:
         """Show how many entries a long write has written so far."""
@@ -178,7 +178,7 @@ class Store:
     def close(self) -> None:
         """Close the store. Committed data stays."""
         if os.getpid() == self._pid:
-            access.close_for_writing(self.directory, self._opened)
+            access.close_for_writing(self.directory, self.opened)
             self._word.close()
 
     def _commit(self, transaction: WriteTransaction) -> None:

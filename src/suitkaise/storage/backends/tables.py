@@ -137,6 +137,10 @@ class Engine(Protocol):
         """
         ...
 
+    def problem(self, opened: Any) -> str | None:
+        """Return what is wrong with the structure of the store, as far as the engine itself can tell."""
+        ...
+
     def free_dead_readers(self, opened: Any) -> None:
         """Free what dead readers have left."""
         ...

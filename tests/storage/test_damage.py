@@ -1,0 +1,205 @@
+"""A durable store whose files are damaged: one error, and never a wrong value, a hang or a dead program."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import sktree
+from suitkaise.errors import StorageDamaged, StorageError
+from suitkaise.storage.records import intact, pack_record, value_of
+from tests.support import run_program
+
+ENGINES = ("lmdb", "sqlite")
+ENTRIES = 200
+FILES = {"lmdb": "store/data.mdb", "sqlite": "store.sqlite"}
+
+READER = f"""
+import sys
+from suitkaise import sktree
+from suitkaise.errors import StorageError
+try:
+    tree = sktree.connect(sys.argv[1], durable=True)
+    wrong = [n for n in range({ENTRIES}) if tree.get(f"name-{{n}}", path="some/path") != [n, "x" * n]]
+    tree.add("written", 1, path="some/path")
+    assert tree.get("written", path="some/path") == 1
+    found = len(tree.select_all_with({{"number": 7}}, "some"))
+    print("wrong" if wrong or found != 1 else "fine")
+except StorageError as error:
+    print("refused", error)
+"""
+
+
+def value(number: int) -> list[Any]:
+    return [number, "x" * number]
+
+
+def fill(place: Path, engine: str) -> None:
+    tree = sktree.connect(place, durable=True, engine=engine)
+    for number in range(ENTRIES):
+        tree.add(
+            f"name-{number}", value(number), path="some/path", metadata={"number": number, "pid": number}, wait=False
+        )
+    sktree.disconnect()
+    (place / "store.sock").unlink()
+
+
+@pytest.fixture(scope="module")
+def gold(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A sound store of each engine."""
+    stores = {engine: tmp_path_factory.mktemp("gold") / engine for engine in ENGINES}
+    for engine, place in stores.items():
+        fill(place, engine)
+    return stores
+
+
+@pytest.fixture(params=ENGINES)
+def damage(request: pytest.FixtureRequest, gold: dict[str, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of a sound store, and its file."""
+    place = tmp_path / "state"
+    shutil.copytree(gold[request.param], place)
+    return place, place / FILES[request.param]
+
+
+def outcome(place: Path) -> str:
+    """Use the store as a program would; return how that ended. A hang is a test that fails."""
+    return run_program([sys.executable, "-c", READER, str(place)], timeout=60.0).check().stdout.strip()
+
+
+def test_a_store_without_damage_is_used(damage: tuple[Path, Path]) -> None:
+    assert outcome(damage[0]) == "fine"
+
+
+def flip(file: Path, chance: random.Random) -> None:
+    """Change a few bits; most of them where the pages have their own data."""
+    size = file.stat().st_size
+    with file.open("r+b") as stream:
+        for _ in range(chance.choice([1, 3, 30])):
+            page = chance.randrange(size // 4096) * 4096
+            offset = chance.randrange(size) if chance.random() < 0.4 else page + chance.randrange(200)
+            stream.seek(offset)
+            byte = stream.read(1)[0] ^ 1 << chance.randrange(8)
+            stream.seek(offset)
+            stream.write(bytes([byte]))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_flipped_bits_are_told_or_harmless_and_never_a_wrong_value(damage: tuple[Path, Path], seed: int) -> None:
+    place, file = damage
+    flip(file, random.Random(seed))
+    assert outcome(place).split()[0] in ("fine", "refused")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_hundred_damaged_stores_give_no_wrong_value_and_no_hang(
+    gold: dict[str, Path], tmp_path: Path, engine: str
+) -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(200):
+        place = tmp_path / "state"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(gold[engine], place)
+        flip(place / FILES[engine], random.Random(1000 + seed))
+        seen[outcome(place).split()[0]] += 1
+    assert set(seen) <= {"fine", "refused"}, seen
+    assert seen["refused"] > 20, seen
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def empty(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+def noise(file: Path) -> None:
+    file.write_bytes(random.Random(1).randbytes(file.stat().st_size))
+
+
+def text(file: Path) -> None:
+    file.write_text("this is no store\n")
+
+
+@pytest.mark.parametrize("spoil", [cut, noise, text])
+def test_a_file_that_is_no_store_is_one_error(damage: tuple[Path, Path], spoil: Callable[[Path], None]) -> None:
+    place, file = damage
+    spoil(file)
+    assert outcome(place).startswith("refused ")
+
+
+def test_an_empty_file_is_no_store_with_values(damage: tuple[Path, Path]) -> None:
+    place, file = damage
+    empty(file)
+    told = outcome(place)
+    assert told.startswith("refused "), told
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_one_error(damage: tuple[Path, Path]) -> None:
+    place, file = damage
+    file.chmod(0)
+    assert outcome(place).startswith("refused ")
+
+
+# ---------------------------------------------------------------- one entry
+def test_each_flipped_bit_of_a_record_is_noticed() -> None:
+    record = pack_record(7, 1.5, 0, b"value", "owner#1", b"\x80", True, ("path", "name"))
+    assert intact(record)
+    for position in range(len(record)):
+        for bit in range(8):
+            changed = bytearray(record)
+            changed[position] ^= 1 << bit
+            assert not intact(bytes(changed))
+    assert not intact(record[:-1])
+    assert not intact(b"")
+
+
+def test_a_large_record_is_checked_too() -> None:
+    record = bytearray(pack_record(7, 1.5, 0, bytes(100_000)))
+    assert intact(bytes(record))
+    record[50_000] = 1
+    assert not intact(bytes(record))
+    assert not intact(record)
+
+
+def test_an_entry_that_is_damaged_while_the_store_is_open_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    place = tmp_path / "state"
+    tree = sktree.connect(place, durable=True, engine="sqlite")
+    try:
+        for name in ("sound", "spoilt"):
+            tree.add(name, "some text", path="a/path", metadata={"kind": name})
+        with sqlite3.connect(place / "store.sqlite") as connection:
+            rows = connection.execute("SELECT key, value FROM entries").fetchall()
+            [(key, record)] = [row for row in rows if b"spoilt" in row[0]]
+            assert value_of(record) == "some text"
+            connection.execute("UPDATE entries SET value = ? WHERE key = ?", (record[:-3] + b"X" + record[-2:], key))
+        connection.close()
+        assert tree.get("sound", path="a/path") == "some text"
+        for attempt in (
+            lambda: tree.get("spoilt", path="a/path"),
+            lambda: tree.entry("spoilt", path="a/path"),
+            lambda: tree.get_all_from("a/path"),
+            lambda: tree.update("spoilt", lambda old: old + "!", path="a/path"),
+            lambda: tree.append("spoilt", 1, path="a/path"),
+            lambda: tree.add("spoilt", "new", path="a/path"),
+            lambda: list(tree.select_all_with({"kind": "spoilt"}, "a")),
+        ):
+            with pytest.raises(StorageDamaged, match=r"'spoilt' in 'a/path' is damaged.*tree.restore"):
+                attempt()
+        assert tree.get("sound", path="a/path") == "some text"
+        tree.add("sound", "more", path="a/path")
+    finally:
+        sktree.disconnect()
+    with pytest.raises(StorageError, match="'spoilt' in 'a/path' is damaged"):
+        sktree.connect(place, durable=True)
