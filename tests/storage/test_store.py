@@ -88,7 +88,7 @@ sys.stdin.read()
     with run_in_process(program, store.directory) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "in\n"
-        slots: Any = store._opened
+        slots: Any = store.opened
         assert str(other.pid) in slots.readers()
         other.kill()
         other.wait()
