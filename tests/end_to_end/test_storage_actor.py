@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread, sktree, whereis
 from suitkaise.errors import AskTimeout, EntryNotFound, StorageError
-from suitkaise.runtime import runtime
+from suitkaise.runtime import runtime, storage_service
 from suitkaise.storage.backends.store import Store
 from suitkaise.storage.index import ALWAYS_INDEXED
 from suitkaise.storage.tree import Tree
@@ -309,3 +310,22 @@ def test_owned_entries_that_cannot_be_removed_are_logged(
     logged = [record.getMessage() for record in caplog.records if "were not removed" in record.getMessage()]
     assert [text.partition("#")[0].split()[-1] for text in logged] == ["idle/another", "idle/idle"]
     assert [text.rpartition(": ")[2] for text in logged] == ["no room", "a fault"]
+
+
+def test_a_storage_that_cannot_be_opened_again_is_given_up_and_its_clients_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(storage_service, "FAILED_STARTS", 3)
+    place = tmp_path / "state"
+    tree = sktree.connect(place, durable=True)
+    try:
+        tree.add("name", 1, path="")
+        shutil.rmtree(place)
+        kill_storage()
+        with pytest.raises(StorageError) as gone:
+            while True:
+                tree.add("name", 2, path="")
+        assert "is gone" in str(gone.value)
+        eventually(lambda: any("is given up: it could not be opened 3 times" in line for line in caplog.messages))
+    finally:
+        sktree.disconnect()
