@@ -15,10 +15,8 @@ SOURCE = ROOT / "src" / "suitkaise"
 PICTURE = Path(__file__).with_suffix(".svg")
 
 FLOORS: dict[str, tuple[str, ...]] = {
-    "faces": (
-        *("xprocess", "skthreading", "skglobals", "concept", "pools"),
-        *("testing", "cli", "store_command", "supervisor", "sktree"),
-    ),
+    "the concept": ("xprocess", "skthreading", "skglobals", "concept"),
+    "faces": ("pools", "testing", "cli", "store_command", "supervisor", "sktree"),
     "what a program has": ("runtime",),
     "carries out": ("supervision",),
     "where workers run": ("engines",),
