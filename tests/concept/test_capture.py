@@ -712,7 +712,7 @@ def test_the_target_of_a_block_is_a_plain_name() -> None:
 def test_code_without_a_source_is_refused() -> None:
     text = "with ProcessSetup() as setup:\n    with OnStart(): pass\n"
     with pytest.raises(CaptureError, match="its source cannot be read"):
-        exec(text, {"ProcessSetup": ProcessSetup, "OnStart": OnStart})
+        exec(compile(text, "<no file>", "exec"), {"ProcessSetup": ProcessSetup, "OnStart": OnStart})
 
 
 def test_a_source_that_only_linecache_knows_is_enough() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,11 +61,11 @@ def serve(path: Path) -> Callable[[int], None]:
 
 
 @pytest.fixture
-def open_to_all(tmp_path: Path) -> Path:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        if folder.stat().st_uid == os.getuid():
-            folder.chmod(0o777)
-    return tmp_path
+def open_to_all() -> Iterator[Path]:
+    """A folder in which another user can make a socket; `tmp_path` lies below folders of this user."""
+    with tempfile.TemporaryDirectory(prefix="open-to-all-") as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)
 
 
 @only_root

@@ -274,10 +274,24 @@ def test_a_worker_knows_its_place(harness: Harness) -> None:
     assert worker.metadata is not worker.metadata
 
 
-def test_a_name_that_was_given_is_kept(harness: Harness) -> None:
+def test_a_running_worker_has_the_name_of_its_child_and_not_the_name_that_it_asked_for(harness: Harness) -> None:
     class Named(Thread):
         def __init__(self) -> None:
             super().__init__("bob")
+
+        def loop(self) -> None: ...
+
+    declared = Named()
+    assert declared.name == "bob"
+    one = harness(declared, join_after=1)
+    one.run()
+    assert one.worker.name == one.worker.ref.name == "worker"  # as with copies, or where the name was taken
+
+
+def test_a_name_that_a_worker_gives_itself_is_kept(harness: Harness) -> None:
+    class Named(Thread):
+        def __init__(self) -> None:
+            self.name = "bob"
 
         def loop(self) -> None: ...
 
