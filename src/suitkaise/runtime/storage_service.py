@@ -51,6 +51,7 @@ class StorageService:
         self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
         self._started = contextlib.ExitStack()
         self._failed_starts = 0  # in a row
+        self._closing = False
 
     def directory(self, durable: str | None = None, engine: str | None = None) -> str:
         """Return the directory of the storage; the first call starts it.
@@ -151,14 +152,18 @@ class StorageService:
         from suitkaise.storage.tree import Tree
 
         tree: Tree = Tree(directory)
+        answers = True
         while (owner := self._gone.get()) is not None:
             if isinstance(owner, threading.Event):
                 owner.set()
+                continue
+            if not answers and self._closing:  # do not wait for it once for each owner
                 continue
             try:
                 tree.forget_owner(owner)
             except Exception as error:  # the entries of the next owner may be removable
                 logger.warning("the storage entries of %s were not removed: %s", owner, error)
+                answers = False
         try:
             tree.close()
         except Exception as error:
@@ -179,6 +184,7 @@ class StorageService:
 
     def close(self) -> None:
         """Stop the storage."""
+        self._closing = True
         self._started.close()
 
     def close_after_fork(self) -> None:

@@ -7,6 +7,7 @@ early; so the entries are counted, and the index is compared with them.
 from __future__ import annotations
 
 import struct
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from suitkaise.storage.backends.store import Store
 
 __all__ = ["check", "damaged"]
+
+_CHECKED = b"checked"  # the key of the time of the last check, in the table of facts
 
 _DECODING: tuple[type[Exception], ...] = (msgspec.MsgspecError, struct.error, ValueError, IndexError, KeyError)
 """What decoding of damaged bytes raises."""
@@ -49,6 +52,8 @@ def check(store: Store) -> None:
 def _check(store: Store) -> None:
     if problem := store.engine.problem(store.opened):
         raise StorageDamaged(f"the storage in {store.directory} is damaged: {problem}")
+    with store.opened.begin(write=True) as transaction:  # which reads the list of free pages, too
+        transaction.put(_CHECKED, struct.pack("<d", time.time()), db=store.facts)
     with store.opened.begin(store.entries) as transaction:
         owned = indexed = seen = 0
         expected = transaction.stat(store.entries)["entries"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import lmdb
 
-from suitkaise.errors import StorageFull
+from suitkaise.errors import StorageDamaged, StorageFull
 from suitkaise.storage.backends import access
 from suitkaise.storage.backends.tables import FILES, TABLES
 
@@ -78,6 +78,8 @@ class LmdbEngine:
             return True
         if _is_full(error, directory, size):
             raise StorageFull(f"no room is left in {directory} for this write: {error}") from error
+        if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError)):
+            raise StorageDamaged(f"the storage in {directory} is damaged: {error}") from error
         return False
 
     def problem(self, opened: Any) -> str | None:

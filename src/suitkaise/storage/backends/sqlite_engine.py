@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from suitkaise.errors import StorageFull
+from suitkaise.errors import StorageDamaged, StorageFull
 from suitkaise.storage.backends.tables import FILES, TABLES
 
 __all__ = ["SqliteEngine"]
@@ -94,6 +94,8 @@ class SqliteEngine:
             opened.fold()
             opened.is_folded = True
             return True
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise StorageDamaged(f"the storage in {directory} is damaged: {error}") from error
         return False
 
     def problem(self, opened: Any) -> str | None:

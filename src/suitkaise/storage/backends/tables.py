@@ -134,6 +134,7 @@ class Engine(Protocol):
 
         Raises:
             StorageFull: the file system has no room for the `size` bytes of the transaction.
+            StorageDamaged: the file is not what was written.
         """
         ...
 
