@@ -172,7 +172,7 @@ def _move(transaction: WriteTransaction, change: Move, _: object = None) -> _Out
     if change.mode is PutMode.NEW and target is not None:
         return ReplyCode.EXISTS, None
     record = Record.unpack(old)
-    value = old[record.start :]
+    _, value = encoded_value_of(old)
     transaction.remove(key, old)
     transaction.put(to_key, to_long_key, target, record.encoding, value, record.owner, record.metadata, record.indexed)
     return ReplyCode.OK, None

@@ -1,7 +1,9 @@
 """The record of an entry in the store, and the encoding of its value.
 
-A record is a fixed head, then owner, metadata, path and name if the key does not hold them in full, and the
-value. The head begins with a checksum of all the rest, so that damage of a file is an error and never a wrong value.
+A record is a fixed head, then owner, metadata, path and name if the key does not hold them in full, and the value. At
+the end stands the CRC-32 of all that, so that damage of a file is an error and never a wrong value. The CRC-32 of any
+bytes that end with their own CRC-32 is the same number, so the check of a whole record takes one call.
+
 The storage actor reads the head and never decodes a value: the encoding byte marks the numbers that it may add to and
 the lists that it may append to.
 """
@@ -14,7 +16,7 @@ import itertools
 import pickle
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 from zlib import crc32
 
 import msgspec
@@ -51,16 +53,20 @@ __all__ = [
 Scalar: TypeAlias = str | int | float | bool | None
 Metadata: TypeAlias = dict[str, Scalar]
 
+Buffer = TypeVar("Buffer", bytes, memoryview)
+
 _INDEXED = 1
 _WITHOUT_BUFFERS = frozenset({type(None), bool, complex, str, bytes, bytearray, list})
 
-# Checksum, revision, time, where the value starts, lengths of metadata, path and owner, encoding, flags.
-_HEAD = struct.Struct("<IQdIIIHBB")
-_CHECKSUM = struct.Struct("<I")
-_AFTER_CHECKSUM = struct.Struct("<QdIIIHBB")
-_REVISION_AT, _START_AT, _METADATA_AT = 4, 20, 24
+# Revision, time, where the value starts, lengths of metadata, path and owner, encoding, flags.
+_HEAD = struct.Struct("<QdIIIHBB")
+_START_AT, _METADATA_AT = 16, 20
 _FLAGS_AT = _HEAD.size - 1
 _START = slice(_START_AT, _START_AT + 4)
+_CHECKSUM = struct.Struct("<I")
+_TAIL = _CHECKSUM.size
+_SOUND = 0x2144DF1C
+"""The CRC-32 of any bytes that end with their own CRC-32."""
 _PLAIN = _HEAD.size.to_bytes(4, "little")
 _REVISION = struct.Struct("<Q")
 _READ_VALUE = struct.Struct("<I10xB")
@@ -121,7 +127,7 @@ class Record(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes) -> Record:
         """Unpack a record, except its value."""
-        _, revision, time, start, metadata_length, path_length, owner_length, encoding, flags = _HEAD.unpack_from(data)
+        revision, time, start, metadata_length, path_length, owner_length, encoding, flags = _HEAD.unpack_from(data)
         owner_end = _HEAD.size + owner_length
         metadata_end = owner_end + metadata_length
         path_end = metadata_end + path_length
@@ -140,7 +146,7 @@ class Record(NamedTuple):
         """Return the facts for users; `size` is the length of the whole record in bytes."""
         path, name = self.long_key or unpack_key(key)
         metadata = unpack_metadata(self.metadata) if self.metadata else {}
-        return Entry(path, name, self.revision, self.owner, self.time, size - self.start, metadata)
+        return Entry(path, name, self.revision, self.owner, self.time, size - self.start - _TAIL, metadata)
 
 
 def pack_record(
@@ -155,21 +161,20 @@ def pack_record(
 ) -> bytes:
     """Pack a record. `long_key` is the path and the name if the key does not hold them in full."""
     if not (owner or metadata or long_key):
-        head = _AFTER_CHECKSUM.pack(revision, time, _HEAD.size, 0, 0, 0, encoding, 0)
-        return b"".join((_CHECKSUM.pack(crc32(value, crc32(head))), head, value))
+        head = _HEAD.pack(revision, time, _HEAD.size, 0, 0, 0, encoding, 0)
+        return b"".join((head, value, _CHECKSUM.pack(crc32(value, crc32(head)))))
     owner_bytes = owner.encode() if owner else b""
     path, name = (part.encode() for part in long_key) if long_key else (b"", b"")
     start = _HEAD.size + len(owner_bytes) + len(metadata) + len(path) + len(name)
     lengths = (len(metadata), len(path), len(owner_bytes))
-    head = _AFTER_CHECKSUM.pack(revision, time, start, *lengths, encoding, _INDEXED if indexed else 0)
+    head = _HEAD.pack(revision, time, start, *lengths, encoding, _INDEXED if indexed else 0)
     head = b"".join((head, owner_bytes, metadata, path, name))
-    return b"".join((_CHECKSUM.pack(crc32(value, crc32(head))), head, value))
+    return b"".join((head, value, _CHECKSUM.pack(crc32(value, crc32(head)))))
 
 
 def intact(record: Any) -> bool:
     """Return whether the record is what was stored."""
-    rest = record[4:] if len(record) < _SMALL else memoryview(record)[4:]
-    return len(record) >= _HEAD.size and bool(_CHECKSUM.unpack_from(record)[0] == crc32(rest))
+    return crc32(record) == _SOUND
 
 
 def checked(key: bytes, record: bytes) -> bytes:
@@ -195,7 +200,7 @@ def path_and_name(key: bytes, record: bytes) -> tuple[str, str]:
 
 def revision_of(record: bytes | None) -> int:
     """Return the revision of a record; 0 for None."""
-    return 0 if record is None else int(_REVISION.unpack_from(record, _REVISION_AT)[0])
+    return 0 if record is None else int(_REVISION.unpack_from(record)[0])
 
 
 def is_indexed(record: bytes) -> bool:
@@ -213,10 +218,10 @@ def is_plain(record: bytes) -> bool:
     return record[_START] == _PLAIN
 
 
-def encoded_value_of(record: bytes) -> tuple[int, bytes]:
+def encoded_value_of(record: Buffer) -> tuple[int, Buffer]:
     """Return the encoding and the bytes of the value in a record."""
     start, encoding = _READ_VALUE.unpack_from(record, _START_AT)
-    return encoding, record[start:]
+    return encoding, record[start:-_TAIL]
 
 
 def metadata_of(record: bytes) -> bytes:
@@ -235,10 +240,10 @@ def value_of(record: bytes | bytearray) -> Any:
     """Decode the value in a record. The buffers of the value are those of a bytearray, and copies of those of bytes."""
     start, encoding = _READ_VALUE.unpack_from(record, _START_AT)
     if encoding == Encoding.PICKLE or encoding == Encoding.LIST:
-        return codec.loads(record[start:] if len(record) < _SMALL else memoryview(record)[start:])
+        return codec.loads(record[start:-_TAIL] if len(record) < _SMALL else memoryview(record)[start:-_TAIL])
     if encoding == Encoding.APART:
-        return _taken_apart(memoryview(record)[start:])
-    return decode_value(encoding, bytes(record[start:]))
+        return _taken_apart(memoryview(record)[start:-_TAIL])
+    return decode_value(encoding, bytes(record[start:-_TAIL]))
 
 
 def encode_value(value: object) -> tuple[int, bytes]:

@@ -28,6 +28,7 @@ from suitkaise.storage.records import (
     Encoding,
     Metadata,
     Record,
+    encoded_value_of,
     is_indexed,
     metadata_of,
     path_and_name,
@@ -79,7 +80,7 @@ def write_snapshot(file: BinaryIO, entries: Iterable[tuple[bytes, bytes]], total
         metadata = metadata_of(record)
         facts = unpack_metadata(metadata) if metadata else {}
         head = _encode_head(SnapshotEntry(path, name, fields.encoding, fields.owner, facts))
-        value = memoryview(record)[fields.start :]
+        _, value = encoded_value_of(memoryview(record))
         write(_LENGTHS.pack(len(head), len(value)) + head)
         write(value)
         count += 1

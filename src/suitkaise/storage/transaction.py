@@ -28,6 +28,7 @@ from suitkaise.storage.records import (
     Record,
     decode_value,
     encode_value,
+    encoded_value_of,
     head_of,
     pack_metadata,
     pack_record,
@@ -176,7 +177,7 @@ class Transaction(Writes):
         record = Record.unpack(data)
         self.remove(path, name, missing_ok=True, wait=True)
         metadata = unpack_metadata(record.metadata) if record.metadata else {}
-        self._put(to_path, to_name, record.encoding, data[record.start :], metadata, record.owner)
+        self._put(to_path, to_name, record.encoding, encoded_value_of(data)[1], metadata, record.owner)
 
     def forget(self, owner: str, *, dead: bool) -> None:
         """Refuse: the removal takes more than one transaction."""
