@@ -91,3 +91,12 @@ def test_a_bound_pool_survives_a_worker_that_calls_os_exit() -> None:
 def test_what_cannot_be_in_a_pool_is_refused_at_once(kind: Any, what: Any, error: str) -> None:
     with pytest.raises((TypeError, ValueError), match=error):
         create_pool(kind, what, 2)
+
+
+def test_map_sends_as_many_items_at_once_as_give_each_worker_four_times_some() -> None:
+    with create_pool("process", abs, 2) as pool:
+        assert [pool._chunk_for(items) for items in (0, 1, 8, 9, 100)] == [1, 1, 1, 2, 13]
+        assert list(pool.map(range(-100, 0))) == list(range(100, 0, -1))
+        assert sorted(pool.map(range(-100, 0), ordered=False)) == list(range(1, 101))
+        assert pool.options(timeout=5.0)._chunk_for(100) == pool.options(retries=0)._chunk_for(100) == 1
+        assert list(pool.map([], [1])) == []

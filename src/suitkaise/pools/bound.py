@@ -97,20 +97,37 @@ class BoundPool:
         *iterables: Iterable[Any],
         ordered: bool = True,
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | None = None,
         progress: bool = False,
     ) -> Iterator[Any]:
         """Call the function with the items; return the results in order, or with `ordered=False` as they come.
 
-        The other arguments and the errors are those of `Pool.map`; `timeout` needs `ordered=True`.
+        Args:
+            iterables: one for each argument of the function; the shortest one ends the calls.
+            ordered: whether the results come in the order of the items.
+            timeout: seconds until which all results must be there; needs `ordered=True`.
+            chunksize: how many items are sent to a process at once. Default: so many that each process gets four times
+                some, as `multiprocessing.Pool.map` does it; one by one if each call has a time-out, or is not to be
+                tried again, since the items of a chunk share their fate.
+            progress: whether to show how many are done, if the standard error stream is a terminal.
+
+        Raises:
+            TimeoutError, Exception: as `Pool.map` raises them.
         """
+        lists = [list(items) for items in iterables]
+        if chunksize is None:
+            chunksize = self._chunk_for(min(map(len, lists), default=0))
         if ordered:
             return self._pool.map(
-                self._function, *iterables, timeout=timeout, chunksize=chunksize, progress=progress
+                self._function, *lists, timeout=timeout, chunksize=chunksize, progress=progress
             )  # fmt: skip
         if timeout is not None:
             raise ValueError("map(ordered=False) takes no timeout; use options(timeout=...) to limit each task")
-        return self._pool.imap_unordered(self._function, *map(list, iterables), chunksize=chunksize, progress=progress)
+        return self._pool.imap_unordered(self._function, *lists, chunksize=chunksize, progress=progress)
+
+    def _chunk_for(self, items: int) -> int:
+        limits = self._pool._limits
+        return 1 if limits.timeout is not None or not limits.retries else max(1, -(-items // (4 * self.size)))
 
     def imap(
         self, *iterables: Iterable[Any], ordered: bool = True, chunksize: int = 1, progress: bool = False
