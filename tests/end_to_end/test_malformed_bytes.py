@@ -12,9 +12,9 @@ import pytest
 
 from suitkaise import Child, Process, Supervisor, sktree
 from suitkaise.platform.runtime_directory import HUB_SOCKET
-from suitkaise.runtime import runtime
-from suitkaise.runtime.hub_server import MAX_CONNECTIONS
+from suitkaise.runtime import hub_server, runtime
 from suitkaise.runtime.running_tree import RunningTree
+from suitkaise.storage import connections
 from suitkaise.storage.client import SOCKET
 from tests.support import eventually
 
@@ -80,15 +80,18 @@ def test_a_frame_that_never_ends_holds_up_nobody(running: RunningTree) -> None:
         assert running["busy"].ask(3, timeout=15.0) == (3, "running")
 
 
-def test_a_process_gets_a_limited_number_of_connections_to_the_hub(
-    running: RunningTree, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "name, most", [(HUB_SOCKET, hub_server.MAX_CONNECTIONS), (SOCKET, connections.MAX_CONNECTIONS)]
+)
+def test_a_process_gets_a_limited_number_of_connections(
+    running: RunningTree, caplog: pytest.LogCaptureFixture, name: str, most: int
 ) -> None:
-    open_ones = [connected(HUB_SOCKET) for _ in range(MAX_CONNECTIONS + 1)]
-    try:
-        with caplog.at_level(logging.WARNING, "suitkaise"):
+    with caplog.at_level(logging.WARNING, "suitkaise"):
+        open_ones = [connected(name) for _ in range(most + 5)]  # the test has some of its own
+        try:
             assert open_ones[-1].recv(1) == b"", "one too many"
-            eventually(lambda: any(f"more than {MAX_CONNECTIONS} connections" in line for line in caplog.messages))
-        assert running["busy"].ask(4, timeout=15.0) == (4, "running")
-    finally:
-        for sock in open_ones:
-            sock.close()
+            eventually(lambda: any(f"has {most} connections already" in line for line in caplog.messages))
+            assert running["busy"].ask(4, timeout=15.0) == (4, "running")
+        finally:
+            for sock in open_ones:
+                sock.close()

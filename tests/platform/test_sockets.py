@@ -15,7 +15,7 @@ from suitkaise.errors import RuntimeGone, StorageError
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
-from suitkaise.platform.sockets import UntrustedServer, accept_own, bind_unix, connect_own, is_trusted
+from suitkaise.platform.sockets import Peers, UntrustedServer, accept_own, bind_unix, connect_own, is_trusted
 from suitkaise.storage.client import SOCKET, Client
 from tests.support import eventually
 
@@ -118,7 +118,7 @@ def test_a_connection_of_another_user_is_closed_before_a_byte_is_read(
 
         with stranger(act) as told:
             assert os.read(told, 100) == b"connected\n"
-            assert list(accept_own(listener)) == []
+            assert list(accept_own(listener, Peers(9))) == []
             assert os.read(told, 100) == b"answer \n"
     eventually(lambda: any(f"of user {STRANGER} refused" in line for line in caplog.messages))
 
@@ -140,6 +140,26 @@ def test_a_client_connects_to_a_server_of_its_own_user(tmp_path: Path) -> None:
         listener.listen()
         connect_own(sock, path)
         listener.setblocking(False)
-        [(accepted, pid)] = accept_own(listener)
+        [(accepted, pid)] = accept_own(listener, Peers(9))
         accepted.close()
         assert pid == os.getpid()
+
+
+def test_a_process_gets_a_limited_number_of_connections_until_one_of_them_ends(tmp_path: Path) -> None:
+    path, peers = tmp_path / "ours.sock", Peers(2)
+    with socket.socket(socket.AF_UNIX) as listener:
+        bind_unix(listener, path)
+        listener.listen()
+        listener.setblocking(False)
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(4)]
+        for client in clients[:3]:
+            client.connect(str(path))
+        accepted = list(accept_own(listener, peers))
+        assert [pid for _, pid in accepted] == [os.getpid()] * 2
+        assert clients[2].recv(1) == b"", "one too many"
+        peers.forget(os.getpid())
+        clients[3].connect(str(path))
+        accepted += accept_own(listener, peers)
+        assert len(accepted) == 3
+        for sock in (*clients, *(sock for sock, _ in accepted)):
+            sock.close()

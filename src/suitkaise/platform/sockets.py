@@ -11,11 +11,21 @@ import errno
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Iterator
 
 from suitkaise.platform.log_queue import QueuedLogger
 
-__all__ = ["UntrustedServer", "accept_own", "bind_unix", "connect_own", "connect_unix", "is_trusted", "peer_of"]
+__all__ = [
+    "Peers",
+    "UntrustedServer",
+    "accept_own",
+    "bind_unix",
+    "connect_own",
+    "connect_unix",
+    "is_trusted",
+    "peer_of",
+]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.sockets")
 
@@ -36,16 +46,37 @@ def is_trusted(uid: int) -> bool:
     return uid in (os.geteuid(), 0)
 
 
-def accept_own(listener: socket.socket, most: int = 64) -> Iterator[tuple[socket.socket, int]]:
-    """Accept the connections that wait at `listener`, at most `most`, from processes of this user (and of root).
+class Peers:
+    """Counts the connections of each process at one listener, and limits them to `most`."""
 
-    Yields a non-blocking socket and the pid of the peer for each. A connection of another user is logged and closed
-    before a byte of it is read.
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._connections: Counter[int] = Counter()
+
+    def admit(self, pid: int) -> bool:
+        """Count a connection of this process; return False if it has too many."""
+        if self._connections[pid] >= self.most:
+            return False
+        self._connections[pid] += 1
+        return True
+
+    def forget(self, pid: int) -> None:
+        """Count a connection of this process no more."""
+        self._connections[pid] -= 1
+        if not self._connections[pid]:
+            del self._connections[pid]
+
+
+def accept_own(listener: socket.socket, peers: Peers, at_once: int = 64) -> Iterator[tuple[socket.socket, int]]:
+    """Accept the connections that wait at `listener`, at most `at_once`, from processes of this user (and of root).
+
+    Yields a non-blocking socket and the pid of the peer for each. A connection of another user, or of a process that
+    has too many, is logged and closed before a byte of it is read.
 
     Raises:
         OSError: no connection can be accepted now, for example because no descriptor is left.
     """
-    for _ in range(most):
+    for _ in range(at_once):
         try:
             sock, _ = listener.accept()
         except BlockingIOError:
@@ -55,6 +86,10 @@ def accept_own(listener: socket.socket, most: int = 64) -> Iterator[tuple[socket
         pid, uid = peer_of(sock)
         if not is_trusted(uid):
             logger.warning("connection from pid %d of user %d refused", pid, uid)
+            sock.close()
+            continue
+        if not peers.admit(pid):
+            logger.warning("process %d has %d connections already; the next one is refused", pid, peers.most)
             sock.close()
             continue
         sock.setblocking(False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections import Counter
 from typing import Any, assert_never
 
 from suitkaise.errors import MailboxFull, NotSerializable, SuitkaiseError
@@ -26,7 +25,7 @@ from suitkaise.messaging.protocol import (
 from suitkaise.messaging.registry import Registry
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, SerialExecutor
-from suitkaise.platform.sockets import accept_own, bind_unix
+from suitkaise.platform.sockets import Peers, accept_own, bind_unix
 
 __all__ = ["HubServer"]
 
@@ -52,7 +51,7 @@ class HubServer:
         self.registry = registry
         self.administration: SerialExecutor = SerialExecutor("suitkaise-administration")
         self._connections: set[_WorkerConnection] = set()
-        self._connected: Counter[int] = Counter()  # by the pid of the process
+        self._peers = Peers(MAX_CONNECTIONS)
         self._path = path
         self._listener: socket.socket = self._listen()
 
@@ -85,13 +84,8 @@ class HubServer:
 
     def _accept(self) -> None:
         try:
-            for sock, pid in accept_own(self._listener):
-                if self._connected[pid] >= MAX_CONNECTIONS:
-                    logger.warning("process %d has more than %d connections; the next is refused", pid, MAX_CONNECTIONS)
-                    sock.close()
-                else:
-                    self._connected[pid] += 1
-                    self._connections.add(_WorkerConnection(self, sock, pid))
+            for sock, pid in accept_own(self._listener, self._peers):
+                self._connections.add(_WorkerConnection(self, sock, pid))
         except OSError as error:  # most likely no descriptor is left; pending connections wait in the listener's queue
             logger.error("cannot accept a connection: %s", error)
             self.reactor.remove_reader(self._listener)
@@ -104,9 +98,7 @@ class HubServer:
         if connection not in self._connections:
             return False
         self._connections.remove(connection)
-        self._connected[connection.pid] -= 1
-        if not self._connected[connection.pid]:
-            del self._connected[connection.pid]
+        self._peers.forget(connection.pid)
         return True
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from suitkaise.messaging import wire
 from suitkaise.platform.log_queue import QueuedLogger
-from suitkaise.platform.sockets import accept_own
+from suitkaise.platform.sockets import Peers, accept_own
 from suitkaise.storage import protocol
 
 __all__ = ["Connection", "Connections", "Requests"]
@@ -23,6 +23,9 @@ logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
 MAX_OUTPUT = 1 << 20
 """Bytes that may wait for a connection before its requests are no longer read."""
+
+MAX_CONNECTIONS = 500
+"""Connections that one process may have: one for each thread, and one for each watch."""
 
 _BUFFER = 1 << 20
 
@@ -58,6 +61,7 @@ class Connections:
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.is_woken: bool = False
         """Whether a wake descriptor ended the last wait."""
+        self._peers = Peers(MAX_CONNECTIONS)
         self.dropped: int = 0
         """How many connections have ended so far."""
 
@@ -131,6 +135,7 @@ class Connections:
         if reason:
             logger.warning("connection from pid %d closed: %s", connection.pid, reason)
         self._connections.discard(connection)
+        self._peers.forget(connection.pid)
         del self._by_descriptor[connection.sock.fileno()]
         self._epoll.unregister(connection.sock)
         connection.sock.close()
@@ -184,7 +189,7 @@ class Connections:
 
     def _accepted(self) -> Iterator[tuple[socket.socket, int]]:
         try:
-            yield from accept_own(self._listener)
+            yield from accept_own(self._listener, self._peers)
         except OSError as error:
             self._turn_away(error)
 
