@@ -46,7 +46,7 @@ class Snippet:
 
     @property
     def id(self) -> str:
-        return f"{self.document.name}:{self.line}"
+        return f"{self.document.parent.name}/{self.document.name}:{self.line}"
 
 
 def snippets(document: Path) -> list[Snippet]:
