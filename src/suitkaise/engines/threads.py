@@ -89,6 +89,7 @@ class ThreadHandle:
         self._mailbox = ThreadMailbox(self._slot)
         try:
             self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self._mailbox, self._slot)
+            lifecycle.context.on_crash = _call_excepthook
             lifecycle.context.on_log_line = self._lines.append
             lifecycle.context.background.supervise = partial(engine.supervise, launch.incarnation)
             _ThreadActor.launch(lifecycle, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}")
@@ -169,6 +170,13 @@ class ThreadHandle:
         self._mailbox.close()
         self._slot.release()
         self._context.board.give_back(self._slot)
+
+
+def _call_excepthook(error: BaseException) -> None:
+    """Show the crash to the program's own `threading.excepthook`; Python's own would only print what the log has."""
+    if threading.excepthook is not threading.__excepthook__:
+        now = threading.current_thread()
+        threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, now)))
 
 
 class _ThreadActor(WorkerActor):

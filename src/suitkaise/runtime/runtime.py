@@ -28,6 +28,7 @@ from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
 from suitkaise.platform.descriptors import DescriptorReserve
+from suitkaise.platform.log_levels import levels, watch_levels
 from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
@@ -102,6 +103,8 @@ class Runtime:
             self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
+            self._levels = levels()
+            made.callback(watch_levels(lambda: self.reactor.call_soon_threadsafe(self._send_levels)))
             self._made = made.pop_all()
 
     def _check_home(self) -> None:
@@ -125,6 +128,13 @@ class Runtime:
             "the private directory of this program, %s, was removed; it is made anew. A storage that lay there can be "
             "used only by those that have opened it already", self.directory,
         )  # fmt: skip
+
+    def _send_levels(self) -> None:
+        """Tell the workers if a level of a logger has changed. Called in the I/O thread."""
+        now = levels()
+        if now != self._levels:
+            self._levels = now
+            self.processes.set_log_levels(now)
 
     def _on_gone(self, owner: str) -> None:
         self.storage.on_gone(owner)

@@ -53,6 +53,8 @@ class WorkerContext:
         """Takes the output of a command, for the log."""
         self.on_log_line: Callable[[str], None] | None = None
         """Takes each logged line, where the engine does not add log lines to crash reports by itself."""
+        self.on_crash: Callable[[BaseException], None] = lambda error: None
+        """Shows an exception that ends the worker to the exception hook of its process or thread."""
         self.add_to_stacks: Callable[[Callable[[], str]], None] = lambda text: None
         """Has each dump of the worker's stacks end with `text()`."""
         self.on_checkpoint: Callable[[Payload], None] | None = None

@@ -350,6 +350,10 @@ class Lifecycle:
         hook = self._hook("on_failure") if self._worker is not None else None
         portable, text = portable_error(error, self.path)
         self.outcome = Outcome(Crashed(phase, portable, text))
+        try:
+            context.on_crash(error)
+        except BaseException:  # the hook is the user's
+            _logger.exception("%r: the exception hook has raised an exception", self.path)
         if hook is not None:
             try:
                 hook(error)
