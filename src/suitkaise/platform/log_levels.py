@@ -17,11 +17,22 @@ _applied: dict[str, int] = {}
 
 
 def levels() -> dict[str, int]:
-    """Return the levels that were set, by the names of the loggers; the root logger has the name ''."""
+    """Return the levels that were set, by the names of the loggers; the root logger has the name ''.
+
+    While changes are watched, the levels are looked up only after a change.
+    """
+    if "levels" in _known:
+        return _known["levels"]
     loggers = list(logging.root.manager.loggerDict.items())
     found = {name: logger.level for name, logger in loggers if isinstance(logger, logging.Logger) and logger.level}
     found[""] = logging.root.level
+    if _watching:
+        _known["levels"] = found
     return found
+
+
+_watching: set[object] = set()
+_known: dict[str, dict[str, int]] = {}
 
 
 def apply_levels(wanted: Mapping[str, int]) -> None:
@@ -43,13 +54,17 @@ def watch_levels(on_change: Callable[[], None]) -> Callable[[], None]:
 
     def clear_and_tell() -> None:
         clear()
+        _known.clear()
         on_change()
 
     manager._clear_cache = clear_and_tell  # type: ignore[attr-defined]
+    _watching.add(clear_and_tell)
 
     def end() -> None:
         nonlocal on_change
         on_change = _do_nothing
+        _watching.discard(clear_and_tell)
+        _known.clear()
         if vars(manager).get("_clear_cache") is clear_and_tell:  # else another program has wrapped it, too
             with contextlib.suppress(AttributeError):
                 del manager._clear_cache  # type: ignore[attr-defined]
