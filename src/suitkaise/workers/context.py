@@ -82,6 +82,7 @@ class WorkerContext:
 
         self._mailbox = mailbox
         self._slot = slot
+        self._last_checkpoint: Payload | None = None if self.recalled is None else self.recalled.kept
 
     # ------------------------------------------------------------ ways to end
     def rejoin(self, *, skip: bool = False, drain: float | None = None) -> None:
@@ -164,7 +165,13 @@ class WorkerContext:
     def checkpoint(self, value: Any) -> None:
         """Keep a copy of the value for the next incarnation."""
         assert self.on_checkpoint is not None
-        self.on_checkpoint(Payload(data=codec.dumps(value, root="checkpoint")))
+        payload = Payload(data=codec.dumps(value, root="checkpoint"))
+        self.on_checkpoint(payload)
+        self._last_checkpoint = payload
+
+    def last_checkpoint(self, default: Any) -> Any:
+        """Return a copy of the last checkpoint of this child, or the default."""
+        return default if self._last_checkpoint is None else self._last_checkpoint.value
 
     def logger(self) -> Any:
         """Return a structlog logger that is bound to the worker's path and pid."""

@@ -38,6 +38,11 @@ class Recalled:
         """
         return None if self._checkpoint is None else self._checkpoint.value
 
+    @property
+    def kept(self) -> Payload | None:
+        """The checkpoint, not decoded."""
+        return self._checkpoint
+
 
 @dataclass(frozen=True, slots=True)
 class Incarnation:
