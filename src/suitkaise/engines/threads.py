@@ -26,7 +26,7 @@ from suitkaise.workers.background import ThreadSupervisor
 from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.lifecycle import Lifecycle
 
-__all__ = ["ThreadEngine", "ThreadHandle"]
+__all__ = ["DebugEngine", "ThreadEngine", "ThreadHandle"]
 
 
 class ThreadEngine:
@@ -170,6 +170,21 @@ class ThreadHandle:
         self._mailbox.close()
         self._slot.release()
         self._context.board.give_back(self._slot)
+
+
+class DebugEngine(ThreadEngine):
+    """Runs process workers as threads, for a debugger: without time limits, since a user may look at one for long."""
+
+    def spawn(self, launch: Launch) -> ThreadHandle:
+        """Start a thread for the worker."""
+        return _UnlimitedHandle(self._context, launch, self)
+
+
+class _UnlimitedHandle(ThreadHandle):
+    """Looks to the hang detector as if it had no slot on the status board."""
+
+    def snapshot(self) -> SlotView | None:
+        return None
 
 
 def _call_excepthook(error: BaseException) -> None:

@@ -44,6 +44,7 @@ from suitkaise.engines.shared_tracker import share_tracker
 from suitkaise.engines.threads import ThreadEngine
 from suitkaise.engines.worker_end import end_process, hold, let_go
 from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_signals, restore_signals
+from suitkaise.engines.worker_terminal import refuse_terminal
 from suitkaise.errors import MailboxFull
 from suitkaise.events import Event
 from suitkaise.exits import Crashed, ExitReason, Shutdown
@@ -165,12 +166,13 @@ class WorkerProcess:
                 self._become(incarnation.user)
         except BaseException as error:
             portable, text = portable_error(error, incarnation.path)
-            self.report_exit(Outcome(Crashed("on_start", portable, text)))
+            self.report_exit(Outcome(Crashed("start", portable, text)))
             self.return_messages(mailbox, incarnation)
             return 0
         lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
         lifecycle.context.append_output = self._tail.write
         lifecycle.context.add_to_stacks = signals.add_to_stacks
+        refuse_terminal(incarnation.path)
         lifecycle.context.on_crash = _call_excepthook
         lifecycle.context.output = _OutputSender(self._sock, self._writer)
         lifecycle.context.background.supervise = partial(self._supervise, lifecycle, order.supervise)

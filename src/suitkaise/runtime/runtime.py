@@ -17,7 +17,7 @@ from suitkaise.crashes import CrashLog
 from suitkaise.engines.engine import Engine, EngineContext
 from suitkaise.engines.processes import ProcessEngine
 from suitkaise.engines.shared_tracker import serve_tracker
-from suitkaise.engines.threads import ThreadEngine
+from suitkaise.engines.threads import DebugEngine, ThreadEngine
 from suitkaise.errors import SuitkaiseError
 from suitkaise.events import KeeperLost
 from suitkaise.messaging.event_bus import Bus
@@ -28,6 +28,7 @@ from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
 from suitkaise.platform.descriptors import DescriptorReserve
+from suitkaise.platform.hidden_modules import refuse_hidden_modules
 from suitkaise.platform.log_levels import levels, watch_levels
 from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
@@ -52,6 +53,7 @@ class Runtime:
 
     def __init__(self) -> None:
         with contextlib.ExitStack() as made:  # undone if a later step fails, else by `close`
+            refuse_hidden_modules()
             self._home_lock = threading.Lock()
             log_queue = LogQueue()
             made.callback(log_queue.close)
@@ -85,7 +87,11 @@ class Runtime:
             made.callback(self.commands.close)
             threads = ThreadEngine(self.engine_context)
             made.callback(threads.close)
-            self.engines: dict[str, Engine] = {"process": self.processes, "thread": threads, "command": self.commands}
+            self.engines: dict[str, Engine] = {
+                "process": DebugEngine(self.engine_context) if debug else self.processes,
+                "thread": threads,
+                "command": self.commands,
+            }
             self.env: Environment = Environment(
                 registry=self.registry,
                 engines=self.engines,
@@ -185,6 +191,9 @@ class Runtime:
         self.storage.close_after_fork()
         os.close(self._home.lock)
 
+
+debug: bool = False
+"""Whether process workers run as threads of this program, in its terminal; `suitkaise run --debug` sets it."""
 
 _guard = threading.RLock()
 _runtime: Runtime | None = None

@@ -93,7 +93,9 @@ class Lifecycle:
         self._mailbox.owner = threading.get_ident()
         set_starting(True)
         try:
+            phase = "__init__"
             self._worker = worker = self._build()
+            phase = "on_start"
             worker.__dict__.setdefault("name", self.path.rpartition("/")[2])
             if worker.__dict__["name"] is None:
                 worker.__dict__["name"] = self.path.rpartition("/")[2]
@@ -116,7 +118,7 @@ class Lifecycle:
             self.outcome = Outcome(Normal(), ignored=True)
             return
         except BaseException as error:
-            self._fail("on_start", error)
+            self._fail(phase, error)
             return
         finally:
             set_starting(False)
