@@ -10,7 +10,7 @@ from suitkaise import Process, Supervisor
 class Shouter(Process):
     async def on_start(self) -> None:
         self.connections = 0
-        port = self.recalled.checkpoint if self.recalled else 0  # the same port after a restart
+        port = self.last_checkpoint(0)  # the same port after a restart
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", port)
         self.port = self.server.sockets[0].getsockname()[1]
         self.checkpoint(self.port)

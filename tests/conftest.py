@@ -8,9 +8,11 @@ from __future__ import annotations
 import faulthandler
 import fnmatch
 import os
+import re
 import resource
 import shutil
 import signal
+import threading
 import uuid
 from collections.abc import Generator, Iterator
 from types import FrameType
@@ -47,6 +49,17 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["SUITKAISE_STATE"] = str(base / "state")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell that runs this in the background has it ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)  # also in every program that a test interrupts
+
+
+def pytest_sessionstart() -> None:
+    """Have pytest see no exception of a worker in a thread: its supervisor handles them."""
+    seen_by_pytest = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if args.thread is None or re.search(r"#\d+$", args.thread.name) is None:
+            seen_by_pytest(args)
+
+    threading.excepthook = hook
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects

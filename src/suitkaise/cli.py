@@ -26,7 +26,7 @@ from suitkaise.escapes import escaped, indented
 from suitkaise.platform.blocked_streams import returns_within, shield_streams
 from suitkaise.platform.init_process import run_below_init
 from suitkaise.platform.log_queue import PATIENCE
-from suitkaise.runtime import foreground
+from suitkaise.runtime import foreground, runtime
 from suitkaise.supervisor import Supervisor
 
 __all__ = ["main"]
@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     if os.getpid() == 1:
         run_below_init()
     _configure_logging(as_json=options.json)
+    runtime.debug = options.debug
     try:
         return _run(options.target, arguments)
     except _Usage as error:
@@ -105,6 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("target", metavar="MODULE_OR_FILE[:NAME]", help="app.py, app.py:tree, package.module:tree")
     run.add_argument("--json", action="store_true", help="log as JSON lines")
+    run.add_argument(
+        "--debug",
+        action="store_true",
+        help="run process workers as threads of this program, without time limits: for breakpoint() and input()",
+    )
     run.add_argument("--engine", choices=("local", "ray"), help=argparse.SUPPRESS)
     run.add_argument("--observe", nargs="?", const="", help=argparse.SUPPRESS)
     run.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -117,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     crashes.add_argument("--json", action="store_true", help="print JSON")
     _add_store(commands)
     for name in _LATER:
-        commands.add_parser(name, help=argparse.SUPPRESS, add_help=False).set_defaults(json=False)
+        commands.add_parser(name, add_help=False).set_defaults(json=False)
     return parser
 
 
@@ -149,6 +155,8 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
         match arguments:
             case ["--json", *arguments]:
                 options.json = True
+            case ["--debug", *arguments]:
+                options.debug = True
             case ["--engine", engine, *arguments]:
                 options.engine = engine
             case ["--observe", *arguments]:

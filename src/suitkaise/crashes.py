@@ -24,7 +24,7 @@ import msgspec
 
 from suitkaise.escapes import indented, one_line
 
-__all__ = ["KEPT_IN_MEMORY", "KEPT_ON_DISK", "CrashLog", "CrashReport", "crash_directory", "read_reports"]
+__all__ = ["KEPT_IN_MEMORY", "KEPT_ON_DISK", "CrashLog", "CrashReport", "crash_directory", "read_reports", "where_of"]
 
 logger: logging.Logger = logging.getLogger("suitkaise")
 
@@ -69,6 +69,7 @@ class CrashReport:
         lines: the last lines that it printed or logged (a thread: logged by `self.log`).
         traceback: the remote traceback of an exception, or the stacks of a hung worker.
         skipped: the number of earlier reports of this worker that were not written to disk.
+        where: the file and line of the crash, `app.py:31`; empty if they are unknown.
     """
 
     id: str
@@ -92,6 +93,7 @@ class CrashReport:
     lines: tuple[str, ...] = ()
     traceback: str = ""
     skipped: int = 0
+    where: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
@@ -117,8 +119,9 @@ class CrashReport:
         return report
 
     def line(self) -> str:
-        """Return the report as one line: id, time, path and reason."""
-        return one_line(f"{self.id}  {self._when()}  {self.path}  {self.reason}")
+        """Return the report as one line: id, time, path, reason and place."""
+        where = f" (at {self.where})" if self.where else ""
+        return one_line(f"{self.id}  {self._when()}  {self.path}  {self.reason}{where}")
 
     def _when(self) -> str:
         return datetime.fromtimestamp(self.wall).strftime("%Y-%m-%d %H:%M:%S")
@@ -131,6 +134,7 @@ class CrashReport:
             f"crash {self.id}  {self._when()}",
             f"  worker   {self.path} ({self.kind}, pid {self.pid}, incarnation {self.incarnation})",
             f"  reason   {self.reason}",
+            *([f"  where    {self.where}"] if self.where else ()),
             f"  phase    {self.phase}{since}{loop}",
             f"  uptime   {self.uptime:.3g} s, after {self.restarts} restarts",
             f"  verdict  {self.verdict}; {self.used} of {allowed} restarts used in {self.seconds:g} s",
@@ -289,4 +293,28 @@ def _content(file: Path) -> bytes:
         os.close(descriptor)
 
 
+def where_of(traceback: str) -> str:
+    r"""Return the file and line of the error, `app.py:31`: the innermost frame of the program's own code.
+
+    Libraries, Python's own modules and suitkaise count only if there is no other frame; empty without any.
+
+    Args:
+        traceback: a traceback of Python, or stacks that `faulthandler` has written.
+
+    >>> where_of('Traceback (most recent call last):\n  File "/src/app.py", line 31, in loop\n    1 / 0')
+    'app.py:31'
+    """
+    own = traceback.partition("\n--- remote traceback ---")[0]
+    if "(most recent call first)" in own:
+        stack = own.partition("Current thread")[2] or own
+        frames = _FRAME.findall(stack.partition("\n\n")[0])
+    else:
+        frames = _FRAME.findall(own)[::-1]
+    for file, line in [frame for frame in frames if not frame[0].startswith(_NOT_THE_PROGRAMS)] or frames[:1]:
+        return f"{os.path.basename(file)}:{line}"
+    return ""
+
+
+_NOT_THE_PROGRAMS = (os.path.dirname(__file__), os.path.dirname(os.__file__), "<frozen ")
+_FRAME = re.compile(r'^[ |]*File "([^"\n]+)", line (\d+)', re.MULTILINE)
 _NAME = re.compile(r"[0-9a-f-]+\.json")

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 import time
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from suitkaise.escapes import one_line
 from suitkaise.exits import ExitReason
@@ -24,6 +25,7 @@ __all__ = [
     "ChildStarted",
     "ChildStopError",
     "ChildStopped",
+    "EndEvent",
     "Event",
     "KeeperLost",
     "SupervisorGaveUp",
@@ -41,7 +43,7 @@ class Event:
     suspending the machine, does not change it.
     """
 
-    level: ClassVar[str] = "info"
+    _level: ClassVar[str] = "info"
 
     path: str
     at: float
@@ -49,6 +51,11 @@ class Event:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "wall", self.at + time.time() - time.monotonic())
+
+    @property
+    def level(self) -> str:
+        """The level of the event in the log: `info`, `warning` or `error`; that of a crash is `error`."""
+        return self._level
 
     @property
     def kind(self) -> str:
@@ -71,7 +78,7 @@ class Event:
         return {"event": self.kind, **{name: _plain(value) for name, value in fields.items()}}
 
     def __str__(self) -> str:
-        return f"{'  ' * self.depth}{self.path.rpartition('/')[2]} {one_line(self._text())}"
+        return f"{self.path} {one_line(self._text())}"
 
     def _text(self) -> str:
         raise NotImplementedError(f"{type(self).__name__} defines no _text")
@@ -115,36 +122,64 @@ class ChildIgnored(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ChildStartFailure(Event):
-    """A child failed to start. `unhandled`: the messages that waited for it (rule 72)."""
+class EndEvent(Event):
+    """The base of the events of an end that was not ordered, or went wrong.
 
-    level: ClassVar[str] = "error"
+    Args:
+        reason: the exit reason. If it is an exception, the log record has it as its `exc_info`.
+        unhandled: the messages that waited for the child (rule 72).
+        where: the file and line of a crash, `app.py:31`; empty if they are unknown.
+        report: the id of the crash report; empty if there is none.
+    """
+
+    _level: ClassVar[str] = "error"
     reason: ExitReason | None = None
     unhandled: int = 0
+    where: str = ""
+    report: str = ""
 
-    def _text(self) -> str:
-        return f"failed to start: {self.reason}{_left(self.unhandled)}"
+    def with_report(self, report: str, where: str) -> Self:
+        """Return the same event, at the same time, with the report's id and the place of the crash."""
+        event = copy.copy(self)
+        object.__setattr__(event, "report", report)
+        object.__setattr__(event, "where", where)
+        return event
+
+    def _end(self) -> str:
+        where = f" (at {self.where})" if self.where else ""
+        report = f"; see `suitkaise crashes {self.report}`" if self.report else ""
+        return f"{self.reason}{where}{_left(self.unhandled)}{report}"
 
 
 @dataclass(frozen=True, slots=True)
-class ChildExited(Event):
-    """A running child ended without a stop request. `unhandled`: the messages that waited for it (rule 72)."""
+class ChildStartFailure(EndEvent):
+    """A child failed to start."""
 
-    level: ClassVar[str] = "warning"
-    reason: ExitReason | None = None
+    def _text(self) -> str:
+        return f"failed to start: {self._end()}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildExited(EndEvent):
+    """A running child ended without a stop request."""
+
     pid: int | None = None
-    unhandled: int = 0
+
+    @property
+    def level(self) -> str:
+        """`error` for a crash, `warning` for a clean end that nobody has asked for."""
+        return "warning" if self.reason is None or self.reason.clean else "error"
 
     def _text(self) -> str:
         pid = f" (pid {self.pid})" if self.pid is not None else ""
-        return f"ended{pid}: {self.reason}{_left(self.unhandled)}"
+        return f"ended{pid}: {self._end()}"
 
 
 @dataclass(frozen=True, slots=True)
 class ChildRestarting(Event):
     """A child will be restarted after `delay` seconds; `used` of the `allowed` restarts in the window are spent."""
 
-    level: ClassVar[str] = "warning"
+    _level: ClassVar[str] = "warning"
     delay: float = 0.0
     used: int = 0
     allowed: float = 0
@@ -158,7 +193,7 @@ class ChildRestarting(Event):
 class ChildGivenUp(Event):
     """A child with a `max_restarts` of its own would need more restarts than that; it stays down alone (rule 78)."""
 
-    level: ClassVar[str] = "error"
+    _level: ClassVar[str] = "error"
     reason: ExitReason | None = None
     max_restarts: float = 0
     max_seconds: float = 0
@@ -182,25 +217,18 @@ class ChildStopped(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ChildStopError(Event):
-    """A child was asked to stop and ended abnormally, or had to be killed (rules 42 and 43).
-
-    `unhandled`: the messages that were dropped (rule 72).
-    """
-
-    level: ClassVar[str] = "error"
-    reason: ExitReason | None = None
-    unhandled: int = 0
+class ChildStopError(EndEvent):
+    """A child was asked to stop and ended abnormally, or had to be killed (rules 42 and 43)."""
 
     def _text(self) -> str:
-        return f"did not stop cleanly: {self.reason}{_left(self.unhandled)}"
+        return f"did not stop cleanly: {self._end()}"
 
 
 @dataclass(frozen=True, slots=True)
 class ChildAbandoned(Event):
     """A thread hung or did not stop in time; since threads cannot be killed, it is abandoned (rule 59)."""
 
-    level: ClassVar[str] = "error"
+    _level: ClassVar[str] = "error"
 
     def _text(self) -> str:
         return "is abandoned: its thread cannot be killed, and runs on"
@@ -228,7 +256,7 @@ class SupervisorStopping(Event):
 class SupervisorGaveUp(Event):
     """A supervisor would need more restarts than its intensity allows (rule 28)."""
 
-    level: ClassVar[str] = "error"
+    _level: ClassVar[str] = "error"
     child: str = ""
     reason: ExitReason | None = None
     max_restarts: float = 0
@@ -255,7 +283,7 @@ class SupervisorStopped(Event):
 class KeeperLost(Event):
     """The keeper, which forks the worker processes, died; a new keeper takes over, and no worker is lost."""
 
-    level: ClassVar[str] = "warning"
+    _level: ClassVar[str] = "warning"
 
     def _text(self) -> str:
         return "keeper died; a new keeper takes over"

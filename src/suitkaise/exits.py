@@ -69,7 +69,7 @@ class Crashed(ExitReason):
     """An exception left a hook or a message handler.
 
     Args:
-        phase: the hook that the exception left, `"on_start"` to `"result"`.
+        phase: the hook that the exception left, `"__init__"` and `"on_start"` to `"result"`; `"start"` before that.
         error: a copy of the exception, without its frames, where it can be pickled; else a `WorkerFailed` with its
             text.
         traceback: the traceback as text.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -64,6 +65,21 @@ class TreeStatus:
             "last_exit": None if self.last_exit is None else str(self.last_exit), "abandoned": self.abandoned,
             "children": [child.to_dict() for child in self.children],
         }  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """Show the tree in a notebook, as a table."""
+        from html import escape  # 3 ms, for notebooks alone
+
+        def rows(one: TreeStatus) -> Iterator[str]:
+            indent = "\N{NO-BREAK SPACE}" * 4 * one.path.count("/")
+            exit = "" if one.last_exit is None else str(one.last_exit)
+            cells = (indent + one.path.rpartition("/")[2], one.kind, one.status, one.pid or "", one.restarts, exit)
+            yield "".join(f"<td>{escape(str(cell))}</td>" for cell in cells)
+            for child in one.children:
+                yield from rows(child)
+
+        head = "".join(f"<th>{name}</th>" for name in ("name", "kind", "status", "pid", "restarts", "last exit"))
+        return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows(self))}</table>"
 
     def __str__(self) -> str:
         pid = f"  pid {self.pid}" if self.pid is not None and self.kind in ("process", "command") else ""

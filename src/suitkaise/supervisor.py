@@ -42,6 +42,9 @@ class Supervisor(SupervisorSpec):
     def start(self) -> RunningTree:
         """Start the tree; return when every `on_start` has returned (rule 1).
 
+        In an interactive session (a notebook, IPython, `python`) a tree of the same name that runs is stopped first, so
+        that a cell can be run again; a line in the log tells it. In a program that is an error.
+
         Returns:
             The running tree, a context manager that stops the tree at the end of its block.
 

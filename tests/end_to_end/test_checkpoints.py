@@ -163,3 +163,22 @@ def test_s40_s57_a_restarted_supervisor_starts_children_without_checkpoints(work
 def test_s57_a_worker_that_does_not_run_cannot_make_a_checkpoint() -> None:
     with pytest.raises(RuntimeError, match="for a running worker"):
         RemembersInAProcess().checkpoint(1)
+
+
+@pytest.mark.parametrize("base", [Process, Thread])
+def test_s57_the_last_checkpoint_is_the_default_until_there_is_one(base: type[Worker]) -> None:
+    class Keeps(base):  # type: ignore[misc,valid-type]
+        def on_start(self) -> None:
+            self.at_start = self.last_checkpoint("none yet")
+
+        def on_receive(self, message: Any) -> Any:
+            self.checkpoint(message)
+            return self.at_start, self.last_checkpoint()
+
+    with Supervisor("app", Keeps).start() as running:
+        ref = running["keeps"]
+        assert ref.ask(None) == ("none yet", None)
+        ref.recall()
+        assert ref.ask([1]) == (None, [1])
+        ref.recall()
+        assert ref.ask(2) == ([1], 2)

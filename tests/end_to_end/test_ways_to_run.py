@@ -168,15 +168,25 @@ def test_a_notebook_can_run_a_tree(tmp_path):
             "from suitkaise import Process, Supervisor",
             "class Double(Process):\\n    def on_receive(self, n):\\n        return 2 * n",
             "running = Supervisor('tree', Double()).start(); running['double'].ask(21)",
+            "running = Supervisor('tree', Double()).start(); running['double'].ask(22)",
+            "running",
             "running.stop()",
         ]
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         nbclient.NotebookClient(notebook, timeout=30, kernel_name="python3").execute()
         print(notebook.cells[2].outputs[0]["data"]["text/plain"])
+        told, answer = notebook.cells[3].outputs
+        print(told["text"], answer["data"]["text/plain"])
+        print("<td>running</td>" in notebook.cells[4].outputs[0]["data"]["text/html"])
         """
     )
     env = {"IPYTHONDIR": str(tmp_path), "JUPYTER_PLATFORM_DIRS": "1"}
-    assert run_program(script, env=env, timeout=50).check().stdout == "42\n"
+    assert run_program(script, env=env, timeout=50).check().stdout.splitlines() == [
+        "42",
+        "a tree named 'tree' runs already in this session; it is stopped, and replaced by this one",
+        " 44",
+        "True",
+    ]
 
 
 SLOW = """

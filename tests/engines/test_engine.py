@@ -34,13 +34,6 @@ def test_the_grace_of_a_worker_follows_from_its_shutdown(shutdown: Any, grace: f
     assert Launch.of(Child(work, shutdown=shutdown), "tree/work", 1, 1).incarnation.grace == grace
 
 
-def test_a_launch_knows_whether_a_phase_has_a_limit() -> None:
-    limited = Child(work, loop_timeout=1.0)
-    assert Launch.of(limited, "tree/work", 1, 1).has_limits
-    unlimited = Child(work, start_timeout=None)
-    assert not Launch.of(unlimited, "tree/work", 1, 1).has_limits
-
-
 def test_an_exit_is_settled_once() -> None:
     exited: Future[Exit] = Future()
     first = Exit(Normal())

@@ -31,6 +31,7 @@ from suitkaise.engines.protocol import (
     ProcessExited,
     QuitKeeper,
     ReturnMessage,
+    SetLogLevels,
     SignalProcess,
     SpareReady,
     SpawnFailed,
@@ -71,12 +72,13 @@ DIRECTIONS: dict[str, tuple[Callable[[Any], Any], Any, list[Any]]] = {
         protocol.WorkerOrder,
         [
             PrepareSpare(b"context"),
-            StartWorker(b"incarnation", b"context", 7, 30, True, False),
+            StartWorker(b"incarnation", b"context", 7, {"": 30}, True),
             *(DeliverMessage(kind, number) for kind in ("message", "call", "get", "signal") for number in (None, 8)),
             StopWorker(0.0),
             StopWorker(2.5),
             SuspendWorker(True),
             EndOfMessages(),
+            SetLogLevels({"": 30, "app.db": 10}),
         ],
     ),
     "worker to hub": (

@@ -1,4 +1,4 @@
-"""The log lines of workers and trees; nothing is printed unless the application configures it."""
+"""The log lines of workers and trees."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def test_a_level_that_is_off_costs_no_record(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == []
 
 
-def test_an_event_is_one_line_indented_by_depth_and_an_attribute_of_the_record(
+def test_an_event_is_one_line_with_the_whole_path_and_an_attribute_of_the_record(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     event = ChildExited("app/inner/count", 1.0, reason=Signaled(9), pid=7)
     log_event(event)
     (record,) = caplog.records
-    assert record.getMessage() == "    count ended (pid 7): signal 9 (SIGKILL)"
-    assert record.levelname == "WARNING"
+    assert record.getMessage() == "app/inner/count ended (pid 7): signal 9 (SIGKILL)"
+    assert record.levelname == "ERROR"
     assert vars(record)["event"] is event
 
 
@@ -141,10 +141,9 @@ def test_a_forwarded_record_keeps_its_stack(caplog: pytest.LogCaptureFixture) ->
     assert "test_a_forwarded_record_keeps_its_stack" in text
 
 
-def test_without_configuration_the_library_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    logger = logging.getLogger("suitkaise")
-    assert any(isinstance(handler, logging.NullHandler) for handler in logger.handlers)
-    assert capfd.readouterr().err == ""
+def test_the_library_adds_no_handler() -> None:
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("suitkaise")]
+    assert [logger for logger in loggers if logger.handlers or not logger.propagate] == []
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from suitkaise.platform.board import Board, SlotView
 from suitkaise.platform.descriptors import DescriptorReserve
 from suitkaise.platform.log_queue import LogQueue
 from suitkaise.platform.reactor import Reactor
-from suitkaise.specs import LIMITS, Child
+from suitkaise.specs import Child
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.background import ThreadSupervisor
 from suitkaise.workers.incarnation import Incarnation, Recalled
@@ -43,6 +43,7 @@ class Exit:
         lines: the last lines that the worker printed or logged, if it ended abnormally.
         unhandled: the number of messages that waited for the worker at its end.
         returned: those of them that are for the next incarnation (rule 72).
+        stack: the stacks of a process that a signal of its own fault has ended (SIGSEGV, SIGABRT).
     """
 
     reason: ExitReason
@@ -53,6 +54,7 @@ class Exit:
     lines: tuple[str, ...] = ()
     unhandled: int = 0
     returned: tuple[Message, ...] = ()
+    stack: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,6 @@ class Launch:
         """The worker's class and arguments."""
         assert isinstance(self.child.what, Recipe)
         return self.child.what
-
-    @property
-    def has_limits(self) -> bool:
-        """Whether one of the worker's phases has a time limit (rule 55)."""
-        return any(getattr(self.child, name) is not None for name in LIMITS)
 
 
 def grace_of(child: Child) -> float:

@@ -34,6 +34,7 @@ from suitkaise.engines.protocol import (
     OutputReport,
     PreloadReport,
     ReturnMessage,
+    SetLogLevels,
     StartWorker,
     StopWorker,
     SuspendWorker,
@@ -51,6 +52,7 @@ from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import BELL, MESSAGES, PHASE, Phase, SlotView
 from suitkaise.platform.inheritance import User, user
+from suitkaise.platform.log_levels import levels
 from suitkaise.platform.marks import worker_mark
 from suitkaise.platform.preload import preload
 from suitkaise.platform.processes import kill_marked, kill_where
@@ -73,6 +75,9 @@ DUMP_TIME = 0.25
 """Seconds that a hung process gets to write its stack to a file."""
 
 
+_LONGEST_STACK = 1 << 20
+
+
 class ProcessEngine:
     """Runs each worker in a process that our keeper forks; commands (`for_commands`) have a keeper of their own."""
 
@@ -86,6 +91,7 @@ class ProcessEngine:
         self._on_keeper_lost = on_keeper_lost
         self._for_commands = for_commands
         self._lock = threading.Lock()
+        self._alive: set[ProcessHandle] = set()
         self._keepers: dict[User, KeeperClient] = {}  # one for each user that this program has been
         self._spares = Spares(context, lambda: self.keeper)
         if not for_commands:  # few programs have commands
@@ -143,12 +149,22 @@ class ProcessEngine:
         self._context.before_start()
         recipe = self._recipe(launch.path, launch.child)
         handle = ProcessHandle(self._context, launch, recipe, self.keeper)
+        with self._lock:
+            self._alive.add(handle)
+        handle.exited.add_done_callback(lambda exited: self._alive.discard(handle))
         if not self._spares.assign(launch.path, handle):
             handle.process.start()
         if launch.child.spares:
             path = launch.path
             handle.ready.add_done_callback(lambda ready: self._spares.fill(path, recipe))
         return handle
+
+    def set_log_levels(self, levels: dict[str, int]) -> None:
+        """Have the workers' loggers use these levels, those of the program's loggers."""
+        with self._lock:
+            alive = list(self._alive)
+        for handle in alive:
+            handle.set_log_levels(levels)
 
     def abandoned(self) -> list[str]:
         """Return nothing: processes can be killed."""
@@ -237,6 +253,12 @@ class ProcessHandle:
                 self._ring = URGENT if on else 1
                 self._send(SuspendWorker(on), force=True)
 
+    def set_log_levels(self, levels: dict[str, int]) -> None:
+        """Have the worker's loggers use these levels."""
+        with self._lock:
+            if not self._over:
+                self._send(SetLogLevels(levels), force=True)
+
     def kill(self, why: str) -> None:
         """Send SIGKILL, now or as soon as the process exists, and to all that it has left behind."""
         with self._lock:
@@ -272,9 +294,14 @@ class ProcessHandle:
 
     def _kill_hung(self, hung: Hung) -> None:
         with self._lock:
-            with contextlib.suppress(OSError), open(self._stack_file, errors="replace") as file:
-                self._kill_reason = replace(hung, stack=file.read())
+            self._kill_reason = replace(hung, stack=self._stack())
             self.process.signal(signal.SIGKILL)
+
+    def _stack(self) -> str:
+        """Return the stacks that the process has written to its file."""
+        with contextlib.suppress(OSError), open(self._stack_file, errors="replace") as file:
+            return file.read(_LONGEST_STACK)
+        return ""
 
     @property
     def _stack_file(self) -> str:
@@ -305,7 +332,7 @@ class ProcessHandle:
         context = context_for(launch.incarnation.owner, self.process.inherited, launch.child.env)
         return StartWorker(
             codec.dumps(launch.incarnation), codec.dumps(context), self._slot.index,
-            logging.getLogger().getEffectiveLevel(), self._stops_last, launch.has_limits, self._context.supervise_data,
+            levels(), self._stops_last, self._context.supervise_data,
         )  # fmt: skip
 
     def on_flushed(self) -> None:
@@ -408,11 +435,11 @@ class ProcessHandle:
         exit = replace(exit, unhandled=unhandled, returned=tuple(self._returned), view=self._slot.read())
         if not exit.reason.clean:
             exit = replace(exit, lines=last_lines(self._tail))
-        with contextlib.suppress(OSError):
-            os.unlink(self._tail)
-        if self.launch.has_limits:
+            if isinstance(exit.reason, Signaled):
+                exit = replace(exit, stack=self._stack())
+        for file in (self._tail, self._stack_file):
             with contextlib.suppress(OSError):
-                os.unlink(self._stack_file)
+                os.unlink(file)
         self._bell.release()
         self._slot.release()
         self._context.board.give_back(self._slot)

@@ -44,6 +44,7 @@ __all__ = [
     "ProcessExited",
     "QuitKeeper",
     "ReturnMessage",
+    "SetLogLevels",
     "SignalProcess",
     "SpareReady",
     "SpawnFailed",
@@ -189,9 +190,8 @@ class StartWorker(msgspec.Struct, array_like=True, tag=1, gc=False):
     incarnation: bytes  # a pickled `Incarnation`
     context: bytes  # a pickled `ProcessContext`
     slot: int  # the worker's slot on the status board
-    log_level: int  # of the hub's root logger
+    log_levels: dict[str, int]  # of the hub's loggers that have one; the root logger has the name ''
     stops_last: bool  # ends after all others when the hub is gone, and ignores SIGTERM: the storage
-    has_limits: bool  # one of its phases has a time limit, so that a dump of its stack may be needed
     supervise: bytes = b""  # a pickled `SuperviseThreads`, for background threads
 
 
@@ -215,6 +215,12 @@ class SuspendWorker(msgspec.Struct, array_like=True, tag=4, gc=False):
     """Pause after the current loop (`on`), or resume. No answer."""
 
     on: bool
+
+
+class SetLogLevels(msgspec.Struct, array_like=True, tag=6, gc=False):
+    """The levels of the hub's loggers have changed. No answer."""
+
+    levels: dict[str, int]
 
 
 class EndOfMessages(msgspec.Struct, array_like=True, tag=5, gc=False):
@@ -301,7 +307,9 @@ class ReturnMessage(msgspec.Struct, array_like=True, tag=8, gc=False):
 
 KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | QuitKeeper | SignalProcess | GiveDirectory
 KeeperAnswer: TypeAlias = KeeperReady | KeeperWarning | CleaningUp | ProcessExited | SpawnFailed
-WorkerOrder: TypeAlias = PrepareSpare | StartWorker | DeliverMessage | StopWorker | SuspendWorker | EndOfMessages
+WorkerOrder: TypeAlias = (
+    PrepareSpare | StartWorker | DeliverMessage | StopWorker | SuspendWorker | EndOfMessages | SetLogLevels
+)
 WorkerReport: TypeAlias = (
     Announce
     | SpareReady

@@ -26,7 +26,7 @@ from suitkaise.workers.background import ThreadSupervisor
 from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.lifecycle import Lifecycle
 
-__all__ = ["ThreadEngine", "ThreadHandle"]
+__all__ = ["DebugEngine", "ThreadEngine", "ThreadHandle"]
 
 
 class ThreadEngine:
@@ -89,6 +89,7 @@ class ThreadHandle:
         self._mailbox = ThreadMailbox(self._slot)
         try:
             self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self._mailbox, self._slot)
+            lifecycle.context.on_crash = _call_excepthook
             lifecycle.context.on_log_line = self._lines.append
             lifecycle.context.background.supervise = partial(engine.supervise, launch.incarnation)
             _ThreadActor.launch(lifecycle, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}")
@@ -169,6 +170,28 @@ class ThreadHandle:
         self._mailbox.close()
         self._slot.release()
         self._context.board.give_back(self._slot)
+
+
+class DebugEngine(ThreadEngine):
+    """Runs process workers as threads, for a debugger: without time limits, since a user may look at one for long."""
+
+    def spawn(self, launch: Launch) -> ThreadHandle:
+        """Start a thread for the worker."""
+        return _UnlimitedHandle(self._context, launch, self)
+
+
+class _UnlimitedHandle(ThreadHandle):
+    """Looks to the hang detector as if it had no slot on the status board."""
+
+    def snapshot(self) -> SlotView | None:
+        return None
+
+
+def _call_excepthook(error: BaseException) -> None:
+    """Show the crash to the program's own `threading.excepthook`; Python's own would only print what the log has."""
+    if threading.excepthook is not threading.__excepthook__:
+        now = threading.current_thread()
+        threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, now)))
 
 
 class _ThreadActor(WorkerActor):

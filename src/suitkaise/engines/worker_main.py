@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import contextlib
 import gc
-import logging
 import os
 import select
 import socket
@@ -31,6 +30,7 @@ from suitkaise.engines.protocol import (
     PrepareSpare,
     ProcessContext,
     ReturnMessage,
+    SetLogLevels,
     SpareReady,
     StartWorker,
     StopWorker,
@@ -44,6 +44,7 @@ from suitkaise.engines.shared_tracker import share_tracker
 from suitkaise.engines.threads import ThreadEngine
 from suitkaise.engines.worker_end import end_process, hold, let_go
 from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_signals, restore_signals
+from suitkaise.engines.worker_terminal import refuse_terminal
 from suitkaise.errors import MailboxFull
 from suitkaise.events import Event
 from suitkaise.exits import Crashed, ExitReason, Shutdown
@@ -51,12 +52,13 @@ from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.address import MOST, MOST_BYTES
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
-from suitkaise.messaging.logs import ForwardingHandler
+from suitkaise.messaging.logs import end_forwarding, forward_all
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.platform.inheritance import apply
+from suitkaise.platform.log_levels import apply_levels
 from suitkaise.platform.preload import listeners, preload, wanted
 from suitkaise.platform.processes import after_fork_in_child, set_process_name
 from suitkaise.platform.reactor import Reactor
@@ -150,7 +152,7 @@ class WorkerProcess:
         slot = self._board.slot(order.slot)
         slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self.handle)
-        stack = stack_file(self._directory, os.getpid()) if order.has_limits else None
+        stack = stack_file(self._directory, os.getpid())
         signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, stack_file=stack)
         after_fork_in_child(self._close_after_fork, signals=lambda: HANDLED)
         mailbox.adopt(self._parser, self._frames)
@@ -164,12 +166,14 @@ class WorkerProcess:
                 self._become(incarnation.user)
         except BaseException as error:
             portable, text = portable_error(error, incarnation.path)
-            self.report_exit(Outcome(Crashed("on_start", portable, text)))
+            self.report_exit(Outcome(Crashed("start", portable, text)))
             self.return_messages(mailbox, incarnation)
             return 0
         lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
         lifecycle.context.append_output = self._tail.write
         lifecycle.context.add_to_stacks = signals.add_to_stacks
+        refuse_terminal(incarnation.path)
+        lifecycle.context.on_crash = _call_excepthook
         lifecycle.context.output = _OutputSender(self._sock, self._writer)
         lifecycle.context.background.supervise = partial(self._supervise, lifecycle, order.supervise)
         if lifecycle.has_tasks:
@@ -241,9 +245,8 @@ class WorkerProcess:
         set_process_name(incarnation.path.rpartition("/")[2])
         self._tail = Tail(tail_file(self._directory, incarnation.serial))
         self._tail.record_output()
-        root = logging.getLogger()
-        root.setLevel(order.log_level)
-        root.addHandler(ForwardingHandler(self._send_log))
+        apply_levels(order.log_levels)
+        forward_all(self._send_log)
 
     def _become(self, user: User) -> None:
         """Change the user of this process, after all that the new user is not allowed to open is open.
@@ -265,10 +268,7 @@ class WorkerProcess:
     def _close_after_fork(self) -> None:
         """In a process that the worker forks (`os.fork`, multiprocessing): close or renew the worker's resources."""
         restore_signals()
-        root = logging.getLogger()
-        for handler in root.handlers[:]:
-            if isinstance(handler, ForwardingHandler):
-                root.removeHandler(handler)
+        end_forwarding()
         self._writer = FrameWriter(self._sock)  # the worker's may have been in the middle of a frame
         self._tail.detach()
         self._sock.close()
@@ -287,6 +287,8 @@ class WorkerProcess:
                 self._mailbox.order_stop(Shutdown(), drain)
             case SuspendWorker(on):
                 self._mailbox.suspend(on)
+            case SetLogLevels(levels):
+                apply_levels(levels)
             case EndOfMessages():
                 self._has_all_messages = True
 
@@ -432,6 +434,12 @@ class _ProcessActor(WorkerActor):
             self._process.return_messages(self._mailbox, self.lifecycle.incarnation)
 
 
+def _call_excepthook(error: BaseException) -> None:
+    """Show the crash to the program's own `sys.excepthook`; Python's own would only print what the log has."""
+    if sys.excepthook is not sys.__excepthook__:
+        sys.excepthook(type(error), error, error.__traceback__)
+
+
 class _Nothing(Process):
     """A worker that ends at once, for the warm-up."""
 
@@ -459,7 +467,7 @@ def _warm_up(board: Board) -> None:
     with ours, theirs:
         incarnation = Incarnation("", 0)
         context = ProcessContext("", os.sep, [], [], "", None, {})
-        order = StartWorker(codec.dumps(incarnation), codec.dumps(context), 0, logging.CRITICAL, False, False)
+        order = StartWorker(codec.dumps(incarnation), codec.dumps(context), 0, {}, False)
         ours.sendall(wire.encode(order, codec.dumps(Recipe(_Nothing))))
         process = WorkerProcess(theirs, "", board, 0.0)
         if process.announce() and (received := process.receive_first()) is not None:

@@ -37,18 +37,18 @@ class WorkerSignals:
     Args:
         mailbox: gets the order to finish.
         ignore_sigterm: for the storage, which ends after all others.
-        stack_file: where `DUMP` writes to; None if the worker has no time limits.
+        stack_file: where `DUMP` writes to, and SIGSEGV and other signals of a fault do.
     """
 
-    def __init__(self, mailbox: SocketMailbox, *, ignore_sigterm: bool, stack_file: str | None) -> None:
+    def __init__(self, mailbox: SocketMailbox, *, ignore_sigterm: bool, stack_file: str) -> None:
         self._mailbox = mailbox
         self._outputs: dict[int, int] = {}  # descriptors by the signals that dump to them
         ignore_signals(*FROM_TERMINAL)
         signal.signal(signal.SIGTERM, _ignore if ignore_sigterm else self._finish)
-        if stack_file is not None:
-            with contextlib.suppress(OSError):  # the hub's directory may be gone
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._outputs[DUMP] = os.open(stack_file, flags, 0o600)
+        with contextlib.suppress(OSError):  # the hub's directory may be gone
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._outputs[DUMP] = os.open(stack_file, flags, 0o600)
+            faulthandler.enable(self._outputs[DUMP])
         self._outputs[signal.SIGUSR1] = 2
         for number, output in self._outputs.items():
             ignore_signals(number)  # where faulthandler does not work the signal must not end the process
@@ -79,9 +79,10 @@ def ignore_signals(*numbers: int) -> None:
 
 
 def restore_signals() -> None:
-    """Give these signals their usual effect, or `multiprocessing` could not terminate its processes."""
+    """Give all signals their usual effect, or `multiprocessing` could not terminate its processes."""
     for number in HANDLED:
         signal.signal(number, signal.SIG_DFL)
+    faulthandler.disable()  # the file is the worker's
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -1,6 +1,7 @@
-"""Logging, silent until the application configures it: structlog over the standard library's loggers.
+"""Logging: structlog over the standard library's loggers.
 
-Nothing here adds a handler that prints. Records of a worker process are sent to the hub, which hands them to its own
+Nothing here adds a handler. So without a configuration Python's handler of last resort prints warnings, as those of any
+program, to standard error. Records of a worker process are sent to the hub, which hands them to its own
 logging in a separate thread, as it does with its own records (`platform.log_queue`): a slow handler delays log records
 and nothing else.
 """
@@ -15,9 +16,11 @@ from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from suitkaise.escapes import one_line
-from suitkaise.events import Event
+from suitkaise.events import EndEvent, Event
+from suitkaise.exits import Crashed
 from suitkaise.messaging import codec
 from suitkaise.messaging.router import in_worker_process
+from suitkaise.platform import log_queue
 from suitkaise.platform.log_queue import PATIENCE, LogQueue, QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import Reactor, TimerHandle
@@ -27,13 +30,13 @@ __all__ = [
     "Forwarded",
     "ForwardingHandler",
     "LogSource",
+    "end_forwarding",
+    "forward_all",
     "handle_forwarded",
     "handle_output",
     "log_event",
     "worker_logger",
 ]
-
-logging.getLogger("suitkaise").addHandler(logging.NullHandler())
 
 ROOM = 10_000
 """How many records of workers may wait for the program's logging handlers."""
@@ -53,7 +56,8 @@ _worker = QueuedLogger("suitkaise.worker")
 
 def log_event(event: Event) -> None:
     """Log an event as one line to `suitkaise.tree`; the record has the event as an attribute."""
-    _tree.log(_LEVELS[event.level], "%s", event, extra={"event": event})
+    crash = event.reason if isinstance(event, EndEvent) and isinstance(event.reason, Crashed) else None
+    _tree.log(_LEVELS[event.level], "%s", event, extra={"event": event}, crash=crash)
 
 
 def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -> Any:
@@ -118,6 +122,39 @@ class ForwardingHandler(logging.Handler):
             self._send(fields)
         except Exception:
             self.handleError(record)
+
+
+class _IfRemoved(logging.Handler):
+    """Takes each record that a handler of the root logger would have got, if a configuration has removed that one."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__()
+        self._handler = handler
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._handler not in logging.root.handlers:
+            self._handler.handle(record)
+
+
+def forward_all(send: Callable[[dict[str, Any]], None]) -> None:
+    """In a worker process: pass all records on to `send`, whatever a configuration in the worker does.
+
+    The handler of the root logger keeps `logging.basicConfig` from adding one that prints. A configuration that
+    replaces the handlers (`dictConfig`, `basicConfig(force=True)`) leaves alone the logger that stands above the root.
+    """
+    handler = ForwardingHandler(send)
+    logging.root.addHandler(handler)
+    above = logging.Logger("suitkaise.forwarding")  # noqa: LOG001  (no configuration may find it)
+    above.addHandler(_IfRemoved(handler))
+    logging.root.parent = above
+    log_queue.always_enabled = True
+
+
+def end_forwarding() -> None:
+    """In a process that a worker forks: forward nothing."""
+    logging.root.handlers[:] = [one for one in logging.root.handlers if not isinstance(one, ForwardingHandler)]
+    logging.root.parent = None
+    log_queue.always_enabled = False
 
 
 def handle_forwarded(fields: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError
 from suitkaise.exits import ExitReason
@@ -187,6 +187,12 @@ class WorkerRef:
         incarnation. A worker that wants a message instead calls `self.monitor(ref)`.
         """
         return self._router.request(RequestKind.DOWN, self.path)
+
+    if not TYPE_CHECKING:  # a type checker is to know the names that there are
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = "" if name[:1] == "_" else f"; a method of the worker is called by ref.proxy().{name}(...)"
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
     @property
     def _router(self) -> Router:

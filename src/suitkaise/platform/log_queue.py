@@ -15,8 +15,9 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+from suitkaise.escapes import escaped
 from suitkaise.platform.blocked_streams import MOMENT, leave_streams, shield_streams
 from suitkaise.platform.processes import after_fork_in_child
 
@@ -29,6 +30,21 @@ ROOM = 10_000
 """How many records of the program itself may wait for the handlers; further ones are dropped."""
 
 logger: logging.Logger = logging.getLogger("suitkaise.logs")
+
+
+always_enabled: bool = False
+"""Whether a `dictConfig` cannot disable our loggers: in a worker process, where that of the program counts."""
+
+
+class RemoteError(Protocol):
+    """An error of a worker: `error`, which may have to be decoded first, and its traceback as text."""
+
+    @property
+    def error(self) -> BaseException:
+        """The error, without its frames."""
+        ...
+
+    traceback: str
 
 
 class QueuedLogger:
@@ -78,11 +94,26 @@ class QueuedLogger:
         """Log with that level."""
         self._log(level, text, args, **options)
 
+    @property
+    def disabled(self) -> bool:
+        """Whether the logger is disabled, which structlog reads."""
+        if always_enabled:
+            self.target.disabled = False
+        return self.target.disabled
+
     def _log(
-        self, level: int, text: str, args: tuple[object, ...], exc_info: Any = None, extra: dict[str, Any] | None = None
+        self,
+        level: int,
+        text: str,
+        args: tuple[object, ...],
+        exc_info: Any = None,
+        extra: dict[str, Any] | None = None,
+        crash: RemoteError | None = None,
     ) -> None:
         records = _open
         if records is None:
+            if crash is not None and not self.disabled and self.target.isEnabledFor(level):
+                exc_info = crash.error
             self.target.log(level, text, *args, exc_info=exc_info, extra=extra, stacklevel=3)
             return
         if exc_info is True:
@@ -93,11 +124,18 @@ class QueuedLogger:
         place = code.f_code.co_filename, code.f_lineno
         record = logging.LogRecord(self.name, level, *place, text, args, exc_info, code.f_code.co_name)
         fields = vars(record) if extra is None else {**vars(record), **extra}
-        records.put_own(lambda: _hand_over(self.target, level, fields))
+        records.put_own(lambda: _hand_over(self.target, level, fields, crash))
 
 
-def _hand_over(target: logging.Logger, level: int, fields: dict[str, Any]) -> None:
+def _hand_over(target: logging.Logger, level: int, fields: dict[str, Any], crash: RemoteError | None) -> None:
     if target.isEnabledFor(level):
+        if crash is not None:
+            error = crash.error  # decoded here, where nothing waits for it
+            fields = {**fields, "exc_info": (type(error), error, error.__traceback__)}
+            if crash.traceback:
+                fields["exc_text"] = escaped(
+                    crash.traceback.rstrip()
+                )  # what formatters show: the error itself has no frames
         target.handle(logging.makeLogRecord(fields))
 
 

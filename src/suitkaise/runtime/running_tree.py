@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
@@ -32,7 +34,7 @@ from suitkaise.supervision.interface import SupervisorInterface
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["RunningTree", "wait_until_done"]
+__all__ = ["RunningTree", "stop_former", "wait_until_done"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise")
 
@@ -54,6 +56,7 @@ class RunningTree(Administration):
         self._lock = threading.Lock()
         self._hub = os.getpid()
         self._ended = threading.Event()
+        newest[self.name] = self
         supervisor.exited.add_done_callback(self._on_exit)
 
     def _on_exit(self, exited: Future[Exit]) -> None:
@@ -262,9 +265,29 @@ class RunningTree(Administration):
     ) -> None:
         await run_in_thread_shielded(self.__exit__, kind, error, traceback)
 
+    def __str__(self) -> str:
+        """Return the tree with its state at this moment, a line for each supervisor and worker."""
+        return str(self.status())
+
+    def _repr_html_(self) -> str:
+        """Show the tree with its state in a notebook."""
+        return self.status()._repr_html_()
+
     def __repr__(self) -> str:
         state = "running" if self._reason is None else f"ended: {self._reason}"
         return f"RunningTree({self.name!r}, {state})"
+
+
+newest: weakref.WeakValueDictionary[str, RunningTree] = weakref.WeakValueDictionary()
+"""The trees that were started last, by their names."""
+
+
+def stop_former(name: str) -> None:
+    """In an interactive session: stop the tree of that name that runs, since the line or cell was run again."""
+    former = newest.get(name)
+    if former is not None and hasattr(sys, "ps1") and name in runtimes.running_trees():
+        logger.warning("a tree named %r runs already in this session; it is stopped, and replaced by this one", name)
+        former.stop()
 
 
 async def run_in_thread_shielded(function: Callable[..., T], *args: Any) -> T:

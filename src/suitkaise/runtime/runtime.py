@@ -17,7 +17,7 @@ from suitkaise.crashes import CrashLog
 from suitkaise.engines.engine import Engine, EngineContext
 from suitkaise.engines.processes import ProcessEngine
 from suitkaise.engines.shared_tracker import serve_tracker
-from suitkaise.engines.threads import ThreadEngine
+from suitkaise.engines.threads import DebugEngine, ThreadEngine
 from suitkaise.errors import SuitkaiseError
 from suitkaise.events import KeeperLost
 from suitkaise.messaging.event_bus import Bus
@@ -28,6 +28,8 @@ from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
 from suitkaise.platform.descriptors import DescriptorReserve
+from suitkaise.platform.hidden_modules import refuse_hidden_modules
+from suitkaise.platform.log_levels import levels, watch_levels
 from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
@@ -51,6 +53,7 @@ class Runtime:
 
     def __init__(self) -> None:
         with contextlib.ExitStack() as made:  # undone if a later step fails, else by `close`
+            refuse_hidden_modules()
             self._home_lock = threading.Lock()
             log_queue = LogQueue()
             made.callback(log_queue.close)
@@ -84,7 +87,11 @@ class Runtime:
             made.callback(self.commands.close)
             threads = ThreadEngine(self.engine_context)
             made.callback(threads.close)
-            self.engines: dict[str, Engine] = {"process": self.processes, "thread": threads, "command": self.commands}
+            self.engines: dict[str, Engine] = {
+                "process": DebugEngine(self.engine_context) if debug else self.processes,
+                "thread": threads,
+                "command": self.commands,
+            }
             self.env: Environment = Environment(
                 registry=self.registry,
                 engines=self.engines,
@@ -103,6 +110,8 @@ class Runtime:
             self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
+            self._levels = levels()
+            made.callback(watch_levels(lambda: self.reactor.call_soon_threadsafe(self._send_levels)))
             self._made = made.pop_all()
 
     def _check_home(self) -> None:
@@ -126,6 +135,13 @@ class Runtime:
             "the private directory of this program, %s, was removed; it is made anew. A storage that lay there can be "
             "used only by those that have opened it already", self.directory,
         )  # fmt: skip
+
+    def _send_levels(self) -> None:
+        """Tell the workers if a level of a logger has changed. Called in the I/O thread."""
+        now = levels()
+        if now != self._levels:
+            self._levels = now
+            self.processes.set_log_levels(now)
 
     def _on_gone(self, owner: str) -> None:
         self.storage.on_gone(owner)
@@ -176,6 +192,9 @@ class Runtime:
         self.storage.close_after_fork()
         os.close(self._home.lock)
 
+
+debug: bool = False
+"""Whether process workers run as threads of this program, in its terminal; `suitkaise run --debug` sets it."""
 
 _guard = threading.RLock()
 _runtime: Runtime | None = None

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from suitkaise.runtime import runtime as runtimes
-from suitkaise.runtime.running_tree import RunningTree, wait_until_done
+from suitkaise.runtime.running_tree import RunningTree, stop_former, wait_until_done
 from suitkaise.runtime.runtime import Runtime
 from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.interface import SupervisorInterface
@@ -20,6 +20,7 @@ __all__ = ["AsyncStart", "added", "start"]
 @contextlib.contextmanager
 def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]:
     """Enter the runtime and add the tree to it, for the block that starts it; leave again if the block fails."""
+    stop_former(tree.name)
     runtime = runtimes.enter()
     name = None
     try:

@@ -27,6 +27,7 @@ from suitkaise.specs.options import (
     refuse_unknown,
 )
 from suitkaise.specs.recipe import Kind, Recipe, Startable, check_arguments, check_recipe, recipe_of, with_arguments
+from suitkaise.specs.spellings import likely_mistakes
 from suitkaise.specs.users import User, checked_group, checked_user
 
 __all__ = ["LIMITS", "AnySupervisor", "Child", "SpecWarning"]
@@ -119,6 +120,7 @@ _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_afte
             "drain", "keep_children", "max_restarts", "max_seconds")  # fmt: skip
 _HERE = ("env", "user", "group")  # not from the worker or its class, which use these names for their own
 _LATER = ("mailbox",)
+_SETTABLE = (*_OPTIONS, "num_loops", "trap_exits", "background")
 
 
 class SpecWarning(UserWarning):
@@ -314,6 +316,9 @@ class Child(Declaration):
             user=None if user is None else checked_user(title, user, checked_group(title, group)),
             given={"args": args, "kwargs": kwargs, "id": id, **given},
         )
+        if isinstance(what, Startable) or (isinstance(what, type) and issubclass(what, Startable)):
+            for mistake in likely_mistakes(what, _SETTABLE):
+                warnings.warn(f"{title}: {mistake}", SpecWarning, stacklevel=_level_of_declaration())
         if self.significant and self.restart == "permanent":
             raise SpecError(f"{title}: significant needs restart='transient' or 'temporary', not 'permanent' (rule 50)")
         time = 0.0 if self.shutdown == "brutal_kill" else self.shutdown

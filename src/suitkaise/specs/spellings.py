@@ -8,12 +8,13 @@ class and may be anybody's, stays as it is: a class with the other spellings sta
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
 from suitkaise.errors import SpecError
 
-__all__ = ["HOOKS", "make_mro", "spell_all", "spelling_in", "spellings_of"]
+__all__ = ["HOOKS", "likely_mistakes", "make_mro", "spell_all", "spelling_in", "spellings_of"]
 
 HOOKS = ("on_start", "before_loop", "loop", "after_loop", "on_finish", "on_receive", "on_failure", "result")
 """The names that a worker class defines for the runtime to call."""
@@ -80,6 +81,68 @@ def _refuse_misspelled(cls: type) -> None:
             near = difflib.get_close_matches(name.lower(), _HOOK_OF, 1, 0.85)
             if near:
                 raise SpecError(f"{cls.__name__} defines {name}, which nothing calls; did you mean {near[0]}?")
+
+
+def likely_mistakes(what: Any, options: Iterable[str]) -> list[str]:
+    """Tell the names in a worker class, or in a worker and its class, that are nearly a hook's or an option's.
+
+    They may be meant, so each is worth a warning and no error.
+
+    Args:
+        what: the class or the worker.
+        options: the names of the options that a class may set.
+    """
+    cls = what if isinstance(what, type) else type(what)
+    own: dict[str, Any] = {} if isinstance(what, type) else dict(vars(what))
+    for base in cls.__mro__[:-1]:
+        if base.__module__.partition(".")[0] != "suitkaise":
+            own = {**vars(base), **own}
+    known = tuple(options)
+    found = []
+    for name, value in own.items():
+        near = None if name[:1] == "_" else _near(name, HOOKS if callable(value) else known)
+        if near is not None:
+            does = "calls" if callable(value) else "reads"
+            found.append(f"{cls.__name__} has {name}, which nothing {does}; did you mean {near}?")
+    if callable(own.get("run")) and not own.keys() & {"loop", "on_receive"} and _takes_nothing(own["run"]):
+        found.append(f"{cls.__name__} has run and no loop: nothing calls run; did you mean loop?")
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _near(name: str, known: tuple[str, ...]) -> str | None:
+    """Return the known name that differs in one typing error, in case or in underscores; None if there is none."""
+    if name in known:
+        return None
+    bare = name.lower().replace("_", "")
+    for one in known:
+        other = one.replace("_", "")
+        if bare == other or (_one_error(bare, other) and name != f"{one}s" and f"{name}s" != one):
+            return one
+    return None
+
+
+def _one_error(name: str, known: str) -> bool:
+    """Return whether one letter is wrong, missing or too much, or two are exchanged (in short names only that)."""
+    start = 0
+    while start < min(len(name), len(known)) and name[start] == known[start]:
+        start += 1
+    end = 0
+    while end < min(len(name), len(known)) - start and name[-1 - end] == known[-1 - end]:
+        end += 1
+    got, wanted = name[start : len(name) - end], known[start : len(known) - end]
+    if len(got) == 2 and got == wanted[::-1]:
+        return True
+    return len(known) >= _LONG_ENOUGH and len(got) <= 1 and len(wanted) <= 1
+
+
+_LONG_ENOUGH = 7
+"""Letters: in a shorter name, one other letter often makes another word (`loop`, `look`)."""
+
+
+def _takes_nothing(method: Any) -> bool:
+    code = getattr(method, "__code__", None)
+    return code is not None and code.co_argcount - len(method.__defaults__ or ()) <= 1 and not code.co_kwonlyargcount
 
 
 class _Spellings:

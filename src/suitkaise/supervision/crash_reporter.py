@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 
-from suitkaise.crashes import CrashReport
+from suitkaise.crashes import CrashReport, where_of
 from suitkaise.engines.engine import Exit
 from suitkaise.events import ChildExited, ChildGivenUp, ChildStartFailure, ChildStopError, SupervisorGaveUp
 from suitkaise.exits import Crashed, ExitReason, Hung
@@ -59,6 +59,7 @@ def build_report(
         verdict = "is being stopped"
     elif after is not None and after.status in (Status.RESTARTING, Status.STARTING):
         verdict = "restarts"
+    traceback = _traceback(died.reason) or end.stack
     phase, in_phase, loop = _phase_of(died.reason, end, now)
     return CrashReport(
         id=f"{datetime.fromtimestamp(died.wall).strftime('%Y%m%d-%H%M%S-%f')}-{secrets.token_hex(1)}",
@@ -80,7 +81,8 @@ def build_report(
         seconds=seconds,
         together=policy.restarted_with(before.id) if verdict == "restarts" else (),
         lines=end.lines,
-        traceback=_traceback(died.reason),
+        traceback=traceback,
+        where=where_of(traceback),
     )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from concurrent.futures import Future
 
+from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit, Handle, Launch, WorkerHandle, settle
 from suitkaise.errors import ChildAlreadyStarted
-from suitkaise.events import SupervisorStopped
+from suitkaise.events import EndEvent, SupervisorStopped
 from suitkaise.exits import Crashed, ExitReason
 from suitkaise.messaging.address import Address
 from suitkaise.messaging.messages import Payload, portable_error
@@ -156,6 +157,7 @@ class Executor:
             report = build_report(actions, self.policy, before, exit, now - self._began.get(event.id, now), now)
             if report is not None:
                 self._env.report(report)
+                return [_with_report(action, report) for action in actions]
         return actions
 
     def _ref(self, id: str) -> WorkerRef:
@@ -309,3 +311,10 @@ class Executor:
             self._root.detach(reason, None)
             self._env.registry.remove(self.path)
         settle(self.interface.exited, Exit(reason, Payload(None)))
+
+
+def _with_report(action: Action, report: CrashReport) -> Action:
+    """Let the event of the end name the report about it."""
+    if isinstance(action, Publish) and isinstance(action.event, EndEvent) and action.event.path == report.path:
+        return Publish(action.event.with_report(report.id, report.where))
+    return action

@@ -53,6 +53,8 @@ class WorkerContext:
         """Takes the output of a command, for the log."""
         self.on_log_line: Callable[[str], None] | None = None
         """Takes each logged line, where the engine does not add log lines to crash reports by itself."""
+        self.on_crash: Callable[[BaseException], None] = lambda error: None
+        """Shows an exception that ends the worker to the exception hook of its process or thread."""
         self.add_to_stacks: Callable[[Callable[[], str]], None] = lambda text: None
         """Has each dump of the worker's stacks end with `text()`."""
         self.on_checkpoint: Callable[[Payload], None] | None = None
@@ -80,6 +82,7 @@ class WorkerContext:
 
         self._mailbox = mailbox
         self._slot = slot
+        self._last_checkpoint: Payload | None = None if self.recalled is None else self.recalled.kept
 
     # ------------------------------------------------------------ ways to end
     def rejoin(self, *, skip: bool = False, drain: float | None = None) -> None:
@@ -162,7 +165,13 @@ class WorkerContext:
     def checkpoint(self, value: Any) -> None:
         """Keep a copy of the value for the next incarnation."""
         assert self.on_checkpoint is not None
-        self.on_checkpoint(Payload(data=codec.dumps(value, root="checkpoint")))
+        payload = Payload(data=codec.dumps(value, root="checkpoint"))
+        self.on_checkpoint(payload)
+        self._last_checkpoint = payload
+
+    def last_checkpoint(self, default: Any) -> Any:
+        """Return a copy of the last checkpoint of this child, or the default."""
+        return default if self._last_checkpoint is None else self._last_checkpoint.value
 
     def logger(self) -> Any:
         """Return a structlog logger that is bound to the worker's path and pid."""

@@ -38,6 +38,11 @@ class Recalled:
         """
         return None if self._checkpoint is None else self._checkpoint.value
 
+    @property
+    def kept(self) -> Payload | None:
+        """The checkpoint, not decoded."""
+        return self._checkpoint
+
 
 @dataclass(frozen=True, slots=True)
 class Incarnation:
@@ -85,9 +90,11 @@ class Outcome:
     def hands_over(self) -> bool:
         """Whether the messages that wait are for the next incarnation: it ended by itself, or never ran (rule 72)."""
         reason = self.reason
-        never_ran = self.ignored or (isinstance(reason, Crashed) and reason.phase == "on_start")
+        never_ran = self.ignored or (isinstance(reason, Crashed) and reason.phase in _BEFORE_RUNNING)
         return never_ran or isinstance(reason, Normal) or reason == FORCED
 
+
+_BEFORE_RUNNING = ("start", "__init__", "on_start")
 
 FORCED = Shutdown("forced")
 """The exit reason of `force_finish`."""

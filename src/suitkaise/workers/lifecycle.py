@@ -93,7 +93,9 @@ class Lifecycle:
         self._mailbox.owner = threading.get_ident()
         set_starting(True)
         try:
+            phase = "__init__"
             self._worker = worker = self._build()
+            phase = "on_start"
             worker.__dict__.setdefault("name", self.path.rpartition("/")[2])
             if worker.__dict__["name"] is None:
                 worker.__dict__["name"] = self.path.rpartition("/")[2]
@@ -116,7 +118,7 @@ class Lifecycle:
             self.outcome = Outcome(Normal(), ignored=True)
             return
         except BaseException as error:
-            self._fail("on_start", error)
+            self._fail(phase, error)
             return
         finally:
             set_starting(False)
@@ -350,6 +352,10 @@ class Lifecycle:
         hook = self._hook("on_failure") if self._worker is not None else None
         portable, text = portable_error(error, self.path)
         self.outcome = Outcome(Crashed(phase, portable, text))
+        try:
+            context.on_crash(error)
+        except BaseException:  # the hook is the user's
+            _logger.exception("%r: the exception hook has raised an exception", self.path)
         if hook is not None:
             try:
                 hook(error)

@@ -72,6 +72,8 @@ class Worker(Startable, metaclass=WorkerType):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if {"process", "thread"} <= {vars(base).get("_worker_kind") for base in cls.__mro__}:
+            raise SpecError(f"{cls.__name__} derives from Process and from Thread; a worker is one of them")
         spell_all(cls)
         for name in RESERVED:
             if getattr(cls, name) is not getattr(Worker, name):
@@ -350,7 +352,7 @@ class Worker(Startable, metaclass=WorkerType):
         return os.getpid()
 
     def checkpoint(self, value: Any) -> None:
-        """Keep a copy of `value` for the next incarnation, which reads `self.recalled.checkpoint` (rule 57).
+        """Keep a copy of `value` for the next incarnation, which reads it with `self.last_checkpoint()` (rule 57).
 
         The supervisor keeps the last value. After this call has returned, the value survives even a SIGKILL of this
         worker. The value is lost when the child is deleted or its supervisor restarted; data that must survive the
@@ -360,6 +362,26 @@ class Worker(Startable, metaclass=WorkerType):
             NotSerializable: the value cannot be sent; the last value is kept.
         """
         self._require_context("checkpoint()").checkpoint(value)
+
+    def last_checkpoint(self, default: Any = None) -> Any:
+        """Return a copy of the last checkpoint of this child; the default if there is none, as on a first start.
+
+        >>> from suitkaise import Supervisor, Thread
+        >>> class Counter(Thread):
+        ...     def on_start(self) -> None:
+        ...         self.count = self.last_checkpoint(0)
+        ...
+        ...     def on_receive(self, message: int) -> int:
+        ...         self.count += message
+        ...         self.checkpoint(self.count)
+        ...         return self.count
+        >>> with Supervisor("app", Counter).start() as running:
+        ...     assert running["counter"].ask(3) == 3
+        ...     running["counter"].recall()
+        ...     running["counter"].ask(2)
+        5
+        """
+        return self._require_context("last_checkpoint()").last_checkpoint(default)
 
     def start_thread(self, what: Any, *args: Any, **kwargs: Any) -> WorkerRef:
         """Start a supervised background thread of this worker's process; return its ref when it is up.

@@ -1,0 +1,125 @@
+"""What a user reads who has made one of the usual mistakes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, ChildStartFailed, Process, SpecError, SpecWarning, Supervisor, Thread
+from tests.support import run_program
+
+COMMAND = [sys.executable, "-m", "suitkaise"]
+
+
+def named(**body: Any) -> Any:
+    return type(Process)("Made", (Process,), body)
+
+
+@pytest.mark.parametrize(
+    "name, value, near",
+    [
+        ("restrat", "transient", "restart"),
+        ("loop_timout", 1.0, "loop_timeout"),
+        ("shutdwn", 1, "shutdown"),
+        ("loopTimeout", 1.0, "loop_timeout"),
+        ("on_recieve", lambda self, message: None, "on_receive"),
+        ("on_strat", lambda self: None, "on_start"),
+        ("onStart", lambda self: None, "on_start"),
+        ("run", lambda self: None, "loop"),
+    ],
+)
+def test_a_name_that_is_nearly_an_option_or_a_hook_is_told_when_the_class_is_declared(
+    name: str, value: Any, near: str
+) -> None:
+    with pytest.warns(SpecWarning, match=rf"Child 'made': Made has {name}.*; did you mean {near}\?") as told:
+        Child(named(**{name: value}))
+    assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", ["results", "look", "pool", "start_time", "restarts", "train", "total", "_restrat"])
+def test_a_name_of_the_users_own_is_not_told(name: str) -> None:
+    Child(named(**{name: 1}))
+    Child(named(**{name: lambda self: None}))
+
+
+def test_run_may_be_a_method_that_messages_call() -> None:
+    Child(named(run=lambda self, job: job))
+    Child(named(run=lambda self: None, loop=lambda self: None))
+
+
+def test_a_worker_is_a_process_or_a_thread() -> None:
+    with pytest.raises(SpecError, match="Both derives from Process and from Thread; a worker is one of them"):
+        type(Process)("Both", (Process, Thread), {})
+
+
+@pytest.mark.parametrize("base", [Process, Thread])
+def test_a_failure_of_the_constructor_in_the_worker_names_it(base: Any) -> None:
+    class Fails(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            if self._worker_context is not None:
+                raise OSError("no disk")
+
+    with pytest.raises(ChildStartFailed, match="OSError in __init__: no disk"):
+        Supervisor("app", Fails).start()
+
+
+def test_a_method_that_a_ref_does_not_have_points_to_the_proxy() -> None:
+    class Adds(Thread):
+        def add(self, number: int) -> int:
+            return number + 1
+
+    with Supervisor("app", Adds).start() as running:
+        ref: Any = running["adds"]
+        with pytest.raises(
+            AttributeError, match=r"'add'; a method of the worker is called by ref.proxy\(\).add\(...\)"
+        ):
+            ref.add(1)
+        assert ref.proxy().add(1).get() == 2
+
+
+def test_the_help_lists_only_what_is_built() -> None:
+    text = run_program([*COMMAND, "--help"]).check().stdout
+    assert "SUPPRESS" not in text
+    assert "doctor" not in text
+
+
+APP = """
+from suitkaise import *
+class A(Process):
+    restart, significant, loop_timeout = "temporary", True, 0.05
+    def loop(self):
+        {loop}
+        self.rejoin()
+tree = Supervisor("app", A, auto_shutdown="any_significant")
+"""
+
+
+@pytest.mark.parametrize(
+    "name, whose", [("suitkaise", "the package suitkaise"), ("queue", "Python's own module 'queue'")]
+)
+def test_a_file_that_hides_a_module_is_one_sentence(name: str, whose: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "app.py").write_text(APP.format(loop="pass"))
+    done = run_program([str(Path(sys.executable).with_name("suitkaise")), "run", "app.py"], cwd=tmp_path)
+    assert done.returncode == 1
+    text = f"suitkaise: SuitkaiseError: the file '{tmp_path}/{name}.py' hides {whose}"
+    assert done.stderr.startswith(text), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("call, error", [("breakpoint()", "RuntimeError"), ("input()", "EOFError")])
+def test_a_debugger_in_a_worker_is_one_clear_error(call: str, error: str, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP.format(loop=call))
+    done = run_program([*COMMAND, "run", "app.py"], cwd=tmp_path)
+    assert f"{error} in loop: {call} cannot work here: 'app/a' runs in a process without a terminal; " in done.stderr
+    assert "`suitkaise run --debug FILE`" in done.stderr
+
+
+def test_with_debug_the_workers_have_the_terminal_and_no_time_limit(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP.format(loop='self.wait(0.3); print("read", input())'))
+    script = f"echo hello | {sys.executable} -m suitkaise run --debug app.py"
+    done = run_program(["sh", "-c", script], cwd=tmp_path).check()
+    assert done.stdout == "read hello\n"
