@@ -292,6 +292,7 @@ class Ledger:
                 if record is None or record.waits:
                     self.wrong(f"{ticket.id} is started on request, but it is not at rest (rule 17)")
             case "recall":
+                ticket.was_up = ticket.stopped or (record is not None and (record.waits or record.end > 0))
                 if record is None:
                     self.wrong(f"{ticket.id} is recalled, but there is no such child")
                 elif not self.one_by_one and record.retry:
@@ -594,6 +595,9 @@ class Ledger:
             self.significant_ends.pop(ticket.id, None)
             if not self.keeps(record):
                 self.records.pop(ticket.id, None)
+        elif outcome == "ChildStartFailed" and ticket.was_up and record.returns:  # rule 80
+            record.retry, record.retry_called = "failed", 0
+            record.retry_at = self.now + self._delay(record)[0]
         elif outcome == "ChildStartFailed":
             record.excused = True
             if not self.keeps(record):

@@ -208,7 +208,7 @@ class BasePolicy(ABC):
         elif was is ChildPhase.STARTING:
             self.actions.publish(events.ChildStartFailure, child, reason=reason, unhandled=unhandled)
             if child.restarts_alone and self.phase is SupervisorPhase.RUNNING:
-                self._retry_later(child)
+                self.retry_later(child)
         else:
             self.actions.publish(events.ChildExited, child, reason=reason, pid=child.pid, unhandled=unhandled)
             if self.phase is not SupervisorPhase.STOPPING:
@@ -304,7 +304,7 @@ class BasePolicy(ABC):
         child.attempt += 1
         return child.spec.backoff.delay(child.attempt, self._chance())
 
-    def _retry_later(self, child: ChildState) -> None:
+    def retry_later(self, child: ChildState) -> None:
         """Start a child again whose start has failed during a restart, after the events that wait already (rule 35)."""
         self._wait_for_retry(child, self._delay(child), retry_counted=False)
 

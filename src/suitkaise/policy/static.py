@@ -110,7 +110,7 @@ class StaticPolicy(BasePolicy):
                 continue  # a temporary child, which is not started again (rule 27)
             yield from self.start(member)
             if member.phase is ChildPhase.STOPPED:
-                self._retry_later(member)
+                self.retry_later(member)
                 return
 
     def cancel_retry(self, child: ChildState) -> None:

@@ -190,7 +190,8 @@ class Executor:
         self._ended.discard(id)
         address.attach(handle)
         if worker is not None:
-            watch(launch.child, worker, self._env.clock, self._env.call_at)
+            suspended = self.interface.suspended
+            watch(launch.child, worker, self._env.clock, self._env.call_at, lambda: id in suspended)
         self._report_progress(launch, handle, address)
         if isinstance(handle, SupervisorInterface):
             handle.tell(Begin())
