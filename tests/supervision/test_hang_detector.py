@@ -36,7 +36,7 @@ class Watched:
         self.ready: Future[int] = Future()
         self.ready.set_result(1)
         self.looping = False
-        self.started = 0.0  # when it gets its process
+        self.started: float | None = 0.0  # when it gets its process
         self.queued: list[float] = []  # when a message comes
         self.suspended: tuple[float, float] = (0.0, 0.0)  # from when to when
         self.timers: list[TimerHandle] = []
@@ -130,7 +130,7 @@ def test_s55_the_limit_of_a_start_runs_from_the_fork_whatever_the_process_has_co
 
 def test_s55_a_worker_that_has_no_process_yet_does_not_hang() -> None:
     watched = Watched((0.0, Phase.BOOT), start_timeout=2.0)
-    watched.ready = Future()
+    watched.ready, watched.started = Future(), None
     watched.clock.run(until=100.0)
     assert watched.hung is None  # its keeper may just start, and is watched by itself
 

@@ -72,6 +72,7 @@ class Ledger:
         self.highest: dict[str, int] = {}
         self.asked_last = 0  # the turn of the last request
         self.grouped_last = 0  # the turn of the last group restart, which may have stopped the last significant child
+        self.blocked: dict[tuple[str, str], int] = {}  # which start waits for which launch of another child (rule 81)
         self._clock = now
         self._wrong = wrong
 
@@ -221,6 +222,10 @@ class Ledger:
         if record is not None and record.alive:
             self.wrong(f"{id} is started while it is alive")
         alone = self._why_launch(id, spec)
+        for (waiting, first), number in self.blocked.items():
+            other = self.records.get(first)
+            if waiting == id and other is not None and other.launches == number and self._is_busy(other):
+                self.wrong(f"{id} is started, but it was to come after {first} (rule 81)")
         record = self.records.get(id)
         if record is None:
             self.records[id] = record = ChildRecord(spec)
@@ -637,6 +642,28 @@ class Ledger:
             case "stopping":
                 self._check_stopping()
         self._check_children()
+        self._check_blocked()
+
+    @staticmethod
+    def _is_busy(record: ChildRecord) -> bool:
+        return record.alive and (not record.settled or record.asked_at is not None)
+
+    def _check_blocked(self) -> None:
+        """Check which starts wait for which children: those of a start, and of a stop in reverse order, for sure."""
+        busy = [one for one in self.records.values() if self._is_busy(one)]
+        stopping = [one for one in busy if one.asked_at is not None]
+        down = [one.spec.id for one in self.records.values() if not one.alive]
+        waits = {(id, one.spec.id): self.policy.comes_after(id, one.spec.id) for one in busy for id in down}
+        self.blocked = {pair: self.records[pair[1]].launches for pair, why in waits.items() if why is not None}
+        for (id, first), why in waits.items():
+            record = self.records[first]
+            orderly = self.phase == "stopping" and stopping == [record]  # else requests, or a kill, stop others too
+            expected = "start" if self.phase == "starting" else "stop" if orderly else why
+            if (record.asked_at is not None and why == "start") or (record.asked_at is None and why == "stop"):
+                self.wrong(f"{id} waits for the {why} of {first}, which does something else (rule 81)")
+            listed = {info.id for info in self.policy.which_children()}
+            if why != expected and {id, first} <= listed:
+                self.wrong(f"{id} comes after {first}: {why} instead of {expected} (rule 81)")
 
     def _check_stopping(self) -> None:
         if self.tickets:

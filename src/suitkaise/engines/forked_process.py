@@ -181,6 +181,7 @@ class ForkedProcess:
             return
         with self._lock:
             self.pid, self.pidfd = pid, pidfd
+            self._context.paths_by_pid[pid] = self._path
             assert self._buffer is not None
             self._buffer.uncork()
         self._callbacks.on_flushed()
@@ -307,6 +308,8 @@ class ForkedProcess:
         if self._closed:
             return False
         self._closed = True
+        if self.pid is not None:
+            self._context.paths_by_pid.pop(self.pid, None)
         if self._buffer is not None:
             self._buffer.close()
         self._keeper.forget(self)

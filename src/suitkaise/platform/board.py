@@ -102,7 +102,7 @@ class SlotView:
     messages: int
     queued: int
     looping: bool = False
-    started: float = 0.0
+    started: float | None = None
 
 
 class Slot:
@@ -134,7 +134,7 @@ class Slot:
         return SlotView(
             words[PID], Phase.of(phase), (phase & _SINCE) / 1e9, words[LOOPS], words[LAST_LOOP] / 1e9,
             words[TOTAL] / 1e9, words[MESSAGES], words[QUEUED] if queued is None else queued, bool(words[LOOPING]),
-            words[STARTED] / 1e9,
+            words[STARTED] / 1e9 or None,
         )  # fmt: skip
 
     def mark_started(self) -> None:

@@ -51,6 +51,12 @@ class StaticPolicy(BasePolicy):
     def _group_of(self, child: ChildState) -> list[ChildState]:
         return restarted_together(self.spec.strategy, child, self.children)
 
+    def _awaits(self, awaited: ChildState, child: ChildState) -> bool:
+        alone = self._one_by_one and self.phase is SupervisorPhase.RUNNING  # such a restart is no job
+        return self._queue.awaited is awaited and not (
+            alone and child.phase in (ChildPhase.EXITED, ChildPhase.RESTARTING)
+        )
+
     # ------------------------------------------------------------ exits and restarts (rules 23-38)
     def _keeps_spec(self, child: ChildState) -> bool:
         return not child.temporary

@@ -141,6 +141,7 @@ class Executor:
             self._addresses[id].finish()
             if id in self._supervisors:
                 self._supervisors.pop(id).retire()
+        self._env.registry.blocked_asks.refuse()
 
     def _decide(self, event: Input) -> list[Action]:
         """Return the policy's decisions; report an abnormal exit together with the decision about it (rule 58)."""

@@ -2,7 +2,8 @@
 
 Nothing polls, and no message is sent when a phase begins. A worker writes its phase into its slot of the status board;
 the detector looks there when the current phase would be over its limit, or when a phase that has begun since the last
-look could be. Three states are no hook: a start, whose limit runs from the fork until the worker reports that it is up; a worker with a loop that stands between two hooks; and a worker that leaves a message unread.
+look could be. Three states are no hook: a start, whose limit runs from the fork until the worker reports that it is
+up; a worker with a loop that stands between two hooks; and a worker that leaves a message unread.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ class _Watch:
             return
         phase, since, limit = view.phase, view.since, self._limits.get(view.phase)
         if starting:  # whatever the process has come to
-            phase, since, limit = Phase.ON_START, view.started or now, self._limits.get(Phase.ON_START)
+            phase, limit = Phase.ON_START, self._limits.get(Phase.ON_START)
+            since = now if view.started is None else view.started
         elif phase is Phase.WAITING:
             since, limit = self._judge_rest(view, now)
         if limit is None or now < since + limit:
