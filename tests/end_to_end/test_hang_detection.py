@@ -9,13 +9,24 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from suitkaise import Backoff, Child, ChildStartFailed, Hung, Killed, Shutdown, Supervisor, Thread, WorkerDead
 from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError
 from suitkaise.runtime.running_tree import RunningTree
-from tests.end_to_end.kinds import next_event
-from tests.end_to_end.workers_hanging import WAYS, Busy, HangingProcess, HangingThread, LeavesSlowly, Waits
+from tests.end_to_end.kinds import keeper_pid, next_event
+from tests.end_to_end.workers_hanging import (
+    WAYS,
+    Busy,
+    FailsOnce,
+    HangingProcess,
+    HangingThread,
+    LeavesSlowly,
+    StopsWhenUnpickled,
+    TakesAnything,
+    Waits,
+)
 from tests.support import ROOT, eventually, start_program, wait_gone
 
 LIMIT = 0.3
@@ -93,6 +104,47 @@ def test_s55_a_restart_that_hangs_is_tried_again(tmp_path: Path) -> None:
         running["w"].kill()
         eventually(lambda: running["w"].status == "running" and running["w"].pid not in (old, None))
         assert [line.restarts for line in running.which_children()] == [2]
+
+
+def test_s55_a_process_that_stops_while_it_boots_is_replaced(tmp_path: Path) -> None:
+    child = Child(TakesAnything, args=(StopsWhenUnpickled(tmp_path),), id="w", start_timeout=START_LIMIT)
+    with Supervisor("tree", child, max_restarts=9).start() as running, running.events() as events:
+        (tmp_path / "hang").touch()
+        running["w"].kill()
+        assert is_hung(next_event(events, ChildStartFailure).reason, "on_start")
+        assert running["w"].ask("hello", timeout=10) == "hello"
+
+
+def test_s55_a_process_that_stops_before_it_has_announced_itself_is_replaced() -> None:
+    child = Child(TakesAnything, id="w", start_timeout=START_LIMIT)
+    with Supervisor("tree", child, max_restarts=9).start() as running, running.events() as events:
+
+        def in_reserve() -> set[int]:
+            return {one.pid for one in psutil.Process(keeper_pid()).children()} - {running["w"].pid}
+
+        os.kill(eventually(in_reserve).pop(), signal.SIGSTOP)
+        running["w"].kill()
+        assert is_hung(next_event(events, ChildStartFailure).reason, "on_start")
+        assert running["w"].ask("hello", timeout=10) == "hello"
+
+
+def test_s55_a_worker_that_does_not_read_a_message_is_replaced() -> None:
+    child = Child(TakesAnything, id="w", receive_timeout=LIMIT)
+    with Supervisor("tree", child, max_restarts=9).start() as running, running.events() as events:
+        pid = running["w"].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        running["w"].tell("hello")
+        assert is_hung(next_event(events, ChildExited).reason, "waiting")
+        assert running["w"].ask("hello", timeout=10) == "hello"
+
+
+def test_s80_a_recall_whose_start_fails_is_followed_by_a_restart(tmp_path: Path) -> None:
+    with Supervisor("tree", Child(FailsOnce, args=(tmp_path,), id="w")).start() as running:
+        (tmp_path / "hang").touch()
+        with pytest.raises(ChildStartFailed):
+            running["w"].recall(timeout=20)
+        eventually(lambda: running["w"].status == "running")
 
 
 def test_s55_a_worker_that_hangs_in_on_finish_is_killed_and_reported(tmp_path: Path) -> None:

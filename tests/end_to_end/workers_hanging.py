@@ -137,3 +137,46 @@ class LeavesSlowly(Process):
     def leave(self) -> None:
         time.sleep(self.seconds)
         (self.folder / "left").touch()
+
+
+class StopsWhenUnpickled:
+    """An argument of a worker: its process stops when it reads the argument, once, if the folder holds `hang`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return stop_if_ordered, (self.folder,)
+
+
+def stop_if_ordered(folder: Path) -> Path:
+    try:
+        (folder / "hang").unlink()
+    except FileNotFoundError:
+        return folder
+    is_stopped()
+    return folder
+
+
+class TakesAnything(Process):
+    """Answers messages."""
+
+    def __init__(self, what: Any = None) -> None:
+        self.what = what
+
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+
+class FailsOnce(Process):
+    """Fails in `on_start`, once, if its folder holds the file `hang`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_start(self) -> None:
+        try:
+            (self.folder / "hang").unlink()
+        except FileNotFoundError:
+            return
+        raise ValueError("not today")

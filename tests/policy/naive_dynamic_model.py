@@ -177,15 +177,20 @@ class NaiveDynamicSupervisor:
     def on_exit(self, child: NaiveDynamicChild, clean: bool) -> None:
         assert child.id is not None
         child.dead = False
+        returns = child.restart == "permanent" or (child.restart == "transient" and not clean)
         if child.state == "stopping":
             self.gone(child)
+        elif child.state == "starting" and self.busy[child.id][1] == "recall" and returns:  # rule 80
+            child.state = "waiting"
+            self.mailbox.append(("try_again", child))
+            self.done(child.id, "ChildStartFailed")
         elif child.state == "starting":  # rule 10
             del self.children[child.id]
             self.done(child.id, "ChildStartFailed")
         elif child.state == "again":  # rule 35
             child.state = "waiting"
             self.mailbox.append(("try_again", child))
-        elif child.restart == "permanent" or (child.restart == "transient" and not clean):
+        elif returns:
             self.restart(child)
         else:
             del self.children[child.id]

@@ -249,11 +249,15 @@ class NaiveSupervisor:
             self.answers[request] = "ChildNotFound"
         else:
             position = self.children.index(child)
+            was_up = child.state in ("running", "restarting")
             self.call_stop(child)
             if child.restart == "temporary":  # it is recalled: it keeps its position
                 self.children.insert(position, child)
             outcome = self.call_start(child)
             self.answers[request] = "ChildStartFailed" if outcome == "fails" else "ok"
+            if outcome == "fails" and was_up and child.restart != "temporary":  # rule 80
+                child.state = "restarting"
+                self.deliver("try_again", child.id, self.starts[child.id])
 
     def on_stop(self) -> None:
         if self.end is None:

@@ -391,9 +391,18 @@ def test_recall_restarts_a_child_and_does_not_count() -> None:
     assert tree.running() == "ab"
 
 
-@pytest.mark.parametrize("outcome, answer", [("fails", ChildStartFailed), ("ignore", str)])
-def test_a_recalled_child_that_does_not_start_is_forgotten(outcome: str, answer: type) -> None:
+def test_s80_a_recalled_child_that_does_not_start_is_tried_again() -> None:
     tree = pool(children("a"))
+    tree.plan_starts("a", "fails")
+
+    assert isinstance(tree.recall("a"), ChildStartFailed)
+    tree.advance(1)
+    assert tree.running() == "a"
+
+
+@pytest.mark.parametrize("outcome, answer", [("fails", ChildStartFailed), ("ignore", str)])
+def test_a_recalled_child_that_ignores_or_that_nothing_restarts_is_forgotten(outcome: str, answer: type) -> None:
+    tree = pool([child("a", "temporary")])
     tree.plan_starts("a", outcome)
 
     assert isinstance(tree.recall("a"), answer)

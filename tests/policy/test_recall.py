@@ -41,9 +41,42 @@ def test_recall_of_a_restarting_child_starts_it_now_and_cancels_the_retry() -> N
     assert tree.policy.restarts_used(0.0) == 1
 
 
-@pytest.mark.parametrize("restart", ["permanent", "transient", "temporary"])
-def test_recall_whose_start_fails_leaves_the_child_stopped(restart: str) -> None:
-    tree = begun([child("a", restart), child("b")])
+@pytest.mark.parametrize("restart", ["permanent", "transient"])
+@pytest.mark.parametrize("strategy", ["one_for_one", "rest_for_one", "one_for_all"])
+def test_s80_a_recall_whose_start_fails_is_followed_by_restarts_as_after_a_crash(strategy: str, restart: str) -> None:
+    tree = begun([child("a", restart), child("b")], strategy=strategy)
+    tree.plan_starts("a", "fails", "fails")
+
+    error = tree.recall("a")
+    tree.advance(100)
+
+    assert isinstance(error, ChildStartFailed)
+    assert tree.running() == "ab"
+    assert tree.policy.restarts_used(0.0) == 2  # the recall itself does not count
+
+
+def test_s80_restarts_after_a_recall_are_limited_like_all_others() -> None:
+    tree = begun(children("ab"), max_restarts=1)
+    tree.plan_starts("a", "fails", "fails")
+
+    tree.recall("a")
+    tree.advance(100)
+
+    assert tree.ended is not None
+
+
+def test_s80_a_child_that_was_down_stays_down_if_its_recall_fails() -> None:
+    tree = begun(children("ab"))
+    tree.terminate_child("a")
+    tree.plan_starts("a", "fails")
+
+    assert isinstance(tree.recall("a"), ChildStartFailed)
+    tree.advance(100)
+    assert tree.running() == "b"
+
+
+def test_s80_a_recall_whose_start_fails_leaves_a_temporary_child_stopped() -> None:
+    tree = begun([child("a", "temporary"), child("b")])
     tree.plan_starts("a", "fails")
 
     error = tree.recall("a")

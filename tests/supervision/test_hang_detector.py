@@ -33,8 +33,17 @@ class Watched:
         self.hung: tuple[float, Hung] | None = None
         self.gone = False
         self.exited: Future[Exit] = Future()
+        self.ready: Future[int] = Future()
+        self.ready.set_result(1)
+        self.looping = False
+        self.started: float | None = 0.0  # when it gets its process
+        self.queued: list[float] = []  # when a message comes
+        self.suspended: tuple[float, float] = (0.0, 0.0)  # from when to when
         self.timers: list[TimerHandle] = []
-        watch(Child(work, **limits), self, self.clock, self.at)  # type: ignore[arg-type]
+        watch(Child(work, **limits), self, self.clock, self.at, self.is_suspended)  # type: ignore[arg-type]
+
+    def is_suspended(self) -> bool:
+        return self.suspended[0] <= self.clock.now < self.suspended[1]
 
     def at(self, when: float, callback: Any) -> TimerHandle:
         self.timers.append(self.clock.at(when + self.late, callback))
@@ -49,7 +58,8 @@ class Watched:
             return None
         self.looks.append(self.clock.now)
         since, phase = [one for one in self.phases if one[0] <= self.clock.now][-1]
-        return SlotView(1, phase, since, 0, 0.0, 0.0, 0, 0)
+        queued = sum(at <= self.clock.now for at in self.queued)
+        return SlotView(1, phase, since, 0, 0.0, 0.0, 0, queued, self.looping, self.started)
 
     def kill_hung(self, hung: Hung) -> None:
         assert self.hung is None
@@ -103,11 +113,69 @@ def test_s55_the_looks_end_with_the_incarnation() -> None:
     assert watched.clock.run() == 1
 
 
-def test_s55_booting_is_a_part_of_the_start() -> None:
-    watched = Watched((0.0, Phase.BOOT), (5.0, Phase.BOOT), start_timeout=2.0)  # since 0: the process does not run yet
+@pytest.mark.parametrize(
+    "phases",
+    [
+        [(0.0, Phase.BOOT)],
+        [(0.0, Phase.BOOT), (1.5, Phase.ON_START)],
+        [(0.0, Phase.BOOT), (0.5, Phase.ON_START), (1.0, Phase.WAITING)],  # it has not reported that it is up
+    ],
+)
+def test_s55_the_limit_of_a_start_runs_from_the_fork_whatever_the_process_has_come_to(phases: Any) -> None:
+    watched = Watched(*phases, start_timeout=2.0)
+    watched.ready, watched.started = Future(), 0.5
     watched.clock.run(until=10.0)
-    assert watched.hung is not None
-    assert (watched.hung[0], watched.hung[1].phase) == (7.0, "on_start")
+    assert watched.hung == (2.5, Hung("on_start", 2.0))
+
+
+def test_s55_a_worker_that_has_no_process_yet_does_not_hang() -> None:
+    watched = Watched((0.0, Phase.BOOT), start_timeout=2.0)
+    watched.ready, watched.started = Future(), None
+    watched.clock.run(until=100.0)
+    assert watched.hung is None  # its keeper may just start, and is watched by itself
+
+
+def test_s55_a_start_without_a_limit_may_take_any_time() -> None:
+    watched = Watched((0.0, Phase.ON_START), loop_timeout=0.5, receive_timeout=0.5)
+    watched.ready, watched.started = Future(), 0.1
+    watched.queued = [0.0]
+    watched.clock.run(until=100.0)
+    assert watched.hung is None
+
+
+def test_s55_a_worker_with_a_loop_that_stands_between_two_hooks_is_judged_by_its_loop_timeout() -> None:
+    watched = Watched((0.0, Phase.LOOP), (0.2, Phase.WAITING), loop_timeout=0.5)
+    watched.looping = True
+    watched.clock.run(until=10.0)
+    assert watched.hung == (1.0, Hung("waiting", 0.5))  # seen at 0.5
+
+
+def test_s55_a_worker_that_leaves_a_message_unread_is_judged_by_its_receive_timeout() -> None:
+    watched = Watched((0.0, Phase.WAITING), receive_timeout=0.5)
+    watched.queued = [50.2]
+    watched.clock.run(until=100.0)
+    assert watched.hung == (51.0, Hung("waiting", 0.5))  # seen at 50.5
+
+
+def test_s55_a_message_that_waits_for_the_end_of_a_loop_is_no_hang() -> None:
+    watched = Watched((0.0, Phase.LOOP), receive_timeout=0.5)
+    watched.looping, watched.queued = True, [1.0]
+    watched.clock.run(until=100.0)
+    assert watched.hung is None
+
+
+def test_s55_a_suspended_worker_is_judged_from_the_end_of_its_suspension() -> None:
+    watched = Watched((0.0, Phase.WAITING), loop_timeout=0.5, receive_timeout=0.5)
+    watched.looping, watched.queued, watched.suspended = True, [1.0], (0.0, 20.0)
+    watched.clock.run(until=100.0)
+    assert watched.hung == (20.5, Hung("waiting", 0.5))
+
+
+def test_s55_a_worker_that_comes_to_rest_again_and_again_does_not_hang() -> None:
+    watched = Watched(*[(0.3 * number, Phase.WAITING) for number in range(300)], loop_timeout=0.5, receive_timeout=0.5)
+    watched.looping, watched.queued = True, [0.0]
+    watched.clock.run(until=89.0)
+    assert watched.hung is None
 
 
 def test_s55_a_late_look_gives_the_worker_the_whole_time_again() -> None:

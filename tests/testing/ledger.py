@@ -72,6 +72,7 @@ class Ledger:
         self.highest: dict[str, int] = {}
         self.asked_last = 0  # the turn of the last request
         self.grouped_last = 0  # the turn of the last group restart, which may have stopped the last significant child
+        self.blocked: dict[tuple[str, str], int] = {}  # which start waits for which launch of another child (rule 81)
         self._clock = now
         self._wrong = wrong
 
@@ -221,6 +222,10 @@ class Ledger:
         if record is not None and record.alive:
             self.wrong(f"{id} is started while it is alive")
         alone = self._why_launch(id, spec)
+        for (waiting, first), number in self.blocked.items():
+            other = self.records.get(first)
+            if waiting == id and other is not None and other.launches == number and self._is_busy(other):
+                self.wrong(f"{id} is started, but it was to come after {first} (rule 81)")
         record = self.records.get(id)
         if record is None:
             self.records[id] = record = ChildRecord(spec)
@@ -292,6 +297,7 @@ class Ledger:
                 if record is None or record.waits:
                     self.wrong(f"{ticket.id} is started on request, but it is not at rest (rule 17)")
             case "recall":
+                ticket.was_up = ticket.stopped or (record is not None and (record.waits or record.end > 0))
                 if record is None:
                     self.wrong(f"{ticket.id} is recalled, but there is no such child")
                 elif not self.one_by_one and record.retry:
@@ -594,6 +600,9 @@ class Ledger:
             self.significant_ends.pop(ticket.id, None)
             if not self.keeps(record):
                 self.records.pop(ticket.id, None)
+        elif outcome == "ChildStartFailed" and ticket.was_up and record.returns:  # rule 80
+            record.retry, record.retry_called = "failed", 0
+            record.retry_at = self.now + self._delay(record)[0]
         elif outcome == "ChildStartFailed":
             record.excused = True
             if not self.keeps(record):
@@ -633,6 +642,28 @@ class Ledger:
             case "stopping":
                 self._check_stopping()
         self._check_children()
+        self._check_blocked()
+
+    @staticmethod
+    def _is_busy(record: ChildRecord) -> bool:
+        return record.alive and (not record.settled or record.asked_at is not None)
+
+    def _check_blocked(self) -> None:
+        """Check which starts wait for which children: those of a start, and of a stop in reverse order, for sure."""
+        busy = [one for one in self.records.values() if self._is_busy(one)]
+        stopping = [one for one in busy if one.asked_at is not None]
+        down = [one.spec.id for one in self.records.values() if not one.alive]
+        waits = {(id, one.spec.id): self.policy.comes_after(id, one.spec.id) for one in busy for id in down}
+        self.blocked = {pair: self.records[pair[1]].launches for pair, why in waits.items() if why is not None}
+        for (id, first), why in waits.items():
+            record = self.records[first]
+            orderly = self.phase == "stopping" and stopping == [record]  # else requests, or a kill, stop others too
+            expected = "start" if self.phase == "starting" else "stop" if orderly else why
+            if (record.asked_at is not None and why == "start") or (record.asked_at is None and why == "stop"):
+                self.wrong(f"{id} waits for the {why} of {first}, which does something else (rule 81)")
+            listed = {info.id for info in self.policy.which_children()}
+            if why != expected and {id, first} <= listed:
+                self.wrong(f"{id} comes after {first}: {why} instead of {expected} (rule 81)")
 
     def _check_stopping(self) -> None:
         if self.tickets:

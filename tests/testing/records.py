@@ -67,6 +67,7 @@ class Ticket:
     stopped: bool = False
     launched: bool = False
     failed: bool = False
+    was_up: bool = False  # for a recall: it has stopped the child, or has cancelled a restart of it
 
 
 @dataclass(slots=True, eq=False)

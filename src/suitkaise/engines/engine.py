@@ -110,7 +110,8 @@ def grace_of(child: Child) -> float:
 class EngineContext:
     """The parts of the program that its engines use.
 
-    `before_start` is called before a process is started; it raises SuitkaiseError if none can be.
+    `before_start` is called before a process is started; it raises SuitkaiseError if none can be. `paths_by_pid` has
+    the path of the worker in each live process.
     """
 
     directory: str
@@ -123,6 +124,7 @@ class EngineContext:
     publish: Callable[[Event], None] = lambda event: None
     report: Callable[[CrashReport], None] = lambda report: None
     supervise: SuperviseThreads | None = None
+    paths_by_pid: dict[int, str] = field(default_factory=dict)
     supervise_data: bytes = field(init=False)  # the same, for the processes of workers
     logs: Forwarded = field(init=False)
 

@@ -60,6 +60,7 @@ class ForkedProcess:
         stops_last: whether the process ends after all others then.
         keep_children: whether to leave alone what the process has started, when it ends.
         callbacks: the owner of the process.
+        slot: the index of its slot on the status board; -1: it has none yet.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class ForkedProcess:
         stops_last: bool,
         keep_children: bool,
         callbacks: ProcessCallbacks,
+        slot: int = -1,
     ) -> None:
         self.number: int = 0
         self.pid: int | None = None
@@ -81,6 +83,7 @@ class ForkedProcess:
         self.grace: float = grace
         self.stops_last: bool = stops_last
         self.keep_children: bool = keep_children
+        self.slot: int = slot
         self._context = context
         self._keeper = keeper
         self._path = path
@@ -111,8 +114,9 @@ class ForkedProcess:
         self._buffer.write(data, force=force)
 
     def signal(self, number: int) -> None:
-        """Send the process a signal, if it exists."""
+        """Send the process a signal, if it exists; one that has not announced itself gets it from the keeper."""
         with self._lock:
+            unknown = self.pid is None and not self._closed
             if self.pidfd is not None:
                 try:
                     signal.pidfd_send_signal(self.pidfd, number)
@@ -120,6 +124,8 @@ class ForkedProcess:
                     pass
                 except PermissionError:  # this program has changed its user since then; the keeper has not
                     self._keeper.signal(self.number, number)
+        if unknown and self.number:  # without the lock, which the keeper's client takes inside of its own
+            self._keeper.signal(self.number, number)
 
     def end_children(self) -> None:
         """Give the processes that the process has left behind no more time."""
@@ -175,6 +181,7 @@ class ForkedProcess:
             return
         with self._lock:
             self.pid, self.pidfd = pid, pidfd
+            self._context.paths_by_pid[pid] = self._path
             assert self._buffer is not None
             self._buffer.uncork()
         self._callbacks.on_flushed()
@@ -301,6 +308,8 @@ class ForkedProcess:
         if self._closed:
             return False
         self._closed = True
+        if self.pid is not None:
+            self._context.paths_by_pid.pop(self.pid, None)
         if self._buffer is not None:
             self._buffer.close()
         self._keeper.forget(self)

@@ -226,6 +226,8 @@ class Keeper:
             self._send(SpawnFailed(number, _NO_DESCRIPTOR))
             return
         [control] = controls
+        if request.slot >= 0:
+            self._mark_started(request.slot)
         try:
             pid = self._fork(control, Mark(self._program, number, request.keep_children))
         except OSError as error:
@@ -241,6 +243,12 @@ class Keeper:
             self._send(SpawnFailed(number, str(error)))
         else:
             self._add(ForkedChild(number, pidfd, pid, request.grace, request.stops_last))
+
+    def _mark_started(self, index: int) -> None:
+        """Show the hub when the process was forked: one that stops before it announces itself has hung (rule 55)."""
+        slot = self._board.slot(index)
+        slot.mark_started()
+        slot.release()
 
     def _fork(self, control: int, mark: Mark) -> int:
         reserve, self._reserve = self._reserve, None

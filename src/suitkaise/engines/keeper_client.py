@@ -66,6 +66,7 @@ class SpawnRequest(Protocol):
     number: int
     pid: int | None
     pidfd: int | None
+    slot: int
     stops_last: bool
     dead: bool
 
@@ -157,7 +158,9 @@ class KeeperClient:
             request.number = number = next(_numbers)
             theirs = self._context.reserve.call(request.connect).detach()
             self._requests[number] = request
-            self._send(SpawnProcess(number, request.grace, request.stops_last, request.keep_children), theirs)
+            self._send(
+                SpawnProcess(number, request.grace, request.stops_last, request.keep_children, request.slot), theirs
+            )
             self._context.reactor.call_soon_threadsafe(request.resume_reading)
             self.expect_reply()
 

@@ -50,7 +50,7 @@ from suitkaise.messaging import codec, wire
 from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
-from suitkaise.platform.board import BELL, MESSAGES, PHASE, Phase, SlotView
+from suitkaise.platform.board import BELL, MESSAGES, SlotView
 from suitkaise.platform.inheritance import User, user
 from suitkaise.platform.log_levels import levels
 from suitkaise.platform.marks import worker_mark
@@ -214,7 +214,14 @@ class ProcessHandle:
         self._exit_code: int | None = None
         self._over = False
         self.process: ForkedProcess = ForkedProcess(
-            context, keeper, launch.path, launch.incarnation.grace, self._stops_last, launch.child.keep_children, self
+            context,
+            keeper,
+            launch.path,
+            launch.incarnation.grace,
+            self._stops_last,
+            launch.child.keep_children,
+            self,
+            self._slot.index,
         )
 
     # ------------------------------------------------------------ from any thread
@@ -278,7 +285,9 @@ class ProcessHandle:
     def snapshot(self) -> SlotView | None:
         """Read the worker's slot on the status board; None after the process's end."""
         with self._lock:
-            return None if self._over or self.process.dead else self._slot.read()
+            if self._over or self.process.dead:
+                return None
+            return self._slot.read(max(0, self._delivered - self._slot.words[MESSAGES]))
 
     def kill_hung(self, hung: Hung) -> None:
         """Have the process write its stack to a file, where it still can, and kill it.
@@ -318,7 +327,7 @@ class ProcessHandle:
         with self._lock:
             if not self._over:  # the process may end at this moment
                 self.process = process
-                self._slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
+                self._slot.mark_started()
                 self._send(self._start_order(), force=True)
         return True
 

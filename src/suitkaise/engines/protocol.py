@@ -81,6 +81,7 @@ class SpawnProcess(msgspec.Struct, array_like=True, tag=0, gc=False):
     grace: float  # seconds that the process may take to end when the hub is gone
     stops_last: bool  # ends after all others when the hub is gone: the storage
     keep_children: bool  # leave alone what the process has started, when it ends
+    slot: int = -1  # of the worker on the status board, for the time of the fork; -1: a spare, which has none yet
 
 
 class AdoptProcesses(msgspec.Struct, array_like=True, tag=1, gc=False):

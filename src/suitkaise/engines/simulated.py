@@ -182,7 +182,7 @@ class SimulatedHandle:
             phase, since = Phase.ON_FINISH, self.stop_asked_at
         else:
             phase, since = Phase.WAITING, self.ready_at
-        return SlotView(0, phase, since, 0, 0.0, 0.0, 0, 0)
+        return SlotView(0, phase, since, 0, 0.0, 0.0, 0, 0, started=self.began)
 
     def kill_hung(self, hung: Hung) -> None:
         """End now, for that reason."""

@@ -85,6 +85,7 @@ class ThreadHandle:
         self.owner: str = engine.owner_of(launch.incarnation)
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._slot = context.board.take(launch.path)
+        self._slot.mark_started()
         self._lines: deque[str] = deque(maxlen=LINES)
         self._mailbox = ThreadMailbox(self._slot)
         try:
@@ -129,7 +130,7 @@ class ThreadHandle:
     def snapshot(self) -> SlotView | None:
         """Read the worker's slot on the status board; None after the worker's end."""
         with self._lock:
-            return None if self._gone else self._slot.read()
+            return None if self._gone else self._slot.read(self._mailbox.queued)
 
     def _abandon(self, reason: ExitReason) -> None:
         with self._lock:

@@ -6,11 +6,12 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason
+from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, ControlKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef
@@ -114,8 +115,13 @@ class Address:
             raise ChildNotFound(f"no running supervisor at {self.path!r}: {trouble}", path=self.path)
         return receiver.administer(action, argument)
 
-    def send(self, message: Message) -> None:
-        """Deliver a message now, or keep it until the worker is back.
+    @property
+    def receiver(self) -> Receiver | None:
+        """The incarnation that answers here now."""
+        return self._receiver
+
+    def send(self, message: Message) -> bool:
+        """Deliver a message now, or keep it until the worker is back; return whether an ask of a worker is kept.
 
         Raises:
             WorkerDead: the last incarnation is over.
@@ -130,12 +136,25 @@ class Address:
             if self._receiver is not None:
                 try:
                     self._receiver.deliver(message)
-                    return
+                    return False
                 except WorkerDead:  # the incarnation has just ended, and `detach` follows soon
                     self._receiver = None
             if self.over:
                 raise WorkerDead.over(self.path, self.reason)
-            self._pending.add(message)
+            asker = "" if message.reply is None else message.asker or current_path()
+            self._pending.add(message, asker=asker)
+        return bool(asker)
+
+    @property
+    def has_asks(self) -> bool:
+        """Whether asks of workers wait for the next incarnation."""
+        with self._lock:
+            return any(asker for _, _, asker in self._pending)
+
+    def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
+        """Remove the asks that wait and whose asker is chosen, and return them."""
+        with self._lock:
+            return self._pending.take_asks(choose)
 
     def stats(self) -> tuple[int | None, int, float | None, SlotView | None]:
         """Return pid, incarnation, the seconds since its start, and its slot; after the end, the slot as it was."""
@@ -266,11 +285,11 @@ class PendingMessages:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._waiting: deque[tuple[Message, int]] = deque()
+        self._waiting: deque[tuple[Message, int, str]] = deque()
         self._bytes = 0
 
-    def add(self, message: Message, *, accepted: bool = False) -> None:
-        """Add a message behind the others.
+    def add(self, message: Message, *, accepted: bool = False, asker: str = "") -> None:
+        """Add a message behind the others; `asker` is the path of the worker that waits for its answer.
 
         Raises:
             MailboxFull: too many messages or bytes wait, and the hub has not `accepted` the message before.
@@ -281,20 +300,31 @@ class PendingMessages:
                 self._refuse(f"{MOST} messages")
             if self._waiting and self._bytes + size > MOST_BYTES:  # a single one may have any size
                 self._refuse(f"{self._bytes} bytes of messages")
-        self._waiting.append((message, size))
+        self._waiting.append((message, size, asker))
         self._bytes += size
 
     def add_in_front(self, messages: Iterable[Message]) -> None:
         """Add messages in front of the others, in their order."""
-        returned = [(message, message.body.size) for message in messages]
+        returned = [(message, message.body.size, message.asker) for message in messages]
         self._waiting.extendleft(reversed(returned))
-        self._bytes += sum(size for _, size in returned)
+        self._bytes += sum(size for _, size, _ in returned)
 
     def _refuse(self, what: str) -> None:
         raise MailboxFull(f"{what} already wait for the restart of {self._path!r}", path=self._path)
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def __iter__(self) -> Iterator[tuple[Message, int, str]]:
+        return iter(self._waiting)
+
+    def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
+        """Remove the asks of the workers that `choose` returns True for, and return them."""
+        taken = {id(message): message for message, _, asker in self._waiting if asker and choose(asker)}
+        if taken:
+            self._waiting = deque(one for one in self._waiting if id(one[0]) not in taken)
+            self._bytes = sum(size for _, size, _ in self._waiting)
+        return list(taken.values())
 
     @property
     def first(self) -> Message:
@@ -308,11 +338,11 @@ class PendingMessages:
     def drop_signals(self) -> None:
         """Remove the messages of links and monitors: they are for one incarnation alone."""
         self._waiting = deque(one for one in self._waiting if one[0].kind != "signal")
-        self._bytes = sum(size for _, size in self._waiting)
+        self._bytes = sum(size for _, size, _ in self._waiting)
 
     def take_all(self) -> list[Message]:
         """Remove all messages and return them."""
-        messages = [message for message, _ in self._waiting]
+        messages = [message for message, _, _ in self._waiting]
         self._waiting.clear()
         self._bytes = 0
         return messages

@@ -245,6 +245,11 @@ class Mailbox(ABC):
             self.bell[0] = 1
         return len(self._waiting)
 
+    @property
+    def queued(self) -> int:
+        """How many messages were put in and not taken out; for any thread, with a `ThreadMailbox`."""
+        return len(self._waiting)
+
     def empty(self) -> bool:
         """Return True always: at the end, Pykka must not answer the messages that wait; `take_unhandled` does."""
         return True

@@ -94,11 +94,15 @@ ReplyCallback: TypeAlias = Callable[[bool, Payload], None]
 
 @dataclass(slots=True, eq=False)  # not frozen: that would double the time that making one takes
 class Message:
-    """A message of a tell (without `reply`) or an ask. A message is never changed."""
+    """A message of a tell (without `reply`) or an ask. A message is never changed.
+
+    `asker`: the path of the worker that asks, if another process than this one has sent the message.
+    """
 
     kind: MessageKind
     body: Payload
     reply: ReplyCallback | None = None
+    asker: str = ""
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if an answer is expected."""

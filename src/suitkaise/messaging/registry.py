@@ -14,6 +14,7 @@ from typing import Any, assert_never
 from suitkaise.errors import ChildNotFound, RuntimeGone, SuitkaiseError, WorkerFailed
 from suitkaise.exits import Crashed
 from suitkaise.messaging.address import Address, Parent
+from suitkaise.messaging.blocked_asks import BlockedAsks
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, RequestKind
@@ -34,6 +35,7 @@ class Registry:
         self._removed: OrderedDict[str, Address] = OrderedDict()
         self._closed = False
         self._links = Links(self.find, ref_to)
+        self.blocked_asks: BlockedAsks = BlockedAsks(self.find)
 
     def add(self, path: str, id: str, kind: str, parent: Parent) -> Address:
         """Return the address at `path`, a new one if there is none; `parent` answers for it from now on."""
@@ -89,7 +91,9 @@ class Registry:
     # ------------------------------------------------------------ Router
     def send(self, path: str, message: Message) -> None:
         """Send a message; raises what `Address.send` raises."""
-        self.find(path).send(message)
+        address = self.find(path)
+        if address.send(message):
+            self.blocked_asks.add(address)
 
     def administer(self, action: AdminAction, path: str, argument: Any = None) -> Answer[Any]:
         """Have the supervisor at `path` carry out `action`."""

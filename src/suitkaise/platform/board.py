@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 import threading
+import time
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -22,12 +23,14 @@ from suitkaise.platform.descriptors import above_streams
 __all__ = [
     "BELL",
     "LAST_LOOP",
+    "LOOPING",
     "LOOPS",
     "MESSAGES",
     "PHASE",
     "PID",
     "QUEUED",
     "SLOT_BYTES",
+    "STARTED",
     "TOTAL",
     "Board",
     "Phase",
@@ -41,6 +44,10 @@ CAPACITY = 16_384
 _SLOTS_PER_PAGE = mmap.PAGESIZE // SLOT_BYTES
 
 PID, PHASE, LOOPS, LAST_LOOP, TOTAL, MESSAGES, QUEUED = range(7)
+LOOPING = 8
+"""The word that is 1 when the worker has a loop and is up: from then on it always has something to do."""
+STARTED = 9
+"""The word with the time (nanoseconds, monotonic) when the worker got its process or thread; 0: not yet."""
 BELL = 7 * 8
 """The byte that a sender sets after it has put a message into the worker's socket or inbox."""
 NAME = 16 * 8
@@ -94,6 +101,8 @@ class SlotView:
     total_loop_time: float
     messages: int
     queued: int
+    looping: bool = False
+    started: float | None = None
 
 
 class Slot:
@@ -115,14 +124,22 @@ class Slot:
         text = name.encode()[-(SLOT_BYTES - NAME) :]
         self.bytes[NAME : NAME + len(text)] = text
 
-    def read(self) -> SlotView:
-        """Return the content of the slot; any process may call this at any time."""
+    def read(self, queued: int | None = None) -> SlotView:
+        """Return the content of the slot; any process may call this at any time.
+
+        `queued`: how many messages wait, for a caller that knows of those that the worker has not seen yet.
+        """
         words = self.words
         phase = words[PHASE]
         return SlotView(
             words[PID], Phase.of(phase), (phase & _SINCE) / 1e9, words[LOOPS], words[LAST_LOOP] / 1e9,
-            words[TOTAL] / 1e9, words[MESSAGES], words[QUEUED],
+            words[TOTAL] / 1e9, words[MESSAGES], words[QUEUED] if queued is None else queued, bool(words[LOOPING]),
+            words[STARTED] / 1e9 or None,
         )  # fmt: skip
+
+    def mark_started(self) -> None:
+        """Record that the worker gets its process or thread now."""
+        self.words[STARTED] = time.monotonic_ns()
 
     @property
     def name(self) -> str:

@@ -90,11 +90,16 @@ class RequestJobs:
         if child is None:
             self._actions.refuse(request, self._children.not_found(id))
             return
-        if child.phase in (ChildPhase.RUNNING, ChildPhase.STARTING, ChildPhase.RESTARTING, ChildPhase.EXITED):
+        was_up = child.phase in (ChildPhase.RUNNING, ChildPhase.STARTING, ChildPhase.RESTARTING, ChildPhase.EXITED)
+        if was_up:
             self._policy.cancel_retry(child)
             yield from self._policy.stop(child, for_good=False)
         yield from self._policy.start(child)
-        self.answer_start(request, child)
+        if child.phase is ChildPhase.STOPPED and was_up and child.needs_restart:
+            self._refuse_start(request, child)
+            self._policy.retry_later(child)  # as after a crash: nobody has asked for its end (rule 80)
+        else:
+            self.answer_start(request, child)
 
     # ------------------------------------------------------------ their parts
     def check(self, spec: Child) -> None:

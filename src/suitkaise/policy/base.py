@@ -10,6 +10,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import Literal
 
 from suitkaise import events
 from suitkaise.errors import ChildNotFound, WorkerDead
@@ -36,6 +37,9 @@ from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.status import Counts
 
 __all__ = ["BasePolicy", "SupervisorPhase"]
+
+
+_DOWN = (ChildPhase.NEW, ChildPhase.EXITED, ChildPhase.RESTARTING, ChildPhase.IGNORED, ChildPhase.STOPPED)
 
 
 class SupervisorPhase(Enum):
@@ -112,6 +116,20 @@ class BasePolicy(ABC):
         """Return whether nothing but a request will start this child again."""
         child = self.children.get(id)
         return child is None or (child.phase in (ChildPhase.STOPPED, ChildPhase.IGNORED) and not child.in_group_restart)
+
+    def comes_after(self, id: str, first: str) -> Literal["start", "stop"] | None:
+        """Return for what of the child `first` a start of the child `id`, which is down, waits; None: it does not.
+
+        For other threads too: what this reads is only ever replaced as a whole.
+        """
+        child, awaited = self.children.get(id), self.children.get(first)
+        if child is None or awaited is None or child.phase not in _DOWN or not self._awaits(awaited, child):
+            return None
+        return {ChildPhase.STARTING: "start", ChildPhase.STOPPING: "stop"}.get(awaited.phase)  # type: ignore[return-value]
+
+    @abstractmethod
+    def _awaits(self, awaited: ChildState, child: ChildState) -> bool:
+        """Return whether the start of `child`, which is down, waits for `awaited`, which starts or stops."""
 
     def restarted_with(self, id: str) -> tuple[str, ...]:
         """Return the ids of the siblings that a restart of this child restarts, too."""
@@ -208,7 +226,7 @@ class BasePolicy(ABC):
         elif was is ChildPhase.STARTING:
             self.actions.publish(events.ChildStartFailure, child, reason=reason, unhandled=unhandled)
             if child.restarts_alone and self.phase is SupervisorPhase.RUNNING:
-                self._retry_later(child)
+                self.retry_later(child)
         else:
             self.actions.publish(events.ChildExited, child, reason=reason, pid=child.pid, unhandled=unhandled)
             if self.phase is not SupervisorPhase.STOPPING:
@@ -304,7 +322,7 @@ class BasePolicy(ABC):
         child.attempt += 1
         return child.spec.backoff.delay(child.attempt, self._chance())
 
-    def _retry_later(self, child: ChildState) -> None:
+    def retry_later(self, child: ChildState) -> None:
         """Start a child again whose start has failed during a restart, after the events that wait already (rule 35)."""
         self._wait_for_retry(child, self._delay(child), retry_counted=False)
 

@@ -23,7 +23,7 @@ from suitkaise.policy.actions import (
     TimerKey,
 )
 from suitkaise.policy.administration import RequestJobs
-from suitkaise.policy.base import BasePolicy
+from suitkaise.policy.base import BasePolicy, SupervisorPhase
 from suitkaise.policy.children import ChildPhase, ChildState
 from suitkaise.policy.jobs import Job, JobQueue
 from suitkaise.specs import Child, SupervisorSpec
@@ -83,6 +83,9 @@ class DynamicPolicy(BasePolicy):
     def _drop_jobs(self) -> list[ChildRequest]:
         queues, self._queues = list(self._queues.values()), {}
         return [request for queue in (self._queue, *queues) for request in queue.clear()]
+
+    def _awaits(self, awaited: ChildState, child: ChildState) -> bool:
+        return self.phase is SupervisorPhase.STOPPING  # else the children are independent of each other
 
     # ------------------------------------------------------------ exits
     def _keeps_spec(self, child: ChildState) -> bool:

@@ -23,7 +23,7 @@ class JobQueue:
         self._jobs: deque[tuple[ChildRequest | None, Job]] = deque()
         self._job: Job | None = None
         self._request: ChildRequest | None = None
-        self._awaited: ChildState | None = None
+        self.awaited: ChildState | None = None  # the child for whose next event the running job waits
 
     def add(self, job: Job, request: ChildRequest | None = None) -> None:
         """Append a job."""
@@ -40,10 +40,10 @@ class JobQueue:
                 if not self._jobs:
                     return False
                 self._request, self._job = self._jobs.popleft()
-            elif self._awaited is not None and self._awaited.phase in (ChildPhase.STARTING, ChildPhase.STOPPING):
+            elif self.awaited is not None and self.awaited.phase in (ChildPhase.STARTING, ChildPhase.STOPPING):
                 return True
             job = self._job
-            self._awaited = None
+            self.awaited = None
             try:
                 awaited = next(job)
             except StopIteration:
@@ -51,13 +51,13 @@ class JobQueue:
                     self._job = self._request = None
             else:
                 if self._job is job:
-                    self._awaited = awaited
+                    self.awaited = awaited
 
     def clear(self) -> list[ChildRequest]:
         """Drop all jobs, the running one included; return their requests, which still need an answer."""
         waiting = [self._request, *(request for request, _ in self._jobs)]
         if self._job is not None and inspect.getgeneratorstate(self._job) != inspect.GEN_RUNNING:
             self._job.close()
-        self._job = self._request = None
+        self._job = self._request = self.awaited = None
         self._jobs.clear()
         return [request for request in waiting if request is not None]

@@ -51,6 +51,12 @@ class StaticPolicy(BasePolicy):
     def _group_of(self, child: ChildState) -> list[ChildState]:
         return restarted_together(self.spec.strategy, child, self.children)
 
+    def _awaits(self, awaited: ChildState, child: ChildState) -> bool:
+        alone = self._one_by_one and self.phase is SupervisorPhase.RUNNING  # such a restart is no job
+        return self._queue.awaited is awaited and not (
+            alone and child.phase in (ChildPhase.EXITED, ChildPhase.RESTARTING)
+        )
+
     # ------------------------------------------------------------ exits and restarts (rules 23-38)
     def _keeps_spec(self, child: ChildState) -> bool:
         return not child.temporary
@@ -110,7 +116,7 @@ class StaticPolicy(BasePolicy):
                 continue  # a temporary child, which is not started again (rule 27)
             yield from self.start(member)
             if member.phase is ChildPhase.STOPPED:
-                self._retry_later(member)
+                self.retry_later(member)
                 return
 
     def cancel_retry(self, child: ChildState) -> None:

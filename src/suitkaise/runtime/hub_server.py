@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any, assert_never
 
 from suitkaise.errors import MailboxFull, NotSerializable, SuitkaiseError
@@ -41,14 +42,17 @@ _MAY_WAIT_FOR_EVER = (RequestKind.JOIN, RequestKind.RESULT, RequestKind.DOWN)
 
 
 class HubServer:
-    """Listens at `path`, for processes of the same user only.
+    """Listens at `path`, for processes of the same user only. `paths_by_pid`: which worker runs in which process.
 
     All requests are read in the reactor's thread, and must not block it; answers are sent from any thread.
     """
 
-    def __init__(self, path: str, reactor: Reactor, registry: Registry) -> None:
+    def __init__(
+        self, path: str, reactor: Reactor, registry: Registry, paths_by_pid: Mapping[int, str] | None = None
+    ) -> None:
         self.reactor = reactor
         self.registry = registry
+        self.paths_by_pid: Mapping[int, str] = {} if paths_by_pid is None else paths_by_pid
         self.administration: SerialExecutor = SerialExecutor("suitkaise-administration")
         self._connections: set[_WorkerConnection] = set()
         self._peers = Peers(MAX_CONNECTIONS)
@@ -144,7 +148,10 @@ class _WorkerConnection:
         try:
             match frame:
                 case Ask(number, kind, path):
-                    message = Message(kind, Payload(data=payload), lambda ok, answer: self._answer(number, ok, answer))
+                    asker = self._server.paths_by_pid.get(self.pid, "")
+                    message = Message(
+                        kind, Payload(data=payload), lambda ok, answer: self._answer(number, ok, answer), asker
+                    )
                     self._server.registry.send(path, message)
                 case Tell(number, kind, path):
                     self._server.registry.send(path, Message(kind, Payload(data=payload)))

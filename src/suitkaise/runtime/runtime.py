@@ -78,7 +78,9 @@ class Runtime:
                 before_start=self._check_home, publish=self.bus.publish, report=self.crashes.add,
                 supervise=BackgroundSupervisor,
             )  # fmt: skip
-            self._hub_server = HubServer(self.engine_context.file(HUB_SOCKET), self.reactor, self.registry)
+            self._hub_server = HubServer(
+                self.engine_context.file(HUB_SOCKET), self.reactor, self.registry, self.engine_context.paths_by_pid
+            )
             made.callback(self._hub_server.close)
             made.callback(self.reactor.close)  # before the server's sockets; the one above is for a server that fails
             self.processes: ProcessEngine = ProcessEngine(self.engine_context, self._on_keeper_lost)

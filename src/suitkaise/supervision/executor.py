@@ -142,6 +142,7 @@ class Executor:
             self._addresses[id].finish()
             if id in self._supervisors:
                 self._supervisors.pop(id).retire()
+        self._env.registry.blocked_asks.refuse()
 
     def _decide(self, event: Input) -> list[Action]:
         """Return the policy's decisions; report an abnormal exit together with the decision about it (rule 58)."""
@@ -192,7 +193,8 @@ class Executor:
         self._ended.discard(id)
         address.attach(handle)
         if worker is not None:
-            watch(launch.child, worker, self._env.clock, self._env.call_at)
+            suspended = self.interface.suspended
+            watch(launch.child, worker, self._env.clock, self._env.call_at, lambda: id in suspended)
         self._report_progress(launch, handle, address)
         if isinstance(handle, SupervisorInterface):
             handle.tell(Begin())

@@ -2,7 +2,8 @@
 
 Nothing polls, and no message is sent when a phase begins. A worker writes its phase into its slot of the status board;
 the detector looks there when the current phase would be over its limit, or when a phase that has begun since the last
-look could be.
+look could be. Three states are no hook: a start, whose limit runs from the fork until the worker reports that it is
+up; a worker with a loop that stands between two hooks; and a worker that leaves a message unread.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 
 from suitkaise.engines.engine import WorkerHandle
 from suitkaise.exits import Hung
-from suitkaise.platform.board import Phase
+from suitkaise.platform.board import Phase, SlotView
 from suitkaise.platform.late_look import Extensions, is_late
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.specs import Child
@@ -43,18 +44,20 @@ def watch(
     handle: WorkerHandle,
     clock: Callable[[], float],
     call_at: Callable[[float, Callable[[], None]], TimerHandle],
+    is_suspended: Callable[[], bool] = lambda: False,
 ) -> None:
     """Watch one incarnation from now on, if its child has limits; call its `kill_hung` once if it hangs.
 
     Args:
         child: the declaration, with the limits.
-        handle: the incarnation.
+        handle: the incarnation, which was ordered to start just now.
         clock: returns the time in seconds (monotonic).
         call_at: sets a timer.
+        is_suspended: returns whether the worker was told to pause between its loops.
     """
     limits = limits_of(child)
     if limits:
-        _Watch(limits, handle, clock, call_at)
+        _Watch(limits, handle, clock, call_at, is_suspended)
 
 
 class _Watch:
@@ -66,13 +69,17 @@ class _Watch:
         handle: WorkerHandle,
         clock: Callable[[], float],
         call_at: Callable[[float, Callable[[], None]], TimerHandle],
+        is_suspended: Callable[[], bool],
     ) -> None:
         self._limits = limits
         self._shortest = min(limits.values())
         self._handle = handle
         self._clock = clock
         self._call_at = call_at
+        self._is_suspended = is_suspended
         self._extensions = Extensions(EXTENSIONS)
+        self._rest: object = None  # what the worker was seen at, while no hook runs
+        self._rest_seen = 0.0
         self._look_at(clock() + self._shortest)
         handle.exited.add_done_callback(lambda exited: self._timer.cancel())
 
@@ -82,13 +89,16 @@ class _Watch:
             self._timer.cancel()
 
     def _look(self, due: float) -> None:
+        starting = not self._handle.ready.done()  # first: the worker may report that it is up before the next line
         view, now = self._handle.snapshot(), self._clock()
         if view is None:
             return
-        phase, since = view.phase, view.since
-        if phase is Phase.BOOT:  # booting is a part of the start; a process that does not run yet cannot hang
-            phase, since = Phase.ON_START, since or now
-        limit = self._limits.get(phase)
+        phase, since, limit = view.phase, view.since, self._limits.get(view.phase)
+        if starting:  # whatever the process has come to
+            phase, limit = Phase.ON_START, self._limits.get(Phase.ON_START)
+            since = now if view.started is None else view.started
+        elif phase is Phase.WAITING:
+            since, limit = self._judge_rest(view, now)
         if limit is None or now < since + limit:
             soonest = now + self._shortest  # a phase that begins after this look cannot be over its limit before
             self._look_at(soonest if limit is None else min(since + limit, soonest))
@@ -96,3 +106,20 @@ class _Watch:
             self._look_at(now + limit)  # the worker may not have had its time: it gets all of it once more
         else:
             self._handle.kill_hung(Hung(phase.hook, now - since))
+
+    def _judge_rest(self, view: SlotView, now: float) -> tuple[float, float | None]:
+        """Return since when a worker in no hook does nothing although it could, and the limit for that.
+
+        One with a loop can always go on; one without can when a message waits for it.
+        """
+        limits = [self._limits.get(Phase.LOOP)] if view.looping else []
+        if view.queued:
+            limits.append(self._limits.get(Phase.ON_RECEIVE))
+        given = [limit for limit in limits if limit is not None]
+        if not given or self._is_suspended():
+            self._rest = None
+            return now, None
+        rest = view.since, view.messages, view.looping, bool(view.queued)
+        if rest != self._rest:  # counted from this look: what the worker could do may have come just now
+            self._rest, self._rest_seen = rest, now
+        return self._rest_seen, min(given)

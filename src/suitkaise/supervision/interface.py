@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from suitkaise.engines.engine import Exit, Handle
 from suitkaise.errors import SuitkaiseError
@@ -140,6 +140,10 @@ class SupervisorInterface:
         """Return how many threads of a child were abandoned and still run (rule 59)."""
         path = f"{self.path}/{id}"
         return sum(engine.abandoned().count(path) for engine in self._env.engines.values())
+
+    def comes_after(self, id: str, first: str) -> Literal["start", "stop"] | None:
+        """Return for what of the child `first` a start of the child `id`, which is down, waits; None: it does not."""
+        return self.policy.comes_after(id, first)
 
     def administer(self, action: AdminAction, argument: Any) -> Answer[Any]:
         """Carry out one request of `Administration`."""

@@ -20,7 +20,7 @@ from suitkaise.exits import Crashed, ExitReason, Normal
 from suitkaise.messaging.identity import set_starting, set_worker
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload, portable_error
-from suitkaise.platform.board import LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
+from suitkaise.platform.board import LAST_LOOP, LOOPING, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.spellings import spelling_in
@@ -129,6 +129,7 @@ class Lifecycle:
             self._mailbox.deadline = until
             context.deadline_ns = int(until * 1e9)
         words[PHASE] = _clock() + _WAITING
+        words[LOOPING] = self._loop is not None
 
     def iterate(self) -> None:
         """Run loops until something waits in the mailbox or the worker is to finish."""
