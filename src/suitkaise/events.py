@@ -167,8 +167,8 @@ class ChildExited(EndEvent):
 
     @property
     def level(self) -> str:
-        """`error` for a crash, `warning` for a clean end that nobody has asked for."""
-        return "warning" if self.reason is None or self.reason.clean else "error"
+        """`error` for a crash, `info` for a clean end."""
+        return "info" if self.reason is None or self.reason.clean else "error"
 
     def _text(self) -> str:
         pid = f" (pid {self.pid})" if self.pid is not None else ""

@@ -217,7 +217,8 @@ notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for c
 nbclient.NotebookClient(notebook, timeout=40, kernel_name="python3").execute()
 for cell in notebook.cells[3:]:
     for output in cell.outputs:
-        print(output["data"]["text/plain"] if "data" in output else output["text"].rstrip())
+        if output.get("name") != "stderr":  # the log
+            print(output["data"]["text/plain"] if "data" in output else output["text"].rstrip())
 """
 
 

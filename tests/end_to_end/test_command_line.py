@@ -131,7 +131,7 @@ def test_the_program_gets_its_own_arguments(tmp_path: Path) -> None:
     assert "['app.py', '--colour', 'red', 'x']" in finished.stdout
 
 
-def test_the_log_is_indented_by_depth(tmp_path: Path) -> None:
+def test_the_log_names_whole_paths(tmp_path: Path) -> None:
     source = (
         HEADER
         + ONCE
@@ -142,8 +142,8 @@ def test_the_log_is_indented_by_depth(tmp_path: Path) -> None:
     )
     lines = [line.partition(" ")[2] for line in suitkaise_run(tmp_path, source).check().stderr.splitlines()]
     assert "app supervisor started" in lines
-    assert "  inner supervisor started" in lines
-    assert any(line.startswith("    once started (pid ") for line in lines)
+    assert "app/inner supervisor started" in lines
+    assert any(line.startswith("app/inner/once started (pid ") for line in lines)
 
 
 def test_json_logs_are_one_object_a_line(tmp_path: Path) -> None:
@@ -305,20 +305,20 @@ def on_a_terminal(folder: Path, **environment: str) -> str:
 
 def test_on_a_terminal_a_crash_is_red_and_a_restart_is_green(tmp_path: Path) -> None:
     text = on_a_terminal(tmp_path)
-    assert re.search(r"\x1b\[31m  crashes ended .*ValueError", text)
-    assert re.search(r"\x1b\[32m  crashes is back .*\x1b\[0m", text)
-    assert not re.search(r"\x1b\[\d+m  crashes ended .*normal", text)
+    assert re.search(r"\x1b\[31mapp/crashes ended .*ValueError", text)
+    assert re.search(r"\x1b\[32mapp/crashes is back .*\x1b\[0m", text)
+    assert not re.search(r"\x1b\[\d+mapp/crashes ended .*normal", text)
 
 
 def test_no_color_is_respected_on_a_terminal(tmp_path: Path) -> None:
     text = on_a_terminal(tmp_path, NO_COLOR="1")
-    assert "  crashes is back" in text
+    assert "app/crashes is back" in text
     assert "\x1b[3" not in text
 
 
 def test_no_colours_go_into_a_file(tmp_path: Path) -> None:
     finished = suitkaise_run(tmp_path, CRASHES_ONCE).check()
-    assert "  crashes is back" in finished.stderr
+    assert "app/crashes is back" in finished.stderr
     assert "\x1b" not in finished.stderr
 
 

@@ -62,7 +62,8 @@ def test_a_frozen_program_runs_a_tree_and_starts_itself_only_as_a_keeper(tmp_pat
     (tmp_path / "app_worker.py").write_text(WORKER)
     ended = run_program([str(program)], cwd=tmp_path).check()
     assert ended.stdout == "hello [('Process', 'app')]\nagain\ndone\n"
-    assert not ended.stderr
+    assert "tree/echo ended" in ended.stderr  # and is restarted
+    assert len(ended.stderr.splitlines()) == 2
 
 
 WITHOUT = """

@@ -560,7 +560,7 @@ def test_an_exception_in_any_hook_is_a_crash_in_that_phase(harness: Harness, hoo
     assert one.was_ready is (hook != "on_start")
 
 
-def test_an_exception_in_the_constructor_is_a_crash_in_on_start(harness: Harness) -> None:
+def test_an_exception_in_the_constructor_is_a_crash_in_the_constructor(harness: Harness) -> None:
     class Fickle(Thread):
         made = 0
 
@@ -571,7 +571,7 @@ def test_an_exception_in_the_constructor_is_a_crash_in_on_start(harness: Harness
 
     reason = harness(Fickle()).run().reason
     assert isinstance(reason, Crashed)
-    assert reason.phase == "on_start"
+    assert reason.phase == "__init__"
 
 
 def test_an_exception_in_on_failure_shows_both_errors(harness: Harness) -> None:
