@@ -31,6 +31,7 @@ class Status(StrEnum):
     STOPPED = "stopped"
     IGNORED = "ignored"
     ABANDONED = "abandoned"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,9 +53,8 @@ class StaticPolicy(BasePolicy):
 
     def _awaits(self, awaited: ChildState, child: ChildState) -> bool:
         alone = self._one_by_one and self.phase is SupervisorPhase.RUNNING  # such a restart is no job
-        return self._queue.awaited is awaited and not (
-            alone and child.phase in (ChildPhase.EXITED, ChildPhase.RESTARTING)
-        )
+        restarts = child.phase in (ChildPhase.EXITED, ChildPhase.RESTARTING)
+        return self._queue.awaited is awaited and not (alone and restarts)
 
     # ------------------------------------------------------------ exits and restarts (rules 23-38)
     def _keeps_spec(self, child: ChildState) -> bool:
