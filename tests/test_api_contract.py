@@ -492,7 +492,8 @@ def test_the_result_of_a_temporary_worker_can_be_read_late() -> None:
 
 def test_statuses_are_a_str_enum_of_the_names_in_the_design() -> None:
     names = (
-        "created starting running suspended stopping finished crashed killed hung restarting stopped ignored abandoned"
+        "created starting running suspended stopping finished crashed killed hung restarting stopped ignored abandoned "
+        "failed"
     )
     assert issubclass(Status, enum.StrEnum)
     assert [str(status) for status in Status] == names.split()

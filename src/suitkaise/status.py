@@ -32,6 +32,7 @@ class Status(StrEnum):
     STOPPED = "stopped"
     IGNORED = "ignored"
     ABANDONED = "abandoned"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,7 @@ def test_a_thread_that_crashes_is_recalled_and_given_up_alone() -> None:
     bad = create_thread("bad", fails)
     with pytest.raises(WorkerFailed, match="left"):
         skthreading.get_thread_result(bad, timeout=LIMIT)
-    assert skthreading.list_threads() == {"good": Status.FINISHED, "bad": Status.CRASHED}
+    assert skthreading.list_threads() == {"good": Status.FINISHED, "bad": Status.FAILED}
     left[0] = 0
     skthreading.recall("bad")
     assert skthreading.get_thread_result("bad", timeout=LIMIT) == "recovered"

@@ -115,7 +115,7 @@ def test_s78_a_child_with_a_limit_of_its_own_is_given_up_alone() -> None:
         tree.crash("a")
 
     assert tree.take_story() == ["start a"] * 2
-    assert tree.statuses() == {"a": "crashed", "b": "running"}
+    assert tree.statuses() == {"a": "failed", "b": "running"}
     assert tree.policy.restarts_used(tree.now) == 0
     (given_up,) = tree.events_of(ChildGivenUp)
     assert (given_up.path, given_up.reason, given_up.max_restarts, given_up.max_seconds) == ("top/a", BOOM, 2, 1.0)
@@ -152,7 +152,7 @@ def test_s78_a_restart_that_keeps_failing_ends_the_same_way() -> None:
     tree.crash("a")
 
     assert tree.take_story() == ["start a"] * 2
-    assert tree.statuses() == {"a": "crashed", "b": "running"}
+    assert tree.statuses() == {"a": "failed", "b": "running"}
 
 
 def test_s78_a_significant_child_that_is_given_up_shuts_the_supervisor_down() -> None:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerGroup", "this_worker"]
 
-_OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.STOPPED, Status.IGNORED,
-                   Status.ABANDONED})  # fmt: skip
+_OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.FAILED, Status.STOPPED,
+                   Status.IGNORED, Status.ABANDONED})  # fmt: skip
 
 
 def this_worker(function: str) -> Worker:

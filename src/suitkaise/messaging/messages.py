@@ -9,8 +9,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
-from suitkaise.errors import AskTimeout, WorkerFailed
+from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.identity import current_path
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.specs.options import is_number
 
@@ -129,6 +130,9 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     others, and nothing else (rule 76). A callback that is added to a finished answer runs at once.
     """
 
+    asked_by_itself: str | None = None
+    """The path of a worker that has asked itself, or the worker that it is a part of: it must not wait for this."""
+
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
         """Call `fn(answer)` in the thread for callbacks when the answer is there, or at once if it is there already."""
         if self.done() or getattr(fn, "__module__", "") == "asyncio.futures":  # which only wakes its event loop
@@ -158,10 +162,17 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio  # takes 35 ms: only an `await` pays for it
 
+        self._refuse_deadlock()
         return asyncio.wrap_future(self).__await__()
+
+    def _refuse_deadlock(self, timeout: float | None = None) -> None:
+        own = self.asked_by_itself
+        if own is not None and timeout != 0 and not self.done() and current_path() == own:
+            raise DeadlockError(f"{own!r} has asked itself, and would wait for its own answer for ever", path=own)
 
     def result(self, timeout: float | None = None) -> T:
         """Do what `concurrent.futures.Future.result` does."""
+        self._refuse_deadlock(timeout)
         try:
             value = super().result(timeout)
             if not isinstance(value, _Undecoded):
@@ -173,6 +184,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Do what `concurrent.futures.Future.exception` does."""
+        self._refuse_deadlock(timeout)
         super().exception(timeout)
         self._decode()
         return self._exception

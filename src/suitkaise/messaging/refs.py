@@ -16,8 +16,8 @@ from suitkaise.status import Status
 
 __all__ = ["Down", "LinkedExit", "Monitor", "WorkerProxy", "WorkerRef", "refuse_while_starting"]
 
-_OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.STOPPED, Status.IGNORED,
-                   Status.ABANDONED, Status.CREATED})  # fmt: skip
+_OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.FAILED, Status.STOPPED,
+                   Status.IGNORED, Status.ABANDONED, Status.CREATED})  # fmt: skip
 
 
 def refuse_while_starting(supervisor: str) -> None:
@@ -115,6 +115,9 @@ class WorkerRef:
 
     def _ask(self, kind: MessageKind, body: Any) -> Answer[Any]:
         answer: Answer[Any] = Answer()
+        own = current_path()
+        if own and f"{own}/".startswith(f"{self.path}/"):
+            answer.asked_by_itself = own
         self._router.send(self.path, Message(kind, Payload(body), answer.settle))
         return answer
 

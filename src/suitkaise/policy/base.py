@@ -309,6 +309,7 @@ class BasePolicy(ABC):
         child.phase = ChildPhase.STOPPED
         limits = {"max_restarts": window.max_restarts, "max_seconds": window.max_seconds}
         if child.window is not None:
+            child.given_up = True
             self.actions.publish(events.ChildGivenUp, child, reason=reason, **limits)
             self._on_stays_down(child)
         else:

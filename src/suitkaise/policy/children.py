@@ -54,6 +54,7 @@ class ChildState:
     stopped_on_request: bool = False  # the child has ended because the supervisor stopped it
     in_group_restart: bool = False  # a group restart has stopped the child and will start it again
     abandoned: bool = False
+    given_up: bool = False  # it has needed more restarts than its own limit allows (rule 78)
     ready_at: float | None = None  # when this incarnation became ready
     ended_at: float = 0.0
     last_exit: ExitReason | None = None
@@ -129,7 +130,7 @@ class ChildState:
         """Its status as its last exit has left it."""
         if self.stopped_on_request or self.last_exit is None:
             return Status.STOPPED
-        return _status_after(self.last_exit)
+        return Status.FAILED if self.given_up else _status_after(self.last_exit)
 
 
 def start_error(failure: StartFailure) -> ChildStartFailed:

@@ -71,6 +71,8 @@ class WorkerContext:
         self.last_loop_ns: int = 0
         self.times: LoopTimes = LoopTimes()
         self.last_result: Any = None
+        self.own_reason: ExitReason = Normal()  # of an end that the worker itself has decided
+        self.finish_reason: ExitReason | None = None
         self.join_after: float | None = incarnation.join_after
         self.deadline_ns: int = NEVER
 
@@ -85,8 +87,10 @@ class WorkerContext:
         self._last_checkpoint: Payload | None = None if self.recalled is None else self.recalled.kept
 
     # ------------------------------------------------------------ ways to end
-    def rejoin(self, *, skip: bool = False, drain: float | None = None) -> None:
+    def rejoin(self, *, skip: bool = False, drain: float | None = None, why: str | None = None) -> None:
         """Finish after this loop; with `skip`, without its `after_loop`; after `drain` seconds for messages."""
+        if not self.finishing and why is not None:
+            self.own_reason = Shutdown(why)
         self.drain = self.drain if drain is None else drain
         self.finishing = True
         try:
@@ -96,7 +100,7 @@ class WorkerContext:
         if skip and phase is not Phase.AFTER_LOOP:
             self.skip_after_loop = True
         if not phase.in_a_loop:
-            self._mailbox.order_stop(Normal(), drain)
+            self._mailbox.order_stop(self.own_reason, drain)
         self._mailbox.end_waits()
 
     def force_finish(self) -> None:

@@ -69,6 +69,7 @@ class Lifecycle:
     def __init__(self, recipe: Recipe, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> None:
         self.path: str = incarnation.path
         self.outcome: Outcome | None = None
+        self.handled: Message | None = None  # the message whose handler runs
         self.context: WorkerContext = self._make_context(incarnation, mailbox, slot)
         self.incarnation: Incarnation = incarnation
         self._recipe = recipe
@@ -201,15 +202,16 @@ class Lifecycle:
         """Finish by itself, or order that, if messages are to be handled first."""
         drain = self._mailbox.drain if self.context.drain is None else self.context.drain
         if drain and not self.context.forced:
-            self._mailbox.order_stop(Normal(), drain)
+            self._mailbox.order_stop(self.context.own_reason, drain)
         else:
-            self.finish(Normal())
+            self.finish(self.context.own_reason)
 
     def receive(self, message: Message) -> None:
         """Call the handler of one message; the asker gets the returned value or the error."""
         words = self._slot.words
         words[PHASE] = _clock() + _ON_RECEIVE
         words[MESSAGES] += 1
+        self.handled = message
         try:
             answer = self._handler(message)()
             if self._forks:
@@ -230,6 +232,7 @@ class Lifecycle:
             if message.reply is not None:
                 self._answer(message, answer)
         finally:
+            self.handled = None
             self._mark_waiting()
 
     def finish(self, reason: ExitReason) -> None:
@@ -237,6 +240,7 @@ class Lifecycle:
         context = self.context
         if self.outcome is not None:
             return
+        context.finish_reason = reason
         self._mark_ending()
         if context.background.failure is not None:
             self._fail("background", context.background.failure)

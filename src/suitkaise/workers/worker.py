@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from suitkaise.errors import SpecError
+from suitkaise.exits import ExitReason
 from suitkaise.messaging.refs import Monitor, WorkerRef
 from suitkaise.messaging.supervisor_ref import whereis
 from suitkaise.specs.options import Options, checked_drain
@@ -186,6 +187,11 @@ class Worker(Startable, metaclass=WorkerType):
         return self._worker_context.last_result if self._worker_context else None
 
     @ReadOnly
+    def finish_reason(self) -> ExitReason | None:
+        """Why the worker finishes, in `on_finish` and `result`: `Normal()`, or the order to stop; None before."""
+        return self._worker_context.finish_reason if self._worker_context else None
+
+    @ReadOnly
     def recalled(self) -> Recalled | None:
         """None on a first start; else the past (rule 57): `attempt`, `reason`, `down_for` and `checkpoint`."""
         return self._worker_context.recalled if self._worker_context else None
@@ -279,17 +285,18 @@ class Worker(Startable, metaclass=WorkerType):
         return self._require_context("ref").ref
 
     # ------------------------------------------------------------ methods of a running worker
-    def rejoin(self, *, drain: float | None = None) -> None:
-        """Finish gracefully: run the rest of this loop, `after_loop` and `on_finish`; the exit reason is `Normal`.
+    def rejoin(self, why: str | None = None, *, drain: float | None = None) -> None:
+        """Finish gracefully: run the rest of this loop, `after_loop` and `on_finish`.
 
         Args:
+            why: the exit reason is then `Shutdown(why)`; without it, `Normal`.
             drain: seconds for which messages are handled before `on_finish` (default None: as the child's `drain`).
                 The messages that still wait at the end are for the next incarnation, or dropped without one (rule 72).
 
         Raises:
             SpecError: `drain` is no such time.
         """
-        self._require_context("rejoin()").rejoin(drain=checked_drain(drain))
+        self._require_context("rejoin()").rejoin(drain=checked_drain(drain), why=why)
 
     def skip_and_rejoin(self) -> None:
         """Finish like `rejoin`, but without this loop's `after_loop`."""

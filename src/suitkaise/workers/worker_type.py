@@ -24,7 +24,7 @@ __all__ = [
 
 RESERVED: frozenset[str] = frozenset(
     {
-        "pid", "current_loop", "last_loop", "last_loop_time", "last_result", "recalled", "ref",
+        "pid", "current_loop", "last_loop", "last_loop_time", "last_result", "finish_reason", "recalled", "ref",
         "rejoin", "skip_and_rejoin", "force_finish", "wait", "wait_async", "checkpoint", "last_checkpoint",
         "cleanup",
         "get_current_loop", "get_pid", "generate_loop_time_report", "start_thread",

@@ -1,0 +1,94 @@
+"""`finish_reason`, and the reason that `rejoin` is given."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, DeadlockError, DynamicSupervisor, Process, Supervisor, Thread, WorkerDead
+from suitkaise.exits import Normal, Shutdown
+
+
+class Tells(Thread):
+    restart = "temporary"
+    at_finish: Any = None
+
+    def on_receive(self, message: Any) -> Any:
+        if message == "rejoin":
+            self.rejoin("enough")
+        elif message == "end":
+            self.rejoin()
+        return self.finish_reason
+
+    def on_finish(self) -> None:
+        self.at_finish = self.finish_reason
+
+    def result(self) -> Any:
+        return self.at_finish, self.finish_reason
+
+
+@pytest.mark.parametrize("how, reason", [("rejoin", Shutdown("enough")), ("end", Normal()), ("terminate", Shutdown())])
+def test_a_worker_knows_in_on_finish_and_in_result_why_it_finishes(how: str, reason: Any) -> None:
+    with Supervisor("tree", DynamicSupervisor("jobs")).start() as running:
+        ref = running.start_child(Child(Tells, id="w"), under="jobs")
+        assert ref.ask("hello") is None
+        if how == "terminate":
+            running.terminate_child("jobs/w")
+        else:
+            ref.tell(how)
+        assert ref.join(15) == reason
+        assert ref.result(15) == (reason, reason)
+
+
+class LoopsUntil(Thread):
+    restart = "temporary"
+
+    def loop(self) -> None:
+        self.rejoin("in a loop")
+
+
+def test_rejoin_in_a_loop_ends_with_the_reason_that_it_was_given() -> None:
+    with Supervisor("tree", DynamicSupervisor("jobs")).start() as running:
+        assert running.start_child(Child(LoopsUntil, id="w"), under="jobs").join(15) == Shutdown("in a loop")
+
+
+class AsksItself(Thread):
+    def on_receive(self, message: Any) -> Any:
+        if message == "hello":
+            return "hello"
+        answer = self.ref.ask_future("hello") if message == "future" else self.ref.proxy().on_receive("hello")
+        with pytest.raises(DeadlockError, match="has asked itself"):
+            answer.get()
+        return "refused"
+
+
+class AsksItselfInAProcess(Process):
+    on_receive = AsksItself.on_receive
+
+
+@pytest.mark.parametrize("kind", [AsksItself, AsksItselfInAProcess])
+@pytest.mark.parametrize("how", ["future", "proxy"])
+def test_waiting_for_an_answer_of_oneself_is_a_deadlock_error(kind: Any, how: str) -> None:
+    with Supervisor("tree", Child(kind, id="w")).start() as running:
+        assert running["w"].ask(how, timeout=15) == "refused"
+
+
+handles = threading.Event()
+
+
+class Waits(Thread):
+    def on_receive(self, message: Any) -> Any:
+        handles.set()
+        self.wait(600)
+        return "an answer of the dead"
+
+
+def test_an_asker_is_told_at_once_when_the_thread_that_handles_its_message_is_abandoned() -> None:
+    with Supervisor("tree", Child(Waits, id="w")).start() as running:
+        answer = running["w"].ask_future("hello")
+        assert handles.wait(15)
+        running["w"].kill()
+        with pytest.raises(WorkerDead, match="was abandoned"):
+            answer.get(15)
