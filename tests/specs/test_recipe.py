@@ -287,7 +287,7 @@ def test_a_running_worker_cannot_be_sent() -> None:
 
 
 # ---------------------------------------------------------------- reserved names
-ATTRIBUTES = {"pid", "current_loop", "last_loop", "last_loop_time", "last_result", "recalled", "ref"}
+ATTRIBUTES = {"pid", "current_loop", "last_loop", "last_loop_time", "last_result", "recalled", "ref", "finish_reason"}
 
 
 def test_every_public_name_of_a_worker_is_in_one_of_the_lists() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ from tests.testing.records import EPSILON
 __all__ = ["Broken", "Observed", "Order"]
 
 PATIENCE = 400.0  # virtual seconds within which every tree must come to rest
+
+
+_REPORT = re.compile(r"; see `suitkaise crashes [^`]*`")
+"""What no two runs have in common: the id of a report has the wall clock in it."""
 
 
 class Broken(AssertionError):
@@ -286,7 +291,8 @@ class Observed(Simulation):
 
     def _write_line(self, *words: object) -> None:
         if self.note is not None:
-            self.note(" ".join([f"{self.clock.now:8.3f} ", *(str(word).strip() for word in words)]))
+            line = " ".join([f"{self.clock.now:8.3f} ", *(str(word).strip() for word in words)])
+            self.note(_REPORT.sub("", line))
 
 
 class _Engine(SimulatedEngine):
