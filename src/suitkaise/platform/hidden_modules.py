@@ -10,7 +10,7 @@ from suitkaise.errors import SuitkaiseError
 __all__ = ["refuse_hidden_modules"]
 
 _NEEDED = (
-    "suitkaise", "asyncio", "concurrent", "fcntl", "json", "logging", "mmap", "pickle", "queue", "resource", "secrets",
+    "suitkaise", "asyncio", "concurrent", "fcntl", "json", "logging", "mmap", "pickle", "queue", "secrets",
     "select", "selectors", "signal", "socket", "struct", "subprocess", "threading", "traceback", "weakref",
 )  # fmt: skip
 
