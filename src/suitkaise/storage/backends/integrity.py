@@ -29,9 +29,11 @@ _DECODING: tuple[type[Exception], ...] = (msgspec.MsgspecError, struct.error, Va
 
 
 def damaged(directory: object, error: Exception) -> StorageError:
-    """Return the error for users if this one shows that the store is damaged, or cannot be used."""
+    """Return the error for users about a store that could not be opened or read: it is damaged, or cannot be used."""
     if isinstance(error, StorageError):
         return error
+    if isinstance(error, OSError):  # no permission, no descriptor, no such directory: nothing is wrong with the files
+        return StorageError(f"the storage in {directory} cannot be used: {error}")
     return StorageDamaged(
         f"the storage in {directory} cannot be read: {error!r}. Move the directory away, connect to a new one, and "
         "tree.restore(file) what tree.snapshot(file) has saved"
