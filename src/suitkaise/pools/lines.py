@@ -104,7 +104,8 @@ class ProcessWorker(PoolWorker):
     def take_back(self) -> list[Task]:
         numbers = self._unread.take_back()
         taken = [task for task in self.tasks if task.number in numbers]
-        self.tasks = deque(task for task in self.tasks if task.number not in numbers)
+        for task in taken:
+            self.tasks.remove(task)
         return taken
 
     def answers(self) -> Iterator[tuple[int, Any, BaseException | None]]:
