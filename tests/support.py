@@ -28,6 +28,7 @@ from suitkaise.platform.processes import environment_of
 
 __all__ = [
     "ROOT",
+    "STRANGER",
     "Finished",
     "Program",
     "children_named",
@@ -36,11 +37,13 @@ __all__ = [
     "in_background",
     "is_alive",
     "kill_and_wait",
+    "only_root",
     "processes_with_variable",
     "run_program",
     "small_file_system",
     "start_program",
     "started_programs",
+    "stranger",
     "wait_gone",
 ]
 
@@ -48,6 +51,8 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 started_programs: set[int] = set()  # the pid of every program that was started with the functions below
+STRANGER = 65534  # the id of another user
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run code as another user")
 GRACE = 5.0  # seconds that a program's relatives get to end by themselves once it has ended
 
 
@@ -415,3 +420,25 @@ def is_alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+@contextmanager
+def stranger(act: Callable[[int], None]) -> Iterator[int]:
+    """Run `act` as another user in a process of its own; it writes to the descriptor that it gets."""
+    reads, writes = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(STRANGER, STRANGER, STRANGER)
+            os.setresuid(STRANGER, STRANGER, STRANGER)
+            act(writes)
+        finally:
+            os._exit(0)
+    os.close(writes)
+    try:
+        yield reads
+    finally:
+        os.close(reads)
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suitkaise import Child, Process, SpecError, Supervisor
-from suitkaise.cli import _Human
+from suitkaise.cli.output import HumanFormatter
 from suitkaise.escapes import escaped, has_control, indented, one_line
 from suitkaise.events import ChildExited
 from suitkaise.exits import StartFailure
@@ -74,7 +74,7 @@ def record(text: str) -> logging.LogRecord:
 
 
 def test_the_lines_that_follow_the_first_of_a_record_are_indented() -> None:
-    shown = _Human(terminal=False).format(record("app/b: user=x\n12:00:00.000 app/db  started\x1b[2J"))
+    shown = HumanFormatter(terminal=False).format(record("app/b: user=x\n12:00:00.000 app/db  started\x1b[2J"))
     first, second = shown.splitlines()
     assert first.endswith("app/b: user=x")
     assert second == r"    12:00:00.000 app/db  started\x1b[2J"
@@ -83,8 +83,8 @@ def test_the_lines_that_follow_the_first_of_a_record_are_indented() -> None:
 def test_colours_of_a_record_pass_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert "\x1b[32mok\x1b[0m" in _Human(terminal=True).format(record("\x1b[32mok\x1b[0m"))
-    assert r"\x1b[32mok\x1b[0m" in _Human(terminal=False).format(record("\x1b[32mok\x1b[0m"))
+    assert "\x1b[32mok\x1b[0m" in HumanFormatter(terminal=True).format(record("\x1b[32mok\x1b[0m"))
+    assert r"\x1b[32mok\x1b[0m" in HumanFormatter(terminal=False).format(record("\x1b[32mok\x1b[0m"))
 
 
 PROGRAM = r"""

@@ -28,6 +28,7 @@ __all__ = [
     "EndEvent",
     "Event",
     "KeeperLost",
+    "LimitEvent",
     "SupervisorGaveUp",
     "SupervisorStarted",
     "SupervisorStopped",
@@ -190,19 +191,24 @@ class ChildRestarting(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ChildGivenUp(Event):
-    """A child with a `max_restarts` of its own would need more restarts than that; it stays down alone (rule 78)."""
+class LimitEvent(Event):
+    """More restarts would be needed than `max_restarts` in `max_seconds`: the base of the two events that say so."""
 
     _level: ClassVar[str] = "error"
     reason: ExitReason | None = None
     max_restarts: float = 0
     max_seconds: float = 0
 
+    def _limit(self) -> str:
+        return f"more than {self.max_restarts:g} restarts in {self.max_seconds:g} s; last reason: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildGivenUp(LimitEvent):
+    """A child with a `max_restarts` of its own would need more restarts than that; it stays down alone (rule 78)."""
+
     def _text(self) -> str:
-        return (
-            f"is given up: it would need more than {self.max_restarts:g} restarts in {self.max_seconds:g} s; "
-            f"last reason: {self.reason}"
-        )
+        return f"is given up: it would need {self._limit()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,20 +259,13 @@ class SupervisorStopping(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class SupervisorGaveUp(Event):
+class SupervisorGaveUp(LimitEvent):
     """A supervisor would need more restarts than its intensity allows (rule 28)."""
 
-    _level: ClassVar[str] = "error"
     child: str = ""
-    reason: ExitReason | None = None
-    max_restarts: float = 0
-    max_seconds: float = 0
 
     def _text(self) -> str:
-        return (
-            f"supervisor gives up: {self.child!r} would need more than {self.max_restarts:g} restarts "
-            f"in {self.max_seconds:g} s; last reason: {self.reason}"
-        )
+        return f"supervisor gives up: {self.child!r} would need {self._limit()}"
 
 
 @dataclass(frozen=True, slots=True)

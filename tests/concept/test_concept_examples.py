@@ -23,6 +23,7 @@ def run(tmp_path: Path) -> Any:
 
     def run(example: str, file: str) -> tuple[Finished, dict[str, Any]]:
         folder = shutil.copytree(PROGRAMS / example, tmp_path / example)
+        shutil.copy(PROGRAMS / "my_events.py", folder)
         finished = run_program(folder / file, timeout=60.0).check()
         return finished, json.loads(finished.stdout.splitlines()[-1])
 

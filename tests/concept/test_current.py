@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Child, Process, Recalled, Supervisor, Thread
-from suitkaise.concept.current import current_worker
+from suitkaise.concept.group import current_worker
 
 
 def names() -> tuple[Any, Any]:

@@ -16,10 +16,9 @@ from suitkaise import Child, Process, Supervisor, sktree
 from suitkaise.crashes import crash_directory
 from suitkaise.runtime import runtime
 from tests.end_to_end.kinds import keeper_pid, next_exit
-from tests.support import eventually
+from tests.support import eventually, only_root, stranger
 
-STRANGER = 65534
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run code as another user")
+pytestmark = only_root
 
 
 class Works(Process):
@@ -56,28 +55,20 @@ def attempts(places: list[Path], pids: list[int]) -> Iterator[tuple[str, Callabl
 
 
 def as_stranger(tries: list[tuple[str, Callable[[], object]]]) -> tuple[int, list[str]]:
-    """Try everything as another user, in a process of its own; return how much was refused, and what was not."""
-    reads, writes = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(STRANGER, STRANGER, STRANGER)
-            os.setresuid(STRANGER, STRANGER, STRANGER)
-            refused, succeeded = 0, []
-            for what, attempt in tries:
-                try:
-                    attempt()
-                    succeeded.append(what)
-                except OSError:
-                    refused += 1
-            os.write(writes, json.dumps([refused, succeeded]).encode())
-        finally:
-            os._exit(0)
-    os.close(writes)
-    with open(reads, "rb") as pipe:
+    """Try everything as another user; return how much was refused, and what was not."""
+
+    def act(out: int) -> None:
+        refused, succeeded = 0, []
+        for what, attempt in tries:
+            try:
+                attempt()
+                succeeded.append(what)
+            except OSError:
+                refused += 1
+        os.write(out, json.dumps([refused, succeeded]).encode())
+
+    with stranger(act) as told, open(told, "rb", closefd=False) as pipe:
         refused, succeeded = json.loads(pipe.read())
-    os.waitpid(pid, 0)
     return refused, succeeded
 
 

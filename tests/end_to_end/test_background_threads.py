@@ -28,7 +28,7 @@ from suitkaise import (
     WorkerFailed,
     sktree,
 )
-from suitkaise.concept.current import current_worker
+from suitkaise.concept.group import current_worker
 from suitkaise.workers.worker import Worker
 from tests.support import eventually, run_program, wait_gone
 

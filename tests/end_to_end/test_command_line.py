@@ -217,7 +217,7 @@ def test_an_error_in_a_file_is_reported_once_with_exit_code_2(what: str, tmp_pat
     assert finished.returncode == 2, finished.stderr
     assert complaint in finished.stderr
     assert finished.stderr.count(complaint) == 1
-    assert "suitkaise/cli.py" not in finished.stderr
+    assert "suitkaise/cli" not in finished.stderr
 
 
 def test_the_error_names_the_path_to_an_argument_that_cannot_be_pickled(tmp_path: Path) -> None:

@@ -146,18 +146,23 @@ if sys.argv[3]:
     assert f"was made with engine='{engine}'" in other.stderr
 
 
+def add_while_the_storage_is_killed(tree: Tree, times: int) -> None:
+    """Let two workers add one to `total`, each that many times, while the storage actor is killed five times."""
+    with Supervisor("sums", Child(Adder, args=(times,), copies=2), max_restarts=math.inf).start() as running:
+        for _ in range(5):
+            wait_gone(kill_storage())
+            seen = tree.get("total", path="sums", default=0)
+            eventually(
+                lambda seen=seen: tree.get("total", path="sums", default=0) > seen or seen == 2 * times, timeout=20
+            )
+        for ref in running:
+            ref.join(timeout=40.0)
+
+
 def test_workers_share_a_storage_in_sqlite_and_nothing_is_lost_when_its_actor_is_killed() -> None:
     tree = sktree.connect(engine="sqlite")
     try:
-        with Supervisor("sums", Child(Adder, args=(300,), copies=2), max_restarts=math.inf).start() as running:
-            for _ in range(5):
-                wait_gone(kill_storage())
-                seen = tree.get("total", path="sums", default=0)
-                eventually(
-                    lambda seen=seen: tree.get("total", path="sums", default=0) > seen or seen == 600, timeout=20
-                )
-            for ref in running:
-                ref.join(timeout=40.0)
+        add_while_the_storage_is_killed(tree, 300)
         assert tree.get("total", path="sums") == 600
         with pytest.raises(StorageError, match="runs with engine='sqlite', not 'lmdb'"):
             sktree.connect(engine="lmdb")
@@ -171,15 +176,7 @@ def test_a_watch_misses_nothing_while_workers_write_and_the_storage_actor_is_kil
     names: list[str] = []
     try:
         tree.watch("sums", lambda change: names.append(change.name or change.kind))
-        with Supervisor("sums", Child(Adder, args=(200,), copies=2), max_restarts=math.inf).start() as running:
-            for _ in range(5):
-                wait_gone(kill_storage())
-                seen = tree.get("total", path="sums", default=0)
-                eventually(
-                    lambda seen=seen: tree.get("total", path="sums", default=0) > seen or seen == 400, timeout=20
-                )
-            for ref in running:
-                ref.join(timeout=40.0)
+        add_while_the_storage_is_killed(tree, 200)
         eventually(lambda: len(names) == 800)
         assert names.count("total") == 400
         assert names.count("last-0") == names.count("last-1") == 200

@@ -6,7 +6,6 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,32 +16,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
 from suitkaise.platform.sockets import Peers, UntrustedServer, accept_own, bind_unix, connect_own, is_trusted
 from suitkaise.storage.client import SOCKET, Client
-from tests.support import eventually
-
-STRANGER = 65534
-only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run code as another user")
-
-
-@contextmanager
-def stranger(act: Callable[[int], None]) -> Iterator[int]:
-    """Run `act` as another user in a process of its own; it writes to the descriptor that it gets."""
-    reads, writes = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(STRANGER, STRANGER, STRANGER)
-            os.setresuid(STRANGER, STRANGER, STRANGER)
-            act(writes)
-        finally:
-            os._exit(0)
-    os.close(writes)
-    try:
-        yield reads
-    finally:
-        os.close(reads)
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
+from tests.support import STRANGER, eventually, only_root, stranger
 
 
 def serve(path: Path) -> Callable[[int], None]:

@@ -17,11 +17,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from suitkaise.concept.current import current_worker
 from suitkaise.concept.declare import Call, caller_level, declared
 from suitkaise.errors import AskTimeout, ChildAlreadyPresent, ChildAlreadyStarted, ChildNotFound, SuitkaiseError
 from suitkaise.exits import Killed
-from suitkaise.messaging.identity import current_path
+from suitkaise.messaging.identity import current_path, worker_of_thread
 from suitkaise.messaging.messages import Answer, checked_timeout
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import WorkerRef
@@ -34,10 +33,23 @@ from suitkaise.workers.worker import Worker
 if TYPE_CHECKING:
     from suitkaise.runtime.running_tree import RunningTree
 
-__all__ = ["WorkerGroup", "this_worker"]
+__all__ = ["WorkerGroup", "current_worker", "this_worker"]
 
 _OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.FAILED, Status.STOPPED,
                    Status.IGNORED, Status.ABANDONED})  # fmt: skip
+
+
+def current_worker() -> Worker | None:
+    """Return the worker that runs in this thread; None outside of any running worker.
+
+    In a worker's process that is also the worker of the threads that the worker has started by itself. It is known from
+    the worker's constructor to its last hook.
+
+    >>> current_worker() is None
+    True
+    """
+    worker: Worker | None = worker_of_thread()
+    return worker
 
 
 def this_worker(function: str) -> Worker:

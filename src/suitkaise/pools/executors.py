@@ -6,6 +6,7 @@ import atexit
 import itertools
 import os
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, ClassVar, NoReturn, ParamSpec, Self, TypeVar
@@ -28,7 +29,7 @@ _AHEAD = 16
 """How many tasks for each worker `imap` submits ahead of the results that were taken."""
 
 
-class Pool(Executor):
+class Pool(Executor, ABC):
     """The common part of `ProcessPool` and `ThreadPool`.
 
     Args:
@@ -74,12 +75,14 @@ class Pool(Executor):
         weakref.finalize(self, self._scheduler.shutdown, wait=False, cancel=False).atexit = False
 
     @staticmethod
+    @abstractmethod
     def _default_workers() -> int:
-        raise NotImplementedError
+        """Return the number of workers of a pool that was given none."""
 
     @staticmethod
+    @abstractmethod
     def _make_worker(scheduler: Scheduler, id: str, initializer: Initializer) -> PoolWorker:
-        raise NotImplementedError
+        """Return a worker that was not started."""
 
     # ------------------------------------------------------------ facts
     @property

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from suitkaise import sktree
+from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.runtime.storage_actor import is_served
 from suitkaise.storage.backends.engines import engine_of
@@ -20,8 +21,6 @@ from suitkaise.storage.records import Entry
 from suitkaise.storage.tree import Tree
 
 __all__ = ["run"]
-
-CLEAN, FAILED, USAGE, NO_PROGRAM = 0, 1, 2, 3
 
 
 def run(options: argparse.Namespace) -> int:

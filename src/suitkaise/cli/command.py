@@ -1,0 +1,31 @@
+"""What all commands share: exit codes, the error of a wrong call, and output whose reader may go away."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+
+__all__ = ["CLEAN", "FAILED", "NO_PROGRAM", "USAGE", "UsageError", "to_reader"]
+
+CLEAN, FAILED, USAGE, NO_PROGRAM = 0, 1, 2, 3
+
+
+class UsageError(Exception):
+    """The command cannot be carried out as given; the text holds the right form."""
+
+
+def to_reader(command: Callable[[], int]) -> int:
+    """Carry out a command whose output may be cut off by its reader (`| head`)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a report may hold characters that the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        code = command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+        return CLEAN
+    return code

@@ -1,0 +1,96 @@
+"""Loading the user's file or module as Python would, and finding the tree in it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from suitkaise.cli.command import UsageError
+from suitkaise.errors import SuitkaiseError
+from suitkaise.supervisor import Supervisor
+
+__all__ = ["find_tree", "load", "split_target"]
+
+
+def split_target(target: str) -> tuple[str, str | None]:
+    """Return the file or module, and the name of the tree if there is one."""
+    where, colon, name = target.rpartition(":")
+    if not colon or os.sep in name:
+        return target, None
+    if not name.isidentifier():
+        raise UsageError(f"{target!r}: the part behind ':' must be the name of a tree, not {name!r}")
+    return where, name
+
+
+def load(where: str, arguments: list[str]) -> dict[str, Any]:
+    """Execute the file as `python FILE` would, or import the module; errors in it are shown as Python shows them."""
+    is_file = where.endswith(".py") or os.sep in where or os.path.isfile(where)
+    if is_file and not os.path.isfile(where):
+        raise UsageError(f"there is no file {where!r}")
+    try:
+        if not is_file:
+            sys.path.insert(0, os.getcwd())
+            sys.argv = [where, *arguments]
+            return vars(importlib.import_module(where))
+        main_module = types.ModuleType("__main__")
+        main_module.__file__ = os.path.abspath(where)
+        sys.modules["__main__"] = main_module
+        sys.argv = [where, *arguments]
+        sys.path.insert(0, os.path.dirname(os.path.realpath(where)))
+        with open(where, "rb") as source:
+            code = compile(source.read(), os.path.abspath(where), "exec", dont_inherit=True)
+        exec(code, vars(main_module))  # noqa: S102  (running the user's program is what this is for)
+        return vars(main_module)
+    except ModuleNotFoundError as error:
+        if not is_file and error.name is not None and (where == error.name or where.startswith(error.name + ".")):
+            raise UsageError(f"there is no module {where!r}; for a file, use {where}.py") from None
+        raise _broken(where, error) from error
+    except (SuitkaiseError, SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise _broken(where, error) from error
+
+
+def _broken(where: str, error: BaseException) -> UsageError:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    return UsageError(f"{where!r} cannot be loaded:\n{text.rstrip()}")
+
+
+def find_tree(namespace: dict[str, Any], where: str, name: str | None) -> Supervisor:
+    """Return the tree of that name; without a name, the only one that is not part of another."""
+    trees = {key: value for key, value in namespace.items() if isinstance(value, Supervisor)}
+    if name is not None:
+        found = namespace.get(name)
+        if isinstance(found, Supervisor):
+            return found
+        got = f"{name!r} is {type(found).__name__}" if name in namespace else f"there is no {name!r}"
+        raise UsageError(f"{where!r}: {got}; it has {_listed(trees)}")
+    distinct = {id(value): key for key, value in trees.items()}
+    if len(distinct) == 1:
+        return next(iter(trees.values()))
+    held = {id(below) for tree in trees.values() for below in _below(tree)}
+    roots = {key: value for key, value in trees.items() if id(value) not in held}
+    if len({id(value) for value in roots.values()}) == 1:
+        return next(iter(roots.values()))
+    if not trees:
+        raise UsageError(f"{where!r} has no Supervisor at its top level; declare one: tree = Supervisor('name', ...)")
+    raise UsageError(f"{where!r} has several trees, name one: {', '.join(f'{where}:{key}' for key in roots or trees)}")
+
+
+def _below(tree: Supervisor) -> Iterator[Supervisor]:
+    for child in tree.children:
+        if isinstance(child.what, Supervisor):
+            yield child.what
+            yield from _below(child.what)
+
+
+def _listed(trees: dict[str, Supervisor]) -> str:
+    return ", ".join(trees) if trees else "no Supervisor"

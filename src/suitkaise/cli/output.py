@@ -1,0 +1,78 @@
+"""How records are logged: lines for people, in colour on a terminal, or one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+from suitkaise import events
+from suitkaise.escapes import escaped
+
+__all__ = ["HumanFormatter", "configure_logging"]
+
+_RED, _GREEN, _YELLOW = 31, 32, 33
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        event = getattr(record, "event", None)
+        fields: dict[str, Any] = {
+            "time": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        fields |= event.to_dict() if event is not None else {"event": record.getMessage(), "pid": record.process}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        fields.pop("at", None)
+        return json.dumps(fields, default=str)
+
+
+class HumanFormatter(logging.Formatter):
+    """One line for each record; on a terminal (unless NO_COLOR is set) exits are red and starts are green."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        clear = "\r\x1b[K" if terminal else ""  # the program may show its progress in this line
+        self._coloured = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        time = "\x1b[2m%(asctime)s.%(msecs)03d\x1b[0m" if self._coloured else "%(asctime)s.%(msecs)03d"
+        super().__init__(f"{clear}{time} %(message)s", datefmt="%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as lines of text; those that follow the first are indented, so that none is forged."""
+        return super().format(record).replace("\n", "\n    ")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that `logging` calls
+        """Return the line, coloured."""
+        record.message = escaped(record.message, colours=self._coloured)
+        colour = self._colour(record) if self._coloured else None
+        if colour is not None:
+            record.message = f"\x1b[{colour}m{record.message}\x1b[0m"
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that `logging` calls
+        """Return the traceback."""
+        return escaped(super().formatException(ei))
+
+    @staticmethod
+    def _colour(record: logging.LogRecord) -> int | None:
+        event = getattr(record, "event", None)
+        if isinstance(event, events.ChildExited):
+            return _RED if event.reason is None or not event.reason.clean else None
+        if record.levelno >= logging.ERROR:
+            return _RED
+        if record.levelno >= logging.WARNING:
+            return _YELLOW
+        return _GREEN if isinstance(event, events.ChildStarted) else None
+
+
+def configure_logging(*, as_json: bool) -> None:
+    """Log to stderr from now on."""
+    handler = logging.StreamHandler(sys.stderr)
+    if as_json:
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(HumanFormatter(terminal=sys.stderr.isatty()))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
