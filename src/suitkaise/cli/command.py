@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, the error of a wrong call, and output whose reader may go away."""
+"""What all commands share: exit codes, errors, and output whose reader may go away."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ import os
 import sys
 from collections.abc import Callable
 
-__all__ = ["CLEAN", "FAILED", "NO_PROGRAM", "USAGE", "UsageError", "to_reader"]
+__all__ = ["CLEAN", "FAILED", "NO_PROGRAM", "USAGE", "CommandError", "UsageError", "to_reader"]
 
 CLEAN, FAILED, USAGE, NO_PROGRAM = 0, 1, 2, 3
 
 
-class UsageError(Exception):
+class CommandError(Exception):
+    """The command has failed; the text says why, and `code` is the exit code."""
+
+    def __init__(self, text: str, code: int = FAILED) -> None:
+        super().__init__(text)
+        self.code: int = code
+
+
+class UsageError(CommandError):
     """The command cannot be carried out as given; the text holds the right form."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, USAGE)
 
 
 def to_reader(command: Callable[[], int]) -> int:

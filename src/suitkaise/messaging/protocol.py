@@ -57,6 +57,7 @@ class RequestKind(enum.StrEnum):
     TRAP_EXITS = "trap_exits"  # the owner of the calling incarnation, whether -> None; the path is the caller's
 
     RESOURCE_TRACKER = "resource tracker"  # -> pid and descriptor of the program's, see `engines.shared_tracker`
+    OVERVIEW = "overview"  # -> what the program and its trees are doing, see `runtime.overview`; the path is empty
     STORAGE = "storage"  # -> the directory of the program's storage, after its start; the path is empty
 
 

@@ -140,7 +140,7 @@ class Registry:
                 case RequestKind.TRAP_EXITS:
                     self._links.trap_exits(*argument)
                     answer.set_result(None)
-                case RequestKind.STORAGE | RequestKind.RESOURCE_TRACKER:
+                case RequestKind.OVERVIEW | RequestKind.STORAGE | RequestKind.RESOURCE_TRACKER:
                     return self._serve(kind)
                 case _:
                     assert_never(kind)

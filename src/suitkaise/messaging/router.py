@@ -117,6 +117,13 @@ class HubClient:
         else:
             connection.write(Ask(connection.expect(message.reply), kind, path), payload)
 
+    def close(self) -> None:
+        """Close the connections; the next request makes a new one. Answers that are awaited are `RuntimeGone`."""
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+
     def _current(self) -> _HubConnection:
         """Return the connection to use.
 
@@ -181,6 +188,11 @@ class _HubConnection:
         if self._expected.pop(number, None) is not None and self.pid == os.getpid():
             with contextlib.suppress(OSError):
                 self.writer.write(Withdraw(number))
+
+    def close(self) -> None:
+        """End the thread that reads, which closes the socket."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
         parser = wire.Parser(decode=decode_answer)

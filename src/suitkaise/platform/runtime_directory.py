@@ -16,6 +16,7 @@ import shutil
 import stat
 import tempfile
 import threading
+from collections.abc import Iterator
 
 from suitkaise.errors import SuitkaiseError
 
@@ -25,12 +26,15 @@ __all__ = [
     "STRAGGLERS",
     "RuntimeDirectory",
     "base_directory",
+    "directories_in_use",
     "hold",
+    "is_used",
     "remove_if_unused",
     "remove_when_unused",
     "stack_file",
     "sweep",
     "tail_file",
+    "unused_directories",
 ]
 
 PREFIX = "suitkaise-"
@@ -159,12 +163,50 @@ def stack_file(directory: str, pid: int) -> str:
 
 def sweep() -> None:
     """Remove the directories of programs that were killed."""
-    for entry in os.scandir(base_directory()):
+    for directory in _directories(base_directory()):
+        remove_if_unused(directory)
+
+
+def directories_in_use() -> list[str]:
+    """Return the directories of the programs of this user that run, wherever they are made."""
+    return [directory for directory in _all_directories() if is_used(directory)]
+
+
+def unused_directories() -> list[str]:
+    """Return the directories that programs of this user have left behind when they were killed."""
+    return [directory for directory in _all_directories() if not is_used(directory)]
+
+
+def _all_directories() -> list[str]:
+    places = dict.fromkeys(filter(None, (os.environ.get("XDG_RUNTIME_DIR"), SHARED_MEMORY, tempfile.gettempdir())))
+    return [directory for place in places for directory in _directories(place)]
+
+
+def is_used(directory: str) -> bool:
+    """Return whether a process holds the directory of a program."""
+    try:
+        descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_NONBLOCK | _NO_LINK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 100, 0) == MARK
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _directories(place: str) -> Iterator[str]:
+    """Yield the paths of this user's runtime directories in a place."""
+    if not os.path.isdir(place):
+        return
+    for entry in os.scandir(place):
         with contextlib.suppress(FileNotFoundError):  # the program has just removed its directory
             if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
                 facts = entry.stat(follow_symlinks=False)
                 if facts.st_uid == os.geteuid() and stat.S_IMODE(facts.st_mode) == 0o700:
-                    remove_if_unused(entry.path)
+                    yield entry.path
 
 
 def hold(directory: str) -> int:

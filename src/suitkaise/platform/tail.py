@@ -11,9 +11,8 @@ import mmap
 import os
 import sys
 import threading
-from typing import Any
 
-__all__ = ["LINES", "Tail", "last_lines"]
+__all__ = ["LINES", "Tail", "last_lines", "lines_after"]
 
 SIZE = 16 * 1024
 _HEAD = 8
@@ -99,15 +98,31 @@ def _make(path: str) -> mmap.mmap:
 
 def last_lines(path: str, most: int = LINES) -> tuple[str, ...]:
     """Return the last lines in the tail at `path`, at most `most`; none if there is no such file."""
+    text, _ = _bytes_after(path, 0)
+    return tuple(text.decode("utf-8", "replace").splitlines()[-most:])
+
+
+def lines_after(path: str, position: int) -> tuple[list[str], int]:
+    """Return the whole lines that were written behind `position`, as far as they are kept, and the next position."""
+    text, end = _bytes_after(path, position)
+    whole, newline, rest = text.rpartition(b"\n")
+    return (whole.decode("utf-8", "replace").split("\n") if newline else []), end - len(rest)
+
+
+def _bytes_after(path: str, position: int) -> tuple[bytes, int]:
+    """Return what is kept of the output behind `position`, and the position of its end.
+
+    Of a line whose beginning was overwritten the rest is left out, unless it is all that there is.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(SIZE)
     except OSError:
-        return ()
+        return b"", position
     end = int.from_bytes(data[:_HEAD], "little")
-    ring: Any = data[_HEAD:]
-    text = ring[:end] if end <= _ROOM else ring[end % _ROOM :] + ring[: end % _ROOM]
-    lines = text.decode("utf-8", "replace").splitlines()
-    if end > _ROOM and len(lines) > 1:  # the beginning of the first one is lost
-        del lines[0]
-    return tuple(lines[-most:])
+    ring = data[_HEAD:]
+    kept = ring[:end] if end <= _ROOM else ring[end % _ROOM :] + ring[: end % _ROOM]
+    new = max(0, end - position)
+    if new > len(kept):
+        return kept.partition(b"\n")[2] or kept, end
+    return kept[len(kept) - new :], end

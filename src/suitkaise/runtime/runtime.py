@@ -12,6 +12,7 @@ import itertools
 import os
 import threading
 import time
+from typing import Any
 
 from suitkaise.crashes import CrashLog
 from suitkaise.engines.engine import Engine, EngineContext
@@ -35,6 +36,7 @@ from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, sweep
 from suitkaise.runtime.hub_server import HubServer
+from suitkaise.runtime.overview import overview
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.actor import start_actor
@@ -110,6 +112,7 @@ class Runtime:
             self.bus.subscribe(self.storage.on_event)
             self.registry.services[RequestKind.STORAGE] = self.storage.serve
             self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
+            self.registry.services[RequestKind.OVERVIEW] = self.overview
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._levels = levels()
@@ -174,6 +177,10 @@ class Runtime:
             _refuse_taken(tree.name)
             root = _trees[tree.name] = Executor(tree, tree.name, self.env).interface
         return root
+
+    def overview(self) -> dict[str, Any]:
+        """Return what the program and its trees are doing now, as plain values."""
+        return overview(self.directory, self.registry, running_trees())
 
     def abandoned(self) -> list[str]:
         """Return the paths of threads that were abandoned and still run (rule 59)."""

@@ -1,0 +1,146 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import suitkaise
+from suitkaise.cli.completion import SHELLS
+
+__all__ = ["make_parser"]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="suitkaise", description="Run supervision trees, look at them, and steer them.", epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"suitkaise {suitkaise.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands)
+    for name, text in _LOOKS.items():
+        command = _add(commands, name, text)
+        command.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
+        if name != "ps":
+            command.add_argument("path", nargs="?", metavar="PATH", help=_PATH)
+    logs = _add(commands, "logs", "print what workers have printed and logged last")
+    logs.add_argument("path", nargs="?", metavar="PATH", help=_PATH)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what they print from now on")
+    logs.add_argument("-n", "--lines", type=_count, default=20, metavar="N", help="lines of each worker (default 20)")
+    logs.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
+    for name, text in _CHANGES.items():
+        command = _add(commands, name, text)
+        if name == "signal":
+            command.add_argument("signal", metavar="SIGNAL", help="a name such as TERM, or a number")
+        command.add_argument("path", nargs="?" if name in ("stop", "suspend", "resume") else None, metavar="PATH",
+                             help=_PATH)  # fmt: skip
+        command.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
+        if name not in ("signal", "stack"):
+            command.add_argument(
+                "--timeout", type=_seconds, metavar="SECONDS", help="wait no longer (default: no limit)"
+            )
+            command.add_argument("--no-wait", action="store_true", help="return as soon as it is requested")
+    reports = _add(
+        commands,
+        "crashes",
+        "list the crash reports of this user's programs, or show one",
+        "Every abnormal exit of a worker leaves a report, which outlives the program. The newest is last.",
+    )
+    reports.add_argument("id", nargs="?", metavar="ID", help="the report to show: the beginning of its id, or `last`")
+    reports.add_argument("--path", metavar="PATH", help="only those of the worker or supervisor at PATH, and below it")
+    reports.add_argument("--pid", type=int, metavar="PID", help="only those of this process")
+    _add_store(commands)
+    _add(commands, "doctor", "look whether this machine has what trees need")
+    _add(commands, "demo", "run a small tree with a worker that crashes every five seconds")
+    completion = commands.add_parser("completion", help="print the completion script of a shell",
+                                     description='Use it with: eval "$(suitkaise completion bash)"')  # fmt: skip
+    completion.add_argument("shell", choices=SHELLS)
+    return parser
+
+
+_PATH = "the worker or supervisor, such as app/jobs/worker-1; the tree's name may be left out if one tree runs"
+_EPILOG = """exit codes: 0 clean, 1 failed, 2 wrong usage or declaration, 3 no running tree was reached,
+128+n ended by signal n"""
+_LOOKS = {
+    "ps": "list the programs of this user that run trees",
+    "tree": "print trees with the state of each worker",
+    "status": "print what is known of one worker or supervisor",
+}
+_CHANGES = {
+    "restart": "stop a worker by its shutdown and start it again; the restart is not counted",
+    "stop": "stop a worker, a part of a tree, or a whole tree",
+    "start": "start a worker that is stopped",
+    "suspend": "let a worker, or all workers of a part, do nothing for a while",
+    "resume": "let suspended workers go on",
+    "signal": "send a signal to the process of a worker",
+    "stack": "print where all threads of a worker are, also while it hangs",
+}
+
+
+def _add(commands: Any, name: str, text: str, description: str = "") -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=description or f"{text[0].upper()}{text[1:]}."
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError
+    return seconds
+
+
+_count.__name__, _seconds.__name__ = "number of lines", "number of seconds"  # argparse names them in its errors
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run the tree that a file or module declares",
+        description="Run a tree until it ends. SIGINT, SIGTERM and SIGHUP stop it gracefully. A second signal kills "
+        "it, unless it is the same one within a second.",
+        epilog="Without :NAME, the only Supervisor at the top level is run. Further arguments are the program's own.",
+    )
+    run.add_argument("target", metavar="MODULE_OR_FILE[:NAME]", help="app.py, app.py:tree, package.module:tree")
+    run.add_argument("--json", action="store_true", help="log as JSON lines")
+    run.add_argument(
+        "--debug",
+        action="store_true",
+        help="run process workers as threads of this program, without time limits: for breakpoint() and input()",
+    )
+    run.add_argument("--engine", choices=("local", "ray"), help=argparse.SUPPRESS)
+    run.add_argument("--observe", nargs="?", const="", help=argparse.SUPPRESS)
+    run.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
+def _add_store(commands: Any) -> None:
+    store = commands.add_parser(
+        "store",
+        help="look into a storage on disk",
+        description="Look into a storage on disk. Reading works whether a program uses it or not.",
+    )
+    actions = store.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for action, text in (
+        ("ls", "list the entries at and below a path"),
+        ("get", "print the value of an entry"),
+        ("rm", "remove an entry"),
+        ("watch", "print the changes at and below a path while a program makes them"),
+    ):
+        parser = actions.add_parser(action, help=text, description=text[0].upper() + text[1:] + ".")
+        parser.add_argument("directory", metavar="DIRECTORY", help="that of sktree.connect(DIRECTORY, durable=True)")
+        if action in ("get", "rm"):
+            parser.add_argument("name", metavar="NAME")
+        parser.add_argument("--path", default="", help="the container; default: the root")
+        if action != "rm":
+            parser.add_argument("--json", action="store_true", help="print JSON")

@@ -1,0 +1,246 @@
+"""`suitkaise ps|tree|status`: what programs, trees and workers are doing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import psutil
+
+from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, CommandError
+from suitkaise.cli.programs import Program, Target, find, running_programs, walk
+from suitkaise.crashes import read_reports
+from suitkaise.escapes import one_line
+from suitkaise.platform.runtime_directory import tail_file
+from suitkaise.platform.tail import last_lines
+
+__all__ = ["chosen", "duration", "ps", "status", "table", "target_of", "tree"]
+
+_GOOD, _BAD, _SOON, _DIM = "32", "31", "33", "2"
+_COLOURS = {
+    "running": _GOOD, "finished": _GOOD, "crashed": _BAD, "killed": _BAD, "hung": _BAD, "failed": _BAD,
+    "abandoned": _BAD, "restarting": _SOON, "starting": _SOON, "stopping": _SOON, "suspended": _SOON,
+}  # fmt: skip
+
+
+def chosen(options: argparse.Namespace) -> tuple[list[Program], list[str]]:
+    """Return the programs that the options choose (`--pid`), and the directories of those that do not answer."""
+    programs, silent = running_programs()
+    for program in programs:
+        options.opened.callback(program.close)
+    if options.pid is not None:
+        programs = [program for program in programs if program.facts["pid"] == options.pid]
+        if not programs:
+            raise CommandError(f"no program with pid {options.pid} runs a tree of this user", NO_PROGRAM)
+    return programs, silent
+
+
+def target_of(options: argparse.Namespace) -> Target:
+    """Return the worker or supervisor that the options name."""
+    return find(options.path, *chosen(options))
+
+
+def ps(options: argparse.Namespace) -> int:
+    """List the programs that run trees."""
+    programs, silent = chosen(options)
+    if options.json:
+        print(json.dumps([program.facts for program in programs]))
+        return CLEAN if programs else NO_PROGRAM
+    rows = []
+    for program in programs:
+        workers = [one for tree in program.trees for one in walk(tree) if one["kind"] != "supervisor"]
+        alive = sum(one["pid"] is not None for one in workers)
+        rows.append([
+            str(program.facts["pid"]), ", ".join(tree["path"] for tree in program.trees) or "-",
+            f"{alive}/{len(workers)}", str(sum(one["restarts"] for tree in program.trees for one in walk(tree))),
+            duration(program.facts["time"] - program.facts["started"]), _command(program.facts["command"]),
+        ])  # fmt: skip
+    if rows:
+        print(table([["PID", "TREES", "ALIVE", "RESTARTS", "UP", "COMMAND"], *rows]))
+    for directory in silent:
+        print(f"suitkaise ps: a program does not answer: {directory}", file=sys.stderr)
+    if not rows and not silent:
+        print("no tree of this user is running", file=sys.stderr)
+    return CLEAN if rows else NO_PROGRAM
+
+
+def tree(options: argparse.Namespace) -> int:
+    """Print a tree, or a part of it, with the state of each worker."""
+    if options.path is None:
+        programs, silent = chosen(options)
+        parts = [tree for program in programs for tree in program.trees]
+        if not parts:
+            find(None, programs, silent)  # raises the error that says so
+    else:
+        parts = [target_of(options).facts]
+    if options.json:
+        print(json.dumps(parts if options.path is None else parts[0]))
+        return CLEAN
+    rows = [["NAME", "STATE", "PID", "UP", "RESTARTS", "LOOPS", "QUEUED", "DOING / LAST EXIT"]]
+    for part in parts:
+        rows += _tree_rows(part, "", "")
+    print(table(rows, coloured=1))
+    return CLEAN
+
+
+def _tree_rows(facts: dict[str, Any], first: str, others: str) -> list[list[str]]:
+    name = facts["path"] if not first else facts["id"]
+    if facts["kind"] == "supervisor":
+        strategy = "dynamic" if facts.get("dynamic") else facts.get("strategy", "")
+        doing = f"{strategy}, {_budget(facts)}" if "max_restarts" in facts else _exit(facts)
+        cells = [facts["status"], "", "", _count(facts["restarts"]), "", "", doing]
+    else:
+        cells = [
+            facts["status"], str(facts["pid"] or "") if facts["kind"] != "thread" else "thread",
+            "" if facts["uptime"] is None else duration(facts["uptime"]), _count(facts["restarts"]),
+            _count(facts.get("loops", 0)), _count(facts.get("queued", 0)), _doing(facts),
+        ]  # fmt: skip
+    rows = [[f"{first}{one_line(name)}", *cells]]
+    children = facts.get("children", [])
+    for child in children:
+        last = child is children[-1]
+        rows += _tree_rows(child, f"{others}{'└─ ' if last else '├─ '}", f"{others}{'   ' if last else '│  '}")
+    return rows
+
+
+def _doing(facts: dict[str, Any]) -> str:
+    parts = []
+    if facts["pid"] is not None and facts.get("phase"):
+        since = facts.get("in_phase")
+        parts.append(facts["phase"] + (f" for {duration(since)}" if since is not None and since >= 1 else ""))
+    if facts["last_exit"] is not None:
+        parts.append(_exit(facts))
+    if facts["abandoned"]:
+        parts.append(f"{facts['abandoned']} abandoned threads")
+    return "; ".join(parts)
+
+
+def _exit(facts: dict[str, Any]) -> str:
+    text = one_line(facts["last_exit"] or "")
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _budget(facts: dict[str, Any]) -> str:
+    allowed = "any number of" if facts["max_restarts"] is None else f"{facts['max_restarts']:g}"
+    within = "" if facts["max_restarts"] is None else f" in {facts['max_seconds']:g} s"
+    return f"{facts['restarts_used']} of {allowed} restarts{within}"
+
+
+def status(options: argparse.Namespace) -> int:
+    """Print all that is known of one worker or supervisor; without a path, the trees."""
+    if options.path is None:
+        return tree(options)
+    target = target_of(options)
+    facts = dict(target.facts)
+    pid = facts["pid"] if facts["kind"] in ("process", "command") else None
+    facts["resources"] = None if pid is None else _resources(pid)
+    facts["last_lines"] = []
+    if "serial" in facts:
+        facts["last_lines"] = list(last_lines(tail_file(target.program.directory, facts["serial"]), 10))
+    facts["crashes"] = [report.id for report in read_reports()[0] if report.path == target.path][-5:]
+    healthy = facts["pid"] is not None or facts["status"] in ("finished", "stopped", "ignored", "running", "created")
+    if options.json:
+        print(json.dumps(facts))
+    else:
+        print(_details(facts))
+    return CLEAN if healthy else FAILED
+
+
+def _resources(pid: int) -> dict[str, Any] | None:
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+        before = sum(sum(one.cpu_times()[:2]) for one in family)
+        began = time.monotonic()
+        time.sleep(0.1)
+        after = sum(sum(one.cpu_times()[:2]) for one in family if one.is_running())
+        return {
+            "processes": len(family),
+            "rss": sum(one.memory_info().rss for one in family if one.is_running()),
+            "cpu": max(0.0, after - before) / (time.monotonic() - began),
+            "threads": process.num_threads(),
+        }
+    except (psutil.Error, OSError):
+        return None
+
+
+def _details(facts: dict[str, Any]) -> str:
+    lines = [f"{facts['path']}: {facts['kind']}, {_paint(facts['status'], facts['status'])}"]
+    if facts["pid"] is not None:
+        up = "" if facts["uptime"] is None else f", up {duration(facts['uptime'])}"
+        lines.append(f"  pid {facts['pid']}, incarnation {facts['incarnation']}{up}")
+    if facts["kind"] == "supervisor" and "max_restarts" in facts:
+        lines.append(f"  {facts['strategy']}: {_budget(facts)}; {len(facts['children'])} children")
+    if facts.get("phase") and facts["pid"] is not None:
+        since = "" if facts["in_phase"] is None else f" for {duration(facts['in_phase'])}"
+        loops = (
+            f"; {facts['loops']:,} loops, the last {facts['last_loop_time'] * 1000:.3g} ms" if facts["loops"] else ""
+        )
+        lines.append(f"  in {facts['phase']}{since}{loops}")
+        lines.append(f"  {facts['messages']:,} messages handled, {facts['queued']:,} waiting")
+    restart = f"; restart={facts['restart']}" if "restart" in facts else ""
+    lines.append(f"  {facts['restarts']} {'restart' if facts['restarts'] == 1 else 'restarts'}{restart}")
+    if facts["last_exit"] is not None:
+        lines.append(f"  last exit: {one_line(facts['last_exit'])}")
+    if facts["resources"] is not None:
+        used = facts["resources"]
+        below = f" in {used['processes']} processes" if used["processes"] > 1 else ""
+        lines.append(f"  memory {used['rss'] / 2**20:.1f} MiB{below}, cpu {used['cpu']:.0%}, {used['threads']} threads")
+    if facts["crashes"]:
+        lines.append(f"  crash reports: {', '.join(facts['crashes'])}  (suitkaise crashes ID)")
+    if facts["last_lines"]:
+        lines += ["  last lines:", *(f"    {one_line(line)}" for line in facts["last_lines"])]
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- text
+def table(rows: list[list[str]], *, coloured: int | None = None) -> str:
+    """Return the rows as aligned columns; the first row is the head. `coloured`: the column that holds statuses."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        if number == 0:
+            cells = [_paint(cell, "", _DIM) for cell in cells]
+        elif coloured is not None:
+            cells[coloured] = _paint(cells[coloured], row[coloured])
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _paint(text: str, status: str, colour: str = "") -> str:
+    colour = colour or _COLOURS.get(status, "")
+    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain or not colour else f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def duration(seconds: float) -> str:
+    """Return a span of time as text.
+
+    >>> duration(0.25), duration(75), duration(7322), duration(200_000)
+    ('250 ms', '1 min 15 s', '2 h 2 min', '2 d 7 h')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, left = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {left} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else ""
+
+
+def _command(words: list[str]) -> str:
+    text = one_line(" ".join([os.path.basename(words[0]), *words[1:]])) if words else ""
+    return text if len(text) <= 60 else f"{text[:57]}..."

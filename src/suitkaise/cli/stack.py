@@ -1,0 +1,67 @@
+"""`suitkaise stack PATH`: where every thread of a worker is, also while the worker hangs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+
+from suitkaise.cli.command import CLEAN, CommandError, UsageError
+from suitkaise.cli.show import target_of
+from suitkaise.engines.worker_signals import DUMP
+from suitkaise.platform.runtime_directory import stack_file
+
+__all__ = ["stack"]
+
+PATIENCE = 2.0
+"""Seconds within which a process has to begin to write its stacks; one that is stopped or swapped out does not."""
+
+QUIET = 0.05
+"""Seconds without another byte after which the stacks are complete."""
+
+
+def stack(options: argparse.Namespace) -> int:
+    """Have a worker's process write the stacks of its threads, and print them; the worker goes on."""
+    target = target_of(options)
+    match target.facts["kind"]:
+        case "thread" | "supervisor" as kind:
+            raise UsageError(
+                f"{target.path!r} is a {kind} of the program; kill -USR1 {target.program.facts['pid']} has the program "
+                "print the stacks of all its threads, if it was started by `run`"
+            )
+        case "command":
+            raise UsageError(f"{target.path!r} is a program of its own, which has no Python stack")
+    pid = target.facts["pid"]
+    if pid is None:
+        raise CommandError(f"{target.path!r} is {target.facts['status']}; there is no process")
+    text = stacks_of(stack_file(target.program.directory, pid), pid)
+    print(json.dumps({"path": target.path, "pid": pid, "stacks": text}) if options.json else text.rstrip())
+    return CLEAN
+
+
+def stacks_of(file: str, pid: int) -> str:
+    """Return what process `pid` writes to the file when it is asked for its stacks.
+
+    Raises:
+        CommandError: it writes nothing in time.
+    """
+    try:
+        before = os.path.getsize(file)
+        os.kill(pid, DUMP)
+    except OSError as error:
+        raise CommandError(f"process {pid} cannot be asked for its stacks: {error.strerror}") from None
+    deadline = time.monotonic() + PATIENCE
+    size, changed = before, 0.0
+    while size == before or time.monotonic() - changed < QUIET:
+        if time.monotonic() >= deadline:
+            if size > before:
+                break
+            raise CommandError(f"process {pid} has not written its stacks within {PATIENCE:g} s: is it stopped?")
+        time.sleep(0.005)
+        now = os.path.getsize(file)
+        if now != size:
+            size, changed = now, time.monotonic()
+    with open(file, errors="replace") as stacks:
+        stacks.seek(before)
+        return stacks.read()

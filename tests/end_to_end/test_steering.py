@@ -1,0 +1,330 @@
+"""`suitkaise ps|tree|status|logs|restart|stop|...`: commands against a tree that runs in another program."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import cli
+from tests.support import Finished, Program, eventually, run_program, start_program, wait_gone
+
+APP = """
+import time
+from suitkaise import Child, Command, Process, Supervisor, Thread
+
+class Steady(Process):
+    def on_start(self):
+        print("steady starts, incarnation", self.ref.incarnation, flush=True)
+    def loop(self):
+        self.wait(0.01)
+    def on_receive(self, message):
+        if message == "crash":
+            raise ValueError("as it was told")
+        print("got", message, flush=True)
+
+class Idle(Thread):
+    def on_receive(self, message):
+        return message
+
+class Slow(Process):
+    shutdown = 60.0
+    def on_start(self):
+        print("slow starts", flush=True)
+    def on_finish(self):
+        time.sleep(600)
+
+tree = Supervisor(
+    "NAME",
+    Supervisor("jobs", Child(Steady, copies=2), strategy="rest_for_one", max_restarts=50),
+    Idle(),
+    Child(Slow),
+    Child(Command("sh", "-c", "echo a command; exec sleep 600"), id="sleeper"),
+    max_restarts=50,
+)
+if __name__ == "__main__":
+    with tree.start() as running:
+        print("up", flush=True)
+        while True:
+            with open("orders") as orders:
+                for order in orders:
+                    path, message = order.strip().split(maxsplit=1)
+                    running[path].tell(message)
+"""
+
+
+def command_line(*args: str) -> Finished:
+    """Carry a command out in this process, which is quicker."""
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        code = cli.main([*args])
+    return Finished(code, output.getvalue(), errors.getvalue(), [])
+
+
+@dataclass
+class App:
+    """A program that runs a tree, and commands that are given to it in this process."""
+
+    name: str
+    program: Program
+    folder: Path
+
+    def __call__(self, command: str, *args: str) -> Finished:
+        return command_line(*command.split(), *args, "--pid", str(self.program.pid))
+
+    def tell(self, path: str, message: str) -> None:
+        (self.folder / "orders").write_text(f"{path} {message}\n")
+
+    def facts(self, path: str) -> Any:
+        return json.loads(self("status --json", path).stdout)
+
+    def pid(self, path: str) -> int:
+        pid: int = self.facts(path)["pid"]
+        return pid
+
+
+_numbers = itertools.count(1)
+
+
+@contextlib.contextmanager
+def run_app(folder: Path) -> Iterator[App]:
+    name = f"app-{os.getpid()}-{next(_numbers)}"
+    (folder / "app.py").write_text(APP.replace("NAME", name))
+    os.mkfifo(folder / "orders")
+    with start_program([sys.executable, "app.py"], cwd=folder) as program:
+        program.expect("up")
+        yield App(name, program, folder)
+        program.send_signal(signal.SIGKILL)  # its keepers end the rest and remove its directory
+        program.wait()
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """A program that all tests of this module look at; those that change something change it back."""
+    with run_app(tmp_path_factory.mktemp("app")) as app:
+        yield app
+
+
+# ---------------------------------------------------------------- looks
+def test_ps_lists_the_program_with_its_trees(app: App) -> None:
+    head, line = app("ps").check().stdout.splitlines()
+    assert head.split() == ["PID", "TREES", "ALIVE", "RESTARTS", "UP", "COMMAND"]
+    assert line.split()[:3] == [str(app.program.pid), app.name, "5/5"]
+    assert line.endswith("app.py")
+
+
+def test_ps_tells_plain_values_with_json(app: App) -> None:
+    (program,) = json.loads(app("ps --json").check().stdout)
+    assert program["pid"] == app.program.pid
+    (tree,) = program["trees"]
+    assert [child["id"] for child in tree["children"]] == ["jobs", "idle", "slow", "sleeper"]
+    assert [child["kind"] for child in tree["children"]] == ["supervisor", "thread", "process", "command"]
+    jobs = tree["children"][0]
+    assert (jobs["strategy"], jobs["max_restarts"], jobs["dynamic"]) == ("rest_for_one", 50, False)
+    worker = jobs["children"][0]
+    assert (worker["status"], worker["restart"], worker["looping"]) == ("running", "permanent", True)
+
+
+def test_tree_shows_each_worker_with_its_state(app: App) -> None:
+    lines = app("tree").check().stdout.splitlines()
+    assert lines[1].split()[:2] == [app.name, "running"]
+    assert [line.split()[1:3] for line in lines[3:5]] == [["├─", "steady-0"], ["└─", "steady-1"]]
+    assert str(app.pid("jobs/steady-0")) in lines[3]
+    assert "thread" in lines[5]
+    assert app("tree jobs").stdout.splitlines()[1].startswith(f"{app.name}/jobs")
+
+
+def test_status_tells_all_of_one_worker(app: App) -> None:
+    eventually(lambda: app.facts("jobs/steady-0")["loops"] > 3)
+    text = app("status", f"{app.name}/jobs/steady-0").check().stdout
+    assert text.startswith(f"{app.name}/jobs/steady-0: process, running\n  pid {app.pid('jobs/steady-0')}, incarnation")
+    assert "loops, the last" in text
+    assert "restart=permanent" in text
+    assert "MiB, cpu" in text
+    assert "    steady starts, incarnation" in text
+    facts = app.facts("jobs/steady-0")
+    assert facts["resources"]["rss"] > 1 << 20
+    assert facts["last_lines"][0].startswith("steady starts")
+
+
+def test_the_name_of_the_tree_may_be_left_out_and_a_near_name_is_suggested(app: App) -> None:
+    assert app("status idle").stdout.startswith(f"{app.name}/idle: thread, running")
+    missing = app("status", "jobs/stedy-0")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert missing.stderr.startswith("suitkaise status: there is no 'jobs/stedy-0'; did you mean '")
+
+
+def test_a_program_that_does_not_run_is_told_with_exit_code_3() -> None:
+    finished = run_program([sys.executable, "-m", "suitkaise", "tree", "--pid", str(os.getpid())])
+    assert (finished.returncode, finished.stdout) == (3, "")
+    assert f"no program with pid {os.getpid()} runs a tree of this user" in finished.stderr
+
+
+def test_logs_prints_the_last_lines_of_a_worker_and_of_a_part_of_the_tree(app: App) -> None:
+    app.tell("jobs/steady-1", "an order")
+    assert eventually(lambda: "got an order" in app("logs jobs/steady-1").check().stdout)
+    lines = app("logs jobs -n 1").stdout.splitlines()
+    assert f"{app.name}/jobs/steady-1: got an order" in lines
+    assert app("logs jobs -n 0").stdout == ""
+    thread = app("logs idle")
+    assert (thread.returncode, "threads share that of their program" in thread.stderr) == (2, True)
+
+
+def test_logs_follows_a_worker_through_its_restarts_until_the_program_ends(tmp_path: Path) -> None:
+    with run_app(tmp_path) as app:
+        command = [sys.executable, "-m", "suitkaise", "logs", "-f", f"{app.name}/jobs/steady-0"]
+        with start_program(command) as follower:
+            follower.expect("steady starts, incarnation 1")
+            app.tell("jobs/steady-0", "this")
+            follower.expect("got this")
+            os.kill(app.pid("jobs/steady-0"), signal.SIGKILL)
+            follower.expect("steady starts, incarnation 2")
+            app.program.send_signal(signal.SIGKILL)
+            assert follower.wait() == 0
+
+
+def test_stack_shows_where_a_worker_is_which_goes_on(app: App) -> None:
+    pid = app.pid("jobs/steady-0")
+    assert "in loop" in app("stack jobs/steady-0").check().stdout
+    assert json.loads(app("stack --json jobs/steady-0").stdout)["stacks"].count("Current thread") == 1
+    assert app.pid("jobs/steady-0") == pid
+    assert "kill -USR1" in app("stack idle").stderr
+    assert "no Python stack" in app("stack sleeper").stderr
+
+
+def test_a_process_that_is_stopped_has_no_stacks_to_show(app: App) -> None:
+    pid = app.pid("jobs/steady-1")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        finished = app("stack jobs/steady-1")
+        assert (finished.returncode, "is it stopped?" in finished.stderr) == (1, True)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+# ---------------------------------------------------------------- changes
+def test_restart_starts_a_worker_again_and_does_not_count_it(app: App) -> None:
+    before = app.facts("jobs/steady-1")
+    assert app("restart jobs/steady-1").check().stdout == f"{app.name}/jobs/steady-1: restarted\n"
+    after = app.facts("jobs/steady-1")
+    assert after["pid"] not in (None, before["pid"])
+    assert app.facts("jobs")["restarts_used"] == 0
+    whole = app("restart", app.name)
+    assert (whole.returncode, "restart its program" in whole.stderr) == (2, True)
+
+
+def test_stop_and_start_end_a_worker_and_start_it_again(app: App) -> None:
+    pid = app.pid("jobs/steady-1")
+    assert app("stop jobs/steady-1").check().stdout == f"{app.name}/jobs/steady-1: stopped\n"
+    wait_gone(pid)
+    assert app.facts("jobs/steady-1")["status"] == "stopped"
+    assert json.loads(app("start --json jobs/steady-1").check().stdout)["done"] == "started"
+    again = app("start jobs/steady-1")
+    assert (again.returncode, "running" in again.stderr) == (1, True)
+
+
+def test_suspend_and_resume_hold_a_part_of_the_tree(app: App) -> None:
+    app("suspend jobs").check()
+    assert {app.facts(f"jobs/steady-{n}")["status"] for n in (0, 1)} == {"suspended"}
+    app("resume jobs").check()
+    assert {app.facts(f"jobs/steady-{n}")["status"] for n in (0, 1)} == {"running"}
+
+
+def test_a_signal_goes_to_the_process_of_a_worker_which_the_supervisor_restarts(app: App) -> None:
+    before = app.facts("jobs/steady-1")
+    told = app("signal KILL jobs/steady-1").check().stdout
+    assert told == f"{app.name}/jobs/steady-1: SIGKILL sent to pid {before['pid']}\n"
+    eventually(lambda: app.pid("jobs/steady-1") not in (None, before["pid"]))
+    assert app.facts("jobs/steady-1")["last_exit"] == "signal 9 (SIGKILL)"
+    assert "a process of its own" in app("signal KILL idle").stderr
+
+
+def test_crashes_are_filtered_by_path(app: App) -> None:
+    app.tell("jobs/steady-1", "crash")
+
+    def crashes(path: str) -> Any:
+        return json.loads(command_line("crashes", "--json", "--path", f"{app.name}/{path}").check().stdout)
+
+    report = eventually(lambda: [one for one in crashes("jobs") if one["phase"] == "on_receive"])[-1]
+    assert report["path"] == f"{app.name}/jobs/steady-1"
+    assert crashes("slow") == []
+    assert report["id"] in app.facts("jobs/steady-1")["crashes"]
+
+
+def test_a_slow_child_delays_no_command_for_another(tmp_path: Path) -> None:
+    with run_app(tmp_path) as app:
+        app.program.expect("slow starts")
+        late = app("stop slow --timeout 0.2")
+        assert late.returncode == 1
+        assert "not done after 0.2 s; it goes on" in late.stderr
+        assert app("stop slow --no-wait").check().stdout == f"{app.name}/slow: requested\n"
+        assert app.facts("slow")["status"] == "stopping"
+        app("restart jobs/steady-0").check()
+        app("tree").check()
+
+
+def test_stop_without_a_path_ends_the_tree_and_its_program(tmp_path: Path) -> None:
+    source, _, _ = APP.replace("NAME", "ends").replace("time.sleep(600)", "pass").partition("if __name__")
+    (tmp_path / "app.py").write_text(source)
+    with start_program([sys.executable, "-m", "suitkaise", "run", "app.py"], cwd=tmp_path) as program:
+        program.expect("slow starts")
+        app = App("ends", program, tmp_path)
+        eventually(lambda: app("status ends").stdout.startswith("ends: supervisor, running"), timeout=40)
+        assert app("stop").check().stdout == "ends: stopped\n"
+        assert program.wait() == 0, program.stderr
+        assert app("ps").returncode == 3
+
+
+# ---------------------------------------------------------------- the rest
+def test_doctor_finds_nothing_wrong_here_and_names_the_program(app: App) -> None:
+    finished = run_program([sys.executable, "-m", "suitkaise", "doctor", "--json"]).check()
+    found = {one["what"]: one for one in json.loads(finished.stdout)}
+    assert {one["state"] for one in found.values()} <= {"ok", "warning"}
+    assert f"{app.name} (pid {app.program.pid})" in found["programs"]["found"]
+    text = run_program([sys.executable, "-m", "suitkaise", "doctor"]).check().stdout
+    assert len(text.splitlines()) >= len(found)
+
+
+def test_the_demo_runs_and_one_of_its_workers_crashes_and_is_back() -> None:
+    with start_program([sys.executable, "-m", "suitkaise", "demo"]) as program:
+        program.expect("incarnation 1 starts")
+        program.expect("incarnation 2 starts")
+        assert "suitkaise tree" in program.stderr
+        program.send_signal(signal.SIGINT)
+        assert program.wait() == 0
+    assert program.left_behind == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_that_knows_all_commands(shell: str) -> None:
+    script = run_program([sys.executable, "-m", "suitkaise", "completion", shell]).check().stdout
+    for command in ("ps", "tree", "logs", "restart", "doctor", "demo"):
+        assert command in script
+
+
+def test_the_completion_of_bash_completes_commands_options_and_paths(app: App, tmp_path: Path) -> None:
+    script = run_program([sys.executable, "-m", "suitkaise", "completion", "bash"]).check().stdout
+    (tmp_path / "suitkaise").write_text(f'#!/bin/sh\nexec {sys.executable} -m suitkaise "$@"\n')
+    (tmp_path / "suitkaise").chmod(0o755)
+
+    def complete(*words: str) -> list[str]:
+        typed = " ".join(f"'{word}'" for word in ("suitkaise", *words))
+        code = (
+            f"{script}\nCOMP_WORDS=({typed}); COMP_CWORD={len(words)}; _suitkaise; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        )
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        return run_program(["bash", "-c", code], env={"PATH": path}).check().stdout.split()
+
+    assert complete("re") == ["restart", "resume"]
+    assert "--follow" in complete("logs", "--")
+    assert complete("status", f"{app.name}/jobs/st") == [f"{app.name}/jobs/steady-0", f"{app.name}/jobs/steady-1"]
