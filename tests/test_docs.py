@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from suitkaise.cli.completion import commands_of
+from suitkaise.cli.parser import make_parser
 from tests.snippets import Snippet, check_output, promises, run_snippet, snippets
 from tests.support import ROOT
 
@@ -98,3 +100,10 @@ def test_each_test_that_the_page_about_security_names_exists() -> None:
     sources = [path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py")]
     assert named
     assert not [name for name in sorted(named) if not any(f"def {name}(" in source for source in sources)]
+
+
+def test_the_page_about_the_command_line_names_each_command_and_option() -> None:
+    page = (ROOT / "docs/reference/command_line.md").read_text(encoding="utf-8")
+    for command, (_, options) in commands_of(make_parser()).items():
+        for word in [command, *options]:
+            assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", page), f"{word} of {command}"

@@ -6,7 +6,7 @@ import argparse
 
 from suitkaise.cli.command import CLEAN
 
-__all__ = ["SHELLS", "print_completion"]
+__all__ = ["SHELLS", "commands_of", "print_completion"]
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -20,7 +20,7 @@ def print_completion(parser: argparse.ArgumentParser, shell: str) -> int:
     return CLEAN
 
 
-def _commands(parser: argparse.ArgumentParser) -> dict[str, tuple[str, list[str]]]:
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, tuple[str, list[str]]]:
     """Return the help and the long options of each command."""
     (subparsers,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     helps = {choice.dest: choice.help or "" for choice in subparsers._choices_actions}
@@ -35,7 +35,7 @@ def _commands(parser: argparse.ArgumentParser) -> dict[str, tuple[str, list[str]
 
 
 def _bash(parser: argparse.ArgumentParser, *, zsh: bool) -> str:
-    commands = _commands(parser)
+    commands = commands_of(parser)
     cases = "\n".join(f"        {name}) options='{' '.join(options)}' ;;" for name, (_, options) in commands.items())
     first = "autoload -U +X bashcompinit && bashcompinit\n" if zsh else ""
     return f"""{first}_suitkaise() {{
@@ -60,7 +60,7 @@ complete -o filenames -F _suitkaise suitkaise"""
 
 def _fish(parser: argparse.ArgumentParser) -> str:
     lines = ["complete -c suitkaise -f"]
-    for name, (text, options) in _commands(parser).items():
+    for name, (text, options) in commands_of(parser).items():
         lines.append(f"complete -c suitkaise -n __fish_use_subcommand -a {name} -d '{text}'".replace("user's", "user"))
         lines += [
             f"complete -c suitkaise -n '__fish_seen_subcommand_from {name}' -l {option.removeprefix('--')}"
