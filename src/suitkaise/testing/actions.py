@@ -1,0 +1,167 @@
+"""What tests do to workers that run: wait for something, kill a worker, let one hang, kill many at random."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from suitkaise.errors import ChildNotFound, SuitkaiseError
+from suitkaise.messaging.refs import WorkerRef
+from suitkaise.runtime.running_tree import RunningTree
+from suitkaise.status import TreeStatus
+
+__all__ = ["Kill", "chaos", "hang", "kill", "wait_until"]
+
+T = TypeVar("T")
+
+_OVER = frozenset({"finished", "crashed", "killed", "hung", "failed", "stopped", "ignored", "abandoned"})
+
+
+def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str = "") -> T:
+    """Return the first true value of `condition()`.
+
+    Args:
+        condition: called again and again, with pauses of 1 to 50 ms.
+        timeout: seconds after which to give up.
+        what: the condition in words, for the error.
+
+    Raises:
+        AssertionError: the condition is not true in time; the error shows its last value.
+
+    >>> numbers = iter(range(3))
+    >>> wait_until(lambda: next(numbers) == 2)
+    True
+    """
+    deadline = time.monotonic() + timeout
+    pause = 0.001
+    while not (value := condition()):
+        if time.monotonic() >= deadline:
+            wanted = what or getattr(condition, "__name__", "the condition")
+            raise AssertionError(f"{wanted} is not true after {timeout:g} s; the last value is {value!r}")
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
+    return value
+
+
+def kill(ref: WorkerRef, timeout: float = 10.0) -> None:
+    """Kill the process of a worker by SIGKILL; return when a new incarnation runs, or when none will come.
+
+    Args:
+        ref: a process worker or a command.
+        timeout: seconds to wait for the supervisor.
+
+    Raises:
+        ValueError: it is a thread or a supervisor, which have no process of their own.
+        AssertionError: the supervisor has done nothing in time.
+    """
+    before = ref.incarnation
+    os.kill(_pid_of(ref), signal.SIGKILL)
+
+    def decided() -> bool:
+        try:
+            status, _, incarnation, _ = ref._info()
+        except ChildNotFound:  # a temporary child
+            return True
+        return status in _OVER or (incarnation > before and status == "running")
+
+    wait_until(decided, timeout, what=f"the supervisor of {ref.path!r} has dealt with the kill: that")
+
+
+@contextlib.contextmanager
+def hang(ref: WorkerRef) -> Iterator[None]:
+    """Hold the process of a worker by SIGSTOP during the block: it neither works, answers nor stops.
+
+    Raises:
+        ValueError: it is a thread or a supervisor, which have no process of their own.
+    """
+    pid = _pid_of(ref)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it was killed as hung
+            os.kill(pid, signal.SIGCONT)
+
+
+def _pid_of(ref: WorkerRef) -> int:
+    status, pid, _, kind = ref._info()
+    if kind not in ("process", "command"):
+        raise ValueError(f"{ref.path!r} is a {kind}, which has no process of its own")
+    if pid is None:
+        raise ValueError(f"{ref.path!r} is {status}; there is no process")
+    return pid
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One kill of `chaos`: the worker, its pid, and the seconds since the beginning."""
+
+    path: str
+    pid: int
+    at: float
+
+
+def chaos(
+    running: RunningTree,
+    *,
+    seed: int,
+    kills: int = 10,
+    pause: tuple[float, float] = (0.05, 0.3),
+    spare: tuple[str, ...] = (),
+) -> list[Kill]:
+    """Kill random process workers of a tree by SIGKILL, one after the other; return what was killed.
+
+    The seed decides which workers are killed and when, so a run can be repeated as far as the machine allows.
+
+    Args:
+        running: the tree. Its `max_restarts` must allow that many.
+        seed: of the random choices.
+        kills: how many.
+        pause: the least and the most seconds between two kills.
+        spare: paths of workers and supervisors below which nothing is killed, relative to the tree.
+
+    Raises:
+        AssertionError: the tree has ended meanwhile, or no process was alive for ten seconds.
+    """
+    choose = random.Random(seed)
+    spared = tuple(f"{running.name}/{path}" for path in spare)
+    done: list[Kill] = []
+    began = time.monotonic()
+    for _ in range(kills):
+        time.sleep(choose.uniform(*pause))
+        dead = {kill.pid for kill in done}  # the program may not have noticed yet
+        victims = wait_until(lambda dead=dead: _victims(running, spared, dead), what="a process is alive: that")  # type: ignore[misc]
+        path, pid = choose.choice(victims)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            done.append(Kill(path, pid, time.monotonic() - began))
+    return done
+
+
+def _victims(running: RunningTree, spared: tuple[str, ...], dead: set[int]) -> list[tuple[str, int]]:
+    try:
+        root = running.status()
+    except SuitkaiseError as error:
+        raise AssertionError(f"{running.name!r} has ended: {error}") from error
+    if root.status == "stopped":
+        raise AssertionError(f"{running.name!r} has ended: {root.last_exit}")
+    return [
+        (one.path, one.pid)
+        for one in _all(root)
+        if one.kind in ("process", "command")
+        and one.pid is not None
+        and one.pid not in dead
+        and not any(f"{one.path}/".startswith(f"{path}/") for path in spared)
+    ]
+
+
+def _all(status: TreeStatus) -> Iterator[TreeStatus]:
+    yield status
+    for child in status.children:
+        yield from _all(child)

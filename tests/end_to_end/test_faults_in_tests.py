@@ -1,0 +1,142 @@
+"""What `suitkaise.testing` does to running workers, and the fixture `tree` of the pytest plugin."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from suitkaise import Child, Process, Supervisor, Thread
+from suitkaise.testing import chaos, hang, kill, wait_until
+from tests.support import Finished, run_program
+
+
+class Answers(Process):
+    def on_receive(self, message: object) -> int:
+        return os.getpid()
+
+
+class InThread(Thread):
+    def on_receive(self, message: object) -> int:
+        return threading.get_ident()
+
+
+def test_kill_returns_when_the_next_incarnation_runs() -> None:
+    with Supervisor("app", Child(Answers, copies=2)).start() as running:
+        ref = running["answers-0"]
+        before, other = ref.pid, running["answers-1"].pid
+        kill(ref)
+        assert (ref.status, ref.incarnation) == ("running", 2)
+        assert ref.pid != before
+        assert running["answers-1"].pid == other
+
+
+@pytest.mark.parametrize("restart", ["temporary", "permanent"])
+def test_kill_returns_when_no_incarnation_will_come(restart: str) -> None:
+    child = Child(Answers, restart=restart, max_restarts=0 if restart == "permanent" else None)  # type: ignore[arg-type]
+    with Supervisor("app", child, Child(Answers, id="other")).start() as running:
+        kill(running["answers"])
+        assert running["other"].is_alive()
+
+
+def test_a_thread_has_no_process_that_could_be_killed_or_held() -> None:
+    with Supervisor("app", InThread).start() as running:
+        with pytest.raises(ValueError, match="'app/in_thread' is a thread, which has no process of its own"):
+            kill(running["in_thread"])
+        with pytest.raises(ValueError, match="is a thread"), hang(running["in_thread"]):
+            pass
+
+
+def test_hang_holds_a_worker_until_the_end_of_the_block() -> None:
+    with Supervisor("app", Answers).start() as running:
+        ref = running["answers"]
+        with hang(ref):
+            waiting = ref.ask_future("?")
+            assert not waiting.done()
+        assert waiting.get(20) == ref.pid
+
+
+def test_a_worker_that_hangs_is_killed_by_its_limit_and_the_block_ends_all_the_same() -> None:
+    with Supervisor("app", Child(Answers, receive_timeout=0.3)).start() as running:
+        ref = running["answers"]
+        with hang(ref):
+            ref.tell("?")
+            wait_until(lambda: ref.incarnation == 2, 30)
+
+
+def test_chaos_kills_what_it_says_and_spares_what_it_is_told() -> None:
+    tree = Supervisor("app", Child(Answers, copies=2), Child(Answers, id="precious"), max_restarts=100)
+    with tree.start() as running:
+        killed = chaos(running, seed=7, kills=6, pause=(0.0, 0.05), spare=("precious",))
+        assert len(killed) == 6
+        assert {kill.path for kill in killed} <= {"app/answers-0", "app/answers-1"}
+        assert len({kill.pid for kill in killed}) == 6
+        wait_until(lambda: running["answers-0"].is_alive() and running["answers-1"].is_alive())
+        assert running["precious"].incarnation == 1
+
+
+def test_chaos_tells_that_the_tree_has_ended() -> None:
+    running = Supervisor("app", Answers, max_restarts=1).start()
+    with running, pytest.raises(AssertionError, match=r"'app' has ended|alive: that is not true"):
+        chaos(running, seed=1, kills=5, pause=(0.3, 0.5))
+
+
+# ---------------------------------------------------------------- the plugin
+def run_pytest(folder: Path, source: str) -> Finished:
+    (folder / "test_it.py").write_text(source)
+    plugin = [] if _is_found() else ["-p", "suitkaise.pytest_plugin"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", *plugin, "test_it.py"]
+    return run_program(command, cwd=folder, timeout=60.0)
+
+
+def _is_found() -> bool:
+    """Whether the installed package names the plugin; one that was installed before the plugin existed does not."""
+    from importlib.metadata import entry_points
+
+    return any(one.value == "suitkaise.pytest_plugin" for one in entry_points(group="pytest11"))
+
+
+FINE = """
+from suitkaise import Process, Supervisor
+from suitkaise.testing import kill
+
+class Answers(Process):
+    def on_receive(self, message):
+        return message * 2
+
+def test_a_worker_answers_again_after_a_kill(tree):
+    running = tree(Supervisor("app", Answers))
+    kill(running["answers"])
+    assert running["answers"].ask(21) == 42
+
+def test_a_tree_of_the_same_name_can_be_started_by_the_next_test(tree):
+    assert tree(Supervisor("app", Answers))["answers"].ask(1) == 2
+"""
+
+
+def test_the_fixture_starts_trees_and_stops_them(tmp_path: Path) -> None:
+    finished = run_pytest(tmp_path, FINE).check()
+    assert "2 passed" in finished.stdout
+    assert finished.left_behind == []
+
+
+LEAKS = {
+    "process": ("subprocess.Popen(['sleep', '600'])", "sleep 600"),
+    "thread": ("threading.Thread(target=time.sleep, args=(600,), daemon=True, name='stray').start()", "thread stray"),
+    "file": ("kept.append(open(__file__))", "file or socket"),
+}
+
+
+@pytest.mark.parametrize("kind", LEAKS)
+def test_the_fixture_fails_a_test_that_leaves_something_behind(kind: str, tmp_path: Path) -> None:
+    leak, told = LEAKS[kind]
+    source = (
+        f"import subprocess, threading, time\nkept = []\ndef test_leaks(tree):\n    kept.append({leak!r})\n    {leak}\n"
+    )
+    finished = run_pytest(tmp_path, source)
+    assert finished.returncode == 1
+    assert "left behind, 5 s after the trees have stopped" in finished.stdout
+    assert told in finished.stdout
