@@ -45,6 +45,7 @@ from suitkaise.engines.protocol import (
 from suitkaise.engines.spares import EncodedRecipe, Spares, context_for
 from suitkaise.engines.worker_signals import DUMP
 from suitkaise.errors import WorkerDead
+from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.logs import CommandOutput
@@ -309,7 +310,7 @@ class ProcessHandle:
     def _stack(self) -> str:
         """Return the stacks that the process has written to its file."""
         with contextlib.suppress(OSError), open(self._stack_file, errors="replace") as file:
-            return file.read(_LONGEST_STACK)
+            return shortened(file.read(_LONGEST_STACK))
         return ""
 
     @property

@@ -47,14 +47,14 @@ from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_sign
 from suitkaise.engines.worker_terminal import refuse_terminal
 from suitkaise.errors import MailboxFull
 from suitkaise.events import Event
-from suitkaise.exits import Crashed, ExitReason, Shutdown
+from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.address import MOST, MOST_BYTES
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.logs import end_forwarding, forward_all
 from suitkaise.messaging.mailbox import SocketMailbox
-from suitkaise.messaging.messages import Message, Payload, portable_error
+from suitkaise.messaging.messages import Message, Payload, crash
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.platform.inheritance import apply
@@ -165,8 +165,7 @@ class WorkerProcess:
             if incarnation.user is not None:
                 self._become(incarnation.user)
         except BaseException as error:
-            portable, text = portable_error(error, incarnation.path)
-            self.report_exit(Outcome(Crashed("start", portable, text)))
+            self.report_exit(Outcome(crash("start", error, incarnation.path)))
             self.return_messages(mailbox, incarnation)
             return 0
         lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
@@ -317,7 +316,7 @@ class WorkerProcess:
         """End the process of a worker whose background threads have given up, and which stays in a hook."""
         failure = lifecycle.context.background.failure
         if lifecycle.outcome is None and failure is not None:
-            self.report_exit(Outcome(Crashed("background", *portable_error(failure, lifecycle.path))))
+            self.report_exit(Outcome(crash("background", failure, lifecycle.path)))
             end_process(_INTERNAL_ERROR, wait=False)
 
     def send(self, report: WorkerReport, payload: bytes = b"") -> None:
@@ -336,8 +335,7 @@ class WorkerProcess:
             try:
                 result = outcome.result.data
             except BaseException as error:
-                portable, text = portable_error(error, "result")
-                reason = Crashed("result", portable, text)
+                reason = crash("result", error, "result")
         report = ExitReport(codec.dumps(reason), outcome.ignored, outcome.result is not None, outcome.hands_over)
         self.send(report, result)
 

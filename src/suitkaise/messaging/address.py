@@ -78,6 +78,8 @@ class Address:
         self.incarnation: int = 0
         self.reason: ExitReason | None = None
         self.result: Payload | None = None
+        self.fetched: bool = False  # whether the result was handed out
+        self.dropped: bool = False  # whether there was a result, for which no room was left
         self.up_since: float | None = None  # monotonic, of the incarnation that is alive
         self._last_view: SlotView | None = None  # of the last incarnation that has ended
         self.over: bool = False
@@ -242,7 +244,7 @@ class Address:
         with self._lock:
             self._receiver, self.pid, self.up_since = None, None, None
             self._last_view = view
-            self.reason, self.result = reason, result
+            self.reason, self.result, self.fetched = reason, result, False
             self._pending.add_in_front(returned)
             callbacks = self.watchers.end()
             self._pending.drop_signals()  # those were for this incarnation

@@ -9,7 +9,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
-from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed
+from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed, with_note
+from suitkaise.escapes import shortened
+from suitkaise.exits import Crashed
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.identity import current_path
 from suitkaise.platform.callbacks import run_callback
@@ -23,6 +25,8 @@ __all__ = [
     "Payload",
     "ReplyCallback",
     "checked_timeout",
+    "crash",
+    "crash_and_answer",
     "portable_error",
     "undecodable",
 ]
@@ -35,6 +39,9 @@ MessageKind: TypeAlias = Literal["message", "call", "get", "signal"]
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds."""
+
+LARGEST_ERROR = 256 << 10
+"""Bytes of an encoded error. An exit reason, which is kept, has only the text of a larger one; the asker gets it."""
 
 
 def checked_timeout(timeout: float | None) -> float | None:
@@ -238,21 +245,55 @@ def undecodable(what: str, payload: Payload, error: Exception) -> WorkerFailed:
     return failed
 
 
+def crash(phase: str, error: BaseException, path: str) -> Crashed:
+    """Return the exit reason of a worker, at `path`, that this error has ended in that phase."""
+    return _crashed(phase, error, path, *_encode(error))
+
+
+def crash_and_answer(phase: str, error: BaseException, path: str) -> tuple[Crashed, BaseException]:
+    """Return what `crash` returns, and the error for the asker whose message has led to it; format and encode once."""
+    data, text = _encode(error)
+    return _crashed(phase, error, path, data, text), with_note(_copy(error, path, data, text), text)
+
+
+def _crashed(phase: str, error: BaseException, path: str, data: bytes | None, text: str) -> Crashed:
+    if data is not None and len(data) > LARGEST_ERROR:
+        data = None
+    copy = _copy(error, path, data, text)
+    if data is not None:
+        return Crashed(phase, copy, text)
+    return Crashed.undecoded(
+        phase, text, f"{type(error).__name__} in {phase}: {shortened(_text_of(error))}", lambda: copy
+    )
+
+
 def portable_error(error: BaseException, path: str) -> tuple[BaseException, str]:
-    """Return the error in a form that can be sent to another process, and its traceback as text.
+    """Return the error in a form that can be sent to another process, and its traceback as text, shortened.
 
     It is a copy, as another process would get it, if the error can be pickled and unpickled; else a `WorkerFailed`
-    with the same text. The error itself would keep alive, by its traceback, all that a worker in a thread held
-    (rule 64).
+    with the same text, shortened. The error itself would keep alive, by its traceback, all that a worker in a thread
+    held (rule 64).
     """
-    text = "".join(traceback.format_exception(error))
+    data, text = _encode(error)
+    return _copy(error, path, data, text), text
+
+
+def _encode(error: BaseException) -> tuple[bytes | None, str]:
+    """Return the error encoded, if that is possible and a copy has the same text, and its traceback as text."""
+    text = shortened("".join(traceback.format_exception(error)))
     try:
-        again = codec.loads(codec.dumps(error))
-        if type(again) is type(error) and str(again) == str(error):
-            return again, text
+        data = codec.dumps(error)
+        again = codec.loads(data)
+        return data if type(again) is type(error) and str(again) == str(error) else None, text
     except Exception as obstacle:  # the user's exception class may raise anything when it is copied
-        text = f"{text}(sent as text: {_text_of(obstacle)})\n"
-    return WorkerFailed(f"{type(error).__name__}: {_text_of(error)}", path=path, traceback=text), text
+        return None, f"{text}(sent as text: {shortened(_text_of(obstacle))})\n"
+
+
+def _copy(error: BaseException, path: str, data: bytes | None, text: str) -> BaseException:
+    if data is None:
+        return WorkerFailed(f"{type(error).__name__}: {shortened(_text_of(error))}", path=path, traceback=text)
+    copy: BaseException = codec.loads(data)
+    return copy
 
 
 def _text_of(error: BaseException) -> str:

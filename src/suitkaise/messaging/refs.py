@@ -159,8 +159,12 @@ class WorkerRef:
     def result(self, timeout: float | None = None) -> Any:
         """Wait until the last incarnation has ended, at most `timeout` seconds; return what its `result()` returned.
 
+        The result of a worker that is no child any more (`restart="temporary"`, or below a dynamic supervisor) is kept
+        for a while: up to 256 MiB of such results that were not fetched yet, and 16 MiB of those that were, the newest.
+
         Raises:
-            WorkerFailed: the worker ended without a result; the error holds the reason and the remote traceback.
+            WorkerFailed: the worker ended without a result, and the error holds the reason and the remote traceback; or
+                its result was dropped, since newer ones needed the room.
             AskTimeout: the worker still lives.
         """
         return self._wait(RequestKind.RESULT, timeout)

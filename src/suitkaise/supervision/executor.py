@@ -12,9 +12,9 @@ from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit, Handle, Launch, WorkerHandle, settle
 from suitkaise.errors import ChildAlreadyStarted
 from suitkaise.events import EndEvent, SupervisorStopped
-from suitkaise.exits import Crashed, ExitReason
+from suitkaise.exits import ExitReason
 from suitkaise.messaging.address import Address
-from suitkaise.messaging.messages import Payload, portable_error
+from suitkaise.messaging.messages import Payload, crash
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.supervisor_ref import ref_to
 from suitkaise.platform.reactor import TimerHandle
@@ -183,7 +183,7 @@ class Executor:
             else:
                 handle = worker = self._env.engines[launch.child.kind].spawn(launch)
         except Exception as error:
-            reason = Crashed("start", *portable_error(error, launch.path))
+            reason = crash("start", error, launch.path)
             self._abnormal_exits[id, number] = Exit(reason)
             address.detach(reason, None)
             self.interface.tell(Exited(id, number, reason))
@@ -296,8 +296,7 @@ class Executor:
 
         Blocks, since the children end in other threads.
         """
-        error, traceback = portable_error(error, self.path)
-        reason = Crashed("supervisor", error, traceback)
+        reason = crash("supervisor", error, self.path)
         self.policy.abort(reason)
         handles = list(self._handles.values())
         for handle in handles:
