@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason
+from suitkaise.messaging.ask_timeout import Doing, doing
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, ControlKind
@@ -165,6 +166,13 @@ class Address:
             view = receiver.snapshot() if hasattr(receiver, "snapshot") else None
             up = None if self.up_since is None else time.monotonic() - self.up_since
             return self.pid, self.incarnation, up, self._last_view if view is None else view
+
+    def doing(self) -> Doing:
+        """Return what the worker is doing now."""
+        pid, _, _, view = self.stats()
+        with self._lock:
+            kept = len(self._pending)
+        return doing(self.status, pid, view, kept)
 
     # ------------------------------------------------------------ links and monitors
     def signal(self, serial: int, message: Message) -> None:

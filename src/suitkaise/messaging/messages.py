@@ -7,7 +7,7 @@ import threading
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed, with_note
 from suitkaise.escapes import shortened
@@ -118,6 +118,14 @@ class Message:
             self.reply(False, Payload(error))
 
 
+class Asked(Protocol):
+    """A ref to the worker that was asked."""
+
+    def _timed_out(self, timeout: float | None) -> AskTimeout:
+        """Return the error for an answer that has not come in time, with what the worker is doing."""
+        ...
+
+
 class _Undecoded(Exception):
     """Stands for an answer, or an error, that is not decoded yet: `_Undecoded(payload)`."""
 
@@ -137,6 +145,9 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     others, and nothing else (rule 76). A callback that is added to a finished answer runs at once.
     """
 
+    asked: Asked | None = None
+    """The worker that was asked; None for another request."""
+
     asked_by_itself: str | None = None
     """The path of a worker that has asked itself, or the worker that it is a part of: it must not wait for this."""
 
@@ -155,7 +166,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         """Wait at most `timeout` seconds (default 5.0; None: for ever) for the answer.
 
         Raises:
-            AskTimeout: no answer came in time.
+            AskTimeout: no answer came in time; the error tells what the worker is doing.
             WorkerDead: the worker died before it answered.
             Exception: what the handler raised.
         """
@@ -164,7 +175,9 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         except concurrent.futures.TimeoutError as error:
             if self.done():  # the answer arrived just now, or is itself a TimeoutError
                 return self.result(0)
-            raise AskTimeout(f"no answer within {timeout} s") from error
+            if self.asked is None:
+                raise AskTimeout(f"no answer within {timeout} s") from error
+            raise self.asked._timed_out(timeout) from error
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio  # takes 35 ms: only an `await` pays for it

@@ -44,6 +44,7 @@ class RequestKind(enum.StrEnum):
     JOIN = "join"  # -> the exit reason, after the last incarnation has ended
     RESULT = "result"  # -> what the worker's `result()` returned, after the last incarnation has ended
     STATS = "stats"  # -> (pid, incarnation, seconds since its start, the last view of its slot), at once
+    DOING = "doing"  # -> a `Doing`: its status, phase and waiting messages, at once
     DOWN = "down"  # -> a `Down`, after the incarnation that lives now has ended
 
     KILL = "kill"  # -> None, at once; a fault, so the supervisor may restart the worker

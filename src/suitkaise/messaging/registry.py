@@ -110,6 +110,8 @@ class Registry:
                     answer.set_result((address.status, address.pid, address.incarnation, address.kind))
                 case RequestKind.STATS:
                     answer.set_result(self._find_or_removed(path).stats())
+                case RequestKind.DOING:
+                    answer.set_result(self._find_or_removed(path).doing())
                 case RequestKind.FIND:
                     address = self.find(path)
                     answer.set_result((address.path, address.kind))
