@@ -237,7 +237,7 @@ class ProcessHandle:
                 number = next(self._numbers)
                 self._asked[number] = message
             try:
-                self._send(DeliverMessage(message.kind, number), payload, force=accepted)
+                self._send(DeliverMessage(message.kind, number, message.carrier), payload, force=accepted)
             except BaseException:
                 if number is not None:
                     del self._asked[number]
@@ -342,7 +342,7 @@ class ProcessHandle:
         context = context_for(launch.incarnation.owner, self.process.inherited, launch.child.env)
         return StartWorker(
             codec.dumps(launch.incarnation), codec.dumps(context), self._slot.index,
-            levels(), self._stops_last, self._context.supervise_data,
+            levels(), self._stops_last, self._context.supervise_data, launch.carrier,
         )  # fmt: skip
 
     def on_flushed(self) -> None:
@@ -381,8 +381,9 @@ class ProcessHandle:
                     self.ready.set_result(pid)
             case PreloadReport(modules):
                 preload(*modules)
-            case ReturnMessage(kind, number):
-                returned = Message(kind, Payload(data=payload)) if number is None else self._asked.pop(number, None)
+            case ReturnMessage(kind, number, carrier):
+                told = Message(kind, Payload(data=payload), carrier=carrier)
+                returned = told if number is None else self._asked.pop(number, None)
                 if returned is not None:
                     self._returned.append(returned)
             case ExitReport(reason, ignored, has_result, returns_messages):

@@ -94,7 +94,9 @@ class ThreadHandle:
             lifecycle.context.on_crash = _call_excepthook
             lifecycle.context.on_log_line = lambda line: self._lines.append(shortened(line, LONGEST_LINE))
             lifecycle.context.background.supervise = partial(engine.supervise, launch.incarnation)
-            _ThreadActor.launch(lifecycle, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}")
+            _ThreadActor.launch(
+                lifecycle, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}", context=launch.context
+            )
         except Exception:  # for example no thread is left
             self._give_back()
             raise

@@ -56,6 +56,7 @@ from suitkaise.messaging.logs import end_forwarding, forward_all
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Payload, crash
 from suitkaise.messaging.router import HubClient, set_router
+from suitkaise.messaging.tracing import enter
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.platform.inheritance import apply
 from suitkaise.platform.log_levels import apply_levels
@@ -168,6 +169,7 @@ class WorkerProcess:
             self.report_exit(Outcome(crash("start", error, incarnation.path)))
             self.return_messages(mailbox, incarnation)
             return 0
+        enter(order.carrier)
         lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
         lifecycle.context.append_output = self._tail.write
         lifecycle.context.add_to_stacks = signals.add_to_stacks
@@ -281,7 +283,7 @@ class WorkerProcess:
         match order:
             case DeliverMessage():  # without patterns for its fields, which would take twice the time
                 reply = None if order.number is None else _AnswerSender(self, order.number)
-                self._mailbox.put(Message(order.kind, Payload(data=payload), reply))
+                self._mailbox.put(Message(order.kind, Payload(data=payload), reply, carrier=order.carrier))
             case StopWorker(drain):
                 self._mailbox.order_stop(Shutdown(), drain)
             case SuspendWorker(on):
@@ -355,7 +357,7 @@ class WorkerProcess:
                 elif isinstance(message.reply, _AnswerSender):
                     self.send(ReturnMessage(message.kind, message.reply.number))
                 else:
-                    self.send(ReturnMessage(message.kind, None), message.body.data)
+                    self.send(ReturnMessage(message.kind, None, message.carrier), message.body.data)
             left = until - time.monotonic()
             if self._has_all_messages or left <= 0 or (control := mailbox.descriptor) is None:
                 return

@@ -14,6 +14,7 @@ from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.identity import current_path
+from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.specs.options import is_number
 
@@ -104,13 +105,15 @@ ReplyCallback: TypeAlias = Callable[[bool, Payload], None]
 class Message:
     """A message of a tell (without `reply`) or an ask. A message is never changed.
 
-    `asker`: the path of the worker that asks, if another process than this one has sent the message.
+    `asker`: the path of the worker that asks, if another process than this one has sent the message. `carrier`: the
+    sender's tracing context.
     """
 
     kind: MessageKind
     body: Payload
     reply: ReplyCallback | None = None
     asker: str = ""
+    carrier: Carrier | None = None
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if an answer is expected."""

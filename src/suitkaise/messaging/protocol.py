@@ -91,6 +91,7 @@ class Tell(msgspec.Struct, array_like=True, tag=0, gc=False):
     number: int
     kind: UserMessageKind
     path: str
+    carrier: dict[str, str] | None = None  # the sender's tracing context
 
 
 class Ask(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -102,6 +103,7 @@ class Ask(msgspec.Struct, array_like=True, tag=1, gc=False):
     number: int
     kind: UserMessageKind
     path: str
+    carrier: dict[str, str] | None = None  # the sender's tracing context
 
 
 class HubRequest(msgspec.Struct, array_like=True, tag=2, gc=False):
@@ -125,6 +127,7 @@ class AdminRequest(msgspec.Struct, array_like=True, tag=3, gc=False):
     number: int
     action: AdminAction
     path: str
+    carrier: dict[str, str] | None = None  # the sender's tracing context, for a child that is started
 
 
 class Withdraw(msgspec.Struct, array_like=True, tag=4, gc=False):

@@ -13,6 +13,7 @@ from suitkaise.messaging.identity import current_path, is_starting
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, MessageKind, Payload, checked_timeout
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import Router, router
+from suitkaise.messaging.tracing import carrier
 from suitkaise.specs.options import checked_drain
 from suitkaise.status import Status
 
@@ -89,7 +90,7 @@ class WorkerRef:
             MailboxFull: too many messages or bytes wait for the worker already; nothing was sent.
             NotSerializable: the message cannot be sent to another process.
         """
-        self._router.send(self.path, Message("message", Payload(message)))
+        self._router.send(self.path, Message("message", Payload(message), carrier=carrier()))
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
         """Send a message and wait at most `timeout` seconds (default 5.0) for the handler's return value.
@@ -118,7 +119,7 @@ class WorkerRef:
         own = current_path()
         if own and f"{own}/".startswith(f"{self.path}/"):
             answer.asked_by_itself = own
-        self._router.send(self.path, Message(kind, Payload(body), answer.settle))
+        self._router.send(self.path, Message(kind, Payload(body), answer.settle, carrier=carrier()))
         return answer
 
     def _timed_out(self, timeout: float | None) -> AskTimeout:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future
+from contextvars import copy_context
 
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit, Handle, Launch, WorkerHandle, settle
@@ -71,7 +72,8 @@ class Executor:
         policy = (DynamicPolicy if isinstance(spec, DynamicSupervisorSpec) else StaticPolicy)(spec, path)
         self.path: str = path
         self.policy: BasePolicy = policy
-        self.interface: SupervisorInterface = SupervisorInterface(spec, path, policy, env)
+        context = copy_context() if above is None else above.interface.context_of(path.rpartition("/")[2])
+        self.interface: SupervisorInterface = SupervisorInterface(spec, path, policy, env, context)
         self.spec: SupervisorSpec = spec
         self._env = env
         self._handles = self.interface.handles
@@ -114,7 +116,8 @@ class Executor:
                 case Start(child, incarnation, previous):
                     serial = next(self._env.serials)
                     recalled = self._recalled(child.id, previous)
-                    self._start(Launch.of(child, f"{self.path}/{child.id}", incarnation, serial, recalled))
+                    context = self.interface.context_of(child.id)
+                    self._start(Launch.of(child, f"{self.path}/{child.id}", incarnation, serial, recalled, context))
                 case Stop(id, _) if id in self._handles:  # else its start has failed, and `Exited` follows
                     self.interface.stop_child(id)
                     self._release(id)
@@ -281,6 +284,7 @@ class Executor:
     def _forget(self, id: str) -> None:
         self._ended.discard(id)
         self.interface.suspended.discard(id)
+        self.interface.contexts.pop(id, None)
         self._checkpoints.pop(id, None)
         self._began.pop(id, None)
         address = self._addresses.pop(id, None)

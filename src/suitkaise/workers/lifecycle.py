@@ -20,6 +20,7 @@ from suitkaise.exits import Crashed, ExitReason, Normal
 from suitkaise.messaging.identity import set_starting, set_worker
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload, crash, crash_and_answer, portable_error
+from suitkaise.messaging.tracing import continued
 from suitkaise.platform.board import LAST_LOOP, LOOPING, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.recipe import Recipe
@@ -339,7 +340,8 @@ class Lifecycle:
         return partial(_call, f"{self._recipe.name}.{spelling_in(type(self._worker), name)}", hook)
 
     def _handler(self, message: Message) -> Callable[[], Any]:
-        return handler_of(message, self._worker, self.path, self._on_receive, self.context.links.accept)
+        handler = handler_of(message, self._worker, self.path, self._on_receive, self.context.links.accept)
+        return handler if message.carrier is None else continued(message.carrier, handler)
 
     def _fail(self, phase: str, error: BaseException, reason: Crashed | None = None) -> None:
         """Set the outcome from the exception of a hook, and run `on_failure` if the outcome is a crash.
