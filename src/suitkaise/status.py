@@ -89,7 +89,7 @@ class TreeStatus:
 
     def __str__(self) -> str:
         pid = f"  pid {self.pid}" if self.pid is not None and self.kind in ("process", "command") else ""
-        restarts = f"  {self.restarts} restarts" if self.restarts else ""
+        restarts = f"  {self.restarts} restart{'s' * (self.restarts > 1)}" if self.restarts else ""
         exit = f"  last exit: {_shown(self.last_exit)}" if self.last_exit is not None else ""
         abandoned = f"  {abandoned_threads(self.abandoned)}" if self.abandoned else ""
         name = "  " * self.path.count("/") + self.path.rpartition("/")[2]

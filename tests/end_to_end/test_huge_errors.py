@@ -66,6 +66,7 @@ def test_s58_what_is_kept_of_a_huge_error_is_bounded(
         for text in (ended.reason.traceback, str(ended.reason), str(ended.reason.error)):
             assert len(text) < 66_000
         assert len(str(ended)) < 5_000
+        assert len(str(running.status())) < 1_000
         file = crash_directory() / f"{report.id}.json"
         eventually(file.exists)
         assert file.stat().st_size < LARGEST // 4

@@ -175,12 +175,12 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         """
         try:
             return self.result(checked_timeout(timeout))
-        except concurrent.futures.TimeoutError as error:
+        except concurrent.futures.TimeoutError:
             if self.done():  # the answer arrived just now, or is itself a TimeoutError
                 return self.result(0)
             if self.asked is None:
-                raise AskTimeout(f"no answer within {timeout} s") from error
-            raise self.asked._timed_out(timeout) from error
+                raise AskTimeout(f"no answer within {timeout} s") from None
+            raise self.asked._timed_out(timeout) from None
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio  # takes 35 ms: only an `await` pays for it

@@ -183,11 +183,11 @@ class WorkerRef:
         answer = self._router.request(kind, self.path)
         try:
             return answer.get(timeout)
-        except AskTimeout as error:
+        except AskTimeout:
             if answer.done():  # a result that is itself this error
                 raise
             answer.cancel()
-            raise AskTimeout(f"{self.path!r} still runs after {timeout} s", path=self.path) from error
+            raise AskTimeout(f"{self.path!r} still runs after {timeout} s", path=self.path) from None
 
     def _refuse_self(self, what: str) -> None:
         own = current_path()
