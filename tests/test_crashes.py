@@ -236,3 +236,18 @@ def test_s58_a_report_neither_steers_a_terminal_nor_forges_a_line() -> None:
         assert not [character for character in text if has_control(character) and character != "\n"]
     assert "\n" not in report.line()
     assert not [line for line in str(report).splitlines()[1:] if not line.startswith("  ")]
+
+
+def test_s58_no_text_of_a_report_is_longer_than_64_kib_and_a_report_no_longer_than_256_kib() -> None:
+    long = "\N{SNOWMAN}" * 1_000_000
+    report = replace(REPORT, reason=long, traceback=long, lines=(long,) * 20, together=(long,) * 20)
+    fields = {name: str(value) for name, value in report.to_dict().items()}
+    assert max(len(text.encode()) for text in fields.values()) < 66_000
+    assert sum(len(text.encode()) for text in fields.values()) < 256 << 10
+    assert "2995904 bytes are left out" in report.reason
+    assert "2934464 bytes are left out" in report.traceback
+    assert report.lines[0] == "[... 17 earlier ones are left out ...]"
+
+
+def test_s58_a_reason_without_a_traceback_has_64_kib() -> None:
+    assert 65_000 < len(replace(REPORT, reason="x" * 1_000_000, traceback="").reason) < 66_000

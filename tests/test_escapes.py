@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from suitkaise import Child, Process, SpecError, Supervisor
 from suitkaise.cli.output import HumanFormatter
-from suitkaise.escapes import escaped, has_control, indented, one_line
+from suitkaise.escapes import escaped, has_control, indented, one_line, shortened
 from suitkaise.events import ChildExited
 from suitkaise.exits import StartFailure
 from tests.support import run_program
@@ -135,3 +135,15 @@ def test_on_a_terminal_the_colours_of_a_command_pass_and_nothing_else_does(tmp_p
     assert b"\x1b[31mred\x1b[0m" in shown
     assert b"\x1b[2J" not in shown
     assert b"\x1b]52" not in shown
+
+
+@given(st.text(st.characters()), st.integers(8, 100))
+def test_a_text_is_shortened_to_its_first_and_last_bytes_and_the_number_of_those_between(text: str, most: int) -> None:
+    short, size = shortened(text, most), len(text.encode("utf-8", "surrogatepass"))
+    if size <= most:
+        assert short == text
+    else:
+        first, _, last = short.partition(f" [... {size - most} bytes are left out ...] ")
+        assert text.startswith(first)
+        assert text.endswith(last)
+        assert most - 8 < len((first + last).encode("utf-8", "surrogatepass")) <= most

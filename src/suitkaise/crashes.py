@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from suitkaise.escapes import indented, one_line
+from suitkaise.escapes import LONGEST_LINE, LONGEST_TEXT, indented, one_line, shortened
 
 __all__ = ["KEPT_IN_MEMORY", "KEPT_ON_DISK", "CrashLog", "CrashReport", "crash_directory", "read_reports", "where_of"]
 
@@ -48,6 +48,9 @@ LATER = 0.05
 class CrashReport:
     """An abnormal exit of one incarnation; `print` shows it as a block of text.
 
+    No text in it has more than 64 KiB, and all of them together no more than 256 KiB: of a longer one, the middle is
+    left out, and a mark says how many bytes.
+
     Args:
         id: sortable by time; `suitkaise crashes ID` finds it.
         path: the worker or supervisor.
@@ -55,7 +58,7 @@ class CrashReport:
         pid: the process that it ran in.
         incarnation: the number of the incarnation; the first start of a child is 1.
         wall: the time of the exit, in seconds of Unix time.
-        reason: the exit reason as text, `reason_kind` its class.
+        reason: the exit reason as text, `reason_kind` its class; at most 4 KiB where the traceback has all of it.
         phase: the phase that it was in: `loop`, `on_receive`, `waiting`, ...
         in_phase: the seconds that it was in that phase; None if they are unknown.
         loop: the number of the current or last loop.
@@ -94,6 +97,17 @@ class CrashReport:
     traceback: str = ""
     skipped: int = 0
     where: str = ""
+
+    def __post_init__(self) -> None:
+        traceback = shortened(self.traceback)
+        bounded = {
+            "reason": shortened(self.reason, LONGEST_LINE if traceback else LONGEST_TEXT),
+            "traceback": traceback,
+            "lines": _bounded(self.lines),
+            "together": _bounded(self.together),
+        }
+        for name, value in bounded.items():
+            object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
@@ -291,6 +305,20 @@ def _content(file: Path) -> bytes:
         return os.read(descriptor, LARGEST)
     finally:
         os.close(descriptor)
+
+
+def _bounded(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the last of the texts, as many as one field may hold; a mark in front of them stands for the rest."""
+    kept: list[str] = []
+    room = LONGEST_TEXT
+    for text in reversed(texts):
+        text = shortened(text, LONGEST_TEXT // 4)
+        room -= len(text.encode("utf-8", "surrogatepass"))
+        if room < LONGEST_LINE:
+            kept.append(f"[... {len(texts) - len(kept)} earlier ones are left out ...]")
+            break
+        kept.append(text)
+    return tuple(reversed(kept))
 
 
 def where_of(traceback: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from suitkaise.exits import ExitReason
+from suitkaise.status import Status
 
 __all__ = [
     "AskTimeout",
@@ -186,7 +187,19 @@ class RuntimeGone(WorkerDead):
 
 
 class AskTimeout(SuitkaiseError, TimeoutError):
-    """No answer arrived within the timeout."""
+    """No answer arrived within the timeout.
+
+    After an ask, the text and the attributes tell what the worker was doing when the time was over: `status`, `pid`,
+    `phase` (the hook that ran: `loop`, `on_receive`, ...; or `waiting`, `boot`), `in_phase` (the seconds since that
+    phase began) and `queued` (the number of messages that waited for the worker). They are None or empty where they are
+    not known, as for a wait of another kind, or a time-out of 0.
+    """
+
+    status: Status | None = None
+    pid: int | None = None
+    phase: str = ""
+    in_phase: float | None = None
+    queued: int | None = None
 
 
 class MailboxFull(SuitkaiseError):

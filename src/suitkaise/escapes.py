@@ -1,14 +1,21 @@
-"""Text that workers and commands have written, made safe to show: it steers no terminal and forges no line.
+"""Text that workers and commands have written, made safe to show and to keep: it steers no terminal and forges no line.
 
 A terminal obeys what is printed on it: some sequences change its title, its screen or the clipboard. And a newline in
-an error would make the rest of the error look like a line of ours.
+an error would make the rest of the error look like a line of ours. The text of an error has any length; what is kept of
+it and shown is `shortened`.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["escaped", "has_control", "indented", "one_line"]
+__all__ = ["LONGEST_LINE", "LONGEST_TEXT", "escaped", "has_control", "indented", "one_line", "shortened"]
+
+LONGEST_TEXT = 64 << 10
+"""Bytes that are kept of a text of a program's: of an error, of a traceback, of an exit reason."""
+
+LONGEST_LINE = 4 << 10
+"""Bytes that are shown of such a text in a line of the log."""
 
 # C0 and C1 controls, DEL, the marks that change the direction of text, line separators, halves of surrogate pairs.
 _CONTROL = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
@@ -50,6 +57,21 @@ def indented(text: str, by: str = "    ", *, colours: bool = False) -> str:
         second
     """
     return escaped(text, colours=colours).replace("\n", f"\n{by}")
+
+
+def shortened(text: str, most: int = LONGEST_TEXT) -> str:
+    """Return the text if it has at most `most` bytes, else its beginning and its end, and how many bytes are left out.
+
+    >>> shortened("x" * 100 + "the end", 40)
+    'xxxxxxxxxxxxxxxxxxxx [... 67 bytes are left out ...] xxxxxxxxxxxxxthe end'
+    """
+    if len(text) <= most // 4:  # no character has more bytes
+        return text
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) <= most:
+        return text
+    first, last = (part.decode("utf-8", "ignore") for part in (data[: most - most // 2], data[-(most // 2) :]))
+    return f"{first} [... {len(data) - most} bytes are left out ...] {last}"
 
 
 def _escape(match: re.Match[str]) -> str:

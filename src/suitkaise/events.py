@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from suitkaise.escapes import one_line
+from suitkaise.escapes import LONGEST_LINE, one_line, shortened
 from suitkaise.exits import ExitReason
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The base of all events; `path` names the worker or supervisor. Its text is one line without control characters.
+    """The base of all events; `path` names the worker or supervisor. Its text is one line, of at most 4 KiB.
 
     `wall` is the time of the event in seconds of Unix time, by the clock of that moment: setting the clock later, or
     suspending the machine, does not change it.
@@ -79,7 +79,7 @@ class Event:
         return {"event": self.kind, **{name: _plain(value) for name, value in fields.items()}}
 
     def __str__(self) -> str:
-        return f"{self.path} {one_line(self._text())}"
+        return f"{self.path} {one_line(shortened(self._text(), LONGEST_LINE))}"
 
     def _text(self) -> str:
         raise NotImplementedError(f"{type(self).__name__} defines no _text")

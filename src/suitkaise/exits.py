@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, field
 from typing import Any, ClassVar, Never
 
+from suitkaise.escapes import shortened
+
 __all__ = [
     "Crashed",
     "ExitCode",
@@ -62,7 +64,7 @@ class Shutdown(ExitReason):
     detail: Any = None
 
     def __str__(self) -> str:
-        return "shutdown" if self.detail is None else f"shutdown ({self.detail})"
+        return "shutdown" if self.detail is None else f"shutdown ({shortened(str(self.detail))})"
 
 
 class Crashed(ExitReason):
@@ -70,9 +72,9 @@ class Crashed(ExitReason):
 
     Args:
         phase: the hook that the exception left, `"__init__"` and `"on_start"` to `"result"`; `"start"` before that.
-        error: a copy of the exception, without its frames, where it can be pickled; else a `WorkerFailed` with its
-            text.
-        traceback: the traceback as text.
+        error: a copy of the exception, without its frames, where it can be pickled, to at most 256 KiB; else a
+            `WorkerFailed` with its text.
+        traceback: the traceback as text, of at most 64 KiB.
 
     An error that came from another process is decoded when `error` is first read: until then its class, which may
     take long to import, is not needed.
@@ -129,7 +131,7 @@ class Crashed(ExitReason):
     def __str__(self) -> str:
         if self._decode is not None:
             return self._text
-        text = str(self.error)
+        text = shortened(str(self.error))
         name = type(self.error).__name__
         return f"{name} in {self.phase}: {text}" if text else f"{name} in {self.phase}"
 

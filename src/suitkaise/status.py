@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from suitkaise.escapes import one_line, shortened
 from suitkaise.exits import ExitReason
 
 __all__ = ["Counts", "Status", "TreeStatus", "abandoned_threads"]
@@ -33,6 +34,10 @@ class Status(StrEnum):
     IGNORED = "ignored"
     ABANDONED = "abandoned"
     FAILED = "failed"
+
+
+_LONGEST_REASON = 300
+"""Bytes of an exit reason that the text of a status shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class TreeStatus:
 
         def rows(one: TreeStatus) -> Iterator[str]:
             indent = "\N{NO-BREAK SPACE}" * 4 * one.path.count("/")
-            exit = "" if one.last_exit is None else str(one.last_exit)
+            exit = "" if one.last_exit is None else _shown(one.last_exit)
             cells = (indent + one.path.rpartition("/")[2], one.kind, one.status, one.pid or "", one.restarts, exit)
             yield "".join(f"<td>{escape(str(cell))}</td>" for cell in cells)
             for child in one.children:
@@ -84,12 +89,16 @@ class TreeStatus:
 
     def __str__(self) -> str:
         pid = f"  pid {self.pid}" if self.pid is not None and self.kind in ("process", "command") else ""
-        restarts = f"  {self.restarts} restarts" if self.restarts else ""
-        exit = f"  last exit: {self.last_exit}" if self.last_exit is not None else ""
+        restarts = f"  {self.restarts} restart{'s' * (self.restarts > 1)}" if self.restarts else ""
+        exit = f"  last exit: {_shown(self.last_exit)}" if self.last_exit is not None else ""
         abandoned = f"  {abandoned_threads(self.abandoned)}" if self.abandoned else ""
         name = "  " * self.path.count("/") + self.path.rpartition("/")[2]
         line = f"{name}  {self.kind}  {self.status}{pid}{restarts}{exit}{abandoned}"
         return "\n".join([line, *map(str, self.children)])
+
+
+def _shown(reason: ExitReason) -> str:
+    return one_line(shortened(str(reason), _LONGEST_REASON))
 
 
 def abandoned_threads(number: int) -> str:

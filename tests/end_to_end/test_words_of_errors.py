@@ -51,7 +51,7 @@ def test_run_may_be_a_method_that_messages_call() -> None:
 
 
 def test_a_worker_is_a_process_or_a_thread() -> None:
-    with pytest.raises(SpecError, match="Both derives from Process and from Thread; a worker is one of them"):
+    with pytest.raises(SpecError, match="Both derives from Process and from Thread; derive from one of them"):
         type(Process)("Both", (Process, Thread), {})
 
 

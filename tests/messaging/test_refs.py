@@ -79,6 +79,7 @@ def test_ask_raises_when_no_answer_comes_in_time(recorder: RecordingRouter, ref:
     with pytest.raises(AskTimeout, match=r"'tree/one' did not answer within 0.01 s") as raised:
         ref.ask("x", timeout=0.01)
     assert raised.value.path == "tree/one"
+    assert raised.value.__suppress_context__  # it is shown alone, without the errors that led to it
 
 
 @pytest.mark.parametrize("wrong", ["soon", math.nan, True, [1]])

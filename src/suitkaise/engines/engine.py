@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -14,6 +15,7 @@ from suitkaise.exits import ExitReason, Hung
 from suitkaise.messaging import codec
 from suitkaise.messaging.logs import Forwarded
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.tracing import Carrier, carrier
 from suitkaise.platform.board import Board, SlotView
 from suitkaise.platform.descriptors import DescriptorReserve
 from suitkaise.platform.log_queue import LogQueue
@@ -59,13 +61,25 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """An order to start one incarnation of a child."""
+    """An order to start one incarnation of a child.
+
+    `context` holds the context variables of the caller that has started the child, or the tree that it is a part of.
+    """
 
     child: Child
     incarnation: Incarnation
+    context: Context = field(default_factory=Context)
 
     @classmethod
-    def of(cls, child: Child, path: str, number: int, serial: int, recalled: Recalled | None = None) -> Launch:
+    def of(
+        cls,
+        child: Child,
+        path: str,
+        number: int,
+        serial: int,
+        recalled: Recalled | None = None,
+        context: Context | None = None,
+    ) -> Launch:
         """Make the order for incarnation `number` of the child at `path`; `serial` is unique in the program."""
         limits = child.join_in, child.join_after
         return cls(
@@ -73,7 +87,13 @@ class Launch:
             Incarnation(
                 path, serial, number, child.copy, *limits, recalled, grace_of(child), child.drain or 0.0, child.user
             ),
+            Context() if context is None else context,
         )
+
+    @property
+    def carrier(self) -> Carrier | None:
+        """The tracing context in `context`."""
+        return self.context.copy().run(carrier)  # a context that another thread has entered cannot be entered
 
     def drain(self, wanted: float | None) -> float:
         """Return the seconds for which a stop lets messages be handled first: those of the order, or the child's own.

@@ -45,6 +45,7 @@ from suitkaise.engines.protocol import (
 from suitkaise.engines.spares import EncodedRecipe, Spares, context_for
 from suitkaise.engines.worker_signals import DUMP
 from suitkaise.errors import WorkerDead
+from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.logs import CommandOutput
@@ -236,7 +237,7 @@ class ProcessHandle:
                 number = next(self._numbers)
                 self._asked[number] = message
             try:
-                self._send(DeliverMessage(message.kind, number), payload, force=accepted)
+                self._send(DeliverMessage(message.kind, number, message.carrier), payload, force=accepted)
             except BaseException:
                 if number is not None:
                     del self._asked[number]
@@ -309,7 +310,7 @@ class ProcessHandle:
     def _stack(self) -> str:
         """Return the stacks that the process has written to its file."""
         with contextlib.suppress(OSError), open(self._stack_file, errors="replace") as file:
-            return file.read(_LONGEST_STACK)
+            return shortened(file.read(_LONGEST_STACK))
         return ""
 
     @property
@@ -341,7 +342,7 @@ class ProcessHandle:
         context = context_for(launch.incarnation.owner, self.process.inherited, launch.child.env)
         return StartWorker(
             codec.dumps(launch.incarnation), codec.dumps(context), self._slot.index,
-            levels(), self._stops_last, self._context.supervise_data,
+            levels(), self._stops_last, self._context.supervise_data, launch.carrier,
         )  # fmt: skip
 
     def on_flushed(self) -> None:
@@ -380,8 +381,9 @@ class ProcessHandle:
                     self.ready.set_result(pid)
             case PreloadReport(modules):
                 preload(*modules)
-            case ReturnMessage(kind, number):
-                returned = Message(kind, Payload(data=payload)) if number is None else self._asked.pop(number, None)
+            case ReturnMessage(kind, number, carrier):
+                told = Message(kind, Payload(data=payload), carrier=carrier)
+                returned = told if number is None else self._asked.pop(number, None)
                 if returned is not None:
                     self._returned.append(returned)
             case ExitReport(reason, ignored, has_result, returns_messages):

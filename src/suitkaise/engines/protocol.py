@@ -194,6 +194,7 @@ class StartWorker(msgspec.Struct, array_like=True, tag=1, gc=False):
     log_levels: dict[str, int]  # of the hub's loggers that have one; the root logger has the name ''
     stops_last: bool  # ends after all others when the hub is gone, and ignores SIGTERM: the storage
     supervise: bytes = b""  # a pickled `SuperviseThreads`, for background threads
+    carrier: dict[str, str] | None = None  # the tracing context of the caller that has started the child
 
 
 class DeliverMessage(msgspec.Struct, array_like=True, tag=2, gc=False):
@@ -201,6 +202,7 @@ class DeliverMessage(msgspec.Struct, array_like=True, tag=2, gc=False):
 
     kind: Literal["message", "call", "get", "signal"]
     number: int | None
+    carrier: dict[str, str] | None = None  # the sender's tracing context
 
 
 class StopWorker(msgspec.Struct, array_like=True, tag=3, gc=False):
@@ -304,6 +306,7 @@ class ReturnMessage(msgspec.Struct, array_like=True, tag=8, gc=False):
 
     kind: Literal["message", "call", "get", "signal"]
     number: int | None
+    carrier: dict[str, str] | None = None
 
 
 KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | QuitKeeper | SignalProcess | GiveDirectory

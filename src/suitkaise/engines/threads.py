@@ -14,6 +14,7 @@ from functools import partial
 
 from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.errors import WorkerDead
+from suitkaise.escapes import LONGEST_LINE, shortened
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.mailbox import ThreadMailbox
@@ -91,9 +92,11 @@ class ThreadHandle:
         try:
             self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self._mailbox, self._slot)
             lifecycle.context.on_crash = _call_excepthook
-            lifecycle.context.on_log_line = self._lines.append
+            lifecycle.context.on_log_line = lambda line: self._lines.append(shortened(line, LONGEST_LINE))
             lifecycle.context.background.supervise = partial(engine.supervise, launch.incarnation)
-            _ThreadActor.launch(lifecycle, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}")
+            _ThreadActor.launch(
+                lifecycle, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}", context=launch.context
+            )
         except Exception:  # for example no thread is left
             self._give_back()
             raise
@@ -125,7 +128,7 @@ class ThreadHandle:
         """Abandon the thread, with its stack added to the reason."""
         frame = sys._current_frames().get(self._mailbox.owner or 0)
         stack = "" if frame is None else "".join(traceback.format_stack(frame))
-        self._abandon(replace(hung, stack=stack + self._lifecycle.stacks()))
+        self._abandon(replace(hung, stack=shortened(stack + self._lifecycle.stacks())))
 
     def snapshot(self) -> SlotView | None:
         """Read the worker's slot on the status board; None after the worker's end."""

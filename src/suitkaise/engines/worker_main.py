@@ -47,15 +47,16 @@ from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_sign
 from suitkaise.engines.worker_terminal import refuse_terminal
 from suitkaise.errors import MailboxFull
 from suitkaise.events import Event
-from suitkaise.exits import Crashed, ExitReason, Shutdown
+from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.address import MOST, MOST_BYTES
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.logs import end_forwarding, forward_all
 from suitkaise.messaging.mailbox import SocketMailbox
-from suitkaise.messaging.messages import Message, Payload, portable_error
+from suitkaise.messaging.messages import Message, Payload, crash
 from suitkaise.messaging.router import HubClient, set_router
+from suitkaise.messaging.tracing import enter
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.platform.inheritance import apply
 from suitkaise.platform.log_levels import apply_levels
@@ -165,10 +166,10 @@ class WorkerProcess:
             if incarnation.user is not None:
                 self._become(incarnation.user)
         except BaseException as error:
-            portable, text = portable_error(error, incarnation.path)
-            self.report_exit(Outcome(Crashed("start", portable, text)))
+            self.report_exit(Outcome(crash("start", error, incarnation.path)))
             self.return_messages(mailbox, incarnation)
             return 0
+        enter(order.carrier)
         lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
         lifecycle.context.append_output = self._tail.write
         lifecycle.context.add_to_stacks = signals.add_to_stacks
@@ -282,7 +283,7 @@ class WorkerProcess:
         match order:
             case DeliverMessage():  # without patterns for its fields, which would take twice the time
                 reply = None if order.number is None else _AnswerSender(self, order.number)
-                self._mailbox.put(Message(order.kind, Payload(data=payload), reply))
+                self._mailbox.put(Message(order.kind, Payload(data=payload), reply, carrier=order.carrier))
             case StopWorker(drain):
                 self._mailbox.order_stop(Shutdown(), drain)
             case SuspendWorker(on):
@@ -317,7 +318,7 @@ class WorkerProcess:
         """End the process of a worker whose background threads have given up, and which stays in a hook."""
         failure = lifecycle.context.background.failure
         if lifecycle.outcome is None and failure is not None:
-            self.report_exit(Outcome(Crashed("background", *portable_error(failure, lifecycle.path))))
+            self.report_exit(Outcome(crash("background", failure, lifecycle.path)))
             end_process(_INTERNAL_ERROR, wait=False)
 
     def send(self, report: WorkerReport, payload: bytes = b"") -> None:
@@ -336,8 +337,7 @@ class WorkerProcess:
             try:
                 result = outcome.result.data
             except BaseException as error:
-                portable, text = portable_error(error, "result")
-                reason = Crashed("result", portable, text)
+                reason = crash("result", error, "result")
         report = ExitReport(codec.dumps(reason), outcome.ignored, outcome.result is not None, outcome.hands_over)
         self.send(report, result)
 
@@ -357,7 +357,7 @@ class WorkerProcess:
                 elif isinstance(message.reply, _AnswerSender):
                     self.send(ReturnMessage(message.kind, message.reply.number))
                 else:
-                    self.send(ReturnMessage(message.kind, None), message.body.data)
+                    self.send(ReturnMessage(message.kind, None, message.carrier), message.body.data)
             left = until - time.monotonic()
             if self._has_all_messages or left <= 0 or (control := mailbox.descriptor) is None:
                 return

@@ -6,6 +6,7 @@ supervisor), run in daemon threads, and no exception, `SystemExit` included, spr
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections.abc import Iterator
@@ -48,10 +49,16 @@ class Actor(pykka.ThreadingActor):
         super()._actor_loop_teardown()
 
     @classmethod
-    def launch(cls, *args: Any, thread_name: str, **kwargs: Any) -> ActorRef[Self]:
-        """Start the actor in a daemon thread named `thread_name`, outside of Pykka's registry."""
+    def launch(
+        cls, *args: Any, thread_name: str, context: contextvars.Context | None = None, **kwargs: Any
+    ) -> ActorRef[Self]:
+        """Start the actor in a daemon thread named `thread_name`, outside of Pykka's registry.
+
+        The thread runs in a copy of `context`; without it, in an empty one.
+        """
         actor = cls(*args, **kwargs)
-        threading.Thread(target=actor._actor_loop, name=thread_name, daemon=True).start()
+        run = contextvars.Context().run if context is None else context.copy().run
+        threading.Thread(target=run, args=(actor._actor_loop,), name=thread_name, daemon=True).start()
         return actor.actor_ref
 
     def run_here(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason
+from suitkaise.messaging.ask_timeout import Doing, doing
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, ControlKind
@@ -78,6 +79,8 @@ class Address:
         self.incarnation: int = 0
         self.reason: ExitReason | None = None
         self.result: Payload | None = None
+        self.fetched: bool = False  # whether the result was handed out
+        self.dropped: bool = False  # whether there was a result, for which no room was left
         self.up_since: float | None = None  # monotonic, of the incarnation that is alive
         self._last_view: SlotView | None = None  # of the last incarnation that has ended
         self.over: bool = False
@@ -164,6 +167,13 @@ class Address:
             up = None if self.up_since is None else time.monotonic() - self.up_since
             return self.pid, self.incarnation, up, self._last_view if view is None else view
 
+    def doing(self) -> Doing:
+        """Return what the worker is doing now."""
+        pid, _, _, view = self.stats()
+        with self._lock:
+            kept = len(self._pending)
+        return doing(self.status, pid, view, kept)
+
     # ------------------------------------------------------------ links and monitors
     def signal(self, serial: int, message: Message) -> None:
         """Deliver a message of a link or monitor, to the incarnation of that serial number only."""
@@ -242,7 +252,7 @@ class Address:
         with self._lock:
             self._receiver, self.pid, self.up_since = None, None, None
             self._last_view = view
-            self.reason, self.result = reason, result
+            self.reason, self.result, self.fetched = reason, result, False
             self._pending.add_in_front(returned)
             callbacks = self.watchers.end()
             self._pending.drop_signals()  # those were for this incarnation

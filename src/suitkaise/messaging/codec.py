@@ -25,6 +25,7 @@ from typing import Any, NoReturn, Protocol
 import cloudpickle  # type: ignore[import-untyped]
 
 from suitkaise.errors import NotSerializable, WorkerFailed
+from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
 from suitkaise.messaging.bundles import reduce_to_bundle
 from suitkaise.messaging.by_value import ByValue
@@ -359,13 +360,13 @@ def dumps_error(error: BaseException, *, root: str = "error") -> bytes:
     """
     kind = type(error)
     try:
-        text = str(error)
+        text = shortened(str(error))
     except Exception as obstacle:  # the user's `__str__`
         text = f"its text could not be made: {type(obstacle).__name__}"
     name = (
         kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
     )
-    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    notes = [shortened(note) for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
     return pickle.dumps(_SentError(f"{name}: {text}", notes, dumps(error, root=root)), _PROTOCOL)
 
 

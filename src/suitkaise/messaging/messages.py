@@ -7,11 +7,14 @@ import threading
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
-from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed
+from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed, with_note
+from suitkaise.escapes import shortened
+from suitkaise.exits import Crashed
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.identity import current_path
+from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.specs.options import is_number
 
@@ -23,6 +26,8 @@ __all__ = [
     "Payload",
     "ReplyCallback",
     "checked_timeout",
+    "crash",
+    "crash_and_answer",
     "portable_error",
     "undecodable",
 ]
@@ -35,6 +40,9 @@ MessageKind: TypeAlias = Literal["message", "call", "get", "signal"]
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds."""
+
+LARGEST_ERROR = 256 << 10
+"""Bytes of an encoded error. An exit reason, which is kept, has only the text of a larger one; the asker gets it."""
 
 
 def checked_timeout(timeout: float | None) -> float | None:
@@ -97,18 +105,28 @@ ReplyCallback: TypeAlias = Callable[[bool, Payload], None]
 class Message:
     """A message of a tell (without `reply`) or an ask. A message is never changed.
 
-    `asker`: the path of the worker that asks, if another process than this one has sent the message.
+    `asker`: the path of the worker that asks, if another process than this one has sent the message. `carrier`: the
+    sender's tracing context.
     """
 
     kind: MessageKind
     body: Payload
     reply: ReplyCallback | None = None
     asker: str = ""
+    carrier: Carrier | None = None
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if an answer is expected."""
         if self.reply is not None:
             self.reply(False, Payload(error))
+
+
+class Asked(Protocol):
+    """A ref to the worker that was asked."""
+
+    def _timed_out(self, timeout: float | None) -> AskTimeout:
+        """Return the error for an answer that has not come in time, with what the worker is doing."""
+        ...
 
 
 class _Undecoded(Exception):
@@ -130,6 +148,9 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     others, and nothing else (rule 76). A callback that is added to a finished answer runs at once.
     """
 
+    asked: Asked | None = None
+    """The worker that was asked; None for another request."""
+
     asked_by_itself: str | None = None
     """The path of a worker that has asked itself, or the worker that it is a part of: it must not wait for this."""
 
@@ -148,16 +169,18 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         """Wait at most `timeout` seconds (default 5.0; None: for ever) for the answer.
 
         Raises:
-            AskTimeout: no answer came in time.
+            AskTimeout: no answer came in time; the error tells what the worker is doing.
             WorkerDead: the worker died before it answered.
             Exception: what the handler raised.
         """
         try:
             return self.result(checked_timeout(timeout))
-        except concurrent.futures.TimeoutError as error:
+        except concurrent.futures.TimeoutError:
             if self.done():  # the answer arrived just now, or is itself a TimeoutError
                 return self.result(0)
-            raise AskTimeout(f"no answer within {timeout} s") from error
+            if self.asked is None:
+                raise AskTimeout(f"no answer within {timeout} s") from None
+            raise self.asked._timed_out(timeout) from None
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio  # takes 35 ms: only an `await` pays for it
@@ -238,21 +261,55 @@ def undecodable(what: str, payload: Payload, error: Exception) -> WorkerFailed:
     return failed
 
 
+def crash(phase: str, error: BaseException, path: str) -> Crashed:
+    """Return the exit reason of a worker, at `path`, that this error has ended in that phase."""
+    return _crashed(phase, error, path, *_encode(error))
+
+
+def crash_and_answer(phase: str, error: BaseException, path: str) -> tuple[Crashed, BaseException]:
+    """Return what `crash` returns, and the error for the asker whose message has led to it; format and encode once."""
+    data, text = _encode(error)
+    return _crashed(phase, error, path, data, text), with_note(_copy(error, path, data, text), text)
+
+
+def _crashed(phase: str, error: BaseException, path: str, data: bytes | None, text: str) -> Crashed:
+    if data is not None and len(data) > LARGEST_ERROR:
+        data = None
+    copy = _copy(error, path, data, text)
+    if data is not None:
+        return Crashed(phase, copy, text)
+    return Crashed.undecoded(
+        phase, text, f"{type(error).__name__} in {phase}: {shortened(_text_of(error))}", lambda: copy
+    )
+
+
 def portable_error(error: BaseException, path: str) -> tuple[BaseException, str]:
-    """Return the error in a form that can be sent to another process, and its traceback as text.
+    """Return the error in a form that can be sent to another process, and its traceback as text, shortened.
 
     It is a copy, as another process would get it, if the error can be pickled and unpickled; else a `WorkerFailed`
-    with the same text. The error itself would keep alive, by its traceback, all that a worker in a thread held
-    (rule 64).
+    with the same text, shortened. The error itself would keep alive, by its traceback, all that a worker in a thread
+    held (rule 64).
     """
-    text = "".join(traceback.format_exception(error))
+    data, text = _encode(error)
+    return _copy(error, path, data, text), text
+
+
+def _encode(error: BaseException) -> tuple[bytes | None, str]:
+    """Return the error encoded, if that is possible and a copy has the same text, and its traceback as text."""
+    text = shortened("".join(traceback.format_exception(error)))
     try:
-        again = codec.loads(codec.dumps(error))
-        if type(again) is type(error) and str(again) == str(error):
-            return again, text
+        data = codec.dumps(error)
+        again = codec.loads(data)
+        return data if type(again) is type(error) and str(again) == str(error) else None, text
     except Exception as obstacle:  # the user's exception class may raise anything when it is copied
-        text = f"{text}(sent as text: {_text_of(obstacle)})\n"
-    return WorkerFailed(f"{type(error).__name__}: {_text_of(error)}", path=path, traceback=text), text
+        return None, f"{text}(sent as text: {shortened(_text_of(obstacle))})\n"
+
+
+def _copy(error: BaseException, path: str, data: bytes | None, text: str) -> BaseException:
+    if data is None:
+        return WorkerFailed(f"{type(error).__name__}: {shortened(_text_of(error))}", path=path, traceback=text)
+    copy: BaseException = codec.loads(data)
+    return copy
 
 
 def _text_of(error: BaseException) -> str:

@@ -44,6 +44,7 @@ class RequestKind(enum.StrEnum):
     JOIN = "join"  # -> the exit reason, after the last incarnation has ended
     RESULT = "result"  # -> what the worker's `result()` returned, after the last incarnation has ended
     STATS = "stats"  # -> (pid, incarnation, seconds since its start, the last view of its slot), at once
+    DOING = "doing"  # -> a `Doing`: its status, phase and waiting messages, at once
     DOWN = "down"  # -> a `Down`, after the incarnation that lives now has ended
 
     KILL = "kill"  # -> None, at once; a fault, so the supervisor may restart the worker
@@ -91,6 +92,7 @@ class Tell(msgspec.Struct, array_like=True, tag=0, gc=False):
     number: int
     kind: UserMessageKind
     path: str
+    carrier: dict[str, str] | None = None  # the sender's tracing context
 
 
 class Ask(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -102,6 +104,7 @@ class Ask(msgspec.Struct, array_like=True, tag=1, gc=False):
     number: int
     kind: UserMessageKind
     path: str
+    carrier: dict[str, str] | None = None  # the sender's tracing context
 
 
 class HubRequest(msgspec.Struct, array_like=True, tag=2, gc=False):
@@ -125,6 +128,7 @@ class AdminRequest(msgspec.Struct, array_like=True, tag=3, gc=False):
     number: int
     action: AdminAction
     path: str
+    carrier: dict[str, str] | None = None  # the sender's tracing context, for a child that is started
 
 
 class Withdraw(msgspec.Struct, array_like=True, tag=4, gc=False):

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError
+from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, SuitkaiseError
 from suitkaise.exits import ExitReason
+from suitkaise.messaging.ask_timeout import Doing, ask_timeout
 from suitkaise.messaging.identity import current_path, is_starting
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, MessageKind, Payload, checked_timeout
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import Router, router
+from suitkaise.messaging.tracing import carrier
 from suitkaise.specs.options import checked_drain
 from suitkaise.status import Status
 
 __all__ = ["Down", "LinkedExit", "Monitor", "WorkerProxy", "WorkerRef", "refuse_while_starting"]
+
+PATIENCE = 0.5
+"""Seconds within which the program tells what a worker is doing that has not answered in time."""
 
 _OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.FAILED, Status.STOPPED,
                    Status.IGNORED, Status.ABANDONED, Status.CREATED})  # fmt: skip
@@ -84,26 +90,20 @@ class WorkerRef:
             MailboxFull: too many messages or bytes wait for the worker already; nothing was sent.
             NotSerializable: the message cannot be sent to another process.
         """
-        self._router.send(self.path, Message("message", Payload(message)))
+        self._router.send(self.path, Message("message", Payload(message), carrier=carrier()))
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
         """Send a message and wait at most `timeout` seconds (default 5.0) for the handler's return value.
 
         Raises:
-            AskTimeout: no answer came in time.
+            AskTimeout: no answer came in time; the error tells what the worker is doing.
             WorkerDead: the worker is over, or ended before it answered.
             DeadlockError: a worker asks itself.
             Exception: what the handler raised, with the remote traceback as a note.
         """
         self._refuse_self("asks")
         checked_timeout(timeout)
-        answer = self.ask_future(message)
-        try:
-            return answer.get(timeout)
-        except AskTimeout as error:
-            if answer.done():  # the handler raised this error
-                raise
-            raise AskTimeout(f"{self.path!r} did not answer within {timeout} s", path=self.path) from error
+        return self.ask_future(message).get(timeout)
 
     def ask_future(self, message: Any) -> Answer[Any]:
         """Send a message; the answer can be awaited, or waited for with `get(timeout)`."""
@@ -115,11 +115,19 @@ class WorkerRef:
 
     def _ask(self, kind: MessageKind, body: Any) -> Answer[Any]:
         answer: Answer[Any] = Answer()
+        answer.asked = self
         own = current_path()
         if own and f"{own}/".startswith(f"{self.path}/"):
             answer.asked_by_itself = own
-        self._router.send(self.path, Message(kind, Payload(body), answer.settle))
+        self._router.send(self.path, Message(kind, Payload(body), answer.settle, carrier=carrier()))
         return answer
+
+    def _timed_out(self, timeout: float | None) -> AskTimeout:
+        now: Doing | None = None
+        if timeout:  # a caller that only looks whether the answer is there gets no answer to this, either
+            with contextlib.suppress(SuitkaiseError):  # the program may have ended, or be as slow as the worker
+                now = self._router.request(RequestKind.DOING, self.path).get(PATIENCE)
+        return ask_timeout(self.path, timeout, now)
 
     # ------------------------------------------------------------ control
     def kill(self) -> None:
@@ -159,8 +167,12 @@ class WorkerRef:
     def result(self, timeout: float | None = None) -> Any:
         """Wait until the last incarnation has ended, at most `timeout` seconds; return what its `result()` returned.
 
+        The result of a worker that is no child any more (`restart="temporary"`, or below a dynamic supervisor) is kept
+        for a while: up to 256 MiB of such results that were not fetched yet, and 16 MiB of those that were, the newest.
+
         Raises:
-            WorkerFailed: the worker ended without a result; the error holds the reason and the remote traceback.
+            WorkerFailed: the worker ended without a result, and the error holds the reason and the remote traceback; or
+                its result was dropped, since newer ones needed the room.
             AskTimeout: the worker still lives.
         """
         return self._wait(RequestKind.RESULT, timeout)
@@ -171,11 +183,11 @@ class WorkerRef:
         answer = self._router.request(kind, self.path)
         try:
             return answer.get(timeout)
-        except AskTimeout as error:
+        except AskTimeout:
             if answer.done():  # a result that is itself this error
                 raise
             answer.cancel()
-            raise AskTimeout(f"{self.path!r} still runs after {timeout} s", path=self.path) from error
+            raise AskTimeout(f"{self.path!r} still runs after {timeout} s", path=self.path) from None
 
     def _refuse_self(self, what: str) -> None:
         own = current_path()

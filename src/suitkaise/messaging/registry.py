@@ -6,7 +6,6 @@ server passes on the requests that workers send to `hub.sock`.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, assert_never
@@ -18,12 +17,10 @@ from suitkaise.messaging.blocked_asks import BlockedAsks
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, RequestKind
+from suitkaise.messaging.removed import MOST_FETCHED_BYTES, MOST_RESULT_BYTES, RemovedWorkers
 from suitkaise.messaging.supervisor_ref import ref_to
 
 __all__ = ["Registry"]
-
-MOST_REMOVED = 1_000
-"""How many removed workers are remembered, so that their result can still be requested."""
 
 
 class Registry:
@@ -32,7 +29,7 @@ class Registry:
     def __init__(self) -> None:
         self.services: dict[RequestKind, Callable[[], Any]] = {}
         self._addresses: dict[str, Address] = {}
-        self._removed: OrderedDict[str, Address] = OrderedDict()
+        self._removed = RemovedWorkers()
         self._closed = False
         self._links = Links(self.find, ref_to)
         self.blocked_asks: BlockedAsks = BlockedAsks(self.find)
@@ -42,7 +39,7 @@ class Registry:
         address = self._addresses.get(path)
         if address is None:
             address = self._addresses[path] = Address(path, id, kind, parent)
-            self._removed.pop(path, None)
+            self._removed.forget(path)
         address.parent = parent
         return address
 
@@ -50,11 +47,10 @@ class Registry:
         """Remove the address at `path`, if there is one, and remember it for a while."""
         address = self._addresses.get(path)
         if address is not None:
-            self._removed[path] = address  # first: a request that comes meanwhile finds it there
+            self._removed.add(address)  # first: a request that comes meanwhile finds it there
             del self._addresses[path]
             address.finish()
-            if len(self._removed) > MOST_REMOVED:
-                self._removed.popitem(last=False)
+            self._removed.keep_result(address)
 
     def find(self, path: str) -> Address:
         """Return the address at `path`.
@@ -114,13 +110,15 @@ class Registry:
                     answer.set_result((address.status, address.pid, address.incarnation, address.kind))
                 case RequestKind.STATS:
                     answer.set_result(self._find_or_removed(path).stats())
+                case RequestKind.DOING:
+                    answer.set_result(self._find_or_removed(path).doing())
                 case RequestKind.FIND:
                     address = self.find(path)
                     answer.set_result((address.path, address.kind))
                 case RequestKind.JOIN:
                     self._answer_when_over(self._find_or_removed(path), answer, _settle_reason)
                 case RequestKind.RESULT:
-                    self._answer_when_over(self._find_or_removed(path), answer, _settle_result)
+                    self._answer_when_over(self._find_or_removed(path), answer, self._settle_result)
                 case RequestKind.KILL | RequestKind.REJOIN | RequestKind.RECALL:
                     return self.find(path).control(kind, argument)
                 case RequestKind.DOWN:
@@ -158,6 +156,14 @@ class Registry:
         address.when_over(callback)
         answer.when_done(lambda done: address.forget(callback))  # cancelled, most likely
 
+    def _settle_result(self, address: Address, answer: Answer[Any]) -> None:
+        result = address.result
+        if result is None:
+            answer.settle(False, Payload(_no_result(address)))
+        else:
+            answer.settle(True, result)
+            self._removed.note_fetched(address)
+
     def _serve(self, kind: RequestKind) -> Answer[Any]:
         """Call a service of the program; it returns a value at once, or an `Answer`."""
         service = self.services.get(kind)
@@ -175,14 +181,14 @@ def _settle_reason(address: Address, answer: Answer[Any]) -> None:
     answer.settle(True, Payload(address.reason))
 
 
-def _settle_result(address: Address, answer: Answer[Any]) -> None:
+def _no_result(address: Address) -> WorkerFailed:
     reason = address.reason
-    if address.result is not None:
-        answer.settle(True, address.result)
-        return
     traceback = reason.traceback if isinstance(reason, Crashed) else ""
-    error = WorkerFailed(
-        f"{address.path!r} ended without a result: {reason or 'it never ran'}",
-        path=address.path, reason=reason, traceback=traceback,
-    )  # fmt: skip
-    answer.settle(False, Payload(error))
+    ended = f"ended without a result: {reason or 'it never ran'}"
+    if address.dropped:
+        ended = (
+            f"ended with a result, which was dropped: the results of removed workers are kept up to "
+            f"{MOST_RESULT_BYTES >> 20} MiB, those that were fetched up to {MOST_FETCHED_BYTES >> 20} MiB, and newer "
+            "ones needed the room; call result() sooner, and keep what it returns"
+        )
+    return WorkerFailed(f"{address.path!r} {ended}", path=address.path, reason=reason, traceback=traceback)

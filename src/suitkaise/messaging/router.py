@@ -24,6 +24,7 @@ from suitkaise.messaging.protocol import (
     WorkerFrame,
     decode_answer,
 )
+from suitkaise.messaging.tracing import carrier
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import UntrustedServer, connect_own
 
@@ -102,7 +103,7 @@ class HubClient:
         answer: Answer[Any] = Answer()
         payload = codec.dumps(argument)
         connection = self._current()
-        connection.write(AdminRequest(connection.expect(answer.settle), action, path), payload)
+        connection.write(AdminRequest(connection.expect(answer.settle), action, path, carrier()), payload)
         return answer
 
     def send(self, path: str, message: Message) -> None:
@@ -112,10 +113,10 @@ class HubClient:
         kind: Any = message.kind  # never a signal: those are made in the hub
         if message.reply is None:
             accepted: Answer[Any] = Answer()
-            connection.write(Tell(connection.expect(accepted.settle), kind, path), payload)
+            connection.write(Tell(connection.expect(accepted.settle), kind, path, message.carrier), payload)
             accepted.get(DEFAULT_TIMEOUT)
         else:
-            connection.write(Ask(connection.expect(message.reply), kind, path), payload)
+            connection.write(Ask(connection.expect(message.reply), kind, path, message.carrier), payload)
 
     def close(self) -> None:
         """Close the connections; the next request makes a new one. Answers that are awaited are `RuntimeGone`."""

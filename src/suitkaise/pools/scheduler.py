@@ -9,6 +9,7 @@ worker dies, the tasks that it has not begun are taken back; they were not tried
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import itertools
 import math
 import os
@@ -74,6 +75,7 @@ class Scheduler:
         self._last_failure: BaseException | None = None
         self._parts = 0  # chunks that were taken apart
         self._process = os.getpid()
+        self._context = contextvars.copy_context()  # that of the workers; a task may be submitted in any other one
         self._closing = False
         self._broken: PoolBroken | None = None
         self._supervisor: SupervisorInterface | None = None
@@ -100,7 +102,7 @@ class Scheduler:
             if self._closing:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if self._supervisor is None:
-                self._start()
+                self._context.copy().run(self._start)
             task.number = next(self._numbers)
             task.future._task = task
             self._queue.append(task)
@@ -319,7 +321,8 @@ class Scheduler:
         if worker is None:
             return None
         assert self._supervisor is not None
-        answer = self._supervisor.administer(AdminAction.START_CHILD, worker.child())
+        start = self._supervisor.administer
+        answer = self._context.copy().run(start, AdminAction.START_CHILD, worker.child())
         answer.when_done(partial(self._on_started, worker))
         return answer
 

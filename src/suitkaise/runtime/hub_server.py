@@ -24,6 +24,7 @@ from suitkaise.messaging.protocol import (
     decode_request,
 )
 from suitkaise.messaging.registry import Registry
+from suitkaise.messaging.tracing import enter
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, SerialExecutor
 from suitkaise.platform.sockets import Peers, accept_own, bind_unix
@@ -147,14 +148,14 @@ class _WorkerConnection:
     def _serve(self, frame: WorkerFrame, payload: bytes) -> None:
         try:
             match frame:
-                case Ask(number, kind, path):
+                case Ask(number, kind, path, carrier):
                     asker = self._server.paths_by_pid.get(self.pid, "")
                     message = Message(
-                        kind, Payload(data=payload), lambda ok, answer: self._answer(number, ok, answer), asker
+                        kind, Payload(data=payload), lambda ok, answer: self._answer(number, ok, answer), asker, carrier
                     )
                     self._server.registry.send(path, message)
-                case Tell(number, kind, path):
-                    self._server.registry.send(path, Message(kind, Payload(data=payload)))
+                case Tell(number, kind, path, carrier):
+                    self._server.registry.send(path, Message(kind, Payload(data=payload), carrier=carrier))
                     self._answer(number, True, Payload(None))
                 case HubRequest():
                     self._request(frame, payload)
@@ -178,11 +179,14 @@ class _WorkerConnection:
 
     def _administer(self, request: AdminRequest, payload: bytes) -> None:
         number = request.number
+        leave = enter(request.carrier)
         try:
             answer = self._server.registry.administer(request.action, request.path, codec.loads(payload))
         except Exception as error:
             self._answer(number, False, Payload(error))
             return
+        finally:
+            leave()
         answer.when_done(lambda done: self._pass_on(number, answer))
 
     def _pass_on(self, number: int, answer: Answer[Any]) -> None:

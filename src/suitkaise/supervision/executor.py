@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future
+from contextvars import copy_context
 
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit, Handle, Launch, WorkerHandle, settle
 from suitkaise.errors import ChildAlreadyStarted
 from suitkaise.events import EndEvent, SupervisorStopped
-from suitkaise.exits import Crashed, ExitReason
+from suitkaise.exits import ExitReason
 from suitkaise.messaging.address import Address
-from suitkaise.messaging.messages import Payload, portable_error
+from suitkaise.messaging.messages import Payload, crash
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.supervisor_ref import ref_to
 from suitkaise.platform.reactor import TimerHandle
@@ -71,7 +72,8 @@ class Executor:
         policy = (DynamicPolicy if isinstance(spec, DynamicSupervisorSpec) else StaticPolicy)(spec, path)
         self.path: str = path
         self.policy: BasePolicy = policy
-        self.interface: SupervisorInterface = SupervisorInterface(spec, path, policy, env)
+        context = copy_context() if above is None else above.interface.context_of(path.rpartition("/")[2])
+        self.interface: SupervisorInterface = SupervisorInterface(spec, path, policy, env, context)
         self.spec: SupervisorSpec = spec
         self._env = env
         self._handles = self.interface.handles
@@ -114,7 +116,8 @@ class Executor:
                 case Start(child, incarnation, previous):
                     serial = next(self._env.serials)
                     recalled = self._recalled(child.id, previous)
-                    self._start(Launch.of(child, f"{self.path}/{child.id}", incarnation, serial, recalled))
+                    context = self.interface.context_of(child.id)
+                    self._start(Launch.of(child, f"{self.path}/{child.id}", incarnation, serial, recalled, context))
                 case Stop(id, _) if id in self._handles:  # else its start has failed, and `Exited` follows
                     self.interface.stop_child(id)
                     self._release(id)
@@ -183,7 +186,7 @@ class Executor:
             else:
                 handle = worker = self._env.engines[launch.child.kind].spawn(launch)
         except Exception as error:
-            reason = Crashed("start", *portable_error(error, launch.path))
+            reason = crash("start", error, launch.path)
             self._abnormal_exits[id, number] = Exit(reason)
             address.detach(reason, None)
             self.interface.tell(Exited(id, number, reason))
@@ -281,6 +284,7 @@ class Executor:
     def _forget(self, id: str) -> None:
         self._ended.discard(id)
         self.interface.suspended.discard(id)
+        self.interface.contexts.pop(id, None)
         self._checkpoints.pop(id, None)
         self._began.pop(id, None)
         address = self._addresses.pop(id, None)
@@ -296,8 +300,7 @@ class Executor:
 
         Blocks, since the children end in other threads.
         """
-        error, traceback = portable_error(error, self.path)
-        reason = Crashed("supervisor", error, traceback)
+        reason = crash("supervisor", error, self.path)
         self.policy.abort(reason)
         handles = list(self._handles.values())
         for handle in handles:

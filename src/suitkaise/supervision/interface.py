@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -52,7 +53,9 @@ class SupervisorInterface:
     executor.
     """
 
-    def __init__(self, spec: SupervisorSpec, path: str, policy: BasePolicy, env: Environment) -> None:
+    def __init__(
+        self, spec: SupervisorSpec, path: str, policy: BasePolicy, env: Environment, context: contextvars.Context
+    ) -> None:
         self.path: str = path
         self.spec: SupervisorSpec = spec
         self.policy: BasePolicy = policy
@@ -61,6 +64,8 @@ class SupervisorInterface:
         self.tell: Callable[[Input], None]  # set by the executor, which starts the actor
         self.handles: dict[str, Handle] = {}  # of the children that are alive
         self.suspended: set[str] = set()
+        self.context: contextvars.Context = context  # of the caller that has started this supervisor
+        self.contexts: dict[str, contextvars.Context] = {}  # of the callers of `start_child`
         self._drain: float | None = None  # of an order to stop all children
         self._drains: dict[str, float] = {}  # of orders to stop one child
         self._kills: set[str] = set()  # the children that orders are about to stop by a kill
@@ -199,12 +204,17 @@ class SupervisorInterface:
         else:
             self.handles[id].stop(self.drain_of(id))
 
+    def context_of(self, id: str) -> contextvars.Context:
+        """Return the context variables of the caller that has started this child, alone or with the supervisor."""
+        return self.contexts.get(id, self.context)
+
     def drain_of(self, id: str) -> float | None:
         """Return the seconds for which an order to stop this child lets it handle messages first; None: its own."""
         return self._drains.get(id, self._drain)
 
     def _start_child(self, answer: Answer[Any], child: Child) -> None:
         if child.id not in self.policy:
+            self.contexts[child.id] = contextvars.copy_context()
             answer.when_done(lambda done: self._unprepare(child) if done.exception() is not None else None)
             prepare(self._env.engines, f"{self.path}/{child.id}", child.what, child)
         self.tell(StartChild(answer, child))
@@ -212,6 +222,7 @@ class SupervisorInterface:
     def _unprepare(self, child: Child) -> None:
         """Make the engines forget what was prepared for a child that was not started."""
         if child.id not in self.policy:
+            self.contexts.pop(child.id, None)
             unprepare(self._env.engines, f"{self.path}/{child.id}", child.what)
 
     def _suspend(self, id: str, on: bool) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from suitkaise.exits import ExitReason
+from suitkaise.exits import Crashed, ExitReason
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message
 from suitkaise.platform.board import PHASE, Phase, Slot
@@ -111,10 +111,10 @@ class AsyncLifecycle(Lifecycle):
         if self.context.opened is not None:
             self.context.opened.interrupt()
 
-    def _fail(self, phase: str, error: BaseException) -> None:
+    def _fail(self, phase: str, error: BaseException, reason: Crashed | None = None) -> None:
         if isinstance(error, asyncio.CancelledError) and self.context.opened is not None:  # find the cause
             error = ExitWith(self._interrupted) if self._interrupted is not None else self.context.opened.stray or error
-        super()._fail(phase, error)
+        super()._fail(phase, error, reason)
 
     def _log_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Write asyncio's report of a failed task that nothing awaits to the worker's log."""

@@ -15,11 +15,12 @@ from functools import partial
 from types import CoroutineType
 from typing import Any, ClassVar
 
-from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead, with_note
+from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead
 from suitkaise.exits import Crashed, ExitReason, Normal
 from suitkaise.messaging.identity import set_starting, set_worker
 from suitkaise.messaging.mailbox import Mailbox
-from suitkaise.messaging.messages import Message, Payload, portable_error
+from suitkaise.messaging.messages import Message, Payload, crash, crash_and_answer, portable_error
+from suitkaise.messaging.tracing import continued
 from suitkaise.platform.board import LAST_LOOP, LOOPING, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.recipe import Recipe
@@ -222,10 +223,11 @@ class Lifecycle:
                 _logger.warning("%r does not handle a message: %s", self.path, refusal)
             message.fail(portable_error(refusal.error, self.path)[0])
         except BaseException as error:
+            reason = None
             if isinstance(error, Exception):
-                portable, text = portable_error(error, self.path)
-                self._failed_ask = message, with_note(portable, text)
-            self._fail("on_receive", error)
+                reason, answer = crash_and_answer("on_receive", error, self.path)
+                self._failed_ask = message, answer
+            self._fail("on_receive", error, reason)
             if not isinstance(error, Exception) and self.outcome is not None:
                 self._failed_ask = message, WorkerDead.unanswered(self.path, self.outcome.reason)
         else:
@@ -338,10 +340,14 @@ class Lifecycle:
         return partial(_call, f"{self._recipe.name}.{spelling_in(type(self._worker), name)}", hook)
 
     def _handler(self, message: Message) -> Callable[[], Any]:
-        return handler_of(message, self._worker, self.path, self._on_receive, self.context.links.accept)
+        handler = handler_of(message, self._worker, self.path, self._on_receive, self.context.links.accept)
+        return handler if message.carrier is None else continued(message.carrier, handler)
 
-    def _fail(self, phase: str, error: BaseException) -> None:
-        """Set the outcome from the exception of a hook, and run `on_failure` if the outcome is a crash."""
+    def _fail(self, phase: str, error: BaseException, reason: Crashed | None = None) -> None:
+        """Set the outcome from the exception of a hook, and run `on_failure` if the outcome is a crash.
+
+        `reason`: the exit reason of the crash, if it was made already.
+        """
         self._end_fork(error)
         context = self.context
         self._mark_ending()
@@ -355,8 +361,7 @@ class Lifecycle:
             self.outcome = Outcome(reason_of_exit(error))
             return
         hook = self._hook("on_failure") if self._worker is not None else None
-        portable, text = portable_error(error, self.path)
-        self.outcome = Outcome(Crashed(phase, portable, text))
+        self.outcome = Outcome(crash(phase, error, self.path) if reason is None else reason)
         try:
             context.on_crash(error)
         except BaseException:  # the hook is the user's
@@ -370,8 +375,7 @@ class Lifecycle:
                 self.outcome = Outcome(FORCED)
             except BaseException as second:
                 self._end_fork(second)
-                portable, text = portable_error(second, self.path)
-                self.outcome = Outcome(Crashed("on_failure", portable, text))
+                self.outcome = Outcome(crash("on_failure", second, self.path))
 
 
 def _call(name: str, hook: Callable[..., Any], *args: Any) -> Any:

@@ -74,7 +74,7 @@ class Worker(Startable, metaclass=WorkerType):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if {"process", "thread"} <= {vars(base).get("_worker_kind") for base in cls.__mro__}:
-            raise SpecError(f"{cls.__name__} derives from Process and from Thread; a worker is one of them")
+            raise SpecError(f"{cls.__name__} derives from Process and from Thread; derive from one of them")
         spell_all(cls)
         for name in RESERVED:
             if getattr(cls, name) is not getattr(Worker, name):
