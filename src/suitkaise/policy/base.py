@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import Literal
 
@@ -39,6 +39,7 @@ from suitkaise.status import Counts
 __all__ = ["BasePolicy", "SupervisorPhase"]
 
 
+_NO_ENDS: Mapping[str, Exited | Ignored] = {}
 _DOWN = (ChildPhase.NEW, ChildPhase.EXITED, ChildPhase.RESTARTING, ChildPhase.IGNORED, ChildPhase.STOPPED)
 
 
@@ -73,13 +74,16 @@ class BasePolicy(ABC):
         self.actions: ActionList = ActionList(path)
 
     # ------------------------------------------------------------ questions, answered at once
-    def which_children(self) -> list[ChildInfo]:
-        """Return a line about each child in start order, the dead ones included (rule 20)."""
-        return self.children.which()
+    def which_children(self, ends: Mapping[str, Exited | Ignored] = _NO_ENDS) -> list[ChildInfo]:
+        """Return a line about each child in start order, the dead ones included (rule 20).
 
-    def count_children(self) -> Counts:
+        `ends`: ends of children that are known already, but that this policy may not have handled yet.
+        """
+        return self.children.which(ends)
+
+    def count_children(self, ends: Mapping[str, Exited | Ignored] = _NO_ENDS) -> Counts:
         """Return how many children there are, and how many of them are alive (rule 21)."""
-        return self.children.count()
+        return self.children.count(ends)
 
     def get_child_spec(self, id: str) -> Child:
         """Return the declaration of a child with its defaults filled in (rule 22)."""
@@ -94,10 +98,10 @@ class BasePolicy(ABC):
         child = self.children.get(id)
         return self._window if child is None or child.window is None else child.window
 
-    def child_info(self, id: str) -> ChildInfo | None:
+    def child_info(self, id: str, end: Exited | Ignored | None = None) -> ChildInfo | None:
         """Return the line of one child in `which_children`; None if there is no such child."""
         child = self.children.get(id)
-        return None if child is None else child.info
+        return None if child is None else child.info_after(end)
 
     def incarnation_of(self, id: str) -> int:
         """Return the number of a child's newest incarnation; 0 for none."""
