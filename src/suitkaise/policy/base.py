@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from enum import Enum, auto
 from typing import Literal
 
@@ -339,26 +339,45 @@ class BasePolicy(ABC):
         """Cancel what belongs to the pending restart of a child that a request stops or restarts."""
 
     # ------------------------------------------------------------ starting and stopping one child
-    def start(self, child: ChildState) -> Job:
-        """Start a child and wait until it is ready, has ignored its start, or has failed."""
-        self.actions.start(child)
-        yield child
+    def start(self, *children: ChildState) -> Generator[Sequence[ChildState], None, ChildState | None]:
+        """Start children at the same time and wait until each is ready, or has ignored its start.
 
-    def stop(self, child: ChildState, *, for_good: bool = True) -> Job:
-        """Stop a child by its shutdown and wait for its exit (rules 42-44); forget it if its spec is not kept."""
-        seconds = self.actions.stop(child)
-        if seconds is not None:
-            self.actions.set_timer("kill", child, seconds)
-        yield from self._await_exit(child, for_good=for_good)
+        Return at once when a start fails: the child, else None.
+        """
+        for child in children:
+            self.actions.start(child)
+        starting: Sequence[ChildState] = children
+        while starting:
+            yield starting
+            failed = next((child for child in starting if child.phase is ChildPhase.STOPPED), None)
+            if failed is not None:
+                return failed
+            starting = [child for child in starting if child.phase is ChildPhase.STARTING]
+        return None
 
-    def _await_exit(self, child: ChildState, *, for_good: bool = True) -> Job:
-        """Wait for the exit of a child that is being stopped."""
-        if child.phase is ChildPhase.STOPPING:
-            yield child
-        if child.phase in (ChildPhase.EXITED, ChildPhase.RESTARTING):
-            child.phase = ChildPhase.STOPPED
-        if for_good and not self._keeps_spec(child):
-            self.forget(child)
+    def stop(self, *children: ChildState, for_good: bool = True) -> Job:
+        """Stop children at the same time, by the shutdown of each, and wait for their exits (rules 42-44).
+
+        Forget those whose spec is not kept.
+        """
+        for child in children:
+            seconds = self.actions.stop(child)
+            if seconds is not None:
+                self.actions.set_timer("kill", child, seconds)
+        yield from self._await_exits(children, for_good=for_good)
+
+    def _await_exits(self, children: Sequence[ChildState], *, for_good: bool = True) -> Job:
+        """Wait for the exits of children that are being stopped."""
+        while children:
+            stopping = [child for child in children if child.phase is ChildPhase.STOPPING]
+            for child in children:
+                if child.phase in (ChildPhase.EXITED, ChildPhase.RESTARTING):
+                    child.phase = ChildPhase.STOPPED
+                if for_good and child.phase is not ChildPhase.STOPPING and not self._keeps_spec(child):
+                    self.forget(child)
+            if stopping:
+                yield stopping
+            children = stopping
 
     def _kill_late(self, child: ChildState) -> None:
         self.actions.kill(child, "shutdown timeout")

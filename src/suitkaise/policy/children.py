@@ -72,6 +72,12 @@ class ChildState:
             self.window = RestartWindow(self.spec.max_restarts, self.spec.max_seconds)
 
     @property
+    def position(self) -> tuple[str, bool]:
+        """What it has in common with the other `copies` of its declaration, and with no other child (rule 82)."""
+        copy = self.spec.copy
+        return (self.spec.id, False) if copy is None else (self.spec.id.removesuffix(f"-{copy}"), True)
+
+    @property
     def temporary(self) -> bool:
         """Whether it is never restarted (rule 26)."""
         return self.spec.restart == "temporary"

@@ -116,7 +116,7 @@ class DynamicPolicy(BasePolicy):
             if seconds is not None:
                 self.actions.set_timer_for_all("kill all", repr(seconds), seconds)
         for child in children:
-            yield from self._await_exit(child)
+            yield from self._await_exits((child,))
 
     def _on_timer(self, key: TimerKey) -> None:
         match key:
