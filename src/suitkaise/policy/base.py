@@ -197,6 +197,7 @@ class BasePolicy(ABC):
         if child is None or child.phase is not ChildPhase.STARTING:
             return
         child.phase, child.pid, child.ready_at, child.abandoned = ChildPhase.RUNNING, pid, self.actions.now, False
+        child.given_up = False
         took = self.actions.now - child.ended_at if child.restarts and child.last_exit is not None else None
         self.actions.publish(events.ChildStarted, child, pid=pid, restarts=child.restarts, took=took)
 
