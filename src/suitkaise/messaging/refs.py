@@ -152,6 +152,7 @@ class WorkerRef:
 
         Raises:
             AskTimeout: the worker still lives.
+            WorkerDead: it is down, and comes up only after the calling worker (rule 81).
         """
         reason: ExitReason | None = self._wait(RequestKind.JOIN, timeout)
         return reason
@@ -162,6 +163,7 @@ class WorkerRef:
         Raises:
             WorkerFailed: the worker ended without a result; the error holds the reason and the remote traceback.
             AskTimeout: the worker still lives.
+            WorkerDead: it is down, and comes up only after the calling worker (rule 81).
         """
         return self._wait(RequestKind.RESULT, timeout)
 

@@ -255,6 +255,9 @@ class Executor:
         if checkpoint is not None:
             self._checkpoints[event.id] = checkpoint
         self._ended.add(event.id)
+        address = self._addresses.get(event.id)
+        if address is not None and address.has_asks:  # joins, which have waited while the worker was up
+            self._env.registry.blocked_asks.add(address)
 
     def _recalled(self, id: str, previous: Previous | None) -> Recalled | None:
         if previous is None:
