@@ -30,6 +30,21 @@ class AsksInItsLoop:
         self.whereis("tree/z").ask("next?", timeout=LONG)  # type: ignore[attr-defined]
 
 
+class JoinsAtTheEnd:
+    def on_finish(self) -> None:
+        self.whereis("tree/z").join(LONG)  # type: ignore[attr-defined]
+
+
+class JoinsAtTheStart:
+    def on_start(self) -> None:
+        self.whereis("tree/z").result(LONG)  # type: ignore[attr-defined]
+
+
+class JoinsInItsLoop:
+    def loop(self) -> None:
+        self.whereis("tree/z").join(LONG)  # type: ignore[attr-defined]
+
+
 class Answers:
     def on_receive(self, message: Any) -> Any:
         return message
@@ -119,6 +134,37 @@ def test_s81_another_asker_waits_for_the_next_incarnation() -> None:
             error = answer.exception(60)  # the incarnation before may have got it, and was stopped with the group
             assert error is None or "comes up only after" not in str(error)
             eventually(lambda old=old: running["z"].incarnation > old and running["z"].status == "running")  # type: ignore[misc]
+
+
+@both
+def test_s81_a_join_of_a_sibling_that_was_stopped_before_fails_at_once(kind: str) -> None:
+    running = asker_and(kind, JoinsAtTheEnd).start()
+    with running.events() as events:
+        running.stop(timeout=60)
+        assert is_refused(next_event(events, ChildStopError).reason)
+
+
+@both
+def test_s81_a_start_that_waits_for_the_result_of_a_later_sibling_fails_at_once(kind: str) -> None:
+    with pytest.raises(ChildStartFailed) as caught:
+        asker_and(kind, JoinsAtTheStart).start()
+    assert is_refused(caught.value.reason)
+
+
+@both
+def test_s81_a_join_that_waits_when_its_caller_is_stopped_fails_then(kind: str) -> None:
+    running = asker_and(kind, JoinsInItsLoop).start()
+    assert running["z"].ask("is it up?") == "is it up?"
+    running.stop(timeout=50)
+
+
+@both
+def test_s81_a_join_waits_for_a_sibling_that_is_restarted_independently(kind: str) -> None:
+    with asker_and(kind, JoinsInItsLoop, shutdown=5.0).start() as running:
+        if kind == "process":
+            running["z"].kill()
+            eventually(lambda: (running["z"].incarnation, running["z"].status) == (2, "running"))
+        assert (running["a"].status, running["a"].incarnation) == ("running", 1)
 
 
 @both

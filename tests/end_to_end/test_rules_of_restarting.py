@@ -15,6 +15,7 @@ from suitkaise import (
     ChildNotFound,
     ChildRestarting,
     ChildRunning,
+    DynamicSupervisor,
     GaveUp,
     Shutdown,
     Supervisor,
@@ -299,3 +300,21 @@ def test_s78_a_child_with_a_limit_of_its_own_is_given_up_alone(kinds: Kinds) -> 
         eventually(lambda: running.crashes())
         assert "is given up; 2 of 1 restarts used in 60 s" in str(running.crashes()[-1])
         assert running.restart_child("a").ask("there?") == "there?"
+
+
+def test_s78_a_dynamic_supervisor_keeps_a_poison_job_as_failed(kinds: Kinds) -> None:
+    pool = DynamicSupervisor("tree", max_restarts=0)
+    with pool.start() as running, running.events() as happened:
+        running.start_child(kinds.child("poison", max_restarts=0))
+        running.start_child(kinds.child("b"))
+        kinds.crash(running, "poison")
+        next_event(happened, events.ChildGivenUp, "poison")
+        eventually(lambda: statuses(running) == {"poison": "failed", "b": "running"})
+        with pytest.raises(WorkerFailed):
+            running["poison"].result(15)
+        assert running.restart_child("poison").ask("there?") == "there?"
+        kinds.crash(running, "poison")
+        next_event(happened, events.ChildGivenUp, "poison")
+        eventually(lambda: statuses(running)["poison"] == "failed")
+        running.terminate_child("poison")
+        assert statuses(running) == {"b": "running"}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Status
-from suitkaise.errors import ChildNotFound, NotSerializable, RuntimeGone, SuitkaiseError, WorkerDead
+from suitkaise.errors import ChildNotFound, DeadlockError, NotSerializable, RuntimeGone, SuitkaiseError, WorkerDead
 from suitkaise.messaging import connection, wire
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import (
@@ -356,3 +356,45 @@ def test_a_cancelled_request_and_one_of_an_ended_process_leave_nothing_behind(hu
     with pytest.raises(RuntimeGone):
         kept.get(SOON)
     eventually(lambda: not hub.address._on_over)
+
+
+def test_a_tell_in_the_thread_that_reads_answers_returns_at_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("suitkaise.messaging.router.DEFAULT_TIMEOUT", 600.0)
+    told = threading.Event()
+
+    def tell(done: Any) -> None:  # as a `__del__` that the garbage collector runs there
+        hub.tell("from the reader")
+        told.set()
+
+    answer: Answer[Any] = Answer()
+    answer.when_done(tell)
+    hub.client.send("tree/one", Message("message", Payload("first"), answer.settle))
+
+    assert told.wait(SOON)
+    eventually(lambda: "from the reader" in hub.echo.got)
+    assert hub.ask("second").get(SOON) == "second"
+
+
+def test_a_tell_in_the_thread_that_reads_answers_whose_message_is_refused_is_logged(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.ask("first").when_done(lambda done: hub.tell("x", "tree/two"))
+    answer = hub.ask("second")
+    answer.when_done(lambda done: hub.tell("x", "tree/two"))
+    eventually(lambda: any("no worker at 'tree/two'" in record.getMessage() for record in caplog.records))
+
+
+def test_the_thread_that_reads_answers_refuses_to_wait_for_one(hub: Hub) -> None:
+    errors: list[BaseException] = []
+
+    def wait(done: Any) -> None:
+        try:
+            hub.ask("never").get(600)
+        except DeadlockError as error:
+            errors.append(error)
+
+    answer: Answer[Any] = Answer()
+    answer.when_done(wait)
+    hub.client.send("tree/one", Message("message", Payload("first"), answer.settle))
+
+    eventually(lambda: errors)

@@ -29,7 +29,9 @@ class NaiveChild:
     restart: str = "permanent"
     significant: bool = False
     brutal: bool = False
+    copy_of: str | None = None
     state: str = "stopped"
+    held: bool = False  # its group is being restarted: it was stopped, and is to be started again
 
 
 @dataclass
@@ -94,40 +96,68 @@ class NaiveSupervisor:
 
     def call_start(self, child: NaiveChild) -> str:
         """Start one child; its state shows the outcome; a failure leaves it stopped."""
+        return self.await_start(child, self.order_start(child))
+
+    def order_start(self, child: NaiveChild) -> str:
+        child.held = False
         self.starts[child.id] += 1
         self.started.append(child.id)
-        outcome = self.outcomes.get((child.id, self.starts[child.id]), "ok")
+        return self.outcomes.get((child.id, self.starts[child.id]), "ok")
+
+    def await_start(self, child: NaiveChild, outcome: str) -> str:
         child.state = {"ok": "running", "fails": "stopped", "ignore": "ignored"}[outcome]
         if outcome == "ignore" and child.restart == "temporary":  # rule 12
             self.children = [other for other in self.children if other is not child]
         return outcome
 
     def call_stop(self, child: NaiveChild) -> None:
+        self.now += self.order_stop(child)
+
+    def order_stop(self, child: NaiveChild) -> float:
+        """Stop one child; return how long that takes."""
+        seconds = 0.0
+        if child.state == "about to fail":  # its start is under way, and will fail while it is being stopped
+            self.stop_errors.append(child.id)
         if child.state == "running" and not self.dead(child.id):
             self.stopped.append(child.id)
             outcome = self.stop_outcomes.get((child.id, self.starts[child.id]), "clean")
             if outcome == "odd" or (outcome == "waits" and not child.brutal and not self.brisk):  # rule 43
                 self.stop_errors.append(child.id)
             if outcome == "waits" and not child.brutal and not self.brisk:  # rule 42
-                self.now += self.patience
+                seconds = self.patience
         if child.state != "ignored":
             child.state = "stopped"
         if child.restart == "temporary":  # rules 14 and 27
             self.children = [other for other in self.children if other is not child]
+        return seconds
+
+    def positions(self, ids: list[str]) -> list[list[NaiveChild]]:
+        """Return those that exist, in order; copies of one child together (rule 82)."""
+        found: list[list[NaiveChild]] = []
+        for child in [child for id in ids if (child := self.find(id)) is not None]:
+            if found and child.copy_of is not None and found[-1][-1].copy_of == child.copy_of:
+                found[-1].append(child)
+            else:
+                found.append([child])
+        return found
 
     def start_in_order(self, ids: list[str]) -> str | None:
         """Start these; the id of the one that failed, if one did, and then those after it are not tried."""
-        for id in ids:
-            child = self.find(id)
-            if child is not None and self.call_start(child) == "fails":
-                return id
+        for position in self.positions(ids):
+            outcomes = [(child, self.order_start(child)) for child in position]
+            failed = None
+            for child, outcome in outcomes:
+                if failed is not None:  # it is still being started, and is about to be stopped
+                    child.state = {"ok": "running", "fails": "about to fail", "ignore": "starting"}[outcome]
+                elif self.await_start(child, outcome) == "fails":
+                    failed = child.id
+            if failed is not None:
+                return failed
         return None
 
     def stop_in_reverse(self, ids: list[str]) -> None:
-        for id in reversed(ids):
-            child = self.find(id)
-            if child is not None:
-                self.call_stop(child)
+        for position in reversed(self.positions(ids)):
+            self.now += max([self.order_stop(child) for child in reversed(position)], default=0.0)
 
     def finish(self, why: str) -> None:
         self.stop_in_reverse([child.id for child in self.children])
@@ -173,17 +203,36 @@ class NaiveSupervisor:
         if self.strategy == "one_for_one":  # rule 31
             group = [child.id]
         elif self.strategy == "rest_for_one":  # rules 33 and 37
-            group = [child.id, *self.ids_after(child.id)]
+            group = [
+                other.id
+                for other in self.children
+                if other is child
+                or (other.held if self.are_copies(child, other) else other.id in self.ids_after(child.id))
+            ]
         else:  # rules 32 and 36
             group = [other.id for other in self.children]
         child.state = "stopped"
         self.stop_in_reverse(group)
+        for id in group:
+            member = self.find(id)
+            if member is not None:
+                member.held = True
         failed = self.start_in_order(group)
         if failed is not None:  # rule 35
             failure = self.find(failed)
             assert failure is not None
             failure.state = "restarting"
             self.deliver("try_again", failed, self.starts[failed])
+            others = [id for id in group if (other := self.find(id)) is not None and self.are_copies(failure, other)]
+            self.stop_in_reverse(others)
+            for id in others:
+                copy = self.find(id)
+                assert copy is not None
+                copy.held = True
+
+    @staticmethod
+    def are_copies(one: NaiveChild, other: NaiveChild) -> bool:
+        return one is not other and one.copy_of is not None and one.copy_of == other.copy_of
 
     # ------------------------------------------------------------ requests
     def on_start_child(self, request: Any, child: NaiveChild) -> None:
@@ -212,8 +261,15 @@ class NaiveSupervisor:
         elif child is None:
             self.answers[request] = "ChildNotFound"
         else:
+            self.cancel_restart(child)
+            child.held = False
             self.call_stop(child)
             self.answers[request] = "ok"
+
+    def cancel_restart(self, child: NaiveChild) -> None:
+        if child.state == "restarting":  # rules 16 and 38: the others of its group stay down
+            for other in self.children:
+                other.held = False
 
     def on_restart_child(self, request: Any, id: str) -> None:
         child = self.find(id)
@@ -250,6 +306,7 @@ class NaiveSupervisor:
         else:
             position = self.children.index(child)
             was_up = child.state in ("running", "restarting")
+            self.cancel_restart(child)
             self.call_stop(child)
             if child.restart == "temporary":  # it is recalled: it keeps its position
                 self.children.insert(position, child)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from suitkaise import Supervisor
+from suitkaise.errors import ChildAlreadyPresent, ChildStartFailed, MaxChildren
 from suitkaise.events import ChildGivenUp, SupervisorGaveUp, SupervisorStopping
 from suitkaise.exits import ExitCode, GaveUp, Hung, Killed, Lost, Normal, Shutdown, Signaled, SignificantFailure
-from tests.policy.driver import BOOM, begun, child, children, pool, supervisor
+from tests.policy.driver import BOOM, Driver, begun, child, children, pool, supervisor
 
 STRATEGIES = ["one_for_one", "one_for_all", "rest_for_one"]
 CLEAN = [Normal(), Shutdown(), Shutdown("why"), Shutdown(GaveUp("top/b/x", BOOM, 3, 5.0))]
@@ -165,11 +167,68 @@ def test_s78_a_significant_child_that_is_given_up_shuts_the_supervisor_down() ->
     assert tree.ended == Shutdown(SignificantFailure("top/a", BOOM))
 
 
-def test_s78_a_dynamic_supervisor_forgets_it() -> None:
-    tree = pool([child("a", max_restarts=0), child("b")], max_restarts=0)
-
+def poisoned(**options: Any) -> Driver:
+    """A dynamic supervisor that has given up `a`; `b` runs."""
+    tree = pool([child("a", max_restarts=0), child("b")], max_restarts=0, **options)
     tree.crash("a")
+    return tree
 
-    assert tree.take_story() == ["removed a"]
-    assert tree.statuses() == {"b": "running"}
+
+def test_s78_a_dynamic_supervisor_keeps_it_as_failed() -> None:
+    tree = poisoned()
+
+    assert tree.take_story() == []
+    assert tree.statuses() == {"a": "failed", "b": "running"}
     assert [event.path for event in tree.events_of(ChildGivenUp)] == ["pool/a"]
+    assert tree.policy.gone_for_good({"a", "b"}) == ["a"]
+    assert type(tree.start_child(child("a"))) is ChildAlreadyPresent
+
+
+def test_s78_restart_child_revives_it_in_a_dynamic_supervisor() -> None:
+    tree = poisoned()
+
+    assert tree.restart_child("a") == "ok"
+
+    assert tree.running() == "ab"
+    assert tree.policy.gone_for_good({"a", "b"}) == []
+    tree.crash("a")
+    assert (tree.statuses(), tree.ended) == ({"a": "failed", "b": "running"}, None)
+
+
+@pytest.mark.parametrize("revive", ["restart_child", "recall"])
+def test_s78_it_stays_failed_if_it_cannot_be_started(revive: str) -> None:
+    tree = poisoned()
+    tree.plan_starts("a", "fails")
+
+    assert type(getattr(tree, revive)("a")) is ChildStartFailed
+
+    assert tree.statuses() == {"a": "failed", "b": "running"}
+
+
+@pytest.mark.parametrize("remove", ["terminate_child", "delete_child"])
+def test_s78_a_dynamic_supervisor_forgets_it_on_request(remove: str) -> None:
+    tree = poisoned()
+
+    assert getattr(tree, remove)("a") == "ok"
+
+    assert tree.take_story() == ["removed a", "reply"]
+    assert tree.statuses() == {"b": "running"}
+    assert tree.start_child(child("a")) == "ok"
+
+
+@pytest.mark.parametrize("revive", ["restart_child", "recall"])
+def test_s53_s78_it_takes_no_place_of_another_child_until_it_is_revived(revive: str) -> None:
+    tree = poisoned(max_children=2)
+
+    assert tree.start_child(child("c")) == "ok"
+
+    assert type(tree.start_child(child("d"))) is MaxChildren
+    assert type(getattr(tree, revive)("a")) is MaxChildren
+    assert tree.statuses() == {"a": "failed", "b": "running", "c": "running"}
+    assert tree.recall("b") == "ok"
+
+
+def test_s78_a_dynamic_supervisor_stops_although_it_has_given_one_up() -> None:
+    tree = poisoned()
+    tree.stop()
+    assert tree.ended == Shutdown()

@@ -30,6 +30,8 @@ REQUESTS: dict[str, Any] = {
     "recall": Recall,
 }
 IDS = st.sampled_from("abcdxy")
+COPIES = ["p-0", "p-1", "p-2"]
+ALL_IDS = st.sampled_from([*"abcdxy", *COPIES])
 SECONDS = st.sampled_from([0.25, 0.5, 1.0, 2.0, 2.25, 10.0])  # sums of these are exact
 STARTS = st.lists(st.sampled_from(["fails", "fails", "ignore", "ok"]), min_size=1, max_size=4)
 STOPS = st.lists(st.sampled_from(["odd", "waits", "clean"]), min_size=1, max_size=2)
@@ -47,7 +49,8 @@ def specs(draw: st.DrawFn, ids: st.SearchStrategy[str], significant: bool) -> Ch
 
 
 def naive_child(spec: Child) -> NaiveChild:
-    return NaiveChild(spec.id, spec.restart, spec.significant, brutal=spec.shutdown == "brutal_kill")
+    copy_of = None if spec.copy is None else spec.id.rpartition("-")[0]
+    return NaiveChild(spec.id, spec.restart, spec.significant, spec.shutdown == "brutal_kill", copy_of)
 
 
 class ScriptedDriver(Driver):
@@ -100,6 +103,10 @@ class AgainstTheModel(RuleBasedStateMachine):
         self.significant = auto_shutdown != "never"
         several = st.lists(specs(IDS, self.significant), max_size=5, unique_by=lambda spec: spec.id)
         declared = data.draw(several, label="children")
+        if data.draw(st.booleans(), label="with copies"):
+            copies = data.draw(specs(st.just("p"), self.significant)).replace(copies=data.draw(st.integers(2, 3)))
+            declared.insert(data.draw(st.integers(0, len(declared))), copies)
+            declared = [one for spec in declared for one in spec.expanded()]
         self.outcomes: Outcomes = {}
         for spec in declared:
             if data.draw(st.integers(0, 9)) == 0:
@@ -120,22 +127,22 @@ class AgainstTheModel(RuleBasedStateMachine):
         self.model.begin()
 
     # ------------------------------------------------------------ what is to come
-    @rule(id=IDS, outcomes=STARTS)
+    @rule(id=ALL_IDS, outcomes=STARTS)
     def the_next_starts(self, id: str, outcomes: list[Any]) -> None:
         for number, outcome in enumerate(outcomes, self.driver.starts_of[id] + 1):
             self.outcomes[id, number] = outcome
 
-    @rule(id=IDS, outcomes=STOPS)
+    @rule(id=ALL_IDS, outcomes=STOPS)
     def the_next_stops(self, id: str, outcomes: list[Any]) -> None:
         for number, outcome in enumerate(outcomes, max(self.driver.starts_of[id], 1)):
             self.stop_outcomes[id, number] = outcome
 
     # ------------------------------------------------------------ what happens
-    @rule(id=IDS, clean=st.booleans())
+    @rule(id=ALL_IDS, clean=st.booleans())
     def exit(self, id: str, clean: bool) -> None:
         self.happen([("exit", id, clean)])
 
-    @rule(what=st.sampled_from(list(REQUESTS)), id=IDS)
+    @rule(what=st.sampled_from(list(REQUESTS)), id=ALL_IDS)
     def request(self, what: str, id: str) -> None:
         self.happen([(what, id)])
 
@@ -147,9 +154,9 @@ class AgainstTheModel(RuleBasedStateMachine):
     @rule(
         steps=st.lists(
             st.one_of(
-                st.tuples(st.just("exit"), IDS, st.booleans()),
-                st.tuples(st.just("exit"), IDS, st.booleans()),
-                st.tuples(st.sampled_from(list(REQUESTS)), IDS),
+                st.tuples(st.just("exit"), ALL_IDS, st.booleans()),
+                st.tuples(st.just("exit"), ALL_IDS, st.booleans()),
+                st.tuples(st.sampled_from(list(REQUESTS)), ALL_IDS),
                 st.tuples(st.just("start_child"), specs(IDS, False)),
             ),
             min_size=2,

@@ -100,6 +100,23 @@ class Ledger:
         """Return the requests that the supervisor must be serving."""
         return self.tickets[:1]
 
+    def _copies(self, one: str, other: str) -> bool:
+        """Return whether these are two copies of one child (rule 82)."""
+        ones, others = self.records.get(one), self.records.get(other)
+        if one == other or ones is None or others is None or None in (ones.spec.copy, others.spec.copy):
+            return False
+        return one.rpartition("-")[0] == other.rpartition("-")[0]
+
+    def _unsettled(self, ids: Iterable[str]) -> list[str]:
+        """Return those that are being started."""
+        records = [self.records[id] for id in ids if id in self.records]
+        return [record.spec.id for record in records if record.launches and record.alive and not record.settled]
+
+    def _last_are_stopped(self, living: list[ChildRecord]) -> bool:
+        """Return whether the last of these, and all living copies beside it, are being stopped."""
+        last = living[-1].spec.id
+        return all(one.asked_at is not None for one in living if one.spec.id == last or self._copies(one.spec.id, last))
+
     # ------------------------------------------------------------ events of the supervisor
     def handle(self, event: Input) -> None:
         self.turns += 1
@@ -195,9 +212,18 @@ class Ledger:
         elif record.alone or self.group is not None:
             record.retry, record.retry_called = "failed", 0
             record.retry_at = self.now + self._delay(record)[0]
-            self.group = None
+            self.group = None if self.group is None else self._stop_copies(self.group, record.spec.id)
         elif ticket is not None and ticket.launched:
             ticket.failed = True
+
+    def _stop_copies(self, group: Group, failed: str) -> Group | None:
+        """Return the copies whose restart ends because the start of one has failed; None if there are no others."""
+        others = [one for one in group.members if self._copies(one, failed)]
+        stopped = Group(failed, [*others, failed], None, failed=True)
+        if any(self.records[one].alive for one in others):
+            return stopped
+        self._pass_members(stopped)
+        return None
 
     def _delay(self, record: ChildRecord) -> tuple[float, float]:
         """Count an attempt; return the shortest and the longest delay that its backoff allows (rule 56)."""
@@ -241,7 +267,7 @@ class Ledger:
         record.alive, record.ready, record.settled, record.alone = True, False, False, alone
         record.asked_at = record.up_at = None
         record.due, record.end, record.retry, record.retry_called = False, 0, "", 0
-        record.ignored = record.excused = False
+        record.ignored = record.excused = record.held = False
         if record.launches > 1:  # else an earlier child of this name has ended
             self.significant_ends.pop(id, None)
         if self.phase == "starting":
@@ -262,8 +288,9 @@ class Ledger:
         if self.phase == "starting":
             if self.failed is not None or not self.to_start or self.to_start.pop(0) != id:
                 self.wrong(f"{id} is started out of turn (rules 1 and 2)")
-            elif self.latest is not None and not self.latest.settled:
-                self.wrong(f"{id} is started before {self.latest.spec.id} is ready (rule 1)")
+            early = [one for one in self._unsettled(self.records) if not self._copies(one, id)]
+            if early:
+                self.wrong(f"{id} is started before {early} are ready (rule 1)")
             return False
         if self.phase != "running":
             self.wrong(f"{id} is started, but the supervisor is {self.phase}")
@@ -327,19 +354,25 @@ class Ledger:
 
     def _members(self, culprit: str) -> list[str]:
         ids = list(self.records)
-        return ids[ids.index(culprit) :] if self.spec.strategy == "rest_for_one" else ids
+        if self.spec.strategy != "rest_for_one":
+            return ids
+        beside = [one for one in ids if self._copies(one, culprit)]
+        after = [one for one in ids[ids.index(culprit) + 1 :] if one not in beside]
+        held = [one for one in beside if self.records[one].held]
+        return [one for one in ids if one in (culprit, *after, *held)]
 
     def _launch_in_group(self, group: Group, id: str) -> None:
         if group.todo is None:
             living = [one for one in group.members if one in self.records and self.records[one].alive]
-            if living or group.delay is not None:
+            if living or group.delay is not None or group.failed:
                 self.wrong(f"{id} is started again while {living} of its group are not gone (rules 32 and 33)")
             self._pass_members(group)
             culprit = self.records[group.culprit]
-            culprit.end, culprit.retry = 0, ""
+            culprit.end, culprit.retry, culprit.held = 0, "", True
             group.todo = [one for one in group.members if one in self.records]
-        if group.last is not None and not group.last.settled:
-            self.wrong(f"{id} is started again before {group.last.spec.id} is ready")
+        early = [one for one in self._unsettled(group.members) if not self._copies(one, id)]
+        if early:
+            self.wrong(f"{id} is started again before {early} are ready")
         if not group.todo or group.todo.pop(0) != id:
             self.wrong(f"{id} is started again out of turn; the group is {group.members} (rules 32-37)")
 
@@ -348,7 +381,7 @@ class Ledger:
         for id in group.members:
             record = self.records.get(id)
             if record is not None and id != group.culprit:
-                record.end, record.retry, record.due = 0, "", False
+                record.end, record.retry, record.due, record.held = 0, "", False, True
                 self.significant_ends.pop(id, None)
                 if record.temporary:  # rule 27
                     del self.records[id]
@@ -359,12 +392,15 @@ class Ledger:
             return
         if group.todo is None:
             living = [one for one in group.members if one in self.records and self.records[one].alive]
-            if not living and group.delay is not None:
+            if not living and group.failed:
+                self._pass_members(group)
+                self.group = None
+            elif not living and group.delay is not None:
                 self._pass_members(group)
                 culprit = self.records[group.culprit]
                 culprit.retry, culprit.retry_at, culprit.retry_called = "counted", self.now + group.delay, 0
                 self.group = None
-        elif not group.todo and (group.last is None or group.last.settled):
+        elif not group.todo and not self._unsettled(group.members):
             self.group = None
 
     def stop(self, id: str, *, brutal: bool = False) -> None:
@@ -397,7 +433,7 @@ class Ledger:
             self.wrong(f"{id} is stopped without a reason")
 
     def _check_reverse(self, id: str, later: list[str]) -> None:
-        living = [one for one in later if one in self.records and self.records[one].alive]
+        living = [one for one in later if one in self.records and self.records[one].alive and not self._copies(one, id)]
         if living:
             self.wrong(f"{id} is stopped, but {living} after it are not gone (rule 44)")
 
@@ -424,7 +460,7 @@ class Ledger:
         elif isinstance(event, events.SupervisorStopping):
             self._stopping(event)
         elif isinstance(event, events.SupervisorStarted):
-            if self.to_start or (self.latest is not None and not self.latest.settled) or self.phase != "starting":
+            if self.to_start or self._unsettled(self.records) or self.phase != "starting":
                 self.wrong("it publishes that it has started, but not all children have (rule 1)")
             self.phase = "running"
         elif isinstance(event, events.SupervisorStopped):
@@ -596,7 +632,7 @@ class Ledger:
             if record.retry:
                 self._excuse_those_down()
             record.ordered = record.excused = True
-            record.end, record.retry = 0, ""
+            record.end, record.retry, record.held = 0, "", False
             self.significant_ends.pop(ticket.id, None)
             if not self.keeps(record):
                 self.records.pop(ticket.id, None)
@@ -615,6 +651,7 @@ class Ledger:
         """Excuse all children that are down, since the restart of their group is cancelled (rules 16 and 38)."""
         for record in self.records.values():
             record.excused = record.excused or (not record.alive and not record.waits)
+            record.held = False
 
     # ------------------------------------------------------------ the end of a turn
     def after(self, ended: bool) -> None:
@@ -633,8 +670,10 @@ class Ledger:
             self.wrong("it is killed, but not all of its children are")
         match self.phase:
             case "starting":
-                if self.turn.may_stop or (self.latest is None or self.latest.settled):
+                if self.turn.may_stop or not self._unsettled(self.records):
                     self.wrong("it neither starts the next child nor stops")
+                elif self.to_start and self.latest and self._copies(self.to_start[0], self.latest.spec.id):
+                    self.wrong(f"{self.to_start[0]} is not started with {self.latest.spec.id} (rule 82)")
             case "running":
                 if self.turn.may_stop:
                     self.wrong(f"it has to stop, but does not: {self.turn.may_stop}")
@@ -657,7 +696,10 @@ class Ledger:
         self.blocked = {pair: self.records[pair[1]].launches for pair, why in waits.items() if why is not None}
         for (id, first), why in waits.items():
             record = self.records[first]
-            orderly = self.phase == "stopping" and stopping == [record]  # else requests, or a kill, stop others too
+            beside = all(one is record or self._copies(one.spec.id, first) for one in stopping)
+            orderly = (
+                self.phase == "stopping" and bool(stopping) and beside
+            )  # else requests, or a kill, stop others too
             expected = "start" if self.phase == "starting" else "stop" if orderly else why
             if (record.asked_at is not None and why == "start") or (record.asked_at is None and why == "stop"):
                 self.wrong(f"{id} waits for the {why} of {first}, which does something else (rule 81)")
@@ -669,7 +711,7 @@ class Ledger:
         if self.tickets:
             self.wrong(f"{len(self.tickets)} requests are not answered, although it stops")
         living = [record for record in self.records.values() if record.alive]
-        if not living or living[-1].asked_at is None:
+        if not living or not self._last_are_stopped(living):
             self.wrong("it stops, but the last child is not being stopped")
 
     def _check_progress(self) -> None:
@@ -684,9 +726,10 @@ class Ledger:
         if group is not None:
             if group.todo is None:
                 living = [self.records[one] for one in group.members if one in self.records and self.records[one].alive]
-                under_way = bool(living) and living[-1].asked_at is not None
+                under_way = bool(living) and self._last_are_stopped(living)
             else:
-                under_way = group.last is not None and group.last.alive and not group.last.settled
+                late = group.todo and group.last and self._copies(group.todo[0], group.last.spec.id)
+                under_way = bool(self._unsettled(group.members)) and not late
             if not under_way:
                 self.wrong(f"the restart of the group {group.members} does not go on")
             return

@@ -38,6 +38,7 @@ class ChildRecord:
     ignored: bool = False
     ordered: bool = False
     excused: bool = False  # a request wanted it down, or has cancelled its restart
+    held: bool = False  # a restart of its group has stopped it, and has not started it again yet
 
     @property
     def temporary(self) -> bool:
@@ -79,6 +80,7 @@ class Group:
     delay: float | None  # if set, this restart only stops members; they are started after a backoff
     todo: list[str] | None = None  # members that are still to be started; None while members are being stopped
     last: ChildRecord | None = None
+    failed: bool = False  # the start of a copy has failed, so the other copies are being stopped (rule 82)
 
 
 REQUEST_NAMES: dict[type, str] = {

@@ -168,7 +168,7 @@ def _quarter(chance: random.Random, most: float) -> float:
     return chance.randrange(int(4 * most) + 1) / 4 if chance.random() < 0.8 else most * chance.random()
 
 
-def _random_order(chance: random.Random, path: str, ids: str) -> Order:
+def _random_order(chance: random.Random, path: str, ids: list[str]) -> Order:
     what = chance.choice(
         ("start_child", "start_child", "terminate", "terminate", "restart", "delete", "recall", "recall", "kill")
     )
@@ -199,7 +199,8 @@ def _random_tree(chance: random.Random, depth: int, name: str, significant: bool
         if depth and chance.random() < 0.3:
             children.append(_random_tree(chance, depth - 1, id, auto != "never"))
         else:
-            children.append(_random_child(chance, id, 0.5 if auto != "never" else 0.0))
+            copies = chance.choice((2, 2, 3)) if chance.random() < 0.15 else 1
+            children.append(_random_child(chance, id, 0.5 if auto != "never" else 0.0, copies))
     strategy = chance.choice(("one_for_one", "one_for_all", "rest_for_one"))
     return Supervisor(name, *children, strategy=strategy, auto_shutdown=auto, **options)
 
@@ -214,7 +215,7 @@ _LIMITS = (
 )  # fmt: skip
 
 
-def _random_child(chance: random.Random, id: str, significant: float) -> Child:
+def _random_child(chance: random.Random, id: str, significant: float, copies: int = 1) -> Child:
     restart = _RESTARTS[chance.randrange(4)]
     return _child(
         id,
@@ -223,20 +224,30 @@ def _random_child(chance: random.Random, id: str, significant: float) -> Child:
         restart != "permanent" and chance.random() < significant,
         chance.choice(_BACKOFFS) if chance.random() < 0.25 else None,
         tuple(sorted({chance.choice(_LIMITS) for _ in range(chance.choice((1, 2)))})) if chance.random() < 0.3 else (),
+        copies,
     )
 
 
 @functools.lru_cache(maxsize=20_000)
-def _child(id: str, restart: Any, shutdown: Any, significant: bool, backoff: Backoff | None, limits: Any) -> Child:
+def _child(
+    id: str, restart: Any, shutdown: Any, significant: bool, backoff: Backoff | None, limits: Any, copies: int
+) -> Child:
     """Declarations are immutable, and making one takes longer than a simulated run."""
     return Child(
-        work, id=id, restart=restart, shutdown=shutdown, significant=significant, backoff=backoff, **dict(limits)
+        work,
+        id=id,
+        restart=restart,
+        shutdown=shutdown,
+        significant=significant,
+        backoff=backoff,
+        copies=copies,
+        **dict(limits),
     )
 
 
-def _supervisors(tree: Supervisor) -> list[tuple[str, str]]:
+def _supervisors(tree: Supervisor) -> list[tuple[str, list[str]]]:
     """Return the paths of the supervisors, each with the ids of its children."""
-    found = [(tree.name, "".join(child.id for child in tree.children))]
+    found = [(tree.name, [child.id for child in tree.children])]
     for child in tree.children:
         if isinstance(child.what, Supervisor):
             found += [(f"{tree.name}/{path}", ids) for path, ids in _supervisors(child.what)]

@@ -91,6 +91,7 @@ class Address:
         self._kill_on_attach: str | None = None  # why, if a link ends the incarnation before it is attached
         self._pending = PendingMessages(path)
         self._on_over: dict[Callable[[], None], None] = {}
+        self._joins: dict[Answer[Any], str] = {}  # of workers that wait for the end: their paths
         self._lock = threading.RLock()
 
     # ------------------------------------------------------------ requests of refs
@@ -150,14 +151,30 @@ class Address:
 
     @property
     def has_asks(self) -> bool:
-        """Whether asks of workers wait for the next incarnation."""
+        """Whether asks of workers wait for the next incarnation, or joins of workers for its end."""
         with self._lock:
-            return any(asker for _, _, asker in self._pending)
+            joins = bool(self._joins) and self._receiver is None
+            return joins or any(asker for _, _, asker in self._pending)
 
     def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
         """Remove the asks that wait and whose asker is chosen, and return them."""
         with self._lock:
             return self._pending.take_asks(choose)
+
+    def add_join(self, answer: Answer[Any], asker: str) -> None:
+        """Record that the worker at the path `asker` waits for the last end, until `answer` is set."""
+        with self._lock:
+            self._joins[answer] = asker
+        answer.when_done(self._remove_join)
+
+    def _remove_join(self, answer: Any) -> None:
+        with self._lock:
+            self._joins.pop(answer, None)
+
+    def take_joins(self, choose: Callable[[str], bool]) -> list[Answer[Any]]:
+        """Return the answers for which workers wait whose path is chosen."""
+        with self._lock:
+            return [answer for answer, asker in self._joins.items() if choose(asker)]
 
     def stats(self) -> tuple[int | None, int, float | None, SlotView | None]:
         """Return pid, incarnation, the seconds since its start, and its slot; after the end, the slot as it was."""

@@ -1,4 +1,4 @@
-"""Asks that can never be answered, since the worker that is asked comes up only after the asker (rule 81).
+"""Asks and joins that can never be answered, since the worker that is asked comes up only after the asker (rule 81).
 
 A message to a worker that is down waits for its next incarnation. If a supervisor starts or stops its children one by
 one, and stands at the asker, the next incarnation waits for the asker, and the asker for the answer: without this
@@ -16,6 +16,7 @@ from typing import Any
 
 from suitkaise.errors import ChildNotFound, WorkerDead
 from suitkaise.messaging.address import Address
+from suitkaise.messaging.messages import Payload
 from suitkaise.platform.board import Phase
 
 __all__ = ["BlockedAsks"]
@@ -24,14 +25,17 @@ _STARTING = (Phase.BOOT, Phase.ON_START)
 
 
 class BlockedAsks:
-    """The addresses at which asks of workers wait. `find` returns the address at a path; raises ChildNotFound."""
+    """The addresses at which asks, or joins, of workers wait while no incarnation is alive.
+
+    `find` returns the address at a path; raises ChildNotFound.
+    """
 
     def __init__(self, find: Callable[[str], Address]) -> None:
         self._find = find
         self._addresses: dict[Address, None] = {}
 
     def add(self, address: Address) -> None:
-        """Record that an ask of a worker waits at `address`; refuse the ask if it is blocked."""
+        """Record that an ask or a join of a worker waits at `address`, which is down; refuse it if it is blocked."""
         self._addresses[address] = None
         self._refuse_at(address)
 
@@ -41,9 +45,14 @@ class BlockedAsks:
             self._refuse_at(address)
 
     def _refuse_at(self, address: Address) -> None:
-        for message in address.take_asks(lambda asker: self._is_blocked(asker, address.path)):
-            text = f"{address.path!r} is down, and comes up only after the worker that asks it"
+        def blocked(asker: str) -> bool:
+            return self._is_blocked(asker, address.path)
+
+        text = f"{address.path!r} is down, and comes up only after the worker that asks it"
+        for message in address.take_asks(blocked):
             message.fail(WorkerDead(text, path=address.path, reason=address.reason))
+        for answer in address.take_joins(blocked):
+            answer.settle(False, Payload(WorkerDead(text, path=address.path, reason=address.reason)))
         if not self._has_asks(address):
             self._addresses.pop(address, None)
             if self._has_asks(address):  # one has come just now

@@ -15,7 +15,9 @@ __all__ = [
     "current_path",
     "is_starting",
     "owner_of",
+    "reads_answers",
     "set_owner",
+    "set_reads_answers",
     "set_starting",
     "set_worker",
     "split_owner",
@@ -83,6 +85,19 @@ def set_worker(worker: Any) -> None:
 def is_starting() -> bool:
     """Return whether the current thread is in a worker's `on_start`, for which its supervisor waits."""
     return getattr(_of_thread, "starting", False)
+
+
+def reads_answers() -> bool:
+    """Return whether the current thread reads the answers of the hub: it can wait for none.
+
+    Code of users gets there by the garbage collector, which runs `__del__` in any thread.
+    """
+    return getattr(_of_thread, "reads_answers", False)
+
+
+def set_reads_answers() -> None:
+    """Record that this thread reads the answers of the hub."""
+    _of_thread.reads_answers = True
 
 
 def set_starting(starting: bool) -> None:

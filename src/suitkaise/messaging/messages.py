@@ -13,7 +13,7 @@ from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed, with_note
 from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.identity import current_path
+from suitkaise.messaging.identity import current_path, reads_answers
 from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.specs.options import is_number
@@ -189,6 +189,8 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         return asyncio.wrap_future(self).__await__()
 
     def _refuse_deadlock(self, timeout: float | None = None) -> None:
+        if reads_answers() and timeout != 0 and not self.done():
+            raise DeadlockError("the thread that reads answers cannot wait for one; a `__del__` can only `tell`")
         own = self.asked_by_itself
         if own is not None and timeout != 0 and not self.done() and current_path() == own:
             raise DeadlockError(f"{own!r} has asked itself, and would wait for its own answer for ever", path=own)

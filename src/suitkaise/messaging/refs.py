@@ -160,6 +160,7 @@ class WorkerRef:
 
         Raises:
             AskTimeout: the worker still lives.
+            WorkerDead: it is down, and comes up only after the calling worker (rule 81).
         """
         reason: ExitReason | None = self._wait(RequestKind.JOIN, timeout)
         return reason
@@ -174,6 +175,7 @@ class WorkerRef:
             WorkerFailed: the worker ended without a result, and the error holds the reason and the remote traceback; or
                 its result was dropped, since newer ones needed the room.
             AskTimeout: the worker still lives.
+            WorkerDead: it is down, and comes up only after the calling worker (rule 81).
         """
         return self._wait(RequestKind.RESULT, timeout)
 

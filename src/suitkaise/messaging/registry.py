@@ -14,6 +14,7 @@ from suitkaise.errors import ChildNotFound, RuntimeGone, SuitkaiseError, WorkerF
 from suitkaise.exits import Crashed
 from suitkaise.messaging.address import Address, Parent
 from suitkaise.messaging.blocked_asks import BlockedAsks
+from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, RequestKind
@@ -100,8 +101,8 @@ class Registry:
             answer.set_exception(error)
             return answer
 
-    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
-        """Carry out a request of a ref or a worker."""
+    def request(self, kind: RequestKind, path: str, argument: Any = None, *, asker: str = "") -> Answer[Any]:
+        """Carry out a request of a ref or a worker; `asker`: the path of the worker, if it is in another process."""
         answer: Answer[Any] = Answer()
         try:
             match kind:
@@ -116,9 +117,9 @@ class Registry:
                     address = self.find(path)
                     answer.set_result((address.path, address.kind))
                 case RequestKind.JOIN:
-                    self._answer_when_over(self._find_or_removed(path), answer, _settle_reason)
+                    self._answer_when_over(self._find_or_removed(path), answer, _settle_reason, asker)
                 case RequestKind.RESULT:
-                    self._answer_when_over(self._find_or_removed(path), answer, self._settle_result)
+                    self._answer_when_over(self._find_or_removed(path), answer, self._settle_result, asker)
                 case RequestKind.KILL | RequestKind.REJOIN | RequestKind.RECALL:
                     return self.find(path).control(kind, argument)
                 case RequestKind.DOWN:
@@ -150,10 +151,15 @@ class Registry:
         return self._removed.get(path) or self.find(path)
 
     def _answer_when_over(
-        self, address: Address, answer: Answer[Any], settle: Callable[[Address, Answer[Any]], None]
+        self, address: Address, answer: Answer[Any], settle: Callable[[Address, Answer[Any]], None], asker: str
     ) -> None:
         callback = partial(settle, address, answer)
         address.when_over(callback)
+        asker = asker or current_path()
+        if asker and not answer.done():
+            address.add_join(answer, asker)
+            if address.has_asks:
+                self.blocked_asks.add(address)
         answer.when_done(lambda done: address.forget(callback))  # cancelled, most likely
 
     def _settle_result(self, address: Address, answer: Answer[Any]) -> None:

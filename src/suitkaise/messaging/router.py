@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from suitkaise.errors import RuntimeGone
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import FrameWriter
+from suitkaise.messaging.identity import reads_answers, set_reads_answers
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Payload, ReplyCallback
 from suitkaise.messaging.protocol import (
     AdminAction,
@@ -25,10 +26,15 @@ from suitkaise.messaging.protocol import (
     decode_answer,
 )
 from suitkaise.messaging.tracing import carrier
+from suitkaise.platform.callbacks import run_callback
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import UntrustedServer, connect_own
 
 __all__ = ["HubClient", "Router", "in_worker_process", "router", "set_router"]
+
+
+logger: QueuedLogger = QueuedLogger("suitkaise.messages")
 
 
 class Router(Protocol):
@@ -107,10 +113,17 @@ class HubClient:
         return answer
 
     def send(self, path: str, message: Message) -> None:
-        """Have the hub deliver a message; return when the hub has accepted it."""
+        """Have the hub deliver a message; return when the hub has accepted it.
+
+        In the thread that reads answers (a `__del__` may run there) a `tell` returns at once, and a message that the
+        hub refuses is logged.
+        """
         payload = message.body.data
-        connection = self._current()
         kind: Any = message.kind  # never a signal: those are made in the hub
+        if message.reply is None and reads_answers():
+            run_callback(lambda: self._tell_unawaited(kind, path, message))
+            return
+        connection = self._current()
         if message.reply is None:
             accepted: Answer[Any] = Answer()
             connection.write(Tell(connection.expect(accepted.settle), kind, path, message.carrier), payload)
@@ -124,6 +137,16 @@ class HubClient:
             for connection in self._connections:
                 connection.close()
             self._connections.clear()
+
+    def _tell_unawaited(self, kind: Any, path: str, message: Message) -> None:
+        """Have the hub deliver a message; log a refusal."""
+
+        def accept(ok: bool, answer: Payload) -> None:
+            if not ok:
+                logger.warning("a message to %r was dropped: %s", path, answer.value)
+
+        connection = self._current()
+        connection.write(Tell(connection.expect(accept), kind, path, message.carrier), message.body.data)
 
     def _current(self) -> _HubConnection:
         """Return the connection to use.
@@ -196,6 +219,7 @@ class _HubConnection:
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
+        set_reads_answers()
         parser = wire.Parser(decode=decode_answer)
         try:
             while True:

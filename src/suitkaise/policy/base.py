@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping, Sequence
 from enum import Enum, auto
 from typing import Literal
 
@@ -39,6 +39,7 @@ from suitkaise.status import Counts
 __all__ = ["BasePolicy", "SupervisorPhase"]
 
 
+_NO_ENDS: Mapping[str, Exited | Ignored] = {}
 _DOWN = (ChildPhase.NEW, ChildPhase.EXITED, ChildPhase.RESTARTING, ChildPhase.IGNORED, ChildPhase.STOPPED)
 
 
@@ -73,13 +74,16 @@ class BasePolicy(ABC):
         self.actions: ActionList = ActionList(path)
 
     # ------------------------------------------------------------ questions, answered at once
-    def which_children(self) -> list[ChildInfo]:
-        """Return a line about each child in start order, the dead ones included (rule 20)."""
-        return self.children.which()
+    def which_children(self, ends: Mapping[str, Exited | Ignored] = _NO_ENDS) -> list[ChildInfo]:
+        """Return a line about each child in start order, the dead ones included (rule 20).
 
-    def count_children(self) -> Counts:
+        `ends`: ends of children that are known already, but that this policy may not have handled yet.
+        """
+        return self.children.which(ends)
+
+    def count_children(self, ends: Mapping[str, Exited | Ignored] = _NO_ENDS) -> Counts:
         """Return how many children there are, and how many of them are alive (rule 21)."""
-        return self.children.count()
+        return self.children.count(ends)
 
     def get_child_spec(self, id: str) -> Child:
         """Return the declaration of a child with its defaults filled in (rule 22)."""
@@ -94,10 +98,10 @@ class BasePolicy(ABC):
         child = self.children.get(id)
         return self._window if child is None or child.window is None else child.window
 
-    def child_info(self, id: str) -> ChildInfo | None:
+    def child_info(self, id: str, end: Exited | Ignored | None = None) -> ChildInfo | None:
         """Return the line of one child in `which_children`; None if there is no such child."""
         child = self.children.get(id)
-        return None if child is None else child.info
+        return None if child is None else child.info_after(end)
 
     def incarnation_of(self, id: str) -> int:
         """Return the number of a child's newest incarnation; 0 for none."""
@@ -193,6 +197,7 @@ class BasePolicy(ABC):
         if child is None or child.phase is not ChildPhase.STARTING:
             return
         child.phase, child.pid, child.ready_at, child.abandoned = ChildPhase.RUNNING, pid, self.actions.now, False
+        child.given_up = False
         took = self.actions.now - child.ended_at if child.restarts and child.last_exit is not None else None
         self.actions.publish(events.ChildStarted, child, pid=pid, restarts=child.restarts, took=took)
 
@@ -335,26 +340,45 @@ class BasePolicy(ABC):
         """Cancel what belongs to the pending restart of a child that a request stops or restarts."""
 
     # ------------------------------------------------------------ starting and stopping one child
-    def start(self, child: ChildState) -> Job:
-        """Start a child and wait until it is ready, has ignored its start, or has failed."""
-        self.actions.start(child)
-        yield child
+    def start(self, *children: ChildState) -> Generator[Sequence[ChildState], None, ChildState | None]:
+        """Start children at the same time and wait until each is ready, or has ignored its start.
 
-    def stop(self, child: ChildState, *, for_good: bool = True) -> Job:
-        """Stop a child by its shutdown and wait for its exit (rules 42-44); forget it if its spec is not kept."""
-        seconds = self.actions.stop(child)
-        if seconds is not None:
-            self.actions.set_timer("kill", child, seconds)
-        yield from self._await_exit(child, for_good=for_good)
+        Return at once when a start fails: the child, else None.
+        """
+        for child in children:
+            self.actions.start(child)
+        starting: Sequence[ChildState] = children
+        while starting:
+            yield starting
+            failed = next((child for child in starting if child.phase is ChildPhase.STOPPED), None)
+            if failed is not None:
+                return failed
+            starting = [child for child in starting if child.phase is ChildPhase.STARTING]
+        return None
 
-    def _await_exit(self, child: ChildState, *, for_good: bool = True) -> Job:
-        """Wait for the exit of a child that is being stopped."""
-        if child.phase is ChildPhase.STOPPING:
-            yield child
-        if child.phase in (ChildPhase.EXITED, ChildPhase.RESTARTING):
-            child.phase = ChildPhase.STOPPED
-        if for_good and not self._keeps_spec(child):
-            self.forget(child)
+    def stop(self, *children: ChildState, for_good: bool = True) -> Job:
+        """Stop children at the same time, by the shutdown of each, and wait for their exits (rules 42-44).
+
+        Forget those whose spec is not kept.
+        """
+        for child in children:
+            seconds = self.actions.stop(child)
+            if seconds is not None:
+                self.actions.set_timer("kill", child, seconds)
+        yield from self._await_exits(children, for_good=for_good)
+
+    def _await_exits(self, children: Sequence[ChildState], *, for_good: bool = True) -> Job:
+        """Wait for the exits of children that are being stopped."""
+        while children:
+            stopping = [child for child in children if child.phase is ChildPhase.STOPPING]
+            for child in children:
+                if child.phase in (ChildPhase.EXITED, ChildPhase.RESTARTING):
+                    child.phase = ChildPhase.STOPPED
+                if for_good and child.phase is not ChildPhase.STOPPING and not self._keeps_spec(child):
+                    self.forget(child)
+            if stopping:
+                yield stopping
+            children = stopping
 
     def _kill_late(self, child: ChildState) -> None:
         self.actions.kill(child, "shutdown timeout")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from suitkaise.errors import ChildNotFound
+from suitkaise.policy.actions import Exited, Ignored
 from suitkaise.policy.children import ChildInfo, ChildState
 from suitkaise.specs import Child
 from suitkaise.status import Counts
@@ -71,14 +72,14 @@ class ChildTable:
         return True
 
     # ------------------------------------------------------------ answers to questions
-    def which(self) -> list[ChildInfo]:
-        """Return a line about each child, in start order (rule 20)."""
-        return [child.info for child in self]
+    def which(self, ends: Mapping[str, Exited | Ignored]) -> list[ChildInfo]:
+        """Return a line about each child, in start order (rule 20); `ends`: see `BasePolicy.which_children`."""
+        return [child.info_after(ends.get(child.spec.id)) for child in self]
 
-    def count(self) -> Counts:
+    def count(self, ends: Mapping[str, Exited | Ignored]) -> Counts:
         """Return how many children there are, and how many of them are alive (rule 21)."""
-        children = list(self)
-        supervisors = sum(child.spec.kind == "supervisor" for child in children)
+        children = self.which(ends)
+        supervisors = sum(child.kind == "supervisor" for child in children)
         active = sum(child.active for child in children)
         return Counts(len(children), active, supervisors, len(children) - supervisors)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from suitkaise.errors import ChildStartFailed
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Signaled, StartFailure
+from suitkaise.policy.actions import Exited, Ignored
 from suitkaise.policy.restart_window import RestartWindow
 from suitkaise.specs import Child
 from suitkaise.status import Status
@@ -29,7 +31,10 @@ class ChildPhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ChildInfo:
-    """One line of `which_children` (rule 20). `at_rest`: the status without regard to an abandoned thread."""
+    """One line of `which_children` (rule 20).
+
+    `at_rest`: the status without regard to an abandoned thread. `active`: `count_children` counts the child as alive.
+    """
 
     id: str
     kind: str
@@ -38,6 +43,7 @@ class ChildInfo:
     restarts: int
     incarnation: int
     last_exit: ExitReason | None
+    active: bool
 
 
 @dataclass(slots=True)
@@ -64,6 +70,12 @@ class ChildState:
     def __post_init__(self) -> None:
         if self.spec.max_restarts is not None:
             self.window = RestartWindow(self.spec.max_restarts, self.spec.max_seconds)
+
+    @property
+    def position(self) -> tuple[str, bool]:
+        """What it has in common with the other `copies` of its declaration, and with no other child (rule 82)."""
+        copy = self.spec.copy
+        return (self.spec.id, False) if copy is None else (self.spec.id.removesuffix(f"-{copy}"), True)
 
     @property
     def temporary(self) -> bool:
@@ -103,7 +115,28 @@ class ChildState:
         spec = self.spec
         status = self.status
         at_rest = self.status_at_rest if status is Status.ABANDONED else status
-        return ChildInfo(spec.id, spec.kind, status, at_rest, self.restarts, self.incarnation, self.last_exit)
+        return ChildInfo(
+            spec.id, spec.kind, status, at_rest, self.restarts, self.incarnation, self.last_exit, self.active
+        )
+
+    def info_after(self, end: Exited | Ignored | None) -> ChildInfo:
+        """Return its line as it is when the policy has handled that end, for other threads that know of it already."""
+        if end is None or self.incarnation != end.incarnation:
+            return self.info
+        ended = copy.copy(self)
+        was = ended.phase
+        if was not in (ChildPhase.STARTING, ChildPhase.RUNNING, ChildPhase.STOPPING):
+            return ended.info  # it is handled
+        match end:
+            case Ignored():
+                ended.phase = ChildPhase.IGNORED if was is ChildPhase.STARTING else ChildPhase.STOPPED
+            case Exited():
+                ended.last_exit, ended.abandoned = end.reason, end.abandoned
+                ended.stopped_on_request = was is ChildPhase.STOPPING
+                starting = was is ChildPhase.STARTING
+                again = ended.restarts_alone if starting else was is ChildPhase.RUNNING and ended.needs_restart
+                ended.phase = ChildPhase.RESTARTING if again else ChildPhase.STOPPED
+        return ended.info
 
     @property
     def status(self) -> Status:

@@ -1,7 +1,8 @@
 """The policy of a `DynamicSupervisor`: children without order, each with a job queue of its own.
 
 Requests about one child are served in order; those about different children do not wait for each other. A child that
-nothing will restart is forgotten, so only the end of the supervisor looks at all children (rule 54).
+nothing will restart is forgotten, so only the end of the supervisor looks at all children (rule 54); one that has
+exceeded a limit of its own is kept as failed, until a request revives or removes it (rule 78).
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class DynamicPolicy(BasePolicy):
         self._request_jobs = _DynamicRequestJobs(self, spec.max_children)
         self._queues: dict[str | None, JobQueue] = {}
         self._numbers = itertools.count(1)
+        self._given_up: set[str] = set()  # revived ones too
 
     # ------------------------------------------------------------ ids
     def named(self, child: Child) -> Child:
@@ -98,11 +100,24 @@ class DynamicPolicy(BasePolicy):
             self._on_stays_down(child)
 
     def _on_stays_down(self, child: ChildState, *, in_job: bool = False) -> None:
-        self.forget(child)
+        if child.given_up:
+            self._given_up.add(child.spec.id)
+        else:
+            self.forget(child)
+
+    def forget(self, child: ChildState) -> None:
+        """Remove a child with its spec."""
+        self._given_up.discard(child.spec.id)
+        super().forget(child)
 
     def gone_for_good(self, down: set[str]) -> list[str]:
-        """Return none: a child that is down is being restarted, or is forgotten already."""
-        return []
+        """Return those that were given up: all others that are down are being restarted, or are forgotten already."""
+        return [id for id in down & self._given_up if self.is_over(id)]
+
+    @property
+    def places_taken(self) -> int:
+        """How many children count for `max_children`: all but those that were given up and are down (rule 53)."""
+        return len(self.children) - sum(map(self.is_over, self._given_up))
 
     # ------------------------------------------------------------ the whole supervisor
     def _start_all(self) -> Job:
@@ -116,7 +131,7 @@ class DynamicPolicy(BasePolicy):
             if seconds is not None:
                 self.actions.set_timer_for_all("kill all", repr(seconds), seconds)
         for child in children:
-            yield from self._await_exit(child)
+            yield from self._await_exits((child,))
 
     def _on_timer(self, key: TimerKey) -> None:
         match key:
@@ -129,13 +144,16 @@ class DynamicPolicy(BasePolicy):
 
 
 class _DynamicRequestJobs(RequestJobs):
-    """Requests to a dynamic supervisor: the number of children is limited, and none is kept that is down."""
+    """Requests to a dynamic supervisor: the number of children is limited, and only failed ones are kept when down."""
 
     advice_if_present = "terminate_child first"
-    advice_if_running = "a dynamic supervisor has no stopped children: recall restarts it, terminate_child removes it"
+    advice_if_running = (
+        "a dynamic supervisor keeps only failed children: recall restarts it, terminate_child removes it"
+    )
 
     def __init__(self, policy: DynamicPolicy, max_children: int | None) -> None:
         super().__init__(policy)
+        self._dynamic = policy
         self._max_children = max_children
 
     def check(self, spec: Child) -> None:
@@ -146,17 +164,35 @@ class _DynamicRequestJobs(RequestJobs):
                 "supervisor does not end with its children; leave it out, or use a Supervisor (rule 50)"
             )
         super().check(spec)
-        if self._max_children is not None and len(self._children) >= self._max_children:
-            path = self._policy.path
+        self._check_room()
+
+    def _check_room(self) -> None:
+        taken, path = self._dynamic.places_taken, self._policy.path
+        if self._max_children is not None and taken >= self._max_children:
             raise MaxChildren(
-                f"{path!r} has {len(self._children)} children, and max_children is {self._max_children} (rule 53)",
-                path=path,
+                f"{path!r} has {taken} children, and max_children is {self._max_children} (rule 53)", path=path
             )
 
+    def _restart_child(self, request: Any, id: str) -> Job:
+        return self._revive(request, id, super()._restart_child(request, id))
+
+    def _recall(self, request: Any, id: str) -> Job:
+        return self._revive(request, id, super()._recall(request, id))
+
+    def _revive(self, request: Any, id: str, job: Job) -> Job:
+        """Carry out a job that may start a failed child, which takes a place again."""
+        if id in self._children and self._policy.is_over(id):
+            try:
+                self._check_room()
+            except MaxChildren as error:
+                self._actions.refuse(request, error)
+                return
+        yield from job
+
     def answer_start(self, request: Any, child: ChildState) -> None:
-        """Answer a request that has started a child again; forget the child if that start has failed."""
+        """Answer a request that has started a child again; if its start has failed, keep it only if it was given up."""
         super().answer_start(request, child)
-        if child.phase is ChildPhase.STOPPED:
+        if child.phase is ChildPhase.STOPPED and not child.given_up:
             self._policy.forget(child)
 
 

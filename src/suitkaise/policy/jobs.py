@@ -1,10 +1,10 @@
-"""What a supervisor does in several steps: a job is a generator that yields the child whose next event it needs."""
+"""What a supervisor does in several steps: a job is a generator that yields the children whose next event it needs."""
 
 from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TypeAlias
 
 from suitkaise.policy.actions import ChildRequest
@@ -12,8 +12,14 @@ from suitkaise.policy.children import ChildPhase, ChildState
 
 __all__ = ["Job", "JobQueue"]
 
-Job: TypeAlias = Generator[ChildState, None, None]
-"""A generator of a job. One that never waits starts with `yield from ()`: its body still runs when its turn comes."""
+Job: TypeAlias = Generator[Sequence[ChildState], None, None]
+"""A generator of a job: it goes on when one of the children that it yields no longer starts or stops.
+
+One that never waits starts with `yield from ()`: its body still runs when its turn comes.
+"""
+
+
+_BUSY = (ChildPhase.STARTING, ChildPhase.STOPPING)
 
 
 class JobQueue:
@@ -23,7 +29,7 @@ class JobQueue:
         self._jobs: deque[tuple[ChildRequest | None, Job]] = deque()
         self._job: Job | None = None
         self._request: ChildRequest | None = None
-        self.awaited: ChildState | None = None  # the child for whose next event the running job waits
+        self.awaited: Sequence[ChildState] = ()  # the children for whose next event the running job waits
 
     def add(self, job: Job, request: ChildRequest | None = None) -> None:
         """Append a job."""
@@ -40,10 +46,10 @@ class JobQueue:
                 if not self._jobs:
                     return False
                 self._request, self._job = self._jobs.popleft()
-            elif self.awaited is not None and self.awaited.phase in (ChildPhase.STARTING, ChildPhase.STOPPING):
+            elif self.awaited and all(one.phase in _BUSY for one in self.awaited):
                 return True
             job = self._job
-            self.awaited = None
+            self.awaited = ()
             try:
                 awaited = next(job)
             except StopIteration:
@@ -58,6 +64,7 @@ class JobQueue:
         waiting = [self._request, *(request for request, _ in self._jobs)]
         if self._job is not None and inspect.getgeneratorstate(self._job) != inspect.GEN_RUNNING:
             self._job.close()
-        self._job = self._request = self.awaited = None
+        self._job = self._request = None
+        self.awaited = ()
         self._jobs.clear()
         return [request for request in waiting if request is not None]

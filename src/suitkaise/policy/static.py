@@ -1,12 +1,15 @@
 """The policy of a `Supervisor`: its children have an order, and its strategy restarts some of them together.
 
+The `copies` of one child are one position in that order: they start and stop at the same time (rule 82).
+
 What takes several steps (stop these in reverse order, then start those in order) is a job. Jobs run one at a time, in
 order. Where a restart concerns one child alone it is no job, so children are restarted independently of each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 
 from suitkaise.exits import Shutdown, SignificantFailure, origin
 from suitkaise.policy.actions import ChildRequest
@@ -51,10 +54,15 @@ class StaticPolicy(BasePolicy):
     def _group_of(self, child: ChildState) -> list[ChildState]:
         return restarted_together(self.spec.strategy, child, self.children)
 
+    @staticmethod
+    def _positions(children: Iterable[ChildState]) -> list[list[ChildState]]:
+        """Return the children by their position in the order of this supervisor (rule 82)."""
+        return [list(ones) for _, ones in groupby(children, lambda child: child.position)]
+
     def _awaits(self, awaited: ChildState, child: ChildState) -> bool:
         alone = self._one_by_one and self.phase is SupervisorPhase.RUNNING  # such a restart is no job
         restarts = child.phase in (ChildPhase.EXITED, ChildPhase.RESTARTING)
-        return self._queue.awaited is awaited and not (alone and restarts)
+        return any(one is awaited for one in self._queue.awaited) and not (alone and restarts)
 
     # ------------------------------------------------------------ exits and restarts (rules 23-38)
     def _keeps_spec(self, child: ChildState) -> bool:
@@ -101,22 +109,28 @@ class StaticPolicy(BasePolicy):
 
     def _restart_group(self, child: ChildState, delay: float) -> Job:
         """Stop the group of a child in reverse order, then start it in order; with a delay, start it later."""
-        group = self._group_of(child)
-        for member in reversed(group):
-            if member is not child:
-                member.in_group_restart = True
-                yield from self.stop(member)
+        group = self._positions(self._group_of(child))
+        for position in reversed(group):
+            others = [member for member in reversed(position) if member is not child]
+            yield from self._stop_for_restart(others)
         if delay:
             self._wait_for_retry(child, delay, retry_counted=True)
             return
         child.phase, child.in_group_restart = ChildPhase.STOPPED, True  # an earlier member may fail to start
-        for member in group:
-            if member.spec.id not in self.children:
-                continue  # a temporary child, which is not started again (rule 27)
-            yield from self.start(member)
-            if member.phase is ChildPhase.STOPPED:
-                self.retry_later(member)
+        for position in group:
+            # without temporary children, which were forgotten, and are not started again (rule 27)
+            members = [member for member in position if member.spec.id in self.children]
+            failed = yield from self.start(*members)
+            if failed is not None:
+                self.retry_later(failed)
+                yield from self._stop_for_restart([member for member in reversed(members) if member is not failed])
                 return
+
+    def _stop_for_restart(self, members: Sequence[ChildState]) -> Job:
+        """Stop children at the same time that a restart of their group starts again."""
+        for member in members:
+            member.in_group_restart = True
+        yield from self.stop(*members)
 
     def cancel_retry(self, child: ChildState) -> None:
         """Cancel the pending restart of the child's group: the other members stay down (rules 16 and 38)."""
@@ -126,16 +140,16 @@ class StaticPolicy(BasePolicy):
 
     # ------------------------------------------------------------ the whole supervisor
     def _start_all(self) -> Job:
-        for child in self.children:
-            yield from self.start(child)
-            if child.phase is ChildPhase.STOPPED:
-                self._shut_down(Shutdown(self.failure_of(child)))
+        for position in self._positions(self.children):
+            failed = yield from self.start(*position)
+            if failed is not None:
+                self._shut_down(Shutdown(self.failure_of(failed)))
                 return
         self._mark_running()
 
     def _stop_children(self) -> Job:
-        for child in reversed(self.children):
-            yield from self.stop(child)
+        for position in reversed(self._positions(self.children)):
+            yield from self.stop(*reversed(position))
 
     def _auto_shutdown(self, child: ChildState, in_job: bool) -> None:
         """Shut down if the end of `child` calls for it (rules 47-49).

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from suitkaise.specs.options import Strategy
 
 __all__ = ["restarted_together", "restarts_alone"]
 
-Member = TypeVar("Member")
+
+class Positioned(Protocol):
+    """A child: its position in the order of its supervisor, and whether a restart that failed has left it down."""
+
+    in_group_restart: bool
+
+    @property
+    def position(self) -> object:
+        """Equal for the `copies` of one child."""
+        ...
+
+
+Member = TypeVar("Member", bound=Positioned)
 
 
 def restarted_together(strategy: Strategy, child: Member, children: Iterable[Member]) -> list[Member]:
-    """Return the children that a restart of `child` restarts, in start order, `child` included."""
+    """Return the children that a restart of `child` restarts, in start order, `child` included.
+
+    Copies of one child are at one position, so none comes after another (rule 82). They are restarted together where
+    the start of one has failed, since that has stopped the others.
+    """
     match strategy:
         case "one_for_one":
             return [child]
@@ -21,7 +37,11 @@ def restarted_together(strategy: Strategy, child: Member, children: Iterable[Mem
             return list(children)
         case "rest_for_one":
             group = list(children)
-            return group[group.index(child) :]
+            first = group.index(child)
+            beside = {index for index, one in enumerate(group) if one.position == child.position and one is not child}
+            return [
+                one for index, one in enumerate(group) if (one.in_group_restart if index in beside else index >= first)
+            ]
 
 
 def restarts_alone(strategy: Strategy) -> bool:

@@ -172,7 +172,8 @@ class _WorkerConnection:
 
     def _request(self, request: HubRequest, payload: bytes) -> None:
         number = request.number
-        answer = self._server.registry.request(request.kind, request.path, codec.loads(payload))
+        asker = self._server.paths_by_pid.get(self.pid, "")
+        answer = self._server.registry.request(request.kind, request.path, codec.loads(payload), asker=asker)
         if request.kind in _MAY_WAIT_FOR_EVER:
             self._waits[number] = answer
         answer.when_done(lambda done: self._pass_on(number, answer))

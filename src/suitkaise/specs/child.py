@@ -170,7 +170,8 @@ class Child(Declaration):
             connects to the program and its storage before it changes the user, since their sockets and files are for
             the program's user. This keeps files of the program from a worker; it is no prison, because the program
             decodes, and so trusts, what the worker sends. A `Command` has options of its own.
-        copies: `copies=4` makes four children, `id-0` ... `id-3`, each with its `self.copy` (default 1).
+        copies: `copies=4` makes four children, `id-0` ... `id-3`, each with its `self.copy` (default 1). They start and
+            stop at the same time (rule 82).
 
     Raises:
         SpecError: an option or argument is wrong (rule 5).

@@ -111,7 +111,10 @@ class Executor:
                 event = held
         if isinstance(event, (Exited, Ignored)):
             self._drop_handle(event)
-        for action in self._decide(event):
+        actions = self._decide(event)
+        if isinstance(event, (Exited, Ignored)) and self.interface.ends.get(event.id) is event:
+            del self.interface.ends[event.id]
+        for action in actions:
             match action:
                 case Start(child, incarnation, previous):
                     serial = next(self._env.serials)
@@ -188,8 +191,9 @@ class Executor:
         except Exception as error:
             reason = crash("start", error, launch.path)
             self._abnormal_exits[id, number] = Exit(reason)
+            failed = self.interface.ends[id] = Exited(id, number, reason)
             address.detach(reason, None)
-            self.interface.tell(Exited(id, number, reason))
+            self.interface.tell(failed)
             return
         self.interface.suspended.discard(id)
         self._handles[id] = handle
@@ -214,12 +218,15 @@ class Executor:
             exit = exited.result()
             if not exit.reason.clean:
                 self._abnormal_exits[id, number] = exit
+            end: Exited | Ignored = Exited(id, number, exit.reason, exit.abandoned, exit.unhandled)
+            if exit.ignored:
+                end = Ignored(id, number)
+            self.interface.ends[id] = end  # before a `Down` is delivered, with which all answers have to agree
             try:
                 address.detach(exit.reason, exit.result, exit.returned, exit.view)
                 self._env.on_gone(launch.incarnation.owner)
             finally:  # the supervisor must learn of the exit, whatever fails above
-                event = Exited(id, number, exit.reason, exit.abandoned, exit.unhandled)
-                self.interface.tell(Ignored(id, number) if exit.ignored else event)
+                self.interface.tell(end)
 
         handle.ready.add_done_callback(on_ready)
         handle.exited.add_done_callback(on_exit)
@@ -251,6 +258,9 @@ class Executor:
         if checkpoint is not None:
             self._checkpoints[event.id] = checkpoint
         self._ended.add(event.id)
+        address = self._addresses.get(event.id)
+        if address is not None and address.has_asks:  # joins, which have waited while the worker was up
+            self._env.registry.blocked_asks.add(address)
 
     def _recalled(self, id: str, previous: Previous | None) -> Recalled | None:
         if previous is None:

@@ -17,6 +17,8 @@ from suitkaise.messaging.supervisor_ref import ChildLine, ref_to
 from suitkaise.policy.actions import (
     Begin,
     DeleteChild,
+    Exited,
+    Ignored,
     Input,
     KillAll,
     Recall,
@@ -63,6 +65,7 @@ class SupervisorInterface:
         self.ready: Future[int] = Future()
         self.tell: Callable[[Input], None]  # set by the executor, which starts the actor
         self.handles: dict[str, Handle] = {}  # of the children that are alive
+        self.ends: dict[str, Exited | Ignored] = {}  # that others may know of, and that the policy has not handled yet
         self.suspended: set[str] = set()
         self.context: contextvars.Context = context  # of the caller that has started this supervisor
         self.contexts: dict[str, contextvars.Context] = {}  # of the callers of `start_child`
@@ -117,7 +120,8 @@ class SupervisorInterface:
 
     def status_of(self, id: str) -> Status:
         """Return the status of a child. Raises ChildNotFound."""
-        info = self.policy.child_info(id)
+        end = self.ends.get(id)  # first: it is removed when the policy has handled it
+        info = self.policy.child_info(id, end)
         if info is None:
             raise self.policy.not_found(id)
         return self._status(info)
@@ -138,7 +142,7 @@ class SupervisorInterface:
                 info.id, info.kind, self._status(info), ref_to(f"{self.path}/{info.id}", info.kind), info.restarts,
                 info.last_exit, self._abandoned(info.id),
             )
-            for info in self.policy.which_children()
+            for info in self.policy.which_children(dict(self.ends))
         ]  # fmt: skip
 
     def _abandoned(self, id: str) -> int:
@@ -174,7 +178,7 @@ class SupervisorInterface:
                 case AdminAction.WHICH_CHILDREN:
                     answer.set_result(self.which_children())
                 case AdminAction.COUNT_CHILDREN:
-                    answer.set_result(self.policy.count_children())
+                    answer.set_result(self.policy.count_children(dict(self.ends)))
                 case AdminAction.GET_CHILD_SPEC:
                     answer.set_result(self.policy.get_child_spec(argument))
                 case _:
