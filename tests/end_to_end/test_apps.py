@@ -1,0 +1,48 @@
+"""`examples/apps`: whole programs, whose result is exact although their processes are killed at random moments."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, Program, eventually, start_program
+
+APPS = ROOT / "examples" / "apps"
+
+
+def kill_workers(program: Program, times: int, seed: int) -> None:
+    """Kill random workers of a program, one after another; each has written `... in process PID`."""
+    chance = random.Random(seed)
+    killed: set[int] = set()
+
+    def living() -> list[int]:
+        told = {int(pid) for pid in re.findall(r"in process (\d+)", program.stdout)}
+        return sorted(told.intersection(process.pid for process in program.relatives()) - killed)
+
+    for _ in range(times):
+        pid = chance.choice(eventually(lambda: living() or program.returncode is not None and [0], timeout=20))
+        if pid == 0:
+            return
+        killed.add(pid)
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: pid not in {process.pid for process in program.relatives()})  # noqa: B023
+
+
+def test_every_app_is_short() -> None:
+    for app in APPS.glob("*.py"):
+        assert len(app.read_text(encoding="utf-8").splitlines()) < 120, app.name
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_crawler_records_each_page_once_while_its_workers_are_killed(seed: int) -> None:
+    with start_program(APPS / "crawler.py", "--pages", "300") as program:
+        program.expect("fetch-2 fetches")
+        kill_workers(program, 8, seed)
+        assert program.wait(30) == 0, program.stderr
+    assert program.stdout.splitlines()[-1] == "300 pages, 598 links"
+    assert program.left_behind == []
