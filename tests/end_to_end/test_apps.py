@@ -6,6 +6,8 @@ import os
 import random
 import re
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,28 @@ def test_a_crawler_records_each_page_once_while_its_workers_are_killed(seed: int
         assert program.wait(30) == 0, program.stderr
     assert program.stdout.splitlines()[-1] == "300 pages, 598 links"
     assert program.left_behind == []
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_sensor_daemon_stores_exactly_the_accepted_readings(seed: int, tmp_path: Path) -> None:
+    file = tmp_path / "readings.db"
+    with start_program(APPS / "sensors.py", str(file), "--readings", "100") as program:
+        program.expect("sensor-2 reads")
+        kill_workers(program, 6, seed)
+        assert program.wait(30) == 0, program.stderr
+    assert program.left_behind == []
+    good = [(s, n) for s in range(3) for n in range(1, 101) if n not in (37 + s, 13, 63)]
+    with closing(sqlite3.connect(file)) as database:
+        stored = database.execute("select sensor, number, celsius from readings order by 1, 2").fetchall()
+    assert stored == [(s, n, 20 + s + n % 10 / 10) for s, n in good]
+    assert all(f"sensor-{s}: 100 lines sent, 3 of them refused" in program.stdout for s in range(3))
+    assert program.stdout.splitlines()[-1] == f"{len(good)} readings in {file}"
+
+
+def test_a_sensor_daemon_ends_cleanly_by_a_signal(tmp_path: Path) -> None:
+    with start_program(APPS / "sensors.py", str(tmp_path / "readings.db")) as program:
+        program.expect("sensor-2 reads")
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(15) == 0, program.stderr
+    assert program.left_behind == []
+    assert re.search(r"sensor-0: \d+ lines sent", program.stdout)
