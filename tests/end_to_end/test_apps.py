@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import signal
 import sqlite3
+import urllib.error
+import urllib.request
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +77,45 @@ def test_a_sensor_daemon_ends_cleanly_by_a_signal(tmp_path: Path) -> None:
         assert program.wait(15) == 0, program.stderr
     assert program.left_behind == []
     assert re.search(r"sensor-0: \d+ lines sent", program.stdout)
+
+
+PRIMES_BELOW = {100_000: 9_592, 300_000: 25_997, 1_000_000: 78_498}
+
+
+def request(url: str, body: bytes | None = None) -> Any:
+    """Return the answer; None where the worker that serves was killed meanwhile."""
+    try:
+        with urllib.request.urlopen(url, body, timeout=10) as answer:
+            return json.load(answer)
+    except (OSError, ValueError):
+        return None
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_web_application_finishes_each_job_that_it_has_accepted(seed: int) -> None:
+    with start_program(APPS / "web.py") as program:
+        url = program.expect("http:").strip().removesuffix("/status")
+        program.expect("web serves")
+        accepted = {}
+        for turn, below in enumerate([1_000_000, 300_000, 100_000] * 3):
+            accepted[eventually(lambda: request(f"{url}/jobs", str(below).encode()))["job"]] = below  # noqa: B023
+            kill_workers(program, 1, seed * 100 + turn)
+        for job, below in accepted.items():
+            done = eventually(lambda: (one := request(f"{url}/jobs/{job}")) and one["state"] != "running" and one)  # noqa: B023
+            assert done == {"state": PRIMES_BELOW[below]}
+        jobs, web = eventually(lambda: request(f"{url}/status"))
+        assert (jobs["id"], jobs["children"], web["id"], web["status"]) == ("jobs", [], "web", "running")
+        program.send_signal(signal.SIGINT)
+        assert program.wait(15) == 0, program.stderr
+    assert program.left_behind == []
+
+
+def test_a_web_application_says_what_is_wrong_with_a_request_and_ends_by_itself() -> None:
+    with start_program(APPS / "web.py", "--seconds", "2") as program:
+        url = program.expect("http:").strip().removesuffix("/status")
+        program.expect("web serves")
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(f"{url}/jobs", b"many", timeout=10)
+        assert request(f"{url}/jobs/77") == {"state": "failed, or never accepted"}
+        assert program.wait(20) == 0, program.stderr
+    assert program.left_behind == []
