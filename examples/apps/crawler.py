@@ -54,11 +54,10 @@ class Fetch(Process):
         self.host = host
         self.port = port
 
-    async def on_start(self) -> None:
-        print(f"{self.name} fetches in process {self.pid}", flush=True)
-
     async def loop(self) -> None:
         pages = self.claim()
+        if pages:
+            print(f"{self.name} fetches {len(pages)} pages in process {self.pid}", flush=True)
         await asyncio.gather(*map(self.visit, pages))
         if not self.tree.get_all_from(TODO):
             self.rejoin()

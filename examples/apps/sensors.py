@@ -1,12 +1,12 @@
-"""A daemon that writes the readings of sensors into SQLite: exactly those that were accepted, whichever process is killed.
+"""A daemon that writes the readings of sensors into SQLite: exactly the accepted ones, whichever process is killed.
 
     python examples/apps/sensors.py readings.db [--readings N]
 
 A sensor sends one line at a time and waits for the answer. The sink answers after its commit, and a line that comes
 twice changes nothing; so a sensor that does not know what became of a line sends it again. Some lines are bad: the sink
-refuses a value out of range and goes on. A line that is no number at all crashes it: its sensor gets the error and
-drops the line, and the restarted sink goes on with the next one. A sensor's checkpoint tells its next incarnation where to
-continue.
+refuses a value out of range and goes on. A line that is no number at all crashes it: the sensor gets the error and
+drops the line, and the restarted sink goes on with the next one. A sensor's checkpoint tells its next incarnation where
+to continue.
 """
 
 import argparse
@@ -71,16 +71,18 @@ class Sensor(Process):
     def on_start(self) -> None:
         self.progress = self.last_checkpoint(Progress())
         self.sink = self.whereis("sensors/sink")
-        print(f"{self.name} reads in process {self.pid}, from reading {self.progress.next} on", flush=True)
 
     def loop(self) -> None:
         number, refused = self.progress
+        if self.current_loop == 1:
+            print(f"{self.name} reads in process {self.pid}, from line {number} on", flush=True)
         if number > self.readings:
-            return self.rejoin()
+            self.rejoin()
+            return
         try:
             self.sink.ask(Line(self.copy, number, measure(self.copy, number)))
         except (WorkerDead, AskTimeout):  # the sink was killed before it answered: send the line again
-            return None
+            return
         except (sqlite3.IntegrityError, ValueError):
             refused += 1
         self.progress = Progress(number + 1, refused)

@@ -27,8 +27,7 @@ class Job(Process):
     restart = "transient"  # again after a crash or a kill, not after its end
     max_restarts = 5  # in 60 seconds; then it has failed
 
-    def __init__(self, number: int, below: int) -> None:
-        super().__init__(f"job-{number}")
+    def __init__(self, below: int) -> None:
         self.below = below
 
     def loop(self) -> None:
@@ -66,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             below = int(self.rfile.read(int(self.headers["Content-Length"])))
             number = sktree.connect().increment("last", path="web")
-            whereis(JOBS).start_child(Job(number, below))
+            whereis(JOBS).start_child(Child(Job(below), id=f"job-{number}"))
             self.answer(202, {"job": number})
         except ValueError as error:
             self.answer(400, {"error": str(error)})
@@ -80,12 +79,10 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"state": state(self.path.removeprefix("/jobs/"))})
 
     def answer(self, code: int, value: Any) -> None:
-        body = json.dumps(value).encode() + b"\n"
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(json.dumps(value).encode() + b"\n")
 
     def log_request(self, *_: object) -> None:
         """Keep quiet."""

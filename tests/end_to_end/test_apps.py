@@ -6,23 +6,25 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sqlite3
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.support import ROOT, Program, eventually, start_program
+from tests.support import ROOT, Program, eventually, start_program, wait_gone
 
 APPS = ROOT / "examples" / "apps"
 
 
 def kill_workers(program: Program, times: int, seed: int) -> None:
-    """Kill random workers of a program, one after another; each has written `... in process PID`."""
+    """Kill random workers, one after another. A worker that is up has written `... in process PID`."""
     chance = random.Random(seed)
     killed: set[int] = set()
 
@@ -31,12 +33,13 @@ def kill_workers(program: Program, times: int, seed: int) -> None:
         return sorted(told.intersection(process.pid for process in program.relatives()) - killed)
 
     for _ in range(times):
-        pid = chance.choice(eventually(lambda: living() or program.returncode is not None and [0], timeout=20))
-        if pid == 0:
+        eventually(lambda: living() or program.returncode is not None, timeout=20)
+        if program.returncode is not None:
             return
+        pid = chance.choice(living())
         killed.add(pid)
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: pid not in {process.pid for process in program.relatives()})  # noqa: B023
+        wait_gone(pid)
 
 
 def test_every_app_is_short() -> None:
@@ -47,7 +50,7 @@ def test_every_app_is_short() -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_crawler_records_each_page_once_while_its_workers_are_killed(seed: int) -> None:
     with start_program(APPS / "crawler.py", "--pages", "300") as program:
-        program.expect("fetch-2 fetches")
+        program.expect("fetches")
         kill_workers(program, 8, seed)
         assert program.wait(30) == 0, program.stderr
     assert program.stdout.splitlines()[-1] == "300 pages, 598 links"
@@ -58,7 +61,7 @@ def test_a_crawler_records_each_page_once_while_its_workers_are_killed(seed: int
 def test_a_sensor_daemon_stores_exactly_the_accepted_readings(seed: int, tmp_path: Path) -> None:
     file = tmp_path / "readings.db"
     with start_program(APPS / "sensors.py", str(file), "--readings", "100") as program:
-        program.expect("sensor-2 reads")
+        program.expect("reads")
         kill_workers(program, 6, seed)
         assert program.wait(30) == 0, program.stderr
     assert program.left_behind == []
@@ -103,8 +106,7 @@ def test_a_web_application_finishes_each_job_that_it_has_accepted(seed: int) -> 
         for job, below in accepted.items():
             done = eventually(lambda: (one := request(f"{url}/jobs/{job}")) and one["state"] != "running" and one)  # noqa: B023
             assert done == {"state": PRIMES_BELOW[below]}
-        jobs, web = eventually(lambda: request(f"{url}/status"))
-        assert (jobs["id"], jobs["children"], web["id"], web["status"]) == ("jobs", [], "web", "running")
+        eventually(lambda: (tree := request(f"{url}/status")) and not tree[0]["children"])  # the last job has ended
         program.send_signal(signal.SIGINT)
         assert program.wait(15) == 0, program.stderr
     assert program.left_behind == []
@@ -119,3 +121,35 @@ def test_a_web_application_says_what_is_wrong_with_a_request_and_ends_by_itself(
         assert request(f"{url}/jobs/77") == {"state": "failed, or never accepted"}
         assert program.wait(20) == 0, program.stderr
     assert program.left_behind == []
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_arrays_of_40_mb_go_through_all_stages_once(seed: int) -> None:
+    numpy = pytest.importorskip("numpy")
+    with start_program(APPS / "arrays.py", "--arrays", "4") as program:
+        program.expect("makes array")
+        kill_workers(program, 5, seed)
+        assert program.wait(40) == 0, program.stderr
+    assert program.left_behind == []
+    arrays = [numpy.random.default_rng(number).random(5_000_000) for number in range(4)]
+    deviations = [float(((array + numpy.roll(array, -1)) / 2).std()) for array in arrays]
+    assert program.stdout.splitlines()[-4:] == [
+        f"array {number}: standard deviation {deviation}" for number, deviation in enumerate(deviations)
+    ]
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_each_job_in_redis_is_done_once_while_the_server_and_its_clients_are_killed(seed: int) -> None:
+    with start_program(APPS / "redis_queue.py", "--jobs", "100") as program:
+        program.expect("works")
+        for turn in range(2):
+            kill_workers(program, 3, seed * 10 + turn)
+            for process in program.relatives():
+                with suppress(psutil.NoSuchProcess):
+                    if process.name() == "redis-server":
+                        process.kill()
+        assert program.wait(40) == 0, program.stderr
+    assert program.left_behind == []
+    wanted = sum(job**2 for job in range(1, 101))
+    assert program.stdout.splitlines()[-1] == f"100 jobs done; the sum of the squares is {wanted}"
