@@ -36,10 +36,8 @@ class Redis:
     def answer(self) -> Any:
         line = self.stream.readline().decode().strip()
         match line[:1], line[1:]:
-            case "+", text:
+            case ("+" | ":"), text:
                 return text
-            case ":", number:
-                return int(number)
             case (("$" | "*"), "-1"):
                 return None
             case "$", length:
