@@ -36,7 +36,7 @@ class Redis:
     def answer(self) -> Any:
         line = self.stream.readline().decode().strip()
         match line[:1], line[1:]:
-            case ("+" | ":"), text:
+            case (("+" | ":"), text):
                 return text
             case (("$" | "*"), "-1"):
                 return None

@@ -1,4 +1,4 @@
-"""A web application with background jobs: whoever got the number of a job gets its result, whichever process is killed.
+"""A web application with background jobs: each accepted job gets its result, whichever process is killed.
 
     python examples/apps/web.py [--port 8000] [--seconds N]
 
