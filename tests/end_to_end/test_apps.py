@@ -33,12 +33,13 @@ def kill_workers(program: Program, times: int, seed: int) -> None:
         return sorted(told.intersection(process.pid for process in program.relatives()) - killed)
 
     for _ in range(times):
-        eventually(lambda: living() or program.returncode is not None, timeout=20)
-        if program.returncode is not None:
+        alive = eventually(lambda: living() or program.returncode is not None, timeout=20)
+        if alive is True:  # the program has done its work
             return
-        pid = chance.choice(living())
+        pid = chance.choice(alive)
         killed.add(pid)
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
         wait_gone(pid)
 
 
