@@ -420,7 +420,7 @@ def test_s01_a_command_that_is_not_ready_for_long_tells_once_what_it_waits_for(r
     assert len(re.findall(rf"WARNING tree/it: not ready after 0.2 s: it waits for {wanted}", out)) == 1
 
 
-def test_s01_a_command_whose_line_does_not_come_tells_its_last_line(tmp_path):
+def test_a_command_whose_line_does_not_come_tells_its_last_line(tmp_path):
     impatient = "from suitkaise.workers import command\ncommand.STILL_WAITS = 0.5\n"
     (tmp_path / "sitecustomize.py").write_text(impatient)
     out = run_program(NEVER_READY, "text", "echo starting; echo Ready.", env={"PYTHONPATH": str(tmp_path)}).stdout
