@@ -74,13 +74,18 @@ def test_a_sensor_daemon_stores_exactly_the_accepted_readings(seed: int, tmp_pat
     assert program.stdout.splitlines()[-1] == f"{len(good)} readings in {file}"
 
 
-def test_a_sensor_daemon_ends_cleanly_by_a_signal(tmp_path: Path) -> None:
-    with start_program(APPS / "sensors.py", str(tmp_path / "readings.db")) as program:
-        program.expect("sensor-2 reads")
-        program.send_signal(signal.SIGTERM)
-        assert program.wait(15) == 0, program.stderr
+@pytest.mark.parametrize("app", ["arrays.py", "crawler.py", "redis_queue.py", "sensors.py", "web.py"])
+def test_an_app_ends_cleanly_by_ctrl_c(app: str, tmp_path: Path) -> None:
+    if app == "arrays.py":
+        pytest.importorskip("numpy")
+    if app == "redis_queue.py" and shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    arguments = {"crawler.py": ["--pages", "100000"], "sensors.py": [str(tmp_path / "readings.db")]}
+    with start_program(APPS / app, *arguments.get(app, [])) as program:
+        program.expect("in process")
+        program.send_signal(signal.SIGINT)
+        assert program.wait(20) == 0, program.stderr
     assert program.left_behind == []
-    assert re.search(r"sensor-0: \d+ lines sent", program.stdout)
 
 
 PRIMES_BELOW = {100_000: 9_592, 300_000: 25_997, 1_000_000: 78_498}
