@@ -404,19 +404,27 @@ import logging, sys
 from suitkaise import Command, Supervisor
 logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)
 ready = {"text": "never", "port": 1, "function": lambda: False}[sys.argv[1]]
-Supervisor("tree", Command("sh", "-c", "sleep 2", name="it", ready=ready)).start()
+Supervisor("tree", Command("sh", "-c", f"{sys.argv[2]}; sleep 2", name="it", ready=ready)).start()
 """
 
 
 @pytest.mark.parametrize("ready, wanted", [
-    ("text", "a line of output with 'never'; Child"), ("function", "a true value of <lambda>; Child"),
+    ("text", r"a line of output with 'never' \(it has written none\); Child"),
+    ("function", "a true value of <lambda>; Child"),
     ("port", r"an answer on port 1 \(\[Errno 111\] Connection refused\); Child"),
 ])  # fmt: skip
 def test_s01_a_command_that_is_not_ready_for_long_tells_once_what_it_waits_for(ready, wanted, tmp_path):
     impatient = "from suitkaise.workers import command\ncommand.STILL_WAITS = 0.2\n"
     (tmp_path / "sitecustomize.py").write_text(impatient)  # imported by every Python process at its start
-    out = run_program(NEVER_READY, ready, env={"PYTHONPATH": str(tmp_path)}).stdout
+    out = run_program(NEVER_READY, ready, ":", env={"PYTHONPATH": str(tmp_path)}).stdout
     assert len(re.findall(rf"WARNING tree/it: not ready after 0.2 s: it waits for {wanted}", out)) == 1
+
+
+def test_a_command_whose_line_does_not_come_tells_its_last_line(tmp_path):
+    impatient = "from suitkaise.workers import command\ncommand.STILL_WAITS = 0.5\n"
+    (tmp_path / "sitecustomize.py").write_text(impatient)
+    out = run_program(NEVER_READY, "text", "echo starting; echo Ready.", env={"PYTHONPATH": str(tmp_path)}).stdout
+    assert "it waits for a line of output with 'never' (its last line is 'Ready.'); Child" in out
 
 
 def test_s01_the_path_of_a_unix_socket_for_readiness_may_be_longer_than_an_address(tmp_path):

@@ -164,6 +164,7 @@ class Command(Worker):
         self._warn_at: float | None = None
         self._probing: Probing | None = None
         self._awaited = pattern_of(self._ready)
+        self._last_line: str | None = None  # before the awaited one
         own = {} if self._options.user is None else self._options.user.environment
         environment = {**os.environ, **own, **self._env, MARK: f"{os.environ[MARK]}:{context.owner}"}
         self._program = Program(
@@ -213,7 +214,11 @@ class Command(Worker):
 
     def _missing(self) -> str:
         """Tell what the command waits for, and the last reason why that is not there."""
-        refusal = None if self._probing is None else self._probing.refusal
+        refusal: object
+        if self._probing is not None:
+            refusal = self._probing.refusal
+        else:
+            refusal = "it has written none" if self._last_line is None else f"its last line is {self._last_line!r}"
         return f"it waits for {described(self._ready)}" + (f" ({refusal})" if refusal else "")
 
     def _warn(self, text: str) -> None:
@@ -272,8 +277,10 @@ class Command(Worker):
         return code in (0, -self._stop_signal, 128 + self._stop_signal)
 
     def _handle_line(self, stream: str, line: str) -> None:
-        if self._awaited is not None and self._awaited.search(line):
-            self._awaited = None
+        if self._awaited is not None:
+            self._last_line = line
+            if self._awaited.search(line):
+                self._awaited = None
 
     def _handle_output(self, runs: Runs) -> None:
         context = self._context
