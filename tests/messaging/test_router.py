@@ -378,9 +378,9 @@ def test_a_tell_in_the_thread_that_reads_answers_returns_at_once(hub: Hub, monke
 def test_a_tell_in_the_thread_that_reads_answers_whose_message_is_refused_is_logged(
     hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hub.ask("first").when_done(lambda done: hub.tell("x", "tree/two"))
-    answer = hub.ask("second")
-    answer.when_done(lambda done: hub.tell("x", "tree/two"))
+    answer: Answer[Any] = Answer()
+    answer.when_done(lambda done: hub.tell("x", "tree/two"))  # before it is asked, so that the reader calls it
+    hub.client.send("tree/one", Message("message", Payload("first"), answer.settle))
     eventually(lambda: any("no worker at 'tree/two'" in record.getMessage() for record in caplog.records))
 
 
