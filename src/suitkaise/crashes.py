@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from suitkaise.escapes import indented, one_line
+from suitkaise.records import dataclass
 
 __all__ = ["KEPT_IN_MEMORY", "KEPT_ON_DISK", "CrashLog", "CrashReport", "crash_directory", "read_reports", "where_of"]
 

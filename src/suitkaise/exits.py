@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, dataclass, field
+from dataclasses import FrozenInstanceError, field
 from typing import Any, ClassVar, Never
+
+from suitkaise.records import dataclass
 
 __all__ = [
     "Crashed",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
 from suitkaise.exits import ExitReason
+from suitkaise.records import dataclass
 
 __all__ = ["Counts", "Status", "TreeStatus", "abandoned_threads"]
 

@@ -29,7 +29,6 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
 
 from suitkaise.engines.leftovers import Leftovers
 from suitkaise.engines.protocol import (
@@ -61,6 +60,7 @@ from suitkaise.platform.processes import (
     set_process_name,
 )
 from suitkaise.platform.runtime_directory import STRAGGLERS, hold, remove_when_unused
+from suitkaise.records import dataclass
 
 __all__ = ["Keeper", "main"]
 

@@ -6,13 +6,13 @@ import concurrent.futures
 import threading
 import traceback
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.identity import current_path
 from suitkaise.platform.callbacks import run_callback
+from suitkaise.records import dataclass
 from suitkaise.specs.options import is_number
 
 __all__ = [

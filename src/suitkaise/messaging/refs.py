@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError
@@ -11,6 +10,7 @@ from suitkaise.messaging.identity import current_path, is_starting
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, MessageKind, Payload, checked_timeout
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import Router, router
+from suitkaise.records import dataclass
 from suitkaise.specs.options import checked_drain
 from suitkaise.status import Status
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Never, TypeAlias
 
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.escapes import has_control
+from suitkaise.records import dataclass
 
 __all__ = [
     "AUTO_SHUTDOWNS",
