@@ -67,7 +67,7 @@ __all__ = ["Keeper", "main"]
 IDLE = 0.02
 """Seconds without a request after which a process is forked in reserve."""
 
-_OURS = ("suitkaise", "suitkaise.engines.worker_main", "suitkaise.policy.actions")
+_OURS = ("suitkaise.engines.worker_main",)
 _KILLED = float("inf")
 _NO_DESCRIPTOR = "the keeper has no file descriptor left"
 
