@@ -57,7 +57,7 @@ class Hub:
     def __init__(self, directory: str, for_commands: bool) -> None:
         self.program: subprocess.Popen[bytes]
         board = Board.create(os.path.join(directory, f"board-{len(os.listdir(directory))}"))
-        self.program, self.sock = start_keeper(directory, board.descriptor, [], 1.0, for_commands=for_commands)
+        self.program, self.sock, _ = start_keeper(directory, board.descriptor, [], 1.0, for_commands=for_commands)
         board.close()
         self.sock.settimeout(SOON)
         self.children: list[Forked] = []

@@ -12,10 +12,8 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from suitkaise.crashes import CrashReport
-from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.protocol import (
     Announce,
     BackgroundReport,
@@ -41,27 +39,23 @@ from suitkaise.engines.protocol import (
     decode_worker_order,
 )
 from suitkaise.engines.shared_tracker import share_tracker
-from suitkaise.engines.threads import ThreadEngine
 from suitkaise.engines.worker_end import end_process, hold, let_go
 from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_signals, restore_signals
 from suitkaise.engines.worker_terminal import refuse_terminal
 from suitkaise.errors import MailboxFull
-from suitkaise.events import Event
 from suitkaise.exits import Crashed, ExitReason, Shutdown
 from suitkaise.messaging import codec, definitions, wire
-from suitkaise.messaging.address import MOST, MOST_BYTES
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.logs import end_forwarding, forward_all
 from suitkaise.messaging.mailbox import SocketMailbox
-from suitkaise.messaging.messages import Message, Payload, portable_error
+from suitkaise.messaging.messages import MOST, MOST_BYTES, Message, Payload, portable_error
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.platform.inheritance import apply
 from suitkaise.platform.log_levels import apply_levels
 from suitkaise.platform.preload import listeners, preload, wanted
 from suitkaise.platform.processes import after_fork_in_child, set_process_name
-from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import HUB_SOCKET, stack_file, tail_file
 from suitkaise.platform.tail import Tail
 from suitkaise.specs.recipe import Recipe
@@ -73,6 +67,10 @@ from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.lifecycle import Lifecycle
 from suitkaise.workers.output import Runs
 from suitkaise.workers.worker import Process
+
+if TYPE_CHECKING:
+    from suitkaise.crashes import CrashReport
+    from suitkaise.events import Event
 
 __all__ = ["run_standby", "run_worker"]
 
@@ -294,6 +292,10 @@ class WorkerProcess:
 
     def _supervise(self, lifecycle: Lifecycle, data: bytes, on_end: Callable[[ExitReason], None]) -> ThreadSupervisor:
         """Make the supervisor of the worker's background threads, which run in this process."""
+        from suitkaise.engines.engine import EngineContext  # which `supervise` loads, too
+        from suitkaise.engines.threads import ThreadEngine
+        from suitkaise.platform.reactor import Reactor
+
         supervise = codec.loads(data)
         preload(supervise.__module__)  # the next process has it at once
         send = self._send_news

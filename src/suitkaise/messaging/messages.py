@@ -17,6 +17,8 @@ from suitkaise.specs.options import is_number
 
 __all__ = [
     "DEFAULT_TIMEOUT",
+    "MOST",
+    "MOST_BYTES",
     "Answer",
     "Message",
     "MessageKind",
@@ -32,6 +34,12 @@ T = TypeVar("T")
 
 MessageKind: TypeAlias = Literal["message", "call", "get", "signal"]
 """A message for `on_receive`, a method call or attribute access of a proxy, or the report of a link or monitor."""
+
+MOST = 10_000
+"""How many messages may wait for a worker that is being restarted."""
+
+MOST_BYTES = 64 << 20
+"""How many bytes of messages may wait for a process that is being restarted. (A thread gets the values themselves.)"""
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds."""
