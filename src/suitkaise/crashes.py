@@ -153,11 +153,25 @@ class CrashReport:
 
 
 class CrashLog:
-    """The reports of one program: the newest in memory, and all on disk, written by a thread."""
+    """The reports of one program: the newest in memory, and all on disk, written by a thread.
 
-    def __init__(self, directory: Path | None = None, *, warn: Callable[..., None] = logger.warning) -> None:
+    Args:
+        directory: where they are written; None: `crash_directory()`.
+        warn: logs that they cannot be written.
+        call_later: calls a function `LATER`, in another thread: the start of a thread would hold up a restart.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        warn: Callable[..., None] = logger.warning,
+        call_later: Callable[[Callable[[], None]], object] = lambda function: function(),
+    ) -> None:
         self._directory = directory
         self._warn = warn
+        self._call_later = call_later
+        self._is_called = False
         self._clock = time.monotonic
         self._reports: deque[CrashReport] = deque(maxlen=KEPT_IN_MEMORY)
         self._lock = threading.Lock()
@@ -173,7 +187,15 @@ class CrashLog:
         self._reports.append(report)
         with self._lock:
             self._unwritten.append(report)
-            if self._writer is None:
+            if self._is_called:
+                return
+            self._is_called = True
+        self._call_later(self._start_writer)
+
+    def _start_writer(self) -> None:
+        with self._lock:
+            self._is_called = False
+            if self._writer is None and self._unwritten:
                 writer = threading.Thread(target=self._write_all, name="suitkaise-crashes", daemon=True)
                 with contextlib.suppress(RuntimeError):  # no thread can be started: the next report tries again
                     writer.start()
@@ -186,6 +208,7 @@ class CrashLog:
     def close(self) -> None:
         """Wait until all reports are written."""
         self._closing.set()
+        self._start_writer()
         with self._lock:
             writer = self._writer
         if writer is not None:
@@ -201,7 +224,6 @@ class CrashLog:
     def _write_all(self) -> None:
         import json
 
-        self._closing.wait(LATER)
         while (report := self._next()) is not None:
             if self._is_too_much(report.path):
                 continue

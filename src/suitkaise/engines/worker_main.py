@@ -86,16 +86,20 @@ def run_standby(keeper: socket.socket, directory: str, board: Board, lock: int, 
         gc.enable()
         set_process_name("reserve")
         _warm_up(board)
+        watch = _HubWatch()
+        gc.freeze()
         with keeper:
             _, descriptors, _, _ = socket.recv_fds(keeper, 1, 1)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     if not descriptors:
         os._exit(0)
-    run_worker(descriptors[0], directory, board, lock, orphan_timeout)
+    run_worker(descriptors[0], directory, board, lock, orphan_timeout, watch)
 
 
-def run_worker(control: int, directory: str, board: Board, lock: int, orphan_timeout: float) -> NoReturn:
+def run_worker(
+    control: int, directory: str, board: Board, lock: int, orphan_timeout: float, watch: _HubWatch | None = None
+) -> NoReturn:
     """Run a worker, or a spare, until its end, and end the process.
 
     Args:
@@ -104,16 +108,37 @@ def run_worker(control: int, directory: str, board: Board, lock: int, orphan_tim
         board: the program's status board.
         lock: the descriptor that holds the directory.
         orphan_timeout: the longest time in seconds that the worker may take to finish when the program is gone.
+        watch: a thread that was started in advance.
     """
     code = _INTERNAL_ERROR
     try:
         gc.enable()
         hold(directory, lock, control)
-        code = WorkerProcess(socket.socket(fileno=control), directory, board, orphan_timeout).run()
+        code = WorkerProcess(socket.socket(fileno=control), directory, board, orphan_timeout).run(watch or _HubWatch())
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         end_process(code)
+
+
+class _HubWatch:
+    """The thread that waits for the hub's end, from `begin` on. A process in reserve starts it in advance."""
+
+    def __init__(self) -> None:
+        self._watch: Callable[[], None] | None = None
+        self._began = _thread.allocate_lock()
+        self._began.acquire()
+        _thread.start_new_thread(self._run, ())  # not `threading.Thread.start`, which waits until the thread runs
+
+    def begin(self, watch: Callable[[], None]) -> None:
+        """Run `watch` in the thread."""
+        self._watch = watch
+        self._began.release()
+
+    def _run(self) -> None:
+        self._began.acquire()
+        assert self._watch is not None
+        self._watch()
 
 
 class WorkerProcess:
@@ -130,7 +155,7 @@ class WorkerProcess:
         self._mailbox: SocketMailbox | None = None
         self._has_all_messages = False
 
-    def run(self) -> int:
+    def run(self, watch: _HubWatch) -> int:
         """Run the worker from the first frame to the exit report; return the exit code."""
         if not self.announce() or (first := self.receive_first()) is None:
             return 0
@@ -154,8 +179,7 @@ class WorkerProcess:
         signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, stack_file=stack)
         after_fork_in_child(self._close_after_fork, signals=lambda: HANDLED)
         mailbox.adopt(self._parser, self._frames)
-        # Not `threading.Thread.start`, which waits until the thread runs.
-        _thread.start_new_thread(self._watch_hub, (mailbox, incarnation.grace, order.stops_last))
+        watch.begin(partial(self._watch_hub, mailbox, incarnation.grace, order.stops_last))
         _reseed()
         try:
             if recipe is None:
