@@ -21,7 +21,6 @@ from importlib import _bootstrap
 from typing import Any, NamedTuple, Never
 
 from suitkaise.errors import SuitkaiseError
-from suitkaise.messaging.router import in_worker_process
 from suitkaise.platform.descriptors import above_streams
 from suitkaise.platform.inheritance import Inheritance, inheritance
 from suitkaise.platform.processes import GROUP_SIGNALS
@@ -86,7 +85,8 @@ _early: list[Launched] = []
 @contextlib.contextmanager
 def launched_early() -> Iterator[None]:
     """Launch a keeper that imports its modules while the block imports the runtime, and starts the first tree."""
-    if "suitkaise.runtime.runtime" not in sys.modules and not in_worker_process():
+    router = sys.modules.get("suitkaise.messaging.router")  # a worker's process has loaded it
+    if "suitkaise.runtime.runtime" not in sys.modules and not (router and router.in_worker_process()):
         with contextlib.suppress(OSError, SuitkaiseError):  # `start_keeper` reports it
             _early.append(_launch(for_commands=False))
     try:
