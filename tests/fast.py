@@ -24,7 +24,7 @@ STARTS_PROCESSES = frozenset(
         *("get_context", "ProcessPoolExecutor", "create_subprocess_exec", "create_subprocess_shell"),
         *("run_program", "start_program", "pytester", "start_async", "DocTestRunner"),
         *("CrossProcessing", "skthreading", "skglobals"),
-        *("KeeperClient", "ProcessEngine", "start_keeper"),
+        *("KeeperClient", "ProcessEngine", "launched_early", "start_keeper", "_launch"),
         *("ProcessPool", "ThreadPool", "create_pool"),
     }
 )

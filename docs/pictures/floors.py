@@ -23,7 +23,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "what runs | what is shared": ("workers", "storage"),
     "decides | sends": ("policy", "messaging"),
     "is declared | the system": ("specs", "platform"),
-    "words that all know": ("errors", "exits", "events", "status", "crashes", "escapes"),
+    "words that all know": ("errors", "exits", "events", "status", "crashes", "escapes", "records"),
 }
 """The floors from top to bottom, each with its packages and modules."""
 

@@ -7,65 +7,64 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from suitkaise.crashes import CrashReport
-from suitkaise.errors import (
-    AskTimeout,
-    CaptureError,
-    ChildAlreadyPresent,
-    ChildAlreadyStarted,
-    ChildNotFound,
-    ChildRestarting,
-    ChildRunning,
-    ChildStartFailed,
-    DeadlockError,
-    Ignore,
-    MailboxFull,
-    MaxChildren,
-    NotBuiltYet,
-    NotSerializable,
-    Reject,
-    RuntimeGone,
-    SpecError,
-    StorageError,
-    SuitkaiseError,
-    TreeFailed,
-    WorkerDead,
-    WorkerFailed,
-)
-from suitkaise.exits import (
-    Crashed,
-    ExitCode,
-    ExitReason,
-    GaveUp,
-    Hung,
-    Killed,
-    Lost,
-    Normal,
-    Shutdown,
-    Signaled,
-    SignificantFailure,
-    StartFailure,
-)
-from suitkaise.messaging.event_bus import Subscription
-from suitkaise.messaging.messages import Answer
-from suitkaise.messaging.refs import Down, LinkedExit, Monitor, WorkerProxy, WorkerRef
-from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef, whereis
-from suitkaise.platform.preload import preload
-from suitkaise.specs import Backoff, Child, SpecWarning
-from suitkaise.status import Counts, Status, TreeStatus
-from suitkaise.supervisor import DynamicSupervisor, Supervisor
-from suitkaise.workers.command import Command
-from suitkaise.workers.incarnation import Recalled
-from suitkaise.workers.worker import Process, Thread
-
 if TYPE_CHECKING:
     from suitkaise import pools as pools
     from suitkaise import skglobals as skglobals
     from suitkaise import skthreading as skthreading
     from suitkaise import xprocess as xprocess
+    from suitkaise.crashes import CrashReport
+    from suitkaise.errors import (
+        AskTimeout,
+        CaptureError,
+        ChildAlreadyPresent,
+        ChildAlreadyStarted,
+        ChildNotFound,
+        ChildRestarting,
+        ChildRunning,
+        ChildStartFailed,
+        DeadlockError,
+        Ignore,
+        MailboxFull,
+        MaxChildren,
+        NotBuiltYet,
+        NotSerializable,
+        Reject,
+        RuntimeGone,
+        SpecError,
+        StorageError,
+        SuitkaiseError,
+        TreeFailed,
+        WorkerDead,
+        WorkerFailed,
+    )
+    from suitkaise.exits import (
+        Crashed,
+        ExitCode,
+        ExitReason,
+        GaveUp,
+        Hung,
+        Killed,
+        Lost,
+        Normal,
+        Shutdown,
+        Signaled,
+        SignificantFailure,
+        StartFailure,
+    )
+    from suitkaise.messaging.event_bus import Subscription
+    from suitkaise.messaging.messages import Answer
+    from suitkaise.messaging.refs import Down, LinkedExit, Monitor, WorkerProxy, WorkerRef
+    from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef, whereis
+    from suitkaise.platform.preload import preload
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.runtime.start import AsyncStart
+    from suitkaise.specs import Backoff, Child, SpecWarning
+    from suitkaise.status import Counts, Status, TreeStatus
+    from suitkaise.supervisor import DynamicSupervisor, Supervisor
+    from suitkaise.workers.command import Command
+    from suitkaise.workers.incarnation import Recalled
     from suitkaise.workers.loop_report import LoopTimeReport
+    from suitkaise.workers.worker import Process, Thread
 
 __version__ = "0.1.0"
 
@@ -134,23 +133,50 @@ __all__ = [
     "whereis",
 ]
 
-_FACES = ("xprocess", "skthreading", "skglobals", "pools")
+_MODULES = ("errors", "events", "exits", "pools", "skglobals", "skthreading", "sktree", "xprocess")
 """The modules that are loaded when they are first used: `suitkaise.xprocess`, also without an import of its own."""
 
-_LOADED_WHEN_USED = {
-    "AsyncStart": "suitkaise.runtime.start",
-    "LoopTimeReport": "suitkaise.workers.loop_report",
-    "RunningTree": "suitkaise.runtime.running_tree",
+_HOMES = {
+    "suitkaise.crashes": "CrashReport",
+    "suitkaise.errors": (
+        "AskTimeout CaptureError ChildAlreadyPresent ChildAlreadyStarted ChildNotFound ChildRestarting "
+        "ChildRunning ChildStartFailed DeadlockError Ignore MailboxFull MaxChildren NotBuiltYet "
+        "NotSerializable Reject RuntimeGone SpecError StorageError SuitkaiseError TreeFailed WorkerDead "
+        "WorkerFailed"
+    ),
+    "suitkaise.exits": (
+        "Crashed ExitCode ExitReason GaveUp Hung Killed Lost Normal Shutdown Signaled SignificantFailure StartFailure"
+    ),
+    "suitkaise.messaging.event_bus": "Subscription",
+    "suitkaise.messaging.messages": "Answer",
+    "suitkaise.messaging.refs": "Down LinkedExit Monitor WorkerProxy WorkerRef",
+    "suitkaise.messaging.supervisor_ref": "ChildLine SupervisorRef whereis",
+    "suitkaise.platform.preload": "preload",
+    "suitkaise.runtime.running_tree": "RunningTree",
+    "suitkaise.runtime.start": "AsyncStart",
+    "suitkaise.specs": "Backoff Child SpecWarning",
+    "suitkaise.status": "Counts Status TreeStatus",
+    "suitkaise.supervisor": "DynamicSupervisor Supervisor",
+    "suitkaise.workers.command": "Command",
+    "suitkaise.workers.incarnation": "Recalled",
+    "suitkaise.workers.loop_report": "LoopTimeReport",
+    "suitkaise.workers.worker": "Process Thread",
 }
-"""The public names that are loaded when they are first used, by their module: a worker process does not need them."""
+"""The module of each public name. It is loaded when the name is first used: no program uses all of them."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LOADED_WHEN_USED:
-        return getattr(importlib.import_module(_LOADED_WHEN_USED[name]), name)
-    if name in _FACES:
+    if name in _MODULES:
         return importlib.import_module(f"suitkaise.{name}")
+    for home, names in _HOMES.items():
+        if name in names.split():
+            value = globals()[name] = getattr(importlib.import_module(home), name)
+            return value
     raise AttributeError(f"module 'suitkaise' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
 
 
 if getattr(sys, "frozen", False) and "SUITKAISE_KEEPER" in os.environ:  # this program was started to be the keeper

@@ -9,11 +9,12 @@ import copy
 import dataclasses
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Self
 
 from suitkaise.escapes import LONGEST_LINE, one_line, shortened
 from suitkaise.exits import ExitReason
+from suitkaise.records import dataclass
 
 __all__ = [
     "ChildAbandoned",

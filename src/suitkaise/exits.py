@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, dataclass, field
+from dataclasses import FrozenInstanceError, field
 from typing import Any, ClassVar, Never
 
 from suitkaise.escapes import shortened
+from suitkaise.records import dataclass
 
 __all__ = [
     "Crashed",

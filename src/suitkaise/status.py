@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
 from suitkaise.escapes import one_line, shortened
 from suitkaise.exits import ExitReason
+from suitkaise.records import dataclass
 
 __all__ = ["Counts", "Status", "TreeStatus", "abandoned_threads"]
 

@@ -52,9 +52,12 @@ class Supervisor(SupervisorSpec):
             ChildStartFailed: a child failed to start; the children before it were stopped again (rule 2).
             NotSerializable: a worker or an argument cannot be sent to a process.
         """
-        from suitkaise.runtime.start import start
+        from suitkaise.engines.keeper_process import launched_early
 
-        return start(self)
+        with launched_early():
+            from suitkaise.runtime.start import start
+
+            return start(self)
 
     def run(self) -> ExitReason:
         """Start the tree and wait until it ends. SIGINT, SIGTERM or SIGHUP stops it; a second signal kills it.
@@ -71,9 +74,12 @@ class Supervisor(SupervisorSpec):
                 significant child that had failed (rule 71).
             ChildStartFailed, NotSerializable: as in `start`.
         """
-        from suitkaise.runtime.foreground import run
+        from suitkaise.engines.keeper_process import launched_early
 
-        return run(self)
+        with launched_early():
+            from suitkaise.runtime.foreground import run
+
+            return run(self)
 
     def start_async(self) -> AsyncStart:
         """Start the tree from an event loop: `async with tree.start_async() as running`, or `running = await ...`.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from suitkaise.engines.keeper_process import start_keeper
+from suitkaise.engines import keeper_process
+from suitkaise.engines.keeper_process import Launched, start_keeper
 from suitkaise.engines.protocol import (
     AdoptProcesses,
     Announce,
@@ -57,7 +60,7 @@ class Hub:
     def __init__(self, directory: str, for_commands: bool) -> None:
         self.program: subprocess.Popen[bytes]
         board = Board.create(os.path.join(directory, f"board-{len(os.listdir(directory))}"))
-        self.program, self.sock = start_keeper(directory, board.descriptor, [], 1.0, for_commands=for_commands)
+        self.program, self.sock, _ = start_keeper(directory, board.descriptor, [], 1.0, for_commands=for_commands)
         board.close()
         self.sock.settimeout(SOON)
         self.children: list[Forked] = []
@@ -207,3 +210,47 @@ def test_the_exit_of_an_adopted_process_is_not_reported(start: Callable[..., Hub
     wait_gone(child.pid)
     os.kill(new.spawn(2).pid, signal.SIGKILL)
     assert new.receive() == ProcessExited(2, -signal.SIGKILL)
+
+
+# --- a keeper that is launched before its settings are known ---
+
+
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launched]:
+    """Launch a keeper as the first start of a program does, for the block of the test."""
+    monkeypatch.delitem(sys.modules, "suitkaise.runtime.runtime", raising=False)
+    with keeper_process.launched_early():
+        [launched] = keeper_process._early
+        yield launched
+
+
+def test_a_keeper_that_was_launched_early_is_the_one_that_serves(early: Launched, start: Callable[..., Hub]) -> None:
+    hub = start()
+    assert hub.program is early.program
+    child = hub.spawn(1)
+    child.sock.shutdown(socket.SHUT_RDWR)
+    assert hub.receive() == ProcessExited(1, 0)
+
+
+def test_a_keeper_for_commands_is_none_that_was_launched_early(early: Launched, start: Callable[..., Hub]) -> None:
+    assert start(for_commands=True).program is not early.program
+
+
+def test_a_keeper_that_was_launched_early_and_is_not_needed_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "suitkaise.runtime.runtime", raising=False)
+    with keeper_process.launched_early():
+        [launched] = keeper_process._early
+    assert launched.program.returncode is not None
+    assert launched.sock.fileno() == -1
+
+
+def test_a_keeper_ends_if_the_program_ends_before_the_settings_are_sent() -> None:
+    launched = keeper_process._launch(for_commands=False)
+    launched.sock.close()
+    assert launched.program.wait(SOON) == 0
+
+
+def test_no_keeper_is_launched_early_where_the_runtime_is_loaded_already() -> None:
+    importlib.import_module("suitkaise.runtime.runtime")
+    with keeper_process.launched_early():
+        assert not keeper_process._early

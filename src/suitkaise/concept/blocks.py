@@ -14,11 +14,11 @@ import copy
 import inspect
 import types
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from suitkaise.concept.capture import FACTORY, WithStatement, error_at, future_flags, is_in_block
 from suitkaise.errors import CaptureError
+from suitkaise.records import dataclass
 
 __all__ = ["Block", "Blocks", "compile_blocks"]
 

@@ -9,10 +9,11 @@ import os
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from suitkaise.concept.blocks import Block
+from suitkaise.records import dataclass
 
 __all__ = ["BoundBlock", "BuiltSetup", "Hook"]
 

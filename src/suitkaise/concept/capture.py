@@ -19,10 +19,11 @@ import re
 import sys
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
 from suitkaise.errors import CaptureError
+from suitkaise.records import dataclass
 
 __all__ = ["FACTORY", "Source", "WithStatement", "error_at", "future_flags", "is_in_block", "with_statement_of"]
 

@@ -12,11 +12,12 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from suitkaise.concept.call_site import call_in, caller
 from suitkaise.errors import SpecError
+from suitkaise.records import dataclass
 from suitkaise.specs import Child, SpecWarning
 from suitkaise.specs.recipe import Recipe, Startable, is_async_function, recipe_of
 from suitkaise.workers.worker import Process, Thread, Worker

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import select
 import signal
@@ -29,7 +30,6 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
 
 from suitkaise.engines.leftovers import Leftovers
 from suitkaise.engines.protocol import (
@@ -61,13 +61,14 @@ from suitkaise.platform.processes import (
     set_process_name,
 )
 from suitkaise.platform.runtime_directory import STRAGGLERS, hold, remove_when_unused
+from suitkaise.records import dataclass
 
 __all__ = ["Keeper", "main"]
 
 IDLE = 0.02
 """Seconds without a request after which a process is forked in reserve."""
 
-_OURS = ("suitkaise", "suitkaise.engines.worker_main", "suitkaise.policy.actions")
+_OURS = ("suitkaise.engines.worker_main",)
 _KILLED = float("inf")
 _NO_DESCRIPTOR = "the keeper has no file descriptor left"
 
@@ -375,32 +376,32 @@ def load(name: str) -> str:
     return ""
 
 
-def main(
-    descriptor: int, directory: str, board: int, preload: list[str], orphan_timeout: float, for_commands: bool = False
-) -> None:
+def main(descriptor: int) -> None:
     """Run the keeper.
 
     Args:
-        descriptor: the descriptor of the connection to the hub.
-        directory: the program's runtime directory.
-        board: the descriptor of the status board.
-        preload: modules that the workers will need, beyond those that all workers need.
-        orphan_timeout: see `Keeper`.
-        for_commands: see `Keeper`.
+        descriptor: the descriptor of the connection to the hub. Its first datagram has the settings: the program's
+            runtime directory; modules that the workers will need, beyond those that all workers need; for the two
+            others see `Keeper`. With it goes the descriptor of the status board.
     """
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a program that ignores it would leave nothing to wait for
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     set_process_name("keeper")
-    lock = hold(directory)
     for name in _OURS:
         __import__(name)
+    hub = socket.socket(fileno=descriptor)
+    data, descriptors, _, _ = socket.recv_fds(hub, MAX_DATAGRAM, 1)
+    if not data or not descriptors:  # the hub is gone, or starts no tree
+        os._exit(0)
+    directory, preload, orphan_timeout, for_commands = json.loads(data)
+    [board] = descriptors
+    os.set_inheritable(board, False)
+    lock = hold(directory)
     become_subreaper()
     if for_commands:
         os.environ[MARK] = directory
-    os.set_inheritable(board, False)
-    hub = socket.socket(fileno=descriptor)
     Keeper(hub, directory, Board(board), orphan_timeout, lock, for_commands).run(preload)
     sys.stdout.flush()
     sys.stderr.flush()

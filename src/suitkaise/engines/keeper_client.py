@@ -36,7 +36,7 @@ from suitkaise.engines.protocol import (
     decode_keeper_answer,
     encode,
 )
-from suitkaise.platform.inheritance import Inheritance, User, inheritance, user
+from suitkaise.platform.inheritance import Inheritance, User, user
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import listeners, wanted
 from suitkaise.platform.processes import has_ended
@@ -252,8 +252,7 @@ class KeeperClient:
             OSError: that is not possible now.
         """
         context = self._context
-        self.inherited = inheritance()
-        self._program, self._sock = start_keeper(
+        self._program, self._sock, self.inherited = start_keeper(
             context.directory,
             context.board.descriptor,
             self._modules(),

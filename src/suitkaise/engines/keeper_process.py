@@ -1,5 +1,7 @@
 """Starts the keeper as a process of its own, with one socket to it.
 
+Its settings come over the socket, so that it can import its modules while the hub imports its own.
+
 A frozen program (PyInstaller, cx_Freeze) has no interpreter that could run the keeper: `sys.executable` is the program.
 There the program itself is started, and becomes the keeper as soon as it imports suitkaise.
 """
@@ -14,14 +16,16 @@ import socket
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from importlib import _bootstrap
-from typing import Any, Never
+from typing import Any, NamedTuple, Never
 
 from suitkaise.errors import SuitkaiseError
 from suitkaise.platform.descriptors import above_streams
+from suitkaise.platform.inheritance import Inheritance, inheritance
 from suitkaise.platform.processes import GROUP_SIGNALS
 
-__all__ = ["become_keeper", "search_path", "start_keeper"]
+__all__ = ["Launched", "become_keeper", "launched_early", "search_path", "start_keeper"]
 
 _PROGRAM = (
     "import sys; sys.flags.safe_path or sys.path.pop(0); "  # no json.py of the working folder
@@ -65,20 +69,59 @@ def _absolute(folder: str) -> str:
         return folder
 
 
+class Launched(NamedTuple):
+    """A keeper that imports its modules, and waits for its settings."""
+
+    program: subprocess.Popen[bytes]
+    sock: socket.socket
+    """The hub's end of its socket."""
+    inherited: Inheritance
+    """What it has got from the hub."""
+
+
+_early: list[Launched] = []
+
+
+@contextlib.contextmanager
+def launched_early() -> Iterator[None]:
+    """Launch a keeper that imports its modules while the block imports the runtime, and starts the first tree."""
+    router = sys.modules.get("suitkaise.messaging.router")  # a worker's process has loaded it
+    if "suitkaise.runtime.runtime" not in sys.modules and not (router and router.in_worker_process()):
+        with contextlib.suppress(OSError, SuitkaiseError):  # `start_keeper` reports it
+            _early.append(_launch(for_commands=False))
+    try:
+        yield
+    finally:
+        while _early:  # no tree was started
+            launched = _early.pop()
+            launched.sock.close()
+            launched.program.kill()
+            launched.program.wait()
+
+
 def start_keeper(
     directory: str, board: int, modules: list[str], orphan_timeout: float, *, for_commands: bool
-) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a keeper; return its process and the hub's end of its socket. For the arguments see `keeper.main`.
+) -> Launched:
+    """Start a keeper. For the arguments see `keeper.main`.
 
     Raises:
         OSError: that is not possible now: no process, file descriptor or memory is left.
         SuitkaiseError: there is no interpreter.
     """
+    launched = _early.pop() if _early and not for_commands else _launch(for_commands=for_commands)
+    settings = json.dumps([directory, modules, orphan_timeout, for_commands])
+    with contextlib.suppress(ConnectionError):  # it has ended: so says the end-of-file
+        socket.send_fds(launched.sock, [settings.encode()], [board], socket.MSG_NOSIGNAL)
+    launched.sock.setblocking(False)
+    return launched
+
+
+def _launch(*, for_commands: bool) -> Launched:
     command = _command()
+    inherited = inheritance()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs = socket.socket(fileno=above_streams(theirs.detach()))
     with theirs:
-        settings = [search_path(), theirs.fileno(), directory, board, modules, orphan_timeout, for_commands]
         # The keeper inherits the mask, and so survives a signal to the whole group before it ignores such signals.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
         try:
@@ -88,17 +131,16 @@ def start_keeper(
                 stdout=_stream(1),
                 stderr=_stream(2),
                 cwd=os.sep,  # the hub's working directory may be gone; each worker changes to it
-                pass_fds=[theirs.fileno(), board],
+                pass_fds=[theirs.fileno()],
                 start_new_session=for_commands,  # a signal to the hub's group spares it, so that it ends the commands
-                env={**os.environ, "SUITKAISE_KEEPER": json.dumps(settings)},
+                env={**os.environ, "SUITKAISE_KEEPER": json.dumps([search_path(), theirs.fileno()])},
             )
         except BaseException:
             ours.close()
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    ours.setblocking(False)
-    return program, ours
+    return Launched(program, ours, inherited)
 
 
 def _command() -> list[str]:

@@ -11,12 +11,12 @@ the hub kills a worker or replaces a keeper that sends such data.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from suitkaise.platform.inheritance import Inheritance
+from suitkaise.records import dataclass
 
 __all__ = [
     "MAX_DATAGRAM",

@@ -6,7 +6,7 @@ import heapq
 import itertools
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from suitkaise.engines.engine import Exit, Launch, settle
@@ -14,6 +14,7 @@ from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import Phase, SlotView
 from suitkaise.platform.reactor import TimerHandle
+from suitkaise.records import dataclass
 from suitkaise.specs import Child
 
 __all__ = ["Behaviour", "SimulatedEngine", "SimulatedHandle", "VirtualClock"]

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from suitkaise.engines.engine import EngineContext, grace_of
@@ -20,6 +19,7 @@ from suitkaise.messaging import codec, definitions, wire
 from suitkaise.platform.inheritance import Inheritance, changes
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
+from suitkaise.records import dataclass
 from suitkaise.specs import Child
 
 __all__ = ["EncodedRecipe", "Spares", "context_for"]

@@ -12,10 +12,8 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from suitkaise.crashes import CrashReport
-from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.protocol import (
     Announce,
     BackgroundReport,
@@ -41,20 +39,17 @@ from suitkaise.engines.protocol import (
     decode_worker_order,
 )
 from suitkaise.engines.shared_tracker import share_tracker
-from suitkaise.engines.threads import ThreadEngine
 from suitkaise.engines.worker_end import end_process, hold, let_go
 from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_signals, restore_signals
 from suitkaise.engines.worker_terminal import refuse_terminal
 from suitkaise.errors import MailboxFull
-from suitkaise.events import Event
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging import codec, definitions, wire
-from suitkaise.messaging.address import MOST, MOST_BYTES
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.logs import end_forwarding, forward_all
 from suitkaise.messaging.mailbox import SocketMailbox
-from suitkaise.messaging.messages import Message, Payload, crash
+from suitkaise.messaging.messages import MOST, MOST_BYTES, Message, Payload, crash
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.messaging.tracing import enter
 from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
@@ -62,7 +57,6 @@ from suitkaise.platform.inheritance import apply
 from suitkaise.platform.log_levels import apply_levels
 from suitkaise.platform.preload import listeners, preload, wanted
 from suitkaise.platform.processes import after_fork_in_child, set_process_name
-from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import HUB_SOCKET, stack_file, tail_file
 from suitkaise.platform.tail import Tail
 from suitkaise.specs.recipe import Recipe
@@ -74,6 +68,10 @@ from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.lifecycle import Lifecycle
 from suitkaise.workers.output import Runs
 from suitkaise.workers.worker import Process
+
+if TYPE_CHECKING:
+    from suitkaise.crashes import CrashReport
+    from suitkaise.events import Event
 
 __all__ = ["run_standby", "run_worker"]
 
@@ -89,16 +87,20 @@ def run_standby(keeper: socket.socket, directory: str, board: Board, lock: int, 
         gc.enable()
         set_process_name("reserve")
         _warm_up(board)
+        watch = _HubWatch()
+        gc.freeze()
         with keeper:
             _, descriptors, _, _ = socket.recv_fds(keeper, 1, 1)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     if not descriptors:
         os._exit(0)
-    run_worker(descriptors[0], directory, board, lock, orphan_timeout)
+    run_worker(descriptors[0], directory, board, lock, orphan_timeout, watch)
 
 
-def run_worker(control: int, directory: str, board: Board, lock: int, orphan_timeout: float) -> NoReturn:
+def run_worker(
+    control: int, directory: str, board: Board, lock: int, orphan_timeout: float, watch: _HubWatch | None = None
+) -> NoReturn:
     """Run a worker, or a spare, until its end, and end the process.
 
     Args:
@@ -107,16 +109,37 @@ def run_worker(control: int, directory: str, board: Board, lock: int, orphan_tim
         board: the program's status board.
         lock: the descriptor that holds the directory.
         orphan_timeout: the longest time in seconds that the worker may take to finish when the program is gone.
+        watch: a thread that was started in advance.
     """
     code = _INTERNAL_ERROR
     try:
         gc.enable()
         hold(directory, lock, control)
-        code = WorkerProcess(socket.socket(fileno=control), directory, board, orphan_timeout).run()
+        code = WorkerProcess(socket.socket(fileno=control), directory, board, orphan_timeout).run(watch or _HubWatch())
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         end_process(code)
+
+
+class _HubWatch:
+    """The thread that waits for the hub's end, from `begin` on. A process in reserve starts it in advance."""
+
+    def __init__(self) -> None:
+        self._watch: Callable[[], None] | None = None
+        self._began = _thread.allocate_lock()
+        self._began.acquire()
+        _thread.start_new_thread(self._run, ())  # not `threading.Thread.start`, which waits until the thread runs
+
+    def begin(self, watch: Callable[[], None]) -> None:
+        """Run `watch` in the thread."""
+        self._watch = watch
+        self._began.release()
+
+    def _run(self) -> None:
+        self._began.acquire()
+        assert self._watch is not None
+        self._watch()
 
 
 class WorkerProcess:
@@ -133,7 +156,7 @@ class WorkerProcess:
         self._mailbox: SocketMailbox | None = None
         self._has_all_messages = False
 
-    def run(self) -> int:
+    def run(self, watch: _HubWatch) -> int:
         """Run the worker from the first frame to the exit report; return the exit code."""
         if not self.announce() or (first := self.receive_first()) is None:
             return 0
@@ -157,8 +180,7 @@ class WorkerProcess:
         signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, stack_file=stack)
         after_fork_in_child(self._close_after_fork, signals=lambda: HANDLED)
         mailbox.adopt(self._parser, self._frames)
-        # Not `threading.Thread.start`, which waits until the thread runs.
-        _thread.start_new_thread(self._watch_hub, (mailbox, incarnation.grace, order.stops_last))
+        watch.begin(partial(self._watch_hub, mailbox, incarnation.grace, order.stops_last))
         _reseed()
         try:
             if recipe is None:
@@ -295,6 +317,10 @@ class WorkerProcess:
 
     def _supervise(self, lifecycle: Lifecycle, data: bytes, on_end: Callable[[ExitReason], None]) -> ThreadSupervisor:
         """Make the supervisor of the worker's background threads, which run in this process."""
+        from suitkaise.engines.engine import EngineContext  # which `supervise` loads, too
+        from suitkaise.engines.threads import ThreadEngine
+        from suitkaise.platform.reactor import Reactor
+
         supervise = codec.loads(data)
         preload(supervise.__module__)  # the next process has it at once
         send = self._send_news

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import pykka
@@ -23,9 +23,8 @@ __all__ = ["Actor", "Envelope", "drain", "envelope"]
 logger: QueuedLogger = QueuedLogger("suitkaise.actors")
 
 
-def envelope(message: Any) -> Envelope[Any]:
-    """Return a message in the form that Pykka's inboxes hold."""
-    return Envelope(message)
+envelope: Callable[[Any], Envelope[Any]] = Envelope
+"""Return a message in the form that Pykka's inboxes hold."""
 
 
 def drain(inbox: Any) -> Iterator[Any]:

@@ -13,23 +13,17 @@ from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerD
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.ask_timeout import Doing, doing
 from suitkaise.messaging.identity import current_path
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.messages import MOST, MOST_BYTES, Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, ControlKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef
 from suitkaise.platform.board import SlotView
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.status import Status
 
-__all__ = ["MOST", "MOST_BYTES", "Address", "ExitWatchers", "Parent", "Receiver"]
+__all__ = ["Address", "ExitWatchers", "Parent", "Receiver"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.links")
 _dropped = QueuedLogger("suitkaise.messages")
-
-MOST = 10_000
-"""How many messages may wait for a worker that is being restarted."""
-
-MOST_BYTES = 64 << 20
-"""How many bytes of messages may wait for a process that is being restarted. (A thread gets the values themselves.)"""
 
 
 class Receiver(Protocol):

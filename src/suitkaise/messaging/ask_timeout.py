@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from suitkaise.errors import AskTimeout
 from suitkaise.platform.board import Phase, SlotView
+from suitkaise.records import dataclass
 from suitkaise.status import Status
 
 __all__ = ["Doing", "ask_timeout", "doing"]

@@ -31,7 +31,6 @@ from suitkaise.messaging.bundles import reduce_to_bundle
 from suitkaise.messaging.by_value import ByValue
 from suitkaise.messaging.definitions import is_by_value
 from suitkaise.messaging.reducers import REDUCERS, reduce_exception, reduce_method
-from suitkaise.messaging.unpicklable import find_culprit
 
 __all__ = [
     "DescriptorOwner",
@@ -348,6 +347,8 @@ def _dumps_by_value(value: object, root: str) -> bytes:
 
 
 def _refuse(value: object, root: str, error: Exception, attempt: Callable[[object], object]) -> NoReturn:
+    from suitkaise.messaging.unpicklable import find_culprit
+
     culprit = find_culprit(value, root, error, attempt)
     raise NotSerializable(culprit.message, path=culprit.path) from culprit.error
 

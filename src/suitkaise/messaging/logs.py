@@ -13,10 +13,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from suitkaise.escapes import one_line
-from suitkaise.events import EndEvent, Event
 from suitkaise.exits import Crashed
 from suitkaise.messaging import codec
 from suitkaise.messaging.router import in_worker_process
@@ -24,6 +23,9 @@ from suitkaise.platform import log_queue
 from suitkaise.platform.log_queue import PATIENCE, LogQueue, QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import Reactor, TimerHandle
+
+if TYPE_CHECKING:
+    from suitkaise.events import Event
 
 __all__ = [
     "CommandOutput",
@@ -56,6 +58,8 @@ _worker = QueuedLogger("suitkaise.worker")
 
 def log_event(event: Event) -> None:
     """Log an event as one line to `suitkaise.tree`; the record has the event as an attribute."""
+    from suitkaise.events import EndEvent  # which workers do not need
+
     crash = event.reason if isinstance(event, EndEvent) and isinstance(event.reason, Crashed) else None
     _tree.log(_LEVELS[event.level], "%s", event, extra={"event": event}, crash=crash)
 

@@ -157,10 +157,12 @@ class Mailbox(ABC):
                         continue
                 self._batch -= 1
                 self._turn = self.looping
-                with contextlib.suppress(IndexError):  # drained meanwhile by the thread that has abandoned the worker
+                try:
                     message = self._waiting.popleft()
-                    self._words[QUEUED] = len(self._waiting)
-                    return message
+                except IndexError:  # drained meanwhile by the thread that has abandoned the worker
+                    continue
+                self._words[QUEUED] = len(self._waiting)
+                return message
             if self.looping:
                 if self._turn:
                     self._turn = False
@@ -294,8 +296,11 @@ class ThreadMailbox(Mailbox):
         self._woken.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
 
     def _wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the worker is woken already
-            self._woken.release()
+        if self._woken.locked():  # else it is woken already, and has not got the interpreter yet
+            try:
+                self._woken.release()
+            except RuntimeError:  # another thread was faster
+                return
 
 
 class SocketMailbox(Mailbox):

@@ -6,7 +6,6 @@ import concurrent.futures
 import threading
 import traceback
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed, with_note
@@ -16,10 +15,13 @@ from suitkaise.messaging import codec, wire
 from suitkaise.messaging.identity import current_path, reads_answers
 from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.callbacks import run_callback
+from suitkaise.records import dataclass
 from suitkaise.specs.options import is_number
 
 __all__ = [
     "DEFAULT_TIMEOUT",
+    "MOST",
+    "MOST_BYTES",
     "Answer",
     "Message",
     "MessageKind",
@@ -37,6 +39,12 @@ T = TypeVar("T")
 
 MessageKind: TypeAlias = Literal["message", "call", "get", "signal"]
 """A message for `on_receive`, a method call or attribute access of a proxy, or the report of a link or monitor."""
+
+MOST = 10_000
+"""How many messages may wait for a worker that is being restarted."""
+
+MOST_BYTES = 64 << 20
+"""How many bytes of messages may wait for a process that is being restarted. (A thread gets the values themselves.)"""
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds."""

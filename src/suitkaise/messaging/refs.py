@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, SuitkaiseError
@@ -14,6 +13,7 @@ from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Messa
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import Router, router
 from suitkaise.messaging.tracing import carrier
+from suitkaise.records import dataclass
 from suitkaise.specs.options import checked_drain
 from suitkaise.status import Status
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 from suitkaise.errors import DeadlockError, SpecError
@@ -13,6 +12,7 @@ from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.refs import WorkerRef, refuse_while_starting
 from suitkaise.messaging.router import router
+from suitkaise.records import dataclass
 from suitkaise.specs import Child
 from suitkaise.specs.options import checked_drain
 from suitkaise.status import Counts, Status

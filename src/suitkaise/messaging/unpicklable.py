@@ -14,6 +14,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from suitkaise.records import dataclass
+
 __all__ = ["Culprit", "find_culprit"]
 
 _MAX_DEPTH = 50
@@ -26,7 +28,7 @@ _ADVICE_MULTIPROCESSING = (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Culprit:
     """The part that could not be pickled: its path and its error."""
 

@@ -13,12 +13,12 @@ import mmap
 import os
 import threading
 import time
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from suitkaise.errors import SuitkaiseError
 from suitkaise.platform.descriptors import above_streams
+from suitkaise.records import dataclass
 
 __all__ = [
     "BELL",

@@ -10,7 +10,7 @@ from suitkaise.errors import SuitkaiseError
 __all__ = ["refuse_hidden_modules"]
 
 _NEEDED = (
-    "suitkaise", "asyncio", "concurrent", "fcntl", "json", "logging", "mmap", "pickle", "queue", "secrets",
+    "suitkaise", "asyncio", "concurrent", "fcntl", "json", "logging", "mmap", "pickle", "queue",
     "select", "selectors", "signal", "socket", "struct", "subprocess", "threading", "traceback", "weakref",
 )  # fmt: skip
 

@@ -26,6 +26,12 @@ __all__ = ["PATIENCE", "LogQueue", "QueuedLogger"]
 PATIENCE = 1.0
 """Seconds, at most, for which the end of a tree waits for the handlers."""
 
+LATER = 0.005
+"""Seconds between a record and the handlers, after a time without records: the code that has logged goes on first.
+
+It may be in the middle of a restart, and two threads would wait for each other at each of its system calls.
+"""
+
 ROOM = 10_000
 """How many records of the program itself may wait for the handlers; further ones are dropped."""
 
@@ -153,6 +159,7 @@ class LogQueue:
         self._dropped = 0
         self._in_time = True
         self._discarding = False
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="suitkaise-logs", daemon=True)
         self._thread.start()
 
@@ -192,8 +199,10 @@ class LogQueue:
         if self._thread is threading.current_thread():
             return False
         done = threading.Event()
+        self._hurry.set()
         self._calls.put((0, done.set))
         self._in_time = done.wait(patience)
+        self._hurry.clear()
         return self._in_time
 
     def close(self, patience: float = PATIENCE) -> None:
@@ -204,6 +213,7 @@ class LogQueue:
         global _open
         if _open is self:
             _open = None
+        self._hurry.set()
         self._calls.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join(patience if self._in_time else 0.0)
@@ -219,7 +229,7 @@ class LogQueue:
 
     # ------------------------------------------------------------ the thread
     def _run(self) -> None:
-        while (waiting := self._calls.get()) is not None:
+        while (waiting := self._next()) is not None:
             count, call = waiting
             with self._lock:
                 self._waiting -= count
@@ -231,6 +241,14 @@ class LogQueue:
                 if tell:
                     self._tell_dropped()
         self._tell_dropped()
+
+    def _next(self) -> tuple[int, Callable[[], object]] | None:
+        try:
+            return self._calls.get_nowait()
+        except queue.Empty:
+            waiting = self._calls.get()
+            self._hurry.wait(LATER)
+            return waiting
 
     def _tell_dropped(self) -> None:
         with self._lock:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from suitkaise.platform.limits import resource
+from suitkaise.records import dataclass
 
 __all__ = ["RLIMIT_LOCKS", "Mark", "mark_of", "program_number", "worker_mark"]
 

@@ -345,7 +345,7 @@ def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:
 
 def set_process_name(name: str) -> None:
     """Set the name of this process that `ps -e`, `top` and `killall` show; the kernel keeps 15 bytes of it."""
-    with contextlib.suppress(OSError), open("/proc/self/comm", "wb") as file:
+    with contextlib.suppress(OSError), open("/proc/self/comm", "wb", buffering=0) as file:
         file.write(f"sk:{name}".encode()[:15])
 
 

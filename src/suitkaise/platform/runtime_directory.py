@@ -12,9 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator
 
@@ -70,7 +68,7 @@ def base_directory() -> str:
         SuitkaiseError: all of them are passed over.
     """
     refused = []
-    for place in filter(None, (os.environ.get("XDG_RUNTIME_DIR"), SHARED_MEMORY, tempfile.gettempdir())):
+    for place in filter(None, _places()):
         why = _unfit(place)
         if not why:
             return place
@@ -79,6 +77,14 @@ def base_directory() -> str:
         f"there is no place for the private directory of this program: {'; '.join(refused)}. Set XDG_RUNTIME_DIR to a "
         "directory of your own with the mode 0700"
     )
+
+
+def _places() -> Iterator[str | None]:
+    yield os.environ.get("XDG_RUNTIME_DIR")
+    yield SHARED_MEMORY
+    import tempfile  # 2 ms, for a machine without the others
+
+    yield tempfile.gettempdir()
 
 
 def _unfit(place: str) -> str:
@@ -109,11 +115,12 @@ class RuntimeDirectory:
 
     def __init__(self) -> None:
         # It gets its final name only when it is held, so that no `sweep` of another program removes it in between.
-        hidden = tempfile.mkdtemp(prefix=f".{PREFIX}{os.getpid()}-", dir=base_directory())
+        hidden = os.path.join(base_directory(), f".{PREFIX}{os.getpid()}-{os.urandom(8).hex()}")
+        os.mkdir(hidden, 0o700)
         folder, name = os.path.split(hidden)
         self.path: str = os.path.join(folder, name[1:])
         with contextlib.ExitStack() as made:
-            made.callback(shutil.rmtree, hidden, ignore_errors=True)
+            made.callback(_remove_tree, hidden)
             self.lock: int = hold(hidden)
             made.callback(os.close, self.lock)
             self._identity = _identity(hidden)
@@ -143,7 +150,7 @@ class RuntimeDirectory:
         there = self.is_there()
         os.close(self.lock)
         if there and not remove_if_unused(self.path):
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove_tree(self.path)
 
 
 def _identity(directory: str) -> tuple[int, int]:
@@ -178,7 +185,7 @@ def unused_directories() -> list[str]:
 
 
 def _all_directories() -> list[str]:
-    places = dict.fromkeys(filter(None, (os.environ.get("XDG_RUNTIME_DIR"), SHARED_MEMORY, tempfile.gettempdir())))
+    places = dict.fromkeys(filter(None, _places()))
     return [directory for place in places for directory in _directories(place)]
 
 
@@ -246,9 +253,20 @@ def _remove(directory: str, how: int) -> bool:
         if os.read(descriptor, 100) != MARK:  # a directory of the user's that has such a name
             return False
         fcntl.flock(descriptor, how)
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove_tree(directory)
         return True
     except OSError:
         return False
     finally:
         os.close(descriptor)
+
+
+def _remove_tree(directory: str) -> None:
+    """Remove a directory with all that is in it, as far as that is possible."""
+    for folder, folders, files in os.walk(directory, topdown=False):
+        for name in (*files, *folders):
+            path = os.path.join(folder, name)
+            with contextlib.suppress(OSError):
+                (os.rmdir if name in folders and not os.path.islink(path) else os.unlink)(path)
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)

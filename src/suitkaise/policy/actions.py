@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from suitkaise.events import Event
 from suitkaise.exits import ExitReason
+from suitkaise.records import dataclass
 from suitkaise.specs import Child
 
 __all__ = [

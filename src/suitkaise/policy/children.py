@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from suitkaise.errors import ChildStartFailed
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Signaled, StartFailure
 from suitkaise.policy.actions import Exited, Ignored
 from suitkaise.policy.restart_window import RestartWindow
+from suitkaise.records import dataclass
 from suitkaise.specs import Child
 from suitkaise.status import Status
 

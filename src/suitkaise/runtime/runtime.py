@@ -12,9 +12,10 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
-from suitkaise.crashes import CrashLog
+from suitkaise.crashes import LATER, CrashLog
 from suitkaise.engines.engine import Engine, EngineContext
 from suitkaise.engines.processes import ProcessEngine
 from suitkaise.engines.shared_tracker import serve_tracker
@@ -64,11 +65,11 @@ class Runtime:
             self._home: RuntimeDirectory = RuntimeDirectory()
             made.callback(self._home.remove)
             self.directory: str = self._home.path
-            self.crashes: CrashLog = CrashLog(warn=logger.warning)
-            made.callback(self.crashes.close)
             board = Board.create(os.path.join(self.directory, BOARD))
             made.callback(board.close)
             self.reactor: Reactor = Reactor()
+            self.crashes: CrashLog = CrashLog(warn=logger.warning, call_later=self._after_a_restart)
+            made.callback(self.crashes.close)
             made.callback(self.reactor.close)
             self.registry: Registry = Registry()
             self.bus: Bus = Bus()
@@ -140,6 +141,9 @@ class Runtime:
             "the private directory of this program, %s, was removed; it is made anew. A storage that lay there can be "
             "used only by those that have opened it already", self.directory,
         )  # fmt: skip
+
+    def _after_a_restart(self, function: Callable[[], None]) -> None:
+        self.reactor.call_at(time.monotonic() + LATER, function)
 
     def _send_levels(self) -> None:
         """Tell the workers if a level of a logger has changed. Called in the I/O thread."""

@@ -7,7 +7,6 @@ import os
 import queue
 import socket
 import threading
-from pathlib import Path
 
 from suitkaise.errors import ChildStartFailed, StorageDamaged, StorageError, SuitkaiseError
 from suitkaise.events import ChildStarted, ChildStartFailure, Event
@@ -77,6 +76,8 @@ class StorageService:
             return self._storage_directory
 
     def _start(self, directory: str, *, durable: bool, engine: str | None) -> None:
+        from pathlib import Path
+
         from suitkaise.runtime.storage_actor import declare  # only programs that use the storage load its parts
         from suitkaise.storage.backends.engines import chosen_engine
 

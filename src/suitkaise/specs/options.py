@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Never, TypeAlias
 
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.escapes import has_control
+from suitkaise.records import dataclass
 
 __all__ = [
     "AUTO_SHUTDOWNS",
@@ -219,6 +218,8 @@ def is_number(value: Any) -> bool:
 def refuse_unknown(title: str, unknown: Mapping[str, Any], known: tuple[str, ...]) -> None:
     """Raise SpecError about the first unknown option, and suggest the known one with the nearest name."""
     for name, value in unknown.items():
+        import difflib
+
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(sorted(set(known)))}"
         raise SpecError(f"{title}: unknown option {name}={value!r}{hint}")

@@ -13,10 +13,11 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
+from suitkaise.records import dataclass
 from suitkaise.specs.spellings import spelling_in
 
 __all__ = [

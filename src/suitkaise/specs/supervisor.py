@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from typing import Any, Never, Self
 
@@ -150,6 +149,8 @@ def _picture(tree: SupervisorSpec) -> Iterator[str]:
             assert isinstance(child.what, SupervisorSpec)
             lines = _picture(child.what if child.id == child.what.name else child.what.replace(name=child.id))
         else:
+            import shlex  # 3 ms, to print a tree alone
+
             what = f": {shlex.join(child.what.args)}" if child.kind == "command" else ""
             lines = iter(
                 [f"{child.id}  {child.kind}, {child.restart}{', significant' if child.significant else ''}{what}"]

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from suitkaise.errors import SpecError
+from suitkaise.records import dataclass
 
 __all__ = ["User", "checked_group", "checked_user"]
 

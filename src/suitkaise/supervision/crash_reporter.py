@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -62,7 +62,7 @@ def build_report(
     traceback = _traceback(died.reason) or end.stack
     phase, in_phase, loop = _phase_of(died.reason, end, now)
     return CrashReport(
-        id=f"{datetime.fromtimestamp(died.wall).strftime('%Y%m%d-%H%M%S-%f')}-{secrets.token_hex(1)}",
+        id=f"{datetime.fromtimestamp(died.wall).strftime('%Y%m%d-%H%M%S-%f')}-{os.urandom(1).hex()}",
         path=died.path,
         kind=before.kind,
         pid=end.view.pid or None if end.view is not None else None,

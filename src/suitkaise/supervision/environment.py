@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from suitkaise.crashes import CrashReport
@@ -12,6 +11,7 @@ from suitkaise.events import Event
 from suitkaise.messaging.registry import Registry
 from suitkaise.policy.actions import Input
 from suitkaise.policy.base import BasePolicy
+from suitkaise.records import dataclass
 from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.specs.recipe import check_unchanged
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from suitkaise.errors import SpecError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason, origin
-from suitkaise.messaging.refs import WorkerRef
 from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.specs.recipe import Recipe, Startable, with_arguments
+
+if TYPE_CHECKING:
+    from suitkaise.messaging.refs import WorkerRef
 
 __all__ = ["Background", "MakeSupervisor", "ThreadSupervisor", "background_child", "background_children"]
 

@@ -6,12 +6,13 @@ import difflib
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
 from suitkaise.platform.limits import resource
+from suitkaise.records import dataclass
 from suitkaise.specs.users import User, checked_group, checked_user
 
 __all__ = [

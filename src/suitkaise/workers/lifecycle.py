@@ -43,6 +43,10 @@ _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
     Phase.LOOP.mark,
 )
 _AFTER_LOOP, _ON_RECEIVE, _ON_FINISH = Phase.AFTER_LOOP.mark, Phase.ON_RECEIVE.mark, Phase.ON_FINISH.mark
+
+_BEHIND = 100_000
+"""Nanoseconds of loops by which the times on the board may be behind."""
+
 _LOOP_HOOKS = ("before_loop", "loop", "after_loop")
 
 
@@ -61,7 +65,9 @@ class Lifecycle:
     would never end, and the worker would get no message and no stop request until it is killed. The phase and the time
     at which it began are one word on the board, so that no reader sees the phase of one hook with the time of another.
     The clock is read once at each border between two hooks: the end of one hook is the start of the next. The loops
-    from one sample of `LoopTimes` to the next run in a `for` of their own, so that no loop looks whether it is one.
+    from one sample of `LoopTimes` to the next run in a `for` of their own, so that no loop looks whether it is one. The
+    times of finished loops go to the board once in `_BEHIND`, and when a turn ends; and no loop without a `join_in`
+    compares times of the clock, numbers of a size that is slow. Each of these would cost a tenth of an empty loop.
     """
 
     has_tasks: ClassVar[bool] = False
@@ -144,14 +150,16 @@ class Lifecycle:
         limit = NEVER if context.join_after is None else int(context.join_after)
         times = context.times
         first = not context.current_loop
-        deadline = 0 if first else context.deadline_ns  # the first loop is a turn of its own
-        total = words[TOTAL]
+        last = min(limit, 1) if first else limit  # the first loop is a turn of its own
+        deadline = context.deadline_ns
+        timed = deadline < NEVER
+        behind, took = 0, context.last_loop_ns
         fastest, floor, sampled = times.fastest, times.floor, times.next
         done = context.current_loop
         now = clock()
         try:
             while True:
-                for number in range(done + 1, min(limit, sampled) + 1):
+                for number in range(done + 1, min(last, sampled) + 1):
                     context.current_loop = number
                     began = now
                     if before is not None:
@@ -165,9 +173,7 @@ class Lifecycle:
                     if forks:
                         end_fork()
                     now = clock()
-                    took = now - began
-                    context.last_loop_ns = took
-                    total += took
+                    context.last_loop_ns = took = now - began
                     if took < fastest:
                         fastest = times.fastest = took
                     if took > floor:
@@ -179,14 +185,17 @@ class Lifecycle:
                             end_fork()
                         now = clock()
                     words[LOOPS] = number
-                    words[LAST_LOOP] = took
-                    words[TOTAL] = total
-                    if bell[0] or now >= deadline:  # setting `context.finishing` rings the bell, too
+                    behind += took
+                    if behind > _BEHIND:
+                        words[LAST_LOOP] = took
+                        words[TOTAL] += behind
+                        behind = 0
+                    if bell[0] or (timed and now >= deadline):  # setting `context.finishing` rings the bell, too
                         break
                 done = context.current_loop
                 if done == sampled:
                     sampled = times.add(context.last_loop_ns)
-                if bell[0] or now >= deadline or done >= limit:
+                if bell[0] or now >= deadline or done >= last:
                     break
             if not (context.finishing or context.current_loop >= limit or now >= context.deadline_ns):
                 if first and not self.has_tasks:  # the check for coroutines is needed once only
@@ -196,6 +205,8 @@ class Lifecycle:
             self._fail(Phase.of(words[PHASE]).hook, error)
             return
         finally:
+            words[LAST_LOOP] = took
+            words[TOTAL] += behind
             self._mark_waiting()
         self._end_loops()
 

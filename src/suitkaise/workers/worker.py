@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitReason
-from suitkaise.messaging.refs import Monitor, WorkerRef
-from suitkaise.messaging.supervisor_ref import whereis
 from suitkaise.specs.options import Options, checked_drain
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
 from suitkaise.specs.spellings import HOOKS, spell_all
-from suitkaise.storage.connect import attach
 from suitkaise.workers.background import background_child, background_children
 from suitkaise.workers.worker_type import RESERVED, CurrentLoop, ReadOnly, WorkerType, overridable
 
 if TYPE_CHECKING:
+    from suitkaise.messaging.refs import Monitor, WorkerRef
     from suitkaise.workers.context import OwnRef, WorkerContext
     from suitkaise.workers.incarnation import Recalled
     from suitkaise.workers.loop_report import LoopTimeReport
@@ -268,6 +266,8 @@ class Worker(Startable, metaclass=WorkerType):
         """
         if "tree" not in self.__dict__:
             self._require_context("tree")
+            from suitkaise.storage.connect import attach  # a running worker has all this loaded
+
             self.__dict__["tree"] = attach()
         return self.__dict__["tree"]
 
@@ -331,6 +331,8 @@ class Worker(Startable, metaclass=WorkerType):
         Raises:
             ChildNotFound: there is no worker at `path`.
         """
+        from suitkaise.messaging.supervisor_ref import whereis
+
         return whereis(path)
 
     def generate_loop_time_report(self, name: str | None = None) -> LoopTimeReport:

@@ -1,0 +1,72 @@
+"""What an import of suitkaise loads: a program pays at each start for every module that it does not use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import suitkaise
+
+HEAVY = (
+    "asyncio cloudpickle dataclasses inspect logging msgspec multiprocessing numpy pathlib psutil pykka socket sqlite3 "
+    "structlog subprocess"
+)
+"""Modules that take a millisecond or more."""
+
+NOT_FOR_A_TREE = (
+    "cloudpickle concurrent.futures logging msgspec pykka socket suitkaise.messaging.messages "
+    "asyncio json multiprocessing pathlib psutil shlex shutil structlog subprocess tempfile suitkaise.events "
+    "suitkaise.runtime suitkaise.storage.tree suitkaise.workers.command"
+)
+"""Modules that the declaration of a tree of process workers does not need."""
+
+NOT_FOR_A_WORKER = (
+    "asyncio multiprocessing pathlib psutil shlex shutil structlog subprocess tempfile suitkaise.crashes "
+    "suitkaise.events suitkaise.messaging.registry suitkaise.policy suitkaise.runtime suitkaise.supervision "
+    "suitkaise.workers.command"
+)
+"""Modules that the keeper, and so each worker's process, does not need."""
+
+
+def loaded(code: str) -> set[str]:
+    """Return the names of the modules that a new interpreter has after `code`."""
+    program = f"{code}\nimport sys; print(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+@pytest.mark.parametrize(
+    "code, unwanted",
+    [
+        ("import suitkaise", HEAVY),
+        ("from suitkaise import Child, Process, Supervisor", NOT_FOR_A_TREE),
+        ("import suitkaise.engines.keeper, suitkaise.engines.worker_main", NOT_FOR_A_WORKER),
+    ],
+)
+def test_an_import_loads_no_module_that_the_program_may_never_use(code: str, unwanted: str) -> None:
+    assert sorted(loaded(code) & set(unwanted.split())) == []
+
+
+def test_the_import_loads_one_module_of_suitkaise_and_a_name_loads_its_own() -> None:
+    assert {name for name in loaded("import suitkaise") if name.startswith("suitkaise")} == {"suitkaise"}
+    assert "suitkaise.supervisor" not in loaded("from suitkaise import Status")
+
+
+def test_each_public_name_has_one_home_and_is_the_object_of_that_module() -> None:
+    homes = [name for names in suitkaise._HOMES.values() for name in names.split()]
+    assert sorted(homes) == sorted(set(suitkaise.__all__) - {"__version__"})
+    assert suitkaise.Supervisor is suitkaise.Supervisor
+    assert set(suitkaise.__all__) <= set(dir(suitkaise))
+
+
+def test_the_modules_of_the_api_are_there_without_an_import_of_their_own() -> None:
+    code = "import suitkaise; print(suitkaise.errors.SpecError, suitkaise.sktree, suitkaise.events.Event)"
+    assert "suitkaise.sktree" in loaded(code)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"module 'suitkaise' has no attribute 'Supervizor'"):
+        _ = suitkaise.Supervizor  # type: ignore[attr-defined]

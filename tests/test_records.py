@@ -1,0 +1,114 @@
+"""`records.dataclass` makes the same classes as the decorator of the standard library."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import pickle
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, field
+from typing import Any, ClassVar
+
+import pytest
+
+from suitkaise import records
+
+both = pytest.mark.parametrize("maker", [dataclasses.dataclass, records.dataclass], ids=["standard", "ours"])
+
+
+def point(maker: Callable[..., Any], **options: Any) -> Any:
+    class Point:
+        """A point."""
+
+        kind: ClassVar[str] = "point"
+        x: int
+        y: int = 2
+        tags: list[str] = field(default_factory=list)
+        note: str = field(default="", compare=False, repr=False)
+
+    return maker(**{"frozen": True, "slots": True, **options})(Point)
+
+
+def named() -> type:
+    class Named:
+        """Has a part that its constructor does not take."""
+
+        name: str
+        length: int = field(init=False, compare=False)
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "length", len(self.name))
+
+    return Named
+
+
+@records.dataclass(frozen=True, slots=True)
+class Sent:
+    """Can be pickled."""
+
+    a: int
+    b: tuple[int, ...] = ()
+
+
+@both
+def test_a_record_is_made_compared_and_shown_by_its_fields(maker: Callable[..., Any]) -> None:
+    Point = point(maker)
+    one = Point(1, note="first")
+    assert (one.x, one.y, one.tags, one.note, one.kind) == (1, 2, [], "first", "point")
+    assert repr(one).endswith("Point(x=1, y=2, tags=[])")
+    assert one == Point(1, 2, note="second") != Point(2)
+    assert one != (1, 2, [])
+    assert Point.__match_args__ == ("x", "y", "tags", "note")
+    assert [one.name for one in dataclasses.fields(Point)] == ["x", "y", "tags", "note"]
+    assert dataclasses.replace(one, y=5) == Point(1, 5)
+    assert dataclasses.asdict(one) == {"x": 1, "y": 2, "tags": [], "note": "first"}
+    assert list(inspect.signature(Point).parameters) == ["x", "y", "tags", "note"]
+    assert Point(1).tags is not Point(1).tags
+    with pytest.raises(TypeError, match=r"missing 1 required positional argument: 'x'"):
+        Point()
+
+
+@both
+def test_a_frozen_record_cannot_be_changed_and_has_a_hash(maker: Callable[..., Any]) -> None:
+    Point = point(maker)
+    one = Point(1, tags=())
+    with pytest.raises(FrozenInstanceError, match="cannot assign to field 'x'"):
+        one.x = 2
+    with pytest.raises(FrozenInstanceError, match="cannot delete field 'x'"):
+        del one.x
+    assert hash(one) == hash(Point(1, tags=(), note="other"))
+    assert not hasattr(one, "__dict__")
+
+
+@both
+def test_a_record_that_is_not_frozen_can_be_changed_and_has_no_hash(maker: Callable[..., Any]) -> None:
+    one = point(maker, frozen=False)(1)
+    one.x = 5
+    assert one.x == 5
+    with pytest.raises(TypeError, match="unhashable type"):
+        hash(one)
+    by_identity = point(maker, frozen=False, eq=False)
+    assert by_identity(1) != by_identity(1)
+    assert hash(by_identity(1)) is not None
+
+
+@both
+def test_a_record_inherits_fields_and_keeps_methods_of_its_own(maker: Callable[..., Any]) -> None:
+    base = maker(frozen=True, slots=True)(named())
+
+    class Child(base):  # type: ignore[misc]
+        """Says its name."""
+
+        size: int = 0
+
+        def __repr__(self) -> str:
+            return f"<{self.name}>"
+
+    child = maker(frozen=True, slots=True)(Child)("abc", size=3)
+    assert (child.name, child.length, child.size, repr(child)) == ("abc", 3, 3, "<abc>")
+
+
+def test_a_frozen_record_with_slots_can_be_pickled_and_copied() -> None:
+    one = Sent(1, (2, 3))
+    assert pickle.loads(pickle.dumps(one)) == one == copy.copy(one) == copy.deepcopy(one)
