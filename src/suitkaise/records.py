@@ -39,7 +39,6 @@ else:
             for name, method in methods.items():
                 if name not in own or (name == "__hash__" and own[name] is None and "__eq__" not in own):
                     setattr(made, name, method)
-            made.__dataclass_params__.frozen = frozen  # a subclass has to be what this class is
             return made
 
         return decorate
