@@ -132,3 +132,22 @@ def test_arrays_of_numpy_come_back_as_their_own_copies(tree: Tree) -> None:
     alone += 1
     assert (tree.get("alone", "big") == array).all()
     assert encode_value(array)[0] == Encoding.APART
+
+
+@pytest.mark.parametrize("look", ["exists", "revision", "walk"])
+def test_a_look_at_an_entry_copies_no_large_value(tree: Tree, engine: str, look: str) -> None:
+    if engine != "lmdb":
+        pytest.skip("SQLite hands out values as copies only")
+    tree.add("large", b"x" * 8 * MEGABYTE, "big")
+    looks: dict[str, Any] = {
+        "exists": lambda: tree.exists("large", "big"),
+        "revision": lambda: tree.revision("large", "big") > 0,
+        "walk": lambda: list(tree.walk("big")) == [("big", ["large"])],
+    }
+    assert looks[look]()  # opens the store
+    tracemalloc.start()
+    try:
+        assert looks[look]()
+        assert tracemalloc.get_traced_memory()[1] < MEGABYTE
+    finally:
+        tracemalloc.stop()

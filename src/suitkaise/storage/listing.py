@@ -34,12 +34,12 @@ def containers_below(reader: Reader, top: str) -> list[str]:
 
 
 class _HasContainers(Protocol):
-    def container(self, path: str) -> list[tuple[bytes, bytes]]: ...
+    def heads(self, path: str) -> list[tuple[bytes, bytes]]: ...
 
 
 def names_in(reader: _HasContainers, path: str) -> list[str]:
     """List the names in a container, in order."""
-    return sorted(path_and_name(key, record)[1] for key, record in reader.container(path))
+    return sorted(path_and_name(key, record)[1] for key, record in reader.heads(path))
 
 
 def entry_not_found(reader: Reader, path: str, name: str) -> EntryNotFound:

@@ -65,6 +65,14 @@ class Transaction(Writes):
             self._records[key] = record
         return self._records[key]
 
+    def revision(self, path: str, name: str) -> int:
+        """Return the revision as this transaction sees it."""
+        return revision_of(self.get(path, name))
+
+    def heads(self, path: str) -> list[tuple[bytes, bytes]]:
+        """Return keys and records as this transaction sees them."""
+        return self.container(path)
+
     def container(self, path: str) -> list[tuple[bytes, bytes]]:
         """Return keys and records as this transaction sees them. The commit requires an unchanged container."""
         stored = dict(self._reader.container(path))

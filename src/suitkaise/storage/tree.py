@@ -467,7 +467,7 @@ class Tree:
     def exists(self, name: str, path: str | None = None) -> bool:
         """Return whether there is such an entry."""
         path = checked_path(caller_path() if path is None else path, name)
-        return (self._slot.current or self._direct).get(path, name) is not None
+        return (self._slot.current or self._direct).revision(path, name) != 0
 
     def entry(self, name: str, path: str | None = None) -> Entry:
         """Return the facts about an entry: revision, owner, time, size and metadata.
@@ -488,7 +488,7 @@ class Tree:
         In a transaction, the revision of an entry that the block has written is good in the block alone.
         """
         path = checked_path(caller_path() if path is None else path, name)
-        return revision_of(self._writes().get(path, name))
+        return self._writes().revision(path, name)
 
     def get_all_from(self, path: str | None = None) -> dict[str, Any]:
         """Return all values of one container by their names, as they were at one moment.

@@ -61,8 +61,16 @@ class Writes(ABC):
         """Return the record of an entry; None if there is no such entry."""
 
     @abstractmethod
+    def revision(self, path: str, name: str) -> int:
+        """Return the revision of an entry; 0 if there is no such entry."""
+
+    @abstractmethod
     def container(self, path: str) -> list[tuple[bytes, bytes]]:
         """Return the keys and records of a container."""
+
+    @abstractmethod
+    def heads(self, path: str) -> list[tuple[bytes, bytes]]:
+        """Return the keys of a container, and the records, which may be without their values."""
 
     @abstractmethod
     def select(self, wanted: Metadata, path: str) -> list[tuple[bytes, bytes, int]]:
@@ -137,10 +145,23 @@ class DirectWrites(Writes):
             self.wait_for_storage()
             return self._read(entry_key(path, name)[0])
 
+    def revision(self, path: str, name: str) -> int:
+        """Read the revision from the memory map, without the value."""
+        try:
+            return self._reader.revision(entry_key(path, name)[0])
+        except NotThereYet:
+            self.wait_for_storage()
+            return self._reader.revision(entry_key(path, name)[0])
+
     def container(self, path: str) -> list[tuple[bytes, bytes]]:
         """Read a container as it is at one moment."""
         self.wait_for_storage()
         return self._reader.container(path)
+
+    def heads(self, path: str) -> list[tuple[bytes, bytes]]:
+        """Read a container as it is at one moment, without the values."""
+        self.wait_for_storage()
+        return self._reader.heads(path)
 
     def put(
         self,

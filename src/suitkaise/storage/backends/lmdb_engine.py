@@ -54,10 +54,10 @@ class LmdbEngine:
         except lmdb.NotFoundError:
             return None
 
-    def quick_begin(self, opened: Any) -> Callable[[Any], Any]:
+    def quick_begin(self, opened: Any, *, view: bool = False) -> Callable[[Any], Any]:
         """Return LMDB's own method."""
-        begin: Callable[[Any], Any] = opened.begin
-        return begin
+        begin: Callable[..., Any] = opened.begin
+        return (lambda table: begin(table, None, False, True)) if view else begin
 
     def repaired_reading(self, opened: Any, error: Exception) -> bool:
         """Follow a map that the writer has grown; free the slots of dead readers."""

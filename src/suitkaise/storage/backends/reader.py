@@ -20,7 +20,7 @@ from suitkaise.storage.backends.revision import RevisionWord
 from suitkaise.storage.backends.tables import Engine, Opened, Transaction, declared_index, scan
 from suitkaise.storage.index import find
 from suitkaise.storage.keys import container_prefix, next_container
-from suitkaise.storage.records import Metadata, checked, head_of
+from suitkaise.storage.records import Metadata, checked, head_of, revision_of
 
 __all__ = ["NotThereYet", "Reader", "reader_of"]
 
@@ -44,6 +44,7 @@ class Reader:
         self._engine: Engine | None = None
         self._borrowed = False
         self._begin: Callable[[Any], Any] = _not_open
+        self._begin_view: Callable[[Any], Any] = _not_open
         self._errors: tuple[type[Exception], ...] = (_NotOpen,)
         self._entries: Any = None
         self._index: Any = None  # None: a store of an earlier version, which no program has opened since
@@ -68,6 +69,16 @@ class Reader:
             found: bytes | None = self._read(lambda transaction: transaction.get(key))
             return found
 
+    def revision(self, key: bytes) -> int:
+        """Return the revision of the record under `key`, 0 if there is none; a large value is not copied for that."""
+        try:
+            transaction = self._begin_view(self._entries)
+            revision = revision_of(transaction.get(key))
+            transaction.abort()
+            return revision
+        except self._errors:
+            return self._read(lambda transaction: revision_of(transaction.get(key)), buffers=True)
+
     def get_private(self, key: bytes) -> bytearray | None:
         """Return the record under `key`, or None, in memory of the caller's own; the only copy that is made."""
 
@@ -91,6 +102,16 @@ class Reader:
             return found
 
         return self._read(collect)
+
+    def heads(self, path: str) -> list[tuple[bytes, bytes]]:
+        """Return keys of one container, and records without their values, which are not copied."""
+        prefix = container_prefix(path)
+
+        def collect(transaction: Transaction) -> list[tuple[bytes, bytes]]:
+            found = scan(transaction, self._entries, prefix, next_container(prefix))
+            return [(bytes(key), head_of(record)) for key, record in found]
+
+        return self._read(collect, buffers=True)
 
     def containers(self) -> list[bytes]:
         """Return the first key of every container that has entries."""
@@ -192,7 +213,7 @@ class Reader:
         """Close the store; the next read opens it again."""
         with access.LOCK:
             opened, self._opened = self._opened, None
-            self._begin = _not_open
+            self._begin = self._begin_view = _not_open
             if opened is not None and not self._borrowed:
                 opened.close()
 
@@ -243,7 +264,7 @@ class Reader:
                 if not self._borrowed:
                     opened.close()
                 raise
-            self._begin = engine.quick_begin(opened)
+            self._begin, self._begin_view = engine.quick_begin(opened), engine.quick_begin(opened, view=True)
             self._opened = opened
 
 

@@ -75,8 +75,8 @@ class SqliteEngine:
         """Return the statements of a table."""
         return _TABLES[name]
 
-    def quick_begin(self, opened: Any) -> Callable[[Any], Any]:
-        """Return what takes one statement: SQLite makes a transaction of it."""
+    def quick_begin(self, opened: Any, *, view: bool = False) -> Callable[[Any], Any]:
+        """Return what takes one statement: SQLite makes a transaction of it. It has no views."""
         return functools.partial(_Get, opened)
 
     def repaired_reading(self, opened: Any, error: Exception) -> bool:

@@ -121,8 +121,11 @@ class Engine(Protocol):
         """Return the table with that name; None if it does not exist and is not to be created."""
         ...
 
-    def quick_begin(self, opened: Any) -> Callable[[Table], Any]:
-        """Return what begins a transaction for a single `get`, then `abort`: every read of a value uses it."""
+    def quick_begin(self, opened: Any, *, view: bool = False) -> Callable[[Table], Any]:
+        """Return what begins a transaction for a single `get`, then `abort`: every read of a value uses it.
+
+        With `view`, the value may be a view that ends with the transaction.
+        """
         ...
 
     def repaired_reading(self, opened: Any, error: Exception) -> bool:
