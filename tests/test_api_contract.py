@@ -149,6 +149,7 @@ RETURNED = (
     "RunningTree",
     "SpecWarning",
     "Subscription",
+    "Timer",
     "TreeStatus",
     "WorkerProxy",
 )

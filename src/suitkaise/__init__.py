@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.runtime.start import AsyncStart
     from suitkaise.workers.loop_report import LoopTimeReport
+    from suitkaise.workers.timers import Timer
 
 __version__ = "0.1.0"
 
@@ -123,6 +124,7 @@ __all__ = [
     "Supervisor",
     "SupervisorRef",
     "Thread",
+    "Timer",
     "TreeFailed",
     "TreeStatus",
     "WorkerDead",
@@ -141,6 +143,7 @@ _LOADED_WHEN_USED = {
     "AsyncStart": "suitkaise.runtime.start",
     "LoopTimeReport": "suitkaise.workers.loop_report",
     "RunningTree": "suitkaise.runtime.running_tree",
+    "Timer": "suitkaise.workers.timers",
 }
 """The public names that are loaded when they are first used, by their module: a worker process does not need them."""
 

@@ -71,7 +71,16 @@ class Launch:
         return cls(
             child,
             Incarnation(
-                path, serial, number, child.copy, *limits, recalled, grace_of(child), child.drain or 0.0, child.user
+                path,
+                serial,
+                number,
+                child.copy,
+                *limits,
+                recalled,
+                grace_of(child),
+                child.drain or 0.0,
+                child.user,
+                child.idle_timeout,
             ),
         )
 

@@ -91,6 +91,7 @@ class ThreadHandle:
         try:
             self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self._mailbox, self._slot)
             lifecycle.context.on_crash = _call_excepthook
+            lifecycle.context.timers.call_at = context.reactor.call_at
             lifecycle.context.on_log_line = self._lines.append
             lifecycle.context.background.supervise = partial(engine.supervise, launch.incarnation)
             _ThreadActor.launch(lifecycle, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}")

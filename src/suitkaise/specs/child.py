@@ -117,7 +117,7 @@ LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_ti
 """The options that limit the time of a phase (rule 55)."""
 
 _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares",
-            "drain", "keep_children", "max_restarts", "max_seconds")  # fmt: skip
+            "drain", "idle_timeout", "keep_children", "max_restarts", "max_seconds")  # fmt: skip
 _HERE = ("env", "user", "group")  # not from the worker or its class, which use these names for their own
 _LATER = ("mailbox",)
 _SETTABLE = (*_OPTIONS, "num_loops", "trap_exits", "background")
@@ -159,6 +159,8 @@ class Child(Declaration):
         drain: seconds for which the worker goes on to handle the messages that wait, and those that still come, when it
             is asked to stop or finishes by itself (rule 72; default None: not at all). It is a part of the `shutdown`
             time, so it must be less.
+        idle_timeout: seconds without a message after which `handle_timeout` is called (default None: never). Only for
+            workers that have this hook and no `loop`.
         keep_children: whether the processes that the worker has started are left running when it ends (default False:
             they end with it, rule 73). Only for process workers.
         env: environment variables for this worker, in addition to those that the program has when the worker is
@@ -205,6 +207,7 @@ class Child(Declaration):
     copy: int | None
     spares: int
     drain: float | None
+    idle_timeout: float | None
     keep_children: bool
     max_restarts: float | None
     max_seconds: float
@@ -234,6 +237,7 @@ class Child(Declaration):
         copies: int = NOT_GIVEN,
         spares: int = NOT_GIVEN,
         drain: float | None = NOT_GIVEN,
+        idle_timeout: float | None = NOT_GIVEN,
         keep_children: bool = NOT_GIVEN,
         env: Mapping[str, str] | None = None,
         user: str | int | None = None,
@@ -249,7 +253,7 @@ class Child(Declaration):
             "start_timeout": start_timeout, "before_loop_timeout": before_loop_timeout,
             "loop_timeout": loop_timeout, "after_loop_timeout": after_loop_timeout,
             "receive_timeout": receive_timeout, "finish_timeout": finish_timeout, "mailbox": mailbox, "drain": drain,
-            "keep_children": keep_children, "env": env, "user": user, "group": group,
+            "idle_timeout": idle_timeout, "keep_children": keep_children, "env": env, "user": user, "group": group,
             "max_restarts": max_restarts, "max_seconds": max_seconds,
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
@@ -266,12 +270,12 @@ class Child(Declaration):
             option.refuse(
                 "join_in", "join_after", "num_loops", "spares", *LIMITS, *_LATER, because="supervisors have no loop"
             )
-            option.refuse("drain", because="supervisors take no messages")
+            option.refuse("drain", "idle_timeout", because="supervisors take no messages")
             option.refuse("keep_children", because="each child of the supervisor has its own")
         if kind == "command":
             loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
             option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
-            option.refuse("receive_timeout", "drain", *_LATER, because="commands take no messages")
+            option.refuse("receive_timeout", "drain", "idle_timeout", *_LATER, because="commands take no messages")
             option.refuse("spares", because="a command is a program, which cannot stand by")
             option.refuse("keep_children", because="a command ends with all that it has started")
         if kind == "thread":
@@ -309,6 +313,7 @@ class Child(Declaration):
             copy=None,
             spares=option.count("spares", 0, least=0),
             drain=option.positive("drain", None),
+            idle_timeout=option.positive("idle_timeout", None),
             keep_children=option.flag("keep_children"),
             max_restarts=max_restarts,
             max_seconds=max_seconds,
@@ -319,6 +324,8 @@ class Child(Declaration):
         if isinstance(what, Startable) or (isinstance(what, type) and issubclass(what, Startable)):
             for mistake in likely_mistakes(what, _SETTABLE):
                 warnings.warn(f"{title}: {mistake}", SpecWarning, stacklevel=_level_of_declaration())
+        if isinstance(origin, Recipe):
+            self._check_worker(title, origin)
         if self.significant and self.restart == "permanent":
             raise SpecError(f"{title}: significant needs restart='transient' or 'temporary', not 'permanent' (rule 50)")
         time = 0.0 if self.shutdown == "brutal_kill" else self.shutdown
@@ -339,6 +346,14 @@ class Child(Declaration):
                 SpecWarning,
                 stacklevel=_level_of_declaration(),
             )
+
+    def _check_worker(self, title: str, recipe: Recipe) -> None:
+        """Raise SpecError if an option makes no sense for this worker."""
+        target = recipe.target
+        if isinstance(target, type) and issubclass(target, Startable):
+            target._check_options(title, {"idle_timeout": self.idle_timeout})
+        elif self.idle_timeout is not None:
+            raise SpecError(f"{title}: idle_timeout makes no sense here: a function is a loop, so it is not idle")
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some options changed, checked again.

@@ -107,6 +107,7 @@ class AsyncLifecycle(Lifecycle):
 
     def interrupt(self, reason: ExitReason) -> None:
         """Leave the `await` of the current hook, and end for that reason."""
+        super().interrupt(reason)
         self._interrupted = reason
         if self.context.opened is not None:
             self.context.opened.interrupt()

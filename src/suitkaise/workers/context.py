@@ -22,6 +22,7 @@ from suitkaise.workers.incarnation import FORCED, ForceFinish, Incarnation, Reca
 from suitkaise.workers.loop_report import LoopTimeReport, report_on
 from suitkaise.workers.loop_times import LoopTimes
 from suitkaise.workers.output import OutputSink
+from suitkaise.workers.timers import CANCELLED, Timers
 
 __all__ = ["NEVER", "OwnRef", "WorkerContext", "WorkerLinks"]
 
@@ -64,6 +65,8 @@ class WorkerContext:
             incarnation.path, lambda: mailbox.order_stop(Shutdown("its background threads have ended"), 0.0)
         )
         """The background threads."""
+        self.timers: Timers = Timers(incarnation.path, mailbox)
+        """The timers."""
 
         # Written by the life cycle.
         self.starting: bool = True
@@ -187,6 +190,10 @@ class WorkerContext:
         """Remove the storage entries that belong to this incarnation from `tree`."""
         if tree is not None:
             tree.remove_owned(self.owner)
+
+    def accept(self, signal: Any) -> bool:
+        """Return whether a message for this incarnation alone is to be handled."""
+        return signal is not CANCELLED and self.links.accept(signal)
 
     # ------------------------------------------------------------ for workers that run a program
     def report_pid(self, pid: int) -> None:

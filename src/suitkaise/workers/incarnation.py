@@ -59,6 +59,7 @@ class Incarnation:
         grace: seconds that the worker may take to finish when the program is gone, and its tasks after the last hook.
         drain: seconds for which it handles messages before it finishes.
         user: the user that it changes to; None: it stays the program's.
+        idle_timeout: seconds without a message after which `handle_timeout` is called.
     """
 
     path: str
@@ -71,6 +72,7 @@ class Incarnation:
     grace: float = 5.0
     drain: float = 0.0
     user: User | None = None
+    idle_timeout: float | None = None
 
     @property
     def owner(self) -> str:

@@ -108,6 +108,7 @@ class Lifecycle:
             self._on_receive = self._checked_hook("on_receive")
             if type(worker).background:
                 context.background.declare(background_children(self._recipe.name, type(worker).background))
+            self._on_idle = self._hook("handle_timeout")
             hook = self._hook("on_start")
             if hook is not None:
                 hook()
@@ -125,6 +126,7 @@ class Lifecycle:
             set_starting(False)
         context.starting = False
         self._mailbox.looping = self._loop is not None
+        self._mailbox.idle = self.incarnation.idle_timeout
         if self.incarnation.join_in is not None:
             until = time.monotonic() + self.incarnation.join_in
             self._mailbox.deadline = until
@@ -235,6 +237,19 @@ class Lifecycle:
             self.handled = None
             self._mark_waiting()
 
+    def idle(self) -> None:
+        """Run `handle_timeout`: no message has come for the `idle_timeout`. On the board it is a message."""
+        if self._on_idle is None:
+            return
+        self._slot.words[PHASE] = _clock() + _ON_RECEIVE
+        try:
+            self._on_idle()
+            self._end_fork()
+        except BaseException as error:
+            self._fail("handle_timeout", error)
+        finally:
+            self._mark_waiting()
+
     def finish(self, reason: ExitReason) -> None:
         """Run `on_finish` and `result`; the outcome has this reason."""
         context = self.context
@@ -266,6 +281,7 @@ class Lifecycle:
     # ------------------------------------------------------------ after the last turn
     def close(self) -> None:
         """Release the resources of the life cycle itself."""
+        self.context.timers.close()
         self._end_background()
         set_worker(None)
 
@@ -299,6 +315,7 @@ class Lifecycle:
 
     def interrupt(self, reason: ExitReason) -> None:
         """Leave an `await`, and end for that reason: the engine has abandoned the worker."""
+        self.context.timers.close()
 
     # ------------------------------------------------------------ helpers
     def _end_fork(self, error: BaseException | None = None) -> None:
@@ -338,7 +355,7 @@ class Lifecycle:
         return partial(_call, f"{self._recipe.name}.{spelling_in(type(self._worker), name)}", hook)
 
     def _handler(self, message: Message) -> Callable[[], Any]:
-        return handler_of(message, self._worker, self.path, self._on_receive, self.context.links.accept)
+        return handler_of(message, self._worker, self.path, self._on_receive, self.context.accept)
 
     def _fail(self, phase: str, error: BaseException) -> None:
         """Set the outcome from the exception of a hook, and run `on_failure` if the outcome is a crash."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from suitkaise.errors import SpecError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from suitkaise.workers.context import OwnRef, WorkerContext
     from suitkaise.workers.incarnation import Recalled
     from suitkaise.workers.loop_report import LoopTimeReport
+    from suitkaise.workers.timers import Timer
 
 __all__ = ["Process", "Thread", "Worker"]
 
@@ -90,6 +91,17 @@ class Worker(Startable, metaclass=WorkerType):
         if "background" in vars(cls):
             background_children(cls.__name__, cls.background)
 
+    @classmethod
+    def _check_options(cls, title: str, options: Mapping[str, Any]) -> None:
+        """Raise SpecError if an option of the child makes no sense for this class."""
+        if options["idle_timeout"] is not None:
+            if cls.loop is not Worker.loop:
+                raise SpecError(
+                    f"{title}: idle_timeout makes no sense here: {cls.__name__} has a loop, so it is not idle"
+                )
+            if cls.handle_timeout is Worker.handle_timeout:
+                raise SpecError(f"{title}: idle_timeout needs a handle_timeout, which {cls.__name__} does not have")
+
     # ------------------------------------------------------------ hooks
     def on_start(self) -> Awaitable[None] | None:
         """Called once in the worker's own process or thread, before any other hook; put heavy set-up here.
@@ -116,6 +128,13 @@ class Worker(Startable, metaclass=WorkerType):
         crash.
         """
 
+    def handle_timeout(self) -> Awaitable[None] | None:
+        """Called when no message has come for `idle_timeout` seconds, and again after each further time of that length.
+
+        The time runs anew when a handler, or this hook, has returned. Only in a worker without `loop`. An exception is
+        a crash, and `receive_timeout` limits its time, as for `on_receive`.
+        """
+
     def on_failure(self, error: Exception) -> Awaitable[None] | None:
         """Called before the worker crashes because of an exception in any hook."""
 
@@ -135,6 +154,8 @@ class Worker(Startable, metaclass=WorkerType):
     __on_finish__ = on_finish
     __onreceive__ = on_receive
     __on_receive__ = on_receive
+    __handletimeout__ = handle_timeout
+    __handle_timeout__ = handle_timeout
     __onfailure__ = on_failure
     __on_failure__ = on_failure
     __result__ = result
@@ -413,6 +434,54 @@ class Worker(Startable, metaclass=WorkerType):
         context = self._require_context("start_thread()")
         return context.background.start(background_child("start_thread", what, args, kwargs))
 
+    # ------------------------------------------------------------ timers
+    def send_after(self, seconds: float, message: Any, *, to: WorkerRef | None = None) -> Timer:
+        """Have `message` delivered to this worker's own `on_receive` after `seconds`; return the timer.
+
+        The timer belongs to this incarnation: it ends with it, and so does a message that waits. The message itself is
+        delivered, not a copy, behind the messages that wait.
+
+        Args:
+            seconds: from now; 0: at once.
+            message: what `on_receive` gets.
+            to: tell another worker instead; if the message cannot be delivered, a line in the log
+                `suitkaise.messages` says why.
+
+        Raises:
+            ValueError: `seconds` is no number >= 0.
+            RuntimeError: this worker has no `on_receive`, or was not started by a supervisor.
+            WorkerDead: this incarnation has ended.
+
+        >>> from suitkaise import Supervisor, Thread
+        >>> class Egg(Thread):
+        ...     restart = "temporary"
+        ...
+        ...     def on_start(self) -> None:
+        ...         self.send_after(0.01, "done")
+        ...
+        ...     def on_receive(self, message: str) -> None:
+        ...         self.rejoin(f"the egg is {message}")
+        >>> with Supervisor("kitchen", Egg, Supervisor("others")).start() as running:
+        ...     print(running["egg"].join(10.0))
+        shutdown (the egg is done)
+        """
+        return self._set_timer("send_after", seconds, message, to)
+
+    def every(self, seconds: float, message: Any, *, to: WorkerRef | None = None) -> Timer:
+        """Have `message` delivered to this worker's own `on_receive` every `seconds`, the first time after `seconds`.
+
+        The times do not drift. While the last message of the timer still waits, no other one is added: a slow worker
+        does not find a queue of them. Apart from that it is as `send_after`, with `seconds` > 0; `cancel()` ends it.
+        """
+        return self._set_timer("every", seconds, message, to)
+
+    def _set_timer(self, name: str, seconds: float, message: Any, to: WorkerRef | None) -> Timer:
+        context = self._require_context(f"{name}()")
+        if to is None and type(self).on_receive is Worker.on_receive:
+            raise RuntimeError(f"{type(self).__name__}.{name}() needs an on_receive that gets the message")
+        return context.timers.start(seconds, message, to, repeats=name == "every")
+
+    # ------------------------------------------------------------ links and monitors
     def monitor(self, ref: WorkerRef) -> Monitor:
         """Have a `Down` delivered to `on_receive` when the incarnation that `ref` names now has ended.
 
