@@ -11,6 +11,7 @@ import pytest
 
 from suitkaise import Child, Process, SpecError, Supervisor, Thread, WorkerDead
 from suitkaise.exits import Crashed, Shutdown
+from suitkaise.platform.board import MESSAGES, SLOT_BYTES, Slot
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.workers.timers import Timer, Timers
 
@@ -178,8 +179,10 @@ def test_the_times_do_not_drift_and_missed_ones_are_left_out(monkeypatch: pytest
     now = 100.0
     monkeypatch.setattr("suitkaise.workers.timers.time.monotonic", lambda: now)
     hand = Hand()
-    mailbox: Any = type("Inbox", (), {"post": lambda self, message: message.body.value})()
-    Timers("tree/worker", mailbox, hand.call_at).start(2.0, "tick", None, repeats=True)
+    mailbox: Any = type("Inbox", (), {"post": lambda self, message: message.body._timer.take()})()
+    Timers("tree/worker", mailbox, Slot(memoryview(bytearray(SLOT_BYTES))), hand.call_at).start(
+        2.0, "tick", None, repeats=True
+    )
     due = []
     for now in (102.1, 104.5, 111.0, 112.0):  # noqa: B007  (read by the clock)
         due.append(hand.set[0][0])
@@ -216,6 +219,13 @@ def test_a_message_of_a_timer_is_not_for_the_next_incarnation(harness: Harness) 
     one.tell("for any")
     assert one.run().reason == Shutdown()
     assert [message.body.value for message in one.mailbox.take_unhandled()] == []
+
+
+def test_messages_of_timers_are_not_counted_as_messages_that_were_delivered(harness: Harness) -> None:
+    one = harness(Notes(lambda worker: worker.send_after(0.01, "end")))
+    one.tell("counted")
+    assert result(one) == ["counted", "end"]
+    assert one.slot.words[MESSAGES] == 1
 
 
 def test_a_worker_without_timers_has_no_thread_for_them(harness: Harness) -> None:

@@ -65,7 +65,7 @@ class WorkerContext:
             incarnation.path, lambda: mailbox.order_stop(Shutdown("its background threads have ended"), 0.0)
         )
         """The background threads."""
-        self.timers: Timers = Timers(incarnation.path, mailbox)
+        self.timers: Timers = Timers(incarnation.path, mailbox, slot)
         """The timers."""
 
         # Written by the life cycle.

@@ -19,6 +19,7 @@ from suitkaise.errors import SuitkaiseError, WorkerDead
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.refs import WorkerRef
+from suitkaise.platform.board import MESSAGES, Slot
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, TimerHandle
@@ -41,14 +42,16 @@ class Timers:
     Args:
         path: the worker's path.
         mailbox: the worker's own inbox.
+        slot: the worker's slot of the status board.
         call_at: how to be called at a time; None: by a thread that the first timer starts.
     """
 
-    def __init__(self, path: str, mailbox: Mailbox, call_at: CallAt | None = None) -> None:
+    def __init__(self, path: str, mailbox: Mailbox, slot: Slot, call_at: CallAt | None = None) -> None:
         self.path: str = path
+        self.slot: Slot = slot
         self.mailbox: Mailbox = mailbox
         self.call_at: CallAt | None = call_at
-        self.lock = threading.RLock()  # a signal handler may set or cancel a timer, too
+        self.lock: threading.RLock = threading.RLock()  # a signal handler may set or cancel a timer, too
         self._own: Reactor | None = None
         self._active: set[Timer] = set()
         self._closed = False
@@ -179,6 +182,7 @@ class _DueMessage(Payload):
     @property
     def value(self) -> Any:
         """The message, or `CANCELLED`."""
+        self._timer._timers.slot.words[MESSAGES] -= 1  # the hub compares this number with those that it has delivered
         return self._timer.take()
 
 
