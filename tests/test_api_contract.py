@@ -146,6 +146,7 @@ RETURNED = (
     "AsyncStart",
     "ChildLine",
     "Counts",
+    "ReplyTo",
     "RunningTree",
     "SpecWarning",
     "Subscription",

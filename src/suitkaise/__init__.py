@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.runtime.start import AsyncStart
     from suitkaise.workers.loop_report import LoopTimeReport
+    from suitkaise.workers.replies import ReplyTo
     from suitkaise.workers.timers import Timer
 
 __version__ = "0.1.0"
@@ -109,6 +110,7 @@ __all__ = [
     "Process",
     "Recalled",
     "Reject",
+    "ReplyTo",
     "RunningTree",
     "RuntimeGone",
     "Shutdown",
@@ -142,6 +144,7 @@ _FACES = ("xprocess", "skthreading", "skglobals", "pools")
 _LOADED_WHEN_USED = {
     "AsyncStart": "suitkaise.runtime.start",
     "LoopTimeReport": "suitkaise.workers.loop_report",
+    "ReplyTo": "suitkaise.workers.replies",
     "RunningTree": "suitkaise.runtime.running_tree",
     "Timer": "suitkaise.workers.timers",
 }

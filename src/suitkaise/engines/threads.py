@@ -143,8 +143,7 @@ class ThreadHandle:
             self._lifecycle.interrupt(reason)
             self._lifecycle.context.background.kill(str(reason))
             waiting, view = self._mailbox.take_unhandled(), self._slot.read()
-        handled = self._lifecycle.handled
-        for message in waiting if handled is None else [handled, *waiting]:  # an answer that comes later is dropped
+        for message in (*self._lifecycle.unanswered(), *waiting):  # an answer that comes later is dropped
             message.fail(
                 WorkerDead(f"{self._launch.path!r} was abandoned: {reason}", path=self._launch.path, reason=reason)
             )

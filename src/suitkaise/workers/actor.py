@@ -76,5 +76,7 @@ class WorkerActor(Actor):
         self.lifecycle.close()
         self.on_over(outcome)  # before the answers below: an asker may send its next message at once
         self.lifecycle.answer_failed_ask()
+        for message in self.lifecycle.unanswered():
+            message.fail(WorkerDead.unanswered(self.lifecycle.path, outcome.reason))
         for message in self.mailbox.take_unhandled():
             message.fail(WorkerDead.unhandled(self.lifecycle.path, outcome.reason))

@@ -85,6 +85,17 @@ class AsyncLifecycle(Lifecycle):
     def _handler(self, message: Message) -> Callable[[], Any]:
         return partial(self.context.event_loop.run, super()._handler(message))
 
+    def _answer(self, message: Message, answer: Any) -> None:
+        if asyncio.isfuture(answer) and message.reply is not None and message.kind != "get":
+            self._replies.follow(message, lambda pass_on: answer.add_done_callback(partial(self._pass_on, pass_on)))
+        else:
+            super()._answer(message, answer)
+
+    def _pass_on(self, pass_on: Callable[[asyncio.Future[Any]], None], answer: asyncio.Future[Any]) -> None:
+        """Answer with what a future of the event loop has got, unless it was cancelled because the worker ends."""
+        if self.outcome is None or not answer.cancelled():
+            pass_on(answer)
+
     def finish(self, reason: ExitReason) -> None:
         """Run `on_finish` and `result`; a worker that was cancelled between two hooks has failed instead."""
         stray = self.context.event_loop.stray

@@ -15,7 +15,7 @@ from functools import partial
 from types import CoroutineType
 from typing import Any, ClassVar
 
-from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead, with_note
+from suitkaise.errors import Ignore, Reject, WorkerDead, with_note
 from suitkaise.exits import Crashed, ExitReason, Normal
 from suitkaise.messaging.identity import set_starting, set_worker
 from suitkaise.messaging.mailbox import Mailbox
@@ -69,9 +69,9 @@ class Lifecycle:
     def __init__(self, recipe: Recipe, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> None:
         self.path: str = incarnation.path
         self.outcome: Outcome | None = None
-        self.handled: Message | None = None  # the message whose handler runs
         self.context: WorkerContext = self._make_context(incarnation, mailbox, slot)
         self.incarnation: Incarnation = incarnation
+        self._replies = self.context.replies
         self._recipe = recipe
         self._mailbox = mailbox
         mailbox.drain = incarnation.drain
@@ -213,7 +213,7 @@ class Lifecycle:
         words = self._slot.words
         words[PHASE] = _clock() + _ON_RECEIVE
         words[MESSAGES] += 1
-        self.handled = message
+        self._replies.handled = message
         try:
             answer = self._handler(message)()
             if self._forks:
@@ -222,7 +222,7 @@ class Lifecycle:
             self._end_fork(refusal)
             if message.reply is None and isinstance(refusal, NoHandler):
                 _logger.warning("%r does not handle a message: %s", self.path, refusal)
-            message.fail(portable_error(refusal.error, self.path)[0])
+            self._replies.refuse(message, refusal.error)
         except BaseException as error:
             if isinstance(error, Exception):
                 portable, text = portable_error(error, self.path)
@@ -231,10 +231,9 @@ class Lifecycle:
             if not isinstance(error, Exception) and self.outcome is not None:
                 self._failed_ask = message, WorkerDead.unanswered(self.path, self.outcome.reason)
         else:
-            if message.reply is not None:
-                self._answer(message, answer)
+            self._answer(message, answer)
         finally:
-            self.handled = None
+            self._replies.handled = None
             self._mark_waiting()
 
     def idle(self) -> None:
@@ -308,6 +307,11 @@ class Lifecycle:
             message, error = self._failed_ask
             message.fail(error)
 
+    def unanswered(self) -> list[Message]:
+        """Take the messages that are handled now, or were to be answered later: the worker ends, or was abandoned."""
+        handled = self._replies.handled
+        return [*([] if handled is None else [handled]), *self._replies.take_all()]
+
     # ------------------------------------------------------------ for the engine
     def stacks(self) -> str:
         """Return what the worker awaits, which the stacks of its threads do not show; for any thread."""
@@ -335,11 +339,7 @@ class Lifecycle:
             self._slot.words[PHASE] = _clock() + _WAITING
 
     def _answer(self, message: Message, answer: Any) -> None:
-        assert message.reply is not None
-        try:
-            message.reply(True, Payload(answer))
-        except SuitkaiseError as error:  # the answer cannot be sent: that is an error of the ask, not of the worker
-            message.fail(error)
+        self._replies.settle(message, answer)
 
     def _build(self) -> Any:
         return build(self._recipe, self.context)

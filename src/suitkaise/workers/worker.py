@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from suitkaise.workers.context import OwnRef, WorkerContext
     from suitkaise.workers.incarnation import Recalled
     from suitkaise.workers.loop_report import LoopTimeReport
+    from suitkaise.workers.replies import ReplyTo
     from suitkaise.workers.timers import Timer
 
 __all__ = ["Process", "Thread", "Worker"]
@@ -123,6 +124,10 @@ class Worker(Startable, metaclass=WorkerType):
 
     def on_receive(self, message: Any) -> Any:
         """Called between loops with each message of `tell` and `ask`; an asker gets the returned value.
+
+        A returned future (`concurrent.futures.Future`, such as the `Answer` of another ask; in an async worker also one
+        of asyncio, such as a task) answers later: the asker gets its result, or its error, and the worker goes on
+        meanwhile. `self.reply_to()` does that by hand.
 
         Raise `Reject` to refuse a message: the asker gets the error, and the worker goes on. Any other exception is a
         crash.
@@ -433,6 +438,35 @@ class Worker(Startable, metaclass=WorkerType):
         """
         context = self._require_context("start_thread()")
         return context.background.start(background_child("start_thread", what, args, kwargs))
+
+    # ------------------------------------------------------------ answers
+    def reply_to(self) -> ReplyTo:
+        """Return what answers the message that is being handled; the handler's return value then is not the answer.
+
+        Keep it, and call its `reply(value)` or `fail(error)` later, from any thread of this worker: OTP's
+        `gen_server:reply`. The asker's time-out runs on meanwhile. If this incarnation ends before, the asker gets
+        `WorkerDead`. A message that was told has no asker, so its answer goes nowhere.
+
+        Raises:
+            RuntimeError: no message is being handled in this thread.
+
+        >>> from suitkaise import Supervisor, Thread
+        >>> class Gate(Thread):
+        ...     def on_start(self) -> None:
+        ...         self.waiting = []
+        ...
+        ...     def on_receive(self, message: str) -> None:
+        ...         if message == "wait":
+        ...             self.waiting.append(self.reply_to())
+        ...         for waiting in self.waiting if message == "open" else ():
+        ...             waiting.reply("the gate is open")
+        >>> with Supervisor("app", Gate).start() as running:
+        ...     answer = running["gate"].ask_future("wait")
+        ...     running["gate"].ask("open")
+        ...     print(answer.get())
+        the gate is open
+        """
+        return self._require_context("reply_to()").reply_to()
 
     # ------------------------------------------------------------ timers
     def send_after(self, seconds: float, message: Any, *, to: WorkerRef | None = None) -> Timer:
