@@ -81,6 +81,7 @@ class Launch:
                 child.drain or 0.0,
                 child.user,
                 child.idle_timeout,
+                child.concurrency,
             ),
         )
 

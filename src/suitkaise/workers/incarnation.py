@@ -60,6 +60,7 @@ class Incarnation:
         drain: seconds for which it handles messages before it finishes.
         user: the user that it changes to; None: it stays the program's.
         idle_timeout: seconds without a message after which `handle_timeout` is called.
+        concurrency: how many messages are handled at once.
     """
 
     path: str
@@ -73,6 +74,7 @@ class Incarnation:
     drain: float = 0.0
     user: User | None = None
     idle_timeout: float | None = None
+    concurrency: int = 1
 
     @property
     def owner(self) -> str:

@@ -220,16 +220,9 @@ class Lifecycle:
                 end_fork()
         except (Reject, NoHandler) as refusal:
             self._end_fork(refusal)
-            if message.reply is None and isinstance(refusal, NoHandler):
-                _logger.warning("%r does not handle a message: %s", self.path, refusal)
-            self._replies.refuse(message, refusal.error)
+            self._refuse(message, refusal)
         except BaseException as error:
-            if isinstance(error, Exception):
-                portable, text = portable_error(error, self.path)
-                self._failed_ask = message, with_note(portable, text)
-            self._fail("on_receive", error)
-            if not isinstance(error, Exception) and self.outcome is not None:
-                self._failed_ask = message, WorkerDead.unanswered(self.path, self.outcome.reason)
+            self._fail_with(message, error)
         else:
             self._answer(message, answer)
         finally:
@@ -340,6 +333,21 @@ class Lifecycle:
 
     def _answer(self, message: Message, answer: Any) -> None:
         self._replies.settle(message, answer)
+
+    def _refuse(self, message: Message, refusal: Reject | NoHandler) -> None:
+        """Answer with an error that the worker survives."""
+        if message.reply is None and isinstance(refusal, NoHandler):
+            _logger.warning("%r does not handle a message: %s", self.path, refusal)
+        self._replies.refuse(message, refusal.error)
+
+    def _fail_with(self, message: Message, error: BaseException) -> None:
+        """Set the outcome from the exception of a handler; the asker is told of it when the worker has ended."""
+        if isinstance(error, Exception):
+            portable, text = portable_error(error, self.path)
+            self._failed_ask = message, with_note(portable, text)
+        self._fail("on_receive", error)
+        if not isinstance(error, Exception) and self.outcome is not None:
+            self._failed_ask = message, WorkerDead.unanswered(self.path, self.outcome.reason)
 
     def _build(self) -> Any:
         return build(self._recipe, self.context)

@@ -95,6 +95,17 @@ class Worker(Startable, metaclass=WorkerType):
     @classmethod
     def _check_options(cls, title: str, options: Mapping[str, Any]) -> None:
         """Raise SpecError if an option of the child makes no sense for this class."""
+        if options["concurrency"] > 1:
+            from suitkaise.workers.hooks import is_async  # which imports this module
+
+            if cls.loop is not Worker.loop:
+                raise SpecError(
+                    f"{title}: concurrency makes no sense here: {cls.__name__} has a loop, which runs alone"
+                )
+            if not is_async(Recipe(cls)):
+                raise SpecError(
+                    f"{title}: concurrency needs handlers that await, and {cls.__name__} has none: use async def"
+                )
         if options["idle_timeout"] is not None:
             if cls.loop is not Worker.loop:
                 raise SpecError(
