@@ -1,4 +1,4 @@
-"""An async worker that handles up to four messages at once: they wait for each other, which one at a time never could."""
+"""An async worker handles four messages at once: they wait for each other, which one at a time never could."""
 
 import asyncio
 

@@ -146,6 +146,8 @@ RETURNED = (
     "AsyncStart",
     "ChildLine",
     "Counts",
+    "Group",
+    "Published",
     "ReplyTo",
     "RunningTree",
     "SpecWarning",

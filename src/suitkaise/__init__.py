@@ -47,9 +47,11 @@ from suitkaise.exits import (
     StartFailure,
 )
 from suitkaise.messaging.event_bus import Subscription
+from suitkaise.messaging.groups import Group, group
 from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.refs import Down, LinkedExit, Monitor, WorkerProxy, WorkerRef
-from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef, whereis
+from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef, whereis, whereis_all
+from suitkaise.messaging.topics import Published, publish
 from suitkaise.platform.preload import preload
 from suitkaise.specs import Backoff, Child, SpecWarning
 from suitkaise.status import Counts, Status, TreeStatus
@@ -95,6 +97,7 @@ __all__ = [
     "ExitCode",
     "ExitReason",
     "GaveUp",
+    "Group",
     "Hung",
     "Ignore",
     "Killed",
@@ -108,6 +111,7 @@ __all__ = [
     "NotBuiltYet",
     "NotSerializable",
     "Process",
+    "Published",
     "Recalled",
     "Reject",
     "ReplyTo",
@@ -134,8 +138,11 @@ __all__ = [
     "WorkerProxy",
     "WorkerRef",
     "__version__",
+    "group",
     "preload",
+    "publish",
     "whereis",
+    "whereis_all",
 ]
 
 _FACES = ("xprocess", "skthreading", "skglobals", "pools")

@@ -176,6 +176,28 @@ class Address:
             with contextlib.suppress(WorkerDead):
                 self._receiver.deliver(message, accepted=True)
 
+    def offer(self, serial: int, message: Message, most: int) -> bool:
+        """Deliver a message to the incarnation of that serial number; return False if there is none.
+
+        Raises:
+            MailboxFull: `most` messages wait for it already, or too many bytes.
+        """
+        if self.kind == "process":
+            message.body.data  # noqa: B018  (encode before the lock is taken)
+        with self._lock:
+            if self.watchers.serial != serial:
+                return False
+            receiver: Any = self._receiver
+            view = receiver.snapshot() if hasattr(receiver, "snapshot") else None
+            waiting = len(self._pending) if receiver is None else 0 if view is None else view.queued
+            if waiting >= most:
+                raise MailboxFull(f"{waiting} messages already wait for {self.path!r}", path=self.path)
+            if receiver is None:
+                self._pending.add(message)
+            else:
+                receiver.deliver(message)
+        return True
+
     def end_with(self, serial: int, other: WorkerRef, reason: ExitReason) -> None:
         """Report the end of a linked incarnation to the one of that serial number, or end that one, too (rule 60).
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitReason
+from suitkaise.messaging import groups, topics
 from suitkaise.messaging.refs import Monitor, WorkerRef
 from suitkaise.messaging.supervisor_ref import whereis
 from suitkaise.specs.options import Options, checked_drain
@@ -552,6 +553,44 @@ class Worker(Startable, metaclass=WorkerType):
     def unlink(self, ref: WorkerRef) -> None:
         """Remove a link; a missing link is no error."""
         self._require_context("unlink()").links.unlink(ref)
+
+    # ------------------------------------------------------------ groups and topics
+    def join_group(self, name: str) -> None:
+        """Become a member of the group of that name, until this incarnation ends or leaves it; twice is once.
+
+        Others reach the members by `suitkaise.group(name)`. A restarted worker joins anew, most simply in `on_start`.
+
+        Raises:
+            ValueError: the name is no text, or has wildcards.
+        """
+        groups.join_group(name, self._require_context("join_group()").owner)
+
+    def leave_group(self, name: str) -> None:
+        """Leave a group; not to be a member is no error."""
+        groups.leave_group(name, self._require_context("leave_group()").owner)
+
+    def subscribe(self, pattern: str, *, most: int = topics.MOST) -> None:
+        """Have a `Published(topic, message)` delivered to `on_receive` for each message that is published.
+
+        The subscription ends with this incarnation, or by `unsubscribe`; messages that wait then are dropped with it.
+
+        Args:
+            pattern: the topic (`"orders/new"`), or several by wildcards: `"orders/*"`, `"**"`.
+            most: how many messages may wait in this worker's inbox; what is published beyond that is dropped (default
+                1,000). The event `DeadLetter` counts them.
+
+        Raises:
+            ValueError: the pattern is no text, or `most` is no number >= 1.
+            RuntimeError: this worker has no `on_receive`.
+        """
+        context = self._require_context("subscribe()")
+        if type(self).on_receive is Worker.on_receive:
+            raise RuntimeError(f"{type(self).__name__}.subscribe() needs an on_receive that gets the messages")
+        topics.subscribe(pattern, context.owner, most)
+
+    def unsubscribe(self, pattern: str) -> None:
+        """Remove the subscription with this pattern; a missing one is no error."""
+        topics.unsubscribe(pattern, self._require_context("unsubscribe()").owner)
 
     def _require_context(self, what: str) -> WorkerContext:
         """Return the context; raise RuntimeError unless the worker runs in a tree."""
