@@ -152,6 +152,7 @@ RETURNED = (
     "RunningTree",
     "SpecWarning",
     "Subscription",
+    "Task",
     "Timer",
     "TreeStatus",
     "WorkerProxy",

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from suitkaise import xprocess as xprocess
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.runtime.start import AsyncStart
+    from suitkaise.runtime.tasks import Task
     from suitkaise.workers.loop_report import LoopTimeReport
     from suitkaise.workers.replies import ReplyTo
     from suitkaise.workers.timers import Timer
@@ -129,6 +130,7 @@ __all__ = [
     "SuitkaiseError",
     "Supervisor",
     "SupervisorRef",
+    "Task",
     "Thread",
     "Timer",
     "TreeFailed",
@@ -153,6 +155,7 @@ _LOADED_WHEN_USED = {
     "LoopTimeReport": "suitkaise.workers.loop_report",
     "ReplyTo": "suitkaise.workers.replies",
     "RunningTree": "suitkaise.runtime.running_tree",
+    "Task": "suitkaise.runtime.tasks",
     "Timer": "suitkaise.workers.timers",
 }
 """The public names that are loaded when they are first used, by their module: a worker process does not need them."""
