@@ -19,6 +19,7 @@ from suitkaise import (
     Published,
     Supervisor,
     Thread,
+    WorkerDead,
     group,
     publish,
     whereis,
@@ -228,6 +229,26 @@ def test_a_suspended_process_loses_messages_too_and_the_publisher_goes_on() -> N
         assert reached <= 6
         running.resume("slow")
         assert len(running["slow"].ask("seen")) == reached
+
+
+def test_told_messages_for_a_worker_that_does_not_come_back_are_dead_letters() -> None:
+    class Leaves(Thread):
+        def on_receive(self, release: threading.Event) -> None:
+            release.wait(60)
+            self.rejoin()
+
+    release = threading.Event()
+    tree = Supervisor("app", Child(Leaves, restart="temporary"), Supervisor("others"))
+    with tree.start() as running, running.events() as events:
+        for _ in range(4):
+            running["leaves"].tell(release)
+        asked = running["leaves"].ask_future("an ask is no dead letter: its asker is told")
+        release.set()
+        lost = next_event(events, DeadLetter, "leaves")
+        assert (lost.count, lost.path) == (3, "app/leaves")
+        assert "no next incarnation" in lost.why
+        with pytest.raises(WorkerDead):
+            asked.get()
 
 
 @both

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason
+from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, ControlKind
@@ -22,7 +23,6 @@ from suitkaise.status import Status
 __all__ = ["MOST", "MOST_BYTES", "Address", "ExitWatchers", "Parent", "Receiver"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.links")
-_dropped = QueuedLogger("suitkaise.messages")
 
 MOST = 10_000
 """How many messages may wait for a worker that is being restarted."""
@@ -70,7 +70,7 @@ class HasChildren(Protocol):
 class Address:
     """A path, and the incarnation that answers there now."""
 
-    def __init__(self, path: str, id: str, kind: str, parent: Parent) -> None:
+    def __init__(self, path: str, id: str, kind: str, parent: Parent, dead_letters: DeadLetters | None = None) -> None:
         self.path = path
         self.id = id
         self.kind = kind
@@ -87,6 +87,7 @@ class Address:
         self._receiver: Receiver | None = None
         self._kill_on_attach: str | None = None  # why, if a link ends the incarnation before it is attached
         self._pending = PendingMessages(path)
+        self._dead_letters = DeadLetters() if dead_letters is None else dead_letters
         self._on_over: dict[Callable[[], None], None] = {}
         self._lock = threading.RLock()
 
@@ -280,9 +281,7 @@ class Address:
             callbacks, self._on_over = self._on_over, {}
         told = sum(message.reply is None for message in pending)
         if told:
-            _dropped.warning(
-                "%r is over; messages that waited for its next incarnation are dropped: %d", self.path, told
-            )
+            self._dead_letters.add(self.path, f"it is over ({self.reason}), and has no next incarnation", told)
         for message in pending:
             message.fail(WorkerDead.over(self.path, self.reason))
         for callback in callbacks:

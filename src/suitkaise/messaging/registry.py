@@ -49,7 +49,7 @@ class Registry:
         """Return the address at `path`, a new one if there is none; `parent` answers for it from now on."""
         address = self._addresses.get(path)
         if address is None:
-            address = self._addresses[path] = Address(path, id, kind, parent)
+            address = self._addresses[path] = Address(path, id, kind, parent, self.dead_letters)
             self._removed.pop(path, None)
         address.parent = parent
         return address
