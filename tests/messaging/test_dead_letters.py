@@ -35,3 +35,12 @@ def test_the_numbers_of_only_so_many_workers_are_kept(monkeypatch: pytest.Monkey
     for path in ("a", "b", "a", "c"):
         letters.add(path, "why")
     assert [letters.count(path) for path in "abc"] == [2, 0, 1]
+
+
+def test_another_child_at_the_same_path_is_counted_from_zero() -> None:
+    letters = DeadLetters()
+    letters.add("a", "why")
+    letters.forget("a")
+    letters.forget("unknown")
+    letters.add("a", "why")
+    assert letters.count("a") == 1

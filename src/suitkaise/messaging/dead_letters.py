@@ -38,6 +38,11 @@ class DeadLetters:
         if count.bit_length() > before.bit_length():
             self.publish(DeadLetter(path, time.monotonic(), count, why))
 
+    def forget(self, path: str) -> None:
+        """Count from zero again: another child has that path from now on."""
+        with self._lock:
+            self._counts.pop(path, None)
+
     def count(self, path: str) -> int:
         """Return how many messages to the worker at `path` were not delivered."""
         return self._counts.get(path, 0)

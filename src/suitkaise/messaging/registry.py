@@ -51,6 +51,7 @@ class Registry:
         if address is None:
             address = self._addresses[path] = Address(path, id, kind, parent, self.dead_letters)
             self._removed.pop(path, None)
+            self.dead_letters.forget(path)
         address.parent = parent
         return address
 

@@ -16,7 +16,7 @@ __all__ = ["Once", "OnceAsync", "once"]
 class Once(Process):
     """Calls a function once. Its exit reason is `Normal` only if the function has returned."""
 
-    restart = "temporary"
+    restart: str = "temporary"
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self.function = function
