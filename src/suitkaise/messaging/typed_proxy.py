@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
-from suitkaise.messaging.messages import checked_timeout
+from suitkaise.messaging.messages import Answer, MessageKind, checked_timeout
 from suitkaise.specs.recipe import is_async_function
 
-if TYPE_CHECKING:
-    from suitkaise.messaging.refs import WorkerRef
+__all__ = ["Askable", "TypedProxy"]
 
-__all__ = ["TypedProxy"]
+
+class Askable(Protocol):
+    """What a proxy needs of the ref of its worker."""
+
+    def _ask(self, kind: MessageKind, body: Any) -> Answer[Any]: ...
+
+    def _refuse_self(self, what: str) -> None: ...
 
 
 class TypedProxy:
@@ -24,7 +29,7 @@ class TypedProxy:
         timeout: seconds to wait for an answer at most; None: for ever.
     """
 
-    def __init__(self, ref: WorkerRef, cls: type, timeout: float | None) -> None:
+    def __init__(self, ref: Askable, cls: type, timeout: float | None) -> None:
         checked_timeout(timeout)
         vars(self).update(_ref=ref, _cls=cls, _timeout=timeout)
 
@@ -45,7 +50,7 @@ class TypedProxy:
         return f"{vars(self)['_ref']!r}.proxy({vars(self)['_cls'].__name__})"
 
 
-def _method(ref: WorkerRef, name: str, timeout: float | None, *, awaited: bool) -> Callable[..., Any]:
+def _method(ref: Askable, name: str, timeout: float | None, *, awaited: bool) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if awaited:
             return ref._ask("call", (name, args, kwargs))
@@ -55,6 +60,6 @@ def _method(ref: WorkerRef, name: str, timeout: float | None, *, awaited: bool) 
     return call
 
 
-def _ask_and_wait(ref: WorkerRef, kind: Any, body: Any, timeout: float | None) -> Any:
+def _ask_and_wait(ref: Askable, kind: MessageKind, body: Any, timeout: float | None) -> Any:
     ref._refuse_self("asks")
     return ref._ask(kind, body).get(timeout)

@@ -275,14 +275,12 @@ class Child(Declaration):
             option.refuse(
                 "join_in", "join_after", "num_loops", "spares", *LIMITS, *_LATER, because="supervisors have no loop"
             )
-            option.refuse("drain", "idle_timeout", "concurrency", because="supervisors take no messages")
+            option.refuse("drain", "idle_timeout", because="supervisors take no messages")
             option.refuse("keep_children", because="each child of the supervisor has its own")
         if kind == "command":
             loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
             option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
-            option.refuse(
-                "receive_timeout", "drain", "idle_timeout", "concurrency", *_LATER, because="commands take no messages"
-            )
+            option.refuse("receive_timeout", "drain", "idle_timeout", *_LATER, because="commands take no messages")
             option.refuse("spares", because="a command is a program, which cannot stand by")
             option.refuse("keep_children", because="a command ends with all that it has started")
         if kind == "thread":
@@ -332,6 +330,8 @@ class Child(Declaration):
         if isinstance(what, Startable) or (isinstance(what, type) and issubclass(what, Startable)):
             for mistake in likely_mistakes(what, _SETTABLE):
                 warnings.warn(f"{title}: {mistake}", SpecWarning, stacklevel=_level_of_declaration())
+        if self.concurrency != 1 and kind in ("supervisor", "command"):
+            raise SpecError(f"{title}: concurrency makes no sense here: {kind}s take no messages")
         if isinstance(origin, Recipe):
             self._check_worker(title, origin)
         if self.significant and self.restart == "permanent":

@@ -19,8 +19,8 @@ class Once(Process):
     restart: str = "temporary"
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self.function = function
-        self.arguments = args, kwargs
+        self.function: Callable[..., Any] = function
+        self.arguments: tuple[tuple[Any, ...], Mapping[str, Any]] = (args, kwargs)
 
     def loop(self) -> Any:
         """Call the function, and end with its value, also if an order to stop has come meanwhile."""
