@@ -52,12 +52,15 @@ if TYPE_CHECKING:
         StartFailure,
     )
     from suitkaise.messaging.event_bus import Subscription
+    from suitkaise.messaging.groups import Group, group
     from suitkaise.messaging.messages import Answer
     from suitkaise.messaging.refs import Down, LinkedExit, Monitor, WorkerProxy, WorkerRef
-    from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef, whereis
+    from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef, whereis, whereis_all
+    from suitkaise.messaging.topics import Published, publish
     from suitkaise.platform.preload import preload
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.runtime.start import AsyncStart
+    from suitkaise.runtime.tasks import Task
     from suitkaise.specs import Backoff, Child, SpecWarning
     from suitkaise.status import Counts, Status, TreeStatus
     from suitkaise.supervisor import DynamicSupervisor, Supervisor
@@ -92,6 +95,7 @@ __all__ = [
     "ExitCode",
     "ExitReason",
     "GaveUp",
+    "Group",
     "Hung",
     "Ignore",
     "Killed",
@@ -105,8 +109,10 @@ __all__ = [
     "NotBuiltYet",
     "NotSerializable",
     "Process",
+    "Published",
     "Recalled",
     "Reject",
+    "ReplyTo",
     "RunningTree",
     "RuntimeGone",
     "Shutdown",
@@ -121,7 +127,9 @@ __all__ = [
     "SuitkaiseError",
     "Supervisor",
     "SupervisorRef",
+    "Task",
     "Thread",
+    "Timer",
     "TreeFailed",
     "TreeStatus",
     "WorkerDead",
@@ -129,8 +137,11 @@ __all__ = [
     "WorkerProxy",
     "WorkerRef",
     "__version__",
+    "group",
     "preload",
+    "publish",
     "whereis",
+    "whereis_all",
 ]
 
 _MODULES = ("errors", "events", "exits", "pools", "skglobals", "skthreading", "sktree", "xprocess")
@@ -148,18 +159,23 @@ _HOMES = {
         "Crashed ExitCode ExitReason GaveUp Hung Killed Lost Normal Shutdown Signaled SignificantFailure StartFailure"
     ),
     "suitkaise.messaging.event_bus": "Subscription",
+    "suitkaise.messaging.groups": "Group group",
     "suitkaise.messaging.messages": "Answer",
     "suitkaise.messaging.refs": "Down LinkedExit Monitor WorkerProxy WorkerRef",
-    "suitkaise.messaging.supervisor_ref": "ChildLine SupervisorRef whereis",
+    "suitkaise.messaging.supervisor_ref": "ChildLine SupervisorRef whereis whereis_all",
+    "suitkaise.messaging.topics": "Published publish",
     "suitkaise.platform.preload": "preload",
     "suitkaise.runtime.running_tree": "RunningTree",
     "suitkaise.runtime.start": "AsyncStart",
+    "suitkaise.runtime.tasks": "Task",
     "suitkaise.specs": "Backoff Child SpecWarning",
     "suitkaise.status": "Counts Status TreeStatus",
     "suitkaise.supervisor": "DynamicSupervisor Supervisor",
     "suitkaise.workers.command": "Command",
     "suitkaise.workers.incarnation": "Recalled",
     "suitkaise.workers.loop_report": "LoopTimeReport",
+    "suitkaise.workers.replies": "ReplyTo",
+    "suitkaise.workers.timers": "Timer",
     "suitkaise.workers.worker": "Process Thread",
 }
 """The module of each public name. It is loaded when the name is first used: no program uses all of them."""

@@ -26,6 +26,7 @@ __all__ = [
     "ChildStarted",
     "ChildStopError",
     "ChildStopped",
+    "DeadLetter",
     "EndEvent",
     "Event",
     "KeeperLost",
@@ -287,3 +288,20 @@ class KeeperLost(Event):
 
     def _text(self) -> str:
         return "keeper died; a new keeper takes over"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter(Event):
+    """A message that was told, and not asked, could not be delivered to the worker at `path`.
+
+    `count` is the number of such messages to this worker so far. There is an event for the 1st, 2nd, 4th, 8th ... of
+    them. `why` tells what happened to the last one.
+    """
+
+    _level: ClassVar[str] = "warning"
+    count: int = 1
+    why: str = ""
+
+    def _text(self) -> str:
+        messages = "1 message was" if self.count == 1 else f"{self.count} messages were"
+        return f"{messages} not delivered; the last one: {self.why}"

@@ -87,7 +87,7 @@ def test_s72_messages_for_a_worker_that_does_not_come_back_fail_at_its_end(
         assert (event.reason, event.unhandled) == (Normal(), 2)
         assert "2 messages were not handled" in str(event)
         assert handled(tmp_path) == []
-    assert "'tree/w' is over; messages that waited for its next incarnation are dropped: 1" in caplog.text
+    assert "tree/w 1 message was not delivered; the last one: it is over (normal)" in caplog.text
 
 
 @kinds

@@ -86,7 +86,17 @@ class Launch:
         return cls(
             child,
             Incarnation(
-                path, serial, number, child.copy, *limits, recalled, grace_of(child), child.drain or 0.0, child.user
+                path,
+                serial,
+                number,
+                child.copy,
+                *limits,
+                recalled,
+                grace_of(child),
+                child.drain or 0.0,
+                child.user,
+                child.idle_timeout,
+                child.concurrency,
             ),
             Context() if context is None else context,
         )

@@ -92,6 +92,7 @@ class ThreadHandle:
         try:
             self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self._mailbox, self._slot)
             lifecycle.context.on_crash = _call_excepthook
+            lifecycle.context.timers.call_at = context.reactor.call_at
             lifecycle.context.on_log_line = lambda line: self._lines.append(shortened(line, LONGEST_LINE))
             lifecycle.context.background.supervise = partial(engine.supervise, launch.incarnation)
             _ThreadActor.launch(
@@ -145,8 +146,7 @@ class ThreadHandle:
             self._lifecycle.interrupt(reason)
             self._lifecycle.context.background.kill(str(reason))
             waiting, view = self._mailbox.take_unhandled(), self._slot.read()
-        handled = self._lifecycle.handled
-        for message in waiting if handled is None else [handled, *waiting]:  # an answer that comes later is dropped
+        for message in (*self._lifecycle.unanswered(), *waiting):  # an answer that comes later is dropped
             message.fail(
                 WorkerDead(f"{self._launch.path!r} was abandoned: {reason}", path=self._launch.path, reason=reason)
             )

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.ask_timeout import Doing, doing
+from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import MOST, MOST_BYTES, Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, ControlKind
@@ -23,7 +24,6 @@ from suitkaise.status import Status
 __all__ = ["Address", "ExitWatchers", "Parent", "Receiver"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.links")
-_dropped = QueuedLogger("suitkaise.messages")
 
 
 class Receiver(Protocol):
@@ -65,7 +65,7 @@ class HasChildren(Protocol):
 class Address:
     """A path, and the incarnation that answers there now."""
 
-    def __init__(self, path: str, id: str, kind: str, parent: Parent) -> None:
+    def __init__(self, path: str, id: str, kind: str, parent: Parent, dead_letters: DeadLetters | None = None) -> None:
         self.path = path
         self.id = id
         self.kind = kind
@@ -84,6 +84,7 @@ class Address:
         self._receiver: Receiver | None = None
         self._kill_on_attach: str | None = None  # why, if a link ends the incarnation before it is attached
         self._pending = PendingMessages(path)
+        self._dead_letters = DeadLetters() if dead_letters is None else dead_letters
         self._on_over: dict[Callable[[], None], None] = {}
         self._joins: dict[Answer[Any], str] = {}  # of workers that wait for the end: their paths
         self._lock = threading.RLock()
@@ -197,6 +198,28 @@ class Address:
             with contextlib.suppress(WorkerDead):
                 self._receiver.deliver(message, accepted=True)
 
+    def offer(self, serial: int, message: Message, most: int) -> bool:
+        """Deliver a message to the incarnation of that serial number; return False if there is none.
+
+        Raises:
+            MailboxFull: `most` messages wait for it already, or too many bytes.
+        """
+        if self.kind == "process":
+            message.body.data  # noqa: B018  (encode before the lock is taken)
+        with self._lock:
+            if self.watchers.serial != serial:
+                return False
+            receiver: Any = self._receiver
+            view = receiver.snapshot() if hasattr(receiver, "snapshot") else None
+            waiting = len(self._pending) if receiver is None else 0 if view is None else view.queued
+            if waiting >= most:
+                raise MailboxFull(f"{waiting} messages already wait for {self.path!r}", path=self.path)
+            if receiver is None:
+                self._pending.add(message)
+            else:
+                receiver.deliver(message)
+        return True
+
     def end_with(self, serial: int, other: WorkerRef, reason: ExitReason) -> None:
         """Report the end of a linked incarnation to the one of that serial number, or end that one, too (rule 60).
 
@@ -279,9 +302,7 @@ class Address:
             callbacks, self._on_over = self._on_over, {}
         told = sum(message.reply is None for message in pending)
         if told:
-            _dropped.warning(
-                "%r is over; messages that waited for its next incarnation are dropped: %d", self.path, told
-            )
+            self._dead_letters.add(self.path, f"it is over ({self.reason}), and has no next incarnation", told)
         for message in pending:
             message.fail(WorkerDead.over(self.path, self.reason))
         for callback in callbacks:

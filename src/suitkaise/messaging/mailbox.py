@@ -24,7 +24,7 @@ from suitkaise.messaging.wire import Frame, Parser, PeerClosed, WireError
 from suitkaise.platform.board import BELL, QUEUED, Slot
 from suitkaise.platform.log_queue import QueuedLogger
 
-__all__ = ["ITERATE", "STOP", "URGENT", "Mailbox", "Sleeper", "SocketMailbox", "ThreadMailbox"]
+__all__ = ["IDLE", "ITERATE", "STOP", "URGENT", "Mailbox", "Sleeper", "SocketMailbox", "ThreadMailbox"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.mailbox")
 
@@ -33,6 +33,9 @@ ITERATE: Any = object()
 
 STOP: Any = object()
 """The message that `get` returns to a worker that has to finish, for the reason in `mailbox.stop_reason`."""
+
+IDLE: Any = object()
+"""The message that `get` returns when none has come for `mailbox.idle` seconds, to a worker without a loop."""
 
 URGENT = 2
 """The bell's value if an order may be behind the messages: the worker then reads all input before the next message."""
@@ -45,6 +48,7 @@ _LONGEST = 1e6
 
 _ITERATE = envelope(ITERATE)
 _STOP = envelope(STOP)
+_IDLE = envelope(IDLE)
 
 
 class Sleeper(Protocol):
@@ -83,6 +87,7 @@ class Mailbox(ABC):
         self.suspended: bool = False
         self.blocks_if_suspended: bool = True  # else the worker itself handles suspension
         self.deadline: float | None = None
+        self.idle: float | None = None  # seconds without a message after which `get` returns `IDLE`
         self.drain: float = 0.0  # seconds for which messages are handled before an order to stop
         self.owner: int | None = None  # the worker's own thread
         self.finishing: bool = False
@@ -99,6 +104,11 @@ class Mailbox(ABC):
     # ------------------------------------------------------------ from any thread
     def put(self, message: Message) -> None:
         """Add a message behind those that wait."""
+        self._waiting.append(envelope(message))
+        self.ring()
+
+    def post(self, message: Message) -> None:
+        """Add a message of the worker's own, from any thread of its process."""
         self._waiting.append(envelope(message))
         self.ring()
 
@@ -144,10 +154,12 @@ class Mailbox(ABC):
 
         The messages that wait form a batch; after a batch comes one loop, so that neither starves the other.
         """
+        idle_until = None
         while True:
             if self.stop_reason is not None:
                 return self._get_before_stop()
             if self.suspended and self.blocks_if_suspended:
+                idle_until = None
                 self.sleep(None, for_messages=False, until_resumed=True)
                 continue
             if self._batch:
@@ -173,7 +185,14 @@ class Mailbox(ABC):
                 return _ITERATE
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 return _ITERATE
-            self.sleep(None if self.deadline is None else min(self.deadline - time.monotonic(), _LONGEST))
+            until = self.deadline
+            if self.idle is not None:
+                now = time.monotonic()
+                idle_until = now + self.idle if idle_until is None else idle_until
+                if now >= idle_until:
+                    return _IDLE
+                until = idle_until if until is None else min(until, idle_until)
+            self.sleep(None if until is None else min(until - time.monotonic(), _LONGEST))
 
     def _get_before_stop(self) -> Envelope[Any]:
         """Return the next message, if the order to stop leaves time for it, else `STOP`."""
@@ -257,9 +276,9 @@ class Mailbox(ABC):
         return True
 
     def take_unhandled(self) -> list[Message]:
-        """Remove all messages that were not handled, and return them."""
+        """Remove all messages that were not handled, and return those that were not for this incarnation alone."""
         self._collect()
-        messages = [one.message for one in self._waiting]
+        messages = [one.message for one in self._waiting if one.message.kind != "signal"]
         self._waiting.clear()
         self._batch = 0
         return messages

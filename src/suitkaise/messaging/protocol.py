@@ -21,10 +21,12 @@ __all__ = [
     "AdminRequest",
     "Ask",
     "ControlKind",
+    "GroupAction",
     "HubAnswer",
     "HubRequest",
     "RequestKind",
     "Tell",
+    "TopicAction",
     "UserMessageKind",
     "Withdraw",
     "WorkerFrame",
@@ -57,6 +59,10 @@ class RequestKind(enum.StrEnum):
     UNLINK = "unlink"  # the owner of the calling incarnation -> None
     TRAP_EXITS = "trap_exits"  # the owner of the calling incarnation, whether -> None; the path is the caller's
 
+    NAMES = "names"  # -> a list of (path, kind) of all that the path, a pattern, names, at once
+    GROUP = "group"  # a `GroupAction` and its argument -> as listed there, at once; the path is the group's name
+    TOPIC = "topic"  # a `TopicAction` and its argument -> as listed there, at once; the path is the topic or pattern
+
     RESOURCE_TRACKER = "resource tracker"  # -> pid and descriptor of the program's, see `engines.shared_tracker`
     OVERVIEW = "overview"  # -> what the program and its trees are doing, see `runtime.overview`; the path is empty
     STORAGE = "storage"  # -> the directory of the program's storage, after its start; the path is empty
@@ -64,6 +70,24 @@ class RequestKind(enum.StrEnum):
 
 ControlKind: TypeAlias = Literal[RequestKind.KILL, RequestKind.REJOIN, RequestKind.RECALL]
 """The requests that the supervisor of the worker at the path carries out."""
+
+
+class GroupAction(enum.StrEnum):
+    """What can be requested of a group, see `groups`."""
+
+    JOIN = "join"  # the owner of the calling incarnation -> None
+    LEAVE = "leave"  # the owner of the calling incarnation -> None
+    MEMBERS = "members"  # -> the paths of the members
+    NEXT = "next"  # the path of the calling worker -> the path of another member, each in turn
+    TELL = "tell"  # the message -> to how many members it was sent
+
+
+class TopicAction(enum.StrEnum):
+    """What can be requested of a topic, see `topics`."""
+
+    SUBSCRIBE = "subscribe"  # the owner of the calling incarnation, how many messages may wait for it -> None
+    UNSUBSCRIBE = "unsubscribe"  # the owner of the calling incarnation -> None
+    PUBLISH = "publish"  # the message -> to how many subscribers it was sent
 
 
 class AdminAction(enum.StrEnum):

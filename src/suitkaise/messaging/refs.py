@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, SuitkaiseError
 from suitkaise.exits import ExitReason
@@ -13,6 +13,7 @@ from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Messa
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import Router, router
 from suitkaise.messaging.tracing import carrier
+from suitkaise.messaging.typed_proxy import TypedProxy
 from suitkaise.records import dataclass
 from suitkaise.specs.options import checked_drain
 from suitkaise.status import Status
@@ -21,6 +22,8 @@ __all__ = ["Down", "LinkedExit", "Monitor", "WorkerProxy", "WorkerRef", "refuse_
 
 PATIENCE = 0.5
 """Seconds within which the program tells what a worker is doing that has not answered in time."""
+
+W = TypeVar("W")
 
 _OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.FAILED, Status.STOPPED,
                    Status.IGNORED, Status.ABANDONED, Status.CREATED})  # fmt: skip
@@ -109,9 +112,38 @@ class WorkerRef:
         """Send a message; the answer can be awaited, or waited for with `get(timeout)`."""
         return self._ask("message", message)
 
-    def proxy(self) -> WorkerProxy:
-        """Return a proxy, whose methods send messages and return answers: `ref.proxy().add(2).get()`."""
-        return WorkerProxy(self)
+    @overload
+    def proxy(self) -> WorkerProxy: ...
+
+    @overload
+    def proxy(self, cls: type[W], *, timeout: float | None = DEFAULT_TIMEOUT) -> W: ...
+
+    def proxy(self, cls: type[Any] | None = None, *, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
+        """Return a proxy, whose methods send messages and return answers: `ref.proxy().add(2).get()`.
+
+        With the worker's class, the proxy has the type of that class, so that type checkers and editors know its
+        methods and attributes. Then a call waits for the answer and returns the value itself, and so does reading an
+        attribute; the call of an async method is awaited: `await ref.proxy(Fetch).page(url)`.
+
+        Args:
+            cls: the class of the worker; it is not compared with the worker's own.
+            timeout: seconds that such a proxy waits for each answer at most (default 5.0; None: for ever). An
+                `await` waits until it is cancelled.
+
+        >>> from suitkaise import Supervisor, Thread
+        >>> class Count(Thread):
+        ...     def on_start(self) -> None:
+        ...         self.total = 0
+        ...
+        ...     def add(self, number: int) -> int:
+        ...         self.total += number
+        ...         return self.total
+        >>> with Supervisor("app", Count).start() as running:
+        ...     count = running["count"].proxy(Count)
+        ...     print(count.add(2) + 1, count.total, running["count"].proxy().add(3).get())
+        3 2 5
+        """
+        return WorkerProxy(self) if cls is None else TypedProxy(self, cls, timeout)
 
     def _ask(self, kind: MessageKind, body: Any) -> Answer[Any]:
         answer: Answer[Any] = Answer()

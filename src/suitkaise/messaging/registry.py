@@ -14,9 +14,12 @@ from suitkaise.errors import ChildNotFound, RuntimeGone, SuitkaiseError, WorkerF
 from suitkaise.exits import Crashed
 from suitkaise.messaging.address import Address, Parent
 from suitkaise.messaging.blocked_asks import BlockedAsks
+from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.links import Links
+from suitkaise.messaging.memberships import Groups, Topics
 from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.patterns import matches
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.removed import MOST_FETCHED_BYTES, MOST_RESULT_BYTES, RemovedWorkers
 from suitkaise.messaging.supervisor_ref import ref_to
@@ -33,14 +36,20 @@ class Registry:
         self._removed = RemovedWorkers()
         self._closed = False
         self._links = Links(self.find, ref_to)
+        self.hidden: str = ""
+        """The root of a tree that `names` leaves out: the program's own."""
+        self.dead_letters: DeadLetters = DeadLetters()
+        self._groups = Groups(self.find, self.dead_letters)
+        self._topics = Topics(self.find, self.dead_letters)
         self.blocked_asks: BlockedAsks = BlockedAsks(self.find)
 
     def add(self, path: str, id: str, kind: str, parent: Parent) -> Address:
         """Return the address at `path`, a new one if there is none; `parent` answers for it from now on."""
         address = self._addresses.get(path)
         if address is None:
-            address = self._addresses[path] = Address(path, id, kind, parent)
+            address = self._addresses[path] = Address(path, id, kind, parent, self.dead_letters)
             self._removed.forget(path)
+            self.dead_letters.forget(path)
         address.parent = parent
         return address
 
@@ -139,6 +148,12 @@ class Registry:
                 case RequestKind.TRAP_EXITS:
                     self._links.trap_exits(*argument)
                     answer.set_result(None)
+                case RequestKind.NAMES:
+                    answer.set_result(self._names(path))
+                case RequestKind.GROUP:
+                    answer.set_result(self._groups.serve(path, *argument))
+                case RequestKind.TOPIC:
+                    answer.set_result(self._topics.serve(path, *argument))
                 case RequestKind.OVERVIEW | RequestKind.STORAGE | RequestKind.RESOURCE_TRACKER:
                     return self._serve(kind)
                 case _:
@@ -146,6 +161,14 @@ class Registry:
         except Exception as error:
             answer.set_exception(error)
         return answer
+
+    def _names(self, pattern: str) -> list[tuple[str, str]]:
+        """Return path and kind of all that the pattern names, in the order in which they were added."""
+        return [
+            (one.path, one.kind)
+            for one in list(self._addresses.values())
+            if matches(pattern, one.path) and one.path.partition("/")[0] != self.hidden
+        ]
 
     def _find_or_removed(self, path: str) -> Address:
         return self._removed.get(path) or self.find(path)

@@ -31,7 +31,7 @@ from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import UntrustedServer, connect_own
 
-__all__ = ["HubClient", "Router", "in_worker_process", "router", "set_router"]
+__all__ = ["HubClient", "Router", "in_worker_process", "router", "set_router", "shared_payload"]
 
 
 logger: QueuedLogger = QueuedLogger("suitkaise.messages")
@@ -76,6 +76,15 @@ def router() -> Router:
 def in_worker_process() -> bool:
     """Return whether this process is a worker of a program elsewhere."""
     return _router is not None and isinstance(_router, HubClient)
+
+
+def shared_payload(message: Any) -> Any:
+    """Return a message as the argument of a request that the hub passes on to several workers.
+
+    From a worker's process it goes encoded, so that the hub need not decode it.
+    """
+    payload = Payload(message)
+    return payload.data if in_worker_process() else payload
 
 
 class HubClient:

@@ -9,6 +9,7 @@ from suitkaise.errors import DeadlockError, SpecError
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.patterns import is_pattern
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.refs import WorkerRef, refuse_while_starting
 from suitkaise.messaging.router import router
@@ -17,7 +18,7 @@ from suitkaise.specs import Child
 from suitkaise.specs.options import checked_drain
 from suitkaise.status import Counts, Status
 
-__all__ = ["Administration", "ChildLine", "SupervisorRef", "ref_to", "whereis"]
+__all__ = ["Administration", "ChildLine", "SupervisorRef", "ref_to", "whereis", "whereis_all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +184,28 @@ def ref_to(path: str, kind: str) -> WorkerRef:
 def whereis(path: str) -> WorkerRef:
     """Return the ref of the worker or supervisor at `path`, from any process of the program.
 
-    For a supervisor it is a `SupervisorRef`, which can administer the supervisor's children.
+    For a supervisor it is a `SupervisorRef`, which can administer the supervisor's children. A path with wildcards
+    gives the list that `whereis_all` returns; in typed code, call that.
 
     Raises:
         ChildNotFound: there is no such worker.
     """
+    if is_pattern(path):
+        return whereis_all(path)  # type: ignore[return-value]
     found, kind = router().request(RequestKind.FIND, path).get()
     return ref_to(found, kind)
+
+
+def whereis_all(pattern: str = "**") -> list[WorkerRef]:
+    """Return the refs of all workers and supervisors that the pattern names, from any process of the program.
+
+    In a pattern, `*` and `?` match within one part of a path, `**` matches any number of parts; default: all. They come
+    in the order in which they were declared or added; a child that was stopped is one of them until it is deleted.
+
+    >>> from suitkaise import Child, Supervisor, Thread, whereis_all
+    >>> class Count(Thread): ...
+    >>> with Supervisor("app", Supervisor("team", Child(Count, copies=2)), Supervisor("other", Count)).start():
+    ...     print([ref.path for ref in whereis_all("app/*/count-*")], len(whereis_all()))
+    ['app/team/count-0', 'app/team/count-1'] 6
+    """
+    return [ref_to(path, kind) for path, kind in router().request(RequestKind.NAMES, pattern).get()]

@@ -8,10 +8,10 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit
@@ -26,6 +26,7 @@ from suitkaise.messaging.supervisor_ref import Administration, ChildLine, ref_to
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.runtime import Runtime
+from suitkaise.runtime.tasks import Task, Tasks
 from suitkaise.specs import SupervisorSpec
 from suitkaise.specs.options import checked_drain
 from suitkaise.status import Status, TreeStatus, abandoned_threads
@@ -38,6 +39,8 @@ __all__ = ["RunningTree", "stop_former", "wait_until_done"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise")
 
+A = TypeVar("A")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -56,6 +59,7 @@ class RunningTree(Administration):
         self._lock = threading.Lock()
         self._hub = os.getpid()
         self._ended = threading.Event()
+        self._tasks: Tasks = Tasks(self)
         newest[self.name] = self
         supervisor.exited.add_done_callback(self._on_exit)
 
@@ -157,6 +161,70 @@ class RunningTree(Administration):
         ref: WorkerRef = self._change_child(AdminAction.RECALL_CHILD, id)
         return ref
 
+    # ------------------------------------------------------------ tasks
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
+
+    @overload
+    def task(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
+
+    def task(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Task[Any]:
+        """Call `function(*args, **kwargs)` once, in a process of its own; return the future of its value, at once.
+
+        The process is a temporary child of the dynamic supervisor `tasks` below the root, which is added with the first
+        task unless the tree declares it (`DynamicSupervisor("tasks", max_children=8)`). It is not restarted, it ends
+        with the tree, and the function may be `async def`.
+
+        The future gets the function's value. It gets `WorkerFailed` if the function raised an error, its process died,
+        or the tree stopped before; `WorkerDead`, `ChildStartFailed`, `MaxChildren` or `NotSerializable` if it could not
+        be started. `task.cancel()` kills the process.
+
+        Raises:
+            SpecError: this is no function, or the arguments do not fit.
+            ChildNotFound: the tree does not run any more.
+
+        >>> from suitkaise import Supervisor
+        >>> with Supervisor("app").start() as running:
+        ...     task = running.task(divmod, 17, 5)
+        ...     print(task.path, task.get())
+        app/tasks/divmod-1 (3, 2)
+        """
+        self._check_hub()
+        return self._tasks.start(function, args, kwargs)
+
+    def stream(
+        self,
+        function: Callable[[A], T],
+        items: Iterable[A],
+        *,
+        limit: int | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[T]:
+        """Yield `function(item)` for each item, in their order; each call is a task of its own, see `task`.
+
+        Items are taken only as tasks can begin. The first error of a task is raised, and then, or when the iterator is
+        closed, the tasks that run are cancelled. For very many short calls, a pool does with few processes.
+
+        Args:
+            function: takes one item.
+            items: any iterable, which may be endless.
+            limit: how many tasks there are at a time, done or not (default None: one for each processor).
+            timeout: seconds to wait for each value at most (default None: no limit).
+
+        Raises:
+            SpecError: `limit` is no whole number >= 1.
+            WorkerFailed: a task has failed.
+            AskTimeout: a value has not come in time.
+
+        >>> from suitkaise import Supervisor
+        >>> with Supervisor("app").start() as running:
+        ...     print(list(running.stream(abs, [-3, 2, -1], limit=2)))
+        [3, 2, 1]
+        """
+        self._check_hub()
+        return self._tasks.stream(function, items, limit, timeout)
+
+    # ------------------------------------------------------------ for both
     def _administer(self, under: str, action: AdminAction, argument: Any) -> Answer[Any]:
         self._check_hub()
         return self._supervisor(under).administer(action, argument)

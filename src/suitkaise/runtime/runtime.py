@@ -74,6 +74,8 @@ class Runtime:
             self.registry: Registry = Registry()
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
+            self.registry.dead_letters.publish = self.bus.publish
+            self.registry.hidden = STORAGE_NAME
             reserve = DescriptorReserve()
             made.callback(reserve.close)
             self.engine_context: EngineContext = EngineContext(

@@ -117,7 +117,7 @@ LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_ti
 """The options that limit the time of a phase (rule 55)."""
 
 _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares",
-            "drain", "keep_children", "max_restarts", "max_seconds")  # fmt: skip
+            "drain", "idle_timeout", "concurrency", "keep_children", "max_restarts", "max_seconds")  # fmt: skip
 _HERE = ("env", "user", "group")  # not from the worker or its class, which use these names for their own
 _LATER = ("mailbox",)
 _SETTABLE = (*_OPTIONS, "num_loops", "trap_exits", "background")
@@ -159,6 +159,10 @@ class Child(Declaration):
         drain: seconds for which the worker goes on to handle the messages that wait, and those that still come, when it
             is asked to stop or finishes by itself (rule 72; default None: not at all). It is a part of the `shutdown`
             time, so it must be less.
+        idle_timeout: seconds without a message after which `handle_timeout` is called (default None: never). Only for
+            workers that have this hook and no `loop`.
+        concurrency: how many messages an async worker without `loop` handles at once (default 1). They start in their
+            order; a stop waits for those that run, within the `shutdown` time.
         keep_children: whether the processes that the worker has started are left running when it ends (default False:
             they end with it, rule 73). Only for process workers.
         env: environment variables for this worker, in addition to those that the program has when the worker is
@@ -206,6 +210,8 @@ class Child(Declaration):
     copy: int | None
     spares: int
     drain: float | None
+    idle_timeout: float | None
+    concurrency: int
     keep_children: bool
     max_restarts: float | None
     max_seconds: float
@@ -235,6 +241,8 @@ class Child(Declaration):
         copies: int = NOT_GIVEN,
         spares: int = NOT_GIVEN,
         drain: float | None = NOT_GIVEN,
+        idle_timeout: float | None = NOT_GIVEN,
+        concurrency: int = NOT_GIVEN,
         keep_children: bool = NOT_GIVEN,
         env: Mapping[str, str] | None = None,
         user: str | int | None = None,
@@ -250,6 +258,7 @@ class Child(Declaration):
             "start_timeout": start_timeout, "before_loop_timeout": before_loop_timeout,
             "loop_timeout": loop_timeout, "after_loop_timeout": after_loop_timeout,
             "receive_timeout": receive_timeout, "finish_timeout": finish_timeout, "mailbox": mailbox, "drain": drain,
+            "idle_timeout": idle_timeout, "concurrency": concurrency,
             "keep_children": keep_children, "env": env, "user": user, "group": group,
             "max_restarts": max_restarts, "max_seconds": max_seconds,
         }  # fmt: skip
@@ -267,12 +276,12 @@ class Child(Declaration):
             option.refuse(
                 "join_in", "join_after", "num_loops", "spares", *LIMITS, *_LATER, because="supervisors have no loop"
             )
-            option.refuse("drain", because="supervisors take no messages")
+            option.refuse("drain", "idle_timeout", because="supervisors take no messages")
             option.refuse("keep_children", because="each child of the supervisor has its own")
         if kind == "command":
             loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
             option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
-            option.refuse("receive_timeout", "drain", *_LATER, because="commands take no messages")
+            option.refuse("receive_timeout", "drain", "idle_timeout", *_LATER, because="commands take no messages")
             option.refuse("spares", because="a command is a program, which cannot stand by")
             option.refuse("keep_children", because="a command ends with all that it has started")
         if kind == "thread":
@@ -310,6 +319,8 @@ class Child(Declaration):
             copy=None,
             spares=option.count("spares", 0, least=0),
             drain=option.positive("drain", None),
+            idle_timeout=option.positive("idle_timeout", None),
+            concurrency=option.count("concurrency", 1),
             keep_children=option.flag("keep_children"),
             max_restarts=max_restarts,
             max_seconds=max_seconds,
@@ -320,6 +331,10 @@ class Child(Declaration):
         if isinstance(what, Startable) or (isinstance(what, type) and issubclass(what, Startable)):
             for mistake in likely_mistakes(what, _SETTABLE):
                 warnings.warn(f"{title}: {mistake}", SpecWarning, stacklevel=_level_of_declaration())
+        if self.concurrency != 1 and kind in ("supervisor", "command"):
+            raise SpecError(f"{title}: concurrency makes no sense here: {kind}s take no messages")
+        if isinstance(origin, Recipe):
+            self._check_worker(title, origin)
         if self.significant and self.restart == "permanent":
             raise SpecError(f"{title}: significant needs restart='transient' or 'temporary', not 'permanent' (rule 50)")
         time = 0.0 if self.shutdown == "brutal_kill" else self.shutdown
@@ -340,6 +355,16 @@ class Child(Declaration):
                 SpecWarning,
                 stacklevel=_level_of_declaration(),
             )
+
+    def _check_worker(self, title: str, recipe: Recipe) -> None:
+        """Raise SpecError if an option makes no sense for this worker."""
+        target = recipe.target
+        if isinstance(target, type) and issubclass(target, Startable):
+            target._check_options(title, {"idle_timeout": self.idle_timeout, "concurrency": self.concurrency})
+        elif self.idle_timeout is not None:
+            raise SpecError(f"{title}: idle_timeout makes no sense here: a function is a loop, so it is not idle")
+        elif self.concurrency != 1:
+            raise SpecError(f"{title}: concurrency makes no sense here: a function is a loop, which runs alone")
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some options changed, checked again.

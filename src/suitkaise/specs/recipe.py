@@ -51,6 +51,10 @@ class Startable:
     _worker_hooks: ClassVar[tuple[str, ...]] = ()
     __recipe__: Recipe
 
+    @classmethod
+    def _check_options(cls, title: str, options: Mapping[str, Any]) -> None:
+        """Raise SpecError if an option of the child makes no sense for this class."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

@@ -16,7 +16,8 @@ from suitkaise.errors import SpecError
 
 __all__ = ["HOOKS", "likely_mistakes", "make_mro", "spell_all", "spelling_in", "spellings_of"]
 
-HOOKS = ("on_start", "before_loop", "loop", "after_loop", "on_finish", "on_receive", "on_failure", "result")
+HOOKS = ("on_start", "before_loop", "loop", "after_loop", "on_finish", "on_receive", "handle_timeout", "on_failure",
+         "result")  # fmt: skip
 """The names that a worker class defines for the runtime to call."""
 
 _SPELLINGS = {hook: (hook, *dict.fromkeys((f"__{hook.replace('_', '')}__", f"__{hook}__"))) for hook in HOOKS}

@@ -48,6 +48,7 @@ class BackgroundSupervisor:
                 context.publish(event)
 
         self._registry = Registry()
+        self._registry.dead_letters.publish = publish
         env = Environment(
             registry=self._registry,
             engines={"thread": engine},

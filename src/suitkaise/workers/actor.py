@@ -6,7 +6,7 @@ from typing import Any
 
 from suitkaise.errors import WorkerDead
 from suitkaise.messaging.actor import Actor
-from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox
+from suitkaise.messaging.mailbox import IDLE, ITERATE, STOP, Mailbox
 from suitkaise.messaging.messages import Payload
 from suitkaise.platform.board import Slot
 from suitkaise.specs.recipe import Recipe
@@ -62,6 +62,8 @@ class WorkerActor(Actor):
         elif message is STOP:
             assert self.mailbox.stop_reason is not None
             self.lifecycle.finish(self.mailbox.stop_reason)
+        elif message is IDLE:
+            self.lifecycle.idle()
         else:
             self.lifecycle.receive(message)
         self._end_if_over()
@@ -74,5 +76,7 @@ class WorkerActor(Actor):
         self.lifecycle.close()
         self.on_over(outcome)  # before the answers below: an asker may send its next message at once
         self.lifecycle.answer_failed_ask()
+        for message in self.lifecycle.unanswered():
+            message.fail(WorkerDead.unanswered(self.lifecycle.path, outcome.reason))
         for message in self.mailbox.take_unhandled():
             message.fail(WorkerDead.unhandled(self.lifecycle.path, outcome.reason))

@@ -1,5 +1,7 @@
 """The life cycle of a worker with async hooks: the hooks run in an event loop, and the rest is as in any worker.
 
+With `concurrency`, handlers of messages run in tasks of their own, see `concurrent_handlers`.
+
 The life cycle itself stays plain code. Whenever it calls a hook, and wherever it waits, the event loop runs until the
 hook or the wait is done; tasks that the worker has started go on meanwhile. All hooks run in the same task, so that
 one hook can leave what another has entered (a `TaskGroup`, a context variable).
@@ -14,12 +16,15 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from suitkaise.exits import Crashed, ExitReason
+from suitkaise.errors import Reject
+from suitkaise.exits import Crashed, ExitReason, Shutdown
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message
-from suitkaise.platform.board import PHASE, Phase, Slot
+from suitkaise.platform.board import MESSAGES, PHASE, Phase, Slot
+from suitkaise.workers.concurrent_handlers import CURRENT, Handlers
 from suitkaise.workers.context import WorkerContext
 from suitkaise.workers.event_loop import EventLoop
+from suitkaise.workers.hooks import NoHandler
 from suitkaise.workers.incarnation import ExitWith, ForceFinish, Incarnation
 from suitkaise.workers.lifecycle import Lifecycle
 
@@ -54,6 +59,9 @@ class AsyncContext(WorkerContext):
             raise RuntimeError("wait_async() works in the worker's own event loop only; elsewhere, use self.wait(...)")
         return self.event_loop.wait(seconds)
 
+    def _current_message(self) -> Message | None:
+        return CURRENT.get() or super()._current_message()
+
     def force_finish(self) -> None:
         """Finish at once; called from another task or thread, also leave the `await` of the current hook."""
         try:
@@ -69,6 +77,7 @@ class AsyncLifecycle(Lifecycle):
     has_tasks = True
     context: AsyncContext
     _interrupted: ExitReason | None = None
+    _handlers: Handlers | None = None
 
     def _make_context(self, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> AsyncContext:
         return AsyncContext(incarnation, mailbox, slot)
@@ -76,6 +85,8 @@ class AsyncLifecycle(Lifecycle):
     def _build(self) -> Any:
         self.context.opened = event_loop = EventLoop(self.path, self._mailbox, self._log_error)
         self._mailbox.sleeper = event_loop
+        if self.incarnation.concurrency > 1:
+            self._handlers = Handlers(self.incarnation.concurrency, self, event_loop.create_task, event_loop.stopping)
         return super()._build()
 
     def _hook(self, name: str) -> Callable[..., Any] | None:
@@ -85,8 +96,92 @@ class AsyncLifecycle(Lifecycle):
     def _handler(self, message: Message) -> Callable[[], Any]:
         return partial(self.context.event_loop.run, super()._handler(message))
 
+    def _answer(self, message: Message, answer: Any) -> None:
+        if asyncio.isfuture(answer) and message.reply is not None and message.kind != "get":
+            self._replies.follow(message, lambda pass_on: answer.add_done_callback(partial(self._pass_on, pass_on)))
+        else:
+            super()._answer(message, answer)
+
+    def _pass_on(self, pass_on: Callable[[asyncio.Future[Any]], None], answer: asyncio.Future[Any]) -> None:
+        """Answer with what a future of the event loop has got, unless it was cancelled because the worker ends."""
+        if self.outcome is None or not answer.cancelled():
+            pass_on(answer)
+
+    # ------------------------------------------------------------ several handlers at once
+    def receive(self, message: Message) -> None:
+        """Handle one message; with `concurrency`, start its handler, and wait if no other one could start then."""
+        if self._handlers is None:
+            super().receive(message)
+            return
+        self._slot.words[MESSAGES] += 1
+        self._handlers.start(message)
+        if self._handlers.full:
+            self._run_until(self._handlers.wait_for_room)
+
+    def idle(self) -> None:
+        """Run `handle_timeout`, unless a handler runs."""
+        if self._handlers is None or self._handlers.oldest is None:
+            super().idle()
+
+    def _run_until(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run the event loop until `wait` returns; if it is interrupted, the worker ends."""
+        try:
+            self.context.event_loop.run(wait)
+        except BaseException as error:
+            self._fail("on_receive", error)
+
+    def _await_handlers(self) -> None:
+        """Wait for the handlers that run; if one has failed, the worker has failed."""
+        if self._handlers is None or self.outcome is not None:
+            return
+        if not self.context.forced and self._interrupted is None:
+            self._run_until(self._handlers.wait_for_all)
+        if self._handlers.failure is not None and self.outcome is None:
+            self._fail_with(*self._handlers.failure)
+
+    def _mark_waiting(self) -> None:
+        since = None if self._handlers is None else self._handlers.oldest
+        if since is None:
+            super()._mark_waiting()
+        elif self.outcome is None:
+            self._slot.words[PHASE] = since + Phase.ON_RECEIVE.mark
+
+    def unanswered(self) -> list[Message]:
+        """Take the messages that are handled now, or were to be answered later."""
+        handled = [] if self._handlers is None else self._handlers.unanswered()
+        return [*handled, *super().unanswered()]
+
+    def is_over(self) -> bool:
+        """Return whether the worker has ended."""
+        return self.outcome is not None
+
+    def handle(self, message: Message) -> Any:
+        """Call the handler of a message; return its value, which may be a coroutine."""
+        return super()._handler(message)()
+
+    def answer(self, message: Message, value: Any) -> None:
+        """Answer with the value that the handler has returned."""
+        self._answer(message, value)
+
+    def refused(self, message: Message, error: Exception) -> bool:
+        """Answer with a refusal; return False if the error is none."""
+        if not isinstance(error, (Reject, NoHandler)):
+            return False
+        self._refuse(message, error)
+        return True
+
+    def changed(self) -> None:
+        """Show on the board since when the oldest handler runs."""
+        self._mark_waiting()
+
+    def failed(self) -> None:
+        """End the worker soon: a handler has failed."""
+        self._mailbox.order_stop(Shutdown(), 0.0)
+
+    # ------------------------------------------------------------ the end
     def finish(self, reason: ExitReason) -> None:
         """Run `on_finish` and `result`; a worker that was cancelled between two hooks has failed instead."""
+        self._await_handlers()
         stray = self.context.event_loop.stray
         if stray is not None and self.outcome is None:
             self._fail(Phase.WAITING.hook, stray)
@@ -107,6 +202,7 @@ class AsyncLifecycle(Lifecycle):
 
     def interrupt(self, reason: ExitReason) -> None:
         """Leave the `await` of the current hook, and end for that reason."""
+        super().interrupt(reason)
         self._interrupted = reason
         if self.context.opened is not None:
             self.context.opened.interrupt()

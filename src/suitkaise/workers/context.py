@@ -12,7 +12,7 @@ from typing import Any
 from suitkaise.exits import ExitReason, Normal, Shutdown
 from suitkaise.messaging import codec
 from suitkaise.messaging.mailbox import Mailbox
-from suitkaise.messaging.messages import Payload
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import Down, Monitor, WorkerRef
 from suitkaise.messaging.router import router
@@ -22,6 +22,8 @@ from suitkaise.workers.incarnation import FORCED, ForceFinish, Incarnation, Reca
 from suitkaise.workers.loop_report import LoopTimeReport, report_on
 from suitkaise.workers.loop_times import LoopTimes
 from suitkaise.workers.output import OutputSink
+from suitkaise.workers.replies import Replies, ReplyTo
+from suitkaise.workers.timers import CANCELLED, Timers
 
 __all__ = ["NEVER", "OwnRef", "WorkerContext", "WorkerLinks"]
 
@@ -64,6 +66,10 @@ class WorkerContext:
             incarnation.path, lambda: mailbox.order_stop(Shutdown("its background threads have ended"), 0.0)
         )
         """The background threads."""
+        self.timers: Timers = Timers(incarnation.path, mailbox, slot)
+        """The timers."""
+        self.replies: Replies = Replies(incarnation.path)
+        """The messages that are answered later."""
 
         # Written by the life cycle.
         self.starting: bool = True
@@ -166,6 +172,16 @@ class WorkerContext:
         return report_on(title, self.times, loops=words[LOOPS], total_ns=words[TOTAL], last_ns=self.last_loop_ns)
 
     # ------------------------------------------------------------ services
+    def reply_to(self) -> ReplyTo:
+        """Return what answers the message whose handler runs, in place of the handler's return value."""
+        message = self._current_message() if threading.get_ident() == self._mailbox.owner else None
+        if message is None:
+            raise RuntimeError("reply_to() is for the handler of a message, in the worker's own thread")
+        return self.replies.defer(message)
+
+    def _current_message(self) -> Message | None:
+        return self.replies.handled
+
     def checkpoint(self, value: Any) -> None:
         """Keep a copy of the value for the next incarnation."""
         assert self.on_checkpoint is not None
@@ -187,6 +203,10 @@ class WorkerContext:
         """Remove the storage entries that belong to this incarnation from `tree`."""
         if tree is not None:
             tree.remove_owned(self.owner)
+
+    def accept(self, signal: Any) -> bool:
+        """Return whether a message for this incarnation alone is to be handled."""
+        return signal is not CANCELLED and self.links.accept(signal)
 
     # ------------------------------------------------------------ for workers that run a program
     def report_pid(self, pid: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -147,6 +147,16 @@ class EventLoop:
         if self._reading is not None:
             self._loop.remove_reader(self._reading)
             self._reading = None
+
+    # ------------------------------------------------------------ other tasks
+    def create_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task beside the worker's own."""
+        return self._loop.create_task(coroutine, name=self._task.get_name())
+
+    @property
+    def stopping(self) -> asyncio.Future[None]:
+        """A future that is done as soon as the worker is asked to stop."""
+        return self._stopping
 
     # ------------------------------------------------------------ the caller
     def is_inside(self) -> bool:

@@ -60,6 +60,8 @@ class Incarnation:
         grace: seconds that the worker may take to finish when the program is gone, and its tasks after the last hook.
         drain: seconds for which it handles messages before it finishes.
         user: the user that it changes to; None: it stays the program's.
+        idle_timeout: seconds without a message after which `handle_timeout` is called.
+        concurrency: how many messages are handled at once.
     """
 
     path: str
@@ -72,6 +74,8 @@ class Incarnation:
     grace: float = 5.0
     drain: float = 0.0
     user: User | None = None
+    idle_timeout: float | None = None
+    concurrency: int = 1
 
     @property
     def owner(self) -> str:

@@ -15,11 +15,11 @@ from functools import partial
 from types import CoroutineType
 from typing import Any, ClassVar
 
-from suitkaise.errors import Ignore, Reject, SuitkaiseError, WorkerDead
+from suitkaise.errors import Ignore, Reject, WorkerDead
 from suitkaise.exits import Crashed, ExitReason, Normal
 from suitkaise.messaging.identity import set_starting, set_worker
 from suitkaise.messaging.mailbox import Mailbox
-from suitkaise.messaging.messages import Message, Payload, crash, crash_and_answer, portable_error
+from suitkaise.messaging.messages import Message, Payload, crash, crash_and_answer
 from suitkaise.messaging.tracing import continued
 from suitkaise.platform.board import LAST_LOOP, LOOPING, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.platform.log_queue import QueuedLogger
@@ -76,9 +76,9 @@ class Lifecycle:
     def __init__(self, recipe: Recipe, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> None:
         self.path: str = incarnation.path
         self.outcome: Outcome | None = None
-        self.handled: Message | None = None  # the message whose handler runs
         self.context: WorkerContext = self._make_context(incarnation, mailbox, slot)
         self.incarnation: Incarnation = incarnation
+        self._replies = self.context.replies
         self._recipe = recipe
         self._mailbox = mailbox
         mailbox.drain = incarnation.drain
@@ -115,6 +115,7 @@ class Lifecycle:
             self._on_receive = self._checked_hook("on_receive")
             if type(worker).background:
                 context.background.declare(background_children(self._recipe.name, type(worker).background))
+            self._on_idle = self._hook("handle_timeout")
             hook = self._hook("on_start")
             if hook is not None:
                 hook()
@@ -132,6 +133,7 @@ class Lifecycle:
             set_starting(False)
         context.starting = False
         self._mailbox.looping = self._loop is not None
+        self._mailbox.idle = self.incarnation.idle_timeout
         if self.incarnation.join_in is not None:
             until = time.monotonic() + self.incarnation.join_in
             self._mailbox.deadline = until
@@ -223,29 +225,33 @@ class Lifecycle:
         words = self._slot.words
         words[PHASE] = _clock() + _ON_RECEIVE
         words[MESSAGES] += 1
-        self.handled = message
+        self._replies.handled = message
         try:
             answer = self._handler(message)()
             if self._forks:
                 end_fork()
         except (Reject, NoHandler) as refusal:
             self._end_fork(refusal)
-            if message.reply is None and isinstance(refusal, NoHandler):
-                _logger.warning("%r does not handle a message: %s", self.path, refusal)
-            message.fail(portable_error(refusal.error, self.path)[0])
+            self._refuse(message, refusal)
         except BaseException as error:
-            reason = None
-            if isinstance(error, Exception):
-                reason, answer = crash_and_answer("on_receive", error, self.path)
-                self._failed_ask = message, answer
-            self._fail("on_receive", error, reason)
-            if not isinstance(error, Exception) and self.outcome is not None:
-                self._failed_ask = message, WorkerDead.unanswered(self.path, self.outcome.reason)
+            self._fail_with(message, error)
         else:
-            if message.reply is not None:
-                self._answer(message, answer)
+            self._answer(message, answer)
         finally:
-            self.handled = None
+            self._replies.handled = None
+            self._mark_waiting()
+
+    def idle(self) -> None:
+        """Run `handle_timeout`: no message has come for the `idle_timeout`. On the board it is a message."""
+        if self._on_idle is None:
+            return
+        self._slot.words[PHASE] = _clock() + _ON_RECEIVE
+        try:
+            self._on_idle()
+            self._end_fork()
+        except BaseException as error:
+            self._fail("handle_timeout", error)
+        finally:
             self._mark_waiting()
 
     def finish(self, reason: ExitReason) -> None:
@@ -279,6 +285,7 @@ class Lifecycle:
     # ------------------------------------------------------------ after the last turn
     def close(self) -> None:
         """Release the resources of the life cycle itself."""
+        self.context.timers.close()
         self._end_background()
         set_worker(None)
 
@@ -305,6 +312,11 @@ class Lifecycle:
             message, error = self._failed_ask
             message.fail(error)
 
+    def unanswered(self) -> list[Message]:
+        """Take the messages that are handled now, or were to be answered later: the worker ends, or was abandoned."""
+        handled = self._replies.handled
+        return [*([] if handled is None else [handled]), *self._replies.take_all()]
+
     # ------------------------------------------------------------ for the engine
     def stacks(self) -> str:
         """Return what the worker awaits, which the stacks of its threads do not show; for any thread."""
@@ -312,6 +324,7 @@ class Lifecycle:
 
     def interrupt(self, reason: ExitReason) -> None:
         """Leave an `await`, and end for that reason: the engine has abandoned the worker."""
+        self.context.timers.close()
 
     # ------------------------------------------------------------ helpers
     def _end_fork(self, error: BaseException | None = None) -> None:
@@ -331,11 +344,23 @@ class Lifecycle:
             self._slot.words[PHASE] = _clock() + _WAITING
 
     def _answer(self, message: Message, answer: Any) -> None:
-        assert message.reply is not None
-        try:
-            message.reply(True, Payload(answer))
-        except SuitkaiseError as error:  # the answer cannot be sent: that is an error of the ask, not of the worker
-            message.fail(error)
+        self._replies.settle(message, answer)
+
+    def _refuse(self, message: Message, refusal: Reject | NoHandler) -> None:
+        """Answer with an error that the worker survives."""
+        if message.reply is None and isinstance(refusal, NoHandler):
+            _logger.warning("%r does not handle a message: %s", self.path, refusal)
+        self._replies.refuse(message, refusal.error)
+
+    def _fail_with(self, message: Message, error: BaseException) -> None:
+        """Set the outcome from the exception of a handler; the asker is told of it when the worker has ended."""
+        reason = None
+        if isinstance(error, Exception):
+            reason, answer = crash_and_answer("on_receive", error, self.path)
+            self._failed_ask = message, answer
+        self._fail("on_receive", error, reason)
+        if not isinstance(error, Exception) and self.outcome is not None:
+            self._failed_ask = message, WorkerDead.unanswered(self.path, self.outcome.reason)
 
     def _build(self) -> Any:
         return build(self._recipe, self.context)
@@ -351,7 +376,7 @@ class Lifecycle:
         return partial(_call, f"{self._recipe.name}.{spelling_in(type(self._worker), name)}", hook)
 
     def _handler(self, message: Message) -> Callable[[], Any]:
-        handler = handler_of(message, self._worker, self.path, self._on_receive, self.context.links.accept)
+        handler = handler_of(message, self._worker, self.path, self._on_receive, self.context.accept)
         return handler if message.carrier is None else continued(message.carrier, handler)
 
     def _fail(self, phase: str, error: BaseException, reason: Crashed | None = None) -> None:

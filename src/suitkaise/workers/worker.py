@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from suitkaise.errors import SpecError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from suitkaise.workers.context import OwnRef, WorkerContext
     from suitkaise.workers.incarnation import Recalled
     from suitkaise.workers.loop_report import LoopTimeReport
+    from suitkaise.workers.replies import ReplyTo
+    from suitkaise.workers.timers import Timer
 
 __all__ = ["Process", "Thread", "Worker"]
 
@@ -88,6 +90,28 @@ class Worker(Startable, metaclass=WorkerType):
         if "background" in vars(cls):
             background_children(cls.__name__, cls.background)
 
+    @classmethod
+    def _check_options(cls, title: str, options: Mapping[str, Any]) -> None:
+        """Raise SpecError if an option of the child makes no sense for this class."""
+        if options["concurrency"] > 1:
+            from suitkaise.workers.hooks import is_async  # which imports this module
+
+            if cls.loop is not Worker.loop:
+                raise SpecError(
+                    f"{title}: concurrency makes no sense here: {cls.__name__} has a loop, which runs alone"
+                )
+            if not is_async(Recipe(cls)):
+                raise SpecError(
+                    f"{title}: concurrency needs handlers that await, and {cls.__name__} has none: use async def"
+                )
+        if options["idle_timeout"] is not None:
+            if cls.loop is not Worker.loop:
+                raise SpecError(
+                    f"{title}: idle_timeout makes no sense here: {cls.__name__} has a loop, so it is not idle"
+                )
+            if cls.handle_timeout is Worker.handle_timeout:
+                raise SpecError(f"{title}: idle_timeout needs a handle_timeout, which {cls.__name__} does not have")
+
     # ------------------------------------------------------------ hooks
     def on_start(self) -> Awaitable[None] | None:
         """Called once in the worker's own process or thread, before any other hook; put heavy set-up here.
@@ -110,8 +134,19 @@ class Worker(Startable, metaclass=WorkerType):
     def on_receive(self, message: Any) -> Any:
         """Called between loops with each message of `tell` and `ask`; an asker gets the returned value.
 
+        A returned future (`concurrent.futures.Future`, such as the `Answer` of another ask; in an async worker also one
+        of asyncio, such as a task) answers later: the asker gets its result, or its error, and the worker goes on
+        meanwhile. `self.reply_to()` does that by hand.
+
         Raise `Reject` to refuse a message: the asker gets the error, and the worker goes on. Any other exception is a
         crash.
+        """
+
+    def handle_timeout(self) -> Awaitable[None] | None:
+        """Called when no message has come for `idle_timeout` seconds, and again after each further time of that length.
+
+        The time runs anew when a handler, or this hook, has returned. Only in a worker without `loop`. An exception is
+        a crash, and `receive_timeout` limits its time, as for `on_receive`.
         """
 
     def on_failure(self, error: Exception) -> Awaitable[None] | None:
@@ -133,6 +168,8 @@ class Worker(Startable, metaclass=WorkerType):
     __on_finish__ = on_finish
     __onreceive__ = on_receive
     __on_receive__ = on_receive
+    __handletimeout__ = handle_timeout
+    __handle_timeout__ = handle_timeout
     __onfailure__ = on_failure
     __on_failure__ = on_failure
     __result__ = result
@@ -415,6 +452,83 @@ class Worker(Startable, metaclass=WorkerType):
         context = self._require_context("start_thread()")
         return context.background.start(background_child("start_thread", what, args, kwargs))
 
+    # ------------------------------------------------------------ answers
+    def reply_to(self) -> ReplyTo:
+        """Return what answers the message that is being handled; the handler's return value then is not the answer.
+
+        Keep it, and call its `reply(value)` or `fail(error)` later, from any thread of this worker: OTP's
+        `gen_server:reply`. The asker's time-out runs on meanwhile. If this incarnation ends before, the asker gets
+        `WorkerDead`. A message that was told has no asker, so its answer goes nowhere.
+
+        Raises:
+            RuntimeError: no message is being handled in this thread.
+
+        >>> from suitkaise import Supervisor, Thread
+        >>> class Gate(Thread):
+        ...     def on_start(self) -> None:
+        ...         self.waiting = []
+        ...
+        ...     def on_receive(self, message: str) -> None:
+        ...         if message == "wait":
+        ...             self.waiting.append(self.reply_to())
+        ...         for waiting in self.waiting if message == "open" else ():
+        ...             waiting.reply("the gate is open")
+        >>> with Supervisor("app", Gate).start() as running:
+        ...     answer = running["gate"].ask_future("wait")
+        ...     running["gate"].ask("open")
+        ...     print(answer.get())
+        the gate is open
+        """
+        return self._require_context("reply_to()").reply_to()
+
+    # ------------------------------------------------------------ timers
+    def send_after(self, seconds: float, message: Any, *, to: WorkerRef | None = None) -> Timer:
+        """Have `message` delivered to this worker's own `on_receive` after `seconds`; return the timer.
+
+        The timer belongs to this incarnation: it ends with it, and so does a message that waits. The message itself is
+        delivered, not a copy, behind the messages that wait.
+
+        Args:
+            seconds: from now; 0: at once.
+            message: what `on_receive` gets.
+            to: tell another worker instead; if the message cannot be delivered, a line in the log
+                `suitkaise.messages` says why.
+
+        Raises:
+            ValueError: `seconds` is no number >= 0.
+            RuntimeError: this worker has no `on_receive`, or was not started by a supervisor.
+            WorkerDead: this incarnation has ended.
+
+        >>> from suitkaise import Supervisor, Thread
+        >>> class Egg(Thread):
+        ...     restart = "temporary"
+        ...
+        ...     def on_start(self) -> None:
+        ...         self.send_after(0.01, "done")
+        ...
+        ...     def on_receive(self, message: str) -> None:
+        ...         self.rejoin(f"the egg is {message}")
+        >>> with Supervisor("kitchen", Egg, Supervisor("others")).start() as running:
+        ...     print(running["egg"].join(10.0))
+        shutdown (the egg is done)
+        """
+        return self._set_timer("send_after", seconds, message, to)
+
+    def every(self, seconds: float, message: Any, *, to: WorkerRef | None = None) -> Timer:
+        """Have `message` delivered to this worker's own `on_receive` every `seconds`, the first time after `seconds`.
+
+        The times do not drift. While the last message of the timer still waits, no other one is added: a slow worker
+        does not find a queue of them. Apart from that it is as `send_after`, with `seconds` > 0; `cancel()` ends it.
+        """
+        return self._set_timer("every", seconds, message, to)
+
+    def _set_timer(self, name: str, seconds: float, message: Any, to: WorkerRef | None) -> Timer:
+        context = self._require_context(f"{name}()")
+        if to is None and type(self).on_receive is Worker.on_receive:
+            raise RuntimeError(f"{type(self).__name__}.{name}() needs an on_receive that gets the message")
+        return context.timers.start(seconds, message, to, repeats=name == "every")
+
+    # ------------------------------------------------------------ links and monitors
     def monitor(self, ref: WorkerRef) -> Monitor:
         """Have a `Down` delivered to `on_receive` when the incarnation that `ref` names now has ended.
 
@@ -440,6 +554,52 @@ class Worker(Startable, metaclass=WorkerType):
     def unlink(self, ref: WorkerRef) -> None:
         """Remove a link; a missing link is no error."""
         self._require_context("unlink()").links.unlink(ref)
+
+    # ------------------------------------------------------------ groups and topics
+    def join_group(self, name: str) -> None:
+        """Become a member of the group of that name, until this incarnation ends or leaves it; twice is once.
+
+        Others reach the members by `suitkaise.group(name)`. A restarted worker joins anew, most simply in `on_start`.
+
+        Raises:
+            ValueError: the name is no text, or has wildcards.
+        """
+        from suitkaise.messaging.groups import join_group  # messaging is not needed where a worker is declared
+
+        join_group(name, self._require_context("join_group()").owner)
+
+    def leave_group(self, name: str) -> None:
+        """Leave a group; not to be a member is no error."""
+        from suitkaise.messaging.groups import leave_group
+
+        leave_group(name, self._require_context("leave_group()").owner)
+
+    def subscribe(self, pattern: str, *, most: int = 1_000) -> None:
+        """Have a `Published(topic, message)` delivered to `on_receive` for each message that is published.
+
+        The subscription ends with this incarnation, or by `unsubscribe`; messages that wait then are dropped with it.
+
+        Args:
+            pattern: the topic (`"orders/new"`), or several by wildcards: `"orders/*"`, `"**"`.
+            most: how many messages may wait in this worker's inbox; what is published beyond that is dropped (default
+                1,000). The event `DeadLetter` counts them.
+
+        Raises:
+            ValueError: the pattern is no text, or `most` is no number >= 1.
+            RuntimeError: this worker has no `on_receive`.
+        """
+        context = self._require_context("subscribe()")
+        if type(self).on_receive is Worker.on_receive:
+            raise RuntimeError(f"{type(self).__name__}.subscribe() needs an on_receive that gets the messages")
+        from suitkaise.messaging.topics import subscribe
+
+        subscribe(pattern, context.owner, most)
+
+    def unsubscribe(self, pattern: str) -> None:
+        """Remove the subscription with this pattern; a missing one is no error."""
+        from suitkaise.messaging.topics import unsubscribe
+
+        unsubscribe(pattern, self._require_context("unsubscribe()").owner)
 
     def _require_context(self, what: str) -> WorkerContext:
         """Return the context; raise RuntimeError unless the worker runs in a tree."""

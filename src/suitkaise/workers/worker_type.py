@@ -26,7 +26,8 @@ RESERVED: frozenset[str] = frozenset(
     {
         "pid", "current_loop", "last_loop", "last_loop_time", "last_result", "finish_reason", "recalled", "ref",
         "rejoin", "skip_and_rejoin", "force_finish", "wait", "wait_async", "checkpoint", "last_checkpoint",
-        "cleanup",
+        "cleanup", "send_after", "every", "reply_to",
+        "join_group", "leave_group", "subscribe", "unsubscribe",
         "get_current_loop", "get_pid", "generate_loop_time_report", "start_thread",
         "whereis", "monitor", "demonitor", "link", "unlink",
     }

@@ -1,0 +1,166 @@
+"""The hub's side of groups and topics: which incarnations have joined or subscribed, and deliveries to them.
+
+A membership ends with its incarnation, in whatever way that ends: the address of the worker tells. All methods may be
+called from any thread, and none of them waits for a worker.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar, assert_never
+
+from suitkaise.errors import ChildNotFound, MailboxFull, WorkerDead
+from suitkaise.messaging.address import Address
+from suitkaise.messaging.dead_letters import DeadLetters
+from suitkaise.messaging.identity import split_owner
+from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.patterns import matches
+from suitkaise.messaging.protocol import GroupAction, TopicAction
+
+__all__ = ["Groups", "Topics"]
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class _Memberships(Generic[V]):
+    """A value for each name and incarnation that belongs to it, in the order of their coming."""
+
+    def __init__(self, find: Callable[[str], Address], kind: str) -> None:
+        self.lock = threading.Lock()
+        self._find = find
+        self._kind = kind
+        self._by_name: dict[str, dict[str, V]] = {}
+
+    def add(self, name: str, owner: str, value: V) -> None:
+        """Add the incarnation `owner`, until it ends; raise WorkerDead if it has ended already."""
+        path, serial = split_owner(owner)
+        with self.lock:
+            self._by_name.setdefault(name, {})[owner] = value
+        try:
+            alive = self._find(path).watchers.add((self._kind, name), lambda reason: self.drop(name, owner), serial)
+        except ChildNotFound:
+            alive = False
+        if not alive:
+            self.drop(name, owner)
+            raise WorkerDead.just_ended(path)
+
+    def remove(self, name: str, owner: str) -> None:
+        """Remove the incarnation `owner`; a missing one is no error."""
+        self.drop(name, owner)
+        try:
+            self._find(split_owner(owner)[0]).watchers.remove((self._kind, name))
+        except ChildNotFound:
+            return
+
+    def drop(self, name: str, owner: str) -> None:
+        """Remove the incarnation `owner`, which has ended."""
+        with self.lock:
+            members = self._by_name.get(name, {})
+            members.pop(owner, None)
+            if not members:
+                self._by_name.pop(name, None)
+
+    def of(self, name: str) -> dict[str, V]:
+        """Return the incarnations under this name, with their values."""
+        with self.lock:
+            return dict(self._by_name.get(name, {}))
+
+    def all(self) -> list[tuple[str, dict[str, V]]]:
+        """Return all names, and the incarnations under each."""
+        with self.lock:
+            return [(name, dict(members)) for name, members in self._by_name.items()]
+
+
+class Groups:
+    """The groups of a program. `find` returns the address at a path, or raises ChildNotFound."""
+
+    def __init__(self, find: Callable[[str], Address], dead_letters: DeadLetters) -> None:
+        self._find = find
+        self._dead_letters = dead_letters
+        self._members: _Memberships[None] = _Memberships(find, "group")
+        self._turns: dict[str, itertools.count[int]] = {}
+
+    def serve(self, name: str, action: GroupAction, argument: Any) -> Any:
+        """Carry out what is requested of the group."""
+        match action:
+            case GroupAction.JOIN:
+                return self._members.add(name, argument, None)
+            case GroupAction.LEAVE:
+                return self._members.remove(name, argument)
+            case GroupAction.MEMBERS:
+                return self._paths(name)
+            case GroupAction.NEXT:
+                return self._next(name, argument)
+            case GroupAction.TELL:
+                return self._tell(name, _payload(argument))
+            case _:
+                assert_never(action)
+
+    def _paths(self, name: str) -> list[str]:
+        return [split_owner(owner)[0] for owner in self._members.of(name)]
+
+    def _next(self, name: str, asker: str) -> str:
+        paths = [path for path in self._paths(name) if path != asker]
+        if not paths:
+            self._turns.pop(name, None)
+            other = "other " if asker in self._paths(name) else ""
+            raise ChildNotFound(f"the group {name!r} has no {other}members", path=name)
+        turn = self._turns.setdefault(name, itertools.count())
+        return paths[next(turn) % len(paths)]
+
+    def _tell(self, name: str, payload: Payload) -> int:
+        told = 0
+        for path in self._paths(name):
+            try:
+                self._find(path).send(Message("message", payload))
+                told += 1
+            except (ChildNotFound, MailboxFull, WorkerDead) as error:
+                self._dead_letters.add(path, f"told to the group {name!r}: {error}")
+        return told
+
+
+class Topics:
+    """The subscriptions of a program. `find` returns the address at a path, or raises ChildNotFound."""
+
+    def __init__(self, find: Callable[[str], Address], dead_letters: DeadLetters) -> None:
+        self._find = find
+        self._dead_letters = dead_letters
+        self._subscriptions: _Memberships[int] = _Memberships(find, "topic")
+
+    def serve(self, name: str, action: TopicAction, argument: Any) -> Any:
+        """Carry out what is requested of the topic, or of the pattern."""
+        match action:
+            case TopicAction.SUBSCRIBE:
+                return self._subscriptions.add(name, *argument)
+            case TopicAction.UNSUBSCRIBE:
+                return self._subscriptions.remove(name, argument)
+            case TopicAction.PUBLISH:
+                return self._publish(name, _payload(argument))
+            case _:
+                assert_never(action)
+
+    def _publish(self, topic: str, payload: Payload) -> int:
+        most: dict[str, int] = {}
+        for pattern, subscribers in self._subscriptions.all():
+            if matches(pattern, topic):
+                for owner, limit in subscribers.items():
+                    most[owner] = max(limit, most.get(owner, 0))
+        return sum(self._deliver(owner, topic, payload, limit) for owner, limit in most.items())
+
+    def _deliver(self, owner: str, topic: str, payload: Payload, most: int) -> bool:
+        path, serial = split_owner(owner)
+        try:
+            return self._find(path).offer(serial, Message("signal", payload), most)
+        except (ChildNotFound, WorkerDead):  # it has ended just now
+            return False
+        except MailboxFull as error:
+            self._dead_letters.add(path, f"published as {topic!r}: {error}")
+            return False
+
+
+def _payload(argument: Any) -> Payload:
+    """Return the message of a request: encoded if it comes from a worker's process, else as it is."""
+    return Payload(data=argument) if isinstance(argument, bytes) else argument

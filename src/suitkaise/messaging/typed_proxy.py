@@ -1,0 +1,65 @@
+"""Proxies that have the type of a worker's class, so that type checkers know their methods (`ref.proxy(Count)`)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
+
+from suitkaise.messaging.messages import Answer, MessageKind, checked_timeout
+from suitkaise.specs.recipe import is_async_function
+
+__all__ = ["Askable", "TypedProxy"]
+
+
+class Askable(Protocol):
+    """What a proxy needs of the ref of its worker."""
+
+    def _ask(self, kind: MessageKind, body: Any) -> Answer[Any]: ...
+
+    def _refuse_self(self, what: str) -> None: ...
+
+
+class TypedProxy:
+    """Asks the worker for each call of a method and each attribute, and waits for the answer; awaits async methods.
+
+    Args:
+        ref: the worker.
+        cls: the class that the worker is taken to have; it is not checked against the worker.
+        timeout: seconds to wait for an answer at most; None: for ever.
+    """
+
+    def __init__(self, ref: Askable, cls: type, timeout: float | None) -> None:
+        checked_timeout(timeout)
+        vars(self).update(_ref=ref, _cls=cls, _timeout=timeout)
+
+    def __getattr__(self, name: str) -> Any:
+        ref, cls, timeout = vars(self)["_ref"], vars(self)["_cls"], vars(self)["_timeout"]
+        if name.startswith("_"):
+            raise AttributeError(f"{name!r} is private; a proxy reaches public names only")
+        found = inspect.getattr_static(cls, name, None)
+        found = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
+        if not inspect.isroutine(found):
+            return _ask_and_wait(ref, "get", name, timeout)
+        return _method(ref, name, timeout, awaited=is_async_function(found))
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"a proxy cannot set {name!r}; send a message, or call a method that does")
+
+    def __repr__(self) -> str:
+        return f"{vars(self)['_ref']!r}.proxy({vars(self)['_cls'].__name__})"
+
+
+def _method(ref: Askable, name: str, timeout: float | None, *, awaited: bool) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if awaited:
+            return ref._ask("call", (name, args, kwargs))
+        return _ask_and_wait(ref, "call", (name, args, kwargs), timeout)
+
+    call.__name__ = name
+    return call
+
+
+def _ask_and_wait(ref: Askable, kind: MessageKind, body: Any, timeout: float | None) -> Any:
+    ref._refuse_self("asks")
+    return ref._ask(kind, body).get(timeout)

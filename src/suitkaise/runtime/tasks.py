@@ -1,0 +1,154 @@
+"""One-shot tasks in processes of their own (Elixir's `Task.Supervisor.async_nolink` and `async_stream`).
+
+A task is a temporary child of the tree's dynamic supervisor `tasks`: nobody restarts it, it ends with the tree, and its
+crash is reported as that of any worker.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+from suitkaise.errors import ChildAlreadyPresent, ChildAlreadyStarted, SpecError, SuitkaiseError, WorkerFailed
+from suitkaise.exits import Crashed, Normal
+from suitkaise.messaging.messages import Answer, Payload, checked_timeout
+from suitkaise.messaging.protocol import AdminAction, RequestKind
+from suitkaise.messaging.router import router
+from suitkaise.messaging.supervisor_ref import Administration
+from suitkaise.specs import Child
+from suitkaise.specs.recipe import Recipe, snapshot
+from suitkaise.specs.supervisor import DynamicSupervisorSpec
+from suitkaise.workers.once import once
+
+__all__ = ["SUPERVISOR", "Task", "Tasks"]
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+SUPERVISOR = "tasks"
+"""The id of the dynamic supervisor of the tasks, right below the root."""
+
+
+class Task(Answer[T], Generic[T]):
+    """The future of a function that runs once in a process of its own, as `running.task` returns it.
+
+    Wait for it with `get(timeout)` or `result(timeout)`, or `await` it. It gets the function's value, or `WorkerFailed`
+    if the function raised an error or its process died; the `__cause__` of that is the function's own error.
+    """
+
+    path: str
+    """The path of the task's worker: `app/tasks/compute-1`."""
+
+    def __init__(self, tree: Administration, id: str) -> None:
+        super().__init__()
+        self._tree = tree
+        self.path = f"{tree.path}/{SUPERVISOR}/{id}"
+
+    def cancel(self) -> bool:
+        """Kill the task's process, and cancel the future; return False if the task is done already."""
+        if not super().cancel():
+            return False
+        self._kill()
+        return True
+
+    def _kill(self) -> None:
+        try:
+            self._tree._administer(SUPERVISOR, AdminAction.KILL_CHILD, self.path.rpartition("/")[2])
+        except SuitkaiseError:  # the tree has ended, and with it the task
+            return
+
+    def begin(self, child: Child) -> None:
+        """Have the child started, and its result passed on, without waiting for either."""
+        started = self._tree._administer(SUPERVISOR, AdminAction.START_CHILD, child)
+        started.when_done(lambda done: self._on_started(started))
+
+    def _on_started(self, started: Answer[Any]) -> None:
+        ok, payload = started.outcome()
+        if not ok:
+            self.settle(False, payload)
+        elif self.cancelled():  # before there was a process
+            self._kill()
+        else:
+            result = router().request(RequestKind.RESULT, self.path)
+            result.when_done(lambda done: self._on_over(result))
+
+    def _on_over(self, result: Answer[Any]) -> None:
+        ok, payload = result.outcome()
+        reason = router().request(RequestKind.JOIN, self.path).result(0)
+        if ok and reason != Normal():
+            error = WorkerFailed(f"{self.path!r} was stopped before it ran: {reason}", path=self.path, reason=reason)
+            ok, payload = False, Payload(error)
+        elif isinstance(reason, Crashed) and isinstance(error := payload.value, WorkerFailed):
+            error.__cause__ = reason.error
+            payload = Payload(error)
+        self.settle(ok, payload)
+
+
+class Tasks:
+    """Starts the tasks of one tree."""
+
+    def __init__(self, tree: Administration) -> None:
+        self._tree = tree
+        self._lock = threading.Lock()
+        self._ready = False
+        self._numbers = itertools.count(1)
+
+    def start(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[Any]:
+        """Start a task.
+
+        Raises:
+            SpecError: this is no function, or the arguments do not fit.
+            SuitkaiseError: the tree does not run, or has another child of that id.
+        """
+        plain = Child(function, args=args, kwargs=kwargs)  # which checks the function and its arguments
+        if plain.kind != "process" or not isinstance(plain.what, Recipe) or isinstance(plain.what.target, type):
+            raise SpecError(f"a task is a function that is called once, not {function!r}")
+        self._supervise()
+        id = f"{plain.id}-{next(self._numbers)}"
+        worker = Recipe(once(function), (function, snapshot(args), snapshot(kwargs)))
+        task: Task[Any] = Task(self._tree, id)
+        task.begin(Child(worker, id=id, restart="temporary"))
+        return task
+
+    def _supervise(self) -> None:
+        """Add the supervisor of the tasks, unless the tree has declared one."""
+        with self._lock:
+            if self._ready:
+                return
+            try:
+                self._tree.start_child(DynamicSupervisorSpec(SUPERVISOR))
+            except (ChildAlreadyStarted, ChildAlreadyPresent) as error:
+                if not isinstance(self._tree.get_child_spec(SUPERVISOR).what, DynamicSupervisorSpec):
+                    raise SpecError(
+                        f"{self._tree.path!r} has a child {SUPERVISOR!r}, which is no DynamicSupervisor, and tasks "
+                        "need one of that name; rename the child"
+                    ) from error
+            self._ready = True
+
+    def stream(
+        self, function: Callable[[A], T], items: Iterable[A], limit: int | None, timeout: float | None
+    ) -> Iterator[T]:
+        """Yield the values of the function for the items, in order; at most `limit` tasks are there at a time."""
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise SpecError(f"stream: limit must be a whole number >= 1, or None, not {limit!r}")
+        checked_timeout(timeout)
+        return self._stream(function, iter(items), limit or len(os.sched_getaffinity(0)), timeout)
+
+    def _stream(self, function: Callable[[A], T], items: Iterator[A], limit: int, timeout: float | None) -> Iterator[T]:
+        tasks: deque[Task[T]] = deque()
+        try:
+            while True:
+                for item in itertools.islice(items, limit - len(tasks)):
+                    tasks.append(self.start(function, (item,), {}))
+                if not tasks:
+                    return
+                value = tasks[0].get(timeout)
+                tasks.popleft()
+                yield value
+        finally:
+            for task in tasks:
+                task.cancel()

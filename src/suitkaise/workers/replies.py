@@ -1,0 +1,137 @@
+"""Answers that come after their handler has returned (OTP's `gen_server:reply`).
+
+A handler returns a future, and the asker gets what the future gets; or it keeps `self.reply_to()`, and any thread of
+the worker answers. A worker that ends with answers still to come tells `WorkerDead` to each asker.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
+
+from suitkaise.errors import Reject, SuitkaiseError, WorkerFailed, with_note
+from suitkaise.messaging.messages import Answer, Message, Payload, portable_error
+
+__all__ = ["Replies", "ReplyTo", "send_answer"]
+
+
+class Replies:
+    """The messages of one incarnation whose answers are still to come. `path` is the worker's path.
+
+    The first of all answers to a message counts; to take a message out is one atomic operation, so there is no lock.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.handled: Message | None = None
+        """The message whose handler runs."""
+        self._path = path
+        self._waiting: dict[int, Message] = {}
+        self._deferred: set[int] = set()  # messages whose handler has called `reply_to` and runs still
+
+    def defer(self, message: Message) -> ReplyTo:
+        """Have the handler's return value not be the answer; return what sends the answer."""
+        self._deferred.add(id(message))
+        if message.reply is not None:
+            self._waiting[id(message)] = message
+        return ReplyTo(self, message)
+
+    def settle(self, message: Message, value: Any) -> None:
+        """Answer with the value that a handler has returned; if it is a future, with what the future gets."""
+        if self._deferred and id(message) in self._deferred:
+            self._deferred.discard(id(message))
+        elif message.reply is None:
+            return
+        elif isinstance(value, concurrent.futures.Future) and message.kind != "get":
+            self.follow(message, value.when_done if isinstance(value, Answer) else value.add_done_callback)
+        else:
+            send_answer(message, value)
+
+    def refuse(self, message: Message, error: BaseException) -> None:
+        """Answer with an error that the handler has raised, which the worker survives."""
+        self._deferred.discard(id(message))
+        self.take(message)
+        message.fail(portable_error(error, self._path)[0])
+
+    def follow(self, message: Message, add_done_callback: Callable[[Callable[[Any], Any]], Any]) -> None:
+        """Answer with what a future gets."""
+        self._waiting[id(message)] = message
+        add_done_callback(partial(self._pass_on, message))
+
+    def _pass_on(self, message: Message, future: Any) -> None:
+        if not self.take(message):
+            return
+        if isinstance(future, Answer) and not future.cancelled():
+            assert message.reply is not None
+            message.reply(*future.outcome())
+        elif future.cancelled():
+            message.fail(concurrent.futures.CancelledError(f"{self._path!r} has cancelled the answer"))
+        elif (error := future.exception()) is not None:
+            self.fail(message, error)
+        else:
+            send_answer(message, future.result())
+
+    def fail(self, message: Message, error: BaseException) -> None:
+        """Answer with an error, in a form that can be sent."""
+        if isinstance(error, Reject):
+            error = error.error
+        elif not isinstance(error, Exception):  # `SystemExit` is not for the asker
+            error = WorkerFailed(f"{type(error).__name__}: {error}", path=self._path)
+        portable, text = portable_error(error, self._path)
+        message.fail(with_note(portable, text))
+
+    def take(self, message: Message) -> bool:
+        """Return whether the message is still to be answered, and leave that to the caller."""
+        return self._waiting.pop(id(message), None) is not None
+
+    def waits(self, message: Message) -> bool:
+        """Return whether the message is still to be answered."""
+        return id(message) in self._waiting
+
+    def take_all(self) -> list[Message]:
+        """Remove and return all messages that are still to be answered: the worker ends, or was abandoned."""
+        left = []
+        while self._waiting:
+            try:
+                left.append(self._waiting.popitem()[1])
+            except KeyError:  # answered by another thread meanwhile
+                break
+        return left
+
+
+class ReplyTo:
+    """Answers one message after its handler has returned; `self.reply_to()` makes it. Any thread of the worker may."""
+
+    __slots__ = ("_message", "_replies")
+
+    def __init__(self, replies: Replies, message: Message) -> None:
+        self._replies = replies
+        self._message = message
+
+    @property
+    def wanted(self) -> bool:
+        """Whether an answer is still expected: the message was asked, not answered yet, and the worker lives."""
+        return self._replies.waits(self._message)
+
+    def reply(self, value: Any = None) -> None:
+        """Give the asker this value. Only the first answer counts; a message that was told has no asker."""
+        if self._replies.take(self._message):
+            send_answer(self._message, value)
+
+    def fail(self, error: Exception) -> None:
+        """Have the asker's call raise this error; the worker goes on."""
+        if self._replies.take(self._message):
+            self._replies.fail(self._message, error)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("reply_to() answers from its own process only; send the other worker a ref of this one")
+
+
+def send_answer(message: Message, value: Any) -> None:
+    """Answer a message that was asked; a value that cannot be sent is an error of the ask, not of the worker."""
+    assert message.reply is not None
+    try:
+        message.reply(True, Payload(value))
+    except SuitkaiseError as error:
+        message.fail(error)

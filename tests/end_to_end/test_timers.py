@@ -1,0 +1,168 @@
+"""Timers of workers in real processes and threads, through restarts, suspension and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, Hung, Process, Shutdown, Supervisor, Thread, WorkerRef
+from suitkaise.events import ChildExited
+from suitkaise.workers.worker import Worker
+from tests.end_to_end.kinds import next_event
+from tests.support import eventually
+
+KINDS = ("process", "thread", "async process", "async thread")
+
+
+class Ticks(Worker):
+    """Counts the ticks of its timers; other messages set and cancel timers."""
+
+    def on_start(self) -> None:
+        self.ticks = self.idle = 0
+        self.timers: dict[str, Any] = {}
+
+    def on_receive(self, message: Any) -> Any:
+        match message:
+            case "tick":
+                self.ticks += 1
+            case "idle":
+                self.idle += 1
+            case "crash":
+                raise LookupError("as told")
+            case ("every", float() as seconds, str() as name):
+                self.timers[name] = self.every(seconds, name)
+            case ("after", float() as seconds, what):
+                self.timers[what] = self.send_after(seconds, what)
+            case ("to", WorkerRef() as other, what):
+                self.send_after(0.0, what, to=other)
+            case ("cancel", name):
+                return self.timers[name].cancel()
+        return self.ticks
+
+    def handle_timeout(self) -> Any:
+        self.rejoin("idle")
+
+
+class TicksProcess(Ticks, Process):
+    pass
+
+
+class TicksThread(Ticks, Thread):
+    pass
+
+
+class AsyncTicks(Ticks):
+    async def on_receive(self, message: Any) -> Any:
+        await asyncio.sleep(0)
+        return super().on_receive(message)
+
+    async def handle_timeout(self) -> None:
+        await asyncio.sleep(600 if self.timers else 0)
+        super().handle_timeout()
+
+
+class AsyncTicksProcess(AsyncTicks, Process):
+    pass
+
+
+class AsyncTicksThread(AsyncTicks, Thread):
+    pass
+
+
+class Blocks(Thread):
+    """Tells the worker of its first message every 10 ms to tick, and does not return from there."""
+
+    def __init__(self, release: threading.Event) -> None:
+        self.release = release
+
+    def on_receive(self, other: WorkerRef) -> None:
+        self.every(0.01, "tick", to=other)
+        self.release.wait(60)
+
+
+CLASSES: dict[str, Any] = {
+    "process": TicksProcess,
+    "thread": TicksThread,
+    "async process": AsyncTicksProcess,
+    "async thread": AsyncTicksThread,
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@every_kind
+def test_a_worker_ticks_until_it_cancels_its_timer(kind: str) -> None:
+    with Supervisor("tree", Child(CLASSES[kind], id="w")).start() as running:
+        worker = running["w"]
+        worker.ask(("every", 0.005, "tick"))
+        eventually(lambda: worker.ask("how many?") >= 3)
+        assert worker.ask(("cancel", "tick")) is True
+        ticks = worker.ask("how many?")
+        assert worker.ask(("after", 0.02, "tick")) == ticks
+        eventually(lambda: worker.ask("how many?") == ticks + 1)
+        assert worker.ask(("cancel", "tick")) is False
+
+
+@every_kind
+def test_the_timers_of_an_incarnation_are_gone_after_a_restart(kind: str) -> None:
+    with Supervisor("tree", Child(CLASSES[kind], id="w")).start() as running:
+        worker = running["w"]
+        worker.ask(("every", 0.005, "tick"))
+        eventually(lambda: worker.ask("how many?") >= 1)
+        worker.tell("crash")
+        eventually(lambda: worker.incarnation == 2 and worker.status == "running")
+        worker.ask(("after", 0.05, "tick"))  # in that time the former timer would have fired ten times
+        eventually(lambda: worker.ask("how many?") >= 1)
+        assert worker.ask("how many?") == 1
+
+
+@every_kind
+def test_a_timer_tells_another_worker(kind: str) -> None:
+    children = [Child(CLASSES[kind], id="a"), Child(TicksProcess, id="p"), Child(TicksThread, id="t")]
+    with Supervisor("tree", *children).start() as running:
+        for other in ("p", "t"):
+            running["a"].ask(("to", running[other], "tick"))
+        for other in ("p", "t"):
+            eventually(lambda other=other: running[other].ask("how many?") == 1)  # type: ignore[misc]
+
+
+@every_kind
+def test_a_suspended_worker_has_one_tick_waiting_when_it_is_resumed(kind: str) -> None:
+    with Supervisor("tree", Child(CLASSES[kind], id="w"), Child(TicksThread, id="clock")).start() as running:
+        worker, clock = running["w"], running["clock"]
+        before = worker.ask(("every", 0.05, "tick"))
+        running.suspend("w")
+        clock.ask(("every", 0.05, "tick"))
+        eventually(lambda: clock.ask("how many?") >= 8)
+        running.resume("w")
+        assert worker.ask("how many?") - before < 6
+
+
+@every_kind
+def test_handle_timeout_is_called_in_every_kind_of_worker(kind: str) -> None:
+    children = [Child(CLASSES[kind], id="w", idle_timeout=0.02, restart="temporary"), Supervisor("others")]
+    with Supervisor("tree", *children).start() as running:
+        assert running["w"].join(15) == Shutdown("idle")
+
+
+def test_receive_timeout_limits_handle_timeout() -> None:
+    child = Child(AsyncTicksProcess, id="w", idle_timeout=0.01, receive_timeout=0.3, restart="temporary")
+    with Supervisor("tree", child, Supervisor("others")).start() as running, running.events() as events:
+        running["w"].tell(("after", 600.0, "hang in handle_timeout"))
+        assert isinstance(next_event(events, ChildExited, "w").reason, Hung)
+
+
+def test_an_abandoned_thread_has_no_timers_any_more() -> None:
+    release = threading.Event()
+    child = Child(Blocks, args=(release,), id="w", restart="temporary", receive_timeout=0.2)
+    with Supervisor("tree", child, Child(TicksThread, id="other")).start() as running, running.events() as events:
+        other = running["other"]
+        running["w"].tell(other)
+        assert isinstance(next_event(events, ChildExited, "w").reason, Hung)
+        ticks = other.ask("how many?")
+        other.ask(("after", 0.2, "idle"))
+        eventually(lambda: other.proxy().idle.get() == 1)
+        assert ticks <= other.ask("how many?") <= ticks + 1  # one may have been on its way
+        release.set()

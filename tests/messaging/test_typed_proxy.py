@@ -1,0 +1,143 @@
+"""Proxies with the type of the worker's class: what they do, and what type checkers make of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mypy import api
+
+from suitkaise import AskTimeout, DeadlockError, Supervisor, Thread, WorkerProxy
+from tests.support import ROOT
+
+RELEASE = threading.Event()
+
+
+class Count(Thread):
+    """Has methods and attributes of all kinds."""
+
+    unit = "apples"
+
+    def on_start(self) -> None:
+        self.total = 0
+
+    def on_receive(self, message: Any) -> Any:
+        return self.ref.proxy(Count).double
+
+    def add(self, number: int, *, times: int = 1) -> int:
+        if number < 0:
+            raise ValueError("negative")
+        self.total += number * times
+        return self.total
+
+    @property
+    def double(self) -> int:
+        return self.total * 2
+
+    @staticmethod
+    def half(number: int) -> float:
+        return number / 2
+
+    async def later(self, number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    def never(self) -> None:
+        RELEASE.wait(30)
+
+    def _private(self) -> None: ...
+
+
+def test_calls_and_attributes_wait_for_the_answer() -> None:
+    with Supervisor("app", Count).start() as running:
+        count = running["count"].proxy(Count)
+        assert (count.add(2, times=3), count.total, count.double, count.unit, count.half(5)) == (
+            6,
+            6,
+            12,
+            "apples",
+            2.5,
+        )
+        assert repr(count) == "WorkerRef('app/count').proxy(Count)"
+        assert isinstance(running["count"].proxy(), WorkerProxy)
+
+
+def test_an_async_method_is_awaited() -> None:
+    with Supervisor("app", Count).start() as running:
+        count = running["count"].proxy(Count)
+
+        async def main() -> int:
+            return await count.later(1) + await count.later(2)
+
+        assert asyncio.run(main()) == 3
+
+
+def test_wrong_names_and_arguments_are_errors_of_the_caller() -> None:
+    with Supervisor("app", Count).start() as running:
+        count: Any = running["count"].proxy(Count)
+        with pytest.raises(TypeError, match="add"):
+            count.add()
+        with pytest.raises(AttributeError, match="nothing"):
+            count.nothing  # noqa: B018
+        with pytest.raises(AttributeError, match="'_private' is private"):
+            count._private()
+        with pytest.raises(AttributeError, match="a proxy cannot set 'total'"):
+            count.total = 5
+        assert running["count"].incarnation == 1
+
+
+def test_a_proxy_waits_no_longer_than_its_time_out() -> None:
+    with Supervisor("app", Count).start() as running:
+        with pytest.raises(AskTimeout):
+            running["count"].proxy(Count, timeout=0.05).never()
+        RELEASE.set()
+        with pytest.raises(TypeError, match="timeout must be seconds"):
+            running["count"].proxy(Count, timeout="soon")  # type: ignore[call-overload]
+
+
+def test_a_worker_that_asks_itself_by_a_proxy_is_told() -> None:
+    with Supervisor("app", Count, max_restarts=100).start() as running, pytest.raises(DeadlockError):
+        running["count"].ask("about yourself")
+
+
+GOOD = """
+from typing import assert_type
+from suitkaise import Process, WorkerProxy, WorkerRef
+
+class Count(Process):
+    unit: str = "apples"
+    def add(self, number: int, *, times: int = 1) -> int:
+        return number
+    async def later(self, number: int) -> str:
+        return ""
+
+async def use(ref: WorkerRef) -> None:
+    count = ref.proxy(Count)
+    assert_type(count.add(2, times=3), int)
+    assert_type(count.unit, str)
+    assert_type(await count.later(1), str)
+    assert_type(ref.proxy(), WorkerProxy)
+    assert_type(ref.proxy().add(2).done(), bool)
+"""
+
+BAD = """
+    count.add("2")
+    count.addd(2)
+    count.add(2, often=3)
+"""
+
+
+def test_mypy_knows_the_methods_of_the_class(tmp_path: Path) -> None:
+    file = tmp_path / "uses_a_proxy.py"
+    file.write_text(GOOD + BAD)
+    options = ["--strict", "--config-file=", "--no-error-summary", f"--cache-dir={ROOT / '.mypy_cache'}"]
+    output, problems, _ = api.run([*options, str(file)])
+    assert problems == ""
+    errors = [line.partition("error: ")[2] for line in output.splitlines() if "error: " in line]
+    assert len(errors) == 3, output
+    assert 'Argument 1 to "add" of "Count" has incompatible type "str"' in errors[0]
+    assert '"Count" has no attribute "addd"' in errors[1]
+    assert 'Unexpected keyword argument "often"' in errors[2]
