@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.protocol import (
+    AcceptConnection,
     Announce,
     BackgroundReport,
     CheckpointReport,
@@ -167,6 +168,7 @@ class WorkerProcess:
         except BaseException as error:
             portable, text = portable_error(error, incarnation.path)
             self.report_exit(Outcome(Crashed("start", portable, text)))
+            mailbox.cut()
             self.return_messages(mailbox, incarnation)
             return 0
         lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
@@ -179,6 +181,7 @@ class WorkerProcess:
         if lifecycle.has_tasks:
             signals.add_to_stacks(lifecycle.stacks)
         _ProcessActor(lifecycle, mailbox, self).run_here()
+        mailbox.disconnect()
         return 0
 
     # ------------------------------------------------------------ the first frames
@@ -232,7 +235,7 @@ class WorkerProcess:
         sys.argv[:] = context.argv
         definitions.enter_program(context.program, context.main_file)
         set_owner(context.owner, whole_process=True)
-        set_router(HubClient(os.path.join(self._directory, HUB_SOCKET)))
+        set_router(HubClient(os.path.join(self._directory, HUB_SOCKET), self._board))
         if self._report_preload not in listeners:
             listeners.append(self._report_preload)
             share_tracker()
@@ -272,6 +275,8 @@ class WorkerProcess:
         self._writer = FrameWriter(self._sock)  # the worker's may have been in the middle of a frame
         self._tail.detach()
         self._sock.close()
+        if self._mailbox is not None:
+            self._mailbox.disconnect()
         let_go()
 
     # ------------------------------------------------------------ orders and reports
@@ -289,6 +294,8 @@ class WorkerProcess:
                 self._mailbox.suspend(on)
             case SetLogLevels(levels):
                 apply_levels(levels)
+            case AcceptConnection():
+                self._mailbox.accept()
             case EndOfMessages():
                 self._has_all_messages = True
 
@@ -356,7 +363,7 @@ class WorkerProcess:
                     message.fail(MailboxFull(f"too many messages wait for {path!r}", path=path))
                 elif isinstance(message.reply, _AnswerSender):
                     self.send(ReturnMessage(message.kind, message.reply.number))
-                else:
+                elif message.origin is None or not message.origin.send_back(message):
                     self.send(ReturnMessage(message.kind, None), message.body.data)
             left = until - time.monotonic()
             if self._has_all_messages or left <= 0 or (control := mailbox.descriptor) is None:
@@ -430,6 +437,7 @@ class _ProcessActor(WorkerActor):
 
     def on_over(self, outcome: Outcome) -> None:
         self._process.report_exit(outcome)
+        self._mailbox.cut()
         if outcome.hands_over:
             self._process.return_messages(self._mailbox, self.lifecycle.incarnation)
 

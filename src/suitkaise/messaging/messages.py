@@ -7,7 +7,7 @@ import threading
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed
 from suitkaise.messaging import codec, wire
@@ -20,11 +20,14 @@ __all__ = [
     "Answer",
     "Message",
     "MessageKind",
+    "Origin",
+    "Outcome",
     "Payload",
     "ReplyCallback",
     "checked_timeout",
     "portable_error",
     "undecodable",
+    "value_of",
 ]
 
 
@@ -92,18 +95,31 @@ class Payload:
 ReplyCallback: TypeAlias = Callable[[bool, Payload], None]
 """Takes (True, the answer) or (False, the error)."""
 
+Outcome: TypeAlias = tuple[bool, Payload]
+"""(True, the answer) or (False, the error)."""
+
+
+class Origin(Protocol):
+    """A direct connection from another worker."""
+
+    def send_back(self, message: Message) -> bool:
+        """Send a message that was not handled back to its sender; return False for one that goes back to the hub."""
+        ...
+
 
 @dataclass(slots=True, eq=False)  # not frozen: that would double the time that making one takes
 class Message:
     """A message of a tell (without `reply`) or an ask. A message is never changed.
 
-    `asker`: the path of the worker that asks, if another process than this one has sent the message.
+    `asker`: the path of the worker that asks, if another process than this one has sent the message. `origin`: the
+    direct connection by which it came.
     """
 
     kind: MessageKind
     body: Payload
     reply: ReplyCallback | None = None
     asker: str = ""
+    origin: Origin | None = None
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if an answer is expected."""
@@ -226,6 +242,17 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
                 self.set_exception(value)
         except concurrent.futures.InvalidStateError:  # lost a race against another answer
             return
+
+
+def value_of(ok: bool, payload: Payload) -> Any:
+    """Return the value of an answer, or raise its error."""
+    try:
+        value = payload.value
+    except Exception as error:
+        raise undecodable("the answer", payload, error) from error
+    if ok:
+        return value
+    raise value
 
 
 def undecodable(what: str, payload: Payload, error: Exception) -> WorkerFailed:

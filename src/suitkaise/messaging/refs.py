@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.identity import current_path, is_starting
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, MessageKind, Payload, checked_timeout
+from suitkaise.messaging.messages import (
+    DEFAULT_TIMEOUT,
+    Answer,
+    Message,
+    MessageKind,
+    Payload,
+    checked_timeout,
+    value_of,
+)
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import Router, router
 from suitkaise.specs.options import checked_drain
@@ -96,8 +104,10 @@ class WorkerRef:
             Exception: what the handler raised, with the remote traceback as a note.
         """
         self._refuse_self("asks")
-        checked_timeout(timeout)
-        answer = self.ask_future(message)
+        seconds = checked_timeout(timeout)
+        answer = self._router.ask(self.path, Payload(message), seconds)
+        if not isinstance(answer, Answer):
+            return value_of(*answer)
         try:
             return answer.get(timeout)
         except AskTimeout as error:
@@ -107,18 +117,18 @@ class WorkerRef:
 
     def ask_future(self, message: Any) -> Answer[Any]:
         """Send a message; the answer can be awaited, or waited for with `get(timeout)`."""
-        return self._ask("message", message)
+        return self._ask("message", Payload(message))
 
     def proxy(self) -> WorkerProxy:
         """Return a proxy, whose methods send messages and return answers: `ref.proxy().add(2).get()`."""
         return WorkerProxy(self)
 
-    def _ask(self, kind: MessageKind, body: Any) -> Answer[Any]:
+    def _ask(self, kind: MessageKind, body: Payload) -> Answer[Any]:
         answer: Answer[Any] = Answer()
         own = current_path()
         if own and f"{own}/".startswith(f"{self.path}/"):
             answer.asked_by_itself = own
-        self._router.send(self.path, Message(kind, Payload(body), answer.settle))
+        self._router.send(self.path, Message(kind, body, answer.settle))
         return answer
 
     # ------------------------------------------------------------ control
@@ -240,13 +250,13 @@ class WorkerProxy:
     def __call__(self, *args: Any, **kwargs: Any) -> Answer[Any]:
         if self._attribute is None:
             raise TypeError("a proxy is not callable; call a method of it: proxy.method(...)")
-        return self._ref._ask("call", (self._attribute, args, kwargs))
+        return self._ref._ask("call", Payload((self._attribute, args, kwargs)))
 
     def get(self, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
         """Read the attribute; wait at most `timeout` seconds (default 5.0) for its value."""
         if self._attribute is None:
             raise TypeError("name an attribute first: proxy.attribute.get()")
-        return self._ref._ask("get", self._attribute).get(timeout)
+        return self._ref._ask("get", Payload(self._attribute)).get(timeout)
 
     def __repr__(self) -> str:
         return f"WorkerProxy({self._ref.path!r}{', ' + repr(self._attribute) if self._attribute else ''})"
