@@ -340,14 +340,16 @@ class Outbox:
             if not frame.sent:
                 self._remove(entry)
             raise
-        if self.ended:
-            self._remove(entry)
-        return not self.ended
+        return not (self.ended and self._remove(entry))
 
-    def _remove(self, entry: tuple[_PendingFrame, wire.Header, bytes]) -> None:
-        with contextlib.suppress(ValueError):
+    def _remove(self, entry: tuple[_PendingFrame, wire.Header, bytes]) -> bool:
+        """Keep a frame no longer; return False if it was sent as a whole."""
+        try:
             self._frames.remove(entry)
-            self._bytes -= len(entry[2])
+        except ValueError:
+            return False
+        self._bytes -= len(entry[2])
+        return True
 
     def flush(self) -> None:
         """Send what waits, as much of it as the socket takes."""

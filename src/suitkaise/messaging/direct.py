@@ -93,7 +93,7 @@ class Routes:
         self._of_thread = threading.local()
         self._all: weakref.WeakSet[Route] = weakref.WeakSet()
         self._reactor: Reactor | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may need the I/O thread, too
 
     def _close_after_fork(self) -> None:
         """In a forked child: leave the connections to the parent."""
@@ -193,6 +193,7 @@ class Route:
         self._numbers = itertools.count(1)
         self._expected: dict[int, ReplyCallback] = {}
         self._returned: list[tuple[DirectReturn, bytes]] = []
+        self._sending = False
         self._asking = False  # the sending thread reads
         self._watched = False  # the I/O thread reads, and sends what waits
         self._reading = False
@@ -211,13 +212,22 @@ class Route:
         """
         payload = message.body.data
         with self._lock:
-            if self.broken or (self._asking and message.reply is not None):  # a signal handler asks
+            if self.broken or (message.reply is not None and self._interrupted):
                 return False
             number = None
             if message.reply is not None:
                 number = next(self._numbers)
                 self._expected[number] = message.reply
-            return self._put(DirectMessage(message.kind, number), payload)  # type: ignore[arg-type]
+            outer, self._sending = self._sending, True
+            try:
+                return self._put(DirectMessage(message.kind, number), payload)  # type: ignore[arg-type]
+            finally:
+                self._sending = outer
+
+    @property
+    def _interrupted(self) -> bool:
+        """Whether the caller is a signal handler that must not wait for an answer here, as others have to go ahead."""
+        return self._asking or self._sending
 
     def _put(self, header: DirectMessage, payload: bytes) -> bool:
         """Send a frame; return False if the receiver has ended without it."""
@@ -247,7 +257,7 @@ class Route:
         """
         data = payload.data
         with self._lock:
-            if self.broken or self._asking or self._watched:
+            if self.broken or self._watched or self._interrupted:
                 return None
             self._asking = True
         awaited = _Awaited()
