@@ -197,6 +197,7 @@ class Route:
         self._asking = False  # the sending thread reads
         self._watched = False  # the I/O thread reads, and sends what waits
         self._reading = False
+        self._closed = False
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -321,7 +322,7 @@ class Route:
 
     def _retire(self) -> None:
         """Give up a connection whose answers cannot be read any more, once the receiver has got what was sent."""
-        self.broken = True
+        self.broken = self._closed = True
         self._expected.clear()
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
@@ -338,13 +339,13 @@ class Route:
 
     def _begin_to_watch(self) -> None:
         with self._lock:
-            if self._watched and not self.broken:
+            if self._watched and not self._closed:
                 self._routes.reactor.add_reader(self, self._on_event)
                 self._on_event()
 
     def _on_event(self) -> None:
         with self._lock:
-            if self.broken or not self._watched:
+            if self._closed or not self._watched:
                 return
             if self._outbox.waiting:
                 self._outbox.flush()
@@ -355,9 +356,14 @@ class Route:
                 pass
             except (wire.PeerClosed, wire.WireError, OSError):
                 self._settle()
+                self._close()
                 return
+            if self._outbox.ended:
+                self._settle()
             if self._expected or self._outbox.waiting:
                 self._routes.reactor.set_writer(self, self._on_event, also=self._outbox.waiting)
+            elif self.broken:
+                self._close()
             else:
                 self._routes.reactor.remove_reader(self)
                 self._watched = False
@@ -381,29 +387,36 @@ class Route:
             if self.broken:
                 return
             self.broken = True
-            self._read_rest()
+            over = self._read_rest()
             again = [self._again(header, payload) for header, payload in (*self._returned, *self._outbox.take_back())]
-            lost, self._expected = self._expected, {}
-            self._close()
             hub = self._routes.hub
             try:
                 ended = hub.request(RequestKind.ENDED, self._path, self._serial)
-                ended.when_done(lambda done: _fail(self._path, lost, done))
                 for message in again:
                     if message is not None:
                         _report(self._path, hub.post(self._path, message))
             except WorkerDead as gone:
-                for reply in lost.values():
-                    reply(False, Payload(gone))
                 for message in again:
                     if message is not None:
                         message.fail(gone)
+                ended = Answer()
+                ended.set_exception(gone)
+            if not over and self._expected:  # the receiver lives, and has too many connections: its answers come still
+                self._watch()
+                return
+            lost, self._expected = self._expected, {}
+            ended.when_done(lambda done: _fail(self._path, lost, done))
+            self._close()
 
-    def _read_rest(self) -> None:
+    def _read_rest(self) -> bool:
+        """Read what comes until the receiver closes the connection; return False if it does not."""
         until = time.monotonic() + PATIENCE
-        with contextlib.suppress(wire.PeerClosed, wire.WireError, OSError):
+        try:
             while self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
                 self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+        except (wire.PeerClosed, wire.WireError, OSError):
+            return True
+        return False
 
     def _again(self, header: DirectReturn | DirectMessage, payload: bytes) -> Message | None:
         """Make the message anew; None for an ask for which nobody waits any more."""
@@ -413,6 +426,13 @@ class Route:
         return None if reply is None or reply is _ignore else Message(header.kind, Payload(data=payload), reply)
 
     def _close(self) -> None:
+        """Close the connection; asks that the receiver got and did not answer fail."""
+        if self._closed:
+            return
+        self._closed = True
+        for reply in self._expected.values():
+            reply(False, Payload(WorkerDead(f"{self._path!r} did not answer before it ended", path=self._path)))
+        self._expected.clear()
         if not self._watched:
             self._sock.close()
             return
@@ -426,7 +446,7 @@ class Route:
 
     def close_after_fork(self) -> None:
         """In a forked child: the connection is the parent's."""
-        self.broken = True
+        self.broken = self._closed = True
         self._sock.close()
 
     def __del__(self) -> None:

@@ -227,7 +227,8 @@ class Mailbox(ABC):
                 and not (until_resumed and not self.suspended)
             ):
                 (self.sleeper.block if self.sleeper is not None else self._block)(seconds)
-                self._collect()
+                if not for_messages:
+                    self._collect()
         finally:
             self._asleep = False
         if for_messages:
