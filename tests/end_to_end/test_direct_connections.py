@@ -542,3 +542,19 @@ def test_the_connection_of_a_sender_that_has_ended_is_closed(running: RunningTre
     assert sockets() == before + 1
     running["from"].kill()
     eventually(lambda: sockets() == before)
+
+
+def tell_and_end(sender: Any, count: int) -> None:
+    connect()
+    TO.tell("block")
+    for _ in range(count):
+        TO.tell(b"x" * 50_000)
+    TO.tell("last")
+    sender.rejoin()
+
+
+def test_what_a_worker_has_told_arrives_although_the_worker_ends_at_once(running: RunningTree, tmp_path: Path) -> None:
+    run(running, tell_and_end, 100)
+    await_file(tmp_path / "blocked")
+    (tmp_path / "gate").touch()
+    eventually(lambda: handled(tmp_path) == ["last"])

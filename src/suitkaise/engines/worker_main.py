@@ -77,6 +77,9 @@ from suitkaise.workers.worker import Process
 
 __all__ = ["run_standby", "run_worker"]
 
+FLUSH_TIME = 5.0
+"""Seconds for which a worker that has ended waits until its last messages to other workers have left its process."""
+
 _FIRST_READ = 1 << 16
 _MAX_SOCKETS = 250
 _INTERNAL_ERROR = 70  # EX_SOFTWARE
@@ -182,6 +185,7 @@ class WorkerProcess:
             signals.add_to_stacks(lifecycle.stacks)
         _ProcessActor(lifecycle, mailbox, self).run_here()
         mailbox.disconnect()
+        self._hub.flush(min(incarnation.grace, FLUSH_TIME))
         return 0
 
     # ------------------------------------------------------------ the first frames
@@ -235,7 +239,8 @@ class WorkerProcess:
         sys.argv[:] = context.argv
         definitions.enter_program(context.program, context.main_file)
         set_owner(context.owner, whole_process=True)
-        set_router(HubClient(os.path.join(self._directory, HUB_SOCKET), self._board))
+        self._hub = HubClient(os.path.join(self._directory, HUB_SOCKET), self._board)
+        set_router(self._hub)
         if self._report_preload not in listeners:
             listeners.append(self._report_preload)
             share_tracker()

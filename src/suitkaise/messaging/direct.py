@@ -111,6 +111,13 @@ class Routes:
                 self._reactor = Reactor()
             return self._reactor
 
+    def flush(self, seconds: float) -> None:
+        """Wait until all messages that were told have left this process; after `seconds`, log how many have not."""
+        until = time.monotonic() + seconds
+        left = sum(route.flush(until) for route in list(self._all))
+        if left:
+            logger.warning("%d messages are dropped: their receivers have not taken them in %g s", left, seconds)
+
     def find(self, path: str) -> Route | None:
         """Return this thread's connection to the worker at `path`, if there is one or one can be made.
 
@@ -272,9 +279,10 @@ class Route:
                 return None
             if not self._outbox.waiting and self._read_until(awaited, deadline):
                 return awaited.outcome
-        except BaseException:  # of a signal handler
-            self._expected[number] = _ignore
-            self._hand_over(None)
+        except BaseException:
+            if number in self._expected:  # it was sent, and a signal handler has raised this
+                self._expected[number] = _ignore
+                self._hand_over()
             raise
         finally:
             self._asking = False
@@ -301,7 +309,7 @@ class Route:
     def _wait(self, number: int, awaited: _Awaited, deadline: float | None, timeout: float | None) -> Outcome:
         """Let the I/O thread read on, and wait for it."""
         awaited.later = queue.SimpleQueue()
-        self._hand_over(awaited)
+        self._hand_over()
         if awaited.outcome is None:
             with contextlib.suppress(queue.Empty):
                 awaited.later.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -312,7 +320,7 @@ class Route:
                 self._expected[number] = _ignore
         raise AskTimeout(f"{self._path!r} did not answer within {timeout} s", path=self._path)
 
-    def _hand_over(self, awaited: _Awaited | None) -> None:
+    def _hand_over(self) -> None:
         with self._lock:
             self._asking = False
             if self._reading:  # an exception has interrupted the reading: what was read may be lost
@@ -330,6 +338,23 @@ class Route:
             while self._sock.recv(1 << 16):
                 pass
         self._sock.close()
+
+    def flush(self, until: float) -> int:
+        """Wait until all that waits was sent, or for that time (monotonic); return how many messages were not."""
+        poll = select.poll()
+        while True:
+            with self._lock:
+                if self._closed or not self._outbox.waiting:
+                    return 0
+                if (left := until - time.monotonic()) <= 0:
+                    return len(self._outbox.take_back())
+                self._outbox.flush()
+                self._bell[0] = 1
+                if self._outbox.ended:
+                    self._settle()
+                    return 0
+                poll.register(self._sock, select.POLLOUT)
+            poll.poll(left * 1000)
 
     # ------------------------------------------------------------ from the I/O thread
     def _watch(self) -> None:

@@ -82,7 +82,8 @@ class Incoming:
         self._sock.close()
 
     def __del__(self) -> None:
-        self._sock.close()
+        if hasattr(self, "_sock"):
+            self._sock.close()
 
 
 class DirectReply:

@@ -135,6 +135,11 @@ class HubClient:
         self._send(route, path, Message("message", payload, answer.settle))
         return answer
 
+    def flush(self, seconds: float) -> None:
+        """Wait until all messages that were told have left this process, at most `seconds`."""
+        if self._routes is not None:
+            self._routes.flush(seconds)
+
     def _find(self, path: str) -> Route | None:
         return None if self._routes is None else self._routes.find(path)
 
