@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -290,16 +291,22 @@ def test_a_frame_that_was_sent_as_a_whole_is_the_peers_and_any_other_is_taken_ba
     assert whole + len(outbox.take_back()) == 21
 
 
-def test_a_frame_of_a_signal_handler_goes_out_behind_the_one_that_it_has_interrupted(ends: Any) -> None:
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_a_frame_of_a_signal_handler_goes_out_behind_the_one_that_it_has_interrupted(ends: Any, size: int) -> None:
     ours, theirs = ends
 
     class Interrupted:
+        def send(self, *arguments: Any) -> int:
+            signal.raise_signal(signal.SIGUSR1)
+            return ours.send(*arguments)  # type: ignore[no-any-return]
+
         def sendmsg(self, *arguments: Any) -> int:
             signal.raise_signal(signal.SIGUSR1)
             return ours.sendmsg(*arguments)  # type: ignore[no-any-return]
 
     outbox = Outbox(Interrupted(), "x")  # type: ignore[arg-type]
     put: list[bool] = []
+    main = b"main" * size
 
     def handle(number: int, frame: Any) -> None:
         if len(put) < 3:
@@ -307,11 +314,13 @@ def test_a_frame_of_a_signal_handler_goes_out_behind_the_one_that_it_has_interru
 
     before = signal.signal(signal.SIGUSR1, handle)
     try:
-        assert outbox.put(HEADER, b"main")
+        assert outbox.put(HEADER, main)
     finally:
         signal.signal(signal.SIGUSR1, before)
-    frames = wire.Parser(decode=decode_direct).receive(theirs)
-    assert [payload for _, payload in frames] == [b"main", b"handler", b"handler", b"handler"]
+    parser, frames = wire.Parser(decode=decode_direct), []
+    while len(frames) < 4:
+        frames += parser.receive(theirs)
+    assert [payload for _, payload in frames] == [main, b"handler", b"handler", b"handler"]
     assert put == [True] * 3
 
 
@@ -341,3 +350,45 @@ def test_a_descriptor_comes_with_its_frame(ends: Any) -> None:
     os.close(descriptor)
     with os.fdopen(reader, "rb") as pipe:
         assert codec.loads(pipe.read()) == 1
+
+
+@pytest.mark.parametrize("size, piece", [(10, 1000), (10, 30), (20_000, 50_000)])
+def test_an_exception_of_a_signal_handler_cuts_no_frame_of_an_outbox(ends: Any, size: int, piece: int) -> None:
+    ours, theirs = ends
+
+    class Stop(Exception):
+        pass
+
+    class Interrupted:
+        """Raises before, or after a part of, a frame was sent."""
+
+        turn = 0
+
+        def send(self, data: bytes, flags: int) -> int:
+            return self.sendmsg((data,), (), flags)
+
+        def sendmsg(self, parts: Any, ancillary: Any, flags: int) -> int:
+            self.turn += 1
+            if self.turn % 3 == 0:
+                raise Stop
+            return ours.send(b"".join(parts)[:piece], flags)
+
+    def read() -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frames = parser.receive(theirs, socket.MSG_DONTWAIT)
+                numbers.extend(int(payload.split()[0]) for _, payload in frames)
+
+    outbox = Outbox(Interrupted(), "x")  # type: ignore[arg-type]
+    parser, numbers = wire.Parser(decode=decode_direct), list[int]()
+    for number in range(30):
+        with contextlib.suppress(Stop):
+            outbox.put(HEADER, b"%d " % number * size)
+        read()
+    while outbox.waiting:
+        with contextlib.suppress(Stop):
+            outbox.flush()
+        read()
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) >= 5
+    assert parser.pending == 0

@@ -32,6 +32,9 @@ BACKLOG = 64 << 20
 _STEP = 1 << 20
 """Bytes that are offered to a socket at once."""
 
+_SMALL = 1 << 15
+"""Bytes up to which a payload is copied into one piece with its header."""
+
 _FLAGS = (wire.MSG_NOSIGNAL,)
 _NO_ANCILLARY_DATA = ((),)
 _NOT_WAITING = (wire.MSG_NOSIGNAL | socket.MSG_DONTWAIT,)
@@ -326,6 +329,8 @@ class Outbox:
             MailboxFull: more than `BACKLOG` bytes would wait.
             NotSerializable: the frame is over the limits.
         """
+        if not self._frames and not self._writing and len(payload) <= _SMALL:
+            return self._put_small(header, payload)
         if self._frames and self._bytes + len(payload) > BACKLOG:  # a single frame may have any size
             raise MailboxFull(f"{self._bytes} bytes already wait to be read by {self._path!r}", path=self._path)
         frame = _PendingFrame(wire.parts(header, payload))
@@ -341,6 +346,32 @@ class Outbox:
                 self._remove(entry)
             raise
         return not (self.ended and self._remove(entry))
+
+    def _put_small(self, header: wire.Header, payload: bytes) -> bool:
+        """Do the same where nothing waits, at half the cost: most frames go out at once and as a whole."""
+        data = wire.encode(header, payload)
+        sent: list[int] = []
+        kept = True
+        self._writing = True
+        try:
+            _send_and_record(sent, self._sock.send, data, _NOT_WAITING)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.ended, kept = True, False
+        except BaseException:  # of a signal handler
+            kept = bool(sent)
+            raise
+        finally:
+            self._writing = False
+            if kept and sum(sent) < len(data):
+                frame = _PendingFrame((data,))
+                frame.sent += sent
+                self._frames.appendleft((frame, header, payload))  # ahead of those of a signal handler
+                self._bytes += len(payload)
+        if self._frames:
+            self.flush()
+        return kept
 
     def _remove(self, entry: tuple[_PendingFrame, wire.Header, bytes]) -> bool:
         """Keep a frame no longer; return False if it was sent as a whole."""
