@@ -446,7 +446,8 @@ def test_a_signal_handler_may_tell_and_ask_at_any_moment(running: RunningTree, t
     assert answers <= {b"h"}
     run(running, send_mixed, 0)
     lines = handled(tmp_path)
-    assert [line for line in lines if line.startswith("h")] == [f"h{number}" for number in range(told)]
+    ours = [line for line in lines if line.startswith("h")]  # a handler may interrupt a handler before it sends
+    assert sorted(ours) == sorted(f"h{number}" for number in range(told))
     assert [line for line in lines if not line.startswith("h")] == list(map(str, range(2000)))
 
 
