@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -191,6 +192,30 @@ def test_what_the_receiver_returns_goes_through_the_hub_in_order_and_its_askers_
     assert hub.ended == [("tree/to", 7)]
     assert route.broken
     assert not route.send(tell("later"))
+
+
+def test_no_message_goes_ahead_of_those_that_the_io_thread_sends_again(hub: Hub) -> None:
+    posting, go_on = threading.Event(), threading.Event()
+
+    def accept(message: Message) -> None:
+        posting.set()
+        assert go_on.wait(SOON)
+
+    hub.accept = accept
+    route = hub.route()
+    answer, message = future("asked")
+    assert route.send(message)
+    incoming = hub.incoming[0]
+    for one in incoming.cut():
+        incoming.send_back(one)
+    incoming.close()
+    assert posting.wait(SOON)  # the I/O thread is in the midst of it
+    assert route.broken
+    hub.connects = False
+    threading.Timer(0.05, go_on.set).start()
+    assert hub.routes.find("tree/to") is None
+    assert answer.done()
+    assert answer.get(0) == "asked by the hub"
 
 
 def test_a_receiver_that_has_cut_the_connection_gets_nothing_more_and_can_answer_still(hub: Hub) -> None:

@@ -128,6 +128,7 @@ class Routes:
         if type(known) is Route:
             if not known.broken:
                 return known
+            known.await_settled()
             known = 0.0
         if known is None:
             routes[path] = 0.0
@@ -211,6 +212,11 @@ class Route:
         return self._sock.fileno()
 
     # ------------------------------------------------------------ from the sending thread
+    def await_settled(self) -> None:
+        """Wait while the I/O thread sends again what the receiver has returned: later messages go behind that."""
+        with self._lock:
+            return
+
     def send(self, message: Message) -> bool:
         """Send a message; return False if it has to go through the hub.
 
