@@ -218,7 +218,10 @@ def test_no_message_goes_ahead_of_those_that_the_io_thread_sends_again(hub: Hub)
     assert answer.get(0) == "asked by the hub"
 
 
-def test_a_receiver_that_has_cut_the_connection_gets_nothing_more_and_can_answer_still(hub: Hub) -> None:
+def test_a_receiver_that_has_cut_the_connection_gets_nothing_more_and_can_answer_still(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "LAST_WORDS", 0.01)
     route = hub.route()
     answer, message = future(1)
     assert route.send(message)

@@ -48,7 +48,10 @@ PAUSE = 0.25
 """Seconds until a thread tries again to connect with a worker with which it could not."""
 
 PATIENCE = 1.0
-"""Seconds that a thread waits for the hub to make a connection, and for what a receiver sends at its end."""
+"""Seconds that a thread waits for the hub to make a connection."""
+
+LAST_WORDS = 5.0
+"""Seconds without any data after which a receiver that has cut a connection is believed to go on."""
 
 
 class Connection(NamedTuple):
@@ -441,9 +444,8 @@ class Route:
 
     def _read_rest(self) -> bool:
         """Read what comes until the receiver closes the connection; return False if it does not."""
-        until = time.monotonic() + PATIENCE
         try:
-            while self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
+            while self._poll.poll(LAST_WORDS * 1000):
                 self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
         except (wire.PeerClosed, wire.WireError, OSError):
             return True
