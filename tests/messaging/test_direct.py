@@ -271,6 +271,35 @@ def test_what_the_receiver_does_not_take_is_sent_later_and_bounded(hub: Hub, mon
     assert len(received(hub.incoming[0], told)) == told
 
 
+def test_another_thread_may_flush_while_a_thread_asks_and_no_message_is_sent_twice(hub: Hub) -> None:
+    route = hub.route()
+    over = threading.Event()
+    got: list[int] = []
+
+    def serve() -> None:
+        while not over.is_set():
+            with contextlib.suppress(BlockingIOError):
+                for message in hub.incoming[0].receive():
+                    got.append(message.body.value[0])
+                    answer_all([message])
+
+    def flush() -> None:
+        while not over.is_set():
+            hub.routes.flush(SOON)
+
+    helpers = [in_background(serve), in_background(flush)]
+    for number in range(300):
+        body = number, bytes(60_000 if number % 2 else 10)
+        if route.ask(Payload(body), SOON) is None:
+            answer, message = future(body)
+            assert route.send(message)
+            answer.get(SOON)
+    over.set()
+    for helper in helpers:
+        helper.result(SOON)
+    assert got == list(range(300))
+
+
 def test_messages_that_wait_when_the_receiver_ends_go_through_the_hub(hub: Hub) -> None:
     route = hub.route()
     for number in range(100):

@@ -282,10 +282,11 @@ class Route:
         self._expected[number] = awaited
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            if not self._put(DirectMessage("message", number), data):
-                self._asking = False
-                self._settle()
-                return None
+            with self._lock:
+                if not self._put(DirectMessage("message", number), data):
+                    self._asking = False
+                    self._settle()
+                    return None
             if not self._outbox.waiting and self._read_until(awaited, deadline):
                 return awaited.outcome
         except BaseException:
@@ -360,7 +361,8 @@ class Route:
                 self._outbox.flush()
                 self._bell[0] = 1
                 if self._outbox.ended:
-                    self._settle()
+                    if not self._asking:  # else the asking thread reads, and settles it
+                        self._settle()
                     return 0
                 poll.register(self._sock, select.POLLOUT)
             poll.poll(left * 1000)
