@@ -10,11 +10,12 @@ from typing import Any
 
 import pykka
 from support import heading, measure, options, show
-from workers import Asker, BusyLoop, Echo, EchoThread, EmptyLoop
+from workers import Asker, BusyLoop, Echo, EchoThread, EmptyLoop, Teller
 
 from suitkaise import Supervisor, WorkerRef
 
 TEXT = b"x" * 100
+SILENT = b"."
 
 
 class Peer(pykka.ThreadingActor):
@@ -26,7 +27,8 @@ class Peer(pykka.ThreadingActor):
 
 def echo(pipe: Connection) -> None:
     while (message := pipe.recv()) is not None:
-        pipe.send(message)
+        if message[:1] != SILENT:
+            pipe.send(message)
 
 
 def ask(ask_once: Callable[[bytes], Any], count: int) -> float:
@@ -54,7 +56,7 @@ def main() -> None:
     process = multiprocessing.get_context("fork").Process(target=echo, args=(theirs,), daemon=True)
     process.start()
     peer = Peer.start()
-    children = (Echo(), EmptyLoop(), BusyLoop(), EchoThread(), Asker())
+    children = (Echo(), EmptyLoop(), BusyLoop(), EchoThread(), Asker(), Teller())
     with Supervisor("benchmark", *children, max_restarts=0).start() as running:
         refs: dict[str, WorkerRef] = {
             "process, only waiting": running["echo"],
@@ -71,9 +73,20 @@ def main() -> None:
             group[name] = lambda ref=ref: ask(ref.ask, asks)
         asker = running["asker"]
         group["worker to worker"] = lambda: asker.ask(("benchmark/echo", asks), timeout=60)
-        show("ask a process, 100 bytes", "us a round trip", measure(rounds, group), scale=1e6)
+        rows = measure(rounds, group, {"worker to worker": 1.3})
+        show("ask a process, 100 bytes", "us a round trip", rows, scale=1e6)
 
-        group = {name: lambda ref=ref: tell(ref.tell, ref.ask, tells) for name, ref in refs.items()}
+        def pipe_tells(count: int) -> float:
+            began = time.perf_counter()
+            for _ in range(count):
+                ours.send(SILENT * 100)
+            pipe_ask(TEXT)
+            return count / (time.perf_counter() - began)
+
+        teller = running["teller"]
+        group = {"multiprocessing.Pipe": lambda: pipe_tells(tells)}
+        group |= {name: lambda ref=ref: tell(ref.tell, ref.ask, tells) for name, ref in refs.items()}
+        group["worker to worker"] = lambda: 1 / teller.ask(("benchmark/echo", tells), timeout=60)
         show("tell a process, 100 bytes", "messages/ms", measure(rounds, group), scale=1e-3, more_is_better=True)
 
         thread = running["echo_thread"]

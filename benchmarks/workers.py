@@ -101,6 +101,20 @@ class Asker(Process):
         return (time.perf_counter() - began) / count
 
 
+class Teller(Process):
+    """Tells another worker many messages; answers the mean time of one, until the last one was handled."""
+
+    def on_receive(self, message: tuple[str, int]) -> float:
+        path, count = message
+        ref = WorkerRef(path)
+        ref.ask(b"x" * 100)
+        began = time.perf_counter()
+        for _ in range(count):
+            ref.tell(b"x" * 100)
+        ref.ask(b"x" * 100, timeout=60)
+        return (time.perf_counter() - began) / count
+
+
 class Fragile(Thread):
     """Waits for a message, and crashes when one arrives."""
 

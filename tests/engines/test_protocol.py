@@ -11,6 +11,7 @@ import pytest
 
 from suitkaise.engines import protocol
 from suitkaise.engines.protocol import (
+    AcceptConnection,
     AdoptProcesses,
     Announce,
     BackgroundReport,
@@ -78,6 +79,7 @@ DIRECTIONS: dict[str, tuple[Callable[[Any], Any], Any, list[Any]]] = {
             StopWorker(2.5),
             SuspendWorker(True),
             EndOfMessages(),
+            AcceptConnection(),
             SetLogLevels({"": 30, "app.db": 10}),
         ],
     ),

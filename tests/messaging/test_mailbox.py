@@ -314,6 +314,11 @@ class Endless:
         buffer[: len(self._frame)] = self._frame
         return len(self._frame)
 
+    def recvmsg_into(
+        self, buffers: list[memoryview], size: int = 0, flags: int = 0
+    ) -> tuple[int, list[Any], int, None]:
+        return self.recv_into(buffers[0]), [], 0, None
+
 
 @pytest.mark.parametrize("looping", [False, True])
 def test_a_sender_that_is_as_quick_as_the_worker_does_not_starve_its_loops(board: Board, looping: bool) -> None:

@@ -45,6 +45,11 @@ class RecordingRouter:
         if message.reply is not None:
             self.reply(message)
 
+    def ask(self, path: str, payload: Payload, timeout: float | None, carrier: object) -> Answer[Any]:
+        answer: Answer[Any] = Answer()
+        self.send(path, Message("message", payload, answer.settle))
+        return answer
+
 
 @pytest.fixture
 def recorder() -> Iterator[RecordingRouter]:

@@ -113,6 +113,15 @@ class ForkedProcess:
         assert self._buffer is not None
         self._buffer.write(data, force=force)
 
+    def pass_on(self, data: bytes, descriptor: int) -> bool:
+        """Send an encoded frame with a descriptor, if that is possible now; return whether it was sent."""
+        return self._buffer is not None and self._buffer.pass_on(data, descriptor)
+
+    def catch_up(self) -> None:
+        """Handle the frames that the process has sent so far (reactor's thread)."""
+        if self._buffer is not None and self.pid is not None and not self._closed:
+            self._on_readable()
+
     def signal(self, number: int) -> None:
         """Send the process a signal, if it exists; one that has not announced itself gets it from the keeper."""
         with self._lock:

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.engines.forked_process import ForkedProcess
 from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.protocol import (
+    AcceptConnection,
     BackgroundReport,
     CheckpointReport,
     DeliverMessage,
@@ -51,7 +53,7 @@ from suitkaise.messaging import codec, wire
 from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
-from suitkaise.platform.board import BELL, MESSAGES, SlotView
+from suitkaise.platform.board import BELL, DIRECT, MESSAGES, SlotView
 from suitkaise.platform.inheritance import User, user
 from suitkaise.platform.log_levels import levels
 from suitkaise.platform.marks import worker_mark
@@ -244,6 +246,27 @@ class ProcessHandle:
                 raise
             self._delivered += 1
 
+    def connect(self) -> tuple[socket.socket, int, int] | None:
+        """Make a connection for another worker; see `Connectable`."""
+        with self._lock:
+            gone = self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None
+            if gone or not self.ready.done() or self.launch.child.kind != "process":
+                return None
+            try:
+                ours, theirs = socket.socketpair()
+            except OSError:  # no descriptor is left
+                return None
+            with theirs:
+                if self.process.pass_on(wire.encode(AcceptConnection()), theirs.fileno()):
+                    self._bell[0] = self._ring
+                    return ours, self._slot.index, self.launch.incarnation.serial
+            ours.close()
+            return None
+
+    def catch_up(self) -> None:
+        """Handle what the process has reported so far (reactor's thread)."""
+        self.process.catch_up()
+
     def stop(self, drain: float | None = None) -> None:
         """Ask the worker to finish."""
         with self._lock:
@@ -288,7 +311,13 @@ class ProcessHandle:
         with self._lock:
             if self._over or self.process.dead:
                 return None
-            return self._slot.read(max(0, self._delivered - self._slot.words[MESSAGES]))
+            return self._slot.read(self._unhandled)
+
+    @property
+    def _unhandled(self) -> int:
+        """How many messages wait: those that were delivered through the hub, and those that the worker has got else."""
+        words = self._slot.words
+        return max(0, self._delivered + words[DIRECT] - words[MESSAGES])
 
     def kill_hung(self, hung: Hung) -> None:
         """Have the process write its stack to a file, where it still can, and kill it.
@@ -442,8 +471,7 @@ class ProcessHandle:
             asked, self._asked = list(self._asked.values()), {}
         if self._linger_timer is not None:
             self._linger_timer.cancel()
-        unhandled = max(0, self._delivered - self._slot.words[MESSAGES])
-        exit = replace(exit, unhandled=unhandled, returned=tuple(self._returned), view=self._slot.read())
+        exit = replace(exit, unhandled=self._unhandled, returned=tuple(self._returned), view=self._slot.read())
         if not exit.reason.clean:
             exit = replace(exit, lines=last_lines(self._tail))
             if isinstance(exit.reason, Signaled):

@@ -21,6 +21,7 @@ from suitkaise.records import dataclass
 __all__ = [
     "MAX_DATAGRAM",
     "MAX_DESCRIPTORS",
+    "AcceptConnection",
     "AdoptProcesses",
     "Announce",
     "BackgroundReport",
@@ -226,6 +227,10 @@ class SetLogLevels(msgspec.Struct, array_like=True, tag=6, gc=False):
     levels: dict[str, int]
 
 
+class AcceptConnection(msgspec.Struct, array_like=True, tag=7, gc=False):
+    """Another worker sends messages over the connection whose end goes with this frame. No answer."""
+
+
 class EndOfMessages(msgspec.Struct, array_like=True, tag=5, gc=False):
     """No message follows. Sent when the worker has reported its exit, and `returns_messages`."""
 
@@ -312,7 +317,14 @@ class ReturnMessage(msgspec.Struct, array_like=True, tag=8, gc=False):
 KeeperRequest: TypeAlias = SpawnProcess | AdoptProcesses | PreloadModules | QuitKeeper | SignalProcess | GiveDirectory
 KeeperAnswer: TypeAlias = KeeperReady | KeeperWarning | CleaningUp | ProcessExited | SpawnFailed
 WorkerOrder: TypeAlias = (
-    PrepareSpare | StartWorker | DeliverMessage | StopWorker | SuspendWorker | EndOfMessages | SetLogLevels
+    PrepareSpare
+    | StartWorker
+    | DeliverMessage
+    | StopWorker
+    | SuspendWorker
+    | EndOfMessages
+    | SetLogLevels
+    | AcceptConnection
 )
 WorkerReport: TypeAlias = (
     Announce

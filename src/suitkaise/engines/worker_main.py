@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from suitkaise.engines.protocol import (
+    AcceptConnection,
     Announce,
     BackgroundReport,
     CheckpointReport,
@@ -74,6 +75,9 @@ if TYPE_CHECKING:
     from suitkaise.events import Event
 
 __all__ = ["run_standby", "run_worker"]
+
+FLUSH_TIME = 5.0
+"""Seconds for which a worker that has ended waits until its last messages to other workers have left its process."""
 
 _FIRST_READ = 1 << 16
 _MAX_SOCKETS = 250
@@ -189,6 +193,7 @@ class WorkerProcess:
                 self._become(incarnation.user)
         except BaseException as error:
             self.report_exit(Outcome(crash("start", error, incarnation.path)))
+            mailbox.cut()
             self.return_messages(mailbox, incarnation)
             return 0
         enter(order.carrier)
@@ -202,6 +207,8 @@ class WorkerProcess:
         if lifecycle.has_tasks:
             signals.add_to_stacks(lifecycle.stacks)
         _ProcessActor(lifecycle, mailbox, self).run_here()
+        mailbox.disconnect()
+        self._hub.flush(min(incarnation.grace, FLUSH_TIME))
         return 0
 
     # ------------------------------------------------------------ the first frames
@@ -255,7 +262,8 @@ class WorkerProcess:
         sys.argv[:] = context.argv
         definitions.enter_program(context.program, context.main_file)
         set_owner(context.owner, whole_process=True)
-        set_router(HubClient(os.path.join(self._directory, HUB_SOCKET)))
+        self._hub = HubClient(os.path.join(self._directory, HUB_SOCKET), self._board)
+        set_router(self._hub)
         if self._report_preload not in listeners:
             listeners.append(self._report_preload)
             share_tracker()
@@ -295,6 +303,8 @@ class WorkerProcess:
         self._writer = FrameWriter(self._sock)  # the worker's may have been in the middle of a frame
         self._tail.detach()
         self._sock.close()
+        if self._mailbox is not None:
+            self._mailbox.disconnect()
         let_go()
 
     # ------------------------------------------------------------ orders and reports
@@ -312,6 +322,8 @@ class WorkerProcess:
                 self._mailbox.suspend(on)
             case SetLogLevels(levels):
                 apply_levels(levels)
+            case AcceptConnection():
+                self._mailbox.accept()
             case EndOfMessages():
                 self._has_all_messages = True
 
@@ -382,7 +394,7 @@ class WorkerProcess:
                     message.fail(MailboxFull(f"too many messages wait for {path!r}", path=path))
                 elif isinstance(message.reply, _AnswerSender):
                     self.send(ReturnMessage(message.kind, message.reply.number))
-                else:
+                elif message.origin is None or not message.origin.send_back(message):
                     self.send(ReturnMessage(message.kind, None, message.carrier), message.body.data)
             left = until - time.monotonic()
             if self._has_all_messages or left <= 0 or (control := mailbox.descriptor) is None:
@@ -456,6 +468,7 @@ class _ProcessActor(WorkerActor):
 
     def on_over(self, outcome: Outcome) -> None:
         self._process.report_exit(outcome)
+        self._mailbox.cut()
         if outcome.hands_over:
             self._process.return_messages(self._mailbox, self.lifecycle.incarnation)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections import deque
@@ -59,6 +60,22 @@ class HasChildren(Protocol):
 
     def administer(self, action: AdminAction, argument: Any) -> Answer[Any]:
         """Carry out a request of `supervisor_ref.Administration`."""
+        ...
+
+
+@runtime_checkable
+class Connectable(Protocol):
+    """A receiver to which other workers can have connections: a process."""
+
+    def connect(self) -> tuple[socket.socket, int, int] | None:
+        """Return one end of a new connection to it, its slot of the status board, and its serial number.
+
+        The other end goes to it behind all messages that were delivered before. None if that is not possible now.
+        """
+        ...
+
+    def catch_up(self) -> None:
+        """Handle all that it has reported so far; called in the thread that handles its reports."""
         ...
 
 
@@ -185,6 +202,27 @@ class Address:
         with self._lock:
             kept = len(self._pending)
         return doing(self.status, pid, view, kept)
+
+    # ------------------------------------------------------------ direct connections
+    def connect(self) -> tuple[socket.socket, int, int] | None:
+        """Make a direct connection to the incarnation that answers here, if that is possible now."""
+        with self._lock:
+            receiver: Any = self._receiver
+            return receiver.connect() if isinstance(receiver, Connectable) and not self._pending else None
+
+    def await_end(self, serial: int, answer: Answer[Any]) -> None:
+        """Set the answer to the exit reason of the incarnation of that number, when it has ended.
+
+        The caller has seen its end already: messages that come from now on are for the next one.
+        """
+        receiver: Any = self._receiver
+        if isinstance(receiver, Connectable):
+            receiver.catch_up()
+        key = object()
+        if self.watchers.add(key, lambda reason: answer.settle(True, Payload(reason)), serial):
+            answer.when_done(lambda done: self.watchers.remove(key))
+        else:
+            answer.set_result(self.reason)
 
     # ------------------------------------------------------------ links and monitors
     def signal(self, serial: int, message: Message) -> None:

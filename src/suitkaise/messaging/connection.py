@@ -24,13 +24,16 @@ from suitkaise.messaging import wire
 from suitkaise.messaging.codec import DescriptorOwner
 from suitkaise.platform.reactor import Reactor
 
-__all__ = ["FrameWriter", "SendBuffer"]
+__all__ = ["FrameWriter", "Outbox", "SendBuffer"]
 
 BACKLOG = 64 << 20
 """Bytes that may wait to be sent over one connection."""
 
 _STEP = 1 << 20
 """Bytes that are offered to a socket at once."""
+
+_SMALL = 1 << 15
+"""Bytes up to which a payload is copied into one piece with its header."""
 
 _FLAGS = (wire.MSG_NOSIGNAL,)
 _NO_ANCILLARY_DATA = ((),)
@@ -107,6 +110,19 @@ class SendBuffer:
                     self._write(self._fresh.popleft())
             finally:
                 self._writing = False
+
+    def pass_on(self, data: bytes, descriptor: int) -> bool:
+        """Send `data` together with a descriptor, if nothing waits to be sent before; return whether that was done."""
+        with self._lock:
+            if self._closed or self._corked or self._backlog or self._writing:
+                return False
+            try:
+                sent = socket.send_fds(self.sock, [data], [descriptor], wire.MSG_NOSIGNAL)
+            except OSError:
+                return False
+            if sent < len(data):
+                self._queue(data[sent:])
+            return True
 
     def _write(self, data: bytes) -> None:
         sent: list[int] = []
@@ -284,6 +300,107 @@ class FrameWriter:
                 raise
             finally:
                 self._writer = None
+
+
+class Outbox:
+    """Sends frames over a socket without waiting; what the socket does not take goes out by `flush`.
+
+    What was not sent as a whole when the peer ended can be taken back. Not thread-safe, but for signal handlers: a
+    frame that a handler puts in the midst of another one goes out behind that one.
+    """
+
+    def __init__(self, sock: socket.socket, path: str) -> None:
+        self.ended: bool = False
+        self._sock = sock
+        self._path = path
+        self._frames: deque[tuple[_PendingFrame, wire.Header, bytes]] = deque()
+        self._bytes = 0
+        self._writing = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a frame was not sent yet, or not as a whole."""
+        return bool(self._frames)
+
+    def put(self, header: wire.Header, payload: bytes) -> bool:
+        """Send a frame, or queue it; return False, and do not keep it, if the peer has ended without it.
+
+        Raises:
+            MailboxFull: more than `BACKLOG` bytes would wait.
+            NotSerializable: the frame is over the limits.
+        """
+        if not self._frames and not self._writing and len(payload) <= _SMALL:
+            return self._put_small(header, payload)
+        if self._frames and self._bytes + len(payload) > BACKLOG:  # a single frame may have any size
+            raise MailboxFull(f"{self._bytes} bytes already wait to be read by {self._path!r}", path=self._path)
+        frame = _PendingFrame(wire.parts(header, payload))
+        entry = frame, header, payload
+        self._frames.append(entry)
+        self._bytes += len(payload)
+        if self._writing:  # this is a signal handler; the interrupted call sends the frame
+            return True
+        try:
+            self.flush()
+        except BaseException:
+            if not frame.sent:
+                self._remove(entry)
+            raise
+        return not (self.ended and self._remove(entry))
+
+    def _put_small(self, header: wire.Header, payload: bytes) -> bool:
+        """Do the same where nothing waits, at half the cost: most frames go out at once and as a whole."""
+        data = wire.encode(header, payload)
+        sent: list[int] = []
+        kept = True
+        self._writing = True
+        try:
+            _send_and_record(sent, self._sock.send, data, _NOT_WAITING)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.ended, kept = True, False
+        except BaseException:  # of a signal handler
+            kept = bool(sent)
+            raise
+        finally:
+            self._writing = False
+            if kept and sum(sent) < len(data):
+                frame = _PendingFrame((data,))
+                frame.sent += sent
+                self._frames.appendleft((frame, header, payload))  # ahead of those of a signal handler
+                self._bytes += len(payload)
+        if self._frames:
+            self.flush()
+        return kept
+
+    def _remove(self, entry: tuple[_PendingFrame, wire.Header, bytes]) -> bool:
+        """Keep a frame no longer; return False if it was sent as a whole."""
+        try:
+            self._frames.remove(entry)
+        except ValueError:
+            return False
+        self._bytes -= len(entry[2])
+        return True
+
+    def flush(self) -> None:
+        """Send what waits, as much of it as the socket takes."""
+        self._writing = True
+        try:
+            while self._frames and not self.ended:
+                self._frames[0][0].write_to(self._sock, _NOT_WAITING)
+                self._bytes -= len(self._frames.popleft()[2])
+        except BlockingIOError:
+            return
+        except OSError:
+            self.ended = True
+        finally:
+            self._writing = False
+
+    def take_back(self) -> list[tuple[wire.Header, bytes]]:
+        """Remove and return the headers and payloads of all frames that were not sent as a whole."""
+        frames = [(header, payload) for _, header, payload in self._frames]
+        self._frames.clear()
+        return frames
 
 
 class _PendingFrame:

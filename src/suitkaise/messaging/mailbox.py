@@ -19,9 +19,10 @@ from typing import Any, Protocol
 
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.actor import Envelope, envelope
+from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.wire import Frame, Parser, PeerClosed, WireError
-from suitkaise.platform.board import BELL, QUEUED, Slot
+from suitkaise.platform.board import BELL, DIRECT, QUEUED, Slot
 from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["IDLE", "ITERATE", "STOP", "URGENT", "Mailbox", "Sleeper", "SocketMailbox", "ThreadMailbox"]
@@ -38,10 +39,16 @@ IDLE: Any = object()
 """The message that `get` returns when none has come for `mailbox.idle` seconds, to a worker without a loop."""
 
 URGENT = 2
-"""The bell's value if an order may be behind the messages: the worker then reads all input before the next message."""
+"""The hub's byte of the bell if an order may be behind the messages: the worker then reads all input first."""
 
 _READS = 16
 """How many reads in a row the inbox does: a sender may be as quick, and would keep the worker from its loops."""
+
+_READY = 64
+"""How many sockets are asked for at once whether they have input."""
+
+MOST_SENDERS = 256
+"""Connections that other workers may have to this one; further senders go through the hub."""
 
 _LONGEST = 1e6
 """Seconds; longer waits are made in parts, since `poll` counts milliseconds in 32 bits."""
@@ -81,7 +88,7 @@ class Mailbox(ABC):
     """
 
     def __init__(self, slot: Slot) -> None:
-        self.bell: memoryview[Any] = slot.bytes[BELL : BELL + 1]
+        self.bell: memoryview[int] = slot.words[BELL // 8 : BELL // 8 + 1]
         self.stop_reason: ExitReason | None = None
         self.looping: bool = False
         self.suspended: bool = False
@@ -163,7 +170,7 @@ class Mailbox(ABC):
                 self.sleep(None, for_messages=False, until_resumed=True)
                 continue
             if self._batch:
-                if self.bell[0] == URGENT:  # an order is behind the messages that wait
+                if self.bell[0] & 0xFF == URGENT:  # an order is behind the messages that wait
                     self._collect()
                     if self.stop_reason is not None or (self.suspended and self.blocks_if_suspended):
                         continue
@@ -241,7 +248,8 @@ class Mailbox(ABC):
                 and not (until_resumed and not self.suspended)
             ):
                 (self.sleeper.block if self.sleeper is not None else self._block)(seconds)
-                self._collect()
+                if not for_messages:
+                    self._collect()
         finally:
             self._asleep = False
         if for_messages:
@@ -323,12 +331,12 @@ class ThreadMailbox(Mailbox):
 
 
 class SocketMailbox(Mailbox):
-    """The inbox of a worker in a process of its own: messages come from the hub through a socket.
+    """The inbox of a worker in a process of its own: messages come through sockets, from the hub and other workers.
 
     Args:
         slot: the worker's slot of the status board.
         sock: the control connection; it stays in blocking mode, but reads here never wait.
-        on_frame: called with each frame; calls `put` or `order_stop` as the frame requires.
+        on_frame: called with each frame; calls `put`, `order_stop` or `accept` as the frame requires.
         parser: the one to read with, for typed headers.
     """
 
@@ -337,13 +345,18 @@ class SocketMailbox(Mailbox):
     ) -> None:
         super().__init__(slot)
         self._sock = sock
+        self._control = sock.fileno()
         self._on_frame = on_frame
         self._parser = Parser() if parser is None else parser
+        self._descriptors: list[int] = []  # of connections whose frames were not handled yet
+        self._incoming: dict[int, Incoming] = {}
         self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
-        self._poll.register(self._bell_fd, select.POLLIN)
+        self._poll = select.epoll()
+        self._poll.register(sock, select.EPOLLIN)
+        self._poll.register(self._bell_fd, select.EPOLLIN)
+        self._ready: list[tuple[int, int]] = []
         self._open = True
+        self._accepts = True
 
     def put(self, message: Message) -> None:
         """Add a message, for `on_frame` only, without ringing: the thread that reads frames looks at them, too."""
@@ -351,8 +364,8 @@ class SocketMailbox(Mailbox):
 
     @property
     def descriptor(self) -> int | None:
-        """The control connection's descriptor, while it is open."""
-        return self._sock.fileno() if self._open else None
+        """A descriptor that is readable when there is input, while the control connection is open."""
+        return self._poll.fileno() if self._open else None
 
     def adopt(self, parser: Parser, frames: list[Frame]) -> None:
         """Continue with the parser that has read the connection before, and the frames that it has found."""
@@ -361,25 +374,72 @@ class SocketMailbox(Mailbox):
             self._on_frame(frame)
         self.bell[0] = 1
 
+    # ------------------------------------------------------------ direct connections
+    def accept(self) -> None:
+        """Take messages from the connection that has come with the present frame; for `on_frame` only."""
+        descriptor = self._descriptors.pop(0)
+        if descriptor < 0:
+            logger.error("no file descriptor is left for a connection from another worker")
+            return
+        incoming = Incoming(descriptor)
+        if self._accepts and len(self._incoming) < MOST_SENDERS:
+            self._incoming[descriptor] = incoming
+            self._poll.register(descriptor, select.EPOLLIN)
+            self.bell[0] = self.bell[0] or 1  # something may have come already, and its bell was heard
+        else:  # the sender finds it cut, and sends through the hub
+            self._take(incoming.cut())
+
+    def cut(self) -> None:
+        """Take the messages that other workers have sent directly, and let them send no more."""
+        self._accepts = False
+        for descriptor, incoming in self._incoming.items():
+            with contextlib.suppress(OSError):
+                self._poll.unregister(descriptor)
+            self._take(incoming.cut())
+
+    def disconnect(self) -> None:
+        """Close the connections of other workers."""
+        self._accepts = False
+        for incoming in self._incoming.values():
+            incoming.close()
+        self._incoming.clear()
+
+    def _take(self, messages: list[Message]) -> None:
+        self._waiting.extend(map(envelope, messages))
+        self._words[DIRECT] += len(messages)
+
+    # ------------------------------------------------------------ reading
     def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in the caller's `wait(*descriptors)`; return False when the hub is gone."""
         self._asleep = True
         try:
             self._collect()
             if self.stop_reason is None and not (for_messages and self._waiting):
-                wait(*([self._sock.fileno()] if self._open else []), self._bell_fd)
+                wait(self._poll.fileno())
         finally:
             self._asleep = False
-        self._block(0)
+        self._collect()
         self.bell[0] = 1  # look between the loops
         return self._open
 
     def _collect(self) -> None:
+        ready, self._ready = self._ready or self._poll.poll(0, _READY), []
+        for descriptor, _ in ready:
+            if descriptor == self._control:
+                self._collect_orders()
+            elif descriptor == self._bell_fd:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._bell_fd)
+            else:
+                self._collect_from(descriptor)
+                self.bell[0] = self.bell[0] or 1  # there may be more
+
+    def _collect_orders(self) -> None:
         for _ in range(_READS):
             if not self._open:
                 return
             try:
-                frames = self._parser.receive(self._sock, socket.MSG_DONTWAIT)
+                frames = self._parser.receive(self._sock, socket.MSG_DONTWAIT, self._descriptors)
             except BlockingIOError:
                 return
             except (PeerClosed, OSError):
@@ -395,17 +455,28 @@ class SocketMailbox(Mailbox):
                 self._on_frame(frame)
         self.bell[0] = self.bell[0] or 1  # there may be more
 
+    def _collect_from(self, descriptor: int) -> None:
+        incoming = self._incoming.get(descriptor)
+        if incoming is None:
+            return
+        try:
+            self._take(incoming.receive())
+        except BlockingIOError:
+            return
+        except (PeerClosed, OSError, WireError) as error:
+            if isinstance(error, WireError):
+                logger.error("invalid data from another worker: %s", error)
+            del self._incoming[descriptor]
+            self._poll.unregister(descriptor)
+            incoming.close()
+
     def _hub_gone(self) -> None:
         # The worker's lifeline ends the worker; here `poll` must just not return at once for ever.
         self._open = False
         self._poll.unregister(self._sock)
 
     def _block(self, seconds: float | None) -> None:
-        self._poll.poll(None if seconds is None else max(0.0, seconds * 1000))
-        try:
-            os.eventfd_read(self._bell_fd)
-        except BlockingIOError:
-            return
+        self._ready = self._poll.poll(None if seconds is None else max(0.0, seconds), _READY)
 
     def _wake(self) -> None:
         os.eventfd_write(self._bell_fd, 1)
@@ -413,4 +484,6 @@ class SocketMailbox(Mailbox):
     def close(self) -> None:
         """Close the descriptors; the caller closes the socket."""
         super().close()
+        self.disconnect()
+        self._poll.close()
         os.close(self._bell_fd)

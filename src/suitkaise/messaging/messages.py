@@ -25,6 +25,8 @@ __all__ = [
     "Answer",
     "Message",
     "MessageKind",
+    "Origin",
+    "Outcome",
     "Payload",
     "ReplyCallback",
     "checked_timeout",
@@ -32,6 +34,7 @@ __all__ = [
     "crash_and_answer",
     "portable_error",
     "undecodable",
+    "value_of",
 ]
 
 
@@ -108,13 +111,24 @@ class Payload:
 ReplyCallback: TypeAlias = Callable[[bool, Payload], None]
 """Takes (True, the answer) or (False, the error)."""
 
+Outcome: TypeAlias = tuple[bool, Payload]
+"""(True, the answer) or (False, the error)."""
+
+
+class Origin(Protocol):
+    """A direct connection from another worker."""
+
+    def send_back(self, message: Message) -> bool:
+        """Send a message that was not handled back to its sender; return False for one that goes back to the hub."""
+        ...
+
 
 @dataclass(slots=True, eq=False)  # not frozen: that would double the time that making one takes
 class Message:
     """A message of a tell (without `reply`) or an ask. A message is never changed.
 
     `asker`: the path of the worker that asks, if another process than this one has sent the message. `carrier`: the
-    sender's tracing context.
+    sender's tracing context. `origin`: the direct connection by which it came.
     """
 
     kind: MessageKind
@@ -122,6 +136,7 @@ class Message:
     reply: ReplyCallback | None = None
     asker: str = ""
     carrier: Carrier | None = None
+    origin: Origin | None = None
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if an answer is expected."""
@@ -259,6 +274,17 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
                 self.set_exception(value)
         except concurrent.futures.InvalidStateError:  # lost a race against another answer
             return
+
+
+def value_of(ok: bool, payload: Payload) -> Any:
+    """Return the value of an answer, or raise its error."""
+    try:
+        value = payload.value
+    except Exception as error:
+        raise undecodable("the answer", payload, error) from error
+    if ok:
+        return value
+    raise value
 
 
 def undecodable(what: str, payload: Payload, error: Exception) -> WorkerFailed:

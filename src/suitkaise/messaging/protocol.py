@@ -1,9 +1,9 @@
-"""Everything that goes over `hub.sock` between a worker's process and the hub: typed headers of frames, see `wire`.
+"""Everything that workers send through `hub.sock` and to each other: typed headers of frames, see `wire`.
 
 A worker's process connects to `hub.sock` when it uses a ref for the first time. It sends `Tell`, `Ask`, `HubRequest`,
-`AdminRequest` and `Withdraw`, numbered in ascending order per connection; the hub sends one `HubAnswer` for each
-number, in any order (none for `Withdraw`). The payloads are values that `codec` has encoded. In the hub's own process
-refs use the same requests without frames, see `router.Router`.
+`AdminRequest`, `Connect` and `Withdraw`, numbered in ascending order per connection; the hub sends one `HubAnswer` for
+each number, in any order (none for `Withdraw`). The payloads are values that `codec` has encoded. In the hub's own
+process refs use the same requests without frames, see `router.Router`.
 
 A frame that does not decode ends the connection: hub and workers are of one program, so nothing is negotiated.
 """
@@ -20,7 +20,12 @@ __all__ = [
     "AdminAction",
     "AdminRequest",
     "Ask",
+    "Connect",
     "ControlKind",
+    "DirectAnswer",
+    "DirectFrame",
+    "DirectMessage",
+    "DirectReturn",
     "GroupAction",
     "HubAnswer",
     "HubRequest",
@@ -31,6 +36,8 @@ __all__ = [
     "Withdraw",
     "WorkerFrame",
     "decode_answer",
+    "decode_direct",
+    "decode_direct_answer",
     "decode_request",
 ]
 
@@ -48,6 +55,7 @@ class RequestKind(enum.StrEnum):
     STATS = "stats"  # -> (pid, incarnation, seconds since its start, the last view of its slot), at once
     DOING = "doing"  # -> a `Doing`: its status, phase and waiting messages, at once
     DOWN = "down"  # -> a `Down`, after the incarnation that lives now has ended
+    ENDED = "ended"  # a serial number -> the exit reason, after the incarnation of that number has ended
 
     KILL = "kill"  # -> None, at once; a fault, so the supervisor may restart the worker
     REJOIN = "rejoin"  # the `drain` -> None, at once; the worker finishes and stays stopped
@@ -161,7 +169,19 @@ class Withdraw(msgspec.Struct, array_like=True, tag=4, gc=False):
     number: int
 
 
-WorkerFrame: TypeAlias = Tell | Ask | HubRequest | AdminRequest | Withdraw
+class Connect(msgspec.Struct, array_like=True, tag=5, gc=False):
+    """Worker -> hub: connect this process directly with the worker at `path`.
+
+    Answered with None if that is not possible now; else with the index of the worker's slot on the status board and
+    the serial number of its incarnation, and with the answer goes one end of a connection. The other end goes to the
+    worker (`AcceptConnection`), behind all messages that the hub has accepted for it.
+    """
+
+    number: int
+    path: str
+
+
+WorkerFrame: TypeAlias = Tell | Ask | HubRequest | AdminRequest | Withdraw | Connect
 """What a worker's process sends to the hub."""
 
 
@@ -171,7 +191,41 @@ class HubAnswer(msgspec.Struct, array_like=True, gc=False):
 
     number: int
     ok: bool
+    connected: bool = False  # a connection goes with this frame
 
+
+# ------------------------------------------------------------ worker -> worker, over a connection that the hub has made
+class DirectMessage(msgspec.Struct, array_like=True, gc=False):
+    """Asker -> asked: handle the payload, a message. With a number, `DirectAnswer` or `DirectReturn` answers it."""
+
+    kind: UserMessageKind
+    number: int | None
+    carrier: dict[str, str] | None = None
+
+
+class DirectAnswer(msgspec.Struct, array_like=True, tag=0, gc=False):
+    """Asked -> asker: the answer to message `number`. The payload is the value, or the error if not `ok`."""
+
+    number: int
+    ok: bool
+
+
+class DirectReturn(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """Asked -> asker: this incarnation ends and has not handled the message, which is for the next one (rule 72).
+
+    The sender sends it again through the hub. Messages without a number come back only behind one with a number: the
+    others the hub gets (`ReturnMessage`).
+    """
+
+    kind: UserMessageKind
+    number: int | None
+    carrier: dict[str, str] | None = None
+
+
+DirectFrame: TypeAlias = DirectAnswer | DirectReturn
+"""What a worker sends back to a worker that has sent it messages."""
 
 decode_request: Callable[[memoryview], WorkerFrame] = msgspec.msgpack.Decoder(WorkerFrame).decode
 decode_answer: Callable[[memoryview], HubAnswer] = msgspec.msgpack.Decoder(HubAnswer).decode
+decode_direct: Callable[[memoryview], DirectMessage] = msgspec.msgpack.Decoder(DirectMessage).decode
+decode_direct_answer: Callable[[memoryview], DirectFrame] = msgspec.msgpack.Decoder(DirectFrame).decode

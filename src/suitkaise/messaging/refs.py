@@ -9,7 +9,15 @@ from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, Suitkaise
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.ask_timeout import Doing, ask_timeout
 from suitkaise.messaging.identity import current_path, is_starting
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, MessageKind, Payload, checked_timeout
+from suitkaise.messaging.messages import (
+    DEFAULT_TIMEOUT,
+    Answer,
+    Message,
+    MessageKind,
+    Payload,
+    checked_timeout,
+    value_of,
+)
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import Router, router
 from suitkaise.messaging.tracing import carrier
@@ -105,12 +113,19 @@ class WorkerRef:
             Exception: what the handler raised, with the remote traceback as a note.
         """
         self._refuse_self("asks")
-        checked_timeout(timeout)
-        return self.ask_future(message).get(timeout)
+        seconds = checked_timeout(timeout)
+        try:
+            answer = self._router.ask(self.path, Payload(message), seconds, carrier())
+        except AskTimeout:
+            raise self._timed_out(timeout) from None
+        if not isinstance(answer, Answer):
+            return value_of(*answer)
+        answer.asked = self
+        return answer.get(timeout)
 
     def ask_future(self, message: Any) -> Answer[Any]:
         """Send a message; the answer can be awaited, or waited for with `get(timeout)`."""
-        return self._ask("message", message)
+        return self._ask("message", Payload(message))
 
     @overload
     def proxy(self) -> WorkerProxy: ...
@@ -145,13 +160,13 @@ class WorkerRef:
         """
         return WorkerProxy(self) if cls is None else TypedProxy(self, cls, timeout)
 
-    def _ask(self, kind: MessageKind, body: Any) -> Answer[Any]:
+    def _ask(self, kind: MessageKind, body: Payload) -> Answer[Any]:
         answer: Answer[Any] = Answer()
         answer.asked = self
         own = current_path()
         if own and f"{own}/".startswith(f"{self.path}/"):
             answer.asked_by_itself = own
-        self._router.send(self.path, Message(kind, Payload(body), answer.settle, carrier=carrier()))
+        self._router.send(self.path, Message(kind, body, answer.settle, carrier=carrier()))
         return answer
 
     def _timed_out(self, timeout: float | None) -> AskTimeout:
@@ -286,13 +301,13 @@ class WorkerProxy:
     def __call__(self, *args: Any, **kwargs: Any) -> Answer[Any]:
         if self._attribute is None:
             raise TypeError("a proxy is not callable; call a method of it: proxy.method(...)")
-        return self._ref._ask("call", (self._attribute, args, kwargs))
+        return self._ref._ask("call", Payload((self._attribute, args, kwargs)))
 
     def get(self, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
         """Read the attribute; wait at most `timeout` seconds (default 5.0) for its value."""
         if self._attribute is None:
             raise TypeError("name an attribute first: proxy.attribute.get()")
-        return self._ref._ask("get", self._attribute).get(timeout)
+        return self._ref._ask("get", Payload(self._attribute)).get(timeout)
 
     def __repr__(self) -> str:
         return f"WorkerProxy({self._ref.path!r}{', ' + repr(self._attribute) if self._attribute else ''})"

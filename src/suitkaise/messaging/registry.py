@@ -6,6 +6,7 @@ server passes on the requests that workers send to `hub.sock`.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Any, assert_never
@@ -18,11 +19,12 @@ from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.memberships import Groups, Topics
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.messages import Answer, Message, Outcome, Payload
 from suitkaise.messaging.patterns import matches
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.removed import MOST_FETCHED_BYTES, MOST_RESULT_BYTES, RemovedWorkers
 from suitkaise.messaging.supervisor_ref import ref_to
+from suitkaise.messaging.tracing import Carrier
 
 __all__ = ["Registry"]
 
@@ -101,6 +103,17 @@ class Registry:
         if address.send(message):
             self.blocked_asks.add(address)
 
+    def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
+        """Send a question; raises what `Address.send` raises."""
+        answer: Answer[Any] = Answer()
+        self.send(path, Message("message", payload, answer.settle, carrier=carrier))
+        return answer
+
+    def connect(self, path: str) -> tuple[socket.socket, int, int] | None:
+        """Make a direct connection to the worker at `path`, if that is possible now; see `Connectable`."""
+        address = self._addresses.get(path)
+        return None if address is None else address.connect()
+
     def administer(self, action: AdminAction, path: str, argument: Any = None) -> Answer[Any]:
         """Have the supervisor at `path` carry out `action`."""
         try:
@@ -133,6 +146,8 @@ class Registry:
                     return self.find(path).control(kind, argument)
                 case RequestKind.DOWN:
                     self._links.await_down(path, answer)
+                case RequestKind.ENDED:
+                    self._find_or_removed(path).await_end(argument, answer)
                 case RequestKind.MONITOR:
                     self._links.monitor(path, argument)
                     answer.set_result(None)

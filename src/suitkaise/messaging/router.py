@@ -12,12 +12,14 @@ from typing import Any, Protocol
 from suitkaise.errors import RuntimeGone
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import FrameWriter
+from suitkaise.messaging.direct import Connection, Route, Routes
 from suitkaise.messaging.identity import reads_answers, set_reads_answers
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Payload, ReplyCallback
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Outcome, Payload, ReplyCallback
 from suitkaise.messaging.protocol import (
     AdminAction,
     AdminRequest,
     Ask,
+    Connect,
     HubRequest,
     RequestKind,
     Tell,
@@ -25,7 +27,8 @@ from suitkaise.messaging.protocol import (
     WorkerFrame,
     decode_answer,
 )
-from suitkaise.messaging.tracing import carrier
+from suitkaise.messaging.tracing import Carrier, carrier
+from suitkaise.platform.board import DIRECT_BELL, Board
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
@@ -50,6 +53,14 @@ class Router(Protocol):
 
     def send(self, path: str, message: Message) -> None:
         """Send a message to the worker at `path`."""
+        ...
+
+    def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
+        """Ask the worker at `path`; return the answer to wait for, or what came over a direct connection.
+
+        Raises:
+            AskTimeout: no answer came over the direct connection in time.
+        """
         ...
 
 
@@ -90,11 +101,15 @@ def shared_payload(message: Any) -> Any:
 class HubClient:
     """The router of a worker's process: sends all that refs ask for to the hub's socket at `path`.
 
-    The connection is made at the first use, and made anew in a forked child.
+    The connection is made at the first use, and made anew in a forked child. With the status `board`, messages go over
+    direct connections where the hub can make them.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, board: Board | None = None) -> None:
         self._path = path
+        self._routes: Routes | None = None
+        if board is not None:
+            self._routes = Routes(self, lambda slot: board.slot(slot).bytes[DIRECT_BELL : DIRECT_BELL + 1])
         self._connections: list[_HubConnection] = []
         self._renew_lock()
         after_fork_in_child(self._renew_lock)
@@ -122,23 +137,71 @@ class HubClient:
         return answer
 
     def send(self, path: str, message: Message) -> None:
-        """Have the hub deliver a message; return when the hub has accepted it.
+        """Send a message directly, or have the hub deliver it; then return when the hub has accepted it.
 
-        In the thread that reads answers (a `__del__` may run there) a `tell` returns at once, and a message that the
-        hub refuses is logged.
+        In a thread that reads answers (a `__del__` may run there) a `tell` returns at once, and a message that the hub
+        refuses is logged.
         """
+        message.body.data  # noqa: B018  (an error of the encoding comes before anything is sent)
+        if message.reply is None and reads_answers():
+            run_callback(lambda: self._tell_unawaited(path, message))
+        else:
+            self._send(self._find(path), path, message)
+
+    def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
+        """Ask directly and wait, or have the hub deliver the question."""
+        payload.data  # noqa: B018
+        route = self._find(path)
+        if route is not None and (outcome := route.ask(payload, timeout, carrier)) is not None:
+            return outcome
+        answer: Answer[Any] = Answer()
+        self._send(route, path, Message("message", payload, answer.settle, carrier=carrier))
+        return answer
+
+    def flush(self, seconds: float) -> None:
+        """Wait until all messages that were told have left this process, at most `seconds`."""
+        if self._routes is not None:
+            self._routes.flush(seconds)
+
+    def _find(self, path: str) -> Route | None:
+        """Return the direct connection to use; a thread that reads answers could not wait for one."""
+        return None if self._routes is None or reads_answers() else self._routes.find(path)
+
+    def _send(self, route: Route | None, path: str, message: Message) -> None:
+        if route is None or not route.send(message):
+            accepted = self.post(path, message)
+            if accepted is not None:
+                accepted.get(DEFAULT_TIMEOUT)
+
+    def post(self, path: str, message: Message) -> Answer[None] | None:
+        """Send a message through the hub; return an answer that tells when a tell is accepted."""
         payload = message.body.data
         kind: Any = message.kind  # never a signal: those are made in the hub
-        if message.reply is None and reads_answers():
-            run_callback(lambda: self._tell_unawaited(kind, path, message))
-            return
         connection = self._current()
         if message.reply is None:
-            accepted: Answer[Any] = Answer()
+            accepted: Answer[None] = Answer()
             connection.write(Tell(connection.expect(accepted.settle), kind, path, message.carrier), payload)
-            accepted.get(DEFAULT_TIMEOUT)
-        else:
-            connection.write(Ask(connection.expect(message.reply), kind, path, message.carrier), payload)
+            return accepted
+        connection.write(Ask(connection.expect(message.reply), kind, path, message.carrier), payload)
+        return None
+
+    def _tell_unawaited(self, path: str, message: Message) -> None:
+        """Have the hub deliver a message; log a refusal."""
+        accepted = self.post(path, message)
+        assert accepted is not None
+
+        def accept(done: Any) -> None:
+            if (error := done.exception()) is not None:
+                logger.warning("a message to %r was dropped: %s", path, error)
+
+        accepted.when_done(accept)
+
+    def connect(self, path: str) -> Answer[Connection | None]:
+        """Have the hub make a connection with the worker at `path`."""
+        answer: Answer[Connection | None] = Answer()
+        connection = self._current()
+        connection.write(Connect(connection.expect(answer.settle), path), b"")
+        return answer
 
     def close(self) -> None:
         """Close the connections; the next request makes a new one. Answers that are awaited are `RuntimeGone`."""
@@ -146,16 +209,6 @@ class HubClient:
             for connection in self._connections:
                 connection.close()
             self._connections.clear()
-
-    def _tell_unawaited(self, kind: Any, path: str, message: Message) -> None:
-        """Have the hub deliver a message; log a refusal."""
-
-        def accept(ok: bool, answer: Payload) -> None:
-            if not ok:
-                logger.warning("a message to %r was dropped: %s", path, answer.value)
-
-        connection = self._current()
-        connection.write(Tell(connection.expect(accept), kind, path, message.carrier), message.body.data)
 
     def _current(self) -> _HubConnection:
         """Return the connection to use.
@@ -230,12 +283,19 @@ class _HubConnection:
     def _read(self) -> None:
         set_reads_answers()
         parser = wire.Parser(decode=decode_answer)
+        descriptors: list[int] = []
         try:
             while True:
-                for answer, payload in parser.receive(self._sock):
+                for answer, data in parser.receive(self._sock, 0, descriptors):
                     reply = self._expected.pop(answer.number, None)
+                    payload = Payload(data=data)
+                    if answer.connected:
+                        descriptor = descriptors.pop(0)
+                        payload = Payload(None if descriptor < 0 else Connection(descriptor, *payload.value))
+                        if reply is None and descriptor >= 0:
+                            os.close(descriptor)
                     if reply is not None:
-                        reply(answer.ok, Payload(data=payload))
+                        reply(answer.ok, payload)
         except (OSError, wire.WireError):
             self.closed = True
         self._sock.close()

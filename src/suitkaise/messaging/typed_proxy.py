@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
-from suitkaise.messaging.messages import Answer, MessageKind, checked_timeout
+from suitkaise.messaging.messages import Answer, MessageKind, Payload, checked_timeout
 from suitkaise.specs.recipe import is_async_function
 
 __all__ = ["Askable", "TypedProxy"]
@@ -15,7 +15,7 @@ __all__ = ["Askable", "TypedProxy"]
 class Askable(Protocol):
     """What a proxy needs of the ref of its worker."""
 
-    def _ask(self, kind: MessageKind, body: Any) -> Answer[Any]: ...
+    def _ask(self, kind: MessageKind, body: Payload) -> Answer[Any]: ...
 
     def _refuse_self(self, what: str) -> None: ...
 
@@ -53,7 +53,7 @@ class TypedProxy:
 def _method(ref: Askable, name: str, timeout: float | None, *, awaited: bool) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if awaited:
-            return ref._ask("call", (name, args, kwargs))
+            return ref._ask("call", Payload((name, args, kwargs)))
         return _ask_and_wait(ref, "call", (name, args, kwargs), timeout)
 
     call.__name__ = name
@@ -62,4 +62,4 @@ def _method(ref: Askable, name: str, timeout: float | None, *, awaited: bool) ->
 
 def _ask_and_wait(ref: Askable, kind: MessageKind, body: Any, timeout: float | None) -> Any:
     ref._refuse_self("asks")
-    return ref._ask(kind, body).get(timeout)
+    return ref._ask(kind, Payload(body)).get(timeout)

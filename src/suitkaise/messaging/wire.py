@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from array import array
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -50,6 +51,7 @@ MAX_PAYLOAD = 1 << 30
 MSG_NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 """For every send: a closed peer is an error, also after a program has called `signal(SIGPIPE, SIG_DFL)`."""
 
+_ONE_DESCRIPTOR = socket.CMSG_SPACE(array("i").itemsize)
 _LENGTHS = struct.Struct("<II")
 _PREFIX = _LENGTHS.size
 _SMALLEST_BUFFER = 1 << 14
@@ -179,8 +181,10 @@ class Parser:
         self._filled = end
         return self._parse()
 
-    def receive(self, sock: socket.socket, flags: int = 0) -> list[Frame]:
+    def receive(self, sock: socket.socket, flags: int = 0, descriptors: list[int] | None = None) -> list[Frame]:
         """Read once from `sock`; return the frames that are complete now, perhaps none.
+
+        A descriptor that comes with a frame is appended to `descriptors`, as -1 if this process has room for no more.
 
         Raises:
             PeerClosed: the other side has closed the connection; the message states whether in the middle of a frame.
@@ -190,7 +194,10 @@ class Parser:
         if self._filled == len(self._buffer):
             self._grow()
         with memoryview(self._buffer) as view:
-            count = sock.recv_into(view[self._filled :], 0, flags)
+            if descriptors is None:
+                count = sock.recv_into(view[self._filled :], 0, flags)
+            else:
+                count = _receive_with(sock, view[self._filled :], flags, descriptors)
         if count == 0:
             raise PeerClosed(
                 f"the connection was closed in the middle of a frame, after {self._filled} bytes of it"
@@ -241,3 +248,14 @@ class Parser:
         size = len(self._buffer)
         wanted = max(self._needed - size, 1)
         self._buffer.extend(bytes(max(min(wanted, _LARGEST_STEP, size), _PREFIX)))
+
+
+def _receive_with(sock: socket.socket, room: memoryview, flags: int, descriptors: list[int]) -> int:
+    count, ancillary, answer, _ = sock.recvmsg_into((room,), _ONE_DESCRIPTOR, flags | socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.extend(array("i", data))
+            return count
+    if answer & socket.MSG_CTRUNC:
+        descriptors.append(-1)
+    return count

@@ -22,6 +22,8 @@ from suitkaise.records import dataclass
 
 __all__ = [
     "BELL",
+    "DIRECT",
+    "DIRECT_BELL",
     "LAST_LOOP",
     "LOOPING",
     "LOOPS",
@@ -48,8 +50,12 @@ LOOPING = 8
 """The word that is 1 when the worker has a loop and is up: from then on it always has something to do."""
 STARTED = 9
 """The word with the time (nanoseconds, monotonic) when the worker got its process or thread; 0: not yet."""
+DIRECT = 10
+"""The word that counts the messages which the worker has got from other workers, not through the hub."""
 BELL = 7 * 8
 """The byte that a sender sets after it has put a message into the worker's socket or inbox."""
+DIRECT_BELL = BELL + 1
+"""The byte of the same word for senders that do not go through the hub, so that they overwrite no order's urgency."""
 NAME = 16 * 8
 
 _MARK = 60

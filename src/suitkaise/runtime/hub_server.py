@@ -15,6 +15,7 @@ from suitkaise.messaging.messages import Answer, Message, Payload, portable_erro
 from suitkaise.messaging.protocol import (
     AdminRequest,
     Ask,
+    Connect,
     HubAnswer,
     HubRequest,
     RequestKind,
@@ -39,7 +40,7 @@ ACCEPT_AGAIN = 0.5
 MAX_CONNECTIONS = 256
 """Connections that one process may have: one, and one more for each signal handler that interrupts a request."""
 
-_MAY_WAIT_FOR_EVER = (RequestKind.JOIN, RequestKind.RESULT, RequestKind.DOWN)
+_MAY_WAIT_FOR_EVER = (RequestKind.JOIN, RequestKind.RESULT, RequestKind.DOWN, RequestKind.ENDED)
 
 
 class HubServer:
@@ -161,6 +162,8 @@ class _WorkerConnection:
                     self._request(frame, payload)
                 case AdminRequest():  # the payload may hold a declaration of the user's: decoding it may block
                     self._server.administration.submit(lambda: self._administer(frame, payload))
+                case Connect(number, path):
+                    self._connect(number, path)
                 case Withdraw(number):
                     waiting = self._waits.pop(number, None)
                     if waiting is not None:
@@ -169,6 +172,16 @@ class _WorkerConnection:
                     assert_never(frame)
         except Exception as error:
             self._answer(frame.number, False, Payload(error))
+
+    def _connect(self, number: int, path: str) -> None:
+        made = self._server.registry.connect(path)
+        if made is not None:
+            end, slot, serial = made
+            with end:
+                answer = wire.encode(HubAnswer(number, True, connected=True), codec.dumps((slot, serial)))
+                if self._out.pass_on(answer, end.fileno()):
+                    return
+        self._answer(number, True, Payload(None))
 
     def _request(self, request: HubRequest, payload: bytes) -> None:
         number = request.number

@@ -1,0 +1,515 @@
+"""Direct connections from worker to worker: the sender's side; for the receiver's side see `incoming`.
+
+A message through the hub wakes the hub's I/O thread twice. So a thread of a worker that sends to another worker again
+and again has a connection to its process. The hub makes it (`Connect`): a pair of sockets, one end for each side. No
+third process can reach it, and the other end reaches the receiver behind all that the hub has accepted for it before.
+
+These rules keep what a ref promises:
+
+- All messages of one thread to one worker go one way at a time, so they keep their order. The way is changed from the
+  hub to a connection by `Connect`, which keeps the order, and back only when the receiver has cut the connection.
+- The receiver cuts it at its end. A message that was sent as a whole before is then the receiver's (it handles it, or
+  reports it, or hands it over to its next incarnation); any other is the sender's, and goes through the hub.
+- While an ask is unanswered somebody reads: the asking thread itself, or, for a future, this process's I/O thread.
+- Nothing blocks in sending: what the socket does not take is sent by the I/O thread, up to `BACKLOG` bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import queue
+import select
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from suitkaise.errors import AskTimeout, WorkerDead
+from suitkaise.messaging import wire
+from suitkaise.messaging.connection import Outbox
+from suitkaise.messaging.identity import set_reads_answers
+from suitkaise.messaging.messages import Answer, Message, Outcome, Payload, ReplyCallback
+from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKind, decode_direct_answer
+from suitkaise.messaging.tracing import Carrier
+from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.platform.reactor import Reactor
+
+__all__ = ["Connection", "Hub", "Route", "Routes"]
+
+logger: QueuedLogger = QueuedLogger("suitkaise.messages")
+
+MOST = 64
+"""Connections that a process makes; messages to further workers go through the hub."""
+
+PAUSE = 0.25
+"""Seconds until a thread tries again to connect with a worker with which it could not."""
+
+PATIENCE = 1.0
+"""Seconds that a thread waits for the hub to make a connection."""
+
+LAST_WORDS = 5.0
+"""Seconds without any data after which a receiver that has cut a connection is believed to go on."""
+
+
+class Connection(NamedTuple):
+    """What the hub answers to `Connect`."""
+
+    descriptor: int
+    slot: int
+    serial: int
+
+
+class Hub(Protocol):
+    """What the routes need of the hub."""
+
+    def connect(self, path: str) -> Answer[Connection | None]:
+        """Make a connection to the worker at `path`; None if that is not possible now."""
+        ...
+
+    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
+        """Carry out a request about the worker at `path`."""
+        ...
+
+    def post(self, path: str, message: Message) -> Answer[None] | None:
+        """Send a message through the hub; return an answer that tells when a tell is accepted."""
+        ...
+
+
+class Routes:
+    """The direct connections of this process: one for each thread and each worker to which that thread sends.
+
+    Args:
+        hub: makes the connections.
+        bell_of: returns the bell that a sender to the worker in this slot of the status board sets.
+    """
+
+    def __init__(self, hub: Hub, bell_of: Callable[[int], memoryview[Any]]) -> None:
+        self.hub = hub
+        self._bell_of = bell_of
+        self._begin()
+        after_fork_in_child(self._close_after_fork)
+
+    def _begin(self) -> None:
+        self._of_thread = threading.local()
+        self._all: weakref.WeakSet[Route] = weakref.WeakSet()
+        self._reactor: Reactor | None = None
+        self._lock = threading.RLock()  # a signal handler may need the I/O thread, too
+
+    def _close_after_fork(self) -> None:
+        """In a forked child: leave the connections to the parent."""
+        for route in list(self._all):
+            route.close_after_fork()
+        if self._reactor is not None:
+            self._reactor.close_after_fork()
+        self._begin()
+
+    @property
+    def reactor(self) -> Reactor:
+        """The I/O thread, which the first use starts."""
+        with self._lock:
+            if self._reactor is None:
+                self._reactor = Reactor()
+                self._reactor.call_soon_threadsafe(set_reads_answers)
+            return self._reactor
+
+    def flush(self, seconds: float) -> None:
+        """Wait until all messages that were told have left this process; after `seconds`, log how many have not."""
+        until = time.monotonic() + seconds
+        left = sum(route.flush(until) for route in list(self._all))
+        if left:
+            logger.warning("%d messages are dropped: their receivers have not taken them in %g s", left, seconds)
+
+    def find(self, path: str) -> Route | None:
+        """Return this thread's connection to the worker at `path`, if there is one or one can be made.
+
+        The first message to a worker goes through the hub: a single one is not worth a connection.
+        """
+        routes: dict[str, Route | float] = self._of_thread.__dict__
+        known = routes.get(path)
+        if type(known) is Route:
+            if not known.broken:
+                return known
+            known.await_settled()
+            known = 0.0
+        if known is None:
+            routes[path] = 0.0
+            return None
+        now = time.monotonic()
+        if now < known or len(self._all) >= MOST:  # type: ignore[operator]
+            return None
+        routes[path] = now + PAUSE  # first: a signal handler that sends meanwhile finds it
+        route = self._connect(path)
+        if route is not None:
+            routes[path] = route
+        return route
+
+    def _connect(self, path: str) -> Route | None:
+        answer = self.hub.connect(path)
+        try:
+            made = answer.get(PATIENCE)
+        except AskTimeout:
+            answer.when_done(_discard)
+            return None
+        except WorkerDead:
+            return None
+        if made is None:
+            return None
+        route = Route(self, path, made, self._bell_of(made.slot))
+        self._all.add(route)
+        return route
+
+
+def _discard(answer: Any) -> None:
+    """Close a connection that has come too late."""
+    if answer.exception() is None and answer.result() is not None:
+        os.close(answer.result().descriptor)
+
+
+class _Awaited:
+    """Takes the answer for a thread that reads the connection itself, or has left that to the I/O thread."""
+
+    __slots__ = ("later", "outcome")
+
+    def __init__(self) -> None:
+        self.outcome: Outcome | None = None
+        self.later: queue.SimpleQueue[None] | None = None
+
+    def __call__(self, ok: bool, payload: Payload) -> None:
+        self.outcome = ok, payload
+        if self.later is not None:
+            self.later.put(None)
+
+
+def _ignore(ok: bool, payload: Payload) -> None:
+    """Drop an answer that has come too late."""
+
+
+class Route:
+    """One connection. One thread sends; that thread and the I/O thread of the process read."""
+
+    def __init__(self, routes: Routes, path: str, made: Connection, bell: memoryview[Any]) -> None:
+        self.broken: bool = False
+        self._routes = routes
+        self._path = path
+        self._serial = made.serial
+        self._bell = bell
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, made.descriptor)
+        self._outbox = Outbox(self._sock, path)
+        self._parser = wire.Parser(decode=decode_direct_answer)
+        self._poll = select.poll()
+        self._poll.register(self._sock, select.POLLIN)
+        self._lock = threading.RLock()
+        self._numbers = itertools.count(1)
+        self._expected: dict[int, ReplyCallback] = {}
+        self._returned: list[tuple[DirectReturn, bytes]] = []
+        self._sending = False
+        self._asking = False  # the sending thread reads
+        self._watched = False  # the I/O thread reads, and sends what waits
+        self._reading = False
+        self._closed = False
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._sock.fileno()
+
+    # ------------------------------------------------------------ from the sending thread
+    def await_settled(self) -> None:
+        """Wait while the I/O thread sends again what the receiver has returned: later messages go behind that."""
+        with self._lock:
+            return
+
+    def send(self, message: Message) -> bool:
+        """Send a message; return False if it has to go through the hub.
+
+        Raises:
+            MailboxFull: too much waits to be sent; nothing of this message is.
+            NotSerializable: it is over the limits.
+        """
+        payload = message.body.data
+        with self._lock:
+            if self.broken or (message.reply is not None and self._interrupted):
+                return False
+            number = None
+            if message.reply is not None:
+                number = next(self._numbers)
+                self._expected[number] = message.reply
+            outer, self._sending = self._sending, True
+            try:
+                return self._put(DirectMessage(message.kind, number, message.carrier), payload)  # type: ignore[arg-type]
+            finally:
+                self._sending = outer
+
+    @property
+    def _interrupted(self) -> bool:
+        """Whether the caller is a signal handler that must not wait for an answer here, as others have to go ahead."""
+        return self._asking or self._sending
+
+    def _put(self, header: DirectMessage, payload: bytes) -> bool:
+        """Send a frame; return False if the receiver has ended without it."""
+        number = header.number
+        try:
+            sent = self._outbox.put(header, payload)
+        except BaseException:
+            if number is not None:
+                self._expected.pop(number, None)
+            raise
+        self._bell[0] = 1
+        if not sent:
+            if number is not None:
+                self._expected.pop(number, None)
+            if not self._asking:
+                self._settle()
+            return False
+        if not self._asking and (number is not None or self._outbox.waiting):
+            self._watch()
+        return True
+
+    def ask(self, payload: Payload, timeout: float | None, carrier: Carrier | None = None) -> Outcome | None:
+        """Send an ask and read its answer in this thread; None if it was not sent and has to go another way.
+
+        Raises:
+            AskTimeout: no answer came in time.
+        """
+        data = payload.data
+        with self._lock:
+            if self.broken or self._watched or self._interrupted:
+                return None
+            self._asking = True
+        awaited = _Awaited()
+        number = next(self._numbers)
+        self._expected[number] = awaited
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            with self._lock:
+                if not self._put(DirectMessage("message", number, carrier), data):
+                    self._asking = False
+                    self._settle()
+                    return None
+            if not self._outbox.waiting and self._read_until(awaited, deadline):
+                return awaited.outcome
+        except BaseException:
+            if number in self._expected:  # it was sent, and a signal handler has raised this
+                self._expected[number] = _ignore
+                self._hand_over()
+            raise
+        finally:
+            self._asking = False
+        return self._wait(number, awaited, deadline, timeout)
+
+    def _read_until(self, awaited: _Awaited, deadline: float | None) -> bool:
+        """Read until the answer is there; return False if it has to come another way, or too late."""
+        poll, parser, sock = self._poll.poll, self._parser, self._sock
+        while awaited.outcome is None:
+            if not poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
+                return False
+            self._reading = True
+            try:
+                frames = parser.receive(sock, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                frames = []
+            except (wire.PeerClosed, wire.WireError, OSError):
+                self._reading = False
+                return False
+            self._dispatch(frames)
+            self._reading = False
+        return True
+
+    def _wait(self, number: int, awaited: _Awaited, deadline: float | None, timeout: float | None) -> Outcome:
+        """Let the I/O thread read on, and wait for it."""
+        awaited.later = queue.SimpleQueue()
+        self._hand_over()
+        if awaited.outcome is None:
+            with contextlib.suppress(queue.Empty):
+                awaited.later.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        if awaited.outcome is not None:
+            return awaited.outcome
+        with self._lock:
+            if number in self._expected:
+                self._expected[number] = _ignore
+        raise AskTimeout(f"{self._path!r} did not answer within {timeout} s", path=self._path)
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            self._asking = False
+            if self._reading:  # an exception has interrupted the reading: what was read may be lost
+                self._retire()
+            elif not self.broken:
+                self._watch()
+
+    def _retire(self) -> None:
+        """Give up a connection whose answers cannot be read any more, once the receiver has got what was sent."""
+        self.broken = self._closed = True
+        self._expected.clear()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+            self._sock.settimeout(PATIENCE)
+            while self._sock.recv(1 << 16):
+                pass
+        self._sock.close()
+
+    def flush(self, until: float) -> int:
+        """Wait until all that waits was sent, or for that time (monotonic); return how many messages were not."""
+        poll = select.poll()
+        while True:
+            with self._lock:
+                if self._closed or not self._outbox.waiting:
+                    return 0
+                if (left := until - time.monotonic()) <= 0:
+                    return len(self._outbox.take_back())
+                self._outbox.flush()
+                self._bell[0] = 1
+                if self._outbox.ended:
+                    if not self._asking:  # else the asking thread reads, and settles it
+                        self._settle()
+                    return 0
+                poll.register(self._sock, select.POLLOUT)
+            poll.poll(left * 1000)
+
+    # ------------------------------------------------------------ from the I/O thread
+    def _watch(self) -> None:
+        if not self._watched:
+            self._watched = True
+            self._routes.reactor.call_soon_threadsafe(self._begin_to_watch)
+
+    def _begin_to_watch(self) -> None:
+        with self._lock:
+            if self._watched and not self._closed:
+                self._routes.reactor.add_reader(self, self._on_event)
+                self._on_event()
+
+    def _on_event(self) -> None:
+        with self._lock:
+            if self._closed or not self._watched:
+                return
+            if self._outbox.waiting:
+                self._outbox.flush()
+                self._bell[0] = 1
+            try:
+                self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                pass
+            except (wire.PeerClosed, wire.WireError, OSError):
+                self._settle()
+                self._close()
+                return
+            if self._outbox.ended:
+                self._settle()
+            if self._expected or self._outbox.waiting:
+                self._routes.reactor.set_writer(self, self._on_event, also=self._outbox.waiting)
+            elif self.broken:
+                self._close()
+            else:
+                self._routes.reactor.remove_reader(self)
+                self._watched = False
+
+    def _dispatch(self, frames: list[wire.Frame]) -> None:
+        for header, payload in frames:
+            if type(header) is DirectReturn:
+                self._returned.append((header, payload))
+            else:
+                reply = self._expected.pop(header.number, None)
+                if reply is not None:
+                    reply(header.ok, Payload(data=payload))
+
+    # ------------------------------------------------------------ the end of the receiver, in either thread
+    def _settle(self) -> None:
+        """Take what the receiver has sent at its end; send again through the hub what it has not handled.
+
+        The hub learns first that the incarnation has ended: then it keeps the messages for the next one.
+        """
+        with self._lock:
+            if self.broken:
+                return
+            self.broken = True
+            over = self._read_rest()
+            again = [self._again(header, payload) for header, payload in (*self._returned, *self._outbox.take_back())]
+            hub = self._routes.hub
+            try:
+                ended = hub.request(RequestKind.ENDED, self._path, self._serial)
+                for message in again:
+                    if message is not None:
+                        _report(self._path, hub.post(self._path, message))
+            except WorkerDead as gone:
+                for message in again:
+                    if message is not None:
+                        message.fail(gone)
+                ended = Answer()
+                ended.set_exception(gone)
+            if not over and self._expected:  # the receiver lives, and has too many connections: its answers come still
+                self._watch()
+                return
+            lost, self._expected = self._expected, {}
+            ended.when_done(lambda done: _fail(self._path, lost, done))
+            self._close()
+
+    def _read_rest(self) -> bool:
+        """Read what comes until the receiver closes the connection; return False if it does not."""
+        try:
+            while self._poll.poll(LAST_WORDS * 1000):
+                self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+        except (wire.PeerClosed, wire.WireError, OSError):
+            return True
+        return False
+
+    def _again(self, header: DirectReturn | DirectMessage, payload: bytes) -> Message | None:
+        """Make the message anew; None for an ask for which nobody waits any more."""
+        if header.number is None:
+            return Message(header.kind, Payload(data=payload), carrier=header.carrier)
+        reply = self._expected.pop(header.number, None)
+        if reply is None or reply is _ignore:
+            return None
+        return Message(header.kind, Payload(data=payload), reply, carrier=header.carrier)
+
+    def _close(self) -> None:
+        """Close the connection; asks that the receiver got and did not answer fail."""
+        if self._closed:
+            return
+        self._closed = True
+        for reply in self._expected.values():
+            reply(False, Payload(WorkerDead(f"{self._path!r} did not answer before it ended", path=self._path)))
+        self._expected.clear()
+        if not self._watched:
+            self._sock.close()
+            return
+        reactor = self._routes.reactor
+
+        def close() -> None:
+            reactor.remove_reader(self)
+            self._sock.close()
+
+        reactor.call_soon_threadsafe(close)
+
+    def close_after_fork(self) -> None:
+        """In a forked child: the connection is the parent's."""
+        self.broken = self._closed = True
+        self._sock.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_sock"):
+            self._sock.close()
+
+
+def _fail(path: str, lost: dict[int, ReplyCallback], ended: Any) -> None:
+    """Answer the asks that the receiver got and did not answer, when the hub knows why it has ended."""
+    if ended.cancelled():
+        return
+    error = ended.exception()
+    payload = Payload(WorkerDead.unanswered(path, ended.result()) if error is None else error)
+    for reply in lost.values():
+        reply(False, payload)
+
+
+def _report(path: str, accepted: Answer[None] | None) -> None:
+    """Log it if a message that was told before can be delivered to nobody."""
+
+    def report(done: Any) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            logger.warning("a message for %r is dropped: %s", path, error)
+
+    if accepted is not None:
+        accepted.when_done(report)

@@ -1,0 +1,99 @@
+"""The receiver's side of a direct connection: one thread of another worker sends messages over it; see `direct`."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+
+from suitkaise.messaging import wire
+from suitkaise.messaging.connection import FrameWriter
+from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.protocol import DirectAnswer, DirectMessage, DirectReturn, decode_direct
+
+__all__ = ["PATIENCE", "DirectReply", "Incoming"]
+
+PATIENCE = 5
+"""Seconds for which an answer waits for a sender that does not read; then its connection is closed."""
+
+
+class Incoming:
+    """The connection of one sender. `receive` and `cut` are for the worker's own thread, answers come from any."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
+        self._parser = wire.Parser(decode=decode_direct)
+        self._writer = FrameWriter(self._sock)
+        self._sends_back = False
+
+    def receive(self) -> list[Message]:
+        """Read once, without waiting; return the messages that are complete now.
+
+        Raises:
+            PeerClosed, OSError, WireError: nothing more comes.
+            BlockingIOError: nothing has come.
+        """
+        return [
+            self._message(header, payload) for header, payload in self._parser.receive(self._sock, socket.MSG_DONTWAIT)
+        ]
+
+    def _message(self, header: DirectMessage, payload: bytes) -> Message:
+        reply = None if header.number is None else DirectReply(self, header.number)
+        return Message(header.kind, Payload(data=payload), reply, carrier=header.carrier, origin=self)
+
+    def cut(self) -> list[Message]:
+        """Let the sender send nothing more; return the messages that it has sent before. Answers can be sent still.
+
+        Each message is either here as a whole, or the sender gets an error and keeps it.
+        """
+        messages: list[Message] = []
+        with contextlib.suppress(wire.PeerClosed, wire.WireError, OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+            while True:
+                messages += self.receive()
+        return messages
+
+    def answer(self, number: int, ok: bool, payload: Payload) -> None:
+        """Send an answer; if the sender does not read for `PATIENCE`, give up the connection."""
+        self._write(DirectAnswer(number, ok), payload.data)
+
+    def send_back(self, message: Message) -> bool:
+        """Send a message back to its sender; return False for one that goes back to the hub.
+
+        A sender reads only while it waits for an answer. So a tell goes back to the sender if an ask has gone back
+        before: then the sender sends both again, in their order.
+        """
+        number = message.reply.number if isinstance(message.reply, DirectReply) else None
+        self._sends_back = self._sends_back or number is not None
+        if self._sends_back:
+            self._write(DirectReturn(message.kind, number, message.carrier), message.body.data)  # type: ignore[arg-type]
+        return self._sends_back
+
+    def _write(self, header: DirectAnswer | DirectReturn, data: bytes) -> None:
+        try:
+            self._writer.write(header, data)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_sock"):
+            self._sock.close()
+
+
+class DirectReply:
+    """Sends the answer to one message over the connection by which the message came."""
+
+    __slots__ = ("_connection", "number")
+
+    def __init__(self, connection: Incoming, number: int) -> None:
+        self._connection = connection
+        self.number: int = number
+
+    def __call__(self, ok: bool, payload: Payload) -> None:
+        self._connection.answer(self.number, ok, payload)

@@ -1,0 +1,561 @@
+"""Messages from worker to worker over a direct connection: what a ref promises holds at every end of either side."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import AskTimeout, Child, Killed, Normal, Process, Shutdown, Supervisor, Thread, WorkerDead, WorkerRef
+from suitkaise.events import ChildExited, ChildStopped
+from suitkaise.messaging.direct import Route
+from suitkaise.messaging.router import HubClient, router
+from suitkaise.runtime.running_tree import RunningTree
+from tests.end_to_end.kinds import next_event
+from tests.support import eventually
+
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
+
+def await_file(file: Path) -> None:
+    eventually(file.exists, timeout=30)
+
+
+class Runs:
+    """Calls the function in a message with itself and the rest of the message."""
+
+    def on_receive(self, message: Any) -> Any:
+        function, *arguments = message
+        return function(self, *arguments)
+
+
+class Sender(Runs, Process): ...
+
+
+class SenderAsync(Process):
+    async def on_receive(self, message: Any) -> Any:
+        function, *arguments = message
+        return await function(self, *arguments)
+
+
+class Receiver:
+    """Notes what it is told in a file; some messages end it."""
+
+    restart = "permanent"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_receive(self, message: Any) -> Any:
+        match message:
+            case "pid":
+                return os.getpid()
+            case "renew":
+                self.rejoin()  # type: ignore[attr-defined]
+            case "crash":
+                raise ValueError("crash")
+            case "block":
+                (self.folder / "blocked").touch()
+                await_file(self.folder / "gate")
+            case "hold":
+                (self.folder / "blocked").touch()
+                self.wait(30)  # type: ignore[attr-defined]
+            case "fork":
+                return fork_a_sleeper()
+            case bytes():
+                return message
+            case _:
+                with (self.folder / "handled").open("a") as file:
+                    file.write(f"{message}\n")
+        return message
+
+
+class Waits(Receiver, Process): ...
+
+
+class Loops(Receiver, Process):
+    def loop(self) -> None:
+        pass
+
+
+class WaitsAsync(Receiver, Process):
+    async def on_receive(self, message: Any) -> Any:
+        return super().on_receive(message)
+
+
+receivers = pytest.mark.parametrize("receiver", [Waits, Loops, WaitsAsync])
+
+
+def fork_a_sleeper() -> int:
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    return pid
+
+
+def handled(folder: Path) -> list[str]:
+    file = folder / "handled"
+    return file.read_text().split() if file.exists() else []
+
+
+def tree_of(receiver: Any, folder: Path, **options: Any) -> Supervisor:
+    return Supervisor(
+        "tree",
+        Child(receiver, args=(folder,), id="to", shutdown=20.0),
+        Child(Sender, id="from", shutdown=20.0),
+        **{"max_restarts": 1000, **options},
+    )
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[RunningTree]:
+    with tree_of(Waits, tmp_path).start() as running:
+        yield running
+
+
+def run(running: RunningTree, function: Callable[..., Any], *arguments: Any) -> Any:
+    return running["from"].ask((function, *arguments), timeout=60)
+
+
+# ------------------------------------------------------------ in the sender's process
+TO = WorkerRef("tree/to")
+
+
+def is_direct(path: str = TO.path) -> bool:
+    hub = router()
+    assert isinstance(hub, HubClient)
+    assert hub._routes is not None
+    known = hub._routes._of_thread.__dict__.get(path)
+    return type(known) is Route and not known.broken
+
+
+def connect() -> None:
+    """Send until this thread has a direct connection."""
+
+    def ask() -> bool:
+        assert TO.ask(b"connect", timeout=30) == b"connect"
+        return is_direct()
+
+    eventually(ask)
+
+
+def is_direct_after_two(sender: Any) -> list[bool]:
+    seen = []
+    for _ in range(3):
+        TO.ask(b"x")
+        seen.append(is_direct())
+    return seen
+
+
+def test_the_second_message_to_a_worker_makes_a_connection(running: RunningTree) -> None:
+    assert run(running, is_direct_after_two) == [False, True, True]
+
+
+def answers_of_all_kinds(sender: Any) -> list[Any]:
+    connect()
+    futures = [TO.ask_future(b"%d" % number) for number in range(100)]
+    return [
+        TO.ask(b"asked"),
+        [future.get(30) for future in futures] == [b"%d" % number for number in range(100)],
+        TO.ask(b"again"),
+        TO.proxy().folder.get() is not None,
+        is_direct(),
+    ]
+
+
+@receivers
+def test_asks_futures_and_proxies_are_answered(receiver: Any, tmp_path: Path) -> None:
+    with tree_of(receiver, tmp_path).start() as running:
+        assert run(running, answers_of_all_kinds) == [b"asked", True, b"again", True, True]
+
+
+async def awaits_answers(sender: Any) -> Any:
+    for _ in range(3):
+        await TO.ask_future(b"connect")
+    import asyncio
+
+    return await asyncio.gather(*(TO.ask_future(b"%d" % number) for number in range(50))), is_direct()
+
+
+def test_an_async_worker_awaits_answers_of_a_direct_connection(tmp_path: Path) -> None:
+    children = Child(Waits, args=(tmp_path,), id="to"), Child(SenderAsync, id="from")
+    with Supervisor("tree", *children).start() as running:
+        answers, direct = run(running, awaits_answers)
+        assert answers == [b"%d" % number for number in range(50)]
+        assert direct
+
+
+def send_mixed(sender: Any, count: int) -> bool:
+    """Send numbers by tells, asks and futures, the first ones through the hub."""
+    futures = []
+    for number in range(count):
+        if number % 7 == 3:
+            futures.append(TO.ask_future(number))
+        elif number % 11 == 5:
+            assert TO.ask(number, timeout=30) == number
+        else:
+            TO.tell(number)
+    for future in futures:
+        future.get(30)
+    TO.ask(b"last", timeout=30)
+    return is_direct()
+
+
+@receivers
+def test_messages_of_a_thread_keep_their_order_also_where_the_way_changes(receiver: Any, tmp_path: Path) -> None:
+    with tree_of(receiver, tmp_path).start() as running:
+        assert run(running, send_mixed, 1000)
+    assert handled(tmp_path) == list(map(str, range(1000)))
+
+
+def send_with_renewals(sender: Any, count: int) -> list[Any]:
+    futures = []
+    for number in range(count):
+        if number % 50 == 20:
+            TO.tell("renew")
+        if number % 3:
+            TO.tell(number)
+        else:
+            futures.append(TO.ask_future(number))
+    answers = [future.get(30) for future in futures]
+    TO.ask(b"last", timeout=30)
+    return answers
+
+
+@receivers
+def test_s72_no_message_is_lost_or_overtaken_when_the_receiver_renews_itself(receiver: Any, tmp_path: Path) -> None:
+    with tree_of(receiver, tmp_path).start() as running:
+        answers = run(running, send_with_renewals, 500)
+        assert answers == [number for number in range(500) if number % 3 == 0]
+        assert running["to"].incarnation > 2
+    assert handled(tmp_path) == list(map(str, range(500)))
+
+
+def ask_and_renew(sender: Any, count: int) -> list[Any]:
+    return [TO.ask("renew" if number % 3 == 0 else number, timeout=30) for number in range(count)]
+
+
+def test_s72_no_ask_is_lost_between_two_incarnations(running: RunningTree) -> None:
+    assert run(running, ask_and_renew, 60) == ["renew" if number % 3 == 0 else number for number in range(60)]
+    assert running["to"].incarnation > 10
+
+
+def ask_held(sender: Any) -> Any:
+    connect()
+    return TO.ask("hold", timeout=50)
+
+
+def test_an_ask_is_answered_with_the_reason_when_the_receiver_is_killed(running: RunningTree, tmp_path: Path) -> None:
+    answer = running["from"].ask_future((ask_held,))
+    await_file(tmp_path / "blocked")
+    running["to"].kill()
+    with pytest.raises(WorkerDead, match=r"'tree/to' died before it answered: killed \(ref\.kill") as caught:
+        answer.get(30)
+    assert isinstance(caught.value.reason, Killed)
+    assert run(running, ask_and_renew, 3)[1:] == [1, 2]
+
+
+def ask_after_a_crash(sender: Any, count: int) -> list[Any]:
+    seen: list[Any] = []
+    for number in range(count):
+        connect()
+        try:
+            TO.ask("crash", timeout=30)
+        except ValueError as error:
+            seen.append(str(error))
+        seen.append(TO.ask(number, timeout=30))
+    return seen
+
+
+def test_the_ask_after_a_crash_is_for_the_next_incarnation(running: RunningTree) -> None:
+    expected = [one for number in range(10) for one in ("crash", number)]
+    assert run(running, ask_after_a_crash, 10) == expected
+    assert running["to"].incarnation == 11
+
+
+def tell_and_wait(sender: Any, count: int) -> None:
+    connect()
+    TO.tell("hold")
+    for number in range(count):
+        TO.tell(number)
+
+
+def test_s72_a_stop_counts_the_messages_that_came_directly(running: RunningTree, tmp_path: Path) -> None:
+    with running.events() as happened:
+        run(running, tell_and_wait, 7)
+        await_file(tmp_path / "blocked")
+        running["to"].rejoin()
+        event = next_event(happened, ChildStopped)
+        assert (event.reason, event.unhandled) == (Shutdown(), 7)
+    assert handled(tmp_path) == []
+
+
+def tell_renew(sender: Any) -> None:
+    connect()
+    TO.tell("block")
+    TO.tell("renew")
+    for number in range(5):
+        TO.tell(number)
+
+
+def test_s72_messages_that_came_directly_wait_for_the_next_incarnation(running: RunningTree, tmp_path: Path) -> None:
+    with running.events() as happened:
+        run(running, tell_renew)
+        (tmp_path / "gate").touch()
+        event = next_event(happened, ChildExited)
+        assert (event.reason, event.unhandled) == (Normal(), 5)
+        eventually(lambda: len(handled(tmp_path)) == 5)
+    assert handled(tmp_path) == list(map(str, range(5)))
+
+
+def time_out(sender: Any, folder: Path) -> list[Any]:
+    connect()
+    TO.tell("block")
+    with pytest.raises(AskTimeout, match=r"'tree/to' did not answer within 0\.05 s"):
+        TO.ask(b"late", timeout=0.05)
+    (folder / "gate").touch()
+    return [TO.ask(b"%d" % number, timeout=30) for number in range(20)] + [is_direct()]
+
+
+@receivers
+def test_an_answer_that_comes_too_late_is_given_to_no_other_ask(receiver: Any, tmp_path: Path) -> None:
+    with tree_of(receiver, tmp_path).start() as running:
+        assert run(running, time_out, tmp_path) == [*(b"%d" % number for number in range(20)), True]
+
+
+def ask_large(sender: Any, size: int) -> bool:
+    connect()
+    data = os.urandom(size)
+    future = TO.ask_future(data)
+    return TO.ask(data, timeout=60) == data and future.get(60) == data and is_direct()
+
+
+@receivers
+def test_large_messages_and_answers_pass(receiver: Any, tmp_path: Path) -> None:
+    with tree_of(receiver, tmp_path).start() as running:
+        assert run(running, ask_large, 5 << 20)
+
+
+def test_a_forked_child_of_the_receiver_does_not_keep_the_connection(running: RunningTree, tmp_path: Path) -> None:
+    run(running, send_mixed, 10)
+    child = running["to"].ask("fork")
+    answer = running["from"].ask_future((ask_held,))
+    await_file(tmp_path / "blocked")
+    os.kill(running["to"].ask_future("pid") and (running["to"].pid or 0), signal.SIGKILL)
+    with pytest.raises(WorkerDead):
+        answer.get(30)
+    assert child
+
+
+def ask_in_a_fork(sender: Any) -> list[Any]:
+    connect()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            answers = [TO.ask(b"child%d" % number, timeout=30) for number in range(5)]
+            os.write(writer, b" ".join(answers))
+        finally:
+            os._exit(0)
+    answers = [TO.ask(b"parent%d" % number, timeout=30) for number in range(5)]
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        theirs = pipe.read().split()
+    os.waitpid(pid, 0)
+    return [answers, theirs, TO.ask(b"after"), is_direct()]
+
+
+def test_a_forked_child_of_the_sender_makes_a_connection_of_its_own(running: RunningTree) -> None:
+    assert run(running, ask_in_a_fork) == [
+        [b"parent%d" % number for number in range(5)],
+        [b"child%d" % number for number in range(5)],
+        b"after",
+        True,
+    ]
+
+
+def ask_in_threads(sender: Any, threads: int, count: int) -> list[Any]:
+    wrong: list[Any] = []
+
+    def work(thread: int) -> None:
+        for number in range(count):
+            question = b"%d %d" % (thread, number)
+            if number % 3 == 0:
+                TO.tell(f"{thread}-{number}")
+            if TO.ask(question, timeout=30) != question:
+                wrong.append(question)
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return wrong
+
+
+def test_threads_of_a_worker_have_connections_of_their_own(running: RunningTree, tmp_path: Path) -> None:
+    assert run(running, ask_in_threads, 8, 100) == []
+    lines = handled(tmp_path)
+    for thread in range(8):
+        own = [int(line.split("-")[1]) for line in lines if line.startswith(f"{thread}-")]
+        assert own == list(range(0, 100, 3))
+
+
+def disturb(sender: Any, count: int) -> list[Any]:
+    """Send while a signal handler sends, too."""
+    connect()
+    told: list[str] = []
+    answers: list[Any] = []
+    main = threading.main_thread().ident
+    over = threading.Event()
+
+    def handler(number: int, frame: Any) -> None:
+        if len(told) < 300:
+            told.append(f"h{len(told)}")
+            TO.tell(told[-1])
+            if len(told) % 10 == 0:
+                answers.append(TO.ask(b"h", timeout=30))
+
+    def send_signals() -> None:
+        while not over.wait(0.001):
+            signal.pthread_kill(main or 0, signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, handler)
+    sending = threading.Thread(target=send_signals)
+    sending.start()
+    wrong = []
+    for number in range(count):
+        TO.tell(number)
+        if number % 5 == 0 and TO.ask(b"%d" % number, timeout=30) != b"%d" % number:
+            wrong.append(number)
+    over.set()
+    sending.join()
+    signal.signal(signal.SIGUSR2, before)
+    TO.ask(b"last", timeout=30)
+    return [wrong, len(told), set(answers)]
+
+
+def test_a_signal_handler_may_tell_and_ask_at_any_moment(running: RunningTree, tmp_path: Path) -> None:
+    wrong, told, answers = run(running, disturb, 2000)
+    assert wrong == []
+    assert answers <= {b"h"}
+    run(running, send_mixed, 0)
+    lines = handled(tmp_path)
+    ours = [line for line in lines if line.startswith("h")]  # a handler may interrupt a handler before it sends
+    assert sorted(ours) == sorted(f"h{number}" for number in range(told))
+    assert [line for line in lines if not line.startswith("h")] == list(map(str, range(2000)))
+
+
+def raise_in_asks(sender: Any, count: int) -> list[Any]:
+    """Ask while a signal handler raises exceptions."""
+
+    class Stop(Exception):
+        pass
+
+    connect()
+    main = threading.main_thread().ident
+    over, armed = threading.Event(), False
+
+    def handler(number: int, frame: Any) -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Stop
+
+    def send_signals() -> None:
+        while not over.wait(0.0007):
+            signal.pthread_kill(main or 0, signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, handler)
+    sending = threading.Thread(target=send_signals)
+    sending.start()
+    wrong, stopped = [], 0
+    for number in range(count):
+        try:
+            armed = True
+            answer = TO.ask(b"%d" % number, timeout=30)
+            armed = False
+            if answer != b"%d" % number:
+                wrong.append((number, answer))
+        except Stop:
+            stopped += 1
+    over.set()
+    sending.join()
+    signal.signal(signal.SIGUSR2, before)
+    return [wrong, stopped > 0, TO.ask(b"well", timeout=30)]
+
+
+def test_an_exception_of_a_signal_handler_mixes_up_no_answers(running: RunningTree) -> None:
+    assert run(running, raise_in_asks, 1000) == [[], True, b"well"]
+
+
+def flood(sender: Any) -> list[Any]:
+    """Tell a worker that does not read, until it is refused."""
+    from suitkaise import MailboxFull
+
+    connect()
+    TO.tell("block")
+    told = 0
+    try:
+        while told < 3000:
+            TO.tell(b"x" * 50_000)
+            told += 1
+    except MailboxFull as error:
+        return [told, str(error)]
+    return [told, "never refused"]
+
+
+def test_a_worker_that_does_not_read_bounds_what_waits_for_it(running: RunningTree, tmp_path: Path) -> None:
+    told, error = run(running, flood)
+    assert 50 * 20 < told < 3000
+    assert "bytes already wait to be read by 'tree/to'" in error
+    (tmp_path / "gate").touch()
+    assert run(running, ask_and_renew, 2)[1] == 1
+
+
+class EchoThread(Thread):
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+
+def ask_a_thread(sender: Any) -> bool:
+    ref = WorkerRef("tree/thread")
+    return all(ref.ask(number) == number for number in range(20)) and not is_direct(ref.path)
+
+
+def test_a_thread_of_the_program_is_asked_through_the_hub(tmp_path: Path) -> None:
+    with Supervisor("tree", Child(EchoThread, id="thread"), Child(Sender, id="from")).start() as running:
+        assert run(running, ask_a_thread)
+
+
+def test_the_connection_of_a_sender_that_has_ended_is_closed(running: RunningTree) -> None:
+    def sockets() -> int:
+        folder = f"/proc/{running['to'].pid}/fd"
+        return sum(os.readlink(f"{folder}/{name}").startswith("socket:") for name in os.listdir(folder))
+
+    before = sockets()
+    run(running, send_mixed, 5)
+    assert sockets() == before + 1
+    running["from"].kill()
+    eventually(lambda: sockets() == before)
+
+
+def tell_and_end(sender: Any, count: int) -> None:
+    connect()
+    TO.tell("block")
+    for _ in range(count):
+        TO.tell(b"x" * 50_000)
+    TO.tell("last")
+    sender.rejoin()
+
+
+def test_what_a_worker_has_told_arrives_although_the_worker_ends_at_once(running: RunningTree, tmp_path: Path) -> None:
+    run(running, tell_and_end, 100)
+    await_file(tmp_path / "blocked")
+    (tmp_path / "gate").touch()
+    eventually(lambda: handled(tmp_path) == ["last"])

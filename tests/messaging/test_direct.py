@@ -1,0 +1,451 @@
+"""Both sides of a direct connection, in one process: answers, returns, and the end of the receiver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from suitkaise.errors import AskTimeout, MailboxFull, WorkerDead
+from suitkaise.exits import Killed
+from suitkaise.messaging import codec, connection, direct, wire
+from suitkaise.messaging.connection import Outbox
+from suitkaise.messaging.direct import Connection, Route, Routes
+from suitkaise.messaging.incoming import Incoming
+from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.protocol import DirectAnswer, DirectMessage, DirectReturn, RequestKind, decode_direct
+from tests.support import eventually, in_background
+
+SOON = 15.0
+
+
+class Hub:
+    """Makes connections to itself, and records what is sent through it instead."""
+
+    def __init__(self) -> None:
+        self.bell = memoryview(bytearray(1))
+        self.incoming: list[Incoming] = []
+        self.posted: list[Any] = []
+        self.ended: list[tuple[str, int]] = []
+        self.connects = True
+        self.accept: Any = lambda message: None
+        self.routes = Routes(self, lambda slot: self.bell)
+
+    def connect(self, path: str) -> Answer[Connection | None]:
+        answer: Answer[Connection | None] = Answer()
+        if not self.connects:
+            answer.set_result(None)
+            return answer
+        ours, theirs = socket.socketpair()
+        self.incoming.append(Incoming(theirs.detach()))
+        answer.set_result(Connection(ours.detach(), 0, 7))
+        return answer
+
+    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
+        assert kind is RequestKind.ENDED
+        self.ended.append((path, argument))
+        answer: Answer[Any] = Answer()
+        answer.set_result(Killed("why"))
+        return answer
+
+    def post(self, path: str, message: Message) -> Answer[None] | None:
+        self.posted.append(message.body.value)
+        self.accept(message)
+        if message.reply is not None:
+            message.reply(True, Payload(f"{message.body.value} by the hub"))
+            return None
+        accepted: Answer[None] = Answer()
+        accepted.set_result(None)
+        return accepted
+
+    def route(self) -> Route:
+        assert self.routes.find("tree/to") is None
+        route = self.routes.find("tree/to")
+        assert route is not None
+        return route
+
+    def close(self) -> None:
+        for incoming in self.incoming:
+            incoming.close()
+        if self.routes._reactor is not None:
+            self.routes._reactor.close()
+        self.routes._begin()  # no thread has a connection any more
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    hub = Hub()
+    yield hub
+    hub.close()
+
+
+def tell(body: Any) -> Message:
+    return Message("message", Payload(body))
+
+
+def future(body: Any) -> tuple[Answer[Any], Message]:
+    answer: Answer[Any] = Answer()
+    return answer, Message("message", Payload(body), answer.settle)
+
+
+def received(incoming: Incoming, count: int) -> list[Message]:
+    messages: list[Message] = []
+
+    def read() -> bool:
+        try:
+            messages.extend(incoming.receive())
+        except BlockingIOError:
+            pass
+        return len(messages) >= count
+
+    eventually(read)
+    return messages
+
+
+def answer_all(messages: list[Message]) -> None:
+    for message in messages:
+        if message.reply is not None:
+            message.reply(True, Payload(("answer", message.body.value)))
+
+
+def test_the_first_message_goes_through_the_hub_and_the_next_ones_over_one_connection(hub: Hub) -> None:
+    route = hub.route()
+    assert hub.routes.find("tree/to") is route
+    assert hub.routes.find("tree/other") is None
+    assert in_background(lambda: hub.routes.find("tree/to")).result(SOON) is None  # each thread has its own
+
+
+def test_a_worker_that_cannot_be_connected_is_not_asked_for_again_at_once(hub: Hub) -> None:
+    hub.connects = False
+    assert [hub.routes.find("tree/to") for _ in range(3)] == [None] * 3
+    hub.connects = True
+    assert hub.routes.find("tree/to") is None
+    assert eventually(lambda: hub.routes.find("tree/to"))
+
+
+def test_a_process_makes_a_limited_number_of_connections(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "MOST", 1)
+    route = hub.route()
+    assert [hub.routes.find("tree/other") for _ in range(2)] == [None, None]
+    assert not route.broken
+
+
+def test_the_asking_thread_reads_its_answer_itself(hub: Hub) -> None:
+    route = hub.route()
+    serving = in_background(lambda: answer_all(received(hub.incoming[0], 1)))
+    outcome = route.ask(Payload("question"), SOON)
+    serving.result(SOON)
+    assert outcome is not None
+    assert (outcome[0], outcome[1].value) == (True, ("answer", "question"))
+    assert hub.routes._reactor is None
+    assert hub.bell[0] == 1
+
+
+def test_futures_are_answered_by_the_io_thread_and_then_threads_read_again(hub: Hub) -> None:
+    route = hub.route()
+    answers = []
+    for number in range(20):
+        answer, message = future(number)
+        answers.append(answer)
+        assert route.send(message)
+    assert route.ask(Payload("now"), SOON) is None  # the I/O thread reads
+    answer_all(received(hub.incoming[0], 20))
+    assert [answer.get(SOON) for answer in answers] == [("answer", number) for number in range(20)]
+    serving = in_background(lambda: answer_all(received(hub.incoming[0], 1)))
+    eventually(lambda: not route._watched)
+    assert route.ask(Payload("again"), SOON) is not None
+    serving.result(SOON)
+
+
+def test_an_answer_that_comes_too_late_is_dropped(hub: Hub) -> None:
+    route = hub.route()
+    with pytest.raises(AskTimeout, match=r"'tree/to' did not answer within 0\.01 s"):
+        route.ask(Payload("slow"), 0.01)
+    answer_all(received(hub.incoming[0], 1))
+    eventually(lambda: not route._watched)
+    serving = in_background(lambda: answer_all(received(hub.incoming[0], 1)))
+    outcome = route.ask(Payload("next"), SOON)
+    serving.result(SOON)
+    assert outcome is not None
+    assert outcome[1].value == ("answer", "next")
+
+
+def test_what_the_receiver_returns_goes_through_the_hub_in_order_and_its_askers_get_their_answers(hub: Hub) -> None:
+    route = hub.route()
+    assert route.send(tell("told before"))
+    first, message = future("asked")
+    assert route.send(message)
+    assert route.send(tell("told after"))
+    incoming = hub.incoming[0]
+    returned = [message for message in incoming.cut() if not incoming.send_back(message)]
+    assert [message.body.value for message in returned] == ["told before"]
+    incoming.close()
+    assert first.get(SOON) == "asked by the hub"
+    eventually(lambda: len(hub.posted) == 2)
+    assert hub.posted == ["asked", "told after"]
+    assert hub.ended == [("tree/to", 7)]
+    assert route.broken
+    assert not route.send(tell("later"))
+
+
+def test_no_message_goes_ahead_of_those_that_the_io_thread_sends_again(hub: Hub) -> None:
+    posting, go_on = threading.Event(), threading.Event()
+
+    def accept(message: Message) -> None:
+        posting.set()
+        assert go_on.wait(SOON)
+
+    hub.accept = accept
+    route = hub.route()
+    answer, message = future("asked")
+    assert route.send(message)
+    incoming = hub.incoming[0]
+    for one in incoming.cut():
+        incoming.send_back(one)
+    incoming.close()
+    assert posting.wait(SOON)  # the I/O thread is in the midst of it
+    assert route.broken
+    hub.connects = False
+    threading.Timer(0.05, go_on.set).start()
+    assert hub.routes.find("tree/to") is None
+    assert answer.done()
+    assert answer.get(0) == "asked by the hub"
+
+
+def test_a_receiver_that_has_cut_the_connection_gets_nothing_more_and_can_answer_still(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "LAST_WORDS", 0.01)
+    route = hub.route()
+    answer, message = future(1)
+    assert route.send(message)
+    incoming = hub.incoming[0]
+    messages = incoming.cut()
+    assert not route.send(tell("later"))
+    answer_all(messages)
+    assert answer.get(SOON) == ("answer", 1)
+    assert hub.posted == []
+    eventually(lambda: route._closed)
+
+
+def test_asks_that_the_receiver_got_and_did_not_answer_fail_with_its_exit_reason(hub: Hub) -> None:
+    route = hub.route()
+    answer, message = future(1)
+    assert route.send(message)
+    received(hub.incoming[0], 1)
+    hub.incoming[0].close()
+    with pytest.raises(WorkerDead, match="'tree/to' died before it answered: killed"):
+        answer.get(SOON)
+
+
+def test_a_thread_that_waits_for_its_answer_gets_the_exit_reason_too(hub: Hub) -> None:
+    route = hub.route()
+
+    def end() -> None:
+        received(hub.incoming[0], 1)
+        hub.incoming[0].close()
+
+    ending = in_background(end)
+    outcome = route.ask(Payload(1), SOON)
+    ending.result(SOON)
+    assert outcome is not None
+    assert not outcome[0]
+    assert isinstance(outcome[1].value, WorkerDead)
+
+
+def test_what_the_receiver_does_not_take_is_sent_later_and_bounded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BACKLOG", 1 << 20)
+    route = hub.route()
+    told = 0
+    with pytest.raises(MailboxFull, match="bytes already wait to be read by 'tree/to'"):
+        for _ in range(1000):
+            route.send(tell(bytes(50_000)))
+            told += 1
+    assert (1 << 20) // 50_000 <= told < 100
+    assert len(received(hub.incoming[0], told)) == told
+
+
+def test_another_thread_may_flush_while_a_thread_asks_and_no_message_is_sent_twice(hub: Hub) -> None:
+    route = hub.route()
+    over = threading.Event()
+    got: list[int] = []
+
+    def serve() -> None:
+        while not over.is_set():
+            with contextlib.suppress(BlockingIOError):
+                for message in hub.incoming[0].receive():
+                    got.append(message.body.value[0])
+                    answer_all([message])
+
+    def flush() -> None:
+        while not over.is_set():
+            hub.routes.flush(SOON)
+
+    helpers = [in_background(serve), in_background(flush)]
+    for number in range(300):
+        body = number, bytes(60_000 if number % 2 else 10)
+        if route.ask(Payload(body), SOON) is None:
+            answer, message = future(body)
+            assert route.send(message)
+            answer.get(SOON)
+    over.set()
+    for helper in helpers:
+        helper.result(SOON)
+    assert got == list(range(300))
+
+
+def test_messages_that_wait_when_the_receiver_ends_go_through_the_hub(hub: Hub) -> None:
+    route = hub.route()
+    for number in range(100):
+        route.send(tell((number, bytes(50_000))))
+    got = [message.body.value[0] for message in hub.incoming[0].cut()]
+    hub.incoming[0].close()
+    eventually(lambda: len(got) + len(hub.posted) == 100)
+    assert got + [number for number, _ in hub.posted] == list(range(100))
+
+
+def test_bytes_that_are_no_frames_end_the_connection() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        incoming = Incoming(theirs.detach())
+        ours.sendall(b"\xff" * 64)
+        with pytest.raises(wire.WireError):
+            incoming.receive()
+        incoming.close()
+
+
+# ------------------------------------------------------------ the outbox
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+HEADER = DirectMessage("message", None)
+
+
+def test_a_frame_that_was_sent_as_a_whole_is_the_peers_and_any_other_is_taken_back(ends: Any) -> None:
+    ours, theirs = ends
+    outbox = Outbox(ours, "x")
+    assert outbox.put(HEADER, b"first")
+    for _ in range(20):
+        assert outbox.put(HEADER, bytes(100_000))
+    assert outbox.waiting
+    theirs.shutdown(socket.SHUT_RD)
+    parser, whole = wire.Parser(decode=decode_direct), 0
+    with pytest.raises(wire.PeerClosed):
+        while True:
+            whole += len(parser.receive(theirs))
+    assert not outbox.put(HEADER, b"last")
+    assert outbox.ended
+    assert whole + len(outbox.take_back()) == 21
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_a_frame_of_a_signal_handler_goes_out_behind_the_one_that_it_has_interrupted(ends: Any, size: int) -> None:
+    ours, theirs = ends
+
+    class Interrupted:
+        def send(self, *arguments: Any) -> int:
+            signal.raise_signal(signal.SIGUSR1)
+            return ours.send(*arguments)  # type: ignore[no-any-return]
+
+        def sendmsg(self, *arguments: Any) -> int:
+            signal.raise_signal(signal.SIGUSR1)
+            return ours.sendmsg(*arguments)  # type: ignore[no-any-return]
+
+    outbox = Outbox(Interrupted(), "x")  # type: ignore[arg-type]
+    put: list[bool] = []
+    main = b"main" * size
+
+    def handle(number: int, frame: Any) -> None:
+        if len(put) < 3:
+            put.append(outbox.put(HEADER, b"handler"))
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        assert outbox.put(HEADER, main)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    parser, frames = wire.Parser(decode=decode_direct), []
+    while len(frames) < 4:
+        frames += parser.receive(theirs)
+    assert [payload for _, payload in frames] == [main, b"handler", b"handler", b"handler"]
+    assert put == [True] * 3
+
+
+# ------------------------------------------------------------ frames and descriptors
+@pytest.mark.parametrize("frame", [DirectAnswer(1, True), DirectReturn("call", 2), DirectReturn("message", None)])
+def test_a_frame_of_the_receiver_is_decoded_as_it_was_encoded(frame: Any) -> None:
+    parser = wire.Parser(decode=direct.decode_direct_answer)
+    assert parser.feed(wire.encode(frame, b"payload")) == [(frame, b"payload")]
+
+
+def test_a_descriptor_comes_with_its_frame(ends: Any) -> None:
+    ours, theirs = ends
+    reader, writer = os.pipe()
+    wire.send(ours, ("before",))
+    socket.send_fds(ours, [wire.encode(("with",))], [writer])
+    wire.send(ours, ("after",))
+    os.close(writer)
+    descriptors: list[int] = []
+    frames: list[Any] = []
+    parser = wire.Parser()
+    while len(frames) < 3:
+        frames += parser.receive(theirs, 0, descriptors)
+    assert [header for header, _ in frames] == [("before",), ("with",), ("after",)]
+    (descriptor,) = descriptors
+    assert not os.get_inheritable(descriptor)
+    os.write(descriptor, codec.dumps(1))
+    os.close(descriptor)
+    with os.fdopen(reader, "rb") as pipe:
+        assert codec.loads(pipe.read()) == 1
+
+
+@pytest.mark.parametrize("size, piece", [(10, 1000), (10, 30), (20_000, 50_000)])
+def test_an_exception_of_a_signal_handler_cuts_no_frame_of_an_outbox(ends: Any, size: int, piece: int) -> None:
+    ours, theirs = ends
+
+    class Stop(Exception):
+        pass
+
+    class Interrupted:
+        """Raises before, or after a part of, a frame was sent."""
+
+        turn = 0
+
+        def send(self, data: bytes, flags: int) -> int:
+            return self.sendmsg((data,), (), flags)
+
+        def sendmsg(self, parts: Any, ancillary: Any, flags: int) -> int:
+            self.turn += 1
+            if self.turn % 3 == 0:
+                raise Stop
+            return ours.send(b"".join(parts)[:piece], flags)
+
+    def read() -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frames = parser.receive(theirs, socket.MSG_DONTWAIT)
+                numbers.extend(int(payload.split()[0]) for _, payload in frames)
+
+    outbox = Outbox(Interrupted(), "x")  # type: ignore[arg-type]
+    parser, numbers = wire.Parser(decode=decode_direct), list[int]()
+    for number in range(30):
+        with contextlib.suppress(Stop):
+            outbox.put(HEADER, b"%d " % number * size)
+        read()
+    while outbox.waiting:
+        with contextlib.suppress(Stop):
+            outbox.flush()
+        read()
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) >= 5
+    assert parser.pending == 0
