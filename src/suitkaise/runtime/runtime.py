@@ -12,6 +12,7 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from suitkaise.crashes import CrashLog
@@ -35,6 +36,7 @@ from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, sweep
+from suitkaise.runtime.event_history import EventHistory
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.overview import overview
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
@@ -73,6 +75,8 @@ class Runtime:
             self.registry: Registry = Registry()
             self.bus: Bus = Bus()
             self.bus.subscribe(log_event)
+            history = EventHistory(self.crashes)
+            self.bus.subscribe(history.put)
             reserve = DescriptorReserve()
             made.callback(reserve.close)
             self.engine_context: EngineContext = EngineContext(
@@ -113,10 +117,13 @@ class Runtime:
             self.registry.services[RequestKind.STORAGE] = self.storage.serve
             self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
             self.registry.services[RequestKind.OVERVIEW] = self.overview
+            self.registry.services[RequestKind.EVENTS] = history.after
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._levels = levels()
             made.callback(watch_levels(lambda: self.reactor.call_soon_threadsafe(self._send_levels)))
+            if observe is not None:
+                made.callback(observe(self.directory))
             self._made = made.pop_all()
 
     def _check_home(self) -> None:
@@ -204,6 +211,10 @@ class Runtime:
 
 debug: bool = False
 """Whether process workers run as threads of this program, in its terminal; `suitkaise run --debug` sets it."""
+
+observe: Callable[[str], Callable[[], None]] | None = None
+"""Starts an observer of the program that uses a directory, and returns the function that ends it; `suitkaise run
+--observe` sets it."""
 
 _guard = threading.RLock()
 _runtime: Runtime | None = None
