@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from suitkaise.errors import AskTimeout, RuntimeGone
+from suitkaise.errors import AskTimeout, SuitkaiseError
 from suitkaise.observer.incidents import Incidents
 from suitkaise.observer.model import Model
 from suitkaise.observer.program import ObservedProgram
@@ -183,7 +183,7 @@ class Feed:
                 self._whole = None
                 self._send({"type": "silent", "silent": True})
             return
-        except RuntimeGone:  # `watch` tells the end
+        except SuitkaiseError:  # the program is about to end, which `watch` tells
             return
         if self._silent:
             self._silent = False

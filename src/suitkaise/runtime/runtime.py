@@ -122,8 +122,7 @@ class Runtime:
             set_router(self.registry)
             self._levels = levels()
             made.callback(watch_levels(lambda: self.reactor.call_soon_threadsafe(self._send_levels)))
-            if observe is not None:
-                made.callback(observe(self.directory))
+            self._end_observer = None if observe is None else observe(self.directory)
             self._made = made.pop_all()
 
     def _check_home(self) -> None:
@@ -197,6 +196,8 @@ class Runtime:
     def close(self) -> None:
         """End everything: the storage, the keepers, the I/O thread, the directory; a step that fails stops no other."""
         with self._made:
+            if self._end_observer is not None:
+                self._end_observer()  # while it can still ask for the last events
             self.registry.close()
 
     def close_after_fork(self) -> None:

@@ -65,7 +65,7 @@ function drawConnection(refused = false) {
 
 // ---- header
 const chips = new Map();
-const WORDS = { good: "running", soon: "on the way", bad: "down", held: "suspended", done: "finished", idle: "stopped" };
+const WORDS = { good: "running", soon: "on the way", bad: "down", held: "suspended", done: "finished", idle: "not running" };
 
 function drawHead() {
   const roots = store.order.filter((path) => !path.includes("/"));

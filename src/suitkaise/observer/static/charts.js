@@ -16,8 +16,12 @@ function colour(name) {
 }
 
 function prepare(canvas) {
-  const box = canvas.getBoundingClientRect(), scale = window.devicePixelRatio || 1;
+  return sized(canvas, canvas.getBoundingClientRect());
+}
+
+function sized(canvas, box) {
   if (!box.width || !box.height) return null;
+  const scale = window.devicePixelRatio || 1;
   const width = Math.round(box.width * scale), height = Math.round(box.height * scale);
   if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
   const pen = canvas.getContext("2d");
@@ -26,14 +30,16 @@ function prepare(canvas) {
   return { pen, width: box.width, height: box.height };
 }
 
+const SPARK = { width: 60, height: 18 };
+
 export function spark(canvas, history) {
   const points = history.slice(-60).map((point) => point[3]);
   const most = Math.max(...points.map((value) => value ?? 0), 0);
   const key = points.length && most > 0 ? `${history.at(-1)[0]}` : "";
   if (canvas.dataset.key === key) return;
   canvas.dataset.key = key;
-  const area = prepare(canvas);
-  if (!area || most <= 0) return;
+  const area = sized(canvas, SPARK);  // not measured: that would lay the page out for every row
+  if (most <= 0) return;
   const { pen, width, height } = area, step = width / 59, first = 60 - points.length;
   pen.strokeStyle = colour("accent");
   pen.lineWidth = 1.25;
@@ -53,9 +59,9 @@ function line(pen, points) {
 }
 
 // One figure of the last five minutes, filled to the ground; gaps stay gaps.
-export function chart(canvas, points, now, floor) {
+export function chart(canvas, points, now, floor, format) {
   const area = prepare(canvas);
-  if (!area) return 0;
+  if (!area) return;
   const { pen, width, height } = area, span = 300;
   const inside = points.filter(([at]) => at >= now - span);
   const most = Math.max(floor, ...inside.map(([, value]) => value ?? 0)) * 1.1;
@@ -80,7 +86,9 @@ export function chart(canvas, points, now, floor) {
   pen.lineWidth = 1.5;
   pen.lineJoin = "round";
   line(pen, drawn);
-  return most / 1.1;
+  pen.fillStyle = colour("faint");
+  pen.font = "10px system-ui, sans-serif";
+  pen.fillText(format(most / 1.1), 0, 9);
 }
 
 // Failures above the line, starts below it.

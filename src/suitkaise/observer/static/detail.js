@@ -67,7 +67,7 @@ function drawCharts() {
   if (!parts) return;
   const history = store.history.get(path) ?? [];
   for (const one of parts.charts) {
-    chart(one.canvas, history.map((point) => [point[0], point[one.column]]), now(), one.floor);
+    chart(one.canvas, history.map((point) => [point[0], point[one.column]]), now(), one.floor, one.format);
     text(one.value, store.rows.get(path)?.pid == null ? "–" : one.format(history.at(-1)?.[one.column]));
   }
 }

@@ -58,6 +58,7 @@ export function prepend(path, earlier) {
 // The status that a row shows: a crash is shown for a moment, however quick the restart was.
 export function shown(path) {
   const row = store.rows.get(path);
+  if (store.ended) return { status: "ended", hit: false, back: false };
   const hit = store.hits.get(path);
   if (hit && hit.until > Date.now()) return { status: hit.word, hit: true, back: false };
   const back = Boolean(hit) && hit.until + HIT > Date.now() && row?.status === "running";

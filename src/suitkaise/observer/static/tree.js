@@ -10,6 +10,16 @@ const closed = new Set();
 export const view = { filter: "", tone: "", selected: "", current: "" };
 let onSelect = () => {};
 
+// Rows on the screen alone get their figures: so a large tree costs no more than a small one.
+const onScreen = new Set();
+const watcher = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (!isIntersecting) { onScreen.delete(target.dataset.path); continue; }
+    onScreen.add(target.dataset.path);
+    if (store.rows.has(target.dataset.path)) draw(target.dataset.path);
+  }
+}, { rootMargin: "200px" });
+
 export function begin(select) {
   onSelect = select;
   const box = $("rows");
@@ -40,6 +50,7 @@ function make(path) {
   element.setAttribute("aria-level", facts.depth + 1);
   const row = { element, cells, budget: "" };
   rows.set(path, row);
+  watcher.observe(element);
   return row;
 }
 
@@ -62,7 +73,7 @@ function visible() {
 export function drawRows() {
   const box = $("rows"), paths = visible(), kept = new Set(paths);
   for (const [path, row] of rows) {
-    if (!store.rows.has(path)) { row.element.remove(); rows.delete(path); }
+    if (!store.rows.has(path)) { watcher.unobserve(row.element); onScreen.delete(path); row.element.remove(); rows.delete(path); }
     else if (!kept.has(path)) row.element.remove();
   }
   let before = null;
@@ -73,7 +84,7 @@ export function drawRows() {
     before = element;
   }
   if (!kept.has(view.current)) view.current = paths[0] ?? "";
-  for (const path of paths) draw(path);
+  for (const path of paths) if (onScreen.has(path)) draw(path); else drawTime(path, rows.get(path));
   const nothing = $("empty");
   nothing.hidden = paths.length > 0;
   if (!paths.length) text(nothing, store.order.length ? "No worker fits this filter." : "No tree runs in this program yet.");
@@ -112,12 +123,12 @@ function draw(path) {
   figure(cells.rate, alive && figures.rate != null ? number(figures.rate) : "", !figures.rate);
   figure(cells.queued, alive && figures.queued != null ? number(figures.queued) : "", !figures.queued, figures.queued > 100);
   figure(cells.restarts, inner && !facts.restarts ? "" : number(facts.restarts), !facts.restarts);
-  if (!inner && element.checkVisibility?.({ contentVisibilityAuto: true }) !== false) spark(cells.spark, store.history.get(path) ?? []);
+  if (!inner) spark(cells.spark, store.history.get(path) ?? []);
   drawTime(path, row);
   if (inner) drawBudget(row, facts);
   else {
     const exit = facts.last_exit ?? "";
-    text(cells.doing, alive && figures.in_phase ? `in ${figures.phase} for ${uptime(figures.in_phase)}${exit ? `; ${exit}` : ""}` : exit);
+    text(cells.doing, alive && figures.in_phase && figures.phase !== "waiting" ? `in ${figures.phase} for ${uptime(figures.in_phase)}${exit ? `; ${exit}` : ""}` : exit);
     flag(cells.doing, "bad", facts.last_exit_clean === false && !alive);
     attribute(cells.doing, "title", exit);
   }
@@ -132,7 +143,7 @@ function figure(cell, value, zero = false, hot = false) {
 function drawBudget({ cells }, facts) {
   const { doing } = cells, most = facts.max_restarts, used = facts.restarts_used ?? 0;
   const words = facts.strategy === undefined ? "" : facts.dynamic ? "dynamic" : facts.strategy;
-  const left = most == null ? "" : `${Math.max(0, most - used)} of ${most} restarts left`;
+  const left = most == null ? "" : `${Math.max(0, most - used)} of ${most} left`;
   const key = `${words}|${left}`;
   if (doing.dataset.key === key) return;
   doing.dataset.key = key;
