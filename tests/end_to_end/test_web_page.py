@@ -124,7 +124,6 @@ def test_a_killed_worker_goes_red_then_green_and_tells_its_story(opened: Open) -
 
 def test_a_crash_shows_its_traceback_as_text_and_its_report_can_be_kept(opened: Open) -> None:
     page = opened.page
-    opened.expect("app/fails", "crashed")
     card = page.locator(".incident", has_text="app/fails")
     card.locator("> button").click()
     traceback = card.locator("pre.error")
@@ -139,11 +138,15 @@ def test_a_crash_shows_its_traceback_as_text_and_its_report_can_be_kept(opened: 
 def test_a_worker_is_restarted_stopped_and_started_by_clicks(opened: Open) -> None:
     page = opened.page
     before = opened.pid("app/jobs/steady-0")
-    page.wait_for_function("document.getElementById('log').textContent.includes('incarnation 1')", timeout=PATIENCE)
+    eventually(
+        lambda: page.evaluate("document.getElementById('log').textContent.includes('incarnation 1')"), timeout=30.0
+    )
     page.locator('[data-action="restart"]').click()
     page.locator("#ask .strong").click()
     page.locator("#toast", has_text="restart is done").wait_for(timeout=PATIENCE)
-    page.wait_for_function("document.getElementById('log').textContent.includes('incarnation 2')", timeout=PATIENCE)
+    eventually(
+        lambda: page.evaluate("document.getElementById('log').textContent.includes('incarnation 2')"), timeout=30.0
+    )
     eventually(lambda: opened.pid("app/jobs/steady-0") != before)
     page.locator('[data-action="stop"]').click()
     page.locator("#ask .strong").click()
@@ -179,9 +182,9 @@ def test_the_keyboard_is_enough(opened: Open) -> None:
     assert page.evaluate(focused) == "app/jobs/steady-0"
     page.keyboard.press("/")
     page.keyboard.type("steady-1")
-    page.wait_for_function("document.querySelectorAll('#rows .row').length === 3")
+    eventually(lambda: page.evaluate("document.querySelectorAll('#rows .row').length === 3"), timeout=30.0)
     page.keyboard.press("Escape")
-    page.wait_for_function("document.querySelectorAll('#rows .row').length > 3")
+    eventually(lambda: page.evaluate("document.querySelectorAll('#rows .row').length > 3"), timeout=30.0)
     page.keyboard.press("t")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
@@ -189,7 +192,9 @@ def test_the_keyboard_is_enough(opened: Open) -> None:
 @pytest.mark.parametrize("opened", [200], indirect=True)
 def test_two_hundred_workers_scroll_and_filter(opened: Open) -> None:
     page = opened.page
-    page.wait_for_function("document.querySelectorAll('.row[data-state=running]').length >= 204", timeout=PATIENCE)
+    eventually(
+        lambda: page.evaluate("document.querySelectorAll('.row[data-state=running]').length >= 204"), timeout=30.0
+    )
     page.locator('.row[data-path="app"]').focus()
     page.keyboard.press("End")
     last = opened.row("app/many/idle-199")
@@ -198,7 +203,7 @@ def test_two_hundred_workers_scroll_and_filter(opened: Open) -> None:
     assert 0 < box["y"] < 700
     last.locator(".n", has_text=re.compile(r"^0")).first.wait_for(timeout=PATIENCE)  # its figures are drawn
     rows = page.evaluate_handle("[...document.querySelectorAll('#rows .row')]")
-    page.wait_for_function("(rows) => rows.length > 200 && rows.every((row) => row.isConnected)", arg=rows)
+    assert page.evaluate("(rows) => rows.length > 200 && rows.every((row) => row.isConnected)", rows)
     page.keyboard.press("Home")
     assert page.evaluate("document.querySelector('section.tree').scrollTop") == 0
 

@@ -63,6 +63,20 @@ def test_crashes_below_different_supervisors_are_different_ones() -> None:
     assert [one["scope"] for one in incidents_of(story)] == ["app/x", "app/y"]
 
 
+def test_a_crash_elsewhere_is_another_one_also_while_a_worker_above_is_down() -> None:
+    story = crash(Story()).tell("child_restarting", "app/a")
+    crash(story, "app/s/b").tell("child_restarting", "app/s/b").tell("child_started", "app/s/b")
+    assert [(one["scope"], one["state"]) for one in incidents_of(story)] == [("app", "open"), ("app/s", "recovered")]
+
+
+def test_what_is_below_a_sibling_that_is_restarted_belongs_to_it() -> None:
+    story = crash(Story()).tell("child_restarting", "app/a").tell("supervisor_stopping", "app/s")
+    story.tell("child_stopped", "app/s/x").tell("supervisor_stopped", "app/s").tell("child_stopped", "app/s")
+    story.tell("child_started", "app/s/x").tell("child_started", "app/s").tell("child_started", "app/a")
+    (incident,) = incidents_of(story)
+    assert (len(incident["steps"]), incident["state"]) == (9, "recovered")
+
+
 def test_a_supervisor_that_gives_up_passes_it_to_the_one_above() -> None:
     story = (
         crash(Story(), "app/s/a", "gives up").tell("supervisor_gave_up", "app/s").tell("supervisor_stopping", "app/s")

@@ -28,7 +28,11 @@ _STAYS_DOWN = ("stays down", "is given up", "is being stopped")
 
 @dataclass(slots=True)
 class Incident:
-    """One incident. `scope`: the supervisor whose children it concerns; `down`: those that are to come back."""
+    """One incident.
+
+    `scope` is the supervisor whose children it concerns, `down` those that are to come back, `lost` those that are not,
+    and `below` the supervisors under `scope` that are stopped and started again with all that is below them.
+    """
 
     id: int
     path: str
@@ -42,8 +46,15 @@ class Incident:
     affected: list[str] = field(default_factory=list)
     down: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
+    below: set[str] = field(default_factory=set)
     steps: list[dict[str, Any]] = field(default_factory=list)
     more: int = 0
+
+    def concerns(self, path: str) -> bool:
+        """Return whether an event at this path belongs to the incident, while it is open."""
+        if self.scope in (path, path.rpartition("/")[0]):
+            return True
+        return any(path.startswith(f"{one}/") for one in self.below)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the incident as plain values, ready for JSON."""
@@ -121,6 +132,7 @@ class Incidents:
             case "child_started":
                 incident.down.discard(path)
                 incident.lost.discard(path)
+                incident.below.discard(path)
                 self._settling.pop(path, None)
             case "child_stopped" if path in incident.down:  # by an order
                 incident.down.discard(path)
@@ -130,6 +142,8 @@ class Incidents:
             case "child_given_up":
                 incident.down.discard(path)
                 incident.lost.add(path)
+            case "supervisor_stopping" if path != incident.scope:
+                incident.below.add(path)
             case "supervisor_stopped" if "/" not in path:
                 self._close(incident, "gave up" if "gave up" in event["text"] else "stopped", event["at"])
             case _:
@@ -163,11 +177,11 @@ class Incidents:
         above = path.rpartition("/")[0]
         if above:
             incident.scope = above
-            incident.down = {path}
+            incident.down, incident.below = {path}, {path}
 
     def _concerned(self, path: str) -> Incident | None:
         """Return the open incident that an event at this path belongs to: the one with the nearest scope."""
-        fitting = [one for one in self._open() if f"{path}/".startswith(f"{one.scope}/")]
+        fitting = [one for one in self._open() if one.concerns(path)]
         return max(fitting, key=lambda one: len(one.scope), default=None)
 
     def _open(self) -> list[Incident]:

@@ -99,7 +99,7 @@ def child_main(settings: dict[str, object]) -> NoReturn:
     from suitkaise.observer.serve import serve
     from suitkaise.platform.processes import set_process_name
 
-    set_process_name("sk:observer")
+    set_process_name("observer")
     listener = socket.socket(fileno=int(str(settings["descriptor"])))
     with listener:
         serve(listener, str(settings["directory"]), str(settings["token"]), actions=bool(settings["actions"]))
