@@ -70,8 +70,8 @@ class Open:
         return int(self.page.locator('.facts div:has(dt:text-is("Pid")) dd').inner_text())
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+@pytest.fixture
+def browser() -> Iterator[Any]:  # one for each test: it starts some of its processes late
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser

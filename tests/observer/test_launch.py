@@ -47,6 +47,9 @@ def test_an_address_that_is_taken_is_told() -> None:
         (["--observe"], ["--observe="]),
         (["--observe=8000", "9000"], ["--observe=8000", "9000"]),
         (["--observe-actions", "9000"], ["--observe-actions", "9000"]),
+        (["--engine", "local", "--observe", "app.py"], ["--engine", "local", "--observe=", "app.py"]),
+        (["app.py", "--observe", "x"], ["app.py", "--observe", "x"]),
+        (["--", "--observe"], ["--", "--observe"]),
     ],
 )
 def test_what_follows_observe_is_its_address_only_if_it_is_one(words: list[str], joined: list[str]) -> None:

@@ -36,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     """Carry out one command; return the exit code."""
     _open_streams()
     parser = make_parser()
-    argv = with_address(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    argv = [*argv[:1], *with_address(argv[1:])]
     ours, theirs = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options, rest = parser.parse_known_args(ours)
     unknown = rest if options.command == "run" else [*rest, *theirs]
@@ -107,6 +108,7 @@ def _open_streams() -> None:
 def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]:
     """Take our own options behind the target; the first other argument begins the program's arguments."""
     while True:
+        arguments = with_address(arguments)
         match arguments:
             case ["--json", *arguments]:
                 options.json = True

@@ -17,19 +17,25 @@ from suitkaise.runtime import runtime as runtimes
 __all__ = ["observe", "observed", "with_address"]
 
 
-def with_address(argv: list[str]) -> list[str]:
+def with_address(words: list[str]) -> list[str]:
     """Join `--observe` and the address behind it: what follows without being one is something else.
 
-    >>> with_address(["run", "--observe", "app.py"]), with_address(["run", "--observe", "8000", "app.py"])
-    (['run', '--observe=', 'app.py'], ['run', '--observe=8000', 'app.py'])
+    Only the options at the beginning are looked at: the words from the first other one on are those of the program.
+
+    >>> with_address(["--observe", "app.py"]), with_address(["--observe", "8000", "app.py", "--observe"])
+    (['--observe=', 'app.py'], ['--observe=8000', 'app.py', '--observe'])
     """
-    joined: list[str] = []
-    for word in argv:
-        if joined and joined[-1] == "--observe=" and _ADDRESS.fullmatch(word):
-            joined[-1] += word
-        else:
-            joined.append("--observe=" if word == "--observe" else word)
-    return joined
+    match words:
+        case ["--observe", address, *others] if _ADDRESS.fullmatch(address):
+            return [f"--observe={address}", *with_address(others)]
+        case ["--observe", *others]:
+            return ["--observe=", *with_address(others)]
+        case ["--engine", engine, *others]:
+            return ["--engine", engine, *with_address(others)]
+        case [option, *others] if option.startswith("-") and option != "--":
+            return [option, *with_address(others)]
+        case _:
+            return words
 
 
 _ADDRESS = re.compile(r"(?:(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):)?\d+")
