@@ -153,7 +153,7 @@ function drawBudget({ cells }, facts) {
     for (let n = 0; n < most; n++) pips.append(h("i", { class: n < most - used ? null : "used" }));
     doing.append(pips);
   }
-  doing.append([words, left].filter(Boolean).join(", "));
+  doing.append(most == null || most <= 10 ? words : `${words}, ${left}`);
   doing.title = most == null ? words : `${words}; ${used} of ${most} restarts used in ${facts.max_seconds} s`;
 }
 
