@@ -128,9 +128,10 @@ def test_a_program_that_does_not_answer_is_told_and_that_it_answers_again() -> N
     assert asyncio.run(run()) == [False, True, False, None]
 
 
-def test_a_program_that_is_gone_is_no_error() -> None:
+@pytest.mark.parametrize("error", [RuntimeGone("gone"), RuntimeError("dictionary changed size during iteration")])
+def test_a_look_that_fails_ends_nothing(error: Exception) -> None:
     def gone() -> Any:
-        raise RuntimeGone("gone")
+        raise error
 
     async def run() -> list[str]:
         told = Told()

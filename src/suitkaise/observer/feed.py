@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -12,13 +13,15 @@ from typing import Any
 
 import msgspec
 
-from suitkaise.errors import AskTimeout, SuitkaiseError
+from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.observer.incidents import Incidents
 from suitkaise.observer.model import Model
 from suitkaise.observer.program import ObservedProgram
 from suitkaise.observer.resources import Resources
 
 __all__ = ["MOST_PAGES", "Feed", "Page"]
+
+logger: logging.Logger = logging.getLogger("suitkaise.observer")
 
 MOST_PAGES = 1_000
 """How many pages may be open."""
@@ -183,7 +186,10 @@ class Feed:
                 self._whole = None
                 self._send({"type": "silent", "silent": True})
             return
-        except SuitkaiseError:  # the program is about to end, which `watch` tells
+        except RuntimeGone:  # `watch` tells the end
+            return
+        except Exception as error:  # it is about to end, or a tree changed while it was read: the next look may do
+            logger.info("the program could not be looked at: %s", error)
             return
         if self._silent:
             self._silent = False

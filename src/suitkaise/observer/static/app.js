@@ -158,7 +158,7 @@ setInterval(() => {
   if (document.hidden) return;
   drawTimes();
   drawTimeline();
-  drawAbout();
+  drawHead();
   if (detailed()) drawDetail();
 }, 500);
 connect();
