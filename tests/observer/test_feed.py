@@ -128,6 +128,22 @@ def test_a_program_that_does_not_answer_is_told_and_that_it_answers_again() -> N
     assert asyncio.run(run()) == [False, True, False, None]
 
 
+def test_trees_that_have_ended_in_a_program_that_goes_on_stay_to_be_seen() -> None:
+    async def run() -> list[Any]:
+        told = Told()
+        feed = Feed(told, {})  # type: ignore[arg-type]
+        page = await feed.open()
+        assert page is not None
+        told.overview = lambda: overview()
+        await feed._look(everything=True)
+        assert feed.row("app/a") is not None
+        page.close()
+        feed.close()
+        return [json.loads(message[6:])["idle"] async for message in page.messages()]
+
+    assert asyncio.run(run()) == [False, True]
+
+
 @pytest.mark.parametrize("error", [RuntimeGone("gone"), RuntimeError("dictionary changed size during iteration")])
 def test_a_look_that_fails_ends_nothing(error: Exception) -> None:
     def gone() -> Any:

@@ -37,6 +37,20 @@ def test_an_address_that_is_taken_is_told() -> None:
         first.close()
 
 
+def test_an_observer_that_cannot_be_started_is_no_fault_of_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("uvicorn")
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise OSError("no process is left")
+
+    monkeypatch.setattr("suitkaise.observer.launch.subprocess.Popen", refuse)
+    place = Place()
+    try:
+        place.start_process("/nowhere")()
+    finally:
+        place.close()
+
+
 @pytest.mark.parametrize(
     "words, joined",
     [

@@ -97,6 +97,7 @@ class Feed:
         self._looked = 0.0
         self._whole: bytes | None = None
         self._silent = False
+        self._idle = False  # whether the trees that there were have ended, and the program goes on
         self.ended: bool = False
         self._busy = asyncio.Lock()
         self._opened = asyncio.Event()
@@ -211,7 +212,9 @@ class Feed:
         message: dict[str, Any] = {"type": "changes", "events": news["events"]}
         if not last and (everything or news["events"] or began >= self._next_look):
             overview = self._program.overview()
-            if overview["trees"] or not self._model.rows:
+            self._idle = bool(self._model.rows and not overview["trees"])
+            message["idle"] = self._idle
+            if not self._idle:  # else pages show the trees as they were
                 message |= self._model.update(overview)
                 self._incidents.settle({p: row["status"] for p, row in self._model.rows.items()}, overview["time"])
             if everything or began >= self._next_look:
@@ -252,7 +255,8 @@ class Feed:
     # ------------------------------------------------------------ messages
     def _state(self) -> dict[str, Any]:
         return {
-            "type": "state", "time": time.time(), "ended": self.ended, "silent": self._silent, **self._greeting,
+            "type": "state", "time": time.time(), "ended": self.ended, "silent": self._silent, "idle": self._idle,
+            **self._greeting,
             **self._model.whole(), "figures": self._latest, "incidents": self._incidents.whole(),
             "events": list(self._events),
         }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import secrets
 import socket
@@ -17,6 +18,8 @@ from suitkaise.engines.keeper_process import search_path
 from suitkaise.errors import SpecError, SuitkaiseError
 
 __all__ = ["Place", "child_main"]
+
+logger: logging.Logger = logging.getLogger("suitkaise.observer")
 
 HOST = "127.0.0.1"
 
@@ -66,14 +69,18 @@ class Place:
             "path": search_path(), "descriptor": self.listener.fileno(), "directory": directory, "token": self.token,
             "actions": self.actions,
         }  # fmt: skip
-        process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            cwd=os.sep,
-            pass_fds=[self.listener.fileno()],
-            start_new_session=True,  # Ctrl-C is for the tree: the page shows how it stops
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                cwd=os.sep,
+                pass_fds=[self.listener.fileno()],
+                start_new_session=True,  # Ctrl-C is for the tree: the page shows how it stops
+            )
+        except OSError as error:  # no process is left, for example: that is no fault of the tree
+            logger.warning("the observer could not be started: %s", error)
+            return lambda: None
         with contextlib.suppress(BrokenPipeError):
             assert process.stdin is not None
             process.stdin.write(f"{json.dumps(settings)}\n".encode())

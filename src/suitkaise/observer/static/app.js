@@ -53,6 +53,7 @@ function drawConnection(refused = false) {
     : refused ? ["bad", "refused", "The observer no longer knows this page. Open the URL that it has printed, or start another: suitkaise observe"]
     : lost ? ["soon", "connecting", "The connection to the observer is lost. Trying again …"]
     : silent ? ["soon", "no answer", "The program does not answer. It may be stopped, or very busy; workers run on."]
+    : store.idle ? ["idle", "idle", "No tree runs in this program any more. This is what was seen last."]
     : ["good", "live", ""];
   attribute($("live"), "data-tone", tone);
   text($("live").lastElementChild, word);

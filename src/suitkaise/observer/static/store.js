@@ -2,7 +2,7 @@
 
 export const store = {
   program: null, rows: new Map(), order: [], figures: {}, incidents: new Map(), events: [], history: new Map(),
-  hits: new Map(), csrf: "", actions: false, ended: false, skew: 0,
+  hits: new Map(), csrf: "", actions: false, ended: false, idle: false, skew: 0,
 };
 
 const KEPT = 300, EVENTS = 300, INCIDENTS = 100;
@@ -19,6 +19,7 @@ export function take(message) {
     store.incidents = new Map();
     store.hits.clear();
   }
+  if (message.idle !== undefined) store.idle = message.idle;
   if (message.program) store.program = message.program;
   for (const [path, facts] of Object.entries(message.rows ?? {})) store.rows.set(path, { ...store.rows.get(path), ...facts });
   for (const path of message.removed ?? []) { store.rows.delete(path); store.history.delete(path); }
@@ -58,7 +59,7 @@ export function prepend(path, earlier) {
 // The status that a row shows: a crash is shown for a moment, however quick the restart was.
 export function shown(path) {
   const row = store.rows.get(path);
-  if (store.ended) return { status: "ended", hit: false, back: false };
+  if (store.ended || store.idle) return { status: "ended", hit: false, back: false };
   const hit = store.hits.get(path);
   if (hit && hit.until > Date.now()) return { status: hit.word, hit: true, back: false };
   const back = Boolean(hit) && hit.until + HIT > Date.now() && row?.status === "running";
