@@ -26,6 +26,9 @@ HOST = "127.0.0.1"
 PATIENCE = 4.0
 """Seconds that the observer gets to tell its pages that the program has ended."""
 
+COURTESY = 10
+"""The niceness of the observer's process: on a busy machine the tree goes first."""
+
 _PROGRAM = (
     "import json, sys; settings = json.loads(sys.stdin.readline()); sys.path[:] = settings.pop('path'); "
     "from suitkaise.observer.launch import child_main; child_main(settings)"
@@ -107,6 +110,7 @@ def child_main(settings: dict[str, object]) -> NoReturn:
     from suitkaise.platform.processes import set_process_name
 
     set_process_name("observer")
+    os.nice(COURTESY)
     listener = socket.socket(fileno=int(str(settings["descriptor"])))
     with listener:
         serve(listener, str(settings["directory"]), str(settings["token"]), actions=bool(settings["actions"]))
