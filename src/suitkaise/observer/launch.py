@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import select
 import socket
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from typing import NoReturn
 
 from suitkaise.engines.keeper_process import search_path
 from suitkaise.errors import SpecError, SuitkaiseError
+from suitkaise.platform.runtime_directory import HUB_SOCKET
+from suitkaise.platform.sockets import connect_own
 
 __all__ = ["Place", "child_main"]
 
@@ -105,16 +108,32 @@ class Place:
 
 
 def child_main(settings: dict[str, object]) -> NoReturn:
-    """Serve the page, in the observer's process."""
-    from suitkaise.observer.serve import serve
+    """Serve the page, in the observer's process, from the first visit on."""
     from suitkaise.platform.processes import set_process_name
 
     set_process_name("observer")
     os.nice(COURTESY)
     listener = socket.socket(fileno=int(str(settings["descriptor"])))
     with listener:
+        if not _visited(listener, str(settings["directory"])):
+            sys.exit()
+        from suitkaise.observer.serve import serve  # half a second, which nobody needs who opens no page
+
         serve(listener, str(settings["directory"]), str(settings["token"]), actions=bool(settings["actions"]))
     sys.exit()
+
+
+def _visited(listener: socket.socket, directory: str) -> bool:
+    """Wait for the first connection; return False if the program ends before."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as program:
+        try:
+            connect_own(program, os.path.join(directory, HUB_SOCKET))
+        except OSError:
+            return False
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        poll.register(program, select.POLLIN)
+        return any(descriptor == listener.fileno() for descriptor, _ in poll.poll())
 
 
 def require_extra() -> None:
