@@ -10,7 +10,10 @@ import pytest
 
 from suitkaise import Supervisor, sktree
 from suitkaise.engines.processes import ProcessEngine
+from suitkaise.messaging.protocol import RequestKind
+from suitkaise.messaging.router import HubClient
 from suitkaise.platform import runtime_directory
+from suitkaise.platform.runtime_directory import HUB_SOCKET
 from suitkaise.runtime import runtime
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.supervision.interface import SupervisorInterface
@@ -71,3 +74,14 @@ def test_a_storage_that_does_not_start_leaves_nothing_and_can_be_tried_again(
     with Supervisor("app").start():
         sktree.connect().add("a", 1, path="p")
         sktree.disconnect()
+
+
+def test_what_the_program_does_is_told_also_while_a_runtime_begins_or_ends() -> None:
+    with Supervisor("app").start():
+        client = HubClient(os.path.join(runtime.enter().directory, HUB_SOCKET))
+        try:
+            with runtime._guard:  # `leave` holds it, and waits for the I/O thread, which answers
+                assert client.request(RequestKind.OVERVIEW, "").get(10.0)["pid"] == os.getpid()
+        finally:
+            client.close()
+            runtime.leave()

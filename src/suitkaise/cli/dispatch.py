@@ -18,6 +18,7 @@ from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, CommandError
 from suitkaise.cli.completion import print_completion
 from suitkaise.cli.load import find_tree, load, split_target
 from suitkaise.cli.logs import logs
+from suitkaise.cli.observe import observe, observed, with_address
 from suitkaise.cli.output import configure_logging
 from suitkaise.cli.parser import make_parser
 from suitkaise.cli.stack import stack
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     _open_streams()
     parser = make_parser()
     argv = sys.argv[1:] if argv is None else argv
+    argv = [*argv[:1], *with_address(argv[1:])]
     ours, theirs = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options, rest = parser.parse_known_args(ours)
     unknown = rest if options.command == "run" else [*rest, *theirs]
@@ -61,10 +63,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
-    for option, value in (("--engine", options.engine), ("--observe", options.observe)):
-        if value not in (None, "local"):
-            print(f"suitkaise run: {option} {value} is not built yet; leave it out", file=sys.stderr)
-            return USAGE
+    if options.engine not in (None, "local"):
+        print(f"suitkaise run: --engine {options.engine} is not built yet; leave it out", file=sys.stderr)
+        return USAGE
     runtime.debug = options.debug
     return _in_foreground(options, lambda: _run(options.target, arguments))
 
@@ -85,7 +86,8 @@ def _in_foreground(options: argparse.Namespace, run: Callable[[], int]) -> int:
         run_below_init()
     configure_logging(as_json=options.json)
     try:
-        return run()
+        with observed(options):
+            return run()
     except (SpecError, NotSerializable) as error:
         _print_error(error)
         return USAGE
@@ -106,6 +108,7 @@ def _open_streams() -> None:
 def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]:
     """Take our own options behind the target; the first other argument begins the program's arguments."""
     while True:
+        arguments = with_address(arguments)
         match arguments:
             case ["--json", *arguments]:
                 options.json = True
@@ -113,8 +116,8 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
                 options.debug = True
             case ["--engine", engine, *arguments]:
                 options.engine = engine
-            case ["--observe", *arguments]:
-                options.observe = ""
+            case ["--observe-actions", *arguments]:
+                options.observe_actions = True
             case [first, *others] if first.startswith(("--engine=", "--observe=")):
                 name, _, value = first.partition("=")
                 setattr(options, name.removeprefix("--"), value)
@@ -140,6 +143,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "tree": show.tree,
     "status": show.status,
     "logs": logs,
+    "observe": observe,
     "restart": change.change,
     "stop": change.change,
     "start": change.change,

@@ -30,6 +30,11 @@ def make_parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what they print from now on")
     logs.add_argument("-n", "--lines", type=_count, default=20, metavar="N", help="lines of each worker (default 20)")
     logs.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
+    observe = _add(commands, "observe", "serve a web page that shows the trees of a program that runs already")
+    observe.add_argument("address", nargs="?", default="", metavar="HOST:PORT",
+                         help="where (default: a free port of 127.0.0.1)")  # fmt: skip
+    observe.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
+    observe.add_argument("--actions", action="store_true", help="the page may restart, stop and start workers")
     for name, text in _CHANGES.items():
         command = _add(commands, name, text)
         if name == "signal":
@@ -53,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     reports.add_argument("--pid", type=int, metavar="PID", help="only those of this process")
     _add_store(commands)
     _add(commands, "doctor", "look whether this machine has what trees need")
-    _add(commands, "demo", "run a small tree with a worker that crashes every five seconds")
+    _add_observe(_add(commands, "demo", "run a small tree with a worker that crashes every five seconds"))
     completion = commands.add_parser("completion", help="print the completion script of a shell",
                                      description='Use it with: eval "$(suitkaise completion bash)"')  # fmt: skip
     completion.add_argument("shell", choices=SHELLS)
@@ -120,8 +125,16 @@ def _add_run(commands: Any) -> None:
         help="run process workers as threads of this program, without time limits: for breakpoint() and input()",
     )
     run.add_argument("--engine", choices=("local", "ray"), help=argparse.SUPPRESS)
-    run.add_argument("--observe", nargs="?", const="", help=argparse.SUPPRESS)
+    _add_observe(run)
     run.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
+def _add_observe(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--observe", nargs="?", const="", metavar="HOST:PORT",
+        help="serve a web page that shows the tree, and print its URL (default: a free port of 127.0.0.1)",
+    )  # fmt: skip
+    command.add_argument("--observe-actions", action="store_true", help="the page may restart, stop and start workers")
 
 
 def _add_store(commands: Any) -> None:

@@ -33,7 +33,7 @@ class Registry:
     """All addresses of a program; the `Router` of the hub. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self.services: dict[RequestKind, Callable[[], Any]] = {}
+        self.services: dict[RequestKind, Callable[..., Any]] = {}
         self._addresses: dict[str, Address] = {}
         self._removed = RemovedWorkers()
         self._closed = False
@@ -171,6 +171,8 @@ class Registry:
                     answer.set_result(self._topics.serve(path, *argument))
                 case RequestKind.OVERVIEW | RequestKind.STORAGE | RequestKind.RESOURCE_TRACKER:
                     return self._serve(kind)
+                case RequestKind.EVENTS:
+                    return self._serve(kind, argument)
                 case _:
                     assert_never(kind)
         except Exception as error:
@@ -208,12 +210,12 @@ class Registry:
             answer.settle(True, result)
             self._removed.note_fetched(address)
 
-    def _serve(self, kind: RequestKind) -> Answer[Any]:
+    def _serve(self, kind: RequestKind, *arguments: Any) -> Answer[Any]:
         """Call a service of the program; it returns a value at once, or an `Answer`."""
         service = self.services.get(kind)
         if service is None:
             raise SuitkaiseError(f"this program does not serve {kind.value!r} requests")
-        value = service()
+        value = service(*arguments)
         if isinstance(value, Answer):
             return value
         answer: Answer[Any] = Answer()

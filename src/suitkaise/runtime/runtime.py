@@ -36,6 +36,7 @@ from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, sweep
+from suitkaise.runtime.event_history import EventHistory
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.overview import overview
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
@@ -76,6 +77,8 @@ class Runtime:
             self.bus.subscribe(log_event)
             self.registry.dead_letters.publish = self.bus.publish
             self.registry.hidden = STORAGE_NAME
+            history = EventHistory(self.crashes)
+            self.bus.subscribe(history.put)
             reserve = DescriptorReserve()
             made.callback(reserve.close)
             self.engine_context: EngineContext = EngineContext(
@@ -116,10 +119,12 @@ class Runtime:
             self.registry.services[RequestKind.STORAGE] = self.storage.serve
             self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
             self.registry.services[RequestKind.OVERVIEW] = self.overview
+            self.registry.services[RequestKind.EVENTS] = history.after
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._levels = levels()
             made.callback(watch_levels(lambda: self.reactor.call_soon_threadsafe(self._send_levels)))
+            self._end_observer = None if observe is None else observe(self.directory)
             self._made = made.pop_all()
 
     def _check_home(self) -> None:
@@ -196,6 +201,8 @@ class Runtime:
     def close(self) -> None:
         """End everything: the storage, the keepers, the I/O thread, the directory; a step that fails stops no other."""
         with self._made:
+            if self._end_observer is not None:
+                self._end_observer()  # while it can still ask for the last events
             self.registry.close()
 
     def close_after_fork(self) -> None:
@@ -210,6 +217,10 @@ class Runtime:
 
 debug: bool = False
 """Whether process workers run as threads of this program, in its terminal; `suitkaise run --debug` sets it."""
+
+observe: Callable[[str], Callable[[], None]] | None = None
+"""Starts an observer of the program that uses a directory, and returns the function that ends it; `suitkaise run
+--observe` sets it."""
 
 _guard = threading.RLock()
 _runtime: Runtime | None = None
@@ -228,9 +239,11 @@ def current() -> Runtime | None:
 
 
 def running_trees() -> dict[str, SupervisorInterface]:
-    """Return the roots of the trees that run in this program, by name."""
-    with _guard:
-        return dict(_trees)
+    """Return the roots of the trees that run in this program, by name.
+
+    Without the guard: the I/O thread calls this for an overview, and `leave` waits for that thread while it has it.
+    """
+    return dict(_trees)
 
 
 def enter() -> Runtime:

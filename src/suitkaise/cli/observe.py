@@ -1,0 +1,97 @@
+"""`suitkaise observe`, and `--observe` of `run` and `demo`: the web page that shows trees."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+
+from suitkaise.cli.command import CLEAN, NO_PROGRAM, CommandError, UsageError
+from suitkaise.cli.show import chosen
+from suitkaise.errors import SpecError, SuitkaiseError
+from suitkaise.runtime import runtime as runtimes
+
+__all__ = ["observe", "observed", "with_address"]
+
+
+def with_address(words: list[str]) -> list[str]:
+    """Join `--observe` and the address behind it: what follows without being one is something else.
+
+    Only the options at the beginning are looked at: the words from the first other one on are those of the program.
+
+    >>> with_address(["--observe", "app.py"]), with_address(["--observe", "8000", "app.py", "--observe"])
+    (['--observe=', 'app.py'], ['--observe=8000', 'app.py', '--observe'])
+    """
+    match words:
+        case ["--observe", address, *others] if _ADDRESS.fullmatch(address):
+            return [f"--observe={address}", *with_address(others)]
+        case ["--observe", *others]:
+            return ["--observe=", *with_address(others)]
+        case ["--engine", engine, *others]:
+            return ["--engine", engine, *with_address(others)]
+        case [option, *others] if option.startswith("-") and option != "--":
+            return [option, *with_address(others)]
+        case _:
+            return words
+
+
+_ADDRESS = re.compile(r"(?:(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):)?\d+")
+
+
+@contextlib.contextmanager
+def observed(options: argparse.Namespace) -> Iterator[None]:
+    """Have the program's runtime observed if the options say so, and print the URL."""
+    if options.observe is None:
+        if options.observe_actions:
+            raise SpecError("--observe-actions needs --observe")
+        yield
+        return
+    from suitkaise.observer.launch import Place
+
+    place = Place(options.observe, actions=options.observe_actions)
+    _tell(place.url, place.is_local)
+    runtimes.observe = place.start_process
+    try:
+        yield
+    finally:
+        runtimes.observe = None
+        place.close()
+
+
+def observe(options: argparse.Namespace) -> int:
+    """Serve the page of a program that runs already, until the program ends or Ctrl-C."""
+    from suitkaise.observer.launch import Place
+
+    programs, silent = chosen(options)
+    if not programs:
+        hint = f"; a program does not answer: {', '.join(silent)}" if silent else ""
+        raise CommandError(f"no tree of this user is running{hint}", NO_PROGRAM)
+    if len(programs) > 1:
+        raise UsageError(f"several programs run, choose one with --pid: {', '.join(one.title for one in programs)}")
+    try:
+        place = Place(options.address, actions=options.actions)
+    except SpecError as error:
+        raise UsageError(str(error)) from None
+    except SuitkaiseError as error:
+        raise CommandError(str(error)) from None
+    from suitkaise.observer.serve import serve
+
+    if options.json:
+        print(json.dumps({"url": place.url, "pid": programs[0].facts["pid"]}), flush=True)
+    else:
+        _tell(place.url, place.is_local)
+    with place.listener:
+        if serve(place.listener, programs[0].directory, place.token, actions=place.actions):
+            print("suitkaise observe: the program has ended", file=sys.stderr)
+    return CLEAN
+
+
+def _tell(url: str, is_local: bool) -> None:
+    print(f"observer: {url}  (this link works once)", file=sys.stderr, flush=True)
+    if not is_local:
+        print(
+            "observer: it listens beyond this machine, without encryption; a tunnel (ssh -L) is safer", file=sys.stderr
+        )

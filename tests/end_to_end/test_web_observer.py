@@ -1,0 +1,300 @@
+"""The web observer over HTTP: the one-time link, the checks, the stream, the actions, its process and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support import Program, eventually, run_program, start_program, wait_gone
+
+pytest.importorskip("uvicorn")
+
+APP = """
+from suitkaise import Child, Process, Supervisor, Thread
+
+class Steady(Process):
+    def on_start(self):
+        print("steady starts, incarnation", self.ref.incarnation, flush=True)
+    def loop(self):
+        self.wait(0.01)
+    def on_receive(self, message):
+        raise ValueError("as it was told")
+
+class Idle(Thread):
+    pass
+
+tree = Supervisor("app", Supervisor("jobs", Child(Steady, copies=2), strategy="one_for_all"), Idle(), max_restarts=50)
+"""
+RUN = [sys.executable, "-m", "suitkaise", "run", "app.py"]
+
+
+@dataclass
+class Site:
+    """An observer: requests to it, with the cookie once it has been got."""
+
+    program: Program
+    url: str
+    cookie: str = ""
+    csrf: str = ""
+    buffered: bytes = b""
+    opened: list[http.client.HTTPConnection] = field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        return urllib.parse.urlsplit(self.url).netloc
+
+    @property
+    def link(self) -> str:
+        return self.url.removeprefix(f"http://{self.host}")
+
+    def send(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: str | None = None
+    ) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection(self.host, timeout=20)
+        self.opened.append(connection)
+        sent = {"Host": self.host} | ({"Cookie": self.cookie} if self.cookie else {}) | (headers or {})
+        connection.request(method, path, body, sent)
+        return connection.getresponse()
+
+    def get(self, path: str, **headers: str) -> tuple[int, str]:
+        answer = self.send("GET", path, {name.replace("_", "-"): value for name, value in headers.items()})
+        return answer.status, answer.read().decode()
+
+    def enter(self) -> None:
+        answer = self.send("GET", self.link)
+        assert answer.status == 303
+        self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
+
+    def stream(self) -> Iterator[dict[str, Any]]:
+        answer = self.send("GET", "/events")
+        assert answer.status == 200
+        while line := answer.readline():
+            if line.startswith(b"data: "):
+                message = json.loads(line[6:])
+                self.csrf = message.get("csrf", self.csrf)
+                yield message
+
+    def change(self, action: str, path: str, **headers: str) -> tuple[int, dict[str, Any]]:
+        sent = {"Origin": f"http://{self.host}", "X-CSRF-Token": self.csrf}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        body = json.dumps({"action": action, "path": path})
+        answer = self.send("POST", "/api/change", {k: v for k, v in sent.items() if v}, body)
+        return answer.status, json.loads(answer.read())
+
+
+@contextlib.contextmanager
+def observed(folder: Path, *options: str, command: list[str] | None = None) -> Iterator[Site]:
+    (folder / "app.py").write_text(APP)
+    with start_program([*(command or RUN[:-1]), "--observe", *options, "app.py"], cwd=folder) as program:
+        url = eventually(lambda: re.search(r"http://\S+", program.stderr), what="the URL")
+        site = Site(program, url.group())
+        try:
+            yield site
+        finally:
+            for connection in site.opened:
+                connection.close()
+        if program.returncode is None:
+            program.send_signal(signal.SIGINT)
+            assert program.wait() == 0
+    assert program.left_behind == []
+
+
+def rows_of(site: Site, wanted: str = "running") -> dict[str, Any]:
+    """Read the stream until all workers have the wanted state; return the rows."""
+    rows: dict[str, Any] = {}
+    for message in site.stream():
+        for path, facts in message.get("rows", {}).items():
+            rows.setdefault(path, {}).update(facts)
+        if len(rows) == 5 and all(row["status"] == wanted for row in rows.values()):
+            return rows
+    raise AssertionError(f"the stream has ended: {rows}")
+
+
+def test_the_link_works_once_and_nothing_is_told_without_the_cookie(tmp_path: Path) -> None:
+    with observed(tmp_path) as site:
+        for path in ("/", "/events", "/api/history?path=app", "/api/lines?path=app/jobs/steady-0", "/api/crashes/1"):
+            assert site.get(path)[0] == 401
+        assert site.get("/?token=wrong")[0] == 401
+        assert site.get(site.link, Host="evil.example")[0] == 421
+        assert site.get(site.link, Origin="http://evil.example")[0] == 403
+        first = site.send("GET", site.link)
+        assert (first.status, first.headers["Location"]) == (303, "/")
+        cookie = first.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        assert site.get(site.link)[0] == 401
+        site.cookie = cookie.partition(";")[0]
+        status, page = site.get("/")
+        assert status == 200
+        assert not re.search(r"<script(?! type=\"module\" src=)|\son\w+=|style=|https?://(?!www\.w3\.org)", page)
+        assert site.get(site.link)[0] == 303  # the browser that has the cookie may open the link again
+
+
+def test_all_answers_have_the_headers_that_protect_the_page(tmp_path: Path) -> None:
+    with observed(tmp_path) as site:
+        site.enter()
+        for path in ("/", "/static/app.js", "/static/none.js", "/api/history", "/events", "/none"):
+            answer = site.send("GET", path)
+            assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'"), path
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Cache-Control"] == "no-store"
+        assert site.get("/static/..%2fweb.py")[0] == 404
+        assert site.get("/events", Sec_Fetch_Site="cross-site")[0] == 403
+        assert site.get("/events", Host="evil.example")[0] == 421
+
+
+def test_a_crash_comes_over_the_stream_with_its_incident_and_report(tmp_path: Path) -> None:
+    with observed(tmp_path) as site:
+        site.enter()
+        victim = rows_of(site)["app/jobs/steady-1"]["pid"]
+        stream = site.stream()
+        state = next(stream)
+        assert state["type"] == "state"
+        assert state["actions"] is False
+        os.kill(victim, signal.SIGKILL)
+        incident = next(
+            one for message in stream for one in message.get("incidents", ()) if one["state"] == "recovered"
+        )
+        assert incident["path"] == "app/jobs/steady-1"
+        assert set(incident["affected"]) == {"app/jobs/steady-0", "app/jobs/steady-1"}
+        (id,) = incident["reports"]
+        report = json.loads(site.get(f"/api/crashes/{id}")[1])
+        assert report["pid"] == victim
+        text = site.send("GET", f"/api/crashes/{id}.txt")
+        assert text.headers["Content-Disposition"] == f'attachment; filename="crash-{id}.txt"'
+        assert b"app/jobs/steady-1" in text.read()
+        assert site.get("/api/crashes/none")[0] == 404
+        lines = json.loads(site.get("/api/lines?path=app/jobs/steady-0")[1])
+        assert lines["lines"][0] == "steady starts, incarnation 2"
+        more = f"/api/lines?path=app/jobs/steady-0&serial={lines['serial']}&position={lines['position']}"
+        assert json.loads(site.get(more)[1])["lines"] == []
+
+
+def test_actions_are_off_unless_they_are_asked_for(tmp_path: Path) -> None:
+    with observed(tmp_path) as site:
+        site.enter()
+        rows_of(site)
+        status, answer = site.change("restart", "app/jobs/steady-0")
+        assert (status, "--observe-actions" in answer["error"]) == (403, True)
+
+
+def test_actions_need_cookie_origin_and_csrf_token_and_are_logged(tmp_path: Path) -> None:
+    with observed(tmp_path, "--observe-actions") as site:
+        assert site.change("stop", "app/jobs/steady-0")[0] == 401
+        site.enter()
+        rows_of(site)
+        for wrong in ({"Origin": ""}, {"Origin": "http://evil.example"}, {"X_CSRF_Token": ""}, {"X_CSRF_Token": "x"}):
+            assert site.change("stop", "app/jobs/steady-0", **wrong)[0] == 403
+        assert site.change("explode", "app/jobs/steady-0")[0] == 409
+        assert site.change("stop", "app")[0] == 409
+        assert site.change("stop", "app/jobs/none")[0] == 409
+        assert (
+            site.send("POST", "/api/change", {"Origin": f"http://{site.host}", "X-CSRF-Token": site.csrf}, "no").status
+            == 400
+        )
+        long = site.send(
+            "POST", "/api/change", {"Origin": f"http://{site.host}", "X-CSRF-Token": site.csrf}, "x" * 5000
+        )
+        assert long.status == 413
+        for action in ("restart", "suspend", "resume", "stop", "start"):
+            assert site.change(action, "app/jobs/steady-0")[0] == 200, action
+        assert "restart of 'app/jobs/steady-0' is requested from the page, by 127.0.0.1" in site.program.stderr
+
+
+def test_pages_are_told_the_end_of_the_program_and_the_observer_ends_with_it(tmp_path: Path) -> None:
+    with observed(tmp_path) as site:
+        site.enter()
+        rows_of(site)
+        stream = site.stream()
+        observer = next(stream)["observer"]
+        site.program.send_signal(signal.SIGINT)
+        messages = list(stream)
+        assert messages[-1]["type"] == "ended"
+        told = [event["event"] for message in messages for event in message.get("events", ())]
+        assert told[-1] == "supervisor_stopped"
+        wait_gone(observer)
+        assert site.program.wait() == 0
+
+
+def test_the_observer_ends_with_a_program_that_is_killed(tmp_path: Path) -> None:
+    with observed(tmp_path) as site:
+        site.enter()
+        rows_of(site)
+        stream = site.stream()
+        observer = next(stream)["observer"]
+        site.program.send_signal(signal.SIGKILL)
+        assert list(stream)[-1]["type"] == "ended"
+        wait_gone(observer)
+        site.program.wait()
+        eventually(lambda: not site.program.relatives())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_observer_that_no_page_has_visited_ends_with_the_program(tmp_path: Path, number: int) -> None:
+    with observed(tmp_path) as site:
+        named = lambda: [one for one in site.program.relatives() if one.name() == "sk:observer"]  # noqa: E731
+        (observer,) = eventually(named)
+        site.program.send_signal(number)
+        site.program.wait()
+        wait_gone(observer.pid)
+        eventually(lambda: not site.program.relatives())
+
+
+def test_a_killed_observer_harms_nothing(tmp_path: Path) -> None:
+    with observed(tmp_path) as site:
+        site.enter()
+        pids = {path: row["pid"] for path, row in rows_of(site).items()}
+        os.kill(next(site.stream())["observer"], signal.SIGKILL)
+        assert all(psutil.pid_exists(pid) for pid in pids.values())
+
+
+def test_a_page_that_never_reads_is_dropped_and_the_others_go_on(tmp_path: Path) -> None:
+    with observed(tmp_path) as site:
+        site.enter()
+        host, _, port = site.host.partition(":")
+        with contextlib.ExitStack() as sockets:
+            for _ in range(40):
+                sock = sockets.enter_context(socket.create_connection((host, int(port))))
+                request = f"GET /events HTTP/1.1\r\nHost: {site.host}\r\nCookie: {site.cookie}\r\n\r\n"
+                sock.sendall(request.encode())
+            rows_of(site)
+
+
+def test_a_program_that_runs_already_is_observed(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    with start_program([*RUN], cwd=tmp_path) as program:
+        eventually(lambda: "app supervisor started" in program.stderr)
+        command = [sys.executable, "-m", "suitkaise", "observe", "--json", "--pid", str(program.pid)]
+        with start_program(command, cwd=tmp_path) as observer:
+            site = Site(program, json.loads(observer.expect("url"))["url"])
+            site.enter()
+            assert rows_of(site)["app"]["pid"] == program.pid
+            for connection in site.opened:
+                connection.close()
+            program.send_signal(signal.SIGINT)
+            assert program.wait() == 0
+            assert observer.wait() == 0
+        assert "the program has ended" in observer.stderr
+
+
+def test_without_a_program_or_with_a_wrong_address_one_line_tells_it(tmp_path: Path) -> None:
+    finished = run_program([sys.executable, "-m", "suitkaise", "observe", "--pid", "1"], cwd=tmp_path)
+    assert (finished.returncode, len(finished.stderr.splitlines())) == (3, 1)
+    (tmp_path / "app.py").write_text(APP)
+    finished = run_program([*RUN[:-1], "--observe=here:there", "app.py"], cwd=tmp_path)
+    assert finished.returncode == 2
+    assert "HOST:PORT" in finished.stderr

@@ -1,0 +1,234 @@
+"""The page of the web observer in a real browser: headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import eventually, start_program
+
+pytest.importorskip("uvicorn")
+api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
+    pytest.mark.timeout(180),
+]
+
+PATIENCE = 30_000  # milliseconds
+APP = """
+from suitkaise import Child, Process, Supervisor, Thread
+
+class Steady(Process):
+    def on_start(self):
+        print("steady starts, incarnation", self.ref.incarnation, flush=True)
+    def loop(self):
+        self.wait(0.05)
+
+class Failing(Steady):
+    restart = "temporary"
+    def loop(self):
+        if self.path.endswith("fails"):
+            raise ValueError("<b>as it was told</b>")
+
+class Idle(Thread):
+    def loop(self):
+        self.wait(5.0)
+
+tree = Supervisor(
+    "app", Supervisor("jobs", Child(Steady, copies=2), strategy="one_for_all"), Child(Failing, id="fails"),
+    Supervisor("many", Child(Idle, copies=COPIES)), max_restarts=50,
+)
+"""
+
+
+class Open:
+    """A page that shows a running program."""
+
+    def __init__(self, page: Any, program: Any, url: str, faults: list[str]) -> None:
+        self.page = page
+        self.program = program
+        self.url = url
+        self.faults = faults
+
+    def row(self, path: str) -> Any:
+        return self.page.locator(f'.row[data-path="{path}"]')
+
+    def expect(self, path: str, state: str) -> None:
+        self.page.wait_for_selector(f'.row[data-path="{path}"][data-state="{state}"]', timeout=PATIENCE)
+
+    def pid(self, path: str) -> int:
+        self.row(path).click()
+        return int(self.page.locator('.facts div:has(dt:text-is("Pid")) dd').inner_text())
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:  # one for each test: it starts some of its processes late
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Run a tree (of so many idle threads), and open its page."""
+    copies = getattr(request, "param", 2)
+    (tmp_path / "app.py").write_text(APP.replace("COPIES", str(copies)))
+    command = [sys.executable, "-m", "suitkaise", "run", "--observe", "--observe-actions", "app.py"]
+    context = browser.new_context(viewport={"width": 1300, "height": 700})
+    try:
+        with start_program(command, cwd=tmp_path) as program:
+            url = eventually(lambda: re.search(r"http://\S+", program.stderr), what="the URL").group()
+            page = context.new_page()
+            faults: list[str] = []
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            page.on("console", lambda line: faults.append(line.text) if "Content Security" in line.text else None)
+            page.goto(url)
+            open_page = Open(page, program, url, faults)
+            open_page.expect("app", "running")
+            yield open_page
+            assert faults == []
+            if program.returncode is None:
+                program.send_signal(signal.SIGINT)
+                assert program.wait() == 0
+        assert program.left_behind == []
+    finally:
+        context.close()
+
+
+def test_a_killed_worker_goes_red_then_green_and_tells_its_story(opened: Open) -> None:
+    page = opened.page
+    victim = opened.pid("app/jobs/steady-1")
+    page.keyboard.press("Escape")
+    os.kill(victim, signal.SIGKILL)
+    opened.expect("app/jobs/steady-1", "killed")
+    opened.expect("app/jobs/steady-1", "running")
+    card = page.locator(".incident", has_text="app/jobs/steady-1")
+    page.wait_for_selector('.incident[data-state="recovered"]', timeout=PATIENCE)
+    card.locator("button").click()
+    story = card.locator(".steps").inner_text()
+    assert "steady-1 ended" in story
+    assert "steady-0 stopped" in story  # the sibling, which the strategy restarts
+    assert "steady-1 is back" in story
+    assert opened.pid("app/jobs/steady-1") != victim
+
+
+def test_a_crash_shows_its_traceback_as_text_and_its_report_can_be_kept(opened: Open) -> None:
+    page = opened.page
+    card = page.locator(".incident", has_text="app/fails")
+    card.locator("> button").click()
+    traceback = card.locator("pre.error")
+    traceback.wait_for(timeout=PATIENCE)
+    assert "ValueError: <b>as it was told</b>" in traceback.inner_text()
+    assert page.locator("aside b", has_text="as it was told").count() == 0  # nothing of it is markup
+    with page.expect_download() as download:
+        card.get_by_text("Download").click()
+    assert "as it was told" in Path(download.value.path()).read_text()
+
+
+def test_a_worker_is_restarted_stopped_and_started_by_clicks(opened: Open) -> None:
+    page = opened.page
+    before = opened.pid("app/jobs/steady-0")
+    eventually(
+        lambda: page.evaluate("document.getElementById('log').textContent.includes('incarnation 1')"), timeout=30.0
+    )
+    page.locator('[data-action="restart"]').click()
+    page.locator("#ask .strong").click()
+    page.locator("#toast", has_text="restart is done").wait_for(timeout=PATIENCE)
+    eventually(
+        lambda: page.evaluate("document.getElementById('log').textContent.includes('incarnation 2')"), timeout=30.0
+    )
+    eventually(lambda: opened.pid("app/jobs/steady-0") != before)
+    page.locator('[data-action="stop"]').click()
+    page.locator("#ask .strong").click()
+    opened.expect("app/jobs/steady-0", "stopped")
+    page.locator('[data-action="start"]').click()
+    opened.expect("app/jobs/steady-0", "running")
+
+
+def test_without_the_token_the_page_says_what_to_do(opened: Open, browser: Any) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    for url in (opened.url, opened.url.partition("?")[0]):  # the link was used by the first page
+        assert page.goto(url).status == 401
+        assert "suitkaise observe" in page.locator("body").inner_text()
+    context.close()
+
+
+def test_the_keyboard_is_enough(opened: Open) -> None:
+    page = opened.page
+    focused = "document.activeElement.dataset.path"
+    page.locator('.row[data-path="app"]').focus()
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate(focused) == "app/jobs"
+    page.keyboard.press("ArrowLeft")
+    assert opened.row("app/jobs/steady-0").count() == 0
+    page.keyboard.press("ArrowRight")
+    opened.row("app/jobs/steady-0").wait_for()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.locator("#detail h3").inner_text() == "steady-0"
+    page.keyboard.press("Escape")
+    assert not page.locator("#detail").is_visible()
+    assert page.evaluate(focused) == "app/jobs/steady-0"
+    page.keyboard.press("/")
+    page.keyboard.type("steady-1")
+    eventually(lambda: page.evaluate("document.querySelectorAll('#rows .row').length === 3"), timeout=30.0)
+    page.keyboard.press("Escape")
+    eventually(lambda: page.evaluate("document.querySelectorAll('#rows .row').length > 3"), timeout=30.0)
+    page.keyboard.press("t")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+@pytest.mark.parametrize("opened", [200], indirect=True)
+def test_two_hundred_workers_scroll_and_filter(opened: Open) -> None:
+    page = opened.page
+    eventually(
+        lambda: page.evaluate("document.querySelectorAll('.row[data-state=running]').length >= 204"), timeout=30.0
+    )
+    page.locator('.row[data-path="app"]').focus()
+    page.keyboard.press("End")
+    last = opened.row("app/many/idle-199")
+    assert last.is_visible()
+    box = last.bounding_box()
+    assert 0 < box["y"] < 700
+    last.locator(".n", has_text=re.compile(r"^0")).first.wait_for(timeout=PATIENCE)  # its figures are drawn
+    rows = page.evaluate_handle("[...document.querySelectorAll('#rows .row')]")
+    assert page.evaluate("(rows) => rows.length > 200 && rows.every((row) => row.isConnected)", rows)
+    page.keyboard.press("Home")
+    assert page.evaluate("document.querySelector('section.tree').scrollTop") == 0
+
+
+def test_a_narrow_screen_shows_everything_without_scrolling_sideways(opened: Open) -> None:
+    page = opened.page
+    page.set_viewport_size({"width": 360, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    opened.row("app/jobs/steady-0").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.locator("#detail h3").is_visible()
+
+
+def test_the_end_of_the_program_is_told(opened: Open) -> None:
+    opened.program.send_signal(signal.SIGINT)
+    opened.page.locator("#banner", has_text="The program has ended").wait_for(timeout=PATIENCE)
+    assert opened.page.locator("#live").inner_text() == "ended"
+    assert opened.program.wait() == 0
+
+
+def test_a_lost_observer_is_told(opened: Open) -> None:
+    page = opened.page
+    observer = page.evaluate("fetch('/events').then(a => a.body.getReader().read()).then(r => 1)")
+    assert observer == 1
+    for process in opened.program.relatives():
+        if process.name() == "sk:observer":
+            process.kill()
+    page.locator("#banner", has_text="Trying again").wait_for(timeout=PATIENCE)

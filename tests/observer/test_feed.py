@@ -1,0 +1,162 @@
+"""The feed: what a page gets, when the program is looked at, and the bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from suitkaise.errors import AskTimeout, RuntimeGone
+from suitkaise.observer import feed as feeds
+from suitkaise.observer.feed import BACKLOG, Feed, Page
+from tests.observer.told import Story, overview, supervisor, worker
+
+
+class Told:
+    """A program that tells what the test has put here."""
+
+    def __init__(self) -> None:
+        self.story = Story()
+        self.overview: Any = lambda: overview(supervisor("app", worker("app/a", pid=None)))
+        self.looks = 0
+
+    def events_after(self, number: int) -> dict[str, Any]:
+        self.looks += 1
+        return {"last": len(self.story.events), "events": self.story.events[number:], "reports": self.story.reports}
+
+
+async def messages_of(page: Page) -> list[str]:
+    return [json.loads(message[6:])["type"] async for message in page.messages()]
+
+
+def test_a_page_gets_the_state_then_changes_then_the_end() -> None:
+    async def run() -> list[str]:
+        told = Told()
+        feed = Feed(told, {"csrf": "c"})  # type: ignore[arg-type]
+        page = await feed.open()
+        assert page is not None
+        told.story.tell("child_exited", "app/a", verdict="restarts", reason="x", where="")
+        await feed.end()
+        feed.close()
+        return await messages_of(page)
+
+    assert asyncio.run(run()) == ["state", "changes", "ended"]
+
+
+def test_a_page_that_is_opened_after_the_end_is_told_it() -> None:
+    async def run() -> list[str]:
+        feed = Feed(Told(), {})  # type: ignore[arg-type]
+        await feed.end()
+        page = await feed.open()
+        assert page is not None
+        feed.close()
+        return await messages_of(page)
+
+    assert asyncio.run(run()) == ["state"]
+
+
+def test_nothing_is_asked_while_no_page_is_open() -> None:
+    async def run() -> None:
+        told = Told()
+        feed = Feed(told, {})  # type: ignore[arg-type]
+        looking = asyncio.ensure_future(feed.run())
+        await asyncio.wait([looking], timeout=3 * feeds.TICK)
+        assert told.looks == 0
+        page = await feed.open()
+        assert page is not None
+        assert told.looks == 1
+        feed.forget(page)
+        await feed.all_closed()
+        looking.cancel()
+        feed.close()
+
+    asyncio.run(run())
+
+
+def test_a_page_that_does_not_read_is_dropped_with_all_that_waits_for_it() -> None:
+    async def run() -> None:
+        page, other = Page(), Page()
+        for _ in range(BACKLOG):
+            page.put(b"x")
+        assert not page.dropped
+        page.put(b"x")
+        assert page.dropped
+        page.put(b"x")
+        assert [message async for message in page.messages()] == []
+        other.put(b"y")
+        other.close()
+        assert [message async for message in other.messages()] == [b"y"]
+
+    asyncio.run(run())
+
+
+def test_there_is_a_limit_of_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "MOST_PAGES", 2)
+
+    async def run() -> None:
+        feed = Feed(Told(), {})  # type: ignore[arg-type]
+        pages = [await feed.open() for _ in range(3)]
+        assert pages[2] is None
+        assert pages[0] is not None
+        feed.forget(pages[0])
+        assert await feed.open() is not None
+        feed.close()
+
+    asyncio.run(run())
+
+
+def test_a_program_that_does_not_answer_is_told_and_that_it_answers_again() -> None:
+    def silent() -> Any:
+        raise AskTimeout("no answer", path="")
+
+    async def run() -> list[Any]:
+        told = Told()
+        feed = Feed(told, {})  # type: ignore[arg-type]
+        page = await feed.open()
+        assert page is not None
+        answers, told.overview = told.overview, silent
+        await feed._look(everything=True)
+        await feed._look(everything=True)
+        told.overview = answers
+        await feed._look(everything=True)
+        page.close()
+        feed.close()
+        return [json.loads(message[6:]).get("silent") async for message in page.messages()]
+
+    assert asyncio.run(run()) == [False, True, False, None]
+
+
+def test_trees_that_have_ended_in_a_program_that_goes_on_stay_to_be_seen() -> None:
+    async def run() -> list[Any]:
+        told = Told()
+        feed = Feed(told, {})  # type: ignore[arg-type]
+        page = await feed.open()
+        assert page is not None
+        told.overview = lambda: overview()
+        await feed._look(everything=True)
+        assert feed.row("app/a") is not None
+        page.close()
+        feed.close()
+        return [json.loads(message[6:])["idle"] async for message in page.messages()]
+
+    assert asyncio.run(run()) == [False, True]
+
+
+@pytest.mark.parametrize("error", [RuntimeGone("gone"), RuntimeError("dictionary changed size during iteration")])
+def test_a_look_that_fails_ends_nothing(error: Exception) -> None:
+    def gone() -> Any:
+        raise error
+
+    async def run() -> list[str]:
+        told = Told()
+        told.overview = gone
+        feed = Feed(told, {})  # type: ignore[arg-type]
+        page = await feed.open()
+        assert page is not None
+        await feed.end()
+        feed.close()
+        return await messages_of(page)
+
+    assert asyncio.run(run())[-1] == "ended"
