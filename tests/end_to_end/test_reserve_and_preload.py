@@ -71,6 +71,7 @@ def test_a_start_works_when_the_process_in_reserve_was_killed():
         waiting = reserve(running)
         os.kill(waiting, signal.SIGKILL)
         eventually(lambda: psutil.Process(waiting).status() == psutil.STATUS_ZOMBIE)
+        eventually(lambda: len(os.listdir(f"/proc/{waiting}/task")) == 1)  # its other threads end a little later
         assert running.start_child(Child(Echo)).ask("hello") == "hello"
         wait_gone(waiting)
 
@@ -124,7 +125,7 @@ class Alone(Process):
 
 def answers(ref):
     try:
-        return ref.ask("there?") == "there?"
+        return ref.ask("there?", timeout=20.0) == "there?"  # after a new keeper has come up
     except WorkerDead:  # the hub had not noticed its end yet
         return False
 
