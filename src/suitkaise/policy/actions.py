@@ -19,6 +19,7 @@ __all__ = [
     "Input",
     "Kill",
     "KillAll",
+    "Ping",
     "Previous",
     "Publish",
     "Ready",
@@ -137,8 +138,15 @@ class Recall:
     id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Request: tell that the supervisor decides, whatever it is doing."""
+
+    request: Any
+
+
 ChildRequest: TypeAlias = StartChild | TerminateChild | RestartChild | DeleteChild | Recall
-Input: TypeAlias = Begin | Ready | Ignored | Exited | Timer | StopAll | KillAll | ChildRequest
+Input: TypeAlias = Begin | Ready | Ignored | Exited | Timer | StopAll | KillAll | Ping | ChildRequest
 
 
 # ---------------------------------------------------------------- actions

@@ -24,6 +24,7 @@ from suitkaise.policy.actions import (
     Ignored,
     Input,
     KillAll,
+    Ping,
     Ready,
     StopAll,
     Timer,
@@ -175,6 +176,8 @@ class BasePolicy(ABC):
                 self._shut_down(reason)
             case KillAll(why):
                 self._kill_all(why)
+            case Ping(request):
+                self.actions.respond(request)
             case _:
                 self._on_request(event)
         self._run_jobs(event)

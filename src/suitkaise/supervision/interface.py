@@ -21,6 +21,7 @@ from suitkaise.policy.actions import (
     Ignored,
     Input,
     KillAll,
+    Ping,
     Recall,
     RestartChild,
     StartChild,
@@ -111,6 +112,12 @@ class SupervisorInterface:
     def kill(self, why: str) -> None:
         """Kill everything below, then end."""
         self.tell(KillAll(why))
+
+    def ping(self) -> Answer[None]:
+        """Ask whether the supervisor decides and carries out; it answers at once, whatever it is doing."""
+        answer: Answer[None] = Answer()
+        self.tell(Ping(answer))
+        return answer
 
     # ------------------------------------------------------------ as refs and administrators see it
     @property
