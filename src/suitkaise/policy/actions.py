@@ -132,10 +132,14 @@ class DeleteChild:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Request: stop a child if it runs and start it again, that child alone; the restart window does not count it."""
+    """Request: stop a child if it runs and start it again, that child alone; the restart window does not count it.
+
+    With an `incarnation` only that one is meant: the request is void if it does not run any more.
+    """
 
     request: Any
     id: str
+    incarnation: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

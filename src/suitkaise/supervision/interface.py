@@ -264,6 +264,10 @@ class SupervisorInterface:
                 assert_never(kind)
         return answer
 
+    def recycle(self, id: str, incarnation: int) -> None:
+        """Restart that incarnation of a child as a recall does; do nothing if it does not run any more."""
+        self.tell(Recall(Answer[Any](), id, incarnation))
+
     def child(self, id: str) -> SupervisorInterface | None:
         """Return the child `id` if it is a supervisor and alive; else None."""
         handle = self.handles.get(id)
