@@ -66,7 +66,16 @@ def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
             print(f"suitkaise run: {option} {value} is not built yet; leave it out", file=sys.stderr)
             return USAGE
     runtime.debug = options.debug
-    return _in_foreground(options, lambda: _run(options.target, arguments))
+
+    def run() -> int:
+        if options.health is None:
+            return _run(options.target, arguments)
+        from suitkaise.cli.health import serving  # loads a web server
+
+        with serving(options.health):
+            return _run(options.target, arguments)
+
+    return _in_foreground(options, run)
 
 
 def _run_demo(options: argparse.Namespace) -> int:
@@ -113,9 +122,11 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
                 options.debug = True
             case ["--engine", engine, *arguments]:
                 options.engine = engine
+            case ["--health", health, *arguments]:
+                options.health = health
             case ["--observe", *arguments]:
                 options.observe = ""
-            case [first, *others] if first.startswith(("--engine=", "--observe=")):
+            case [first, *others] if first.startswith(("--engine=", "--health=", "--observe=")):
                 name, _, value = first.partition("=")
                 setattr(options, name.removeprefix("--"), value)
                 arguments = others

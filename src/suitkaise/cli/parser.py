@@ -119,6 +119,11 @@ def _add_run(commands: Any) -> None:
         action="store_true",
         help="run process workers as threads of this program, without time limits: for breakpoint() and input()",
     )
+    run.add_argument(
+        "--health",
+        metavar="[HOST:]PORT",
+        help="serve /healthz, /readyz and (with the extra `metrics`) /metrics there; HOST is this machine by default",
+    )
     run.add_argument("--engine", choices=("local", "ray"), help=argparse.SUPPRESS)
     run.add_argument("--observe", nargs="?", const="", help=argparse.SUPPRESS)
     run.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
