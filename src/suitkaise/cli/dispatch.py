@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from suitkaise.cli import change, crashes, show
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, CommandError, to_reader
@@ -20,6 +21,7 @@ from suitkaise.cli.load import find_tree, load, split_target
 from suitkaise.cli.logs import logs
 from suitkaise.cli.output import configure_logging
 from suitkaise.cli.parser import make_parser
+from suitkaise.cli.settings import fill_in
 from suitkaise.cli.stack import stack
 from suitkaise.errors import NotSerializable, RuntimeGone, SpecError, SuitkaiseError
 from suitkaise.escapes import indented
@@ -65,6 +67,7 @@ def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
         if value not in (None, "local"):
             print(f"suitkaise run: {option} {value} is not built yet; leave it out", file=sys.stderr)
             return USAGE
+    fill_in(options, Path.cwd(), os.environ)
     runtime.debug = options.debug
 
     def run() -> int:
@@ -116,10 +119,10 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
     """Take our own options behind the target; the first other argument begins the program's arguments."""
     while True:
         match arguments:
-            case ["--json", *arguments]:
-                options.json = True
-            case ["--debug", *arguments]:
-                options.debug = True
+            case ["--json" | "--no-json" as flag, *arguments]:
+                options.json = flag == "--json"
+            case ["--debug" | "--no-debug" as flag, *arguments]:
+                options.debug = flag == "--debug"
             case ["--engine", engine, *arguments]:
                 options.engine = engine
             case ["--health", health, *arguments]:

@@ -65,9 +65,8 @@ class ServiceManager:
 
         What the program starts must not speak for the service, so it must not find the socket.
         """
-        address, timeout, pid = (
-            os.environ.pop(name, "") for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-        )
+        address = os.environ.pop("NOTIFY_SOCKET", "")
+        timeout, pid = os.environ.pop("WATCHDOG_USEC", ""), os.environ.pop("WATCHDOG_PID", "")
         if not address:
             return None
         if address[0] not in "/@":
