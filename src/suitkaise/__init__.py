@@ -133,7 +133,7 @@ __all__ = [
     "whereis",
 ]
 
-_MODULES = ("errors", "events", "exits", "metrics", "pools", "skglobals", "skthreading", "sktree", "xprocess")
+_MODULES = ("errors", "events", "exits", "pools", "skglobals", "skthreading", "sktree", "xprocess")
 """The modules that are loaded when they are first used: `suitkaise.xprocess`, also without an import of its own."""
 
 _HOMES = {

@@ -34,6 +34,9 @@ PAUSE = 0.5
 _PATIENCE = 5.0
 """Seconds for which a datagram waits for room in the manager's queue."""
 
+_CLOSE = 1.0
+"""Seconds that the thread gets to end; it may wait for a supervision that does not answer."""
+
 LONGEST_STATUS = 300
 """Bytes of a status, which `systemctl status` shows on one line."""
 
@@ -93,7 +96,7 @@ class ServiceManager:
             self._closed = True
             self._condition.notify()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_CLOSE)
         if self._running is not None:
             self._running._runtime.bus.unsubscribe(self._on_event)
         self._tell_stopping()
