@@ -19,10 +19,10 @@ try:
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector as _Collector
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "suitkaise.metrics needs prometheus-client: pip install 'suitkaise-xprocess[metrics]'", name="prometheus_client"
-    ) from error
+    ) from _error
 
 if TYPE_CHECKING:
     from suitkaise.runtime.running_tree import RunningTree
