@@ -82,7 +82,7 @@ def first_failure(root: Path) -> str:
         **os.environ,
         "PYTHONPATH": str(root / "src"),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "SUITKAISE_TEST_SCHEDULES": SCHEDULES,
+        "SUITKAISE_SHORT_SCHEDULES": SCHEDULES,
     }
     order = ["tests/policy", "tests/supervision", "tests/testing"]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "120", *order]

@@ -64,7 +64,7 @@ def test_a_flag_in_the_environment_is_a_word(text: str, value: bool, tmp_path: P
 @pytest.mark.parametrize(
     "file, text",
     [
-        (f"{TABLE}helth = 1", r"pyproject\.toml: \[tool\.suitkaise\]: option helth; did you mean health\?"),
+        (f"{TABLE}helth = 1", r"pyproject\.toml: \[tool\.suitkaise\]: unknown option helth; did you mean health\?"),
         (f"{TABLE}zzz = 1", "option zzz; there are json, debug, health"),
         (f"{TABLE}json = 'yes'", "json must be true or false, not 'yes'"),
         (f"{TABLE}json = 1", "json must be true or false, not 1"),
@@ -95,7 +95,8 @@ def test_what_is_wrong_in_the_environment_is_an_error(environ: dict[str, str], t
 
 
 def test_variables_with_another_purpose_are_no_options(tmp_path: Path) -> None:
-    environ = dict.fromkeys(("SUITKAISE_STATE", "SUITKAISE_COMMAND", "SUITKAISE_TEST_PROGRAM", "SUITKAISE"), "x")
+    names = ("STATE", "COMMAND", "KEEPER", "TEST_PROGRAM", "INDEX_ROOT", "SCHEDULES", "json", "")
+    environ = {"SUITKAISE": "x", **{f"SUITKAISE_{name}": "x" for name in names}}
     assert filled(tmp_path, environ) == filled(tmp_path, {})
 
 

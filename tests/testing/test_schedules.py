@@ -25,7 +25,7 @@ from tests.testing.schedules import Schedule, play, random_schedule, work
 from tests.testing.shrinking import as_code, fault_of, shrunk
 
 BLOCKS = 6
-EACH = int(os.environ.get("SUITKAISE_TEST_SCHEDULES", "20400")) // BLOCKS
+EACH = int(os.environ.get("SUITKAISE_SHORT_SCHEDULES", "20400")) // BLOCKS
 MANY = int(os.environ.get("SUITKAISE_SCHEDULES", "100000"))
 
 

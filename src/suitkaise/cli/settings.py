@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ PREFIX = "SUITKAISE_"
 
 FILE = "pyproject.toml"
 
-_OTHERS = ("SUITKAISE_STATE", "SUITKAISE_COMMAND", "SUITKAISE_KEEPER")  # variables that are no option of `run`
-_OF_TESTS = "SUITKAISE_TEST_"
+_OTHERS = ("STATE", "COMMAND", "KEEPER")  # variables with that prefix that are no option of `run`
+_ALIKE = 0.75  # a variable that is that much like one of ours is taken for a misspelt one; others are of the program
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -45,16 +45,17 @@ def fill_in(options: argparse.Namespace, folder: Path, environ: Mapping[str, str
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    known = {f"{PREFIX}{name.upper()}": name for name in OPTIONS}
+    known = [*map(str.upper, OPTIONS), *_OTHERS]
     found: dict[str, Any] = {}
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable in _OTHERS or variable.startswith(_OF_TESTS):
+        own = variable.removeprefix(PREFIX)
+        if own == variable:
             continue
-        if variable not in known:
-            raise _unknown("environment variable", variable, [*known, *_OTHERS[:1]])
-        if not text:  # as if it were not set
+        if own not in known and (near := difflib.get_close_matches(own, known, 1, _ALIKE)):
+            raise UsageError(f"unknown environment variable {variable}; did you mean {PREFIX}{near[0]}?")
+        name = own.lower()
+        if name not in OPTIONS or own != name.upper() or not text:  # an empty one is as good as none
             continue
-        name = known[variable]
         if OPTIONS[name] is bool and text.lower() not in _WORDS:
             raise UsageError(f"{variable} must be one of {', '.join(_WORDS)}, not {text!r}")
         found[name] = _WORDS[text.lower()] if OPTIONS[name] is bool else text
@@ -70,7 +71,9 @@ def _from_file(folder: Path) -> dict[str, Any]:
     for name, value in table.items():
         title = f"{file}: [tool.suitkaise]"
         if name not in OPTIONS:
-            raise _unknown(f"{title}: option", name, OPTIONS)
+            near = difflib.get_close_matches(name, list(OPTIONS), 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(OPTIONS)}"
+            raise UsageError(f"{title}: unknown option {name}; {hint}")
         if OPTIONS[name] is bool and not isinstance(value, bool):
             raise UsageError(f"{title}: {name} must be true or false, not {value!r}")
         if OPTIONS[name] is str and (not isinstance(value, (str, int)) or isinstance(value, bool)):
@@ -92,9 +95,3 @@ def _table(file: Path) -> Mapping[str, Any] | None:
     if table is not None and not isinstance(table, dict):
         raise UsageError(f"{file}: tool.suitkaise must be a table, not {table!r}")
     return table
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
-    near = difflib.get_close_matches(name, list(known), 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    return UsageError(f"unknown {what} {name}; {hint}")
