@@ -16,7 +16,7 @@ PICTURE = Path(__file__).with_suffix(".svg")
 
 FLOORS: dict[str, tuple[str, ...]] = {
     "the concept": ("xprocess", "skthreading", "skglobals", "concept"),
-    "faces": ("pools", "testing", "pytest_plugin", "cli", "observer", "supervisor", "sktree"),
+    "faces": ("pools", "testing", "pytest_plugin", "cli", "observer", "metrics", "supervisor", "sktree"),
     "what a program has": ("runtime",),
     "carries out": ("supervision",),
     "where workers run": ("engines",),
@@ -137,9 +137,11 @@ def drawing() -> str:
     for box in placed.values():
         middle = box.x + box.width / 2
         detail = f"{box.modules} modules" if box.modules > 1 else "1 module"
+        size = min(15.0, (box.width - 8) / (0.65 * len(box.name)))  # a long name in a narrow box is written smaller
         parts.append(
             f'<rect class="box" x="{box.x:.0f}" y="{box.y}" width="{box.width:.0f}" height="{BOX}" rx="6"/>'
-            f'<text class="name" x="{middle:.0f}" y="{box.y + 19}" text-anchor="middle">{box.name}</text>'
+            f'<text class="name" x="{middle:.0f}" y="{box.y + 19}" text-anchor="middle" '
+            f'style="font-size: {size:.3g}px">{box.name}</text>'
             f'<text class="small" x="{middle:.0f}" y="{box.y + 35}" text-anchor="middle">{detail}</text>'
         )
     return "\n".join([*parts, "</svg>", ""])

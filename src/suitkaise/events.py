@@ -21,6 +21,7 @@ __all__ = [
     "ChildExited",
     "ChildGivenUp",
     "ChildIgnored",
+    "ChildOverMemory",
     "ChildRestarting",
     "ChildStartFailure",
     "ChildStarted",
@@ -240,6 +241,19 @@ class ChildAbandoned(Event):
 
     def _text(self) -> str:
         return "is abandoned: its thread cannot be killed, and runs on"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOverMemory(Event):
+    """A child uses more memory than its `max_memory` (both in bytes), and is restarted for that (rule 83)."""
+
+    _level: ClassVar[str] = "warning"
+    memory: int = 0
+    max_memory: int = 0
+
+    def _text(self) -> str:
+        used, allowed = self.memory / 2**20, self.max_memory / 2**20
+        return f"uses {used:.1f} MiB, more than its max_memory of {allowed:.4g} MiB: it is restarted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,9 @@ class Supervisor(SupervisorSpec):
         SIGINT or SIGHUP that was ignored before, as in the background jobs of a shell or under `nohup`, stays ignored.
         SIGUSR1 prints the stacks of all threads, unless the program has another use for it.
 
+        Where a service manager has set `NOTIFY_SOCKET` (systemd, `Type=notify`), it is told when the tree is up, what
+        changes, when the tree stops, and, for its watchdog, that the supervision works.
+
         Returns:
             The exit reason of the root, also if a signal stopped the tree during its start.
 

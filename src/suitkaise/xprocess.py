@@ -91,7 +91,7 @@ class CrossProcessing(WorkerGroup):
             args: the positional arguments of the function (or of the worker's class).
             kwargs: its keyword arguments. The options of `Child` among them configure the process instead: `join_in`,
                 `join_after` (or `num_loops`), `restart`, `max_restarts`, `max_seconds`, `loop_timeout` and the other
-                limits, `backoff`, `shutdown`, `spares`, `drain`, `env`, `keep_children`.
+                limits, `backoff`, `shutdown`, `spares`, `drain`, `env`, `keep_children`, `max_memory`.
 
         Raises:
             TypeError: `func` is not callable: the function was called instead of being passed.

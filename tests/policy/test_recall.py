@@ -8,7 +8,8 @@ from suitkaise.errors import (
     ChildNotFound,
     ChildStartFailed,
 )
-from tests.policy.driver import begun, child, children, restarting
+from suitkaise.policy.actions import Recall
+from tests.policy.driver import Driver, begun, child, children, restarting
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
@@ -124,3 +125,25 @@ def test_events_of_a_removed_child_do_not_affect_a_later_child_with_its_id() -> 
     assert tree.take_story() == []
     tree.advance(3)
     assert tree.take_story() == ["kill a (shutdown timeout)", "reply"]
+
+
+def recycle(tree: Driver, id: str, incarnation: int) -> None:
+    assert tree.ask(lambda request, of: Recall(request, of, incarnation), id) in ("ok", None)
+
+
+def test_s83_a_recall_of_one_incarnation_restarts_it_and_is_not_counted() -> None:
+    tree = begun(children("ab"), max_restarts=0)
+    recycle(tree, "b", 1)
+    assert tree.take_story() == ["stop b", "start b", "reply"]
+    assert tree.policy.restarts_used(0.0) == 0
+
+
+def test_s83_a_recall_of_an_incarnation_that_does_not_run_any_more_does_nothing() -> None:
+    tree = begun(children("ab"))
+    recycle(tree, "b", 2)
+    recycle(tree, "nobody", 1)
+    tree.terminate_child("b")
+    tree.take_story()
+    recycle(tree, "b", 1)
+    assert tree.take_story() == ["reply"]
+    assert tree.running() == "a"

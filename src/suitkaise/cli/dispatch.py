@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from suitkaise.cli import change, crashes, show
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, CommandError, to_reader
@@ -21,6 +22,7 @@ from suitkaise.cli.logs import logs
 from suitkaise.cli.observe import observe, observed, with_address
 from suitkaise.cli.output import configure_logging
 from suitkaise.cli.parser import make_parser
+from suitkaise.cli.settings import fill_in
 from suitkaise.cli.stack import stack
 from suitkaise.errors import NotSerializable, RuntimeGone, SpecError, SuitkaiseError
 from suitkaise.escapes import indented
@@ -66,8 +68,18 @@ def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
     if options.engine not in (None, "local"):
         print(f"suitkaise run: --engine {options.engine} is not built yet; leave it out", file=sys.stderr)
         return USAGE
+    fill_in(options, Path.cwd(), os.environ)
     runtime.debug = options.debug
-    return _in_foreground(options, lambda: _run(options.target, arguments))
+
+    def run() -> int:
+        if options.health is None:
+            return _run(options.target, arguments)
+        from suitkaise.cli.health import serving  # loads a web server
+
+        with serving(options.health):
+            return _run(options.target, arguments)
+
+    return _in_foreground(options, run)
 
 
 def _run_demo(options: argparse.Namespace) -> int:
@@ -110,15 +122,17 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
     while True:
         arguments = with_address(arguments)
         match arguments:
-            case ["--json", *arguments]:
-                options.json = True
-            case ["--debug", *arguments]:
-                options.debug = True
+            case ["--json" | "--no-json" as flag, *arguments]:
+                options.json = flag == "--json"
+            case ["--debug" | "--no-debug" as flag, *arguments]:
+                options.debug = flag == "--debug"
             case ["--engine", engine, *arguments]:
                 options.engine = engine
+            case ["--health", health, *arguments]:
+                options.health = health
             case ["--observe-actions", *arguments]:
                 options.observe_actions = True
-            case [first, *others] if first.startswith(("--engine=", "--observe=")):
+            case [first, *others] if first.startswith(("--engine=", "--health=", "--observe=")):
                 name, _, value = first.partition("=")
                 setattr(options, name.removeprefix("--"), value)
                 arguments = others

@@ -115,14 +115,21 @@ def _add_run(commands: Any) -> None:
         help="run the tree that a file or module declares",
         description="Run a tree until it ends. SIGINT, SIGTERM and SIGHUP stop it gracefully. A second signal kills "
         "it, unless it is the same one within a second.",
-        epilog="Without :NAME, the only Supervisor at the top level is run. Further arguments are the program's own.",
+        epilog="Without :NAME, the only Supervisor at the top level is run. Further arguments are the program's own. "
+        "Options may also come from SUITKAISE_JSON, SUITKAISE_DEBUG and SUITKAISE_HEALTH, and from [tool.suitkaise] in "
+        "pyproject.toml.",
     )
     run.add_argument("target", metavar="MODULE_OR_FILE[:NAME]", help="app.py, app.py:tree, package.module:tree")
-    run.add_argument("--json", action="store_true", help="log as JSON lines")
+    run.add_argument("--json", action=argparse.BooleanOptionalAction, help="log as JSON lines")
     run.add_argument(
         "--debug",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="run process workers as threads of this program, without time limits: for breakpoint() and input()",
+    )
+    run.add_argument(
+        "--health",
+        metavar="[HOST:]PORT",
+        help="serve /healthz, /readyz and (with the extra `metrics`) /metrics there; HOST is this machine by default",
     )
     run.add_argument("--engine", choices=("local", "ray"), help=argparse.SUPPRESS)
     _add_observe(run)

@@ -349,6 +349,15 @@ def set_process_name(name: str) -> None:
         file.write(f"sk:{name}".encode()[:15])
 
 
+def memory_of(pid: int) -> int:
+    """Return the bytes of memory (RSS) that a process and all below it have now; 0 for one that has ended."""
+    pages = 0
+    for one in {pid, *descendants(pid)}:
+        with contextlib.suppress(OSError):  # it has ended
+            pages += int(_of(one, "statm").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def is_at_work(pid: int) -> bool:
     """Return whether a process computes, or would if it got a processor: it neither waits nor is stopped."""
     import psutil  # see the head of this module

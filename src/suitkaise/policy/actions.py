@@ -19,6 +19,7 @@ __all__ = [
     "Input",
     "Kill",
     "KillAll",
+    "Ping",
     "Previous",
     "Publish",
     "Ready",
@@ -131,14 +132,25 @@ class DeleteChild:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Request: stop a child if it runs and start it again, that child alone; the restart window does not count it."""
+    """Request: stop a child if it runs and start it again, that child alone; the restart window does not count it.
+
+    With an `incarnation` only that one is meant: the request is void if it does not run any more.
+    """
 
     request: Any
     id: str
+    incarnation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Request: tell that the supervisor decides, whatever it is doing."""
+
+    request: Any
 
 
 ChildRequest: TypeAlias = StartChild | TerminateChild | RestartChild | DeleteChild | Recall
-Input: TypeAlias = Begin | Ready | Ignored | Exited | Timer | StopAll | KillAll | ChildRequest
+Input: TypeAlias = Begin | Ready | Ignored | Exited | Timer | StopAll | KillAll | Ping | ChildRequest
 
 
 # ---------------------------------------------------------------- actions

@@ -43,8 +43,10 @@ class RequestJobs:
                 return self._restart_child(answer, id)
             case DeleteChild(answer, id):
                 return self._delete_child(answer, id)
-            case Recall(answer, id):
+            case Recall(answer, id, None):
                 return self._recall(answer, id)
+            case Recall(answer, id, incarnation):
+                return self._recycle(answer, id, incarnation)
 
     # ------------------------------------------------------------ the jobs
     def _start_child(self, request: Any, spec: Child) -> Job:
@@ -100,6 +102,13 @@ class RequestJobs:
             self._policy.retry_later(child)  # as after a crash: nobody has asked for its end (rule 80)
         else:
             self.answer_start(request, child)
+
+    def _recycle(self, request: Any, id: str, incarnation: int | None) -> Job:
+        child = self._children.get(id)
+        if child is not None and child.incarnation == incarnation and child.phase is ChildPhase.RUNNING:
+            yield from self._recall(request, id)
+        else:
+            self._actions.respond(request)
 
     # ------------------------------------------------------------ their parts
     def check(self, spec: Child) -> None:

@@ -24,6 +24,7 @@ from suitkaise.policy.actions import (
     Ignored,
     Input,
     KillAll,
+    Ping,
     Ready,
     StopAll,
     Timer,
@@ -68,6 +69,7 @@ class BasePolicy(ABC):
         self.phase: SupervisorPhase = SupervisorPhase.NEW
         self.reason: ExitReason | None = None
         self.children: ChildTable = ChildTable(path, spec.children)
+        self.exits: dict[str, int] = {}  # of children, by the class of the reason
         self._window = RestartWindow(spec.max_restarts, spec.max_seconds)
         self._chance = chance if chance is not None else random.Random(path).random
         self._queue = JobQueue()
@@ -175,6 +177,8 @@ class BasePolicy(ABC):
                 self._shut_down(reason)
             case KillAll(why):
                 self._kill_all(why)
+            case Ping(request):
+                self.actions.respond(request)
             case _:
                 self._on_request(event)
         self._run_jobs(event)
@@ -220,6 +224,8 @@ class BasePolicy(ABC):
         was, child.phase = child.phase, ChildPhase.STOPPED
         child.last_exit, child.ended_at, child.abandoned = reason, self.actions.now, abandoned
         child.stopped_on_request = was is ChildPhase.STOPPING
+        kind_of_end = type(reason).__name__
+        self.exits[kind_of_end] = self.exits.get(kind_of_end, 0) + 1
         backoff, up_since = child.spec.backoff, child.ready_at
         if backoff is not None and up_since is not None and self.actions.now - up_since >= backoff.reset_after:
             child.attempt = 0

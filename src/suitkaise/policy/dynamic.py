@@ -18,6 +18,7 @@ from suitkaise.policy.actions import (
     ChildRequest,
     Input,
     KillAll,
+    Ping,
     StartChild,
     StopAll,
     Timer,
@@ -199,7 +200,7 @@ class _DynamicRequestJobs(RequestJobs):
 def _subject(event: Input) -> str | None:
     """Return the id of the child whose jobs `event` may unblock."""
     match event:
-        case Begin() | StopAll() | KillAll() | Timer():
+        case Begin() | StopAll() | KillAll() | Ping() | Timer():
             return None
         case StartChild(_, child):
             return child.id

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
 from suitkaise.errors import TreeFailed
 from suitkaise.exits import Crashed, ExitReason, GaveUp, Killed, Shutdown, origin
 from suitkaise.runtime.signals import SignalHandling
 from suitkaise.specs import SupervisorSpec
+
+if TYPE_CHECKING:
+    from suitkaise.runtime.service_manager import ServiceManager
 
 __all__ = ["run", "runs"]
 
@@ -17,10 +24,15 @@ def run(tree: SupervisorSpec) -> ExitReason:
     """Start the tree and wait until it ends. See `Supervisor.run`."""
     global runs
     runs += 1
-    with SignalHandling() as signals:
+    with SignalHandling() as signals, contextlib.ExitStack() as told:
+        manager = _service_manager()
+        if manager is not None:
+            told.enter_context(manager)
         running = signals.start(tree)
         if isinstance(running, ExitReason):
             return running
+        if manager is not None:
+            manager.watch(running)
         signals.wait(running._ended)
         reason = running.wait()
         running.stop()
@@ -38,3 +50,11 @@ def run(tree: SupervisorSpec) -> ExitReason:
             what = f"failed: {reason}"
     traceback = cause.traceback if isinstance(cause, Crashed) else ""
     raise TreeFailed(f"{tree.name!r} {what}", path=path or tree.name, reason=reason, traceback=traceback)
+
+
+def _service_manager() -> ServiceManager | None:
+    if "NOTIFY_SOCKET" not in os.environ:
+        return None
+    from suitkaise.runtime.service_manager import ServiceManager  # loaded where a service manager is
+
+    return ServiceManager.from_environment()

@@ -60,6 +60,7 @@ def _supervisor(registry: Registry, supervisor: SupervisorInterface, line: Child
         "status": str(supervisor.status if line is None else line.status),
         "strategy": spec.strategy,
         "dynamic": isinstance(spec, DynamicSupervisorSpec),
+        "exits": dict(supervisor.policy.exits),
         "restarts_used": supervisor.policy.restarts_used(time.monotonic()),
         "max_restarts": _number(spec.max_restarts),
         "max_seconds": _number(spec.max_seconds),

@@ -117,7 +117,8 @@ LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_ti
 """The options that limit the time of a phase (rule 55)."""
 
 _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares",
-            "drain", "idle_timeout", "concurrency", "keep_children", "max_restarts", "max_seconds")  # fmt: skip
+            "drain", "idle_timeout", "concurrency", "keep_children", "max_memory", "max_restarts",
+            "max_seconds")  # fmt: skip
 _HERE = ("env", "user", "group")  # not from the worker or its class, which use these names for their own
 _LATER = ("mailbox",)
 _SETTABLE = (*_OPTIONS, "num_loops", "trap_exits", "background")
@@ -165,6 +166,10 @@ class Child(Declaration):
             order; a stop waits for those that run, within the `shutdown` time.
         keep_children: whether the processes that the worker has started are left running when it ends (default False:
             they end with it, rule 73). Only for process workers.
+        max_memory: the memory that the worker and all processes below it may use together: `"200 MiB"`, `"1.5 GiB"`, or
+            bytes (default None: no limit). It is looked at once a second. Above it, the worker is restarted as by
+            `recall`: it finishes its loop and runs `on_finish`, and the restart is not counted. At more than twice the
+            limit it is killed, which counts as a crash (rule 83). Not for threads, whose memory is the program's.
         env: environment variables for this worker, in addition to those that the program has when the worker is
             started, and instead of those of the same names (default None; not for threads, which share the program's).
             They are there before the worker's modules are imported. Only here, and not from the class: `env` is a
@@ -213,6 +218,7 @@ class Child(Declaration):
     idle_timeout: float | None
     concurrency: int
     keep_children: bool
+    max_memory: int | None
     max_restarts: float | None
     max_seconds: float
     env: dict[str, str]
@@ -244,6 +250,7 @@ class Child(Declaration):
         idle_timeout: float | None = NOT_GIVEN,
         concurrency: int = NOT_GIVEN,
         keep_children: bool = NOT_GIVEN,
+        max_memory: str | int | None = NOT_GIVEN,
         env: Mapping[str, str] | None = None,
         user: str | int | None = None,
         group: str | int | None = None,
@@ -258,8 +265,8 @@ class Child(Declaration):
             "start_timeout": start_timeout, "before_loop_timeout": before_loop_timeout,
             "loop_timeout": loop_timeout, "after_loop_timeout": after_loop_timeout,
             "receive_timeout": receive_timeout, "finish_timeout": finish_timeout, "mailbox": mailbox, "drain": drain,
-            "idle_timeout": idle_timeout, "concurrency": concurrency,
-            "keep_children": keep_children, "env": env, "user": user, "group": group,
+            "idle_timeout": idle_timeout, "concurrency": concurrency, "keep_children": keep_children,
+            "max_memory": max_memory, "env": env, "user": user, "group": group,
             "max_restarts": max_restarts, "max_seconds": max_seconds,
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
@@ -278,6 +285,7 @@ class Child(Declaration):
             )
             option.refuse("drain", "idle_timeout", because="supervisors take no messages")
             option.refuse("keep_children", because="each child of the supervisor has its own")
+            option.refuse("max_memory", because="each child of the supervisor has its own")
         if kind == "command":
             loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
             option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
@@ -287,6 +295,7 @@ class Child(Declaration):
         if kind == "thread":
             option.refuse("spares", because="a thread starts at once")
             option.refuse("keep_children", because="processes that a thread starts are the program's")
+            option.refuse("max_memory", because="the memory of a thread is the program's")
         if env is not None and kind in ("thread", "supervisor"):
             owner = "a thread has the environment of the program" if kind == "thread" else "each child has its own"
             raise SpecError(f"{title}: env makes no sense here: {owner}")
@@ -322,6 +331,7 @@ class Child(Declaration):
             idle_timeout=option.positive("idle_timeout", None),
             concurrency=option.count("concurrency", 1),
             keep_children=option.flag("keep_children"),
+            max_memory=option.size("max_memory"),
             max_restarts=max_restarts,
             max_seconds=max_seconds,
             env=checked_env(title, env),
@@ -345,6 +355,8 @@ class Child(Declaration):
             )
         if self.max_restarts is not None and self.restart == "temporary":
             raise SpecError(f"{title}: max_restarts makes no sense here: a temporary child is never restarted")
+        if self.max_memory is not None and self.restart == "temporary":
+            raise SpecError(f"{title}: max_memory makes no sense here: a temporary child is never restarted")
         if self.spares and self.restart == "temporary":
             raise SpecError(f"{title}: spares makes no sense here: a temporary child is never restarted")
         if self.restart == "permanent" and (self.join_after is not None or self.join_in is not None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Never, TypeAlias
 
@@ -37,6 +38,10 @@ ShutdownOption: TypeAlias = float | Literal["brutal_kill", "infinity"]
 RESTARTS = ("permanent", "transient", "temporary")
 STRATEGIES = ("one_for_one", "one_for_all", "rest_for_one")
 AUTO_SHUTDOWNS = ("never", "any_significant", "all_significant")
+
+
+_UNITS = {"mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([MGT]i?B)\s*", re.IGNORECASE)
 
 
 class _NotGiven:
@@ -147,6 +152,17 @@ class Options:
         if not is_number(value) or not 0 < value < math.inf:
             raise self.wrong(name, "seconds > 0 or None", value)
         return float(value)
+
+    def size(self, name: str) -> int | None:
+        """Return a number of bytes, at least 1 MiB, given as such or as a text (`"200 MiB"`); None: no limit."""
+        value = self.get(name, None)
+        if value is None:
+            return None
+        match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+        size = float(match[1]) * _UNITS[match[2].lower()] if match else value
+        if not is_number(size) or not _UNITS["mib"] <= size < math.inf:
+            raise self.wrong(name, "a size of at least 1 MiB ('200 MiB', '1.5 GiB', a number of bytes) or None", value)
+        return int(size)
 
     def loops(self) -> float | None:
         """Return the number of loops after which a worker finishes, by either of its two names; None: no limit."""

@@ -50,6 +50,7 @@ from suitkaise.supervision.environment import Environment, unprepare
 from suitkaise.supervision.hang_detector import watch
 from suitkaise.supervision.held_exits import PAUSE, HeldExits
 from suitkaise.supervision.interface import RootParent, SupervisorInterface
+from suitkaise.supervision.memory_limit import watch_memory
 from suitkaise.workers.incarnation import Recalled
 
 __all__ = ["Executor"]
@@ -202,6 +203,7 @@ class Executor:
         if worker is not None:
             suspended = self.interface.suspended
             watch(launch.child, worker, self._env.clock, self._env.call_at, lambda: id in suspended)
+            watch_memory(launch, worker, self._env, lambda: self.interface.recycle(id, number))
         self._report_progress(launch, handle, address)
         if isinstance(handle, SupervisorInterface):
             handle.tell(Begin())

@@ -21,6 +21,7 @@ from suitkaise.policy.actions import (
     Ignored,
     Input,
     KillAll,
+    Ping,
     Recall,
     RestartChild,
     StartChild,
@@ -111,6 +112,12 @@ class SupervisorInterface:
     def kill(self, why: str) -> None:
         """Kill everything below, then end."""
         self.tell(KillAll(why))
+
+    def ping(self) -> Answer[None]:
+        """Ask whether the supervisor decides and carries out; it answers at once, whatever it is doing."""
+        answer: Answer[None] = Answer()
+        self.tell(Ping(answer))
+        return answer
 
     # ------------------------------------------------------------ as refs and administrators see it
     @property
@@ -256,6 +263,10 @@ class SupervisorInterface:
             case _:
                 assert_never(kind)
         return answer
+
+    def recycle(self, id: str, incarnation: int) -> None:
+        """Restart that incarnation of a child as a recall does; do nothing if it does not run any more."""
+        self.tell(Recall(Answer[Any](), id, incarnation))
 
     def child(self, id: str) -> SupervisorInterface | None:
         """Return the child `id` if it is a supervisor and alive; else None."""

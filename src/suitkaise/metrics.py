@@ -1,0 +1,146 @@
+"""What the trees of this program are doing, as metrics for Prometheus; of the extra `metrics`.
+
+`Collector` reads the same overview as the command line does: the policies and the status board. No worker is asked and
+no file is written, so restarts leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from suitkaise.platform.processes import memory_of
+from suitkaise.runtime import runtime as runtimes
+from suitkaise.status import Status
+
+try:
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector as _Collector
+except ImportError as _error:
+    raise ImportError(
+        "suitkaise.metrics needs prometheus-client: pip install 'suitkaise-xprocess[metrics]'", name="prometheus_client"
+    ) from _error
+
+if TYPE_CHECKING:
+    from suitkaise.runtime.running_tree import RunningTree
+
+__all__ = ["Collector", "page"]
+
+_GAUGES = {
+    "up": ("1 if the worker or supervisor is running, else 0", ("path", "kind")),
+    "uptime_seconds": ("Time since the start of the worker's incarnation", ("path",)),
+    "last_loop_seconds": ("Time that the worker's last loop took", ("path",)),
+    "messages_queued": ("Messages that wait for the worker", ("path",)),
+    "memory_bytes": ("Memory (RSS) of the worker's process and all below it", ("path",)),
+    "restart_window_used": ("Restarts that the supervisor's window holds", ("supervisor",)),
+    "restart_window_allowed": ("Restarts that the window may hold (max_restarts)", ("supervisor",)),
+}
+_COUNTERS = {
+    "restarts": ("Restarts of the worker or supervisor, all incarnations together", ("path",)),
+    "exits": ("Ends of the children of a supervisor, by the kind of the exit reason", ("supervisor", "reason")),
+    "loops": ("Loops of the worker's incarnation", ("path",)),
+    "loop_seconds": ("Time that these loops took", ("path",)),
+    "messages": ("Messages that the worker's incarnation has handled", ("path",)),
+}
+
+
+class Collector(_Collector):
+    """A collector for a `prometheus_client` registry, which reads the trees at each scrape.
+
+    Counters of a worker (`loops`, `messages`) begin anew with each incarnation, as those of a restarted program do;
+    `rate()` and `increase()` take that into account.
+
+    Args:
+        running: the tree to tell of (default None: all trees that run in this program at the moment of the scrape).
+
+    Raises:
+        ImportError: at the import of this module, without the extra `metrics`.
+
+    >>> from prometheus_client import CollectorRegistry, generate_latest
+    >>> from suitkaise import Supervisor, Thread
+    >>> class Idle(Thread):
+    ...     def on_receive(self, message): ...
+    >>> registry = CollectorRegistry()
+    >>> registry.register(Collector())
+    >>> with Supervisor("app", Idle).start():
+    ...     print(registry.get_sample_value("suitkaise_up", {"path": "app/idle", "kind": "thread"}))
+    1.0
+    """
+
+    def __init__(self, running: RunningTree | None = None) -> None:
+        self._running = running
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the metrics without values; a registry asks for them, to refuse two of one name."""
+        return list(_families().values())
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
+        families = _families()
+        for facts in self._facts():
+            if facts["kind"] == "supervisor":
+                _add_supervisor(families, facts)
+            else:
+                _add_worker(families, facts)
+            families["up"].add_metric([facts["path"], facts["kind"]], float(facts["status"] == Status.RUNNING))
+            families["restarts"].add_metric([facts["path"]], facts["restarts"])
+        return list(families.values())
+
+    def _facts(self) -> Iterator[dict[str, Any]]:
+        runtime = runtimes.current() if self._running is None else self._running._runtime
+        if runtime is not None:
+            for tree in runtime.overview()["trees"]:
+                if self._running is None or tree["path"] == self._running.name:
+                    yield from _walk(tree)
+
+
+def page() -> tuple[str, bytes]:
+    """Return the media type and the text with the metrics of all trees of this program, as a scrape wants them."""
+    registry = CollectorRegistry()
+    registry.register(Collector())
+    return CONTENT_TYPE_LATEST, generate_latest(registry)
+
+
+def _families() -> dict[str, Any]:
+    gauges = {
+        name: GaugeMetricFamily(f"suitkaise_{name}", text, labels=labels) for name, (text, labels) in _GAUGES.items()
+    }
+    counters = {
+        name: CounterMetricFamily(f"suitkaise_{name}", text, labels=labels)  # `_total` is added by the client
+        for name, (text, labels) in _COUNTERS.items()
+    }
+    return {**gauges, **counters}
+
+
+def _walk(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield facts
+    for child in facts.get("children", ()):
+        yield from _walk(child)
+
+
+def _add_supervisor(families: dict[str, Any], facts: dict[str, Any]) -> None:
+    if "max_restarts" not in facts:  # it is down
+        return
+    path = [facts["path"]]
+    allowed = facts["max_restarts"]
+    families["restart_window_used"].add_metric(path, facts["restarts_used"])
+    families["restart_window_allowed"].add_metric(path, math.inf if allowed is None else allowed)
+    for reason, number in facts["exits"].items():
+        families["exits"].add_metric([*path, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", reason).lower()], number)
+
+
+def _add_worker(families: dict[str, Any], facts: dict[str, Any]) -> None:
+    path = [facts["path"]]
+    if facts["uptime"] is not None:
+        families["uptime_seconds"].add_metric(path, facts["uptime"])
+    if facts["pid"] is not None and facts["kind"] in ("process", "command"):
+        families["memory_bytes"].add_metric(path, memory_of(facts["pid"]))
+    if "loops" in facts:
+        families["loops"].add_metric(path, facts["loops"])
+        families["loop_seconds"].add_metric(path, facts["total_loop_time"])
+        families["last_loop_seconds"].add_metric(path, facts["last_loop_time"])
+        families["messages"].add_metric(path, facts["messages"])
+        families["messages_queued"].add_metric(path, facts["queued"])

@@ -1,0 +1,66 @@
+"""The memory limit of a child (rule 83): a worker that grows above it is restarted, at twice the limit it is killed.
+
+The memory is read from `/proc`, once a second and only for children that have a limit: some 50 microseconds in the I/O
+thread. No worker is asked, so one that hangs while it grows is noticed, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from suitkaise.engines.engine import Launch, WorkerHandle
+from suitkaise.events import ChildOverMemory
+from suitkaise.platform.processes import memory_of
+from suitkaise.platform.reactor import TimerHandle
+from suitkaise.supervision.environment import Environment
+
+__all__ = ["watch_memory"]
+
+INTERVAL = 1.0
+"""Seconds between two looks."""
+
+
+def watch_memory(launch: Launch, handle: WorkerHandle, env: Environment, recycle: Callable[[], None]) -> None:
+    """Look at the memory of one incarnation from now on, if its child has a limit.
+
+    Args:
+        launch: the order that started the incarnation.
+        handle: the incarnation.
+        env: has the clock, the timers and the bus.
+        recycle: orders the restart.
+    """
+    if launch.child.max_memory is not None:
+        _Watch(launch, handle, env, recycle, launch.child.max_memory)
+
+
+class _Watch:
+    """The looks at one incarnation. They end with the incarnation."""
+
+    def __init__(
+        self, launch: Launch, handle: WorkerHandle, env: Environment, recycle: Callable[[], None], limit: int
+    ) -> None:
+        self._launch = launch
+        self._handle = handle
+        self._env = env
+        self._recycle = recycle
+        self._limit = limit
+        self._recycled = False
+        self._timer: TimerHandle = env.call_at(env.clock() + INTERVAL, self._look)
+        handle.exited.add_done_callback(lambda exited: self._timer.cancel())
+
+    def _look(self) -> None:
+        view = self._handle.snapshot()
+        if view is None:  # it has ended, or is a thread that stands for a process (`suitkaise run --debug`)
+            return
+        used = memory_of(view.pid) if view.pid else 0  # it has no process yet
+        if used > 2 * self._limit:
+            used_mib, limit_mib = used / 2**20, self._limit / 2**20
+            self._handle.kill(f"it used {used_mib:.1f} MiB, more than twice its max_memory of {limit_mib:.4g} MiB")
+            return
+        if used > self._limit and self._handle.ready.done() and not self._recycled:
+            self._recycled = True
+            self._env.publish(ChildOverMemory(self._launch.path, self._env.clock(), used, self._limit))
+            self._recycle()
+        self._timer = self._env.call_at(self._env.clock() + INTERVAL, self._look)
+        if self._handle.exited.done():  # the incarnation may have ended before the timer was set
+            self._timer.cancel()
