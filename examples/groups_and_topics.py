@@ -21,16 +21,16 @@ class Cook(Process):
         return f"{self.name} cooks {message}"
 
 
-with Supervisor("inn", Child(Cook, copies=2)).start() as running:
+with Supervisor("inn", Child(Cook, id="anna"), Child(Cook, id="ben")).start() as running:
     cooks = group("cooks")
     for dish in ("soup", "fish", "cake"):
         print(cooks.ask(dish))
-    running["cook-0"].kill()  # it is restarted, and joins anew
-    print(running["cook-1"].ask("news?"))
+    running["anna"].kill()  # it is restarted, and joins anew
+    print(running["ben"].ask("news?"))
     print("kitchen/open reaches", publish("kitchen/open", "at noon"))
 
-# prints: cook-0 cooks soup
-# prints: cook-1 cooks fish
-# prints: cook-0 cooks cake
+# prints: anna cooks soup
+# prints: ben cooks fish
+# prints: anna cooks cake
 # prints: kitchen/ready soup, kitchen/ready fish, kitchen/ready cake
 # prints: kitchen/open reaches

@@ -50,7 +50,7 @@ class Crasher(Process):
         self.wait(0.1)
 
 
-tree = Supervisor(
+tree: Supervisor = Supervisor(
     "demo",
     Clock(),
     Supervisor("web", Child(Page, copies=2)),
