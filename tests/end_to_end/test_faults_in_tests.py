@@ -74,7 +74,8 @@ def test_chaos_kills_what_it_says_and_spares_what_it_is_told() -> None:
         assert len(killed) == 6
         assert {kill.path for kill in killed} <= {"app/answers-0", "app/answers-1"}
         assert len({kill.pid for kill in killed}) == 6
-        wait_until(lambda: running["answers-0"].is_alive() and running["answers-1"].is_alive())
+        assert {running[f"answers-{n}"].status for n in (0, 1)} == {"running"}
+        assert {running[f"answers-{n}"].ask("?") for n in (0, 1)}.isdisjoint(kill.pid for kill in killed)
         assert running["precious"].incarnation == 1
 
 

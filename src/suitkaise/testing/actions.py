@@ -117,6 +117,8 @@ def chaos(
 ) -> list[Kill]:
     """Kill random process workers of a tree by SIGKILL, one after the other; return what was killed.
 
+    Return when each killed worker runs again, or no incarnation of it will come.
+
     The seed decides which workers are killed and when, so a run can be repeated as far as the machine allows.
 
     Args:
@@ -127,7 +129,7 @@ def chaos(
         spare: paths of workers and supervisors below which nothing is killed, relative to the tree.
 
     Raises:
-        AssertionError: the tree has ended meanwhile, or no process was alive for ten seconds.
+        AssertionError: the tree has ended, or for ten seconds no process was alive, or a worker did not come back.
     """
     choose = random.Random(seed)
     spared = tuple(f"{running.name}/{path}" for path in spare)
@@ -141,19 +143,35 @@ def chaos(
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             done.append(Kill(path, pid, time.monotonic() - began))
+    dead = {kill.pid for kill in done}
+    wait_until(lambda: _is_back(running, dead), what="each killed worker runs again: that")
     return done
 
 
-def _victims(running: RunningTree, spared: tuple[str, ...], dead: set[int]) -> list[tuple[str, int]]:
+def _is_back(running: RunningTree, dead: set[int]) -> bool:
+    """Return whether no process that was killed is taken for alive, and no worker is about to start."""
+    return all(
+        one.pid not in dead and (one.status == "running" or one.status in _OVER)
+        for one in _all(_status_of(running))
+        if one.kind in ("process", "command")
+    )
+
+
+def _status_of(running: RunningTree) -> TreeStatus:
+    """Return the status of the tree. Raises AssertionError if it has ended."""
     try:
         root = running.status()
     except SuitkaiseError as error:
         raise AssertionError(f"{running.name!r} has ended: {error}") from error
     if root.status == "stopped":
         raise AssertionError(f"{running.name!r} has ended: {root.last_exit}")
+    return root
+
+
+def _victims(running: RunningTree, spared: tuple[str, ...], dead: set[int]) -> list[tuple[str, int]]:
     return [
         (one.path, one.pid)
-        for one in _all(root)
+        for one in _all(_status_of(running))
         if one.kind in ("process", "command")
         and one.pid is not None
         and one.pid not in dead
