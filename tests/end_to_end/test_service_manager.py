@@ -217,6 +217,7 @@ def test_a_service_runs_without_its_manager_too(
     "usec, pid, seconds",
     [("2000000", "", 1.0), ("2000000", str(os.getpid()), 1.0), ("2000000", "999999999", None), ("", "", None),
      ("0", "", None), ("soon", "", None)],
+    ids=["for any", "for this one", "for another one", "none", "zero", "no number"],
 )  # fmt: skip
 def test_a_watchdog_that_is_meant_for_this_process_is_told_at_half_its_time(
     usec: str, pid: str, seconds: float | None, monkeypatch: pytest.MonkeyPatch
