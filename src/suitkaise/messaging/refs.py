@@ -19,7 +19,7 @@ from suitkaise.messaging.messages import (
     value_of,
 )
 from suitkaise.messaging.protocol import RequestKind
-from suitkaise.messaging.router import Router, router
+from suitkaise.messaging.router import Router, deadline, router
 from suitkaise.messaging.tracing import carrier
 from suitkaise.messaging.typed_proxy import TypedProxy
 from suitkaise.records import dataclass
@@ -93,15 +93,25 @@ class WorkerRef:
         return status not in _OVER and status is not Status.RESTARTING
 
     # ------------------------------------------------------------ messages
-    def tell(self, message: Any) -> None:
-        """Send a message and go on.
+    def tell(self, message: Any, *, confirm: bool = False) -> None:
+        """Send a message and go on when it is on its way; see also `suitkaise.flush`.
+
+        Args:
+            message: any value that can be sent.
+            confirm: wait until the message is accepted, 5 s at most. Then it has left this process and waits at the
+                receiver, or in the program that owns the tree: nothing that happens in this process loses it.
 
         Raises:
             WorkerDead: the worker is over and will not come back.
             MailboxFull: too many messages or bytes wait for the worker already; nothing was sent.
             NotSerializable: the message cannot be sent to another process.
+            AskTimeout: with `confirm`, the message is not accepted yet; it is still sent.
         """
-        self._router.send(self.path, Message("message", Payload(message), carrier=carrier()))
+        until = deadline(DEFAULT_TIMEOUT) if confirm else 0.0
+        hub = self._router
+        hub.send(self.path, Message("message", Payload(message), carrier=carrier()))
+        if confirm and not hub.confirm(self.path, until):
+            raise AskTimeout(f"{self.path!r} has not accepted the message within {DEFAULT_TIMEOUT} s", path=self.path)
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
         """Send a message and wait at most `timeout` seconds (default 5.0) for the handler's return value.

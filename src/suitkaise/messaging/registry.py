@@ -109,6 +109,14 @@ class Registry:
         self.send(path, Message("message", payload, answer.settle, carrier=carrier))
         return answer
 
+    def confirm(self, path: str, until: float) -> bool:
+        """Return True: what was sent here is accepted."""
+        return True
+
+    def flush(self, until: float) -> int:
+        """Return 0: what was sent here is accepted."""
+        return 0
+
     def connect(self, path: str) -> tuple[socket.socket, int, int] | None:
         """Make a direct connection to the worker at `path`, if that is possible now; see `Connectable`."""
         address = self._addresses.get(path)
