@@ -31,6 +31,7 @@ from typing import Any, NamedTuple, Protocol
 from suitkaise.errors import AskTimeout, WorkerDead
 from suitkaise.messaging import wire
 from suitkaise.messaging.connection import Outbox
+from suitkaise.messaging.deadlocks import STEP, Wait, await_answer
 from suitkaise.messaging.identity import set_reads_answers
 from suitkaise.messaging.messages import Answer, Message, Outcome, Payload, ReplyCallback
 from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKind, decode_direct_answer
@@ -201,6 +202,13 @@ class _Awaited:
         if self.later is not None:
             self.later.put(None)
 
+    def come(self, seconds: float) -> bool:
+        """Wait at most `seconds` for the answer that another thread reads; return whether it is there."""
+        if self.outcome is None and self.later is not None:
+            with contextlib.suppress(queue.Empty):
+                self.later.get(timeout=seconds)
+        return self.outcome is not None
+
 
 def _ignore(ok: bool, payload: Payload) -> None:
     """Drop an answer that has come too late."""
@@ -301,14 +309,15 @@ class Route:
         awaited = _Awaited()
         number = next(self._numbers)
         self._expected[number] = awaited
-        deadline = None if timeout is None else time.monotonic() + timeout
+        began = time.monotonic()
+        deadline = None if timeout is None else began + timeout
         try:
             with self._lock:
                 if not self._put(DirectMessage("message", number, carrier), data):
                     self._asking = False
                     self._settle()
                     return None
-            if not self._outbox.waiting and self._read_until(awaited, deadline):
+            if not self._outbox.waiting and self._read_until(awaited, deadline, began):
                 return awaited.outcome
         except BaseException:
             if number in self._expected:  # it was sent, and a signal handler has raised this
@@ -317,38 +326,50 @@ class Route:
             raise
         finally:
             self._asking = False
-        return self._wait(number, awaited, deadline, timeout)
+        return self._wait(number, awaited, deadline, timeout, began)
 
-    def _read_until(self, awaited: _Awaited, deadline: float | None) -> bool:
+    def _read_until(self, awaited: _Awaited, deadline: float | None, began: float) -> bool:
         """Read until the answer is there; return False if it has to come another way, or too late."""
         poll, parser, sock = self._poll.poll, self._parser, self._sock
-        while awaited.outcome is None:
-            if not poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
-                return False
-            self._reading = True
-            try:
-                frames = parser.receive(sock, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                frames = []
-            except (wire.PeerClosed, wire.WireError, OSError):
+        wait, step = None, STEP
+        try:
+            while awaited.outcome is None:
+                left = step if deadline is None else min(step, max(0.0, deadline - time.monotonic()))
+                if not poll(left * 1000):
+                    if left < step:
+                        return False
+                    wait = wait or Wait("asks", self._path, began)
+                    step = wait.look()
+                    continue
+                self._reading = True
+                try:
+                    frames = parser.receive(sock, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    frames = []
+                except (wire.PeerClosed, wire.WireError, OSError):
+                    self._reading = False
+                    return False
+                self._dispatch(frames)
                 self._reading = False
-                return False
-            self._dispatch(frames)
-            self._reading = False
+        finally:
+            if wait is not None:
+                wait.end()
         return True
 
-    def _wait(self, number: int, awaited: _Awaited, deadline: float | None, timeout: float | None) -> Outcome:
+    def _wait(
+        self, number: int, awaited: _Awaited, deadline: float | None, timeout: float | None, began: float
+    ) -> Outcome:
         """Let the I/O thread read on, and wait for it."""
         awaited.later = queue.SimpleQueue()
         self._hand_over()
-        if awaited.outcome is None:
-            with contextlib.suppress(queue.Empty):
-                awaited.later.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-        if awaited.outcome is not None:
-            return awaited.outcome
-        with self._lock:
-            if number in self._expected:
-                self._expected[number] = _ignore
+        try:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if await_answer("asks", self._path, left, awaited.come, began) and awaited.outcome is not None:
+                return awaited.outcome
+        finally:
+            with self._lock:
+                if number in self._expected:
+                    self._expected[number] = _ignore
         raise AskTimeout(f"{self._path!r} did not answer within {timeout} s", path=self._path)
 
     def _hand_over(self) -> None:

@@ -12,7 +12,7 @@ from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed, with_note
 from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.identity import current_path, reads_answers
+from suitkaise.messaging.identity import current_path, handles_alone, reads_answers
 from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.records import dataclass
@@ -147,6 +147,8 @@ class Message:
 class Asked(Protocol):
     """A ref to the worker that was asked."""
 
+    path: str
+
     def _timed_out(self, timeout: float | None) -> AskTimeout:
         """Return the error for an answer that has not come in time, with what the worker is doing."""
         ...
@@ -173,6 +175,12 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
 
     asked: Asked | None = None
     """The worker that was asked; None for another request."""
+
+    ends: tuple[str, str] | None = None
+    """For a request that waits for a worker: what the request does to it, and its path."""
+
+    began: float | None = None
+    """When it was asked for (monotonic), where a worker may wait for it."""
 
     asked_by_itself: str | None = None
     """The path of a worker that has asked itself, or the worker that it is a part of: it must not wait for this."""
@@ -221,6 +229,8 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """Do what `concurrent.futures.Future.result` does."""
         self._refuse_deadlock(timeout)
+        if timeout != 0 and not self.done():
+            timeout = self._await(timeout)
         try:
             value = super().result(timeout)
             if not isinstance(value, _Undecoded):
@@ -233,9 +243,28 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Do what `concurrent.futures.Future.exception` does."""
         self._refuse_deadlock(timeout)
+        if timeout != 0 and not self.done():
+            timeout = self._await(timeout)
         super().exception(timeout)
         self._decode()
         return self._exception
+
+    def _await(self, timeout: float | None) -> float | None:
+        """Wait where a deadlock is to be found; return the timeout that is left, or None for ever.
+
+        Raises:
+            DeadlockError: the answer cannot come, as workers wait for each other.
+        """
+        asked = ("asks", self.asked.path) if self.asked is not None else self.ends
+        if asked is None or handles_alone() is None:
+            return timeout
+        from suitkaise.messaging.deadlocks import await_answer  # which needs the router, and that needs answers
+
+        def step(seconds: float) -> bool:
+            with self._condition:
+                return self.done() or (self._condition.wait(seconds) and self.done())
+
+        return None if await_answer(*asked, timeout, step, self.began) else 0.0
 
     def _get_snapshot(self) -> Any:  # asyncio calls it from Python 3.14 on
         if self.done() and not self.cancelled():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, SuitkaiseError
@@ -119,7 +120,7 @@ class WorkerRef:
         Raises:
             AskTimeout: no answer came in time; the error tells what the worker is doing.
             WorkerDead: the worker is over, or ended before it answered.
-            DeadlockError: a worker asks itself.
+            DeadlockError: a worker asks itself; or workers ask each other in a circle, so that none can answer.
             Exception: what the handler raised, with the remote traceback as a note.
         """
         self._refuse_self("asks")
@@ -173,6 +174,7 @@ class WorkerRef:
     def _ask(self, kind: MessageKind, body: Payload) -> Answer[Any]:
         answer: Answer[Any] = Answer()
         answer.asked = self
+        answer.began = time.monotonic()
         own = current_path()
         if own and f"{own}/".startswith(f"{self.path}/"):
             answer.asked_by_itself = own
@@ -210,7 +212,9 @@ class WorkerRef:
         self._refuse_self("waits for")
         refuse_while_starting(self.path.rpartition("/")[0])
         checked_timeout(timeout)
-        self._router.request(RequestKind.RECALL, self.path).get(timeout)
+        answer = self._router.request(RequestKind.RECALL, self.path)
+        answer.ends = "recalls", self.path
+        answer.get(timeout)
 
     def join(self, timeout: float | None = None) -> ExitReason | None:
         """Wait until the last incarnation has ended, at most `timeout` seconds; return the exit reason.
@@ -240,6 +244,7 @@ class WorkerRef:
         self._refuse_self("waits for")
         checked_timeout(timeout)
         answer = self._router.request(kind, self.path)
+        answer.ends = "waits for the end of", self.path
         try:
             return answer.get(timeout)
         except AskTimeout:

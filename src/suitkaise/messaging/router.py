@@ -174,6 +174,7 @@ class HubClient:
         if route is not None and (outcome := route.ask(payload, timeout, carrier)) is not None:
             return outcome
         answer: Answer[Any] = Answer()
+        answer.began = time.monotonic()
         self._send(route, path, Message("message", payload, answer.settle, carrier=carrier))
         return answer
 
