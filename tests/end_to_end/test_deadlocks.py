@@ -196,3 +196,18 @@ def test_nothing_is_kept_of_waits_that_are_over(kinds: str) -> None:
         with pytest.raises(DeadlockError):
             running["a"].ask(circle("ask", "ab"), timeout=LONG)
         eventually(lambda: len(router().waits) == 0)  # type: ignore[attr-defined]
+
+
+class AsksAsync(Process):
+    async def on_receive(self, message: Any) -> Any:
+        how, path, *rest = message
+        if how == "ask":  # which blocks the event loop
+            return self.whereis(path).ask(tuple(rest), timeout=LONG)
+        return await self.whereis(path).ask_future(tuple(rest))
+
+
+def test_an_async_worker_that_blocks_its_event_loop_is_in_a_deadlock() -> None:
+    with Supervisor("tree", Child(AsksAsync, id="a"), Child(InProcess, id="b")).start() as running:
+        assert running["a"].ask(("await", "tree/b", "sleep"), timeout=LONG) == ("sleep",)
+        with pytest.raises(DeadlockError, match="deadlock: tree/a asks tree/b asks tree/a; none of them can answer"):
+            running["a"].ask(circle("ask", "ab"), timeout=LONG)

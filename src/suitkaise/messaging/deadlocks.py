@@ -21,14 +21,11 @@ from typing import Any
 
 from suitkaise.errors import DeadlockError, SuitkaiseError
 from suitkaise.messaging.identity import current_owner, handles_alone, split_owner
-from suitkaise.messaging.messages import Answer, Payload
+from suitkaise.messaging.messages import STEP, Answer, Payload
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.records import dataclass
 
-__all__ = ["LONG", "ROUNDS", "STEP", "Edge", "Token", "Wait", "Waits", "await_answer"]
-
-STEP = 0.1
-"""Seconds for which a worker waits before it tells that, and after which it looks again."""
+__all__ = ["LONG", "ROUNDS", "Edge", "Token", "Wait", "Waits", "await_answer"]
 
 LONG = 1e6
 """Seconds of a wait in which nothing is to be looked for."""
@@ -91,18 +88,23 @@ class Wait:
 
 
 def await_answer(
-    verb: str, path: str, timeout: float | None, step: Callable[[float], bool], began: float | None
+    verb: str,
+    path: str,
+    timeout: float | None,
+    step: Callable[[float], bool],
+    began: float | None,
+    seconds: float = STEP,
 ) -> bool:
     """Wait by `step(seconds)`, which returns whether the answer is there; return False after the timeout.
 
-    `began`: when it was asked for; None: now.
+    `began`: when it was asked for; None: now. `seconds`: how long to wait before the first look.
 
     Raises:
         DeadlockError: the answer cannot come.
     """
     now = time.monotonic()
     until = float("inf") if timeout is None else now + timeout
-    wait, seconds = None, STEP
+    wait: Wait | None = None
     try:
         while True:
             left = max(0.0, until - time.monotonic())

@@ -31,9 +31,9 @@ from typing import Any, NamedTuple, Protocol
 from suitkaise.errors import AskTimeout, WorkerDead
 from suitkaise.messaging import wire
 from suitkaise.messaging.connection import Outbox
-from suitkaise.messaging.deadlocks import STEP, Wait, await_answer
+from suitkaise.messaging.deadlocks import Wait, await_answer
 from suitkaise.messaging.identity import set_reads_answers
-from suitkaise.messaging.messages import Answer, Message, Outcome, Payload, ReplyCallback
+from suitkaise.messaging.messages import STEP, Answer, Message, Outcome, Payload, ReplyCallback
 from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKind, decode_direct_answer
 from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.log_queue import QueuedLogger

@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_TIMEOUT",
     "MOST",
     "MOST_BYTES",
+    "STEP",
     "Answer",
     "Message",
     "MessageKind",
@@ -51,6 +52,9 @@ MOST_BYTES = 64 << 20
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds."""
+
+STEP = 0.1
+"""Seconds after which a worker's wait for an answer may be a part of a deadlock, and after which it looks again."""
 
 LARGEST_ERROR = 256 << 10
 """Bytes of an encoded error. An exit reason, which is kept, has only the text of a larger one; the asker gets it."""
@@ -229,10 +233,11 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """Do what `concurrent.futures.Future.result` does."""
         self._refuse_deadlock(timeout)
-        if timeout != 0 and not self.done():
-            timeout = self._await(timeout)
         try:
-            value = super().result(timeout)
+            try:
+                value = super().result(STEP if timeout is None or timeout > STEP else timeout)
+            except TimeoutError:
+                value = self._result_after_step(timeout)
             if not isinstance(value, _Undecoded):
                 return value
         except _Undecoded:
@@ -243,11 +248,14 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Do what `concurrent.futures.Future.exception` does."""
         self._refuse_deadlock(timeout)
-        if timeout != 0 and not self.done():
-            timeout = self._await(timeout)
-        super().exception(timeout)
+        super().exception(timeout if self.done() else self._await(timeout))
         self._decode()
         return self._exception
+
+    def _result_after_step(self, timeout: float | None) -> T:
+        """Return the value as it was set, after a first wait; only such a wait is looked at for a deadlock."""
+        left = None if timeout is None else max(0.0, timeout - STEP)
+        return super().result(self._await(left) if left != 0.0 and not self.done() else left)
 
     def _await(self, timeout: float | None) -> float | None:
         """Wait where a deadlock is to be found; return the timeout that is left, or None for ever.
@@ -264,7 +272,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
             with self._condition:
                 return self.done() or (self._condition.wait(seconds) and self.done())
 
-        return None if await_answer(*asked, timeout, step, self.began) else 0.0
+        return None if await_answer(*asked, timeout, step, self.began, 0.0) else 0.0
 
     def _get_snapshot(self) -> Any:  # asyncio calls it from Python 3.14 on
         if self.done() and not self.cancelled():
