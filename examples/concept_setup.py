@@ -2,9 +2,8 @@
 
 from random import randint
 
-from suitkaise.concept.current import current_worker
-
 from suitkaise import Child, Supervisor
+from suitkaise.concept.current import current_worker
 from suitkaise.concept.setup import AfterLoop, BeforeLoop, OnFinish, OnStart, ThreadSetup
 from suitkaise.concept.setup_worker import worker_for
 

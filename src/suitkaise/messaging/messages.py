@@ -180,7 +180,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     asked: Asked | None = None
     """The worker that was asked; None for another request."""
 
-    ends: tuple[str, str] | None = None
+    waits_for: tuple[str, str] | None = None
     """For a request that waits for a worker: what the request does to it, and its path."""
 
     began: float | None = None
@@ -263,7 +263,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         Raises:
             DeadlockError: the answer cannot come, as workers wait for each other.
         """
-        asked = ("asks", self.asked.path) if self.asked is not None else self.ends
+        asked = ("asks", self.asked.path) if self.asked is not None else self.waits_for
         if asked is None or handles_alone() is None:
             return timeout
         from suitkaise.messaging.deadlocks import await_answer  # which needs the router, and that needs answers

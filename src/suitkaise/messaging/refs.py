@@ -213,7 +213,7 @@ class WorkerRef:
         refuse_while_starting(self.path.rpartition("/")[0])
         checked_timeout(timeout)
         answer = self._router.request(RequestKind.RECALL, self.path)
-        answer.ends = "recalls", self.path
+        answer.waits_for = "recalls", self.path
         answer.get(timeout)
 
     def join(self, timeout: float | None = None) -> ExitReason | None:
@@ -244,7 +244,7 @@ class WorkerRef:
         self._refuse_self("waits for")
         checked_timeout(timeout)
         answer = self._router.request(kind, self.path)
-        answer.ends = "waits for the end of", self.path
+        answer.waits_for = "waits for the end of", self.path
         try:
             return answer.get(timeout)
         except AskTimeout:

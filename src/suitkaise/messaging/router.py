@@ -128,7 +128,6 @@ class HubClient:
         if board is not None:
             self._routes = Routes(self, lambda slot: board.slot(slot).bytes[DIRECT_BELL : DIRECT_BELL + 1])
         self._connections: list[_HubConnection] = []
-        self._unawaited = Unawaited()
         self._renew_lock()
         after_fork_in_child(self._renew_lock)
 
