@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from suitkaise.messaging.groups import Group, group
     from suitkaise.messaging.messages import Answer
     from suitkaise.messaging.refs import Down, LinkedExit, Monitor, WorkerProxy, WorkerRef
+    from suitkaise.messaging.router import flush
     from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef, whereis, whereis_all
     from suitkaise.messaging.topics import Published, publish
     from suitkaise.platform.preload import preload
@@ -137,6 +138,7 @@ __all__ = [
     "WorkerProxy",
     "WorkerRef",
     "__version__",
+    "flush",
     "group",
     "preload",
     "publish",
@@ -162,6 +164,7 @@ _HOMES = {
     "suitkaise.messaging.groups": "Group group",
     "suitkaise.messaging.messages": "Answer",
     "suitkaise.messaging.refs": "Down LinkedExit Monitor WorkerProxy WorkerRef",
+    "suitkaise.messaging.router": "flush",
     "suitkaise.messaging.supervisor_ref": "ChildLine SupervisorRef whereis whereis_all",
     "suitkaise.messaging.topics": "Published publish",
     "suitkaise.platform.preload": "preload",

@@ -207,7 +207,7 @@ class MailboxFull(SuitkaiseError):
 
 
 class DeadlockError(SuitkaiseError):
-    """A call would make a worker or supervisor wait for itself."""
+    """A call would make a worker or supervisor wait for itself, or workers wait for each other in a circle."""
 
 
 class NotSerializable(SuitkaiseError, TypeError):

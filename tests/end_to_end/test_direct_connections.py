@@ -11,7 +11,19 @@ from typing import Any
 
 import pytest
 
-from suitkaise import AskTimeout, Child, Killed, Normal, Process, Shutdown, Supervisor, Thread, WorkerDead, WorkerRef
+from suitkaise import (
+    AskTimeout,
+    Child,
+    Killed,
+    Normal,
+    Process,
+    Shutdown,
+    Supervisor,
+    Thread,
+    WorkerDead,
+    WorkerRef,
+    flush,
+)
 from suitkaise.events import ChildExited, ChildStopped
 from suitkaise.messaging.direct import Route
 from suitkaise.messaging.router import HubClient, router
@@ -559,3 +571,66 @@ def test_what_a_worker_has_told_arrives_although_the_worker_ends_at_once(running
     await_file(tmp_path / "blocked")
     (tmp_path / "gate").touch()
     eventually(lambda: handled(tmp_path) == ["last"])
+
+
+# ------------------------------------------------------------ told, and accepted
+def tell_a_blocked_one(sender: Any, folder: Path, count: int, size: int) -> tuple[bool, int]:
+    """Tell a worker that does not read more than its socket takes; return what the two waits have told."""
+    connect()
+    TO.tell("block")
+    await_file(folder / "blocked")
+    for _ in range(count):
+        TO.tell(bytes(size))
+    try:
+        flush(timeout=0.05)
+        flushed = True
+    except AskTimeout:
+        flushed = False
+    threading.Timer(0.05, (folder / "gate").touch).start()
+    TO.tell("last", confirm=True)
+    flush(timeout=30)
+    hub = router()
+    assert isinstance(hub, HubClient)
+    return flushed, hub.flush(0.0)
+
+
+def test_flush_waits_until_a_worker_that_did_not_read_has_all(running: RunningTree, tmp_path: Path) -> None:
+    assert run(running, tell_a_blocked_one, tmp_path, 40, 50_000) == (False, 0)
+    eventually(lambda: handled(tmp_path) == ["last"])
+
+
+def test_what_a_socket_takes_is_accepted_while_the_worker_is_busy(running: RunningTree, tmp_path: Path) -> None:
+    assert run(running, tell_a_blocked_one, tmp_path, 10, 10) == (True, 0)
+
+
+def confirm_to_one_that_ends(sender: Any, folder: Path) -> str:
+    connect()
+    TO.tell("hold", confirm=True)
+    await_file(folder / "blocked")
+    ending = threading.Timer(0.05, TO.rejoin)
+    ending.start()
+    try:
+        while True:
+            TO.tell(b"more", confirm=True)
+    except WorkerDead as error:
+        ending.join()
+        return str(error)
+
+
+def test_a_message_for_a_worker_that_is_over_is_not_confirmed(running: RunningTree, tmp_path: Path) -> None:
+    assert run(running, confirm_to_one_that_ends, tmp_path).startswith("'tree/to' is over")
+
+
+class Listens(Receiver, Thread): ...
+
+
+@pytest.mark.parametrize("receiver", [Waits, Listens])
+def test_the_program_itself_can_confirm_and_flush(receiver: Any, tmp_path: Path) -> None:
+    with Supervisor("tree", Child(receiver, args=(tmp_path,), id="to")).start() as running:
+        running["to"].tell("told", confirm=True)
+        flush()
+        eventually(lambda: handled(tmp_path) == ["told"])
+        running["to"].rejoin()
+        running["to"].join(timeout=30)
+        with pytest.raises(WorkerDead, match="'tree/to' is over"):
+            running["to"].tell("late", confirm=True)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from suitkaise.messaging.direct import Connection, Route, Routes
 from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import DirectAnswer, DirectMessage, DirectReturn, RequestKind, decode_direct
+from suitkaise.messaging.unawaited import Unawaited
 from tests.support import eventually, in_background
 
 SOON = 15.0
@@ -34,6 +36,7 @@ class Hub:
         self.posted: list[Any] = []
         self.ended: list[tuple[str, int]] = []
         self.connects = True
+        self.accepted: Answer[None] | None = None
         self.accept: Any = lambda message: None
         self.routes = Routes(self, lambda slot: self.bell)
 
@@ -54,12 +57,14 @@ class Hub:
         answer.set_result(Killed("why"))
         return answer
 
-    def post(self, path: str, message: Message) -> Answer[None] | None:
+    def post_unawaited(self, path: str, message: Message) -> Answer[None] | None:
         self.posted.append(message.body.value)
         self.accept(message)
         if message.reply is not None:
             message.reply(True, Payload(f"{message.body.value} by the hub"))
             return None
+        if self.accepted is not None:
+            return self.accepted
         accepted: Answer[None] = Answer()
         accepted.set_result(None)
         return accepted
@@ -271,6 +276,82 @@ def test_what_the_receiver_does_not_take_is_sent_later_and_bounded(hub: Hub, mon
     assert len(received(hub.incoming[0], told)) == told
 
 
+FOR_LONG = 20
+"""Messages that no socket takes all at once, of `LARGE` bytes."""
+
+LARGE = 50_000
+
+
+def soon() -> float:
+    return time.monotonic() + SOON
+
+
+def test_a_thread_waits_until_the_receiver_has_all_that_it_was_told(hub: Hub) -> None:
+    route = hub.route()
+    for number in range(FOR_LONG):
+        assert route.send(tell((number, bytes(LARGE))))
+    assert not hub.routes.confirm("tree/to", time.monotonic() + 0.01)
+    assert hub.routes.flush(time.monotonic()) > 0  # and it drops nothing
+    confirming = in_background(lambda: (route.confirm(soon()), hub.routes.flush(soon())))
+    got = received(hub.incoming[0], FOR_LONG)
+    assert confirming.result(SOON) == (True, 0)
+    assert [message.body.value[0] for message in got] == list(range(FOR_LONG))
+
+
+def test_only_what_is_told_to_the_worker_itself_is_confirmed(hub: Hub) -> None:
+    route = hub.route()
+    for _ in range(FOR_LONG):
+        assert route.send(tell(bytes(LARGE)))
+    assert hub.routes.confirm("tree/other", time.monotonic())
+    assert in_background(lambda: hub.routes.confirm("tree/to", 0.0)).result(SOON)  # another thread has told nothing
+    assert not hub.routes.confirm("tree/to", 0.0)
+
+
+@pytest.mark.parametrize("refusal", [None, WorkerDead("over"), MailboxFull("full")])
+def test_what_the_hub_has_to_deliver_instead_is_confirmed_by_the_hub(hub: Hub, refusal: Exception | None) -> None:
+    accepted: Answer[None] = Answer()
+    hub.accepted = accepted
+    route = hub.route()
+    for _ in range(FOR_LONG):
+        assert route.send(tell(bytes(LARGE)))
+    hub.incoming[0].close()
+    eventually(lambda: hub.posted)
+    assert not route.confirm(time.monotonic() + 0.01)
+    confirming = in_background(lambda: route.confirm(soon()))
+    if refusal is None:
+        accepted.set_result(None)
+        assert confirming.result(SOON)
+    else:
+        accepted.set_exception(refusal)
+        with pytest.raises(type(refusal)):
+            confirming.result(SOON)
+
+
+def test_dropped_messages_are_counted_when_the_process_ends(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    route = hub.route()
+    for _ in range(FOR_LONG):
+        assert route.send(tell(bytes(LARGE)))
+    waiting = hub.routes.flush(0.0)
+    hub.routes.finish(0.01)
+    assert hub.routes.flush(0.0) == 0
+    eventually(lambda: f"{waiting} messages are dropped: their receivers have not taken them in 0.01 s" in caplog.text)
+
+
+def test_messages_that_nobody_waits_for_are_flushed_too_and_a_refusal_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unawaited, first, second = Unawaited(), Answer[None](), Answer[None]()
+    unawaited.add("tree/to", first)
+    unawaited.add("tree/to", second)
+    assert unawaited.wait(0.0) == 2
+    first.set_exception(WorkerDead("over"))
+    assert unawaited.wait(0.0) == 1
+    flushing = in_background(lambda: unawaited.wait(soon()))
+    second.set_result(None)
+    assert flushing.result(SOON) == 0
+    eventually(lambda: "a message for 'tree/to' is dropped: over" in caplog.text)
+
+
 def test_another_thread_may_flush_while_a_thread_asks_and_no_message_is_sent_twice(hub: Hub) -> None:
     route = hub.route()
     over = threading.Event()
@@ -285,7 +366,7 @@ def test_another_thread_may_flush_while_a_thread_asks_and_no_message_is_sent_twi
 
     def flush() -> None:
         while not over.is_set():
-            hub.routes.flush(SOON)
+            hub.routes.flush(time.monotonic() + SOON)
 
     helpers = [in_background(serve), in_background(flush)]
     for number in range(300):

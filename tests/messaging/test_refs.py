@@ -28,6 +28,8 @@ class RecordingRouter:
         self.sent: list[tuple[str, str, Any]] = []
         self.requests: list[tuple[str, str]] = []
         self.answers: dict[str, Any] = {}
+        self.confirmed: list[str] = []
+        self.accepts = True
         self.reply: Any = lambda message: message.reply(True, Payload("fine"))
 
     def request(self, kind: str, path: str, argument: Any = None) -> Answer[Any]:
@@ -44,6 +46,13 @@ class RecordingRouter:
         self.sent.append((path, message.kind, message.body.value))
         if message.reply is not None:
             self.reply(message)
+
+    def confirm(self, path: str, until: float) -> bool:
+        self.confirmed.append(path)
+        return self.accepts
+
+    def flush(self, until: float) -> int:
+        return 0 if self.accepts else 2
 
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: object) -> Answer[Any]:
         answer: Answer[Any] = Answer()
@@ -67,6 +76,33 @@ def ref(recorder: RecordingRouter) -> WorkerRef:
 def test_tell_sends_and_goes_on(recorder: RecordingRouter, ref: WorkerRef) -> None:
     ref.tell({"a": 1})
     assert recorder.sent == [("tree/one", "message", {"a": 1})]
+    assert recorder.confirmed == []
+
+
+def test_tell_waits_until_the_message_is_accepted_if_it_shall(recorder: RecordingRouter, ref: WorkerRef) -> None:
+    ref.tell(1, confirm=True)
+    assert recorder.confirmed == ["tree/one"]
+    recorder.accepts = False
+    with pytest.raises(AskTimeout, match=r"'tree/one' has not accepted the message within 5\.0 s"):
+        ref.tell(2, confirm=True)
+
+
+def test_flush_tells_how_many_messages_are_not_accepted(recorder: RecordingRouter) -> None:
+    router.flush()
+    recorder.accepts = False
+    with pytest.raises(AskTimeout, match=r"2 told messages were not accepted within 0\.5 s"):
+        router.flush(timeout=0.5)
+    with pytest.raises(TypeError, match="timeout must be seconds"):
+        router.flush(timeout="soon")  # type: ignore[arg-type]
+
+
+def test_flush_waits_for_nothing_where_no_tree_runs() -> None:
+    before = router._router
+    router.set_router(None)
+    try:
+        router.flush()
+    finally:
+        router.set_router(before)
 
 
 def test_ask_returns_the_answer(recorder: RecordingRouter, ref: WorkerRef) -> None:

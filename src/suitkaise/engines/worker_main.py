@@ -208,7 +208,7 @@ class WorkerProcess:
             signals.add_to_stacks(lifecycle.stacks)
         _ProcessActor(lifecycle, mailbox, self).run_here()
         mailbox.disconnect()
-        self._hub.flush(min(incarnation.grace, FLUSH_TIME))
+        self._hub.finish(min(incarnation.grace, FLUSH_TIME))
         return 0
 
     # ------------------------------------------------------------ the first frames

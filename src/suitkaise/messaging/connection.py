@@ -318,9 +318,9 @@ class Outbox:
         self._writing = False
 
     @property
-    def waiting(self) -> bool:
-        """Whether a frame was not sent yet, or not as a whole."""
-        return bool(self._frames)
+    def waiting(self) -> int:
+        """How many frames were not sent yet, or not as a whole."""
+        return len(self._frames)
 
     def put(self, header: wire.Header, payload: bytes) -> bool:
         """Send a frame, or queue it; return False, and do not keep it, if the peer has ended without it.

@@ -31,8 +31,9 @@ from typing import Any, NamedTuple, Protocol
 from suitkaise.errors import AskTimeout, WorkerDead
 from suitkaise.messaging import wire
 from suitkaise.messaging.connection import Outbox
+from suitkaise.messaging.deadlocks import Wait, await_answer
 from suitkaise.messaging.identity import set_reads_answers
-from suitkaise.messaging.messages import Answer, Message, Outcome, Payload, ReplyCallback
+from suitkaise.messaging.messages import STEP, Answer, Message, Outcome, Payload, ReplyCallback
 from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKind, decode_direct_answer
 from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.log_queue import QueuedLogger
@@ -51,6 +52,12 @@ PAUSE = 0.25
 
 PATIENCE = 1.0
 """Seconds that a thread waits for the hub to make a connection."""
+
+SETTLING = 0.01
+"""Seconds after which a thread that flushes looks again whether another one has settled the end of a receiver."""
+
+_LONGEST = 1e6
+"""Seconds; `poll` counts milliseconds in 32 bits."""
 
 LAST_WORDS = 5.0
 """Seconds without any data after which a receiver that has cut a connection is believed to go on."""
@@ -75,8 +82,8 @@ class Hub(Protocol):
         """Carry out a request about the worker at `path`."""
         ...
 
-    def post(self, path: str, message: Message) -> Answer[None] | None:
-        """Send a message through the hub; return an answer that tells when a tell is accepted."""
+    def post_unawaited(self, path: str, message: Message) -> Answer[None] | None:
+        """Send a message through the hub; log it if a tell is refused; return its answer."""
         ...
 
 
@@ -117,12 +124,23 @@ class Routes:
                 self._reactor.call_soon_threadsafe(set_reads_answers)
             return self._reactor
 
-    def flush(self, seconds: float) -> None:
-        """Wait until all messages that were told have left this process; after `seconds`, log how many have not."""
-        until = time.monotonic() + seconds
-        left = sum(route.flush(until) for route in list(self._all))
-        if left:
+    def flush(self, until: float) -> int:
+        """Wait until all messages have left this process, or for that time (monotonic); return how many have not."""
+        return sum(route.flush(until) for route in list(self._all))
+
+    def finish(self, seconds: float) -> None:
+        """Wait until all messages have left this process; after `seconds`, drop the others and log how many."""
+        if self.flush(time.monotonic() + seconds) and (left := sum(route.drop() for route in list(self._all))):
             logger.warning("%d messages are dropped: their receivers have not taken them in %g s", left, seconds)
+
+    def confirm(self, path: str, until: float) -> bool:
+        """Wait until all that this thread has told the worker at `path` is accepted; return False after that time.
+
+        Raises:
+            WorkerDead, MailboxFull: the last of it was refused.
+        """
+        route = self._of_thread.__dict__.get(path)
+        return type(route) is not Route or route.confirm(until)
 
     def find(self, path: str) -> Route | None:
         """Return this thread's connection to the worker at `path`, if there is one or one can be made.
@@ -184,6 +202,13 @@ class _Awaited:
         if self.later is not None:
             self.later.put(None)
 
+    def come(self, seconds: float) -> bool:
+        """Wait at most `seconds` for the answer that another thread reads; return whether it is there."""
+        if self.outcome is None and self.later is not None:
+            with contextlib.suppress(queue.Empty):
+                self.later.get(timeout=seconds)
+        return self.outcome is not None
+
 
 def _ignore(ok: bool, payload: Payload) -> None:
     """Drop an answer that has come too late."""
@@ -207,6 +232,7 @@ class Route:
         self._numbers = itertools.count(1)
         self._expected: dict[int, ReplyCallback] = {}
         self._returned: list[tuple[DirectReturn, bytes]] = []
+        self._last_told: Answer[None] | None = None  # through the hub, in place of this connection
         self._sending = False
         self._asking = False  # the sending thread reads
         self._watched = False  # the I/O thread reads, and sends what waits
@@ -283,14 +309,15 @@ class Route:
         awaited = _Awaited()
         number = next(self._numbers)
         self._expected[number] = awaited
-        deadline = None if timeout is None else time.monotonic() + timeout
+        began = time.monotonic()
+        deadline = None if timeout is None else began + timeout
         try:
             with self._lock:
                 if not self._put(DirectMessage("message", number, carrier), data):
                     self._asking = False
                     self._settle()
                     return None
-            if not self._outbox.waiting and self._read_until(awaited, deadline):
+            if not self._outbox.waiting and self._read_until(awaited, deadline, began):
                 return awaited.outcome
         except BaseException:
             if number in self._expected:  # it was sent, and a signal handler has raised this
@@ -299,38 +326,50 @@ class Route:
             raise
         finally:
             self._asking = False
-        return self._wait(number, awaited, deadline, timeout)
+        return self._wait(number, awaited, deadline, timeout, began)
 
-    def _read_until(self, awaited: _Awaited, deadline: float | None) -> bool:
+    def _read_until(self, awaited: _Awaited, deadline: float | None, began: float) -> bool:
         """Read until the answer is there; return False if it has to come another way, or too late."""
         poll, parser, sock = self._poll.poll, self._parser, self._sock
-        while awaited.outcome is None:
-            if not poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
-                return False
-            self._reading = True
-            try:
-                frames = parser.receive(sock, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                frames = []
-            except (wire.PeerClosed, wire.WireError, OSError):
+        wait, step = None, STEP
+        try:
+            while awaited.outcome is None:
+                left = step if deadline is None else min(step, max(0.0, deadline - time.monotonic()))
+                if not poll(left * 1000):
+                    if left < step:
+                        return False
+                    wait = wait or Wait("asks", self._path, began)
+                    step = wait.look()
+                    continue
+                self._reading = True
+                try:
+                    frames = parser.receive(sock, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    frames = []
+                except (wire.PeerClosed, wire.WireError, OSError):
+                    self._reading = False
+                    return False
+                self._dispatch(frames)
                 self._reading = False
-                return False
-            self._dispatch(frames)
-            self._reading = False
+        finally:
+            if wait is not None:
+                wait.end()
         return True
 
-    def _wait(self, number: int, awaited: _Awaited, deadline: float | None, timeout: float | None) -> Outcome:
+    def _wait(
+        self, number: int, awaited: _Awaited, deadline: float | None, timeout: float | None, began: float
+    ) -> Outcome:
         """Let the I/O thread read on, and wait for it."""
         awaited.later = queue.SimpleQueue()
         self._hand_over()
-        if awaited.outcome is None:
-            with contextlib.suppress(queue.Empty):
-                awaited.later.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-        if awaited.outcome is not None:
-            return awaited.outcome
-        with self._lock:
-            if number in self._expected:
-                self._expected[number] = _ignore
+        try:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if await_answer("asks", self._path, left, awaited.come, began) and awaited.outcome is not None:
+                return awaited.outcome
+        finally:
+            with self._lock:
+                if number in self._expected:
+                    self._expected[number] = _ignore
         raise AskTimeout(f"{self._path!r} did not answer within {timeout} s", path=self._path)
 
     def _hand_over(self) -> None:
@@ -354,21 +393,47 @@ class Route:
 
     def flush(self, until: float) -> int:
         """Wait until all that waits was sent, or for that time (monotonic); return how many messages were not."""
-        poll = select.poll()
         while True:
+            poll = select.poll()
             with self._lock:
                 if self._closed or not self._outbox.waiting:
                     return 0
                 if (left := until - time.monotonic()) <= 0:
-                    return len(self._outbox.take_back())
+                    return self._outbox.waiting
                 self._outbox.flush()
                 self._bell[0] = 1
-                if self._outbox.ended:
-                    if not self._asking:  # else the asking thread reads, and settles it
-                        self._settle()
+                if not self._outbox.ended:
+                    poll.register(self._sock, select.POLLOUT)
+                elif not self._asking:
+                    self._settle()
                     return 0
-                poll.register(self._sock, select.POLLOUT)
-            poll.poll(left * 1000)
+                else:  # the asking thread reads the end, and settles it
+                    left = min(left, SETTLING)
+            poll.poll(min(left, _LONGEST) * 1000)
+
+    def drop(self) -> int:
+        """Drop what was not sent; return how many messages that are."""
+        with self._lock:
+            return 0 if self._closed else len(self._outbox.take_back())
+
+    def confirm(self, until: float) -> bool:
+        """Wait until all that was told is accepted, or for that time (monotonic); return whether it was.
+
+        What was sent as a whole is the receiver's. If the receiver has ended without it, the hub has got it.
+
+        Raises:
+            WorkerDead, MailboxFull: the hub has refused the last of it.
+        """
+        if self.flush(until):
+            return False
+        with self._lock:  # the I/O thread may be settling the end
+            told = self._last_told
+        if told is not None:
+            try:
+                told.get(max(0.0, until - time.monotonic()))
+            except AskTimeout:
+                return False
+        return True
 
     # ------------------------------------------------------------ from the I/O thread
     def _watch(self) -> None:
@@ -400,7 +465,7 @@ class Route:
             if self._outbox.ended:
                 self._settle()
             if self._expected or self._outbox.waiting:
-                self._routes.reactor.set_writer(self, self._on_event, also=self._outbox.waiting)
+                self._routes.reactor.set_writer(self, self._on_event, also=self._outbox.waiting > 0)
             elif self.broken:
                 self._close()
             else:
@@ -433,13 +498,14 @@ class Route:
                 ended = hub.request(RequestKind.ENDED, self._path, self._serial)
                 for message in again:
                     if message is not None:
-                        _report(self._path, hub.post(self._path, message))
+                        self._last_told = hub.post_unawaited(self._path, message) or self._last_told
             except WorkerDead as gone:
                 for message in again:
                     if message is not None:
                         message.fail(gone)
                 ended = Answer()
                 ended.set_exception(gone)
+                self._last_told = ended
             if not over and self._expected:  # the receiver lives, and has too many connections: its answers come still
                 self._watch()
                 return
@@ -502,14 +568,3 @@ def _fail(path: str, lost: dict[int, ReplyCallback], ended: Any) -> None:
     payload = Payload(WorkerDead.unanswered(path, ended.result()) if error is None else error)
     for reply in lost.values():
         reply(False, payload)
-
-
-def _report(path: str, accepted: Answer[None] | None) -> None:
-    """Log it if a message that was told before can be delivered to nobody."""
-
-    def report(done: Any) -> None:
-        if not done.cancelled() and (error := done.exception()) is not None:
-            logger.warning("a message for %r is dropped: %s", path, error)
-
-    if accepted is not None:
-        accepted.when_done(report)

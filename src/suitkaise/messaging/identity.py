@@ -8,14 +8,17 @@ for the worker object.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 __all__ = [
     "current_owner",
     "current_path",
+    "handles_alone",
     "is_starting",
     "owner_of",
     "reads_answers",
+    "set_handles_alone",
     "set_owner",
     "set_reads_answers",
     "set_starting",
@@ -85,6 +88,20 @@ def set_worker(worker: Any) -> None:
 def is_starting() -> bool:
     """Return whether the current thread is in a worker's `on_start`, for which its supervisor waits."""
     return getattr(_of_thread, "starting", False)
+
+
+def handles_alone() -> bool | None:
+    """Return whether a worker answers nothing while the current thread waits; None if this is no worker's own thread.
+
+    It is False while some other thread of the worker may answer a message, or other handlers go on meanwhile.
+    """
+    check: Callable[[], bool] | None = getattr(_of_thread, "handles_alone", None)
+    return None if check is None else check()
+
+
+def set_handles_alone(check: Callable[[], bool] | None) -> None:
+    """Record that this is a worker's own thread; `check` returns what `handles_alone` is to return."""
+    _of_thread.handles_alone = check
 
 
 def reads_answers() -> bool:

@@ -12,7 +12,7 @@ from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed, with_note
 from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.identity import current_path, reads_answers
+from suitkaise.messaging.identity import current_path, handles_alone, reads_answers
 from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.records import dataclass
@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_TIMEOUT",
     "MOST",
     "MOST_BYTES",
+    "STEP",
     "Answer",
     "Message",
     "MessageKind",
@@ -51,6 +52,9 @@ MOST_BYTES = 64 << 20
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds."""
+
+STEP = 0.1
+"""Seconds after which a worker's wait for an answer may be a part of a deadlock, and after which it looks again."""
 
 LARGEST_ERROR = 256 << 10
 """Bytes of an encoded error. An exit reason, which is kept, has only the text of a larger one; the asker gets it."""
@@ -147,6 +151,8 @@ class Message:
 class Asked(Protocol):
     """A ref to the worker that was asked."""
 
+    path: str
+
     def _timed_out(self, timeout: float | None) -> AskTimeout:
         """Return the error for an answer that has not come in time, with what the worker is doing."""
         ...
@@ -173,6 +179,12 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
 
     asked: Asked | None = None
     """The worker that was asked; None for another request."""
+
+    waits_for: tuple[str, str] | None = None
+    """For a request that waits for a worker: what the request does to it, and its path."""
+
+    began: float | None = None
+    """When it was asked for (monotonic), where a worker may wait for it."""
 
     asked_by_itself: str | None = None
     """The path of a worker that has asked itself, or the worker that it is a part of: it must not wait for this."""
@@ -222,7 +234,10 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         """Do what `concurrent.futures.Future.result` does."""
         self._refuse_deadlock(timeout)
         try:
-            value = super().result(timeout)
+            try:
+                value = super().result(STEP if timeout is None or timeout > STEP else timeout)
+            except TimeoutError:
+                value = self._result_after_step(timeout)
             if not isinstance(value, _Undecoded):
                 return value
         except _Undecoded:
@@ -233,9 +248,31 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Do what `concurrent.futures.Future.exception` does."""
         self._refuse_deadlock(timeout)
-        super().exception(timeout)
+        super().exception(timeout if self.done() else self._await(timeout))
         self._decode()
         return self._exception
+
+    def _result_after_step(self, timeout: float | None) -> T:
+        """Return the value as it was set, after a first wait; only such a wait is looked at for a deadlock."""
+        left = None if timeout is None else max(0.0, timeout - STEP)
+        return super().result(self._await(left) if left != 0.0 and not self.done() else left)
+
+    def _await(self, timeout: float | None) -> float | None:
+        """Wait where a deadlock is to be found; return the timeout that is left, or None for ever.
+
+        Raises:
+            DeadlockError: the answer cannot come, as workers wait for each other.
+        """
+        asked = ("asks", self.asked.path) if self.asked is not None else self.waits_for
+        if asked is None or handles_alone() is None:
+            return timeout
+        from suitkaise.messaging.deadlocks import await_answer  # which needs the router, and that needs answers
+
+        def step(seconds: float) -> bool:
+            with self._condition:
+                return self.done() or (self._condition.wait(seconds) and self.done())
+
+        return None if await_answer(*asked, timeout, step, self.began, 0.0) else 0.0
 
     def _get_snapshot(self) -> Any:  # asyncio calls it from Python 3.14 on
         if self.done() and not self.cancelled():

@@ -55,6 +55,7 @@ class RequestKind(enum.StrEnum):
     STATS = "stats"  # -> (pid, incarnation, seconds since its start, the last view of its slot), at once
     DOING = "doing"  # -> a `Doing`: its status, phase and waiting messages, at once
     DOWN = "down"  # -> a `Down`, after the incarnation that lives now has ended
+    WAIT = "wait"  # owner, verb, time, token -> the next token, if workers wait for each other, see `deadlocks`
     ENDED = "ended"  # a serial number -> the exit reason, after the incarnation of that number has ended
 
     KILL = "kill"  # -> None, at once; a fault, so the supervisor may restart the worker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, SuitkaiseError
@@ -19,7 +20,7 @@ from suitkaise.messaging.messages import (
     value_of,
 )
 from suitkaise.messaging.protocol import RequestKind
-from suitkaise.messaging.router import Router, router
+from suitkaise.messaging.router import Router, deadline, router
 from suitkaise.messaging.tracing import carrier
 from suitkaise.messaging.typed_proxy import TypedProxy
 from suitkaise.records import dataclass
@@ -93,15 +94,25 @@ class WorkerRef:
         return status not in _OVER and status is not Status.RESTARTING
 
     # ------------------------------------------------------------ messages
-    def tell(self, message: Any) -> None:
-        """Send a message and go on.
+    def tell(self, message: Any, *, confirm: bool = False) -> None:
+        """Send a message and go on when it is on its way; see also `suitkaise.flush`.
+
+        Args:
+            message: any value that can be sent.
+            confirm: wait until the message is accepted, 5 s at most. Then it has left this process and waits at the
+                receiver, or in the program that owns the tree: nothing that happens in this process loses it.
 
         Raises:
             WorkerDead: the worker is over and will not come back.
             MailboxFull: too many messages or bytes wait for the worker already; nothing was sent.
             NotSerializable: the message cannot be sent to another process.
+            AskTimeout: with `confirm`, the message is not accepted yet; it is still sent.
         """
-        self._router.send(self.path, Message("message", Payload(message), carrier=carrier()))
+        until = deadline(DEFAULT_TIMEOUT) if confirm else 0.0
+        hub = self._router
+        hub.send(self.path, Message("message", Payload(message), carrier=carrier()))
+        if confirm and not hub.confirm(self.path, until):
+            raise AskTimeout(f"{self.path!r} has not accepted the message within {DEFAULT_TIMEOUT} s", path=self.path)
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
         """Send a message and wait at most `timeout` seconds (default 5.0) for the handler's return value.
@@ -109,7 +120,7 @@ class WorkerRef:
         Raises:
             AskTimeout: no answer came in time; the error tells what the worker is doing.
             WorkerDead: the worker is over, or ended before it answered.
-            DeadlockError: a worker asks itself.
+            DeadlockError: a worker asks itself; or workers ask each other in a circle, so that none can answer.
             Exception: what the handler raised, with the remote traceback as a note.
         """
         self._refuse_self("asks")
@@ -163,6 +174,7 @@ class WorkerRef:
     def _ask(self, kind: MessageKind, body: Payload) -> Answer[Any]:
         answer: Answer[Any] = Answer()
         answer.asked = self
+        answer.began = time.monotonic()
         own = current_path()
         if own and f"{own}/".startswith(f"{self.path}/"):
             answer.asked_by_itself = own
@@ -200,7 +212,9 @@ class WorkerRef:
         self._refuse_self("waits for")
         refuse_while_starting(self.path.rpartition("/")[0])
         checked_timeout(timeout)
-        self._router.request(RequestKind.RECALL, self.path).get(timeout)
+        answer = self._router.request(RequestKind.RECALL, self.path)
+        answer.waits_for = "recalls", self.path
+        answer.get(timeout)
 
     def join(self, timeout: float | None = None) -> ExitReason | None:
         """Wait until the last incarnation has ended, at most `timeout` seconds; return the exit reason.
@@ -230,6 +244,7 @@ class WorkerRef:
         self._refuse_self("waits for")
         checked_timeout(timeout)
         answer = self._router.request(kind, self.path)
+        answer.waits_for = "waits for the end of", self.path
         try:
             return answer.get(timeout)
         except AskTimeout:

@@ -7,6 +7,7 @@ server passes on the requests that workers send to `hub.sock`.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, assert_never
@@ -16,6 +17,7 @@ from suitkaise.exits import Crashed
 from suitkaise.messaging.address import Address, Parent
 from suitkaise.messaging.blocked_asks import BlockedAsks
 from suitkaise.messaging.dead_letters import DeadLetters
+from suitkaise.messaging.deadlocks import Waits
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.memberships import Groups, Topics
@@ -44,6 +46,7 @@ class Registry:
         self._groups = Groups(self.find, self.dead_letters)
         self._topics = Topics(self.find, self.dead_letters)
         self.blocked_asks: BlockedAsks = BlockedAsks(self.find)
+        self.waits: Waits = Waits(self._is_current)
 
     def add(self, path: str, id: str, kind: str, parent: Parent) -> Address:
         """Return the address at `path`, a new one if there is none; `parent` answers for it from now on."""
@@ -106,8 +109,17 @@ class Registry:
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Send a question; raises what `Address.send` raises."""
         answer: Answer[Any] = Answer()
+        answer.began = time.monotonic()
         self.send(path, Message("message", payload, answer.settle, carrier=carrier))
         return answer
+
+    def confirm(self, path: str, until: float) -> bool:
+        """Return True: what was sent here is accepted."""
+        return True
+
+    def flush(self, until: float) -> int:
+        """Return 0: what was sent here is accepted."""
+        return 0
 
     def connect(self, path: str) -> tuple[socket.socket, int, int] | None:
         """Make a direct connection to the worker at `path`, if that is possible now; see `Connectable`."""
@@ -148,6 +160,8 @@ class Registry:
                     self._links.await_down(path, answer)
                 case RequestKind.ENDED:
                     self._find_or_removed(path).await_end(argument, answer)
+                case RequestKind.WAIT:
+                    self.waits.add(path, argument, answer)
                 case RequestKind.MONITOR:
                     self._links.monitor(path, argument)
                     answer.set_result(None)
@@ -186,6 +200,10 @@ class Registry:
             for one in list(self._addresses.values())
             if matches(pattern, one.path) and one.path.partition("/")[0] != self.hidden
         ]
+
+    def _is_current(self, path: str, serial: int) -> bool:
+        address = self._addresses.get(path)
+        return address is not None and address.watchers.serial == serial
 
     def _find_or_removed(self, path: str) -> Address:
         return self._removed.get(path) or self.find(path)

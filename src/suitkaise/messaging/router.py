@@ -7,14 +7,23 @@ import itertools
 import os
 import socket
 import threading
+import time
 from typing import Any, Protocol
 
-from suitkaise.errors import RuntimeGone
+from suitkaise.errors import AskTimeout, DeadlockError, RuntimeGone
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.direct import Connection, Route, Routes
 from suitkaise.messaging.identity import reads_answers, set_reads_answers
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Message, Outcome, Payload, ReplyCallback
+from suitkaise.messaging.messages import (
+    DEFAULT_TIMEOUT,
+    Answer,
+    Message,
+    Outcome,
+    Payload,
+    ReplyCallback,
+    checked_timeout,
+)
 from suitkaise.messaging.protocol import (
     AdminAction,
     AdminRequest,
@@ -28,16 +37,13 @@ from suitkaise.messaging.protocol import (
     decode_answer,
 )
 from suitkaise.messaging.tracing import Carrier, carrier
+from suitkaise.messaging.unawaited import Unawaited
 from suitkaise.platform.board import DIRECT_BELL, Board
 from suitkaise.platform.callbacks import run_callback
-from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import UntrustedServer, connect_own
 
-__all__ = ["HubClient", "Router", "in_worker_process", "router", "set_router", "shared_payload"]
-
-
-logger: QueuedLogger = QueuedLogger("suitkaise.messages")
+__all__ = ["HubClient", "Router", "deadline", "flush", "in_worker_process", "router", "set_router", "shared_payload"]
 
 
 class Router(Protocol):
@@ -53,6 +59,17 @@ class Router(Protocol):
 
     def send(self, path: str, message: Message) -> None:
         """Send a message to the worker at `path`."""
+        ...
+
+    def confirm(self, path: str, until: float) -> bool:
+        """Wait until all that this thread has told the worker at `path` is accepted; return False after that time.
+
+        `until` is monotonic. Raises what `WorkerRef.tell` raises, if the last message was refused.
+        """
+        ...
+
+    def flush(self, until: float) -> int:
+        """Wait until all that this process has told is accepted, or for that time; return how many messages are not."""
         ...
 
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
@@ -117,6 +134,7 @@ class HubClient:
     def _renew_lock(self) -> None:
         """Make the lock anew in a forked child: a thread of the parent may have held the old one."""
         self._lock = threading.RLock()
+        self._unawaited = Unawaited()  # the others are the parent's
 
     def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
         """Ask the hub to carry out a request about the worker at `path`."""
@@ -144,7 +162,7 @@ class HubClient:
         """
         message.body.data  # noqa: B018  (an error of the encoding comes before anything is sent)
         if message.reply is None and reads_answers():
-            run_callback(lambda: self._tell_unawaited(path, message))
+            run_callback(lambda: self.post_unawaited(path, message))
         else:
             self._send(self._find(path), path, message)
 
@@ -155,13 +173,25 @@ class HubClient:
         if route is not None and (outcome := route.ask(payload, timeout, carrier)) is not None:
             return outcome
         answer: Answer[Any] = Answer()
+        answer.began = time.monotonic()
         self._send(route, path, Message("message", payload, answer.settle, carrier=carrier))
         return answer
 
-    def flush(self, seconds: float) -> None:
-        """Wait until all messages that were told have left this process, at most `seconds`."""
+    def confirm(self, path: str, until: float) -> bool:
+        """Wait until all that this thread has told the worker at `path` is accepted; return False after that time."""
+        _refuse_reader()
+        return self._routes is None or self._routes.confirm(path, until)
+
+    def flush(self, until: float) -> int:
+        """Wait until all that this process has told is accepted, or for that time; return how many messages are not."""
+        _refuse_reader()
+        left = 0 if self._routes is None else self._routes.flush(until)
+        return left + self._unawaited.wait(until)
+
+    def finish(self, seconds: float) -> None:
+        """Wait until all messages that were told have left this process; drop the others after `seconds`."""
         if self._routes is not None:
-            self._routes.flush(seconds)
+            self._routes.finish(seconds)
 
     def _find(self, path: str) -> Route | None:
         """Return the direct connection to use; a thread that reads answers could not wait for one."""
@@ -185,16 +215,12 @@ class HubClient:
         connection.write(Ask(connection.expect(message.reply), kind, path, message.carrier), payload)
         return None
 
-    def _tell_unawaited(self, path: str, message: Message) -> None:
-        """Have the hub deliver a message; log a refusal."""
+    def post_unawaited(self, path: str, message: Message) -> Answer[None] | None:
+        """Send a message through the hub; log it if a tell is refused; return its answer."""
         accepted = self.post(path, message)
-        assert accepted is not None
-
-        def accept(done: Any) -> None:
-            if (error := done.exception()) is not None:
-                logger.warning("a message to %r was dropped: %s", path, error)
-
-        accepted.when_done(accept)
+        if accepted is not None:
+            self._unawaited.add(path, accepted)
+        return accepted
 
     def connect(self, path: str) -> Answer[Connection | None]:
         """Have the hub make a connection with the worker at `path`."""
@@ -224,6 +250,49 @@ class HubClient:
                     return connection
             self._connections.append(_HubConnection(self._path))
             return self._connections[-1]
+
+
+def flush(timeout: float | None = DEFAULT_TIMEOUT) -> None:
+    """Wait until all messages that this process has told are accepted, at most `timeout` seconds (default 5.0).
+
+    `tell` returns when a message is on its way: it may wait in this process while its receiver is slow. An accepted
+    message has left this process, and nothing that happens here loses it; it waits at the receiver, or in the program
+    that owns the tree. A message that cannot be delivered any more is logged as dropped, and no longer waited for.
+
+    >>> import suitkaise
+    >>> from suitkaise import Supervisor, Thread
+    >>> class Count(Thread):
+    ...     def on_start(self) -> None:
+    ...         self.total = 0
+    ...
+    ...     def on_receive(self, number: int) -> int:
+    ...         self.total += number
+    ...         return self.total
+    >>> with Supervisor("app", Count).start() as running:
+    ...     for number in range(10):
+    ...         running["count"].tell(number)
+    ...     suitkaise.flush()
+    ...     running["count"].ask(0)
+    45
+
+    Raises:
+        AskTimeout: some messages are not accepted yet; they are still sent.
+    """
+    until = deadline(timeout)
+    left = 0 if _router is None else _router.flush(until)
+    if left:
+        raise AskTimeout(f"{left} told message{'s were' if left > 1 else ' was'} not accepted within {timeout} s")
+
+
+def deadline(timeout: float | None) -> float:
+    """Return the time (monotonic) at which a caller's timeout is over; infinity for None. Raises TypeError."""
+    seconds = checked_timeout(timeout)
+    return float("inf") if seconds is None else time.monotonic() + seconds
+
+
+def _refuse_reader() -> None:
+    if reads_answers():
+        raise DeadlockError("the thread that reads answers cannot wait for one; a `__del__` can only `tell`")
 
 
 def _explained(error: OSError) -> str:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from suitkaise.errors import Ignore, Reject, WorkerDead
 from suitkaise.exits import Crashed, ExitReason, Normal
-from suitkaise.messaging.identity import set_starting, set_worker
+from suitkaise.messaging.identity import set_handles_alone, set_starting, set_worker
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload, crash, crash_and_answer
 from suitkaise.messaging.tracing import continued
@@ -100,6 +100,7 @@ class Lifecycle:
         words[PHASE] = _clock() + _ON_START
         self._mailbox.owner = threading.get_ident()
         set_starting(True)
+        set_handles_alone(self._handles_alone)
         try:
             phase = "__init__"
             self._worker = worker = self._build()
@@ -287,6 +288,7 @@ class Lifecycle:
         """Release the resources of the life cycle itself."""
         self.context.timers.close()
         self._end_background()
+        set_handles_alone(None)
         set_worker(None)
 
     def _end_background(self) -> None:
@@ -327,6 +329,10 @@ class Lifecycle:
         self.context.timers.close()
 
     # ------------------------------------------------------------ helpers
+    def _handles_alone(self) -> bool:
+        """Return whether nothing but this thread can answer the worker's messages now."""
+        return self.incarnation.concurrency == 1 and not self._replies.open
+
     def _end_fork(self, error: BaseException | None = None) -> None:
         """End this process if it is a fork of the worker's: its hook has returned, or raised that error."""
         if self._forks:

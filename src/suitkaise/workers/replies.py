@@ -85,6 +85,11 @@ class Replies:
         """Return whether the message is still to be answered, and leave that to the caller."""
         return self._waiting.pop(id(message), None) is not None
 
+    @property
+    def open(self) -> bool:
+        """Whether some answers may come from elsewhere than the handler that runs."""
+        return bool(self._waiting)
+
     def waits(self, message: Message) -> bool:
         """Return whether the message is still to be answered."""
         return id(message) in self._waiting

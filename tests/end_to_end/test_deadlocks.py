@@ -1,0 +1,213 @@
+"""Workers that wait for each other in a circle are told, long before their time-outs; all others are left alone."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from suitkaise import AskTimeout, Child, DeadlockError, Process, Supervisor, Thread
+from suitkaise.runtime.running_tree import RunningTree
+from tests.support import eventually
+
+LONG = 600.0  # a test that waits so long fails
+
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
+
+class Chain:
+    """Passes a message on: the first of `(how, next, how, next, ...)` says how to wait for the next worker."""
+
+    restart = "temporary"
+
+    def on_start(self) -> None:
+        self.pool: Any = None
+
+    def on_receive(self, message: Any) -> Any:
+        match message:
+            case (how, path, *rest):
+                return self.wait_for(how, self.whereis(path), tuple(rest))  # type: ignore[attr-defined]
+            case ("sleep",):
+                self.wait(1.0)  # type: ignore[attr-defined]
+            case ("deferred?",):
+                return self.pool is not None
+        return message
+
+    def wait_for(self, how: str, ref: Any, rest: Any) -> Any:
+        match how:
+            case "ask":
+                return ref.ask(rest, timeout=LONG)
+            case "future":
+                return ref.ask_future(rest).get(LONG)
+            case "proxy":
+                return ref.proxy().on_receive(rest).get(LONG)
+            case "typed":
+                return ref.proxy(Chain, timeout=LONG).on_receive(rest)
+            case "join":
+                return str(ref.join(LONG))
+            case "result":
+                return ref.result(LONG)
+            case "recall":
+                return ref.recall(LONG)
+            case "short":
+                try:
+                    return ref.ask(rest, timeout=0.3)
+                except AskTimeout:
+                    return "timed out"
+            case "other thread":
+                answers: list[Any] = []
+                thread = threading.Thread(target=lambda: answers.append(ref.ask(rest, timeout=LONG)))
+                thread.start()
+                thread.join()
+                return answers[0]
+            case "later":
+                self.pool = self.pool or ThreadPoolExecutor(1)
+                return self.pool.submit(lambda: ref.ask(rest, timeout=LONG))
+
+
+class InProcess(Chain, Process): ...
+
+
+class InThread(Chain, Thread): ...
+
+
+KINDS = {"p": InProcess, "t": InThread}
+
+
+def tree_of(kinds: str) -> Supervisor:
+    """Workers a, b, ..., in processes (p) and threads (t)."""
+    return Supervisor("tree", *(Child(KINDS[kind], id="abcd"[number]) for number, kind in enumerate(kinds)))
+
+
+def warm_up(running: RunningTree, names: str) -> None:
+    """Have each worker ask the next one twice, so that the third ask goes over a direct connection."""
+    for name, following in zip(names, names[1:] + names[0], strict=True):
+        for _ in range(3):
+            assert running[name].ask(("ask", f"tree/{following}")) == ()
+
+
+def circle(how: str, names: str) -> tuple[str, ...]:
+    """The message that the first worker gets, so that each waits for the next one and the last for the first."""
+    steps: list[str] = []
+    for following in names[1:] + names[0]:
+        steps += ["ask", f"tree/{following}"]
+    steps[-2] = how
+    return tuple(steps)
+
+
+@pytest.mark.parametrize("kinds", ["pp", "ppp", "tt", "ttt", "pt", "tp", "ptp", "tpt"])
+@pytest.mark.parametrize("warm", [False, True])
+def test_asks_in_a_circle_are_a_deadlock(kinds: str, warm: bool) -> None:
+    names = "abc"[: len(kinds)]
+    with tree_of(kinds).start() as running:
+        if warm:
+            warm_up(running, names)
+        with pytest.raises(DeadlockError) as told:
+            running["a"].ask(circle("ask", names), timeout=LONG)
+        asks = " ".join(f"tree/{name} asks" for name in names)
+        assert str(told.value) == f"deadlock: {asks} tree/a; none of them can answer"
+
+
+@pytest.mark.parametrize("kinds", ["pp", "tt", "pt"])
+@pytest.mark.parametrize("how", ["future", "proxy", "typed", "join", "result", "recall"])
+def test_every_way_to_wait_closes_a_circle(kinds: str, how: str) -> None:
+    verb = {"join": "waits for the end of", "result": "waits for the end of", "recall": "recalls"}.get(how, "asks")
+    with tree_of(kinds).start() as running:
+        with pytest.raises(DeadlockError, match=f"deadlock: tree/a asks tree/b {verb} tree/a; none of them can answer"):
+            running["a"].ask(circle(how, "ab"), timeout=LONG)
+
+
+def catching(cls: Any) -> Any:
+    class Catches(cls):  # type: ignore[misc]
+        def on_receive(self, message: Any) -> Any:
+            try:
+                return super().on_receive(message)
+            except DeadlockError:
+                return "caught"
+
+    return Catches
+
+
+@pytest.mark.parametrize("kinds", ["pp", "tt", "pt"])
+def test_a_worker_that_catches_the_error_goes_on_and_all_others_get_their_answers(kinds: str) -> None:
+    with Supervisor(
+        "tree", *(Child(catching(KINDS[kind]), id="ab"[number]) for number, kind in enumerate(kinds))
+    ).start() as running:
+        for _ in range(2):
+            assert running["a"].ask(circle("ask", "ab"), timeout=LONG) == "caught"
+
+
+# ------------------------------------------------------------ no deadlocks
+@pytest.mark.parametrize("kinds", ["ppp", "ttt", "ptp"])
+def test_a_chain_of_slow_workers_is_no_deadlock(kinds: str) -> None:
+    with tree_of(kinds).start() as running:
+        warm_up(running, "abc")
+        futures = [running[name].ask_future(("ask", "tree/c", "sleep")) for name in "ab"]
+        assert [future.get(LONG) for future in futures] == [("sleep",)] * 2
+        assert running["a"].ask(("ask", "tree/b", "ask", "tree/c", "sleep"), timeout=LONG) == ("sleep",)
+
+
+@pytest.mark.parametrize("kinds", ["ppp", "ttt", "ptp"])
+def test_a_worker_that_answers_from_another_thread_while_it_waits_is_in_no_deadlock(kinds: str) -> None:
+    """a waits for b; b has left the answer to its pool, which waits for c, and itself asks a, which waits for it."""
+    with tree_of(kinds).start() as running:
+        first = running["a"].ask_future(("ask", "tree/b", "later", "tree/c", "sleep"))
+        eventually(lambda: running["b"].ask(("deferred?",), timeout=LONG))
+        second = running["b"].ask_future(("ask", "tree/a", "back"))
+        assert first.get(LONG) == ("sleep",)
+        assert second.get(LONG) == ("back",)
+
+
+@pytest.mark.parametrize("kinds", ["pp", "tt"])
+def test_a_thread_of_a_worker_that_is_not_its_own_is_not_counted(kinds: str) -> None:
+    """The program cannot know that the handler waits for that thread: the time-out ends this."""
+    with tree_of(kinds).start() as running:
+        future = running["a"].ask_future(("other thread", "tree/b", "short", "tree/a"))
+        assert future.get(LONG) == "timed out"
+
+
+class Concurrent(Process):
+    concurrency = 4
+
+    async def on_receive(self, message: Any) -> Any:
+        if message == "back":
+            return "answered"
+        return await self.whereis("tree/b").ask_future(("ask", "tree/a", *message))
+
+
+def test_async_handlers_that_go_on_are_in_no_deadlock() -> None:
+    class Back(Process):
+        def on_receive(self, message: Any) -> Any:
+            self.wait(0.5)
+            return self.whereis("tree/a").ask("back", timeout=LONG)
+
+    with Supervisor("tree", Child(Concurrent, id="a"), Child(Back, id="b")).start() as running:
+        assert running["a"].ask(("sleep",), timeout=LONG) == "answered"
+
+
+@pytest.mark.parametrize("kinds", ["pp", "tt"])
+def test_nothing_is_kept_of_waits_that_are_over(kinds: str) -> None:
+    from suitkaise.messaging.router import router
+
+    with tree_of(kinds).start() as running:
+        assert running["a"].ask(("ask", "tree/b", "sleep"), timeout=LONG) == ("sleep",)
+        with pytest.raises(DeadlockError):
+            running["a"].ask(circle("ask", "ab"), timeout=LONG)
+        eventually(lambda: len(router().waits) == 0)  # type: ignore[attr-defined]
+
+
+class AsksAsync(Process):
+    async def on_receive(self, message: Any) -> Any:
+        how, path, *rest = message
+        if how == "ask":  # which blocks the event loop
+            return self.whereis(path).ask(tuple(rest), timeout=LONG)
+        return await self.whereis(path).ask_future(tuple(rest))
+
+
+def test_an_async_worker_that_blocks_its_event_loop_is_in_a_deadlock() -> None:
+    with Supervisor("tree", Child(AsksAsync, id="a"), Child(InProcess, id="b")).start() as running:
+        assert running["a"].ask(("await", "tree/b", "sleep"), timeout=LONG) == ("sleep",)
+        with pytest.raises(DeadlockError, match="deadlock: tree/a asks tree/b asks tree/a; none of them can answer"):
+            running["a"].ask(circle("ask", "ab"), timeout=LONG)
