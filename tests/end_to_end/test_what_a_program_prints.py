@@ -92,6 +92,8 @@ with Supervisor("app", Native).start() as running:
 
 LEVELS = """
 logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(name)s %(levelname)s %(message)s")
+printed = []
+logging.root.handlers[0].addFilter(lambda record: printed.append(record.getMessage()) or True)
 
 class A(Process):
     def on_receive(self, message):
@@ -107,6 +109,7 @@ logging.getLogger("noisy").setLevel(logging.ERROR)
 logging.getLogger("app").setLevel(logging.DEBUG)
 with Supervisor("app", A).start() as running:
     assert running["a"].ask("first") == (logging.ERROR, logging.DEBUG)
+    until(lambda: "db first" in printed)
     logging.getLogger("noisy").setLevel(logging.NOTSET)
     logging.getLogger("app").setLevel(logging.INFO)
     logging.getLogger().setLevel(logging.INFO)
