@@ -212,7 +212,8 @@ class AgainstTheModel(RuleBasedStateMachine):
         if driver.spec.max_restarts != math.inf:
             assert driver.policy.restarts_used(driver.now) == model.restarts_used()
         odd = [event for event in driver.events_of(ChildStopError) if event.reason is not BOOM]
-        assert [event.path.removeprefix("top/") for event in odd] == model.stop_errors
+        # copies stop at the same time, so the order of their errors is not promised (rule 82)
+        assert sorted(event.path.removeprefix("top/") for event in odd) == sorted(model.stop_errors)
 
     @invariant()
     def the_counts_fit(self) -> None:
