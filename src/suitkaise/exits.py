@@ -7,6 +7,7 @@ Only `Normal` and `Shutdown` are clean. All others are abnormal: a supervisor re
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, field
 from typing import Any, ClassVar, Never
@@ -30,6 +31,8 @@ __all__ = [
     "by_sigterm",
     "origin",
 ]
+
+_KEEP_ONE = threading.Lock()  # held while a decoded error is kept: threads that decode it at once get the same object
 
 
 class ExitReason:
@@ -117,10 +120,13 @@ class Crashed(ExitReason):
 
     @property
     def error(self) -> BaseException:
-        """The exception, decoded at the first access."""
+        """The exception, decoded at the first access; the same object at each access, in each thread."""
         if self._error is None:
             assert self._decode is not None
-            object.__setattr__(self, "_error", self._decode())
+            decoded = self._decode()  # without the lock: it may run code of users
+            with _KEEP_ONE:
+                if self._error is None:
+                    object.__setattr__(self, "_error", decoded)
         assert self._error is not None
         return self._error
 

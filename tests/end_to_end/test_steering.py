@@ -271,6 +271,7 @@ def test_a_slow_child_delays_no_command_for_another(tmp_path: Path) -> None:
         assert app.facts("slow")["status"] == "stopping"
         app("restart jobs/steady-0").check()
         app("tree").check()
+        app("signal KILL slow").check()  # it would be waited for when the program is gone
 
 
 def test_stop_without_a_path_ends_the_tree_and_its_program(tmp_path: Path) -> None:

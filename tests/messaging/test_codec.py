@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from suitkaise.errors import AskTimeout, NotSerializable, WorkerFailed
 from suitkaise.exits import Crashed, GaveUp, Shutdown
 from suitkaise.messaging import codec
+from tests.support import in_background
 
 PLAIN = st.recursive(
     st.none()
@@ -483,3 +484,16 @@ def test_the_error_of_a_crash_whose_class_cannot_be_imported_keeps_its_text(
     assert came.error.traceback == "Traceback"
     with pytest.raises(AttributeError, match="'Crashed' object has no attribute 'eror'"):
         came.eror  # noqa: B018
+
+
+def test_threads_that_decode_the_error_of_a_crash_at_once_get_the_same_one() -> None:
+    both = threading.Barrier(2)
+
+    def decode() -> BaseException:
+        both.wait(10)
+        return ValueError("decoded")
+
+    crashed = Crashed.undecoded("loop", "", "ValueError in loop: decoded", decode)
+    reading = in_background(lambda: crashed.error)
+    assert crashed.error is reading.result(10)
+    assert crashed.error is reading.result(10)

@@ -11,6 +11,7 @@ from suitkaise.events import (
 )
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Killed, Normal, Shutdown, Signaled
 from suitkaise.policy.actions import Begin, Kill, StopAll
+from suitkaise.policy.children import KILL_CHILD
 from tests.policy.driver import BOOM, begun, child, children
 
 
@@ -120,6 +121,17 @@ def test_s69_an_exit_by_sigterm_is_an_answer_to_the_order_to_stop(reason: ExitRe
     tree.exits("a", reason)
 
     assert tree.events[-1] == ChildStopped("top/a", 0.0, reason=reason)
+
+
+def test_s43_s79_a_child_that_is_killed_by_an_order_made_no_error() -> None:
+    tree = begun([child("a", shutdown=60)])
+    tree.plan_stops("a", "waits")
+
+    tree.terminate_child("a")
+    tree.exits("a", Killed(KILL_CHILD))
+
+    assert tree.events_of(ChildStopError) == []
+    assert [event.reason for event in tree.events_of(ChildStopped)] == [Killed(KILL_CHILD)]
 
 
 def test_s43_a_brutally_killed_child_that_crashed_before_the_kill_is_reported() -> None:

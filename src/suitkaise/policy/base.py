@@ -31,7 +31,7 @@ from suitkaise.policy.actions import (
     TimerKey,
 )
 from suitkaise.policy.child_table import ChildTable
-from suitkaise.policy.children import ChildInfo, ChildPhase, ChildState
+from suitkaise.policy.children import KILL_CHILD, ChildInfo, ChildPhase, ChildState
 from suitkaise.policy.jobs import Job, JobQueue
 from suitkaise.policy.restart_window import RestartWindow
 from suitkaise.specs import Child, SupervisorSpec
@@ -231,6 +231,7 @@ class BasePolicy(ABC):
             child.attempt = 0
         if was is ChildPhase.STOPPING:
             killed = child.spec.shutdown == "brutal_kill" and isinstance(reason, Killed)
+            killed = killed or reason == Killed(KILL_CHILD)
             expected = reason.clean or killed or by_sigterm(reason)
             kind = events.ChildStopped if expected else events.ChildStopError
             self.actions.publish(kind, child, reason=reason, unhandled=unhandled)

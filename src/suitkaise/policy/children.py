@@ -13,7 +13,10 @@ from suitkaise.records import dataclass
 from suitkaise.specs import Child
 from suitkaise.status import Status
 
-__all__ = ["ChildInfo", "ChildPhase", "ChildState", "start_error"]
+__all__ = ["KILL_CHILD", "ChildInfo", "ChildPhase", "ChildState", "start_error"]
+
+KILL_CHILD = "kill_child()"
+"""Why a child was killed by an order (rule 79)."""
 
 
 class ChildPhase(Enum):

@@ -29,15 +29,12 @@ from suitkaise.policy.actions import (
     TerminateChild,
 )
 from suitkaise.policy.base import BasePolicy, SupervisorPhase
-from suitkaise.policy.children import ChildInfo, start_error
+from suitkaise.policy.children import KILL_CHILD, ChildInfo, start_error
 from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.status import Status
 from suitkaise.supervision.environment import Environment, prepare, unprepare
 
 __all__ = ["RootParent", "SupervisorInterface"]
-
-KILL_CHILD = "kill_child()"
-"""Why a child was killed by an order."""
 
 _STATUS_OF = {
     SupervisorPhase.NEW: Status.CREATED,
