@@ -6,6 +6,7 @@ A test never sleeps for a fixed time. It waits for what it expects, here, and fa
 from __future__ import annotations
 
 import codecs
+import encodings.idna  # noqa: F401  (another user may be unable to read the standard library)
 import os
 import select
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -433,6 +435,8 @@ def stranger(act: Callable[[int], None]) -> Iterator[int]:
             os.setresgid(STRANGER, STRANGER, STRANGER)
             os.setresuid(STRANGER, STRANGER, STRANGER)
             act(writes)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(writes)

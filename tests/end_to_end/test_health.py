@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -21,7 +22,7 @@ from suitkaise.cli.command import UsageError
 from suitkaise.cli.health import CONNECTIONS, checked_address, health, readiness
 from suitkaise.events import Event
 from suitkaise.runtime import runtime
-from tests.support import Program, eventually, run_program, start_program
+from tests.support import Program, eventually, only_root, run_program, start_program, stranger
 
 APP = """
 import time
@@ -105,6 +106,28 @@ def test_a_program_is_healthy_from_its_start_and_ready_while_all_permanent_child
         eventually(lambda: down(url).get("app") == "stopping")
         assert get(f"{url}/healthz")[0] == 200
         (tmp_path / "may finish").touch()
+        assert program.wait() == 0
+
+
+@only_root
+def test_another_user_may_ask_whether_the_program_is_healthy_and_nothing_else(tmp_path: Path) -> None:
+    with served(tmp_path, "--health", "0") as (program, url):
+
+        def act(out: int) -> None:
+            seen = [get(f"{url}/healthz")[0]]
+            for method in ("POST", "PUT", "DELETE", "PATCH"):
+                with pytest.raises(urllib.error.HTTPError) as caught:
+                    urllib.request.urlopen(urllib.request.Request(f"{url}/healthz", b"{}", method=method), timeout=20)
+                seen.append(caught.value.code)
+            seen += [get(f"{url}/{path}")[0] for path in ("", "..", "%2e%2e/hub.sock", "api/change", "metrics/../x")]
+            os.write(out, json.dumps(seen).encode())
+
+        with stranger(act) as told, open(told, "rb", closefd=False) as pipe:
+            assert json.loads(pipe.read()) == [200] + [501] * 4 + [404] * 5
+        (tmp_path / "may start").touch()
+        (tmp_path / "may finish").touch()
+        eventually(lambda: down(url) == {})
+        program.send_signal(signal.SIGTERM)
         assert program.wait() == 0
 
 

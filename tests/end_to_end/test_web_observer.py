@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support import Program, eventually, run_program, start_program, wait_gone
+from tests.support import Program, eventually, only_root, run_program, start_program, stranger, wait_gone
 
 pytest.importorskip("uvicorn")
 
@@ -142,6 +142,30 @@ def test_the_link_works_once_and_nothing_is_told_without_the_cookie(tmp_path: Pa
         assert status == 200
         assert not re.search(r"<script(?! type=\"module\" src=)|\son\w+=|style=|https?://(?!www\.w3\.org)", page)
         assert site.get(site.link)[0] == 303  # the browser that has the cookie may open the link again
+
+
+@only_root
+def test_another_user_sees_no_page_and_changes_nothing(tmp_path: Path) -> None:
+    with observed(tmp_path, "--observe-actions") as site:
+        token = site.link.partition("=")[2]
+
+        def act(out: int) -> None:
+            theirs = Site(site.program, site.url, csrf="a guess")
+            paths = ["/", "/events", "/api/history?path=app", "/api/lines?path=app/jobs/steady-0", "/api/crashes/1"]
+            seen = [theirs.get(path)[0] for path in [*paths, "/?token=a-guess", "/?token="]]
+            seen += [theirs.change(action, "app/jobs/steady-0")[0] for action in ("restart", "stop")]
+            theirs.cookie = "suitkaise=a-guess"
+            seen += [theirs.get("/")[0], theirs.change("restart", "app/jobs/steady-0")[0]]
+            processes = [psutil.Process(site.program.pid), *psutil.Process(site.program.pid).children(recursive=True)]
+            told = sum(token in Path(f"/proc/{one.pid}/cmdline").read_text() for one in processes)
+            os.write(out, json.dumps([seen, told]).encode())
+
+        with stranger(act) as told, open(told, "rb", closefd=False) as pipe:
+            seen, leaks = json.loads(pipe.read())
+        assert (set(seen), len(seen), leaks) == ({401}, 11, 0)
+        site.enter()  # the guesses have used nothing up
+        rows = rows_of(site)
+        assert rows["app/jobs/steady-0"]["incarnation"] == 1
 
 
 def test_all_answers_have_the_headers_that_protect_the_page(tmp_path: Path) -> None:
