@@ -35,7 +35,8 @@ class Steady(Process):
         raise ValueError("as it was told")
 
 class Idle(Thread):
-    pass
+    def on_start(self):
+        self.tree.add("password", "s3cret", path="settings", metadata={"kind": "text"})
 
 tree = Supervisor("app", Supervisor("jobs", Child(Steady, copies=2), strategy="one_for_all"), Idle(), max_restarts=50)
 """
@@ -237,6 +238,27 @@ def test_actions_need_cookie_origin_and_csrf_token_and_are_logged(tmp_path: Path
         for action in ("restart", "suspend", "resume", "stop", "start"):
             assert site.change(action, "app/jobs/steady-0")[0] == 200, action
         assert "restart of 'app/jobs/steady-0' is requested from the page, by 127.0.0.1" in site.program.stderr
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_storage_is_told_without_its_values_where_they_are_hidden(tmp_path: Path, hidden: bool) -> None:
+    with observed(tmp_path, *["--observe-hide-values"] * hidden) as site:
+        assert site.get("/api/storage")[0] == 401
+        site.enter()
+        rows_of(site)
+        root = json.loads(eventually(lambda: site.get("/api/storage?path=")[1]))
+        assert (root["containers"], root["entries"], root["count"]) == (["settings"], [], 1)
+        told = json.loads(site.get("/api/storage?path=settings")[1])
+        [entry] = told["entries"]
+        shown = None if hidden else "'s3cret'"
+        assert (entry["name"], entry["value"], entry["metadata"]) == ("password", shown, {"kind": "text"})
+        assert json.loads(site.get(f"/api/storage?path=settings&seen={told['revision']}")[1]) == {
+            "revision": told["revision"]
+        }
+        assert json.loads(site.get("/api/storage?path=settings&name=password")[1])["value"] == shown
+        assert site.get("/api/storage?path=settings&name=none")[0] == 404
+        assert site.get("/api/storage?path=%00")[0] == 400
+        assert site.get("/api/storage?path=settings&name=")[0] == 400
 
 
 def test_pages_are_told_the_end_of_the_program_and_the_observer_ends_with_it(tmp_path: Path) -> None:

@@ -33,6 +33,13 @@ class Steady(Process):
     def loop(self):
         self.wait(0.05)
 
+class Keeper(Process):
+    def on_start(self):
+        self.tree.add("limits", {"retries": 3, "text": "<b>bold</b>"}, path="settings/jobs")
+    def loop(self):
+        self.tree.increment("turns", path="settings")
+        self.wait(0.2)
+
 class Failing(Steady):
     restart = "temporary"
     def loop(self):
@@ -45,7 +52,7 @@ class Idle(Thread):
 
 tree = Supervisor(
     "app", Supervisor("jobs", Child(Steady, copies=2), strategy="one_for_all"), Child(Failing, id="fails"),
-    Supervisor("many", Child(Idle, copies=COPIES)), max_restarts=50,
+    Supervisor("many", Child(Idle, copies=COPIES)), *[Keeper] * (COPIES == 1), max_restarts=50,
 )
 """
 
@@ -187,6 +194,27 @@ def test_the_keyboard_is_enough(opened: Open) -> None:
     eventually(lambda: page.evaluate("document.querySelectorAll('#rows .row').length > 3"), timeout=30.0)
     page.keyboard.press("t")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+@pytest.mark.parametrize("opened", [1], indirect=True)
+def test_the_storage_can_be_looked_through_and_is_followed(opened: Open) -> None:
+    page = opened.page
+    page.locator("#tab-storage").click()
+    page.locator("#storage .folder", has_text="settings/").click()
+    turns = page.locator("#storage li", has_text="turns").locator(".value")
+    first = int(turns.inner_text())
+    page.wait_for_function(
+        "(first) => [...document.querySelectorAll('#storage .value')].some((one) => Number(one.textContent) > first)",
+        arg=first, timeout=PATIENCE,
+    )  # fmt: skip
+    page.locator("#storage .folder", has_text="jobs/").click()
+    page.locator("#storage li button", has_text="limits").click()
+    assert page.locator("#storage .whole pre").inner_text() == "{'retries': 3, 'text': '<b>bold</b>'}"
+    assert page.locator('#storage dl div:has(dt:text-is("Owner")) dd').inner_text() == "app/keeper"
+    page.locator("#storage .crumbs button", has_text="storage").click()
+    page.locator("#storage .folder", has_text="settings/").wait_for(timeout=PATIENCE)
+    page.locator("#tab-storage").press("ArrowRight")
+    assert page.locator("#incidents").is_visible()
 
 
 @pytest.mark.parametrize("opened", [200], indirect=True)

@@ -132,6 +132,8 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
                 options.health = health
             case ["--observe-actions", *arguments]:
                 options.observe_actions = True
+            case ["--observe-hide-values", *arguments]:
+                options.observe_hide_values = True
             case [first, *others] if first.startswith(("--engine=", "--health=", "--observe=")):
                 name, _, value = first.partition("=")
                 setattr(options, name.removeprefix("--"), value)

@@ -45,13 +45,14 @@ _ADDRESS = re.compile(r"(?:(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):)?\d+")
 def observed(options: argparse.Namespace) -> Iterator[None]:
     """Have the program's runtime observed if the options say so, and print the URL."""
     if options.observe is None:
-        if options.observe_actions:
-            raise SpecError("--observe-actions needs --observe")
+        for name in ("actions", "hide_values"):
+            if getattr(options, f"observe_{name}"):
+                raise SpecError(f"--observe-{name.replace('_', '-')} needs --observe")
         yield
         return
     from suitkaise.observer.launch import Place
 
-    place = Place(options.observe, actions=options.observe_actions)
+    place = Place(options.observe, actions=options.observe_actions, hide_values=options.observe_hide_values)
     _tell(place.url, place.is_local)
     runtimes.observe = place.start_process
     try:
@@ -72,7 +73,7 @@ def observe(options: argparse.Namespace) -> int:
     if len(programs) > 1:
         raise UsageError(f"several programs run, choose one with --pid: {', '.join(one.title for one in programs)}")
     try:
-        place = Place(options.address, actions=options.actions)
+        place = Place(options.address, actions=options.actions, hide_values=options.hide_values)
     except SpecError as error:
         raise UsageError(str(error)) from None
     except SuitkaiseError as error:
@@ -84,7 +85,8 @@ def observe(options: argparse.Namespace) -> int:
     else:
         _tell(place.url, place.is_local)
     with place.listener:
-        if serve(place.listener, programs[0].directory, place.token, actions=place.actions):
+        serving = {"actions": place.actions, "hide_values": place.hide_values}
+        if serve(place.listener, programs[0].directory, place.token, **serving):
             print("suitkaise observe: the program has ended", file=sys.stderr)
     return CLEAN
 

@@ -35,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
                          help="where (default: a free port of 127.0.0.1)")  # fmt: skip
     observe.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
     observe.add_argument("--actions", action="store_true", help="the page may restart, stop and start workers")
+    observe.add_argument("--hide-values", action="store_true", help="the page shows no values of the storage")
     for name, text in _CHANGES.items():
         command = _add(commands, name, text)
         if name == "signal":
@@ -142,6 +143,7 @@ def _add_observe(command: argparse.ArgumentParser) -> None:
         help="serve a web page that shows the tree, and print its URL (default: a free port of 127.0.0.1)",
     )  # fmt: skip
     command.add_argument("--observe-actions", action="store_true", help="the page may restart, stop and start workers")
+    command.add_argument("--observe-hide-values", action="store_true", help="the page shows no values of the storage")
 
 
 def _add_store(commands: Any) -> None:

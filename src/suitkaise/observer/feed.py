@@ -149,6 +149,11 @@ class Feed:
         """Return what is known of a worker or supervisor."""
         return self._model.rows.get(path)
 
+    @property
+    def storage(self) -> str | None:
+        """The directory of the program's storage; None while it uses none, or has ended."""
+        return None if self.ended else self._model.program.get("storage")
+
     # ------------------------------------------------------------ looks
     async def run(self) -> None:
         """Look at the program, while pages are open, until it ends."""

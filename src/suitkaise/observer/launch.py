@@ -43,16 +43,19 @@ class Place:
 
     Args:
         address: `HOST:PORT`, `HOST` or `PORT`; empty for a free port of 127.0.0.1.
+        actions: whether pages may steer the tree.
+        hide_values: whether pages see of the storage names and facts alone.
 
     Raises:
         SpecError: the address is no address.
         SuitkaiseError: the extra is not installed, or the system refuses the address.
     """
 
-    def __init__(self, address: str = "", *, actions: bool = False) -> None:
+    def __init__(self, address: str = "", *, actions: bool = False, hide_values: bool = False) -> None:
         require_extra()
         host, port = parse(address)
         self.actions: bool = actions
+        self.hide_values: bool = hide_values
         self.token: str = secrets.token_urlsafe(24)
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -73,7 +76,7 @@ class Place:
         """Start the observer of the program that uses this directory; return the function that ends it."""
         settings = {
             "path": search_path(), "descriptor": self.listener.fileno(), "directory": directory, "token": self.token,
-            "actions": self.actions,
+            "actions": self.actions, "hide_values": self.hide_values,
         }  # fmt: skip
         try:
             process = subprocess.Popen(
@@ -119,7 +122,10 @@ def child_main(settings: dict[str, object]) -> NoReturn:
             sys.exit()
         from suitkaise.observer.serve import serve  # half a second, which nobody needs who opens no page
 
-        serve(listener, str(settings["directory"]), str(settings["token"]), actions=bool(settings["actions"]))
+        serve(
+            listener, str(settings["directory"]), str(settings["token"]),
+            actions=bool(settings["actions"]), hide_values=bool(settings["hide_values"]),
+        )  # fmt: skip
     sys.exit()
 
 

@@ -16,6 +16,7 @@ import uvicorn
 from suitkaise.observer.feed import Feed
 from suitkaise.observer.program import ObservedProgram
 from suitkaise.observer.security import Security
+from suitkaise.observer.storage import StorageView
 from suitkaise.observer.web import make_app
 
 __all__ = ["serve"]
@@ -30,7 +31,7 @@ LAST_WORDS = 1.0
 """Seconds that pages have to read that the program has ended."""
 
 
-def serve(listener: socket.socket, directory: str, token: str, *, actions: bool) -> bool:
+def serve(listener: socket.socket, directory: str, token: str, *, actions: bool, hide_values: bool) -> bool:
     """Serve the page on a listening socket; return whether the program has ended, rather than the observer."""
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         with contextlib.suppress(OSError):
@@ -39,10 +40,10 @@ def serve(listener: socket.socket, directory: str, token: str, *, actions: bool)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    return asyncio.run(_serve(listener, directory, token, actions))
+    return asyncio.run(_serve(listener, directory, token, actions, StorageView(hide_values=hide_values)))
 
 
-async def _serve(listener: socket.socket, directory: str, token: str, actions: bool) -> bool:
+async def _serve(listener: socket.socket, directory: str, token: str, actions: bool, storage: StorageView) -> bool:
     host, port = listener.getsockname()[:2]
     security = Security(host, port, token)
     program = ObservedProgram(directory)
@@ -61,7 +62,7 @@ async def _serve(listener: socket.socket, directory: str, token: str, actions: b
     except OSError:
         program.close()
         return True
-    app = make_app(program, feed, security, actions=actions)
+    app = make_app(program, feed, storage, security, actions=actions)
     server = _Server(
         uvicorn.Config(
             app, lifespan="off", ws="none", http="h11", log_config=None, access_log=False, server_header=False,

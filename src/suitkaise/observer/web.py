@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Any
 
@@ -18,10 +19,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from suitkaise.crashes import CrashReport
-from suitkaise.errors import AskTimeout, RuntimeGone, SuitkaiseError
+from suitkaise.errors import AskTimeout, RuntimeGone, StorageError, SuitkaiseError
 from suitkaise.observer.feed import Feed
 from suitkaise.observer.program import ObservedProgram
 from suitkaise.observer.security import HEADERS, Refused, Security
+from suitkaise.observer.storage import StorageView
 
 __all__ = ["make_app"]
 
@@ -43,8 +45,11 @@ _FILES = {
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(program: ObservedProgram, feed: Feed, security: Security, *, actions: bool) -> ASGIApp:
+def make_app(
+    program: ObservedProgram, feed: Feed, storage: StorageView, security: Security, *, actions: bool
+) -> ASGIApp:
     """Return the application. `actions`: whether pages may steer the tree."""
+    looks = ThreadPoolExecutor(1, "suitkaise-storage-view")
 
     async def page(request: Request) -> Response:
         token = request.query_params.get("token")
@@ -79,6 +84,29 @@ def make_app(program: ObservedProgram, feed: Feed, security: Security, *, action
         same = request.query_params.get("serial") == str(serial) and position.isdecimal()
         text, end = await asyncio.to_thread(program.lines, serial, int(position) if same else 0)
         return _json({"lines": text, "serial": serial, "position": end})
+
+    async def stored(request: Request) -> Response:
+        query = request.query_params
+        path, name, seen = query.get("path", ""), query.get("name"), query.get("seen", "")
+        try:
+            async with asyncio.timeout(PATIENCE):
+                if name is None:
+                    known = int(seen) if seen.isdecimal() else None
+                    return _json(await in_turn(lambda: storage.container(feed.storage, path, known)))
+                entry = await in_turn(lambda: storage.entry(feed.storage, path, name))
+        except (TypeError, ValueError) as error:
+            raise Refused(400, str(error)) from None
+        except TimeoutError:
+            raise Refused(503, f"a value did not show itself within {PATIENCE:g} s") from None
+        except StorageError as error:
+            raise Refused(409, str(error)) from None
+        if entry is None:
+            raise Refused(404, f"there is no {name!r} in {path!r} any more")
+        return _json(entry)
+
+    def in_turn(look: Callable[[], Any]) -> Awaitable[Any]:
+        """Look into the storage in a thread of its own: a value that blocks while it is shown stops nothing else."""
+        return asyncio.get_running_loop().run_in_executor(looks, look)
 
     async def crash(request: Request) -> Response:
         report = feed.report(request.path_params["id"])
@@ -126,6 +154,7 @@ def make_app(program: ObservedProgram, feed: Feed, security: Security, *, action
             Route("/events", data(stream)),
             Route("/api/history", data(history)),
             Route("/api/lines", data(lines)),
+            Route("/api/storage", data(stored)),
             Route("/api/crashes/{id}.txt", data(crash)),
             Route("/api/crashes/{id}", data(crash)),
             Route("/api/change", data(change), methods=["POST"]),

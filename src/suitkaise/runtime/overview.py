@@ -26,17 +26,21 @@ __all__ = ["overview"]
 _STARTED = time.time()
 
 
-def overview(directory: str, registry: Registry, roots: dict[str, SupervisorInterface]) -> dict[str, Any]:
+def overview(
+    directory: str, storage: str | None, registry: Registry, roots: dict[str, SupervisorInterface]
+) -> dict[str, Any]:
     """Return what this program is and what its trees are doing; ready for JSON.
 
     Args:
         directory: the private directory of the program.
+        storage: the directory of its storage; None while it uses none.
         registry: knows the incarnations.
         roots: the roots of the trees that run, by name.
     """
     return {
         "pid": os.getpid(),
         "directory": directory,
+        "storage": storage,
         "command": sys.orig_argv,
         "folder": _folder(),
         "python": platform.python_version(),

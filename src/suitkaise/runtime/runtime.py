@@ -191,7 +191,7 @@ class Runtime:
 
     def overview(self) -> dict[str, Any]:
         """Return what the program and its trees are doing now, as plain values."""
-        return overview(self.directory, self.registry, running_trees())
+        return overview(self.directory, self.storage.place, self.registry, running_trees())
 
     def abandoned(self) -> list[str]:
         """Return the paths of threads that were abandoned and still run (rule 59)."""

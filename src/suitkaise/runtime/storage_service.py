@@ -52,6 +52,11 @@ class StorageService:
         self._failed_starts = 0  # in a row
         self._closing = False
 
+    @property
+    def place(self) -> str | None:
+        """The directory of the storage; None while the program uses none. Waits for nothing."""
+        return None if self._root is None else self._storage_directory
+
     def directory(self, durable: str | None = None, engine: str | None = None) -> str:
         """Return the directory of the storage; the first call starts it.
 

@@ -3,6 +3,7 @@
 import { $, attribute, glyph, h, setGlyph, text } from "./dom.js";
 import { timeline } from "./charts.js";
 import { clock, duration, last } from "./format.js";
+import { drawStorage } from "./storage.js";
 import { now, store } from "./store.js";
 
 const TONES = { open: "soon", recovered: "good", down: "bad", "gave up": "bad", stopped: "idle" };
@@ -15,7 +16,7 @@ let openWorker = () => {};
 
 export function beginSide(show) {
   openWorker = show;
-  const tabs = [$("tab-incidents"), $("tab-events")];
+  const tabs = [$("tab-incidents"), $("tab-events"), $("tab-storage")];
   const choose = (tab) => {
     for (const one of tabs) {
       const on = one === tab;
@@ -30,7 +31,7 @@ export function beginSide(show) {
     tab.addEventListener("click", () => choose(tab));
     tab.addEventListener("keydown", (event) => {
       if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-      const other = tabs[1 - tabs.indexOf(tab)];
+      const other = tabs[(tabs.indexOf(tab) + (event.key === "ArrowRight" ? 1 : tabs.length - 1)) % tabs.length];
       choose(other);
       other.focus();
     });
@@ -46,7 +47,8 @@ export function drawSide() {
   drawTimeline();
   text($("count"), store.incidents.size ? String(store.incidents.size) : "");
   if (!$("incidents").hidden) drawIncidents($("incidents"), [...store.incidents.values()].reverse());
-  else drawEvents();
+  else if (!$("events").hidden) drawEvents();
+  else drawStorage();
 }
 
 function drawEvents() {

@@ -20,7 +20,7 @@ from suitkaise.storage.backends.revision import RevisionWord
 from suitkaise.storage.backends.tables import Engine, Opened, Transaction, declared_index, scan
 from suitkaise.storage.index import find
 from suitkaise.storage.keys import container_prefix, next_container
-from suitkaise.storage.records import Metadata, checked, head_of, revision_of
+from suitkaise.storage.records import Entry, Metadata, Record, checked, head_of, revision_of
 
 __all__ = ["NotThereYet", "Reader", "reader_of"]
 
@@ -110,6 +110,18 @@ class Reader:
         def collect(transaction: Transaction) -> list[tuple[bytes, bytes]]:
             found = scan(transaction, self._entries, prefix, next_container(prefix))
             return [(bytes(key), head_of(record)) for key, record in found]
+
+        return self._read(collect, buffers=True)
+
+    def entries(self, path: str) -> list[tuple[bytes, Entry]]:
+        """Return keys and facts of the entries in one container, whose values are not copied."""
+        prefix = container_prefix(path)
+
+        def collect(transaction: Transaction) -> list[tuple[bytes, Entry]]:
+            found = scan(transaction, self._entries, prefix, next_container(prefix))
+            return [
+                (bytes(key), Record.unpack(head_of(record)).entry(bytes(key), len(record))) for key, record in found
+            ]
 
         return self._read(collect, buffers=True)
 
