@@ -9,6 +9,8 @@ VENV ?= .venv
 PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 ARGS ?=
+# Bytecode, also where PYTHONDONTWRITEBYTECODE is set: the tests start some two thousand programs.
+COMPILE = $(VENV)/bin/python -m compileall -q src tests supervisors
 # In how many processes the tests run; `JOBS=` is for one, this one, as a debugger wants it.
 JOBS ?= 2
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
@@ -27,6 +29,7 @@ run: $(VENV)/.run  ## the main job: the indexer tree over real files (ARGS="..."
 
 .PHONY: test
 test: $(VENV)/.dev-test  ## all tests except the long ones (ARGS="-k policy", JOBS= for one process)
+	@$(COMPILE)
 	$(VENV)/bin/python -m pytest $(if $(JOBS),-n $(JOBS)) $(ARGS)
 
 .PHONY: test-fast
@@ -39,6 +42,7 @@ mutants: $(VENV)/.dev-test  ## faults put into the policy, which the tests must 
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev-test  ## the long tests
+	@$(COMPILE)
 	$(VENV)/bin/python -m pytest -m slow --timeout 1800 $(ARGS)
 
 .PHONY: lint
