@@ -103,11 +103,15 @@ def _left(unhandled: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ChildStarted(Event):
-    """A child is running: its `on_start` has returned. `took`: seconds since its previous incarnation ended."""
+    """A child is running: its `on_start` has returned.
+
+    `took`: seconds since its previous incarnation ended. `startup`: seconds since the order to start this one.
+    """
 
     pid: int | None = None
     restarts: int = 0
     took: float | None = None
+    startup: float = field(default=0.0, compare=False)
 
     def _text(self) -> str:
         pid = f" (pid {self.pid})" if self.pid is not None else ""

@@ -7,7 +7,6 @@ Only `Normal` and `Shutdown` are clean. All others are abnormal: a supervisor re
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, field
 from typing import Any, ClassVar, Never
@@ -31,8 +30,6 @@ __all__ = [
     "by_sigterm",
     "origin",
 ]
-
-_KEEP_ONE = threading.Lock()  # held while a decoded error is kept: threads that decode it at once get the same object
 
 
 class ExitReason:
@@ -92,7 +89,7 @@ class Crashed(ExitReason):
 
     phase: str
     traceback: str
-    _error: BaseException | None
+    _error: dict[str, BaseException]  # empty as long as it is not decoded
     _text: str
     _decode: Callable[[], BaseException] | None
 
@@ -114,21 +111,18 @@ class Crashed(ExitReason):
         decode: Callable[[], BaseException] | None,
         text: str,
     ) -> None:
-        values = {"phase": phase, "traceback": traceback, "_error": error, "_decode": decode, "_text": text}
+        known = {} if error is None else {"error": error}
+        values = {"phase": phase, "traceback": traceback, "_error": known, "_decode": decode, "_text": text}
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
     @property
     def error(self) -> BaseException:
         """The exception, decoded at the first access; the same object at each access, in each thread."""
-        if self._error is None:
+        if not self._error:
             assert self._decode is not None
-            decoded = self._decode()  # without the lock: it may run code of users
-            with _KEEP_ONE:
-                if self._error is None:
-                    object.__setattr__(self, "_error", decoded)
-        assert self._error is not None
-        return self._error
+            self._error.setdefault("error", self._decode())  # which is atomic: threads that decode it at once agree
+        return self._error["error"]
 
     @property
     def decode(self) -> Callable[[], BaseException] | None:

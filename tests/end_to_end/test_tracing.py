@@ -144,4 +144,4 @@ def test_without_opentelemetry_nothing_is_imported_and_messages_have_no_carrier(
 
 def test_a_carrier_of_a_process_without_opentelemetry_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.context", None)
-    assert tracing.continued({"traceparent": "00-0-0-00"}, lambda: 3)() == 3
+    assert tracing.continued({"traceparent": "00-0-0-00"}, "app/a", lambda: 3)() == 3

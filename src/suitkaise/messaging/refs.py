@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, SuitkaiseError
 from suitkaise.exits import ExitReason
+from suitkaise.messaging import tracing
 from suitkaise.messaging.ask_timeout import Doing, ask_timeout
 from suitkaise.messaging.identity import current_path, is_starting
 from suitkaise.messaging.messages import (
@@ -125,6 +127,12 @@ class WorkerRef:
         """
         self._refuse_self("asks")
         seconds = checked_timeout(timeout)
+        if tracing.spans is None:
+            return self._ask_and_wait(message, timeout, seconds)
+        with tracing.spans.ask(self.path):
+            return self._ask_and_wait(message, timeout, seconds)
+
+    def _ask_and_wait(self, message: Any, timeout: float | None, seconds: float | None) -> Any:
         try:
             answer = self._router.ask(self.path, Payload(message), seconds, carrier())
         except AskTimeout:
@@ -178,7 +186,8 @@ class WorkerRef:
         own = current_path()
         if own and f"{own}/".startswith(f"{self.path}/"):
             answer.asked_by_itself = own
-        self._router.send(self.path, Message(kind, body, answer.settle, carrier=carrier()))
+        with nullcontext() if tracing.spans is None else tracing.spans.ask_later(self.path, answer):
+            self._router.send(self.path, Message(kind, body, answer.settle, carrier=carrier()))
         return answer
 
     def _timed_out(self, timeout: float | None) -> AskTimeout:

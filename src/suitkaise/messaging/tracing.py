@@ -11,15 +11,39 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, ExitStack
 from types import CoroutineType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-__all__ = ["Carrier", "carrier", "continued", "enter"]
+if TYPE_CHECKING:
+    from suitkaise.messaging.messages import Answer
+
+__all__ = ["Carrier", "Spans", "carrier", "continued", "enter"]
 
 Carrier: TypeAlias = "dict[str, str]"
 """A tracing context as texts, such as `traceparent`."""
 
 _modules = sys.modules
+
+
+class Spans(Protocol):
+    """Makes spans of messages; `suitkaise.telemetry` does."""
+
+    def ask(self, path: str) -> AbstractContextManager[object]:
+        """Return a block that is the span of an ask whose answer is waited for in it."""
+        ...
+
+    def ask_later(self, path: str, answer: Answer[Any]) -> AbstractContextManager[object]:
+        """Return a block in which an ask is sent; its span ends with the answer."""
+        ...
+
+    def handle(self, path: str) -> AbstractContextManager[object]:
+        """Return a block that is the span of the handler of a message in the worker at `path`."""
+        ...
+
+
+spans: Spans | None = None
+"""Makes spans of the messages of this process; None: nobody does."""
 
 
 def carrier() -> Carrier | None:
@@ -44,26 +68,25 @@ def enter(context: Carrier | None) -> Callable[[], None]:
     return lambda: None
 
 
-def continued(context: Carrier, function: Callable[[], Any]) -> Callable[[], Any]:
-    """Return the function, or the coroutine that it returns, with that tracing context around it."""
+def continued(context: Carrier, path: str, function: Callable[[], Any]) -> Callable[[], Any]:
+    """Return the function, or the coroutine that it returns, with that tracing context around it.
+
+    `path` is that of the worker whose handler the function is.
+    """
 
     def call() -> Any:
-        leave = enter(context)
-        try:
+        with ExitStack() as stack:
+            stack.callback(enter(context))
+            if spans is not None:
+                stack.enter_context(spans.handle(path))
             value = function()
-        except BaseException:
-            leave()
-            raise
-        if isinstance(value, CoroutineType):
-            return _awaited(value, leave)
-        leave()
-        return value
+            if isinstance(value, CoroutineType):
+                return _awaited(value, stack.pop_all())
+            return value
 
     return call
 
 
-async def _awaited(coroutine: Coroutine[Any, Any, Any], leave: Callable[[], None]) -> Any:
-    try:
+async def _awaited(coroutine: Coroutine[Any, Any, Any], stack: ExitStack) -> Any:
+    with stack:
         return await coroutine
-    finally:
-        leave()

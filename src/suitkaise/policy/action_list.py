@@ -47,7 +47,7 @@ class ActionList:
         """Start a new incarnation of a child."""
         previous = Previous(child.starts, child.last_exit, child.ended_at) if child.starts else None
         child.incarnation += 1
-        child.ready_at = None
+        child.ready_at, child.ordered_at = None, self.now
         child.phase, child.restarts_alone, child.in_group_restart = ChildPhase.STARTING, restarts_alone, False
         self._actions.append(Start(child.spec, child.incarnation, previous))
 

@@ -203,7 +203,8 @@ class BasePolicy(ABC):
         child.phase, child.pid, child.ready_at, child.abandoned = ChildPhase.RUNNING, pid, self.actions.now, False
         child.given_up = False
         took = self.actions.now - child.ended_at if child.restarts and child.last_exit is not None else None
-        self.actions.publish(events.ChildStarted, child, pid=pid, restarts=child.restarts, took=took)
+        startup = self.actions.now - child.ordered_at
+        self.actions.publish(events.ChildStarted, child, pid=pid, restarts=child.restarts, took=took, startup=startup)
 
     def _on_ignored(self, id: str, incarnation: int) -> None:
         child = self.children.current(id, incarnation)

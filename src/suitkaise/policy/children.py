@@ -64,7 +64,8 @@ class ChildState:
     in_group_restart: bool = False  # a group restart has stopped the child and will start it again
     abandoned: bool = False
     given_up: bool = False  # it has needed more restarts than its own limit allows (rule 78)
-    ready_at: float | None = None  # when this incarnation became ready
+    ordered_at: float = 0.0  # when the start of this incarnation was ordered
+    ready_at: float | None = None  # when it became ready
     ended_at: float = 0.0
     last_exit: ExitReason | None = None
     pid: int | None = None

@@ -21,7 +21,7 @@ from suitkaise.engines.processes import ProcessEngine
 from suitkaise.engines.shared_tracker import serve_tracker
 from suitkaise.engines.threads import DebugEngine, ThreadEngine
 from suitkaise.errors import SuitkaiseError
-from suitkaise.events import KeeperLost
+from suitkaise.events import Event, KeeperLost
 from suitkaise.messaging.event_bus import Bus
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.logs import log_event
@@ -79,6 +79,8 @@ class Runtime:
             self.registry.hidden = STORAGE_NAME
             history = EventHistory(self.crashes)
             self.bus.subscribe(history.put)
+            for listener in _listeners:
+                self.bus.subscribe(listener)
             reserve = DescriptorReserve()
             made.callback(reserve.close)
             self.engine_context: EngineContext = EngineContext(
@@ -222,6 +224,7 @@ observe: Callable[[str], Callable[[], None]] | None = None
 """Starts an observer of the program that uses a directory, and returns the function that ends it; `suitkaise run
 --observe` sets it."""
 
+_listeners: tuple[Callable[[Event], None], ...] = ()
 _guard = threading.RLock()
 _runtime: Runtime | None = None
 _users = 0
@@ -236,6 +239,27 @@ def _refuse_taken(name: str) -> None:
 def current() -> Runtime | None:
     """Return the runtime of this program; None if there is none."""
     return _runtime
+
+
+def listen(listener: Callable[[Event], None]) -> Callable[[], None]:
+    """Call `listener` with each event of each tree of this program, also of those that start later.
+
+    It is called in the thread of the event and must not block. Returns the function that ends it.
+    """
+    global _listeners
+    with _guard:
+        _listeners = (*_listeners, listener)
+        if _runtime is not None:
+            _runtime.bus.subscribe(listener)
+
+    def end() -> None:
+        global _listeners
+        with _guard:
+            _listeners = tuple(one for one in _listeners if one != listener)
+            if _runtime is not None:
+                _runtime.bus.unsubscribe(listener)
+
+    return end
 
 
 def running_trees() -> dict[str, SupervisorInterface]:

@@ -383,7 +383,7 @@ class Lifecycle:
 
     def _handler(self, message: Message) -> Callable[[], Any]:
         handler = handler_of(message, self._worker, self.path, self._on_receive, self.context.accept)
-        return handler if message.carrier is None else continued(message.carrier, handler)
+        return handler if message.carrier is None else continued(message.carrier, self.path, handler)
 
     def _fail(self, phase: str, error: BaseException, reason: Crashed | None = None) -> None:
         """Set the outcome from the exception of a hook, and run `on_failure` if the outcome is a crash.
