@@ -27,4 +27,4 @@ def test_events_are_equal_whatever_the_wall_clock_shows() -> None:
     with mock.patch("time.time", return_value=7e9):
         assert ChildStarted("a/b", 1.0, pid=1) == one
     assert "wall" not in repr(one)
-    assert list(one.to_dict()) == ["event", "path", "at", "pid", "restarts", "took"]
+    assert list(one.to_dict()) == ["event", "path", "at", "pid", "restarts", "took", "startup"]

@@ -16,7 +16,7 @@ PICTURE = Path(__file__).with_suffix(".svg")
 
 FLOORS: dict[str, tuple[str, ...]] = {
     "the concept": ("xprocess", "skthreading", "skglobals", "concept"),
-    "faces": ("pools", "testing", "pytest_plugin", "cli", "observer", "metrics", "supervisor", "sktree"),
+    "faces": ("pools", "testing", "pytest_plugin", "cli", "observer", "metrics", "telemetry", "supervisor", "sktree"),
     "what a program has": ("runtime",),
     "carries out": ("supervision",),
     "where workers run": ("engines",),

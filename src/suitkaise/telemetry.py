@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from suitkaise.errors import SuitkaiseError
 from suitkaise.events import ChildStarted, EndEvent, Event
@@ -26,9 +26,6 @@ except ImportError as _error:
     raise ImportError(
         "suitkaise.telemetry needs opentelemetry-api: pip install 'suitkaise-xprocess[otel]'", name="opentelemetry"
     ) from _error
-
-if TYPE_CHECKING:
-    from suitkaise.messaging.messages import Answer
 
 __all__ = ["instrument"]
 
@@ -91,27 +88,23 @@ class _MessageSpans:
         return self._tracer.start_as_current_span(f"ask {path}", kind=SpanKind.CLIENT, attributes=_about(path))
 
     @contextlib.contextmanager
-    def ask_later(self, path: str, answer: Answer[Any]) -> Iterator[None]:
+    def ask_later(self, path: str) -> Iterator[Callable[[bool], None]]:
         span = self._tracer.start_span(f"ask {path}", kind=SpanKind.CLIENT, attributes=_about(path))
+
+        def end(ok: bool) -> None:
+            if not ok:
+                span.set_status(Status(StatusCode.ERROR))
+            span.end()
+
         try:
             with trace.use_span(span):  # the message carries it
-                yield
+                yield end
         except BaseException:
             span.end()  # nothing was sent
             raise
-        answer.when_done(lambda done: _end(span, answer))
 
     def handle(self, path: str) -> contextlib.AbstractContextManager[object]:
         return self._tracer.start_as_current_span(f"handle {path}", kind=SpanKind.SERVER, attributes=_about(path))
-
-
-def _end(span: Span, answer: Answer[Any]) -> None:
-    """End the span of an ask whose answer has come, which is not decoded for that."""
-    if answer.cancelled():
-        span.set_status(Status(StatusCode.ERROR, "cancelled"))
-    elif not answer.outcome()[0]:
-        span.set_status(Status(StatusCode.ERROR))
-    span.end()
 
 
 class _TreeSpans:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, SuitkaiseError
@@ -186,8 +185,12 @@ class WorkerRef:
         own = current_path()
         if own and f"{own}/".startswith(f"{self.path}/"):
             answer.asked_by_itself = own
-        with nullcontext() if tracing.spans is None else tracing.spans.ask_later(self.path, answer):
+        if tracing.spans is None:
             self._router.send(self.path, Message(kind, body, answer.settle, carrier=carrier()))
+            return answer
+        with tracing.spans.ask_later(self.path) as end:
+            self._router.send(self.path, Message(kind, body, answer.settle, carrier=carrier()))
+        answer.when_done(lambda done: end(not done.cancelled() and answer.outcome()[0]))
         return answer
 
     def _timed_out(self, timeout: float | None) -> AskTimeout:

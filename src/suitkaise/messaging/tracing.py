@@ -13,10 +13,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, ExitStack
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
-
-if TYPE_CHECKING:
-    from suitkaise.messaging.messages import Answer
+from typing import Any, Protocol, TypeAlias
 
 __all__ = ["Carrier", "Spans", "carrier", "continued", "enter"]
 
@@ -33,8 +30,8 @@ class Spans(Protocol):
         """Return a block that is the span of an ask whose answer is waited for in it."""
         ...
 
-    def ask_later(self, path: str, answer: Answer[Any]) -> AbstractContextManager[object]:
-        """Return a block in which an ask is sent; its span ends with the answer."""
+    def ask_later(self, path: str) -> AbstractContextManager[Callable[[bool], None]]:
+        """Return a block in which an ask is sent; it has the function to call when the answer, or an error, has come."""
         ...
 
     def handle(self, path: str) -> AbstractContextManager[object]:
