@@ -31,7 +31,7 @@ class Spans(Protocol):
         ...
 
     def ask_later(self, path: str) -> AbstractContextManager[Callable[[bool], None]]:
-        """Return a block in which an ask is sent; it has the function to call when the answer, or an error, has come."""
+        """Return a block in which an ask is sent; it has the function to call at the answer, or an error."""
         ...
 
     def handle(self, path: str) -> AbstractContextManager[object]:
