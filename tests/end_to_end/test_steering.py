@@ -286,6 +286,24 @@ def test_stop_without_a_path_ends_the_tree_and_its_program(tmp_path: Path) -> No
         assert app("ps").returncode == 3
 
 
+def test_a_stop_while_the_tree_starts_is_no_failure_of_its_program(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("""
+from suitkaise import Process, Supervisor
+
+class Slow(Process):
+    def on_start(self):
+        print("slow starts", flush=True)
+        self.wait(60)
+
+tree = Supervisor("late", Slow)
+""")
+    with start_program([sys.executable, "-m", "suitkaise", "run", "app.py"], cwd=tmp_path) as program:
+        program.expect("slow starts")
+        assert command_line("stop", "--pid", str(program.pid)).check().stdout == "late: stopped\n"
+        assert program.wait() == 0, program.stderr
+    assert "ended while it started" not in program.stderr
+
+
 # ---------------------------------------------------------------- the rest
 def test_doctor_finds_nothing_wrong_here_and_names_the_program(app: App) -> None:
     finished = run_program([sys.executable, "-m", "suitkaise", "doctor", "--json"]).check()

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from suitkaise import Supervisor, sktree
+from suitkaise import Child, DynamicSupervisor, Supervisor, Thread, sktree
 from suitkaise.engines.processes import ProcessEngine
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
+from suitkaise.messaging.supervisor_ref import ChildLine
 from suitkaise.platform import runtime_directory
 from suitkaise.platform.runtime_directory import HUB_SOCKET
 from suitkaise.runtime import runtime
@@ -85,3 +86,22 @@ def test_what_the_program_does_is_told_also_while_a_runtime_begins_or_ends() -> 
         finally:
             client.close()
             runtime.leave()
+
+
+def test_a_child_that_is_removed_during_a_look_spoils_no_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = SupervisorInterface.which_children
+
+    def list_and_remove(supervisor: SupervisorInterface) -> list[ChildLine]:
+        lines = listed(supervisor)
+        if supervisor.path == "app/pool":
+            running.terminate_child("pool/a")
+        return lines
+
+    with Supervisor("app", DynamicSupervisor("pool")).start() as running:
+        running.start_child(Child(Thread, id="a"), under="pool")
+        monkeypatch.setattr(SupervisorInterface, "which_children", list_and_remove)
+        program = runtime.current()
+        assert program is not None
+        [tree] = program.overview()["trees"]
+        [child] = tree["children"][0]["children"]
+        assert (child["path"], "restart" in child) == ("app/pool/a", False)

@@ -25,7 +25,7 @@ class RestartWindow:
     def used(self, now: float) -> int:
         """Return how many restarts the window holds at time `now`."""
         begin = now - self.max_seconds
-        return len(self._times) - sum(1 for _ in takewhile(lambda time: time < begin, self._times))
+        return len(self._times) - sum(1 for _ in takewhile(lambda time: time < begin, tuple(self._times)))
 
     def add(self, now: float) -> bool:
         """Count a restart at time `now`; return False if it is one more than allowed."""

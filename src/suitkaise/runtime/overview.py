@@ -6,6 +6,7 @@ worker is asked, so a worker that hangs delays nothing.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import platform
@@ -96,7 +97,8 @@ def _child(registry: Registry, path: str, line: ChildLine | None, policy: BasePo
         "abandoned": 0 if line is None else line.abandoned,
     }
     if policy is not None and line is not None:
-        facts["restart"] = policy.get_child_spec(line.id).restart
+        with contextlib.suppress(ChildNotFound):  # it was removed meanwhile
+            facts["restart"] = policy.get_child_spec(line.id).restart
     if address is not None and pid is not None:
         facts["serial"] = address.watchers.serial
     if view is not None and (line is None or line.kind != "supervisor"):

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn, Self
 
 from suitkaise.errors import ChildStartFailed, SuitkaiseError
-from suitkaise.exits import ExitReason, Shutdown
+from suitkaise.exits import ExitReason, Shutdown, origin
 from suitkaise.platform.blocked_streams import end_program_after
 from suitkaise.platform.processes import after_fork_in_child, has_default_action
 from suitkaise.policy.actions import KillAll, StopAll
@@ -137,14 +137,15 @@ class SignalHandling:
                 os.write(pipe[1], b"!")
 
     def start(self, tree: SupervisorSpec) -> RunningTree | ExitReason:
-        """Start the tree; if a signal stops it during its start, return the exit reason."""
+        """Start the tree; if a signal, or an order of an administrator, stops it meanwhile, return the exit reason."""
         try:
             with added(tree) as (runtime, supervisor):
                 self._supervisor = supervisor
                 supervisor.begin(self.wait)
                 return RunningTree(supervisor, runtime)
         except SuitkaiseError as error:
-            if not self._stopped or self._supervisor is None or isinstance(error, ChildStartFailed):
+            ordered = self._stopped or (error.reason is not None and origin(error.reason)[1].clean)
+            if not ordered or self._supervisor is None or isinstance(error, ChildStartFailed):
                 raise
             return self._supervisor.exited.result().reason
 
