@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,25 @@ def test_an_exit_code_that_a_session_does_not_show_is_an_error(tmp_path: Path) -
         run_snippet(snippets(tmp_path / "page.md")[0], tmp_path)
 
 
+# --- docstrings as the reference shows them -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "docstring, shown",
+    [
+        ("`a` and `b`", "``a`` and ``b``"),
+        ("``a`` or `b` in ``c``", "``a`` or ``b`` in ``c``"),
+        ("some `Child`s", "some ``Child``\\ s"),
+        ("as it says (rules 23-26)", "as it says (:doc:`rules 23-26 </reference/supervision>`)"),
+        (">>> f(`a`)", ">>> f(`a`)"),
+    ],
+)
+def test_code_in_docstrings_is_marked_as_in_markdown(docstring: str, shown: str) -> None:
+    lines = [docstring]
+    runpy.run_path(str(ROOT / "docs" / "conf.py"))["markdown_code"](None, "class", "name", None, lines, lines)
+    assert lines == [shown]
+
+
 # --- the tests that a page names ------------------------------------------------------------------------
 
 
@@ -162,3 +182,12 @@ def test_the_page_about_the_command_line_names_each_command_and_option() -> None
     for command, (_, options) in commands_of(make_parser()).items():
         for word in [command, *options]:
             assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", page), f"{word} of {command}"
+
+
+# --- words ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_no_sentence_is_about_nobody(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert "nobody" not in prose.lower(), "name what cannot, or does not"
