@@ -18,11 +18,9 @@ MODULES = (
     "errors", "events", "exits", "metrics", "pools", "skglobals", "skthreading", "sktree", "testing", "xprocess",
 )  # fmt: skip
 NOT_FOR_USERS = {"suitkaise.errors.with_note", "suitkaise.exits.by_sigterm", "suitkaise.exits.origin"}
-SHOWN = [
-    name
-    for page in sorted((ROOT / "docs" / "reference").glob("*.md"))
-    for name in re.findall(r"^ *\.\. auto\w+:: (suitkaise[\w.]*)(?:\(.*\))?$", page.read_text(encoding="utf-8"), re.MULTILINE)
-]
+_DIRECTIVE = re.compile(r"^ *\.\. auto\w+:: (suitkaise[\w.]*)(?:\(.*\))?$", re.MULTILINE)
+PAGES = sorted((ROOT / "docs" / "reference").glob("*.md"))
+SHOWN = [name for page in PAGES for name in _DIRECTIVE.findall(page.read_text(encoding="utf-8"))]
 
 
 def named(name: str) -> Any:
