@@ -25,6 +25,7 @@ python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = "suitkaise"
 html_show_sphinx = False
 html_show_copyright = False
@@ -34,7 +35,7 @@ html_copy_source = False
 
 
 CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)(\w)?")
-RULE = re.compile(r"\b(rules? \d+(?:-\d+)?)")
+RULE = re.compile(r"\b(rules? \d+(?:(?:-|, | and )\d+)*)")
 COLON = "\ue000"  # a character that no text has
 
 
