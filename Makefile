@@ -46,10 +46,11 @@ test-slow: $(VENV)/.dev-test  ## the long tests
 	$(VENV)/bin/python -m pytest -m slow --timeout 1800 $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.dev-lint  ## style, format, import directions
+lint: $(VENV)/.dev-lint  ## style, format, import directions, spelling
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/codespell README.md CHANGELOG.md CONTRIBUTING.md docs src examples supervisors benchmarks
 
 .PHONY: format
 format: $(VENV)/.dev-lint  ## write the format that lint asks for

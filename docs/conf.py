@@ -17,22 +17,58 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = "suitkaise"
 html_show_sphinx = False
+html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["docs.css"]
+html_copy_source = False
+
+
+CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)(\w)?")
+RULE = re.compile(r"\b(rules? \d+(?:(?:-|, | and )\d+)*)")
+COLON = "\ue000"  # a character that no text has
 
 
 def markdown_code(app, what, name, obj, options, lines):  # the parameters are Sphinx's
     """Docstrings write code as Markdown does: `name`, also in the middle of a word, and it may hold a `*`."""
     for number, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
-            line = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", line)
-            lines[number] = re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", line)
+            line = CODE.sub(lambda code: f"``{code[2]}``" + (f"\\ {code[3]}" if code[3] else ""), line)
+            lines[number] = RULE.sub(r":doc:`\1 </reference/supervision>`", line)
+    if what in ("attribute", "property") and lines:  # of which napoleon would take a text before a colon for the type
+        lines[0] = lines[0].replace(":", COLON)
+
+
+def colons_back(app, what, name, obj, options, lines):
+    """Undo the last step above."""
+    lines[:] = [line.replace(COLON, ":") for line in lines]
+
+
+def public_name(app, env, node, contnode):
+    """Let the types of signatures link to the public names: `suitkaise.messaging.refs.WorkerRef` to `WorkerRef`."""
+    name = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not name:
+        return None
+    domain = env.get_domain("py")
+    last = name.rpartition(".")[2]
+    for known in (f"suitkaise.{last}", *(f"suitkaise.{module}.{last}" for module in ("events", "errors", "sktree"))):
+        if known in domain.objects and known != name:
+            document = node["refdoc"]
+            return domain.resolve_xref(env, document, app.builder, node["reftype"], known, node, contnode)
+    return None
 
 
 def setup(app):
     app.connect("autodoc-process-docstring", markdown_code, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", colons_back, priority=600)
+    app.connect("missing-reference", public_name)

@@ -8,6 +8,8 @@ A fenced ```python block of a Markdown file is run by the tests when a comment s
 
 A block whose first line is `# name.py` is that file; later blocks of the document find it beside them. The lines
 `# prints: text` of a program promise that its output holds these texts in this order. It must end with exit code 0.
+
+A fenced ```console block below such a comment is a session at a terminal: see `tests/sessions.py`.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.sessions import run_session
 from tests.support import start_program
 
 __all__ = ["Snippet", "check_output", "promises", "run_snippet", "snippets"]
 
 _BLOCK = re.compile(
-    r"(?:^<!-- *run(?P<how>:[^\n]*?)? *-->\n\n?)?^```python[^\n]*\n(?P<code>.*?)^```",
+    r"(?:^<!-- *run(?P<how>:[^\n]*?)? *-->\n\n?)?^```(?P<language>python|console)[^\n]*\n(?P<code>.*?)^```",
     re.MULTILINE | re.DOTALL,
 )
 _NAME = re.compile(r"# ([\w/]+\.py)\s*$", re.MULTILINE)
@@ -33,7 +36,7 @@ _PROMISE = re.compile(r"^\s*# prints: ?(.*?)\s*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Snippet:
-    """One ```python block."""
+    """One ```python or ```console block."""
 
     document: Path
     line: int  # of its first line of code
@@ -43,6 +46,7 @@ class Snippet:
     stops: bool  # it runs until SIGTERM
     name: str | None  # the file name in its first line
     beside: dict[str, str] = field(default_factory=dict)  # the named blocks above it
+    is_session: bool = False  # a ```console block
 
     @property
     def id(self) -> str:
@@ -50,7 +54,7 @@ class Snippet:
 
 
 def snippets(document: Path) -> list[Snippet]:
-    """Return all ```python blocks of a document, in order; none if there is no such document."""
+    """Return all ```python and ```console blocks of a document, in order; none if there is no such document."""
     if not document.exists():
         return []
     text = document.read_text(encoding="utf-8")
@@ -68,7 +72,8 @@ def snippets(document: Path) -> list[Snippet]:
         opening = _NAME.match(code)
         name = opening[1] if opening else None
         runs = match[0].startswith("<!--")
-        found.append(Snippet(document, line, code, runs, command or None, stops, name, dict(named)))
+        session = match["language"] == "console"
+        found.append(Snippet(document, line, code, runs, command or None, stops, name, dict(named), session))
         if name:
             named[name] = code
     return found
@@ -91,9 +96,13 @@ def check_output(code: str, output: str) -> None:
 def run_snippet(snippet: Snippet, folder: Path, timeout: float = 45.0) -> None:
     """Run a snippet in `folder`; it must print its promises, end with 0 and leave no process."""
     name = snippet.name or "program.py"
-    for path, code in {**snippet.beside, name: snippet.code}.items():
+    files = snippet.beside if snippet.is_session else {**snippet.beside, name: snippet.code}
+    for path, code in files.items():
         Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
         Path(folder, path).write_text(code, encoding="utf-8")
+    if snippet.is_session:
+        run_session(snippet.code, snippet.command, folder, timeout)
+        return
     first, *rest = [*shlex.split(snippet.command or "python"), *([] if snippet.command else [name])]
     python = [sys.executable, "-m", "suitkaise"] if first == "suitkaise" else [sys.executable]
     assert first in ("python", "suitkaise"), f"{snippet.id}: run by python or suitkaise, not by {first}"

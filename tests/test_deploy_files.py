@@ -15,7 +15,7 @@ DEPLOY = ROOT / "examples" / "deploy"
 PAGE = ROOT / "docs" / "howto" / "systemd_and_containers.md"
 
 
-@pytest.mark.parametrize("name", ["app.service", "Dockerfile"])
+@pytest.mark.parametrize("name", ["app.service", "Dockerfile", "app.yaml"])
 def test_the_page_shows_the_file_as_it_is(name: str) -> None:
     assert f"\n{(DEPLOY / name).read_text(encoding='utf-8')}```\n" in PAGE.read_text(encoding="utf-8")
 

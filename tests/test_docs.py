@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 from suitkaise.cli.completion import commands_of
 from suitkaise.cli.parser import make_parser
+from tests.sessions import commands, first_difference
 from tests.snippets import Snippet, check_output, promises, run_snippet, snippets
 from tests.support import ROOT
 
@@ -92,6 +94,79 @@ def test_promised_lines_must_be_printed_in_order() -> None:
         check_output(code, "two, then one")
 
 
+SESSION = """\
+<!-- run: while suitkaise run app.py -->
+```console
+$ suitkaise tree
+app  running  4711  1.2 s
+...
+$ python other.py
+started (pid 12)
+^C
+```
+"""
+
+
+def test_a_session_is_its_commands_each_with_the_lines_that_it_prints(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(SESSION)
+    (block,) = snippets(tmp_path / "page.md")
+    assert (block.runs, block.is_session, block.command) == (True, True, "while suitkaise run app.py")
+    assert commands(block.code) == [
+        ("suitkaise tree", ["app  running  4711  1.2 s", "..."]),
+        ("python other.py", ["started (pid 12)", "^C"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "expected, missing",
+    [
+        (["one", "...", "two"], None),
+        (["two", "one"], "one"),
+        (["o..."], None),
+        (["on"], "on"),
+        (["10:00:00.000 app/a started (pid 1)", "one"], None),
+        (["10:00:00.000 app/b started (pid 1)"], "10:00:00.000 app/b started (pid 1)"),
+        (["└─ a  running  7  1.2 s  3  loop for 1.5 s"], None),
+        (["└─ a  stopped  7"], "└─ a  stopped  7"),
+    ],
+)
+def test_the_lines_of_a_session_must_be_printed_in_their_order(expected: list[str], missing: str | None) -> None:
+    stderr = "12:34:56.789 app/a started (pid 4711)\n└─ a  running  4711  800 ms  loop\n"
+    assert first_difference(expected, "one\ntwo\n", stderr) == missing
+
+
+def test_a_session_that_prints_something_else_is_reported_with_its_output(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("<!-- run -->\n```console\n$ python -c 'print(\"tea\")'\ncoffee\n```\n")
+    with pytest.raises(AssertionError, match=r"did not print, or not in this place: 'coffee'[\s\S]*tea"):
+        run_snippet(snippets(tmp_path / "page.md")[0], tmp_path)
+
+
+def test_an_exit_code_that_a_session_does_not_show_is_an_error(tmp_path: Path) -> None:
+    session = "<!-- run -->\n```console\n$ python -c 'exit(3)'\n$ echo $?\n3\n$ python -c 'exit(4)'\n```\n"
+    (tmp_path / "page.md").write_text(session)
+    with pytest.raises(AssertionError, match="exit code 4 of the last command"):
+        run_snippet(snippets(tmp_path / "page.md")[0], tmp_path)
+
+
+# --- docstrings as the reference shows them -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "docstring, shown",
+    [
+        ("`a` and `b`", "``a`` and ``b``"),
+        ("``a`` or `b` in ``c``", "``a`` or ``b`` in ``c``"),
+        ("some `Child`s", "some ``Child``\\ s"),
+        ("as it says (rules 23-26)", "as it says (:doc:`rules 23-26 </reference/supervision>`)"),
+        (">>> f(`a`)", ">>> f(`a`)"),
+    ],
+)
+def test_code_in_docstrings_is_marked_as_in_markdown(docstring: str, shown: str) -> None:
+    lines = [docstring]
+    runpy.run_path(str(ROOT / "docs" / "conf.py"))["markdown_code"](None, "class", "name", None, lines, lines)
+    assert lines == [shown]
+
+
 # --- the tests that a page names ------------------------------------------------------------------------
 
 
@@ -107,3 +182,12 @@ def test_the_page_about_the_command_line_names_each_command_and_option() -> None
     for command, (_, options) in commands_of(make_parser()).items():
         for word in [command, *options]:
             assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", page), f"{word} of {command}"
+
+
+# --- words ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_no_sentence_is_about_nobody(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert "nobody" not in prose.lower(), "name what cannot, or does not"

@@ -196,7 +196,13 @@ class Killed(ExitReason):
 
 @dataclass(frozen=True, slots=True)
 class Hung(ExitReason):
-    """A phase took longer than its limit (rule 55). `stack`: the stacks of its threads, if they could be read."""
+    """A phase took longer than its limit (rule 55).
+
+    Args:
+        phase: the hook, such as `"loop"`, or `"start"` before `on_start` was reached.
+        seconds: how long the phase had taken when it was noticed.
+        stack: the stacks of its threads and tasks, if they could be read; empty otherwise.
+    """
 
     phase: str
     seconds: float
@@ -218,7 +224,11 @@ class Lost(ExitReason):
 
 @dataclass(frozen=True, slots=True)
 class GaveUp:
-    """The `detail` of a supervisor that needed more restarts than its intensity allows (rule 30)."""
+    """The `detail` of a supervisor that needed more restarts than its intensity allows (rule 30).
+
+    `path` names the child that would have been restarted once more, `reason` how that child ended; more than
+    `max_restarts` restarts within `max_seconds` seconds would have been needed.
+    """
 
     path: str
     reason: ExitReason

@@ -17,6 +17,13 @@ __all__ = ["Counts", "Status", "TreeStatus", "abandoned_threads"]
 class Status(StrEnum):
     """What a child is doing, as `ref.status` and `which_children` report it.
 
+    - `created`: declared, and not started yet; `starting`: its `on_start` runs, or its process is being started.
+    - `running`; `suspended`: held after its loop until it is resumed; `stopping`: it was asked to stop.
+    - `restarting`: it has ended, and is about to be started again, perhaps after a delay.
+    - It has ended: `finished` (by itself), `stopped` (by an order), `crashed`, `killed`, `hung`; `ignored`: its
+      `on_start` raised `Ignore`; `failed`: it or its supervisor needed more restarts than are allowed.
+    - `abandoned`: a thread that does not end, and cannot be killed (rule 59).
+
     >>> Status.RUNNING == "running"
     True
     """
@@ -43,7 +50,13 @@ _LONGEST_REASON = 300
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The answer of `count_children` (rule 21). Only `active` leaves out children that do not run."""
+    """The answer of `count_children` (rule 21).
+
+    Args:
+        specs: all children; a dynamic supervisor has one for each child.
+        active: the children that run now.
+        supervisors, workers: the children of each kind, running or not.
+    """
 
     specs: int
     active: int
@@ -53,7 +66,18 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class TreeStatus:
-    """A supervisor or worker, and everything below it, at one moment; `print` shows the tree."""
+    """A supervisor or worker, and everything below it, at one moment; `print` shows the tree.
+
+    Args:
+        path: the whole path, which begins with the name of the tree.
+        kind: `"supervisor"`, `"process"`, `"thread"` or `"command"`.
+        status: what it is doing.
+        pid: the process that it runs in; None if it does not run.
+        restarts: how often it was restarted; starts on request do not count.
+        last_exit: how its last incarnation has ended; None before the first end.
+        children: the same of each child, in start order.
+        abandoned: how many abandoned threads of it still run.
+    """
 
     path: str
     kind: str

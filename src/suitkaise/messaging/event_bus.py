@@ -24,6 +24,19 @@ class Subscription:
     Close it to end it earlier, or use it as a context manager.
 
     At most 10,000 events wait; beyond that the oldest are dropped, and `dropped` counts them.
+
+    >>> from suitkaise import Supervisor, Thread
+    >>> class Job(Thread):
+    ...     restart = "temporary"
+    ...
+    ...     def on_receive(self, message: str) -> None:
+    ...         self.rejoin()
+    >>> with Supervisor("app", Job, Supervisor("others")).start() as running, running.events() as events:
+    ...     running["job"].tell("end")
+    ...     for event in events:
+    ...         print(event.kind, "-", event.path, "-", event.reason)
+    ...         break
+    child_exited - app/job - normal
     """
 
     def __init__(self, bus: Bus, prefix: str) -> None:

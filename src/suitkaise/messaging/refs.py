@@ -54,6 +54,20 @@ class WorkerRef:
     """Names a worker (or supervisor) by its path; picklable, and valid across restarts.
 
     Messages to a worker that is being restarted wait for it. Every method that waits takes a timeout in seconds.
+
+    >>> from suitkaise import Supervisor, Thread
+    >>> class Count(Thread):
+    ...     def on_start(self) -> None:
+    ...         self.words = 0
+    ...
+    ...     def on_receive(self, line: str) -> int:
+    ...         self.words += len(line.split())
+    ...         return self.words
+    >>> with Supervisor("app", Count).start() as running:
+    ...     ref = running["count"]
+    ...     ref.tell("to be or not to be")
+    ...     print(ref.path, ref.status, ref.ask("that is the question"))
+    app/count running 10
     """
 
     __slots__ = ("path",)
@@ -342,7 +356,13 @@ class WorkerProxy:
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """A monitor, as `self.monitor(ref)` returns it: a `Down` carries it, and `self.demonitor` takes it."""
+    """A monitor, as `self.monitor(ref)` returns it: a `Down` carries it, and `self.demonitor` takes it.
+
+    Args:
+        path: the worker that is watched.
+        watcher: the incarnation that watches it.
+        number: tells the monitors of a watcher apart.
+    """
 
     path: str
     watcher: str

@@ -23,7 +23,17 @@ __all__ = ["Administration", "ChildLine", "SupervisorRef", "ref_to", "whereis", 
 
 @dataclass(frozen=True, slots=True)
 class ChildLine:
-    """One child as `which_children` lists it (rule 20). `abandoned`: how many abandoned threads of it still run."""
+    """One child as `which_children` lists it (rule 20).
+
+    Args:
+        id: its name in its supervisor.
+        kind: `"supervisor"`, `"process"`, `"thread"` or `"command"`.
+        status: what it is doing.
+        ref: the ref of the child.
+        restarts: how often it was restarted; starts on request do not count.
+        last_exit: how its last incarnation has ended; None before the first end.
+        abandoned: how many abandoned threads of it still run.
+    """
 
     id: str
     kind: str

@@ -48,6 +48,16 @@ class RunningTree(Administration):
     """A running tree, from `Supervisor.start()`; a context manager that stops the tree at the end of its block.
 
     Paths are relative to the tree: `running["counters/count-a"]`.
+
+    >>> from suitkaise import DynamicSupervisor, Supervisor, Thread
+    >>> class Work(Thread): ...
+    >>> with Supervisor("app", Work, DynamicSupervisor("jobs")).start() as running:
+    ...     job = running.start_child(Work("first"), under="jobs")
+    ...     print([ref.path for ref in running], "work" in running)
+    ...     running.terminate_child("work")
+    ...     print(running["work"].status, running.count_children())
+    ['app/work', 'app/jobs', 'app/jobs/first'] True
+    stopped Counts(specs=2, active=1, supervisors=1, workers=1)
     """
 
     def __init__(self, supervisor: SupervisorInterface, runtime: Runtime) -> None:

@@ -625,8 +625,8 @@ class Process(Worker):
     set on the declared instance afterwards would be lost, so it is a `SpecError` where the instance is given to `Child`
     or `Supervisor`, and at `start()`.
 
-    A class may set the options of `Child` as class attributes (`restart = "transient"`). The names in
-    `suitkaise.workers.worker_type.RESERVED` (`rejoin`, `wait`, `current_loop`, ...) cannot be defined or assigned.
+    A class may set the options of `Child` as class attributes (`restart = "transient"`). Names that the runtime needs
+    (`rejoin`, `wait`, `current_loop`, ...) cannot be defined or assigned.
 
     >>> from suitkaise import Child, Process, Supervisor
     >>> class Count(Process):
