@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     logs = _add(commands, "logs", "print what workers have printed and logged last")
     logs.add_argument("path", nargs="?", metavar="PATH", help=_PATH)
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what they print from now on")
+    logs.add_argument("-t", "--timestamps", action="store_true", help="print the time of each line")
     logs.add_argument("-n", "--lines", type=_count, default=20, metavar="N", help="lines of each worker (default 20)")
     logs.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
     observe = _add(commands, "observe", "serve a web page that shows the trees of a program that runs already")

@@ -24,6 +24,7 @@ from suitkaise.errors import SuitkaiseError
 from suitkaise.events import KeeperLost
 from suitkaise.messaging.event_bus import Bus
 from suitkaise.messaging.identity import current_owner
+from suitkaise.messaging.log_rings import EVENT, LogRings, Run
 from suitkaise.messaging.logs import log_event
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.registry import Registry
@@ -38,6 +39,7 @@ from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, sweep
 from suitkaise.runtime.event_history import EventHistory
 from suitkaise.runtime.hub_server import HubServer
+from suitkaise.runtime.log_requests import LogRequests
 from suitkaise.runtime.overview import overview
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.specs import SupervisorSpec
@@ -79,12 +81,15 @@ class Runtime:
             self.registry.hidden = STORAGE_NAME
             history = EventHistory(self.crashes)
             self.bus.subscribe(history.put)
+            rings = LogRings()
+            self.bus.subscribe(lambda event: rings.put(event.path, Run(0, EVENT, event.wall, (event,))))
+            self.logs: LogRequests = LogRequests(rings, self.reactor)
             reserve = DescriptorReserve()
             made.callback(reserve.close)
             self.engine_context: EngineContext = EngineContext(
                 self.directory, board, self.reactor, log_queue=log_queue, reserve=reserve,
                 before_start=self._check_home, publish=self.bus.publish, report=self.crashes.add,
-                supervise=BackgroundSupervisor,
+                supervise=BackgroundSupervisor, log_rings=rings,
             )  # fmt: skip
             self._hub_server = HubServer(
                 self.engine_context.file(HUB_SOCKET), self.reactor, self.registry, self.engine_context.paths_by_pid
@@ -120,6 +125,7 @@ class Runtime:
             self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
             self.registry.services[RequestKind.OVERVIEW] = self.overview
             self.registry.services[RequestKind.EVENTS] = history.after
+            self.registry.services[RequestKind.LOGS] = self.logs.serve
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._levels = levels()
@@ -187,6 +193,7 @@ class Runtime:
         with _guard:
             _refuse_taken(tree.name)
             root = _trees[tree.name] = Executor(tree, tree.name, self.env).interface
+        self.logs.begin(tree.name)
         return root
 
     def overview(self) -> dict[str, Any]:
@@ -266,6 +273,8 @@ def leave(name: str | None = None) -> None:
     global _runtime, _users
     if _runtime is not None:
         _runtime.engine_context.log_queue.flush()  # the last log lines of workers that have ended
+        if name is not None:
+            _runtime.logs.end(name)
     with _guard:
         if name is not None:
             _trees.pop(name, None)
@@ -300,6 +309,8 @@ def _at_exit() -> None:
         root.stop()
     for root in roots:
         root.exited.result()
+    for root in roots:
+        _runtime.logs.end(root.path)
     global _users
     with _guard:
         _users = min(_users, 1)
