@@ -8,7 +8,7 @@ nothing, and learns how many lines it has missed.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -25,12 +25,13 @@ MOST_TOTAL = 32 * 1024 * 1024
 """How much is kept of the whole program, counted in the same way."""
 
 MOST_RINGS = 4_096
-"""Of how many workers lines are kept; those whose last line is the oldest are forgotten."""
+"""Of how many workers lines are kept; beyond, the half of them whose last lines are the oldest is forgotten."""
 
 EVENT = "event"
 """The stream of what happened to a worker; the others are `stdout`, `stderr`, and the levels of log records."""
 
 _RUN = 100
+_EVENT = 300
 
 
 class Run(NamedTuple):
@@ -71,18 +72,11 @@ class _Ring:
         self.size = 0
         self.runs: deque[tuple[Run, int]] = deque()
 
-    def put(self, run: Run, size: int) -> None:
-        self.runs.append((run, size))
-        self.count += len(run.texts)
-        self.kept += len(run.texts)
-        self.size += size
-        while len(self.runs) > 1 and (self.kept > MOST_LINES or self.size > MOST_BYTES):
-            self.drop()
-
-    def drop(self) -> None:
+    def drop(self) -> int:
         run, size = self.runs.popleft()
         self.kept -= len(run.texts)
         self.size -= size
+        return size
 
     def after(self, path: str, seen: int) -> tuple[list[Line], int]:
         """Return the lines behind the first `seen` ones, and how many of them are not kept."""
@@ -106,56 +100,64 @@ class LogRings:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may log, too
-        self._rings: OrderedDict[str, _Ring] = OrderedDict()  # the one that was written last is at the end
+        self._rings: dict[str, _Ring] = {}
         self._size = 0
         self._put = 0
         self._sources: dict[str, LineSource] = {}
         self._listened: tuple[str, ...] = ()
-        self.on_lines: Callable[[str], None] | None = None
-        """Called with the path after lines were put, in the thread that puts them; must not block."""
+        self.on_lines: Callable[[], None] | None = None
+        """Called after lines were put, in the thread that puts them; must not block."""
         self.files: dict[str, Callable[[str, Run], None]] = {}
         """By the name of a tree: called with path and run before it is put; must not block."""
 
     def put(self, path: str, run: Run) -> None:
         """Append lines of a worker; the oldest lines are dropped where there are too many."""
-        texts = run.texts
-        if not texts:
-            return
         if self.files and (write := self.files.get(path.partition("/")[0])) is not None:
             write(path, run)
-        if len(texts) > MOST_LINES:
-            lost = len(texts) - MOST_LINES
-            run = run._replace(texts=texts[lost:])
+        texts = run.texts
+        count = len(texts)
+        if count == 1:
+            size = _RUN + (_EVENT if run.stream is EVENT else len(texts[0]))
         else:
-            lost = 0
-        size = _RUN + (300 * len(texts) if run.stream == EVENT else sum(map(len, run.texts)))
+            if count > MOST_LINES:
+                run = run._replace(texts=texts[-MOST_LINES:])
+            size = _RUN + sum(map(len, run.texts))
         with self._lock:
             ring = self._rings.get(path)
             if ring is None:
-                ring = self._rings[path] = _Ring(self._put)
-            else:
-                self._rings.move_to_end(path)
-            self._put += len(texts)
-            self._size -= ring.size
-            ring.count += lost
-            ring.put(run, size)
-            self._size += ring.size
-            if self._size > MOST_TOTAL or len(self._rings) > MOST_RINGS:
+                ring = self._add(path)
+            ring.runs.append((run, size))
+            ring.count += count
+            ring.kept += min(count, MOST_LINES)
+            ring.size += size
+            self._put += count
+            self._size += size
+            while (ring.kept > MOST_LINES or ring.size > MOST_BYTES) and len(ring.runs) > 1:
+                self._size -= ring.drop()
+            if self._size > MOST_TOTAL:
                 self._shrink()
         if self.on_lines is not None:
-            self.on_lines(path)
+            self.on_lines()
+
+    def _add(self, path: str) -> _Ring:
+        """Make a ring; if there are too many, forget the half of them that was not written to for the longest time."""
+        if len(self._rings) >= MOST_RINGS:
+            oldest = sorted(self._rings, key=lambda name: self._rings[name].runs[-1][0].time)
+            for name in oldest[: MOST_RINGS // 2]:
+                self._size -= self._rings.pop(name).size
+        ring = self._rings[path] = _Ring(self._put)
+        return ring
 
     def _shrink(self) -> None:
-        """Make room: the worker with the most text loses the older half of it."""
-        while len(self._rings) > MOST_RINGS:
-            _, ring = self._rings.popitem(last=False)
-            self._size -= ring.size
+        """Make room: the worker with the most text loses the older half of it, or all if it is a single run."""
         while self._size > MOST_TOTAL:
-            ring = max(self._rings.values(), key=lambda one: one.size)
-            before = ring.size
-            while ring.runs and ring.size > before // 2:
-                ring.drop()
-            self._size += ring.size - before
+            path, ring = max(self._rings.items(), key=lambda one: one[1].size)
+            if len(ring.runs) == 1:
+                self._size -= self._rings.pop(path).size
+                continue
+            half = ring.size // 2
+            while ring.size > half and len(ring.runs) > 1:
+                self._size -= ring.drop()
 
     def forget(self, tree: str) -> None:
         """Forget the lines of a whole tree."""

@@ -115,9 +115,9 @@ class Tail:
     def _send_new(self) -> None:
         assert self._memory is not None
         position = max(self._sent or 0, self._end - _ROOM)
-        ring = bytes(self._memory)[_HEAD:]
-        start, end = position % _ROOM, self._end % _ROOM
-        data = ring[start:end] if start < end else ring[start:] + ring[:end]
+        start, end = position % _ROOM + _HEAD, self._end % _ROOM + _HEAD
+        memory = self._memory
+        data = bytes(memory[start:end]) if start < end else bytes(memory[start:]) + bytes(memory[_HEAD:end])
         self._sent = self._end
         self.send(position, data)
 
@@ -235,6 +235,10 @@ class TailReader:
             elif self._letter != RECORDED:
                 found.append((STREAMS[self._letter], began, line))
             began = self._time
+        if len(rest) > _ROOM:  # a progress bar that never ends its line
+            if self._letter in STREAMS:
+                found.append((STREAMS[self._letter], began, rest))
+            rest = ""
         self._partial[self._letter] = began, rest
 
 

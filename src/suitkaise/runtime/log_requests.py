@@ -36,7 +36,6 @@ class LogRequests:
         self._readers: dict[str, _Reader] = {}
         self._ended: set[str] = set()
         self._called = False
-        rings.on_lines = self._on_lines
 
     def serve(self, path: str, argument: dict[str, Any]) -> Any:
         """Return lines at `path` and below it.
@@ -68,6 +67,7 @@ class LogRequests:
     def _listen(self) -> None:
         with self._lock:
             paths = {reader.path for reader in self._readers.values()}
+            self._rings.on_lines = self._on_lines if paths else None  # lines cost nothing without readers
         self._rings.listen(sorted(paths))
 
     def _forget_gone(self, id: str, reader: _Reader, cancelled: bool) -> None:
@@ -86,9 +86,9 @@ class LogRequests:
         self._listen()
 
     # ------------------------------------------------------------ answers
-    def _on_lines(self, path: str) -> None:
+    def _on_lines(self) -> None:
         """Have the readers answered, soon, for whom the new lines may be."""
-        if self._readers and not self._called:
+        if not self._called:
             self._called = True
             self._reactor.call_soon_threadsafe(self._answer)
 
@@ -120,7 +120,6 @@ class LogRequests:
                 LAST_LINES,
             )
         self._rings.forget(tree)
-        self._rings.files.pop(tree, None)
 
     def begin(self, tree: str) -> None:
         """Serve the readers of a tree of that name from now on."""

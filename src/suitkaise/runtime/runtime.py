@@ -39,6 +39,7 @@ from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, sweep
 from suitkaise.runtime.event_history import EventHistory
 from suitkaise.runtime.hub_server import HubServer
+from suitkaise.runtime.log_files import LogFiles
 from suitkaise.runtime.log_requests import LogRequests
 from suitkaise.runtime.overview import overview
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
@@ -81,9 +82,10 @@ class Runtime:
             self.registry.hidden = STORAGE_NAME
             history = EventHistory(self.crashes)
             self.bus.subscribe(history.put)
-            rings = LogRings()
+            self._log_rings = rings = LogRings()
+            self._log_files: dict[str, LogFiles] = {}
             self.bus.subscribe(lambda event: rings.put(event.path, Run(0, EVENT, event.wall, (event,))))
-            self.logs: LogRequests = LogRequests(rings, self.reactor)
+            self._logs: LogRequests = LogRequests(rings, self.reactor)
             reserve = DescriptorReserve()
             made.callback(reserve.close)
             self.engine_context: EngineContext = EngineContext(
@@ -125,7 +127,7 @@ class Runtime:
             self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
             self.registry.services[RequestKind.OVERVIEW] = self.overview
             self.registry.services[RequestKind.EVENTS] = history.after
-            self.registry.services[RequestKind.LOGS] = self.logs.serve
+            self.registry.services[RequestKind.LOGS] = self._logs.serve
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._levels = levels()
@@ -192,9 +194,20 @@ class Runtime:
         prepare(self.engines, tree.name, tree)
         with _guard:
             _refuse_taken(tree.name)
+            if tree.log_dir is not None:
+                files = self._log_files[tree.name] = LogFiles(tree.log_dir, tree.log_max_bytes, tree.log_backups)
+                self._log_rings.files[tree.name] = files.write
             root = _trees[tree.name] = Executor(tree, tree.name, self.env).interface
-        self.logs.begin(tree.name)
+        self._logs.begin(tree.name)
         return root
+
+    def end_logs(self, tree: str) -> None:
+        """Tell and write the last lines of a tree that has ended; the readers and the disk get a moment for that."""
+        self._log_rings.files.pop(tree, None)
+        files = self._log_files.pop(tree, None)
+        if files is not None:
+            files.close()
+        self._logs.end(tree)
 
     def overview(self) -> dict[str, Any]:
         """Return what the program and its trees are doing now, as plain values."""
@@ -274,7 +287,7 @@ def leave(name: str | None = None) -> None:
     if _runtime is not None:
         _runtime.engine_context.log_queue.flush()  # the last log lines of workers that have ended
         if name is not None:
-            _runtime.logs.end(name)
+            _runtime.end_logs(name)
     with _guard:
         if name is not None:
             _trees.pop(name, None)
@@ -310,7 +323,7 @@ def _at_exit() -> None:
     for root in roots:
         root.exited.result()
     for root in roots:
-        _runtime.logs.end(root.path)
+        _runtime.end_logs(root.path)
     global _users
     with _guard:
         _users = min(_users, 1)
