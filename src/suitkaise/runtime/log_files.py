@@ -52,6 +52,7 @@ class LogFiles:
         self._lost_lines = 0  # since files cannot be written
         self._told: set[int] = set()  # the errors that were told
         self._failing: set[str] = set()
+        self._busy = False
         self._closing = False
         self._thread: threading.Thread | None = None
         self._open: OrderedDict[str, int] = OrderedDict()
@@ -71,15 +72,20 @@ class LogFiles:
                 self._thread = threading.Thread(target=self._write_all, name="suitkaise-log-files", daemon=True)
                 self._thread.start()
             elif len(self._waiting) == 1:
-                self._changed.notify()
+                self._changed.notify_all()
 
     def close(self, patience: float = PATIENCE) -> None:
         """Write what waits, and close the files; wait at most `patience` seconds for that."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(patience)
+
+    def flush(self, patience: float = PATIENCE) -> bool:
+        """Wait at most `patience` seconds until all is written; return whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting and not self._busy, patience)
 
     # ------------------------------------------------------------ the thread
     def _write_all(self) -> None:
@@ -88,6 +94,7 @@ class LogFiles:
                 while not self._waiting and not self._closing:
                     self._changed.wait()
                 batch, self._waiting, self._size = self._waiting, deque(), 0
+                self._busy = True
                 lost, self._lost = self._lost, 0
             if lost:
                 logger.warning("%d lines for the log files in %s were dropped: the disk is too slow", lost,
@@ -99,6 +106,9 @@ class LogFiles:
                 counts[path] = counts.get(path, 0) + len(run.texts)
             for path, parts in texts.items():
                 self._append(path, "".join(parts).encode("utf-8", "backslashreplace"), counts[path])
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
             if not batch:  # all is written, and the tree has ended
                 break
         for descriptor in self._open.values():
@@ -107,14 +117,13 @@ class LogFiles:
     def _append(self, path: str, data: bytes, lines: int) -> None:
         file = log_file(self._directory, path)
         try:
-            descriptor = self._descriptor(file)
-            if self._max_bytes is not None:
-                size = os.fstat(descriptor).st_size
-                if size and size + len(data) > self._max_bytes:
-                    self._rotate(file)
-                    descriptor = self._descriptor(file)
             while data:
-                data = data[os.write(descriptor, data) :]
+                descriptor = self._descriptor(file)
+                room = self._room(descriptor, data)
+                if room:
+                    data = data[os.write(descriptor, data[:room]) :]
+                else:
+                    self._rotate(file)
         except OSError as error:
             self._lost_lines += lines
             self._failing.add(file)
@@ -132,6 +141,16 @@ class LogFiles:
                                self._lost_lines)  # fmt: skip
                 self._lost_lines = 0
                 self._told.clear()
+
+    def _room(self, descriptor: int, data: bytes) -> int:
+        """Return how many bytes of whole lines fit into the file; 0: it is full."""
+        if self._max_bytes is None:
+            return len(data)
+        size = os.fstat(descriptor).st_size
+        if size + len(data) <= self._max_bytes:
+            return len(data)
+        fitting = data.rfind(b"\n", 0, max(0, self._max_bytes - size)) + 1
+        return fitting or (0 if size else data.find(b"\n") + 1)
 
     def _descriptor(self, file: str) -> int:
         descriptor = self._open.get(file)
