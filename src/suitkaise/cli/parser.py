@@ -132,6 +132,12 @@ def _add_run(commands: Any) -> None:
         metavar="[HOST:]PORT",
         help="serve /healthz, /readyz and (with the extra `metrics`) /metrics there; HOST is this machine by default",
     )
+    run.add_argument(
+        "--watch", metavar="DIR",
+        help="start the program anew when a .py file below DIR changes (default: the folder of the file); with the "
+        "extra `dev`",
+    )  # fmt: skip
+    run.add_argument("--run-by", type=int, help=argparse.SUPPRESS)
     run.add_argument("--engine", choices=("local", "ray"), help=argparse.SUPPRESS)
     _add_observe(run)
     run.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
