@@ -48,6 +48,7 @@ class Event:
     """
 
     _level: ClassVar[str] = "info"
+    _report_type: ClassVar[str] = "notice"
 
     path: str
     at: float
@@ -60,6 +61,15 @@ class Event:
     def level(self) -> str:
         """The level of the event in the log: `info`, `warning` or `error`; that of a crash is `error`."""
         return self._level
+
+    @property
+    def report_type(self) -> str:
+        """What the event reports: `progress`, `exit`, `crash`, `restart`, `shutdown`, `gave_up` or `notice`.
+
+        >>> SupervisorStarted("app", 0.0).report_type
+        'progress'
+        """
+        return self._report_type
 
     @property
     def kind(self) -> str:
@@ -80,6 +90,11 @@ class Event:
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         fields["at"] = fields.pop("wall")
         return {"event": self.kind, **{name: _plain(value) for name, value in fields.items()}}
+
+    def record_fields(self) -> dict[str, Any]:
+        """Return the attributes of the event's log record, beside `event`: its report type and its own fields."""
+        fields = self.to_dict()
+        return {"report_type": self.report_type, **{name: fields[name] for name in fields.keys() - {"event", "at"}}}
 
     def __str__(self) -> str:
         return f"{self.path} {one_line(shortened(self._text(), LONGEST_LINE))}"
@@ -108,6 +123,7 @@ class ChildStarted(Event):
     `took`: seconds since its previous incarnation ended. `startup`: seconds since the order to start this one.
     """
 
+    _report_type: ClassVar[str] = "progress"
     pid: int | None = None
     restarts: int = 0
     took: float | None = None
@@ -125,6 +141,8 @@ class ChildStarted(Event):
 class ChildIgnored(Event):
     """A child's `on_start` raised `Ignore`: the child declines to run, which is no failure (rule 11)."""
 
+    _report_type: ClassVar[str] = "progress"
+
     def _text(self) -> str:
         return "declines to run (Ignore)"
 
@@ -140,6 +158,7 @@ class EndEvent(Event):
         report: the id of the crash report; empty if there is none.
     """
 
+    _report_type: ClassVar[str] = "crash"
     _level: ClassVar[str] = "error"
     reason: ExitReason | None = None
     unhandled: int = 0
@@ -174,6 +193,11 @@ class ChildExited(EndEvent):
     pid: int | None = None
 
     @property
+    def report_type(self) -> str:
+        """`crash`, or `exit` for a clean end."""
+        return "exit" if self.level == "info" else "crash"
+
+    @property
     def level(self) -> str:
         """`error` for a crash, `info` for a clean end."""
         return "info" if self.reason is None or self.reason.clean else "error"
@@ -187,6 +211,7 @@ class ChildExited(EndEvent):
 class ChildRestarting(Event):
     """A child will be restarted after `delay` seconds; `used` of the `allowed` restarts in the window are spent."""
 
+    _report_type: ClassVar[str] = "restart"
     _level: ClassVar[str] = "warning"
     delay: float = 0.0
     used: int = 0
@@ -201,6 +226,7 @@ class ChildRestarting(Event):
 class LimitEvent(Event):
     """More restarts would be needed than `max_restarts` in `max_seconds`: the base of the two events that say so."""
 
+    _report_type: ClassVar[str] = "gave_up"
     _level: ClassVar[str] = "error"
     reason: ExitReason | None = None
     max_restarts: float = 0
@@ -222,6 +248,7 @@ class ChildGivenUp(LimitEvent):
 class ChildStopped(Event):
     """A child was asked to stop, and ended as expected. `unhandled`: the messages that were dropped (rule 72)."""
 
+    _report_type: ClassVar[str] = "shutdown"
     reason: ExitReason | None = None
     unhandled: int = 0
 
@@ -264,6 +291,8 @@ class ChildOverMemory(Event):
 class SupervisorStarted(Event):
     """All children of a supervisor have started."""
 
+    _report_type: ClassVar[str] = "progress"
+
     def _text(self) -> str:
         return "supervisor started"
 
@@ -272,6 +301,7 @@ class SupervisorStarted(Event):
 class SupervisorStopping(Event):
     """A supervisor starts to stop its children, in reverse start order."""
 
+    _report_type: ClassVar[str] = "shutdown"
     why: str = ""
 
     def _text(self) -> str:
@@ -292,6 +322,7 @@ class SupervisorGaveUp(LimitEvent):
 class SupervisorStopped(Event):
     """A supervisor and all its children have ended."""
 
+    _report_type: ClassVar[str] = "shutdown"
     reason: ExitReason | None = None
 
     def _text(self) -> str:

@@ -25,6 +25,11 @@ class Supervisor(SupervisorSpec):
         max_seconds: the length of that window, in seconds (default 5.0).
         auto_shutdown: `"never"` (default), `"any_significant"` or `"all_significant"` (rules 47-49).
         restart, shutdown, significant: as in `Child`, for a supervisor that is itself a child.
+        log_dir: a directory in which each worker of the tree gets a file of its own with what it prints and logs, and
+            what happens to it; for the root of a tree alone (default None: no files).
+        log_max_bytes: the size from which a file is rotated, at least 1 MiB, as a number of bytes or a text such as
+            `"10 MiB"` (default 50 MiB; None: no rotation).
+        log_backups: how many earlier files of each worker are kept (default 10).
 
     Raises:
         SpecError: an option or a child is wrong (rules 4, 5 and 50).
@@ -117,6 +122,7 @@ class DynamicSupervisor(DynamicSupervisorSpec, Supervisor):
             limit); `start_child` raises `MaxChildren` beyond it.
         max_restarts, max_seconds: as in `Supervisor`, for all its children together (rules 28-30).
         restart, shutdown, significant: as in `Child`, for a supervisor that is itself a child.
+        log_dir, log_max_bytes, log_backups: as in `Supervisor`.
 
     Raises:
         SpecError: an option is wrong (rule 5).

@@ -153,7 +153,7 @@ def test_json_logs_are_one_object_a_line(tmp_path: Path) -> None:
     assert {"child_started", "child_exited", "supervisor_stopped"} <= {event["event"] for event in events}
     exited = next(event for event in events if event["event"] == "child_exited")
     assert exited["path"] == "app/once"
-    assert exited["reason"] == "normal"
+    assert (exited["reason"], exited["report_type"]) == ("normal", "exit")
     assert isinstance(exited["time"], float)
 
 

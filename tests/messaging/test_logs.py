@@ -13,8 +13,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from suitkaise.events import ChildExited
-from suitkaise.exits import Signaled
+from suitkaise.events import (
+    ChildExited,
+    ChildRestarting,
+    ChildStarted,
+    ChildStopped,
+    Event,
+    KeeperLost,
+    SupervisorGaveUp,
+    SupervisorStarted,
+)
+from suitkaise.exits import Normal, Shutdown, Signaled
 from suitkaise.messaging import logs
 from suitkaise.messaging.logs import (
     CommandOutput,
@@ -60,6 +69,33 @@ def test_an_event_is_one_line_with_the_whole_path_and_an_attribute_of_the_record
     assert record.getMessage() == "app/inner/count ended (pid 7): signal 9 (SIGKILL)"
     assert record.levelname == "ERROR"
     assert vars(record)["event"] is event
+
+
+REPORTS: list[tuple[Event, str, dict[str, Any]]] = [
+    (SupervisorStarted("app", 1.0), "progress", {}),
+    (ChildStarted("app/count", 1.0, pid=7, restarts=2), "progress", {"pid": 7, "restarts": 2}),
+    (ChildExited("app/count", 1.0, reason=Signaled(9), pid=7), "crash", {"reason": "signal 9 (SIGKILL)", "pid": 7}),
+    (ChildExited("app/count", 1.0, reason=Normal()), "exit", {"reason": "normal"}),
+    (ChildRestarting("app/count", 1.0, delay=0.5, used=1, allowed=3), "restart", {"used": 1, "delay": 0.5}),
+    (ChildStopped("app/count", 1.0, reason=Shutdown()), "shutdown", {"reason": "shutdown"}),
+    (SupervisorGaveUp("app", 1.0, reason=Signaled(9), child="count", max_restarts=3), "gave_up", {"child": "count"}),
+    (KeeperLost("keeper", 1.0), "notice", {}),
+]
+
+
+@pytest.mark.parametrize("queued", [False, True])
+@pytest.mark.parametrize("event, report_type, fields", REPORTS)
+def test_a_record_of_an_event_has_its_fields_as_plain_attributes(
+    caplog: pytest.LogCaptureFixture, event: Event, report_type: str, fields: dict[str, Any], queued: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    queue = LogQueue()
+    if queued:
+        queue.open()
+    log_event(event)
+    queue.close()
+    (record,) = caplog.records
+    assert vars(record).items() >= {"report_type": report_type, "path": event.path, **fields}.items()
 
 
 def test_a_forwarded_record_arrives_unchanged(caplog: pytest.LogCaptureFixture) -> None:

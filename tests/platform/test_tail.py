@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pytest
 
-from suitkaise.platform.tail import LINES, SIZE, Tail, last_lines
+from suitkaise.platform.tail import LINES, OF_COMMAND, SIZE, Printed, Tail, TailReader, last_lines
 from tests.support import eventually
 
 
@@ -123,3 +124,63 @@ def test_a_line_is_one_write_also_without_buffering(tmp_path: Path, monkeypatch:
     print("done so far:", 1)
     print("no", "line", end="", flush=True)
     assert writes.all == [b"done so far: 1\n", b"no line"]
+
+
+def plain(lines: list[Printed]) -> list[tuple[str, str]]:
+    return [(stream, text) for stream, _, text in lines]
+
+
+def test_a_reader_tells_the_stream_and_the_time_of_lines_and_leaves_out_what_is_recorded_elsewhere(
+    tmp_path: Path,
+) -> None:
+    tail, reader = Tail(str(tmp_path / "tail")), TailReader(str(tmp_path / "tail"))
+    before = time.time()
+    for text, letter in (("one", "o"), (" two\n", "o"), ("info: logged\n", "r"), ("bad\nworse\n", "e"), ("thr", "o")):
+        tail.write(text, letter)
+    lines = reader.read()
+    assert plain(lines) == [("stdout", "one two"), ("stderr", "bad"), ("stderr", "worse")]
+    assert all(before - 0.001 <= when <= time.time() for _, when, _ in lines)
+    tail.write("in between\n", "e")
+    tail.write("ee\nfour", "o")
+    assert plain(reader.read()) == [("stderr", "in between"), ("stdout", "three")]
+    assert plain(reader.read(all=True)) == [("stdout", "four")]
+    assert last_lines(str(tmp_path / "tail"))[:2] == ("one two", "info: logged")
+
+
+def test_the_lines_of_a_command_name_their_stream_themselves(tmp_path: Path) -> None:
+    tail, reader = Tail(str(tmp_path / "tail")), TailReader(str(tmp_path / "tail"))
+    tail.write("stdout: hello\nstderr: oh: no\n", OF_COMMAND)
+    assert plain(reader.read()) == [("stdout", "hello"), ("stderr", "oh: no")]
+
+
+@pytest.mark.parametrize("width", [1, 79, 3_000, 60_000])
+def test_a_program_that_listens_gets_every_line(tmp_path: Path, width: int) -> None:
+    tail, reader = Tail(str(tmp_path / "tail")), TailReader(str(tmp_path / "tail"))
+    got: list[Printed] = []
+    tail.write("before\n", "o")
+    tail.listening = bytearray(b"\1")
+    tail.send = lambda position, data: got.extend(reader.take(position, data))
+    written = [f"{number}:{'é' * width}\n" for number in range(300 if width < 60_000 else 3)]
+    for line in written:
+        tail.write(line[:2], "o")
+        tail.write(line[2:], "o")
+    tail.listening[0] = 0
+    tail.write("after\n", "e")
+    got += reader.read()
+    assert "\n".join(text for _, _, text in got).replace("\n", "") == f"before{''.join(written)}after".replace("\n", "")
+    assert len(got) == len(written) + 2 or width >= 60_000  # longer lines come in pieces
+
+
+def test_a_mark_in_what_is_printed_is_no_mark(tmp_path: Path) -> None:
+    tail, reader = Tail(str(tmp_path / "tail")), TailReader(str(tmp_path / "tail"))
+    tail.write("\0e1.0\0 forged\n", "o")
+    assert plain(reader.read()) == [("stdout", r"\0e1.0\0 forged")]
+
+
+def test_the_end_of_a_write_that_is_longer_than_the_ring_has_its_stream(tmp_path: Path) -> None:
+    tail, reader = Tail(str(tmp_path / "tail")), TailReader(str(tmp_path / "tail"))
+    tail.write("".join(f"line {number}\n" for number in range(10_000)), "e")
+    lines = plain(reader.read())
+    assert lines[-1] == ("stderr", "line 9999")
+    assert len(lines) > 1_000
+    assert {stream for stream, _ in lines} == {"stderr"}

@@ -29,6 +29,7 @@ from suitkaise.escapes import indented
 from suitkaise.platform.blocked_streams import returns_within, shield_streams
 from suitkaise.platform.init_process import run_below_init
 from suitkaise.platform.log_queue import PATIENCE
+from suitkaise.platform.processes import die_with_parent
 from suitkaise.runtime import foreground, runtime
 
 __all__ = ["main"]
@@ -68,6 +69,14 @@ def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
     if options.engine not in (None, "local"):
         print(f"suitkaise run: --engine {options.engine} is not built yet; leave it out", file=sys.stderr)
         return USAGE
+    if options.watch is not None:
+        from suitkaise.cli.watch import watched
+
+        return watched(options, arguments)
+    if options.run_by is not None:
+        die_with_parent(signal.SIGTERM)
+        if os.getppid() != options.run_by:  # it has ended already
+            return CLEAN
     fill_in(options, Path.cwd(), os.environ)
     runtime.debug = options.debug
 
@@ -134,7 +143,7 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
                 options.observe_actions = True
             case ["--observe-hide-values", *arguments]:
                 options.observe_hide_values = True
-            case [first, *others] if first.startswith(("--engine=", "--health=", "--observe=")):
+            case [first, *others] if first.startswith(("--engine=", "--health=", "--observe=", "--watch=")):
                 name, _, value = first.partition("=")
                 setattr(options, name.removeprefix("--"), value)
                 arguments = others

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ __all__ = ["observe", "observed", "with_address"]
 
 
 def with_address(words: list[str]) -> list[str]:
-    """Join `--observe` and the address behind it: what follows without being one is something else.
+    """Join `--observe` and the address behind it, and `--watch` and its folder; what follows may be something else.
 
     Only the options at the beginning are looked at: the words from the first other one on are those of the program.
 
@@ -28,6 +29,10 @@ def with_address(words: list[str]) -> list[str]:
     match words:
         case ["--observe", address, *others] if _ADDRESS.fullmatch(address):
             return [f"--observe={address}", *with_address(others)]
+        case ["--watch", folder, *others] if others and os.path.isdir(folder):
+            return [f"--watch={folder}", *with_address(others)]
+        case ["--watch", *others]:
+            return ["--watch=", *with_address(others)]
         case ["--observe", *others]:
             return ["--observe=", *with_address(others)]
         case ["--engine", engine, *others]:

@@ -24,7 +24,11 @@ class _JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
         }
-        fields |= event.to_dict() if event is not None else {"event": record.getMessage(), "pid": record.process}
+        fields |= (
+            event.to_dict() | {"report_type": event.report_type}
+            if event is not None
+            else {"event": record.getMessage(), "pid": record.process}
+        )
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         fields.pop("at", None)

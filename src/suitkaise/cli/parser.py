@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     logs = _add(commands, "logs", "print what workers have printed and logged last")
     logs.add_argument("path", nargs="?", metavar="PATH", help=_PATH)
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what they print from now on")
+    logs.add_argument("-t", "--timestamps", action="store_true", help="print the time of each line")
     logs.add_argument("-n", "--lines", type=_count, default=20, metavar="N", help="lines of each worker (default 20)")
     logs.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
     observe = _add(commands, "observe", "serve a web page that shows the trees of a program that runs already")
@@ -132,6 +133,12 @@ def _add_run(commands: Any) -> None:
         metavar="[HOST:]PORT",
         help="serve /healthz, /readyz and (with the extra `metrics`) /metrics there; HOST is this machine by default",
     )
+    run.add_argument(
+        "--watch", metavar="DIR",
+        help="start the program anew when a .py file below DIR changes (default: the folder of the file); with the "
+        "extra `dev`",
+    )  # fmt: skip
+    run.add_argument("--run-by", type=int, help=argparse.SUPPRESS)
     run.add_argument("--engine", choices=("local", "ray"), help=argparse.SUPPRESS)
     _add_observe(run)
     run.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)

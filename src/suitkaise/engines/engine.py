@@ -13,6 +13,7 @@ from suitkaise.crashes import CrashReport
 from suitkaise.events import Event
 from suitkaise.exits import ExitReason, Hung
 from suitkaise.messaging import codec
+from suitkaise.messaging.log_rings import LogRings
 from suitkaise.messaging.logs import Forwarded
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.tracing import Carrier, carrier
@@ -142,7 +143,7 @@ class EngineContext:
     """The parts of the program that its engines use.
 
     `before_start` is called before a process is started; it raises SuitkaiseError if none can be. `paths_by_pid` has
-    the path of the worker in each live process.
+    the path of the worker in each live process. `log_rings` keeps the last lines of workers; None: they are not kept.
     """
 
     directory: str
@@ -156,6 +157,7 @@ class EngineContext:
     report: Callable[[CrashReport], None] = lambda report: None
     supervise: SuperviseThreads | None = None
     paths_by_pid: dict[int, str] = field(default_factory=dict)
+    log_rings: LogRings | None = None
     supervise_data: bytes = field(init=False)  # the same, for the processes of workers
     logs: Forwarded = field(init=False)
 

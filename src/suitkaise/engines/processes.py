@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -40,6 +40,7 @@ from suitkaise.engines.protocol import (
     StartWorker,
     StopWorker,
     SuspendWorker,
+    TailReport,
     WorkerOrder,
     WorkerReady,
     WorkerReport,
@@ -47,13 +48,14 @@ from suitkaise.engines.protocol import (
 from suitkaise.engines.spares import EncodedRecipe, Spares, context_for
 from suitkaise.engines.worker_signals import DUMP
 from suitkaise.errors import WorkerDead
-from suitkaise.escapes import shortened
+from suitkaise.escapes import LONGEST_LINE, shortened
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.log_rings import Run
 from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
-from suitkaise.platform.board import BELL, DIRECT, MESSAGES, SlotView
+from suitkaise.platform.board import BELL, DIRECT, LISTENING, MESSAGES, SlotView
 from suitkaise.platform.inheritance import User, user
 from suitkaise.platform.log_levels import levels
 from suitkaise.platform.marks import worker_mark
@@ -61,7 +63,7 @@ from suitkaise.platform.preload import preload
 from suitkaise.platform.processes import kill_marked, kill_where
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.platform.runtime_directory import stack_file, tail_file
-from suitkaise.platform.tail import last_lines
+from suitkaise.platform.tail import Printed, TailReader, last_lines
 from suitkaise.specs import Child
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.hooks import is_async
@@ -226,6 +228,9 @@ class ProcessHandle:
             self,
             self._slot.index,
         )
+        self._printed = TailReader(self._tail)
+        if context.log_rings is not None:
+            context.log_rings.attach(launch.path, self)
 
     # ------------------------------------------------------------ from any thread
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
@@ -289,6 +294,24 @@ class ProcessHandle:
         with self._lock:
             if not self._over:
                 self._send(SetLogLevels(levels), force=True)
+
+    def listen(self, on: bool) -> None:
+        """Get each line that the worker prints at once, or no longer; see `messaging.log_rings.LineSource`."""
+        with self._lock:
+            if not self._over:
+                self._slot.bytes[LISTENING] = on
+
+    def read_lines(self) -> None:
+        """Put what the worker has printed so far into the rings (reactor's thread)."""
+        self._keep(self._printed.read())
+
+    def _keep(self, lines: Sequence[Printed]) -> None:
+        """Put lines into the rings, in runs."""
+        rings, launch = self._context.log_rings, self.launch
+        if rings is not None:
+            for (stream, time), run in itertools.groupby(lines, lambda line: line[:2]):
+                texts = [shortened(text, LONGEST_LINE) for _, _, text in run]
+                rings.put(launch.path, Run(launch.number, stream, time, texts))
 
     def kill(self, why: str) -> None:
         """Send SIGKILL, now or as soon as the process exists, and to all that it has left behind."""
@@ -396,10 +419,26 @@ class ProcessHandle:
                 if message is not None and message.reply is not None:
                     message.reply(report.ok, Payload(data=payload))
             case LogReport(fields):
+                if self._context.log_rings is not None:
+                    text = fields["msg"]
+                    self._context.log_rings.put(
+                        self.launch.path,
+                        Run(
+                            self.launch.number,
+                            fields["levelname"].lower(),
+                            fields["created"],
+                            (text if len(text) <= LONGEST_LINE else shortened(text, LONGEST_LINE),),
+                        ),
+                    )
                 self._context.logs.put(fields, self.process)
             case OutputReport():
+                if self._context.log_rings is not None:
+                    for stream, created, lines, _ in report.runs:
+                        self._context.log_rings.put(self.launch.path, Run(self.launch.number, stream, created, lines))
                 output = CommandOutput(self.launch.path, report.pid, report.program, report.runs)
                 self._context.logs.put_output(output, self.process)
+            case TailReport(position, data):
+                self._keep(self._printed.take(position, data))
             case BackgroundReport():
                 news = codec.loads(payload)
                 (self._context.report if isinstance(news, CrashReport) else self._context.publish)(news)
@@ -476,6 +515,9 @@ class ProcessHandle:
             exit = replace(exit, lines=last_lines(self._tail))
             if isinstance(exit.reason, Signaled):
                 exit = replace(exit, stack=self._stack())
+        if self._context.log_rings is not None:
+            self._context.log_rings.detach(self.launch.path, self)
+            self._keep(self._printed.read(all=True))
         for file in (self._tail, self._stack_file):
             with contextlib.suppress(OSError):
                 os.unlink(file)

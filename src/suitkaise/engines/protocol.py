@@ -53,6 +53,7 @@ __all__ = [
     "StartWorker",
     "StopWorker",
     "SuspendWorker",
+    "TailReport",
     "WorkerOrder",
     "WorkerReady",
     "WorkerReport",
@@ -286,6 +287,13 @@ class OutputReport(msgspec.Struct, array_like=True, tag=9, gc=False):
     runs: list[tuple[str, float, list[str], bool]]  # see `workers.output.Runs`
 
 
+class TailReport(msgspec.Struct, array_like=True, tag=11, gc=False):
+    """Bytes that the worker has appended to its tail, from this position on, while the program listens. No answer."""
+
+    position: int
+    data: bytes
+
+
 class BackgroundReport(msgspec.Struct, array_like=True, tag=10, gc=False):
     """News of a background thread: the payload is a pickled `Event` or `CrashReport`. No answer."""
 
@@ -335,6 +343,7 @@ WorkerReport: TypeAlias = (
     | PreloadReport
     | LogReport
     | OutputReport
+    | TailReport
     | BackgroundReport
     | ExitReport
     | ReturnMessage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from suitkaise.errors import WorkerDead
 from suitkaise.escapes import LONGEST_LINE, shortened
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging.identity import set_owner
+from suitkaise.messaging.log_rings import Run
 from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import SlotView
@@ -93,7 +95,7 @@ class ThreadHandle:
             self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self._mailbox, self._slot)
             lifecycle.context.on_crash = _call_excepthook
             lifecycle.context.timers.call_at = context.reactor.call_at
-            lifecycle.context.on_log_line = lambda line: self._lines.append(shortened(line, LONGEST_LINE))
+            lifecycle.context.on_log_line = self._on_log_line
             lifecycle.context.background.supervise = partial(engine.supervise, launch.incarnation)
             _ThreadActor.launch(
                 lifecycle, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}", context=launch.context
@@ -101,6 +103,13 @@ class ThreadHandle:
         except Exception:  # for example no thread is left
             self._give_back()
             raise
+
+    def _on_log_line(self, line: str) -> None:
+        line = shortened(line, LONGEST_LINE)
+        self._lines.append(line)
+        if self._context.log_rings is not None:
+            level, _, text = line.partition(": ")
+            self._context.log_rings.put(self._launch.path, Run(self._launch.number, level, time.time(), (text,)))
 
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
         """Put the message into the worker's inbox."""

@@ -34,6 +34,7 @@ from suitkaise.engines.protocol import (
     StartWorker,
     StopWorker,
     SuspendWorker,
+    TailReport,
     WorkerOrder,
     WorkerReady,
     WorkerReport,
@@ -53,7 +54,7 @@ from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import MOST, MOST_BYTES, Message, Payload, crash
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.messaging.tracing import enter
-from suitkaise.platform.board import PHASE, SLOT_BYTES, Board, Phase, Slot
+from suitkaise.platform.board import LISTENING, PHASE, SLOT_BYTES, Board, Phase, Slot
 from suitkaise.platform.inheritance import apply
 from suitkaise.platform.log_levels import apply_levels
 from suitkaise.platform.preload import listeners, preload, wanted
@@ -179,6 +180,7 @@ class WorkerProcess:
         self._set_up_process(incarnation, order)
         slot = self._board.slot(order.slot)
         slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
+        self._tail.listening = listening = slot.bytes[LISTENING : LISTENING + 1]
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self.handle)
         stack = stack_file(self._directory, os.getpid())
         signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, stack_file=stack)
@@ -202,7 +204,7 @@ class WorkerProcess:
         lifecycle.context.add_to_stacks = signals.add_to_stacks
         refuse_terminal(incarnation.path)
         lifecycle.context.on_crash = _call_excepthook
-        lifecycle.context.output = _OutputSender(self._sock, self._writer)
+        lifecycle.context.output = _OutputSender(self._sock, self._writer, listening)
         lifecycle.context.background.supervise = partial(self._supervise, lifecycle, order.supervise)
         if lifecycle.has_tasks:
             signals.add_to_stacks(lifecycle.stacks)
@@ -275,6 +277,7 @@ class WorkerProcess:
         self._enter(codec.loads(order.context))
         set_process_name(incarnation.path.rpartition("/")[2])
         self._tail = Tail(tail_file(self._directory, incarnation.serial))
+        self._tail.send = self._send_printed
         self._tail.record_output()
         apply_levels(order.log_levels)
         forward_all(self._send_log)
@@ -368,6 +371,9 @@ class WorkerProcess:
         self._tail.write(f"{fields['levelname'].lower()}: {fields['msg']}\n")
         self.send(LogReport(fields))
 
+    def _send_printed(self, position: int, data: bytes) -> None:
+        self.send(TailReport(position, data))
+
     def report_exit(self, outcome: Outcome) -> None:
         """Send the last frame: how the incarnation ended, and its result."""
         reason, result = outcome.reason, b""
@@ -432,9 +438,14 @@ class _AnswerSender:
 class _OutputSender:
     """Sends the output of a command to the hub, without waiting; does nothing if the hub is gone."""
 
-    def __init__(self, sock: socket.socket, writer: FrameWriter) -> None:
+    def __init__(self, sock: socket.socket, writer: FrameWriter, listening: memoryview[int]) -> None:
         self._sock = sock
         self._writer = writer
+        self._listening = listening
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self._listening[0])
 
     @property
     def blocked(self) -> bool:

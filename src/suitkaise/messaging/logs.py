@@ -51,17 +51,18 @@ LONGEST_PAUSE = 1.0
 _NOT_SENT = frozenset({"msg", "args", "exc_info", "exc_text", "stack_info", "relativeCreated", "message", "asctime"})
 _AS_IT_IS = frozenset(vars(logging.makeLogRecord({}))) - _NOT_SENT
 
+_EMPTY = logging.makeLogRecord({})
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _tree = QueuedLogger("suitkaise.tree")
 _worker = QueuedLogger("suitkaise.worker")
 
 
 def log_event(event: Event) -> None:
-    """Log an event as one line to `suitkaise.tree`; the record has the event as an attribute."""
+    """Log an event as one line to `suitkaise.tree`; the record has the event and its fields as attributes."""
     from suitkaise.events import EndEvent  # which workers do not need
 
     crash = event.reason if isinstance(event, EndEvent) and isinstance(event.reason, Crashed) else None
-    _tree.log(_LEVELS[event.level], "%s", event, extra={"event": event}, crash=crash)
+    _tree.log(_LEVELS[event.level], "%s", event, extra={"event": event}, more=event.record_fields, crash=crash)
 
 
 def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -> Any:
@@ -166,7 +167,14 @@ def handle_forwarded(fields: dict[str, Any]) -> None:
     target = logging.getLogger(str(fields["name"]))
     if target.isEnabledFor(int(fields["levelno"])):
         extra = {name: _decoded(data) for name, data in fields.pop("extra", {}).items()}
-        target.handle(logging.makeLogRecord({**extra, **fields}))
+        if logging.getLogRecordFactory() is logging.LogRecord and "created" in fields:
+            record = _copy(_EMPTY)  # takes half the time
+            record.relativeCreated += (fields["created"] - record.created) * 1000
+            record.__dict__.update(extra)
+            record.__dict__.update(fields)
+        else:
+            record = logging.makeLogRecord({**extra, **fields})
+        target.handle(record)
 
 
 class CommandOutput:

@@ -25,6 +25,7 @@ __all__ = [
     "DIRECT",
     "DIRECT_BELL",
     "LAST_LOOP",
+    "LISTENING",
     "LOOPING",
     "LOOPS",
     "MESSAGES",
@@ -56,6 +57,8 @@ BELL = 7 * 8
 """The byte that a sender sets after it has put a message into the worker's socket or inbox."""
 DIRECT_BELL = BELL + 1
 """The byte of the same word for senders that do not go through the hub, so that they overwrite no order's urgency."""
+LISTENING = 11 * 8
+"""The byte that is 1 while the program wants each line that the worker prints, at once."""
 NAME = 16 * 8
 
 _MARK = 60

@@ -115,9 +115,13 @@ class QueuedLogger:
         exc_info: Any = None,
         extra: dict[str, Any] | None = None,
         crash: RemoteError | None = None,
+        more: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
+        """`more` returns further attributes of the record; it is called where no caller waits for it."""
         records = _open
         if records is None:
+            if more is not None and self.target.isEnabledFor(level):
+                extra = {**(extra or {}), **more()}
             if crash is not None and not self.disabled and self.target.isEnabledFor(level):
                 exc_info = crash.error
             self.target.log(level, text, *args, exc_info=exc_info, extra=extra, stacklevel=3)
@@ -130,11 +134,19 @@ class QueuedLogger:
         place = code.f_code.co_filename, code.f_lineno
         record = logging.LogRecord(self.name, level, *place, text, args, exc_info, code.f_code.co_name)
         fields = vars(record) if extra is None else {**vars(record), **extra}
-        records.put_own(lambda: _hand_over(self.target, level, fields, crash))
+        records.put_own(lambda: _hand_over(self.target, level, fields, crash, more))
 
 
-def _hand_over(target: logging.Logger, level: int, fields: dict[str, Any], crash: RemoteError | None) -> None:
+def _hand_over(
+    target: logging.Logger,
+    level: int,
+    fields: dict[str, Any],
+    crash: RemoteError | None,
+    more: Callable[[], dict[str, Any]] | None,
+) -> None:
     if target.isEnabledFor(level):
+        if more is not None:
+            fields = {**fields, **more()}
         if crash is not None:
             error = crash.error  # decoded here, where nothing waits for it
             fields = {**fields, "exc_info": (type(error), error, error.__traceback__)}

@@ -71,9 +71,9 @@ def become_subreaper() -> None:
     _subreaper = os.getpid()
 
 
-def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends; for use between fork and exec in a subreaper's child."""
-    _prctl()(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when its parent ends (the thread of the parent that has started it)."""
+    _prctl()(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 @functools.cache

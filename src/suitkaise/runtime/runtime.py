@@ -24,6 +24,7 @@ from suitkaise.errors import SuitkaiseError
 from suitkaise.events import Event, KeeperLost
 from suitkaise.messaging.event_bus import Bus
 from suitkaise.messaging.identity import current_owner
+from suitkaise.messaging.log_rings import EVENT, LogRings, Run
 from suitkaise.messaging.logs import log_event
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.registry import Registry
@@ -38,6 +39,8 @@ from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, sweep
 from suitkaise.runtime.event_history import EventHistory
 from suitkaise.runtime.hub_server import HubServer
+from suitkaise.runtime.log_files import LogFiles
+from suitkaise.runtime.log_requests import LogRequests
 from suitkaise.runtime.overview import overview
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.specs import SupervisorSpec
@@ -81,12 +84,16 @@ class Runtime:
             self.bus.subscribe(history.put)
             for listener in _listeners:
                 self.bus.subscribe(listener)
+            self._log_rings = rings = LogRings()
+            self._log_files: dict[str, LogFiles] = {}
+            self.bus.subscribe(lambda event: rings.put(event.path, Run(0, EVENT, event.wall, (event,))))
+            self._logs: LogRequests = LogRequests(rings, self.reactor)
             reserve = DescriptorReserve()
             made.callback(reserve.close)
             self.engine_context: EngineContext = EngineContext(
                 self.directory, board, self.reactor, log_queue=log_queue, reserve=reserve,
                 before_start=self._check_home, publish=self.bus.publish, report=self.crashes.add,
-                supervise=BackgroundSupervisor,
+                supervise=BackgroundSupervisor, log_rings=rings,
             )  # fmt: skip
             self._hub_server = HubServer(
                 self.engine_context.file(HUB_SOCKET), self.reactor, self.registry, self.engine_context.paths_by_pid
@@ -122,6 +129,7 @@ class Runtime:
             self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
             self.registry.services[RequestKind.OVERVIEW] = self.overview
             self.registry.services[RequestKind.EVENTS] = history.after
+            self.registry.services[RequestKind.LOGS] = self._logs.serve
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._levels = levels()
@@ -188,8 +196,20 @@ class Runtime:
         prepare(self.engines, tree.name, tree)
         with _guard:
             _refuse_taken(tree.name)
+            if tree.log_dir is not None:
+                files = self._log_files[tree.name] = LogFiles(tree.log_dir, tree.log_max_bytes, tree.log_backups)
+                self._log_rings.files[tree.name] = files.write
             root = _trees[tree.name] = Executor(tree, tree.name, self.env).interface
+        self._logs.begin(tree.name)
         return root
+
+    def end_logs(self, tree: str) -> None:
+        """Tell and write the last lines of a tree that has ended; the readers and the disk get a moment for that."""
+        self._log_rings.files.pop(tree, None)
+        files = self._log_files.pop(tree, None)
+        if files is not None:
+            files.close()
+        self._logs.end(tree)
 
     def overview(self) -> dict[str, Any]:
         """Return what the program and its trees are doing now, as plain values."""
@@ -290,6 +310,8 @@ def leave(name: str | None = None) -> None:
     global _runtime, _users
     if _runtime is not None:
         _runtime.engine_context.log_queue.flush()  # the last log lines of workers that have ended
+        if name is not None:
+            _runtime.end_logs(name)
     with _guard:
         if name is not None:
             _trees.pop(name, None)
@@ -324,6 +346,8 @@ def _at_exit() -> None:
         root.stop()
     for root in roots:
         root.exited.result()
+    for root in roots:
+        _runtime.end_logs(root.path)
     global _users
     with _guard:
         _users = min(_users, 1)

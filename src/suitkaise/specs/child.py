@@ -42,6 +42,7 @@ class AnySupervisor(Declaration):
     restart: Restart
     shutdown: ShutdownOption
     significant: bool
+    log_dir: str | None
 
 
 class _Rebuilt:
@@ -55,6 +56,11 @@ class _Rebuilt:
 def _origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recipe | AnySupervisor:
     """Return the recipe or supervisor that each start uses; raise SpecError if `what` cannot be started."""
     if isinstance(what, AnySupervisor):
+        if what.log_dir is not None:
+            raise SpecError(
+                f"Supervisor {what.name!r}: log_dir is an option of a whole tree, and this one is a child; give it to "
+                "the root of the tree"
+            )
         return what
     if isinstance(what, _Rebuilt):
         return what.recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Never, Self
+from typing import Any, Never, Protocol, Self
 
 from suitkaise.errors import NotBuiltYet, SpecError
 from suitkaise.specs.child import AnySupervisor, Child
@@ -25,6 +25,21 @@ from suitkaise.specs.recipe import Recipe
 __all__ = ["DynamicSupervisorSpec", "SupervisorSpec", "check_children"]
 
 
+LOG_MAX_BYTES = 50 * 1024 * 1024
+"""The default of `log_max_bytes`."""
+
+LOG_BACKUPS = 10
+"""The default of `log_backups`."""
+
+
+class PathLike(Protocol):
+    """A path that is no text, such as a `pathlib.Path`."""
+
+    def __fspath__(self) -> str:
+        """Return the path as a text."""
+        ...
+
+
 class SupervisorSpec(AnySupervisor):
     """The pure declaration of a supervisor and its children: `suitkaise.Supervisor` adds the ways to start it.
 
@@ -34,6 +49,9 @@ class SupervisorSpec(AnySupervisor):
     __slots__ = (
         "auto_shutdown",
         "children",
+        "log_backups",
+        "log_dir",
+        "log_max_bytes",
         "max_restarts",
         "max_seconds",
         "name",
@@ -52,6 +70,9 @@ class SupervisorSpec(AnySupervisor):
     restart: Restart
     shutdown: ShutdownOption
     significant: bool
+    log_dir: str | None
+    log_max_bytes: int | None
+    log_backups: int
 
     def __init__(
         self,
@@ -65,6 +86,9 @@ class SupervisorSpec(AnySupervisor):
         restart: Restart = "permanent",
         shutdown: ShutdownOption = "infinity",
         significant: bool = False,
+        log_dir: str | PathLike | None = None,
+        log_max_bytes: int | str | None = LOG_MAX_BYTES,
+        log_backups: int = LOG_BACKUPS,
         **unknown: Never,
     ) -> None:
         checked_id(name, "Supervisor")
@@ -72,6 +96,7 @@ class SupervisorSpec(AnySupervisor):
         options: dict[str, Any] = {
             "strategy": strategy, "max_restarts": max_restarts, "max_seconds": max_seconds,
             "auto_shutdown": auto_shutdown, "restart": restart, "shutdown": shutdown, "significant": significant,
+            "log_dir": log_dir, "log_max_bytes": log_max_bytes, "log_backups": log_backups,
         }  # fmt: skip
         refuse_unknown(title, unknown, (*options, "engine"))
         if engine is not None:
@@ -92,7 +117,12 @@ class SupervisorSpec(AnySupervisor):
             restart=option.choice("restart", RESTARTS, "permanent"),
             shutdown=option.shutdown("infinity"),
             significant=option.flag("significant"),
+            log_dir=_checked_log_dir(title, log_dir),
+            log_max_bytes=option.size("log_max_bytes"),
+            log_backups=option.count("log_backups", LOG_BACKUPS, least=0),
         )
+        if self.log_dir is None and (self.log_max_bytes, self.log_backups) != (LOG_MAX_BYTES, LOG_BACKUPS):
+            raise SpecError(f"{title}: log_max_bytes and log_backups are for the files in log_dir; give log_dir, too")
         check_children(title, self.children, self.auto_shutdown, self.strategy)
 
     def replace(self, **changes: Any) -> Self:
@@ -116,6 +146,14 @@ class SupervisorSpec(AnySupervisor):
 
     def __repr__(self) -> str:
         return f"Supervisor({self.name!r}, {len(self.children)} children, strategy={self.strategy!r})"
+
+
+def _checked_log_dir(title: str, value: Any) -> str | None:
+    """Return the directory as a text; raise SpecError if it is none."""
+    path = value.__fspath__() if hasattr(value, "__fspath__") else value
+    if path is None or (isinstance(path, str) and path and "\0" not in path):
+        return path
+    raise SpecError(f"{title}: log_dir must be the path of a directory, or None, not {value!r}")
 
 
 def check_children(title: str, children: tuple[Child, ...], auto_shutdown: AutoShutdown, strategy: Strategy) -> None:
@@ -160,7 +198,8 @@ def _picture(tree: SupervisorSpec) -> Iterator[str]:
             yield branch + line
 
 
-_OPTIONS = ("max_children", "max_restarts", "max_seconds", "engine", "restart", "shutdown", "significant")
+_OPTIONS = ("max_children", "max_restarts", "max_seconds", "engine", "restart", "shutdown", "significant", "log_dir",
+            "log_max_bytes", "log_backups")  # fmt: skip
 _FIXED = {
     "children": "children are added by start_child when it runs",
     "strategy": "its children come back independently of each other (one_for_one)",
@@ -186,6 +225,9 @@ class DynamicSupervisorSpec(SupervisorSpec):
         restart: Restart = "permanent",
         shutdown: ShutdownOption = "infinity",
         significant: bool = False,
+        log_dir: str | PathLike | None = None,
+        log_max_bytes: int | str | None = LOG_MAX_BYTES,
+        log_backups: int = LOG_BACKUPS,
         **unknown: Never,
     ) -> None:
         title = f"DynamicSupervisor {name!r}"
@@ -201,7 +243,8 @@ class DynamicSupervisorSpec(SupervisorSpec):
             )
         super().__init__(
             name, max_restarts=max_restarts, max_seconds=max_seconds, engine=engine, restart=restart,
-            shutdown=shutdown, significant=significant,
+            shutdown=shutdown, significant=significant, log_dir=log_dir, log_max_bytes=log_max_bytes,
+            log_backups=log_backups,
         )  # fmt: skip
         self._set(max_children=max_children)
 

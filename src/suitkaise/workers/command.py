@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, Never
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
 from suitkaise.platform.processes import MARK, become_subreaper
+from suitkaise.platform.tail import OF_COMMAND, RECORDED
 from suitkaise.specs.options import checked_env, refuse_unknown
 from suitkaise.workers.command_options import (
     Input,
@@ -284,9 +285,12 @@ class Command(Worker):
 
     def _handle_output(self, runs: Runs) -> None:
         context = self._context
-        context.append_output("".join(f"{stream}: {line}\n" for stream, _, lines, _ in runs for line in lines))
-        if context.output is not None and _logger.isEnabledFor(logging.INFO):
-            context.output.send(context.pid, self._argv[0], runs)
+        output = context.output
+        send = output is not None and (output.wanted or _logger.isEnabledFor(logging.INFO))
+        text = "".join(f"{stream}: {line}\n" for stream, _, lines, _ in runs for line in lines)
+        context.append_output(text, RECORDED if send else OF_COMMAND)
+        if output is not None and send:
+            output.send(context.pid, self._argv[0], runs)
 
 
 def _reason_of(code: int) -> ExitReason:

@@ -49,7 +49,7 @@ class WorkerContext:
         self.links: WorkerLinks = WorkerLinks(incarnation.owner)
 
         # Set by the engine and the actor.
-        self.append_output: Callable[[str], None] = lambda text: None
+        self.append_output: Callable[[str, str], None] = lambda text, letter: None
         """Adds text to the output that a crash report shows."""
         self.output: OutputSink | None = None
         """Takes the output of a command, for the log."""

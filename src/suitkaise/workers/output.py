@@ -122,6 +122,10 @@ class OutputSink(Protocol):
     """Where the output of a command goes, without waiting."""
 
     @property
+    def wanted(self) -> bool:
+        """Whether the program wants the output, also if it does not log it."""
+
+    @property
     def blocked(self) -> bool:
         """Whether something waits to be sent: no further output should be read until `fileno()` is writable."""
 

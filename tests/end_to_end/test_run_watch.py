@@ -1,0 +1,97 @@
+"""`suitkaise run --watch`: the program is started anew, gracefully, when its code changes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from suitkaise import cli
+from tests.support import Program, eventually, start_program, wait_gone
+
+APP = """
+import os
+import sys
+from suitkaise import Process, Supervisor
+
+class Work(Process):
+    def on_start(self):
+        print("version VERSION", sys.argv[1:], os.getppid(), flush=True)
+    def loop(self):
+        self.wait(60)
+    def on_finish(self):
+        print("finished VERSION", flush=True)
+
+print("program", os.getpid(), flush=True)
+tree = Supervisor("watched", Work)
+"""
+
+
+@contextmanager
+def watching(folder: Path, *options: str) -> Iterator[Program]:
+    write(folder, 1)
+    command = [sys.executable, "-m", "suitkaise", "run", "--watch", *options, "app.py", "an argument"]
+    with start_program(command, cwd=folder) as program:
+        program.expect("version 1 ['an argument']")
+        yield program
+
+
+def write(folder: Path, version: int, more: str = "") -> None:
+    (folder / "app.py").write_text(APP.replace("VERSION", str(version)) + more)
+
+
+def expect_error(program: Program, text: str) -> None:
+    eventually(lambda: text in program.stderr, what=text)
+
+
+def test_a_change_stops_the_program_gracefully_and_starts_it_anew_and_a_syntax_error_is_shown(tmp_path: Path) -> None:
+    with watching(tmp_path) as program:
+        write(tmp_path, 2)
+        program.expect("finished 1")
+        program.expect("version 2 ['an argument']")
+        write(tmp_path, 3, "def broken(:\n")
+        expect_error(program, "app.py cannot be compiled; the program goes on with its former code")
+        expect_error(program, "SyntaxError")
+        (tmp_path / "notes.txt").write_text("no code")
+        write(tmp_path, 4)
+        program.expect("version 4")
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0
+        assert "finished 4" in program.stdout
+        assert "version 3" not in program.stdout
+
+
+def test_a_program_that_ends_by_itself_is_started_anew_by_the_next_change(tmp_path: Path) -> None:
+    with watching(tmp_path, str(tmp_path)) as program:
+        write(tmp_path, 2, "raise SystemExit(7)\n")
+        expect_error(program, "the program has ended with exit code 7; waiting for a change")
+        write(tmp_path, 3)
+        program.expect("version 3")
+        program.send_signal(signal.SIGINT)
+        assert program.wait() == 0
+
+
+def test_the_program_ends_when_the_process_that_watches_is_killed(tmp_path: Path) -> None:
+    with watching(tmp_path) as program:
+        pid = int(program.expect("program").split()[1])
+        program.send_signal(signal.SIGKILL)
+        wait_gone(pid)
+        program.expect("finished 1")
+
+
+def test_without_the_extra_the_error_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    assert cli.main(["run", "--watch", str(tmp_path / "app.py")]) == 2
+    assert "--watch needs the extra `dev`: pip install 'suitkaise-xprocess[dev]'" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", f"--watch={os.path.join(tmp_path, 'nowhere')}", "app.py"]) == 2
+    assert "there is no such folder" in capsys.readouterr().err

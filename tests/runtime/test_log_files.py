@@ -1,0 +1,140 @@
+"""A file for each worker: rotated by size, written by a thread of its own; a fault of the disk harms nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from suitkaise.events import SupervisorStarted
+from suitkaise.messaging.log_rings import EVENT, Run
+from suitkaise.runtime import log_files
+from suitkaise.runtime.log_files import LogFiles, log_file
+
+LINES = [f"line {number} {'x' * 80}" for number in range(1_000)]
+
+
+def write(files: LogFiles, *texts: str, path: str = "app/work") -> None:
+    files.write(path, Run(1, "stdout", 1.0, texts))
+
+
+def test_each_line_has_its_time_and_stream_and_a_record_of_several_lines_is_indented(tmp_path: Path) -> None:
+    files = LogFiles(str(tmp_path / "logs"), None, 0)
+    write(files, "one", "two")
+    files.write("app/work", Run(1, "error", 2.5, ("app/work: failed\nTraceback",)))
+    files.write("app", Run(0, EVENT, 3.0, (SupervisorStarted("app", 3.0),)))
+    files.close()
+    lines = (tmp_path / "logs/app/work.log").read_text().splitlines()
+    assert [line.partition(".")[2] for line in lines[:3]] == ["000 stdout: one", "000 stdout: two", "500 error: failed"]
+    assert lines[3] == "    Traceback"
+    assert (tmp_path / "logs/app.log").read_text().endswith(" event: supervisor started\n")
+
+
+def test_a_file_that_is_full_is_rotated_and_so_many_earlier_ones_are_kept(tmp_path: Path) -> None:
+    files = LogFiles(str(tmp_path), 10_000, 2)
+    for start in range(0, 1_000, 20):
+        write(files, *LINES[start : start + 20])
+        assert files.flush()
+    files.close()
+    names = sorted(path.name for path in (tmp_path / "app").iterdir())
+    assert names == ["work.log", "work.log.1", "work.log.2"]
+    text = "".join((tmp_path / "app" / name).read_text() for name in reversed(names))
+    kept = [line.partition("stdout: ")[2] for line in text.splitlines()]
+    assert kept == LINES[-len(kept) :]
+    assert all((tmp_path / "app" / name).stat().st_size <= 10_000 for name in names)
+
+
+def test_one_long_piece_is_spread_over_files_at_the_ends_of_lines(tmp_path: Path) -> None:
+    files = LogFiles(str(tmp_path), 10_000, 100)
+    write(files, *LINES, "x" * 30_000, "the last")
+    files.close()
+    sizes = sorted(path.stat().st_size for path in (tmp_path / "app").iterdir())
+    assert [size for size in sizes if size > 10_000] == [sizes[-1]]  # the line that is longer than a file
+    assert all(path.read_text().endswith("\n") for path in (tmp_path / "app").iterdir())
+
+
+def test_without_backups_a_full_file_begins_anew(tmp_path: Path) -> None:
+    files = LogFiles(str(tmp_path), 10_000, 0)
+    for start in range(0, 1_000, 20):
+        write(files, *LINES[start : start + 20])
+        assert files.flush()
+    files.close()
+    assert [path.name for path in (tmp_path / "app").iterdir()] == ["work.log"]
+
+
+def test_a_file_is_appended_to_and_made_anew_if_it_was_removed(tmp_path: Path) -> None:
+    file = tmp_path / "app/work.log"
+    for text in ("one", "two"):
+        files = LogFiles(str(tmp_path), None, 0)
+        write(files, text)
+        files.close()
+    files = LogFiles(str(tmp_path), None, 0)
+    write(files, "three")
+    assert files.flush()
+    assert file.read_text().count("\n") == 3
+    file.unlink()
+    write(files, "four")
+    files.close()
+    assert file.read_text().endswith("stdout: four\n")
+    assert file.read_text().count("\n") == 1
+
+
+def test_more_workers_than_may_have_an_open_file_have_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_files, "MOST_OPEN", 3)
+    files = LogFiles(str(tmp_path), None, 0)
+    for _ in range(2):
+        for number in range(10):
+            write(files, "here", path=f"app/work-{number}")
+    files.close()
+    assert all((tmp_path / f"app/work-{number}.log").read_text().count("here") == 2 for number in range(10))
+
+
+def test_a_disk_that_is_full_is_told_once_and_so_is_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    full, written = [True], os.write
+
+    def write_or_fail(descriptor: int, data: bytes) -> int:
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        return written(descriptor, data)
+
+    caplog.set_level(logging.INFO, "suitkaise.logs")
+    files = LogFiles(str(tmp_path), None, 0)
+    monkeypatch.setattr(log_files.os, "write", write_or_fail)
+    for number in range(5):
+        write(files, "lost", path=f"app/work-{number}")
+        assert files.flush()
+    (told,) = caplog.messages
+    assert "work-0.log cannot be written: No space left on device" in told
+    full[0] = False
+    for number in range(5):
+        write(files, "kept", path=f"app/work-{number}")
+    files.close()
+    assert caplog.messages[1:] == [f"the log files in {tmp_path} are written again; 5 lines were dropped"]
+    assert "kept" in (tmp_path / "app/work-4.log").read_text()
+
+
+def test_lines_that_wait_for_a_disk_are_bounded_and_those_dropped_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(log_files, "MOST_WAITING", 1_000)
+    files = LogFiles(str(tmp_path), None, 0)
+    with files._changed:  # the thread cannot take them
+        for _ in range(100):
+            write(files, "x" * 100)
+    files.close()
+    assert (tmp_path / "app/work.log").read_text().count("\n") == 10
+    (told,) = caplog.messages
+    assert told == f"90 lines for the log files in {tmp_path} were dropped: the disk is too slow"
+
+
+def test_the_name_of_a_worker_never_leads_out_of_the_directory(tmp_path: Path) -> None:
+    assert log_file("/logs", "app/../..") == "/logs/app/%2E%2E/%2E%2E.log"
+    names = {log_file("/logs", f"app/{'é' * 300}{number}") for number in range(2)}
+    assert len(names) == 2
+    assert all(len(os.fsencode(os.path.basename(name))) < 255 for name in names)
