@@ -8,12 +8,16 @@ import importlib.util
 import json
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from suitkaise.cli.command import CLEAN, NO_PROGRAM, CommandError, UsageError
-from suitkaise.cli.programs import find, running_programs
+from suitkaise.cli.programs import NotRunning, find
 from suitkaise.cli.show import chosen, table
 
-__all__ = ["top"]
+if TYPE_CHECKING:
+    from suitkaise.observer.terminal.app import TopApp
+
+__all__ = ["application", "on_terminal", "top"]
 
 BETWEEN = 0.5
 """Seconds between the two measurements of a table that is printed once."""
@@ -21,42 +25,61 @@ BETWEEN = 0.5
 
 def top(options: argparse.Namespace) -> int:
     """Show the trees until the user quits; without a terminal, print them once."""
-    interactive = sys.stdin.isatty() and sys.stdout.isatty() and not options.once and not options.json
-    if interactive and importlib.util.find_spec("textual") is None:
+    if options.once or options.json or not on_terminal():
+        return _print(options)
+    if importlib.util.find_spec("textual") is None:
         raise CommandError(
             "the live table needs textual: pip install 'suitkaise-xprocess[tui]'; without it, --once prints the table "
             "once, and `suitkaise tree` the trees"
         )
-    directory, scope = _first(options)
-    if not interactive:
-        return _print(options, directory, scope)
-    from suitkaise.observer.terminal.app import TopApp  # textual takes half a second
-    from suitkaise.observer.terminal.source import Source
-
-    def search() -> str | None:
-        nonlocal directory
-        first, directory = directory, None
-        return first or _search(options)
-
-    missing = f"No tree {options.path!r} is running." if options.path else "No tree of this user is running."
-    TopApp(Source(search), scope=scope, missing=missing).run()
+    application(options).run()
     return CLEAN
 
 
-def _first(options: argparse.Namespace) -> tuple[str | None, str]:
-    """Return the directory of the program, if it runs, and the path that is shown; empty for all trees."""
+def on_terminal() -> bool:
+    """Return whether a person reads the output and types the input."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def application(options: argparse.Namespace) -> TopApp:
+    """Make the application, which waits for a program if none runs.
+
+    Raises:
+        CommandError: the options fit several programs, or there is no such worker.
+    """
+    from suitkaise.observer.terminal.app import TopApp  # textual takes half a second
+    from suitkaise.observer.terminal.source import Source
+
+    known: list[str] = []
+    scope, missing = (options.path or "").strip("/"), ""
     try:
-        programs, silent = chosen(options)
-        if not any(program.trees for program in programs):
-            return None, (options.path or "").strip("/")
-        if options.path:
-            target = find(options.path, programs, silent)
-            return target.program.directory, target.path
-    except CommandError as error:
-        if error.code != NO_PROGRAM or options.pid is not None:
-            raise
-        return None, (options.path or "").strip("/")
+        directory, scope = _only(options)
+        known.append(directory)
+    except NotRunning as error:
+        missing = str(error)
+
+    def search() -> str | None:
+        if known:
+            return known.pop()
+        with contextlib.suppress(CommandError), contextlib.ExitStack() as options.opened:
+            return _only(options)[0]
+        return None
+
+    return TopApp(Source(search), scope=scope, missing=missing)
+
+
+def _only(options: argparse.Namespace) -> tuple[str, str]:
+    """Return the directory of the program that the options name, and the path to show; empty for all its trees.
+
+    Raises:
+        NotRunning: there is none now.
+        CommandError: there are several.
+    """
+    programs, silent = chosen(options)
     programs = [program for program in programs if program.trees]
+    if options.path or not programs:
+        target = find(options.path, programs, silent)
+        return target.program.directory, target.path
     if len(programs) > 1:
         raise UsageError(
             f"several programs run, name a tree or choose one with --pid: {', '.join(one.title for one in programs)}"
@@ -64,26 +87,8 @@ def _first(options: argparse.Namespace) -> tuple[str | None, str]:
     return programs[0].directory, ""
 
 
-def _search(options: argparse.Namespace) -> str | None:
-    """Return the directory of the only program that fits now."""
-    if options.pid is not None:
-        return None  # it has ended
-    programs, silent = running_programs()
-    try:
-        with contextlib.suppress(CommandError):
-            if options.path:
-                return find(options.path, programs, silent).program.directory
-            running = [program.directory for program in programs if program.trees]
-            return running[0] if len(running) == 1 else None
-        return None
-    finally:
-        for program in programs:
-            program.close()
-
-
-def _print(options: argparse.Namespace, directory: str | None, scope: str) -> int:
-    if directory is None:
-        raise CommandError("no tree of this user is running", NO_PROGRAM)
+def _print(options: argparse.Namespace) -> int:
+    directory, scope = _only(options)
     from suitkaise.observer.terminal.lines import lines_of, to_rows
     from suitkaise.observer.terminal.source import Source
 

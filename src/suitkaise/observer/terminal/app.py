@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from signal import Signals
 from typing import Any, ClassVar
 
 from rich.text import Text
+from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
@@ -48,12 +51,11 @@ class TopApp(App[None]):
     Args:
         source: the program.
         scope: only what is at and below this path; empty for all trees.
-        missing: what is said while no program was found yet.
+        missing: why no program was found at first.
     """
 
     CSS = """
-    Screen { layers: base; }
-    #head { height: 2; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; background: $panel; color: $foreground; }
+    #head { height: 2; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis; }
     #banner { height: auto; padding: 0 1; background: $warning-muted; color: $text-warning; display: none; }
     #banner.bad { background: $error-muted; color: $text-error; }
     #banner.shown { display: block; }
@@ -107,7 +109,7 @@ class TopApp(App[None]):
         Binding("escape", "back", show=False),
     ]
 
-    def __init__(self, source: Source, *, scope: str = "", missing: str = "No tree of this user is running.") -> None:
+    def __init__(self, source: Source, *, scope: str = "", missing: str = "") -> None:
         super().__init__()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
         self.VERTICAL_BREAKPOINTS = [(0, "-low"), (20, "-high")]
@@ -138,12 +140,14 @@ class TopApp(App[None]):
         """Begin to look."""
         self.query_one("#filter", Input).compact = True
         self._table.focus()
-        self.run_worker(self._look(), exclusive=True, group="look")
+        self._look()
 
+    @work
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            await loop.run_in_executor(self._thread, self._source.look)
+        for number in itertools.count():
+            look = partial(self._source.look, everything=number < 3)  # figures soon: they need two measurements
+            await loop.run_in_executor(self._thread, look)
             await self._show_log()
             self._show()
             await asyncio.sleep(TICK)
@@ -183,7 +187,7 @@ class TopApp(App[None]):
         if self._text:
             return f"Nothing holds {self._text!r}. Escape shows all."
         if self._source.observation is None:
-            return f"{self._missing}\nWaiting for one …"
+            return f"{self._missing or 'the program has ended'}\nWaiting …"
         if self._scope:
             return f"There is no {self._scope!r} now."
         return "This program runs no tree now."
@@ -205,6 +209,10 @@ class TopApp(App[None]):
         if at_end:
             log.scroll_end(animate=False)
 
+    @work(exclusive=True, group="log")  # of the same group it would end `_look`
+    async def _show_log_soon(self) -> None:
+        await self._show_log()
+
     def _put(self, where: str, content: Text) -> None:
         if self._shown.get(where) != content:
             self._shown[where] = content
@@ -214,7 +222,7 @@ class TopApp(App[None]):
         """Show the detail of another worker."""
         self._main.query_one("#story", VerticalScroll).scroll_home(animate=False)
         self._show_detail()
-        self.run_worker(self._show_log(), exclusive=True, group="log")
+        self._show_log_soon()
 
     # ------------------------------------------------------------ looking
     def action_detail(self) -> None:
@@ -223,7 +231,7 @@ class TopApp(App[None]):
         self._main.set_class(shown, "detailed")
         self._show()
         if shown:
-            self.run_worker(self._show_log(), exclusive=True, group="log")
+            self._show_log_soon()
         else:
             self._table.focus()
 
@@ -290,7 +298,7 @@ class TopApp(App[None]):
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.run_worker(self._carry_out(f"{path}: {_DONE[action]}", lambda: self._source.change(action, path)))
+                self._carry_out(f"{path}: {_DONE[action]}", lambda: self._source.change(action, path))
 
         self.push_screen(Confirm(f"{action.capitalize()} {path}?", _HINTS[action]), answered)
 
@@ -310,7 +318,7 @@ class TopApp(App[None]):
         def answered(number: int | None) -> None:
             if number is not None:
                 done = f"{path}: {Signals(number).name} is sent"
-                self.run_worker(self._carry_out(done, lambda: self._source.signal(path, number)))
+                self._carry_out(done, lambda: self._source.signal(path, number))
 
         self.push_screen(ChooseSignal(path, row["pid"]), answered)
 
@@ -321,6 +329,7 @@ class TopApp(App[None]):
         self._complain("There is no program that could do it.")
         return ""
 
+    @work
     async def _carry_out(self, done: str, what: Callable[[], object]) -> None:
         try:
             await asyncio.to_thread(what)

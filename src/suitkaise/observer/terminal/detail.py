@@ -114,4 +114,3 @@ def _report(text: Text, report: dict[str, Any]) -> None:
         text.append("\n")
     for line in lines[-TRACEBACK:]:
         text.append(f"\n  {line}", "dim" if line.startswith(" ") else "")
-    text.append(f"\n\n  suitkaise crashes {report['id']}", "dim")
