@@ -24,6 +24,7 @@ from suitkaise.cli.output import configure_logging
 from suitkaise.cli.parser import make_parser
 from suitkaise.cli.settings import fill_in
 from suitkaise.cli.stack import stack
+from suitkaise.cli.top import top
 from suitkaise.errors import NotSerializable, RuntimeGone, SpecError, SuitkaiseError
 from suitkaise.escapes import indented
 from suitkaise.platform.blocked_streams import returns_within, shield_streams
@@ -168,6 +169,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "tree": show.tree,
     "status": show.status,
     "logs": logs,
+    "top": top,
     "observe": observe,
     "restart": change.change,
     "stop": change.change,

@@ -37,6 +37,10 @@ def make_parser() -> argparse.ArgumentParser:
     observe.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
     observe.add_argument("--actions", action="store_true", help="the page may restart, stop and start workers")
     observe.add_argument("--hide-values", action="store_true", help="the page shows no values of the storage")
+    top = _add(commands, "top", "show trees as a live table in the terminal, to look closer and to steer")
+    top.add_argument("path", nargs="?", metavar="TREE", help=_PATH)
+    top.add_argument("--once", action="store_true", help="print the table once, as without a terminal")
+    top.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
     for name, text in _CHANGES.items():
         command = _add(commands, name, text)
         if name == "signal":

@@ -14,10 +14,14 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
 from suitkaise.platform.runtime_directory import HUB_SOCKET, directories_in_use
 
-__all__ = ["Program", "Target", "find", "running_programs", "walk"]
+__all__ = ["NotRunning", "Program", "Target", "find", "running_programs", "walk"]
 
 PATIENCE = 5.0
 """Seconds within which a program has to answer what it is doing."""
+
+
+class NotRunning(CommandError):
+    """There is no such tree, worker or supervisor now; it may come."""
 
 
 class Program:
@@ -103,12 +107,13 @@ def find(path: str | None, programs: list[Program], silent: list[str]) -> Target
     The path begins with the name of a tree. Where one tree alone runs, that name may be left out.
 
     Raises:
-        CommandError: nothing is there, or several trees are.
+        NotRunning: nothing is there.
+        CommandError: several trees are there.
     """
     roots = [(program, tree) for program in programs for tree in program.trees]
     if not roots:
         hint = f"; a program does not answer: {', '.join(silent)}" if silent else ""
-        raise CommandError(f"no tree of this user is running{hint}", NO_PROGRAM)
+        raise NotRunning(f"no tree of this user is running{hint}", NO_PROGRAM)
     path = (path or "").strip("/")
     fitting = [(program, tree) for program, tree in roots if path.partition("/")[0] == tree["path"]]
     if not fitting and (len(roots) > 1 and not path):
@@ -130,7 +135,7 @@ def find(path: str | None, programs: list[Program], silent: list[str]) -> Target
                 return Target(program, one)
     known = [one["path"] for _, tree in roots for one in walk(tree)]
     near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
-    raise CommandError(f"there is no {path!r}; {f'did you mean {near[0]!r}?' if near else _listed(known)}", USAGE)
+    raise NotRunning(f"there is no {path!r}; {f'did you mean {near[0]!r}?' if near else _listed(known)}", USAGE)
 
 
 def _listed(paths: list[str]) -> str:

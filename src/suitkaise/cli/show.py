@@ -15,16 +15,14 @@ from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, CommandError
 from suitkaise.cli.programs import Program, Target, find, running_programs, walk
 from suitkaise.crashes import read_reports
 from suitkaise.escapes import one_line
+from suitkaise.observer.words import budget, duration, mood
 from suitkaise.platform.runtime_directory import tail_file
 from suitkaise.platform.tail import last_lines
 
 __all__ = ["chosen", "duration", "ps", "status", "table", "target_of", "tree"]
 
-_GOOD, _BAD, _SOON, _DIM = "32", "31", "33", "2"
-_COLOURS = {
-    "running": _GOOD, "finished": _GOOD, "crashed": _BAD, "killed": _BAD, "hung": _BAD, "failed": _BAD,
-    "abandoned": _BAD, "restarting": _SOON, "starting": _SOON, "stopping": _SOON, "suspended": _SOON,
-}  # fmt: skip
+_DIM = "2"
+_COLOURS = {"good": "32", "bad": "31", "soon": "33", "": ""}
 
 
 def chosen(options: argparse.Namespace) -> tuple[list[Program], list[str]]:
@@ -91,7 +89,7 @@ def _tree_rows(facts: dict[str, Any], first: str, others: str) -> list[list[str]
     name = facts["path"] if not first else facts["id"]
     if facts["kind"] == "supervisor":
         strategy = "dynamic" if facts.get("dynamic") else facts.get("strategy", "")
-        doing = f"{strategy}, {_budget(facts)}" if "max_restarts" in facts else _exit(facts)
+        doing = f"{strategy}, {budget(facts)}" if "max_restarts" in facts else _exit(facts)
         cells = [facts["status"], "", "", _count(facts["restarts"]), "", "", doing]
     else:
         cells = [
@@ -122,12 +120,6 @@ def _doing(facts: dict[str, Any]) -> str:
 def _exit(facts: dict[str, Any]) -> str:
     text = one_line(facts["last_exit"] or "")
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _budget(facts: dict[str, Any]) -> str:
-    allowed = "any number of" if facts["max_restarts"] is None else f"{facts['max_restarts']:g}"
-    within = "" if facts["max_restarts"] is None else f" in {facts['max_seconds']:g} s"
-    return f"{facts['restarts_used']} of {allowed} restarts{within}"
 
 
 def status(options: argparse.Namespace) -> int:
@@ -174,7 +166,7 @@ def _details(facts: dict[str, Any]) -> str:
         up = "" if facts["uptime"] is None else f", up {duration(facts['uptime'])}"
         lines.append(f"  pid {facts['pid']}, incarnation {facts['incarnation']}{up}")
     if facts["kind"] == "supervisor" and "max_restarts" in facts:
-        lines.append(f"  {facts['strategy']}: {_budget(facts)}; {len(facts['children'])} children")
+        lines.append(f"  {facts['strategy']}: {budget(facts)}; {len(facts['children'])} children")
     if facts.get("phase") and facts["pid"] is not None:
         since = "" if facts["in_phase"] is None else f" for {duration(facts['in_phase'])}"
         loops = (
@@ -213,28 +205,9 @@ def table(rows: list[list[str]], *, coloured: int | None = None) -> str:
 
 
 def _paint(text: str, status: str, colour: str = "") -> str:
-    colour = colour or _COLOURS.get(status, "")
+    colour = colour or _COLOURS[mood(status)]
     plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return text if plain or not colour else f"\x1b[{colour}m{text}\x1b[0m"
-
-
-def duration(seconds: float) -> str:
-    """Return a span of time as text.
-
-    >>> duration(0.25), duration(75), duration(7322), duration(200_000)
-    ('250 ms', '1 min 15 s', '2 h 2 min', '2 d 7 h')
-    """
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, left = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {left} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
 
 
 def _count(number: int) -> str:

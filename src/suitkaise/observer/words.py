@@ -1,0 +1,63 @@
+"""Facts as people read them: spans of time, amounts of memory, and whether a status is good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+__all__ = ["Mood", "budget", "duration", "memory", "mood"]
+
+Mood = Literal["good", "bad", "soon", ""]
+
+_MOODS: dict[str, Mood] = {
+    "running": "good", "finished": "good", "crashed": "bad", "killed": "bad", "hung": "bad", "failed": "bad",
+    "abandoned": "bad", "restarting": "soon", "starting": "soon", "stopping": "soon", "suspended": "soon",
+}  # fmt: skip
+
+
+def mood(status: str) -> Mood:
+    """Return whether a status is good, bad, or about to change; empty for one that is neither (`stopped`)."""
+    return _MOODS.get(status, "")
+
+
+def budget(facts: Mapping[str, Any]) -> str:
+    """Return how many of its restarts a supervisor has used.
+
+    >>> budget({"restarts_used": 1, "max_restarts": 3.0, "max_seconds": 5.0})
+    '1 of 3 restarts in 5 s'
+    """
+    allowed = "any number of" if facts["max_restarts"] is None else f"{facts['max_restarts']:g}"
+    within = "" if facts["max_restarts"] is None else f" in {facts['max_seconds']:g} s"
+    return f"{facts['restarts_used']} of {allowed} restarts{within}"
+
+
+def duration(seconds: float) -> str:
+    """Return a span of time as text.
+
+    >>> duration(0.25), duration(75), duration(7322), duration(200_000)
+    ('250 ms', '1 min 15 s', '2 h 2 min', '2 d 7 h')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, left = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {left} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def memory(size: float) -> str:
+    """Return an amount of memory as text.
+
+    >>> memory(900), memory(13_000_000), memory(5 << 30)
+    ('900 B', '12.4 MiB', '5.0 GiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit in ("B", "KiB") else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError

@@ -1,0 +1,164 @@
+"""The lines and the data of the terminal observer, without a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from suitkaise.errors import AskTimeout, RuntimeGone, SpecError
+from suitkaise.observer.observation import Observation
+from suitkaise.observer.terminal import source as sources
+from suitkaise.observer.terminal.lines import Line, lines_of, to_rows
+from suitkaise.observer.terminal.source import SHOWN_AS_FAILED, Source
+from tests.observer.told import Story, overview, supervisor, worker
+
+
+class Told:
+    """A program that tells what the test has put here."""
+
+    def __init__(self, *trees: Any) -> None:
+        self.trees = trees
+        self.story = Story()
+        self.error: Exception | None = None
+        self.closed = False
+
+    def events_after(self, number: int) -> dict[str, Any]:
+        if self.error is not None:
+            raise self.error
+        return {"last": len(self.story.events), "events": self.story.events[number:], "reports": self.story.reports}
+
+    def overview(self) -> Any:
+        return overview(*self.trees)
+
+    def lines(self, serial: int, position: int) -> tuple[list[str], int]:
+        return [f"a line of {serial} behind {position}"], position + 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def observed(*trees: Any) -> Observation:
+    observation = Observation(Told(*trees))  # type: ignore[arg-type]
+    observation.look(everything=True)
+    return observation
+
+
+TREE = supervisor(
+    "app",
+    supervisor("app/jobs", worker("app/jobs/a", pid=None), worker("app/jobs/b", pid=None, queued=7)),
+    worker("app/c", pid=None, kind="thread", queued=2, status="suspended"),
+)
+
+
+def shown(lines: list[Line]) -> list[str]:
+    return [line.name for line in lines]
+
+
+def test_the_lines_are_the_tree_in_start_order() -> None:
+    assert shown(lines_of(observed(TREE), 0.0)) == ["app", "├─ jobs", "│  ├─ a", "│  └─ b", "└─ c"]
+
+
+def test_a_part_of_the_tree_is_shown_alone() -> None:
+    assert shown(lines_of(observed(TREE), 0.0, scope="app/jobs")) == ["app/jobs", "├─ a", "└─ b"]
+
+
+def test_several_trees_stand_one_below_the_other() -> None:
+    lines = lines_of(observed(TREE, supervisor("other", worker("other/x", pid=None))), 0.0)
+    assert shown(lines)[-3:] == ["└─ c", "other", "└─ x"]
+
+
+@pytest.mark.parametrize("text", ["jobs/b", "JOBS/B"])
+def test_a_filter_keeps_what_holds_the_text_and_the_supervisors_above(text: str) -> None:
+    assert [line.path for line in lines_of(observed(TREE), 0.0, text=text)] == ["app", "app/jobs", "app/jobs/b"]
+
+
+def test_a_filter_looks_at_the_state_and_the_kind_too() -> None:
+    assert [line.path for line in lines_of(observed(TREE), 0.0, text="suspended")] == ["app", "app/c"]
+    assert [line.path for line in lines_of(observed(TREE), 0.0, text="thread")] == ["app", "app/c"]
+
+
+def test_sorted_lines_are_the_workers_the_highest_figure_first() -> None:
+    assert shown(lines_of(observed(TREE), 0.0, sort="queued")) == ["app/jobs/b", "app/c", "app/jobs/a"]
+
+
+def test_a_name_cannot_steer_the_terminal() -> None:
+    evil = worker("app/x", pid=None, last_exit="\x1b[2Jgone\nforged", last_exit_clean=False, status="crashed")
+    (line,) = [line for line in lines_of(observed(supervisor("app", evil)), 0.0) if line.path == "app/x"]
+    assert "\x1b" not in line.doing
+    assert "\n" not in line.doing
+
+
+def test_the_lines_as_a_table_have_a_head_and_as_many_cells_in_each_row() -> None:
+    rows = to_rows(lines_of(observed(TREE), 0.0))
+    assert rows[0][0] == "NAME"
+    assert {len(row) for row in rows} == {len(rows[0])}
+
+
+# ---------------------------------------------------------------- the source
+def source_of(monkeypatch: pytest.MonkeyPatch, *programs: Told) -> Source:
+    monkeypatch.setattr(sources, "SECONDS", 0.0)
+    waiting = list(programs)
+    monkeypatch.setattr(sources, "ObservedProgram", lambda directory: waiting.pop(0))
+    return Source(lambda: "somewhere" if waiting else None)
+
+
+def test_without_a_program_the_source_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(monkeypatch)
+    source.look()
+    assert source.contact == "waiting"
+    assert source.observation is None
+
+
+def test_a_program_that_does_not_answer_is_silent_until_it_answers_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(TREE)
+    source = source_of(monkeypatch, told)
+    source.look()
+    told.error = AskTimeout("no answer", path="")
+    source.look()
+    silent = source.contact
+    told.error = None
+    source.look()
+    assert (silent, source.contact) == ("silent", "live")
+
+
+def test_a_program_that_has_ended_stays_to_be_seen_until_the_next_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Told(TREE), Told(supervisor("app"))
+    source = source_of(monkeypatch, first)
+    source.look()
+    first.error = RuntimeGone("gone")
+    source.look()
+    source.look()
+    assert (source.contact, first.closed) == ("ended", True)
+    assert source.observation is not None
+    assert "app/jobs/a" in source.observation.rows
+    with pytest.raises(RuntimeGone):
+        source.change("restart", "app/c")
+    with pytest.raises(SpecError):
+        source.signal("app/c", 15)
+
+    source = source_of(monkeypatch, first, second)
+    source.look()
+    source.look()
+    assert source.contact == "live"
+    assert list(source.observation.rows) == ["app"] if source.observation is not None else False
+
+
+def test_a_worker_that_has_failed_is_shown_so_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(TREE)
+    told.story.tell("child_exited", "app/jobs/a", reason="x", where="")
+    monkeypatch.setattr(sources.time, "time", lambda: 100.2)  # right after the event
+    source = source_of(monkeypatch, told)
+    source.look()
+    assert source.observation is not None
+    for now, state in ((100.2, "crashed"), (100.2 + SHOWN_AS_FAILED, "running")):
+        lines = {line.path: line for line in lines_of(source.observation, now, failed=source.failed)}
+        assert lines["app/jobs/a"].state == state
+
+
+def test_the_lines_of_an_incarnation_are_read_on_from_where_they_were_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(monkeypatch, Told(TREE))
+    source.look()
+    source.lines("app/jobs/a")
+    assert source.lines("app/jobs/a") == ["a line of 1 behind 0", "a line of 1 behind 1"]
+    assert source.lines("app/c") == []  # a thread
