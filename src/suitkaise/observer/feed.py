@@ -124,7 +124,7 @@ class Feed:
     @property
     def storage(self) -> str | None:
         """The directory of the program's storage; None while it uses none, or has ended."""
-        return None if self.ended else self._model.program.get("storage")
+        return None if self.ended else self._observation.program.get("storage")
 
     # ------------------------------------------------------------ looks
     async def run(self) -> None:
