@@ -532,10 +532,10 @@ class Ledger:
         record = self.records.get(id)
         right = self.turn.verdicts.get(report.path)
         if right is None:
-            group = self.group is not None and id in self.group.members
-            again = record is not None and (
-                record.alive or record.waits or record.held or (group and not record.temporary)
-            )
+            group = self.group is not None and id in self.group.members and record is not None and not record.temporary
+            if group and self.group.culprit != id and report.verdict == "stays down":
+                return  # another child has failed in the same turn, whose restart comes to this one later
+            again = record is not None and (record.alive or record.waits or record.held or group)
             right = "restarts" if again and self.phase in ("starting", "running") else "stays down"
         if report.verdict != right:
             self.wrong(f"the crash report of {id} says that it {report.verdict}, but it {right} (rule 58)")
@@ -797,8 +797,7 @@ class Ledger:
             expected = "start" if self.phase == "starting" else "stop" if orderly else why
             if (record.asked_at is not None and why == "start") or (record.asked_at is None and why == "stop"):
                 self.wrong(f"{id} waits for the {why} of {first}, which does something else (rule 81)")
-            listed = {info.id for info in self.policy.which_children()}
-            if why != expected and {id, first} <= listed:
+            if why != expected and {id, first} <= {info.id for info in self.policy.which_children()}:
                 self.wrong(f"{id} comes after {first}: {why} instead of {expected} (rule 81)")
 
     def _check_stopping(self) -> None:
