@@ -36,6 +36,7 @@ from suitkaise.policy.actions import (
     Input,
     KillAll,
     Ready,
+    Recall,
     StartChild,
     StopAll,
     Timer,
@@ -159,7 +160,9 @@ class Ledger:
                 self.tickets.append(Ticket(request, "start", child.id, child, self.turns))
                 self.asked_last = self.turns
             case _:
-                self.tickets.append(Ticket(event.request, REQUEST_NAMES[type(event)], event.id, None, self.turns))
+                incarnation = event.incarnation if isinstance(event, Recall) else None
+                what = REQUEST_NAMES[type(event)]
+                self.tickets.append(Ticket(event.request, what, event.id, None, self.turns, incarnation))
                 self.asked_last = self.turns
         self._settle_group()
 
@@ -341,6 +344,8 @@ class Ledger:
                 if record is None or record.waits:
                     self.wrong(f"{ticket.id} is started on request, but it is not at rest (rule 17)")
             case "recall":
+                if ticket.incarnation is not None and not ticket.stopped:
+                    self.wrong(f"{ticket.id} is started, but incarnation {ticket.incarnation} had ended (rule 83)")
                 ticket.was_up = ticket.stopped or (record is not None and (record.waits or record.end > 0))
                 if record is None:
                     self.wrong(f"{ticket.id} is recalled, but there is no such child")
@@ -448,9 +453,17 @@ class Ledger:
                 self._check_reverse(id, members[members.index(id) + 1 :])
         elif ticket is not None and ticket.what in ("terminate", "recall") and not ticket.stopped:
             ticket.stopped = True
+            if self._is_void(ticket):
+                self.wrong(f"{id} is stopped, but the request is about incarnation {ticket.incarnation} (rule 83)")
             self._in_turn(ticket.turn)
         else:
             self.wrong(f"{id} is stopped without a reason")
+
+    def _is_void(self, ticket: Ticket) -> bool:
+        """Return whether a request is about an incarnation that does not run any more (rule 83)."""
+        id, record = ticket.id, self.records.get(ticket.id)
+        runs = record is not None and record.alive and record.ready and record.asked_at is None
+        return ticket.incarnation is not None and not (runs and self.highest[id] == ticket.incarnation)
 
     def _check_reverse(self, id: str, later: list[str]) -> None:
         living = [one for one in later if one in self.records and self.records[one].alive and not self._copies(one, id)]
@@ -684,6 +697,8 @@ class Ledger:
             if ticket.failed:
                 return ("ChildStartFailed",)
             return ("ok",) if record is None or record.settled else ("nothing yet",)
+        if not ticket.stopped and self._is_void(ticket):
+            return ("ok",)
         if ticket.what == "start":
             refusal = self._refusal(ticket, record)
             return (refusal,) if refusal is not None else ("nothing yet",)

@@ -222,6 +222,9 @@ class Observed(Simulation):
                     return
                 case "kill" | "rejoin":
                     answer = executor.control(order.what, order.argument)
+                case "recycle":
+                    executor.recycle(order.argument, executor.policy.incarnation_of(order.argument))
+                    return
                 case "kill_child":
                     answer = executor.administer(AdminAction.KILL_CHILD, order.argument)
                     self.ledgers[order.path].kill_child(order.argument, answer)

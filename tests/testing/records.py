@@ -74,6 +74,7 @@ class Ticket:
     id: str
     spec: Child | None
     turn: int  # in which the supervisor got it
+    incarnation: int | None = None  # the only one that a recall is about (rule 83)
     stopped: bool = False
     launched: bool = False
     failed: bool = False

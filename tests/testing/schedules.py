@@ -182,7 +182,7 @@ def _random_order(chance: random.Random, path: str, ids: list[str]) -> Order:
     what = chance.choice(
         (
             "start_child", "start_child", "terminate", "terminate", "restart", "restart", "delete", "recall", "recall",
-            "kill", "kill_child",
+            "kill", "kill_child", "recycle",
         )
     )  # fmt: skip
     if not ids and chance.random() < 0.5:
