@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from suitkaise import DynamicSupervisor
+from suitkaise.specs import Child
 from tests.testing.ledger import Ledger
 from tests.testing.records import ChildRecord, Ticket
 
@@ -27,17 +28,27 @@ class DynamicLedger(Ledger):
         return True
 
     def _refusal(self, ticket: Ticket, record: ChildRecord | None) -> str | None:
-        assert isinstance(self.spec, DynamicSupervisor)
         assert ticket.spec is not None
         if ticket.spec.significant:
             return "SpecError"
-        most = self.spec.max_children
-        present = sum(self._there(one) for one in self.records.values())
-        full = most is not None and present >= most
-        return super()._refusal(ticket, record) or ("MaxChildren" if full else None)
+        return super()._refusal(ticket, record) or ("MaxChildren" if self._is_full() else None)
 
-    def _there(self, record: ChildRecord) -> bool:
-        return record.alive or record.waits
+    def _is_full(self) -> bool:
+        """Return whether there is no place for another child; one that was given up takes none (rules 53 and 78)."""
+        assert isinstance(self.spec, DynamicSupervisor)
+        most = self.spec.max_children
+        return most is not None and sum(one.alive or one.waits for one in self.records.values()) >= most
+
+    def _right_answer(self, ticket: Ticket, record: ChildRecord | None) -> tuple[str, ...]:
+        right = super()._right_answer(ticket, record)
+        revives = record is not None and record.given_up and not record.alive
+        return ("MaxChildren",) if right == ("nothing yet",) and revives and self._is_full() else right
+
+    def _launch_for(self, ticket: Ticket, spec: Child) -> None:
+        record = self.records.get(ticket.id)
+        if (record is None or record.given_up) and self._is_full():
+            self.wrong(f"{ticket.id} is started, but there are max_children already (rules 53 and 78)")
+        super()._launch_for(ticket, spec)
 
     def _recall_failed(self, record: ChildRecord) -> None:
         del self.records[record.spec.id]

@@ -28,6 +28,7 @@ from suitkaise.exits import (
     StartFailure,
     origin,
 )
+from suitkaise.messaging.messages import Answer
 from suitkaise.policy.actions import (
     Begin,
     Exited,
@@ -35,6 +36,7 @@ from suitkaise.policy.actions import (
     Input,
     KillAll,
     Ready,
+    Recall,
     StartChild,
     StopAll,
     Timer,
@@ -70,6 +72,7 @@ class Ledger:
         self.turn = Turn()
         self.end_reason: ExitReason | None = None
         self.highest: dict[str, int] = {}
+        self.kills: list[tuple[str, Answer[Any]]] = []  # the orders to kill children that are not answered (rule 79)
         self.asked_last = 0  # the turn of the last request
         self.grouped_last = 0  # the turn of the last group restart, which may have stopped the last significant child
         self.blocked: dict[tuple[str, str], int] = {}  # which start waits for which launch of another child (rule 81)
@@ -130,6 +133,7 @@ class Ledger:
                 if record is not None and record.alive and not record.ready and record.asked_at is None:
                     record.ready = record.settled = True
                     record.up_at = self.now
+                    record.given_up = False
                     self.turn.expected = (events.ChildStarted, id, None)
             case Ignored(id):
                 record = self.records.get(id)
@@ -156,7 +160,9 @@ class Ledger:
                 self.tickets.append(Ticket(request, "start", child.id, child, self.turns))
                 self.asked_last = self.turns
             case _:
-                self.tickets.append(Ticket(event.request, REQUEST_NAMES[type(event)], event.id, None, self.turns))
+                incarnation = event.incarnation if isinstance(event, Recall) else None
+                what = REQUEST_NAMES[type(event)]
+                self.tickets.append(Ticket(event.request, what, event.id, None, self.turns, incarnation))
                 self.asked_last = self.turns
         self._settle_group()
 
@@ -181,7 +187,7 @@ class Ledger:
             record.attempts = 0
         if record.asked_at is not None:
             killed = record.spec.shutdown == "brutal_kill" and isinstance(reason, Killed)
-            fine = reason.clean or killed or reason == Signaled(15)
+            fine = reason.clean or killed or reason in (Signaled(15), Killed("kill_child()"))
             self.turn.expected = (events.ChildStopped if fine else events.ChildStopError, id, reason)
             self._await_exit(record)
         elif was_ready:
@@ -189,14 +195,18 @@ class Ledger:
             if self.phase in ("starting", "running"):
                 record.end = self.turns
                 if record.spec.significant and not record.returns:
-                    self.significant_ends[id] = self.turns
-                    self.failures.pop(id, None)
-                    if not origin(reason)[1].clean:
-                        failure = SignificantFailure(f"{self.path}/{id}", reason)
-                        self.failures[id] = str(Shutdown(failure))
+                    self._note_significant_end(record)
         else:
             self.turn.expected = (events.ChildStartFailure, id, reason)
             self._handle_failure(record)
+
+    def _note_significant_end(self, record: ChildRecord) -> None:
+        id, reason = record.spec.id, record.last_exit
+        assert reason is not None
+        self.significant_ends[id] = self.turns
+        self.failures.pop(id, None)
+        if not origin(reason)[1].clean:
+            self.failures[id] = str(Shutdown(SignificantFailure(f"{self.path}/{id}", reason)))
 
     def _handle_failure(self, record: ChildRecord) -> None:
         ticket = self.head(record.spec.id)
@@ -242,6 +252,16 @@ class Ledger:
             del self.records[record.spec.id]
 
     # ------------------------------------------------------------ actions of the supervisor
+    def kill_child(self, id: str, order: Answer[Any]) -> None:
+        """Note an order to kill a child, which the supervisor gets as one to terminate it."""
+        self.kills = [*((one, other) for one, other in self.kills if not other.done()), (id, order)]
+        record = self.records.get(id)
+        if record is not None and record.alive and record.asked_at is not None:
+            record.kill_by = self.now
+
+    def is_to_be_killed(self, id: str) -> bool:
+        return any(one == id and not order.done() for one, order in self.kills)
+
     def launch(self, spec: Child, incarnation: int | None, recalled: Recalled | None) -> None:
         id = spec.id
         record = self.records.get(id)
@@ -265,7 +285,7 @@ class Ledger:
             self._check_recalled(record, recalled)
         record.launches += 1
         record.alive, record.ready, record.settled, record.alone = True, False, False, alone
-        record.asked_at = record.up_at = None
+        record.asked_at = record.up_at = record.kill_by = None
         record.due, record.end, record.retry, record.retry_called = False, 0, "", 0
         record.ignored = record.excused = record.held = False
         if record.launches > 1:  # else an earlier child of this name has ended
@@ -324,6 +344,8 @@ class Ledger:
                 if record is None or record.waits:
                     self.wrong(f"{ticket.id} is started on request, but it is not at rest (rule 17)")
             case "recall":
+                if ticket.incarnation is not None and not ticket.stopped:
+                    self.wrong(f"{ticket.id} is started, but incarnation {ticket.incarnation} had ended (rule 83)")
                 ticket.was_up = ticket.stopped or (record is not None and (record.waits or record.end > 0))
                 if record is None:
                     self.wrong(f"{ticket.id} is recalled, but there is no such child")
@@ -403,15 +425,18 @@ class Ledger:
         elif not group.todo and not self._unsettled(group.members):
             self.group = None
 
-    def stop(self, id: str, *, brutal: bool = False) -> None:
+    def stop(self, id: str, *, brutal: bool = False, order: bool = False) -> None:
         record = self.records.get(id)
         if record is None or not record.alive or record.asked_at is not None:
             self.wrong(f"{id} is stopped, but it is not alive, or is being stopped already")
             return
         if brutal != (record.spec.shutdown == "brutal_kill"):
             self.wrong(f"{id} is ended in another way than by its shutdown {record.spec.shutdown!r} (rule 42)")
+        if not brutal and order != self.is_to_be_killed(id):
+            self.wrong(f"{id} is {'killed' if order else 'asked to finish'}, against the orders (rule 79)")
         self._why_stop(id)
         record.asked_at = self.now
+        record.kill_by = self.now if order else None
 
     def _why_stop(self, id: str) -> None:
         ids = list(self.records)
@@ -428,9 +453,17 @@ class Ledger:
                 self._check_reverse(id, members[members.index(id) + 1 :])
         elif ticket is not None and ticket.what in ("terminate", "recall") and not ticket.stopped:
             ticket.stopped = True
+            if self._is_void(ticket):
+                self.wrong(f"{id} is stopped, but the request is about incarnation {ticket.incarnation} (rule 83)")
             self._in_turn(ticket.turn)
         else:
             self.wrong(f"{id} is stopped without a reason")
+
+    def _is_void(self, ticket: Ticket) -> bool:
+        """Return whether a request is about an incarnation that does not run any more (rule 83)."""
+        id, record = ticket.id, self.records.get(ticket.id)
+        runs = record is not None and record.alive and record.ready and record.asked_at is None
+        return ticket.incarnation is not None and not (runs and self.highest[id] == ticket.incarnation)
 
     def _check_reverse(self, id: str, later: list[str]) -> None:
         living = [one for one in later if one in self.records and self.records[one].alive and not self._copies(one, id)]
@@ -445,6 +478,8 @@ class Ledger:
             record.asked_at = self.now if record.asked_at is None else record.asked_at
         elif why == "brutal_kill":
             self.stop(id, brutal=True)
+        elif why == "kill_child()":
+            self.stop(id, order=True)
         elif why != "shutdown timeout" or record.asked_at is None or not isinstance(record.spec.shutdown, float):
             self.wrong(f"{id} is killed ({why}) without a reason")
         elif self.now < record.asked_at + record.spec.shutdown - EPSILON:
@@ -457,6 +492,8 @@ class Ledger:
             self._restarting(event, id)
         elif isinstance(event, events.SupervisorGaveUp):
             self._gave_up(event)
+        elif isinstance(event, events.ChildGivenUp):
+            self._child_given_up(event, id)
         elif isinstance(event, events.SupervisorStopping):
             self._stopping(event)
         elif isinstance(event, events.SupervisorStarted):
@@ -485,10 +522,41 @@ class Ledger:
             if (event.restarts, event.took) != (again, took):
                 self.wrong(f"it publishes {event!s}, but it is restart {again} after {took} s")
         elif isinstance(event, events.ChildExited | events.ChildStartFailure | events.ChildStopError):
-            self.turn.reports -= not event.reason.clean  # type: ignore[union-attr]
+            self._check_report(event)
 
     def report(self, crash: CrashReport) -> None:
-        self.turn.reports += 1
+        if self.turn.report is not None:
+            self.wrong("two crash reports of one end (rule 58)")
+        self.turn.report = crash
+
+    def _check_report(self, event: events.EndEvent) -> None:
+        """Check that there is a crash report of an end if it was abnormal (rule 58)."""
+        report, self.turn.reported = self.turn.report, True
+        assert event.reason is not None
+        if isinstance(event, events.ChildStopError):
+            self.turn.verdicts[event.path] = "is being stopped"
+        expected = None if event.reason.clean else (event.path, type(event.reason).__name__)
+        if (None if report is None else (report.path, report.reason_kind)) != expected:
+            self.wrong(f"the crash report of {event!s} is {report} (rule 58)")
+
+    def _check_verdict(self, report: CrashReport) -> None:
+        """Check what a crash report tells of the decision, now that the turn is over."""
+        id = report.path.rpartition("/")[2]
+        record = self.records.get(id)
+        right = self.turn.verdicts.get(report.path)
+        if right is None:
+            group = self.group is not None and id in self.group.members and record is not None and not record.temporary
+            if group and self.group.culprit != id and report.verdict == "stays down":
+                return  # another child has failed in the same turn, whose restart comes to this one later
+            again = record is not None and (record.alive or record.waits or record.held or group)
+            right = "restarts" if again and self.phase in ("starting", "running") else "stays down"
+        if report.verdict != right:
+            self.wrong(f"the crash report of {id} says that it {report.verdict}, but it {right} (rule 58)")
+        elif record is not None and right in ("restarts", "gives up", "is given up"):
+            limit = record.spec if record.limited else self.spec
+            figures = (self._in_window(record), limit.max_restarts, limit.max_seconds)
+            if limit.max_restarts != math.inf and (report.used, report.allowed, report.seconds) != figures:
+                self.wrong(f"the crash report of {id} tells of {report.used} of {report.allowed} in {report.seconds} s")
 
     def _cause(self, id: str) -> ChildRecord | None:
         """Return the child if a restart of it may be counted now, else None."""
@@ -510,20 +578,30 @@ class Ledger:
                     self.wrong(f"{id} is restarted before {ticket.what} {ticket.id} is served, which came first")
         return record
 
-    def _in_window(self) -> int:
-        self.restarts = [at for at in self.restarts if at >= self.now - self.spec.max_seconds]
-        return len(self.restarts)
+    def _in_window(self, record: ChildRecord) -> int:
+        """Return how many restarts the window holds in which those of this child count (rules 28 and 78)."""
+        restarts, seconds = self.restarts, self.spec.max_seconds
+        if record.limited:
+            restarts, seconds = record.restarts, record.spec.max_seconds
+        restarts[:] = [at for at in restarts if at >= self.now - seconds]
+        return len(restarts)
+
+    def _count(self, record: ChildRecord) -> tuple[int, float, float]:
+        """Count a restart; return how many the window holds now, and the limit: how many in how many seconds."""
+        (record.restarts if record.limited else self.restarts).append(self.now)
+        limit = record.spec if record.limited else self.spec
+        assert limit.max_restarts is not None
+        return self._in_window(record), limit.max_restarts, limit.max_seconds
 
     def _restarting(self, event: events.ChildRestarting, id: str) -> None:
         record = self._cause(id)
         if record is None:
             return
-        self.restarts.append(self.now)
-        used = self._in_window()
-        if used > self.spec.max_restarts:
-            self.wrong(f"{used} restarts in {self.spec.max_seconds} s, instead of giving up (rule 28)")
-        if self.spec.max_restarts != math.inf and (event.used, event.allowed) != (used, self.spec.max_restarts):
-            self.wrong(f"it publishes {event!s}, but {used} are used of {self.spec.max_restarts}")
+        used, allowed, seconds = self._count(record)
+        if used > allowed:
+            self.wrong(f"{id}: {used} restarts in {seconds} s, instead of giving up (rules 28 and 78)")
+        if allowed != math.inf and (event.used, event.allowed) != (used, allowed):
+            self.wrong(f"it publishes {event!s}, but {used} are used of {allowed}")
         low, high = self._delay(record) if record.end else (0.0, 0.0)
         if not low <= event.delay <= high:
             self.wrong(f"{id} is to wait for {event.delay} s, not for {low} to {high} s (rule 56)")
@@ -540,15 +618,40 @@ class Ledger:
         record = self._cause(event.child)
         if record is None:
             return
-        used = self._in_window()
-        if used + 1 <= self.spec.max_restarts:
-            self.wrong(f"it gives up after {used} of {self.spec.max_restarts} restarts (rule 28)")
-        if event.reason != record.last_exit:
-            self.wrong(f"it gives up because of {event.reason} instead of {record.last_exit}")
-        inner = origin(event.reason)[1]
-        path, allowed = f"{self.path}/{event.child}", self.spec.max_restarts
-        self.end_reason = Shutdown(GaveUp(path, inner, allowed, self.spec.max_seconds))
+        if record.limited:
+            self.wrong(f"it gives up because of {event.child}, which has a limit of its own (rule 78)")
+        self._check_limit(event, record)
+        path = f"{self.path}/{event.child}"
+        self.end_reason = Shutdown(
+            GaveUp(path, origin(event.reason)[1], self.spec.max_restarts, self.spec.max_seconds)  # type: ignore[arg-type]
+        )
         self.turn.may_stop.add(str(self.end_reason))
+        self.turn.verdicts[path] = "gives up"
+
+    def _check_limit(self, event: events.LimitEvent, record: ChildRecord) -> None:
+        used, allowed, seconds = self._count(record)
+        if used <= allowed:
+            self.wrong(f"{event!s}, but it is restart {used} of {allowed} (rules 28 and 78)")
+        if (event.max_restarts, event.max_seconds, event.reason) != (allowed, seconds, record.last_exit):
+            self.wrong(f"{event!s}, but {allowed} in {seconds} s are allowed; the last exit is {record.last_exit}")
+
+    def _child_given_up(self, event: events.ChildGivenUp, id: str) -> None:
+        """Handle the end of a child that has exceeded a limit of its own: it stays down alone (rule 78)."""
+        record = self._cause(id)
+        if record is None:
+            return
+        if not record.limited:
+            self.wrong(f"{id} is given up, but it has no limit of its own (rule 78)")
+            return
+        self._check_limit(event, record)
+        if record.end:
+            self._delay(record)  # its backoff grows with each end (rule 56)
+        self.turn.verdicts[event.path] = "is given up"
+        record.given_up = record.excused = True
+        record.end, record.retry, record.retry_called = 0, "", 0
+        if record.spec.significant:
+            self._note_significant_end(record)
+            self.turn.given_up = record
 
     def _stopping(self, event: events.SupervisorStopping) -> None:
         if self.phase not in ("starting", "running"):
@@ -594,6 +697,8 @@ class Ledger:
             if ticket.failed:
                 return ("ChildStartFailed",)
             return ("ok",) if record is None or record.settled else ("nothing yet",)
+        if not ticket.stopped and self._is_void(ticket):
+            return ("ok",)
         if ticket.what == "start":
             refusal = self._refusal(ticket, record)
             return (refusal,) if refusal is not None else ("nothing yet",)
@@ -615,6 +720,8 @@ class Ledger:
         """Return the error with which rules 7-9 and 50 refuse a start, or None."""
         assert ticket.spec is not None
         if ticket.spec.significant and self.spec.auto_shutdown == "never":
+            return "SpecError"
+        if ticket.spec.max_restarts is not None and not self.one_by_one:  # rule 78
             return "SpecError"
         if record is not None:
             running = record.alive and record.ready and record.asked_at is None
@@ -641,7 +748,7 @@ class Ledger:
             record.retry_at = self.now + self._delay(record)[0]
         elif outcome == "ChildStartFailed":
             record.excused = True
-            if not self.keeps(record):
+            if not self.keeps(record) and not record.given_up:
                 self._recall_failed(record)
 
     def _recall_failed(self, record: ChildRecord) -> None:
@@ -658,8 +765,10 @@ class Ledger:
         """Check that everything that the rules demand is done or under way."""
         if self.turn.expected is not None:
             self.wrong(f"it does not publish {self.turn.expected}")
-        if self.turn.reports:
-            self.wrong(f"{self.turn.reports} crash reports too many (rule 58)")
+        if self.turn.report is not None:
+            if not self.turn.reported:
+                self.wrong(f"a crash report of an end that is no error: {self.turn.report} (rule 58)")
+            self._check_verdict(self.turn.report)
         if self.turn.refused and self.phase not in ("stopping", "ended"):
             self.wrong("it refuses as if it were stopping")
         if ended != (self.phase == "ended"):
@@ -703,8 +812,7 @@ class Ledger:
             expected = "start" if self.phase == "starting" else "stop" if orderly else why
             if (record.asked_at is not None and why == "start") or (record.asked_at is None and why == "stop"):
                 self.wrong(f"{id} waits for the {why} of {first}, which does something else (rule 81)")
-            listed = {info.id for info in self.policy.which_children()}
-            if why != expected and {id, first} <= listed:
+            if why != expected and {id, first} <= {info.id for info in self.policy.which_children()}:
                 self.wrong(f"{id} comes after {first}: {why} instead of {expected} (rule 81)")
 
     def _check_stopping(self) -> None:
@@ -716,6 +824,8 @@ class Ledger:
 
     def _check_progress(self) -> None:
         group = self.group
+        if self.turn.given_up is not None:
+            self._check_auto_shutdown(self.turn.given_up, self.turns)
         for record in list(self.records.values()):
             if record.due:
                 self.wrong(f"{record.spec.id} is to be restarted, but is not")
@@ -748,6 +858,11 @@ class Ledger:
             self.wrong(f"{id} has ended with {record.last_exit}, and is not restarted (rules 23 and 25)")
         if not self.keeps(record):
             del self.records[id]
+        self._check_auto_shutdown(record, turn)
+
+    def _check_auto_shutdown(self, record: ChildRecord, turn: int) -> None:
+        """Check that the end of a child that is not restarted has no auto-shutdown to follow."""
+        id = record.spec.id
         if self.significant_ends.get(id) == turn:  # else an earlier child of this name has ended
             if self.spec.auto_shutdown == "any_significant":
                 self.wrong(f"{id} was significant and has ended: there must be an auto-shutdown (rule 47)")
@@ -816,7 +931,7 @@ class Ledger:
             return ("restarting", "stopped", rest)
         if record.waits or record.end:
             busy = self.group is not None and record.spec.id in self.group.members
-            return ("restarting", rest) if busy or not record.waits else ("restarting",)
+            return ("restarting", rest) if busy else ("restarting",) if record.waits else (rest,)
         if self.group is not None and self.group.culprit == record.spec.id:
             return ("restarting", rest)
         return (rest,)
@@ -826,6 +941,8 @@ class Ledger:
             return "ignored"
         if record.ordered or record.last_exit is None:
             return "stopped"
+        if record.given_up:
+            return "failed"
         match record.last_exit:
             case Crashed() | ExitCode() | Signaled():
                 return "crashed"

@@ -16,6 +16,7 @@ from suitkaise.errors import SuitkaiseError
 from suitkaise.events import Event
 from suitkaise.exits import Hung
 from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.protocol import AdminAction
 from suitkaise.policy.actions import Input, KillAll, StopAll
 from suitkaise.specs import Child
 from suitkaise.supervision.executor import Executor
@@ -193,7 +194,11 @@ class Observed(Simulation):
             self.wrong(f"{handle.launch.path}: hangs in {judged[0]} since {judged[1]}, and is not killed (rule 55)")
         parent, _, id = handle.launch.path.rpartition("/")
         record = self.ledgers[parent].records.get(id)
-        if record is None or record.asked_at is None or self.lag is not None:
+        if record is None or record.asked_at is None:
+            return
+        if record.kill_by is not None and now > record.kill_by:
+            self.wrong(f"{handle.launch.path}: was to be killed at {record.kill_by}, but it ends at {now} (rule 79)")
+        if self.lag is not None:
             return
         seconds = {"brutal_kill": 0.0, "infinity": float("inf")}.get(str(record.spec.shutdown), record.spec.shutdown)
         assert isinstance(seconds, float)
@@ -217,6 +222,12 @@ class Observed(Simulation):
                     return
                 case "kill" | "rejoin":
                     answer = executor.control(order.what, order.argument)
+                case "recycle":
+                    executor.recycle(order.argument, executor.policy.incarnation_of(order.argument))
+                    return
+                case "kill_child":
+                    answer = executor.administer(AdminAction.KILL_CHILD, order.argument)
+                    self.ledgers[order.path].kill_child(order.argument, answer)
                 case _:
                     answer = executor.administer(order.what, order.argument)
         except SuitkaiseError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from suitkaise.crashes import CrashReport
 from suitkaise.events import Event
 from suitkaise.exits import ExitReason
 from suitkaise.policy.actions import DeleteChild, Recall, RestartChild, StartChild, TerminateChild
@@ -38,7 +39,15 @@ class ChildRecord:
     ignored: bool = False
     ordered: bool = False
     excused: bool = False  # a request wanted it down, or has cancelled its restart
+    restarts: list[float] = field(default_factory=list)  # in the window of its own, if it has one (rule 78)
+    given_up: bool = False  # it has exceeded that window, and has not run since
+    kill_by: float | None = None  # when an order has told to kill it (rule 79)
     held: bool = False  # a restart of its group has stopped it, and has not started it again yet
+
+    @property
+    def limited(self) -> bool:
+        """Whether its restarts count in a window of its own (rule 78)."""
+        return self.spec.max_restarts is not None
 
     @property
     def temporary(self) -> bool:
@@ -65,6 +74,7 @@ class Ticket:
     id: str
     spec: Child | None
     turn: int  # in which the supervisor got it
+    incarnation: int | None = None  # the only one that a recall is about (rule 83)
     stopped: bool = False
     launched: bool = False
     failed: bool = False
@@ -93,7 +103,10 @@ class Turn:
     """All that has happened since the supervisor began to handle one event."""
 
     expected: tuple[type[Event], str, ExitReason | None] | None = None
-    reports: int = 0
+    report: CrashReport | None = None  # of the end that is handled, which is to be an error
+    reported: bool = False  # the event of that end is published
+    verdicts: dict[str, str] = field(default_factory=dict)  # what a crash report has to tell, for each path
+    given_up: ChildRecord | None = None  # a significant child
     killed: str | None = None
     refused: bool = False
     may_stop: set[str] = field(default_factory=set)

@@ -11,7 +11,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from suitkaise import DynamicSupervisor, Supervisor
@@ -104,6 +104,11 @@ def random_schedule(seed: int) -> Schedule:
     supervisors += [one for one in supervisors if not one[1]] * 2  # supervisors without children get more requests
     number = chance.choice((0, 0, 1, 2, 3, 5, 8))
     orders = tuple(_random_order(chance, *chance.choice(supervisors)) for _ in range(number))
+    orders += _orders_about_limited(chance, _all_workers(tree, orders))
+    slow = [order for order in orders if order.what in ("terminate", "recall")]
+    if slow and chance.random() < 0.2:  # a kill of a child that is being stopped
+        late = chance.choice(slow)
+        orders += (replace(late, at=late.at + chance.choice((0.0, 0.25, 0.5)), what="kill_child"),)
     end = chance.random()
     if end < 0.15:
         orders += (Order(_quarter(chance, HORIZON), "top", "stop" if end < 0.1 else "kill_root"),)
@@ -118,21 +123,26 @@ def _random_behaviours(
 ) -> dict[tuple[str, int], Behaviour]:
     calm = chance.choice((0.3, 0.5, 0.7))
     behaviours = {}
-    workers = dict(_workers(tree, tree.name))
-    for order in orders:
-        if order.what == "start_child":
-            child = order.argument
-            if isinstance(child.what, Supervisor):
-                workers |= dict(_workers(child.what, f"{order.path}/{child.id}"))
-            else:
-                workers.setdefault(f"{order.path}/{child.id}", child)
-    for path, child in workers.items():
-        if chance.random() < 0.3:
+    for path, child in _all_workers(tree, orders).items():
+        limited = child.max_restarts is not None  # to be given up it has to crash often
+        if not limited and chance.random() < 0.3:
             continue
-        for number in range(1, chance.choice((1, 2, 3, 4, 6, 10)) + 1):
-            if chance.random() >= calm:
+        for number in range(1, chance.choice((3, 4, 6, 10) if limited else (1, 2, 3, 4, 6, 10)) + 1):
+            if chance.random() >= (0.1 if limited else calm):
                 behaviours[path, number] = _random_behaviour(chance, child, number)
     return behaviours
+
+
+def _orders_about_limited(chance: random.Random, workers: dict[str, Child]) -> tuple[Order, ...]:
+    """Return requests about children that may be given up: to revive them, above all (rule 78)."""
+    orders = []
+    for path, child in workers.items():
+        if child.max_restarts is not None and chance.random() < 0.5:
+            above, _, id = path.rpartition("/")
+            for _ in range(chance.choice((1, 2, 3))):
+                what = chance.choice(("restart", "restart", "recall", "recall", "terminate", "delete", "kill_child"))
+                orders.append(Order(_quarter(chance, HORIZON), above, what, id))
+    return tuple(orders)
 
 
 def _random_behaviour(chance: random.Random, child: Child, number: int) -> Behaviour:
@@ -170,15 +180,18 @@ def _quarter(chance: random.Random, most: float) -> float:
 
 def _random_order(chance: random.Random, path: str, ids: list[str]) -> Order:
     what = chance.choice(
-        ("start_child", "start_child", "terminate", "terminate", "restart", "delete", "recall", "recall", "kill")
-    )
+        (
+            "start_child", "start_child", "terminate", "terminate", "restart", "restart", "delete", "recall", "recall",
+            "kill", "kill_child", "recycle",
+        )
+    )  # fmt: skip
     if not ids and chance.random() < 0.5:
         what = "start_child"
     id = chance.choice(ids or ADDED if chance.random() < 0.8 else ADDED)
     argument: Any = id
     if what == "start_child":
         id = chance.choice(ADDED)
-        argument = Child(_random_tree(chance, 0, id)) if chance.random() < 0.1 else _random_child(chance, id, 0.1)
+        argument = Child(_random_tree(chance, 0, id)) if chance.random() < 0.1 else _random_child(chance, id, 0.1, True)
     return Order(_quarter(chance, HORIZON), path, what, argument)
 
 
@@ -194,14 +207,15 @@ def _random_tree(chance: random.Random, depth: int, name: str, significant: bool
     if depth < 2 and chance.random() < 0.3:
         return DynamicSupervisor(name, chance.choice((None, None, 1, 2)), **options)
     auto = chance.choice(("never", "never", "never", "any_significant", "all_significant"))
+    strategy = chance.choice(("one_for_one", "one_for_all", "rest_for_one"))
     children: list[Any] = []
     for id in IDS[: chance.choice((0, 1, 2, 2, 3, 3, 4, 5) if depth < 2 else (1, 2, 2, 3, 3, 4, 5))]:
         if depth and chance.random() < 0.3:
             children.append(_random_tree(chance, depth - 1, id, auto != "never"))
         else:
             copies = chance.choice((2, 2, 3)) if chance.random() < 0.15 else 1
-            children.append(_random_child(chance, id, 0.5 if auto != "never" else 0.0, copies))
-    strategy = chance.choice(("one_for_one", "one_for_all", "rest_for_one"))
+            limited = strategy == "one_for_one"  # else SpecError (rule 78)
+            children.append(_random_child(chance, id, 0.5 if auto != "never" else 0.0, limited, copies))
     return Supervisor(name, *children, strategy=strategy, auto_shutdown=auto, **options)
 
 
@@ -215,8 +229,12 @@ _LIMITS = (
 )  # fmt: skip
 
 
-def _random_child(chance: random.Random, id: str, significant: float, copies: int = 1) -> Child:
+def _random_child(chance: random.Random, id: str, significant: float, limited: bool, copies: int = 1) -> Child:
+    """Return a worker; `limited`: it may have a `max_restarts` of its own."""
     restart = _RESTARTS[chance.randrange(4)]
+    window = None
+    if limited and restart != "temporary" and chance.random() < 0.35:
+        window = chance.choice((0, 1, 1, 2)), chance.choice((0.5, 1.0, 2.0))
     return _child(
         id,
         restart,
@@ -225,14 +243,23 @@ def _random_child(chance: random.Random, id: str, significant: float, copies: in
         chance.choice(_BACKOFFS) if chance.random() < 0.25 else None,
         tuple(sorted({chance.choice(_LIMITS) for _ in range(chance.choice((1, 2)))})) if chance.random() < 0.3 else (),
         copies,
+        window,
     )
 
 
 @functools.lru_cache(maxsize=20_000)
 def _child(
-    id: str, restart: Any, shutdown: Any, significant: bool, backoff: Backoff | None, limits: Any, copies: int
+    id: str,
+    restart: Any,
+    shutdown: Any,
+    significant: bool,
+    backoff: Backoff | None,
+    limits: Any,
+    copies: int,
+    window: tuple[float, float] | None,
 ) -> Child:
     """Declarations are immutable, and making one takes longer than a simulated run."""
+    own = {} if window is None else {"max_restarts": window[0], "max_seconds": window[1]}
     return Child(
         work,
         id=id,
@@ -242,6 +269,7 @@ def _child(
         backoff=backoff,
         copies=copies,
         **dict(limits),
+        **own,
     )
 
 
@@ -252,6 +280,19 @@ def _supervisors(tree: Supervisor) -> list[tuple[str, list[str]]]:
         if isinstance(child.what, Supervisor):
             found += [(f"{tree.name}/{path}", ids) for path, ids in _supervisors(child.what)]
     return found
+
+
+def _all_workers(tree: Supervisor, orders: tuple[Order, ...]) -> dict[str, Child]:
+    """Return the workers that are declared, and those that requests add, by path."""
+    workers = dict(_workers(tree, tree.name))
+    for order in orders:
+        if order.what == "start_child":
+            child = order.argument
+            if isinstance(child.what, Supervisor):
+                workers |= dict(_workers(child.what, f"{order.path}/{child.id}"))
+            else:
+                workers.setdefault(f"{order.path}/{child.id}", child)
+    return workers
 
 
 def _workers(tree: Supervisor, path: str) -> list[tuple[str, Child]]:
@@ -269,6 +310,8 @@ def main(first: int, last: int | None = None) -> None:
         return
     broken, began = [], time.process_time()
     for seed in range(first, last):
+        if seed > first and (seed - first) % 50_000 == 0:
+            print(f"{seed - first} schedules so far, {len(broken)} broken", flush=True)
         try:
             play(random_schedule(seed))
         except Exception as error:

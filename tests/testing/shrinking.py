@@ -118,6 +118,8 @@ def _simpler_children(child: Child) -> Iterator[Child]:
                 yield child.replace(**{limit: None})
         if child.backoff is not None:
             yield child.replace(backoff=None)
+        if child.max_restarts is not None:
+            yield child.replace(max_restarts=None, max_seconds=60.0)
         if child.shutdown != 5.0:
             yield child.replace(shutdown=5.0)
     if child.significant:
@@ -169,8 +171,8 @@ def _child(child: Child) -> str:
     common = {"restart": "permanent", "significant": False}
     if isinstance(child.what, Supervisor):
         return _call("Child", _tree(child.what), id=child.id, **_differing(child, **common, shutdown="infinity"))
-    limits = dict.fromkeys(LIMITS)
-    return _call("Child", "work", id=child.id, **_differing(child, **common, shutdown=5.0, backoff=None, **limits))
+    rest: dict[str, Any] = {"shutdown": 5.0, "backoff": None, "max_restarts": None, "max_seconds": 60.0}
+    return _call("Child", "work", id=child.id, **_differing(child, **common, **rest, **dict.fromkeys(LIMITS)))
 
 
 def _behaviour(behaviour: Behaviour) -> str:

@@ -6,7 +6,9 @@ import pytest
 
 from suitkaise import Supervisor
 from suitkaise.engines.engine import Launch
+from suitkaise.engines.simulated import SimulatedHandle
 from suitkaise.exits import Killed, Signaled
+from suitkaise.messaging.protocol import AdminAction
 from suitkaise.specs import Child
 from suitkaise.testing import Behaviour, Simulation
 
@@ -76,3 +78,51 @@ def test_s40_nothing_is_kept_of_a_child_that_replaced_a_declared_one() -> None:
 def test_an_invalid_behaviour_is_refused_when_it_is_made() -> None:
     with pytest.raises(ValueError, match="start must be 'ok', 'fails' or 'ignores', not 'fail'"):
         Behaviour(start="fail")  # type: ignore[arg-type]
+
+
+def test_s79_each_order_to_kill_a_child_counts() -> None:
+    """All three wait for the start of `slow`: between the two orders, the child is started again."""
+
+    def behaviour(launch: Launch) -> Behaviour:
+        return Behaviour(start_takes=1.0 if launch.path == "app/slow" else 0.0, stop_takes=None)
+
+    simulation = Simulation(Supervisor("app", Child(work, id="a", shutdown=5.0)), behaviour)
+    simulation.run(until=0.0)
+    simulation.root.administer(AdminAction.START_CHILD, Child(work, id="slow"))
+    for action in (AdminAction.KILL_CHILD, AdminAction.RESTART_CHILD, AdminAction.KILL_CHILD):
+        simulation.root.administer(action, "a")
+
+    simulation.run(until=2.0)
+
+    assert [handle.ended_at for handle in simulation.engine.launched if handle.launch.path == "app/a"] == [1.0, 1.0]
+
+
+def test_s79_an_order_to_kill_a_child_that_is_carried_out_says_nothing_about_the_next_stop() -> None:
+    simulation = Simulation(Supervisor("app", Child(work, id="a", shutdown=5.0)), lambda _: Behaviour(stop_takes=1.0))
+    simulation.run(until=0.0)
+    for action in (AdminAction.KILL_CHILD, AdminAction.RESTART_CHILD, AdminAction.TERMINATE_CHILD):
+        simulation.root.administer(action, "a")
+
+    simulation.run(until=2.0)
+
+    assert [handle.ended_at for handle in simulation.engine.launched] == [0.0, 1.0]
+
+
+def test_s72_each_order_to_stop_a_child_has_its_own_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    drains: list[float | None] = []
+    stop = SimulatedHandle.stop
+
+    def noted(self: SimulatedHandle, drain: float | None = None) -> None:
+        drains.append(drain)
+        stop(self, drain)
+
+    monkeypatch.setattr(SimulatedHandle, "stop", noted)
+    simulation = Simulation(Supervisor("app", Child(work, id="a")), lambda _: Behaviour(stop_takes=1.0))
+    simulation.run(until=0.0)
+    for drain in (3.0, 2.0, None):
+        simulation.root.administer(AdminAction.TERMINATE_CHILD, ("a", drain))
+        simulation.root.administer(AdminAction.RESTART_CHILD, "a")
+
+    simulation.run(until=9.0)
+
+    assert drains == [3.0, 2.0, None]

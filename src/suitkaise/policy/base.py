@@ -123,6 +123,15 @@ class BasePolicy(ABC):
         child = self.children.get(id)
         return child is None or (child.phase in (ChildPhase.STOPPED, ChildPhase.IGNORED) and not child.in_group_restart)
 
+    def comes_back(self, id: str) -> bool:
+        """Return whether this child is being started again, or will be without a request."""
+        child = self.children.get(id)
+        if child is None or self.phase in (SupervisorPhase.STOPPING, SupervisorPhase.ENDED):
+            return False
+        if child.phase is ChildPhase.EXITED:
+            return child.needs_restart
+        return child.phase in (ChildPhase.STARTING, ChildPhase.RESTARTING) or child.in_group_restart
+
     def comes_after(self, id: str, first: str) -> Literal["start", "stop"] | None:
         """Return for what of the child `first` a start of the child `id`, which is down, waits; None: it does not.
 

@@ -154,7 +154,9 @@ class ChildState:
                 return Status.RUNNING
             case ChildPhase.STOPPING:
                 return Status.STOPPING
-            case ChildPhase.EXITED | ChildPhase.RESTARTING:
+            case ChildPhase.RESTARTING:
+                return Status.RESTARTING
+            case ChildPhase.EXITED if self.needs_restart:
                 return Status.RESTARTING
             case ChildPhase.IGNORED:
                 return Status.IGNORED

@@ -8,13 +8,19 @@ from datetime import datetime
 
 from suitkaise.crashes import CrashReport, where_of
 from suitkaise.engines.engine import Exit
-from suitkaise.events import ChildExited, ChildGivenUp, ChildStartFailure, ChildStopError, SupervisorGaveUp
+from suitkaise.events import (
+    ChildExited,
+    ChildGivenUp,
+    ChildRestarting,
+    ChildStartFailure,
+    ChildStopError,
+    SupervisorGaveUp,
+)
 from suitkaise.exits import Crashed, ExitReason, Hung
 from suitkaise.platform.board import Phase
 from suitkaise.policy.actions import Action, Publish
 from suitkaise.policy.base import BasePolicy
 from suitkaise.policy.children import ChildInfo
-from suitkaise.status import Status
 
 __all__ = ["build_report"]
 
@@ -45,19 +51,18 @@ def build_report(
     )
     if died is None or died.reason is None or died.reason.clean:
         return None
-    after = policy.child_info(before.id)
     window = policy.window_of(before.id)
     used, allowed, seconds = window.used(now), window.max_restarts, window.max_seconds
-    given_up = next((event for event in published if isinstance(event, ChildGivenUp)), None)
     verdict = "stays down"
-    if any(isinstance(event, SupervisorGaveUp) for event in published):
+    if any(isinstance(event, SupervisorGaveUp) and event.child == before.id for event in published):
         verdict = "gives up"
-    elif given_up is not None:
-        verdict, allowed, seconds = "is given up", given_up.max_restarts, given_up.max_seconds
-        used = int(allowed) + 1
+    elif any(isinstance(event, ChildGivenUp) and event.path == died.path for event in published):
+        verdict = "is given up"
     elif isinstance(died, ChildStopError):
         verdict = "is being stopped"
-    elif after is not None and after.status in (Status.RESTARTING, Status.STARTING):
+    elif policy.comes_back(before.id) or any(
+        isinstance(event, ChildRestarting) and event.path == died.path for event in published
+    ):
         verdict = "restarts"
     traceback = _traceback(died.reason) or end.stack
     phase, in_phase, loop = _phase_of(died.reason, end, now)

@@ -33,6 +33,7 @@ from suitkaise.policy.children import KILL_CHILD, ChildInfo, start_error
 from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.status import Status
 from suitkaise.supervision.environment import Environment, prepare, unprepare
+from suitkaise.supervision.pending_orders import PendingOrders
 
 __all__ = ["RootParent", "SupervisorInterface"]
 
@@ -68,8 +69,8 @@ class SupervisorInterface:
         self.context: contextvars.Context = context  # of the caller that has started this supervisor
         self.contexts: dict[str, contextvars.Context] = {}  # of the callers of `start_child`
         self._drain: float | None = None  # of an order to stop all children
-        self._drains: dict[str, float] = {}  # of orders to stop one child
-        self._kills: set[str] = set()  # the children that orders are about to stop by a kill
+        self._drains: PendingOrders[float] = PendingOrders()  # of orders to stop one child
+        self._kills: PendingOrders[str] = PendingOrders()  # why orders are about to stop a child by a kill
         self._env = env
 
     # ------------------------------------------------------------ as its parent sees it
@@ -193,13 +194,11 @@ class SupervisorInterface:
 
     def _terminate(self, answer: Answer[Any], id: str, drain: float | None) -> None:
         if drain is not None:
-            self._drains[id] = drain
-            answer.when_done(lambda done: self._drains.pop(id, None))
+            self._drains.add(id, drain, answer)
         self.tell(TerminateChild(answer, id))
 
     def _kill(self, answer: Answer[Any], id: str) -> None:
-        self._kills.add(id)
-        answer.when_done(lambda done: self._kills.discard(id))
+        self._kills.add(id, KILL_CHILD, answer)
         self.tell(TerminateChild(answer, id))
         handle, info = self.handles.get(id), self.policy.child_info(id)
         if handle is not None and info is not None and info.status is Status.STOPPING:
@@ -207,8 +206,9 @@ class SupervisorInterface:
 
     def stop_child(self, id: str) -> None:
         """Carry out an order to stop a child: ask it to finish, or kill it."""
-        if id in self._kills:
-            self.handles[id].kill(KILL_CHILD)
+        why = self._kills.first(id)
+        if why is not None:
+            self.handles[id].kill(why)
         else:
             self.handles[id].stop(self.drain_of(id))
 
@@ -218,7 +218,8 @@ class SupervisorInterface:
 
     def drain_of(self, id: str) -> float | None:
         """Return the seconds for which an order to stop this child lets it handle messages first; None: its own."""
-        return self._drains.get(id, self._drain)
+        drain = self._drains.first(id)
+        return self._drain if drain is None else drain
 
     def _start_child(self, answer: Answer[Any], child: Child) -> None:
         if child.id not in self.policy:
