@@ -728,7 +728,7 @@ def test_s85_an_ask_whose_time_is_over_is_not_handled_but_skipped(harness: Harne
                 self.rejoin()
             return message, limited(None) is not None, limited(0.0)
 
-    one = harness(Echo)
+    one = harness(Echo())
     late = one.ask("late", deadline=time.monotonic() - 1.0)
     early, endless = one.ask("early", deadline=time.monotonic() + 600.0), one.ask("stop")
     one.run()

@@ -45,6 +45,7 @@ __all__ = [
     "ProcessExited",
     "QuitKeeper",
     "ReturnMessage",
+    "RoomReport",
     "SetLogLevels",
     "SignalProcess",
     "SpareReady",
