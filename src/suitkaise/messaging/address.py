@@ -105,6 +105,7 @@ class Address:
         self._kill_on_attach: str | None = None  # why, if a link ends the incarnation before it is attached
         self._pending = PendingMessages(path)
         self._dead_letters = DeadLetters() if dead_letters is None else dead_letters
+        self.bound: Bounded | None = None  # of the mailbox
         self._bounded: BoundedMailbox | None = None
         self._on_over: dict[Callable[[], None], None] = {}
         self._joins: dict[Answer[Any], str] = {}  # of workers that wait for the end: their paths
@@ -145,16 +146,12 @@ class Address:
         with self._lock:
             if bound == self.bound:
                 return
+            self.bound = bound
             former, self._bounded = self._bounded, None
             if bound is not None:
                 self._bounded = BoundedMailbox(self.path, bound, self._pending, self._dead_letters)
             if former is not None:  # another child, under the same id
                 former.finish(lambda: WorkerDead.over(self.path, self.reason))
-
-    @property
-    def bound(self) -> Bounded | None:
-        """The bound of the mailbox, if it has one."""
-        return None if self._bounded is None else self._bounded.bound
 
     def send(self, message: Message, room: Answer[bool] | None = None) -> bool:
         """Deliver a message now, or keep it until the worker is back; return whether an ask of a worker is kept.

@@ -108,6 +108,11 @@ class Registry:
     # ------------------------------------------------------------ Router
     def send(self, path: str, message: Message) -> bool:
         """Send a message; raises what `Address.send` raises, and `await_room`."""
+        address = self.find(path)
+        if address.bound is None:
+            if address.send(message):
+                self.blocked_asks.add(address)
+            return True
         room = self.post(path, message, waits=message.reply is None and not waits_for_itself(path))
         return room is None or await_room(path, room, room.cancel)
 

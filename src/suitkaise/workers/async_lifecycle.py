@@ -115,7 +115,7 @@ class AsyncLifecycle(Lifecycle):
             super().receive(message)
             return
         self._slot.words[MESSAGES] += 1
-        if self._skip(message, time.monotonic_ns()):
+        if self._skips(message, time.monotonic_ns()):
             return
         self._handlers.start(message)
         if self._handlers.full:

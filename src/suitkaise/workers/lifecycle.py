@@ -230,9 +230,11 @@ class Lifecycle:
         now = _clock()
         words[PHASE] = now + _ON_RECEIVE
         words[MESSAGES] += 1
-        if (self.taken is not None or message.deadline is not None) and self._skip(message, now):
-            self._mark_waiting()
-            return
+        deadline = message.deadline
+        if (deadline is not None and now > deadline * 1e9) or self.taken is not None:
+            if self._skips(message, now):
+                self._mark_waiting()
+                return
         self._replies.handled = message
         try:
             answer = self._handler(message)()
@@ -249,8 +251,8 @@ class Lifecycle:
             self._replies.handled = None
             self._mark_waiting()
 
-    def _skip(self, message: Message, now: int) -> bool:
-        """Return whether the message is not to be handled: its asker waits no longer, or it was dropped meanwhile."""
+    def _skips(self, message: Message, now: int) -> bool:
+        """Answer a message that is not to be handled: it was dropped, or its asker waits no longer; else return False."""
         words = self._slot.words
         if self.taken is not None and self.taken(message, words[MESSAGES]):
             error: Exception = dropped_from(self.path)
