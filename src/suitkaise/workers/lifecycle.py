@@ -231,10 +231,10 @@ class Lifecycle:
         words[PHASE] = now + _ON_RECEIVE
         words[MESSAGES] += 1
         deadline = message.deadline
-        if (deadline is not None and now > deadline * 1e9) or self.taken is not None:
-            if self._skips(message, now):
-                self._mark_waiting()
-                return
+        late = deadline is not None and now > deadline * 1e9
+        if (late or self.taken is not None) and self._skips(message, now):
+            self._mark_waiting()
+            return
         self._replies.handled = message
         try:
             answer = self._handler(message)()
@@ -252,7 +252,7 @@ class Lifecycle:
             self._mark_waiting()
 
     def _skips(self, message: Message, now: int) -> bool:
-        """Answer a message that is not to be handled: it was dropped, or its asker waits no longer; else return False."""
+        """Answer a message that was dropped, or whose asker waits no longer; return False for any other."""
         words = self._slot.words
         if self.taken is not None and self.taken(message, words[MESSAGES]):
             error: Exception = dropped_from(self.path)
