@@ -275,11 +275,6 @@ def test_names_that_users_need_may_be_assigned(name: str) -> None:
 
 
 def test_features_that_are_not_built_yet_raise_not_built_yet() -> None:
-    for option in ("mailbox",):
-        with pytest.raises(NotBuiltYet, match=option):
-            Child(Talker, **{option: 1})
-        with pytest.raises(NotBuiltYet, match=option):
-            Child(type("Late", (Process,), {option: 1}))
     for attempt in (lambda: Supervisor("app", engine="ray"),):  # type: ignore[arg-type]
         with pytest.raises(NotBuiltYet) as caught:
             attempt()

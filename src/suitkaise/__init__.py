@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.runtime.start import AsyncStart
     from suitkaise.runtime.tasks import Task
-    from suitkaise.specs import Backoff, Child, SpecWarning
+    from suitkaise.specs import Backoff, Bounded, Child, SpecWarning
     from suitkaise.status import Counts, Status, TreeStatus
     from suitkaise.supervisor import DynamicSupervisor, Supervisor
     from suitkaise.workers.command import Command
@@ -77,6 +77,7 @@ __all__ = [
     "AskTimeout",
     "AsyncStart",
     "Backoff",
+    "Bounded",
     "CaptureError",
     "Child",
     "ChildAlreadyPresent",
@@ -171,7 +172,7 @@ _HOMES = {
     "suitkaise.runtime.running_tree": "RunningTree",
     "suitkaise.runtime.start": "AsyncStart",
     "suitkaise.runtime.tasks": "Task",
-    "suitkaise.specs": "Backoff Child SpecWarning",
+    "suitkaise.specs": "Backoff Bounded Child SpecWarning",
     "suitkaise.status": "Counts Status TreeStatus",
     "suitkaise.supervisor": "DynamicSupervisor Supervisor",
     "suitkaise.workers.command": "Command",

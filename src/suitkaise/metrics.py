@@ -34,6 +34,8 @@ _GAUGES = {
     "uptime_seconds": ("Time since the start of the worker's incarnation", ("path",)),
     "last_loop_seconds": ("Time that the worker's last loop took", ("path",)),
     "messages_queued": ("Messages that wait for the worker", ("path",)),
+    "messages_blocked": ("Messages that wait for room in the worker's bounded mailbox", ("path",)),
+    "oldest_message_seconds": ("Time that the oldest message has waited for the worker, at most", ("path",)),
     "memory_bytes": ("Memory (RSS) of the worker's process and all below it", ("path",)),
     "restart_window_used": ("Restarts that the supervisor's window holds", ("supervisor",)),
     "restart_window_allowed": ("Restarts that the window may hold (max_restarts)", ("supervisor",)),
@@ -43,6 +45,7 @@ _COUNTERS = {
     "exits": ("Ends of the children of a supervisor, by the kind of the exit reason", ("supervisor", "reason")),
     "loops": ("Loops of the worker's incarnation", ("path",)),
     "loop_seconds": ("Time that these loops took", ("path",)),
+    "messages_skipped": ("Messages that were dropped, or whose asker waited no longer", ("path",)),
     "messages": ("Messages that the worker's incarnation has handled", ("path",)),
 }
 
@@ -143,4 +146,7 @@ def _add_worker(families: dict[str, Any], facts: dict[str, Any]) -> None:
         families["loop_seconds"].add_metric(path, facts["total_loop_time"])
         families["last_loop_seconds"].add_metric(path, facts["last_loop_time"])
         families["messages"].add_metric(path, facts["messages"])
+        families["messages_skipped"].add_metric(path, facts["skipped"])
         families["messages_queued"].add_metric(path, facts["queued"])
+        families["messages_blocked"].add_metric(path, facts["blocked"])
+        families["oldest_message_seconds"].add_metric(path, facts["oldest_message"] or 0.0)

@@ -201,7 +201,7 @@ WRONG = {
         FINE + "import threading\ntree = Supervisor('a', Child(W, args=({'k': [threading.Lock()]},)))",
         "cannot pickle '_thread.lock' object",
     ),
-    "an option that is not built": (FINE + "tree = Supervisor('a', Child(W, mailbox=10))", "not built yet"),
+    "an option that is not built": (FINE + "tree = Supervisor('a', W, engine='ray')", "not built yet"),
     "an import that fails": ("import not_there\n", "No module named 'not_there'"),
     "an error in the file": ("1 / 0\n", "ZeroDivisionError"),
     "a syntax error": ("def (:\n", "SyntaxError"),

@@ -32,6 +32,7 @@ from suitkaise.engines.protocol import (
     ProcessExited,
     QuitKeeper,
     ReturnMessage,
+    RoomReport,
     SetLogLevels,
     SignalProcess,
     SpareReady,
@@ -101,6 +102,7 @@ DIRECTIONS: dict[str, tuple[Callable[[Any], Any], Any, list[Any]]] = {
             ExitReport(b"reason", True, False, True),
             ReturnMessage("call", None),
             ReturnMessage("message", 9),
+            RoomReport(3),
         ],
     ),
 }

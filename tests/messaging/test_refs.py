@@ -42,10 +42,11 @@ class RecordingRouter:
             answer.set_result(given)
         return answer
 
-    def send(self, path: str, message: Message) -> None:
+    def send(self, path: str, message: Message) -> bool:
         self.sent.append((path, message.kind, message.body.value))
         if message.reply is not None:
             self.reply(message)
+        return True
 
     def confirm(self, path: str, until: float) -> bool:
         self.confirmed.append(path)

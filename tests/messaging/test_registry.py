@@ -10,7 +10,7 @@ import pytest
 from suitkaise import Status
 from suitkaise.errors import ChildNotFound, MailboxFull, NotSerializable, SuitkaiseError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason, Normal, Shutdown, Signaled
-from suitkaise.messaging import address as addresses
+from suitkaise.messaging import pending
 from suitkaise.messaging.address import Address
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import AdminAction, ControlKind, RequestKind
@@ -95,7 +95,7 @@ def test_messages_before_the_start_and_between_incarnations_wait_in_order(addres
 
 
 def test_the_number_of_pending_messages_is_limited(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "MOST", 3)
+    monkeypatch.setattr(pending, "MOST", 3)
     for number in range(3):
         address.send(tell(number))
     with pytest.raises(MailboxFull, match="3 messages already wait for the restart of 'tree/one'"):
@@ -106,7 +106,7 @@ def test_the_number_of_pending_messages_is_limited(address: Address, monkeypatch
 
 
 def test_the_bytes_of_pending_messages_for_a_process_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(pending, "MOST_BYTES", 10_000)
     address = Address("tree/one", "one", "process", Parent())
     address.send(tell(bytes(20_000)))  # a single one may have any size
     with pytest.raises(MailboxFull, match=r"20\d\d\d bytes of messages already wait for the restart of 'tree/one'"):

@@ -31,7 +31,7 @@ def worker(path: str, **facts: Any) -> dict[str, Any]:
         "path": path, "id": path.rpartition("/")[2], "kind": "process", "status": "running", "pid": 7,
         "incarnation": 1, "restarts": 0, "uptime": 5.0, "last_exit": None, "last_exit_clean": None, "abandoned": 0,
         "restart": "permanent", "serial": 1, "phase": "loop", "in_phase": 0.1, "loops": 10, "last_loop_time": 0.01,
-        "total_loop_time": 0.1, "messages": 0, "queued": 0, "looping": True,
+        "total_loop_time": 0.1, "messages": 0, "queued": 0, "oldest_message": None, "blocked": 0, "looping": True,
     } | facts  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from suitkaise import Supervisor
 from suitkaise.errors import NotBuiltYet, SpecError
-from suitkaise.specs import LIMITS, Backoff, Child, Kind, Recipe, SpecWarning, Startable, snapshot
+from suitkaise.specs import LIMITS, Backoff, Bounded, Child, Kind, Recipe, SpecWarning, Startable, snapshot
 from suitkaise.workers.command import Command
 from suitkaise.workers.worker import Process, Thread
 
@@ -693,10 +693,6 @@ def test_others_that_end_by_themselves_are_not_warned_about(restart: Any) -> Non
 @pytest.mark.parametrize(
     "make, part",
     [
-        *[
-            (functools.partial(Child, work, **one(option, 1)), option)
-            for option in ("mailbox",)
-        ],
         (lambda: Supervisor("app", **one("engine", "ray")), "engine='ray'"),
     ],
 )  # fmt: skip
@@ -736,8 +732,14 @@ def test_a_generator_may_be_an_answer(hook: str) -> None:
     Child(type("Stream", (Thread,), {hook: yields}))
 
 
-def test_an_option_that_is_not_built_yet_may_be_given_as_none() -> None:
-    assert Child(work, mailbox=None) == Child(work)
+def test_s84_a_mailbox_is_bounded_by_the_child_or_its_class() -> None:
+    bounded = type("Limited", (Plain,), {"mailbox": Bounded(3)})
+    assert Child(work).mailbox is None
+    assert Child(bounded).mailbox == Bounded(3, "block")
+    assert Child(bounded, mailbox=None).mailbox is None
+    assert Child(bounded, mailbox=Bounded(1, on_full="reject")).replace(id="x").mailbox == Bounded(1, "reject")
+    refused(lambda: Child(work, mailbox=10), "mailbox must be a Bounded(...) or None, not 10")  # type: ignore[arg-type]
+    refused(lambda: Child(Supervisor("a"), mailbox=Bounded(1)), "supervisors take no messages")
 
 
 # ---------------------------------------------------------------- limits

@@ -58,9 +58,9 @@ class Harness:
     def tell(self, body: Any, kind: MessageKind = "message") -> None:
         self.mailbox.put(Message(kind, Payload(body)))
 
-    def ask(self, body: Any, kind: MessageKind = "message") -> Answer[Any]:
+    def ask(self, body: Any, kind: MessageKind = "message", deadline: float | None = None) -> Answer[Any]:
         answer: Answer[Any] = Answer()
-        self.mailbox.put(Message(kind, Payload(body), answer.settle))
+        self.mailbox.put(Message(kind, Payload(body), answer.settle, deadline=deadline))
         return answer
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Answer[Any]:

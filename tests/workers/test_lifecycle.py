@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from suitkaise import Ignore, Reject, Thread
-from suitkaise.errors import NotSerializable, SpecError, SuitkaiseError, WorkerDead
+from suitkaise.errors import AskTimeout, NotSerializable, SpecError, SuitkaiseError, WorkerDead
 from suitkaise.exits import Crashed, ExitCode, Normal, Shutdown, Signaled
+from suitkaise.messaging.ask_timeout import limited
 from suitkaise.platform.board import Phase
 from suitkaise.workers.incarnation import Outcome
 
@@ -718,6 +719,26 @@ def test_an_asker_gets_the_returned_value_of_the_handler(harness: Harness) -> No
     one.call("end")
     one.run()
     assert [answer.get(0) for answer in answers] == [{"a": 1}, 3, 7, 3]
+
+
+def test_s85_an_ask_whose_time_is_over_is_not_handled_but_skipped(harness: Harness) -> None:
+    class Echo(Thread):
+        def on_receive(self, message: Any) -> Any:
+            if message == "stop":
+                self.rejoin()
+            return message, limited(None) is not None, limited(0.0)
+
+    one = harness(Echo())
+    late = one.ask("late", deadline=time.monotonic() - 1.0)
+    early, endless = one.ask("early", deadline=time.monotonic() + 600.0), one.ask("stop")
+    one.run()
+    with pytest.raises(AskTimeout, match="did not begin to handle the message in time"):
+        late.get(0)
+    assert early.get(0) == ("early", True, 0.0)
+    assert endless.get(0) == ("stop", False, 0.0)
+    view = one.slot.read()
+    assert (view.messages, view.skipped) == (2, 1)
+    assert limited(None) is None  # outside of any handler
 
 
 def test_a_handler_that_rejects_answers_the_asker_and_leaves_the_worker_alive(harness: Harness) -> None:

@@ -173,7 +173,12 @@ def _details(facts: dict[str, Any]) -> str:
             f"; {facts['loops']:,} loops, the last {facts['last_loop_time'] * 1000:.3g} ms" if facts["loops"] else ""
         )
         lines.append(f"  in {facts['phase']}{since}{loops}")
-        lines.append(f"  {facts['messages']:,} messages handled, {facts['queued']:,} waiting")
+        oldest = facts.get("oldest_message")
+        waiting = f"{facts['queued']:,} waiting" + (
+            "" if oldest is None else f", the oldest for {duration(oldest)} at most"
+        )
+        blocked = f"; {facts['blocked']:,} more wait for room in the mailbox" if facts.get("blocked") else ""
+        lines.append(f"  {facts['messages']:,} messages handled, {waiting}{blocked}")
     restart = f"; restart={facts['restart']}" if "restart" in facts else ""
     lines.append(f"  {facts['restarts']} {'restart' if facts['restarts'] == 1 else 'restarts'}{restart}")
     if facts["last_exit"] is not None:

@@ -98,6 +98,7 @@ class Launch:
                 child.user,
                 child.idle_timeout,
                 child.concurrency,
+                child.mailbox is not None,
             ),
             Context() if context is None else context,
         )

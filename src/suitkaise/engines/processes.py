@@ -36,6 +36,7 @@ from suitkaise.engines.protocol import (
     OutputReport,
     PreloadReport,
     ReturnMessage,
+    RoomReport,
     SetLogLevels,
     StartWorker,
     StopWorker,
@@ -51,6 +52,7 @@ from suitkaise.errors import WorkerDead
 from suitkaise.escapes import LONGEST_LINE, shortened
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.bounded import Inbox
 from suitkaise.messaging.log_rings import Run
 from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
@@ -211,7 +213,8 @@ class ProcessHandle:
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
-        self._delivered = 0  # messages, including those of links and monitors
+        self.inbox: Inbox = Inbox(self._slot)
+        self.on_room: Callable[[int], None] = lambda dropped: None
         self._returned: list[Message] = []
         self._outcome: Outcome | None = None  # as the worker reported it
         self._linger_timer: TimerHandle | None = None
@@ -244,12 +247,13 @@ class ProcessHandle:
                 number = next(self._numbers)
                 self._asked[number] = message
             try:
-                self._send(DeliverMessage(message.kind, number, message.carrier), payload, force=accepted)
+                order = DeliverMessage(message.kind, number, message.carrier, message.deadline)
+                self._send(order, payload, force=accepted)
             except BaseException:
                 if number is not None:
                     del self._asked[number]
                 raise
-            self._delivered += 1
+            self.inbox.delivered += 1
 
     def connect(self) -> tuple[socket.socket, int, int] | None:
         """Make a connection for another worker; see `Connectable`."""
@@ -340,7 +344,7 @@ class ProcessHandle:
     def _unhandled(self) -> int:
         """How many messages wait: those that were delivered through the hub, and those that the worker has got else."""
         words = self._slot.words
-        return max(0, self._delivered + words[DIRECT] - words[MESSAGES])
+        return max(0, self.inbox.delivered + words[DIRECT] - words[MESSAGES])
 
     def kill_hung(self, hung: Hung) -> None:
         """Have the process write its stack to a file, where it still can, and kill it.
@@ -418,6 +422,8 @@ class ProcessHandle:
                 message = self._asked.pop(report.number, None)
                 if message is not None and message.reply is not None:
                     message.reply(report.ok, Payload(data=payload))
+            case RoomReport(dropped):
+                self.on_room(dropped)
             case LogReport(fields):
                 if self._context.log_rings is not None:
                     text = fields["msg"]

@@ -45,6 +45,7 @@ __all__ = [
     "ProcessExited",
     "QuitKeeper",
     "ReturnMessage",
+    "RoomReport",
     "SetLogLevels",
     "SignalProcess",
     "SpareReady",
@@ -205,6 +206,7 @@ class DeliverMessage(msgspec.Struct, array_like=True, tag=2, gc=False):
     kind: Literal["message", "call", "get", "signal"]
     number: int | None
     carrier: dict[str, str] | None = None  # the sender's tracing context
+    deadline: float | None = None  # the time (monotonic) after which the asker waits no longer
 
 
 class StopWorker(msgspec.Struct, array_like=True, tag=3, gc=False):
@@ -311,6 +313,12 @@ class ExitReport(msgspec.Struct, array_like=True, tag=7, gc=False):
     returns_messages: bool
 
 
+class RoomReport(msgspec.Struct, array_like=True, tag=12, gc=False):
+    """The worker, whose mailbox is bounded, has taken messages out, and the hub wants to know. No answer."""
+
+    dropped: int  # of the told messages since the last report, those that were dropped
+
+
 class ReturnMessage(msgspec.Struct, array_like=True, tag=8, gc=False):
     """A message that the worker has not handled, for its next incarnation. Follows `ExitReport`; no answer.
 
@@ -347,6 +355,7 @@ WorkerReport: TypeAlias = (
     | BackgroundReport
     | ExitReport
     | ReturnMessage
+    | RoomReport
 )
 
 encode: Callable[[KeeperRequest | KeeperAnswer], bytes] = msgspec.msgpack.Encoder().encode

@@ -17,6 +17,7 @@ from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.errors import WorkerDead
 from suitkaise.escapes import LONGEST_LINE, shortened
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
+from suitkaise.messaging.bounded import Inbox, Taken
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.log_rings import Run
 from suitkaise.messaging.mailbox import ThreadMailbox
@@ -91,8 +92,13 @@ class ThreadHandle:
         self._slot.mark_started()
         self._lines: deque[str] = deque(maxlen=LINES)
         self._mailbox = ThreadMailbox(self._slot)
+        self._bounded = launch.incarnation.bounded
+        self.inbox: Inbox = Inbox(self._slot)
+        self.on_room: Callable[[int], None] = lambda dropped: None
         try:
             self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self._mailbox, self._slot)
+            if self._bounded:
+                lifecycle.taken = Taken(self._slot, self._ring)
             lifecycle.context.on_crash = _call_excepthook
             lifecycle.context.timers.call_at = context.reactor.call_at
             lifecycle.context.on_log_line = self._on_log_line
@@ -116,7 +122,13 @@ class ThreadHandle:
         with self._lock:
             if self._gone:
                 raise WorkerDead.just_ended(self._launch.path)
+            if self._bounded:
+                self.inbox.delivered += 1  # first: the worker may take the message out at once
             self._mailbox.put(message)
+
+    def _ring(self, dropped: int) -> None:
+        """Tell the hub that the worker has taken messages out of its bounded mailbox."""
+        self.on_room(dropped)
 
     def stop(self, drain: float | None = None) -> None:
         """Ask the worker to finish."""

@@ -29,6 +29,7 @@ from suitkaise.engines.protocol import (
     PrepareSpare,
     ProcessContext,
     ReturnMessage,
+    RoomReport,
     SetLogLevels,
     SpareReady,
     StartWorker,
@@ -47,6 +48,7 @@ from suitkaise.engines.worker_terminal import refuse_terminal
 from suitkaise.errors import MailboxFull
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging import codec, definitions, wire
+from suitkaise.messaging.bounded import Taken
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.logs import end_forwarding, forward_all
@@ -200,6 +202,8 @@ class WorkerProcess:
             return 0
         enter(order.carrier)
         lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
+        if incarnation.bounded:
+            lifecycle.taken = Taken(slot, lambda dropped: self.send(RoomReport(dropped)))
         lifecycle.context.append_output = self._tail.write
         lifecycle.context.add_to_stacks = signals.add_to_stacks
         refuse_terminal(incarnation.path)
@@ -318,7 +322,9 @@ class WorkerProcess:
         match order:
             case DeliverMessage():  # without patterns for its fields, which would take twice the time
                 reply = None if order.number is None else _AnswerSender(self, order.number)
-                self._mailbox.put(Message(order.kind, Payload(data=payload), reply, carrier=order.carrier))
+                self._mailbox.put(
+                    Message(order.kind, Payload(data=payload), reply, carrier=order.carrier, deadline=order.deadline)
+                )
             case StopWorker(drain):
                 self._mailbox.order_stop(Shutdown(), drain)
             case SuspendWorker(on):

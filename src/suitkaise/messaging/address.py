@@ -7,19 +7,22 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.ask_timeout import Doing, doing
+from suitkaise.messaging.bounded import BoundedMailbox
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.identity import current_path
-from suitkaise.messaging.messages import MOST, MOST_BYTES, Answer, Message, Payload
+from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.pending import PendingMessages
 from suitkaise.messaging.protocol import AdminAction, ControlKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef
 from suitkaise.platform.board import SlotView
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.specs.bounded import Bounded
 from suitkaise.status import Status
 
 __all__ = ["Address", "ExitWatchers", "Parent", "Receiver"]
@@ -102,6 +105,8 @@ class Address:
         self._kill_on_attach: str | None = None  # why, if a link ends the incarnation before it is attached
         self._pending = PendingMessages(path)
         self._dead_letters = DeadLetters() if dead_letters is None else dead_letters
+        self.bound: Bounded | None = None  # of the mailbox
+        self._bounded: BoundedMailbox | None = None
         self._on_over: dict[Callable[[], None], None] = {}
         self._joins: dict[Answer[Any], str] = {}  # of workers that wait for the end: their paths
         self._lock = threading.RLock()
@@ -136,8 +141,22 @@ class Address:
         """The incarnation that answers here now."""
         return self._receiver
 
-    def send(self, message: Message) -> bool:
+    def set_bound(self, bound: Bounded | None) -> None:
+        """Set the bound of the mailbox of the next incarnation."""
+        with self._lock:
+            if bound == self.bound:
+                return
+            self.bound = bound
+            former, self._bounded = self._bounded, None
+            if bound is not None:
+                self._bounded = BoundedMailbox(self.path, bound, self._pending, self._dead_letters)
+            if former is not None:  # another child, under the same id
+                former.finish(lambda: WorkerDead.over(self.path, self.reason))
+
+    def send(self, message: Message, room: Answer[bool] | None = None) -> bool:
         """Deliver a message now, or keep it until the worker is back; return whether an ask of a worker is kept.
+
+        With a bounded mailbox, `room` is set to whether the message was accepted; until then, its sender waits.
 
         Raises:
             WorkerDead: the last incarnation is over.
@@ -149,6 +168,8 @@ class Address:
         if self.kind in ("process", "command"):
             message.body.data  # noqa: B018  (encode before the lock is taken: only the sender waits, and gets the error)
         with self._lock:
+            if self._bounded is not None:
+                return self._send_bounded(self._bounded, message, room)
             if self._receiver is not None:
                 try:
                     self._receiver.deliver(message)
@@ -161,17 +182,49 @@ class Address:
             self._pending.add(message, asker=asker)
         return bool(asker)
 
+    def _send_bounded(self, bounded: BoundedMailbox, message: Message, room: Answer[bool] | None) -> bool:
+        if self.over:
+            raise WorkerDead.over(self.path, self.reason)
+        asker = "" if message.reply is None else message.asker or current_path()
+        bounded.add(message, asker, room)
+        if room is not None and not room.done():
+            room.when_done(self._withdraw)
+        return bool(asker) and bounded.receiver is None
+
+    def _withdraw(self, room: Any) -> None:
+        if room.cancelled():
+            with self._lock:
+                if self._bounded is not None:
+                    self._bounded.withdraw(room)
+
+    def _on_room(self, dropped: int) -> None:
+        """Go on after the worker has taken messages out of a bounded mailbox; `dropped` told ones were dropped."""
+        with self._lock:
+            if self._bounded is not None:
+                if dropped:
+                    self._bounded.count_dropped(dropped)
+                self._bounded.move()
+
     @property
     def has_asks(self) -> bool:
         """Whether asks of workers wait for the next incarnation, or joins of workers for its end."""
         with self._lock:
+            if self._bounded is not None and self._receiver is not None:
+                return False
             joins = bool(self._joins) and self._receiver is None
-            return joins or any(asker for _, _, asker in self._pending)
+            blocked = self._bounded is not None and self._bounded.has_asks
+            return joins or blocked or any(asker for _, _, asker in self._pending)
 
     def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
-        """Remove the asks that wait and whose asker is chosen, and return them."""
+        """Remove the asks that wait for the next incarnation and whose asker is chosen, and return them."""
         with self._lock:
-            return self._pending.take_asks(choose)
+            if self._bounded is None:
+                return self._pending.take_asks(choose)
+            return (
+                []
+                if self._receiver is not None
+                else [*self._pending.take_asks(choose), *self._bounded.take_asks(choose)]
+            )
 
     def add_join(self, answer: Answer[Any], asker: str) -> None:
         """Record that the worker at the path `asker` waits for the last end, until `answer` is set."""
@@ -193,6 +246,8 @@ class Address:
         with self._lock:
             receiver: Any = self._receiver
             view = receiver.snapshot() if hasattr(receiver, "snapshot") else None
+            if view is not None and self._bounded is not None:
+                view = self._bounded.shown(view)
             up = None if self.up_since is None else time.monotonic() - self.up_since
             return self.pid, self.incarnation, up, self._last_view if view is None else view
 
@@ -200,14 +255,16 @@ class Address:
         """Return what the worker is doing now."""
         pid, _, _, view = self.stats()
         with self._lock:
-            kept = len(self._pending)
-        return doing(self.status, pid, view, kept)
+            kept = len(self._pending) if self._bounded is None or view is None else 0
+        return doing(self.status, pid, view, kept, self.bound)
 
     # ------------------------------------------------------------ direct connections
     def connect(self) -> tuple[socket.socket, int, int] | None:
         """Make a direct connection to the incarnation that answers here, if that is possible now."""
         with self._lock:
             receiver: Any = self._receiver
+            if self._bounded is not None:  # all its messages are counted here
+                return None
             return receiver.connect() if isinstance(receiver, Connectable) and not self._pending else None
 
     def await_end(self, serial: int, answer: Answer[Any]) -> None:
@@ -230,6 +287,9 @@ class Address:
         with self._lock:
             if self.watchers.serial != serial:
                 return
+            if self._bounded is not None:
+                self._bounded.add_signal(message)
+                return
             if self._receiver is None:
                 self._pending.add(message, accepted=True)
                 return
@@ -247,10 +307,21 @@ class Address:
         with self._lock:
             if self.watchers.serial != serial:
                 return False
+            if self._bounded is not None and not self._bounded.full and len(self._bounded) < most:
+                self._bounded.add_signal(message)
+                return True
             receiver: Any = self._receiver
             view = receiver.snapshot() if hasattr(receiver, "snapshot") else None
-            waiting = len(self._pending) if receiver is None else 0 if view is None else view.queued
-            if waiting >= most:
+            waiting = (
+                len(self._bounded)
+                if self._bounded is not None
+                else len(self._pending)
+                if receiver is None
+                else 0
+                if view is None
+                else view.queued
+            )
+            if waiting >= most or self._bounded is not None:
                 raise MailboxFull(f"{waiting} messages already wait for {self.path!r}", path=self.path)
             if receiver is None:
                 self._pending.add(message)
@@ -293,6 +364,12 @@ class Address:
             self.over, self.pid = False, None
             if self._kill_on_attach is not None:
                 receiver.kill(self._kill_on_attach)
+            if self._bounded is not None:
+                bounded_receiver: Any = receiver
+                bounded_receiver.on_room = self._on_room
+                self._bounded.receiver = bounded_receiver
+                self._bounded.move()
+                return
             while self._pending:
                 try:
                     receiver.deliver(self._pending.first, accepted=True)
@@ -328,6 +405,8 @@ class Address:
             self._pending.add_in_front(returned)
             callbacks = self.watchers.end()
             self._pending.drop_signals()  # those were for this incarnation
+            if self._bounded is not None:
+                self._bounded.detach()
         call_each(callbacks, reason)
 
     def finish(self) -> None:
@@ -337,6 +416,9 @@ class Address:
                 return
             self.over, self._receiver, self.pid = True, None, None
             pending = self._pending.take_all()
+            if self._bounded is not None:
+                self._bounded.receiver = None
+                self._bounded.finish(lambda: WorkerDead.over(self.path, self.reason))
             callbacks, self._on_over = self._on_over, {}
         told = sum(message.reply is None for message in pending)
         if told:
@@ -358,74 +440,6 @@ class Address:
         """Cancel a `when_over`."""
         with self._lock:
             self._on_over.pop(callback, None)
-
-
-class PendingMessages:
-    """The messages that wait for the worker at `path`. Not thread-safe: the caller holds a lock."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._waiting: deque[tuple[Message, int, str]] = deque()
-        self._bytes = 0
-
-    def add(self, message: Message, *, accepted: bool = False, asker: str = "") -> None:
-        """Add a message behind the others; `asker` is the path of the worker that waits for its answer.
-
-        Raises:
-            MailboxFull: too many messages or bytes wait, and the hub has not `accepted` the message before.
-        """
-        size = message.body.size
-        if not accepted:
-            if len(self._waiting) >= MOST:
-                self._refuse(f"{MOST} messages")
-            if self._waiting and self._bytes + size > MOST_BYTES:  # a single one may have any size
-                self._refuse(f"{self._bytes} bytes of messages")
-        self._waiting.append((message, size, asker))
-        self._bytes += size
-
-    def add_in_front(self, messages: Iterable[Message]) -> None:
-        """Add messages in front of the others, in their order."""
-        returned = [(message, message.body.size, message.asker) for message in messages]
-        self._waiting.extendleft(reversed(returned))
-        self._bytes += sum(size for _, size, _ in returned)
-
-    def _refuse(self, what: str) -> None:
-        raise MailboxFull(f"{what} already wait for the restart of {self._path!r}", path=self._path)
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def __iter__(self) -> Iterator[tuple[Message, int, str]]:
-        return iter(self._waiting)
-
-    def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
-        """Remove the asks of the workers that `choose` returns True for, and return them."""
-        taken = {id(message): message for message, _, asker in self._waiting if asker and choose(asker)}
-        if taken:
-            self._waiting = deque(one for one in self._waiting if id(one[0]) not in taken)
-            self._bytes = sum(size for _, size, _ in self._waiting)
-        return list(taken.values())
-
-    @property
-    def first(self) -> Message:
-        """The message that has waited longest."""
-        return self._waiting[0][0]
-
-    def drop_first(self) -> None:
-        """Remove the message that has waited longest."""
-        self._bytes -= self._waiting.popleft()[1]
-
-    def drop_signals(self) -> None:
-        """Remove the messages of links and monitors: they are for one incarnation alone."""
-        self._waiting = deque(one for one in self._waiting if one[0].kind != "signal")
-        self._bytes = sum(size for _, size, _ in self._waiting)
-
-    def take_all(self) -> list[Message]:
-        """Remove all messages and return them."""
-        messages = [message for message, _, _ in self._waiting]
-        self._waiting.clear()
-        self._bytes = 0
-        return messages
 
 
 class ExitWatchers:

@@ -82,7 +82,7 @@ class Hub(Protocol):
         """Carry out a request about the worker at `path`."""
         ...
 
-    def post_unawaited(self, path: str, message: Message) -> Answer[None] | None:
+    def post_unawaited(self, path: str, message: Message) -> Answer[bool] | None:
         """Send a message through the hub; log it if a tell is refused; return its answer."""
         ...
 
@@ -232,7 +232,7 @@ class Route:
         self._numbers = itertools.count(1)
         self._expected: dict[int, ReplyCallback] = {}
         self._returned: list[tuple[DirectReturn, bytes]] = []
-        self._last_told: Answer[None] | None = None  # through the hub, in place of this connection
+        self._last_told: Answer[bool] | None = None  # through the hub, in place of this connection
         self._sending = False
         self._asking = False  # the sending thread reads
         self._watched = False  # the I/O thread reads, and sends what waits
@@ -266,7 +266,8 @@ class Route:
                 self._expected[number] = message.reply
             outer, self._sending = self._sending, True
             try:
-                return self._put(DirectMessage(message.kind, number, message.carrier), payload)  # type: ignore[arg-type]
+                header = DirectMessage(message.kind, number, message.carrier, message.deadline)  # type: ignore[arg-type]
+                return self._put(header, payload)
             finally:
                 self._sending = outer
 
@@ -313,7 +314,7 @@ class Route:
         deadline = None if timeout is None else began + timeout
         try:
             with self._lock:
-                if not self._put(DirectMessage("message", number, carrier), data):
+                if not self._put(DirectMessage("message", number, carrier, deadline), data):
                     self._asking = False
                     self._settle()
                     return None
@@ -529,7 +530,7 @@ class Route:
         reply = self._expected.pop(header.number, None)
         if reply is None or reply is _ignore:
             return None
-        return Message(header.kind, Payload(data=payload), reply, carrier=header.carrier)
+        return Message(header.kind, Payload(data=payload), reply, carrier=header.carrier, deadline=header.deadline)
 
     def _close(self) -> None:
         """Close the connection; asks that the receiver got and did not answer fail."""

@@ -14,6 +14,7 @@ from typing import Any
 __all__ = [
     "current_owner",
     "current_path",
+    "deadline_of_ask",
     "handles_alone",
     "is_starting",
     "owner_of",
@@ -99,9 +100,19 @@ def handles_alone() -> bool | None:
     return None if check is None else check()
 
 
-def set_handles_alone(check: Callable[[], bool] | None) -> None:
-    """Record that this is a worker's own thread; `check` returns what `handles_alone` is to return."""
+def set_handles_alone(check: Callable[[], bool] | None, deadline: Callable[[], float | None] | None = None) -> None:
+    """Record that this is a worker's own thread.
+
+    `check` returns what `handles_alone` is to return, and `deadline` what `deadline_of_ask` is to return.
+    """
     _of_thread.handles_alone = check
+    _of_thread.deadline = deadline
+
+
+def deadline_of_ask() -> float | None:
+    """Return until when (monotonic) the asker waits whose message this thread, a worker's own, handles; else None."""
+    deadline: Callable[[], float | None] | None = getattr(_of_thread, "deadline", None)
+    return None if deadline is None else deadline()
 
 
 def reads_answers() -> bool:

@@ -40,7 +40,9 @@ class Incoming:
 
     def _message(self, header: DirectMessage, payload: bytes) -> Message:
         reply = None if header.number is None else DirectReply(self, header.number)
-        return Message(header.kind, Payload(data=payload), reply, carrier=header.carrier, origin=self)
+        return Message(
+            header.kind, Payload(data=payload), reply, carrier=header.carrier, origin=self, deadline=header.deadline
+        )
 
     def cut(self) -> list[Message]:
         """Let the sender send nothing more; return the messages that it has sent before. Answers can be sent still.
@@ -67,7 +69,8 @@ class Incoming:
         number = message.reply.number if isinstance(message.reply, DirectReply) else None
         self._sends_back = self._sends_back or number is not None
         if self._sends_back:
-            self._write(DirectReturn(message.kind, number, message.carrier), message.body.data)  # type: ignore[arg-type]
+            header = DirectReturn(message.kind, number, message.carrier, message.deadline)  # type: ignore[arg-type]
+            self._write(header, message.body.data)
         return self._sends_back
 
     def _write(self, header: DirectAnswer | DirectReturn, data: bytes) -> None:

@@ -22,7 +22,7 @@ from suitkaise.messaging.actor import Envelope, envelope
 from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.wire import Frame, Parser, PeerClosed, WireError
-from suitkaise.platform.board import BELL, DIRECT, QUEUED, Slot
+from suitkaise.platform.board import BELL, DIRECT, LOOKED, QUEUED, Slot
 from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["IDLE", "ITERATE", "STOP", "URGENT", "Mailbox", "Sleeper", "SocketMailbox", "ThreadMailbox"]
@@ -213,8 +213,9 @@ class Mailbox(ABC):
 
     def _look(self) -> None:
         self._collect()
-        self._batch = len(self._waiting)
-        self._words[QUEUED] = self._batch
+        self._batch = self._words[QUEUED] = len(self._waiting)
+        if self._batch:
+            self._words[LOOKED] = time.monotonic_ns()
 
     def wait(self, seconds: float) -> bool:
         """Sleep at most `seconds`; return True at once when the worker is asked to stop."""

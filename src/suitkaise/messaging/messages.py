@@ -132,7 +132,8 @@ class Message:
     """A message of a tell (without `reply`) or an ask. A message is never changed.
 
     `asker`: the path of the worker that asks, if another process than this one has sent the message. `carrier`: the
-    sender's tracing context. `origin`: the direct connection by which it came.
+    sender's tracing context. `origin`: the direct connection by which it came. `deadline`: the time (monotonic) after
+    which the asker waits no longer.
     """
 
     kind: MessageKind
@@ -141,6 +142,7 @@ class Message:
     asker: str = ""
     carrier: Carrier | None = None
     origin: Origin | None = None
+    deadline: float | None = None
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if an answer is expected."""

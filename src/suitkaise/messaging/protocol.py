@@ -121,13 +121,15 @@ class AdminAction(enum.StrEnum):
 class Tell(msgspec.Struct, array_like=True, tag=0, gc=False):
     """Worker -> hub: deliver the payload, a message, to the worker at `path`.
 
-    Answered with None when the hub has accepted the message, or with the error why it has not.
+    Answered with True when the hub has accepted the message, with False when it was dropped for lack of room, or with
+    the error why it has not.
     """
 
     number: int
     kind: UserMessageKind
     path: str
     carrier: dict[str, str] | None = None  # the sender's tracing context
+    waits: bool = True  # while the mailbox of the worker has no room; `Withdraw` ends that
 
 
 class Ask(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -140,6 +142,7 @@ class Ask(msgspec.Struct, array_like=True, tag=1, gc=False):
     kind: UserMessageKind
     path: str
     carrier: dict[str, str] | None = None  # the sender's tracing context
+    deadline: float | None = None  # the time (monotonic) after which the asker waits no longer
 
 
 class HubRequest(msgspec.Struct, array_like=True, tag=2, gc=False):
@@ -167,7 +170,10 @@ class AdminRequest(msgspec.Struct, array_like=True, tag=3, gc=False):
 
 
 class Withdraw(msgspec.Struct, array_like=True, tag=4, gc=False):
-    """Worker -> hub: the answer to request `number` is no longer wanted, forget the request. Not answered."""
+    """Worker -> hub: the answer to request `number` is no longer wanted, forget the request.
+
+    Not answered; but a `Tell` that waits for room is answered with the error that there is none.
+    """
 
     number: int
 
@@ -204,6 +210,7 @@ class DirectMessage(msgspec.Struct, array_like=True, gc=False):
     kind: UserMessageKind
     number: int | None
     carrier: dict[str, str] | None = None
+    deadline: float | None = None  # the time (monotonic) after which the asker waits no longer
 
 
 class DirectAnswer(msgspec.Struct, array_like=True, tag=0, gc=False):
@@ -223,6 +230,7 @@ class DirectReturn(msgspec.Struct, array_like=True, tag=1, gc=False):
     kind: UserMessageKind
     number: int | None
     carrier: dict[str, str] | None = None
+    deadline: float | None = None  # the time (monotonic) after which the asker waits no longer
 
 
 DirectFrame: TypeAlias = DirectAnswer | DirectReturn

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, SuitkaiseError
 from suitkaise.exits import ExitReason
 from suitkaise.messaging import tracing
-from suitkaise.messaging.ask_timeout import Doing, ask_timeout
+from suitkaise.messaging.ask_timeout import Doing, ask_timeout, limited
+from suitkaise.messaging.bounded import dropped_from
 from suitkaise.messaging.identity import current_path, is_starting
 from suitkaise.messaging.messages import (
     DEFAULT_TIMEOUT,
@@ -119,27 +120,34 @@ class WorkerRef:
 
         Raises:
             WorkerDead: the worker is over and will not come back.
-            MailboxFull: too many messages or bytes wait for the worker already; nothing was sent.
+            MailboxFull: too many messages or bytes wait for the worker already; nothing was sent. With a mailbox that
+                is `Bounded(n, on_full="block")`, after 5 s. With `"drop_newest"` only if `confirm`.
             NotSerializable: the message cannot be sent to another process.
             AskTimeout: with `confirm`, the message is not accepted yet; it is still sent.
         """
         until = deadline(DEFAULT_TIMEOUT) if confirm else 0.0
         hub = self._router
-        hub.send(self.path, Message("message", Payload(message), carrier=carrier()))
+        accepted = hub.send(self.path, Message("message", Payload(message), carrier=carrier()))
+        if confirm and not accepted:
+            raise dropped_from(self.path)
         if confirm and not hub.confirm(self.path, until):
             raise AskTimeout(f"{self.path!r} has not accepted the message within {DEFAULT_TIMEOUT} s", path=self.path)
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
         """Send a message and wait at most `timeout` seconds (default 5.0) for the handler's return value.
 
+        In a handler of an ask, at most as long as that asker waits. A worker that comes to the message after the time
+        is over does not handle it (rule 85).
+
         Raises:
             AskTimeout: no answer came in time; the error tells what the worker is doing.
             WorkerDead: the worker is over, or ended before it answered.
+            MailboxFull: there is no room for it in its bounded mailbox.
             DeadlockError: a worker asks itself; or workers ask each other in a circle, so that none can answer.
             Exception: what the handler raised, with the remote traceback as a note.
         """
         self._refuse_self("asks")
-        seconds = checked_timeout(timeout)
+        seconds = limited(checked_timeout(timeout))
         if tracing.spans is None:
             return self._ask_and_wait(message, timeout, seconds)
         with tracing.spans.ask(self.path):
@@ -149,11 +157,11 @@ class WorkerRef:
         try:
             answer = self._router.ask(self.path, Payload(message), seconds, carrier())
         except AskTimeout:
-            raise self._timed_out(timeout) from None
+            raise self._timed_out(seconds) from None
         if not isinstance(answer, Answer):
             return value_of(*answer)
         answer.asked = self
-        return answer.get(timeout)
+        return answer.get(seconds)
 
     def ask_future(self, message: Any) -> Answer[Any]:
         """Send a message; the answer can be awaited, or waited for with `get(timeout)`."""
@@ -192,18 +200,19 @@ class WorkerRef:
         """
         return WorkerProxy(self) if cls is None else TypedProxy(self, cls, timeout)
 
-    def _ask(self, kind: MessageKind, body: Payload) -> Answer[Any]:
+    def _ask(self, kind: MessageKind, body: Payload, timeout: float | None = None) -> Answer[Any]:
         answer: Answer[Any] = Answer()
         answer.asked = self
         answer.began = time.monotonic()
         own = current_path()
         if own and f"{own}/".startswith(f"{self.path}/"):
             answer.asked_by_itself = own
+        deadline = None if timeout is None else answer.began + timeout
         if tracing.spans is None:
-            self._router.send(self.path, Message(kind, body, answer.settle, carrier=carrier()))
+            self._router.send(self.path, Message(kind, body, answer.settle, carrier=carrier(), deadline=deadline))
             return answer
         with tracing.spans.ask_later(self.path) as end:
-            self._router.send(self.path, Message(kind, body, answer.settle, carrier=carrier()))
+            self._router.send(self.path, Message(kind, body, answer.settle, carrier=carrier(), deadline=deadline))
         answer.when_done(lambda done: end(not done.cancelled() and answer.outcome()[0]))
         return answer
 
@@ -348,7 +357,8 @@ class WorkerProxy:
         """Read the attribute; wait at most `timeout` seconds (default 5.0) for its value."""
         if self._attribute is None:
             raise TypeError("name an attribute first: proxy.attribute.get()")
-        return self._ref._ask("get", Payload(self._attribute)).get(timeout)
+        seconds = limited(checked_timeout(timeout))
+        return self._ref._ask("get", Payload(self._attribute), seconds).get(seconds)
 
     def __repr__(self) -> str:
         return f"WorkerProxy({self._ref.path!r}{', ' + repr(self._attribute) if self._attribute else ''})"

@@ -25,8 +25,10 @@ from suitkaise.messaging.messages import Answer, Message, Outcome, Payload
 from suitkaise.messaging.patterns import matches
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.removed import MOST_FETCHED_BYTES, MOST_RESULT_BYTES, RemovedWorkers
+from suitkaise.messaging.router import await_room, waits_for_itself
 from suitkaise.messaging.supervisor_ref import ref_to
 from suitkaise.messaging.tracing import Carrier
+from suitkaise.specs.bounded import Bounded
 
 __all__ = ["Registry"]
 
@@ -48,14 +50,18 @@ class Registry:
         self.blocked_asks: BlockedAsks = BlockedAsks(self.find)
         self.waits: Waits = Waits(self._is_current)
 
-    def add(self, path: str, id: str, kind: str, parent: Parent) -> Address:
-        """Return the address at `path`, a new one if there is none; `parent` answers for it from now on."""
+    def add(self, path: str, id: str, kind: str, parent: Parent, bound: Bounded | None = None) -> Address:
+        """Return the address at `path`, a new one if there is none; `parent` answers for it from now on.
+
+        `bound`: of its mailbox.
+        """
         address = self._addresses.get(path)
         if address is None:
             address = self._addresses[path] = Address(path, id, kind, parent, self.dead_letters)
             self._removed.forget(path)
             self.dead_letters.forget(path)
         address.parent = parent
+        address.set_bound(bound)
         return address
 
     def remove(self, path: str) -> None:
@@ -100,17 +106,36 @@ class Registry:
         return list(self._addresses)
 
     # ------------------------------------------------------------ Router
-    def send(self, path: str, message: Message) -> None:
-        """Send a message; raises what `Address.send` raises."""
+    def send(self, path: str, message: Message) -> bool:
+        """Send a message; raises what `Address.send` raises, and `await_room`."""
         address = self.find(path)
-        if address.send(message):
+        if address.bound is None:
+            if address.send(message):
+                self.blocked_asks.add(address)
+            return True
+        room = self.post(path, message, waits=message.reply is None and not waits_for_itself(path))
+        return room is None or await_room(path, room, room.cancel)
+
+    def post(self, path: str, message: Message, *, waits: bool) -> Answer[bool] | None:
+        """Send a message without waiting; raises what `Address.send` raises.
+
+        If a bounded mailbox has no room for it, and it `waits` for some, return what is set when there is some.
+        """
+        address = self.find(path)
+        room: Answer[bool] | None = None
+        if waits and address.bound is not None:
+            room = Answer()
+            room.began = time.monotonic()
+        if address.send(message, room):
             self.blocked_asks.add(address)
+        return room
 
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Send a question; raises what `Address.send` raises."""
         answer: Answer[Any] = Answer()
         answer.began = time.monotonic()
-        self.send(path, Message("message", payload, answer.settle, carrier=carrier))
+        deadline = None if timeout is None else answer.began + timeout
+        self.send(path, Message("message", payload, answer.settle, carrier=carrier, deadline=deadline))
         return answer
 
     def confirm(self, path: str, until: float) -> bool:

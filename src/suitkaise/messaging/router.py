@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import itertools
 import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from suitkaise.errors import AskTimeout, DeadlockError, RuntimeGone
+from suitkaise.errors import AskTimeout, DeadlockError, MailboxFull, RuntimeGone
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.direct import Connection, Route, Routes
-from suitkaise.messaging.identity import reads_answers, set_reads_answers
+from suitkaise.messaging.identity import current_path, handles_alone, reads_answers, set_reads_answers
 from suitkaise.messaging.messages import (
     DEFAULT_TIMEOUT,
     Answer,
@@ -43,7 +45,8 @@ from suitkaise.platform.callbacks import run_callback
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import UntrustedServer, connect_own
 
-__all__ = ["HubClient", "Router", "deadline", "flush", "in_worker_process", "router", "set_router", "shared_payload"]
+__all__ = ["HubClient", "Router", "await_room", "deadline", "flush", "in_worker_process", "router", "set_router",
+           "shared_payload", "waits_for_itself"]  # fmt: skip
 
 
 class Router(Protocol):
@@ -57,8 +60,8 @@ class Router(Protocol):
         """Have the supervisor at `path` carry out `action`; errors are set as the answer's exception."""
         ...
 
-    def send(self, path: str, message: Message) -> None:
-        """Send a message to the worker at `path`."""
+    def send(self, path: str, message: Message) -> bool:
+        """Send a message to the worker at `path`; return False if its bounded mailbox has dropped it at once."""
         ...
 
     def confirm(self, path: str, until: float) -> bool:
@@ -74,6 +77,8 @@ class Router(Protocol):
 
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Ask the worker at `path`; return the answer to wait for, or what came over a direct connection.
+
+        The worker does not begin to handle the question after `timeout` seconds.
 
         Raises:
             AskTimeout: no answer came over the direct connection in time.
@@ -154,7 +159,7 @@ class HubClient:
         connection.write(AdminRequest(connection.expect(answer.settle), action, path, carrier()), payload)
         return answer
 
-    def send(self, path: str, message: Message) -> None:
+    def send(self, path: str, message: Message) -> bool:
         """Send a message directly, or have the hub deliver it; then return when the hub has accepted it.
 
         In a thread that reads answers (a `__del__` may run there) a `tell` returns at once, and a message that the hub
@@ -163,8 +168,8 @@ class HubClient:
         message.body.data  # noqa: B018  (an error of the encoding comes before anything is sent)
         if message.reply is None and reads_answers():
             run_callback(lambda: self.post_unawaited(path, message))
-        else:
-            self._send(self._find(path), path, message)
+            return True
+        return self._send(self._find(path), path, message)
 
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Ask directly and wait, or have the hub deliver the question."""
@@ -174,7 +179,8 @@ class HubClient:
             return outcome
         answer: Answer[Any] = Answer()
         answer.began = time.monotonic()
-        self._send(route, path, Message("message", payload, answer.settle, carrier=carrier))
+        deadline = None if timeout is None else answer.began + timeout
+        self._send(route, path, Message("message", payload, answer.settle, carrier=carrier, deadline=deadline))
         return answer
 
     def confirm(self, path: str, until: float) -> bool:
@@ -197,25 +203,30 @@ class HubClient:
         """Return the direct connection to use; a thread that reads answers could not wait for one."""
         return None if self._routes is None or reads_answers() else self._routes.find(path)
 
-    def _send(self, route: Route | None, path: str, message: Message) -> None:
-        if route is None or not route.send(message):
-            accepted = self.post(path, message)
-            if accepted is not None:
-                accepted.get(DEFAULT_TIMEOUT)
+    def _send(self, route: Route | None, path: str, message: Message) -> bool:
+        if route is not None and route.send(message):
+            return True
+        accepted = self.post(path, message, waits=not waits_for_itself(path))
+        return accepted is None or await_room(path, accepted, accepted.withdraw)
 
-    def post(self, path: str, message: Message) -> Answer[None] | None:
-        """Send a message through the hub; return an answer that tells when a tell is accepted."""
+    def post(self, path: str, message: Message, *, waits: bool = False) -> _Accepted | None:
+        """Send a message through the hub; return an answer that tells when a tell is accepted.
+
+        `waits`: while a bounded mailbox has no room for it; else it is refused then.
+        """
         payload = message.body.data
         kind: Any = message.kind  # never a signal: those are made in the hub
         connection = self._current()
         if message.reply is None:
-            accepted: Answer[None] = Answer()
-            connection.write(Tell(connection.expect(accepted.settle), kind, path, message.carrier), payload)
+            accepted = _Accepted()
+            number = connection.expect(accepted.settle)
+            accepted.withdraw = lambda: connection.end_wait(number)
+            connection.write(Tell(number, kind, path, message.carrier, waits), payload)
             return accepted
-        connection.write(Ask(connection.expect(message.reply), kind, path, message.carrier), payload)
+        connection.write(Ask(connection.expect(message.reply), kind, path, message.carrier, message.deadline), payload)
         return None
 
-    def post_unawaited(self, path: str, message: Message) -> Answer[None] | None:
+    def post_unawaited(self, path: str, message: Message) -> Answer[bool] | None:
         """Send a message through the hub; log it if a tell is refused; return its answer."""
         accepted = self.post(path, message)
         if accepted is not None:
@@ -250,6 +261,41 @@ class HubClient:
                     return connection
             self._connections.append(_HubConnection(self._path))
             return self._connections[-1]
+
+
+class _Accepted(Answer[bool]):
+    """The hub's answer to a tell."""
+
+    withdraw: Callable[[], None]
+    """Ends the wait for room; the answer comes then."""
+
+
+def waits_for_itself(path: str) -> bool:
+    """Return whether this thread is the one that handles the messages to the worker at `path`: it cannot wait."""
+    return handles_alone() is not None and current_path() == path
+
+
+def await_room(path: str, room: Answer[bool], withdraw: Callable[[], Any]) -> bool:
+    """Wait until the worker at `path` has room for a told message; return False if it was dropped at once.
+
+    `withdraw` ends the wait; `room` is set then, if the message was accepted, and else an error or cancelled.
+
+    Raises:
+        MailboxFull: there was no room for `DEFAULT_TIMEOUT` seconds.
+        DeadlockError: there cannot be any, as workers wait for each other.
+        AskTimeout: the hub does not answer.
+    """
+    room.waits_for = "tells", path
+    try:
+        return room.get(DEFAULT_TIMEOUT)
+    except (AskTimeout, DeadlockError) as error:
+        withdraw()
+        try:
+            return room.get(DEFAULT_TIMEOUT)  # there may just have been room
+        except (MailboxFull, concurrent.futures.CancelledError):
+            if isinstance(error, DeadlockError):
+                raise error from None
+            raise MailboxFull(f"{path!r} had no room for the message for {DEFAULT_TIMEOUT} s", path=path) from None
 
 
 def flush(timeout: float | None = DEFAULT_TIMEOUT) -> None:
@@ -343,6 +389,11 @@ class _HubConnection:
         if self._expected.pop(number, None) is not None and self.pid == os.getpid():
             with contextlib.suppress(OSError):
                 self.writer.write(Withdraw(number))
+
+    def end_wait(self, number: int) -> None:
+        """Have the hub answer request `number` now."""
+        with contextlib.suppress(OSError):
+            self.writer.write(Withdraw(number))
 
     def close(self) -> None:
         """End the thread that reads, which closes the socket."""

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
+from suitkaise.messaging.ask_timeout import limited
 from suitkaise.messaging.messages import Answer, MessageKind, Payload, checked_timeout
 from suitkaise.specs.recipe import is_async_function
 
@@ -15,7 +16,7 @@ __all__ = ["Askable", "TypedProxy"]
 class Askable(Protocol):
     """What a proxy needs of the ref of its worker."""
 
-    def _ask(self, kind: MessageKind, body: Payload) -> Answer[Any]: ...
+    def _ask(self, kind: MessageKind, body: Payload, timeout: float | None = None) -> Answer[Any]: ...
 
     def _refuse_self(self, what: str) -> None: ...
 
@@ -62,4 +63,5 @@ def _method(ref: Askable, name: str, timeout: float | None, *, awaited: bool) ->
 
 def _ask_and_wait(ref: Askable, kind: MessageKind, body: Any, timeout: float | None) -> Any:
     ref._refuse_self("asks")
-    return ref._ask(kind, Payload(body)).get(timeout)
+    seconds = limited(timeout)
+    return ref._ask(kind, Payload(body), seconds).get(seconds)

@@ -18,9 +18,9 @@ class Unawaited:
     """The answers of the hub that have not come yet. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._open: dict[Answer[None], None] = {}
+        self._open: dict[Answer[bool], None] = {}
 
-    def add(self, path: str, accepted: Answer[None]) -> None:
+    def add(self, path: str, accepted: Answer[bool]) -> None:
         """Add the hub's answer to a message for the worker at `path`."""
         self._open[accepted] = None
 

@@ -88,6 +88,8 @@ class Model:
             "last": round(facts["last_loop_time"], 6),
             "messages": facts["messages"],
             "queued": facts["queued"],
+            "oldest": None if facts["oldest_message"] is None else round(facts["oldest_message"]),
+            "blocked": facts["blocked"],
             "phase": facts["phase"] if facts["pid"] is not None else "",
             "in_phase": round(facts["in_phase"]) if long else None,
         }

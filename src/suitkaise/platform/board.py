@@ -24,17 +24,21 @@ __all__ = [
     "BELL",
     "DIRECT",
     "DIRECT_BELL",
+    "DROPPED",
     "LAST_LOOP",
     "LISTENING",
+    "LOOKED",
     "LOOPING",
     "LOOPS",
     "MESSAGES",
     "PHASE",
     "PID",
     "QUEUED",
+    "SKIPPED",
     "SLOT_BYTES",
     "STARTED",
     "TOTAL",
+    "WANTED",
     "Board",
     "Phase",
     "Slot",
@@ -53,11 +57,19 @@ STARTED = 9
 """The word with the time (nanoseconds, monotonic) when the worker got its process or thread; 0: not yet."""
 DIRECT = 10
 """The word that counts the messages which the worker has got from other workers, not through the hub."""
+LOOKED = 14
+"""The word with the time (nanoseconds, monotonic) at which the worker last looked for messages and found some."""
+SKIPPED = 11
+"""The word that counts, of the messages which the worker has taken out, those that it did not handle."""
+DROPPED = 12
+"""The word of the hub: the number of the last message that is dropped of those which the worker has got."""
+WANTED = 13
+"""The word that is 1 when the hub waits until the worker takes out a message; see `messaging.bounded`."""
 BELL = 7 * 8
 """The byte that a sender sets after it has put a message into the worker's socket or inbox."""
 DIRECT_BELL = BELL + 1
 """The byte of the same word for senders that do not go through the hub, so that they overwrite no order's urgency."""
-LISTENING = 11 * 8
+LISTENING = 15 * 8
 """The byte that is 1 while the program wants each line that the worker prints, at once."""
 NAME = 16 * 8
 
@@ -100,7 +112,11 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SlotView:
-    """The content of a slot at one moment; times in seconds, `since` on the monotonic clock."""
+    """The content of a slot at one moment; times in seconds, `since`, `oldest` and `started` on the monotonic clock.
+
+    `oldest`: no message that waits has come before; exactly the time at which the oldest came, if the mailbox is
+    bounded. None if no message waits. `blocked`: how many messages wait for room in it.
+    """
 
     pid: int
     phase: Phase
@@ -112,6 +128,9 @@ class SlotView:
     queued: int
     looping: bool = False
     started: float | None = None
+    skipped: int = 0
+    oldest: float | None = None
+    blocked: int = 0
 
 
 class Slot:
@@ -140,10 +159,11 @@ class Slot:
         """
         words = self.words
         phase = words[PHASE]
+        waiting = words[QUEUED] if queued is None else queued
         return SlotView(
             words[PID], Phase.of(phase), (phase & _SINCE) / 1e9, words[LOOPS], words[LAST_LOOP] / 1e9,
-            words[TOTAL] / 1e9, words[MESSAGES], words[QUEUED] if queued is None else queued, bool(words[LOOPING]),
-            words[STARTED] / 1e9 or None,
+            words[TOTAL] / 1e9, words[MESSAGES] - words[SKIPPED], waiting, bool(words[LOOPING]),
+            words[STARTED] / 1e9 or None, words[SKIPPED], (words[LOOKED] or words[STARTED]) / 1e9 if waiting else None,
         )  # fmt: skip
 
     def mark_started(self) -> None:

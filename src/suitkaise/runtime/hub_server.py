@@ -10,6 +10,7 @@ from typing import Any, assert_never
 
 from suitkaise.errors import MailboxFull, NotSerializable, SuitkaiseError
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.bounded import full_mailbox
 from suitkaise.messaging.connection import SendBuffer
 from suitkaise.messaging.messages import Answer, Message, Payload, portable_error
 from suitkaise.messaging.protocol import (
@@ -151,15 +152,25 @@ class _WorkerConnection:
     def _serve(self, frame: WorkerFrame, payload: bytes) -> None:
         try:
             match frame:
-                case Ask(number, kind, path, carrier):
+                case Ask(number, kind, path, carrier, deadline):
                     asker = self._server.paths_by_pid.get(self.pid, "")
                     message = Message(
-                        kind, Payload(data=payload), lambda ok, answer: self._answer(number, ok, answer), asker, carrier
+                        kind,
+                        Payload(data=payload),
+                        lambda ok, answer: self._answer(number, ok, answer),
+                        asker,
+                        carrier,
+                        deadline=deadline,
                     )
-                    self._server.registry.send(path, message)
-                case Tell(number, kind, path, carrier):
-                    self._server.registry.send(path, Message(kind, Payload(data=payload), carrier=carrier))
-                    self._answer(number, True, Payload(None))
+                    self._server.registry.post(path, message, waits=False)
+                case Tell(number, kind, path, carrier, waits):
+                    told = Message(kind, Payload(data=payload), carrier=carrier)
+                    room = self._server.registry.post(path, told, waits=waits)
+                    if room is None:
+                        self._answer(number, True, Payload(True))
+                    else:
+                        self._waits[number] = room
+                        room.when_done(lambda done: self._answer_told(number, path, room))
                 case HubRequest():
                     self._request(frame, payload)
                 case AdminRequest():  # the payload may hold a declaration of the user's: decoding it may block
@@ -192,6 +203,13 @@ class _WorkerConnection:
         if request.kind in _MAY_WAIT_FOR_EVER:
             self._waits[number] = answer
         answer.when_done(lambda done: self._pass_on(number, answer))
+
+    def _answer_told(self, number: int, path: str, room: Answer[bool]) -> None:
+        self._waits.pop(number, None)
+        if room.cancelled():
+            self._answer(number, False, Payload(full_mailbox(path)))
+        else:
+            self._answer(number, *room.outcome())
 
     def _administer(self, request: AdminRequest, payload: bytes) -> None:
         number = request.number

@@ -109,7 +109,10 @@ def _child(registry: Registry, path: str, line: ChildLine | None, policy: BasePo
             "last_loop_time": view.last_loop_time,
             "total_loop_time": view.total_loop_time,
             "messages": view.messages,
+            "skipped": view.skipped,
             "queued": view.queued,
+            "oldest_message": None if view.oldest is None else max(0.0, time.monotonic() - view.oldest),
+            "blocked": view.blocked,
             "looping": view.looping,
         }
     return facts

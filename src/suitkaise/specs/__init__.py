@@ -6,6 +6,7 @@ the tree is declared is a *recipe*: its class and arguments are recorded, and ev
 
 from __future__ import annotations
 
+from suitkaise.specs.bounded import Bounded
 from suitkaise.specs.child import LIMITS, Child, SpecWarning
 from suitkaise.specs.options import AutoShutdown, Backoff, Restart, ShutdownOption, Strategy
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
@@ -15,6 +16,7 @@ __all__ = [
     "LIMITS",
     "AutoShutdown",
     "Backoff",
+    "Bounded",
     "Child",
     "DynamicSupervisorSpec",
     "Kind",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Never, Self
 
 from suitkaise.errors import SpecError
+from suitkaise.specs.bounded import Bounded
 from suitkaise.specs.options import (
     NOT_GIVEN,
     RESTARTS,
@@ -123,10 +124,9 @@ LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_ti
 """The options that limit the time of a phase (rule 55)."""
 
 _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares",
-            "drain", "idle_timeout", "concurrency", "keep_children", "max_memory", "max_restarts",
+            "drain", "idle_timeout", "concurrency", "mailbox", "keep_children", "max_memory", "max_restarts",
             "max_seconds")  # fmt: skip
 _HERE = ("env", "user", "group")  # not from the worker or its class, which use these names for their own
-_LATER = ("mailbox",)
 _SETTABLE = (*_OPTIONS, "num_loops", "trap_exits", "background")
 
 
@@ -170,6 +170,8 @@ class Child(Declaration):
             workers that have this hook and no `loop`.
         concurrency: how many messages an async worker without `loop` handles at once (default 1). They start in their
             order; a stop waits for those that run, within the `shutdown` time.
+        mailbox: `Bounded(n, on_full=...)`: how many messages may wait for the worker, and what happens to one more
+            (rule 84; default None: no bound but that of the bytes which wait).
         keep_children: whether the processes that the worker has started are left running when it ends (default False:
             they end with it, rule 73). Only for process workers.
         max_memory: the memory that the worker and all processes below it may use together: `"200 MiB"`, `"1.5 GiB"`, or
@@ -223,6 +225,7 @@ class Child(Declaration):
     drain: float | None
     idle_timeout: float | None
     concurrency: int
+    mailbox: Bounded | None
     keep_children: bool
     max_memory: int | None
     max_restarts: float | None
@@ -255,12 +258,12 @@ class Child(Declaration):
         drain: float | None = NOT_GIVEN,
         idle_timeout: float | None = NOT_GIVEN,
         concurrency: int = NOT_GIVEN,
+        mailbox: Bounded | None = NOT_GIVEN,
         keep_children: bool = NOT_GIVEN,
         max_memory: str | int | None = NOT_GIVEN,
         env: Mapping[str, str] | None = None,
         user: str | int | None = None,
         group: str | int | None = None,
-        mailbox: int | None = None,
         max_restarts: float | None = NOT_GIVEN,
         max_seconds: float = NOT_GIVEN,
         **unknown: Never,
@@ -276,26 +279,24 @@ class Child(Declaration):
             "max_restarts": max_restarts, "max_seconds": max_seconds,
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
-                 not (name in (*_LATER, *_HERE) and value is None)}  # fmt: skip
+                 not (name in _HERE and value is None)}  # fmt: skip
         check_arguments(what, args, kwargs)
         origin = _origin_of(what, args, kwargs or {})
         given_id = id if id is not None else _given_name(what)
         name = checked_id(given_id if given_id is not None else _default_id(origin), "Child")
         title = f"Child {name!r}"
-        refuse_unknown(title, unknown, ("id", "args", "kwargs", *_HERE, *_OPTIONS, *_LATER))
+        refuse_unknown(title, unknown, ("id", "args", "kwargs", *_HERE, *_OPTIONS))
         option = Options(title, given, *_options_of(what))
         kind: Kind = origin.kind if isinstance(origin, Recipe) else "supervisor"
         if kind == "supervisor":
-            option.refuse(
-                "join_in", "join_after", "num_loops", "spares", *LIMITS, *_LATER, because="supervisors have no loop"
-            )
-            option.refuse("drain", "idle_timeout", because="supervisors take no messages")
+            option.refuse("join_in", "join_after", "num_loops", "spares", *LIMITS, because="supervisors have no loop")
+            option.refuse("drain", "idle_timeout", "mailbox", because="supervisors take no messages")
             option.refuse("keep_children", because="each child of the supervisor has its own")
             option.refuse("max_memory", because="each child of the supervisor has its own")
         if kind == "command":
             loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
             option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
-            option.refuse("receive_timeout", "drain", "idle_timeout", *_LATER, because="commands take no messages")
+            option.refuse("receive_timeout", "drain", "idle_timeout", "mailbox", because="commands take no messages")
             option.refuse("spares", because="a command is a program, which cannot stand by")
             option.refuse("keep_children", because="a command ends with all that it has started")
         if kind == "thread":
@@ -312,7 +313,6 @@ class Child(Declaration):
             )
         if group is not None and user is None:
             raise SpecError(f"{title}: group={group!r} needs a user=")
-        option.refuse_later(*_LATER)
         max_restarts, max_seconds = option.get("max_restarts", None), option.get("max_seconds", 60.0)
         if max_restarts is None and max_seconds != 60.0 and not isinstance(what, _Rebuilt):
             raise SpecError(f"{title}: max_seconds is the window of max_restarts, which is not given; give both")
@@ -336,6 +336,7 @@ class Child(Declaration):
             drain=option.positive("drain", None),
             idle_timeout=option.positive("idle_timeout", None),
             concurrency=option.count("concurrency", 1),
+            mailbox=option.bounded(),
             keep_children=option.flag("keep_children"),
             max_memory=option.size("max_memory"),
             max_restarts=max_restarts,

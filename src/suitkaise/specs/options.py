@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Never, TypeAlias
 
-from suitkaise.errors import NotBuiltYet, SpecError
+from suitkaise.errors import SpecError
 from suitkaise.escapes import has_control
 from suitkaise.records import dataclass
+from suitkaise.specs.bounded import Bounded
 
 __all__ = [
     "AUTO_SHUTDOWNS",
@@ -197,17 +198,18 @@ class Options:
             raise self.wrong("backoff", "a Backoff(...) or None", value)
         return value
 
+    def bounded(self) -> Bounded | None:
+        """Return the bound of the mailbox; None for one without."""
+        value = self.get("mailbox", None)
+        if value is not None and not isinstance(value, Bounded):
+            raise self.wrong("mailbox", "a Bounded(...) or None", value)
+        return value
+
     def refuse(self, *names: str, because: str) -> None:
         """Raise SpecError if one of the options was given, though it has no meaning here."""
         for name in names:
             if self.get(name, None) not in (None, 0):
                 raise SpecError(f"{self.title}: {name} makes no sense here: {because}")
-
-    def refuse_later(self, *names: str) -> None:
-        """Raise NotBuiltYet if one of the options was given."""
-        for name in names:
-            if self.get(name, None) is not None:
-                raise NotBuiltYet(f"{self.title}: {name} is not built yet; leave the option out")
 
 
 def checked_drain(value: Any) -> float | None:

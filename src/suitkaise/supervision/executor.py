@@ -274,7 +274,9 @@ class Executor:
         address = self._addresses.get(child.id)
         if address is None:
             path = f"{self.path}/{child.id}"
-            address = self._addresses[child.id] = self._env.registry.add(path, child.id, child.kind, self.interface)
+            address = self._addresses[child.id] = self._env.registry.add(
+                path, child.id, child.kind, self.interface, child.mailbox
+            )
         return address
 
     def _inherit(self, predecessor: Executor) -> None:

@@ -59,8 +59,9 @@ class AsyncContext(WorkerContext):
             raise RuntimeError("wait_async() works in the worker's own event loop only; elsewhere, use self.wait(...)")
         return self.event_loop.wait(seconds)
 
-    def _current_message(self) -> Message | None:
-        return CURRENT.get() or super()._current_message()
+    def current_message(self) -> Message | None:
+        """Return the message whose handler runs, in this task."""
+        return CURRENT.get() or super().current_message()
 
     def force_finish(self) -> None:
         """Finish at once; called from another task or thread, also leave the `await` of the current hook."""
@@ -114,6 +115,8 @@ class AsyncLifecycle(Lifecycle):
             super().receive(message)
             return
         self._slot.words[MESSAGES] += 1
+        if self._skips(message, time.monotonic_ns()):
+            return
         self._handlers.start(message)
         if self._handlers.full:
             self._run_until(self._handlers.wait_for_room)

@@ -174,12 +174,13 @@ class WorkerContext:
     # ------------------------------------------------------------ services
     def reply_to(self) -> ReplyTo:
         """Return what answers the message whose handler runs, in place of the handler's return value."""
-        message = self._current_message() if threading.get_ident() == self._mailbox.owner else None
+        message = self.current_message() if threading.get_ident() == self._mailbox.owner else None
         if message is None:
             raise RuntimeError("reply_to() is for the handler of a message, in the worker's own thread")
         return self.replies.defer(message)
 
-    def _current_message(self) -> Message | None:
+    def current_message(self) -> Message | None:
+        """Return the message whose handler runs, if one does."""
         return self.replies.handled
 
     def checkpoint(self, value: Any) -> None:

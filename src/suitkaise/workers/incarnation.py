@@ -62,6 +62,7 @@ class Incarnation:
         user: the user that it changes to; None: it stays the program's.
         idle_timeout: seconds without a message after which `handle_timeout` is called.
         concurrency: how many messages are handled at once.
+        bounded: whether its mailbox is bounded.
     """
 
     path: str
@@ -76,6 +77,7 @@ class Incarnation:
     user: User | None = None
     idle_timeout: float | None = None
     concurrency: int = 1
+    bounded: bool = False
 
     @property
     def owner(self) -> str:

@@ -15,13 +15,14 @@ from functools import partial
 from types import CoroutineType
 from typing import Any, ClassVar
 
-from suitkaise.errors import Ignore, Reject, WorkerDead
+from suitkaise.errors import AskTimeout, Ignore, Reject, WorkerDead
 from suitkaise.exits import Crashed, ExitReason, Normal
+from suitkaise.messaging.bounded import Taken, dropped_from
 from suitkaise.messaging.identity import set_handles_alone, set_starting, set_worker
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload, crash, crash_and_answer
 from suitkaise.messaging.tracing import continued
-from suitkaise.platform.board import LAST_LOOP, LOOPING, LOOPS, MESSAGES, PHASE, PID, TOTAL, Phase, Slot
+from suitkaise.platform.board import LAST_LOOP, LOOPING, LOOPS, MESSAGES, PHASE, PID, SKIPPED, TOTAL, Phase, Slot
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.spellings import spelling_in
@@ -78,6 +79,8 @@ class Lifecycle:
         self.outcome: Outcome | None = None
         self.context: WorkerContext = self._make_context(incarnation, mailbox, slot)
         self.incarnation: Incarnation = incarnation
+        self.taken: Taken | None = None
+        """Called with each message that is taken out of a bounded mailbox; set by the engine."""
         self._replies = self.context.replies
         self._recipe = recipe
         self._mailbox = mailbox
@@ -100,7 +103,7 @@ class Lifecycle:
         words[PHASE] = _clock() + _ON_START
         self._mailbox.owner = threading.get_ident()
         set_starting(True)
-        set_handles_alone(self._handles_alone)
+        set_handles_alone(self._handles_alone, self._deadline)
         try:
             phase = "__init__"
             self._worker = worker = self._build()
@@ -224,8 +227,14 @@ class Lifecycle:
     def receive(self, message: Message) -> None:
         """Call the handler of one message; the asker gets the returned value or the error."""
         words = self._slot.words
-        words[PHASE] = _clock() + _ON_RECEIVE
+        now = _clock()
+        words[PHASE] = now + _ON_RECEIVE
         words[MESSAGES] += 1
+        deadline = message.deadline
+        late = deadline is not None and now > deadline * 1e9
+        if (late or self.taken is not None) and self._skips(message, now):
+            self._mark_waiting()
+            return
         self._replies.handled = message
         try:
             answer = self._handler(message)()
@@ -241,6 +250,19 @@ class Lifecycle:
         finally:
             self._replies.handled = None
             self._mark_waiting()
+
+    def _skips(self, message: Message, now: int) -> bool:
+        """Answer a message that was dropped, or whose asker waits no longer; return False for any other."""
+        words = self._slot.words
+        if self.taken is not None and self.taken(message, words[MESSAGES]):
+            error: Exception = dropped_from(self.path)
+        elif message.deadline is not None and now > message.deadline * 1e9:
+            error = AskTimeout(f"{self.path!r} did not begin to handle the message in time", path=self.path)
+        else:
+            return False
+        words[SKIPPED] += 1
+        message.fail(error)
+        return True
 
     def idle(self) -> None:
         """Run `handle_timeout`: no message has come for the `idle_timeout`. On the board it is a message."""
@@ -332,6 +354,11 @@ class Lifecycle:
     def _handles_alone(self) -> bool:
         """Return whether nothing but this thread can answer the worker's messages now."""
         return self.incarnation.concurrency == 1 and not self._replies.open
+
+    def _deadline(self) -> float | None:
+        """Return until when (monotonic) somebody waits for what the handler that runs returns; None: for ever."""
+        message = self.context.current_message()
+        return None if message is None else message.deadline
 
     def _end_fork(self, error: BaseException | None = None) -> None:
         """End this process if it is a fork of the worker's: its hook has returned, or raised that error."""

@@ -1,0 +1,355 @@
+"""A bounded mailbox: the messages that wait for its worker, wherever they are, and the senders that wait for room.
+
+All messages to such a worker go through the hub, so one place counts: other workers get no connection to it. The worker
+has at most `WINDOW` messages in advance (`Inbox`), and the others wait at the hub. Hub and worker share three words of
+the status board:
+
+- The worker counts the messages that it has taken out (`MESSAGES`), so the hub knows at each moment how many wait.
+- The hub tells that it waits for room (`WANTED`). The worker looks at that word after it has taken a message out, and
+  rings then.
+- The hub drops what the worker has got already by its number (`DROPPED`): the worker handles no message up to that
+  number. If it takes one out in the same moment, that one is handled: then there is room without a drop.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from suitkaise.errors import AskTimeout, MailboxFull, SuitkaiseError, WorkerDead
+from suitkaise.messaging.messages import MOST, MOST_BYTES, Answer, Message, Payload
+from suitkaise.platform.board import DROPPED, MESSAGES, WANTED, Slot, SlotView
+from suitkaise.specs.bounded import Bounded
+
+if TYPE_CHECKING:
+    from suitkaise.messaging.dead_letters import DeadLetters
+    from suitkaise.messaging.pending import PendingMessages
+
+__all__ = ["WINDOW", "BoundedMailbox", "BoundedReceiver", "Inbox", "Taken", "dropped_from", "full_mailbox"]
+
+WINDOW = 64
+"""Messages that a worker gets in advance."""
+
+_PURGE = 1.0
+"""Seconds after which the asks that wait for room are looked at again: whether their time is over."""
+
+
+def full_mailbox(path: str, bound: Bounded | None = None) -> MailboxFull:
+    """Return the error for a message that the worker at `path` has no room for."""
+    of = "" if bound is None else f": {bound.size} message{'s wait' if bound.size > 1 else ' waits'} for it"
+    return MailboxFull(f"the mailbox of {path!r} is full{of}", path=path)
+
+
+def dropped_from(path: str) -> MailboxFull:
+    """Return the error for the asker of a message that was dropped to make room for a newer one, or was the newest."""
+    return MailboxFull(f"the mailbox of {path!r} is full: the message was dropped", path=path)
+
+
+class Inbox:
+    """The messages that one incarnation has got; for the hub."""
+
+    def __init__(self, slot: Slot) -> None:
+        self.delivered: int = 0
+        self._words = slot.words
+        self._fence = threading.Lock()
+        self._times: deque[float] = deque()  # when those that are held were accepted
+
+    def note(self, time: float) -> None:
+        """Record when the message was accepted that is delivered now."""
+        while len(self._times) > max(0, self.held):
+            self._times.popleft()
+        self._times.append(time)
+
+    @property
+    def oldest(self) -> float | None:
+        """When (monotonic) the oldest one that is to be handled was accepted; None if there is none."""
+        waiting = self.waiting
+        return self._times[-waiting] if 0 < waiting <= len(self._times) else None
+
+    @property
+    def held(self) -> int:
+        """How many were not taken out."""
+        try:
+            return self.delivered - self._words[MESSAGES]
+        except ValueError:  # the incarnation has ended
+            return 0
+
+    @property
+    def waiting(self) -> int:
+        """How many of them are to be handled."""
+        try:
+            return max(0, self.delivered - max(self._words[MESSAGES], self._words[DROPPED]))
+        except ValueError:
+            return 0
+
+    def drop_oldest(self) -> bool:
+        """Drop the oldest one that is to be handled; return False if there is none."""
+        try:
+            past = max(self._words[MESSAGES], self._words[DROPPED])
+            if past >= self.delivered:
+                return False
+            self._words[DROPPED] = past + 1
+        except ValueError:
+            return False
+        return True
+
+    def want_room(self) -> None:
+        """Have the worker ring when it has taken out the next message; look again after this."""
+        try:
+            self._words[WANTED] = 1
+        except ValueError:
+            return
+        with self._fence:  # a processor may read the next word before it shows this one; taking a lock keeps the order
+            pass
+
+
+class Taken:
+    """The same, for the worker: it calls this when it has taken a message out.
+
+    Args:
+        slot: its slot.
+        ring: tells the hub that there is room, and how many told messages were dropped since the last time.
+    """
+
+    def __init__(self, slot: Slot, ring: Callable[[int], None]) -> None:
+        self._words = slot.words
+        self._ring = ring
+        self._fence = threading.Lock()
+
+    def __call__(self, message: Message, number: int) -> bool:
+        """Return whether the message with this number, counted from 1, is dropped."""
+        words = self._words
+        with self._fence:
+            pass
+        dropped = words[DROPPED] >= number and message.kind != "signal"
+        told = dropped and message.reply is None
+        if words[WANTED] or told:
+            words[WANTED] = 0  # first: if the hub wants room again, it sets this again, or looks after the ring
+            self._ring(int(told))
+        return dropped
+
+
+class BoundedReceiver(Protocol):
+    """One incarnation of a worker with a bounded mailbox."""
+
+    inbox: Inbox
+    on_room: Callable[[int], None]
+    """Called from any thread when the worker has taken messages out, with the number of told ones that were dropped."""
+
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
+        """Hand the message over; see `Receiver.deliver`."""
+        ...
+
+
+class _Blocked(NamedTuple):
+    """A message whose sender waits for room: `room` becomes True, or is cancelled by the sender; an ask has none."""
+
+    message: Message
+    asker: str
+    room: Answer[bool] | None
+
+
+class BoundedMailbox:
+    """The mailbox of the worker at `path`. Not thread-safe: the caller holds the lock of its address.
+
+    `pending` are the messages that were accepted and wait at the hub.
+    """
+
+    def __init__(self, path: str, bound: Bounded, pending: PendingMessages, dead_letters: DeadLetters) -> None:
+        self.bound = bound
+        self.receiver: BoundedReceiver | None = None
+        self._path = path
+        self._pending = pending
+        self._dead_letters = dead_letters
+        self._blocked: deque[_Blocked] = deque()
+        self._blocked_bytes = 0
+        self._purge_at = 0.0
+
+    def __len__(self) -> int:
+        """Return how many messages wait that were accepted."""
+        return len(self._pending) + (0 if self.receiver is None else self.receiver.inbox.waiting)
+
+    @property
+    def blocked(self) -> int:
+        """How many messages wait to be accepted."""
+        return len(self._blocked)
+
+    @property
+    def oldest(self) -> float | None:
+        """When (monotonic) the oldest message that waits was accepted; None if there is none."""
+        oldest = None if self.receiver is None else self.receiver.inbox.oldest
+        return self._pending.oldest if oldest is None else oldest
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another message."""
+        return len(self) >= self.bound.size
+
+    def _has_room_for(self, message: Message) -> bool:
+        return not self.full and self._pending.has_room_for(message.body.size)
+
+    def shown(self, view: SlotView) -> SlotView:
+        """Return the worker's slot, with what waits here."""
+        return replace(view, queued=len(self), oldest=self.oldest, blocked=self.blocked)
+
+    # ------------------------------------------------------------ new messages
+    def add(self, message: Message, asker: str, room: Answer[bool] | None) -> None:
+        """Accept a message, or do what the bound says; `room` is set to whether it was accepted, at once or later.
+
+        Raises:
+            MailboxFull: it is full, and neither `room` nor an answer can wait; or too many messages wait already.
+        """
+        if self._blocked or not self._has_room_for(message):
+            match self.bound.on_full:
+                case "block" if room is not None or message.reply is not None:
+                    self._block(_Blocked(message, asker, room))
+                    self.move()
+                    return
+                case "drop_newest":
+                    self._drop(message)
+                    if room is not None:
+                        room.set_result(False)
+                    return
+                case "drop_oldest":
+                    self._make_room_for(message)
+                case _:
+                    raise full_mailbox(self._path, self.bound)
+        self._accept(_Blocked(message, asker, room))
+        self.move()
+
+    def add_signal(self, message: Message) -> None:
+        """Accept the report of a link or monitor, which is never refused, behind all messages that wait."""
+        self._pending.add(message, accepted=True)
+        self.move()
+
+    def _accept(self, one: _Blocked) -> None:
+        if one.room is not None:
+            try:
+                one.room.set_result(True)
+            except concurrent.futures.InvalidStateError:  # the sender has just given up
+                return
+        self._pending.add(one.message, accepted=True, asker=one.asker)
+
+    def _block(self, one: _Blocked) -> None:
+        now = time.monotonic()
+        if now >= self._purge_at:
+            self._purge_at = now + _PURGE
+            self._end_blocked(lambda other: other.message.deadline is not None and other.message.deadline < now)
+        size = one.message.body.size
+        if len(self._blocked) >= MOST or (self._blocked and self._blocked_bytes + size > MOST_BYTES):
+            raise full_mailbox(self._path, self.bound)
+        self._blocked.append(one)
+        self._blocked_bytes += size
+
+    def _end_blocked(self, over: Callable[[_Blocked], bool]) -> None:
+        """Forget the asks whose time is over: their askers have got their error already."""
+        for one in [other for other in self._blocked if over(other)]:
+            self._unblock(one)
+            one.message.fail(AskTimeout(f"{self._path!r} had no room for the message in time", path=self._path))
+
+    def withdraw(self, room: Any) -> None:
+        """Forget a message whose sender has cancelled its `room`."""
+        for one in self._blocked:
+            if one.room is room:
+                self._unblock(one)
+                return
+
+    def _unblock(self, one: _Blocked) -> None:
+        self._blocked.remove(one)
+        self._blocked_bytes -= one.message.body.size
+
+    def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
+        """Remove the asks that wait for room and whose asker is chosen, and return them."""
+        chosen = [one for one in self._blocked if one.asker and choose(one.asker)]
+        for one in chosen:
+            self._unblock(one)
+        return [one.message for one in chosen]
+
+    @property
+    def has_asks(self) -> bool:
+        """Whether asks of workers wait for room."""
+        return any(one.asker for one in self._blocked)
+
+    # ------------------------------------------------------------ drops
+    def _make_room_for(self, message: Message) -> None:
+        while not self._has_room_for(message):
+            if self.receiver is not None and self.receiver.inbox.drop_oldest():
+                continue
+            oldest = self._pending.take_oldest()
+            if oldest is None:  # only reports of links wait
+                return
+            self._drop(oldest)
+
+    def _drop(self, message: Message) -> None:
+        if message.reply is None:
+            self.count_dropped(1)
+        else:
+            message.fail(dropped_from(self._path))
+
+    def count_dropped(self, number: int) -> None:
+        """Count told messages that were dropped."""
+        self._dead_letters.add(self._path, f"its mailbox is full ({self.bound.on_full})", number)
+
+    # ------------------------------------------------------------ messages on their way to the worker
+    def move(self) -> None:
+        """Accept what there is room for, and hand over what the worker has room for."""
+        while True:
+            while self._blocked and self._has_room_for(self._blocked[0].message):
+                one = self._blocked[0]
+                self._unblock(one)
+                self._accept(one)
+            if self.receiver is None or not self._hand_over(self.receiver):
+                return
+            if not (self._pending or self._blocked):
+                return
+            self.receiver.inbox.want_room()
+            if self._window_is_full and not (self._blocked and self._has_room_for(self._blocked[0].message)):
+                return
+
+    @property
+    def _window_is_full(self) -> bool:
+        return self.receiver is not None and self.receiver.inbox.held >= min(WINDOW, self.bound.size)
+
+    def _hand_over(self, receiver: BoundedReceiver) -> bool:
+        """Return whether to go on; if not, the worker has ended, or rings when its connection takes more."""
+        while self._pending and (self._pending.first.kind == "signal" or not self._window_is_full):
+            message = self._pending.first
+            receiver.inbox.note(self._pending.oldest or 0.0)
+            try:
+                receiver.deliver(message, accepted=message.kind == "signal")
+            except WorkerDead:  # the incarnation has just ended: the messages wait for the next one
+                self.receiver = None
+                return False
+            except MailboxFull:  # too many bytes
+                receiver.inbox.want_room()
+                return False
+            except SuitkaiseError as error:
+                message.fail(error)
+            self._pending.drop_first()
+        return True
+
+    # ------------------------------------------------------------ the end of an incarnation, and of the worker
+    def detach(self) -> None:
+        """Record the end of the incarnation, whose messages for the next one are back in `pending`."""
+        self.receiver = None
+        while self.bound.on_full == "drop_oldest" and len(self) > self.bound.size:
+            oldest = self._pending.take_oldest()
+            if oldest is None:
+                break
+            self._drop(oldest)
+        self.move()
+
+    def finish(self, error: Callable[[], WorkerDead]) -> None:
+        """Refuse all that wait for room."""
+        while self._blocked:
+            one = self._blocked[0]
+            self._unblock(one)
+            if one.room is None:
+                one.message.fail(error())
+            elif not one.room.done():
+                one.room.settle(False, Payload(error()))

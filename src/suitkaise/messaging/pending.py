@@ -1,0 +1,99 @@
+"""The messages that wait at the hub for a worker that is down, or whose bounded mailbox holds no more in advance."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from suitkaise.errors import MailboxFull
+from suitkaise.messaging.messages import MOST, MOST_BYTES, Message
+
+__all__ = ["PendingMessages"]
+
+
+class PendingMessages:
+    """The messages that wait for the worker at `path`. Not thread-safe: the caller holds a lock."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._waiting: deque[tuple[Message, int, str, float]] = deque()  # with size, asker, and when it came
+        self._bytes = 0
+
+    def add(self, message: Message, *, accepted: bool = False, asker: str = "") -> None:
+        """Add a message behind the others; `asker` is the path of the worker that waits for its answer.
+
+        Raises:
+            MailboxFull: too many messages or bytes wait, and the hub has not `accepted` the message before.
+        """
+        size = message.body.size
+        if not accepted:
+            if len(self._waiting) >= MOST:
+                self._refuse(f"{MOST} messages")
+            if self._waiting and self._bytes + size > MOST_BYTES:  # a single one may have any size
+                self._refuse(f"{self._bytes} bytes of messages")
+        self._waiting.append((message, size, asker, time.monotonic()))
+        self._bytes += size
+
+    def has_room_for(self, size: int) -> bool:
+        """Return whether a message of that many bytes may wait, too."""
+        return not self._waiting or self._bytes + size <= MOST_BYTES
+
+    def add_in_front(self, messages: Iterable[Message]) -> None:
+        """Add messages in front of the others, in their order."""
+        now = time.monotonic()
+        returned = [(message, message.body.size, message.asker, now) for message in messages]
+        self._waiting.extendleft(reversed(returned))
+        self._bytes += sum(size for _, size, _, _ in returned)
+
+    def _refuse(self, what: str) -> None:
+        raise MailboxFull(f"{what} already wait for the restart of {self._path!r}", path=self._path)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[tuple[Message, int, str]]:
+        return ((message, size, asker) for message, size, asker, _ in self._waiting)
+
+    def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
+        """Remove the asks of the workers that `choose` returns True for, and return them."""
+        taken = {id(message): message for message, _, asker, _ in self._waiting if asker and choose(asker)}
+        if taken:
+            self._waiting = deque(one for one in self._waiting if id(one[0]) not in taken)
+            self._bytes = sum(size for _, size, _, _ in self._waiting)
+        return list(taken.values())
+
+    @property
+    def first(self) -> Message:
+        """The message that has waited longest."""
+        return self._waiting[0][0]
+
+    def take_oldest(self) -> Message | None:
+        """Remove and return the oldest message that is no report of a link or monitor; None if there is none."""
+        for index, (message, size, _, _) in enumerate(self._waiting):
+            if message.kind != "signal":
+                del self._waiting[index]
+                self._bytes -= size
+                return message
+        return None
+
+    @property
+    def oldest(self) -> float | None:
+        """When (monotonic) the message came that has waited longest; None if none waits."""
+        return self._waiting[0][3] if self._waiting else None
+
+    def drop_first(self) -> None:
+        """Remove the message that has waited longest."""
+        self._bytes -= self._waiting.popleft()[1]
+
+    def drop_signals(self) -> None:
+        """Remove the messages of links and monitors: they are for one incarnation alone."""
+        self._waiting = deque(one for one in self._waiting if one[0].kind != "signal")
+        self._bytes = sum(size for _, size, _, _ in self._waiting)
+
+    def take_all(self) -> list[Message]:
+        """Remove all messages and return them."""
+        messages = [message for message, _, _, _ in self._waiting]
+        self._waiting.clear()
+        self._bytes = 0
+        return messages
