@@ -103,6 +103,8 @@ export function drawDetail() {
     fact("Loops", figures.loops == null ? "" : figures.loops.toLocaleString("en"));
     fact("Last loop", figures.loops ? duration(figures.last) : "");
     fact("Messages", figures.messages == null ? "" : figures.messages.toLocaleString("en"));
+    fact("Oldest message", alive && figures.oldest >= 1 ? `waits ${uptime(figures.oldest)}` : "");
+    fact("Waiting senders", alive && figures.blocked ? String(figures.blocked) : "");
     fact("In phase", alive && figures.phase ? figures.phase + (figures.in_phase ? ` for ${uptime(figures.in_phase)}` : "") : "");
   }
   fact("Abandoned threads", facts.abandoned || "");
