@@ -135,15 +135,20 @@ def test_s78_its_window_slides_as_that_of_a_supervisor() -> None:
 
 
 def test_s78_a_child_that_was_given_up_can_be_started_again_and_its_window_goes_on() -> None:
-    tree = begun([child("a", max_restarts=0)])
+    tree = begun([child("a", max_restarts=1, max_seconds=10.0)])
+    tree.crash("a")
     tree.crash("a")
     assert tree.running() == ""
 
     tree.restart_child("a")
     assert tree.running() == "a"
     tree.crash("a")
+    assert tree.statuses() == {"a": "failed"}
 
-    assert tree.running() == ""
+    tree.recall("a")
+    tree.advance(10.01)
+    tree.crash("a")
+    assert tree.running() == "a"
     assert tree.ended is None
 
 
