@@ -62,7 +62,7 @@ def verdict(mutant: Mutant) -> str:
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         root = copy(Path(folder))
         mutant.spoil(root)
-        return first_failure(root)
+        return first_failure(root, mutant)
 
 
 def copy(folder: Path) -> Path:
@@ -76,15 +76,19 @@ def copy(folder: Path) -> Path:
     return folder
 
 
-def first_failure(root: Path) -> str:
-    """The first of the pure tests that fails in the copy at `root`; an empty text if none does."""
+def first_failure(root: Path, mutant: Mutant) -> str:
+    """The first of the pure tests that fails in the copy at `root`, which has this fault; an empty text if none does.
+
+    The tests of the policy come first for a fault of the policy, and last for any other, which they may not reach.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(root / "src"),
         "PYTHONDONTWRITEBYTECODE": "1",
         "SUITKAISE_SHORT_SCHEDULES": SCHEDULES,
     }
-    order = ["tests/policy", "tests/supervision", "tests/testing"]
+    order = ["tests/supervision", "tests/testing/test_simulation.py", "tests/testing"]
+    order.insert(0 if mutant.file.startswith("policy/") else len(order), "tests/policy")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "120", *order]
     command += ["--basetemp", str(root / "basetemp"), "--deselect", "tests/test_mutants.py"]
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)

@@ -43,4 +43,4 @@ def test_the_tests_notice_each_mutant(mutant: Mutant, tmp_path: Path) -> None:
 
     root = copy(tmp_path)
     mutant.spoil(root)
-    assert first_failure(root)
+    assert first_failure(root, mutant)

@@ -1,4 +1,4 @@
-"""A deliberately naive supervisor: rules 1-52 as straight-line code over plain lists.
+"""A deliberately naive supervisor: rules 1-52 and 78 as straight-line code over plain lists.
 
 Starting and stopping a child are calls that return at once, with an outcome read from a script, as if the
 supervisor could block on them. What OTP's supervisor keeps in its mailbox is a list here: `deliver` puts
@@ -30,6 +30,9 @@ class NaiveChild:
     significant: bool = False
     brutal: bool = False
     copy_of: str | None = None
+    max_restarts: float | None = None  # of its own (rule 78)
+    max_seconds: float = 60.0
+    restarts: list[float] = field(default_factory=list)
     state: str = "stopped"
     held: bool = False  # its group is being restarted: it was stopped, and is to be started again
 
@@ -194,12 +197,24 @@ class NaiveSupervisor:
         self.restart(child)
 
     def restart(self, child: NaiveChild) -> None:
+        if child.max_restarts is not None:  # rule 78
+            child.restarts.append(self.now)
+            if len([at for at in child.restarts if at >= self.now - child.max_seconds]) > child.max_restarts:
+                child.state = "stopped"
+                if child.significant:
+                    self.significant_ended()
+            else:
+                self.restart_group(child)
+            return
         self.restarts.append(self.now)
         if self.restarts_used() > self.max_restarts:  # rules 28-30
             child.state = "stopped"
             self.culprit = child.id
             self.finish("gave up")
             return
+        self.restart_group(child)
+
+    def restart_group(self, child: NaiveChild) -> None:
         if self.strategy == "one_for_one":  # rule 31
             group = [child.id]
         elif self.strategy == "rest_for_one":  # rules 33 and 37
@@ -241,6 +256,8 @@ class NaiveSupervisor:
             self.answers[request] = "WorkerDead"
         elif child.significant and self.auto_shutdown == "never":
             self.answers[request] = "SpecError"  # rules 7 and 50
+        elif child.max_restarts is not None and self.strategy != "one_for_one":
+            self.answers[request] = "SpecError"  # rules 7 and 78
         elif there is not None and there.state == "running":  # rule 8
             dead = self.dead(child.id)
             self.answers[request] = "ChildAlreadyStarted/ChildAlreadyPresent" if dead else "ChildAlreadyStarted"

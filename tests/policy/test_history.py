@@ -107,3 +107,28 @@ def test_s20_the_status_of_a_child_that_has_ended_shows_how_it_ended(reason: Exi
     tree.exits("a", reason)
 
     assert tree.statuses()["a"] == status
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_s20_s58_what_is_told_of_an_exit_that_waits_for_its_decision(strategy: str) -> None:
+    whole = [child("a"), child("t", "temporary"), child("slow")]
+    tree = Driver(supervisor(*whole, strategy=strategy), begin_now=False)
+    tree.plan_starts("slow", "waits")
+    tree.begin()
+
+    tree.crash("a")
+    tree.crash("t")
+
+    assert tree.statuses() == {"a": "restarting", "t": "crashed", "slow": "starting"}
+    assert [tree.policy.comes_back(id) for id in ("a", "t", "x")] == [True, False, False]
+
+
+def test_s58_a_member_of_a_group_comes_back_until_its_supervisor_stops() -> None:
+    tree = begun(children("abc"), strategy="one_for_all")
+    tree.plan_stops("a", "waits")
+
+    tree.crash("b")
+    assert [tree.policy.comes_back(id) for id in "bc"] == [True, True]
+
+    tree.stop()
+    assert [tree.policy.comes_back(id) for id in "bc"] == [False, False]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Supervisor
-from suitkaise.errors import ChildAlreadyPresent, ChildStartFailed, MaxChildren
+from suitkaise.errors import ChildAlreadyPresent, ChildStartFailed, MaxChildren, SpecError
 from suitkaise.events import ChildGivenUp, SupervisorGaveUp, SupervisorStopping
 from suitkaise.exits import ExitCode, GaveUp, Hung, Killed, Lost, Normal, Shutdown, Signaled, SignificantFailure
 from tests.policy.driver import BOOM, Driver, begun, child, children, pool, supervisor
@@ -135,16 +135,40 @@ def test_s78_its_window_slides_as_that_of_a_supervisor() -> None:
 
 
 def test_s78_a_child_that_was_given_up_can_be_started_again_and_its_window_goes_on() -> None:
-    tree = begun([child("a", max_restarts=0)])
+    tree = begun([child("a", max_restarts=1, max_seconds=10.0)])
+    tree.crash("a")
     tree.crash("a")
     assert tree.running() == ""
 
     tree.restart_child("a")
     assert tree.running() == "a"
     tree.crash("a")
+    assert tree.statuses() == {"a": "failed"}
 
-    assert tree.running() == ""
+    tree.recall("a")
+    tree.advance(10.01)
+    tree.crash("a")
+    assert tree.running() == "a"
     assert tree.ended is None
+
+
+def test_s78_a_revived_child_is_like_any_other() -> None:
+    tree = begun([child("a", "transient", max_restarts=0)])
+    tree.crash("a")
+    tree.restart_child("a")
+
+    tree.exits("a", Normal())
+
+    assert tree.statuses() == {"a": "finished"}
+
+
+@pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])
+def test_s07_s78_a_child_with_a_limit_of_its_own_is_refused_where_siblings_depend_on_it(strategy: str) -> None:
+    tree = begun([child("a")], strategy=strategy)
+
+    assert type(tree.start_child(child("b", max_restarts=1))) is SpecError
+
+    assert tree.statuses() == {"a": "running"}
 
 
 def test_s78_a_restart_that_keeps_failing_ends_the_same_way() -> None:

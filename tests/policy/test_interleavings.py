@@ -51,9 +51,11 @@ T = TypeVar("T")
 @st.composite
 def specs(draw: st.DrawFn, ids: st.SearchStrategy[str] = IDS) -> Child:
     restart = draw(st.sampled_from(["permanent", "permanent", "transient", "temporary"]))
+    limit = None if restart == "temporary" else draw(st.sampled_from([None, None, 0, 1]))
     return child(
         draw(ids),
         restart,
+        **({} if limit is None else {"max_restarts": limit, "max_seconds": 2.0}),
         significant=restart != "permanent" and draw(st.integers(0, 4)) == 0,
         shutdown=draw(st.sampled_from([2.0, "brutal_kill", "infinity"])),
         backoff=draw(st.sampled_from([None, None, Backoff(initial=0.5, maximum=4.0, jitter=0.0)])),
@@ -87,6 +89,8 @@ class Interleavings(RuleBasedStateMachine):
         declared = [a, b, *rest]
         if auto_shutdown == "never":
             declared = [spec.replace(significant=False) for spec in declared]
+        if strategy != "one_for_one":
+            declared = [spec.replace(max_restarts=None, max_seconds=60.0) for spec in declared]
         spec = supervisor(
             *declared, strategy=strategy, auto_shutdown=auto_shutdown, max_restarts=max_restarts, max_seconds=2.0
         )

@@ -34,15 +34,21 @@ COPIES = ["p-0", "p-1", "p-2"]
 ALL_IDS = st.sampled_from([*"abcdxy", *COPIES])
 SECONDS = st.sampled_from([0.25, 0.5, 1.0, 2.0, 2.25, 10.0])  # sums of these are exact
 STARTS = st.lists(st.sampled_from(["fails", "fails", "ignore", "ok"]), min_size=1, max_size=4)
+LIMITS: st.SearchStrategy[dict[str, float]] = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries({"max_restarts": st.sampled_from([0, 1, 2]), "max_seconds": st.sampled_from([0.5, 2.0])}),
+)
 STOPS = st.lists(st.sampled_from(["odd", "waits", "clean"]), min_size=1, max_size=2)
 
 
 @st.composite
-def specs(draw: st.DrawFn, ids: st.SearchStrategy[str], significant: bool) -> Child:
+def specs(draw: st.DrawFn, ids: st.SearchStrategy[str], significant: bool, limited: bool) -> Child:
     restart = draw(st.sampled_from(["permanent", "permanent", "transient", "temporary"]))
+    options = draw(LIMITS) if limited and restart != "temporary" else {}
     return child(
         draw(ids),
         restart,
+        **options,
         significant=restart != "permanent" and significant and draw(st.booleans()),
         shutdown=draw(st.sampled_from([PATIENCE, "brutal_kill"])),
     )
@@ -50,7 +56,8 @@ def specs(draw: st.DrawFn, ids: st.SearchStrategy[str], significant: bool) -> Ch
 
 def naive_child(spec: Child) -> NaiveChild:
     copy_of = None if spec.copy is None else spec.id.rpartition("-")[0]
-    return NaiveChild(spec.id, spec.restart, spec.significant, spec.shutdown == "brutal_kill", copy_of)
+    brutal = spec.shutdown == "brutal_kill"
+    return NaiveChild(spec.id, spec.restart, spec.significant, brutal, copy_of, spec.max_restarts, spec.max_seconds)
 
 
 class ScriptedDriver(Driver):
@@ -101,10 +108,13 @@ class AgainstTheModel(RuleBasedStateMachine):
         self, data: st.DataObject, strategy: Any, auto_shutdown: Any, max_restarts: float, max_seconds: float
     ) -> None:
         self.significant = auto_shutdown != "never"
-        several = st.lists(specs(IDS, self.significant), max_size=5, unique_by=lambda spec: spec.id)
+        limited = strategy == "one_for_one"
+        several = st.lists(specs(IDS, self.significant, limited), max_size=5, unique_by=lambda spec: spec.id)
         declared = data.draw(several, label="children")
         if data.draw(st.booleans(), label="with copies"):
-            copies = data.draw(specs(st.just("p"), self.significant)).replace(copies=data.draw(st.integers(2, 3)))
+            copies = data.draw(specs(st.just("p"), self.significant, limited)).replace(
+                copies=data.draw(st.integers(2, 3))
+            )
             declared.insert(data.draw(st.integers(0, len(declared))), copies)
             declared = [one for spec in declared for one in spec.expanded()]
         self.outcomes: Outcomes = {}
@@ -149,7 +159,7 @@ class AgainstTheModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def start_child(self, data: st.DataObject) -> None:
         wild = self.significant or data.draw(st.integers(0, 9)) == 0
-        self.happen([("start_child", data.draw(specs(IDS, wild)))])
+        self.happen([("start_child", data.draw(specs(IDS, wild, wild or self.driver.spec.strategy == "one_for_one")))])
 
     @rule(
         steps=st.lists(
@@ -157,7 +167,7 @@ class AgainstTheModel(RuleBasedStateMachine):
                 st.tuples(st.just("exit"), ALL_IDS, st.booleans()),
                 st.tuples(st.just("exit"), ALL_IDS, st.booleans()),
                 st.tuples(st.sampled_from(list(REQUESTS)), ALL_IDS),
-                st.tuples(st.just("start_child"), specs(IDS, False)),
+                st.tuples(st.just("start_child"), specs(IDS, False, False)),
             ),
             min_size=2,
             max_size=5,

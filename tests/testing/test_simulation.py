@@ -97,6 +97,19 @@ def test_s79_each_order_to_kill_a_child_counts() -> None:
     assert [handle.ended_at for handle in simulation.engine.launched if handle.launch.path == "app/a"] == [1.0, 1.0]
 
 
+def test_s79_an_order_to_kill_a_child_ends_a_stop_that_takes_long() -> None:
+    simulation = Simulation(Supervisor("app", Child(work, id="a", shutdown=5.0)), lambda _: Behaviour(stop_takes=None))
+    simulation.run(until=0.0)
+    simulation.root.administer(AdminAction.TERMINATE_CHILD, "a")
+    simulation.run(until=1.0)
+    simulation.root.administer(AdminAction.KILL_CHILD, "a")
+
+    simulation.run(until=2.0)
+
+    assert [handle.ended_at for handle in simulation.engine.launched] == [1.0]
+    assert [event.kind for event in simulation.events][-1] == "child_stopped"
+
+
 def test_s79_an_order_to_kill_a_child_that_is_carried_out_says_nothing_about_the_next_stop() -> None:
     simulation = Simulation(Supervisor("app", Child(work, id="a", shutdown=5.0)), lambda _: Behaviour(stop_takes=1.0))
     simulation.run(until=0.0)
