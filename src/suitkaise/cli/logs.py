@@ -9,9 +9,9 @@ import os
 import sys
 import time
 
-from suitkaise.cli.command import CLEAN
+from suitkaise.cli.command import CLEAN, CommandError
 from suitkaise.cli.show import target_of
-from suitkaise.errors import RuntimeGone
+from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.escapes import one_line
 from suitkaise.messaging.log_rings import Line
 from suitkaise.messaging.protocol import RequestKind
@@ -29,7 +29,10 @@ def logs(options: argparse.Namespace) -> int:
     client, path = target.program.client, target.path
     seen: dict[str, int] = {}
     if options.follow or options.lines:
-        answer = client.request(RequestKind.LOGS, path, {"last": options.lines}).get(PATIENCE)
+        try:
+            answer = client.request(RequestKind.LOGS, path, {"last": options.lines}).get(PATIENCE)
+        except AskTimeout:
+            raise CommandError(f"the program does not answer within {PATIENCE:g} s") from None
         printer.print(answer["lines"])
         seen = answer["seen"]
     if not options.follow:

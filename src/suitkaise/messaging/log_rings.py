@@ -32,6 +32,7 @@ EVENT = "event"
 
 _RUN = 100
 _EVENT = 300
+_LATE = 300  # lines that may be put later than others which were said after them
 
 
 class Run(NamedTuple):
@@ -86,13 +87,20 @@ class _Ring:
         for run, _ in self.runs:
             if skip >= len(run.texts):
                 skip -= len(run.texts)
-                continue
-            texts = run.texts[skip:] if skip else run.texts
-            if run.stream == EVENT:
-                texts = [str(text).removeprefix(f"{path} ") for text in texts]
-            lines += [(path, run.incarnation, run.stream, run.time, text) for text in texts]
-            skip = 0
+            else:
+                lines += _lines(path, run, skip)
+                skip = 0
         return lines, max(0, dropped - max(seen, self.first))
+
+    def last(self, most: int) -> list[Run]:
+        """Return the last runs, newest first, which have at least `most` lines if there are so many."""
+        runs: list[Run] = []
+        for run, _ in reversed(self.runs):
+            if most <= 0:
+                break
+            runs.append(run)
+            most -= len(run.texts)
+        return runs
 
 
 class LogRings:
@@ -201,13 +209,14 @@ class LogRings:
     # ------------------------------------------------------------ readers
     def last(self, path: str, most: int) -> tuple[list[Line], dict[str, int]]:
         """Return the last lines, at most `most` of each worker at `path` and below, and how many lines each has put."""
-        lines: list[Line] = []
-        seen: dict[str, int] = {}
         with self._lock:
-            for name, ring in self._below(path):
-                seen[name] = ring.count
-                own = sorted(ring.after(name, 0)[0], key=_time)
-                lines += own[-most:] if most else ()
+            rings = self._below(path)
+            seen = {name: ring.count for name, ring in rings}
+            last = [(name, ring.last(most + _LATE)) for name, ring in rings] if most else []
+        lines: list[Line] = []
+        for name, runs in last:
+            own = sorted([line for run in reversed(runs) for line in _lines(name, run, 0)], key=_time)
+            lines += own[-most:]
         return sorted(lines, key=_time), seen
 
     def after(self, path: str, seen: dict[str, int], most: int) -> tuple[list[Line], dict[str, int], dict[str, int]]:
@@ -245,6 +254,13 @@ class LogRings:
 def is_below(path: str, top: str) -> bool:
     """Return whether `path` is `top` or below it; everything is below an empty one."""
     return not top or path == top or path.startswith(f"{top}/")
+
+
+def _lines(path: str, run: Run, skip: int) -> list[Line]:
+    texts = run.texts[skip:] if skip else run.texts
+    if run.stream == EVENT:
+        texts = [str(text).removeprefix(f"{path} ") for text in texts]
+    return [(path, run.incarnation, run.stream, run.time, text) for text in texts]
 
 
 def _time(line: Line) -> float:

@@ -51,8 +51,7 @@ class LogRequests:
         seen = argument.get("seen")
         if seen is None:
             self._rings.read_lines(path)
-            lines, seen = self._rings.last(path, int(argument.get("last", 20)))
-            return {"lines": lines, "seen": seen, "skipped": {}, "ended": False}
+            return self._last(path, int(argument["last"]))
         reader = _Reader(path, seen, Answer())
         with self._lock:
             is_new = argument["reader"] not in self._readers
@@ -63,6 +62,18 @@ class LogRequests:
             self._rings.read_lines(path)
         self._answer()
         return reader.answer
+
+    def _last(self, path: str, most: int) -> Answer[Any]:
+        """Make the answer in a thread of its own: a large tree has many lines."""
+        answer: Answer[Any] = Answer()
+
+        def make() -> None:
+            lines, seen = self._rings.last(path, most)
+            value = {"lines": lines, "seen": seen, "skipped": {}, "ended": False}
+            answer.settle(True, Payload(value))
+
+        threading.Thread(target=make, name="suitkaise-last-lines", daemon=True).start()
+        return answer
 
     def _listen(self) -> None:
         with self._lock:
