@@ -22,6 +22,7 @@ from suitkaise.cli.logs import logs
 from suitkaise.cli.observe import observe, observed, with_address
 from suitkaise.cli.output import configure_logging
 from suitkaise.cli.parser import make_parser
+from suitkaise.cli.profile import profile
 from suitkaise.cli.settings import fill_in
 from suitkaise.cli.stack import stack
 from suitkaise.cli.top import top
@@ -159,6 +160,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": show.status,
     "logs": logs,
     "top": top,
+    "profile": profile,
     "observe": observe,
     "restart": change.change,
     "stop": change.change,

@@ -58,7 +58,7 @@ from suitkaise.platform.inheritance import apply
 from suitkaise.platform.log_levels import apply_levels
 from suitkaise.platform.preload import listeners, preload, wanted
 from suitkaise.platform.processes import after_fork_in_child, set_process_name
-from suitkaise.platform.runtime_directory import HUB_SOCKET, stack_file, tail_file
+from suitkaise.platform.runtime_directory import HUB_SOCKET, tail_file
 from suitkaise.platform.tail import Tail
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.users import User
@@ -180,8 +180,7 @@ class WorkerProcess:
         slot = self._board.slot(order.slot)
         slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self.handle)
-        stack = stack_file(self._directory, os.getpid())
-        signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, stack_file=stack)
+        signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, directory=self._directory)
         after_fork_in_child(self._close_after_fork, signals=lambda: HANDLED)
         mailbox.adopt(self._parser, self._frames)
         watch.begin(partial(self._watch_hub, mailbox, incarnation.grace, order.stops_last))

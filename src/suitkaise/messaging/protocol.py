@@ -75,6 +75,7 @@ class RequestKind(enum.StrEnum):
     RESOURCE_TRACKER = "resource tracker"  # -> pid and descriptor of the program's, see `engines.shared_tracker`
     OVERVIEW = "overview"  # -> what the program and its trees are doing, see `runtime.overview`; the path is empty
     EVENTS = "events"  # a number -> the events after it, see `runtime.event_history`; the path is empty
+    PROFILE = "profile"  # seconds, looks a second -> a profile, after them, see `runtime.profile`
     STORAGE = "storage"  # -> the directory of the program's storage, after its start; the path is empty
 
 

@@ -187,6 +187,8 @@ class Registry:
                     return self._serve(kind)
                 case RequestKind.EVENTS:
                     return self._serve(kind, argument)
+                case RequestKind.PROFILE:
+                    return self._serve(kind, path, *argument)
                 case _:
                     assert_never(kind)
         except Exception as error:

@@ -40,7 +40,9 @@ ACCEPT_AGAIN = 0.5
 MAX_CONNECTIONS = 256
 """Connections that one process may have: one, and one more for each signal handler that interrupts a request."""
 
-_MAY_WAIT_FOR_EVER = (RequestKind.JOIN, RequestKind.RESULT, RequestKind.DOWN, RequestKind.ENDED, RequestKind.WAIT)
+_MAY_WAIT_FOR_EVER = (
+    RequestKind.JOIN, RequestKind.RESULT, RequestKind.DOWN, RequestKind.ENDED, RequestKind.WAIT, RequestKind.PROFILE,
+)  # fmt: skip
 
 
 class HubServer:

@@ -39,6 +39,7 @@ from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirec
 from suitkaise.runtime.event_history import EventHistory
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.overview import overview
+from suitkaise.runtime.profile import profile
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.actor import start_actor
@@ -120,6 +121,7 @@ class Runtime:
             self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
             self.registry.services[RequestKind.OVERVIEW] = self.overview
             self.registry.services[RequestKind.EVENTS] = history.after
+            self.registry.services[RequestKind.PROFILE] = profile
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._levels = levels()
