@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from typing import Any
 
 from suitkaise.cli.command import CLEAN, CommandError, UsageError
@@ -144,12 +143,8 @@ def _receive(worker: socket.socket, pid: int, until: float) -> dict[str, Any]:
 
 def _from_sampler(path: str, told: dict[str, Any]) -> Profile:
     frames: list[Frame] = [(name, file, line) for name, file, line in told["frames"]]
-    stacks = [(thread, tuple(frames[one] for one in stack), count) for thread, stack, count, _ in told["stacks"]]
-    busy: Counter[Frame] = Counter()
-    for _, stack, _, on_cpu in told["stacks"]:
-        if stack and on_cpu is not None:
-            busy[frames[stack[-1]]] += on_cpu
-    return Profile(path, "its own program", told["seconds"], stacks, busy or None)
+    stacks = [(thread, tuple(frames[one] for one in stack), count) for thread, stack, count in told["stacks"]]
+    return Profile(path, "its own program", told["seconds"], stacks, told["on_cpu"])
 
 
 def _by_py_spy(spy: str, path: str, pid: int, seconds: float, rate: float) -> tuple[Profile | None, str]:

@@ -28,15 +28,15 @@ Frame = tuple[str, str, int]
 class Profile:
     """What a profiler has found at `path`.
 
-    `stacks`: each with the name of its thread, its frames from outside to inside, and how often it was found. `busy`:
-    in which functions a thread was on the CPU, and how often; None if that is not known.
+    `stacks`: each with the name of its thread, its frames from outside to inside, and how often it was found.
+    `on_cpu`: how many of them have used the CPU; None if that is not known.
     """
 
     path: str
     by: str
     seconds: float
     stacks: list[tuple[str, tuple[Frame, ...], int]]
-    busy: dict[Frame, int] | None = None
+    on_cpu: int | None = None
 
     @property
     def samples(self) -> int:
@@ -55,12 +55,13 @@ def text(found: Profile) -> str:
             own[stack[-1]] += count
             total.update(dict.fromkeys(stack, count))
     samples = max(1, found.samples)
-    rows = [["SELF", "TOTAL", *(["ON CPU"] if found.busy is not None else []), "FUNCTION"]]
+    rows = [["SELF", "TOTAL", "FUNCTION"]]
     shown = [frame for frame in total if own[frame] or not _is_machinery(frame[1])]
     for frame in sorted(shown, key=lambda one: (-own[one], -total[one]))[:LINES]:
-        cpu = [] if found.busy is None else [f"{found.busy.get(frame, 0) / samples:>6.1%}"]
-        rows.append([f"{own[frame] / samples:>6.1%}", f"{total[frame] / samples:>6.1%}", *cpu, _named(frame)])
+        rows.append([f"{own[frame] / samples:>6.1%}", f"{total[frame] / samples:>6.1%}", _named(frame)])
     head = f"{one_line(found.path)}: {found.samples} stacks in {found.seconds:.1f} s, sampled by {found.by}"
+    if found.on_cpu is not None:
+        head += f"; on the CPU in {found.on_cpu / samples:.0%} of them"
     if len(threads) > 1:
         shares = ", ".join(f"{one_line(name)} {count / samples:.0%}" for name, count in threads.most_common(8))
         head += f"\nthreads: {shares}"

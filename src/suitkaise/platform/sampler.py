@@ -48,9 +48,9 @@ def sample(
         stopped: waits that many seconds, and returns True at once when the profile is to end.
 
     Returns:
-        `looks`, and the `seconds` that they took; `frames`: the functions, each as name, file and first line; `stacks`:
-        each as the name of its thread, the indices of its frames from outside to inside, how often it was found, and
-        how often its thread was on the CPU then, or None if the system does not tell.
+        The `seconds` that it took; `frames`: the functions, each as name, file and first line; `stacks`: each as the
+        name of its thread, the indices of its frames from outside to inside, and how often it was found; `on_cpu`: how
+        often a thread had used the CPU since the look before; None if the system does not tell.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(min(SWITCH, interval))
@@ -63,11 +63,11 @@ def sample(
 def _sample(
     seconds: float, rate: float, wanted: Callable[[threading.Thread], bool], stopped: Callable[[float], bool]
 ) -> dict[str, Any]:
-    found: dict[tuple[str, tuple[CodeType, ...]], list[int]] = {}
+    found: dict[tuple[str, tuple[CodeType, ...]], int] = {}
     used: dict[int, int] = {}
     own = threading.get_ident()
     began = now = time.monotonic()
-    looks, seen = 0, False
+    looks, on_cpu, seen = 0, 0, False
     while now < began + seconds:
         looks += 1
         threads = [thread for thread in threading.enumerate() if thread.ident != own and wanted(thread)]
@@ -82,15 +82,14 @@ def _sample(
             key = thread.name, _stack(frame)
             if key not in found and len(found) >= MOST_STACKS:
                 key = thread.name, _OTHER
-            counts = found.setdefault(key, [0, 0])
-            counts[0] += 1
-            counts[1] += _was_busy(thread, used, rate)
+            found[key] = found.get(key, 0) + 1
+            on_cpu += _was_busy(thread, used, rate)
         del stacks
         now = time.monotonic()
         if stopped(max(0.0, min(began + looks / rate, began + seconds) - now)):
             break
         now = time.monotonic()
-    return _profile(found, looks, time.monotonic() - began, counted=any(used.values()))
+    return _profile(found, time.monotonic() - began, on_cpu if any(used.values()) else None)
 
 
 def _stack(frame: FrameType | None) -> tuple[CodeType, ...]:
@@ -114,17 +113,11 @@ def _was_busy(thread: threading.Thread, used: dict[int, int], rate: float) -> bo
     return before is not None and now - before > BUSY * 1e9 / rate
 
 
-def _profile(
-    found: dict[tuple[str, tuple[CodeType, ...]], list[int]], looks: int, seconds: float, *, counted: bool
-) -> dict[str, Any]:
+def _profile(found: dict[tuple[str, tuple[CodeType, ...]], int], seconds: float, on_cpu: int | None) -> dict[str, Any]:
     numbers: dict[CodeType, int] = {}
-    stacks = []
-    for (thread, codes), (count, busy) in found.items():
-        frames = [numbers.setdefault(code, len(numbers)) for code in codes]
-        stacks.append([thread, frames, count, busy if counted else None])
-    return {
-        "looks": looks,
-        "seconds": seconds,
-        "frames": [[code.co_qualname, code.co_filename, code.co_firstlineno] for code in numbers],
-        "stacks": stacks,
-    }
+    stacks = [
+        [thread, [numbers.setdefault(code, len(numbers)) for code in codes], count]
+        for (thread, codes), count in found.items()
+    ]
+    frames = [[code.co_qualname, code.co_filename, code.co_firstlineno] for code in numbers]
+    return {"seconds": seconds, "frames": frames, "stacks": stacks, "on_cpu": on_cpu}
