@@ -16,6 +16,7 @@ _WITH_PATH = (
     "logs",
     "top",
     "profile",
+    "trace",
     "restart",
     "stop",
     "start",

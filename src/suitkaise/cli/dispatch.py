@@ -26,6 +26,7 @@ from suitkaise.cli.profile import profile
 from suitkaise.cli.settings import fill_in
 from suitkaise.cli.stack import stack
 from suitkaise.cli.top import top
+from suitkaise.cli.trace import trace
 from suitkaise.errors import NotSerializable, RuntimeGone, SpecError, SuitkaiseError
 from suitkaise.escapes import indented
 from suitkaise.platform.blocked_streams import returns_within, shield_streams
@@ -161,6 +162,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "logs": logs,
     "top": top,
     "profile": profile,
+    "trace": trace,
     "observe": observe,
     "restart": change.change,
     "stop": change.change,

@@ -55,10 +55,11 @@ def text(found: Profile) -> str:
             own[stack[-1]] += count
             total.update(dict.fromkeys(stack, count))
     samples = max(1, found.samples)
-    rows = [["SELF", "TOTAL", "FUNCTION"]]
     shown = [frame for frame in total if own[frame] or not _is_machinery(frame[1])]
-    for frame in sorted(shown, key=lambda one: (-own[one], -total[one]))[:LINES]:
-        rows.append([f"{own[frame] / samples:>6.1%}", f"{total[frame] / samples:>6.1%}", _named(frame)])
+    order = sorted(shown, key=lambda one: (-own[one], -total[one]))[:LINES]
+    rows = [["SELF", "TOTAL", "FUNCTION"]] + [
+        [f"{own[frame] / samples:>6.1%}", f"{total[frame] / samples:>6.1%}", _named(frame)] for frame in order
+    ]
     head = f"{one_line(found.path)}: {found.samples} stacks in {found.seconds:.1f} s, sampled by {found.by}"
     if found.on_cpu is not None:
         head += f"; on the CPU in {found.on_cpu / samples:.0%} of them"

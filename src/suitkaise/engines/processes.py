@@ -33,6 +33,7 @@ from suitkaise.engines.protocol import (
     ExitReport,
     LogReport,
     MessageAnswered,
+    MessageTraced,
     OutputReport,
     PreloadReport,
     ReturnMessage,
@@ -40,6 +41,7 @@ from suitkaise.engines.protocol import (
     StartWorker,
     StopWorker,
     SuspendWorker,
+    TraceMessages,
     WorkerOrder,
     WorkerReady,
     WorkerReport,
@@ -50,6 +52,8 @@ from suitkaise.errors import WorkerDead
 from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.address import TraceReport
+from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
@@ -214,6 +218,7 @@ class ProcessHandle:
         self._outcome: Outcome | None = None  # as the worker reported it
         self._linger_timer: TimerHandle | None = None
         self._kill_reason: ExitReason | None = None
+        self._tracer: TraceReport | None = None
         self._exit_code: int | None = None
         self._over = False
         self.process: ForkedProcess = ForkedProcess(
@@ -239,14 +244,24 @@ class ProcessHandle:
                 number = next(self._numbers)
                 self._asked[number] = message
             try:
-                self._send(DeliverMessage(message.kind, number, message.carrier), payload, force=accepted)
+                order = DeliverMessage(message.kind, number, message.carrier)
+                if self._tracer is not None:
+                    order.sender = message.asker or current_path()
+                self._send(order, payload, force=accepted)
             except BaseException:
                 if number is not None:
                     del self._asked[number]
                 raise
             self._delivered += 1
 
-    def connect(self) -> tuple[socket.socket, int, int] | None:
+    def trace(self, report: TraceReport | None) -> None:
+        """Have each message reported that the worker handles from now on; None: no more."""
+        with self._lock:
+            self._tracer = report
+            if not self._over:
+                self._send(TraceMessages(report is not None), force=True)
+
+    def connect(self, sender: str) -> tuple[socket.socket, int, int] | None:
         """Make a connection for another worker; see `Connectable`."""
         with self._lock:
             gone = self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None
@@ -257,7 +272,7 @@ class ProcessHandle:
             except OSError:  # no descriptor is left
                 return None
             with theirs:
-                if self.process.pass_on(wire.encode(AcceptConnection()), theirs.fileno()):
+                if self.process.pass_on(wire.encode(AcceptConnection(sender)), theirs.fileno()):
                     self._bell[0] = self._ring
                     return ours, self._slot.index, self.launch.incarnation.serial
             ours.close()
@@ -395,6 +410,9 @@ class ProcessHandle:
                 message = self._asked.pop(report.number, None)
                 if message is not None and message.reply is not None:
                     message.reply(report.ok, Payload(data=payload))
+            case MessageTraced(fields):
+                if self._tracer is not None:
+                    self._tracer(fields)
             case LogReport(fields):
                 self._context.logs.put(fields, self.process)
             case OutputReport():

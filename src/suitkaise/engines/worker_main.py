@@ -24,6 +24,7 @@ from suitkaise.engines.protocol import (
     ExitReport,
     LogReport,
     MessageAnswered,
+    MessageTraced,
     OutputReport,
     PreloadReport,
     PrepareSpare,
@@ -34,6 +35,7 @@ from suitkaise.engines.protocol import (
     StartWorker,
     StopWorker,
     SuspendWorker,
+    TraceMessages,
     WorkerOrder,
     WorkerReady,
     WorkerReport,
@@ -73,6 +75,7 @@ from suitkaise.workers.worker import Process
 if TYPE_CHECKING:
     from suitkaise.crashes import CrashReport
     from suitkaise.events import Event
+    from suitkaise.workers.message_trace import MessageTrace
 
 __all__ = ["run_standby", "run_worker"]
 
@@ -159,6 +162,9 @@ class WorkerProcess:
         self._frames: list[wire.Frame] = []  # received together with the first frame
         self._mailbox: SocketMailbox | None = None
         self._has_all_messages = False
+        self._lifecycle: Lifecycle | None = None
+        self._message_trace: MessageTrace | None = None
+        self._traces_from_start = False
 
     def run(self, watch: _HubWatch) -> int:
         """Run the worker from the first frame to the exit report; return the exit code."""
@@ -196,7 +202,9 @@ class WorkerProcess:
             self.return_messages(mailbox, incarnation)
             return 0
         enter(order.carrier)
-        lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
+        self._lifecycle = lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
+        if self._traces_from_start:
+            self._trace(True)
         lifecycle.context.append_output = self._tail.write
         lifecycle.context.add_to_stacks = signals.add_to_stacks
         refuse_terminal(incarnation.path)
@@ -314,17 +322,36 @@ class WorkerProcess:
         match order:
             case DeliverMessage():  # without patterns for its fields, which would take twice the time
                 reply = None if order.number is None else _AnswerSender(self, order.number)
-                self._mailbox.put(Message(order.kind, Payload(data=payload), reply, carrier=order.carrier))
+                self._mailbox.put(Message(order.kind, Payload(data=payload), reply, order.sender, order.carrier))
             case StopWorker(drain):
                 self._mailbox.order_stop(Shutdown(), drain)
             case SuspendWorker(on):
                 self._mailbox.suspend(on)
             case SetLogLevels(levels):
                 apply_levels(levels)
-            case AcceptConnection():
-                self._mailbox.accept()
+            case AcceptConnection(sender):
+                self._mailbox.accept(sender)
+            case TraceMessages(on):
+                self._trace(on)
             case EndOfMessages():
                 self._has_all_messages = True
+
+    def _trace(self, on: bool) -> None:
+        """Report the messages that the worker handles, or no more."""
+        if self._lifecycle is None:
+            self._traces_from_start = on
+            return
+        if self._message_trace is None:
+            from suitkaise.workers.message_trace import MessageTrace  # few workers are ever traced
+
+            assert self._mailbox is not None
+            self._message_trace = MessageTrace(self._lifecycle, self._mailbox, self._send_trace)
+        (self._message_trace.on if on else self._message_trace.off)()
+
+    def _send_trace(self, fields: dict[str, Any]) -> None:
+        if not self._writer.waiting:  # the hub reads slowly: it does without
+            with contextlib.suppress(OSError):
+                self._writer.offer(MessageTraced(fields), long_header=True)
 
     def _supervise(self, lifecycle: Lifecycle, data: bytes, on_end: Callable[[ExitReason], None]) -> ThreadSupervisor:
         """Make the supervisor of the worker's background threads, which run in this process."""

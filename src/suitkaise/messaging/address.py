@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason
@@ -22,7 +22,7 @@ from suitkaise.platform.board import SlotView
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.status import Status
 
-__all__ = ["Address", "ExitWatchers", "Parent", "Receiver"]
+__all__ = ["Address", "ExitWatchers", "Parent", "Receiver", "TraceReport"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.links")
 
@@ -67,15 +67,29 @@ class HasChildren(Protocol):
 class Connectable(Protocol):
     """A receiver to which other workers can have connections: a process."""
 
-    def connect(self) -> tuple[socket.socket, int, int] | None:
+    def connect(self, sender: str) -> tuple[socket.socket, int, int] | None:
         """Return one end of a new connection to it, its slot of the status board, and its serial number.
 
         The other end goes to it behind all messages that were delivered before. None if that is not possible now.
+        `sender`: the path of the worker that gets the returned end.
         """
         ...
 
     def catch_up(self) -> None:
         """Handle all that it has reported so far; called in the thread that handles its reports."""
+        ...
+
+
+TraceReport: TypeAlias = Callable[[dict[str, Any]], None]
+"""Takes the report of a message that a worker has handled."""
+
+
+@runtime_checkable
+class Traceable(Protocol):
+    """A receiver whose messages can be traced."""
+
+    def trace(self, report: TraceReport | None) -> None:
+        """Call `report` with each message that is handled from now on, see `MessageTrace`; None: report no more."""
         ...
 
 
@@ -101,6 +115,7 @@ class Address:
         self._receiver: Receiver | None = None
         self._kill_on_attach: str | None = None  # why, if a link ends the incarnation before it is attached
         self._pending = PendingMessages(path)
+        self._tracer: TraceReport | None = None
         self._dead_letters = DeadLetters() if dead_letters is None else dead_letters
         self._on_over: dict[Callable[[], None], None] = {}
         self._joins: dict[Answer[Any], str] = {}  # of workers that wait for the end: their paths
@@ -203,12 +218,20 @@ class Address:
             kept = len(self._pending)
         return doing(self.status, pid, view, kept)
 
+    def trace(self, report: TraceReport | None) -> None:
+        """Have the messages reported that this and the next incarnations handle; None: no more."""
+        with self._lock:
+            self._tracer = report
+            receiver: Any = self._receiver
+            if isinstance(receiver, Traceable):
+                receiver.trace(report)
+
     # ------------------------------------------------------------ direct connections
-    def connect(self) -> tuple[socket.socket, int, int] | None:
+    def connect(self, sender: str) -> tuple[socket.socket, int, int] | None:
         """Make a direct connection to the incarnation that answers here, if that is possible now."""
         with self._lock:
             receiver: Any = self._receiver
-            return receiver.connect() if isinstance(receiver, Connectable) and not self._pending else None
+            return receiver.connect(sender) if isinstance(receiver, Connectable) and not self._pending else None
 
     def await_end(self, serial: int, answer: Answer[Any]) -> None:
         """Set the answer to the exit reason of the incarnation of that number, when it has ended.
@@ -293,6 +316,8 @@ class Address:
             self.over, self.pid = False, None
             if self._kill_on_attach is not None:
                 receiver.kill(self._kill_on_attach)
+            if self._tracer is not None and isinstance(receiver, Traceable):
+                receiver.trace(self._tracer)
             while self._pending:
                 try:
                     receiver.deliver(self._pending.first, accepted=True)

@@ -42,6 +42,7 @@ MAX_CONNECTIONS = 256
 
 _MAY_WAIT_FOR_EVER = (
     RequestKind.JOIN, RequestKind.RESULT, RequestKind.DOWN, RequestKind.ENDED, RequestKind.WAIT, RequestKind.PROFILE,
+    RequestKind.TRACE,
 )  # fmt: skip
 
 
@@ -158,7 +159,9 @@ class _WorkerConnection:
                     )
                     self._server.registry.send(path, message)
                 case Tell(number, kind, path, carrier):
-                    self._server.registry.send(path, Message(kind, Payload(data=payload), carrier=carrier))
+                    sender = self._server.paths_by_pid.get(self.pid, "")
+                    message = Message(kind, Payload(data=payload), None, sender, carrier)
+                    self._server.registry.send(path, message)
                     self._answer(number, True, Payload(None))
                 case HubRequest():
                     self._request(frame, payload)
@@ -176,7 +179,7 @@ class _WorkerConnection:
             self._answer(frame.number, False, Payload(error))
 
     def _connect(self, number: int, path: str) -> None:
-        made = self._server.registry.connect(path)
+        made = self._server.registry.connect(path, self._server.paths_by_pid.get(self.pid, ""))
         if made is not None:
             end, slot, serial = made
             with end:
