@@ -105,8 +105,11 @@ def _of_process(path: str, pid: int, seconds: float, rate: float) -> dict[str, A
         worker = stack.enter_context(listener.accept()[0])
         if not is_trusted(peer_of(worker)[1]):
             raise CommandError(f"process {pid} does not run as this user")
-        worker.sendall(json.dumps({"seconds": seconds, "rate": rate}).encode() + b"\n")
-        return _receive(worker, pid, time.monotonic() + seconds + PATIENCE)
+        try:
+            worker.sendall(json.dumps({"seconds": seconds, "rate": rate}).encode() + b"\n")
+            return _receive(worker, pid, pidfd, time.monotonic() + seconds + PATIENCE)
+        except OSError:
+            raise CommandError("the worker has ended meanwhile") from None
 
 
 def _readable(sock: socket.socket, pidfd: int, seconds: float) -> bool:
@@ -120,23 +123,20 @@ def _readable(sock: socket.socket, pidfd: int, seconds: float) -> bool:
     return bool(ready)
 
 
-def _receive(worker: socket.socket, pid: int, until: float) -> dict[str, Any]:
+def _receive(worker: socket.socket, pid: int, pidfd: int, until: float) -> dict[str, Any]:
     """Receive the profile; Ctrl-C ends it earlier, and what there is then counts."""
-    data, pidfd = bytearray(), os.pidfd_open(pid)
-    try:
-        while not data.endswith(b"\n"):
-            try:
-                if not _readable(worker, pidfd, until - time.monotonic()):
-                    raise CommandError(f"process {pid} does not answer: is it stopped?")
-            except KeyboardInterrupt:
-                worker.shutdown(socket.SHUT_WR)
-                continue
-            part = worker.recv(1 << 20)
-            if not part:
-                raise CommandError("the worker has ended meanwhile")
-            data += part
-    finally:
-        os.close(pidfd)
+    data = bytearray()
+    while not data.endswith(b"\n"):
+        try:
+            if not _readable(worker, pidfd, until - time.monotonic()):
+                raise CommandError(f"process {pid} does not answer: is it stopped?")
+        except KeyboardInterrupt:
+            worker.shutdown(socket.SHUT_WR)
+            continue
+        part = worker.recv(1 << 20)
+        if not part:
+            raise CommandError("the worker has ended meanwhile")
+        data += part
     told: dict[str, Any] = json.loads(data)
     return told
 

@@ -63,6 +63,7 @@ class MessageTrace:
         if self._is_on:
             return
         self._is_on = True
+        self._reading = time.monotonic()
         mailbox, lifecycle = self._mailbox, self._lifecycle
         mailbox.put = self._put  # type: ignore[method-assign]
         if mailbox.descriptor is not None:
