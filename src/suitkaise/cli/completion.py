@@ -10,7 +10,21 @@ __all__ = ["SHELLS", "commands_of", "print_completion"]
 
 SHELLS = ("bash", "zsh", "fish")
 
-_WITH_PATH = ("tree", "status", "logs", "top", "restart", "stop", "start", "suspend", "resume", "signal", "stack")
+_WITH_PATH = (
+    "tree",
+    "status",
+    "logs",
+    "top",
+    "profile",
+    "trace",
+    "restart",
+    "stop",
+    "start",
+    "suspend",
+    "resume",
+    "signal",
+    "stack",
+)
 _PATHS = """suitkaise tree --json 2>/dev/null | tr '{' '\\n' | sed -n 's/^.*"path": "\\([^"]*\\)".*$/\\1/p'"""
 
 

@@ -22,9 +22,11 @@ from suitkaise.cli.logs import logs
 from suitkaise.cli.observe import observe, observed, with_address
 from suitkaise.cli.output import configure_logging
 from suitkaise.cli.parser import make_parser
+from suitkaise.cli.profile import profile
 from suitkaise.cli.settings import fill_in
 from suitkaise.cli.stack import stack
 from suitkaise.cli.top import top
+from suitkaise.cli.trace import trace
 from suitkaise.errors import NotSerializable, RuntimeGone, SpecError, SuitkaiseError
 from suitkaise.escapes import indented
 from suitkaise.platform.blocked_streams import returns_within, shield_streams
@@ -170,6 +172,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": show.status,
     "logs": logs,
     "top": top,
+    "profile": profile,
+    "trace": trace,
     "observe": observe,
     "restart": change.change,
     "stop": change.change,

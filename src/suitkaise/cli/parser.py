@@ -7,6 +7,7 @@ from typing import Any
 
 import suitkaise
 from suitkaise.cli.completion import SHELLS
+from suitkaise.cli.profile_formats import FORMATS
 
 __all__ = ["make_parser"]
 
@@ -41,6 +42,18 @@ def make_parser() -> argparse.ArgumentParser:
     top.add_argument("path", nargs="?", metavar="TREE", help=_PATH)
     top.add_argument("--once", action="store_true", help="print the table once, as without a terminal")
     top.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
+    trace = _add(commands, "trace", "print the messages that a worker handles, live")
+    trace.add_argument("path", metavar="PATH", help=_PATH)
+    trace.add_argument("-n", "--lines", type=_count, metavar="N", help="end after N messages")
+    trace.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
+    profile = _add(commands, "profile", "sample where a worker spends its time")
+    profile.add_argument("path", metavar="PATH", help=f"{_PATH}; a tree's name is for all threads of its program")
+    profile.add_argument("--seconds", type=_seconds, default=10.0, metavar="N", help="for how long (default 10)")
+    profile.add_argument("--rate", type=_rate, default=100.0, metavar="N", help="looks a second (default 100)")
+    profile.add_argument(
+        "--format", choices=list(FORMATS), default="text", help="folded: for flame graphs (default: text)"
+    )
+    profile.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
     for name, text in _CHANGES.items():
         command = _add(commands, name, text)
         if name == "signal":
@@ -112,7 +125,15 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-_count.__name__, _seconds.__name__ = "number of lines", "number of seconds"  # argparse names them in its errors
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not 1 <= rate <= 1000:
+        raise ValueError
+    return rate
+
+
+for _type, _name in ((_count, "number of lines"), (_seconds, "number of seconds"), (_rate, "rate from 1 to 1000")):
+    _type.__name__ = _name  # argparse names it in its errors
 
 
 def _add_run(commands: Any) -> None:

@@ -10,9 +10,10 @@ import time
 from suitkaise.cli.command import CLEAN, CommandError, UsageError
 from suitkaise.cli.show import target_of
 from suitkaise.engines.worker_signals import DUMP
+from suitkaise.platform.processes import has_default_action
 from suitkaise.platform.runtime_directory import stack_file
 
-__all__ = ["stack"]
+__all__ = ["send_to_worker", "stack"]
 
 PATIENCE = 2.0
 """Seconds within which a process has to begin to write its stacks; one that is stopped or swapped out does not."""
@@ -48,9 +49,9 @@ def stacks_of(file: str, pid: int) -> str:
     """
     try:
         before = os.path.getsize(file)
-        os.kill(pid, DUMP)
     except OSError as error:
         raise CommandError(f"process {pid} cannot be asked for its stacks: {error.strerror}") from None
+    send_to_worker(pid, DUMP)
     deadline = time.monotonic() + PATIENCE
     size, changed = before, 0.0
     while size == before or time.monotonic() - changed < QUIET:
@@ -65,3 +66,17 @@ def stacks_of(file: str, pid: int) -> str:
     with open(file, errors="replace") as stacks:
         stacks.seek(before)
         return stacks.read()
+
+
+def send_to_worker(pid: int, number: int) -> None:
+    """Send a signal that a worker's process handles.
+
+    Raises:
+        CommandError: the process does not handle it, and would be ended by it; or the system refuses it.
+    """
+    if has_default_action(number, pid):
+        raise CommandError(f"process {pid} cannot be asked: it is no worker's, or it begins or ends just now")
+    try:
+        os.kill(pid, number)
+    except OSError as error:
+        raise CommandError(f"process {pid} cannot be asked: {error.strerror}") from None

@@ -33,6 +33,7 @@ from suitkaise.engines.protocol import (
     ExitReport,
     LogReport,
     MessageAnswered,
+    MessageTraced,
     OutputReport,
     PreloadReport,
     ReturnMessage,
@@ -42,6 +43,7 @@ from suitkaise.engines.protocol import (
     StopWorker,
     SuspendWorker,
     TailReport,
+    TraceMessages,
     WorkerOrder,
     WorkerReady,
     WorkerReport,
@@ -52,7 +54,9 @@ from suitkaise.errors import WorkerDead
 from suitkaise.escapes import LONGEST_LINE, shortened
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.address import TraceReport
 from suitkaise.messaging.bounded import Inbox
+from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.log_rings import Run
 from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
@@ -219,6 +223,7 @@ class ProcessHandle:
         self._outcome: Outcome | None = None  # as the worker reported it
         self._linger_timer: TimerHandle | None = None
         self._kill_reason: ExitReason | None = None
+        self._tracer: TraceReport | None = None
         self._exit_code: int | None = None
         self._over = False
         self.process: ForkedProcess = ForkedProcess(
@@ -248,6 +253,8 @@ class ProcessHandle:
                 self._asked[number] = message
             try:
                 order = DeliverMessage(message.kind, number, message.carrier, message.deadline)
+                if self._tracer is not None:
+                    order.sender = message.asker or current_path()
                 self._send(order, payload, force=accepted)
             except BaseException:
                 if number is not None:
@@ -255,7 +262,14 @@ class ProcessHandle:
                 raise
             self.inbox.delivered += 1
 
-    def connect(self) -> tuple[socket.socket, int, int] | None:
+    def trace(self, report: TraceReport | None) -> None:
+        """Have each message reported that the worker handles from now on; None: no more."""
+        with self._lock:
+            self._tracer = report
+            if not self._over:
+                self._send(TraceMessages(report is not None), force=True)
+
+    def connect(self, sender: str) -> tuple[socket.socket, int, int] | None:
         """Make a connection for another worker; see `Connectable`."""
         with self._lock:
             gone = self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None
@@ -266,7 +280,7 @@ class ProcessHandle:
             except OSError:  # no descriptor is left
                 return None
             with theirs:
-                if self.process.pass_on(wire.encode(AcceptConnection()), theirs.fileno()):
+                if self.process.pass_on(wire.encode(AcceptConnection(sender)), theirs.fileno()):
                     self._bell[0] = self._ring
                     return ours, self._slot.index, self.launch.incarnation.serial
             ours.close()
@@ -424,6 +438,9 @@ class ProcessHandle:
                     message.reply(report.ok, Payload(data=payload))
             case RoomReport(dropped):
                 self.on_room(dropped)
+            case MessageTraced(fields):
+                if self._tracer is not None:
+                    self._tracer(fields)
             case LogReport(fields):
                 if self._context.log_rings is not None:
                     text = fields["msg"]

@@ -37,6 +37,7 @@ __all__ = [
     "KeeperWarning",
     "LogReport",
     "MessageAnswered",
+    "MessageTraced",
     "OutputReport",
     "PreloadModules",
     "PreloadReport",
@@ -55,6 +56,7 @@ __all__ = [
     "StopWorker",
     "SuspendWorker",
     "TailReport",
+    "TraceMessages",
     "WorkerOrder",
     "WorkerReady",
     "WorkerReport",
@@ -207,6 +209,7 @@ class DeliverMessage(msgspec.Struct, array_like=True, tag=2, gc=False):
     number: int | None
     carrier: dict[str, str] | None = None  # the sender's tracing context
     deadline: float | None = None  # the time (monotonic) after which the asker waits no longer
+    sender: str = ""  # the sender's path, as far as it is known, while the messages are traced
 
 
 class StopWorker(msgspec.Struct, array_like=True, tag=3, gc=False):
@@ -232,6 +235,14 @@ class SetLogLevels(msgspec.Struct, array_like=True, tag=6, gc=False):
 
 class AcceptConnection(msgspec.Struct, array_like=True, tag=7, gc=False):
     """Another worker sends messages over the connection whose end goes with this frame. No answer."""
+
+    sender: str = ""  # its path
+
+
+class TraceMessages(msgspec.Struct, array_like=True, tag=15, gc=False):
+    """Report each message that is handled from now on (`on`) with `MessageTraced`, or no more. No other answer."""
+
+    on: bool
 
 
 class EndOfMessages(msgspec.Struct, array_like=True, tag=5, gc=False):
@@ -300,6 +311,12 @@ class BackgroundReport(msgspec.Struct, array_like=True, tag=10, gc=False):
     """News of a background thread: the payload is a pickled `Event` or `CrashReport`. No answer."""
 
 
+class MessageTraced(msgspec.Struct, array_like=True, tag=15, gc=False):
+    """The worker has handled a message, and messages are traced. No answer."""
+
+    fields: dict[str, Any]  # see `workers.message_trace`
+
+
 class ExitReport(msgspec.Struct, array_like=True, tag=7, gc=False):
     """How the worker's incarnation ended. The payload is the encoded result, if there is one.
 
@@ -341,6 +358,7 @@ WorkerOrder: TypeAlias = (
     | EndOfMessages
     | SetLogLevels
     | AcceptConnection
+    | TraceMessages
 )
 WorkerReport: TypeAlias = (
     Announce
@@ -353,6 +371,7 @@ WorkerReport: TypeAlias = (
     | OutputReport
     | TailReport
     | BackgroundReport
+    | MessageTraced
     | ExitReport
     | ReturnMessage
     | RoomReport

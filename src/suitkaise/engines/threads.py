@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.errors import WorkerDead
@@ -29,6 +30,9 @@ from suitkaise.workers.actor import WorkerActor, lifecycle_of
 from suitkaise.workers.background import ThreadSupervisor
 from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.lifecycle import Lifecycle
+
+if TYPE_CHECKING:
+    from suitkaise.workers.message_trace import MessageTrace
 
 __all__ = ["DebugEngine", "ThreadEngine", "ThreadHandle"]
 
@@ -90,6 +94,7 @@ class ThreadHandle:
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._slot = context.board.take(launch.path)
         self._slot.mark_started()
+        self._trace: MessageTrace | None = None
         self._lines: deque[str] = deque(maxlen=LINES)
         self._mailbox = ThreadMailbox(self._slot)
         self._bounded = launch.incarnation.bounded
@@ -141,6 +146,17 @@ class ThreadHandle:
         with self._lock:
             if not self._gone:
                 self._mailbox.suspend(on)
+
+    def trace(self, report: Callable[[dict[str, Any]], None] | None) -> None:
+        """Have each message reported that the worker handles from now on; None: no more."""
+        from suitkaise.workers.message_trace import MessageTrace  # few workers are ever traced
+
+        with self._lock:
+            if self._trace is not None:
+                self._trace.off()
+            if report is not None and not self._gone:
+                self._trace = MessageTrace(self._lifecycle, self._mailbox, report)
+                self._trace.on()
 
     def kill(self, why: str) -> None:
         """Abandon the thread: ask it to end, and ignore it from now on."""

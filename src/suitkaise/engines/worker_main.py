@@ -24,6 +24,7 @@ from suitkaise.engines.protocol import (
     ExitReport,
     LogReport,
     MessageAnswered,
+    MessageTraced,
     OutputReport,
     PreloadReport,
     PrepareSpare,
@@ -36,6 +37,7 @@ from suitkaise.engines.protocol import (
     StopWorker,
     SuspendWorker,
     TailReport,
+    TraceMessages,
     WorkerOrder,
     WorkerReady,
     WorkerReport,
@@ -61,7 +63,7 @@ from suitkaise.platform.inheritance import apply
 from suitkaise.platform.log_levels import apply_levels
 from suitkaise.platform.preload import listeners, preload, wanted
 from suitkaise.platform.processes import after_fork_in_child, set_process_name
-from suitkaise.platform.runtime_directory import HUB_SOCKET, stack_file, tail_file
+from suitkaise.platform.runtime_directory import HUB_SOCKET, tail_file
 from suitkaise.platform.tail import Tail
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.users import User
@@ -76,6 +78,7 @@ from suitkaise.workers.worker import Process
 if TYPE_CHECKING:
     from suitkaise.crashes import CrashReport
     from suitkaise.events import Event
+    from suitkaise.workers.message_trace import MessageTrace
 
 __all__ = ["run_standby", "run_worker"]
 
@@ -162,6 +165,9 @@ class WorkerProcess:
         self._frames: list[wire.Frame] = []  # received together with the first frame
         self._mailbox: SocketMailbox | None = None
         self._has_all_messages = False
+        self._lifecycle: Lifecycle | None = None
+        self._message_trace: MessageTrace | None = None
+        self._traces_from_start = False
 
     def run(self, watch: _HubWatch) -> int:
         """Run the worker from the first frame to the exit report; return the exit code."""
@@ -184,8 +190,7 @@ class WorkerProcess:
         slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
         self._tail.listening = listening = slot.bytes[LISTENING : LISTENING + 1]
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self.handle)
-        stack = stack_file(self._directory, os.getpid())
-        signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, stack_file=stack)
+        signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, directory=self._directory)
         after_fork_in_child(self._close_after_fork, signals=lambda: HANDLED)
         mailbox.adopt(self._parser, self._frames)
         watch.begin(partial(self._watch_hub, mailbox, incarnation.grace, order.stops_last))
@@ -201,9 +206,11 @@ class WorkerProcess:
             self.return_messages(mailbox, incarnation)
             return 0
         enter(order.carrier)
-        lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
+        self._lifecycle = lifecycle = lifecycle_of(recipe, incarnation, mailbox, slot)
         if incarnation.bounded:
             lifecycle.taken = Taken(slot, lambda dropped: self.send(RoomReport(dropped)))
+        if self._traces_from_start:
+            self._trace(True)
         lifecycle.context.append_output = self._tail.write
         lifecycle.context.add_to_stacks = signals.add_to_stacks
         refuse_terminal(incarnation.path)
@@ -323,7 +330,9 @@ class WorkerProcess:
             case DeliverMessage():  # without patterns for its fields, which would take twice the time
                 reply = None if order.number is None else _AnswerSender(self, order.number)
                 self._mailbox.put(
-                    Message(order.kind, Payload(data=payload), reply, carrier=order.carrier, deadline=order.deadline)
+                    Message(
+                        order.kind, Payload(data=payload), reply, order.sender, order.carrier, deadline=order.deadline
+                    )
                 )
             case StopWorker(drain):
                 self._mailbox.order_stop(Shutdown(), drain)
@@ -331,10 +340,29 @@ class WorkerProcess:
                 self._mailbox.suspend(on)
             case SetLogLevels(levels):
                 apply_levels(levels)
-            case AcceptConnection():
-                self._mailbox.accept()
+            case AcceptConnection(sender):
+                self._mailbox.accept(sender)
+            case TraceMessages(on):
+                self._trace(on)
             case EndOfMessages():
                 self._has_all_messages = True
+
+    def _trace(self, on: bool) -> None:
+        """Report the messages that the worker handles, or no more."""
+        if self._lifecycle is None:
+            self._traces_from_start = on
+            return
+        if self._message_trace is None:
+            from suitkaise.workers.message_trace import MessageTrace  # few workers are ever traced
+
+            assert self._mailbox is not None
+            self._message_trace = MessageTrace(self._lifecycle, self._mailbox, self._send_trace)
+        (self._message_trace.on if on else self._message_trace.off)()
+
+    def _send_trace(self, fields: dict[str, Any]) -> None:
+        if not self._writer.waiting:  # the hub reads slowly: it does without
+            with contextlib.suppress(OSError):
+                self._writer.offer(MessageTraced(fields), long_header=True)
 
     def _supervise(self, lifecycle: Lifecycle, data: bytes, on_end: Callable[[ExitReason], None]) -> ThreadSupervisor:
         """Make the supervisor of the worker's background threads, which run in this process."""

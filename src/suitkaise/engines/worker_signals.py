@@ -11,8 +11,9 @@ from typing import Any
 
 from suitkaise.exits import Signaled
 from suitkaise.messaging.mailbox import SocketMailbox
+from suitkaise.platform.runtime_directory import stack_file
 
-__all__ = ["DUMP", "HANDLED", "WorkerSignals", "ignore_signals", "restore_signals"]
+__all__ = ["DUMP", "HANDLED", "PROFILE", "WorkerSignals", "ignore_signals", "restore_signals"]
 
 FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 """A terminal sends these to a whole group of processes."""
@@ -26,6 +27,9 @@ DUMP: int = signal.SIGRTMIN + 7
 SIGUSR1 makes it write them to its standard error.
 """
 
+PROFILE: int = signal.SIGRTMIN + 8
+"""Makes a worker's process sample its threads for an observer, see `worker_profile`."""
+
 
 class WorkerSignals:
     """The signal handlers of a worker's process.
@@ -37,23 +41,32 @@ class WorkerSignals:
     Args:
         mailbox: gets the order to finish.
         ignore_sigterm: for the storage, which ends after all others.
-        stack_file: where `DUMP` writes to, and SIGSEGV and other signals of a fault do.
+        directory: the program's private directory. `DUMP` writes to a file in it, and SIGSEGV and other signals of a
+            fault do.
     """
 
-    def __init__(self, mailbox: SocketMailbox, *, ignore_sigterm: bool, stack_file: str) -> None:
+    def __init__(self, mailbox: SocketMailbox, *, ignore_sigterm: bool, directory: str) -> None:
         self._mailbox = mailbox
+        self._directory = directory
         self._outputs: dict[int, int] = {}  # descriptors by the signals that dump to them
         ignore_signals(*FROM_TERMINAL)
         signal.signal(signal.SIGTERM, _ignore if ignore_sigterm else self._finish)
         with contextlib.suppress(OSError):  # the hub's directory may be gone
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._outputs[DUMP] = os.open(stack_file, flags, 0o600)
+            self._outputs[DUMP] = os.open(stack_file(directory, os.getpid()), flags, 0o600)
             faulthandler.enable(self._outputs[DUMP])
         self._outputs[signal.SIGUSR1] = 2
         for number, output in self._outputs.items():
             ignore_signals(number)  # where faulthandler does not work the signal must not end the process
             with contextlib.suppress(OSError, ValueError):
                 faulthandler.register(number, output, all_threads=True)
+
+        signal.signal(PROFILE, self._profile)
+
+    def _profile(self, number: int, frame: Any) -> None:
+        from suitkaise.engines.worker_profile import serve_profile  # few workers are ever profiled
+
+        serve_profile(self._directory, os.getpid())
 
     def _finish(self, number: int, frame: Any) -> None:
         self._mailbox.order_stop(Signaled(number))

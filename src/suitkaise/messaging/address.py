@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason
@@ -25,7 +25,7 @@ from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.bounded import Bounded
 from suitkaise.status import Status
 
-__all__ = ["Address", "ExitWatchers", "Parent", "Receiver"]
+__all__ = ["Address", "ExitWatchers", "Parent", "Receiver", "TraceReport"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.links")
 
@@ -70,15 +70,29 @@ class HasChildren(Protocol):
 class Connectable(Protocol):
     """A receiver to which other workers can have connections: a process."""
 
-    def connect(self) -> tuple[socket.socket, int, int] | None:
+    def connect(self, sender: str) -> tuple[socket.socket, int, int] | None:
         """Return one end of a new connection to it, its slot of the status board, and its serial number.
 
         The other end goes to it behind all messages that were delivered before. None if that is not possible now.
+        `sender`: the path of the worker that gets the returned end.
         """
         ...
 
     def catch_up(self) -> None:
         """Handle all that it has reported so far; called in the thread that handles its reports."""
+        ...
+
+
+TraceReport: TypeAlias = Callable[[dict[str, Any]], None]
+"""Takes the report of a message that a worker has handled."""
+
+
+@runtime_checkable
+class Traceable(Protocol):
+    """A receiver whose messages can be traced."""
+
+    def trace(self, report: TraceReport | None) -> None:
+        """Call `report` with each message that is handled from now on, see `MessageTrace`; None: report no more."""
         ...
 
 
@@ -104,6 +118,7 @@ class Address:
         self._receiver: Receiver | None = None
         self._kill_on_attach: str | None = None  # why, if a link ends the incarnation before it is attached
         self._pending = PendingMessages(path)
+        self._tracer: TraceReport | None = None
         self._dead_letters = DeadLetters() if dead_letters is None else dead_letters
         self.bound: Bounded | None = None  # of the mailbox
         self._bounded: BoundedMailbox | None = None
@@ -258,14 +273,22 @@ class Address:
             kept = len(self._pending) if self._bounded is None or view is None else 0
         return doing(self.status, pid, view, kept, self.bound)
 
+    def trace(self, report: TraceReport | None) -> None:
+        """Have the messages reported that this and the next incarnations handle; None: no more."""
+        with self._lock:
+            self._tracer = report
+            receiver: Any = self._receiver
+            if isinstance(receiver, Traceable):
+                receiver.trace(report)
+
     # ------------------------------------------------------------ direct connections
-    def connect(self) -> tuple[socket.socket, int, int] | None:
+    def connect(self, sender: str) -> tuple[socket.socket, int, int] | None:
         """Make a direct connection to the incarnation that answers here, if that is possible now."""
         with self._lock:
             receiver: Any = self._receiver
             if self._bounded is not None:  # all its messages are counted here
                 return None
-            return receiver.connect() if isinstance(receiver, Connectable) and not self._pending else None
+            return receiver.connect(sender) if isinstance(receiver, Connectable) and not self._pending else None
 
     def await_end(self, serial: int, answer: Answer[Any]) -> None:
         """Set the answer to the exit reason of the incarnation of that number, when it has ended.
@@ -364,6 +387,8 @@ class Address:
             self.over, self.pid = False, None
             if self._kill_on_attach is not None:
                 receiver.kill(self._kill_on_attach)
+            if self._tracer is not None and isinstance(receiver, Traceable):
+                receiver.trace(self._tracer)
             if self._bounded is not None:
                 bounded_receiver: Any = receiver
                 bounded_receiver.on_room = self._on_room

@@ -20,7 +20,8 @@ PATIENCE = 5
 class Incoming:
     """The connection of one sender. `receive` and `cut` are for the worker's own thread, answers come from any."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, sender: str = "") -> None:
+        self._sender = sender
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
         self._parser = wire.Parser(decode=decode_direct)
@@ -41,7 +42,7 @@ class Incoming:
     def _message(self, header: DirectMessage, payload: bytes) -> Message:
         reply = None if header.number is None else DirectReply(self, header.number)
         return Message(
-            header.kind, Payload(data=payload), reply, carrier=header.carrier, origin=self, deadline=header.deadline
+            header.kind, Payload(data=payload), reply, self._sender, header.carrier, self, deadline=header.deadline
         )
 
     def cut(self) -> list[Message]:

@@ -376,13 +376,16 @@ class SocketMailbox(Mailbox):
         self.bell[0] = 1
 
     # ------------------------------------------------------------ direct connections
-    def accept(self) -> None:
-        """Take messages from the connection that has come with the present frame; for `on_frame` only."""
+    def accept(self, sender: str = "") -> None:
+        """Take messages from the connection that has come with the present frame; for `on_frame` only.
+
+        `sender`: the path of the worker at its other end.
+        """
         descriptor = self._descriptors.pop(0)
         if descriptor < 0:
             logger.error("no file descriptor is left for a connection from another worker")
             return
-        incoming = Incoming(descriptor)
+        incoming = Incoming(descriptor, sender)
         if self._accepts and len(self._incoming) < MOST_SENDERS:
             self._incoming[descriptor] = incoming
             self._poll.register(descriptor, select.EPOLLIN)

@@ -131,9 +131,9 @@ class Origin(Protocol):
 class Message:
     """A message of a tell (without `reply`) or an ask. A message is never changed.
 
-    `asker`: the path of the worker that asks, if another process than this one has sent the message. `carrier`: the
-    sender's tracing context. `origin`: the direct connection by which it came. `deadline`: the time (monotonic) after
-    which the asker waits no longer.
+    `asker`: the path of the worker that has sent it, if another process than this one has. `carrier`: the sender's
+    tracing context. `origin`: the direct connection by which it came. `deadline`: the time (monotonic) after which the
+    asker waits no longer.
     """
 
     kind: MessageKind

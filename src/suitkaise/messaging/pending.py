@@ -42,7 +42,9 @@ class PendingMessages:
     def add_in_front(self, messages: Iterable[Message]) -> None:
         """Add messages in front of the others, in their order."""
         now = time.monotonic()
-        returned = [(message, message.body.size, message.asker, now) for message in messages]
+        returned = [
+            (message, message.body.size, "" if message.reply is None else message.asker, now) for message in messages
+        ]
         self._waiting.extendleft(reversed(returned))
         self._bytes += sum(size for _, size, _, _ in returned)
 

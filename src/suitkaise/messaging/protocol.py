@@ -76,6 +76,8 @@ class RequestKind(enum.StrEnum):
     OVERVIEW = "overview"  # -> what the program and its trees are doing, see `runtime.overview`; the path is empty
     EVENTS = "events"  # a number -> the events after it, see `runtime.event_history`; the path is empty
     LOGS = "logs"  # a `LogsRequest` -> the lines at the path and below it, see `runtime.log_requests`
+    PROFILE = "profile"  # seconds, looks a second -> a profile, after them, see `runtime.profile`
+    TRACE = "trace"  # a number, or None -> the messages handled after it, when there are some, see `runtime.traces`
     STORAGE = "storage"  # -> the directory of the program's storage, after its start; the path is empty
 
 

@@ -146,10 +146,10 @@ class Registry:
         """Return 0: what was sent here is accepted."""
         return 0
 
-    def connect(self, path: str) -> tuple[socket.socket, int, int] | None:
+    def connect(self, path: str, sender: str) -> tuple[socket.socket, int, int] | None:
         """Make a direct connection to the worker at `path`, if that is possible now; see `Connectable`."""
         address = self._addresses.get(path)
-        return None if address is None else address.connect()
+        return None if address is None else address.connect(sender)
 
     def administer(self, action: AdminAction, path: str, argument: Any = None) -> Answer[Any]:
         """Have the supervisor at `path` carry out `action`."""
@@ -212,7 +212,9 @@ class Registry:
                     return self._serve(kind)
                 case RequestKind.EVENTS:
                     return self._serve(kind, argument)
-                case RequestKind.LOGS:
+                case RequestKind.PROFILE:
+                    return self._serve(kind, path, *argument)
+                case RequestKind.TRACE | RequestKind.LOGS:
                     return self._serve(kind, path, argument)
                 case _:
                     assert_never(kind)

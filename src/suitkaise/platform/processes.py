@@ -318,12 +318,15 @@ def after_fork_in_child(reset: Callable[[], object], *, signals: Callable[[], Se
     os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset_and_unblock)
 
 
-def has_default_action(number: int) -> bool:
-    """Return whether nothing in this process handles or ignores a signal; `faulthandler` is seen too."""
-    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:
+def has_default_action(number: int, pid: int | None = None) -> bool:
+    """Return whether nothing in a process (None: this one) handles or ignores a signal; `faulthandler` is seen too.
+
+    Of another process that cannot be looked at, True is returned.
+    """
+    with contextlib.suppress(OSError), open(f"/proc/{pid or 'self'}/status", "rb") as file:
         masks = dict(line.split(b":", 1) for line in file if line.startswith((b"SigIgn:", b"SigCgt:")))
         return not any(int(mask, 16) >> (number - 1) & 1 for mask in masks.values())
-    return signal.getsignal(number) is signal.SIG_DFL
+    return pid is not None or signal.getsignal(number) is signal.SIG_DFL
 
 
 def finish_interpreter(*, wait: bool = True) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "directories_in_use",
     "hold",
     "is_used",
+    "profile_socket",
     "remove_if_unused",
     "remove_when_unused",
     "stack_file",
@@ -166,6 +167,11 @@ def tail_file(directory: str, serial: int) -> str:
 def stack_file(directory: str, pid: int) -> str:
     """Return the path of the file to which a hung process writes its stack."""
     return os.path.join(directory, f"stack-{pid}")
+
+
+def profile_socket(directory: str, pid: int) -> str:
+    """Return the path of the socket at which an observer waits for a profile of a process."""
+    return os.path.join(directory, f"profile-{pid}")
 
 
 def sweep() -> None:

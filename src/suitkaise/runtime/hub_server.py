@@ -43,6 +43,7 @@ MAX_CONNECTIONS = 256
 
 _MAY_WAIT_FOR_EVER = (
     RequestKind.JOIN, RequestKind.RESULT, RequestKind.DOWN, RequestKind.ENDED, RequestKind.WAIT, RequestKind.LOGS,
+    RequestKind.PROFILE, RequestKind.TRACE,
 )  # fmt: skip
 
 
@@ -164,7 +165,8 @@ class _WorkerConnection:
                     )
                     self._server.registry.post(path, message, waits=False)
                 case Tell(number, kind, path, carrier, waits):
-                    told = Message(kind, Payload(data=payload), carrier=carrier)
+                    sender = self._server.paths_by_pid.get(self.pid, "")
+                    told = Message(kind, Payload(data=payload), None, sender, carrier)
                     room = self._server.registry.post(path, told, waits=waits)
                     if room is None:
                         self._answer(number, True, Payload(True))
@@ -187,7 +189,7 @@ class _WorkerConnection:
             self._answer(frame.number, False, Payload(error))
 
     def _connect(self, number: int, path: str) -> None:
-        made = self._server.registry.connect(path)
+        made = self._server.registry.connect(path, self._server.paths_by_pid.get(self.pid, ""))
         if made is not None:
             end, slot, serial = made
             with end:

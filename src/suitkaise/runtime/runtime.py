@@ -42,7 +42,9 @@ from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.log_files import LogFiles
 from suitkaise.runtime.log_requests import LogRequests
 from suitkaise.runtime.overview import overview
+from suitkaise.runtime.profile import profile
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
+from suitkaise.runtime.traces import Traces
 from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.actor import start_actor
 from suitkaise.supervision.background import BackgroundSupervisor
@@ -130,6 +132,8 @@ class Runtime:
             self.registry.services[RequestKind.OVERVIEW] = self.overview
             self.registry.services[RequestKind.EVENTS] = history.after
             self.registry.services[RequestKind.LOGS] = self._logs.serve
+            self.registry.services[RequestKind.PROFILE] = profile
+            self.registry.services[RequestKind.TRACE] = Traces(self.registry.find, self.reactor.call_at).after
             self.reactor.on_end = self._on_io_thread_failed
             set_router(self.registry)
             self._levels = levels()

@@ -1,0 +1,191 @@
+"""`suitkaise profile PATH`: where a worker spends its time.
+
+py-spy looks, where it is installed and allowed; else the worker samples itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from suitkaise.cli.command import CLEAN, CommandError, UsageError
+from suitkaise.cli.profile_formats import FORMATS, Frame, Profile, as_json
+from suitkaise.cli.programs import Target
+from suitkaise.cli.show import target_of
+from suitkaise.cli.stack import send_to_worker
+from suitkaise.engines.worker_signals import PROFILE
+from suitkaise.errors import AskTimeout, RuntimeGone
+from suitkaise.messaging.protocol import RequestKind
+from suitkaise.platform.runtime_directory import profile_socket
+from suitkaise.platform.sockets import bind_unix, is_trusted, peer_of
+
+__all__ = ["profile"]
+
+PATIENCE = 5.0
+"""Seconds within which a worker has to begin, and to answer after its last look."""
+
+
+def profile(options: argparse.Namespace) -> int:
+    """Sample a worker for some seconds, and print where it was."""
+    target = target_of(options)
+    if not options.json:
+        print(f"{target.path}: sampling for {options.seconds:g} s", file=sys.stderr)
+    found = _measure(target, options.seconds, options.rate)
+    if not found.stacks:
+        raise CommandError(f"{target.path!r}: no stack was seen; has it ended?")
+    print(json.dumps(as_json(found)) if options.json else FORMATS[options.format](found))
+    return CLEAN
+
+
+def _measure(target: Target, seconds: float, rate: float) -> Profile:
+    kind, pid = target.facts["kind"], target.facts["pid"]
+    if kind not in ("process", "command") or pid == target.program.facts["pid"]:
+        return _of_program(target, seconds, rate)
+    if pid is None:
+        raise CommandError(f"{target.path!r} is {target.facts['status']}; there is no process")
+    why = "it is not installed (pip install py-spy)"
+    spy = shutil.which("py-spy") or shutil.which("py-spy", path=os.path.dirname(sys.executable))
+    if spy is not None:
+        found, why = _by_py_spy(spy, target.path, pid, seconds, rate)
+        if found is not None:
+            return found
+    if kind == "command":
+        raise UsageError(f"{target.path!r} is a program of its own; py-spy can look into it if it is Python, but {why}")
+    if spy is not None:
+        print(f"py-spy cannot be used: {why}; the worker samples itself", file=sys.stderr)
+    place = profile_socket(target.program.directory, pid)
+    return _from_sampler(target.path, _of_process(place, pid, seconds, rate))
+
+
+# ---------------------------------------------------------------- the ways to measure
+def _of_program(target: Target, seconds: float, rate: float) -> Profile:
+    """Have the program sample its own threads: thread workers, supervisors, the program itself."""
+    answer = target.program.client.request(RequestKind.PROFILE, target.path, (seconds, rate))
+    try:
+        return _from_sampler(target.path, answer.get(seconds + PATIENCE))
+    except AskTimeout:
+        raise CommandError(f"{target.path!r}: the program does not answer") from None
+    except RuntimeGone:
+        raise CommandError(f"{target.path!r}: the program has ended meanwhile") from None
+
+
+def _of_process(path: str, pid: int, seconds: float, rate: float) -> dict[str, Any]:
+    """Have a worker's process sample its own threads."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        try:
+            pidfd = os.pidfd_open(pid)
+            stack.callback(os.close, pidfd)
+            with contextlib.suppress(FileNotFoundError):  # of a client that was killed
+                os.unlink(path)
+            bind_unix(listener, path)
+            stack.callback(os.unlink, path)
+            os.chmod(path, 0o600)
+            listener.listen(1)
+        except OSError as error:
+            raise CommandError(f"process {pid} cannot be asked: {error.strerror}") from None
+        send_to_worker(pid, PROFILE)
+        if not _readable(listener, pidfd, PATIENCE):
+            raise CommandError(
+                f"process {pid} has not begun within {PATIENCE:g} s: it is stopped, runs as another user, or its main "
+                "thread is in C code that does not return to Python; `suitkaise stack` shows where it is, and py-spy "
+                "works nevertheless"
+            )
+        worker = stack.enter_context(listener.accept()[0])
+        if not is_trusted(peer_of(worker)[1]):
+            raise CommandError(f"process {pid} does not run as this user")
+        try:
+            worker.sendall(json.dumps({"seconds": seconds, "rate": rate}).encode() + b"\n")
+            return _receive(worker, pid, pidfd, time.monotonic() + seconds + PATIENCE)
+        except OSError:
+            raise CommandError("the worker has ended meanwhile") from None
+
+
+def _readable(sock: socket.socket, pidfd: int, seconds: float) -> bool:
+    """Wait until there is input; return False after that time. Raises CommandError when the process has ended."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
+    ready = [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]
+    if pidfd in ready and sock.fileno() not in ready:
+        raise CommandError("the worker has ended meanwhile")
+    return bool(ready)
+
+
+def _receive(worker: socket.socket, pid: int, pidfd: int, until: float) -> dict[str, Any]:
+    """Receive the profile; Ctrl-C ends it earlier, and what there is then counts."""
+    data = bytearray()
+    while not data.endswith(b"\n"):
+        try:
+            if not _readable(worker, pidfd, until - time.monotonic()):
+                raise CommandError(f"process {pid} does not answer: is it stopped?")
+        except KeyboardInterrupt:
+            worker.shutdown(socket.SHUT_WR)
+            continue
+        part = worker.recv(1 << 20)
+        if not part:
+            raise CommandError("the worker has ended meanwhile")
+        data += part
+    told: dict[str, Any] = json.loads(data)
+    return told
+
+
+def _from_sampler(path: str, told: dict[str, Any]) -> Profile:
+    frames: list[Frame] = [(name, file, line) for name, file, line in told["frames"]]
+    stacks = [(thread, tuple(frames[one] for one in stack), count) for thread, stack, count in told["stacks"]]
+    return Profile(path, "its own program", told["seconds"], stacks, told["on_cpu"])
+
+
+def _by_py_spy(spy: str, path: str, pid: int, seconds: float, rate: float) -> tuple[Profile | None, str]:
+    """Return what py-spy has found, or None and why it has found nothing. It does not stop the process."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "profile")
+        began = time.monotonic()
+        command = [
+            spy, "record", "--pid", str(pid), "--duration", str(max(1, round(seconds))), "--rate", str(round(rate)),
+            "--format", "raw", "--output", file, "--nonblocking", "--idle", "--function", "--threads",
+            "--full-filenames",
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            with open(file, encoding="utf-8", errors="replace") as raw:
+                lines = raw.read().splitlines()
+        except OSError as error:
+            told = done.stderr.strip().splitlines() if isinstance(error, FileNotFoundError) else []
+            return None, next((one for one in told if one.startswith("Error")), str(error))
+    stacks = [stack for line in lines if (stack := _parsed(line)) is not None and not _is_ours(*stack)]
+    found = Profile(path, "py-spy", time.monotonic() - began, stacks)
+    return (found, "") if stacks else (None, "it has found nothing")
+
+
+def _is_ours(thread: str, stack: tuple[Frame, ...], count: int) -> bool:
+    """Return whether this is a thread that each worker's process has, which does not belong to the worker."""
+    return thread.startswith("suitkaise-") or stack[0][0].endswith("_HubWatch._run")
+
+
+def _parsed(line: str) -> tuple[str, tuple[Frame, ...], int] | None:
+    """Return one line of py-spy's raw format.
+
+    >>> _parsed("thread (7): MainThread;loop (/app.py:3);sleep (/app.py:9) 12")
+    ('MainThread', (('loop', '/app.py', 3), ('sleep', '/app.py', 9)), 12)
+    """
+    stack, _, count = line.rpartition(" ")
+    thread, *names = stack.split(";")
+    if not count.isdecimal() or not names:
+        return None
+    frames: list[Frame] = []
+    for name in names:
+        match = re.fullmatch(r"(.*) \((.*?)(?::(\d+))?\)", name)
+        frames.append((match[1], match[2], int(match[3] or 0)) if match else (name, "", 0))
+    return thread.partition(": ")[2].strip('"') or thread, tuple(frames), int(count)

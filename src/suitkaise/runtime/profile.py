@@ -1,0 +1,34 @@
+"""A profile of this program: of a thread worker, of the threads of a part of a tree, or of all threads."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from suitkaise.messaging.messages import Answer, Payload
+from suitkaise.platform.sampler import sample
+
+__all__ = ["profile"]
+
+
+def profile(path: str, seconds: float, rate: float) -> Answer[dict[str, Any]]:
+    """Sample the threads of the workers and supervisors at and below `path`; at the root of a tree, all threads.
+
+    The answer comes after `seconds`, or when the worker has ended; if nobody waits for it any more, the profile ends.
+    """
+    answer: Answer[dict[str, Any]] = Answer()
+    over = threading.Event()
+    answer.when_done(lambda done: over.set())
+
+    def wanted(thread: threading.Thread) -> bool:
+        name = thread.name.removeprefix("suitkaise-")  # that of a supervisor's thread begins so
+        return "/" not in path or name.startswith((f"{path}#", f"{path}/")) or name == path
+
+    def run() -> None:
+        try:
+            answer.settle(True, Payload(sample(seconds, rate, wanted, over.wait)))
+        except Exception as error:
+            answer.settle(False, Payload(error))
+
+    threading.Thread(target=run, name="suitkaise-profile", daemon=True).start()
+    return answer
