@@ -410,7 +410,7 @@ class ProcessHandle:
                 news = codec.loads(payload)
                 (self._context.report if isinstance(news, CrashReport) else self._context.publish)(news)
             case CheckpointReport():
-                self.checkpoint = Payload(data=payload)
+                self.checkpoint = Payload(data=bytes(payload))
             case WorkerReady(pid):
                 if not self.ready.done():
                     self.ready.set_result(pid)
@@ -422,7 +422,7 @@ class ProcessHandle:
                 if returned is not None:
                     self._returned.append(returned)
             case ExitReport(reason, ignored, has_result, returns_messages):
-                outcome = Outcome(codec.loads(reason), Payload(data=payload) if has_result else None, ignored)
+                outcome = Outcome(codec.loads(reason), Payload(data=bytes(payload)) if has_result else None, ignored)
                 with self._lock:  # messages from now on are for the next incarnation
                     self._outcome = outcome
                     if returns_messages:
