@@ -55,7 +55,7 @@ from suitkaise.messaging.bounded import Inbox
 from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
-from suitkaise.platform.board import BELL, DIRECT, MESSAGES, SlotView
+from suitkaise.platform.board import BELL, DIRECT, MESSAGES, OWN, SlotView
 from suitkaise.platform.inheritance import User, user
 from suitkaise.platform.log_levels import levels
 from suitkaise.platform.marks import worker_mark
@@ -321,7 +321,7 @@ class ProcessHandle:
     def _unhandled(self) -> int:
         """How many messages wait: those that were delivered through the hub, and those that the worker has got else."""
         words = self._slot.words
-        return max(0, self.inbox.delivered + words[DIRECT] - words[MESSAGES])
+        return max(0, self.inbox.delivered + words[DIRECT] + words[OWN] - words[MESSAGES])
 
     def kill_hung(self, hung: Hung) -> None:
         """Have the process write its stack to a file, where it still can, and kill it.
