@@ -128,12 +128,14 @@ def dumps_apart(value: object, *, root: str = "value") -> tuple[bytes, list[memo
         pickler.dump(value)
     except Exception:
         return _dumps_by_value(value, root), []
-    data, buffers = buffer.getvalue(), apart.copy()
+    data, buffers = buffer.getvalue(), []
+    if apart:
+        buffers = apart.copy()
+        apart.clear()
     if len(data) <= _LARGEST_REUSE and len(_idle_picklers_apart) < _MAX_IDLE:
         pickler.clear_memo()
         buffer.seek(0)
         buffer.truncate()
-        apart.clear()
         _idle_picklers_apart.append((pickler, buffer, apart))
     return data, buffers
 
@@ -175,7 +177,7 @@ def loads(data: bytes | bytearray | memoryview) -> Any:
 
     Use it only for bytes from processes of the same user: pickle runs code.
     """
-    if not is_in_pieces(data):
+    if not data or data[0]:  # it is not in pieces
         return pickle.loads(data)
     encoded, *buffers = split(data)
     return pickle.loads(encoded, buffers=map(bytearray, buffers) if encoded.readonly else buffers)

@@ -128,17 +128,15 @@ class Payload:
         Raises:
             NotSerializable: it cannot be sent.
         """
-        if self._data is not None:
-            return self._data
-        if self._pieces is not None:
-            return self._pieces
-        error = isinstance(self._value, BaseException)
-        data = (codec.dumps_error if error else codec.dumps_in_pieces)(self._value, root="message")
-        wire.check_length("the message", len(data))
-        if isinstance(data, Pieces):
-            self._pieces = data
-        else:
-            self._data = data
+        data: bytes | Pieces | None = self._data or self._pieces
+        if data is None:
+            encode = codec.dumps_error if isinstance(self._value, BaseException) else codec.dumps_in_pieces
+            data = encode(self._value, root="message")
+            wire.check_length("the message", len(data))
+            if isinstance(data, Pieces):
+                self._pieces = data
+            else:
+                self._data = data
         return data
 
 
