@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 from light import started
 
 from suitkaise import Process, Thread, WorkerRef
@@ -89,15 +90,17 @@ class BusyLoop(_Echo, Process):
 
 
 class Asker(Process):
-    """Asks another worker many times; answers the mean time of one ask."""
+    """Asks another worker many times; answers the mean time of one ask. With a size, the question is an array."""
 
-    def on_receive(self, message: tuple[str, int]) -> float:
-        path, count = message
+    def on_receive(self, message: tuple[str, int] | tuple[str, int, int]) -> float:
+        path, count, *size = message
+        question = numpy.ones(*size, dtype=numpy.uint8) if size else b"x" * 100
         ref = WorkerRef(path)
-        ref.ask(b"x" * 100)
+        for _ in range(3):
+            ref.ask(question)
         began = time.perf_counter()
         for _ in range(count):
-            ref.ask(b"x" * 100)
+            ref.ask(question)
         return (time.perf_counter() - began) / count
 
 

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.platform.board import SlotView
 from suitkaise.runtime.running_tree import RunningTree
+from suitkaise.runtime.runtime import current
 from tests.end_to_end.kinds import next_event
 from tests.support import eventually, in_background
 
@@ -247,6 +249,63 @@ def test_s84_orders_neither_count_nor_wait(kind: Any, start: Any, tmp_path: Path
 def test_s84_a_worker_that_tells_itself_gets_an_error_and_no_deadlock(kind: Any, start: Any) -> None:
     running = start(kind, Bounded(2, "block"))
     assert running["to"].ask("self", timeout=30) == ["told", "told", "MailboxFull"]
+
+
+def test_s84_a_destructor_in_the_io_thread_does_not_wait_for_room(start: Any) -> None:
+    running = start(InProcess, Bounded(1, "block"), held=True)
+    running["to"].tell("fills it")
+    outcome: Future[str] = Future()
+    runtime = current()
+    assert runtime is not None
+    runtime.engine_context.reactor.call_soon_threadsafe(lambda: outcome.set_result(tell("from the I/O thread")[0]))
+    assert outcome.result(30) == "full"
+
+
+def test_s84_the_overview_tells_how_full_it_is(start: Any) -> None:
+    running = start(InThread, Bounded(2, "block"), held=True)
+    assert run(running, tell, 1, 2) == ["told", "told"]
+    waits = running["from"].ask_future((tell, 3))
+    eventually(lambda: figures().blocked == 1)
+    trees = router().request(RequestKind.OVERVIEW, "").get()["trees"]
+    (facts,) = [one for tree in trees for one in tree["children"] if one["path"] == "tree/to"]
+    assert (facts["queued"], facts["blocked"]) == (2, 1)
+    assert facts["oldest_message"] > 0
+    assert not waits.done()
+
+
+class Owner(Process):
+    """Has a background thread whose mailbox holds two messages."""
+
+    def on_start(self) -> None:
+        self.thread = self.start_thread(Child(Waits, args=(self.gate,), mailbox=Bounded(2, "reject")))
+
+    def __init__(self, folder: Path) -> None:
+        self.gate = folder / "gate"
+
+    def on_receive(self, message: Any) -> list[str]:
+        ends = []
+        for number in range(4):
+            try:
+                self.thread.tell(number)
+                ends.append("told")
+            except MailboxFull:
+                ends.append("full")
+            eventually((self.gate.parent / "began").exists)
+        return ends
+
+
+class Waits(Thread):
+    def __init__(self, gate: Path) -> None:
+        self.gate = gate
+
+    def on_receive(self, message: Any) -> None:
+        (self.gate.parent / "began").touch()
+        eventually(self.gate.exists, timeout=60)
+
+
+def test_s84_the_mailbox_of_a_background_thread_is_bounded_as_well(start: Any) -> None:
+    running = start(Owner, None)
+    assert running["to"].ask("go", timeout=30) == ["told", "told", "told", "full"]
 
 
 class Chatty:

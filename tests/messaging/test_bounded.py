@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import threading
@@ -20,7 +21,7 @@ from suitkaise.messaging.address import Address
 from suitkaise.messaging.bounded import Inbox, Taken
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.messages import Answer, Message, Payload
-from suitkaise.platform.board import MESSAGES, SLOT_BYTES, Slot
+from suitkaise.platform.board import MESSAGES, OWN, SLOT_BYTES, Slot
 from suitkaise.specs.bounded import ON_FULL, Bounded, OnFull
 
 
@@ -49,6 +50,10 @@ class Worker:
             raise WorkerDead("gone")
         self.inbox.delivered += 1
         self.got.append(message)
+
+    def ring_timer(self) -> None:
+        self.slot.words[OWN] += 1
+        self.got.append(Message("signal", Payload("tick")))
 
     def handle(self, most: int = 1) -> list[Any]:
         """Take messages out as a worker does, until `most` were handled; return the values of those."""
@@ -205,6 +210,21 @@ def test_s84_a_report_of_a_link_is_never_refused_and_never_dropped(on_full: OnFu
         for number in range(3):
             scene.tell(number)
     assert scene.worker.handle(9) == ["down", "down"] + [2] * (on_full == "drop_oldest")
+
+
+@pytest.mark.parametrize("on_full", ["reject", "drop_oldest"])
+def test_s84_messages_of_timers_take_room_and_are_never_dropped(on_full: OnFull) -> None:
+    scene = Scene(2, on_full)
+    for number in range(3):
+        scene.worker.ring_timer()
+        assert scene.waiting() == 1
+        scene.tell(number)
+        with contextlib.suppress(MailboxFull):
+            scene.tell(-1)
+        assert scene.waiting() == 2
+        got = scene.worker.handle(9)
+        assert got == (["tick", number] if on_full == "reject" else ["tick", number, -1])
+        assert scene.waiting() == 0
 
 
 def test_s84_messages_between_two_incarnations_are_bounded_too() -> None:

@@ -334,4 +334,4 @@ class ForkedProcess:
 
 def _parser() -> wire.Parser:
     # A header may be long: it holds an error, or a line of a log.
-    return wire.Parser(max_header=wire.MAX_PAYLOAD, decode=decode_worker_report)
+    return wire.Parser(max_header=wire.MAX_PAYLOAD, decode=decode_worker_report, lends=True)

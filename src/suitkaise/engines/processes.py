@@ -61,7 +61,7 @@ from suitkaise.messaging.log_rings import Run
 from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
-from suitkaise.platform.board import BELL, DIRECT, LISTENING, MESSAGES, SlotView
+from suitkaise.platform.board import BELL, DIRECT, LISTENING, MESSAGES, OWN, SlotView
 from suitkaise.platform.inheritance import User, user
 from suitkaise.platform.log_levels import levels
 from suitkaise.platform.marks import worker_mark
@@ -358,7 +358,7 @@ class ProcessHandle:
     def _unhandled(self) -> int:
         """How many messages wait: those that were delivered through the hub, and those that the worker has got else."""
         words = self._slot.words
-        return max(0, self.inbox.delivered + words[DIRECT] - words[MESSAGES])
+        return max(0, self.inbox.delivered + words[DIRECT] + words[OWN] - words[MESSAGES])
 
     def kill_hung(self, hung: Hung) -> None:
         """Have the process write its stack to a file, where it still can, and kill it.
@@ -466,7 +466,7 @@ class ProcessHandle:
                 news = codec.loads(payload)
                 (self._context.report if isinstance(news, CrashReport) else self._context.publish)(news)
             case CheckpointReport():
-                self.checkpoint = Payload(data=payload)
+                self.checkpoint = Payload(data=bytes(payload))
             case WorkerReady(pid):
                 if not self.ready.done():
                     self.ready.set_result(pid)
@@ -478,7 +478,7 @@ class ProcessHandle:
                 if returned is not None:
                     self._returned.append(returned)
             case ExitReport(reason, ignored, has_result, returns_messages):
-                outcome = Outcome(codec.loads(reason), Payload(data=payload) if has_result else None, ignored)
+                outcome = Outcome(codec.loads(reason), Payload(data=bytes(payload)) if has_result else None, ignored)
                 with self._lock:  # messages from now on are for the next incarnation
                     self._outcome = outcome
                     if returns_messages:

@@ -11,8 +11,9 @@ from typing import Literal
 
 from suitkaise.engines.engine import Exit, Launch, settle
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
+from suitkaise.messaging.bounded import Inbox
 from suitkaise.messaging.messages import Message, Payload
-from suitkaise.platform.board import Phase, SlotView
+from suitkaise.platform.board import SLOT_BYTES, Phase, Slot, SlotView
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.records import dataclass
 from suitkaise.specs import Child
@@ -117,6 +118,8 @@ class SimulatedHandle:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self.checkpoint: Payload | None = None
+        self.inbox: Inbox = Inbox(Slot(memoryview(bytearray(SLOT_BYTES))))
+        self.on_room: Callable[[int], None] = lambda dropped: None
         self.launch = launch
         self.behaviour = behaviour
         self.began: float = clock.now

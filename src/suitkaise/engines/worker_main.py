@@ -56,6 +56,7 @@ from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.logs import end_forwarding, forward_all
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import MOST, MOST_BYTES, Message, Payload, crash
+from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.messaging.tracing import enter
 from suitkaise.platform.board import LISTENING, PHASE, SLOT_BYTES, Board, Phase, Slot
@@ -161,7 +162,7 @@ class WorkerProcess:
         self._board = board
         self._orphan_timeout = orphan_timeout
         self._writer = FrameWriter(sock)
-        self._parser = wire.Parser(max_header=wire.MAX_PAYLOAD, decode=decode_worker_order)
+        self._parser = wire.Parser(max_header=wire.MAX_PAYLOAD, decode=decode_worker_order, lends=True)
         self._frames: list[wire.Frame] = []  # received together with the first frame
         self._mailbox: SocketMailbox | None = None
         self._has_all_messages = False
@@ -396,7 +397,7 @@ class WorkerProcess:
             self.report_exit(Outcome(crash("background", failure, lifecycle.path)))
             end_process(_INTERNAL_ERROR, wait=False)
 
-    def send(self, report: WorkerReport, payload: bytes = b"") -> None:
+    def send(self, report: WorkerReport, payload: bytes | Pieces = b"") -> None:
         """Send one frame to the hub; do nothing if the hub is gone."""
         with contextlib.suppress(OSError):
             self._writer.write(report, payload, long_header=True)
@@ -466,7 +467,7 @@ class _AnswerSender:
         self.number: int = number
 
     def __call__(self, ok: bool, payload: Payload) -> None:
-        self._process.send(MessageAnswered(self.number, ok), payload.data)
+        self._process.send(MessageAnswered(self.number, ok), payload.parts)
 
 
 class _OutputSender:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from suitkaise.errors import AskTimeout, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.messaging.messages import MOST, MOST_BYTES, Answer, Message, Payload
-from suitkaise.platform.board import DROPPED, MESSAGES, WANTED, Slot, SlotView
+from suitkaise.platform.board import DROPPED, MESSAGES, OWN, WANTED, Slot, SlotView
 from suitkaise.specs.bounded import Bounded
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def dropped_from(path: str) -> MailboxFull:
 
 
 class Inbox:
-    """The messages that one incarnation has got; for the hub."""
+    """The messages that one incarnation has got, those of its own timers included; for the hub."""
 
     def __init__(self, slot: Slot) -> None:
         self.delivered: int = 0
@@ -75,7 +75,7 @@ class Inbox:
     def held(self) -> int:
         """How many were not taken out."""
         try:
-            return self.delivered - self._words[MESSAGES]
+            return self.delivered + self._words[OWN] - self._words[MESSAGES]
         except ValueError:  # the incarnation has ended
             return 0
 
@@ -83,7 +83,7 @@ class Inbox:
     def waiting(self) -> int:
         """How many of them are to be handled."""
         try:
-            return max(0, self.delivered - max(self._words[MESSAGES], self._words[DROPPED]))
+            return max(0, self.delivered + self._words[OWN] - max(self._words[MESSAGES], self._words[DROPPED]))
         except ValueError:
             return 0
 
@@ -91,7 +91,7 @@ class Inbox:
         """Drop the oldest one that is to be handled; return False if there is none."""
         try:
             past = max(self._words[MESSAGES], self._words[DROPPED])
-            if past >= self.delivered:
+            if past >= self.delivered + self._words[OWN]:
                 return False
             self._words[DROPPED] = past + 1
         except ValueError:

@@ -30,6 +30,7 @@ from suitkaise.exits import Crashed
 from suitkaise.messaging.bundles import reduce_to_bundle
 from suitkaise.messaging.by_value import ByValue
 from suitkaise.messaging.definitions import is_by_value
+from suitkaise.messaging.pieces import Pieces, in_pieces, is_in_pieces, split
 from suitkaise.messaging.reducers import REDUCERS, reduce_exception, reduce_method
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "dumps",
     "dumps_apart",
     "dumps_error",
+    "dumps_in_pieces",
     "dumps_with_descriptors",
     "first_name",
     "loads",
@@ -126,14 +128,31 @@ def dumps_apart(value: object, *, root: str = "value") -> tuple[bytes, list[memo
         pickler.dump(value)
     except Exception:
         return _dumps_by_value(value, root), []
-    data, buffers = buffer.getvalue(), apart.copy()
+    data, buffers = buffer.getvalue(), []
+    if apart:
+        buffers = apart.copy()
+        apart.clear()
     if len(data) <= _LARGEST_REUSE and len(_idle_picklers_apart) < _MAX_IDLE:
         pickler.clear_memo()
         buffer.seek(0)
         buffer.truncate()
-        apart.clear()
         _idle_picklers_apart.append((pickler, buffer, apart))
     return data, buffers
+
+
+def dumps_in_pieces(value: object, *, root: str = "value") -> bytes | Pieces:
+    """Encode `value` for `loads`; if it holds large buffers, in pieces that were not copied.
+
+    Raises:
+        NotSerializable: as for `dumps`.
+    """
+    if type(value) in _ATOMS:
+        return pickle.dumps(value, _PROTOCOL)
+    data, buffers = dumps_apart(value, root=root)
+    if not buffers:
+        return data
+    pieces = in_pieces(data, buffers)
+    return pieces if len(pieces) >= _SMALLEST_IN_PIECES else bytes(pieces)
 
 
 def loads_apart(data: bytes | bytearray | memoryview, buffers: Sequence[bytearray | memoryview]) -> Any:
@@ -154,8 +173,14 @@ def _set_apart(apart: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
 
 
 def loads(data: bytes | bytearray | memoryview) -> Any:
-    """Decode what `dumps` encoded. Use it only for bytes from processes of the same user: pickle runs code."""
-    return pickle.loads(data)
+    """Decode what `dumps` or `dumps_in_pieces` encoded. The value may keep the memory of a bytearray, and change it.
+
+    Use it only for bytes from processes of the same user: pickle runs code.
+    """
+    if not data or data[0]:  # it is not in pieces
+        return pickle.loads(data)
+    encoded, *buffers = split(data)
+    return pickle.loads(encoded, buffers=map(bytearray, buffers) if encoded.readonly else buffers)
 
 
 def dumps_with_descriptors(value: object, *, root: str = "value") -> tuple[bytes, list[DescriptorOwner]]:
@@ -333,6 +358,7 @@ _idle_picklers_apart: list[tuple[_ByName, io.BytesIO, list[memoryview]]] = []
 _MAX_IDLE = 16
 _LARGEST_REUSE = 1 << 16
 _SMALLEST_APART = 1 << 12  # bytes
+_SMALLEST_IN_PIECES = 1 << 16  # bytes; below, one copy more costs nothing
 
 _SENT_BY_CLOUDPICKLE = frozenset({*cloudpickle.Pickler.dispatch_table.maps[0], *REDUCERS}) - {types.BuiltinMethodType}
 
@@ -401,7 +427,8 @@ def first_name(data: bytes) -> str:
 
     strings: list[str] = []
     try:
-        for operation, argument, _ in pickletools.genops(data):
+        encoded = bytes(split(data)[0]) if is_in_pieces(data) else data
+        for operation, argument, _ in pickletools.genops(encoded):
             if isinstance(argument, str):
                 strings.append(argument)
             elif operation.name == "STACK_GLOBAL" and len(strings) > 1:

@@ -22,6 +22,7 @@ from typing import Any
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
 from suitkaise.messaging.codec import DescriptorOwner
+from suitkaise.messaging.pieces import Data, Pieces
 from suitkaise.platform.reactor import Reactor
 
 __all__ = ["FrameWriter", "Outbox", "SendBuffer"]
@@ -240,7 +241,7 @@ class FrameWriter:
         """Whether this thread is inside of `write`: the caller is a signal handler, and its frame goes out later."""
         return self._writer == threading.get_ident()
 
-    def write(self, header: wire.Header, payload: wire.Data = b"", *, long_header: bool = False) -> None:
+    def write(self, header: wire.Header, payload: Data | Pieces = b"", *, long_header: bool = False) -> None:
         """Write one frame. In a signal handler that has interrupted `write`, queue it for the interrupted call.
 
         An exception of a signal handler is raised. The rest of a frame that was begun goes out ahead of the next one;
@@ -264,7 +265,9 @@ class FrameWriter:
                 self._frames.clear()
                 raise
             except BaseException:
-                if not frame.sent:
+                if frame.sent:
+                    frame.keep()
+                else:
                     with contextlib.suppress(ValueError):
                         self._frames.remove(frame)
                 raise
@@ -313,7 +316,7 @@ class Outbox:
         self.ended: bool = False
         self._sock = sock
         self._path = path
-        self._frames: deque[tuple[_PendingFrame, wire.Header, bytes]] = deque()
+        self._frames: deque[tuple[_PendingFrame, wire.Header, bytes | Pieces]] = deque()
         self._bytes = 0
         self._writing = False
 
@@ -322,15 +325,18 @@ class Outbox:
         """How many frames were not sent yet, or not as a whole."""
         return len(self._frames)
 
-    def put(self, header: wire.Header, payload: bytes) -> bool:
+    def put(self, header: wire.Header, payload: bytes | Pieces, *, copies: bool = True) -> bool:
         """Send a frame, or queue it; return False, and do not keep it, if the peer has ended without it.
+
+        A payload in pieces that was not sent as a whole is copied, as its memory may change; with `copies=False` the
+        caller calls `copy` before that.
 
         Raises:
             MailboxFull: more than `BACKLOG` bytes would wait.
             NotSerializable: the frame is over the limits.
         """
         if not self._frames and not self._writing and len(payload) <= _SMALL:
-            return self._put_small(header, payload)
+            return self._put_small(header, payload)  # type: ignore[arg-type]
         if self._frames and self._bytes + len(payload) > BACKLOG:  # a single frame may have any size
             raise MailboxFull(f"{self._bytes} bytes already wait to be read by {self._path!r}", path=self._path)
         frame = _PendingFrame(wire.parts(header, payload))
@@ -344,8 +350,20 @@ class Outbox:
         except BaseException:
             if not frame.sent:
                 self._remove(entry)
+            self.copy()
             raise
-        return not (self.ended and self._remove(entry))
+        if self.ended and self._remove(entry):
+            return False
+        if copies:
+            self.copy()
+        return True
+
+    def copy(self) -> None:
+        """Copy what waits in pieces."""
+        for index, (frame, header, payload) in enumerate(self._frames):
+            if isinstance(payload, Pieces):
+                frame.keep()
+                self._frames[index] = frame, header, bytes(payload)
 
     def _put_small(self, header: wire.Header, payload: bytes) -> bool:
         """Do the same where nothing waits, at half the cost: most frames go out at once and as a whole."""
@@ -373,7 +391,7 @@ class Outbox:
             self.flush()
         return kept
 
-    def _remove(self, entry: tuple[_PendingFrame, wire.Header, bytes]) -> bool:
+    def _remove(self, entry: tuple[_PendingFrame, wire.Header, bytes | Pieces]) -> bool:
         """Keep a frame no longer; return False if it was sent as a whole."""
         try:
             self._frames.remove(entry)
@@ -398,7 +416,7 @@ class Outbox:
 
     def take_back(self) -> list[tuple[wire.Header, bytes]]:
         """Remove and return the headers and payloads of all frames that were not sent as a whole."""
-        frames = [(header, payload) for _, header, payload in self._frames]
+        frames = [(header, bytes(payload)) for _, header, payload in self._frames]
         self._frames.clear()
         return frames
 
@@ -408,7 +426,7 @@ class _PendingFrame:
 
     __slots__ = ("_parts", "_size", "sent")
 
-    def __init__(self, parts: tuple[wire.Data, ...]) -> None:
+    def __init__(self, parts: tuple[Data, ...]) -> None:
         self.sent: list[int] = []
         self._parts = parts
         self._size = sum(map(len, parts))
@@ -418,7 +436,11 @@ class _PendingFrame:
         while (done := sum(self.sent)) < self._size:
             _send_and_record(self.sent, sock.sendmsg, self._rest(done), _NO_ANCILLARY_DATA, flags)
 
-    def _rest(self, done: int) -> tuple[wire.Data, ...]:
+    def keep(self) -> None:
+        """Copy the memory that the frame is sent from."""
+        self._parts = (b"".join(self._parts),)
+
+    def _rest(self, done: int) -> tuple[Data, ...]:
         if not done:
             return self._parts
         rest = []

@@ -34,6 +34,7 @@ from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.deadlocks import Wait, await_answer
 from suitkaise.messaging.identity import set_reads_answers
 from suitkaise.messaging.messages import STEP, Answer, Message, Outcome, Payload, ReplyCallback
+from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKind, decode_direct_answer
 from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.log_queue import QueuedLogger
@@ -225,7 +226,7 @@ class Route:
         self._bell = bell
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, made.descriptor)
         self._outbox = Outbox(self._sock, path)
-        self._parser = wire.Parser(decode=decode_direct_answer)
+        self._parser = wire.Parser(decode=decode_direct_answer, lends=True)
         self._poll = select.poll()
         self._poll.register(self._sock, select.POLLIN)
         self._lock = threading.RLock()
@@ -256,7 +257,7 @@ class Route:
             MailboxFull: too much waits to be sent; nothing of this message is.
             NotSerializable: it is over the limits.
         """
-        payload = message.body.data
+        payload = message.body.parts
         with self._lock:
             if self.broken or (message.reply is not None and self._interrupted):
                 return False
@@ -276,11 +277,11 @@ class Route:
         """Whether the caller is a signal handler that must not wait for an answer here, as others have to go ahead."""
         return self._asking or self._sending
 
-    def _put(self, header: DirectMessage, payload: bytes) -> bool:
+    def _put(self, header: DirectMessage, payload: bytes | Pieces) -> bool:
         """Send a frame; return False if the receiver has ended without it."""
         number = header.number
         try:
-            sent = self._outbox.put(header, payload)
+            sent = self._outbox.put(header, payload, copies=not self._asking)
         except BaseException:
             if number is not None:
                 self._expected.pop(number, None)
@@ -302,7 +303,7 @@ class Route:
         Raises:
             AskTimeout: no answer came in time.
         """
-        data = payload.data
+        data = payload.parts
         with self._lock:
             if self.broken or self._watched or self._interrupted:
                 return None
@@ -318,6 +319,8 @@ class Route:
                     self._asking = False
                     self._settle()
                     return None
+            if self._outbox.waiting:
+                self._send_rest(deadline)
             if not self._outbox.waiting and self._read_until(awaited, deadline, began):
                 return awaited.outcome
         except BaseException:
@@ -327,11 +330,42 @@ class Route:
             raise
         finally:
             self._asking = False
+            if self._outbox.waiting:
+                self._outbox.copy()
         return self._wait(number, awaited, deadline, timeout, began)
+
+    def _send_rest(self, deadline: float | None) -> None:
+        """Send a large message on, and read meanwhile; leave the rest to the I/O thread if the receiver stops reading.
+
+        The receiver may be sending, too, so this thread must not only send.
+        """
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN | select.POLLOUT)
+        while self._outbox.waiting and not self._outbox.ended:
+            left = STEP if deadline is None else min(STEP, max(0.0, deadline - time.monotonic()))
+            events = poll.poll(left * 1000)
+            if not events or (events[0][1] & select.POLLIN and not self._read_some()):
+                return
+            self._outbox.flush()
+            self._bell[0] = 1
+
+    def _read_some(self) -> bool:
+        """Read once; return False if nothing more comes."""
+        self._reading = True
+        try:
+            frames = self._parser.receive(self._sock, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            frames = []
+        except (wire.PeerClosed, wire.WireError, OSError):
+            self._reading = False
+            return False
+        self._dispatch(frames)
+        self._reading = False
+        return True
 
     def _read_until(self, awaited: _Awaited, deadline: float | None, began: float) -> bool:
         """Read until the answer is there; return False if it has to come another way, or too late."""
-        poll, parser, sock = self._poll.poll, self._parser, self._sock
+        poll = self._poll.poll
         wait, step = None, STEP
         try:
             while awaited.outcome is None:
@@ -342,16 +376,8 @@ class Route:
                     wait = wait or Wait("asks", self._path, began)
                     step = wait.look()
                     continue
-                self._reading = True
-                try:
-                    frames = parser.receive(sock, socket.MSG_DONTWAIT)
-                except BlockingIOError:
-                    frames = []
-                except (wire.PeerClosed, wire.WireError, OSError):
-                    self._reading = False
+                if not self._read_some():
                     return False
-                self._dispatch(frames)
-                self._reading = False
         finally:
             if wait is not None:
                 wait.end()

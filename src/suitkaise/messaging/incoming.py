@@ -9,6 +9,7 @@ import struct
 from suitkaise.messaging import wire
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import DirectAnswer, DirectMessage, DirectReturn, decode_direct
 
 __all__ = ["PATIENCE", "DirectReply", "Incoming"]
@@ -24,7 +25,7 @@ class Incoming:
         self._sender = sender
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
-        self._parser = wire.Parser(decode=decode_direct)
+        self._parser = wire.Parser(decode=decode_direct, lends=True)
         self._writer = FrameWriter(self._sock)
         self._sends_back = False
 
@@ -59,7 +60,7 @@ class Incoming:
 
     def answer(self, number: int, ok: bool, payload: Payload) -> None:
         """Send an answer; if the sender does not read for `PATIENCE`, give up the connection."""
-        self._write(DirectAnswer(number, ok), payload.data)
+        self._write(DirectAnswer(number, ok), payload.parts)
 
     def send_back(self, message: Message) -> bool:
         """Send a message back to its sender; return False for one that goes back to the hub.
@@ -74,7 +75,7 @@ class Incoming:
             self._write(header, message.body.data)
         return self._sends_back
 
-    def _write(self, header: DirectAnswer | DirectReturn, data: bytes) -> None:
+    def _write(self, header: DirectAnswer | DirectReturn, data: bytes | Pieces) -> None:
         try:
             self._writer.write(header, data)
         except OSError:

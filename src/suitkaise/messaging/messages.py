@@ -13,6 +13,7 @@ from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.identity import current_path, handles_alone, reads_answers
+from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.records import dataclass
@@ -76,11 +77,12 @@ def checked_timeout(timeout: float | None) -> float | None:
 class Payload:
     """A value that is encoded and decoded only when the other form is needed."""
 
-    __slots__ = ("_data", "_value")
+    __slots__ = ("_data", "_pieces", "_value")
 
     def __init__(self, value: Any = None, *, data: bytes | None = None) -> None:
         self._value = value
         self._data = data
+        self._pieces: Pieces | None = None
 
     @property
     def encoded(self) -> bool:
@@ -94,8 +96,18 @@ class Payload:
 
     @property
     def value(self) -> Any:
-        """The value itself; if it came as bytes, each access decodes them again."""
-        return self._value if self._data is None else codec.loads(self._data)
+        """The value itself.
+
+        If it came as bytes, each access decodes them again. But a large one is decoded once: its buffers stay in the
+        memory that they have arrived in.
+        """
+        data: Any = self._data
+        if data is None:
+            return self._value
+        value = codec.loads(data)
+        if type(data) is bytearray:
+            self._value, self._data = value, None
+        return value
 
     @property
     def data(self) -> bytes:
@@ -105,11 +117,27 @@ class Payload:
             NotSerializable: it cannot be sent.
         """
         if self._data is None:
-            encode = codec.dumps_error if isinstance(self._value, BaseException) else codec.dumps
+            self._data = bytes(self.parts)
+            self._pieces = None
+        return self._data
+
+    @property
+    def parts(self) -> bytes | Pieces:
+        """The encoded value; a large one in pieces that are its own memory: to be sent at once, before it may change.
+
+        Raises:
+            NotSerializable: it cannot be sent.
+        """
+        data: bytes | Pieces | None = self._data or self._pieces
+        if data is None:
+            encode = codec.dumps_error if isinstance(self._value, BaseException) else codec.dumps_in_pieces
             data = encode(self._value, root="message")
             wire.check_length("the message", len(data))
-            self._data = data
-        return self._data
+            if isinstance(data, Pieces):
+                self._pieces = data
+            else:
+                self._data = data
+        return data
 
 
 ReplyCallback: TypeAlias = Callable[[bool, Payload], None]

@@ -28,6 +28,7 @@ from suitkaise.messaging.removed import MOST_FETCHED_BYTES, MOST_RESULT_BYTES, R
 from suitkaise.messaging.router import await_room, waits_for_itself
 from suitkaise.messaging.supervisor_ref import ref_to
 from suitkaise.messaging.tracing import Carrier
+from suitkaise.platform.reactor import in_io_thread
 from suitkaise.specs.bounded import Bounded
 
 __all__ = ["Registry"]
@@ -113,7 +114,8 @@ class Registry:
             if address.send(message):
                 self.blocked_asks.add(address)
             return True
-        room = self.post(path, message, waits=message.reply is None and not waits_for_itself(path))
+        waits = message.reply is None and not waits_for_itself(path) and not in_io_thread()
+        room = self.post(path, message, waits=waits)
         return room is None or await_room(path, room, room.cancel)
 
     def post(self, path: str, message: Message, *, waits: bool) -> Answer[bool] | None:

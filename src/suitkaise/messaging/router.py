@@ -26,6 +26,7 @@ from suitkaise.messaging.messages import (
     ReplyCallback,
     checked_timeout,
 )
+from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import (
     AdminAction,
     AdminRequest,
@@ -165,7 +166,7 @@ class HubClient:
         In a thread that reads answers (a `__del__` may run there) a `tell` returns at once, and a message that the hub
         refuses is logged.
         """
-        message.body.data  # noqa: B018  (an error of the encoding comes before anything is sent)
+        message.body.parts  # noqa: B018  (an error of the encoding comes before anything is sent)
         if message.reply is None and reads_answers():
             run_callback(lambda: self.post_unawaited(path, message))
             return True
@@ -173,7 +174,7 @@ class HubClient:
 
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Ask directly and wait, or have the hub deliver the question."""
-        payload.data  # noqa: B018
+        payload.parts  # noqa: B018
         route = self._find(path)
         if route is not None and (outcome := route.ask(payload, timeout, carrier)) is not None:
             return outcome
@@ -214,7 +215,7 @@ class HubClient:
 
         `waits`: while a bounded mailbox has no room for it; else it is refused then.
         """
-        payload = message.body.data
+        payload = message.body.parts
         kind: Any = message.kind  # never a signal: those are made in the hub
         connection = self._current()
         if message.reply is None:
@@ -374,7 +375,7 @@ class _HubConnection:
         self._expected[number] = reply
         return number
 
-    def write(self, frame: WorkerFrame, payload: bytes) -> None:
+    def write(self, frame: WorkerFrame, payload: bytes | Pieces) -> None:
         """Send a request. If that fails, its answer is no longer expected."""
         try:
             self.writer.write(frame, payload)
@@ -402,7 +403,7 @@ class _HubConnection:
 
     def _read(self) -> None:
         set_reads_answers()
-        parser = wire.Parser(decode=decode_answer)
+        parser = wire.Parser(decode=decode_answer, lends=True)
         descriptors: list[int] = []
         try:
             while True:

@@ -12,11 +12,12 @@ import socket
 import struct
 from array import array
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
 from suitkaise.errors import NotSerializable, SuitkaiseError
+from suitkaise.messaging.pieces import Data, Pieces
 
 __all__ = [
     "MAX_HEADER",
@@ -37,7 +38,6 @@ __all__ = [
 Header: TypeAlias = Any
 """A tuple, or an `array_like` Struct: msgspec encodes both as a msgpack array."""
 
-Data: TypeAlias = "bytes | bytearray | memoryview"
 
 Frame: TypeAlias = tuple[Any, bytes]
 """A header, decoded, and the payload."""
@@ -57,6 +57,8 @@ _PREFIX = _LENGTHS.size
 _SMALLEST_BUFFER = 1 << 14
 _KEPT_BUFFER = 1 << 18
 _LARGEST_STEP = 1 << 24
+_SMALLEST_LARGE = 1 << 16
+_FIRST_STEP = 1 << 20
 
 _encode_header = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(tuple).decode
@@ -86,8 +88,8 @@ def check_length(what: str, length: int, limit: int | None = None) -> None:
         )
 
 
-def parts(header: Header, payload: Data = b"", *, long_header: bool = False) -> tuple[bytes, bytes, Data]:
-    """Return one frame as its prefix, its header and its payload.
+def parts(header: Header, payload: Data | Pieces = b"", *, long_header: bool = False) -> tuple[Data, ...]:
+    """Return one frame as its prefix, its header and its payload, which may have several pieces.
 
     Raises:
         NotSerializable: it is over the limits. With `long_header` the limit of payloads holds for the header, too.
@@ -97,10 +99,11 @@ def parts(header: Header, payload: Data = b"", *, long_header: bool = False) -> 
     if len(head) > MAX_HEADER or size > MAX_PAYLOAD:
         check_length("the header of a message", len(head), MAX_PAYLOAD if long_header else MAX_HEADER)
         check_length("a message", size)
-    return _pack_lengths(len(head), size), head, payload
+    prefix = _pack_lengths(len(head), size)
+    return (prefix, head, *payload.parts) if isinstance(payload, Pieces) else (prefix, head, payload)
 
 
-def encode(header: Header, payload: Data = b"", *, long_header: bool = False) -> bytes:
+def encode(header: Header, payload: Data | Pieces = b"", *, long_header: bool = False) -> bytes:
     r"""Return one frame as bytes. Raises what `parts` raises.
 
     >>> encode((1, "x"), b"abc")
@@ -117,10 +120,10 @@ def send(sock: socket.socket, header: Header, payload: Data = b"") -> None:
         OSError: as the socket raises it. After that, or after an exception from a signal handler, a part of
             the frame may have been sent: close the socket.
     """
-    prefix, head, payload = parts(header, payload)
+    prefix, head, _ = parts(header, payload)
     sent = sock.sendmsg((prefix, head, payload), (), MSG_NOSIGNAL)
     if sent < _PREFIX + len(head) + len(payload):
-        sock.sendall((prefix + head)[sent:], MSG_NOSIGNAL)
+        sock.sendall(b"".join((prefix, head))[sent:], MSG_NOSIGNAL)
         with memoryview(payload).cast("B") as rest:
             sock.sendall(rest[max(0, sent - _PREFIX - len(head)) :], MSG_NOSIGNAL)
 
@@ -131,6 +134,8 @@ class Parser:
     It keeps one buffer, which grows for a stream that fills it and for long frames (as their bytes arrive,
     not as their prefix claims) and shrinks when it is empty. Not thread-safe: one parser, one reader.
 
+    With `lends`, each large payload is read into a bytearray of its own, which is handed out: no copy is made of it.
+
     >>> parser = Parser()
     >>> both = encode(("first",)) + encode(("second", 2), b"payload")
     >>> parser.feed(both[:10])
@@ -139,7 +144,7 @@ class Parser:
     [(('first',), b''), (('second', 2), b'payload')]
     """
 
-    __slots__ = ("_buffer", "_decode", "_filled", "_max_header", "_max_payload", "_needed")
+    __slots__ = ("_buffer", "_decode", "_filled", "_large", "_lends", "_max_header", "_max_payload", "_needed")
 
     def __init__(
         self,
@@ -147,6 +152,7 @@ class Parser:
         max_header: int = MAX_HEADER,
         max_payload: int = MAX_PAYLOAD,
         decode: Callable[[memoryview], Any] = _decode_header,
+        lends: bool = False,
     ) -> None:
         """Make a parser.
 
@@ -155,6 +161,7 @@ class Parser:
             max_payload: the longest payload that is accepted, in bytes.
             decode: decodes a header. A typed msgspec decoder validates it at no extra cost: what it rejects
                 raises WireError. The default returns a tuple.
+            lends: whether large payloads are handed out as bytearrays, for the receiver to keep.
         """
         self._decode = decode
         self._buffer = bytearray(_SMALLEST_BUFFER)
@@ -162,11 +169,13 @@ class Parser:
         self._needed = 0
         self._max_header = max_header
         self._max_payload = max_payload
+        self._lends = lends
+        self._large: _LargePayload | None = None
 
     @property
     def pending(self) -> int:
         """How many bytes of an incomplete frame are buffered."""
-        return self._filled
+        return self._filled + (0 if self._large is None else self._large.filled)
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """Add `data`; return the frames that are complete now.
@@ -174,6 +183,10 @@ class Parser:
         Raises:
             WireError: the bytes are not frames, or a frame is over the limits.
         """
+        if self._large is not None:
+            count = self._large.copy(data)
+            frames = self._take_large()
+            return frames + self.feed(memoryview(data)[count:]) if frames else []
         end = self._filled + len(data)
         if end > len(self._buffer):
             self._buffer.extend(bytes(end - len(self._buffer)))
@@ -191,19 +204,27 @@ class Parser:
             WireError: the bytes are not frames, or a frame is over the limits.
             OSError: as the socket raises it; `BlockingIOError` and `TimeoutError` lose nothing.
         """
-        if self._filled == len(self._buffer):
-            self._grow()
-        with memoryview(self._buffer) as view:
+        large = self._large
+        if large is None:
+            if self._filled == len(self._buffer):
+                self._grow()
+            room = memoryview(self._buffer)[self._filled :]
+        else:
+            room = large.room()
+        with room:
             if descriptors is None:
-                count = sock.recv_into(view[self._filled :], 0, flags)
+                count = sock.recv_into(room, 0, flags)
             else:
-                count = _receive_with(sock, view[self._filled :], flags, descriptors)
+                count = _receive_with(sock, room, flags, descriptors)
         if count == 0:
             raise PeerClosed(
-                f"the connection was closed in the middle of a frame, after {self._filled} bytes of it"
-                if self._filled
+                f"the connection was closed in the middle of a frame, after {self.pending} bytes of it"
+                if self.pending
                 else "the connection was closed by the other side"
             )
+        if large is not None:
+            large.filled += count
+            return self._take_large()
         self._filled += count
         if self._filled < self._needed:
             return []
@@ -224,13 +245,19 @@ class Parser:
                 start = position + _PREFIX
                 middle = start + head_length
                 end = middle + payload_length
-                if end > filled:
+                large = self._lends and payload_length >= _SMALLEST_LARGE and middle <= filled
+                if end > filled and not large:
                     needed = end - position
                     break
                 try:
                     header = decode(view[start:middle])
                 except Exception as error:  # msgspec's own, and UnicodeDecodeError, RecursionError, OverflowError
                     raise WireError(f"the header of a frame is invalid: {error}") from None
+                if large:
+                    self._large = _LargePayload(header, payload_length)
+                    position = middle + self._large.copy(view[middle : min(end, filled)])
+                    frames += self._take_large()
+                    continue
                 frames.append((header, bytes(view[middle:end]) if payload_length else b""))
                 position = end
             if position and position < filled:
@@ -243,11 +270,46 @@ class Parser:
             buffer.extend(bytes(len(buffer)))
         return frames
 
+    def _take_large(self) -> list[Frame]:
+        """Return the frame of the large payload that is being read, if it is complete."""
+        large = self._large
+        if large is None or large.filled < large.length:
+            return []
+        self._large = None
+        return [(large.header, cast("bytes", large.data))]
+
     def _grow(self) -> None:
         """Enlarge the buffer, at most to twice its size: the claim of a prefix alone allocates nothing."""
         size = len(self._buffer)
         wanted = max(self._needed - size, 1)
         self._buffer.extend(bytes(max(min(wanted, _LARGEST_STEP, size), _PREFIX)))
+
+
+class _LargePayload:
+    """A payload that is read into memory of its own, which grows as the bytes arrive."""
+
+    __slots__ = ("data", "filled", "header", "length")
+
+    def __init__(self, header: Header, length: int) -> None:
+        self.header = header
+        self.length = length
+        self.filled = 0
+        self.data = bytearray(min(length, _FIRST_STEP))
+
+    def room(self) -> memoryview:
+        """Return memory for the next bytes."""
+        if self.filled == len(self.data):
+            self.data.extend(bytes(min(self.length - self.filled, len(self.data))))
+        return memoryview(self.data)[self.filled :]
+
+    def copy(self, data: Data) -> int:
+        """Take the bytes that belong to this payload from `data`; return how many they are."""
+        count = min(len(data), self.length - self.filled)
+        while len(self.data) < self.filled + count:
+            self.data.extend(bytes(min(self.length - len(self.data), len(self.data))))
+        self.data[self.filled : self.filled + count] = data[:count]
+        self.filled += count
+        return count
 
 
 def _receive_with(sock: socket.socket, room: memoryview, flags: int, descriptors: list[int]) -> int:

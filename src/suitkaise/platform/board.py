@@ -31,6 +31,7 @@ __all__ = [
     "LOOPING",
     "LOOPS",
     "MESSAGES",
+    "OWN",
     "PHASE",
     "PID",
     "QUEUED",
@@ -65,11 +66,13 @@ DROPPED = 12
 """The word of the hub: the number of the last message that is dropped of those which the worker has got."""
 WANTED = 13
 """The word that is 1 when the hub waits until the worker takes out a message; see `messaging.bounded`."""
+OWN = 15
+"""The word that counts the messages which the worker's timers have put into its inbox."""
 BELL = 7 * 8
 """The byte that a sender sets after it has put a message into the worker's socket or inbox."""
 DIRECT_BELL = BELL + 1
 """The byte of the same word for senders that do not go through the hub, so that they overwrite no order's urgency."""
-LISTENING = 15 * 8
+LISTENING = BELL + 2
 """The byte that is 1 while the program wants each line that the worker prints, at once."""
 NAME = 16 * 8
 

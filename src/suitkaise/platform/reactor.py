@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from suitkaise.platform.log_queue import QueuedLogger
 
-__all__ = ["PATIENCE", "Reactor", "SerialExecutor", "TimerHandle"]
+__all__ = ["PATIENCE", "Reactor", "SerialExecutor", "TimerHandle", "in_io_thread"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.reactor")
 
@@ -59,6 +59,14 @@ class TimerHandle:
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
+
+
+_current = threading.local()
+
+
+def in_io_thread() -> bool:
+    """Return whether the current thread is the one of a reactor: it must not wait for what comes through it."""
+    return getattr(_current, "runs", False)
 
 
 class Reactor:
@@ -147,6 +155,7 @@ class Reactor:
         os.eventfd_read(self._bell)
 
     def _run(self) -> None:
+        _current.runs = True
         try:
             self._serve()
         except BaseException as error:

@@ -130,7 +130,7 @@ class _WorkerConnection:
         self.sock = sock
         self._server = server
         self.pid: int = pid
-        self._parser = wire.Parser(decode=decode_request)
+        self._parser = wire.Parser(decode=decode_request, lends=True)
         self._out = SendBuffer(server.reactor, sock, f"process {pid}", self._on_event, corked=False)
         self._waits: dict[int, Answer[Any]] = {}  # those that may wait for ever; the others end by themselves
         self._out.resume_reading()

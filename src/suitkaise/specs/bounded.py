@@ -18,8 +18,8 @@ ON_FULL = ("block", "reject", "drop_oldest", "drop_newest")
 class Bounded:
     """At most `size` messages wait for the worker; `on_full` tells what happens to one more (rule 84).
 
-    A message waits until its handler begins. Reports of links and monitors count, but are never refused or dropped;
-    orders (stop, suspend, status) neither count nor wait.
+    A message waits until its handler begins. Reports of links and the messages of its timers count, but are never
+    refused or dropped; orders (stop, suspend, status) neither count nor wait.
 
     Args:
         size: a whole number of messages >= 1.

@@ -204,8 +204,8 @@ class Client:
         if len(payload) < _SENT_BY_ITSELF:
             frame, rest = wire.encode(request, payload), b""
         else:  # a large payload is not copied again
-            prefix, head, _ = wire.parts(request, payload)
-            frame, rest = prefix + head, payload
+            *start, _ = wire.parts(request, payload)
+            frame, rest = b"".join(start), payload
         size = len(frame) + len(rest)
         self._number = number
         self._pending.append((request, frame, rest))

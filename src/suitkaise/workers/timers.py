@@ -19,7 +19,7 @@ from suitkaise.errors import SuitkaiseError, WorkerDead
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.refs import WorkerRef
-from suitkaise.platform.board import MESSAGES, Slot
+from suitkaise.platform.board import OWN, Slot
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, TimerHandle
@@ -140,6 +140,7 @@ class Timer:
                     return
             self._on_its_way = True
             if self._to is None:
+                self._timers.slot.words[OWN] += 1
                 self._timers.mailbox.post(Message("signal", _DueMessage(self)))
         if self._to is not None:
             run_callback(self._send)
@@ -182,7 +183,6 @@ class _DueMessage(Payload):
     @property
     def value(self) -> Any:
         """The message, or `CANCELLED`."""
-        self._timer._timers.slot.words[MESSAGES] -= 1  # the hub compares this number with those that it has delivered
         return self._timer.take()
 
 

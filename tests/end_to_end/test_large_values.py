@@ -1,0 +1,171 @@
+"""Large arrays between real processes: exact, private to the receiver, and no harm at the end of either side."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from suitkaise import Child, ChildNotFound, Process, Supervisor, Thread, WorkerDead, WorkerRef, preload
+from suitkaise.messaging.direct import Route
+from suitkaise.messaging.router import HubClient, router
+from suitkaise.runtime.running_tree import RunningTree
+from tests.support import eventually, in_background
+
+numpy = pytest.importorskip("numpy")
+
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
+MIB = 1 << 20
+
+
+class Keeps:
+    """Returns an array after it has changed it; keeps what it is told."""
+
+    kept: Any = None
+
+    def on_receive(self, message: Any) -> Any:
+        if isinstance(message, numpy.ndarray):
+            message += 1
+            return message
+        match message:
+            case "kept?":
+                return None if self.kept is None else (int(self.kept.min()), int(self.kept.max()))
+            case "memory":
+                return psutil.Process().memory_info().rss
+            case "pid":
+                return os.getpid()
+            case ("hold", path):
+                eventually(lambda: os.path.exists(path), timeout=60)
+                return None
+            case ("tell", array):
+                self.kept = array
+        return None
+
+
+class InProcess(Keeps, Process): ...
+
+
+class InThread(Keeps, Thread): ...
+
+
+class InAsync(Process):
+    def on_start(self) -> None:
+        self.keeps = Keeps()
+
+    async def on_receive(self, message: Any) -> Any:
+        return self.keeps.on_receive(message)
+
+
+class Sender(Process):
+    def on_receive(self, message: Any) -> Any:
+        function, *arguments = message
+        return function(*arguments)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RunningTree]:
+    preload(__name__)
+    children = [Child(kind, restart="permanent") for kind in (InProcess, InThread, InAsync, Sender)]
+    with Supervisor("big", *children, max_restarts=1000).start() as running:
+        for name in ("in_process", "in_thread", "in_async"):  # the connections are there before the first test
+            running["sender"].ask((asks, f"big/{name}", 10))
+            running["sender"].ask((asks, f"big/{name}", 10))
+        yield running
+
+
+# ------------------------------------------------------------ in the sender's process
+def asks(path: str, size: int) -> bool:
+    """Ask with an array; return whether the answer is right, and the array unchanged."""
+    array = numpy.arange(size, dtype=numpy.float64)
+    answer = WorkerRef(path).ask(array, timeout=60)
+    answer[:1] += 0.0  # it can be changed
+    return bool((answer == array + 1).all() and (array == numpy.arange(size)).all())
+
+
+def tells_and_changes(path: str, size: int) -> bool:
+    array = numpy.full(size, 1, dtype=numpy.uint8)
+    WorkerRef(path).tell(("tell", array))
+    array[:] = 2
+    return is_direct(path)
+
+
+def is_direct(path: str) -> bool:
+    hub = router()
+    assert isinstance(hub, HubClient)
+    assert hub._routes is not None
+    return type(hub._routes._of_thread.__dict__.get(path)) is Route
+
+
+# ------------------------------------------------------------ the tests
+@pytest.mark.parametrize("size", [1_000, 20_000, 200_000])
+@pytest.mark.parametrize("name", ["in_process", "in_thread", "in_async"])
+def test_arrays_arrive_exactly_and_can_be_changed(running: RunningTree, name: str, size: int) -> None:
+    assert running["sender"].ask((asks, f"big/{name}", size), timeout=60)
+    if name != "in_thread":  # which shares the program's objects
+        assert asks(f"big/{name}", size)
+
+
+@pytest.mark.parametrize("name", ["in_process", "in_async"])
+def test_a_told_array_may_be_changed_at_once(running: RunningTree, name: str, tmp_path: Any) -> None:
+    running[name].tell(("hold", str(tmp_path / "gate")))
+    direct = running["sender"].ask((tells_and_changes, f"big/{name}", 5 * MIB), timeout=60)
+    (tmp_path / "gate").touch()
+    assert direct
+    eventually(lambda: running[name].ask("kept?", timeout=60) == (1, 1))
+    tells_and_changes_here(name)
+    eventually(lambda: running[name].ask("kept?", timeout=60) == (3, 3))
+
+
+def tells_and_changes_here(name: str) -> None:
+    array = numpy.full(5 * MIB, 3, dtype=numpy.uint8)
+    WorkerRef(f"big/{name}").tell(("tell", array))
+    array[:] = 4
+
+
+def test_small_messages_of_others_go_between_the_pieces_of_a_large_one(running: RunningTree) -> None:
+    pid = running["sender"].pid
+    assert pid is not None
+    large = running["sender"].ask_future((asks, "big/in_process", 4 * MIB))
+    for _ in range(10):
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert running["in_process"].ask("pid", timeout=30) == running["in_process"].pid
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert large.get(60)
+
+
+def test_an_asker_learns_that_the_receiver_was_killed_in_the_midst_of_a_large_message(running: RunningTree) -> None:
+    for number in range(3):
+        running.start_child(Child(InProcess, id=f"killed-{number}", restart="temporary"))
+        killed = running[f"killed-{number}"]
+        large = running["sender"].ask_future((outcome, killed.path, 4 * MIB))
+        killed.kill()
+        assert large.get(60) in ("WorkerDead", "ChildNotFound", "answered")
+    assert running["sender"].ask((asks, "big/in_process", 1000), timeout=60)
+
+
+def outcome(path: str, size: int) -> str:
+    try:
+        for _ in range(3):  # the first message goes another way
+            WorkerRef(path).ask(numpy.ones(size), timeout=60)
+    except (WorkerDead, ChildNotFound) as error:
+        return type(error).__name__
+    return "answered"
+
+
+def test_a_sender_that_is_killed_in_the_midst_of_a_large_message_leaves_nothing_behind(running: RunningTree) -> None:
+    before = running["in_process"].ask("memory", timeout=30)
+    for number in range(4):
+        running.start_child(Child(Sender, id=f"dies-{number}", restart="temporary"))
+        dies = running[f"dies-{number}"]
+        dies.ask((asks, "big/in_process", 10), timeout=30)
+        dies.tell((asks, "big/in_process", 4 * MIB))
+        in_background(dies.kill).result(30)
+    assert running["in_process"].ask("memory", timeout=60) - before < 2 * 8 * 4 * MIB
+    assert running["sender"].ask((asks, "big/in_process", 1000), timeout=60)
