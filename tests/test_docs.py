@@ -184,6 +184,12 @@ def test_the_page_about_the_command_line_names_each_command_and_option() -> None
             assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", page), f"{word} of {command}"
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_the_links_of_a_page_outside_of_docs_lead_somewhere(page: str) -> None:
+    targets = re.findall(r"\]\((?!\w+:)([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
+    assert not [target for target in targets if not (ROOT / target).exists()]
+
+
 # --- words ---------------------------------------------------------------------------------------------
 
 
