@@ -35,7 +35,7 @@ html_copy_source = False
 
 
 CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)(\w)?")
-RULE = re.compile(r"\b(rules? \d+(?:(?:-|, | and )\d+)*)")
+RULE = re.compile(r"\b(rules? (\d+)(?:(?:-|, | and )\d+)*)")
 COLON = "\ue000"  # a character that no text has
 
 
@@ -44,7 +44,7 @@ def markdown_code(app, what, name, obj, options, lines):  # the parameters are S
     for number, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
             line = CODE.sub(lambda code: f"``{code[2]}``" + (f"\\ {code[3]}" if code[3] else ""), line)
-            lines[number] = RULE.sub(r":doc:`\1 </reference/supervision>`", line)
+            lines[number] = RULE.sub(r"`\1 <supervision.html#rule-\2>`__", line)  # all of them are in `reference`
     if what in ("attribute", "property") and lines:  # of which napoleon would take a text before a colon for the type
         lines[0] = lines[0].replace(":", COLON)
 
@@ -52,6 +52,12 @@ def markdown_code(app, what, name, obj, options, lines):  # the parameters are S
 def colons_back(app, what, name, obj, options, lines):
     """Undo the last step above."""
     lines[:] = [line.replace(COLON, ":") for line in lines]
+
+
+def anchors_of_rules(app, docname, source):
+    """Make the rows of the table of rules targets of links."""
+    if docname == "reference/supervision":
+        source[0] = re.sub(r"^\| (\d+) \|", r'| <span id="rule-\1">\1</span> |', source[0], flags=re.MULTILINE)
 
 
 def public_name(app, env, node, contnode):
@@ -71,4 +77,5 @@ def public_name(app, env, node, contnode):
 def setup(app):
     app.connect("autodoc-process-docstring", markdown_code, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", colons_back, priority=600)
+    app.connect("source-read", anchors_of_rules)
     app.connect("missing-reference", public_name)

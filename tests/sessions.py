@@ -6,7 +6,8 @@ A fenced ```console block of a Markdown file is run by the tests when a comment 
     <!-- run: while suitkaise run station.py -->   the same, while this command runs, as in another terminal
 
 A line `$ command` runs a command: `suitkaise`, `python`, or `echo $?` for the last exit code, which is 0 otherwise. The
-lines below it must be lines of its output, in their order; `...` stands for any text or lines, and `^C` is a Ctrl-C.
+lines below it must be lines of its output, in their order, and without such lines it must print nothing. `...` stands
+for any text or lines, and `^C` is a Ctrl-C.
 What differs from run to run may differ: spaces, process ids, times, durations, ids of reports, and all numbers of a
 table.
 """
@@ -114,6 +115,8 @@ def _run_once(command: str, expected: list[str], folder: Path, timeout: float) -
             program.send_signal(signal.SIGINT)
         code = program.wait(timeout)
     missing = first_difference([line for line in expected if line != "^C"], program.stdout, program.stderr)
+    if not expected and program.stdout.strip():
+        missing = "(nothing)"
     shown = f"--- stdout ---\n{program.stdout}\n--- stderr ---\n{program.stderr}"
     assert missing is None, f"`{command}` did not print, or not in this place: {missing!r}\n{shown}"
     assert not program.left_behind, f"`{command}` left behind: {program.left_behind}\n{shown}"

@@ -205,6 +205,15 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
 
     Callbacks of `add_done_callback` run one after the other, in a thread of their own: one that takes long delays
     others, and nothing else (rule 76). A callback that is added to a finished answer runs at once.
+
+    >>> from suitkaise import Supervisor, Thread
+    >>> class Count(Thread):
+    ...     def on_receive(self, line: str) -> int:
+    ...         return len(line.split())
+    >>> with Supervisor("app", Count).start() as running:
+    ...     answers = [running["count"].ask_future(line) for line in ("to be", "or not to be")]
+    ...     print([answer.get(timeout=10.0) for answer in answers])
+    [2, 4]
     """
 
     asked: Asked | None = None

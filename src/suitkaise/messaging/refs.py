@@ -299,6 +299,18 @@ class WorkerRef:
 
         The answer is a `Down` at once if no incarnation is alive. Unlike `join`, a monitor does not wait for the last
         incarnation. A worker that wants a message instead calls `self.monitor(ref)`.
+
+        >>> from suitkaise import Supervisor, Thread
+        >>> class Job(Thread):
+        ...     restart = "temporary"
+        ...
+        ...     def on_receive(self, message: str) -> None:
+        ...         self.rejoin(message)
+        >>> with Supervisor("app", Job, Supervisor("others")).start() as running:
+        ...     down = running["job"].monitor()
+        ...     running["job"].tell("all done")
+        ...     print(down.get(timeout=10.0).reason)
+        shutdown (all done)
         """
         return self._router.request(RequestKind.DOWN, self.path)
 

@@ -72,9 +72,9 @@ BELL = 7 * 8
 """The byte that a sender sets after it has put a message into the worker's socket or inbox."""
 DIRECT_BELL = BELL + 1
 """The byte of the same word for senders that do not go through the hub, so that they overwrite no order's urgency."""
-LISTENING = BELL + 2
+LISTENING = 16 * 8
 """The byte that is 1 while the program wants each line that the worker prints, at once."""
-NAME = 16 * 8
+NAME = 17 * 8
 
 _MARK = 60
 _SINCE = (1 << _MARK) - 1

@@ -24,6 +24,21 @@ class Recalled:
         attempt: the number of starts after the first one: 1 for the first restart. Starts on request count, too.
         reason: the exit reason of the incarnation before; None if its `on_start` raised `Ignore`.
         down_for: seconds from the end of the incarnation before to the order of this start.
+
+    >>> from suitkaise import Supervisor, Thread
+    >>> class Job(Thread):
+    ...     restart = "transient"
+    ...
+    ...     def loop(self) -> None:
+    ...         if self.recalled is None:
+    ...             raise OSError("not yet")
+    ...         self.rejoin()
+    ...
+    ...     def result(self) -> str:
+    ...         return f"attempt {self.recalled.attempt}, after {self.recalled.reason}"
+    >>> with Supervisor("app", Job, Supervisor("others")).start() as running:
+    ...     print(running["job"].result(timeout=10.0))
+    attempt 1, after OSError in loop: not yet
     """
 
     attempt: int
