@@ -54,10 +54,15 @@ def colons_back(app, what, name, obj, options, lines):
     lines[:] = [line.replace(COLON, ":") for line in lines]
 
 
-def anchors_of_rules(app, docname, source):
-    """Make the rows of the table of rules targets of links."""
+def table_of_rules(app, docname, source):
+    """Make the rows of the table of rules targets of links, and fold the names of their tests."""
     if docname == "reference/supervision":
-        source[0] = re.sub(r"^\| (\d+) \|", r'| <span id="rule-\1">\1</span> |', source[0], flags=re.MULTILINE)
+        source[0] = re.sub(r"^\| (\d+) \|(.*)\|([^|]*)\|$", row_of_rule, source[0], flags=re.MULTILINE)
+
+
+def row_of_rule(row):
+    tests = f"<details><summary>{row[3].count('<br>') + 1}</summary>{row[3]}</details>" if row[3].strip() else ""
+    return f'| <span id="rule-{row[1]}">{row[1]}</span> |{row[2]}| {tests} |'
 
 
 def public_name(app, env, node, contnode):
@@ -77,5 +82,5 @@ def public_name(app, env, node, contnode):
 def setup(app):
     app.connect("autodoc-process-docstring", markdown_code, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", colons_back, priority=600)
-    app.connect("source-read", anchors_of_rules)
+    app.connect("source-read", table_of_rules)
     app.connect("missing-reference", public_name)
