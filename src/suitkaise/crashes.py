@@ -152,7 +152,7 @@ class CrashReport:
             f"  reason   {self.reason}",
             *([f"  where    {self.where}"] if self.where else ()),
             f"  phase    {self.phase}{since}{loop}",
-            f"  uptime   {self.uptime:.3g} s, after {self.restarts} restarts",
+            f"  uptime   {self.uptime:.3g} s, after {self.restarts} restart{'s' * (self.restarts != 1)}",
             f"  verdict  {self.verdict}; {self.used} of {allowed} restarts used in {self.seconds:g} s",
         ]
         if self.together:

@@ -169,9 +169,11 @@ def _details(facts: dict[str, Any]) -> str:
         lines.append(f"  {facts['strategy']}: {budget(facts)}; {len(facts['children'])} children")
     if facts.get("phase") and facts["pid"] is not None:
         since = "" if facts["in_phase"] is None else f" for {duration(facts['in_phase'])}"
-        loops = (
-            f"; {facts['loops']:,} loops, the last {facts['last_loop_time'] * 1000:.3g} ms" if facts["loops"] else ""
-        )
+        loops = ""
+        if facts["loops"]:
+            last = facts["last_loop_time"]
+            took = f"{last * 1000:.3g} ms" if last < 0.9995 else duration(last)
+            loops = f"; {facts['loops']:,} loop{'s' * (facts['loops'] != 1)}, the last {took}"
         lines.append(f"  in {facts['phase']}{since}{loops}")
         oldest = facts.get("oldest_message")
         waiting = f"{facts['queued']:,} waiting" + (
