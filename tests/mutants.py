@@ -79,7 +79,8 @@ def copy(folder: Path) -> Path:
 def first_failure(root: Path, mutant: Mutant) -> str:
     """The first of the pure tests that fails in the copy at `root`, which has this fault; an empty text if none does.
 
-    The tests of the policy come first for a fault of the policy, and last for any other, which they may not reach.
+    The tests of the policy come first for a fault of the policy, and last for any other, which they may not reach;
+    those that search come after those that name a rule.
     """
     environment = {
         **os.environ,
@@ -87,8 +88,10 @@ def first_failure(root: Path, mutant: Mutant) -> str:
         "PYTHONDONTWRITEBYTECODE": "1",
         "SUITKAISE_SHORT_SCHEDULES": SCHEDULES,
     }
-    order = ["tests/supervision", "tests/testing/test_simulation.py", "tests/testing"]
-    order.insert(0 if mutant.file.startswith("policy/") else len(order), "tests/policy")
+    named = [str(path) for path in sorted(root.glob("tests/policy/test_*.py")) if "search(" not in path.read_text()]
+    others = ["tests/supervision", "tests/testing/test_simulation.py"]
+    order = [*named, *others] if mutant.file.startswith("policy/") else [*others, "tests/testing"]
+    order += ["tests/policy", "tests/testing"]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "120", *order]
     command += ["--basetemp", str(root / "basetemp"), "--deselect", "tests/test_mutants.py"]
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
