@@ -88,11 +88,22 @@ def first_failure(root: Path, mutant: Mutant) -> str:
         "PYTHONDONTWRITEBYTECODE": "1",
         "SUITKAISE_SHORT_SCHEDULES": SCHEDULES,
     }
-    named = [str(path) for path in sorted(root.glob("tests/policy/test_*.py")) if "search(" not in path.read_text()]
-    others = ["tests/supervision", "tests/testing/test_simulation.py"]
-    order = [*named, *others] if mutant.file.startswith("policy/") else [*others, "tests/testing"]
-    order += ["tests/policy", "tests/testing"]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "120", *order]
+    folders = ["supervision", "testing"]
+    folders.insert(0 if mutant.file.startswith("policy/") else len(folders), "policy")
+    order = [path for folder in folders for path in sorted(root.glob(f"tests/{folder}/test_*.py"))]
+    order.sort(key=_searches)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--timeout",
+        "120",
+        *map(str, order),
+    ]
     command += ["--basetemp", str(root / "basetemp"), "--deselect", "tests/test_mutants.py"]
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     if run.returncode == 0:
@@ -101,6 +112,11 @@ def first_failure(root: Path, mutant: Mutant) -> str:
     if not failed:
         raise RuntimeError(f"the tests did not run:\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}")
     return failed[0].partition(" ")[2].partition(" - ")[0]
+
+
+def _searches(tests: Path) -> bool:
+    text = tests.read_text(encoding="utf-8")
+    return "search(" in text or "random_schedule(" in text
 
 
 def main(names: list[str]) -> int:
