@@ -79,7 +79,8 @@ def copy(folder: Path) -> Path:
 def first_failure(root: Path, mutant: Mutant) -> str:
     """The first of the pure tests that fails in the copy at `root`, which has this fault; an empty text if none does.
 
-    The tests of the policy come first for a fault of the policy, and last for any other, which they may not reach.
+    The tests of the policy come first for a fault of the policy, and last for any other, which they may not reach;
+    those that search come after those that name a rule.
     """
     environment = {
         **os.environ,
@@ -87,9 +88,22 @@ def first_failure(root: Path, mutant: Mutant) -> str:
         "PYTHONDONTWRITEBYTECODE": "1",
         "SUITKAISE_SHORT_SCHEDULES": SCHEDULES,
     }
-    order = ["tests/supervision", "tests/testing/test_simulation.py", "tests/testing"]
-    order.insert(0 if mutant.file.startswith("policy/") else len(order), "tests/policy")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "120", *order]
+    folders = ["supervision", "testing"]
+    folders.insert(0 if mutant.file.startswith("policy/") else len(folders), "policy")
+    order = [path for folder in folders for path in sorted(root.glob(f"tests/{folder}/test_*.py"))]
+    order.sort(key=_searches)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--timeout",
+        "120",
+        *map(str, order),
+    ]
     command += ["--basetemp", str(root / "basetemp"), "--deselect", "tests/test_mutants.py"]
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     if run.returncode == 0:
@@ -98,6 +112,11 @@ def first_failure(root: Path, mutant: Mutant) -> str:
     if not failed:
         raise RuntimeError(f"the tests did not run:\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}")
     return failed[0].partition(" ")[2].partition(" - ")[0]
+
+
+def _searches(tests: Path) -> bool:
+    text = tests.read_text(encoding="utf-8")
+    return "search(" in text or "random_schedule(" in text
 
 
 def main(names: list[str]) -> int:
