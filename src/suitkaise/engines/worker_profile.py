@@ -1,13 +1,12 @@
 """A profile of a worker's process, made by a thread of that process for an observer that waits at a socket.
 
-The observer listens at `profile_socket` and sends the signal `PROFILE`. The handler starts a thread, which connects,
+The observer listens at `profile_socket` and sends the signal `PROFILE`. Its handler starts the thread, which connects,
 reads one line with the wish, samples, and answers with one line. When the observer shuts its side down or goes away,
 the profile ends. Without an observer the signal does nothing.
 """
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import json
 import select
@@ -25,14 +24,7 @@ _LONGEST_WISH = 1_000
 
 
 def serve_profile(directory: str, pid: int) -> None:
-    """Make the profile that an observer of this process waits for, in a thread of its own.
-
-    For signal handlers: it takes no lock, which the interrupted code could hold.
-    """
-    _thread.start_new_thread(_serve, (directory, pid))
-
-
-def _serve(directory: str, pid: int) -> None:
+    """Make the profile that an observer of this process waits for; without one, do nothing. Blocks until it is made."""
     with contextlib.suppress(Exception), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as observer:
         connect_own(observer, profile_socket(directory, pid))
         wish = json.loads(observer.makefile("rb").readline(_LONGEST_WISH))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import faulthandler
 import os
@@ -64,9 +65,9 @@ class WorkerSignals:
         signal.signal(PROFILE, self._profile)
 
     def _profile(self, number: int, frame: Any) -> None:
-        from suitkaise.engines.worker_profile import serve_profile  # few workers are ever profiled
-
-        serve_profile(self._directory, os.getpid())
+        """Start a thread, without a lock, which the interrupted code could hold; an error would be raised in a hook."""
+        with contextlib.suppress(RuntimeError):  # no thread is left
+            _thread.start_new_thread(_serve_profile, (self._directory, os.getpid()))
 
     def _finish(self, number: int, frame: Any) -> None:
         self._mailbox.order_stop(Signaled(number))
@@ -83,6 +84,12 @@ class WorkerSignals:
                 faulthandler.unregister(number)
                 signal.signal(number, dump)
                 faulthandler.register(number, output, all_threads=True, chain=True)
+
+
+def _serve_profile(directory: str, pid: int) -> None:
+    from suitkaise.engines.worker_profile import serve_profile  # few workers are ever profiled
+
+    serve_profile(directory, pid)
 
 
 def ignore_signals(*numbers: int) -> None:

@@ -54,7 +54,7 @@ class TopApp(App[None]):
         missing: why no program was found at first.
     """
 
-    CSS = """
+    CSS: ClassVar[str] = """
     #head { height: 2; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis; }
     #banner { height: auto; padding: 0 1; background: $warning-muted; color: $text-warning; display: none; }
     #banner.bad { background: $error-muted; color: $text-error; }
@@ -90,8 +90,8 @@ class TopApp(App[None]):
     .help { overflow-y: auto; }
     Toast { max-width: 80%; }
     """
-    TITLE = "suitkaise top"
-    ENABLE_COMMAND_PALETTE = False
+    TITLE: str | None = "suitkaise top"
+    ENABLE_COMMAND_PALETTE: ClassVar[bool] = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "detail", "Detail"),
         Binding("slash", "filter", "Filter", key_display="/"),
@@ -111,8 +111,8 @@ class TopApp(App[None]):
 
     def __init__(self, source: Source, *, scope: str = "", missing: str = "") -> None:
         super().__init__()
-        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
-        self.VERTICAL_BREAKPOINTS = [(0, "-low"), (20, "-high")]
+        self.HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-narrow"), (100, "-wide")]
+        self.VERTICAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-low"), (20, "-high")]
         self._source = source
         self._scope = scope
         self._missing = missing

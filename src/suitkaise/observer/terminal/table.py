@@ -27,7 +27,7 @@ NAME_LEAST, NAME_MOST, DOING_LEAST = 16, 44, 18
 class Table(ScrollView, can_focus=True):
     """Lines under a head. What has not changed is not drawn again, and a new order keeps the cursor on its worker."""
 
-    DEFAULT_CSS = """
+    DEFAULT_CSS: ClassVar[str] = """
     Table { scrollbar-size-vertical: 1; overflow-x: hidden; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -80,7 +80,7 @@ class Table(ScrollView, can_focus=True):
         self.lines, self.sort = lines, sort
         found = _index_of(lines, path)
         self.cursor = min(self.cursor, max(0, len(lines) - 1)) if found is None else found
-        self.virtual_size = Size(0, len(lines) + 1)
+        self.virtual_size: Size = Size(0, len(lines) + 1)
         if found is not None and found != _index_of(before, path):
             self._keep_in_view()
         elif found is None:
