@@ -240,6 +240,7 @@ class BoundedMailbox:
         if now >= self._purge_at:
             self._purge_at = now + _PURGE
             self._end_blocked(lambda other: other.message.deadline is not None and other.message.deadline < now)
+        one.message.body.keep()
         size = one.message.body.size
         if len(self._blocked) >= MOST or (self._blocked and self._blocked_bytes + size > MOST_BYTES):
             raise full_mailbox(self._path, self.bound)
