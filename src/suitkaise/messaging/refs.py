@@ -135,12 +135,14 @@ class WorkerRef:
         seconds = limited(checked_timeout(timeout))
         try:
             answer = self._router.ask(self.path, Payload(message), seconds, carrier())
-        except AskTimeout:
-            raise self._timed_out(seconds) from None
-        if not isinstance(answer, Answer):
-            return value_of(*answer)
-        answer.asked = self
-        return answer.get(seconds)
+            if not isinstance(answer, Answer):
+                return value_of(*answer)
+            answer.asked = self
+            return answer.get(seconds)
+        except AskTimeout as error:
+            if error.path != self.path or error.status is not None:  # of an ask of the handler, or complete
+                raise
+            raise self._timed_out(seconds) from None  # the worker has skipped the message, or a connection tells this
 
     def ask_future(self, message: Any) -> Answer[Any]:
         """Send a message; the answer can be awaited, or waited for with `get(timeout)`."""
