@@ -51,7 +51,7 @@ from suitkaise.errors import WorkerDead
 from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.bounded import Inbox
+from suitkaise.messaging.inbox import Inbox
 from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload

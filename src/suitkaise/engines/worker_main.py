@@ -47,9 +47,9 @@ from suitkaise.engines.worker_terminal import refuse_terminal
 from suitkaise.errors import MailboxFull
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging import codec, definitions, wire
-from suitkaise.messaging.bounded import Taken
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
+from suitkaise.messaging.inbox import Taken
 from suitkaise.messaging.logs import end_forwarding, forward_all
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import MOST, MOST_BYTES, Message, Payload, crash

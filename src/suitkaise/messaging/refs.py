@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, SuitkaiseError
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.ask_timeout import Doing, ask_timeout, limited
-from suitkaise.messaging.bounded import dropped_from
 from suitkaise.messaging.identity import current_path, is_starting
+from suitkaise.messaging.inbox import dropped_from
 from suitkaise.messaging.messages import (
     DEFAULT_TIMEOUT,
     Answer,

@@ -10,8 +10,8 @@ from typing import Any, assert_never
 
 from suitkaise.errors import MailboxFull, NotSerializable, SuitkaiseError
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.bounded import full_mailbox
 from suitkaise.messaging.connection import SendBuffer
+from suitkaise.messaging.inbox import full_mailbox
 from suitkaise.messaging.messages import Answer, Message, Payload, portable_error
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import (
