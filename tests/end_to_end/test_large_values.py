@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -37,6 +38,8 @@ class Keeps:
                 return None if self.kept is None else (int(self.kept.min()), int(self.kept.max()))
             case "memory":
                 return psutil.Process().memory_info().rss
+            case "renew":
+                self.rejoin()  # type: ignore[attr-defined]
             case "pid":
                 return os.getpid()
             case ("hold", path):
@@ -125,6 +128,32 @@ def tells_and_changes_here(name: str) -> None:
     array = numpy.full(5 * MIB, 3, dtype=numpy.uint8)
     WorkerRef(f"big/{name}").tell(("tell", array))
     array[:] = 4
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_s72_an_array_for_the_next_incarnation_is_the_one_that_was_sent(
+    running: RunningTree, direct: bool, tmp_path: Any
+) -> None:
+    running.start_child(Child(InProcess, id="renews", restart="permanent"))
+    asker = running["sender"].ask_future if direct else lambda message: in_background(lambda: message[0](*message[1:]))
+    if direct:
+        assert running["sender"].ask((asks, "big/renews", 10))
+    running["renews"].tell(("hold", str(tmp_path / "gate")))
+    running["renews"].tell("renew")
+    answer = asker((asks_and_changes, "big/renews", 3 * MIB, str(tmp_path / "gate")))
+    assert answer.result(60) == (2, 2)
+    running.terminate_child("renews")
+    running.delete_child("renews")
+
+
+def asks_and_changes(path: str, size: int, gate: str) -> tuple[int, int]:
+    """Ask with an array of ones that changes after that; return the least and the greatest number of the answer."""
+    array = numpy.ones(size, dtype=numpy.uint8)
+    answer = WorkerRef(path).ask_future(array)
+    array[:] = 7
+    Path(gate).touch()
+    found = answer.get(60)
+    return int(found.min()), int(found.max())
 
 
 def test_small_messages_of_others_go_between_the_pieces_of_a_large_one(running: RunningTree) -> None:

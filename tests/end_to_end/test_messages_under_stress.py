@@ -15,10 +15,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from suitkaise import AskTimeout, Child, MailboxFull, Process, Supervisor, Thread, WorkerDead, WorkerRef
+from suitkaise import AskTimeout, Bounded, Child, MailboxFull, Process, Supervisor, Thread, WorkerDead, WorkerRef
 from tests.support import eventually
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
+BOUNDED = 2
+"""The seed with which the mailboxes are bounded."""
 
 NAMES = ("waits", "loops", "async", "thread")
 
@@ -188,7 +191,10 @@ class TalksInThread(Talks, Thread): ...
 
 def tree(folder: Path, seed: int, count: int, patience: float) -> Supervisor:
     kinds = dict(zip(NAMES, (TalksAndWaits, TalksAndLoops, TalksAsync, TalksInThread), strict=True))
-    children = [Child(kind, args=(str(folder), seed, count, patience), id=name) for name, kind in kinds.items()]
+    mailbox = Bounded(3, "block") if seed == BOUNDED else None
+    children = [
+        Child(kind, args=(str(folder), seed, count, patience), id=name, mailbox=mailbox) for name, kind in kinds.items()
+    ]
     return Supervisor("tree", *children, max_restarts=10_000)
 
 

@@ -18,8 +18,8 @@ from suitkaise.events import DeadLetter, Event
 from suitkaise.exits import Normal, Signaled
 from suitkaise.messaging import bounded
 from suitkaise.messaging.address import Address
-from suitkaise.messaging.bounded import Inbox, Taken
 from suitkaise.messaging.dead_letters import DeadLetters
+from suitkaise.messaging.inbox import Inbox, Taken
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.platform.board import MESSAGES, OWN, SLOT_BYTES, Slot
 from suitkaise.specs.bounded import ON_FULL, Bounded, OnFull

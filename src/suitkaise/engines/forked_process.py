@@ -15,6 +15,7 @@ from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import Announce, WorkerReport, decode_worker_report
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import SendBuffer
+from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.inheritance import Inheritance
 from suitkaise.platform.processes import has_ended
 
@@ -104,7 +105,7 @@ class ForkedProcess:
         except OSError as error:  # for example no descriptor is left
             self.spawn_failed(str(error))
 
-    def send(self, data: bytes, *, force: bool = False) -> None:
+    def send(self, data: bytes | Pieces, *, force: bool = False) -> None:
         """Send an encoded frame, now or when the process exists.
 
         Raises:

@@ -55,12 +55,13 @@ from suitkaise.escapes import LONGEST_LINE, shortened
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.address import TraceReport
-from suitkaise.messaging.bounded import Inbox
 from suitkaise.messaging.identity import current_path
+from suitkaise.messaging.inbox import Inbox
 from suitkaise.messaging.log_rings import Run
 from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.board import BELL, DIRECT, LISTENING, MESSAGES, OWN, SlotView
 from suitkaise.platform.inheritance import User, user
 from suitkaise.platform.log_levels import levels
@@ -243,7 +244,7 @@ class ProcessHandle:
     # ------------------------------------------------------------ from any thread
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
         """Encode the message and send it; see `Receiver.deliver`."""
-        payload = message.body.data
+        payload = message.body.parts
         with self._lock:
             if self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None:
                 raise WorkerDead.just_ended(self.launch.path)
@@ -387,8 +388,8 @@ class ProcessHandle:
     def _stack_file(self) -> str:
         return stack_file(self._context.directory, self.process.pid or 0)  # without a process there is no file 0
 
-    def _send(self, order: WorkerOrder, payload: bytes = b"", *, force: bool = False) -> None:
-        self.process.send(wire.encode(order, payload, long_header=True), force=force)
+    def _send(self, order: WorkerOrder, payload: bytes | Pieces = b"", *, force: bool = False) -> None:
+        self.process.send(wire.frame(order, payload, long_header=True), force=force)
         self._bell[0] = self._ring
 
     def adopt(self, process: ForkedProcess) -> bool:
@@ -476,6 +477,8 @@ class ProcessHandle:
                 told = Message(kind, Payload(data=payload), carrier=carrier)
                 returned = told if number is None else self._asked.pop(number, None)
                 if returned is not None:
+                    if payload:  # the array of a message in pieces may have changed meanwhile
+                        returned = replace(returned, body=Payload(data=payload))
                     self._returned.append(returned)
             case ExitReport(reason, ignored, has_result, returns_messages):
                 outcome = Outcome(codec.loads(reason), Payload(data=bytes(payload)) if has_result else None, ignored)

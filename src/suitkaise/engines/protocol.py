@@ -339,7 +339,8 @@ class RoomReport(msgspec.Struct, array_like=True, tag=12, gc=False):
 class ReturnMessage(msgspec.Struct, array_like=True, tag=8, gc=False):
     """A message that the worker has not handled, for its next incarnation. Follows `ExitReport`; no answer.
 
-    The payload is its encoded body, or empty if it has a number: the hub knows that message.
+    The payload is its encoded body. It is empty if the message has a number, as the hub knows that one, and is not in
+    pieces: their memory may have changed there.
     """
 
     kind: Literal["message", "call", "get", "signal"]

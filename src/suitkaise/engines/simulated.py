@@ -11,7 +11,7 @@ from typing import Literal
 
 from suitkaise.engines.engine import Exit, Launch, settle
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
-from suitkaise.messaging.bounded import Inbox
+from suitkaise.messaging.inbox import Inbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import SLOT_BYTES, Phase, Slot, SlotView
 from suitkaise.platform.reactor import TimerHandle

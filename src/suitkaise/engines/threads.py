@@ -18,8 +18,8 @@ from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.errors import WorkerDead
 from suitkaise.escapes import LONGEST_LINE, shortened
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
-from suitkaise.messaging.bounded import Inbox, Taken
 from suitkaise.messaging.identity import set_owner
+from suitkaise.messaging.inbox import Inbox, Taken
 from suitkaise.messaging.log_rings import Run
 from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.messaging.messages import Message, Payload

@@ -50,13 +50,13 @@ from suitkaise.engines.worker_terminal import refuse_terminal
 from suitkaise.errors import MailboxFull
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging import codec, definitions, wire
-from suitkaise.messaging.bounded import Taken
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
+from suitkaise.messaging.inbox import Taken
 from suitkaise.messaging.logs import end_forwarding, forward_all
 from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import MOST, MOST_BYTES, Message, Payload, crash
-from suitkaise.messaging.pieces import Pieces
+from suitkaise.messaging.pieces import Pieces, is_in_pieces
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.messaging.tracing import enter
 from suitkaise.platform.board import LISTENING, PHASE, SLOT_BYTES, Board, Phase, Slot
@@ -434,7 +434,8 @@ class WorkerProcess:
                 if count > MOST or size > MOST_BYTES:  # the hub would not keep more for a worker that is restarting
                     message.fail(MailboxFull(f"too many messages wait for {path!r}", path=path))
                 elif isinstance(message.reply, _AnswerSender):
-                    self.send(ReturnMessage(message.kind, message.reply.number))
+                    kept = b"" if not is_in_pieces(message.body.data) else message.body.data
+                    self.send(ReturnMessage(message.kind, message.reply.number), kept)
                 elif message.origin is None or not message.origin.send_back(message):
                     self.send(ReturnMessage(message.kind, None, message.carrier), message.body.data)
             left = until - time.monotonic()

@@ -181,7 +181,7 @@ class Address:
         if self.kind == "supervisor":
             raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
         if self.kind in ("process", "command"):
-            message.body.data  # noqa: B018  (encode before the lock is taken: only the sender waits, and gets the error)
+            message.body.parts  # noqa: B018  (encode before the lock is taken: only the sender waits for that)
         with self._lock:
             if self._bounded is not None:
                 return self._send_bounded(self._bounded, message, room)

@@ -75,7 +75,7 @@ class SendBuffer:
         self._path = path
         self._on_event = on_event
         self._lock = threading.RLock()  # a signal handler may write, too
-        self._fresh: deque[bytes] = deque()
+        self._fresh: deque[bytes | Pieces] = deque()
         self._writing = False
         self._backlog = bytearray()
         self._corked = corked
@@ -88,8 +88,8 @@ class SendBuffer:
         return self.sock.fileno()
 
     # ------------------------------------------------------------ from any thread
-    def write(self, data: bytes, *, force: bool = False) -> None:
-        """Send `data`, or queue what the socket does not take. After `close`, do nothing.
+    def write(self, data: bytes | Pieces, *, force: bool = False) -> None:
+        """Send `data`, or queue a copy of what the socket does not take. After `close`, do nothing.
 
         Raises:
             MailboxFull: more than `BACKLOG` bytes would wait; nothing of `data` is sent. Not with `force`.
@@ -122,22 +122,24 @@ class SendBuffer:
             except OSError:
                 return False
             if sent < len(data):
-                self._queue(data[sent:])
+                self._queue(data, sent)
             return True
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | Pieces) -> None:
         sent: list[int] = []
         try:
             if not self._backlog and not self._corked:
                 self._try(data, sent)
         except BaseException:  # of a signal handler: finish a frame that was begun, and drop one that was not
             if sent:
-                self._queue(data[sent[0] :])
+                self._queue(data, sent[0])
             raise
-        self._queue(data[sent[0] :] if sent else data)
+        self._queue(data, sent[0] if sent else 0)
 
-    def _queue(self, data: bytes) -> None:
-        self._backlog += data
+    def _queue(self, data: bytes | Pieces, sent: int) -> None:
+        for part in data.parts if isinstance(data, Pieces) else (data,):
+            self._backlog += memoryview(part)[sent:]
+            sent = max(0, sent - len(part))
         if not self._corked:
             self._await_room()
 
@@ -158,9 +160,12 @@ class SendBuffer:
         self._ahead = max(0, self._ahead - sent[0])
         self._await_room()
 
-    def _try(self, data: bytes | memoryview, sent: list[int]) -> None:
+    def _try(self, data: bytes | memoryview | Pieces, sent: list[int]) -> None:
         try:
-            _send_and_record(sent, self.sock.send, data, _FLAGS)
+            if isinstance(data, Pieces):
+                _send_and_record(sent, self.sock.sendmsg, data.parts, _NO_ANCILLARY_DATA, _FLAGS)
+            else:
+                _send_and_record(sent, self.sock.send, data, _FLAGS)
         except BlockingIOError:
             sent.append(0)
         except OSError:

@@ -92,7 +92,7 @@ class Payload:
     @property
     def size(self) -> int:
         """Bytes of the encoded form; 0 as long as there is none."""
-        return 0 if self._data is None else len(self._data)
+        return len(self._data or self._pieces or b"")
 
     @property
     def value(self) -> Any:
@@ -120,6 +120,11 @@ class Payload:
             self._data = bytes(self.parts)
             self._pieces = None
         return self._data
+
+    def keep(self) -> None:
+        """Copy a value in pieces: from now on it may change."""
+        if self._pieces is not None:
+            self._data, self._pieces = bytes(self._pieces), None
 
     @property
     def parts(self) -> bytes | Pieces:

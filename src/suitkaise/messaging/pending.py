@@ -26,6 +26,7 @@ class PendingMessages:
         Raises:
             MailboxFull: too many messages or bytes wait, and the hub has not `accepted` the message before.
         """
+        message.body.keep()
         size = message.body.size
         if not accepted:
             if len(self._waiting) >= MOST:

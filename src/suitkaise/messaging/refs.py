@@ -10,8 +10,8 @@ from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, Suitkaise
 from suitkaise.exits import ExitReason
 from suitkaise.messaging import tracing
 from suitkaise.messaging.ask_timeout import Doing, ask_timeout, limited
-from suitkaise.messaging.bounded import dropped_from
 from suitkaise.messaging.identity import current_path, is_starting
+from suitkaise.messaging.inbox import dropped_from
 from suitkaise.messaging.messages import (
     DEFAULT_TIMEOUT,
     Answer,
@@ -156,12 +156,14 @@ class WorkerRef:
     def _ask_and_wait(self, message: Any, timeout: float | None, seconds: float | None) -> Any:
         try:
             answer = self._router.ask(self.path, Payload(message), seconds, carrier())
-        except AskTimeout:
-            raise self._timed_out(seconds) from None
-        if not isinstance(answer, Answer):
-            return value_of(*answer)
-        answer.asked = self
-        return answer.get(seconds)
+            if not isinstance(answer, Answer):
+                return value_of(*answer)
+            answer.asked = self
+            return answer.get(seconds)
+        except AskTimeout as error:
+            if error.path != self.path or error.status is not None:  # of an ask of the handler, or complete
+                raise
+            raise self._timed_out(seconds) from None  # the worker has skipped the message, or a connection tells this
 
     def ask_future(self, message: Any) -> Answer[Any]:
         """Send a message; the answer can be awaited, or waited for with `get(timeout)`."""

@@ -31,6 +31,7 @@ __all__ = [
     "WireError",
     "check_length",
     "encode",
+    "frame",
     "parts",
     "send",
 ]
@@ -110,6 +111,12 @@ def encode(header: Header, payload: Data | Pieces = b"", *, long_header: bool = 
     b'\x04\x00\x00\x00\x03\x00\x00\x00\x92\x01\xa1xabc'
     """
     return b"".join(parts(header, payload, long_header=long_header))
+
+
+def frame(header: Header, payload: Data | Pieces = b"", *, long_header: bool = False) -> bytes | Pieces:
+    """Return one frame; in pieces, if its payload is. Raises what `parts` raises."""
+    joined = parts(header, payload, long_header=long_header)
+    return Pieces(joined) if isinstance(payload, Pieces) else b"".join(joined)
 
 
 def send(sock: socket.socket, header: Header, payload: Data = b"") -> None:

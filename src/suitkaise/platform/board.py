@@ -65,7 +65,7 @@ SKIPPED = 11
 DROPPED = 12
 """The word of the hub: the number of the last message that is dropped of those which the worker has got."""
 WANTED = 13
-"""The word that is 1 when the hub waits until the worker takes out a message; see `messaging.bounded`."""
+"""The word that is 1 when the hub waits until the worker takes out a message; see `messaging.inbox`."""
 OWN = 15
 """The word that counts the messages which the worker's timers have put into its inbox."""
 BELL = 7 * 8

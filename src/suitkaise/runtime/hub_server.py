@@ -10,9 +10,10 @@ from typing import Any, assert_never
 
 from suitkaise.errors import MailboxFull, NotSerializable, SuitkaiseError
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.bounded import full_mailbox
 from suitkaise.messaging.connection import SendBuffer
+from suitkaise.messaging.inbox import full_mailbox
 from suitkaise.messaging.messages import Answer, Message, Payload, portable_error
+from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import (
     AdminRequest,
     Ask,
@@ -233,7 +234,7 @@ class _WorkerConnection:
     def _answer(self, number: int, ok: bool, payload: Payload) -> None:
         """Send an answer, from any thread."""
         try:
-            data = payload.data
+            data: bytes | Pieces = payload.parts
         except NotSerializable as error:
             value = payload.value
             substitute = (
@@ -241,7 +242,7 @@ class _WorkerConnection:
             )
             ok, data = False, codec.dumps(substitute)
         try:
-            self._out.write(wire.encode(HubAnswer(number, ok), data))
+            self._out.write(wire.frame(HubAnswer(number, ok), data))
         except MailboxFull:
             self._server.reactor.call_soon_threadsafe(lambda: self._close("the process does not read its answers"))
 

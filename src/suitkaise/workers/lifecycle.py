@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 from suitkaise.errors import AskTimeout, Ignore, Reject, WorkerDead
 from suitkaise.exits import Crashed, ExitReason, Normal
-from suitkaise.messaging.bounded import Taken, dropped_from
 from suitkaise.messaging.identity import set_handles_alone, set_starting, set_worker
+from suitkaise.messaging.inbox import Taken, dropped_from
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload, crash, crash_and_answer
 from suitkaise.messaging.tracing import continued
