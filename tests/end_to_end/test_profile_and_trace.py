@@ -96,22 +96,32 @@ class App:
     def pid(self, path: str) -> int:
         return int(self.facts(path)["pid"])
 
-    def settle(self, former: int | None = None) -> None:
-        """Wait until the server runs (again), and the next process stands by, so that none is taken for a leak."""
-        pid = eventually(lambda: {self.facts("server")["pid"]} - {None, former}).pop()
+    def settle(self) -> None:
+        """Wait until the server runs, and the next process stands by, so that none is taken for a leak."""
+        pid = eventually(lambda: self.facts("server")["pid"])
         keeper = psutil.Process(pid).parent()
         eventually(lambda: keeper is not None and children_named("sk:reserve", keeper))
 
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[programs.Program]:
+        running, _ = programs.running_programs()
+        try:
+            yield next(one for one in running if one.facts["pid"] == self.program.pid)
+        finally:
+            for one in running:
+                one.close()
+
     def directory(self) -> str:
-        (program,) = [one for one in programs.running_programs()[0] if one.facts["pid"] == self.program.pid]
-        program.close()
-        return program.directory
+        with self.connection() as program:
+            return program.directory
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """A program that all tests of this module look at."""
-    folder, name = tmp_path_factory.mktemp("app"), f"looked-{os.getpid()}"
+_numbers = itertools.count(1)
+
+
+@contextlib.contextmanager
+def looked_at(folder: Path) -> Iterator[App]:
+    name = f"looked-{os.getpid()}-{next(_numbers)}"
     (folder / "app.py").write_text(APP.replace("NAME", name))
     with start_program([sys.executable, "app.py"], cwd=folder) as program:
         program.expect("up")
@@ -120,6 +130,20 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
         yield app
         program.send_signal(signal.SIGKILL)  # its keepers end the rest and remove its directory
         program.wait()
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """A program that the tests look at which end none of its workers."""
+    with looked_at(tmp_path_factory.mktemp("app")) as app:
+        yield app
+
+
+@pytest.fixture
+def own_app(tmp_path: Path) -> Iterator[App]:
+    """A program for a test that ends workers: those that are started again would be taken for a leak."""
+    with looked_at(tmp_path) as app:
+        yield app
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +205,8 @@ def test_without_an_observer_the_signal_does_nothing(app: App) -> None:
     assert app.pid("server") == pid
 
 
-def test_a_profile_ends_with_the_worker_or_with_the_one_who_wanted_it(app: App) -> None:
+def test_a_profile_ends_with_the_worker_or_with_the_one_who_wanted_it(own_app: App) -> None:
+    app = own_app
     pid = app.pid("server")
     place = Path(profiles.profile_socket(app.directory(), pid))
     with socket.socket(socket.AF_UNIX) as listener:
@@ -204,7 +229,6 @@ def test_a_profile_ends_with_the_worker_or_with_the_one_who_wanted_it(app: App) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profiles, "_readable", kill)
         assert "has ended meanwhile" in app.profile("server", seconds=600.0).stderr
-    app.settle(pid)
 
 
 def test_py_spy_is_used_where_it_works(app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,10 +262,10 @@ def test_the_messages_of_a_thread_are_traced_as_lines(app: App) -> None:
     assert all(f"tell from {app.name}/client: 'hello'" in line and "ran" in line for line in lines)
 
 
-def test_a_trace_follows_the_worker_through_its_restarts_and_ends_when_nobody_looks(app: App) -> None:
+def test_a_trace_follows_the_worker_through_its_restarts_and_ends_when_nobody_looks(own_app: App) -> None:
+    app = own_app
     pid = app.pid("server")
-    (program,) = [one for one in programs.running_programs()[0] if one.facts["pid"] == app.program.pid]
-    with contextlib.closing(program):
+    with app.connection() as program:
         path = f"{app.name}/server"
         last = program.client.request(programs.RequestKind.TRACE, path).get()["last"]
         seen: list[Any] = []
@@ -253,13 +277,12 @@ def test_a_trace_follows_the_worker_through_its_restarts_and_ends_when_nobody_lo
             seen.extend(told["reports"])
             return seen
 
-        eventually(news)
+        eventually(lambda: news()[-1]["number"] > 2)
         os.kill(pid, signal.SIGKILL)
         wait_gone(pid)
-        eventually(lambda: any(one["number"] > other["number"] for one, other in itertools.pairwise(news())))
-    app.settle(pid)
-    pid = app.pid("server")
-    threads = psutil.Process(pid).num_threads()
+        eventually(lambda: any(one["number"] > other["number"] for one, other in itertools.pairwise(news())))  # anew
+        pid = app.pid("server")
+        threads = psutil.Process(pid).num_threads()
     eventually(lambda: psutil.Process(pid).num_threads() < threads, timeout=30)
 
 
