@@ -577,13 +577,14 @@ class Stores(Process):
     num_loops = 4
 
     def loop(self) -> None:
-        self.tree.add_to_root("mine", self.pid, metadata=self.metadata)
+        self.tree.add_to_root(f"mine {self.pid}", self.pid, metadata=self.metadata)
         self.tree.increment("hits", path="shared")
 
     def result(self) -> Any:
-        seen = self.tree.get("mine", path="")
+        mine = f"mine {self.pid}"
+        seen = self.tree.get(mine, path="")
         self.cleanup()
-        return seen == self.pid, self.tree.get("mine", path="", default="gone")
+        return seen == self.pid, self.tree.get(mine, path="", default="gone")
 
 
 def test_the_storage_is_shared_by_the_program_and_its_workers() -> None:
