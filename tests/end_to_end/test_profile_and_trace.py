@@ -22,7 +22,7 @@ from suitkaise import cli
 from suitkaise.cli import profile as profiles
 from suitkaise.cli import programs
 from suitkaise.engines.worker_signals import PROFILE
-from tests.support import Finished, Program, children_named, eventually, start_program, wait_gone
+from tests.support import Finished, Program, eventually, start_program, wait_gone
 
 APP = """
 import time
@@ -96,11 +96,9 @@ class App:
     def pid(self, path: str) -> int:
         return int(self.facts(path)["pid"])
 
-    def settle(self, former: int | None = None) -> None:
-        """Wait until the server runs (again), and the next process stands by, so that none is taken for a leak."""
-        pid = eventually(lambda: {self.facts("server")["pid"]} - {None, former}).pop()
-        keeper = psutil.Process(pid).parent()
-        eventually(lambda: keeper is not None and children_named("sk:reserve", keeper))
+    def wait_for_next(self, former: int) -> None:
+        """Wait until the server runs again."""
+        eventually(lambda: self.facts("server")["pid"] not in (None, former))
 
     def directory(self) -> str:
         (program,) = [one for one in programs.running_programs()[0] if one.facts["pid"] == self.program.pid]
@@ -115,9 +113,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     (folder / "app.py").write_text(APP.replace("NAME", name))
     with start_program([sys.executable, "app.py"], cwd=folder) as program:
         program.expect("up")
-        app = App(name, program)
-        app.settle()
-        yield app
+        yield App(name, program)
         program.send_signal(signal.SIGKILL)  # its keepers end the rest and remove its directory
         program.wait()
 
@@ -204,7 +200,7 @@ def test_a_profile_ends_with_the_worker_or_with_the_one_who_wanted_it(app: App) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profiles, "_readable", kill)
         assert "has ended meanwhile" in app.profile("server", seconds=600.0).stderr
-    app.settle(pid)
+    app.wait_for_next(pid)
 
 
 def test_py_spy_is_used_where_it_works(app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +253,7 @@ def test_a_trace_follows_the_worker_through_its_restarts_and_ends_when_nobody_lo
         os.kill(pid, signal.SIGKILL)
         wait_gone(pid)
         eventually(lambda: any(one["number"] > other["number"] for one, other in itertools.pairwise(news())))
-    app.settle(pid)
+    app.wait_for_next(pid)
     pid = app.pid("server")
     threads = psutil.Process(pid).num_threads()
     eventually(lambda: psutil.Process(pid).num_threads() < threads, timeout=30)
