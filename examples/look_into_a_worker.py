@@ -1,6 +1,7 @@
 """Look into a running worker from another shell: its messages, and where it spends its time."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ class Busy(Process):
 
 
 def command(*words: str) -> "subprocess.Popen[str]":
+    words = (*words, "--pid", str(os.getpid()))  # of all programs that run a tree of this name
     return subprocess.Popen([sys.executable, "-m", "suitkaise", *words], stdout=subprocess.PIPE, text=True)
 
 

@@ -143,7 +143,7 @@ def _processes_since(before: Footprint) -> list[Leak]:
         description = describe(process.pid)
         if process.pid == resource_tracker._resource_tracker._pid:  # multiprocessing keeps it until the program ends
             continue
-        if _is_in_reserve(process, before):
+        if _is_in_reserve(process, before) or _is_of_older_program(process, before):
             continue  # its runtime is older than the test
         if process.is_running():
             found.append(Leak("process", description, process=process))
@@ -153,6 +153,13 @@ def _processes_since(before: Footprint) -> list[Leak]:
 def _is_in_reserve(process: psutil.Process, before: Footprint) -> bool:
     with suppress(psutil.Error):
         return process.name() == "sk:reserve" and process.ppid() in before.pids
+    return False
+
+
+def _is_of_older_program(process: psutil.Process, before: Footprint) -> bool:
+    """Return whether it belongs to a program that a fixture had started before: it restarts its workers by itself."""
+    with suppress(psutil.Error):
+        return any(parent.pid in started_programs & before.pids for parent in process.parents())
     return False
 
 

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from suitkaise import cli
 from suitkaise.cli import top as command
 from suitkaise.cli.parser import make_parser
-from tests.support import Finished, Program, children_named, eventually, start_program
+from tests.support import Finished, Program, eventually, start_program
 
 pytest.importorskip("textual")
 pytestmark = pytest.mark.timeout(120)
@@ -71,10 +70,6 @@ class App:
     name: str
     program: Program
 
-    def wait_for_reserve(self) -> None:
-        program = psutil.Process(self.program.pid)
-        eventually(lambda: children_named("sk:reserve", program, recursive=True))
-
     def __call__(self, *args: str) -> Finished:
         output, errors = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
@@ -87,9 +82,7 @@ def run_app(folder: Path, name: str) -> Iterator[App]:
     (folder / "app.py").write_text(APP.replace("NAME", name))
     with start_program([sys.executable, "app.py"], cwd=folder) as program:
         program.expect("up")
-        app = App(name, program)
-        app.wait_for_reserve()
-        yield app
+        yield App(name, program)
         program.send_signal(signal.SIGKILL)  # its keepers end the rest and remove its directory
         program.wait()
 
@@ -112,15 +105,11 @@ class Terminal:
         await self.pilot.press(*keys)
 
     async def until(self, what: Callable[[], Any]) -> Any:
-        for _ in range(100):
+        for _ in range(600):
             if value := what():
                 return value
             await self.pilot.pause(0.05)
-        raise AssertionError(f"not in five seconds; the screen is\n{self.screen()}")
-
-    async def settle(self, app: App) -> None:
-        """Wait until the next process stands by, which the next test's look for leaks is to find."""
-        await asyncio.to_thread(app.wait_for_reserve)
+        raise AssertionError(f"not within 30 seconds; the screen is\n{self.screen()}")
 
     async def choose(self, path: str) -> None:
         await self.until(lambda: path in [line.path for line in self.table.lines])
@@ -174,7 +163,6 @@ def test_it_shows_the_tree_and_a_crash_and_the_restart(app: App) -> None:
         assert int(terminal.line(worker).cells["pid"]) != before
         assert "SIGKILL" in terminal.line(worker).doing
         assert terminal.line(worker).numbers["restarts"] >= 1
-        await terminal.settle(app)
 
     in_terminal(work, app.name)
 
@@ -254,7 +242,6 @@ def test_a_restart_happens_when_it_is_confirmed_and_not_otherwise(app: App) -> N
         await terminal.press("r", "y")
         await terminal.until(lambda: terminal.has("restarted"))
         await terminal.until(lambda: terminal.line(worker).cells["pid"] not in ("", pid))
-        await terminal.settle(app)
 
     in_terminal(work, app.name)
 
@@ -279,7 +266,6 @@ def test_a_signal_is_chosen_from_a_list(app: App) -> None:
         await terminal.until(lambda: terminal.has(f"(pid {pid})", "SIGTERM", "SIGKILL"))
         await terminal.press("escape", "k", "down", "enter")
         await terminal.until(lambda: terminal.line(worker).cells.get("pid") not in ("", pid))
-        await terminal.settle(app)
         await terminal.choose(f"{app.name}/idle")
         await terminal.press("k")
         await terminal.until(lambda: terminal.has("is a thread;"))

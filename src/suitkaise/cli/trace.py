@@ -29,14 +29,14 @@ def trace(options: argparse.Namespace) -> int:
     if target.facts["kind"] == "supervisor":
         raise UsageError(f"{target.path!r} is a supervisor, which takes no messages; name a worker")
     client = target.program.client
-    last = client.request(RequestKind.TRACE, target.path).get(PATIENCE)["last"]
-    print(f"{target.path}: its messages from now on; Ctrl-C ends this", file=sys.stderr, flush=True)
-    printed = 0
+    last, printed = None, 0
     with contextlib.suppress(KeyboardInterrupt):
         while options.lines is None or printed < options.lines:
             news = _next(client, target.path, last)
             if news is None:
                 continue
+            if last is None:
+                print(f"{target.path}: its messages from now on; Ctrl-C ends this", file=sys.stderr, flush=True)
             last = news["last"]
             if news["missed"]:
                 print(f"{news['missed']} messages were not shown: too many came", file=sys.stderr)
@@ -49,8 +49,8 @@ def trace(options: argparse.Namespace) -> int:
     return CLEAN
 
 
-def _next(client: HubClient, path: str, last: int) -> dict[str, Any] | None:
-    """Return the next messages; None if none has come for a while."""
+def _next(client: HubClient, path: str, last: int | None) -> dict[str, Any] | None:
+    """Return the messages after number `last`; None if none has come for a while. Without a number, begin the trace."""
     answer = client.request(RequestKind.TRACE, path, last)
     try:
         news: dict[str, Any] = answer.get(PATIENCE)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
@@ -96,7 +96,7 @@ class Help(ModalScreen[None]):
                 continue
             text.append(f"  {keys:<17}", "bold cyan")
             text.append(f"{what}\n")
-        with Vertical(classes="dialog help"):
+        with VerticalScroll(classes="dialog help"):  # in a low terminal the arrow keys scroll it
             yield Static(text)
 
     def action_leave(self) -> None:
