@@ -140,10 +140,13 @@ def test_s83_a_recall_of_one_incarnation_restarts_it_and_is_not_counted() -> Non
 
 def test_s83_a_recall_of_an_incarnation_that_does_not_run_any_more_does_nothing() -> None:
     tree = begun(children("ab"))
-    recycle(tree, "b", 2)
+    tree.crash("b")
+    tree.take_story()
+    recycle(tree, "b", 1)  # it runs again, as the second one
     recycle(tree, "nobody", 1)
+    assert tree.take_story() == ["reply", "reply"]
     tree.terminate_child("b")
     tree.take_story()
-    recycle(tree, "b", 1)
+    recycle(tree, "b", 2)
     assert tree.take_story() == ["reply"]
     assert tree.running() == "a"
