@@ -131,9 +131,9 @@ def start(program: RunningTree, tmp_path: Path) -> Iterator[Callable[..., Runnin
     yield begin
     (tmp_path / "gate").touch()
     for id in {"to", "middle"} & {child.id for child in program.which_children()}:
-        with suppress(ChildNotFound):
+        with suppress(ChildNotFound):  # a temporary one that has ended
             program.terminate_child(id)
-        program.delete_child(id)
+            program.delete_child(id)
 
 
 def figures() -> SlotView:

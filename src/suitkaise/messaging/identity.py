@@ -111,7 +111,7 @@ def set_handles_alone(check: Callable[[], bool] | None, deadline: Callable[[], f
 
 def deadline_of_ask() -> float | None:
     """Return until when (monotonic) the asker waits whose message this thread, a worker's own, handles; else None."""
-    deadline: Callable[[], float | None] | None = getattr(_of_thread, "deadline", None)
+    deadline: Callable[[], float | None] | None = _of_thread.__dict__.get("deadline")  # `getattr` takes 1 us without it
     return None if deadline is None else deadline()
 
 

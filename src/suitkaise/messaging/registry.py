@@ -109,7 +109,7 @@ class Registry:
     # ------------------------------------------------------------ Router
     def send(self, path: str, message: Message) -> bool:
         """Send a message; raises what `Address.send` raises, and `await_room`."""
-        address = self.find(path)
+        address = self._addresses.get(path) or self.find(path)  # without a call for most messages
         if address.bound is None:
             if address.send(message):
                 self.blocked_asks.add(address)
