@@ -11,8 +11,8 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 ARGS ?=
 # Bytecode, also where PYTHONDONTWRITEBYTECODE is set: the tests start some two thousand programs.
 COMPILE = $(VENV)/bin/python -m compileall -q src tests supervisors
-# In how many processes the tests run; `JOBS=` is for one, this one, as a debugger wants it.
-JOBS ?= 2
+# In how many processes the tests run: they wait half of their time. `JOBS=` is for one, this one, as a debugger wants it.
+JOBS ?= 3
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
 # A .venv that does not run, is too old, or was made in another folder is made anew.

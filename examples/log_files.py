@@ -29,6 +29,5 @@ with tempfile.TemporaryDirectory() as folder:
 # prints: stdout: sold an apple
 # prints: warning: the till is almost empty left=3
 # prints: event: ended (pid
-# prints: event: is back (pid
 # prints: stdout: sold a plum
 # prints: event: stopped: shutdown

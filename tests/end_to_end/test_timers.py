@@ -60,7 +60,7 @@ class AsyncTicks(Ticks):
         return super().on_receive(message)
 
     async def handle_timeout(self) -> None:
-        await asyncio.sleep(600 if self.timers else 0)
+        await asyncio.sleep(0)
         super().handle_timeout()
 
 
@@ -147,10 +147,16 @@ def test_handle_timeout_is_called_in_every_kind_of_worker(kind: str) -> None:
         assert running["w"].join(15) == Shutdown("idle")
 
 
+class HangsWhenIdle(Process):
+    async def on_receive(self, message: Any) -> None: ...
+
+    async def handle_timeout(self) -> None:
+        await asyncio.sleep(600)
+
+
 def test_receive_timeout_limits_handle_timeout() -> None:
-    child = Child(AsyncTicksProcess, id="w", idle_timeout=0.01, receive_timeout=0.3, restart="temporary")
+    child = Child(HangsWhenIdle, id="w", idle_timeout=0.01, receive_timeout=0.3, restart="temporary")
     with Supervisor("tree", child, Supervisor("others")).start() as running, running.events() as events:
-        running["w"].tell(("after", 600.0, "hang in handle_timeout"))
         assert isinstance(next_event(events, ChildExited, "w").reason, Hung)
 
 
