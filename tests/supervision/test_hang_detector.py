@@ -157,6 +157,13 @@ def test_s55_a_worker_that_leaves_a_message_unread_is_judged_by_its_receive_time
     assert watched.hung == (51.0, Hung("waiting", 0.5))  # seen at 50.5
 
 
+def test_s55_a_message_that_comes_after_a_long_rest_has_its_own_time() -> None:
+    watched = Watched((0.0, Phase.WAITING), loop_timeout=10.0, receive_timeout=0.5)
+    watched.looping, watched.queued = True, [5.2]
+    watched.clock.run(until=100.0)
+    assert watched.hung == (6.0, Hung("waiting", 0.5))  # seen at 5.5
+
+
 def test_s55_a_message_that_waits_for_the_end_of_a_loop_is_no_hang() -> None:
     watched = Watched((0.0, Phase.LOOP), receive_timeout=0.5)
     watched.looping, watched.queued = True, [1.0]
