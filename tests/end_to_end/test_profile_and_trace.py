@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import pytest
 from suitkaise import cli
 from suitkaise.cli import profile as profiles
 from suitkaise.cli import programs
+from suitkaise.cli.command import CommandError
+from suitkaise.cli.stack import send_to_worker
 from suitkaise.engines.worker_signals import PROFILE
 from tests.support import Finished, Program, children_named, eventually, start_program, wait_gone
 
@@ -290,3 +293,13 @@ def test_what_cannot_be_traced_is_told(app: App) -> None:
     whole = app("trace", "")
     assert (whole.returncode, "is a supervisor" in whole.stderr) == (2, True)
     assert app("trace", "nobody").returncode == 2
+
+
+def test_a_process_that_does_not_handle_the_signal_is_not_sent_it() -> None:
+    with subprocess.Popen(["sleep", "600"]) as process:  # the signal would end it
+        try:
+            with pytest.raises(CommandError, match="no worker's"):
+                send_to_worker(process.pid, PROFILE)
+            assert process.poll() is None
+        finally:
+            process.kill()
