@@ -65,9 +65,6 @@ from suitkaise.records import dataclass
 
 __all__ = ["Keeper", "main"]
 
-IDLE = 0.02
-"""Seconds without a request after which a process is forked in reserve."""
-
 _OURS = ("suitkaise.engines.worker_main",)
 _KILLED = float("inf")
 _NO_DESCRIPTOR = "the keeper has no file descriptor left"
@@ -145,7 +142,7 @@ class Keeper:
         self._preload(modules)
         idle = False
         while True:
-            ready = self._wait(None if idle or self._reserve is not None else IDLE)
+            ready = self._wait(None if idle or self._reserve is not None else 0.0)
             for descriptor in ready:
                 if descriptor in self._children:
                     self._reap(descriptor)
@@ -154,7 +151,8 @@ class Keeper:
             self._settle()
             idle = not ready
             if idle and self._reserve is None:
-                self._reserve = self._fork_in_reserve()  # if that fails, try again only after the next event
+                # It gets ready while the last worker runs. If the fork fails, try again only after the next event.
+                self._reserve = self._fork_in_reserve()
 
     def _wait(self, seconds: float | None) -> list[int]:
         """Wait for an event, or until `_settle` is due; return the descriptors that are ready."""
