@@ -32,6 +32,19 @@ def test_each_line_has_its_time_and_stream_and_a_record_of_several_lines_is_inde
     assert (tmp_path / "logs/app.log").read_text().endswith(" event: supervisor started\n")
 
 
+def test_what_workers_print_or_log_neither_steers_a_terminal_nor_forges_a_line(tmp_path: Path) -> None:
+    files = LogFiles(str(tmp_path / "logs"), None, 0)
+    write(files, "\x1b[2Jgone\r", "one\n2030-01-01 stdout: forged")
+    files.write("app/work", Run(1, "error", 2.5, ("app/work: \x1b]0;title\x07\nsecond",)))
+    files.close()
+    lines = (tmp_path / "logs/app/work.log").read_bytes().decode().split("\n")
+    assert [line.partition(" stdout: ")[2] for line in lines[:2]] == [
+        "\\x1b[2Jgone\\r", "one\\n2030-01-01 stdout: forged"
+    ]  # fmt: skip
+    assert lines[2].endswith(" error: \\x1b]0;title\\x07")
+    assert lines[3:] == ["    second", ""]
+
+
 def test_a_file_that_is_full_is_rotated_and_so_many_earlier_ones_are_kept(tmp_path: Path) -> None:
     files = LogFiles(str(tmp_path), 10_000, 2)
     for start in range(0, 1_000, 20):

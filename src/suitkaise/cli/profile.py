@@ -26,6 +26,7 @@ from suitkaise.cli.show import target_of
 from suitkaise.cli.stack import send_to_worker
 from suitkaise.engines.worker_signals import PROFILE
 from suitkaise.errors import AskTimeout, RuntimeGone
+from suitkaise.escapes import escaped
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.platform.runtime_directory import profile_socket
 from suitkaise.platform.sockets import bind_unix, is_trusted, peer_of
@@ -44,7 +45,7 @@ def profile(options: argparse.Namespace) -> int:
     found = _measure(target, options.seconds, options.rate)
     if not found.stacks:
         raise CommandError(f"{target.path!r}: no stack was seen; has it ended?")
-    print(json.dumps(as_json(found)) if options.json else FORMATS[options.format](found))
+    print(json.dumps(as_json(found)) if options.json else escaped(FORMATS[options.format](found)))
     return CLEAN
 
 

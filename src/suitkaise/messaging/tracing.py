@@ -40,7 +40,7 @@ class Spans(Protocol):
 
 
 spans: Spans | None = None
-"""Makes spans of the messages of this process; None: nobody does."""
+"""Makes spans of the messages of this process; None: there are no spans."""
 
 
 def carrier() -> Carrier | None:

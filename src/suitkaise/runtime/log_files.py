@@ -13,6 +13,7 @@ import time
 import zlib
 from collections import OrderedDict, deque
 
+from suitkaise.escapes import indented, one_line
 from suitkaise.messaging.log_rings import EVENT, Run
 from suitkaise.platform.log_queue import QueuedLogger
 
@@ -203,10 +204,11 @@ def _name(part: str) -> str:
 
 
 def _text(path: str, run: Run) -> str:
-    """Return the lines of a run as they are in the file; further lines of a record are indented."""
+    """Return the lines of a run as the file has them: control characters escaped, further lines indented."""
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.time))
     start = f"{moment}.{int(run.time % 1 * 1000):03d} {run.stream}: "
-    texts = run.texts
-    if run.stream not in ("stdout", "stderr"):
-        texts = [str(text).removeprefix(f"{path}: ").removeprefix(f"{path} ").replace("\n", "\n    ") for text in texts]
+    if run.stream in ("stdout", "stderr"):
+        texts = [one_line(text) for text in run.texts]
+    else:
+        texts = [indented(str(text).removeprefix(f"{path}: ").removeprefix(f"{path} ")) for text in run.texts]
     return start + f"\n{start}".join(texts) + "\n"
