@@ -31,7 +31,6 @@ from suitkaise import (
     Ignore,
     Killed,
     Normal,
-    NotBuiltYet,
     NotSerializable,
     Process,
     Reject,
@@ -274,11 +273,9 @@ def test_names_that_users_need_may_be_assigned(name: str) -> None:
     assert getattr(Mine(), name) == 1
 
 
-def test_features_that_are_not_built_yet_raise_not_built_yet() -> None:
-    for attempt in (lambda: Supervisor("app", engine="ray"),):  # type: ignore[arg-type]
-        with pytest.raises(NotBuiltYet) as caught:
-            attempt()
-        assert isinstance(caught.value, SpecError)
+def test_an_engine_that_is_none_is_a_spec_error() -> None:
+    with pytest.raises(SpecError, match="engine must be a Ray"):
+        Supervisor("app", engine="ray")  # type: ignore[arg-type]
 
 
 def test_an_argument_that_cannot_be_pickled_is_an_error_at_start_that_names_its_path() -> None:

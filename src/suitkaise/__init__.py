@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         Ignore,
         MailboxFull,
         MaxChildren,
-        NotBuiltYet,
         NotSerializable,
         Reject,
         RuntimeGone,
@@ -62,7 +61,7 @@ if TYPE_CHECKING:
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.runtime.start import AsyncStart
     from suitkaise.runtime.tasks import Task
-    from suitkaise.specs import Backoff, Bounded, Child, SpecWarning
+    from suitkaise.specs import Backoff, Bounded, Child, Place, Ray, SpecWarning
     from suitkaise.status import Counts, Status, TreeStatus
     from suitkaise.supervisor import DynamicSupervisor, Supervisor
     from suitkaise.workers.command import Command
@@ -108,10 +107,11 @@ __all__ = [
     "MaxChildren",
     "Monitor",
     "Normal",
-    "NotBuiltYet",
     "NotSerializable",
+    "Place",
     "Process",
     "Published",
+    "Ray",
     "Recalled",
     "Reject",
     "ReplyTo",
@@ -154,7 +154,7 @@ _HOMES = {
     "suitkaise.crashes": "CrashReport",
     "suitkaise.errors": (
         "AskTimeout CaptureError ChildAlreadyPresent ChildAlreadyStarted ChildNotFound ChildRestarting "
-        "ChildRunning ChildStartFailed DeadlockError Ignore MailboxFull MaxChildren NotBuiltYet "
+        "ChildRunning ChildStartFailed DeadlockError Ignore MailboxFull MaxChildren "
         "NotSerializable Reject RuntimeGone SpecError StorageError SuitkaiseError TreeFailed WorkerDead "
         "WorkerFailed"
     ),
@@ -172,7 +172,7 @@ _HOMES = {
     "suitkaise.runtime.running_tree": "RunningTree",
     "suitkaise.runtime.start": "AsyncStart",
     "suitkaise.runtime.tasks": "Task",
-    "suitkaise.specs": "Backoff Bounded Child SpecWarning",
+    "suitkaise.specs": "Backoff Bounded Child Place Ray SpecWarning",
     "suitkaise.status": "Counts Status TreeStatus",
     "suitkaise.supervisor": "DynamicSupervisor Supervisor",
     "suitkaise.workers.command": "Command",

@@ -22,7 +22,6 @@ __all__ = [
     "Ignore",
     "MailboxFull",
     "MaxChildren",
-    "NotBuiltYet",
     "NotSerializable",
     "OwnerDead",
     "Reject",
@@ -84,10 +83,6 @@ def _rebuild(cls: type[SuitkaiseError], args: tuple[Any, ...], state: dict[str, 
 
 class SpecError(SuitkaiseError, ValueError):
     """A declaration is wrong. Raised by the line that declares it, before anything starts (rules 4, 5, 7, 50)."""
-
-
-class NotBuiltYet(SpecError, NotImplementedError):
-    """A feature that the documentation plans, but that this version does not have."""
 
 
 class CaptureError(SuitkaiseError, SyntaxError):

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import pytest
 
 from suitkaise import Supervisor
-from suitkaise.errors import NotBuiltYet, SpecError
-from suitkaise.specs import LIMITS, Backoff, Bounded, Child, Kind, Recipe, SpecWarning, Startable, snapshot
+from suitkaise.errors import SpecError
+from suitkaise.specs import LIMITS, Backoff, Bounded, Child, Kind, Place, Ray, Recipe, SpecWarning, Startable, snapshot
 from suitkaise.workers.command import Command
 from suitkaise.workers.worker import Process, Thread
 
@@ -689,15 +689,26 @@ def test_others_that_end_by_themselves_are_not_warned_about(restart: Any) -> Non
         Child(work, join_after=math.inf)
 
 
-# ---------------------------------------------------------------- not built yet
+# ---------------------------------------------------------------- engines and places
 @pytest.mark.parametrize(
     "make, part",
     [
-        (lambda: Supervisor("app", **one("engine", "ray")), "engine='ray'"),
+        (lambda: Supervisor("app", **one("engine", "ray")), "engine must be a Ray(...), or None for this machine"),
+        (lambda: Ray(**one("address", "")), "address must be 'auto', 'host:port' or None"),
+        (lambda: Ray(address="ray://head:10001"), "use 'auto' there"),
+        (lambda: Ray(**one("nodes", 0)), "nodes must be a whole number >= 1"),
+        (lambda: Ray(nodes=2, address="auto"), "give one of them"),
+        (lambda: Ray(**one("lease", 0)), "lease must be seconds > 0"),
+        (lambda: Ray(**one("place", "node")), "place must be a Place(...)"),
+        (lambda: Place(**one("node", 3)), "node must be"),
+        (lambda: Place(**one("strategy", "anywhere")), "strategy must be 'spread' or 'pack'"),
+        (lambda: Place(resources={"GPU": 0}), "must map names to numbers > 0"),
+        (lambda: Child(work, **one("place", "gpu")), "place must be a Place(...) or None"),
+        (lambda: Child(Thread.of(work), place=Place(node="a")), "threads run in the program"),
     ],
 )  # fmt: skip
-def test_what_is_not_built_yet_says_so(make: Callable[[], Any], part: str) -> None:
-    refused(make, part, "not built yet", error=NotBuiltYet)
+def test_a_wrong_engine_or_place_is_refused_where_it_is_declared(make: Callable[[], Any], part: str) -> None:
+    refused(make, part)
     with pytest.raises(SpecError):
         make()
 

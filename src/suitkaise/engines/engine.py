@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context
 from dataclasses import field
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from suitkaise.crashes import CrashReport
 from suitkaise.events import Event
@@ -27,8 +27,8 @@ from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.background import ThreadSupervisor
 from suitkaise.workers.incarnation import Incarnation, Recalled
 
-__all__ = ["Engine", "EngineContext", "Exit", "Handle", "Launch", "SuperviseThreads", "WorkerHandle", "grace_of",
-           "settle"]  # fmt: skip
+__all__ = ["Engine", "EngineContext", "Exit", "Handle", "Launch", "SuperviseThreads", "Surroundings",
+           "WatchedElsewhere", "WorkerHandle", "grace_of", "settle"]  # fmt: skip
 
 SuperviseThreads: TypeAlias = "Callable[[EngineContext, Engine, str, Callable[[ExitReason], None]], ThreadSupervisor]"
 """Makes the supervisor of a worker's background threads: see `supervision.background`, which stands above."""
@@ -139,12 +139,23 @@ def grace_of(child: Child) -> float:
     return shutdown if isinstance(shutdown, float) else 0.0 if shutdown == "brutal_kill" else float("inf")
 
 
+class Surroundings(NamedTuple):
+    """What the process of a worker takes over of the program that owns the tree, besides its environment."""
+
+    directory: str  # the current working directory
+    search_path: list[str]
+    argv: list[str]
+    program: str  # whose `__main__` the worker takes part in
+    main_file: str | None  # the `__file__` of that `__main__`
+
+
 @dataclass(slots=True)
 class EngineContext:
     """The parts of the program that its engines use.
 
     `before_start` is called before a process is started; it raises SuitkaiseError if none can be. `paths_by_pid` has
     the path of the worker in each live process. `log_rings` keeps the last lines of workers; None: they are not kept.
+    `surroundings` is what processes take over; None: what this program is now.
     """
 
     directory: str
@@ -159,6 +170,7 @@ class EngineContext:
     supervise: SuperviseThreads | None = None
     paths_by_pid: dict[int, str] = field(default_factory=dict)
     log_rings: LogRings | None = None
+    surroundings: Surroundings | None = None
     supervise_data: bytes = field(init=False)  # the same, for the processes of workers
     logs: Forwarded = field(init=False)
 
@@ -208,6 +220,14 @@ class WorkerHandle(Handle, Protocol):
     def kill_hung(self, hung: Hung) -> None:
         """End the incarnation for that reason, with the stack of the hanging worker added to the reason."""
         ...
+
+
+@runtime_checkable
+class WatchedElsewhere(Protocol):
+    """An incarnation on another machine, where its limits of time and memory are watched."""
+
+    recycle: Callable[[], None]
+    """Called when it uses more memory than it may: orders the restart."""
 
 
 class Engine(Protocol):

@@ -50,7 +50,7 @@ from suitkaise.engines.protocol import (
 )
 from suitkaise.engines.spares import EncodedRecipe, Spares, context_for
 from suitkaise.engines.worker_signals import DUMP
-from suitkaise.errors import WorkerDead
+from suitkaise.errors import SpecError, WorkerDead
 from suitkaise.escapes import LONGEST_LINE, shortened
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
@@ -134,7 +134,10 @@ class ProcessEngine:
 
         Raises:
             NotSerializable: names the path to the culprit.
+            SpecError: it has a place, and this is no cluster.
         """
+        if child.place is not None:
+            raise SpecError(f"{path!r}: place={child.place!r} needs a supervisor above with engine=Ray(...)")
         self._recipe(path, child)
         if isinstance(child.what, Recipe) and is_async(child.what):
             preload("suitkaise.workers.async_lifecycle")
@@ -410,7 +413,9 @@ class ProcessHandle:
 
     def _start_order(self) -> StartWorker:
         launch = self.launch
-        context = context_for(launch.incarnation.owner, self.process.inherited, launch.child.env)
+        context = context_for(
+            launch.incarnation.owner, self.process.inherited, launch.child.env, self._context.surroundings
+        )
         return StartWorker(
             codec.dumps(launch.incarnation), codec.dumps(context), self._slot.index,
             levels(), self._stops_last, self._context.supervise_data, launch.carrier,

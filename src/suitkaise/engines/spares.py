@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from suitkaise.engines.engine import EngineContext, grace_of
+from suitkaise.engines.engine import EngineContext, Surroundings, grace_of
 from suitkaise.engines.forked_process import ForkedProcess
 from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.keeper_liveness import PATIENCE
@@ -22,7 +22,7 @@ from suitkaise.platform.preload import preload
 from suitkaise.records import dataclass
 from suitkaise.specs import Child
 
-__all__ = ["EncodedRecipe", "Spares", "context_for"]
+__all__ = ["EncodedRecipe", "Spares", "context_for", "surroundings_here"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.keeper")
 
@@ -154,6 +154,7 @@ class _Spare:
         self._spares = spares
         self._recipe = recipe
         self._dismissed = False
+        self._surroundings = context.surroundings
         self._began = time.monotonic()
         child = recipe.child
         self.process: ForkedProcess = ForkedProcess(
@@ -173,7 +174,9 @@ class _Spare:
     # ------------------------------------------------------------ callbacks of its process
     def first_frame(self) -> tuple[bytes, list[codec.DescriptorOwner]]:
         """Return the frame with the recipe, to be unpickled in advance."""
-        order = PrepareSpare(codec.dumps(context_for(self.path, self.process.inherited, self._recipe.child.env)))
+        order = PrepareSpare(
+            codec.dumps(context_for(self.path, self.process.inherited, self._recipe.child.env, self._surroundings))
+        )
         return wire.encode(order, self._recipe.data, long_header=True), self._recipe.owners
 
     def on_flushed(self) -> None:
@@ -207,25 +210,26 @@ class _Spare:
         self.process.signal(signal.SIGKILL)
 
 
-def context_for(owner: str, inherited: Inheritance, variables: Mapping[str, str]) -> ProcessContext:
+def surroundings_here() -> Surroundings:
+    """Return what a process takes over of this program as it is now."""
+    try:
+        directory = os.getcwd()
+    except FileNotFoundError:
+        directory = os.sep
+    main_file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Surroundings(directory, list(sys.path), list(sys.argv), definitions.program(), main_file)
+
+
+def context_for(
+    owner: str, inherited: Inheritance, variables: Mapping[str, str], surroundings: Surroundings | None = None
+) -> ProcessContext:
     """Return the context for a new process: what this program is, and what the process takes over from it now.
 
     Args:
         owner: the identity of the process towards the storage.
         inherited: what the process has got from its keeper.
         variables: environment variables for this process alone.
+        surroundings: what it takes over else; None: those of this program.
     """
-    try:
-        directory = os.getcwd()
-    except FileNotFoundError:
-        directory = os.sep
-    main_file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return ProcessContext(
-        owner,
-        directory,
-        list(sys.path),
-        list(sys.argv),
-        definitions.program(),
-        main_file,
-        changes(inherited, variables),
-    )
+    where = surroundings if surroundings is not None else surroundings_here()
+    return ProcessContext(owner, *where, changes(inherited, variables))

@@ -6,31 +6,17 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any, assert_never
 
-from suitkaise.errors import MailboxFull, NotSerializable, SuitkaiseError
+from suitkaise.errors import MailboxFull
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import SendBuffer
-from suitkaise.messaging.inbox import full_mailbox
-from suitkaise.messaging.messages import Answer, Message, Payload, portable_error
 from suitkaise.messaging.pieces import Pieces
-from suitkaise.messaging.protocol import (
-    AdminRequest,
-    Ask,
-    Connect,
-    HubAnswer,
-    HubRequest,
-    RequestKind,
-    Tell,
-    Withdraw,
-    WorkerFrame,
-    decode_request,
-)
+from suitkaise.messaging.protocol import Connect, HubAnswer, decode_request
 from suitkaise.messaging.registry import Registry
-from suitkaise.messaging.tracing import enter
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, SerialExecutor
 from suitkaise.platform.sockets import Peers, accept_own, bind_unix
+from suitkaise.runtime.requests import Requests
 
 __all__ = ["HubServer"]
 
@@ -41,11 +27,6 @@ ACCEPT_AGAIN = 0.5
 
 MAX_CONNECTIONS = 256
 """Connections that one process may have: one, and one more for each signal handler that interrupts a request."""
-
-_MAY_WAIT_FOR_EVER = (
-    RequestKind.JOIN, RequestKind.RESULT, RequestKind.DOWN, RequestKind.ENDED, RequestKind.WAIT, RequestKind.LOGS,
-    RequestKind.PROFILE, RequestKind.TRACE,
-)  # fmt: skip
 
 
 class HubServer:
@@ -133,7 +114,7 @@ class _WorkerConnection:
         self.pid: int = pid
         self._parser = wire.Parser(decode=decode_request, lends=True)
         self._out = SendBuffer(server.reactor, sock, f"process {pid}", self._on_event, corked=False)
-        self._waits: dict[int, Answer[Any]] = {}  # those that may wait for ever; the others end by themselves
+        self._requests = Requests(server.registry, server.administration, self._answer)
         self._out.resume_reading()
 
     def _on_event(self) -> None:
@@ -148,46 +129,12 @@ class _WorkerConnection:
         except wire.WireError as error:
             self._close(f"invalid frame: {error}")
             return
+        sender = self._server.paths_by_pid.get
         for frame, payload in frames:
-            self._serve(frame, payload)
-
-    def _serve(self, frame: WorkerFrame, payload: bytes) -> None:
-        try:
-            match frame:
-                case Ask(number, kind, path, carrier, deadline):
-                    asker = self._server.paths_by_pid.get(self.pid, "")
-                    message = Message(
-                        kind,
-                        Payload(data=payload),
-                        lambda ok, answer: self._answer(number, ok, answer),
-                        asker,
-                        carrier,
-                        deadline=deadline,
-                    )
-                    self._server.registry.post(path, message, waits=False)
-                case Tell(number, kind, path, carrier, waits):
-                    sender = self._server.paths_by_pid.get(self.pid, "")
-                    told = Message(kind, Payload(data=payload), None, sender, carrier)
-                    room = self._server.registry.post(path, told, waits=waits)
-                    if room is None:
-                        self._answer(number, True, Payload(True))
-                    else:
-                        self._waits[number] = room
-                        room.when_done(lambda done: self._answer_told(number, path, room))
-                case HubRequest():
-                    self._request(frame, payload)
-                case AdminRequest():  # the payload may hold a declaration of the user's: decoding it may block
-                    self._server.administration.submit(lambda: self._administer(frame, payload))
-                case Connect(number, path):
-                    self._connect(number, path)
-                case Withdraw(number):
-                    waiting = self._waits.pop(number, None)
-                    if waiting is not None:
-                        waiting.cancel()
-                case _:
-                    assert_never(frame)
-        except Exception as error:
-            self._answer(frame.number, False, Payload(error))
+            if isinstance(frame, Connect):
+                self._connect(frame.number, frame.path)
+            else:
+                self._requests.serve(frame, payload, sender(self.pid, ""))
 
     def _connect(self, number: int, path: str) -> None:
         made = self._server.registry.connect(path, self._server.paths_by_pid.get(self.pid, ""))
@@ -197,52 +144,12 @@ class _WorkerConnection:
                 answer = wire.encode(HubAnswer(number, True, connected=True), codec.dumps((slot, serial)))
                 if self._out.pass_on(answer, end.fileno()):
                     return
-        self._answer(number, True, Payload(None))
+        self._answer(HubAnswer(number, True), codec.dumps(None))
 
-    def _request(self, request: HubRequest, payload: bytes) -> None:
-        number = request.number
-        asker = self._server.paths_by_pid.get(self.pid, "")
-        answer = self._server.registry.request(request.kind, request.path, codec.loads(payload), asker=asker)
-        if request.kind in _MAY_WAIT_FOR_EVER:
-            self._waits[number] = answer
-        answer.when_done(lambda done: self._pass_on(number, answer))
-
-    def _answer_told(self, number: int, path: str, room: Answer[bool]) -> None:
-        self._waits.pop(number, None)
-        if room.cancelled():
-            self._answer(number, False, Payload(full_mailbox(path)))
-        else:
-            self._answer(number, *room.outcome())
-
-    def _administer(self, request: AdminRequest, payload: bytes) -> None:
-        number = request.number
-        leave = enter(request.carrier)
-        try:
-            answer = self._server.registry.administer(request.action, request.path, codec.loads(payload))
-        except Exception as error:
-            self._answer(number, False, Payload(error))
-            return
-        finally:
-            leave()
-        answer.when_done(lambda done: self._pass_on(number, answer))
-
-    def _pass_on(self, number: int, answer: Answer[Any]) -> None:
-        self._waits.pop(number, None)
-        if not answer.cancelled():
-            self._answer(number, *answer.outcome())
-
-    def _answer(self, number: int, ok: bool, payload: Payload) -> None:
+    def _answer(self, answer: HubAnswer, data: bytes | Pieces) -> None:
         """Send an answer, from any thread."""
         try:
-            data: bytes | Pieces = payload.parts
-        except NotSerializable as error:
-            value = payload.value
-            substitute = (
-                portable_error(value, "hub")[0] if isinstance(value, BaseException) else SuitkaiseError(str(error))
-            )
-            ok, data = False, codec.dumps(substitute)
-        try:
-            self._out.write(wire.frame(HubAnswer(number, ok), data))
+            self._out.write(wire.frame(answer, data))
         except MailboxFull:
             self._server.reactor.call_soon_threadsafe(lambda: self._close("the process does not read its answers"))
 
@@ -253,5 +160,4 @@ class _WorkerConnection:
         if reason:
             logger.warning("connection from pid %d closed: %s", self.pid, reason)
         self._out.close()
-        for waiting in list(self._waits.values()):
-            waiting.cancel()
+        self._requests.close()

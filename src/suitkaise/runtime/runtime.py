@@ -197,7 +197,7 @@ class Runtime:
             SuitkaiseError: a tree of that name runs.
         """
         _refuse_taken(tree.name)  # before anything is prepared at the path of the tree that runs
-        prepare(self.engines, tree.name, tree)
+        prepare(self.env, tree.name, tree)
         with _guard:
             _refuse_taken(tree.name)
             if tree.log_dir is not None:

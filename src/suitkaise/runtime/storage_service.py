@@ -92,7 +92,7 @@ class StorageService:
         with contextlib.ExitStack() as made:
             tree, self._listener = declare(STORAGE_NAME, directory, durable=durable, engine=engine)
             made.callback(self._listener.close)
-            prepare(self._env.engines, tree.name, tree)
+            prepare(self._env, tree.name, tree)
             root = Executor(tree, tree.name, self._env).interface
             made.callback(root.exited.result)
             made.callback(root.stop)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from suitkaise.specs.bounded import Bounded
 from suitkaise.specs.child import LIMITS, Child, SpecWarning
+from suitkaise.specs.cluster import Place, Ray
 from suitkaise.specs.options import AutoShutdown, Backoff, Restart, ShutdownOption, Strategy
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
 from suitkaise.specs.supervisor import DynamicSupervisorSpec, SupervisorSpec, check_children
@@ -20,6 +21,8 @@ __all__ = [
     "Child",
     "DynamicSupervisorSpec",
     "Kind",
+    "Place",
+    "Ray",
     "Recipe",
     "Restart",
     "ShutdownOption",

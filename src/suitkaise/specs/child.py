@@ -14,6 +14,7 @@ from typing import Any, Never, Self
 
 from suitkaise.errors import SpecError
 from suitkaise.specs.bounded import Bounded
+from suitkaise.specs.cluster import Place
 from suitkaise.specs.options import (
     NOT_GIVEN,
     RESTARTS,
@@ -125,7 +126,7 @@ LIMITS = ("start_timeout", "before_loop_timeout", "loop_timeout", "after_loop_ti
 
 _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_after", "backoff", "copies", "spares",
             "drain", "idle_timeout", "concurrency", "mailbox", "keep_children", "max_memory", "max_restarts",
-            "max_seconds")  # fmt: skip
+            "max_seconds", "place")  # fmt: skip
 _HERE = ("env", "user", "group")  # not from the worker or its class, which use these names for their own
 _SETTABLE = (*_OPTIONS, "num_loops", "trap_exits", "background")
 
@@ -187,6 +188,8 @@ class Child(Declaration):
             connects to the program and its storage before it changes the user, since their sockets and files are for
             the program's user. This keeps files of the program from a worker; it is no prison, because the program
             decodes, and so trusts, what the worker sends. A `Command` has options of its own.
+        place: `Place(...)`: where the worker runs on a cluster (default None: as the `engine` says). Only below a
+            supervisor with `engine=Ray(...)`, and not for threads, which run in the program.
         copies: `copies=4` makes four children, `id-0` ... `id-3`, each with its `self.copy` (default 1). They start and
             stop at the same time (rule 82).
 
@@ -230,6 +233,7 @@ class Child(Declaration):
     max_memory: int | None
     max_restarts: float | None
     max_seconds: float
+    place: Place | None
     env: dict[str, str]
     user: User | None
     given: dict[str, Any]
@@ -266,6 +270,7 @@ class Child(Declaration):
         group: str | int | None = None,
         max_restarts: float | None = NOT_GIVEN,
         max_seconds: float = NOT_GIVEN,
+        place: Place | None = NOT_GIVEN,
         **unknown: Never,
     ) -> None:
         given: dict[str, Any] = {
@@ -276,7 +281,7 @@ class Child(Declaration):
             "receive_timeout": receive_timeout, "finish_timeout": finish_timeout, "mailbox": mailbox, "drain": drain,
             "idle_timeout": idle_timeout, "concurrency": concurrency, "keep_children": keep_children,
             "max_memory": max_memory, "env": env, "user": user, "group": group,
-            "max_restarts": max_restarts, "max_seconds": max_seconds,
+            "max_restarts": max_restarts, "max_seconds": max_seconds, "place": place,
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
                  not (name in _HERE and value is None)}  # fmt: skip
@@ -292,7 +297,7 @@ class Child(Declaration):
             option.refuse("join_in", "join_after", "num_loops", "spares", *LIMITS, because="supervisors have no loop")
             option.refuse("drain", "idle_timeout", "mailbox", because="supervisors take no messages")
             option.refuse("keep_children", because="each child of the supervisor has its own")
-            option.refuse("max_memory", because="each child of the supervisor has its own")
+            option.refuse("max_memory", "place", because="each child of the supervisor has its own")
         if kind == "command":
             loops = ("before_loop_timeout", "loop_timeout", "after_loop_timeout")
             option.refuse("join_after", "num_loops", *loops, because="commands have no loop")
@@ -303,6 +308,7 @@ class Child(Declaration):
             option.refuse("spares", because="a thread starts at once")
             option.refuse("keep_children", because="processes that a thread starts are the program's")
             option.refuse("max_memory", because="the memory of a thread is the program's")
+            option.refuse("place", because="threads run in the program")
         if env is not None and kind in ("thread", "supervisor"):
             owner = "a thread has the environment of the program" if kind == "thread" else "each child has its own"
             raise SpecError(f"{title}: env makes no sense here: {owner}")
@@ -329,18 +335,19 @@ class Child(Declaration):
             **{name: option.positive(name, None) for name in LIMITS},
             join_in=option.positive("join_in", None),
             join_after=option.loops(),
-            backoff=option.backoff(),
+            backoff=option.made("backoff", Backoff),
             copies=option.count("copies", 1),
             copy=None,
             spares=option.count("spares", 0, least=0),
             drain=option.positive("drain", None),
             idle_timeout=option.positive("idle_timeout", None),
             concurrency=option.count("concurrency", 1),
-            mailbox=option.bounded(),
+            mailbox=option.made("mailbox", Bounded),
             keep_children=option.flag("keep_children"),
             max_memory=option.size("max_memory"),
             max_restarts=max_restarts,
             max_seconds=max_seconds,
+            place=option.made("place", Place),
             env=checked_env(title, env),
             user=None if user is None else checked_user(title, user, checked_group(title, group)),
             given={"args": args, "kwargs": kwargs, "id": id, **given},

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, Never, TypeAlias
+from typing import Any, ClassVar, Literal, Never, TypeAlias, TypeVar
 
 from suitkaise.errors import SpecError
 from suitkaise.escapes import has_control
 from suitkaise.records import dataclass
-from suitkaise.specs.bounded import Bounded
 
 __all__ = [
     "AUTO_SHUTDOWNS",
@@ -30,6 +29,8 @@ __all__ = [
     "is_number",
     "refuse_unknown",
 ]
+
+T = TypeVar("T")
 
 Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
@@ -191,18 +192,11 @@ class Options:
             raise self.wrong(name, f"a whole number >= {least}", value)
         return value
 
-    def backoff(self) -> Backoff | None:
-        """Return the `Backoff`; None for restarts without delay."""
-        value = self.get("backoff", None)
-        if value is not None and not isinstance(value, Backoff):
-            raise self.wrong("backoff", "a Backoff(...) or None", value)
-        return value
-
-    def bounded(self) -> Bounded | None:
-        """Return the bound of the mailbox; None for one without."""
-        value = self.get("mailbox", None)
-        if value is not None and not isinstance(value, Bounded):
-            raise self.wrong("mailbox", "a Bounded(...) or None", value)
+    def made(self, name: str, kind: type[T]) -> T | None:
+        """Return an object of this class, or None."""
+        value = self.get(name, None)
+        if value is not None and not isinstance(value, kind):
+            raise self.wrong(name, f"a {kind.__name__}(...) or None", value)
         return value
 
     def refuse(self, *names: str, because: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Never, Protocol, Self
 
-from suitkaise.errors import NotBuiltYet, SpecError
+from suitkaise.errors import SpecError
 from suitkaise.specs.child import AnySupervisor, Child
+from suitkaise.specs.cluster import Ray
 from suitkaise.specs.options import (
     AUTO_SHUTDOWNS,
     RESTARTS,
@@ -49,6 +50,7 @@ class SupervisorSpec(AnySupervisor):
     __slots__ = (
         "auto_shutdown",
         "children",
+        "engine",
         "log_backups",
         "log_dir",
         "log_max_bytes",
@@ -67,6 +69,7 @@ class SupervisorSpec(AnySupervisor):
     max_restarts: float
     max_seconds: float
     auto_shutdown: AutoShutdown
+    engine: Ray | None
     restart: Restart
     shutdown: ShutdownOption
     significant: bool
@@ -82,7 +85,7 @@ class SupervisorSpec(AnySupervisor):
         max_restarts: float = 3,
         max_seconds: float = 5.0,
         auto_shutdown: AutoShutdown = "never",
-        engine: None = None,
+        engine: Ray | None = None,
         restart: Restart = "permanent",
         shutdown: ShutdownOption = "infinity",
         significant: bool = False,
@@ -99,8 +102,8 @@ class SupervisorSpec(AnySupervisor):
             "log_dir": log_dir, "log_max_bytes": log_max_bytes, "log_backups": log_backups,
         }  # fmt: skip
         refuse_unknown(title, unknown, (*options, "engine"))
-        if engine is not None:
-            raise NotBuiltYet(f"{title}: engine={engine!r} is not built yet; leave the option out")
+        if engine is not None and not isinstance(engine, Ray):
+            raise SpecError(f"{title}: engine must be a Ray(...), or None for this machine, not {engine!r}")
         option = Options(title, options, {}, object)
         allowed, seconds = checked_intensity(title, max_restarts, max_seconds)
         self._set(
@@ -114,6 +117,7 @@ class SupervisorSpec(AnySupervisor):
             max_restarts=allowed,
             max_seconds=seconds,
             auto_shutdown=option.choice("auto_shutdown", AUTO_SHUTDOWNS, "never"),
+            engine=engine,
             restart=option.choice("restart", RESTARTS, "permanent"),
             shutdown=option.shutdown("infinity"),
             significant=option.flag("significant"),
@@ -221,7 +225,7 @@ class DynamicSupervisorSpec(SupervisorSpec):
         *,
         max_restarts: float = 3,
         max_seconds: float = 5.0,
-        engine: None = None,
+        engine: Ray | None = None,
         restart: Restart = "permanent",
         shutdown: ShutdownOption = "infinity",
         significant: bool = False,

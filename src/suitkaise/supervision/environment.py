@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from suitkaise.crashes import CrashReport
@@ -13,6 +14,7 @@ from suitkaise.policy.actions import Input
 from suitkaise.policy.base import BasePolicy
 from suitkaise.records import dataclass
 from suitkaise.specs import Child, SupervisorSpec
+from suitkaise.specs.cluster import Ray
 from suitkaise.specs.recipe import check_unchanged
 
 __all__ = ["Environment", "Stepper", "prepare", "unprepare"]
@@ -55,29 +57,44 @@ class Environment:
     """Numbers that grow with each incarnation in the program, so that an owner's name is never used again."""
     start_actor: Callable[[Stepper], Callable[[Input], None]]
     """Start the actor that drives an executor; returns the function that sends it an event from any thread."""
+    open_cluster: Callable[[Ray], Mapping[str, Engine]] | None = None
+    """Returns the engines of a cluster, which is joined or started at the first call; None: there are no clusters."""
+
+    def within(self, spec: SupervisorSpec) -> Environment:
+        """Return what a supervisor with this declaration depends on: the declaration may name an engine of its own.
+
+        Raises:
+            SuitkaiseError: the cluster of that engine cannot be joined or started.
+        """
+        if spec.engine is None or self.open_cluster is None:
+            return self
+        return replace(self, engines=self.open_cluster(spec.engine))
 
 
-def prepare(engines: Mapping[str, Engine], path: str, what: Any, child: Child | None = None) -> None:
+def prepare(env: Environment, path: str, what: Any, child: Child | None = None) -> None:
     """Check that the child or the whole supervisor that is declared for `path` can be started here.
 
     Raises:
         NotSerializable: a worker or argument cannot be sent.
         SpecError: an attribute was assigned to a worker after it was constructed.
+        SuitkaiseError: the cluster that an engine stands for cannot be joined or started.
     """
     if isinstance(what, SupervisorSpec):
+        env = env.within(what)
         for below in what.children:
-            prepare(engines, f"{path}/{below.id}", below.what, below)
+            prepare(env, f"{path}/{below.id}", below.what, below)
     else:
         assert child is not None
         check_unchanged(what)
-        engines[child.kind].prepare(path, child)
+        env.engines[child.kind].prepare(path, child)
 
 
-def unprepare(engines: Mapping[str, Engine], path: str, what: Any) -> None:
+def unprepare(env: Environment, path: str, what: Any) -> None:
     """Make the engines forget what was prepared for `path`; for a supervisor also what was prepared below it."""
     if isinstance(what, SupervisorSpec):
+        env = env.within(what)
         for below in what.children:
-            unprepare(engines, f"{path}/{below.id}", below.what)
+            unprepare(env, f"{path}/{below.id}", below.what)
     else:
-        for engine in engines.values():
+        for engine in env.engines.values():
             engine.forget(path)

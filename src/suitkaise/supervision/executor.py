@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextvars import copy_context
 
 from suitkaise.crashes import CrashReport
-from suitkaise.engines.engine import Exit, Handle, Launch, WorkerHandle, settle
+from suitkaise.engines.engine import Exit, Handle, Launch, WatchedElsewhere, WorkerHandle, settle
 from suitkaise.errors import ChildAlreadyStarted
 from suitkaise.events import EndEvent, SupervisorStopped
 from suitkaise.exits import ExitReason
@@ -70,6 +70,7 @@ class Executor:
         above: Executor | None = None,
         predecessor: Executor | None = None,
     ) -> None:
+        env = env.within(spec)
         policy = (DynamicPolicy if isinstance(spec, DynamicSupervisorSpec) else StaticPolicy)(spec, path)
         self.path: str = path
         self.policy: BasePolicy = policy
@@ -201,12 +202,23 @@ class Executor:
         self._ended.discard(id)
         address.attach(handle)
         if worker is not None:
-            suspended = self.interface.suspended
-            watch(launch.child, worker, self._env.clock, self._env.call_at, lambda: id in suspended)
-            watch_memory(launch, worker, self._env, lambda: self.interface.recycle(id, number))
+            self._watch(launch, worker)
         self._report_progress(launch, handle, address)
         if isinstance(handle, SupervisorInterface):
             handle.tell(Begin())
+
+    def _watch(self, launch: Launch, worker: WorkerHandle) -> None:
+        """Watch the limits of a worker, or have them watched on the machine that it runs on."""
+        id, number, suspended, env = launch.child.id, launch.number, self.interface.suspended, self._env
+
+        def recycle() -> None:
+            self.interface.recycle(id, number)
+
+        if isinstance(worker, WatchedElsewhere):
+            worker.recycle = recycle
+            return
+        watch(launch.child, worker, env.clock, env.call_at, lambda: id in suspended)
+        watch_memory(launch.child, launch.path, worker, env.clock, env.call_at, env.publish, recycle)
 
     def _report_progress(self, launch: Launch, handle: Handle, address: Address) -> None:
         """Turn the reports of the handle, which come from any thread, into events for this supervisor."""
@@ -293,7 +305,7 @@ class Executor:
         """End the refs to all children: this supervisor has ended and will not come back."""
         for id in list(self._addresses):
             self._forget(id)
-        unprepare(self._env.engines, self.path, self.spec)
+        unprepare(self._env, self.path, self.spec)
 
     def _forget(self, id: str) -> None:
         self._ended.discard(id)

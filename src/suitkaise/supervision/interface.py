@@ -225,14 +225,14 @@ class SupervisorInterface:
         if child.id not in self.policy:
             self.contexts[child.id] = contextvars.copy_context()
             answer.when_done(lambda done: self._unprepare(child) if done.exception() is not None else None)
-            prepare(self._env.engines, f"{self.path}/{child.id}", child.what, child)
+            prepare(self._env, f"{self.path}/{child.id}", child.what, child)
         self.tell(StartChild(answer, child))
 
     def _unprepare(self, child: Child) -> None:
         """Make the engines forget what was prepared for a child that was not started."""
         if child.id not in self.policy:
             self.contexts.pop(child.id, None)
-            unprepare(self._env.engines, f"{self.path}/{child.id}", child.what)
+            unprepare(self._env, f"{self.path}/{child.id}", child.what)
 
     def _suspend(self, id: str, on: bool) -> None:
         handle = self.handles.get(id)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from suitkaise.engines.engine import Launch, WorkerHandle
-from suitkaise.events import ChildOverMemory
+from suitkaise.engines.engine import WorkerHandle
+from suitkaise.events import ChildOverMemory, Event
 from suitkaise.platform.processes import memory_of
 from suitkaise.platform.reactor import TimerHandle
-from suitkaise.supervision.environment import Environment
+from suitkaise.specs import Child
 
 __all__ = ["watch_memory"]
 
@@ -20,32 +20,52 @@ INTERVAL = 1.0
 """Seconds between two looks."""
 
 
-def watch_memory(launch: Launch, handle: WorkerHandle, env: Environment, recycle: Callable[[], None]) -> None:
+def watch_memory(
+    child: Child,
+    path: str,
+    handle: WorkerHandle,
+    clock: Callable[[], float],
+    call_at: Callable[[float, Callable[[], None]], TimerHandle],
+    publish: Callable[[Event], None],
+    recycle: Callable[[], None],
+) -> None:
     """Look at the memory of one incarnation from now on, if its child has a limit.
 
     Args:
-        launch: the order that started the incarnation.
+        child: the declaration, with the limit.
+        path: the worker's path.
         handle: the incarnation.
-        env: has the clock, the timers and the bus.
+        clock: returns the time in seconds (monotonic).
+        call_at: sets a timer.
+        publish: takes the event about a worker over its limit.
         recycle: orders the restart.
     """
-    if launch.child.max_memory is not None:
-        _Watch(launch, handle, env, recycle, launch.child.max_memory)
+    if child.max_memory is not None:
+        _Watch(child.max_memory, path, handle, clock, call_at, publish, recycle)
 
 
 class _Watch:
     """The looks at one incarnation. They end with the incarnation."""
 
     def __init__(
-        self, launch: Launch, handle: WorkerHandle, env: Environment, recycle: Callable[[], None], limit: int
+        self,
+        limit: int,
+        path: str,
+        handle: WorkerHandle,
+        clock: Callable[[], float],
+        call_at: Callable[[float, Callable[[], None]], TimerHandle],
+        publish: Callable[[Event], None],
+        recycle: Callable[[], None],
     ) -> None:
-        self._launch = launch
-        self._handle = handle
-        self._env = env
-        self._recycle = recycle
         self._limit = limit
+        self._path = path
+        self._handle = handle
+        self._clock = clock
+        self._call_at = call_at
+        self._publish = publish
+        self._recycle = recycle
         self._recycled = False
-        self._timer: TimerHandle = env.call_at(env.clock() + INTERVAL, self._look)
+        self._timer: TimerHandle = call_at(clock() + INTERVAL, self._look)
         handle.exited.add_done_callback(lambda exited: self._timer.cancel())
 
     def _look(self) -> None:
@@ -59,8 +79,8 @@ class _Watch:
             return
         if used > self._limit and self._handle.ready.done() and not self._recycled:
             self._recycled = True
-            self._env.publish(ChildOverMemory(self._launch.path, self._env.clock(), used, self._limit))
+            self._publish(ChildOverMemory(self._path, self._clock(), used, self._limit))
             self._recycle()
-        self._timer = self._env.call_at(self._env.clock() + INTERVAL, self._look)
+        self._timer = self._call_at(self._clock() + INTERVAL, self._look)
         if self._handle.exited.done():  # the incarnation may have ended before the timer was set
             self._timer.cancel()
