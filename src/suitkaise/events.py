@@ -32,6 +32,8 @@ __all__ = [
     "Event",
     "KeeperLost",
     "LimitEvent",
+    "NodeLost",
+    "NodeReady",
     "SupervisorGaveUp",
     "SupervisorStarted",
     "SupervisorStopped",
@@ -337,6 +339,33 @@ class KeeperLost(Event):
 
     def _text(self) -> str:
         return "keeper died; a new keeper takes over"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReady(Event):
+    """A node of the cluster is connected, and workers can be started there."""
+
+    node: str
+
+    def _text(self) -> str:
+        return f"{self.node} is ready"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost(Event):
+    """A node of the cluster is lost; `workers` is the number of workers that ran there.
+
+    They are told to be lost, and started elsewhere, as soon as they must be gone.
+    """
+
+    _level: ClassVar[str] = "warning"
+
+    node: str
+    why: str
+    workers: int
+
+    def _text(self) -> str:
+        return f"{self.node} is lost, with {self.workers} worker{'' if self.workers == 1 else 's'}: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)

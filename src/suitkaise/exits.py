@@ -29,6 +29,7 @@ __all__ = [
     "StartFailure",
     "by_sigterm",
     "origin",
+    "with_its_node",
 ]
 
 
@@ -214,9 +215,13 @@ class Hung(ExitReason):
 
 @dataclass(frozen=True, slots=True)
 class Lost(ExitReason):
-    """The node, connection or exit status of the worker is lost, so how the worker ended is unknown."""
+    """The node, connection or exit status of the worker is lost, so how the worker ended is unknown.
+
+    `node` is the node of the cluster that was lost; the restarts after that do not count for the intensity (rule 28).
+    """
 
     what: str
+    node: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"lost ({self.what})"
@@ -288,3 +293,12 @@ def by_sigterm(reason: ExitReason) -> bool:
     (True, True, False)
     """
     return reason in (Signaled(signal.SIGTERM), ExitCode(128 + signal.SIGTERM))
+
+
+def with_its_node(reason: ExitReason | None) -> bool:
+    """Return whether the worker was lost together with its node of a cluster.
+
+    >>> with_its_node(Lost("a: it was not heard for 10.0 s", node="a")), with_its_node(Lost("its exit status"))
+    (True, False)
+    """
+    return isinstance(reason, Lost) and bool(reason.node)

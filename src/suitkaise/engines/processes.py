@@ -49,15 +49,15 @@ from suitkaise.engines.protocol import (
     WorkerReport,
 )
 from suitkaise.engines.spares import EncodedRecipe, Spares, context_for
+from suitkaise.engines.worker_output import keep_lines, keep_output, keep_record
 from suitkaise.engines.worker_signals import DUMP
 from suitkaise.errors import SpecError, WorkerDead
-from suitkaise.escapes import LONGEST_LINE, shortened
+from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.address import TraceReport
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.inbox import Inbox
-from suitkaise.messaging.log_rings import Run
 from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
@@ -154,6 +154,11 @@ class ProcessEngine:
             kept = self._recipes[path] = EncodedRecipe(child, data, owners)
         return kept
 
+    def accept(self, path: str, child: Child, recipe: bytes) -> None:
+        """Take the encoded recipe of a child, instead of `prepare`: the child was declared in another process."""
+        self._spares.dismiss(path)
+        self._recipes[path] = EncodedRecipe(child, recipe, [])
+
     def forget(self, path: str) -> None:
         """Discard the recipe and the spares of the child at `path`, which will not be started again."""
         self._spares.dismiss(path)
@@ -223,6 +228,7 @@ class ProcessHandle:
         self._asked: dict[int, Message] = {}
         self.inbox: Inbox = Inbox(self._slot)
         self.on_room: Callable[[int], None] = lambda dropped: None
+        self.on_checkpoint: Callable[[Payload], None] = lambda checkpoint: None
         self._returned: list[Message] = []
         self._outcome: Outcome | None = None  # as the worker reported it
         self._linger_timer: TimerHandle | None = None
@@ -328,12 +334,7 @@ class ProcessHandle:
         self._keep(self._printed.read())
 
     def _keep(self, lines: Sequence[Printed]) -> None:
-        """Put lines into the rings, in runs."""
-        rings, launch = self._context.log_rings, self.launch
-        if rings is not None:
-            for (stream, time), run in itertools.groupby(lines, lambda line: line[:2]):
-                texts = [shortened(text, LONGEST_LINE) for _, _, text in run]
-                rings.put(launch.path, Run(launch.number, stream, time, texts))
+        keep_lines(self._context, self.launch.path, self.launch.number, lines)
 
     def kill(self, why: str) -> None:
         """Send SIGKILL, now or as soon as the process exists, and to all that it has left behind."""
@@ -448,24 +449,10 @@ class ProcessHandle:
                 if self._tracer is not None:
                     self._tracer(fields)
             case LogReport(fields):
-                if self._context.log_rings is not None:
-                    text = fields["msg"]
-                    self._context.log_rings.put(
-                        self.launch.path,
-                        Run(
-                            self.launch.number,
-                            fields["levelname"].lower(),
-                            fields["created"],
-                            (text if len(text) <= LONGEST_LINE else shortened(text, LONGEST_LINE),),
-                        ),
-                    )
-                self._context.logs.put(fields, self.process)
+                keep_record(self._context, self.launch.path, self.launch.number, fields, self.process)
             case OutputReport():
-                if self._context.log_rings is not None:
-                    for stream, created, lines, _ in report.runs:
-                        self._context.log_rings.put(self.launch.path, Run(self.launch.number, stream, created, lines))
                 output = CommandOutput(self.launch.path, report.pid, report.program, report.runs)
-                self._context.logs.put_output(output, self.process)
+                keep_output(self._context, self.launch.number, output, self.process)
             case TailReport(position, data):
                 self._keep(self._printed.take(position, data))
             case BackgroundReport():
@@ -473,6 +460,7 @@ class ProcessHandle:
                 (self._context.report if isinstance(news, CrashReport) else self._context.publish)(news)
             case CheckpointReport():
                 self.checkpoint = Payload(data=bytes(payload))
+                self.on_checkpoint(self.checkpoint)
             case WorkerReady(pid):
                 if not self.ready.done():
                     self.ready.set_result(pid)

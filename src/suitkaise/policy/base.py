@@ -14,7 +14,7 @@ from typing import Literal
 
 from suitkaise import events
 from suitkaise.errors import ChildNotFound, WorkerDead
-from suitkaise.exits import ExitReason, GaveUp, Killed, Shutdown, StartFailure, by_sigterm, origin
+from suitkaise.exits import ExitReason, GaveUp, Killed, Shutdown, StartFailure, by_sigterm, origin, with_its_node
 from suitkaise.policy.action_list import ActionList
 from suitkaise.policy.actions import (
     Action,
@@ -319,10 +319,11 @@ class BasePolicy(ABC):
     def _count_restart(self, child: ChildState, delay: float = 0.0) -> bool:
         """Count one restart; if it is one too many, give up and return False (rules 28-30).
 
-        A child with a `max_restarts` of its own is counted and given up alone (rule 78).
+        A child with a `max_restarts` of its own is counted and given up alone (rule 78). The loss of a node counts
+        for nothing: it says nothing about the child, and it ends many children at once.
         """
         window, now = child.window or self._window, self.actions.now
-        if window.add(now):
+        if with_its_node(child.last_exit) or window.add(now):
             used, allowed = window.used(now), window.max_restarts
             self.actions.publish(events.ChildRestarting, child, delay=delay, used=used, allowed=allowed)
             return True

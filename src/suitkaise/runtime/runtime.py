@@ -37,12 +37,14 @@ from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, sweep
+from suitkaise.runtime.clusters import Clusters
 from suitkaise.runtime.event_history import EventHistory
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.log_files import LogFiles
 from suitkaise.runtime.log_requests import LogRequests
 from suitkaise.runtime.overview import overview
 from suitkaise.runtime.profile import profile
+from suitkaise.runtime.requests import Requests
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.runtime.traces import Traces
 from suitkaise.specs import SupervisorSpec
@@ -113,6 +115,11 @@ class Runtime:
                 "thread": threads,
                 "command": self.commands,
             }
+            administration = self._hub_server.administration
+            self._clusters = Clusters(
+                self.engine_context, self.engines, lambda send: Requests(self.registry, administration, send)
+            )
+            made.callback(self._clusters.close)
             self.env: Environment = Environment(
                 registry=self.registry,
                 engines=self.engines,
@@ -123,6 +130,7 @@ class Runtime:
                 on_gone=self._on_gone,
                 serials=itertools.count(time.time_ns() // 1_000_000),
                 start_actor=start_actor,
+                open_cluster=None if debug else self._clusters.engines_of,
             )
             self.storage: StorageService = StorageService(self.directory, self.env)
             made.callback(self.storage.close)
@@ -172,6 +180,7 @@ class Runtime:
         if now != self._levels:
             self._levels = now
             self.processes.set_log_levels(now)
+            self._clusters.set_log_levels(now)
 
     def _on_gone(self, owner: str) -> None:
         self.storage.on_gone(owner)
@@ -235,6 +244,7 @@ class Runtime:
         """In a forked child: close the descriptors, which are the parent's."""
         self.processes.close_after_fork()
         self.commands.close_after_fork()
+        self._clusters.close_after_fork()
         self._hub_server.close_after_fork()
         self.reactor.close_after_fork()
         self.storage.close_after_fork()

@@ -414,6 +414,13 @@ class Child(Declaration):
         clone._set(**{**self.__getstate__(), "id": id, "id_given": True})
         return clone
 
+    def without_code(self) -> Self:
+        """Return the same declaration without the worker's class and arguments, for a program that does not run it."""
+        assert isinstance(self.what, Recipe)
+        clone = object.__new__(type(self))
+        clone._set(**{**self.__getstate__(), "what": Recipe(_no_code, kind=self.what.kind), "given": {}})
+        return clone
+
     def _again(self, what: Any, changes: dict[str, Any]) -> Self:
         given = {**self.given, "id": self.id, **changes}
         if isinstance(what, Recipe):
@@ -441,6 +448,10 @@ class Child(Declaration):
                  if name not in ("id", "args", "kwargs") and value is not None}  # fmt: skip
         name = self.what.name
         return f"Child({name}, id={self.id!r}{''.join(f', {key}={value!r}' for key, value in given.items())})"
+
+
+def _no_code() -> None:
+    """Stand for a worker's class."""
 
 
 def _level_of_declaration() -> int:

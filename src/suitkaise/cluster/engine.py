@@ -1,0 +1,275 @@
+"""The engine for workers on a cluster: places each of them on a node, and starts nodes where there are none yet.
+
+A worker goes back to its node when it is restarted, as long as that node is there: so a restart asks nobody but the
+node. Everything that may wait for the cluster happens in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import wait
+
+from suitkaise.cluster.link import NAME_BYTES, Listener
+from suitkaise.cluster.machines import Cluster, Machine
+from suitkaise.cluster.node import Settings, version
+from suitkaise.cluster.protocol import Bury, Forget, LogLevels
+from suitkaise.cluster.remote_node import RemoteNode, Serve
+from suitkaise.cluster.remote_worker import RemoteWorker
+from suitkaise.engines.engine import EngineContext, Launch
+from suitkaise.engines.spares import surroundings_here
+from suitkaise.errors import NotSerializable, SpecError, SuitkaiseError
+from suitkaise.exits import Crashed
+from suitkaise.messaging import codec, wire
+from suitkaise.platform.reactor import SerialExecutor
+from suitkaise.specs import Child
+from suitkaise.specs.cluster import Place, Ray
+
+__all__ = ["ClusterEngine"]
+
+LOOK_AGAIN = 1.0
+"""Seconds after which the machines are looked at again, while none is fit for a worker."""
+
+QUIT_TIME = 5.0
+"""Seconds that nodes get to end before they are killed."""
+
+
+class ClusterEngine:
+    """Runs the processes and commands of the trees that have this engine.
+
+    Args:
+        context: the program.
+        spec: the declaration.
+        cluster: the machines.
+        serve: carries out what workers request of the program.
+    """
+
+    def __init__(self, context: EngineContext, spec: Ray, cluster: Cluster, serve: Serve) -> None:
+        self.spec = spec
+        self._context = context
+        self._cluster = cluster
+        self._serve = serve
+        self._lock = threading.Lock()
+        self._recipes: dict[str, tuple[Child, bytes]] = {}
+        self._at: dict[str, RemoteNode] = {}  # the node of each path
+        self._shared: dict[str, RemoteNode] = {}  # by the id of the machine
+        self._nodes: dict[bytes, RemoteNode] = {}  # all that are not over, by their names
+        self._silent: set[str] = set()  # the machines from which nothing was heard any more
+        self._closed = False
+        self._surroundings = surroundings_here()
+        self._thread = SerialExecutor("suitkaise-cluster")
+        self._listener = Listener(context.reactor, cluster.host, self._connected)
+
+    # ------------------------------------------------------------ the engine, for supervisors
+    def prepare(self, path: str, child: Child) -> None:
+        """Encode the recipe of a child, so that an argument that cannot be sent is reported before anything starts.
+
+        Raises:
+            NotSerializable: names the path to the culprit.
+            SpecError: an option of the child is for one machine alone.
+        """
+        if child.mailbox is not None:
+            raise SpecError(f"{path!r}: mailbox={child.mailbox!r} is for workers on the program's own machine")
+        self._recipe(path, child)
+        self._submit(lambda: self._prepare_node(path, child))
+
+    def _prepare_node(self, path: str, child: Child) -> None:
+        """Start the node of the child, so that all nodes start while the first workers do."""
+        with contextlib.suppress(Exception):  # the start of the worker tells it
+            if path in self._recipes:
+                self._place(path, child)
+
+    def _recipe(self, path: str, child: Child) -> bytes:
+        kept = self._recipes.get(path)
+        if kept is not None and kept[0] is child:
+            return kept[1]
+        data, owners = codec.dumps_with_descriptors(child.what, root=f"{path}: worker")
+        if owners:
+            raise NotSerializable(f"{path}: a socket or pipe among its arguments cannot be sent to another machine")
+        wire.check_length(f"{path}: worker", len(data))
+        self._recipes[path] = child, data
+        return data
+
+    def forget(self, path: str) -> None:
+        """Discard what was kept for the child at `path`, which will not be started again."""
+        self._recipes.pop(path, None)
+        with self._lock:
+            node = self._at.pop(path, None)
+        if node is None:
+            return
+        node.send(Forget(path))
+        if node.is_dedicated:
+            node.quit()
+
+    def spawn(self, launch: Launch) -> RemoteWorker:
+        """Start the worker on the node on which it was, or else on one that is chosen in another thread."""
+        worker = RemoteWorker(self._context, launch, self._recipe(launch.path, launch.child))
+        with self._lock:
+            node = self._at.get(launch.path)
+        if node is None or not node.add(worker):
+            until = time.monotonic() + self.spec.start_timeout
+            self._submit(lambda: self._start_on_a_node(worker, until))
+        return worker
+
+    def set_log_levels(self, levels: dict[str, int]) -> None:
+        """Have the workers' loggers use these levels, those of the program's loggers."""
+        for node in self._all():
+            node.send(LogLevels(levels))
+
+    def abandoned(self) -> list[str]:
+        """Return nothing: processes can be killed."""
+        return []
+
+    def close(self) -> None:
+        """End all nodes, and leave the cluster."""
+        with self._lock:
+            self._closed = True
+        nodes = self._all()
+        for node in nodes:
+            node.quit()
+        wait([node.gone for node in nodes], QUIT_TIME)
+        self._listener.close()
+        self._thread.close()
+        self._cluster.close()
+
+    def close_after_fork(self) -> None:
+        """In a forked child of the program: close the descriptors, which are the parent's."""
+        self._listener.close_after_fork()
+        for node in self._nodes.values():
+            node.close_after_fork()
+
+    def _all(self) -> list[RemoteNode]:
+        with self._lock:
+            return list(self._nodes.values())
+
+    # ------------------------------------------------------------ places (the engine's own thread)
+    def _submit(self, call: Callable[[], object]) -> None:
+        self._context.reactor.call_soon_threadsafe(lambda: self._thread.submit(call))
+
+    def _start_on_a_node(self, worker: RemoteWorker, until: float) -> None:
+        """Start the worker on the node of its path; if there is no machine for it, look again later, until then."""
+        if worker.exited.done():
+            return
+        path = worker.launch.path
+        try:
+            node = self._place(path, worker.launch.child)
+        except Exception as error:
+            worker.lose(Crashed("start", error))
+            return
+        if node is not None and node.add(worker):
+            return
+        if time.monotonic() >= until or self._closed:
+            worker.lose(Crashed("start", SuitkaiseError(f"no node of the cluster is fit for {path!r}", path=path)))
+        else:
+            self._context.reactor.call_at(
+                time.monotonic() + LOOK_AGAIN,
+                lambda: self._thread.submit(lambda: self._start_on_a_node(worker, until)),
+            )
+
+    def _place(self, path: str, child: Child) -> RemoteNode | None:
+        """Return the node of a path, which is started if there is none; None if there is no machine for it now."""
+        with self._lock:
+            node = self._at.get(path)
+        if node is not None and node.is_open:
+            return node
+        place = self.spec.place if child.place is None else child.place
+        machines = [one for one in self._cluster.machines() if place.node is None or one.is_called(place.node)]
+        if not machines:
+            return None
+        if place.resources:
+            node = self._start(None if place.node is None else machines[0], place)
+        else:
+            node = self._node_on(self._choose(machines, place))
+        with self._lock:
+            self._at[path] = node
+        return node
+
+    def _choose(self, machines: list[Machine], place: Place) -> Machine:
+        """Return the machine that the place means; a silent one only if there is no other."""
+        with self._lock:
+            counts = Counter(node.machine_id for node in self._at.values())
+        sign = 1 if place.strategy == "spread" else -1
+        return min(machines, key=lambda one: (one.id in self._silent, sign * counts[one.id]))
+
+    def _node_on(self, machine: Machine) -> RemoteNode:
+        with self._lock:
+            node = self._shared.get(machine.id)
+        if node is None or not node.is_open:
+            node = self._start(machine, Place())
+            with self._lock:
+                self._shared[machine.id] = node
+        return node
+
+    def _start(self, machine: Machine | None, place: Place) -> RemoteNode:
+        """Start a node, on that machine or where the cluster has what the place needs."""
+        name = os.urandom(NAME_BYTES)
+        settings = Settings(
+            self._listener.address, self._listener.key, name, version(), self.spec.lease,
+            self._context.orphan_timeout, self._surroundings,
+        )  # fmt: skip
+        node = RemoteNode(
+            self._context, settings, machine, self, self._serve, self.spec.start_timeout,
+            is_dedicated=bool(place.resources),
+        )  # fmt: skip
+        with self._lock:
+            if self._closed:
+                raise SuitkaiseError("the program ends")
+            self._nodes[name] = node
+        try:
+            node.runs_in(self._cluster.start(settings, machine, place))
+        except Exception as error:
+            failure = error
+            self._context.reactor.call_soon_threadsafe(lambda: node.fail(failure))
+        return node
+
+    # ------------------------------------------------------------ news of nodes (reactor's thread)
+    def _connected(self, name: bytes, sock: socket.socket) -> None:
+        with self._lock:
+            node = self._nodes.get(name)
+        if node is None:  # it was given up
+            sock.close()
+        else:
+            node.connected(sock)
+
+    def on_ready(self, node: RemoteNode) -> None:
+        """Have the node look what is left of others that were lost on its machine."""
+        self._silent.discard(node.machine_id or "")
+        for lost in self._all():
+            if lost.directory is not None and not lost.is_open and lost.machine_id == node.machine_id:
+                node.send(Bury(lost.directory))
+
+    def on_lost(self, node: RemoteNode) -> None:
+        """Start no worker there; have another node on its machine look what is left of it, if the machine is there."""
+        if node.is_silent:
+            self._silent.add(node.machine_id or "")
+        elif node.workers:
+            self._submit(lambda: self._look_after(node))
+
+    def _look_after(self, lost: RemoteNode) -> None:
+        machines = {machine.id: machine for machine in self._cluster.machines()}
+        machine = machines.get(lost.machine_id or "")
+        if machine is None or lost.directory is None or self._closed:
+            return
+        node = self._node_on(machine)
+        if node.is_ready:  # else `on_ready` follows
+            node.send(Bury(lost.directory))
+
+    def on_over(self, node: RemoteNode) -> None:
+        """Forget the node."""
+        with self._lock:
+            self._nodes.pop(node.settings.name, None)
+            if self._shared.get(node.machine_id or "") is node:
+                del self._shared[node.machine_id or ""]
+            for path in [path for path, at in self._at.items() if at is node]:
+                del self._at[path]
+
+    def on_buried(self, directory: str) -> None:
+        """Tell the end of the workers of the node that had this directory."""
+        for node in self._all():
+            if node.directory == directory:
+                node.bury()

@@ -1,0 +1,153 @@
+"""What the processes of workers on a node request of the program: passed on over the node's connection."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from suitkaise.cluster.protocol import AnswerOfHub, RequestOfWorker, WorkerGone
+from suitkaise.engines.shared_tracker import serve_tracker
+from suitkaise.errors import MailboxFull
+from suitkaise.messaging import codec, wire
+from suitkaise.messaging.connection import SendBuffer
+from suitkaise.messaging.messages import Answer, Payload
+from suitkaise.messaging.pieces import Pieces
+from suitkaise.messaging.protocol import Ask, Connect, HubAnswer, HubRequest, RequestKind, WorkerFrame, decode_request
+from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.reactor import Reactor
+from suitkaise.platform.sockets import Peers, accept_own, bind_unix
+
+__all__ = ["Relay"]
+
+logger: QueuedLogger = QueuedLogger("suitkaise.cluster")
+
+_MAX_CONNECTIONS = 256
+"""Connections that one process may have, as at the program itself."""
+
+
+class Relay:
+    """Listens at `path`, as the program does on its own machine, and passes on what processes of workers send.
+
+    No payload is decoded here. A few requests are about this machine and are answered here: those of `local`.
+
+    Args:
+        path: of the socket.
+        reactor: the I/O thread.
+        path_of: returns the path of the worker in the process of a pid.
+        send: sends a frame to the program; raises MailboxFull.
+        local: answers requests of these kinds.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        reactor: Reactor,
+        path_of: Callable[[int], str],
+        send: Callable[[Any, bytes], None],
+        local: dict[RequestKind, Callable[[], Answer[Any]]],
+    ) -> None:
+        self.reactor = reactor
+        self.path_of = path_of
+        self.send = send
+        self.local: dict[RequestKind, Callable[[], Answer[Any]]] = {
+            RequestKind.RESOURCE_TRACKER: serve_tracker,
+            **local,
+        }
+        self._numbers = itertools.count(1)
+        self._connections: dict[int, _Connection] = {}
+        self._peers = Peers(_MAX_CONNECTIONS)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        bind_unix(self._listener, path)
+        os.chmod(path, 0o600)
+        self._listener.listen(512)
+        self._listener.setblocking(False)
+        reactor.call_soon_threadsafe(lambda: reactor.add_reader(self._listener, self._accept))
+
+    def _accept(self) -> None:
+        try:
+            for sock, pid in accept_own(self._listener, self._peers):
+                number = next(self._numbers)
+                self._connections[number] = _Connection(self, number, sock, pid)
+        except OSError as error:
+            logger.error("cannot accept a connection of a worker: %s", error)
+
+    def answer(self, frame: AnswerOfHub, payload: bytes) -> None:
+        """Pass on an answer of the program (reactor's thread)."""
+        connection = self._connections.get(frame.connection)
+        if connection is not None:
+            connection.answer(frame.answer, payload)
+
+    def forget(self, connection: _Connection) -> bool:
+        """Remove a connection that is being closed; return False if it was removed before."""
+        if self._connections.pop(connection.number, None) is None:
+            return False
+        self._peers.forget(connection.pid)
+        self.send(WorkerGone(connection.number), b"")
+        return True
+
+    def close(self) -> None:
+        """Stop listening (after the reactor has ended)."""
+        self._listener.close()
+
+
+class _Connection:
+    """The connection of one process."""
+
+    def __init__(self, relay: Relay, number: int, sock: socket.socket, pid: int) -> None:
+        self.number = number
+        self.pid = pid
+        self._relay = relay
+        self._parser = wire.Parser(decode=decode_request, lends=True)
+        self._out = SendBuffer(relay.reactor, sock, f"process {pid}", self._on_event, corked=False)
+        self._out.resume_reading()
+
+    def _on_event(self) -> None:
+        self._out.flush()
+        try:
+            frames = self._parser.receive(self._out.sock)
+        except BlockingIOError:
+            return
+        except (OSError, wire.WireError) as error:
+            self._close("" if isinstance(error, OSError) else f"invalid frame: {error}")
+            return
+        for frame, payload in frames:
+            self._pass_on(frame, payload)
+
+    def _pass_on(self, frame: WorkerFrame, payload: bytes) -> None:
+        match frame:
+            case Connect(number):  # two machines share no memory and pass no descriptors
+                self.answer(HubAnswer(number, True), codec.dumps(None))
+                return
+            case HubRequest(number, kind) if kind in self._relay.local:
+                answer = self._relay.local[kind]()
+                answer.when_done(lambda done: self._answer_locally(number, *answer.outcome()))
+                return
+            case Ask(deadline=deadline) if deadline is not None:
+                frame = msgspec.structs.replace(frame, deadline=deadline - time.monotonic())
+        try:
+            self._relay.send(RequestOfWorker(self.number, self._relay.path_of(self.pid), frame), payload)
+        except MailboxFull as error:
+            self._answer_locally(frame.number, False, Payload(error))
+
+    def _answer_locally(self, number: int, ok: bool, payload: Payload) -> None:
+        self.answer(HubAnswer(number, ok), payload.data)
+
+    def answer(self, answer: HubAnswer, data: bytes | Pieces) -> None:
+        """Send an answer to the process, from any thread."""
+        try:
+            self._out.write(wire.frame(answer, data))
+        except MailboxFull:
+            self._relay.reactor.call_soon_threadsafe(lambda: self._close("the process does not read its answers"))
+
+    def _close(self, reason: str = "") -> None:
+        if not self._relay.forget(self):
+            return
+        if reason:
+            logger.warning("connection from pid %d closed: %s", self.pid, reason)
+        self._out.close()

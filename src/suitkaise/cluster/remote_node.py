@@ -1,0 +1,419 @@
+"""The program's side of a node: its process, its connection, its workers, and the judgment that it is lost.
+
+A node may be gone, or only out of reach. As long as its workers may still run, the program must not start them again
+elsewhere: then two would do the same work. So a node that was lost is over
+
+- when another node on the same machine has seen that nothing of it is left; or
+- when its connection was closed by its machine, so its process has ended: after the time that its keeper gives to the
+  workers then; or
+- after the time of the lease and that time, where nothing is heard at all: by then it has ended by itself.
+
+Until then its workers are neither dead nor replaced. What it sends late is not read.
+"""
+
+from __future__ import annotations
+
+import platform
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from enum import Enum
+from typing import Any, Protocol
+
+import msgspec
+
+from suitkaise.cluster.link import Link
+from suitkaise.cluster.machines import Machine, NodeProcess
+from suitkaise.cluster.node import Settings, pulse_of
+from suitkaise.cluster.protocol import (
+    AnswerOfHub,
+    Beat,
+    Buried,
+    LogLevels,
+    LogRecord,
+    News,
+    NodeFrame,
+    Pulse,
+    Quit,
+    RequestOfWorker,
+    Welcome,
+    WorkerGone,
+    decode_node_frame,
+)
+from suitkaise.cluster.remote_worker import RemoteWorker
+from suitkaise.crashes import CrashReport
+from suitkaise.engines.engine import EngineContext
+from suitkaise.errors import MailboxFull, SuitkaiseError
+from suitkaise.events import NodeLost, NodeReady
+from suitkaise.exits import Crashed, ExitReason, Lost
+from suitkaise.messaging import codec
+from suitkaise.messaging.connection import BACKLOG
+from suitkaise.messaging.pieces import Pieces
+from suitkaise.messaging.protocol import Ask, HubAnswer, WorkerFrame
+from suitkaise.platform.log_levels import levels
+
+__all__ = ["MARGIN", "NodeOwner", "RemoteNode", "RequestServer", "Serve"]
+
+MARGIN = 1.0
+"""Seconds that are added to each time after which a worker must be gone: clocks differ a little, machines are busy."""
+
+
+_ENDED = "it was ended"
+
+
+class RequestServer(Protocol):
+    """Carries out the requests of one process; see `runtime.requests`."""
+
+    def serve(self, frame: WorkerFrame, payload: bytes, sender: str) -> None:
+        """Carry out a request of the worker at the path `sender`; an answer follows."""
+        ...
+
+    def close(self) -> None:
+        """End the requests that are under way: the process is gone."""
+        ...
+
+
+class Serve(Protocol):
+    """Makes a `RequestServer`, which sends its answers by `send`."""
+
+    def __call__(self, send: Callable[[HubAnswer, bytes | Pieces], None]) -> RequestServer:
+        """Make it."""
+        ...
+
+
+class NodeOwner(Protocol):
+    """The engine, as far as its nodes know it. Called in the reactor's thread."""
+
+    def on_ready(self, node: RemoteNode) -> None:
+        """The node is connected."""
+
+    def on_lost(self, node: RemoteNode) -> None:
+        """The node is lost: no worker can be started there any more."""
+
+    def on_over(self, node: RemoteNode) -> None:
+        """Nothing of the node is left, and nothing of it will be heard."""
+
+    def on_buried(self, directory: str) -> None:
+        """Nothing is left of the node that had this directory."""
+
+
+class _Phase(Enum):
+    STARTING = 1
+    READY = 2
+    LOST = 3
+    OVER = 4
+
+
+class RemoteNode:
+    """One node, from the request for its process on.
+
+    Args:
+        context: the program.
+        settings: what the node is told.
+        machine: where it runs; None: where the cluster has room for it.
+        owner: is told what happens to it.
+        serve: carries out the requests of its workers.
+        start_timeout: seconds within which it must be connected.
+        is_dedicated: whether it is there for one worker, whose resources it has reserved.
+    """
+
+    stopping: bool = True  # as a source of log records: it is never paused
+
+    def __init__(
+        self,
+        context: EngineContext,
+        settings: Settings,
+        machine: Machine | None,
+        owner: NodeOwner,
+        serve: Serve,
+        start_timeout: float,
+        *,
+        is_dedicated: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.machine_id: str | None = None if machine is None else machine.id
+        self.is_dedicated = is_dedicated
+        self.is_silent: bool = False
+        self.gone: Future[None] = Future()
+        self.name: str = "a node" if machine is None else _named(machine)
+        self.directory: str | None = None
+        self.pid: int | None = None
+        self.workers: dict[int, RemoteWorker] = {}
+        self._context = context
+        self._owner = owner
+        self._serve = serve
+        self._process: NodeProcess | None = None
+        self._link: Link | None = None
+        self._phase = _Phase.STARTING
+        self._lock = threading.RLock()  # a signal handler may send a message, too
+        self._waiting: list[tuple[Any, bytes | Pieces]] = []
+        self._waiting_bytes = 0
+        self._requests: dict[int, RequestServer] = {}
+        self._last_beat = time.monotonic()
+        self._link_ended = False
+        self._why = ""
+        self._over_at = float("inf")
+        self._start_timer = context.reactor.call_at(
+            time.monotonic() + start_timeout,
+            lambda: self.fail(SuitkaiseError(f"{self.name} of the cluster was not ready within {start_timeout:g} s")),
+        )
+
+    # ------------------------------------------------------------ from any thread
+    @property
+    def is_open(self) -> bool:
+        """Whether workers can be started on it, or will be as soon as it is connected."""
+        return self._phase in (_Phase.STARTING, _Phase.READY)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is connected."""
+        return self._phase is _Phase.READY
+
+    def add(self, worker: RemoteWorker) -> bool:
+        """Start a worker on it; return False if it was lost meanwhile."""
+        with self._lock:
+            if not self.is_open:
+                return False
+            self.workers[worker.number] = worker
+            if not worker.place(self):
+                del self.workers[worker.number]
+            return True
+
+    def withdraw(self, worker: RemoteWorker) -> bool:
+        """Forget a worker that was not started yet; return False if it was."""
+        with self._lock:
+            if self._phase is not _Phase.STARTING:
+                return False
+            self.workers.pop(worker.number, None)
+            return True
+
+    def send(self, frame: Any, payload: bytes | Pieces = b"", *, force: bool = True) -> None:
+        """Send a frame, or keep it until the node is connected; drop it if the node is lost.
+
+        Raises:
+            MailboxFull: too much waits already. Not with `force`.
+        """
+        with self._lock:
+            if self._phase is _Phase.STARTING:
+                if not force and self._waiting_bytes + len(payload) > BACKLOG:
+                    raise MailboxFull(f"{self._waiting_bytes} bytes already wait for {self.name}")
+                self._waiting.append((frame, bytes(payload)))
+                self._waiting_bytes += len(payload)
+                return
+            link = self._link if self._phase is _Phase.READY else None
+        if link is not None:
+            link.send(frame, payload, force=force)
+
+    def runs_in(self, process: NodeProcess) -> None:
+        """Take the process that runs it, or will run it."""
+        self._process = process
+
+        def ended(done: Any) -> None:
+            self._context.reactor.call_soon_threadsafe(lambda: self._process_ended(process.ended.result()))
+
+        process.ended.add_done_callback(ended)
+
+    def quit(self) -> None:
+        """Have it end: it has no workers any more."""
+        self._context.reactor.call_soon_threadsafe(self._quit)
+
+    # ------------------------------------------------------------ its connection (reactor's thread)
+    def connected(self, sock: socket.socket) -> None:
+        """Take its connection."""
+        if self._phase is not _Phase.STARTING or self._link is not None:
+            sock.close()
+            return
+        self._link = Link(self._context.reactor, sock, self.name, decode_node_frame, self._on_frame, self._on_link_end)
+        self._link.begin()
+
+    def _welcome(self, welcome: Welcome) -> None:
+        ours = self.settings.version, platform.python_version_tuple()[:2]
+        if (welcome.version, tuple(welcome.python.split(".")[:2])) != ours:
+            self.fail(
+                SuitkaiseError(
+                    f"{self.name} of the cluster has Python {welcome.python} and suitkaise {welcome.version}, and this "
+                    f"program Python {platform.python_version()} and suitkaise {ours[0]}: both must be the same "
+                    "everywhere (of Python, the first two numbers)"
+                )
+            )
+            return
+        self.directory, self.pid = welcome.directory, welcome.pid
+        if self.machine_id is None:
+            self.machine_id, self.name = welcome.machine, f"{welcome.host} ({welcome.machine[:8]})"
+        self._start_timer.cancel()
+        assert self._link is not None
+        with self._lock:
+            self._phase = _Phase.READY
+            self._link.send(LogLevels(levels()))
+            for frame, payload in self._waiting:
+                if getattr(frame, "worker", None) in (None, *self.workers):  # others were given up meanwhile
+                    self._link.send(frame, payload)
+            self._waiting.clear()
+        self._context.publish(NodeReady("node", time.monotonic(), self.name))
+        self._owner.on_ready(self)
+        self._beat()
+
+    def _beat(self) -> None:
+        """Send a sign of life, and look when the node has sent the last one."""
+        if self._phase is not _Phase.READY or self._link is None:
+            return
+        silence = time.monotonic() - self._link.heard
+        if silence > self.settings.lease:
+            self.is_silent = True
+            self._lose(f"it was not heard for {silence:.1f} s")
+            return
+        self._last_beat = time.monotonic()
+        self._link.send(Beat())
+        self._context.reactor.call_at(time.monotonic() + pulse_of(self.settings.lease), self._beat)
+
+    def _on_link_end(self, why: str) -> None:
+        self._link_ended = True
+        if self._phase is _Phase.STARTING:
+            self.fail(SuitkaiseError(f"{self.name} of the cluster could not be started: {why}"))
+        elif self._why == _ENDED:
+            self.bury()
+        else:
+            self._lose(why)
+
+    def _process_ended(self, why: str) -> None:
+        if self._phase is _Phase.STARTING:
+            self.fail(SuitkaiseError(f"{self.name} of the cluster could not be started: {why}"))
+        elif self._phase is _Phase.READY:
+            self._lose(why)
+
+    # ------------------------------------------------------------ its end (reactor's thread)
+    def _quit(self) -> None:
+        if self._phase is _Phase.STARTING:
+            self.fail(SuitkaiseError("the program ends"))
+        elif self._phase is _Phase.READY:
+            self.send(Quit())
+            with self._lock:
+                self._phase = _Phase.LOST
+            self._why = _ENDED
+
+    def fail(self, error: Exception) -> None:
+        """Give up a node that could not be started."""
+        if self._phase is _Phase.STARTING:
+            self._end(Crashed("start", error))
+
+    def _lose(self, why: str) -> None:
+        """Start nothing more here; tell the end of the workers when they must be gone."""
+        link = self._link
+        if self._phase is _Phase.READY:
+            if link is not None and not self._link_ended:
+                link.send(Quit())  # if it can still be heard there
+            with self._lock:
+                self._phase = _Phase.LOST
+            self._why = why
+            self._context.publish(NodeLost("node", time.monotonic(), self.name, why, len(self.workers)))
+            if self._process is not None:
+                self._process.kill()
+            self._owner.on_lost(self)
+        self._end_if_over()
+        if self._phase is _Phase.LOST:
+            grace = max(min(one.launch.incarnation.grace, self.settings.orphan_timeout) for one in self._left())
+            last = time.monotonic() if self._link_ended else self._last_beat + self.settings.lease
+            over_at = max(time.monotonic(), last) + grace + MARGIN
+            if over_at < self._over_at:
+                self._over_at = over_at
+                self._context.reactor.call_at(over_at, self.bury)
+
+    def _left(self) -> list[RemoteWorker]:
+        with self._lock:
+            return list(self.workers.values())
+
+    def _end_if_over(self) -> None:
+        if self._phase is _Phase.LOST and not self._left():
+            self.bury()
+
+    def bury(self) -> None:
+        """Report the end of its workers: they must be gone by now."""
+        if self._phase is _Phase.LOST:
+            self._end(Lost(f"{self.name}: {self._why}", self.name))
+
+    def _end(self, reason: ExitReason) -> None:
+        self._start_timer.cancel()
+        with self._lock:
+            self._phase = _Phase.OVER
+            workers, self.workers = self.workers, {}
+            self._waiting.clear()
+        if self._link is not None:
+            self._link.close()
+        if self._process is not None:
+            self._process.kill()
+        self._owner.on_over(self)
+        self.gone.set_result(None)
+        for requests in self._requests.values():
+            requests.close()
+        for _, worker in sorted(workers.items()):  # in the order of their starts: see `docs`
+            worker.lose(reason)
+
+    # ------------------------------------------------------------ its reports (reactor's thread)
+    def _on_frame(self, frame: NodeFrame, payload: bytes) -> None:
+        match frame:
+            case Pulse(views):
+                for view in views:
+                    worker = self.workers.get(view.worker)
+                    if worker is not None:
+                        worker.show(view)
+            case RequestOfWorker():
+                self._request(frame, payload)
+            case WorkerGone(connection):
+                requests = self._requests.pop(connection, None)
+                if requests is not None:
+                    requests.close()
+            case News(age):
+                news = codec.loads(payload)
+                if isinstance(news, CrashReport):
+                    self._context.report(news)
+                else:
+                    self._context.publish(replace(news, at=time.monotonic() - age))
+            case Buried(directory):
+                self._owner.on_buried(directory)
+            case Welcome():
+                self._welcome(frame)
+            case LogRecord(0, fields):
+                self._context.logs.put(fields, self)
+            case _:
+                worker = self.workers.get(frame.worker)
+                if worker is not None:
+                    worker.on_frame(frame, payload)
+                    if worker.exited.done():
+                        with self._lock:
+                            self.workers.pop(frame.worker, None)
+                        self._end_if_over()
+
+    def _request(self, frame: RequestOfWorker, payload: bytes) -> None:
+        requests = self._requests.get(frame.connection)
+        if requests is None:
+            number = frame.connection
+
+            def answer(answer: HubAnswer, data: bytes | Pieces) -> None:
+                self.send(AnswerOfHub(number, answer), data)
+
+            requests = self._requests[number] = self._serve(answer)
+        request = frame.request
+        if isinstance(request, Ask) and request.deadline is not None:
+            request = msgspec.structs.replace(request, deadline=time.monotonic() + request.deadline)
+        requests.serve(request, payload, frame.path)
+
+    def close_after_fork(self) -> None:
+        """In a forked child of the program: close the socket, which is the parent's."""
+        if self._link is not None:
+            self._link.close_after_fork()
+
+    def resume_reading(self) -> None:
+        """Do nothing: a node is never paused."""
+
+    def pause_reading(self) -> None:
+        """Do nothing."""
+
+    def __repr__(self) -> str:
+        return f"RemoteNode({self.name!r}, {self._phase.name.lower()}, workers={len(self.workers)})"
+
+
+def _named(machine: Machine) -> str:
+    return machine.name if machine.name == machine.id else f"{machine.name} ({machine.id[:8]})"

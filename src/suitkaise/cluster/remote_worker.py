@@ -1,0 +1,273 @@
+"""The program's side of a worker that runs on a node: the handle that its supervisor has."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, Protocol
+
+from suitkaise.cluster.protocol import (
+    Checkpoint,
+    Deliver,
+    Exited,
+    Finish,
+    Kill,
+    Listen,
+    LogLines,
+    LogOutput,
+    LogRecord,
+    MessageDone,
+    ReadLines,
+    Ready,
+    Recycle,
+    Returned,
+    Spawn,
+    Suspend,
+    Trace,
+    Traced,
+    View,
+)
+from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
+from suitkaise.engines.worker_output import keep_lines, keep_output, keep_record
+from suitkaise.errors import WorkerDead
+from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
+from suitkaise.messaging import codec
+from suitkaise.messaging.address import TraceReport
+from suitkaise.messaging.identity import current_path
+from suitkaise.messaging.logs import CommandOutput
+from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.pieces import Pieces
+from suitkaise.platform.board import Phase, SlotView
+
+__all__ = ["RemoteWorker", "Sender"]
+
+
+class Sender(Protocol):
+    """The node that a worker runs on."""
+
+    name: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not lost."""
+        ...
+
+    def withdraw(self, worker: RemoteWorker) -> bool:
+        """Forget a worker that was not started yet; return False if it was."""
+        ...
+
+    def send(self, frame: Any, payload: bytes | Pieces = b"", *, force: bool = True) -> None:
+        """Send a frame, or keep it until the node is connected. Raises MailboxFull, not with `force`."""
+        ...
+
+
+class RemoteWorker:
+    """One incarnation on a node. Any thread may call what its supervisor calls; the reactor's thread handles frames.
+
+    Args:
+        context: the program.
+        launch: the order to start it.
+        recipe: its encoded recipe.
+    """
+
+    stopping: bool = True
+    """No log record holds up what a node reports: records for which there is no room are dropped."""
+
+    def __init__(self, context: EngineContext, launch: Launch, recipe: bytes) -> None:
+        self.exited: Future[Exit] = Future()
+        self.ready: Future[int] = Future()
+        self.launch = launch
+        self.checkpoint: Payload | None = None
+        self.recycle: Callable[[], None] = lambda: None
+        self.number: int = launch.incarnation.serial
+        self.node: Sender | None = None
+        self._context = context
+        self._recipe = recipe
+        self._lock = threading.RLock()  # a signal handler may send a message, too
+        self._waiting: list[tuple[Any, bytes | Pieces]] = []  # for a node to be found
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, Message] = {}
+        self._returned: list[Message] = []
+        self._tracer: TraceReport | None = None
+        self._view: SlotView | None = None
+        self._over = False
+        if context.log_rings is not None:
+            context.log_rings.attach(launch.path, self)
+
+    # ------------------------------------------------------------ from any thread
+    def place(self, node: Sender) -> bool:
+        """Start it on this node; what was sent to it so far follows. Return False if it was given up meanwhile."""
+        launch = self.launch
+        what = codec.dumps((launch.child.without_code(), launch.incarnation))
+        order = Spawn(self.number, what, launch.carrier)
+        with self._lock:
+            if self._over:
+                return False
+            node.send(order, self._recipe)
+            for frame, payload in self._waiting:
+                node.send(frame, payload)
+            self._waiting.clear()
+            self.node = node
+        return True
+
+    def _send(self, frame: Any, payload: bytes | Pieces = b"", *, force: bool = True) -> None:
+        if self.node is None:
+            self._waiting.append((frame, bytes(payload)))
+        else:
+            self.node.send(frame, payload, force=force)
+
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
+        """Encode the message and send it; see `Receiver.deliver`."""
+        payload = message.body.parts
+        with self._lock:
+            if self._over or (self.node is not None and not self.node.is_open):
+                raise WorkerDead.just_ended(self.launch.path)
+            number = None
+            if message.reply is not None:
+                number = next(self._numbers)
+                self._asked[number] = message
+            left = None if message.deadline is None else message.deadline - time.monotonic()
+            sender = (message.asker or current_path()) if self._tracer is not None else ""
+            frame = Deliver(self.number, message.kind, number, accepted, message.carrier, left, sender)
+            try:
+                self._send(frame, payload, force=accepted)
+            except BaseException:
+                if number is not None:
+                    del self._asked[number]
+                raise
+
+    def trace(self, report: TraceReport | None) -> None:
+        """Have each message reported that the worker handles from now on; None: no more."""
+        with self._lock:
+            self._tracer = report
+            if not self._over:
+                self._send(Trace(self.number, report is not None))
+
+    def stop(self, drain: float | None = None) -> None:
+        """Ask the worker to finish."""
+        with self._lock:
+            if self._over:
+                return
+            if started := self._is_started():
+                self._send(Finish(self.number, drain))
+        if not started:
+            self.lose(Shutdown())
+
+    def suspend(self, on: bool) -> None:
+        """Suspend the worker after its current loop, or resume it."""
+        with self._lock:
+            if not self._over:
+                self._send(Suspend(self.number, on))
+
+    def kill(self, why: str) -> None:
+        """Have the node end the worker now."""
+        with self._lock:
+            if self._over:
+                return
+            if started := self._is_started():
+                self._send(Kill(self.number, why))
+        if not started:
+            self.lose(Killed(why))
+
+    def _is_started(self) -> bool:
+        """Return whether a node has the order to start it, or may have it; if not, it gets none any more."""
+        return self.node is not None and not self.node.withdraw(self)
+
+    def kill_hung(self, hung: Hung) -> None:
+        """Have the node end the worker: it is the node that notices a worker that hangs."""
+        self.kill(str(hung))
+
+    def listen(self, on: bool) -> None:
+        """Get each line that the worker prints at once, or no longer; see `messaging.log_rings.LineSource`."""
+        with self._lock:
+            if not self._over:
+                self._send(Listen(self.number, on))
+
+    def read_lines(self) -> None:
+        """Have the node send what the worker has printed so far; it arrives a moment later."""
+        with self._lock:
+            if not self._over:
+                self._send(ReadLines(self.number))
+
+    def snapshot(self) -> SlotView | None:
+        """Return the worker's slot on the status board of its node, as it was last told; None after its end."""
+        return None if self._over else self._view
+
+    def resume_reading(self) -> None:
+        """Do nothing: one worker does not hold up the others of its node."""
+
+    def pause_reading(self) -> None:
+        """Do nothing."""
+
+    # ------------------------------------------------------------ reports of the node (reactor's thread)
+    def on_frame(self, frame: Any, payload: bytes) -> None:
+        """Handle a report about this worker."""
+        context, launch = self._context, self.launch
+        match frame:
+            case MessageDone():
+                message = self._asked.pop(frame.number, None)
+                if message is not None and message.reply is not None:
+                    message.reply(frame.ok, Payload(data=payload))
+            case LogRecord(_, fields):
+                keep_record(context, launch.path, launch.number, fields, self)
+            case LogLines(_, stream, when, lines):
+                keep_lines(context, launch.path, launch.number, [(stream, when, line) for line in lines])
+            case LogOutput(_, pid, program, runs):
+                keep_output(context, launch.number, CommandOutput(launch.path, pid, program, runs), self)
+            case Checkpoint():
+                self.checkpoint = Payload(data=bytes(payload))
+            case Ready(_, pid):
+                if not self.ready.done():
+                    self.ready.set_result(pid)
+            case Traced(_, fields):
+                if self._tracer is not None:
+                    self._tracer(fields)
+            case Recycle():
+                self.recycle()
+            case Returned(_, kind, number, carrier):
+                told = Message(kind, Payload(data=payload), carrier=carrier)
+                returned = told if number is None else self._asked.pop(number, None)
+                if returned is not None:
+                    self._returned.append(replace(returned, body=Payload(data=payload)))
+            case Exited(_, data, has_result, view):
+                exit: Exit = codec.loads(data)
+                result = Payload(data=bytes(payload)) if has_result else None
+                self._finish(replace(exit, result=result, view=None if view is None else _view_of(view)))
+
+    def show(self, view: View) -> None:
+        """Take the news of the worker's slot."""
+        self._view = _view_of(view)
+
+    def lose(self, reason: ExitReason) -> None:
+        """Report that the worker is over, without a report of its node."""
+        self._finish(Exit(reason, view=self._view))
+
+    def _finish(self, exit: Exit) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+            asked, self._asked = list(self._asked.values()), {}
+            self._waiting.clear()
+        if self._context.log_rings is not None:
+            self._context.log_rings.detach(self.launch.path, self)
+        for message in asked:
+            message.fail(WorkerDead.unanswered(self.launch.path, exit.reason))
+        settle(self.exited, replace(exit, returned=tuple(self._returned)))
+
+
+def _view_of(view: View) -> SlotView:
+    """Return the view with times of this machine's clock."""
+    now = time.monotonic()
+
+    def when(age: float | None) -> float | None:
+        return None if age is None else now - age
+
+    return SlotView(
+        view.pid, Phase(view.phase), when(view.since) or 0.0, view.loops, view.last_loop_time, view.total_loop_time,
+        view.messages, view.queued, view.looping, when(view.started), view.skipped, when(view.oldest),
+    )  # fmt: skip
