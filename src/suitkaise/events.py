@@ -348,7 +348,7 @@ class NodeReady(Event):
     node: str
 
     def _text(self) -> str:
-        return f"{self.node} is ready"
+        return f"node {self.node} is ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +365,7 @@ class NodeLost(Event):
     workers: int
 
     def _text(self) -> str:
-        return f"{self.node} is lost, with {self.workers} worker{'' if self.workers == 1 else 's'}: {self.why}"
+        return f"node {self.node} is lost, with {self.workers} worker{'' if self.workers == 1 else 's'}: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)

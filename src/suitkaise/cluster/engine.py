@@ -133,6 +133,9 @@ class ClusterEngine:
         for node in nodes:
             node.quit()
         wait([node.gone for node in nodes], QUIT_TIME)
+        for node in nodes:
+            if not node.gone.done():
+                node.kill()
         self._listener.close()
         self._thread.close()
         self._cluster.close()
@@ -235,6 +238,11 @@ class ClusterEngine:
             sock.close()
         else:
             node.connected(sock)
+
+    def trees_of(self, node: RemoteNode) -> set[str]:
+        """Return the names of the trees that have workers there."""
+        with self._lock:
+            return {path.partition("/")[0] for path, at in self._at.items() if at is node}
 
     def on_ready(self, node: RemoteNode) -> None:
         """Have the node look what is left of others that were lost on its machine."""

@@ -34,6 +34,7 @@ from suitkaise.cluster.protocol import (
     Forget,
     HubFrame,
     Kill,
+    LinesRead,
     Listen,
     LogLevels,
     LogLines,
@@ -313,6 +314,7 @@ class _Worker:
                 handle.listen(on)
             case ReadLines():
                 handle.read_lines()
+                self._send(LinesRead(self._number))
 
     def _deliver(self, frame: Deliver, payload: bytes) -> None:
         number = frame.number

@@ -27,6 +27,7 @@ __all__ = [
     "Forget",
     "HubFrame",
     "Kill",
+    "LinesRead",
     "Listen",
     "LogLevels",
     "LogLines",
@@ -113,7 +114,7 @@ class Listen(msgspec.Struct, array_like=True, tag=6, gc=False):
 
 
 class ReadLines(msgspec.Struct, array_like=True, tag=7, gc=False):
-    """Send what the worker has printed so far: `LogLines`."""
+    """Send what the worker has printed so far: `LogLines`, then `LinesRead`."""
 
     worker: int
 
@@ -230,6 +231,12 @@ class LogLines(msgspec.Struct, array_like=True, tag=8, gc=False):
     lines: list[str]
 
 
+class LinesRead(msgspec.Struct, array_like=True, tag=16, gc=False):
+    """All that the worker had printed was sent."""
+
+    worker: int
+
+
 class News(msgspec.Struct, array_like=True, tag=9, gc=False):
     """News of a background thread, or a worker over its memory: the payload is a pickled `Event` or `CrashReport`.
 
@@ -323,6 +330,7 @@ NodeFrame: TypeAlias = (
     | LogRecord
     | LogOutput
     | LogLines
+    | LinesRead
     | News
     | Traced
     | Recycle

@@ -199,6 +199,7 @@ class _RayProcess:
             timer.start()
         elif not self.ended.done():
             self.ended.set_result(future.result() if error is None else _why(error))
+            self.kill()  # the node has ended, and the process that Ray has made for it stays otherwise
 
     def kill(self) -> None:
         """Have Ray kill the process."""

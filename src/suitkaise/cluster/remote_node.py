@@ -96,6 +96,10 @@ class NodeOwner(Protocol):
     def on_over(self, node: RemoteNode) -> None:
         """Nothing of the node is left, and nothing of it will be heard."""
 
+    def trees_of(self, node: RemoteNode) -> set[str]:
+        """Return the names of the trees that have workers there."""
+        ...
+
     def on_buried(self, directory: str) -> None:
         """Nothing is left of the node that had this directory."""
 
@@ -216,6 +220,11 @@ class RemoteNode:
 
         process.ended.add_done_callback(ended)
 
+    def kill(self) -> None:
+        """Have its process killed."""
+        if self._process is not None:
+            self._process.kill()
+
     def quit(self) -> None:
         """Have it end: it has no workers any more."""
         self._context.reactor.call_soon_threadsafe(self._quit)
@@ -252,7 +261,8 @@ class RemoteNode:
                 if getattr(frame, "worker", None) in (None, *self.workers):  # others were given up meanwhile
                     self._link.send(frame, payload)
             self._waiting.clear()
-        self._context.publish(NodeReady("node", time.monotonic(), self.name))
+        for tree in self._owner.trees_of(self):
+            self._context.publish(NodeReady(tree, time.monotonic(), self.name))
         self._owner.on_ready(self)
         self._beat()
 
@@ -308,7 +318,9 @@ class RemoteNode:
             with self._lock:
                 self._phase = _Phase.LOST
             self._why = why
-            self._context.publish(NodeLost("node", time.monotonic(), self.name, why, len(self.workers)))
+            for tree in self._owner.trees_of(self):
+                count = sum(one.launch.path.startswith(f"{tree}/") for one in self._left())
+                self._context.publish(NodeLost(tree, time.monotonic(), self.name, why, count))
             if self._process is not None:
                 self._process.kill()
             self._owner.on_lost(self)
@@ -342,7 +354,7 @@ class RemoteNode:
             self._waiting.clear()
         if self._link is not None:
             self._link.close()
-        if self._process is not None:
+        if self._process is not None and self._why != _ENDED:
             self._process.kill()
         self._owner.on_over(self)
         self.gone.set_result(None)

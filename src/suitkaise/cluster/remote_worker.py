@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -16,6 +17,7 @@ from suitkaise.cluster.protocol import (
     Exited,
     Finish,
     Kill,
+    LinesRead,
     Listen,
     LogLines,
     LogOutput,
@@ -92,6 +94,7 @@ class RemoteWorker:
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
         self._returned: list[Message] = []
+        self._late_lines: deque[Future[None]] = deque()
         self._tracer: TraceReport | None = None
         self._view: SlotView | None = None
         self._over = False
@@ -99,6 +102,11 @@ class RemoteWorker:
             context.log_rings.attach(launch.path, self)
 
     # ------------------------------------------------------------ from any thread
+    @property
+    def where(self) -> str:
+        """The name of its node; empty as long as none is found."""
+        return "" if self.node is None else self.node.name
+
     def place(self, node: Sender) -> bool:
         """Start it on this node; what was sent to it so far follows. Return False if it was given up meanwhile."""
         launch = self.launch
@@ -187,11 +195,15 @@ class RemoteWorker:
             if not self._over:
                 self._send(Listen(self.number, on))
 
-    def read_lines(self) -> None:
-        """Have the node send what the worker has printed so far; it arrives a moment later."""
+    def read_lines(self) -> Future[None] | None:
+        """Have the node send what the worker has printed so far; return what is set when it has arrived."""
         with self._lock:
-            if not self._over:
-                self._send(ReadLines(self.number))
+            if self._over or self.node is None:
+                return None
+            late: Future[None] = Future()
+            self._late_lines.append(late)
+            self._send(ReadLines(self.number))
+            return late
 
     def snapshot(self) -> SlotView | None:
         """Return the worker's slot on the status board of its node, as it was last told; None after its end."""
@@ -218,6 +230,8 @@ class RemoteWorker:
                 keep_lines(context, launch.path, launch.number, [(stream, when, line) for line in lines])
             case LogOutput(_, pid, program, runs):
                 keep_output(context, launch.number, CommandOutput(launch.path, pid, program, runs), self)
+            case LinesRead():
+                self._late_lines.popleft().set_result(None)
             case Checkpoint():
                 self.checkpoint = Payload(data=bytes(payload))
             case Ready(_, pid):
@@ -253,6 +267,8 @@ class RemoteWorker:
             self._over = True
             asked, self._asked = list(self._asked.values()), {}
             self._waiting.clear()
+        for late in self._late_lines:
+            late.set_result(None)
         if self._context.log_rings is not None:
             self._context.log_rings.detach(self.launch.path, self)
         for message in asked:

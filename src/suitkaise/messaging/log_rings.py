@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 __all__ = ["EVENT", "MOST_BYTES", "MOST_LINES", "MOST_RINGS", "MOST_TOTAL", "Line", "LineSource", "LogRings", "Run",
@@ -57,8 +58,8 @@ class LineSource(Protocol):
     def listen(self, on: bool) -> None:
         """Put each line that is printed from now on into the rings at once, or no longer."""
 
-    def read_lines(self) -> None:
-        """Put what was printed so far into the rings (reactor's thread)."""
+    def read_lines(self) -> Future[None] | None:
+        """Put what was printed so far into the rings (reactor's thread); return what is set when that takes longer."""
 
 
 class _Ring:
@@ -199,12 +200,15 @@ class LogRings:
     def _is_listened(self, path: str) -> bool:
         return path.partition("/")[0] in self.files or any(is_below(path, top) for top in self._listened)
 
-    def read_lines(self, path: str) -> None:
-        """Put what the workers at and below `path` have printed so far into their rings (reactor's thread)."""
+    def read_lines(self, path: str) -> list[Future[None]]:
+        """Put what the workers at and below `path` have printed so far into their rings (reactor's thread).
+
+        Returns:
+            One for each worker whose lines are still on their way, from another machine.
+        """
         with self._lock:
             sources = [source for name, source in self._sources.items() if is_below(name, path)]
-        for source in sources:
-            source.read_lines()
+        return [late for source in sources if (late := source.read_lines()) is not None]
 
     # ------------------------------------------------------------ readers
     def last(self, path: str, most: int) -> tuple[list[Line], dict[str, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future, wait
 from typing import Any
 
 from suitkaise.messaging.log_rings import LogRings, is_below
@@ -21,6 +22,9 @@ MOST = 1_000
 
 READER_IS_GONE = 10.0
 """Seconds after its last request, and after that answer, when a reader is forgotten that asks for nothing more."""
+
+LATE_LINES = 1.0
+"""Seconds, at most, for which lines are waited for that come from other machines."""
 
 LAST_LINES = 0.5
 """Seconds, at most, for which the end of a tree waits until its readers have got the last lines."""
@@ -50,8 +54,7 @@ class LogRequests:
         """
         seen = argument.get("seen")
         if seen is None:
-            self._rings.read_lines(path)
-            return self._last(path, int(argument["last"]))
+            return self._last(path, int(argument["last"]), self._rings.read_lines(path))
         reader = _Reader(path, seen, Answer())
         with self._lock:
             is_new = argument["reader"] not in self._readers
@@ -63,11 +66,12 @@ class LogRequests:
         self._answer()
         return reader.answer
 
-    def _last(self, path: str, most: int) -> Answer[Any]:
+    def _last(self, path: str, most: int, late: list[Future[None]]) -> Answer[Any]:
         """Make the answer in a thread of its own: a large tree has many lines."""
         answer: Answer[Any] = Answer()
 
         def make() -> None:
+            wait(late, LATE_LINES)
             lines, seen = self._rings.last(path, most)
             value = {"lines": lines, "seen": seen, "skipped": {}, "ended": False}
             answer.settle(True, Payload(value))
