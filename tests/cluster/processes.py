@@ -9,6 +9,8 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 
+import psutil
+
 from suitkaise.cluster.machines import Machine
 from suitkaise.cluster.node import Settings
 from suitkaise.messaging import codec
@@ -60,6 +62,7 @@ class NodeInProcess:
     def __init__(self, settings: Settings, machine: str) -> None:
         self.ended: Future[str] = Future()
         self.machine = machine
+        self.reachable = True
         data = base64.b64encode(codec.dumps(settings)).decode()
         self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, data, machine], stdin=subprocess.DEVNULL)
         threading.Thread(target=self._wait, daemon=True).start()
@@ -68,4 +71,10 @@ class NodeInProcess:
         self.ended.set_result(f"its process has ended with code {self.process.wait()}")
 
     def kill(self) -> None:
-        self.process.kill()
+        if self.reachable:
+            self.process.kill()
+
+    def family(self) -> list[psutil.Process]:
+        """Return the process, its keeper and its workers."""
+        process = psutil.Process(self.process.pid)
+        return [process, *process.children(recursive=True)]

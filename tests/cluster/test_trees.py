@@ -29,6 +29,7 @@ from suitkaise import (
     Supervisor,
     Thread,
     WorkerDead,
+    sktree,
     whereis,
 )
 from suitkaise.events import ChildExited, NodeLost
@@ -254,3 +255,60 @@ def test_a_message_to_a_lost_worker_waits_for_the_next_one(cluster: MakeCluster)
             answer = running["one"].ask_future("never answered")
             os.kill(running["one"].pid or 0, signal.SIGKILL)
             answer.get(timeout=30.0)
+
+
+class Keeps(Process):
+    """Uses the storage in all its ways."""
+
+    def on_start(self) -> None:
+        self.tree.add("mine", self.name, path="marked", metadata={"remove_on_process_join": True, "of": self.name})
+
+    def on_receive(self, message: Any) -> Any:
+        match message:
+            case "count":
+                for _ in range(100):
+                    self.tree.increment("count", path="numbers")
+                return self.tree.get("count", path="numbers")
+            case "watch":
+                with self.tree.watch("numbers") as changes:
+                    self.tree.add("watched", 1, path="numbers", wait=False)
+                    return next(change.name for change in changes)
+            case "transaction":
+                with self.tree.transaction():
+                    self.tree.add("left", self.tree.get("count", path="numbers"), path="numbers")
+                    self.tree.add("right", 0, path="numbers")
+                return sorted(self.tree.get_all_from("numbers"))
+            case "select":
+                return [name for _, name in self.tree.select_all_with({"of": self.name})]
+            case "large":
+                self.tree.add("large", bytes(3_000_000), path="numbers")
+                return len(self.tree.get("large", path="numbers"))
+            case "draw":
+                return str(self.tree)
+            case "hand over":
+                return self.tree
+            case tree:
+                return tree.get("from the program", path="")
+
+
+def test_the_storage_of_the_program_is_that_of_its_workers_elsewhere(cluster: MakeCluster) -> None:
+    cluster("a", "b")
+    tree = Supervisor("app", Child(Keeps, id="one"), Child(Keeps, id="two"), engine=Ray())
+    storage = sktree.connect()
+    try:
+        storage.add_to_root("from the program", 7)
+        with tree.start() as running:
+            one, two = running["one"], running["two"]
+            answers = [ref.ask_future("count") for ref in (one, two)]
+            assert max(answer.get(timeout=60.0) for answer in answers) == 200
+            assert storage.get("count", path="numbers") == 200
+            assert one.ask("watch", timeout=30.0) == "watched"
+            assert two.ask("transaction", timeout=30.0) == ["count", "left", "right", "watched"]
+            assert one.ask("large", timeout=30.0) == 3_000_000
+            assert "numbers" in two.ask("draw", timeout=30.0)
+            assert two.ask(storage, timeout=30.0) == 7
+            assert one.ask("hand over", timeout=30.0).get("count", path="numbers") == 200
+            assert storage.get_all_from("marked") == {"mine": "two"}
+        assert storage.get_all_from("marked") == {}
+    finally:
+        sktree.disconnect()

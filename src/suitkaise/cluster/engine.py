@@ -47,13 +47,22 @@ class ClusterEngine:
         spec: the declaration.
         cluster: the machines.
         serve: carries out what workers request of the program.
+        storage: returns the directory of the program's storage; None while it does not run.
     """
 
-    def __init__(self, context: EngineContext, spec: Ray, cluster: Cluster, serve: Serve) -> None:
+    def __init__(
+        self,
+        context: EngineContext,
+        spec: Ray,
+        cluster: Cluster,
+        serve: Serve,
+        storage: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self.spec = spec
         self._context = context
         self._cluster = cluster
         self._serve = serve
+        self._storage = storage
         self._lock = threading.Lock()
         self._recipes: dict[str, tuple[Child, bytes]] = {}
         self._at: dict[str, RemoteNode] = {}  # the node of each path
@@ -216,7 +225,7 @@ class ClusterEngine:
             self._context.orphan_timeout, self._surroundings,
         )  # fmt: skip
         node = RemoteNode(
-            self._context, settings, machine, self, self._serve, self.spec.start_timeout,
+            self._context, settings, machine, self, self._serve, self._storage, self.spec.start_timeout,
             is_dedicated=bool(place.resources),
         )  # fmt: skip
         with self._lock:

@@ -49,6 +49,8 @@ from suitkaise.cluster.protocol import (
     Recycle,
     Returned,
     Spawn,
+    StreamData,
+    StreamEnd,
     Suspend,
     Trace,
     Traced,
@@ -57,6 +59,7 @@ from suitkaise.cluster.protocol import (
     decode_hub_frame,
 )
 from suitkaise.cluster.relay import Relay
+from suitkaise.cluster.tunnel import TunnelEntry
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import EngineContext, Exit, Launch, Surroundings
 from suitkaise.engines.processes import ProcessEngine, ProcessHandle
@@ -65,7 +68,8 @@ from suitkaise.events import Event
 from suitkaise.messaging import codec
 from suitkaise.messaging.log_rings import LogRings, Run
 from suitkaise.messaging.logs import CommandOutput, Forwarded, ForwardingHandler, LogSource
-from suitkaise.messaging.messages import Message, Payload, crash
+from suitkaise.messaging.messages import Answer, Message, Payload, crash
+from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.tracing import enter
 from suitkaise.platform.board import Board, SlotView
 from suitkaise.platform.log_levels import apply_levels
@@ -81,6 +85,9 @@ from suitkaise.supervision.memory_limit import watch_memory
 __all__ = ["Node", "Settings", "pulse_of", "version"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.cluster")
+
+STORAGE = "storage"
+"""The folder in a node's directory that leads to the program's storage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,7 @@ class Node:
         self._settings = settings
         self._workers: dict[int, _Worker] = {}
         self._newest: dict[str, int] = {}  # by path
+        self._tunnel: TunnelEntry | None = None  # to the storage, if a worker uses it
         self._children: dict[str, tuple[Child, bytes]] = {}
         self._heard = time.monotonic()
         self._over = threading.Event()
@@ -144,7 +152,8 @@ class Node:
             self.context.logs = _Logs(self)
             self._relay = Relay(
                 self.context.file(HUB_SOCKET), self.reactor, lambda pid: self.context.paths_by_pid.get(pid, ""),
-                lambda frame, payload: self.link.send(frame, payload, force=False), {},
+                lambda frame, payload: self.link.send(frame, payload, force=False),
+                {RequestKind.STORAGE: self._storage},
             )  # fmt: skip
             made.callback(self._relay.close)
             made.callback(self.reactor.close)
@@ -221,6 +230,9 @@ class Node:
                 self._children.pop(path, None)
                 for engine in self.engines.values():
                     engine.forget(path)
+            case StreamData() | StreamEnd():
+                if self._tunnel is not None:
+                    self._tunnel.on_frame(frame, payload)
             case Quit():
                 self._quit()
             case Bury(directory):
@@ -259,6 +271,25 @@ class Node:
         worker = self._workers.pop(number)
         if self._newest.get(worker.launch.path) == number:
             del self._newest[worker.launch.path]
+
+    def _storage(self) -> Answer[str]:
+        """Return the directory that leads to the program's storage, which is started if it does not run."""
+        answer: Answer[str] = Answer()
+
+        def found(done: Any) -> None:
+            try:
+                answer.set_result(self._tunnel_to(origin.result(0)))
+            except Exception as error:
+                answer.set_exception(error)
+
+        origin: Answer[str] = self._relay.request(RequestKind.STORAGE)
+        origin.when_done(found)
+        return answer
+
+    def _tunnel_to(self, origin: str) -> str:
+        if self._tunnel is None:
+            self._tunnel = TunnelEntry(self.context.file(STORAGE), self.reactor, self.link.send, origin)
+        return self._tunnel.directory
 
     # ------------------------------------------------------------ news
     def worker_at(self, path: str) -> int | None:

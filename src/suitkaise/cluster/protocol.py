@@ -44,6 +44,9 @@ __all__ = [
     "RequestOfWorker",
     "Returned",
     "Spawn",
+    "StreamData",
+    "StreamEnd",
+    "StreamOpen",
     "Suspend",
     "Trace",
     "Traced",
@@ -150,6 +153,25 @@ class Bury(msgspec.Struct, array_like=True, tag=13, gc=False):
     """Wait until nothing uses the directory of a node that has ended on this machine, then report `Buried`."""
 
     directory: str
+
+
+# ------------------------------------------------------------ both ways: the clients of the storage, see `tunnel`
+class StreamOpen(msgspec.Struct, array_like=True, tag=20, gc=False):
+    """Node -> program: a client has connected."""
+
+    stream: int
+
+
+class StreamData(msgspec.Struct, array_like=True, tag=21, gc=False):
+    """The payload is what the client has sent, or what the storage actor has."""
+
+    stream: int
+
+
+class StreamEnd(msgspec.Struct, array_like=True, tag=22, gc=False):
+    """The connection has ended at the sender's end."""
+
+    stream: int
 
 
 # ------------------------------------------------------------ node -> program
@@ -319,6 +341,8 @@ HubFrame: TypeAlias = (
     | Beat
     | Quit
     | Bury
+    | StreamData
+    | StreamEnd
 )
 NodeFrame: TypeAlias = (
     Welcome
@@ -338,6 +362,9 @@ NodeFrame: TypeAlias = (
     | WorkerGone
     | Pulse
     | Buried
+    | StreamOpen
+    | StreamData
+    | StreamEnd
 )
 
 decode_hub_frame: Callable[[memoryview], HubFrame] = msgspec.msgpack.Decoder(HubFrame).decode

@@ -61,6 +61,7 @@ class Relay:
         }
         self._numbers = itertools.count(1)
         self._connections: dict[int, _Connection] = {}
+        self._own: dict[int, Answer[Any]] = {}
         self._peers = Peers(_MAX_CONNECTIONS)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         bind_unix(self._listener, path)
@@ -77,8 +78,18 @@ class Relay:
         except OSError as error:
             logger.error("cannot accept a connection of a worker: %s", error)
 
+    def request(self, kind: RequestKind) -> Answer[Any]:
+        """Request something of the program for this node itself (reactor's thread)."""
+        number, answer = next(self._numbers), Answer[Any]()
+        self._own[number] = answer
+        self.send(RequestOfWorker(0, "", HubRequest(number, kind, "")), codec.dumps(None))
+        return answer
+
     def answer(self, frame: AnswerOfHub, payload: bytes) -> None:
         """Pass on an answer of the program (reactor's thread)."""
+        if not frame.connection:
+            self._own.pop(frame.answer.number).settle(frame.answer.ok, Payload(data=payload))
+            return
         connection = self._connections.get(frame.connection)
         if connection is not None:
             connection.answer(frame.answer, payload)

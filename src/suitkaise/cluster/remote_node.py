@@ -39,11 +39,15 @@ from suitkaise.cluster.protocol import (
     Pulse,
     Quit,
     RequestOfWorker,
+    StreamData,
+    StreamEnd,
+    StreamOpen,
     Welcome,
     WorkerGone,
     decode_node_frame,
 )
 from suitkaise.cluster.remote_worker import RemoteWorker
+from suitkaise.cluster.tunnel import TunnelExit
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import EngineContext
 from suitkaise.errors import MailboxFull, SuitkaiseError
@@ -120,6 +124,7 @@ class RemoteNode:
         machine: where it runs; None: where the cluster has room for it.
         owner: is told what happens to it.
         serve: carries out the requests of its workers.
+        storage: returns the directory of the program's storage; None while it does not run.
         start_timeout: seconds within which it must be connected.
         is_dedicated: whether it is there for one worker, whose resources it has reserved.
     """
@@ -133,6 +138,7 @@ class RemoteNode:
         machine: Machine | None,
         owner: NodeOwner,
         serve: Serve,
+        storage: Callable[[], str | None],
         start_timeout: float,
         *,
         is_dedicated: bool = False,
@@ -156,6 +162,7 @@ class RemoteNode:
         self._waiting: list[tuple[Any, bytes | Pieces]] = []
         self._waiting_bytes = 0
         self._requests: dict[int, RequestServer] = {}
+        self._tunnel = TunnelExit(context.reactor, self.send, storage)
         self._last_beat = time.monotonic()
         self._link_ended = False
         self._why = ""
@@ -354,6 +361,7 @@ class RemoteNode:
             self._waiting.clear()
         if self._link is not None:
             self._link.close()
+        self._tunnel.close()
         if self._process is not None and self._why != _ENDED:
             self._process.kill()
         self._owner.on_over(self)
@@ -383,6 +391,8 @@ class RemoteNode:
                     self._context.report(news)
                 else:
                     self._context.publish(replace(news, at=time.monotonic() - age))
+            case StreamOpen() | StreamData() | StreamEnd():
+                self._tunnel.on_frame(frame, payload)
             case Buried(directory):
                 self._owner.on_buried(directory)
             case Welcome():
@@ -416,6 +426,7 @@ class RemoteNode:
         """In a forked child of the program: close the socket, which is the parent's."""
         if self._link is not None:
             self._link.close_after_fork()
+        self._tunnel.close_after_fork()
 
     def resume_reading(self) -> None:
         """Do nothing: a node is never paused."""

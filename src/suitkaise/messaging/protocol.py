@@ -78,6 +78,7 @@ class RequestKind(enum.StrEnum):
     LOGS = "logs"  # a `LogsRequest` -> the lines at the path and below it, see `runtime.log_requests`
     PROFILE = "profile"  # seconds, looks a second -> a profile, after them, see `runtime.profile`
     TRACE = "trace"  # a number, or None -> the messages handled after it, when there are some, see `runtime.traces`
+    STORAGE_READ = "storage read"  # what is read, and of what -> what is there, see `storage.backends.remote_reader`
     STORAGE = "storage"  # -> the directory of the program's storage, after its start; the path is empty
 
 

@@ -212,7 +212,7 @@ class Registry:
                     answer.set_result(self._topics.serve(path, *argument))
                 case RequestKind.OVERVIEW | RequestKind.STORAGE | RequestKind.RESOURCE_TRACKER:
                     return self._serve(kind)
-                case RequestKind.EVENTS:
+                case RequestKind.EVENTS | RequestKind.STORAGE_READ:
                     return self._serve(kind, argument)
                 case RequestKind.PROFILE:
                     return self._serve(kind, path, *argument)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from suitkaise.engines.engine import Engine, EngineContext
@@ -23,12 +23,20 @@ class Clusters:
         context: the program.
         engines: the program's own engines, by the kind of child.
         serve: carries out what workers on a cluster request of the program.
+        storage: returns the directory of the program's storage; None while it does not run.
     """
 
-    def __init__(self, context: EngineContext, engines: Mapping[str, Engine], serve: Serve) -> None:
+    def __init__(
+        self,
+        context: EngineContext,
+        engines: Mapping[str, Engine],
+        serve: Serve,
+        storage: Callable[[], str | None],
+    ) -> None:
         self._context = context
         self._engines = engines
         self._serve = serve
+        self._storage = storage
         self._lock = threading.Lock()
         self._joined: list[tuple[Ray, ClusterEngine]] = []
 
@@ -51,7 +59,7 @@ class Clusters:
 
         cluster = ray_cluster.join(spec)
         try:
-            return ClusterEngine(self._context, spec, cluster, self._serve)
+            return ClusterEngine(self._context, spec, cluster, self._serve, self._storage)
         except BaseException:
             cluster.close()
             raise

@@ -117,7 +117,10 @@ class Runtime:
             }
             administration = self._hub_server.administration
             self._clusters = Clusters(
-                self.engine_context, self.engines, lambda send: Requests(self.registry, administration, send)
+                self.engine_context,
+                self.engines,
+                lambda send: Requests(self.registry, administration, send),
+                lambda: self.storage.place,
             )
             made.callback(self._clusters.close)
             self.env: Environment = Environment(
@@ -136,6 +139,7 @@ class Runtime:
             made.callback(self.storage.close)
             self.bus.subscribe(self.storage.on_event)
             self.registry.services[RequestKind.STORAGE] = self.storage.serve
+            self.registry.services[RequestKind.STORAGE_READ] = self.storage.read
             self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
             self.registry.services[RequestKind.OVERVIEW] = self.overview
             self.registry.services[RequestKind.EVENTS] = history.after

@@ -7,6 +7,8 @@ import os
 import queue
 import socket
 import threading
+from pathlib import Path
+from typing import Any
 
 from suitkaise.errors import ChildStartFailed, StorageDamaged, StorageError, SuitkaiseError
 from suitkaise.events import ChildStarted, ChildStartFailure, Event
@@ -14,6 +16,7 @@ from suitkaise.exits import Crashed
 from suitkaise.messaging.messages import Answer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
+from suitkaise.platform.reactor import SerialExecutor
 from suitkaise.storage.connect import detach
 from suitkaise.supervision.environment import Environment, prepare
 from suitkaise.supervision.executor import Executor
@@ -51,6 +54,7 @@ class StorageService:
         self._started = contextlib.ExitStack()
         self._failed_starts = 0  # in a row
         self._closing = False
+        self._reads = SerialExecutor("suitkaise-storage-reads")
 
     @property
     def place(self) -> str | None:
@@ -81,8 +85,6 @@ class StorageService:
             return self._storage_directory
 
     def _start(self, directory: str, *, durable: bool, engine: str | None) -> None:
-        from pathlib import Path
-
         from suitkaise.runtime.storage_actor import declare  # only programs that use the storage load its parts
         from suitkaise.storage.backends.engines import chosen_engine
 
@@ -147,6 +149,22 @@ class StorageService:
             threading.Thread(target=find, name="suitkaise-storage-start", daemon=True).start()
         return answer
 
+    def read(self, question: tuple[Any, ...]) -> Answer[Any]:
+        """Answer a read of a worker on another machine, in a thread of its own. For the I/O thread only."""
+        answer: Answer[Any] = Answer()
+
+        def find() -> None:
+            try:
+                from suitkaise.storage.backends.reader import reader_of  # only clusters need these here
+                from suitkaise.storage.backends.remote_reader import answer_read
+
+                answer.set_result(answer_read(reader_of(Path(self._storage_directory)), *question))
+            except Exception as error:
+                answer.set_exception(error)
+
+        self._reads.submit(find)
+        return answer
+
     # ------------------------------------------------------------ entries of dead workers
     def on_gone(self, owner: str) -> None:
         """Have the entries of an incarnation that has ended removed, if they are marked so; never blocks."""
@@ -191,6 +209,7 @@ class StorageService:
     def close(self) -> None:
         """Stop the storage."""
         self._closing = True
+        self._reads.close()
         self._started.close()
 
     def close_after_fork(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.storage.place import note_elsewhere
 
 if TYPE_CHECKING:
     from suitkaise.storage.tree import Tree
@@ -25,6 +26,7 @@ def attach() -> Tree:
         RuntimeGone: there is no such program, or it has ended.
     """
     directory: str = router().request(RequestKind.STORAGE, "").get(START_TIMEOUT)
+    note_elsewhere(directory)
     from suitkaise.storage.tree import Tree  # loads LMDB only where it is used
 
     with _lock:

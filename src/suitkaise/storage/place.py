@@ -1,6 +1,7 @@
-"""Whose a durable storage is. Its values are decoded, which can run code: so only what this user alone writes is read.
+"""Where a storage lies, and whose a durable storage is.
 
-The private directory of a program needs no such check: the program has just made it.
+The values of a durable one are decoded, which can run code: so only what this user alone writes is read. The private
+directory of a program needs no such check: the program has just made it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import stat
 
 from suitkaise.errors import StorageError
 
-__all__ = ["check_place"]
+__all__ = ["ELSEWHERE", "check_place", "directory_here", "note_elsewhere", "origin_of"]
+
+ELSEWHERE = "elsewhere"
+"""The file in a directory that only leads to a storage on another machine, with the path of its directory there."""
 
 _OURS = ("store", "revision", "writer")
 """How the names of all files and folders of a storage begin."""
@@ -52,3 +56,25 @@ def _check(directory: str, path: str, facts: os.stat_result) -> None:
     else:
         return
     raise StorageError(f"the storage at {directory!r} is not used: {path!r} {why}; {mend}", path=directory)
+
+
+def origin_of(directory: str) -> str:
+    """Return the directory on the storage's own machine to which this one leads, or this one."""
+    try:
+        with open(os.path.join(directory, ELSEWHERE)) as file:
+            return file.read()
+    except OSError:
+        return directory
+
+
+def note_elsewhere(directory: str) -> None:
+    """Record that in this process a storage on another machine is reached by this directory."""
+    _here[origin_of(directory)] = directory
+
+
+def directory_here(origin: str) -> str:
+    """Return the directory by which this process reaches the storage that has this directory on its own machine."""
+    return _here.get(origin, origin)
+
+
+_here: dict[str, str] = {}

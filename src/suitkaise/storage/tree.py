@@ -21,6 +21,7 @@ from suitkaise.storage.backends.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.caller_path import caller_path
 from suitkaise.storage.keys import checked_path, entry_key, normal_path
 from suitkaise.storage.listing import containers_below, entry_not_found, names_in, picture_of
+from suitkaise.storage.place import directory_here, origin_of
 from suitkaise.storage.progress import Progress, reporting
 from suitkaise.storage.protocol import DeclareIndex, PutMode, where
 from suitkaise.storage.records import (
@@ -89,7 +90,7 @@ class Tree:
         self._cache: dict[tuple[str, str], tuple[int, Any]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _make, (type(self), str(self.directory), self.timeout)
+        return _make, (type(self), origin_of(str(self.directory)), self.timeout)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.directory)!r})"
@@ -716,6 +717,7 @@ class Tree:
         >>> sktree.disconnect()
         """
         self._refuse_in_transaction("snapshot")
+        self._refuse_elsewhere("snapshot")
         target = Path(os.path.abspath(file))
         with reporting(progress, f"snapshot to {target.name}") as report:
             return self._direct.snapshot(target, report)
@@ -745,6 +747,7 @@ class Tree:
             StorageError: there is a transaction in this thread.
         """
         self._refuse_in_transaction("restore")
+        self._refuse_elsewhere("restore")
         source = Path(os.path.abspath(file))
         with reporting(progress, f"restore of {source.name}") as report:
             return self._direct.restore(source, normal_path(path), report, replace=replace)
@@ -820,6 +823,10 @@ class Tree:
         self._words = self._reader.revision_words()
         return int(self._words[0])
 
+    def _refuse_elsewhere(self, what: str) -> None:
+        if self._reader.is_elsewhere:
+            raise StorageError(f"{what} works on the machine of the storage alone: its file is there")
+
     def _refuse_in_transaction(self, what: str) -> None:
         if self._slot.current is not None:
             raise StorageError(f"{what} cannot be part of a transaction")
@@ -835,4 +842,4 @@ def _number(what: str, value: Any, path: str, name: str) -> Any:
 
 
 def _make(kind: type[Tree], directory: str, timeout: float) -> Tree:
-    return kind(directory, timeout=timeout)
+    return kind(directory_here(directory), timeout=timeout)

@@ -20,6 +20,7 @@ from suitkaise.storage.backends.revision import RevisionWord
 from suitkaise.storage.backends.tables import Engine, Opened, Transaction, declared_index, scan
 from suitkaise.storage.index import find
 from suitkaise.storage.keys import container_prefix, next_container
+from suitkaise.storage.place import ELSEWHERE
 from suitkaise.storage.records import Entry, Metadata, Record, checked, head_of, revision_of
 
 __all__ = ["NotThereYet", "Reader", "reader_of"]
@@ -36,6 +37,9 @@ class NotThereYet(StorageError):
 
 class Reader:
     """Reads the storage in `directory`, from any thread. The first read opens the store."""
+
+    is_elsewhere: bool = False
+    """Whether the storage lies on another machine."""
 
     def __init__(self, directory: Path, *, map_size: int = access.DEFAULT_MAP_SIZE) -> None:
         self.directory: Path = directory.resolve()
@@ -286,8 +290,16 @@ def reader_of(directory: Path) -> Reader:
     with access.LOCK:
         reader = _readers.get(directory)
         if reader is None:
-            reader = _readers[directory] = Reader(directory)
+            reader = _readers[directory] = _new_reader(directory)
         return reader
+
+
+def _new_reader(directory: Path) -> Reader:
+    if (directory / ELSEWHERE).exists():
+        from suitkaise.storage.backends.remote_reader import RemoteReader  # only workers on a cluster need it
+
+        return RemoteReader(directory)
+    return Reader(directory)
 
 
 def _values(transaction: Transaction, table: Any) -> set[bytes]:
