@@ -17,7 +17,7 @@ import pytest
 __all__ = ["is_fast"]
 
 FOLDERS_WITH_PROCESSES = ("end_to_end", "chaos")
-MARKS_OF_LONG_TESTS = ("slow", "chaos", "benchmark")
+MARKS_OF_LONG_TESTS = ("slow", "chaos", "benchmark", "ray")
 STARTS_PROCESSES = frozenset(
     {
         *("subprocess", "multiprocessing", "fork", "posix_spawn", "system", "execv", "execve"),

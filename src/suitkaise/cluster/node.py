@@ -134,6 +134,7 @@ class Node:
         self._children: dict[str, tuple[Child, bytes]] = {}
         self._heard = time.monotonic()
         self._over = threading.Event()
+        self._quits = False
         sweep()
         with contextlib.ExitStack() as made:
             self._home = RuntimeDirectory()
@@ -202,9 +203,15 @@ class Node:
         os._exit(0)
 
     def _quit(self) -> None:
-        if self._workers:
-            self._end_now("the program has ended")
-        self._over.set()
+        """Have the workers finish, and end after the last one."""
+        self._quits = True
+        for worker in list(self._workers.values()):
+            worker.finish(self._settings.orphan_timeout)
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if self._quits and not self._workers:
+            self._over.set()
 
     def _bury(self, directory: str) -> None:
         """Report that nothing uses the directory of a former node any more; it is removed by then."""
@@ -271,6 +278,7 @@ class Node:
         worker = self._workers.pop(number)
         if self._newest.get(worker.launch.path) == number:
             del self._newest[worker.launch.path]
+        self._end_if_over()
 
     def _storage(self) -> Answer[str]:
         """Return the directory that leads to the program's storage, which is started if it does not run."""
@@ -346,6 +354,12 @@ class _Worker:
             case ReadLines():
                 handle.read_lines()
                 self._send(LinesRead(self._number))
+
+    def finish(self, most: float) -> None:
+        """Ask the worker to finish, and kill it after its time, or after so many seconds."""
+        self._handle.stop(0.0)
+        seconds = min(self.launch.incarnation.grace, most)
+        self._node.reactor.call_at(time.monotonic() + seconds, lambda: self._handle.kill("shutdown timeout"))
 
     def _deliver(self, frame: Deliver, payload: bytes) -> None:
         number = frame.number

@@ -146,7 +146,7 @@ class Beat(msgspec.Struct, array_like=True, tag=11, gc=False):
 
 
 class Quit(msgspec.Struct, array_like=True, tag=12, gc=False):
-    """End. Workers that are left are asked to finish, as if the program was gone."""
+    """End. Workers that are left have to finish first, in the time that they have when a program is gone."""
 
 
 class Bury(msgspec.Struct, array_like=True, tag=13, gc=False):

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
@@ -64,6 +65,7 @@ def join(spec: Ray) -> RayCluster:
             which = "a cluster on this machine" if spec.address is None else f"the cluster at {spec.address!r}"
             raise SuitkaiseError(f"{which} cannot be joined by Ray: {error}") from error
         made.callback(ray.shutdown)
+        _log_instead_of_printing()
         return RayCluster(spec, ray, made.pop_all())
 
 
@@ -76,6 +78,13 @@ def _start_nodes(count: int, made: contextlib.ExitStack) -> str:
     for number in range(1, count):
         cluster.add_node(node_name=f"node-{number}", **_OUR_NODES)
     return str(cluster.address)
+
+
+def _log_instead_of_printing() -> None:
+    """Have Ray log what its daemons report to this program, which it prints to standard output."""
+    worker: Any = sys.modules.get("ray._private.worker")
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda data, **options: logging.getLogger("ray").info("%s", "".join(data["lines"]))
 
 
 @contextlib.contextmanager

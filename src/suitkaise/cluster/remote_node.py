@@ -214,8 +214,8 @@ class RemoteNode:
                 self._waiting.append((frame, bytes(payload)))
                 self._waiting_bytes += len(payload)
                 return
-            link = self._link if self._phase is _Phase.READY else None
-        if link is not None:
+            link = self._link
+        if link is not None and not self._link_ended and not self.is_silent:
             link.send(frame, payload, force=force)
 
     def runs_in(self, process: NodeProcess) -> None:
@@ -325,10 +325,12 @@ class RemoteNode:
             with self._lock:
                 self._phase = _Phase.LOST
             self._why = why
+            for worker in self._left():
+                worker.losing = self._lost
             for tree in self._owner.trees_of(self):
                 count = sum(one.launch.path.startswith(f"{tree}/") for one in self._left())
                 self._context.publish(NodeLost(tree, time.monotonic(), self.name, why, count))
-            if self._process is not None:
+            if self._process is not None and (self._link_ended or self.is_silent):
                 self._process.kill()
             self._owner.on_lost(self)
         self._end_if_over()
@@ -351,7 +353,11 @@ class RemoteNode:
     def bury(self) -> None:
         """Report the end of its workers: they must be gone by now."""
         if self._phase is _Phase.LOST:
-            self._end(Lost(f"{self.name}: {self._why}", self.name))
+            self._end(self._lost)
+
+    @property
+    def _lost(self) -> Lost:
+        return Lost(f"{self.name}: {self._why}", self.name)
 
     def _end(self, reason: ExitReason) -> None:
         self._start_timer.cancel()

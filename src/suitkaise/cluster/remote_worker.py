@@ -97,6 +97,7 @@ class RemoteWorker:
         self._late_lines: deque[Future[None]] = deque()
         self._tracer: TraceReport | None = None
         self._view: SlotView | None = None
+        self.losing: ExitReason | None = None  # why its node, which is lost, may end it
         self._over = False
         if context.log_rings is not None:
             context.log_rings.attach(launch.path, self)
@@ -249,6 +250,8 @@ class RemoteWorker:
                     self._returned.append(replace(returned, body=Payload(data=payload)))
             case Exited(_, data, has_result, view):
                 exit: Exit = codec.loads(data)
+                if self.losing is not None and isinstance(exit.reason, (Shutdown, Killed)):
+                    exit = replace(exit, reason=self.losing)
                 result = Payload(data=bytes(payload)) if has_result else None
                 self._finish(replace(exit, result=result, view=None if view is None else _view_of(view)))
 
