@@ -139,7 +139,7 @@ def _add_worker(families: dict[str, Any], facts: dict[str, Any]) -> None:
     path = [facts["path"]]
     if facts["uptime"] is not None:
         families["uptime_seconds"].add_metric(path, facts["uptime"])
-    if facts["pid"] is not None and facts["kind"] in ("process", "command"):
+    if facts["pid"] is not None and facts["kind"] in ("process", "command") and "node" not in facts:
         families["memory_bytes"].add_metric(path, memory_of(facts["pid"]))
     if "loops" in facts:
         families["loops"].add_metric(path, facts["loops"])

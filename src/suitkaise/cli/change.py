@@ -101,9 +101,7 @@ def send_signal(options: argparse.Namespace) -> int:
     target = target_of(options)
     if target.facts["kind"] not in ("process", "command"):
         raise UsageError(f"{target.path!r} is a {target.facts['kind']}; a signal goes to a process of its own")
-    pid = target.facts["pid"]
-    if pid is None:
-        raise CommandError(f"{target.path!r} is {target.facts['status']}; there is no process")
+    pid = target.pid
     try:
         os.kill(pid, number)
     except OSError as error:

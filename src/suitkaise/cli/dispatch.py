@@ -17,6 +17,7 @@ from pathlib import Path
 from suitkaise.cli import change, crashes, show
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, CommandError, to_reader
 from suitkaise.cli.completion import print_completion
+from suitkaise.cli.engine import engine_of
 from suitkaise.cli.load import find_tree, load, split_target
 from suitkaise.cli.logs import logs
 from suitkaise.cli.observe import observe, observed, with_address
@@ -69,9 +70,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
-    if options.engine not in (None, "local"):
-        print(f"suitkaise run: --engine {options.engine} is not built yet; leave it out", file=sys.stderr)
-        return USAGE
     if options.watch is not None:
         from suitkaise.cli.watch import watched
 
@@ -82,6 +80,7 @@ def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
             return CLEAN
     fill_in(options, Path.cwd(), os.environ)
     runtime.debug = options.debug
+    runtime.engine = engine_of(options)
 
     def run() -> int:
         if options.health is None:
@@ -140,6 +139,10 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
                 options.debug = flag == "--debug"
             case ["--engine", engine, *arguments]:
                 options.engine = engine
+            case ["--address", address, *arguments] if options.engine == "ray":
+                options.address = address
+            case ["--nodes", nodes, *arguments] if options.engine == "ray":
+                options.nodes = nodes
             case ["--health", health, *arguments]:
                 options.health = health
             case ["--observe-actions", *arguments]:

@@ -35,8 +35,8 @@ def with_address(words: list[str]) -> list[str]:
             return ["--watch=", *with_address(others)]
         case ["--observe", *others]:
             return ["--observe=", *with_address(others)]
-        case ["--engine", engine, *others]:
-            return ["--engine", engine, *with_address(others)]
+        case ["--engine" | "--address" | "--nodes" as name, value, *others]:
+            return [name, value, *with_address(others)]
         case [option, *others] if option.startswith("-") and option != "--":
             return [option, *with_address(others)]
         case _:

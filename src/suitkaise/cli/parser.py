@@ -164,7 +164,13 @@ def _add_run(commands: Any) -> None:
         "extra `dev`",
     )  # fmt: skip
     run.add_argument("--run-by", type=int, help=argparse.SUPPRESS)
-    run.add_argument("--engine", choices=("local", "ray"), help=argparse.SUPPRESS)
+    run.add_argument(
+        "--engine", metavar="local|ray",
+        help="ray: run the processes on a Ray cluster, as with engine=Ray(...) (with the extra `ray`); local: run all "
+        "on this machine, whatever the tree declares",
+    )  # fmt: skip
+    run.add_argument("--address", metavar="ADDRESS", help="with --engine ray: the cluster to join, `auto` or HOST:PORT")
+    run.add_argument("--nodes", metavar="N", help="with --engine ray: start a cluster here, as if of N machines")
     _add_observe(run)
     run.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 

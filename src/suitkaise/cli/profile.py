@@ -50,11 +50,10 @@ def profile(options: argparse.Namespace) -> int:
 
 
 def _measure(target: Target, seconds: float, rate: float) -> Profile:
-    kind, pid = target.facts["kind"], target.facts["pid"]
-    if kind not in ("process", "command") or pid == target.program.facts["pid"]:
+    kind = target.facts["kind"]
+    if kind not in ("process", "command") or target.facts["pid"] == target.program.facts["pid"]:
         return _of_program(target, seconds, rate)
-    if pid is None:
-        raise CommandError(f"{target.path!r} is {target.facts['status']}; there is no process")
+    pid = target.pid
     why = "it is not installed (pip install py-spy)"
     spy = shutil.which("py-spy") or shutil.which("py-spy", path=os.path.dirname(sys.executable))
     if spy is not None:

@@ -69,6 +69,20 @@ class Target:
         """Whether it is a whole tree."""
         return "/" not in self.path
 
+    @property
+    def pid(self) -> int:
+        """Its process on this machine.
+
+        Raises:
+            CommandError: there is none.
+        """
+        pid: int | None = self.facts["pid"]
+        if pid is None:
+            raise CommandError(f"{self.path!r} is {self.facts['status']}; there is no process")
+        if "node" in self.facts:
+            raise CommandError(f"{self.path!r} runs as process {pid} on the node {self.facts['node']}, not here")
+        return pid
+
 
 def running_programs() -> tuple[list[Program], list[str]]:
     """Return the programs of this user, and the directories of those that do not answer."""

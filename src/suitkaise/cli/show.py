@@ -93,7 +93,7 @@ def _tree_rows(facts: dict[str, Any], first: str, others: str) -> list[list[str]
         cells = [facts["status"], "", "", _count(facts["restarts"]), "", "", doing]
     else:
         cells = [
-            facts["status"], str(facts["pid"] or "") if facts["kind"] != "thread" else "thread",
+            facts["status"], _process(facts),
             "" if facts["uptime"] is None else duration(facts["uptime"]), _count(facts["restarts"]),
             _count(facts.get("loops", 0)), _count(facts.get("queued", 0)), _doing(facts),
         ]  # fmt: skip
@@ -103,6 +103,13 @@ def _tree_rows(facts: dict[str, Any], first: str, others: str) -> list[list[str]
         last = child is children[-1]
         rows += _tree_rows(child, f"{others}{'└─ ' if last else '├─ '}", f"{others}{'   ' if last else '│  '}")
     return rows
+
+
+def _process(facts: dict[str, Any]) -> str:
+    if facts["kind"] == "thread":
+        return "thread"
+    pid = str(facts["pid"] or "")
+    return f"{pid} on {facts['node']}" if pid and "node" in facts else pid
 
 
 def _doing(facts: dict[str, Any]) -> str:
@@ -128,7 +135,8 @@ def status(options: argparse.Namespace) -> int:
         return tree(options)
     target = target_of(options)
     facts = dict(target.facts)
-    pid = facts["pid"] if facts["kind"] in ("process", "command") else None
+    here = facts["kind"] in ("process", "command") and "node" not in facts
+    pid = facts["pid"] if here else None
     facts["resources"] = None if pid is None else _resources(pid)
     facts["last_lines"] = []
     if "serial" in facts:
@@ -164,7 +172,8 @@ def _details(facts: dict[str, Any]) -> str:
     lines = [f"{facts['path']}: {facts['kind']}, {_paint(facts['status'], facts['status'])}"]
     if facts["pid"] is not None:
         up = "" if facts["uptime"] is None else f", up {duration(facts['uptime'])}"
-        lines.append(f"  pid {facts['pid']}, incarnation {facts['incarnation']}{up}")
+        node = f" on the node {facts['node']}" if "node" in facts else ""
+        lines.append(f"  pid {facts['pid']}{node}, incarnation {facts['incarnation']}{up}")
     if facts["kind"] == "supervisor" and "max_restarts" in facts:
         lines.append(f"  {facts['strategy']}: {budget(facts)}; {len(facts['children'])} children")
     if facts.get("phase") and facts["pid"] is not None:

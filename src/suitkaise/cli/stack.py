@@ -33,9 +33,7 @@ def stack(options: argparse.Namespace) -> int:
             )
         case "command":
             raise UsageError(f"{target.path!r} is a program of its own, which has no Python stack")
-    pid = target.facts["pid"]
-    if pid is None:
-        raise CommandError(f"{target.path!r} is {target.facts['status']}; there is no process")
+    pid = target.pid
     text = stacks_of(stack_file(target.program.directory, pid), pid)
     print(json.dumps({"path": target.path, "pid": pid, "stacks": text}) if options.json else text.rstrip())
     return CLEAN

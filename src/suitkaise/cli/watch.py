@@ -51,7 +51,9 @@ def _command(options: argparse.Namespace, arguments: list[str]) -> list[str]:
     command = [sys.executable, "-m", "suitkaise", "run", f"--run-by={os.getpid()}"]
     switches = [name for name in ("json", "debug") if getattr(options, name) is not None]
     command += [f"--{name}" if getattr(options, name) else f"--no-{name}" for name in switches]
-    values = [name for name in ("engine", "health", "observe") if getattr(options, name) is not None]
+    values = [
+        name for name in ("engine", "address", "nodes", "health", "observe") if getattr(options, name) is not None
+    ]
     command += [f"--{name}={getattr(options, name)}" for name in values]
     if options.observe_actions:
         command.append("--observe-actions")

@@ -51,7 +51,7 @@ from suitkaise.engines.protocol import (
 from suitkaise.engines.spares import EncodedRecipe, Spares, context_for
 from suitkaise.engines.worker_output import keep_lines, keep_output, keep_record
 from suitkaise.engines.worker_signals import DUMP
-from suitkaise.errors import SpecError, WorkerDead
+from suitkaise.errors import WorkerDead
 from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
@@ -134,10 +134,7 @@ class ProcessEngine:
 
         Raises:
             NotSerializable: names the path to the culprit.
-            SpecError: it has a place, and this is no cluster.
         """
-        if child.place is not None:
-            raise SpecError(f"{path!r}: place={child.place!r} needs a supervisor above with engine=Ray(...)")
         self._recipe(path, child)
         if isinstance(child.what, Recipe) and is_async(child.what):
             preload("suitkaise.workers.async_lifecycle")

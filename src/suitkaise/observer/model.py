@@ -9,7 +9,7 @@ __all__ = ["Model"]
 
 ROW = (
     "path", "id", "kind", "status", "pid", "incarnation", "restarts", "last_exit", "last_exit_clean", "abandoned",
-    "restart", "serial", "strategy", "dynamic", "restarts_used", "max_restarts", "max_seconds",
+    "node", "restart", "serial", "strategy", "dynamic", "restarts_used", "max_restarts", "max_seconds",
 )  # fmt: skip
 """The facts of `runtime.overview` that change with events only."""
 

@@ -115,7 +115,7 @@ class Observation:
         pids = {
             row["pid"]: path
             for path, row in self.rows.items()
-            if row["kind"] in ("process", "command") and row["pid"] is not None
+            if row["kind"] in ("process", "command") and row["pid"] is not None and row.get("node") is None
         }
         used = {pids[pid]: amount for pid, amount in self._resources.measure(pids).items()}
         figures: dict[str, Any] = {}

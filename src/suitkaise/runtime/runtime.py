@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from suitkaise.crashes import LATER, CrashLog
 from suitkaise.engines.engine import Engine, EngineContext
@@ -48,6 +48,7 @@ from suitkaise.runtime.requests import Requests
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
 from suitkaise.runtime.traces import Traces
 from suitkaise.specs import SupervisorSpec
+from suitkaise.specs.cluster import Ray
 from suitkaise.supervision.actor import start_actor
 from suitkaise.supervision.background import BackgroundSupervisor
 from suitkaise.supervision.environment import Environment, prepare
@@ -133,7 +134,8 @@ class Runtime:
                 on_gone=self._on_gone,
                 serials=itertools.count(time.time_ns() // 1_000_000),
                 start_actor=start_actor,
-                open_cluster=None if debug else self._clusters.engines_of,
+                open_cluster=None if debug or engine == "local" else self._clusters.engines_of,
+                places=debug or engine == "local",
             )
             self.storage: StorageService = StorageService(self.directory, self.env)
             made.callback(self.storage.close)
@@ -209,6 +211,8 @@ class Runtime:
             NotSerializable: a worker or an argument cannot be sent to a process.
             SuitkaiseError: a tree of that name runs.
         """
+        if isinstance(engine, Ray) and tree.engine is None:
+            tree = tree.replace(engine=engine)
         _refuse_taken(tree.name)  # before anything is prepared at the path of the tree that runs
         prepare(self.env, tree.name, tree)
         with _guard:
@@ -257,6 +261,9 @@ class Runtime:
 
 debug: bool = False
 """Whether process workers run as threads of this program, in its terminal; `suitkaise run --debug` sets it."""
+
+engine: Ray | Literal["local"] | None = None
+"""The engine of trees that declare none, or `"local"`: all workers run here; `suitkaise run --engine` sets it."""
 
 observe: Callable[[str], Callable[[], None]] | None = None
 """Starts an observer of the program that uses a directory, and returns the function that ends it; `suitkaise run

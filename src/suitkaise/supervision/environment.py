@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Engine
+from suitkaise.errors import SpecError
 from suitkaise.events import Event
 from suitkaise.messaging.registry import Registry
 from suitkaise.policy.actions import Input
@@ -58,7 +59,9 @@ class Environment:
     start_actor: Callable[[Stepper], Callable[[Input], None]]
     """Start the actor that drives an executor; returns the function that sends it an event from any thread."""
     open_cluster: Callable[[Ray], Mapping[str, Engine]] | None = None
-    """Returns the engines of a cluster, which is joined or started at the first call; None: there are no clusters."""
+    """Returns the engines of a cluster, which is joined or started at the first call; None: all runs here."""
+    places: bool = False
+    """Whether a child may have a place: below a supervisor whose engine is a cluster, or where all runs here."""
 
     def within(self, spec: SupervisorSpec) -> Environment:
         """Return what a supervisor with this declaration depends on: the declaration may name an engine of its own.
@@ -68,7 +71,7 @@ class Environment:
         """
         if spec.engine is None or self.open_cluster is None:
             return self
-        return replace(self, engines=self.open_cluster(spec.engine))
+        return replace(self, engines=self.open_cluster(spec.engine), places=True)
 
 
 def prepare(env: Environment, path: str, what: Any, child: Child | None = None) -> None:
@@ -76,7 +79,8 @@ def prepare(env: Environment, path: str, what: Any, child: Child | None = None) 
 
     Raises:
         NotSerializable: a worker or argument cannot be sent.
-        SpecError: an attribute was assigned to a worker after it was constructed.
+        SpecError: an attribute was assigned to a worker after it was constructed; or the child has a place, and there
+            is no cluster.
         SuitkaiseError: the cluster that an engine stands for cannot be joined or started.
     """
     if isinstance(what, SupervisorSpec):
@@ -86,6 +90,8 @@ def prepare(env: Environment, path: str, what: Any, child: Child | None = None) 
     else:
         assert child is not None
         check_unchanged(what)
+        if child.place is not None and not env.places:
+            raise SpecError(f"{path!r}: place={child.place!r} needs a supervisor above with engine=Ray(...)")
         env.engines[child.kind].prepare(path, child)
 
 

@@ -93,6 +93,7 @@ export function drawDetail() {
   fact("Up", alive && facts.started != null ? uptime(now() - facts.started) : "");
   fact("Started", facts.started != null ? clock(facts.started) : "");
   fact("Pid", facts.pid);
+  fact("Node", facts.node);
   fact("Incarnation", facts.incarnation || "");
   fact("Restarts", facts.restarts);
   fact("Restart", facts.restart);

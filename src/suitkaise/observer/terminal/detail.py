@@ -59,7 +59,8 @@ def _facts(row: dict[str, Any], figures: dict[str, Any], now: float) -> list[tup
     else:
         up = "" if row["started"] is None else f", up {duration(max(0.0, now - row['started']))}"
         if row["pid"] is not None:
-            facts.append(("pid", f"{row['pid']}, incarnation {row['incarnation']}{up}"))
+            node = f" on {row['node']}" if row.get("node") else ""
+            facts.append(("pid", f"{row['pid']}{node}, incarnation {row['incarnation']}{up}"))
         facts.append(("restarts", f"{row['restarts']}; restart={row.get('restart', '')}"))
     if figures.get("memory") is not None:
         cpu = "" if figures.get("cpu") is None else f", CPU {figures['cpu']:.0%}"
