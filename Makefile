@@ -45,6 +45,11 @@ test-slow: $(VENV)/.dev-test  ## the long tests
 	@$(COMPILE)
 	$(VENV)/bin/python -m pytest -m slow --timeout 1800 $(ARGS)
 
+.PHONY: test-ray
+test-ray: $(VENV)/.dev-test  ## the tests on clusters of Ray, which is installed first (ARGS="-k killed"; the long ones: ARGS="-m ray")
+	@$(PIP) install -e '.[ray]'
+	$(VENV)/bin/python -m pytest -m "ray and not slow" -n 0 $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.dev-lint  ## style, format, import directions, spelling
 	$(VENV)/bin/ruff check .

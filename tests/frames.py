@@ -18,12 +18,13 @@ PROTOCOLS = {
     "messaging/protocol.py": "Between a worker's process and the hub: `hub.sock`",
     "engines/protocol.py": "Between hub, keeper and workers: the keeper's socket and the control connections",
     "storage/protocol.py": "Between a client and the storage actor: `store.sock`",
+    "cluster/protocol.py": "Between a program and its node on another machine: a TCP connection",
 }
 
 INTRODUCTION = """\
 # The frames
 
-Everything that goes over a socket is a typed struct in one of three modules, and nothing else defines it. A frame is
+Everything that goes over a socket is a typed struct in one of four modules, and nothing else defines it. A frame is
 `u32 header length | u32 payload length | msgpack header | payload` (`messaging/wire.py`): the struct is the header, and
 only the receiver looks into the payload. The keeper takes and sends single datagrams instead.
 

@@ -18,6 +18,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "the concept": ("xprocess", "skthreading", "skglobals", "concept"),
     "faces": ("pools", "testing", "pytest_plugin", "cli", "observer", "metrics", "telemetry", "supervisor", "sktree"),
     "what a program has": ("runtime",),
+    "other machines": ("cluster",),
     "carries out": ("supervision",),
     "where workers run": ("engines",),
     "what runs | what is shared": ("workers", "storage"),

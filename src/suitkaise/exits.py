@@ -29,7 +29,6 @@ __all__ = [
     "StartFailure",
     "by_sigterm",
     "origin",
-    "with_its_node",
 ]
 
 
@@ -293,12 +292,3 @@ def by_sigterm(reason: ExitReason) -> bool:
     (True, True, False)
     """
     return reason in (Signaled(signal.SIGTERM), ExitCode(128 + signal.SIGTERM))
-
-
-def with_its_node(reason: ExitReason | None) -> bool:
-    """Return whether the worker was lost together with its node of a cluster.
-
-    >>> with_its_node(Lost("a: it was not heard for 10.0 s", node="a")), with_its_node(Lost("its exit status"))
-    (True, False)
-    """
-    return isinstance(reason, Lost) and bool(reason.node)

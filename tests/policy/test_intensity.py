@@ -48,6 +48,18 @@ def test_s28_without_any_restart_allowed_exits_that_need_none_are_harmless() -> 
     assert tree.running() == "c"
 
 
+def test_s28_the_loss_of_a_node_counts_for_nothing() -> None:
+    tree = begun(children("ab"), max_restarts=0)
+
+    for _ in range(5):
+        tree.exits("a", Lost("its node was not heard", node="left"))
+    assert tree.running() == "ab"
+    assert tree.policy.restarts_used(0.0) == 0
+
+    tree.exits("b", Lost("its exit status"))
+    assert tree.ended is not None
+
+
 def test_s28_unlimited_restarts_never_end_the_supervisor() -> None:
     tree = begun(children("a"), max_restarts=math.inf)
 

@@ -30,6 +30,9 @@ logger: QueuedLogger = QueuedLogger("suitkaise.cluster")
 ASK_AGAIN = 0.25
 """Seconds after which Ray is asked again for a process that it cannot reach at the moment."""
 
+USAGE_REPORTS = "RAY_USAGE_STATS_ENABLED"
+"""The variable by which Ray is told whether it may report its usage to its makers."""
+
 _STORE = 80 << 20
 """Bytes of the object store of each node that is started here: nothing is put there, and Ray takes no less."""
 
@@ -103,15 +106,14 @@ def _signals_kept() -> Iterator[None]:
 @contextlib.contextmanager
 def _without_usage_reports(spec: Ray) -> Iterator[None]:
     """Have a cluster that is started here send nobody reports of its usage, unless the user has decided about that."""
-    name = "RAY_USAGE_STATS_ENABLED"
-    if spec.address is not None or name in os.environ:
+    if spec.address is not None or USAGE_REPORTS in os.environ:
         yield
         return
-    os.environ[name] = "0"
+    os.environ[USAGE_REPORTS] = "0"
     try:
         yield
     finally:
-        del os.environ[name]
+        del os.environ[USAGE_REPORTS]
 
 
 class RayCluster:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from suitkaise import events
 from suitkaise.errors import ChildNotFound, WorkerDead
-from suitkaise.exits import ExitReason, GaveUp, Killed, Shutdown, StartFailure, by_sigterm, origin, with_its_node
+from suitkaise.exits import ExitReason, GaveUp, Killed, Lost, Shutdown, StartFailure, by_sigterm, origin
 from suitkaise.policy.action_list import ActionList
 from suitkaise.policy.actions import (
     Action,
@@ -323,7 +323,7 @@ class BasePolicy(ABC):
         for nothing: it says nothing about the child, and it ends many children at once.
         """
         window, now = child.window or self._window, self.actions.now
-        if with_its_node(child.last_exit) or window.add(now):
+        if _lost_with_its_node(child) or window.add(now):
             used, allowed = window.used(now), window.max_restarts
             self.actions.publish(events.ChildRestarting, child, delay=delay, used=used, allowed=allowed)
             return True
@@ -454,3 +454,7 @@ class BasePolicy(ABC):
     def path_of(self, child: ChildState) -> str:
         """Return the path of a child."""
         return f"{self.path}/{child.spec.id}"
+
+
+def _lost_with_its_node(child: ChildState) -> bool:
+    return isinstance(child.last_exit, Lost) and bool(child.last_exit.node)

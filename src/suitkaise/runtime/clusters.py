@@ -24,6 +24,7 @@ class Clusters:
         engines: the program's own engines, by the kind of child.
         serve: carries out what workers on a cluster request of the program.
         storage: returns the directory of the program's storage; None while it does not run.
+        on_joined: called when a cluster was joined.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Clusters:
         engines: Mapping[str, Engine],
         serve: Serve,
         storage: Callable[[], str | None],
+        on_joined: Callable[[], None],
     ) -> None:
         self._context = context
         self._engines = engines
         self._serve = serve
         self._storage = storage
+        self._on_joined = on_joined
         self._lock = threading.Lock()
         self._joined: list[tuple[Ray, ClusterEngine]] = []
 
@@ -58,6 +61,7 @@ class Clusters:
         from suitkaise.cluster.engine import ClusterEngine
 
         cluster = ray_cluster.join(spec)
+        self._on_joined()
         try:
             return ClusterEngine(self._context, spec, cluster, self._serve, self._storage)
         except BaseException:

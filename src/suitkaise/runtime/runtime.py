@@ -122,6 +122,7 @@ class Runtime:
                 self.engines,
                 lambda send: Requests(self.registry, administration, send),
                 lambda: self.storage.place,
+                _be_first_at_exit,
             )
             made.callback(self._clusters.close)
             self.env: Environment = Environment(
@@ -358,6 +359,12 @@ def _reset_after_fork() -> None:
 
 
 after_fork_in_child(_reset_after_fork)
+
+
+def _be_first_at_exit() -> None:
+    """Stop the trees before what others have registered for the end of the program, and which the trees need."""
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
 
 
 @atexit.register
