@@ -40,6 +40,13 @@ class TimedOut(BaseException):
     """The test took too long. Hypothesis would take a pytest failure for an example, and start to shrink it."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--on-a-cluster", action="store_true",
+        help="run the trees of the tests, where they declare no engine, on a cluster of two nodes without Ray",
+    )  # fmt: skip
+
+
 def pytest_configure(config: pytest.Config) -> None:
     outer = os.environ.get(MARK)
     os.environ[MARK] = "/".join(filter(None, [outer, uuid.uuid4().hex[:12]]))
@@ -96,8 +103,35 @@ def pytest_timeout_cancel_timer(item: pytest.Item) -> Generator[None, object, ob
 
 
 @pytest.fixture(autouse=True)
+def _on_a_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run the processes of the test's trees on nodes, if the command line says so."""
+    if not request.config.getoption("--on-a-cluster"):
+        yield
+        return
+    from suitkaise import Ray
+    from suitkaise.cluster import ray_cluster
+    from suitkaise.runtime import runtime
+    from tests.cluster.processes import ProcessCluster
+
+    made: list[ProcessCluster] = []
+
+    def join(spec: Ray) -> ProcessCluster:
+        made.append(ProcessCluster({"left": {}, "right": {}}))
+        return made[-1]
+
+    monkeypatch.setattr(ray_cluster, "join", join)
+    monkeypatch.setattr(runtime, "engine", Ray())
+    yield
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture(autouse=True)
 def nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail the test that leaves a process, a thread, an open file or a runtime directory behind."""
+    if request.config.getoption("--on-a-cluster"):  # nodes stay for as long as a runtime, which may be a module's
+        yield
+        return
     before = Footprint.take()
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     yield
