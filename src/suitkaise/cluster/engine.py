@@ -23,7 +23,7 @@ from suitkaise.cluster.remote_node import RemoteNode, Serve
 from suitkaise.cluster.remote_worker import RemoteWorker
 from suitkaise.engines.engine import EngineContext, Launch
 from suitkaise.engines.spares import surroundings_here
-from suitkaise.errors import NotSerializable, SpecError, SuitkaiseError
+from suitkaise.errors import NotSerializable, SuitkaiseError
 from suitkaise.exits import Crashed
 from suitkaise.messaging import codec, wire
 from suitkaise.platform.reactor import SerialExecutor
@@ -80,10 +80,7 @@ class ClusterEngine:
 
         Raises:
             NotSerializable: names the path to the culprit.
-            SpecError: an option of the child is for one machine alone.
         """
-        if child.mailbox is not None:
-            raise SpecError(f"{path!r}: mailbox={child.mailbox!r} is for workers on the program's own machine")
         self._recipe(path, child)
         self._submit(lambda: self._prepare_node(path, child))
 

@@ -29,6 +29,7 @@ from suitkaise.cluster.protocol import (
     Bury,
     Checkpoint,
     Deliver,
+    DropUpTo,
     Exited,
     Finish,
     Forget,
@@ -48,6 +49,7 @@ from suitkaise.cluster.protocol import (
     Ready,
     Recycle,
     Returned,
+    Room,
     Spawn,
     StreamData,
     StreamEnd,
@@ -327,6 +329,9 @@ class _Worker:
             child, launch.path, handle, time.monotonic, reactor.call_at, node.context.publish,
             lambda: self._send(Recycle(number)),
         )  # fmt: skip
+        if launch.incarnation.bounded:
+            handle.on_room = self._report_room
+            handle.inbox.want_room()
         handle.exited.add_done_callback(
             lambda exited: reactor.call_soon_threadsafe(lambda: self._report_exit(exited.result()))
         )
@@ -351,6 +356,8 @@ class _Worker:
                 handle.trace((lambda fields: self._send(Traced(self._number, fields))) if on else None)
             case Listen(_, on):
                 handle.listen(on)
+            case DropUpTo(_, number):
+                handle.inbox.drop_up_to(number)
             case ReadLines():
                 handle.read_lines()
                 self._send(LinesRead(self._number))
@@ -385,8 +392,13 @@ class _Worker:
         return View(
             self._number, view.pid, view.phase, _age(view.since, now), view.loops, view.last_loop_time,
             view.total_loop_time, view.messages, view.queued, view.looping, _age(view.started, now), view.skipped,
-            _age(view.oldest, now), view.messages + view.skipped,
+            _age(view.oldest, now),
         )  # fmt: skip
+
+    def _report_room(self, dropped: int) -> None:
+        """Tell the program, which sees no board here, what was taken out; have the next one told, too."""
+        self._handle.inbox.want_room()  # first: what is taken out from now on is told
+        self._send(Room(self._number, dropped, *self._handle.inbox.counts))
 
     def _report_exit(self, exit: Exit) -> None:
         for message in (*exit.returned, *self._late):

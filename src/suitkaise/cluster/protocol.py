@@ -22,6 +22,7 @@ __all__ = [
     "Bury",
     "Checkpoint",
     "Deliver",
+    "DropUpTo",
     "Exited",
     "Finish",
     "Forget",
@@ -43,6 +44,7 @@ __all__ = [
     "Recycle",
     "RequestOfWorker",
     "Returned",
+    "Room",
     "Spawn",
     "StreamData",
     "StreamEnd",
@@ -120,6 +122,13 @@ class ReadLines(msgspec.Struct, array_like=True, tag=7, gc=False):
     """Send what the worker has printed so far: `LogLines`, then `LinesRead`."""
 
     worker: int
+
+
+class DropUpTo(msgspec.Struct, array_like=True, tag=14, gc=False):
+    """Drop what the worker with a bounded mailbox has got up to this number and has not begun to handle."""
+
+    worker: int
+    number: int
 
 
 class LogLevels(msgspec.Struct, array_like=True, tag=8, gc=False):
@@ -275,6 +284,15 @@ class Traced(msgspec.Struct, array_like=True, tag=10, gc=False):
     fields: dict[str, Any]
 
 
+class Room(msgspec.Struct, array_like=True, tag=17, gc=False):
+    """A worker with a bounded mailbox has taken messages out."""
+
+    worker: int
+    dropped: int  # of the told messages since the last report, those that were dropped
+    taken: int  # all that it has taken out so far
+    own: int  # all that its own timers have put in so far
+
+
 class Recycle(msgspec.Struct, array_like=True, tag=11, gc=False):
     """The worker uses more memory than it may: restart it."""
 
@@ -311,7 +329,6 @@ class View(msgspec.Struct, array_like=True, gc=False):
     started: float | None
     skipped: int
     oldest: float | None
-    taken: int  # messages that were taken out of the inbox
 
 
 class Pulse(msgspec.Struct, array_like=True, tag=14, gc=False):
@@ -335,6 +352,7 @@ HubFrame: TypeAlias = (
     | Trace
     | Listen
     | ReadLines
+    | DropUpTo
     | LogLevels
     | Forget
     | AnswerOfHub
@@ -358,6 +376,7 @@ NodeFrame: TypeAlias = (
     | News
     | Traced
     | Recycle
+    | Room
     | RequestOfWorker
     | WorkerGone
     | Pulse

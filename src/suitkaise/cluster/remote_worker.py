@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from suitkaise.cluster.protocol import (
     Checkpoint,
     Deliver,
+    DropUpTo,
     Exited,
     Finish,
     Kill,
@@ -27,6 +28,7 @@ from suitkaise.cluster.protocol import (
     Ready,
     Recycle,
     Returned,
+    Room,
     Spawn,
     Suspend,
     Trace,
@@ -40,10 +42,11 @@ from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging import codec
 from suitkaise.messaging.address import TraceReport
 from suitkaise.messaging.identity import current_path
+from suitkaise.messaging.inbox import Inbox
 from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pieces import Pieces
-from suitkaise.platform.board import Phase, SlotView
+from suitkaise.platform.board import DROPPED, MESSAGES, OWN, SLOT_BYTES, Phase, Slot, SlotView
 
 __all__ = ["RemoteWorker", "Sender"]
 
@@ -91,6 +94,8 @@ class RemoteWorker:
         self._recipe = recipe
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._waiting: list[tuple[Any, bytes | Pieces]] = []  # for a node to be found
+        self.inbox: RemoteInbox = RemoteInbox(self._drop_up_to)
+        self.on_room: Callable[[int], None] = lambda dropped: None
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
         self._returned: list[Message] = []
@@ -144,10 +149,16 @@ class RemoteWorker:
             frame = Deliver(self.number, message.kind, number, accepted, message.carrier, left, sender)
             try:
                 self._send(frame, payload, force=accepted)
+                self.inbox.delivered += 1
             except BaseException:
                 if number is not None:
                     del self._asked[number]
                 raise
+
+    def _drop_up_to(self, number: int) -> None:
+        with self._lock:
+            if not self._over:
+                self._send(DropUpTo(self.number, number))
 
     def trace(self, report: TraceReport | None) -> None:
         """Have each message reported that the worker handles from now on; None: no more."""
@@ -241,6 +252,9 @@ class RemoteWorker:
             case Traced(_, fields):
                 if self._tracer is not None:
                     self._tracer(fields)
+            case Room(_, dropped, taken, own):
+                self.inbox.set_counts(taken, own)
+                self.on_room(dropped)
             case Recycle():
                 self.recycle()
             case Returned(_, kind, number, carrier):
@@ -277,6 +291,32 @@ class RemoteWorker:
         for message in asked:
             message.fail(WorkerDead.unanswered(self.launch.path, exit.reason))
         settle(self.exited, replace(exit, returned=tuple(self._returned)))
+
+
+class RemoteInbox(Inbox):
+    """What the worker has got and not taken out, as far as its node has told it: each time that it takes one out.
+
+    Args:
+        drop_up_to: has the node drop what the worker has got up to a number.
+    """
+
+    def __init__(self, drop_up_to: Callable[[int], None]) -> None:
+        super().__init__(Slot(memoryview(bytearray(SLOT_BYTES))))
+        self._drop_up_to = drop_up_to
+
+    def set_counts(self, taken: int, own: int) -> None:
+        """Take the counts of the node."""
+        self._words[MESSAGES], self._words[OWN] = taken, own
+
+    def drop_oldest(self) -> bool:
+        """Drop the oldest one that is to be handled; return False if there is none."""
+        dropped = super().drop_oldest()
+        if dropped:
+            self._drop_up_to(self._words[DROPPED])
+        return dropped
+
+    def want_room(self) -> None:
+        """Do nothing: the node tells each message that is taken out."""
 
 
 def _view_of(view: View) -> SlotView:

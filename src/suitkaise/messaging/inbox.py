@@ -82,6 +82,18 @@ class Inbox:
             return False
         return True
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many messages were taken out, and how many its own timers have put in."""
+        return self._words[MESSAGES], self._words[OWN]
+
+    def drop_up_to(self, number: int) -> None:
+        """Drop what the worker has got up to this number and has not begun to handle."""
+        try:
+            self._words[DROPPED] = max(number, self._words[DROPPED])
+        except ValueError:
+            return
+
     def want_room(self) -> None:
         """Have the worker ring when it has taken out the next message; look again after this."""
         try:
