@@ -103,27 +103,17 @@ def pytest_timeout_cancel_timer(item: pytest.Item) -> Generator[None, object, ob
 
 
 @pytest.fixture(autouse=True)
-def _on_a_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _on_a_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the processes of the test's trees on nodes, if the command line says so."""
     if not request.config.getoption("--on-a-cluster"):
-        yield
         return
     from suitkaise import Ray
     from suitkaise.cluster import ray_cluster
     from suitkaise.runtime import runtime
     from tests.cluster.processes import ProcessCluster
 
-    made: list[ProcessCluster] = []
-
-    def join(spec: Ray) -> ProcessCluster:
-        made.append(ProcessCluster({"left": {}, "right": {}}))
-        return made[-1]
-
-    monkeypatch.setattr(ray_cluster, "join", join)
+    monkeypatch.setattr(ray_cluster, "join", lambda spec: ProcessCluster({"left": {}, "right": {}}))
     monkeypatch.setattr(runtime, "engine", Ray())
-    yield
-    for cluster in made:
-        cluster.close()
 
 
 @pytest.fixture(autouse=True)

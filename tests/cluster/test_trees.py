@@ -14,6 +14,7 @@ import pytest
 
 from suitkaise import (
     Child,
+    ChildStartFailed,
     Command,
     Crashed,
     ExitCode,
@@ -233,8 +234,17 @@ def test_a_worker_can_be_pinned_and_one_with_resources_has_a_node_of_its_own(clu
 def test_a_place_that_is_nowhere_is_an_error_of_the_start(cluster: MakeCluster) -> None:
     cluster("a")
     tree = Supervisor("app", Child(Member, place=Place(node="nowhere")), engine=Ray(start_timeout=0.5))
-    with pytest.raises(Exception, match="no node of the cluster is fit for 'app/member'"):
+    with pytest.raises(ChildStartFailed, match="no node of the cluster is fit for 'app/member'"):
         tree.start()
+
+
+def test_a_node_of_another_version_is_an_error_that_names_both(
+    cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster("a")
+    monkeypatch.setattr("suitkaise.cluster.engine.version", lambda: "9.9.9")
+    with pytest.raises(ChildStartFailed, match=r"a of the cluster has Python 3.* and suitkaise 0.*suitkaise 9\.9\.9"):
+        Supervisor("app", Member, engine=Ray()).start()
 
 
 def test_what_is_for_one_machine_alone_is_refused(cluster: MakeCluster) -> None:

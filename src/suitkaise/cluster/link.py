@@ -20,7 +20,7 @@ from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, TimerHandle
 
-__all__ = ["GREETING_TIME", "KEY_BYTES", "NAME_BYTES", "Link", "Listener", "NotOurs", "connect"]
+__all__ = ["GREETING_TIME", "KEY_BYTES", "NAME_BYTES", "Link", "Listener", "NotOurs", "accept_later", "connect"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.cluster")
 
@@ -30,6 +30,9 @@ NAME_BYTES = 16
 
 GREETING_TIME = 10.0
 """Seconds within which the other side must have proved that it knows the key."""
+
+ACCEPT_AGAIN = 0.5
+"""Seconds until the next attempt after a connection could not be accepted."""
 
 _PROOF_BYTES = 32
 _GREETING_BYTES = NAME_BYTES + KEY_BYTES + _PROOF_BYTES
@@ -109,6 +112,18 @@ class Link:
             self._on_frame(header, payload)
 
 
+def accept_later(reactor: Reactor, listener: socket.socket, accept: Callable[[], None], error: OSError) -> None:
+    """Call `accept` again in a moment: most likely no descriptor is left now, and connections wait in the queue."""
+    logger.error("cannot accept a connection: %s", error)
+    reactor.remove_reader(listener)
+
+    def again() -> None:
+        if listener.fileno() >= 0:
+            reactor.add_reader(listener, accept)
+
+    reactor.call_at(time.monotonic() + ACCEPT_AGAIN, again)
+
+
 class Listener:
     """Where the nodes of a program connect.
 
@@ -136,10 +151,15 @@ class Listener:
         reactor.call_soon_threadsafe(lambda: reactor.add_reader(self._sock, self._accept))
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+        try:
             sock, _ = self._sock.accept()
-            sock.setblocking(False)
-            self._greetings.add(_Greeting(self._reactor, sock, self.key, self._greeted))
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            accept_later(self._reactor, self._sock, self._accept, error)
+            return
+        sock.setblocking(False)
+        self._greetings.add(_Greeting(self._reactor, sock, self.key, self._greeted))
 
     def _greeted(self, greeting: _Greeting, name: bytes | None) -> None:
         self._greetings.discard(greeting)

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from suitkaise.cluster.link import accept_later
 from suitkaise.cluster.protocol import AnswerOfHub, RequestOfWorker, WorkerGone
 from suitkaise.engines.shared_tracker import serve_tracker
 from suitkaise.errors import MailboxFull
@@ -76,7 +77,7 @@ class Relay:
                 number = next(self._numbers)
                 self._connections[number] = _Connection(self, number, sock, pid)
         except OSError as error:
-            logger.error("cannot accept a connection of a worker: %s", error)
+            accept_later(self.reactor, self._listener, self._accept, error)
 
     def request(self, kind: RequestKind) -> Answer[Any]:
         """Request something of the program for this node itself (reactor's thread)."""

@@ -6,7 +6,6 @@ there comes out at the socket of the storage actor. Only reads go another way, s
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import socket
@@ -14,10 +13,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from suitkaise.cluster.link import accept_later
 from suitkaise.cluster.protocol import StreamData, StreamEnd, StreamOpen
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging.connection import SendBuffer
-from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.sockets import Peers, accept_own, bind_unix, connect_own
 from suitkaise.storage.client import SOCKET
@@ -25,8 +24,6 @@ from suitkaise.storage.connections import MAX_CONNECTIONS
 from suitkaise.storage.place import ELSEWHERE
 
 __all__ = ["TunnelEntry", "TunnelExit"]
-
-logger: QueuedLogger = QueuedLogger("suitkaise.cluster")
 
 _READ = 1 << 16
 
@@ -95,6 +92,10 @@ class _Stream:
         except MailboxFull:  # a watcher that does not read; it connects again, and goes on where it was
             self.end()
 
+    def close_after_fork(self) -> None:
+        """In a forked child of the program: close the socket, which is the parent's."""
+        self._buffer.sock.close()
+
     def end(self, *, tell: bool = True) -> None:
         """Close the socket; tell the other end."""
         if self._streams.streams.pop(self._number, None) is None:
@@ -137,7 +138,7 @@ class TunnelEntry:
                 self._streams.send(StreamOpen(number))
                 self._streams.add(number, sock, partial(self._peers.forget, pid))
         except OSError as error:
-            logger.error("cannot accept a connection to the storage: %s", error)
+            accept_later(self._reactor, self._listener, self._accept, error)
 
     def on_frame(self, frame: Any, payload: bytes) -> None:
         """Take what the storage actor has said."""
@@ -189,5 +190,4 @@ class TunnelExit:
     def close_after_fork(self) -> None:
         """In a forked child of the program: close the sockets, which are the parent's."""
         for stream in self._streams.streams.values():
-            with contextlib.suppress(OSError):
-                stream._buffer.sock.close()
+            stream.close_after_fork()
