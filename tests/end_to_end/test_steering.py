@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -133,6 +134,32 @@ def test_ps_tells_plain_values_with_json(app: App) -> None:
     assert (jobs["strategy"], jobs["max_restarts"], jobs["dynamic"]) == ("rest_for_one", 50, False)
     worker = jobs["children"][0]
     assert (worker["status"], worker["restart"], worker["looping"]) == ("running", "permanent", True)
+
+
+IN_A_TERMINAL = """
+import os, pty, sys
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
+"""
+
+
+def typed(*args: str) -> Finished:
+    """Carry a command out in a terminal."""
+    command = [sys.executable, "-c", IN_A_TERMINAL, sys.executable, "-m", "suitkaise", *args]
+    return run_program(command, env={"TERM": "xterm-256color", "NO_COLOR": None, "COLUMNS": "110"})
+
+
+def test_in_a_terminal_tables_and_reports_are_shown_by_rich(app: App) -> None:
+    head, _, line = typed("ps", "--pid", str(app.program.pid)).check().stdout.splitlines()[:3]
+    assert re.sub(r"\x1b\[[\d;]*m", "", head).split()[:3] == ["PID", "TREES", "ALIVE"]
+    assert str(app.program.pid) in line
+    assert "\x1b[32mrunning" in typed("tree", app.name).check().stdout
+    app("signal KILL jobs/steady-1").check()
+    eventually(lambda: app.facts("jobs/steady-1")["crashes"])
+    id = app.facts("jobs/steady-1")["crashes"][-1]
+    assert id in typed("crashes", "--path", app.name).check().stdout
+    report = typed("crashes", id).check().stdout
+    assert "╭─" in report
+    assert "signal 9 (SIGKILL)" in report
 
 
 def test_tree_shows_each_worker_with_its_state(app: App) -> None:

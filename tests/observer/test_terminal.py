@@ -9,7 +9,7 @@ import pytest
 from suitkaise.errors import AskTimeout, RuntimeGone, SpecError
 from suitkaise.observer.observation import Observation
 from suitkaise.observer.terminal import source as sources
-from suitkaise.observer.terminal.lines import Line, lines_of, to_rows
+from suitkaise.observer.terminal.lines import COLUMNS, Line, lines_of, to_rows
 from suitkaise.observer.terminal.source import SHOWN_AS_FAILED, Source
 from tests.observer.told import Story, overview, supervisor, worker
 
@@ -89,10 +89,10 @@ def test_a_name_cannot_steer_the_terminal() -> None:
     assert "\n" not in line.doing
 
 
-def test_the_lines_as_a_table_have_a_head_and_as_many_cells_in_each_row() -> None:
+def test_the_lines_as_a_table_have_a_cell_for_each_column() -> None:
     rows = to_rows(lines_of(observed(TREE), 0.0))
-    assert rows[0][0] == "NAME"
-    assert {len(row) for row in rows} == {len(rows[0])}
+    assert rows[0][0] == "app"
+    assert {len(row) for row in rows} == {1 + len(COLUMNS) + 1}
 
 
 # ---------------------------------------------------------------- the source

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from suitkaise import sktree
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE
+from suitkaise.cli.display import Column, print_table
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.runtime.storage_actor import is_served
 from suitkaise.storage.backends.engines import engine_of
@@ -21,6 +22,13 @@ from suitkaise.storage.records import Entry
 from suitkaise.storage.tree import Tree
 
 __all__ = ["run"]
+
+_COLUMNS = [
+    Column("CHANGED", "dim", 2),
+    Column("BYTES", "number", 1),
+    Column("NAME", "name"),
+    Column("METADATA", "end", 3),
+]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,15 +65,16 @@ def _ls(tree: Tree, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([entry._asdict() for entry in entries]))
         return CLEAN
-    for entry in entries:
-        print(_line(entry))
+    rows = [_row(entry) for entry in entries]
+    lines = (f"{when} {size:>10} {name} {metadata}".rstrip() for when, size, name, metadata in rows)
+    print_table(_COLUMNS, rows, plain=lines)
     return CLEAN
 
 
-def _line(entry: Entry) -> str:
+def _row(entry: Entry) -> list[str]:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
     metadata = " ".join(f"{key}={value!r}" for key, value in entry.metadata.items())
-    return f"{when} {entry.size:>10} {_shown(entry.path, entry.name)} {metadata}".rstrip()
+    return [when, str(entry.size), _shown(entry.path, entry.name), metadata]
 
 
 def _get(tree: Tree, options: argparse.Namespace) -> int:
