@@ -80,8 +80,8 @@ class Site:
         assert answer.status == 303
         self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
 
-    def stream(self) -> Iterator[dict[str, Any]]:
-        answer = self.send("GET", "/events")
+    def stream(self, query: str = "") -> Iterator[dict[str, Any]]:
+        answer = self.send("GET", f"/events{query}")
         assert answer.status == 200
         while line := answer.readline():
             if line.startswith(b"data: "):
@@ -127,7 +127,13 @@ def rows_of(site: Site, wanted: str = "running") -> dict[str, Any]:
 
 def test_the_link_works_once_and_nothing_is_told_without_the_cookie(tmp_path: Path) -> None:
     with observed(tmp_path) as site:
-        for path in ("/", "/events", "/api/history?path=app", "/api/lines?path=app/jobs/steady-0", "/api/crashes/1"):
+        for path in (
+            "/",
+            "/events",
+            "/api/history?path=app",
+            "/api/follow?page=1&path=app/jobs/steady-0",
+            "/api/crashes/1",
+        ):
             assert site.get(path)[0] == 401
         assert site.get("/?token=wrong")[0] == 401
         assert site.get(site.link, Host="evil.example")[0] == 421
@@ -152,7 +158,13 @@ def test_another_user_sees_no_page_and_changes_nothing(tmp_path: Path) -> None:
 
         def act(out: int) -> None:
             theirs = Site(site.program, site.url, csrf="a guess")
-            paths = ["/", "/events", "/api/history?path=app", "/api/lines?path=app/jobs/steady-0", "/api/crashes/1"]
+            paths = [
+                "/",
+                "/events",
+                "/api/history?path=app",
+                "/api/follow?page=1&path=app/jobs/steady-0",
+                "/api/crashes/1",
+            ]
             seen = [theirs.get(path)[0] for path in [*paths, "/?token=a-guess", "/?token="]]
             seen += [theirs.change(action, "app/jobs/steady-0")[0] for action in ("restart", "stop")]
             theirs.cookie = "suitkaise=a-guess"
@@ -203,10 +215,31 @@ def test_a_crash_comes_over_the_stream_with_its_incident_and_report(tmp_path: Pa
         assert text.headers["Content-Disposition"] == f'attachment; filename="crash-{id}.txt"'
         assert b"app/jobs/steady-1" in text.read()
         assert site.get("/api/crashes/none")[0] == 404
-        lines = json.loads(site.get("/api/lines?path=app/jobs/steady-0")[1])
-        assert lines["lines"][0] == "steady starts, incarnation 2"
-        more = f"/api/lines?path=app/jobs/steady-0&serial={lines['serial']}&position={lines['position']}"
-        assert json.loads(site.get(more)[1])["lines"] == []
+
+
+def test_the_log_of_a_worker_and_of_a_part_of_the_tree_comes_over_the_stream_of_the_page(tmp_path: Path) -> None:
+    with observed(tmp_path) as site:
+        site.enter()
+        victim = rows_of(site)["app/jobs/steady-1"]["pid"]
+        assert site.get("/api/follow?page=mine&path=app")[0] == 404
+        logs = (message for message in site.stream("?page=mine") if message["type"] in ("state", "log"))
+        assert next(logs)["type"] == "state"
+        assert site.get("/api/follow?page=mine&path=app/jobs/steady-1")[0] == 200
+        log = next(logs)
+        assert (log["path"], log["first"], log["skipped"]) == ("app/jobs/steady-1", True, 0)
+        started = ["app/jobs/steady-1", 1, "stdout", "steady starts, incarnation 1"]
+        assert started in [[*line[:3], line[4]] for line in log["lines"]]
+        os.kill(victim, signal.SIGKILL)
+        lines: list[str] = []
+        while "steady starts, incarnation 2" not in lines:
+            log = next(logs)
+            lines += [line[4] for line in log["lines"]]
+        assert not log["first"]
+        assert any("SIGKILL" in line for line in lines)  # what has happened is told, too
+        assert site.get("/api/follow?page=mine&path=app/jobs")[0] == 200
+        log = next(one for one in logs if one["path"] == "app/jobs")
+        assert {line[0] for line in log["lines"]} >= {"app/jobs/steady-0", "app/jobs/steady-1"}
+        assert site.get("/api/follow?page=mine&path=")[0] == 200
 
 
 def test_actions_are_off_unless_they_are_asked_for(tmp_path: Path) -> None:
