@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -165,6 +166,15 @@ def test_a_look_that_fails_ends_nothing(error: Exception) -> None:
     assert asyncio.run(run())[-1] == "ended"
 
 
+async def until(what: Callable[[], Any]) -> None:
+    """Let the other tasks run until it is so."""
+    for _ in range(10_000):
+        if what():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it is not so")
+
+
 class ToldLog:
     """A connection to a program whose log grows by what the test tells."""
 
@@ -179,10 +189,7 @@ class ToldLog:
 
     async def tell(self, *texts: str, skipped: int = 0) -> None:
         """Answer the next request."""
-        for _ in range(1000):
-            if self.asked and not self.answer.done():
-                break
-            await asyncio.sleep(0)
+        await until(lambda: self.asked and not self.answer.done())
         lines = [("app/a", 1, "stdout", 100.0, text) for text in texts]
         missed = {"app/a": skipped} if skipped else {}
         self.answer.set_result({"lines": lines, "seen": {"app/a": len(texts)}, "skipped": missed, "ended": False})
@@ -223,13 +230,11 @@ def test_a_log_is_read_once_for_all_pages_that_follow_it_and_no_longer_than_they
         assert await logs_of(second, 2) == [["app", True, 0, ["one"]], ["app", False, 7, ["two", "three"]]]
         await log.tell(*["x"] * (log_feed.LINES + 1))  # more than a page shows
         assert await logs_of(first, 1) == [["app", False, 1, ["x"] * log_feed.LINES]]
-        while len(log.asked) < 4:
-            await asyncio.sleep(0)
+        await until(lambda: len(log.asked) == 4)
         assert ["last" in one for one in log.asked] == [True, False, False, False]
         assert feed.follow("first", "")
         feed.forget(second)
-        while not log.answer.cancelled():
-            await asyncio.sleep(0)
+        await until(lambda: log.answer.cancelled())
         feed.close()
 
     asyncio.run(run())

@@ -13,7 +13,7 @@ from suitkaise.cli.display import is_coloured
 from suitkaise.cli.show import target_of
 from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.escapes import one_line
-from suitkaise.messaging.log_reader import LogReader
+from suitkaise.messaging.log_reader import LogReader, tagged
 from suitkaise.messaging.log_rings import Line
 
 __all__ = ["logs"]
@@ -61,9 +61,7 @@ class _Printer:
                 fields = {"path": path, "incarnation": incarnation, "stream": stream, "time": when, "line": text}
                 print(json.dumps(fields))
                 continue
-            if stream not in ("stdout", "stderr"):
-                text = f"{stream}: {text}"
-            for line in text.split("\n"):
+            for line in tagged(stream, text).split("\n"):
                 self._print(path, when, one_line(line, colours=is_coloured()))
 
     def print_skipped(self, path: str, count: int) -> None:

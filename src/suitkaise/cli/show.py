@@ -13,12 +13,13 @@ import psutil
 
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, CommandError
 from suitkaise.cli.display import Column, print_details, print_table
-from suitkaise.cli.programs import Program, Target, find, running_programs, walk
+from suitkaise.cli.programs import PATIENCE, Program, Target, find, running_programs, walk
 from suitkaise.crashes import read_reports
+from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.escapes import one_line
+from suitkaise.messaging.log_reader import LogReader, tagged
+from suitkaise.messaging.log_rings import EVENT
 from suitkaise.observer.words import budget, duration
-from suitkaise.platform.runtime_directory import tail_file
-from suitkaise.platform.tail import last_lines
 
 __all__ = ["chosen", "duration", "ps", "status", "target_of", "tree"]
 
@@ -31,6 +32,9 @@ _TREE = [
     Column("RESTARTS", "number", 3), Column("LOOPS", "number", 6), Column("QUEUED", "number", 5),
     Column("DOING / LAST EXIT", "end", 2),
 ]  # fmt: skip
+
+LINES = 10
+"""How many of the last lines of a worker `status` shows."""
 
 
 def chosen(options: argparse.Namespace) -> tuple[list[Program], list[str]]:
@@ -135,9 +139,7 @@ def status(options: argparse.Namespace) -> int:
     facts = dict(target.facts)
     pid = facts["pid"] if facts["kind"] in ("process", "command") else None
     facts["resources"] = None if pid is None else _resources(pid)
-    facts["last_lines"] = []
-    if "serial" in facts:
-        facts["last_lines"] = list(last_lines(tail_file(target.program.directory, facts["serial"]), 10))
+    facts["last_lines"] = [] if facts["kind"] == "supervisor" else _last_lines(target)
     facts["crashes"] = [report.id for report in read_reports()[0] if report.path == target.path][-5:]
     healthy = facts["pid"] is not None or facts["status"] in ("finished", "stopped", "ignored", "running", "created")
     if options.json:
@@ -145,6 +147,15 @@ def status(options: argparse.Namespace) -> int:
     else:
         print_details(f"{facts['path']}: {facts['kind']}, ", facts["status"], _details(facts))
     return CLEAN if healthy else FAILED
+
+
+def _last_lines(target: Target) -> list[str]:
+    """Return what a worker has printed and logged last; what happened to it is told by other facts."""
+    try:
+        news = LogReader(target.program.client, target.path, last=3 * LINES).read(PATIENCE)
+    except (AskTimeout, RuntimeGone):
+        return []
+    return [tagged(stream, text) for _, _, stream, _, text in news.lines if stream != EVENT][-LINES:]
 
 
 def _resources(pid: int) -> dict[str, Any] | None:

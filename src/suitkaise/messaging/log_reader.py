@@ -14,7 +14,7 @@ from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
 
-__all__ = ["LogReader", "News"]
+__all__ = ["LogReader", "News", "tagged"]
 
 
 class News(NamedTuple):
@@ -61,3 +61,12 @@ class LogReader:
     def read(self, timeout: float | None) -> News:
         """Wait for the next lines. Raises AskTimeout, RuntimeGone."""
         return self.take(self.request().get(timeout))
+
+
+def tagged(stream: str, text: str) -> str:
+    """Return a line as it is shown: with its stream in front, unless it was printed.
+
+    >>> tagged("stdout", "it begins"), tagged("warning", "no input")
+    ('it begins', 'warning: no input')
+    """
+    return text if stream in ("stdout", "stderr") else f"{stream}: {text}"

@@ -137,10 +137,6 @@ class Feed:
         """Return the figures of a worker so far: time, CPU, memory, loops per second, waiting messages."""
         return list(self._observation.history.get(path, ()))
 
-    def row(self, path: str) -> dict[str, Any] | None:
-        """Return what is known of a worker or supervisor."""
-        return self._observation.rows.get(path)
-
     @property
     def storage(self) -> str | None:
         """The directory of the program's storage; None while it uses none, or has ended."""

@@ -21,6 +21,7 @@ from textual.widgets import Footer, Input, Static
 
 from suitkaise.errors import AskTimeout, SuitkaiseError
 from suitkaise.escapes import one_line
+from suitkaise.messaging.log_reader import tagged
 from suitkaise.messaging.log_rings import EVENT, Line
 from suitkaise.observer.observation import TICK
 from suitkaise.observer.terminal.detail import TONES, detail_of
@@ -389,8 +390,8 @@ def _log(path: str, lines: list[Line]) -> Text:
         if worker != path:
             text.append(f"{one_line(worker.removeprefix(f'{path}/'))} ", "bold")
         tone = _TONES_OF_STREAMS.get(stream, "")
-        tag = "" if stream in ("stdout", "stderr", SKIPPED) else f"{stream}: "
-        text.append(tag + "\n".join(one_line(part) for part in line.split("\n")), tone)
+        shown = line if stream == SKIPPED else tagged(stream, line)
+        text.append("\n".join(one_line(part) for part in shown.split("\n")), tone)
     return text
 
 
