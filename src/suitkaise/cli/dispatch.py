@@ -72,15 +72,17 @@ def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
     if options.engine not in (None, "local"):
         print(f"suitkaise run: --engine {options.engine} is not built yet; leave it out", file=sys.stderr)
         return USAGE
-    if options.watch is not None:
+    given = argparse.Namespace(**vars(options))
+    fill_in(options, Path.cwd(), os.environ)
+    if options.watch is not None and options.run_by is None:
         from suitkaise.cli.watch import watched
 
-        return watched(options, arguments)
+        given.watch = options.watch
+        return watched(given, arguments)  # the program takes its other options anew at each start
     if options.run_by is not None:
         die_with_parent(signal.SIGTERM)
         if os.getppid() != options.run_by:  # it has ended already
             return CLEAN
-    fill_in(options, Path.cwd(), os.environ)
     runtime.debug = options.debug
 
     def run() -> int:

@@ -143,8 +143,8 @@ def _add_run(commands: Any) -> None:
         description="Run a tree until it ends. SIGINT, SIGTERM and SIGHUP stop it gracefully. A second signal kills "
         "it, unless it is the same one within a second.",
         epilog="Without :NAME, the only Supervisor at the top level is run. Further arguments are the program's own. "
-        "Options may also come from SUITKAISE_JSON, SUITKAISE_DEBUG and SUITKAISE_HEALTH, and from [tool.suitkaise] in "
-        "pyproject.toml.",
+        "Options may also come from SUITKAISE_JSON, SUITKAISE_DEBUG, SUITKAISE_HEALTH and SUITKAISE_WATCH, and from "
+        "[tool.suitkaise] in pyproject.toml.",
     )
     run.add_argument("target", metavar="MODULE_OR_FILE[:NAME]", help="app.py, app.py:tree, package.module:tree")
     run.add_argument("--json", action=argparse.BooleanOptionalAction, help="log as JSON lines")
