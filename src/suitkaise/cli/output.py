@@ -10,6 +10,7 @@ from typing import Any
 
 from suitkaise import events
 from suitkaise.escapes import escaped
+from suitkaise.messaging.logs import attributes_of
 
 __all__ = ["HumanFormatter", "configure_logging"]
 
@@ -27,7 +28,7 @@ class _JsonFormatter(logging.Formatter):
         fields |= (
             event.to_dict() | {"report_type": event.report_type}
             if event is not None
-            else {"event": record.getMessage(), "pid": record.process}
+            else {**attributes_of(record), **fields, "event": record.getMessage(), "pid": record.process}
         )
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
