@@ -8,32 +8,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from suitkaise.cli import change, crashes, show
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, CommandError, to_reader
 from suitkaise.cli.completion import print_completion
 from suitkaise.cli.load import find_tree, load, split_target
-from suitkaise.cli.logs import logs
-from suitkaise.cli.observe import observe, observed, with_address
+from suitkaise.cli.observe import observed, with_address
 from suitkaise.cli.output import configure_logging
 from suitkaise.cli.parser import make_parser
-from suitkaise.cli.profile import profile
 from suitkaise.cli.settings import fill_in
-from suitkaise.cli.stack import stack
-from suitkaise.cli.top import top
-from suitkaise.cli.trace import trace
 from suitkaise.errors import NotSerializable, RuntimeGone, SpecError, SuitkaiseError
 from suitkaise.escapes import indented
 from suitkaise.platform.blocked_streams import returns_within, shield_streams
 from suitkaise.platform.init_process import run_below_init
 from suitkaise.platform.log_queue import PATIENCE
 from suitkaise.platform.processes import die_with_parent
-from suitkaise.runtime import foreground, runtime
+from suitkaise.runtime import choices
 
 __all__ = ["main"]
 
@@ -55,9 +50,11 @@ def main(argv: list[str] | None = None) -> int:
                 return _run_file(options, [*_without_own(options, options.arguments), *theirs])
             case "demo":
                 return _run_demo(options)
+            case "completion":
+                return to_reader(lambda: print_completion(parser, options.shell))
             case command:
                 with contextlib.ExitStack() as options.opened:
-                    return to_reader(lambda: _COMMANDS[command](options))
+                    return to_reader(lambda: _function_of(command)(options))
     except CommandError as error:
         print(f"suitkaise {options.command}: {error}", file=sys.stderr)
         return error.code
@@ -83,7 +80,7 @@ def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
         die_with_parent(signal.SIGTERM)
         if os.getppid() != options.run_by:  # it has ended already
             return CLEAN
-    runtime.debug = options.debug
+    choices.debug = options.debug
 
     def run() -> int:
         if options.health is None:
@@ -156,46 +153,40 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
                 return arguments
 
 
-def _store(options: argparse.Namespace) -> int:
-    from suitkaise.cli import store  # loads what the storage needs
-
-    return store.run(options)
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from suitkaise.cli.doctor import doctor
-
-    return doctor(options)
-
-
-_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "ps": show.ps,
-    "tree": show.tree,
-    "status": show.status,
-    "logs": logs,
-    "top": top,
-    "profile": profile,
-    "trace": trace,
-    "observe": observe,
-    "restart": change.change,
-    "stop": change.change,
-    "start": change.change,
-    "suspend": change.change,
-    "resume": change.change,
-    "signal": change.send_signal,
-    "stack": stack,
-    "crashes": crashes.run,
-    "store": _store,
-    "doctor": _doctor,
-    "completion": lambda options: print_completion(make_parser(), options.shell),
+_COMMANDS = {
+    "ps": "show:ps",
+    "tree": "show:tree",
+    "status": "show:status",
+    "logs": "logs:logs",
+    "top": "top:top",
+    "profile": "profile:profile",
+    "trace": "trace:trace",
+    "observe": "observe:observe",
+    "restart": "change:change",
+    "stop": "change:change",
+    "start": "change:change",
+    "suspend": "change:change",
+    "resume": "change:change",
+    "signal": "change:send_signal",
+    "stack": "stack:stack",
+    "crashes": "crashes:run",
+    "store": "store:run",
+    "doctor": "doctor:doctor",
 }
+"""Module and function of each command: the command line loads what the command needs, and nothing else."""
+
+
+def _function_of(command: str) -> Callable[[argparse.Namespace], int]:
+    module, _, name = _COMMANDS[command].partition(":")
+    function: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(f"suitkaise.cli.{module}"), name)
+    return function
 
 
 def _run(target: str, arguments: list[str]) -> int:
     where, name = split_target(target)
-    before = foreground.runs
+    before = choices.runs
     namespace = load(where, arguments)
-    if name is None and foreground.runs != before:
+    if name is None and choices.runs != before:
         return CLEAN  # the file has run its tree itself
     tree = find_tree(namespace, where, name)
     tree.run()

@@ -7,9 +7,11 @@ from typing import Any
 
 import suitkaise
 from suitkaise.cli.completion import SHELLS
-from suitkaise.cli.profile_formats import FORMATS
 
-__all__ = ["make_parser"]
+__all__ = ["PROFILE_FORMATS", "make_parser"]
+
+PROFILE_FORMATS = ("text", "folded", "speedscope")
+"""The names of `profile_formats.FORMATS`, which the parser does not load."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -51,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     profile.add_argument("--seconds", type=_seconds, default=10.0, metavar="N", help="for how long (default 10)")
     profile.add_argument("--rate", type=_rate, default=100.0, metavar="N", help="looks a second (default 100)")
     profile.add_argument(
-        "--format", choices=list(FORMATS), default="text", help="folded: for flame graphs (default: text)"
+        "--format", choices=PROFILE_FORMATS, default="text", help="folded: for flame graphs (default: text)"
     )
     profile.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
     for name, text in _CHANGES.items():
