@@ -98,8 +98,8 @@ _numbers = itertools.count(1)
 
 
 @contextlib.contextmanager
-def run_app(folder: Path) -> Iterator[App]:
-    name = f"app-{os.getpid()}-{next(_numbers)}"
+def run_app(folder: Path, name: str = "") -> Iterator[App]:
+    name = name or f"app-{os.getpid()}-{next(_numbers)}"
     (folder / "app.py").write_text(APP.replace("NAME", name))
     os.mkfifo(folder / "orders")
     with start_program([sys.executable, "app.py"], cwd=folder) as program:
@@ -191,6 +191,18 @@ def test_the_name_of_the_tree_may_be_left_out_and_a_near_name_is_suggested(app: 
     assert missing.stderr.startswith("suitkaise status: there is no 'jobs/stedy-0'; did you mean '")
 
 
+def test_a_second_program_of_the_same_name_is_told_apart_by_its_pid(app: App, tmp_path: Path) -> None:
+    with run_app(tmp_path, app.name) as second:
+        for command in ("status", "logs", "stop"):
+            finished = command_line(command, f"{app.name}/jobs")
+            assert finished.returncode == 2
+            assert "is in several programs" in finished.stderr
+            assert f"pid {app.program.pid}" in finished.stderr
+            assert f"pid {second.program.pid}" in finished.stderr
+        assert app.pid("jobs/steady-0") != second.pid("jobs/steady-0")
+    assert command_line("status", app.name).returncode == 0
+
+
 def test_a_program_that_does_not_run_is_told_with_exit_code_3() -> None:
     finished = run_program([sys.executable, "-m", "suitkaise", "tree", "--pid", str(os.getpid())])
     assert (finished.returncode, finished.stdout) == (3, "")
@@ -256,7 +268,8 @@ def test_stop_and_start_end_a_worker_and_start_it_again(app: App) -> None:
     assert app.facts("jobs/steady-1")["status"] == "stopped"
     assert json.loads(app("start --json jobs/steady-1").check().stdout)["done"] == "started"
     again = app("start jobs/steady-1")
-    assert (again.returncode, "running" in again.stderr) == (1, True)
+    assert (again.returncode, "running" in again.stderr) == (4, True)
+    assert app("start", app.name).returncode == 4
 
 
 def test_suspend_and_resume_hold_a_part_of_the_tree(app: App) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from suitkaise.observer.feed import MOST_PAGES
 from tests.support import Program, eventually, only_root, run_program, start_program, stranger, wait_gone
 
 pytest.importorskip("uvicorn")
@@ -351,6 +352,31 @@ def test_a_page_that_never_reads_is_dropped_and_the_others_go_on(tmp_path: Path)
                 request = f"GET /events HTTP/1.1\r\nHost: {site.host}\r\nCookie: {site.cookie}\r\n\r\n"
                 sock.sendall(request.encode())
             rows_of(site)
+
+
+def test_a_thousand_pages_are_told_the_same_and_one_more_is_refused(tmp_path: Path) -> None:
+    with observed(tmp_path) as site, contextlib.ExitStack() as sockets:
+        site.enter()
+        victim = rows_of(site)["app/jobs/steady-1"]["pid"]
+        host, _, port = site.host.partition(":")
+        pages = []
+        for _ in range(MOST_PAGES - 1):  # `rows_of` has opened one
+            sock = sockets.enter_context(socket.create_connection((host, int(port)), timeout=30))
+            sock.sendall(f"GET /events HTTP/1.1\r\nHost: {site.host}\r\nCookie: {site.cookie}\r\n\r\n".encode())
+            pages.append(sock)
+        received = [b""] * len(pages)
+
+        def read_until(text: bytes) -> None:
+            for number, page in enumerate(pages):
+                while text not in received[number]:
+                    part = page.recv(1 << 16)
+                    assert part, received[number][-200:]
+                    received[number] = received[number][-100:] + part
+
+        read_until(b'"order":')
+        assert site.get("/events")[0] == 503
+        os.kill(victim, signal.SIGKILL)
+        read_until(b"signal 9 (SIGKILL)")
 
 
 def test_a_program_that_runs_already_is_observed(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The commands and their options. Only the command line configures logging, and maps outcomes to exit codes.
 
 Exit codes: 0 clean, 1 the root gave up, was killed or could not start, or a significant child has failed, or the
-command has failed, 2 usage or a wrong declaration, 3 no running tree was reached, 128+n forced by signal n.
+command has failed, 2 usage or a wrong declaration, 3 no running tree was reached, 4 it runs already, 128+n forced by
+signal n.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 _PATH = "the worker or supervisor, such as app/jobs/worker-1; the tree's name may be left out if one tree runs"
 _EPILOG = """exit codes: 0 clean, 1 failed, 2 wrong usage or declaration, 3 no running tree was reached,
-128+n ended by signal n"""
+4 it runs already, 128+n ended by signal n"""
 _LOOKS = {
     "ps": "list the programs of this user that run trees",
     "tree": "print trees with the state of each worker",
