@@ -268,7 +268,7 @@ def test_stop_and_start_end_a_worker_and_start_it_again(app: App) -> None:
     assert app.facts("jobs/steady-1")["status"] == "stopped"
     assert json.loads(app("start --json jobs/steady-1").check().stdout)["done"] == "started"
     again = app("start jobs/steady-1")
-    assert (again.returncode, "running" in again.stderr) == (4, True)
+    assert (again.returncode, "runs; `suitkaise restart`" in again.stderr) == (4, True)
     assert app("start", app.name).returncode == 4
 
 

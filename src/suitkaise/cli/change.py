@@ -31,8 +31,8 @@ def change(options: argparse.Namespace) -> int:
     except RuntimeGone:
         if options.command != "stop":
             raise
-    except ChildRunning as error:
-        raise CommandError(str(error), RUNNING) from None
+    except ChildRunning:
+        raise CommandError(f"{target.path!r} runs; `suitkaise restart` starts it anew", RUNNING) from None
     except SuitkaiseError as error:
         raise CommandError(str(error)) from None
     _tell(options, target, _DONE[options.command] if not options.no_wait else "requested")

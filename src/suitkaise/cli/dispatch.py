@@ -101,7 +101,8 @@ def _run_demo(options: argparse.Namespace) -> int:
         tree.run()
         return CLEAN
 
-    print(TO_TRY, file=sys.stderr)
+    if not options.json:
+        print(TO_TRY, file=sys.stderr)
     return _in_foreground(options, run)
 
 

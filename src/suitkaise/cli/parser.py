@@ -198,5 +198,4 @@ def _add_store(commands: Any) -> None:
         if action in ("get", "rm"):
             parser.add_argument("name", metavar="NAME")
         parser.add_argument("--path", default="", help="the container; default: the root")
-        if action != "rm":
-            parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.add_argument("--json", action="store_true", help="print JSON")

@@ -15,6 +15,7 @@ from suitkaise import sktree
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE
 from suitkaise.cli.display import Column, print_table
 from suitkaise.errors import StorageError, StorageGone
+from suitkaise.escapes import escaped, one_line
 from suitkaise.runtime.storage_actor import is_served
 from suitkaise.storage.backends.engines import engine_of
 from suitkaise.storage.client import SOCKET
@@ -87,19 +88,22 @@ def _get(tree: Tree, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(value, default=repr))
     else:
-        print(value if isinstance(value, str) else repr(value))
+        text = value if isinstance(value, str) else repr(value)
+        print(escaped(text) if sys.stdout.isatty() else text)
     return CLEAN
 
 
 def _rm(tree: Tree, options: argparse.Namespace) -> int:
     if _is_in_use(tree):
         tree.remove(options.name, options.path)
-        return CLEAN
-    tree.entry(options.name, options.path)  # raises before anything is started
-    try:
-        sktree.connect(tree.directory, durable=True).remove(options.name, options.path)
-    finally:
-        sktree.disconnect()
+    else:
+        tree.entry(options.name, options.path)  # raises before anything is started
+        try:
+            sktree.connect(tree.directory, durable=True).remove(options.name, options.path)
+        finally:
+            sktree.disconnect()
+    if options.json:
+        print(json.dumps({"path": options.path, "name": options.name, "done": "removed"}))
     return CLEAN
 
 
@@ -112,7 +116,10 @@ def _watch(tree: Tree, options: argparse.Namespace) -> int:
                 if options.json:
                     print(json.dumps(change._asdict()), flush=True)
                 else:
-                    print(f"{change.revision:>10} {change.kind:<8} {_shown(change.path, change.name)}", flush=True)
+                    print(
+                        f"{change.revision:>10} {change.kind:<8} {one_line(_shown(change.path, change.name))}",
+                        flush=True,
+                    )
     except KeyboardInterrupt:
         pass
     except StorageGone:
