@@ -9,9 +9,11 @@ import asyncio
 import contextlib
 import importlib.util
 import multiprocessing
+import os
 import pickle
 import socket
 import struct
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -201,6 +203,7 @@ def xoscar_actors() -> Iterator[Peer]:
         where = pool.sub_processes and next(iter(pool.sub_processes))
         return pool, await xoscar.create_actor(Echo, address=where)
 
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # of xoscar's processes
     loop = asyncio.new_event_loop()
     pool, ref = loop.run_until_complete(start())
     try:

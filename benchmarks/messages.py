@@ -1,7 +1,7 @@
 """Ask and tell: from the program to process workers (waiting, looping, busy) and threads, and from worker to worker.
 
-The peers carry the same messages between two processes. Run it a second time under `taskset -c 0`: a wake-up on the same
-core costs a fraction of one across cores.
+The peers carry the same messages between two processes. Run it a second time under `taskset -c 0`: a wake-up on the
+same core costs a fraction of one across cores.
 """
 
 from __future__ import annotations
