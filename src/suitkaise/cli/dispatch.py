@@ -1,7 +1,8 @@
 """The commands and their options. Only the command line configures logging, and maps outcomes to exit codes.
 
 Exit codes: 0 clean, 1 the root gave up, was killed or could not start, or a significant child has failed, or the
-command has failed, 2 usage or a wrong declaration, 3 no running tree was reached, 128+n forced by signal n.
+command has failed, 2 usage or a wrong declaration, 3 no running tree was reached, 4 it runs already, 128+n forced by
+signal n.
 """
 
 from __future__ import annotations
@@ -69,15 +70,17 @@ def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
     if options.engine not in (None, "local"):
         print(f"suitkaise run: --engine {options.engine} is not built yet; leave it out", file=sys.stderr)
         return USAGE
-    if options.watch is not None:
+    given = argparse.Namespace(**vars(options))
+    fill_in(options, Path.cwd(), os.environ)
+    if options.watch is not None and options.run_by is None:
         from suitkaise.cli.watch import watched
 
-        return watched(options, arguments)
+        given.watch = options.watch
+        return watched(given, arguments)  # the program takes its other options anew at each start
     if options.run_by is not None:
         die_with_parent(signal.SIGTERM)
         if os.getppid() != options.run_by:  # it has ended already
             return CLEAN
-    fill_in(options, Path.cwd(), os.environ)
     choices.debug = options.debug
 
     def run() -> int:
@@ -98,7 +101,8 @@ def _run_demo(options: argparse.Namespace) -> int:
         tree.run()
         return CLEAN
 
-    print(TO_TRY, file=sys.stderr)
+    if not options.json:
+        print(TO_TRY, file=sys.stderr)
     return _in_foreground(options, run)
 
 
