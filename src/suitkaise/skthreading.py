@@ -85,6 +85,8 @@ class SKThread(Thread):
     def _num_loops(self) -> float | None:
         given: float | None = self.__dict__.get("_loops_given", self._loops_of_class)
         _check_loops(type(self), given, self.loop_infinitely)
+        if given is None and type(self).loop is Thread.loop:  # without a loop, it waits for messages
+            return None
         return math.inf if self.loop_infinitely else 1 if given is None else given
 
     @_num_loops.setter
