@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from suitkaise import cli
+from suitkaise.cli import watch
+from suitkaise.cli.parser import make_parser
 from tests.support import Program, eventually, start_program, wait_gone
 
 APP = """
@@ -95,3 +97,12 @@ def test_without_the_extra_the_error_names_it(
 def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", f"--watch={os.path.join(tmp_path, 'nowhere')}", "app.py"]) == 2
     assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_all_options_are_handed_on_to_the_program() -> None:
+    words = ["--json", "--no-debug", "--health=8080", "--observe=", "--observe-actions", "--observe-hide-values"]
+    options = make_parser().parse_args(["run", "--watch=.", *words, "--engine=local", "app.py:tree"])
+    *command, dashes, argument = watch._command(options, ["an argument"])
+    assert (dashes, argument) == ("--", "an argument")
+    again = vars(make_parser().parse_args(command[command.index("run") :]))
+    assert again == vars(options) | {"watch": None, "run_by": os.getpid()}
