@@ -47,6 +47,10 @@ def test_the_command_line_comes_before_the_environment_and_that_before_the_file(
     }  # fmt: skip
 
 
+def test_a_folder_that_cannot_be_looked_at_has_no_file(tmp_path: Path) -> None:
+    assert filled(tmp_path / ("long" * 100), {}) == filled(tmp_path, {})
+
+
 def test_the_nearest_file_above_the_folder_is_read(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(f"{TABLE}health = 8080")
     below = tmp_path / "a" / "b"

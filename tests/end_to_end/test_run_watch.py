@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from suitkaise import cli
+from suitkaise.cli import watch
 from suitkaise.cli.parser import make_parser
-from suitkaise.cli.watch import _command as command_of
 from tests.support import Program, eventually, start_program, wait_gone
 
 APP = """
@@ -112,9 +112,10 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "there is no such folder" in capsys.readouterr().err
 
 
-def test_the_program_gets_all_options_of_the_command(tmp_path: Path) -> None:
-    given = ["--json", "--no-debug", "--health=0", "--observe=8000", "--observe-actions", "--observe-hide-values"]
-    options = make_parser().parse_args(["run", "--watch=.", *given, "app.py"])
-    command = command_of(options, ["an argument"])
-    assert set(given) <= set(command)
-    assert command[-3:] == ["app.py", "--", "an argument"]
+def test_all_options_are_handed_on_to_the_program() -> None:
+    words = ["--json", "--no-debug", "--health=8080", "--observe=", "--observe-actions", "--observe-hide-values"]
+    options = make_parser().parse_args(["run", "--watch=.", *words, "--engine=local", "app.py:tree"])
+    *command, dashes, argument = watch._command(options, ["an argument"])
+    assert (dashes, argument) == ("--", "an argument")
+    again = vars(make_parser().parse_args(command[command.index("run") :]))
+    assert again == vars(options) | {"watch": None, "run_by": os.getpid()}

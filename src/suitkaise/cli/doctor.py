@@ -154,7 +154,7 @@ def _cgroup_limit() -> str:
 def _reports() -> Finding:
     directory = crash_directory()
     there = directory
-    while not there.exists():
+    while not os.path.exists(there):  # `Path.exists` raises an error where it is not allowed to look
         there = there.parent
     if os.access(there, os.W_OK):
         return Finding("crash reports", "ok", f"are kept in {directory}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def _flag(value: bool, kind: type) -> bool | str | None:
 
 
 def _from_file(folder: Path) -> dict[str, Any]:
-    file = next((place / FILE for place in (folder, *folder.parents) if (place / FILE).is_file()), None)
+    files = (place / FILE for place in (folder, *folder.parents))
+    file = next((file for file in files if os.path.isfile(file)), None)  # which raises no error, unlike `Path.is_file`
     if file is None or (table := _table(file)) is None:
         return {}
     found: dict[str, Any] = {}
