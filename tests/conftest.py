@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import fnmatch
+import gc
 import os
 import re
 import resource
@@ -76,6 +77,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.fast)
 
 
+def pytest_collection_finish() -> None:
+    """Exempt what the collection has made from garbage collections, which the check of each test may need."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_timeout_set_timer(item: pytest.Item, settings: object) -> Generator[None, object, object]:
     limit = getattr(settings, "timeout", None)
@@ -109,11 +116,11 @@ def _on_a_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         return
     from suitkaise import Ray
     from suitkaise.cluster import ray_cluster
-    from suitkaise.runtime import runtime
+    from suitkaise.runtime import choices
     from tests.cluster.processes import ProcessCluster
 
     monkeypatch.setattr(ray_cluster, "join", lambda spec: ProcessCluster({"left": {}, "right": {}}))
-    monkeypatch.setattr(runtime, "engine", Ray())
+    monkeypatch.setattr(choices, "engine", Ray())
 
 
 @pytest.fixture(autouse=True)

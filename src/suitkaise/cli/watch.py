@@ -55,8 +55,8 @@ def _command(options: argparse.Namespace, arguments: list[str]) -> list[str]:
         name for name in ("engine", "address", "nodes", "health", "observe") if getattr(options, name) is not None
     ]
     command += [f"--{name}={getattr(options, name)}" for name in values]
-    if options.observe_actions:
-        command.append("--observe-actions")
+    flags = [name for name in ("observe_actions", "observe_hide_values") if getattr(options, name)]
+    command += [f"--{name.replace('_', '-')}" for name in flags]
     return [*command, options.target, "--", *arguments]
 
 

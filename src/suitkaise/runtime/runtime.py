@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from suitkaise.crashes import LATER, CrashLog
 from suitkaise.engines.engine import Engine, EngineContext
@@ -37,6 +37,7 @@ from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, sweep
+from suitkaise.runtime import choices
 from suitkaise.runtime.clusters import Clusters
 from suitkaise.runtime.event_history import EventHistory
 from suitkaise.runtime.hub_server import HubServer
@@ -112,11 +113,12 @@ class Runtime:
             threads = ThreadEngine(self.engine_context)
             made.callback(threads.close)
             self.engines: dict[str, Engine] = {
-                "process": DebugEngine(self.engine_context) if debug else self.processes,
+                "process": DebugEngine(self.engine_context) if choices.debug else self.processes,
                 "thread": threads,
                 "command": self.commands,
             }
             administration = self._hub_server.administration
+            here = choices.debug or choices.engine == "local"
             self._clusters = Clusters(
                 self.engine_context,
                 self.engines,
@@ -135,8 +137,8 @@ class Runtime:
                 on_gone=self._on_gone,
                 serials=itertools.count(time.time_ns() // 1_000_000),
                 start_actor=start_actor,
-                open_cluster=None if debug or engine == "local" else self._clusters.engines_of,
-                places=debug or engine == "local",
+                open_cluster=None if here else self._clusters.engines_of,
+                places=here,
             )
             self.storage: StorageService = StorageService(self.directory, self.env)
             made.callback(self.storage.close)
@@ -153,7 +155,7 @@ class Runtime:
             set_router(self.registry)
             self._levels = levels()
             made.callback(watch_levels(lambda: self.reactor.call_soon_threadsafe(self._send_levels)))
-            self._end_observer = None if observe is None else observe(self.directory)
+            self._end_observer = None if choices.observe is None else choices.observe(self.directory)
             self._made = made.pop_all()
 
     def _check_home(self) -> None:
@@ -212,8 +214,8 @@ class Runtime:
             NotSerializable: a worker or an argument cannot be sent to a process.
             SuitkaiseError: a tree of that name runs.
         """
-        if isinstance(engine, Ray) and tree.engine is None:
-            tree = tree.replace(engine=engine)
+        if isinstance(choices.engine, Ray) and tree.engine is None:
+            tree = tree.replace(engine=choices.engine)
         _refuse_taken(tree.name)  # before anything is prepared at the path of the tree that runs
         prepare(self.env, tree.name, tree)
         with _guard:
@@ -259,16 +261,6 @@ class Runtime:
         self.storage.close_after_fork()
         os.close(self._home.lock)
 
-
-debug: bool = False
-"""Whether process workers run as threads of this program, in its terminal; `suitkaise run --debug` sets it."""
-
-engine: Ray | Literal["local"] | None = None
-"""The engine of trees that declare none, or `"local"`: all workers run here; `suitkaise run --engine` sets it."""
-
-observe: Callable[[str], Callable[[], None]] | None = None
-"""Starts an observer of the program that uses a directory, and returns the function that ends it; `suitkaise run
---observe` sets it."""
 
 _listeners: tuple[Callable[[Event], None], ...] = ()
 _guard = threading.RLock()
