@@ -94,8 +94,8 @@ def test_a_node_that_is_cut_off_is_replaced_after_its_lease_and_writes_nothing_l
     "end, number",
     [
         ("running = tree.start(); print('up'); time.sleep(60)", signal.SIGKILL),
-        ("threading.Timer(0.1, tell_when_up).start(); tree.run()", signal.SIGTERM),
-        ("running = tree.start(); print('up')", None),
+        pytest.param("threading.Timer(0.1, tell_when_up).start(); tree.run()", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("running = tree.start(); print('up')", None, marks=pytest.mark.slow),
     ],
     ids=["it is killed", "SIGTERM", "its main module ends"],
 )

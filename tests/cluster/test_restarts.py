@@ -1,0 +1,154 @@
+"""Trees whose workers or nodes end: exact reasons, lost nodes, places, and what cannot be started."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from suitkaise import (
+    Child,
+    ChildStartFailed,
+    Crashed,
+    ExitCode,
+    Hung,
+    Lost,
+    Place,
+    Ray,
+    Shutdown,
+    Signaled,
+    SpecError,
+    Supervisor,
+)
+from suitkaise.events import ChildExited, ChildRestarting, NodeLost
+from tests.cluster.processes import ProcessCluster
+from tests.cluster.workers import Member, ended, nodes
+from tests.support import eventually, wait_gone
+
+MakeCluster = Callable[..., ProcessCluster]
+
+
+def test_the_reason_of_an_end_is_exact_and_the_worker_is_recalled_on_its_node(cluster: MakeCluster) -> None:
+    cluster("a")
+    worker = Child(Member, id="one", receive_timeout=1.0)
+    with Supervisor("app", worker, max_restarts=10, engine=Ray()).start() as running:
+        ref = running["one"]
+        ref.ask(("keep", {"so far": 3}), timeout=30.0)
+        before = nodes(running)
+        assert ended(running, lambda: os.kill(ref.pid or 0, signal.SIGKILL)) == Signaled(signal.SIGKILL)
+        assert eventually(lambda: ref.is_alive())
+        assert nodes(running) == before
+        recalled = ref.ask("who", timeout=30.0)[2]
+        assert (recalled.attempt, recalled.reason, recalled.checkpoint) == (1, Signaled(9), {"so far": 3})
+        assert ended(running, lambda: ref.tell(("exit", 3))) == ExitCode(3)
+        crashed = ended(running, lambda: ref.tell("raise"))
+        assert isinstance(crashed, Crashed)
+        assert repr(crashed.error) == "LookupError('on purpose')"
+        assert "in on_receive" in crashed.traceback
+
+        def ask_for_an_error() -> None:
+            with pytest.raises(LookupError, match="on purpose"):
+                ref.ask("raise", timeout=30.0)
+
+        assert isinstance(ended(running, ask_for_an_error), Crashed)
+        eventually(ref.is_alive)
+        hung = ended(running, lambda: ref.tell("hang"))
+        assert isinstance(hung, Hung)
+        assert hung.phase == "on_receive"
+        assert "in on_receive" in hung.stack
+        assert ref.ask("still there", timeout=30.0) == "still there"
+
+
+def test_a_stop_runs_on_finish_and_leaves_nothing(cluster: MakeCluster, tmp_path: Path) -> None:
+    cluster("a")
+    record = tmp_path / "record"
+    tree = Supervisor("app", *(Child(Member(record), id=f"member-{n}") for n in range(3)), engine=Ray())
+    with tree.start() as running:
+        pids = [running[f"member-{n}"].pid or 0 for n in range(3)]
+        running.terminate_child("member-1")
+        assert record.read_text().count("finish") == 1
+        running.restart_child("member-1")
+    for pid in pids:
+        wait_gone(pid)
+    assert [line.split()[1] for line in record.read_text().splitlines()].count("finish") == 4
+    assert running.wait() == Shutdown("stop")
+
+
+def test_a_lost_node_counts_for_nothing_and_its_workers_start_elsewhere(cluster: MakeCluster) -> None:
+    nodes_of = cluster("a", "b")
+    tree = Supervisor("app", Child(Member, id="one"), Child(Member, id="two"), max_restarts=0, engine=Ray())
+    with tree.start() as running, running.events() as events:
+        at = nodes(running)["one"]
+        first = running["one"].pid or 0
+        del nodes_of.alive[at]  # the machine does not come back
+        nodes_of.on(at).process.kill()
+        lost = next(event for event in events if isinstance(event, NodeLost))
+        assert (lost.node, lost.workers) == (at, 1)
+        reason = next(event for event in events if isinstance(event, ChildExited)).reason
+        assert isinstance(reason, Lost)
+        assert reason.node == at
+        assert not psutil.pid_exists(first)
+        assert eventually(lambda: running["one"].is_alive())
+        recalled = running["one"].ask("who", timeout=30.0)[2]
+        assert isinstance(recalled.reason, Lost)
+        assert at in str(recalled.reason)
+        assert set(nodes(running).values()) == {"b" if at == "a" else "a"}
+
+
+def test_a_lost_node_is_one_incident_for_a_group_and_messages_wait(cluster: MakeCluster, tmp_path: Path) -> None:
+    nodes_of = cluster("a")
+    record = tmp_path / "record"
+    members = [Child(Member(record), id=f"member-{number}") for number in range(3)]
+    tree = Supervisor("app", *members, strategy="rest_for_one", engine=Ray())
+    with tree.start() as running:
+        with running.events() as events:
+            nodes_of.on("a").process.kill()
+            next(event for event in events if isinstance(event, NodeLost))
+            assert running["member-2"].ask("are you back?", timeout=30.0) == "are you back?"
+            running.stop()
+            assert [event.path for event in events if isinstance(event, ChildRestarting)] == ["app/member-0"]
+    starts = [line.split()[0] for line in record.read_text().splitlines() if line.endswith("start")]
+    assert starts == [f"member-{number}" for number in (0, 1, 2, 0, 1, 2)]
+
+
+def test_a_worker_can_be_pinned_and_one_with_resources_has_a_node_of_its_own(cluster: MakeCluster) -> None:
+    nodes_of = cluster("a", "b", GPU=1)
+    tree = Supervisor(
+        "app",
+        Child(Member, id="pinned", place=Place(node="b")),
+        Child(Member, id="trains", place=Place(resources={"GPU": 1})),
+        Child(Member, id="any"),
+        engine=Ray(place=Place(strategy="pack")),
+    )
+    with tree.start() as running:
+        assert nodes(running)["pinned"] == "b"
+        assert len(nodes_of.nodes) == 3 - (nodes(running)["any"] == "b")
+        running.terminate_child("trains")
+        running.delete_child("trains")
+        eventually(lambda: sum(node.process.poll() is None for node in nodes_of.nodes) == len(nodes_of.nodes) - 1)
+
+
+def test_a_place_that_is_nowhere_is_an_error_of_the_start(cluster: MakeCluster) -> None:
+    cluster("a")
+    tree = Supervisor("app", Child(Member, place=Place(node="nowhere")), engine=Ray(start_timeout=0.5))
+    with pytest.raises(ChildStartFailed, match="no node of the cluster is fit for 'app/member'"):
+        tree.start()
+
+
+def test_a_node_of_another_version_is_an_error_that_names_both(
+    cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster("a")
+    monkeypatch.setattr("suitkaise.cluster.engine.version", lambda: "9.9.9")
+    with pytest.raises(ChildStartFailed, match=r"a of the cluster has Python 3.* and suitkaise 0.*suitkaise 9\.9\.9"):
+        Supervisor("app", Member, engine=Ray()).start()
+
+
+def test_what_is_for_one_machine_alone_is_refused(cluster: MakeCluster) -> None:
+    cluster("a")
+    with pytest.raises(SpecError, match=r"needs a supervisor above with engine=Ray"):
+        Supervisor("app", Child(Member, place=Place(node="a"))).start()
