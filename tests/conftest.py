@@ -110,17 +110,20 @@ def pytest_timeout_cancel_timer(item: pytest.Item) -> Generator[None, object, ob
 
 
 @pytest.fixture(autouse=True)
-def _on_a_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _on_a_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run the processes of the test's trees on nodes, if the command line says so."""
     if not request.config.getoption("--on-a-cluster"):
+        yield
         return
     from suitkaise import Ray
     from suitkaise.cluster import ray_cluster
     from suitkaise.runtime import choices
     from tests.cluster.processes import ProcessCluster
 
-    monkeypatch.setattr(ray_cluster, "join", lambda spec: ProcessCluster({"left": {}, "right": {}}))
-    monkeypatch.setattr(choices, "engine", Ray())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_cluster, "join", lambda spec: ProcessCluster({"left": {}, "right": {}}))
+        patch.setattr(choices, "engine", Ray())
+        yield
 
 
 @pytest.fixture(autouse=True)

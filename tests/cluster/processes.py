@@ -11,7 +11,7 @@ from concurrent.futures import Future
 
 import psutil
 
-from suitkaise.cluster.machines import Machine
+from suitkaise.cluster.machines import Ended, Machine
 from suitkaise.cluster.node import Settings
 from suitkaise.messaging import codec
 from suitkaise.specs.cluster import Place
@@ -60,7 +60,7 @@ class ProcessCluster:
 
 class NodeInProcess:
     def __init__(self, settings: Settings, machine: str) -> None:
-        self.ended: Future[str] = Future()
+        self.ended: Future[Ended] = Future()
         self.machine = machine
         self.reachable = True
         data = base64.b64encode(codec.dumps(settings)).decode()
@@ -68,7 +68,7 @@ class NodeInProcess:
         threading.Thread(target=self._wait, daemon=True).start()
 
     def _wait(self) -> None:
-        self.ended.set_result(f"its process has ended with code {self.process.wait()}")
+        self.ended.set_result(Ended(f"its process has ended with code {self.process.wait()}", certain=True))
 
     def kill(self) -> None:
         if self.reachable:

@@ -51,8 +51,11 @@ def test_frames_go_both_ways_and_the_end_is_told(reactor: Reactor, listener: Lis
     def put(frame: Any, payload: bytes) -> None:
         got.append((frame, bytes(payload)))
 
-    node = Link(reactor, ours, "program", decode_hub_frame, put, got.append)
-    program = Link(reactor, theirs, "node", decode_node_frame, put, got.append)
+    def put_end(why: str, closed: bool) -> None:
+        got.append((why, closed))
+
+    node = Link(reactor, ours, "program", decode_hub_frame, put, put_end)
+    program = Link(reactor, theirs, "node", decode_node_frame, put, put_end)
     for one in (node, program):
         reactor.call_soon_threadsafe(one.begin)
     node.send(Ready(7, 8), b"x" * 3_000_000)
@@ -61,7 +64,11 @@ def test_frames_go_both_ways_and_the_end_is_told(reactor: Reactor, listener: Lis
     eventually(lambda: len(got) == 2)
     reactor.call_soon_threadsafe(program.close)
     eventually(lambda: len(got) == 3)
-    assert got == [(Ready(7, 8), b"x" * 3_000_000), (Beat(), b""), "the connection was closed by the other side"]
+    assert got == [
+        (Ready(7, 8), b"x" * 3_000_000),
+        (Beat(), b""),
+        ("the connection was closed by the other side", True),
+    ]
     reactor.call_soon_threadsafe(node.close)
     eventually(lambda: ours.fileno() == -1)
 

@@ -254,7 +254,7 @@ class ClusterEngine:
         """Have the node look what is left of others that were lost on its machine."""
         self._silent.discard(node.machine_id or "")
         for lost in self._all():
-            if lost.directory is not None and not lost.is_open and lost.machine_id == node.machine_id:
+            if lost.directory is not None and not lost.is_open and lost.home == node.home:
                 node.send(Bury(lost.directory))
 
     def on_lost(self, node: RemoteNode) -> None:
@@ -270,7 +270,7 @@ class ClusterEngine:
         if machine is None or lost.directory is None or self._closed:
             return
         node = self._node_on(machine)
-        if node.is_ready:  # else `on_ready` follows
+        if node.is_ready and node.home == lost.home:  # else `on_ready` follows
             node.send(Bury(lost.directory))
 
     def on_over(self, node: RemoteNode) -> None:

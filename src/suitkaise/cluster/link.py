@@ -51,7 +51,8 @@ class Link:
         name: the name of the other side, for errors.
         decode: decodes a header.
         on_frame: takes header and payload (reactor's thread).
-        on_end: called once with the reason when the connection has ended by itself (reactor's thread).
+        on_end: called once when the connection has ended by itself (reactor's thread), with the reason, and whether the
+            other side has closed it.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Link:
         name: str,
         decode: Callable[[memoryview], Any],
         on_frame: Callable[[Any, bytes], None],
-        on_end: Callable[[str], None],
+        on_end: Callable[[str, bool], None],
     ) -> None:
         self.heard: float = time.monotonic()
         """When the last bytes of the other side were read."""
@@ -103,7 +104,7 @@ class Link:
             return
         except (OSError, wire.WireError) as error:
             self.close()
-            self._on_end(str(error))
+            self._on_end(str(error), isinstance(error, wire.PeerClosed))
             return
         self.heard = time.monotonic()
         for header, payload in frames:

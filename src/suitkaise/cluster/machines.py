@@ -10,7 +10,7 @@ from suitkaise.cluster.node import Settings
 from suitkaise.records import dataclass
 from suitkaise.specs.cluster import Place
 
-__all__ = ["Cluster", "Machine", "NodeProcess"]
+__all__ = ["Cluster", "Ended", "Machine", "NodeProcess"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,24 @@ class Machine:
         return name in (self.id, self.name, self.address)
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a cluster tells of the end of a process.
+
+    Args:
+        why: the reason.
+        certain: whether the process is gone for certain; if not, its machine may just be out of reach.
+    """
+
+    why: str
+    certain: bool
+
+
 class NodeProcess(Protocol):
     """A process on a machine that runs a node, or will run one."""
 
-    ended: Future[str]
-    """Resolves with the reason when the process has ended, or is known never to start."""
+    ended: Future[Ended]
+    """Resolves when the process has ended, or is taken for ended, or is known never to start."""
 
     def kill(self) -> None:
         """Have the process killed; never blocks."""

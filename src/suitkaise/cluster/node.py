@@ -170,7 +170,15 @@ class Node:
             self._made = made.pop_all()
         self.reactor.on_end = lambda error: self._end_now(f"internal error: {error!r}")
         self.link.send(
-            Welcome(socket.gethostname(), machine, os.getpid(), self._home.path, version(), platform.python_version())
+            Welcome(
+                socket.gethostname(),
+                machine,
+                os.getpid(),
+                self._home.path,
+                _home(),
+                version(),
+                platform.python_version(),
+            )
         )
         own = logging.getLogger("suitkaise")
         own.addHandler(ForwardingHandler(lambda fields: self.link.send(LogRecord(0, fields))))
@@ -197,7 +205,7 @@ class Node:
         if silence > self._settings.lease:
             self._end_now(f"the program was not heard for {silence:.1f} s")
 
-    def _end_now(self, why: str) -> None:
+    def _end_now(self, why: str, closed: bool = False) -> None:
         """End this process without touching its workers: the keeper sees to them, as when a program is gone."""
         if not self._over.is_set():
             sys.stderr.write(f"suitkaise node {os.getpid()}: the end, {why}\n")
@@ -224,10 +232,9 @@ class Node:
     # ------------------------------------------------------------ orders of the program (reactor's thread)
     def _on_frame(self, frame: HubFrame, payload: bytes) -> None:
         self._check_lease()
-        self._heard = time.monotonic()
         match frame:
             case Beat():
-                pass
+                self._heard = time.monotonic()
             case Spawn():
                 self._spawn(frame, payload)
             case AnswerOfHub():
@@ -459,6 +466,12 @@ class _Logs(Forwarded):
         number = self._node.worker_at(output.path)
         if number is not None:
             self._node.link.send(LogOutput(number, output.pid, output.program, list(output.runs)))
+
+
+def _home() -> str:
+    """Return what names this running system, and the part of its file system that this process sees."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return f"{file.read().strip()} {os.stat('/proc/self/ns/mnt').st_ino} {os.stat('/proc/self/ns/pid').st_ino}"
 
 
 def _age(time_of: float | None, now: float) -> float | None:

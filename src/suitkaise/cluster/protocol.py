@@ -151,7 +151,7 @@ class AnswerOfHub(msgspec.Struct, array_like=True, tag=10, gc=False):
 
 
 class Beat(msgspec.Struct, array_like=True, tag=11, gc=False):
-    """The program is alive. Sent all the time, a few times in each lease."""
+    """The program is alive, and hears the node. Sent a few times in each lease; nothing else renews the lease."""
 
 
 class Quit(msgspec.Struct, array_like=True, tag=12, gc=False):
@@ -191,6 +191,7 @@ class Welcome(msgspec.Struct, array_like=True, tag=0, gc=False):
     machine: str  # its id in the cluster
     pid: int
     directory: str
+    home: str  # another node that names the same sees the same directories and processes
     version: str  # of suitkaise
     python: str
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from suitkaise.cluster.machines import Machine
+from suitkaise.cluster.machines import Ended, Machine
 from suitkaise.cluster.node import Node, Settings
 from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging import codec
@@ -194,7 +194,7 @@ class _RayProcess:
     """An actor that runs a node, seen from the program."""
 
     def __init__(self, ray: Any, actor: Any, settings: bytes) -> None:
-        self.ended: Future[str] = Future()
+        self.ended: Future[Ended] = Future()
         self._ray = ray
         self._actor = actor
         self._watch(actor.run.remote(settings))
@@ -209,7 +209,7 @@ class _RayProcess:
             timer.daemon = True
             timer.start()
         elif not self.ended.done():
-            self.ended.set_result(future.result() if error is None else _why(error))
+            self.ended.set_result(Ended(future.result(), certain=True) if error is None else _end(error))
             self.kill()  # the node has ended, and the process that Ray has made for it stays otherwise
 
     def kill(self) -> None:
@@ -222,8 +222,16 @@ class _RayProcess:
         threading.Thread(target=kill, name="suitkaise-kill-node", daemon=True).start()
 
 
+def _end(error: BaseException) -> Ended:
+    """Return in one line what Ray says about the end of a process.
+
+    The word of the process's own machine is certain. That a machine has ended is a judgment, from its silence.
+    """
+    why = _why(error)
+    return Ended(why, certain="process has died" in why)
+
+
 def _why(error: BaseException) -> str:
-    """Return in one line what Ray says about the end of a process."""
     text = str(getattr(error, "cause", None) or error)
     known = re.search(r"(?:The actor|its) (?:is dead because|was killed) .*", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]

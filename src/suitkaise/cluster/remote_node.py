@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import msgspec
 
 from suitkaise.cluster.link import Link
-from suitkaise.cluster.machines import Machine, NodeProcess
+from suitkaise.cluster.machines import Ended, Machine, NodeProcess
 from suitkaise.cluster.node import Settings, pulse_of
 from suitkaise.cluster.protocol import (
     AnswerOfHub,
@@ -150,6 +150,7 @@ class RemoteNode:
         self.gone: Future[None] = Future()
         self.name: str = "a node" if machine is None else _named(machine)
         self.directory: str | None = None
+        self.home: str = ""
         self.pid: int | None = None
         self.workers: dict[int, RemoteWorker] = {}
         self._context = context
@@ -165,6 +166,7 @@ class RemoteNode:
         self._tunnel = TunnelExit(context.reactor, self.send, storage)
         self._last_beat = time.monotonic()
         self._link_ended = False
+        self._is_gone = False  # its process has ended for certain; its workers may be about to
         self._why = ""
         self._over_at = float("inf")
         self._start_timer = context.reactor.call_at(
@@ -256,7 +258,7 @@ class RemoteNode:
                 )
             )
             return
-        self.directory, self.pid = welcome.directory, welcome.pid
+        self.directory, self.home, self.pid = welcome.directory, welcome.home, welcome.pid
         if self.machine_id is None:
             self.machine_id, self.name = welcome.machine, f"{welcome.host} ({welcome.machine[:8]})"
         self._start_timer.cancel()
@@ -282,12 +284,13 @@ class RemoteNode:
             self.is_silent = True
             self._lose(f"it was not heard for {silence:.1f} s")
             return
-        self._last_beat = time.monotonic()
-        self._link.send(Beat())
+        if silence <= 2 * pulse_of(self.settings.lease):  # else its lease is to end at about the time of the judgment
+            self._last_beat = time.monotonic()
+            self._link.send(Beat())
         self._context.reactor.call_at(time.monotonic() + pulse_of(self.settings.lease), self._beat)
 
-    def _on_link_end(self, why: str) -> None:
-        self._link_ended = True
+    def _on_link_end(self, why: str, closed: bool) -> None:
+        self._link_ended, self._is_gone = True, self._is_gone or closed
         if self._phase is _Phase.STARTING:
             self.fail(SuitkaiseError(f"{self.name} of the cluster could not be started: {why}"))
         elif self._why == _ENDED:
@@ -295,11 +298,12 @@ class RemoteNode:
         else:
             self._lose(why)
 
-    def _process_ended(self, why: str) -> None:
+    def _process_ended(self, ended: Ended) -> None:
+        self._is_gone = self._is_gone or ended.certain
         if self._phase is _Phase.STARTING:
-            self.fail(SuitkaiseError(f"{self.name} of the cluster could not be started: {why}"))
-        elif self._phase is _Phase.READY:
-            self._lose(why)
+            self.fail(SuitkaiseError(f"{self.name} of the cluster could not be started: {ended.why}"))
+        elif self._why != _ENDED:
+            self._lose(ended.why)
 
     # ------------------------------------------------------------ its end (reactor's thread)
     def _quit(self) -> None:
@@ -336,7 +340,7 @@ class RemoteNode:
         self._end_if_over()
         if self._phase is _Phase.LOST:
             grace = max(min(one.launch.incarnation.grace, self.settings.orphan_timeout) for one in self._left())
-            last = time.monotonic() if self._link_ended else self._last_beat + self.settings.lease
+            last = time.monotonic() if self._is_gone else self._last_beat + self.settings.lease
             over_at = max(time.monotonic(), last) + grace + MARGIN
             if over_at < self._over_at:
                 self._over_at = over_at
