@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context
 from dataclasses import field
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias
 
 from suitkaise.crashes import CrashReport
 from suitkaise.events import Event
@@ -222,9 +222,11 @@ class WorkerHandle(Handle, Protocol):
         ...
 
 
-@runtime_checkable
 class WatchedElsewhere(Protocol):
-    """An incarnation on another machine, where its limits of time and memory are watched."""
+    """An incarnation on another machine, where its limits of time and memory are watched.
+
+    No other handle has the attribute.
+    """
 
     recycle: Callable[[], None]
     """Called when it uses more memory than it may: orders the restart."""

@@ -25,7 +25,7 @@ from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.bounded import Bounded
 from suitkaise.status import Status
 
-__all__ = ["Address", "Elsewhere", "ExitWatchers", "Parent", "Receiver", "TraceReport"]
+__all__ = ["Address", "ExitWatchers", "Parent", "Receiver", "TraceReport"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.links")
 
@@ -81,14 +81,6 @@ class Connectable(Protocol):
     def catch_up(self) -> None:
         """Handle all that it has reported so far; called in the thread that handles its reports."""
         ...
-
-
-@runtime_checkable
-class Elsewhere(Protocol):
-    """A receiver on another machine: its pid means nothing here."""
-
-    where: str
-    """The name of its node."""
 
 
 TraceReport: TypeAlias = Callable[[dict[str, Any]], None]

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from suitkaise.errors import ChildNotFound, RuntimeGone
-from suitkaise.messaging.address import Address, Elsewhere
+from suitkaise.messaging.address import Address
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.supervisor_ref import ChildLine
 from suitkaise.policy.base import BasePolicy
@@ -100,7 +100,7 @@ def _child(registry: Registry, path: str, line: ChildLine | None, policy: BasePo
         with contextlib.suppress(ChildNotFound):  # it was removed meanwhile
             facts["restart"] = policy.get_child_spec(line.id).restart
     receiver: Any = None if address is None else address.receiver
-    if isinstance(receiver, Elsewhere):
+    if hasattr(receiver, "where"):  # it runs on a node of a cluster: its pid means nothing here
         facts["node"] = receiver.where
     if address is not None and pid is not None:
         facts["serial"] = address.watchers.serial

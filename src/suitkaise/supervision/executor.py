@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import Future
 from contextvars import copy_context
+from typing import cast
 
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit, Handle, Launch, WatchedElsewhere, WorkerHandle, settle
@@ -214,8 +215,8 @@ class Executor:
         def recycle() -> None:
             self.interface.recycle(id, number)
 
-        if isinstance(worker, WatchedElsewhere):
-            worker.recycle = recycle
+        if hasattr(worker, "recycle"):  # an `isinstance` of a protocol takes 8 us, at each start
+            cast("WatchedElsewhere", worker).recycle = recycle
             return
         watch(launch.child, worker, env.clock, env.call_at, lambda: id in suspended)
         watch_memory(launch.child, launch.path, worker, env.clock, env.call_at, env.publish, recycle)
