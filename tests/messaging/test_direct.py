@@ -236,7 +236,7 @@ def test_a_receiver_that_has_cut_the_connection_gets_nothing_more_and_can_answer
     answer_all(messages)
     assert answer.get(SOON) == ("answer", 1)
     assert hub.posted == []
-    eventually(lambda: route._closed)
+    eventually(lambda: route.closed)
 
 
 def test_asks_that_the_receiver_got_and_did_not_answer_fail_with_its_exit_reason(hub: Hub) -> None:

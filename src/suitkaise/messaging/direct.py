@@ -1,8 +1,9 @@
-"""Direct connections from worker to worker: the sender's side; for the receiver's side see `incoming`.
+"""Direct connections to workers in processes: the sender's side; for the receiver's side see `incoming`.
 
 A message through the hub wakes the hub's I/O thread twice. So a thread of a worker that sends to another worker again
 and again has a connection to its process. The hub makes it (`Connect`): a pair of sockets, one end for each side. No
 third process can reach it, and the other end reaches the receiver behind all that the hub has accepted for it before.
+Threads of the program itself have such connections, too (see `own_routes`).
 
 These rules keep what a ref promises:
 
@@ -17,11 +18,13 @@ These rules keep what a ref promises:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import queue
 import select
 import socket
+import termios
 import threading
 import time
 import weakref
@@ -32,7 +35,7 @@ from suitkaise.errors import AskTimeout, WorkerDead
 from suitkaise.messaging import wire
 from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.deadlocks import Wait, await_answer
-from suitkaise.messaging.identity import set_reads_answers
+from suitkaise.messaging.identity import current_path, set_reads_answers
 from suitkaise.messaging.messages import STEP, Answer, Message, Outcome, Payload, ReplyCallback
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKind, decode_direct_answer
@@ -46,7 +49,13 @@ __all__ = ["Connection", "Hub", "Route", "Routes"]
 logger: QueuedLogger = QueuedLogger("suitkaise.messages")
 
 MOST = 64
-"""Connections that a process makes; messages to further workers go through the hub."""
+"""Connections that a process has at a time; messages to further workers go through the hub."""
+
+UNUSED = 1.0
+"""Seconds without a message after which a connection may be closed, if there are `MOST`."""
+
+_PATHS = 1024
+"""Paths that a thread remembers without a connection."""
 
 PAUSE = 0.25
 """Seconds until a thread tries again to connect with a worker with which it could not."""
@@ -65,11 +74,15 @@ LAST_WORDS = 5.0
 
 
 class Connection(NamedTuple):
-    """What the hub answers to `Connect`."""
+    """What the hub answers to `Connect`.
+
+    `note_sent` takes how many messages were sent over it, if the hub counts them.
+    """
 
     descriptor: int
     slot: int
     serial: int
+    note_sent: Callable[[int], None] | None = None
 
 
 class Hub(Protocol):
@@ -100,15 +113,26 @@ class Routes:
         self.hub = hub
         self._bell_of = bell_of
         self._begin()
-        after_fork_in_child(self._close_after_fork)
+        _in_this_process.add(self)
 
     def _begin(self) -> None:
         self._of_thread = threading.local()
         self._all: weakref.WeakSet[Route] = weakref.WeakSet()
+        self._close_unused_at = 0.0
         self._reactor: Reactor | None = None
         self._lock = threading.RLock()  # a signal handler may need the I/O thread, too
 
-    def _close_after_fork(self) -> None:
+    def close(self) -> None:
+        """Close all connections; asks that were not answered fail."""
+        routes = list(self._all)
+        for route in routes:
+            route.give_up()
+        if self._reactor is not None:
+            self._reactor.close()
+        for route in routes:
+            route.close()
+
+    def close_after_fork(self) -> None:
         """In a forked child: leave the connections to the parent."""
         for route in list(self._all):
             route.close_after_fork()
@@ -143,6 +167,16 @@ class Routes:
         route = self._of_thread.__dict__.get(path)
         return type(route) is not Route or route.confirm(until)
 
+    def known(self, path: str) -> Route | None:
+        """Return this thread's connection to the worker at `path`, if there is one."""
+        known = self._of_thread.__dict__.get(path)
+        if type(known) is not Route:
+            return None
+        if known.broken:
+            known.await_settled()
+            return None
+        return known
+
     def find(self, path: str) -> Route | None:
         """Return this thread's connection to the worker at `path`, if there is one or one can be made.
 
@@ -156,16 +190,44 @@ class Routes:
             known.await_settled()
             known = 0.0
         if known is None:
+            if len(routes) >= _PATHS:
+                _forget_unconnected(routes)
             routes[path] = 0.0
             return None
         now = time.monotonic()
-        if now < known or len(self._all) >= MOST:  # type: ignore[operator]
+        if now < known:  # type: ignore[operator]
             return None
+        if len(self._all) >= MOST:
+            self._close_unused(now)
+            if len(self._all) >= MOST:
+                return None
         routes[path] = now + PAUSE  # first: a signal handler that sends meanwhile finds it
         route = self._connect(path)
         if route is not None:
             routes[path] = route
         return route
+
+    def _close_unused(self, now: float) -> None:
+        """Close the connections of all threads over which nothing was sent between two calls, `UNUSED` apart."""
+        if now >= self._close_unused_at:
+            self._close_unused_at = now + UNUSED
+            for route in list(self._all):
+                if not route.used:
+                    route.close_if_idle()
+                route.used = False
+
+    def close_ended(self, path: str) -> None:
+        """Close the connections to the worker at `path` that nobody waits for: its incarnation has ended. Never waits.
+
+        The others see that themselves.
+        """
+        for route in list(self._all):
+            if route.path == path:
+                route.close_if_idle(ended=True)
+
+    def forget(self, route: Route) -> None:
+        """Count a connection no longer: it is closed."""
+        self._all.discard(route)
 
     def _connect(self, path: str) -> Route | None:
         answer = self.hub.connect(path)
@@ -181,6 +243,24 @@ class Routes:
         route = Route(self, path, made, self._bell_of(made.slot))
         self._all.add(route)
         return route
+
+
+_in_this_process: weakref.WeakSet[Routes] = weakref.WeakSet()
+
+
+def _close_after_fork() -> None:
+    for routes in list(_in_this_process):
+        routes.close_after_fork()
+
+
+after_fork_in_child(_close_after_fork)
+
+
+def _forget_unconnected(routes: dict[str, Route | float]) -> None:
+    """Remove the paths without an open connection: their next message is a first one again."""
+    for path, known in list(routes.items()):
+        if type(known) is not Route or known.closed:
+            del routes[path]
 
 
 def _discard(answer: Any) -> None:
@@ -220,8 +300,12 @@ class Route:
 
     def __init__(self, routes: Routes, path: str, made: Connection, bell: memoryview[Any]) -> None:
         self.broken: bool = False
+        self.closed: bool = False
+        self.used: bool = True  # lately
+        self._sender = current_path()
+        self._note_sent = made.note_sent
         self._routes = routes
-        self._path = path
+        self.path = path
         self._serial = made.serial
         self._bell = bell
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, made.descriptor)
@@ -238,7 +322,6 @@ class Route:
         self._asking = False  # the sending thread reads
         self._watched = False  # the I/O thread reads, and sends what waits
         self._reading = False
-        self._closed = False
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -293,6 +376,9 @@ class Route:
             if not self._asking:
                 self._settle()
             return False
+        self.used = True
+        if self._note_sent is not None:
+            self._note_sent(1)
         if not self._asking and (number is not None or self._outbox.waiting):
             self._watch()
         return True
@@ -373,7 +459,7 @@ class Route:
                 if not poll(left * 1000):
                     if left < step:
                         return False
-                    wait = wait or Wait("asks", self._path, began)
+                    wait = wait or Wait("asks", self.path, began)
                     step = wait.look()
                     continue
                 if not self._read_some():
@@ -391,13 +477,13 @@ class Route:
         self._hand_over()
         try:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if await_answer("asks", self._path, left, awaited.come, began) and awaited.outcome is not None:
+            if await_answer("asks", self.path, left, awaited.come, began) and awaited.outcome is not None:
                 return awaited.outcome
         finally:
             with self._lock:
                 if number in self._expected:
                     self._expected[number] = _ignore
-        raise AskTimeout(f"{self._path!r} did not answer within {timeout} s", path=self._path)
+        raise AskTimeout(f"{self.path!r} did not answer within {timeout} s", path=self.path)
 
     def _hand_over(self) -> None:
         with self._lock:
@@ -409,7 +495,7 @@ class Route:
 
     def _retire(self) -> None:
         """Give up a connection whose answers cannot be read any more, once the receiver has got what was sent."""
-        self.broken = self._closed = True
+        self.broken = self.closed = True
         self._expected.clear()
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
@@ -423,7 +509,7 @@ class Route:
         while True:
             poll = select.poll()
             with self._lock:
-                if self._closed or not self._outbox.waiting:
+                if self.closed or not self._outbox.waiting:
                     return 0
                 if (left := until - time.monotonic()) <= 0:
                     return self._outbox.waiting
@@ -441,7 +527,7 @@ class Route:
     def drop(self) -> int:
         """Drop what was not sent; return how many messages that are."""
         with self._lock:
-            return 0 if self._closed else len(self._outbox.take_back())
+            return 0 if self.closed else len(self._outbox.take_back())
 
     def confirm(self, until: float) -> bool:
         """Wait until all that was told is accepted, or for that time (monotonic); return whether it was.
@@ -470,13 +556,13 @@ class Route:
 
     def _begin_to_watch(self) -> None:
         with self._lock:
-            if self._watched and not self._closed:
+            if self._watched and not self.closed:
                 self._routes.reactor.add_reader(self, self._on_event)
                 self._on_event()
 
     def _on_event(self) -> None:
         with self._lock:
-            if self._closed or not self._watched:
+            if self.closed or not self._watched:
                 return
             if self._outbox.waiting:
                 self._outbox.flush()
@@ -519,13 +605,16 @@ class Route:
                 return
             self.broken = True
             over = self._read_rest()
-            again = [self._again(header, payload) for header, payload in (*self._returned, *self._outbox.take_back())]
+            unsent = self._outbox.take_back()
+            if self._note_sent is not None:
+                self._note_sent(-len(unsent))
+            again = [self._again(header, payload) for header, payload in (*self._returned, *unsent)]
             hub = self._routes.hub
             try:
-                ended = hub.request(RequestKind.ENDED, self._path, self._serial)
+                ended = hub.request(RequestKind.ENDED, self.path, self._serial)
                 for message in again:
                     if message is not None:
-                        self._last_told = hub.post_unawaited(self._path, message) or self._last_told
+                        self._last_told = hub.post_unawaited(self.path, message) or self._last_told
             except WorkerDead as gone:
                 for message in again:
                     if message is not None:
@@ -537,7 +626,7 @@ class Route:
                 self._watch()
                 return
             lost, self._expected = self._expected, {}
-            ended.when_done(lambda done: _fail(self._path, lost, done))
+            ended.when_done(lambda done: _fail(self.path, lost, done))
             self._close()
 
     def _read_rest(self) -> bool:
@@ -552,20 +641,22 @@ class Route:
     def _again(self, header: DirectReturn | DirectMessage, payload: bytes) -> Message | None:
         """Make the message anew; None for an ask for which nobody waits any more."""
         if header.number is None:
-            return Message(header.kind, Payload(data=payload), carrier=header.carrier)
+            return Message(header.kind, Payload(data=payload), None, self._sender, header.carrier)
         reply = self._expected.pop(header.number, None)
         if reply is None or reply is _ignore:
             return None
-        return Message(header.kind, Payload(data=payload), reply, carrier=header.carrier, deadline=header.deadline)
+        return Message(
+            header.kind, Payload(data=payload), reply, self._sender, header.carrier, deadline=header.deadline
+        )
 
     def _close(self) -> None:
         """Close the connection; asks that the receiver got and did not answer fail."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
-        for reply in self._expected.values():
-            reply(False, Payload(WorkerDead(f"{self._path!r} did not answer before it ended", path=self._path)))
-        self._expected.clear()
+        self.closed = True
+        self._bell = memoryview(bytearray(1))  # the status board may be unmapped from now on
+        self._routes.forget(self)
+        self._refuse_expected()
         if not self._watched:
             self._sock.close()
             return
@@ -577,14 +668,57 @@ class Route:
 
         reactor.call_soon_threadsafe(close)
 
+    def _refuse_expected(self) -> None:
+        for reply in self._expected.values():
+            reply(False, Payload(WorkerDead(f"{self.path!r} did not answer before it ended", path=self.path)))
+        self._expected.clear()
+
+    # ------------------------------------------------------------ the end of the connection, from any thread
+    def close_if_idle(self, *, ended: bool = False) -> None:
+        """Close the connection if nobody waits for anything, and the receiver has read all or has `ended`.
+
+        Then the next message, which goes through the hub, overtakes none.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            in_use = self._asking or self._sending or self._watched or self._expected or self._outbox.waiting
+            if not (self.closed or in_use) and (ended or not _is_unread(self._sock)):
+                self.broken = True
+                self._close()
+        finally:
+            self._lock.release()
+
+    def give_up(self) -> None:
+        """Send nothing more, and answer all asks with an error; a thread that reads the connection sees its end."""
+        with self._lock:
+            self.broken = True
+            self._refuse_expected()
+            if not self.closed:
+                with contextlib.suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection after `give_up`, unless a thread reads it, which then closes it."""
+        with self._lock:
+            self.closed = True
+            self._bell = memoryview(bytearray(1))
+            if not self._asking:
+                self._sock.close()
+
     def close_after_fork(self) -> None:
         """In a forked child: the connection is the parent's."""
-        self.broken = self._closed = True
+        self.broken = self.closed = True
         self._sock.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_sock"):
             self._sock.close()
+
+
+def _is_unread(sock: socket.socket) -> bool:
+    """Return whether the receiver has not read all that was sent."""
+    return any(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
 
 
 def _fail(path: str, lost: dict[int, ReplyCallback], ended: Any) -> None:

@@ -1,4 +1,4 @@
-"""The receiver's side of a direct connection: one thread of another worker sends messages over it; see `direct`."""
+"""The receiver's side of a direct connection: one thread of another process sends messages over it; see `direct`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,16 @@ PATIENCE = 5
 
 
 class Incoming:
-    """The connection of one sender. `receive` and `cut` are for the worker's own thread, answers come from any."""
+    """The connection of one sender. `receive` and `cut` are for the worker's own thread, answers come from any.
 
-    def __init__(self, descriptor: int, sender: str = "") -> None:
+    Args:
+        descriptor: the socket.
+        sender: the path of the worker at the other end.
+        counted: whether the hub counts its messages.
+    """
+
+    def __init__(self, descriptor: int, sender: str = "", *, counted: bool = False) -> None:
+        self.counted = counted
         self._sender = sender
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))

@@ -376,22 +376,24 @@ class SocketMailbox(Mailbox):
         self.bell[0] = 1
 
     # ------------------------------------------------------------ direct connections
-    def accept(self, sender: str = "") -> None:
+    def accept(self, sender: str = "", *, counted: bool = False) -> None:
         """Take messages from the connection that has come with the present frame; for `on_frame` only.
 
-        `sender`: the path of the worker at its other end.
+        Args:
+            sender: the path of the worker at its other end.
+            counted: whether the hub counts its messages.
         """
         descriptor = self._descriptors.pop(0)
         if descriptor < 0:
             logger.error("no file descriptor is left for a connection from another worker")
             return
-        incoming = Incoming(descriptor, sender)
+        incoming = Incoming(descriptor, sender, counted=counted)
         if self._accepts and len(self._incoming) < MOST_SENDERS:
             self._incoming[descriptor] = incoming
             self._poll.register(descriptor, select.EPOLLIN)
             self.bell[0] = self.bell[0] or 1  # something may have come already, and its bell was heard
         else:  # the sender finds it cut, and sends through the hub
-            self._take(incoming.cut())
+            self._take(incoming, incoming.cut())
 
     def cut(self) -> None:
         """Take the messages that other workers have sent directly, and let them send no more."""
@@ -399,7 +401,7 @@ class SocketMailbox(Mailbox):
         for descriptor, incoming in self._incoming.items():
             with contextlib.suppress(OSError):
                 self._poll.unregister(descriptor)
-            self._take(incoming.cut())
+            self._take(incoming, incoming.cut())
 
     def disconnect(self) -> None:
         """Close the connections of other workers."""
@@ -408,9 +410,10 @@ class SocketMailbox(Mailbox):
             incoming.close()
         self._incoming.clear()
 
-    def _take(self, messages: list[Message]) -> None:
+    def _take(self, incoming: Incoming, messages: list[Message]) -> None:
         self._waiting.extend(map(envelope, messages))
-        self._words[DIRECT] += len(messages)
+        if not incoming.counted:
+            self._words[DIRECT] += len(messages)
 
     # ------------------------------------------------------------ reading
     def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
@@ -464,7 +467,7 @@ class SocketMailbox(Mailbox):
         if incoming is None:
             return
         try:
-            self._take(incoming.receive())
+            self._take(incoming, incoming.receive())
         except BlockingIOError:
             return
         except (PeerClosed, OSError, WireError) as error:
