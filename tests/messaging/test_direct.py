@@ -168,6 +168,20 @@ def test_futures_are_answered_by_the_io_thread_and_then_threads_read_again(hub: 
     serving.result(SOON)
 
 
+def test_what_waits_is_sent_although_an_earlier_future_is_not_answered_yet(hub: Hub) -> None:
+    route = hub.route()
+    answer, message = future("first")
+    assert route.send(message)
+    (first,) = received(hub.incoming[0], 1)
+    eventually(lambda: route._watched)
+    for number in range(FOR_LONG):
+        assert route.send(tell((number, bytes(LARGE))))
+    got = received(hub.incoming[0], FOR_LONG)
+    assert [message.body.value[0] for message in got] == list(range(FOR_LONG))
+    answer_all([first])
+    assert answer.get(SOON) == ("answer", "first")
+
+
 def test_an_answer_that_comes_too_late_is_dropped(hub: Hub) -> None:
     route = hub.route()
     with pytest.raises(AskTimeout, match=r"'tree/to' did not answer within 0\.01 s"):

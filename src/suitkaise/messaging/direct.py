@@ -320,7 +320,8 @@ class Route:
         self._last_told: Answer[bool] | None = None  # through the hub, in place of this connection
         self._sending = False
         self._asking = False  # the sending thread reads
-        self._watched = False  # the I/O thread reads, and sends what waits
+        self._watched = False  # the I/O thread reads
+        self._awaits_room = False  # and it sends what waits
         self._reading = False
 
     def fileno(self) -> int:
@@ -342,8 +343,8 @@ class Route:
         """
         payload = message.body.parts
         with self._lock:
-            if self.broken or (message.reply is not None and self._interrupted):
-                return False
+            if self.broken or (message.reply is not None and (self._asking or self._sending)):
+                return False  # the latter: a signal handler, which must not wait for an answer here
             number = None
             if message.reply is not None:
                 number = next(self._numbers)
@@ -354,11 +355,6 @@ class Route:
                 return self._put(header, payload)
             finally:
                 self._sending = outer
-
-    @property
-    def _interrupted(self) -> bool:
-        """Whether the caller is a signal handler that must not wait for an answer here, as others have to go ahead."""
-        return self._asking or self._sending
 
     def _put(self, header: DirectMessage, payload: bytes | Pieces) -> bool:
         """Send a frame; return False if the receiver has ended without it."""
@@ -391,7 +387,7 @@ class Route:
         """
         data = payload.parts
         with self._lock:
-            if self.broken or self._watched or self._interrupted:
+            if self.broken or self._watched or self._asking or self._sending:
                 return None
             self._asking = True
         awaited = _Awaited()
@@ -512,7 +508,7 @@ class Route:
                 if self.closed or not self._outbox.waiting:
                     return 0
                 if (left := until - time.monotonic()) <= 0:
-                    return self._outbox.waiting
+                    return len(self._outbox.waiting)
                 self._outbox.flush()
                 self._bell[0] = 1
                 if not self._outbox.ended:
@@ -550,15 +546,13 @@ class Route:
 
     # ------------------------------------------------------------ from the I/O thread
     def _watch(self) -> None:
+        """Have the I/O thread read, and send what waits; called with the lock."""
         if not self._watched:
             self._watched = True
-            self._routes.reactor.call_soon_threadsafe(self._begin_to_watch)
-
-    def _begin_to_watch(self) -> None:
-        with self._lock:
-            if self._watched and not self.closed:
-                self._routes.reactor.add_reader(self, self._on_event)
-                self._on_event()
+            self._routes.reactor.add_reader(self, self._on_event)  # which does not wake that thread
+        if self._outbox.waiting and not self._awaits_room:
+            self._awaits_room = True
+            self._routes.reactor.call_soon_threadsafe(self._on_event)
 
     def _on_event(self) -> None:
         with self._lock:
@@ -578,12 +572,13 @@ class Route:
             if self._outbox.ended:
                 self._settle()
             if self._expected or self._outbox.waiting:
-                self._routes.reactor.set_writer(self, self._on_event, also=self._outbox.waiting > 0)
+                self._awaits_room = bool(self._outbox.waiting)
+                self._routes.reactor.set_writer(self, self._on_event, also=self._awaits_room)
             elif self.broken:
                 self._close()
             else:
                 self._routes.reactor.remove_reader(self)
-                self._watched = False
+                self._watched = self._awaits_room = False
 
     def _dispatch(self, frames: list[wire.Frame]) -> None:
         for header, payload in frames:

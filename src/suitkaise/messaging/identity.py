@@ -52,8 +52,8 @@ def split_owner(owner: str) -> tuple[str, int]:
 
 def current_path() -> str:
     """Return the path of the worker that owns the current thread; empty outside of any worker."""
-    owner = current_owner()
-    return "" if owner is None else split_owner(owner)[0]
+    owner = _of_thread.__dict__.get("owner") or _of_process
+    return "" if owner is None else owner.rpartition("#")[0]
 
 
 def current_owner() -> str | None:

@@ -80,7 +80,7 @@ class Mailbox(ABC):
     Falling asleep must not lose a wake-up: a message, a stop or a resume may come just before the worker blocks. So
     `sleep` first sets `_asleep`, then looks once more, and blocks only after that; a sender rings first and reads
     `_asleep` after that. One of the two sees the other's change, in whichever order they run. A wake-up that is not
-    needed ends one wait early, and `get` looks again.
+    needed ends one wait early, and `get` looks again. Input of a socket ends `_block` at once.
 
     Signal handlers may call `put`, `order_stop` and `end_waits` at any bytecode, also inside of the same methods. A
     lock that is taken there could be held by the interrupted code itself, so none is taken: all changes are single
@@ -242,7 +242,8 @@ class Mailbox(ABC):
         """Wait for input, at most `seconds`; with `until_resumed` also for the end of a suspension."""
         self._asleep = True
         try:
-            self._collect()  # after `_asleep` is set: no wake-up comes for earlier input
+            if not for_messages or self.sleeper is not None:
+                self._collect()  # after `_asleep` is set: no wake-up comes for earlier input
             if (
                 not self.finishing
                 and not (for_messages and self._waiting)

@@ -43,8 +43,8 @@ class OwnRoutes:
 
     def find(self, path: str) -> Route | None:
         """Return this thread's connection to the worker at `path`, if there is one or one can be made."""
-        known = self._routes.known(path)
-        return known if known is not None or supervises() or in_io_thread() else self._routes.find(path)
+        route = self._routes.known(path)
+        return route if route is not None or supervises() or in_io_thread() else self._routes.find(path)
 
     def send(self, path: str, message: Message) -> bool:
         """Send a message over this thread's connection to the worker at `path`; return False if there is none.

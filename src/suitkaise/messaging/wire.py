@@ -110,7 +110,10 @@ def encode(header: Header, payload: Data | Pieces = b"", *, long_header: bool = 
     >>> encode((1, "x"), b"abc")
     b'\x04\x00\x00\x00\x03\x00\x00\x00\x92\x01\xa1xabc'
     """
-    return b"".join(parts(header, payload, long_header=long_header))
+    head = _encode_header(header)
+    if len(head) > MAX_HEADER or type(payload) is not bytes or len(payload) > MAX_PAYLOAD:
+        return b"".join(parts(header, payload, long_header=long_header))
+    return b"".join((_pack_lengths(len(head), len(payload)), head, payload))
 
 
 def frame(header: Header, payload: Data | Pieces = b"", *, long_header: bool = False) -> bytes | Pieces:
