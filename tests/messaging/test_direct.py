@@ -36,6 +36,7 @@ class Hub:
         self.posted: list[Any] = []
         self.ended: list[tuple[str, int]] = []
         self.connects = True
+        self.sent: int | None = None
         self.accepted: Answer[None] | None = None
         self.accept: Any = lambda message: None
         self.routes = Routes(self, lambda slot: self.bell)
@@ -47,8 +48,12 @@ class Hub:
             return answer
         ours, theirs = socket.socketpair()
         self.incoming.append(Incoming(theirs.detach()))
-        answer.set_result(Connection(ours.detach(), 0, 7))
+        answer.set_result(Connection(ours.detach(), 0, 7, None if self.sent is None else self.count))
         return answer
+
+    def count(self, number: int) -> None:
+        assert self.sent is not None
+        self.sent += number
 
     def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
         assert kind is RequestKind.ENDED
@@ -139,6 +144,80 @@ def test_a_process_makes_a_limited_number_of_connections(hub: Hub, monkeypatch: 
     route = hub.route()
     assert [hub.routes.find("tree/other") for _ in range(2)] == [None, None]
     assert not route.broken
+
+
+def test_a_connection_that_is_not_used_makes_room_for_another_one(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "MOST", 1)
+    monkeypatch.setattr(direct, "UNUSED", 0.0)
+    route = hub.route()
+    assert hub.routes.find("tree/other") is None
+    assert route.send(tell("not read yet"))
+    assert [hub.routes.find("tree/other") for _ in range(3)] == [None] * 3
+    assert not route.broken
+    received(hub.incoming[0], 1)
+    assert hub.routes.find("tree/other") is not None
+    assert route.broken
+    assert not route.send(tell("through the hub"))
+
+
+def test_the_paths_without_a_connection_are_forgotten_when_there_are_many(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "_PATHS", 4)
+    route = hub.route()
+    for number in range(100):
+        assert hub.routes.find(f"tree/{number}") is None
+    assert len(hub.routes._of_thread.__dict__) <= 4
+    assert hub.routes.find("tree/to") is route
+
+
+def test_a_connection_closes_with_the_incarnation_unless_an_answer_is_to_come(hub: Hub) -> None:
+    idle = hub.route()
+    hub.routes.close_ended("tree/other")
+    assert not idle.broken
+    answer, message = future("asked")
+    assert idle.send(message)
+    hub.routes.close_ended("tree/to")
+    assert not idle.broken
+    answer_all(received(hub.incoming[0], 1))
+    assert answer.get(SOON) == ("answer", "asked")
+    eventually(lambda: not idle._watched)
+    hub.routes.close_ended("tree/to")
+    assert (idle.broken, idle.closed) == (True, True)
+
+
+def test_the_connections_of_a_thread_close_with_it(hub: Hub) -> None:
+    in_background(hub.route).result(SOON)
+    with pytest.raises(wire.PeerClosed):
+        eventually(lambda: received(hub.incoming[0], 1))
+
+
+def test_messages_are_counted_for_a_hub_that_wants_to_know_and_those_that_come_back_are_not(hub: Hub) -> None:
+    hub.sent = 0
+    route = hub.route()
+    for number in range(FOR_LONG):
+        assert route.send(tell((number, bytes(LARGE))))
+    assert hub.sent == FOR_LONG
+    got = hub.incoming[0].cut()
+    hub.incoming[0].close()
+    eventually(lambda: len(got) + len(hub.posted) == FOR_LONG)
+    assert hub.sent == len(got) < FOR_LONG
+
+
+def test_at_the_end_of_all_connections_a_thread_that_asks_gets_an_error(hub: Hub) -> None:
+    route = hub.route()
+    asking = in_background(lambda: hub.route().ask(Payload("question"), SOON))
+    eventually(lambda: len(hub.incoming) == 2)
+    received(hub.incoming[1], 1)
+    later, message = future("later")
+    assert route.send(message)
+    hub.routes.close()
+    outcome = asking.result(SOON)
+    assert outcome is not None
+    assert isinstance(outcome[1].value, WorkerDead)
+    with pytest.raises(WorkerDead):
+        later.get(SOON)
+    assert not route.send(tell("late"))
 
 
 def test_the_asking_thread_reads_its_answer_itself(hub: Hub) -> None:
