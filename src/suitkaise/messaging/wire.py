@@ -161,7 +161,7 @@ class Parser:
         *,
         max_header: int = MAX_HEADER,
         max_payload: int = MAX_PAYLOAD,
-        decode: Callable[[memoryview], Any] = _decode_header,
+        decode: Callable[[Any], Any] = _decode_header,
         lends: bool = False,
     ) -> None:
         """Make a parser.
@@ -215,17 +215,20 @@ class Parser:
             OSError: as the socket raises it; `BlockingIOError` and `TimeoutError` lose nothing.
         """
         large = self._large
-        if large is None:
-            if self._filled == len(self._buffer):
-                self._grow()
-            room = memoryview(self._buffer)[self._filled :]
+        if large is None and not self._filled and descriptors is None:
+            count = sock.recv_into(self._buffer, 0, flags)
         else:
-            room = large.room()
-        with room:
-            if descriptors is None:
-                count = sock.recv_into(room, 0, flags)
+            if large is not None:
+                room = large.room()
             else:
-                count = _receive_with(sock, room, flags, descriptors)
+                if self._filled == len(self._buffer):
+                    self._grow()
+                room = memoryview(self._buffer)[self._filled :]
+            with room:
+                if descriptors is None:
+                    count = sock.recv_into(room, 0, flags)
+                else:
+                    count = _receive_with(sock, room, flags, descriptors)
         if count == 0:
             raise PeerClosed(
                 f"the connection was closed in the middle of a frame, after {self.pending} bytes of it"
@@ -241,7 +244,15 @@ class Parser:
         return self._parse()
 
     def _parse(self) -> list[Frame]:
-        buffer, filled, decode = self._buffer, self._filled, self._decode
+        buffer, filled = self._buffer, self._filled
+        if _PREFIX <= filled <= _SMALLEST_BUFFER and filled < len(buffer) <= _KEPT_BUFFER:
+            head_length, payload_length = _unpack_lengths(buffer)
+            middle = _PREFIX + head_length
+            fits = head_length <= self._max_header and payload_length <= self._max_payload
+            if fits and middle + payload_length == filled:  # one whole frame, as nearly always; at half the cost
+                header = self._header(buffer[_PREFIX:middle])
+                self._filled = self._needed = 0
+                return [(header, bytes(buffer[middle:filled]))]
         position, needed = 0, 0
         frames: list[Frame] = []
         with memoryview(buffer) as view:
@@ -259,10 +270,7 @@ class Parser:
                 if end > filled and not large:
                     needed = end - position
                     break
-                try:
-                    header = decode(view[start:middle])
-                except Exception as error:  # msgspec's own, and UnicodeDecodeError, RecursionError, OverflowError
-                    raise WireError(f"the header of a frame is invalid: {error}") from None
+                header = self._header(view[start:middle])
                 if large:
                     self._large = _LargePayload(header, payload_length)
                     position = middle + self._large.copy(view[middle : min(end, filled)])
@@ -279,6 +287,12 @@ class Parser:
         elif filled == len(buffer) < _KEPT_BUFFER:
             buffer.extend(bytes(len(buffer)))
         return frames
+
+    def _header(self, data: bytearray | memoryview) -> Any:
+        try:
+            return self._decode(data)
+        except Exception as error:  # msgspec's own, and UnicodeDecodeError, RecursionError, OverflowError
+            raise WireError(f"the header of a frame is invalid: {error}") from None
 
     def _take_large(self) -> list[Frame]:
         """Return the frame of the large payload that is being read, if it is complete."""
