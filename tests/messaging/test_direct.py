@@ -20,6 +20,7 @@ from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.direct import Connection, Route, Routes
 from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import DirectAnswer, DirectMessage, DirectReturn, RequestKind, decode_direct
 from suitkaise.messaging.unawaited import Unawaited
 from tests.support import eventually, in_background
@@ -517,9 +518,37 @@ def test_a_frame_that_was_sent_as_a_whole_is_the_peers_and_any_other_is_taken_ba
     with pytest.raises(wire.PeerClosed):
         while True:
             whole += len(parser.receive(theirs))
-    assert not outbox.put(HEADER, b"last")
+    assert outbox.put(HEADER, b"last")  # behind the others
+    outbox.flush()
     assert outbox.ended
-    assert whole + len(outbox.take_back()) == 21
+    assert whole + len(outbox.take_back()) == 22
+    assert not outbox.put(HEADER, b"later")
+
+
+def test_what_goes_behind_others_costs_no_look_at_them(ends: Any) -> None:
+    ours, _ = ends
+    calls: list[Any] = []
+
+    class Counts:
+        def send(self, *arguments: Any) -> int:
+            calls.append(arguments)
+            return ours.send(*arguments)  # type: ignore[no-any-return]
+
+        def sendmsg(self, *arguments: Any) -> int:
+            calls.append(arguments)
+            return ours.sendmsg(*arguments)  # type: ignore[no-any-return]
+
+    outbox = Outbox(Counts(), "x")  # type: ignore[arg-type]
+    while not outbox.waiting:
+        assert outbox.put(HEADER, bytes(10_000))
+    calls.clear()
+    array = bytearray(1 << 20)
+    for _ in range(10):
+        assert outbox.put(HEADER, Pieces((array,)))
+    array[:] = b"x" * len(array)
+    assert calls == []
+    assert not any(isinstance(payload, Pieces) for _, _, payload in outbox.waiting)
+    assert outbox.take_back()[-1] == (HEADER, bytes(1 << 20))
 
 
 @pytest.mark.parametrize("size", [1, 10_000])

@@ -385,11 +385,14 @@ class Outbox:
         """Do the same with a large frame, or where others wait or are being sent, at twice the cost."""
         if self.waiting and self._bytes + len(payload) > BACKLOG:  # a single frame may have any size
             raise MailboxFull(f"{self._bytes} bytes already wait to be read by {self._path!r}", path=self._path)
+        goes_behind = bool(self.waiting)
+        if goes_behind and copies and isinstance(payload, Pieces):
+            payload = bytes(payload)
         frame = _PendingFrame(wire.parts(header, payload))
         entry = frame, header, payload
         self.waiting.append(entry)
         self._bytes += len(payload)
-        if self._writing:  # this is a signal handler; the interrupted call sends the frame
+        if goes_behind or self._writing:  # the socket takes no more; or a signal handler has interrupted a call
             return True
         try:
             self.flush()
