@@ -157,6 +157,19 @@ def test_json_logs_are_one_object_a_line(tmp_path: Path) -> None:
     assert isinstance(exited["time"], float)
 
 
+def test_json_logs_have_the_keys_of_what_workers_log(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "from suitkaise import Process, Supervisor\n"
+        "class Once(Process):\n    restart, significant, num_loops = 'temporary', True, 1\n"
+        "    def loop(self):\n        self.log.info('sold', item='cup', left=[1, 2])\n"
+        "tree = Supervisor('app', Once, auto_shutdown='any_significant')\n"
+    )
+    finished = run_program([*RUN, "--json", "app.py"], cwd=tmp_path).check()
+    (sold,) = [line for line in map(json.loads, finished.stderr.splitlines()) if line["logger"] == "suitkaise.worker"]
+    assert sold["event"] == "app/once: sold item='cup' left=[1, 2]"
+    assert (sold["path"], sold["item"], sold["left"], sold["level"]) == ("app/once", "cup", [1, 2], "info")
+
+
 def test_a_root_that_gives_up_ends_the_program_with_exit_code_1(tmp_path: Path) -> None:
     source = HEADER + (
         "class Bad(Process):\n    def loop(self):\n        raise ValueError('no good')\n"

@@ -6,6 +6,7 @@ import itertools
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,14 +45,48 @@ def test_a_log_line_has_the_workers_path_and_its_arguments_filled_in(caplog: pyt
     assert caplog.messages == ["app/count: did 3 of them speed=1.5"]
 
 
+def test_the_keys_of_a_log_call_are_attributes_of_its_record(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        worker_logger("app/count").bind(run=7).info("done", answer=42, path_of_result="out", pathname="/tmp/x")
+    (record,) = caplog.records
+    found = {name: vars(record)[name] for name in ("path", "run", "answer", "path_of_result")}
+    assert found == {"path": "app/count", "run": 7, "answer": 42, "path_of_result": "out"}
+    assert record.pathname != "/tmp/x"  # an attribute of every record: this key is in the text alone
+    assert record.getMessage() == "app/count: done run=7 answer=42 path_of_result='out' pathname='/tmp/x'"
+
+
 def test_a_worker_can_log_the_exception_it_handles(caplog: pytest.LogCaptureFixture) -> None:
     try:
         raise ValueError("odd")
     except ValueError:
-        worker_logger("app/count").exception("went wrong")
-    (message,) = caplog.messages
-    assert message.startswith("app/count: went wrong\nTraceback")
-    assert message.endswith("ValueError: odd")
+        lines: list[str] = []
+        worker_logger("app/count", lines.append).exception("went wrong", order=7)
+    (record,) = caplog.records
+    assert record.getMessage() == "app/count: went wrong order=7"
+    assert record.exc_info is not None
+    assert repr(record.exc_info[1]) == "ValueError('odd')"
+    (line,) = lines
+    assert line.startswith("exception: app/count: went wrong order=7\nTraceback")
+    assert line.count("Traceback") == 1
+    assert line.endswith("ValueError: odd")
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_record_of_a_worker_has_the_place_where_it_logged(caplog: pytest.LogCaptureFixture, queued: bool) -> None:
+    queue = LogQueue()
+    if queued:
+        queue.open()
+    try:
+        with caplog.at_level(logging.INFO):
+            worker_logger("app/count").bind(run=7).info("done")
+            queue.flush()
+    finally:
+        queue.close()
+    (record,) = caplog.records
+    assert (record.filename, record.funcName) == (
+        "test_logs.py",
+        "test_a_record_of_a_worker_has_the_place_where_it_logged",
+    )
 
 
 def test_a_level_that_is_off_costs_no_record(caplog: pytest.LogCaptureFixture) -> None:
@@ -136,6 +171,14 @@ def test_a_forwarded_record_keeps_time_file_and_line(caplog: pytest.LogCaptureFi
     )
     formatter = logging.Formatter(layout)
     assert formatter.format(caplog.records[0]) == formatter.format(here[0])
+
+
+@pytest.mark.parametrize("created", [float("nan"), float("inf"), 1e30, -1.0, "2024-01-01", None])
+def test_a_forwarded_record_without_a_time_gets_that_of_now(created: Any) -> None:
+    sent: list[dict[str, Any]] = []
+    before = time.time()
+    ForwardingHandler(sent.append).handle(logging.makeLogRecord({"msg": "odd", "created": created}))
+    assert before <= sent[0]["created"] <= time.time()
 
 
 def test_a_forwarded_record_keeps_the_fields_of_extra(caplog: pytest.LogCaptureFixture) -> None:

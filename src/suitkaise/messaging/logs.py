@@ -32,6 +32,7 @@ __all__ = [
     "Forwarded",
     "ForwardingHandler",
     "LogSource",
+    "attributes_of",
     "end_forwarding",
     "forward_all",
     "handle_forwarded",
@@ -43,6 +44,9 @@ __all__ = [
 ROOM = 10_000
 """How many records of workers may wait for the program's logging handlers."""
 
+LATEST = 1e11
+"""The Unix time (in the year 5138) before which a record's time must be."""
+
 LONGEST_PAUSE = 1.0
 """Seconds for which nothing is read from a worker that logs too fast; further ones if the handlers make progress."""
 
@@ -50,6 +54,7 @@ LONGEST_PAUSE = 1.0
 # the other attributes of every record, which are sent. All further attributes come from `extra=`.
 _NOT_SENT = frozenset({"msg", "args", "exc_info", "exc_text", "stack_info", "relativeCreated", "message", "asctime"})
 _AS_IT_IS = frozenset(vars(logging.makeLogRecord({}))) - _NOT_SENT
+_OF_EVERY_RECORD = _AS_IT_IS | _NOT_SENT | {"event", "pid"}  # which a record has in `msg` and `process`
 
 _EMPTY = logging.makeLogRecord({})
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -68,23 +73,26 @@ def log_event(event: Event) -> None:
 def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -> Any:
     """Return a structlog logger that writes to `suitkaise.worker`, bound to the worker's path and pid.
 
+    The keys of a call are attributes of its record, unless every record has an attribute of that name.
     `on_log_line` is called with each line, too.
     """
     if "structlog" not in sys.modules and in_worker_process():  # takes 110 ms; the next process has it preloaded
         preload("structlog")
     import structlog
 
-    def render(logger: Any, method: str, fields: MutableMapping[str, Any]) -> str:
-        text = _render(logger, method, fields)
+    def render(logger: Any, method: str, fields: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
+        event = {"exc_info": fields.pop("exc_info", None)}
+        attributes = {name: value for name, value in fields.items() if name not in _OF_EVERY_RECORD}
+        text = _line(fields)
         if on_log_line is not None:
-            on_log_line(f"{method}: {text}")
-        return text
+            traceback = structlog.processors.format_exc_info(logger, method, dict(event)).get("exception")
+            on_log_line(f"{method}: {text}" + (f"\n{traceback}" if traceback else ""))
+        return (text,), {"extra": attributes, **event}
 
     return structlog.wrap_logger(
         _worker,
         processors=[
             structlog.stdlib.filter_by_level,
-            structlog.processors.format_exc_info,
             structlog.stdlib.PositionalArgumentsFormatter(),
             render,
         ],
@@ -92,12 +100,11 @@ def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -
     ).bind(path=path, pid=os.getpid())
 
 
-def _render(logger: Any, method: str, fields: MutableMapping[str, Any]) -> str:
+def _line(fields: MutableMapping[str, Any]) -> str:
     """Return `path: what happened key=value ...`. The pid is left out: the record has it."""
-    path, event, exception = fields.pop("path", ""), fields.pop("event", ""), fields.pop("exception", None)
+    path, event = fields.pop("path", ""), fields.pop("event", "")
     fields.pop("pid", None)
-    more = "".join(f" {name}={value!r}" for name, value in fields.items())
-    return f"{path}: {event}{more}" + (f"\n{exception}" if exception else "")
+    return f"{path}: {event}" + "".join(f" {name}={value!r}" for name, value in fields.items())
 
 
 class ForwardingHandler(logging.Handler):
@@ -122,11 +129,18 @@ class ForwardingHandler(logging.Handler):
                     fields[name] = _shown(value) if isinstance(value, str) else value
                 elif name not in _NOT_SENT:
                     extra[name] = _encoded(value)
+            if not (isinstance(record.created, (int, float)) and 0 <= record.created < LATEST):
+                fields["created"] = time.time()  # whatever has made the record: the program sorts and shows times
             if extra:
                 fields["extra"] = extra
             self._send(fields)
         except Exception:
             self.handleError(record)
+
+
+def attributes_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the attributes that only this record has: those of `extra=`, or the keys of `self.log`."""
+    return {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
 
 
 class _IfRemoved(logging.Handler):

@@ -92,9 +92,9 @@ class QueuedLogger:
         """Log with level DEBUG."""
         self._log(logging.DEBUG, text, args, **options)
 
-    def exception(self, text: str, *args: object) -> None:
+    def exception(self, text: str, *args: object, exc_info: Any = True, **options: Any) -> None:
         """Log the current exception with level ERROR."""
-        self._log(logging.ERROR, text, args, exc_info=True)
+        self._log(logging.ERROR, text, args, exc_info=exc_info, **options)
 
     def log(self, level: int, text: str, *args: object, **options: Any) -> None:
         """Log with that level."""
@@ -119,22 +119,31 @@ class QueuedLogger:
     ) -> None:
         """`more` returns further attributes of the record; it is called where no caller waits for it."""
         records = _open
+        depth = _depth_of_the_caller()
         if records is None:
             if more is not None and self.target.isEnabledFor(level):
                 extra = {**(extra or {}), **more()}
             if crash is not None and not self.disabled and self.target.isEnabledFor(level):
                 exc_info = crash.error
-            self.target.log(level, text, *args, exc_info=exc_info, extra=extra, stacklevel=3)
+            self.target.log(level, text, *args, exc_info=exc_info, extra=extra, stacklevel=depth)
             return
         if exc_info is True:
             exc_info = sys.exc_info()
         elif isinstance(exc_info, BaseException):
             exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-        code = sys._getframe(2)
+        code = sys._getframe(depth - 1)
         place = code.f_code.co_filename, code.f_lineno
         record = logging.LogRecord(self.name, level, *place, text, args, exc_info, code.f_code.co_name)
         fields = vars(record) if extra is None else {**vars(record), **extra}
         records.put_own(lambda: _hand_over(self.target, level, fields, crash, more))
+
+
+def _depth_of_the_caller() -> int:
+    """Return how many frames `_log` is below the code that logs; those of structlog are passed over."""
+    frame, depth = sys._getframe(3), 3
+    while frame.f_globals.get("__name__", "").startswith("structlog.") and frame.f_back is not None:
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def _hand_over(
