@@ -350,7 +350,7 @@ def test_a_program_that_forks_leaves_its_connections_to_the_parent(running: Runn
 
 
 def is_open_route() -> bool:
-    return any(not route.closed for routes in direct._in_this_process for route in routes._all)
+    return any(not route.closed for routes in direct._in_this_process for route in routes._open())
 
 
 def test_an_ask_that_is_handled_while_the_tree_is_stopped_is_answered(tmp_path: Path) -> None:

@@ -117,14 +117,14 @@ class Routes:
 
     def _begin(self) -> None:
         self._of_thread = threading.local()
-        self._all: weakref.WeakSet[Route] = weakref.WeakSet()
+        self._all: dict[weakref.ref[Route], None] = {}
         self._close_unused_at = 0.0
         self._reactor: Reactor | None = None
         self._lock = threading.RLock()  # a signal handler may need the I/O thread, too
 
     def close(self) -> None:
         """Close all connections; asks that were not answered fail."""
-        routes = list(self._all)
+        routes = self._open()
         for route in routes:
             route.give_up()
         if self._reactor is not None:
@@ -134,7 +134,7 @@ class Routes:
 
     def close_after_fork(self) -> None:
         """In a forked child: leave the connections to the parent."""
-        for route in list(self._all):
+        for route in self._open():
             route.close_after_fork()
         if self._reactor is not None:
             self._reactor.close_after_fork()
@@ -151,11 +151,11 @@ class Routes:
 
     def flush(self, until: float) -> int:
         """Wait until all messages have left this process, or for that time (monotonic); return how many have not."""
-        return sum(route.flush(until) for route in list(self._all))
+        return sum(route.flush(until) for route in self._open())
 
     def finish(self, seconds: float) -> None:
         """Wait until all messages have left this process; after `seconds`, drop the others and log how many."""
-        if self.flush(time.monotonic() + seconds) and (left := sum(route.drop() for route in list(self._all))):
+        if self.flush(time.monotonic() + seconds) and (left := sum(route.drop() for route in self._open())):
             logger.warning("%d messages are dropped: their receivers have not taken them in %g s", left, seconds)
 
     def confirm(self, path: str, until: float) -> bool:
@@ -211,7 +211,7 @@ class Routes:
         """Close the connections of all threads over which nothing was sent between two calls, `UNUSED` apart."""
         if now >= self._close_unused_at:
             self._close_unused_at = now + UNUSED
-            for route in list(self._all):
+            for route in self._open():
                 if not route.used:
                     route.close_if_idle()
                 route.used = False
@@ -221,13 +221,20 @@ class Routes:
 
         The others see that themselves.
         """
-        for route in list(self._all):
+        for route in self._open():
             if route.path == path:
                 route.close_if_idle(ended=True)
 
     def forget(self, route: Route) -> None:
         """Count a connection no longer: it is closed."""
-        self._all.discard(route)
+        self._forget(weakref.ref(route))
+
+    def _forget(self, route: weakref.ref[Route]) -> None:
+        self._all.pop(route, None)
+
+    def _open(self) -> list[Route]:
+        """Return the connections of all threads. The copy is made at once: any thread adds and removes some."""
+        return [route for one in list(self._all) if (route := one()) is not None]
 
     def _connect(self, path: str) -> Route | None:
         answer = self.hub.connect(path)
@@ -241,7 +248,7 @@ class Routes:
         if made is None:
             return None
         route = Route(self, path, made, self._bell_of(made.slot))
-        self._all.add(route)
+        self._all[weakref.ref(route, self._forget)] = None
         return route
 
 
@@ -260,7 +267,7 @@ def _forget_unconnected(routes: dict[str, Route | float]) -> None:
     """Remove the paths without an open connection: their next message is a first one again."""
     for path, known in list(routes.items()):
         if type(known) is not Route or known.closed:
-            del routes[path]
+            routes.pop(path, None)
 
 
 def _discard(answer: Any) -> None:
@@ -492,6 +499,7 @@ class Route:
     def _retire(self) -> None:
         """Give up a connection whose answers cannot be read any more, once the receiver has got what was sent."""
         self.broken = self.closed = True
+        self._routes.forget(self)
         self._expected.clear()
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
