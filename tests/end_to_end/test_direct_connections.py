@@ -26,8 +26,8 @@ from suitkaise import (
     preload,
 )
 from suitkaise.events import ChildExited, ChildStopped
-from suitkaise.messaging.direct import Route
 from suitkaise.messaging.registry import Registry
+from suitkaise.messaging.route import Route
 from suitkaise.messaging.router import HubClient, router
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import next_event

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from suitkaise import Child, ChildNotFound, Process, Supervisor, Thread, WorkerDead, WorkerRef, preload
-from suitkaise.messaging.direct import Route
+from suitkaise.messaging.route import Route
 from suitkaise.messaging.router import HubClient, router
 from suitkaise.runtime.running_tree import RunningTree
 from tests.support import eventually, in_background, start_io_thread_of_connections

@@ -16,12 +16,21 @@ import pytest
 from suitkaise.errors import AskTimeout, MailboxFull, WorkerDead
 from suitkaise.exits import Killed
 from suitkaise.messaging import codec, connection, direct, wire
+from suitkaise.messaging import route as routing
 from suitkaise.messaging.connection import Outbox
-from suitkaise.messaging.direct import Connection, Route, Routes
+from suitkaise.messaging.direct import Routes
 from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.pieces import Pieces
-from suitkaise.messaging.protocol import DirectAnswer, DirectMessage, DirectReturn, RequestKind, decode_direct
+from suitkaise.messaging.protocol import (
+    DirectAnswer,
+    DirectMessage,
+    DirectReturn,
+    RequestKind,
+    decode_direct,
+    decode_direct_answer,
+)
+from suitkaise.messaging.route import Connection, Route
 from suitkaise.messaging.unawaited import Unawaited
 from tests.support import eventually, in_background
 
@@ -320,7 +329,7 @@ def test_no_message_goes_ahead_of_those_that_the_io_thread_sends_again(hub: Hub)
 def test_a_receiver_that_has_cut_the_connection_gets_nothing_more_and_can_answer_still(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct, "LAST_WORDS", 0.01)
+    monkeypatch.setattr(routing, "LAST_WORDS", 0.01)
     route = hub.route()
     answer, message = future(1)
     assert route.send(message)
@@ -587,7 +596,7 @@ def test_a_frame_of_a_signal_handler_goes_out_behind_the_one_that_it_has_interru
 # ------------------------------------------------------------ frames and descriptors
 @pytest.mark.parametrize("frame", [DirectAnswer(1, True), DirectReturn("call", 2), DirectReturn("message", None)])
 def test_a_frame_of_the_receiver_is_decoded_as_it_was_encoded(frame: Any) -> None:
-    parser = wire.Parser(decode=direct.decode_direct_answer)
+    parser = wire.Parser(decode=decode_direct_answer)
     assert parser.feed(wire.encode(frame, b"payload")) == [(frame, b"payload")]
 
 

@@ -13,10 +13,11 @@ import queue
 from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import SuitkaiseError, WorkerDead
-from suitkaise.messaging.direct import PATIENCE, Connection, Route, Routes
+from suitkaise.messaging.direct import Routes
 from suitkaise.messaging.identity import current_path, supervises
 from suitkaise.messaging.messages import Answer, Message
 from suitkaise.messaging.protocol import RequestKind
+from suitkaise.messaging.route import PATIENCE, Connection, Route
 from suitkaise.platform.board import DIRECT_BELL, Board
 from suitkaise.platform.reactor import Reactor, in_io_thread
 
