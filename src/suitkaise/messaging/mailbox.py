@@ -394,7 +394,7 @@ class SocketMailbox(Mailbox):
             self._poll.register(descriptor, select.EPOLLIN)
             self.bell[0] = self.bell[0] or 1  # something may have come already, and its bell was heard
         else:  # the sender finds it cut, and sends through the hub
-            self._take(incoming, incoming.cut())
+            self._take_from(incoming, incoming.cut())
 
     def cut(self) -> None:
         """Take the messages that other workers have sent directly, and let them send no more."""
@@ -402,7 +402,7 @@ class SocketMailbox(Mailbox):
         for descriptor, incoming in self._incoming.items():
             with contextlib.suppress(OSError):
                 self._poll.unregister(descriptor)
-            self._take(incoming, incoming.cut())
+            self._take_from(incoming, incoming.cut())
 
     def disconnect(self) -> None:
         """Close the connections of other workers."""
@@ -411,10 +411,13 @@ class SocketMailbox(Mailbox):
             incoming.close()
         self._incoming.clear()
 
-    def _take(self, incoming: Incoming, messages: list[Message]) -> None:
-        self._waiting.extend(map(envelope, messages))
+    def _take_from(self, incoming: Incoming, messages: list[Message]) -> None:
+        self._take(messages)
         if not incoming.counted:
             self._words[DIRECT] += len(messages)
+
+    def _take(self, messages: list[Message]) -> None:
+        self._waiting.extend(map(envelope, messages))
 
     # ------------------------------------------------------------ reading
     def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
@@ -468,7 +471,7 @@ class SocketMailbox(Mailbox):
         if incoming is None:
             return
         try:
-            self._take(incoming, incoming.receive())
+            self._take_from(incoming, incoming.receive())
         except BlockingIOError:
             return
         except (PeerClosed, OSError, WireError) as error:
