@@ -244,13 +244,16 @@ class Parser:
         return self._parse()
 
     def _parse(self) -> list[Frame]:
-        buffer, filled = self._buffer, self._filled
+        buffer, filled, decode = self._buffer, self._filled, self._decode
         if _PREFIX <= filled <= _SMALLEST_BUFFER and filled < len(buffer) <= _KEPT_BUFFER:
             head_length, payload_length = _unpack_lengths(buffer)
             middle = _PREFIX + head_length
             fits = head_length <= self._max_header and payload_length <= self._max_payload
             if fits and middle + payload_length == filled:  # one whole frame, as nearly always; at half the cost
-                header = self._header(buffer[_PREFIX:middle])
+                try:
+                    header = decode(buffer[_PREFIX:middle])
+                except Exception as error:
+                    raise WireError(f"the header of a frame is invalid: {error}") from None
                 self._filled = self._needed = 0
                 return [(header, bytes(buffer[middle:filled]))]
         position, needed = 0, 0
@@ -270,7 +273,10 @@ class Parser:
                 if end > filled and not large:
                     needed = end - position
                     break
-                header = self._header(view[start:middle])
+                try:
+                    header = decode(view[start:middle])
+                except Exception as error:  # msgspec's own, and UnicodeDecodeError, RecursionError, OverflowError
+                    raise WireError(f"the header of a frame is invalid: {error}") from None
                 if large:
                     self._large = _LargePayload(header, payload_length)
                     position = middle + self._large.copy(view[middle : min(end, filled)])
@@ -287,12 +293,6 @@ class Parser:
         elif filled == len(buffer) < _KEPT_BUFFER:
             buffer.extend(bytes(len(buffer)))
         return frames
-
-    def _header(self, data: bytearray | memoryview) -> Any:
-        try:
-            return self._decode(data)
-        except Exception as error:  # msgspec's own, and UnicodeDecodeError, RecursionError, OverflowError
-            raise WireError(f"the header of a frame is invalid: {error}") from None
 
     def _take_large(self) -> list[Frame]:
         """Return the frame of the large payload that is being read, if it is complete."""
