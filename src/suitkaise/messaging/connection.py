@@ -13,6 +13,7 @@ handler sends in the middle of another write is queued, and goes out behind that
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 from collections import deque
@@ -35,6 +36,9 @@ _STEP = 1 << 20
 
 _SMALL = 1 << 15
 """Bytes up to which a payload is copied into one piece with its header."""
+
+_MOST_TOGETHER = 512
+"""Small frames that are sent with one system call."""
 
 _FLAGS = (wire.MSG_NOSIGNAL,)
 _NO_ANCILLARY_DATA = ((),)
@@ -428,14 +432,40 @@ class Outbox:
         self._writing = True
         try:
             while self.waiting and not self.ended:
-                self.waiting[0][0].write_to(self._sock, _NOT_WAITING)
-                self._bytes -= len(self.waiting.popleft()[2])
+                first = self.waiting[0][0]
+                if first.sent or first.size > _SMALL or len(self.waiting) == 1:
+                    first.write_to(self._sock, _NOT_WAITING)
+                    self._bytes -= len(self.waiting.popleft()[2])
+                else:
+                    self._send_several()
         except BlockingIOError:
             return
         except OSError:
             self.ended = True
         finally:
             self._writing = False
+
+    def _send_several(self) -> None:
+        """Send the first of many small frames together."""
+        frames: list[_PendingFrame] = []
+        size = 0
+        for frame, _, _ in itertools.islice(self.waiting, _MOST_TOGETHER):
+            if frame.size > _SMALL or size > _SMALL:
+                break
+            frames.append(frame)
+            size += frame.size
+        sent: list[int] = []
+        try:
+            _send_and_record(sent, self._sock.send, b"".join(frame.data for frame in frames), _NOT_WAITING)
+        finally:
+            count = sum(sent)
+            for frame in frames:
+                if count < frame.size:
+                    if count:
+                        frame.sent.append(count)
+                    break
+                count -= frame.size
+                self._bytes -= len(self.waiting.popleft()[2])
 
     def take_back(self) -> list[tuple[wire.Header, bytes]]:
         """Remove and return the headers and payloads of all frames that were not sent as a whole."""
@@ -447,16 +477,21 @@ class Outbox:
 class _PendingFrame:
     """One frame, and how many bytes of it were sent."""
 
-    __slots__ = ("_parts", "_size", "sent")
+    __slots__ = ("_parts", "sent", "size")
 
     def __init__(self, parts: tuple[Data, ...]) -> None:
         self.sent: list[int] = []
         self._parts = parts
-        self._size = sum(map(len, parts))
+        self.size: int = sum(map(len, parts))
+
+    @property
+    def data(self) -> bytes:
+        """The whole frame."""
+        return b"".join(self._parts)
 
     def write_to(self, sock: socket.socket, flags: tuple[int] = _FLAGS) -> None:
         """Send the rest of the frame."""
-        while (done := sum(self.sent)) < self._size:
+        while (done := sum(self.sent)) < self.size:
             _send_and_record(self.sent, sock.sendmsg, self._rest(done), _NO_ANCILLARY_DATA, flags)
 
     def keep(self) -> None:
