@@ -171,17 +171,17 @@ class Route:
             AskTimeout: no answer came in time.
         """
         data = payload.parts
-        with self._lock:
-            if self.broken or self._watched or self._asking or self._sending:
-                return None
-            self._asking = True
         awaited = _Awaited()
         number = next(self._numbers)
-        self._expected[number] = awaited
         began = time.monotonic()
         deadline = None if timeout is None else began + timeout
+        asks = False
         try:
             with self._lock:
+                if self.broken or self._watched or self._asking or self._sending:
+                    return None
+                asks = self._asking = True
+                self._expected[number] = awaited
                 if not self._put(DirectMessage("message", number, carrier, deadline), data):
                     self._asking = False
                     self._settle()
@@ -196,9 +196,10 @@ class Route:
                 self._hand_over()
             raise
         finally:
-            self._asking = False
-            if self._outbox.waiting:
-                self._outbox.copy()
+            if asks:
+                self._asking = False
+                if self._outbox.waiting:
+                    self._outbox.copy()
         return self._wait(number, awaited, deadline, timeout, began)
 
     def _send_rest(self, deadline: float | None) -> None:
