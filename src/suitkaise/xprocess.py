@@ -50,6 +50,7 @@ class CrossProcessing(WorkerGroup):
     3
     """
 
+    Process: ClassVar[type[Process]] = Process
     ProcessSetup: ClassVar[type[ProcessSetup]] = ProcessSetup
     OnStart: ClassVar[type[OnStart]] = OnStart
     BeforeLoop: ClassVar[type[BeforeLoop]] = BeforeLoop
