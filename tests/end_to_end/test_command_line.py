@@ -202,6 +202,28 @@ def test_a_failed_start_ends_the_program_with_exit_code_1_and_the_remote_traceba
     assert "raise OSError('no disk')" in finished.stderr
 
 
+STARTS_ITSELF = {
+    "processes that are made by calls": (
+        "from suitkaise import xprocess\nxp = xprocess.CrossProcessing()\n"
+        "def work():\n    print('worked', xp.get_current_loop(), flush=True)\n"
+        "xp.create_process(work, kwargs={'join_after': 2})\n"
+    ),
+    "a tree that the file starts": HEADER
+    + "class W(Process):\n    restart = 'transient'\n    num_loops = 2\n"
+    + "    def loop(self): print('worked', self.current_loop, flush=True)\n"
+    + "tree = Supervisor('app', Supervisor('part', W))\n"
+    + "with tree.start() as running:\n    running['part/w'].join(20)\n",
+}
+
+
+@pytest.mark.parametrize("what", STARTS_ITSELF)
+def test_a_file_that_starts_its_processes_itself_is_run_to_its_end(what: str, tmp_path: Path) -> None:
+    finished = suitkaise_run(tmp_path, STARTS_ITSELF[what])
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.splitlines() == ["worked 1", "worked 2"]
+    assert "no Supervisor" not in finished.stderr
+
+
 FINE = HEADER + "class W(Process):\n    def __init__(self, x=None): pass\n"
 
 WRONG = {

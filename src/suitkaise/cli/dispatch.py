@@ -17,7 +17,7 @@ from pathlib import Path
 from suitkaise.cli import change, crashes, show
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, CommandError, to_reader
 from suitkaise.cli.completion import print_completion
-from suitkaise.cli.load import find_tree, load, split_target
+from suitkaise.cli.load import find_tree, load, roots, split_target
 from suitkaise.cli.logs import logs
 from suitkaise.cli.observe import observe, observed, with_address
 from suitkaise.cli.output import configure_logging
@@ -34,6 +34,7 @@ from suitkaise.platform.init_process import run_below_init
 from suitkaise.platform.log_queue import PATIENCE
 from suitkaise.platform.processes import die_with_parent
 from suitkaise.runtime import foreground, runtime
+from suitkaise.runtime.start import started
 
 __all__ = ["main"]
 
@@ -192,12 +193,18 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 def _run(target: str, arguments: list[str]) -> int:
     where, name = split_target(target)
     before = foreground.runs
+    started.clear()
     namespace = load(where, arguments)
-    if name is None and foreground.runs != before:
-        return CLEAN  # the file has run its tree itself
+    if name is None and (foreground.runs != before or _has_started(namespace)):
+        return CLEAN  # the file has run its tree itself, or has made processes by calls
     tree = find_tree(namespace, where, name)
     tree.run()
     return CLEAN
+
+
+def _has_started(namespace: dict[str, object]) -> bool:
+    """Return whether the file has started trees while it was loaded, and has none that it has not started."""
+    return bool(started) and all(tree.name in started for tree in roots(namespace).values())
 
 
 def _print_error(error: BaseException) -> None:

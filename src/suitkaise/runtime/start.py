@@ -14,7 +14,10 @@ from suitkaise.runtime.runtime import Runtime
 from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.interface import SupervisorInterface
 
-__all__ = ["AsyncStart", "added", "start"]
+__all__ = ["AsyncStart", "added", "start", "started"]
+
+started: set[str] = set()
+"""The names of the trees that this program has started; the command line reads it."""
 
 
 @contextlib.contextmanager
@@ -26,6 +29,7 @@ def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]
     try:
         supervisor = runtime.add(tree)
         name = tree.name
+        started.add(name)
         yield runtime, supervisor
     except BaseException:
         runtimes.leave(name)
