@@ -337,7 +337,7 @@ class KeeperLost(Event):
     _level: ClassVar[str] = "warning"
 
     def _text(self) -> str:
-        return "keeper died; a new keeper takes over"
+        return "died; a new one takes over"
 
 
 @dataclass(frozen=True, slots=True)
