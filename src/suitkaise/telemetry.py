@@ -16,6 +16,7 @@ from suitkaise.errors import SuitkaiseError
 from suitkaise.events import ChildStarted, EndEvent, Event
 from suitkaise.exits import Crashed
 from suitkaise.messaging import tracing
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.runtime import runtime as runtimes
 
 try:
@@ -29,8 +30,13 @@ except ImportError as _error:
 
 __all__ = ["instrument"]
 
+logger: QueuedLogger = QueuedLogger("suitkaise.telemetry")
+
 BACKLOG = 10_000
 """How many events may wait to become spans; the newest are dropped beyond that."""
+
+PATIENCE = 5.0
+"""Seconds, at most, for which the end waits until the last events have become spans."""
 
 CRASHES = 1_000
 """Of how many children the last crash is remembered, so that the restart can link to it."""
@@ -50,7 +56,7 @@ def instrument(tracer_provider: TracerProvider | None = None) -> Callable[[], No
     | `restart PATH` | there | from the end of an incarnation until the next one runs; linked to the crash |
 
     Call it in the program, and in `on_start` of process workers, after the exporter was set up there. Spans of the tree
-    are made in a thread of their own: an exporter that is slow delays no restart.
+    are made in a thread of their own: an exporter that is slow delays no restart, and the end by 5 s at most.
 
     Args:
         tracer_provider: makes the tracer (default None: the global one).
@@ -66,11 +72,13 @@ def instrument(tracer_provider: TracerProvider | None = None) -> Callable[[], No
     if tracing.spans is not None:
         raise SuitkaiseError("this process makes spans already; call the function that instrument() has returned first")
     tracer = trace.get_tracer("suitkaise", tracer_provider=tracer_provider)
-    tracing.spans = _MessageSpans(tracer)
+    of_messages = tracing.spans = _MessageSpans(tracer)
     of_trees = _TreeSpans(tracer)
     end_listening = runtimes.listen(of_trees.put)
 
     def end() -> None:
+        if tracing.spans is not of_messages:  # it was called before
+            return
         tracing.spans = None
         end_listening()
         of_trees.close()
@@ -112,27 +120,29 @@ class _TreeSpans:
 
     def __init__(self, tracer: trace.Tracer) -> None:
         self._tracer = tracer
-        self._events: queue.Queue[Event | None] = queue.Queue(BACKLOG)
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._crashes: dict[str, Link] = {}
         self._thread = threading.Thread(target=self._run, name="suitkaise-spans", daemon=True)
         self._thread.start()
 
     def put(self, event: Event) -> None:
-        if isinstance(event, ChildStarted | EndEvent):
-            with contextlib.suppress(queue.Full):
-                self._events.put_nowait(event)
+        if isinstance(event, ChildStarted | EndEvent) and self._events.qsize() < BACKLOG:
+            self._events.put(event)
 
     def close(self) -> None:
-        """Make the spans of the events so far, and end."""
+        """Make the spans of the events so far, and end; do not wait longer than `PATIENCE` for that."""
         self._events.put(None)
-        self._thread.join()
+        self._thread.join(PATIENCE)
 
     def _run(self) -> None:
         while (event := self._events.get()) is not None:
-            if isinstance(event, EndEvent):
-                self._crash(event)
-            elif isinstance(event, ChildStarted):
-                self._start(event)
+            try:
+                if isinstance(event, EndEvent):
+                    self._crash(event)
+                elif isinstance(event, ChildStarted):
+                    self._start(event)
+            except Exception:  # of a processor or an exporter
+                logger.exception("no span could be made of an event: %s", event)
 
     def _start(self, event: ChildStarted) -> None:
         crash = self._crashes.pop(event.path, None)

@@ -25,7 +25,7 @@ from suitkaise.cli import programs
 from suitkaise.cli.command import CommandError
 from suitkaise.cli.stack import send_to_worker
 from suitkaise.engines.worker_signals import PROFILE
-from tests.support import Finished, Program, children_named, eventually, start_program, wait_gone
+from tests.support import Finished, Program, children_named, eventually, in_background, start_program, wait_gone
 
 APP = """
 import time
@@ -208,6 +208,16 @@ def test_without_an_observer_the_signal_does_nothing(app: App) -> None:
     assert app.pid("server") == pid
 
 
+def test_observers_at_once_get_a_profile_each(app: App) -> None:
+    pid, place = app.pid("server"), app.directory()
+    profiles_made = [
+        in_background(lambda seconds=seconds: profiles._of_process(place, pid, seconds, 50.0))
+        for seconds in (1.0, 0.2, 0.5)
+    ]
+    assert all(one.result(60)["stacks"] for one in profiles_made)
+    assert not Path(profiles.profile_socket(place, pid)).exists()
+
+
 def test_a_profile_ends_with_the_worker_or_with_the_one_who_wanted_it(own_app: App) -> None:
     app = own_app
     pid = app.pid("server")
@@ -248,6 +258,8 @@ echo 'thread (0x7): MainThread;loop (/app.py:3);compute (/app.py:9) 12' > "$2"
     assert "Permission Denied; the worker samples itself" in refused.stderr
     assert "sampled by its own program" in refused.stdout
     assert "Permission Denied" in app.profile("command").stderr
+    spy.write_text("#!/nowhere/sh\n")
+    assert f"{spy}: No such file or directory; the worker samples itself" in app.profile("endless").check().stderr
 
 
 # ---------------------------------------------------------------- trace

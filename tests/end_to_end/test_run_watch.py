@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from suitkaise import cli
+from suitkaise.cli import watch
+from suitkaise.cli.parser import make_parser
 from tests.support import Program, eventually, start_program, wait_gone
 
 APP = """
@@ -76,6 +78,19 @@ def test_a_program_that_ends_by_itself_is_started_anew_by_the_next_change(tmp_pa
         assert program.wait() == 0
 
 
+def test_the_file_has_the_code_watched_and_the_program_gets_the_options_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.suitkaise]\nwatch = true\njson = true\n")
+    write(tmp_path, 1)
+    command = [sys.executable, "-m", "suitkaise", "run", "app.py"]
+    with start_program(command, cwd=tmp_path) as program:
+        program.expect("version 1")
+        expect_error(program, '"level": "info"')
+        write(tmp_path, 2)
+        program.expect("version 2")
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0
+
+
 def test_the_program_ends_when_the_process_that_watches_is_killed(tmp_path: Path) -> None:
     with watching(tmp_path) as program:
         pid = int(program.expect("program").split()[1])
@@ -95,3 +110,12 @@ def test_without_the_extra_the_error_names_it(
 def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", f"--watch={os.path.join(tmp_path, 'nowhere')}", "app.py"]) == 2
     assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_all_options_are_handed_on_to_the_program() -> None:
+    words = ["--json", "--no-debug", "--health=8080", "--observe=", "--observe-actions", "--observe-hide-values"]
+    options = make_parser().parse_args(["run", "--watch=.", *words, "--engine=local", "app.py:tree"])
+    *command, dashes, argument = watch._command(options, ["an argument"])
+    assert (dashes, argument) == ("--", "an argument")
+    again = vars(make_parser().parse_args(command[command.index("run") :]))
+    assert again == vars(options) | {"watch": None, "run_by": os.getpid()}

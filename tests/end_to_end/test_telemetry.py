@@ -6,19 +6,21 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from suitkaise import Process, SuitkaiseError, Supervisor, Thread, WorkerDead
-from tests.support import eventually, run_program
+from tests.support import eventually, in_background, run_program
 
 pytest.importorskip("opentelemetry.sdk")
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from suitkaise import telemetry
 from suitkaise.telemetry import instrument
 
 
@@ -142,6 +144,81 @@ def test_a_tree_that_runs_already_is_seen_and_afterwards_nothing_more() -> None:
         running.restart_child("threaded")
         assert kept.get_finished_spans() == ()
     kept.provider.shutdown()
+
+
+class Stuck(SpanProcessor):
+    """Takes the first span of a tree, and never returns before it is released."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.released = threading.Event()
+        self.provider = TracerProvider()
+        self.provider.add_span_processor(self)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.entered.set()
+        self.released.wait(60)
+
+
+def test_an_exporter_that_is_stuck_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "PATIENCE", 0.05)
+    stuck = Stuck()
+    end = instrument(stuck.provider)
+    threads = {one for one in threading.enumerate() if one.name == "suitkaise-spans"}
+    try:
+        with Supervisor("app", Threaded).start():
+            assert stuck.entered.wait(30)
+        in_background(end).result(30)
+    finally:
+        stuck.released.set()
+        for thread in threads:
+            thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+class Broken(Kept):
+    """A provider with a processor that raises errors at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        broken = SpanProcessor()
+        self.errors = [OSError("no exporter"), None]
+
+        def on_start(span: Any, parent_context: Any = None) -> None:
+            if self.errors and (error := self.errors.pop(0)) is not None:
+                raise error
+
+        broken.on_start = on_start  # type: ignore[method-assign]
+        self.provider.add_span_processor(broken)
+
+
+def test_an_error_of_an_exporter_costs_its_span_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    broken = Broken()
+    end = instrument(broken.provider)
+    try:
+        with Supervisor("app", Threaded).start() as running:
+            running.terminate_child("threaded")
+            running.restart_child("threaded")
+            eventually(broken.get_finished_spans)
+    finally:
+        end()
+        broken.provider.shutdown()
+    assert "no exporter" in caplog.text
+
+
+def test_the_end_of_former_spans_leaves_the_later_ones_alone() -> None:
+    former = instrument(Kept().provider)
+    former()
+    kept = Kept()
+    end = instrument(kept.provider)
+    former()
+    try:
+        with Supervisor("app", Threaded).start() as running:
+            running["threaded"].ask(1)
+            kept.one("ask app/threaded")
+    finally:
+        end()
+        kept.provider.shutdown()
 
 
 def test_the_last_spans_of_a_program_are_exported_and_without_the_extra_one_line_tells_what_to_install() -> None:

@@ -261,6 +261,21 @@ def test_s84_messages_wait_when_the_incarnation_has_just_ended() -> None:
     assert second.handle(9) == [1]
 
 
+def test_s84_a_message_goes_on_although_the_worker_takes_out_all_while_too_many_bytes_wait() -> None:
+    scene = Scene(5, "block")
+    scene.tell(0)
+    deliver, worker = scene.worker.deliver, scene.worker
+
+    def refuse(message: Message, *, accepted: bool = False) -> None:
+        worker.deliver = deliver  # type: ignore[method-assign]
+        worker.handle()  # before the hub has told that it waits for room
+        raise MailboxFull("too many bytes")
+
+    worker.deliver = refuse  # type: ignore[method-assign]
+    scene.tell(1)
+    assert worker.handle(9) == [1]
+
+
 def test_s84_who_waits_for_room_learns_that_the_worker_is_over() -> None:
     scene = Scene(1, "block")
     scene.tell(0)

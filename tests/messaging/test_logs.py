@@ -6,6 +6,7 @@ import itertools
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -170,6 +171,14 @@ def test_a_forwarded_record_keeps_time_file_and_line(caplog: pytest.LogCaptureFi
     )
     formatter = logging.Formatter(layout)
     assert formatter.format(caplog.records[0]) == formatter.format(here[0])
+
+
+@pytest.mark.parametrize("created", [float("nan"), float("inf"), 1e30, -1.0, "2024-01-01", None])
+def test_a_forwarded_record_without_a_time_gets_that_of_now(created: Any) -> None:
+    sent: list[dict[str, Any]] = []
+    before = time.time()
+    ForwardingHandler(sent.append).handle(logging.makeLogRecord({"msg": "odd", "created": created}))
+    assert before <= sent[0]["created"] <= time.time()
 
 
 def test_a_forwarded_record_keeps_the_fields_of_extra(caplog: pytest.LogCaptureFixture) -> None:

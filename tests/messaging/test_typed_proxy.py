@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from mypy import api
 
 from suitkaise import AskTimeout, DeadlockError, Supervisor, Thread, WorkerProxy
+from suitkaise.messaging import codec
 from tests.support import ROOT
 
 RELEASE = threading.Event()
@@ -101,6 +104,12 @@ def test_a_proxy_waits_no_longer_than_its_time_out() -> None:
 def test_a_worker_that_asks_itself_by_a_proxy_is_told() -> None:
     with Supervisor("app", Count, max_restarts=100).start() as running, pytest.raises(DeadlockError):
         running["count"].ask("about yourself")
+
+
+@pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda proxy: codec.loads(codec.dumps(proxy))])
+def test_a_proxy_can_be_copied_and_sent(travel: Callable[[Any], Any]) -> None:
+    with Supervisor("app", Count).start() as running:
+        assert travel(running["count"].proxy(Count)).add(2) == running["count"].proxy(Count).add(0)
 
 
 GOOD = """

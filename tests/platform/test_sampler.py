@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from suitkaise.platform.sampler import sample
-from tests.support import in_background
+from tests.support import eventually, in_background
 
 
 def wait_here(event: threading.Event) -> None:
@@ -66,6 +66,28 @@ def test_it_ends_after_its_time_and_changes_nothing() -> None:
     over = threading.Event()
     found = in_background(lambda: sample(0.05, 100.0, lambda thread: True, over.wait)).result(30)
     assert found["stacks"]
+    assert sys.getswitchinterval() == interval
+
+
+def test_profiles_that_overlap_change_nothing_either() -> None:
+    interval = sys.getswitchinterval()
+    first, second = threading.Event(), threading.Event()
+    with Waiting("one"):
+        one = in_background(lambda: sample(60.0, 100.0, lambda thread: thread.name == "one", first.wait))
+        eventually(lambda: sys.getswitchinterval() < interval)
+        looked = threading.Event()
+
+        def stopped(seconds: float) -> bool:
+            looked.set()
+            return second.wait(seconds)
+
+        other = in_background(lambda: sample(60.0, 100.0, lambda thread: thread.name == "one", stopped))
+        assert looked.wait(30)
+        first.set()
+        one.result(30)
+        assert sys.getswitchinterval() < interval
+        second.set()
+        other.result(30)
     assert sys.getswitchinterval() == interval
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -151,3 +152,37 @@ def test_the_name_of_a_worker_never_leads_out_of_the_directory(tmp_path: Path) -
     names = {log_file("/logs", f"app/{'é' * 300}{number}") for number in range(2)}
     assert len(names) == 2
     assert all(len(os.fsencode(os.path.basename(name))) < 255 for name in names)
+
+
+def test_an_entry_that_cannot_be_written_costs_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = LogFiles(str(tmp_path), None, 0)
+    files.write("app/work", Run(1, "stdout", float("nan"), ("lost",)))
+    write(files, "kept")
+    files.close()
+    assert (tmp_path / "app/work.log").read_text().endswith(" stdout: kept\n")
+    assert "'app/work'" in caplog.text
+
+
+def test_a_line_that_a_full_disk_has_cut_is_ended_before_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = LogFiles(str(tmp_path), None, 0)
+    written = os.write
+
+    def cut(descriptor: int, data: bytes) -> int:
+        monkeypatch.setattr(log_files.os, "write", full)
+        return written(descriptor, data[:30])
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(log_files.os, "write", cut)
+    write(files, "first")
+    assert files.flush()
+    write(files, "second")
+    assert files.flush()
+    monkeypatch.undo()
+    write(files, "third")
+    files.close()
+    lines = (tmp_path / "app/work.log").read_text().splitlines()
+    assert [line[24:] for line in lines] == ["stdout", "stdout: third"]

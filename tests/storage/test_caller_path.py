@@ -27,6 +27,10 @@ def script(folder: Path, name: str) -> Path:
     return file
 
 
+def test_a_file_that_cannot_be_looked_at_is_none() -> None:
+    assert caller_path.path_of_file(f"/{'long' * 100}.py") == caller_path.MAIN
+
+
 @pytest.mark.parametrize("marker", ["pyproject.toml", "setup.py", "setup.cfg", ".git"])
 def test_the_path_is_relative_to_the_nearest_marked_folder(tmp_path: Path, marker: str) -> None:
     (tmp_path / marker).touch()

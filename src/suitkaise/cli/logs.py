@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 import time
 
 from suitkaise.cli.command import CLEAN, CommandError
+from suitkaise.cli.display import is_coloured, painted
 from suitkaise.cli.show import target_of
 from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.escapes import one_line
-from suitkaise.messaging.log_rings import Line
-from suitkaise.messaging.protocol import RequestKind
+from suitkaise.messaging.log_reader import LogReader, tagged
+from suitkaise.messaging.log_rings import EVENT, Line
 
 __all__ = ["logs"]
+
+_COLOURS = {"error": "31", "critical": "31", "warning": "33", "debug": "2", EVENT: "2"}
 
 PATIENCE = 5.0
 """Seconds within which the program has to tell the last lines."""
@@ -26,26 +28,23 @@ def logs(options: argparse.Namespace) -> int:
     """Print the last lines of a worker, or of all workers below a supervisor; with `-f`, go on until Ctrl-C."""
     target = target_of(options)
     printer = _Printer(options, several=target.facts["kind"] == "supervisor")
-    client, path = target.program.client, target.path
-    seen: dict[str, int] = {}
-    if options.follow or options.lines:
-        try:
-            answer = client.request(RequestKind.LOGS, path, {"last": options.lines}).get(PATIENCE)
-        except AskTimeout:
-            raise CommandError(f"the program does not answer within {PATIENCE:g} s") from None
-        printer.print(answer["lines"])
-        seen = answer["seen"]
+    reader = LogReader(target.program.client, target.path, last=options.lines)
+    if not options.follow and not options.lines:
+        return CLEAN
+    try:
+        news = reader.read(PATIENCE)
+    except AskTimeout:
+        raise CommandError(f"the program does not answer within {PATIENCE:g} s") from None
+    printer.print(news.lines)
     if not options.follow:
         return CLEAN
-    reader = os.urandom(8).hex()
     with contextlib.suppress(RuntimeGone, KeyboardInterrupt):
-        while not answer["ended"]:
+        while not news.ended:
             sys.stdout.flush()
-            answer = client.request(RequestKind.LOGS, path, {"seen": seen, "reader": reader}).get(None)
-            seen |= answer["seen"]
-            for worker, count in answer["skipped"].items():
+            news = reader.read(None)
+            for worker, count in news.skipped.items():
                 printer.print_skipped(worker, count)
-            printer.print(answer["lines"])
+            printer.print(news.lines)
     return CLEAN
 
 
@@ -56,19 +55,20 @@ class _Printer:
         self._json = options.json
         self._several = several
         self._timestamps = options.timestamps
+        self._coloured = is_coloured()
 
     def print(self, lines: list[Line]) -> None:
         """Print lines of workers. A record of several lines (a traceback) is printed as several."""
         for path, incarnation, stream, when, text in lines:
-            text = text.removeprefix(f"{path}: ")
             if self._json:
                 fields = {"path": path, "incarnation": incarnation, "stream": stream, "time": when, "line": text}
                 print(json.dumps(fields))
                 continue
-            if stream not in ("stdout", "stderr"):
-                text = f"{stream}: {text}"
-            for line in text.split("\n"):
-                self._print(path, when, one_line(line, colours=sys.stdout.isatty()))
+            for line in tagged(stream, text).split("\n"):
+                shown = one_line(line, colours=self._coloured)
+                if "\x1b" in shown:
+                    shown += "\x1b[0m"  # else a colour that the worker leaves on would go on in the lines of others
+                self._print(path, when, painted(shown, colour=_COLOURS.get(stream, "")))
 
     def print_skipped(self, path: str, count: int) -> None:
         """Tell that lines were not printed, since more came than could be kept until they were read."""
@@ -81,4 +81,4 @@ class _Printer:
         if self._timestamps:
             moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
             line = f"{moment}.{int(when % 1 * 1000):03d} {line}"
-        print(f"{path}: {line}" if self._several else line)
+        print(f"{painted(path, colour='1')}: {line}" if self._several else line)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -28,7 +29,7 @@ from suitkaise.engines.worker_signals import PROFILE
 from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.escapes import escaped
 from suitkaise.messaging.protocol import RequestKind
-from suitkaise.platform.runtime_directory import profile_socket
+from suitkaise.platform.runtime_directory import profile_socket, stack_file
 from suitkaise.platform.sockets import bind_unix, is_trusted, peer_of
 
 __all__ = ["profile"]
@@ -65,8 +66,7 @@ def _measure(target: Target, seconds: float, rate: float) -> Profile:
         raise UsageError(f"{target.path!r} is a program of its own; py-spy can look into it if it is Python, but {why}")
     if spy is not None:
         print(f"py-spy cannot be used: {why}; the worker samples itself", file=sys.stderr)
-    place = profile_socket(target.program.directory, pid)
-    return _from_sampler(target.path, _of_process(place, pid, seconds, rate))
+    return _from_sampler(target.path, _of_process(target.program.directory, pid, seconds, rate))
 
 
 # ---------------------------------------------------------------- the ways to measure
@@ -81,13 +81,31 @@ def _of_program(target: Target, seconds: float, rate: float) -> Profile:
         raise CommandError(f"{target.path!r}: the program has ended meanwhile") from None
 
 
-def _of_process(path: str, pid: int, seconds: float, rate: float) -> dict[str, Any]:
+def _of_process(directory: str, pid: int, seconds: float, rate: float) -> dict[str, Any]:
     """Have a worker's process sample its own threads."""
+    with contextlib.ExitStack() as stack:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            raise CommandError(f"process {pid} cannot be asked: {error.strerror}") from None
+        stack.callback(os.close, pidfd)
+        worker = stack.enter_context(_connection(directory, pid, pidfd))
+        try:
+            worker.sendall(json.dumps({"seconds": seconds, "rate": rate}).encode() + b"\n")
+            return _receive(worker, pid, pidfd, time.monotonic() + seconds + PATIENCE)
+        except OSError:
+            raise CommandError("the worker has ended meanwhile") from None
+
+
+def _connection(directory: str, pid: int, pidfd: int) -> socket.socket:
+    """Have the worker connect to a socket here, and return its connection."""
+    path = profile_socket(directory, pid)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
-            pidfd = os.pidfd_open(pid)
-            stack.callback(os.close, pidfd)
+            turn = os.open(stack_file(directory, pid), os.O_RDONLY | os.O_CLOEXEC)  # a file that the worker has anyway
+            stack.callback(os.close, turn)
+            fcntl.flock(turn, fcntl.LOCK_EX)  # the socket has one name: observers that come at once take turns
             with contextlib.suppress(FileNotFoundError):  # of a client that was killed
                 os.unlink(path)
             bind_unix(listener, path)
@@ -103,14 +121,11 @@ def _of_process(path: str, pid: int, seconds: float, rate: float) -> dict[str, A
                 "thread is in C code that does not return to Python; `suitkaise stack` shows where it is, and py-spy "
                 "works nevertheless"
             )
-        worker = stack.enter_context(listener.accept()[0])
+        worker = listener.accept()[0]
         if not is_trusted(peer_of(worker)[1]):
+            worker.close()
             raise CommandError(f"process {pid} does not run as this user")
-        try:
-            worker.sendall(json.dumps({"seconds": seconds, "rate": rate}).encode() + b"\n")
-            return _receive(worker, pid, pidfd, time.monotonic() + seconds + PATIENCE)
-        except OSError:
-            raise CommandError("the worker has ended meanwhile") from None
+        return worker
 
 
 def _readable(sock: socket.socket, pidfd: int, seconds: float) -> bool:
@@ -160,6 +175,9 @@ def _by_py_spy(spy: str, path: str, pid: int, seconds: float, rate: float) -> tu
         ]  # fmt: skip
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        except OSError as error:
+            return None, f"{spy}: {error.strerror}"
+        try:
             with open(file, encoding="utf-8", errors="replace") as raw:
                 lines = raw.read().splitlines()
         except OSError as error:

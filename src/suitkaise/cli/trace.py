@@ -38,6 +38,8 @@ def trace(options: argparse.Namespace) -> int:
             if last is None:
                 print(f"{target.path}: its messages from now on; Ctrl-C ends this", file=sys.stderr, flush=True)
             last = news["last"]
+            if news["resumed"]:
+                print("messages were not shown: nothing has asked for them for a while", file=sys.stderr)
             if news["missed"]:
                 print(f"{news['missed']} messages were not shown: too many came", file=sys.stderr)
             for report in news["reports"]:

@@ -53,8 +53,8 @@ def _command(options: argparse.Namespace, arguments: list[str]) -> list[str]:
     command += [f"--{name}" if getattr(options, name) else f"--no-{name}" for name in switches]
     values = [name for name in ("engine", "health", "observe") if getattr(options, name) is not None]
     command += [f"--{name}={getattr(options, name)}" for name in values]
-    if options.observe_actions:
-        command.append("--observe-actions")
+    flags = [name for name in ("observe_actions", "observe_hide_values") if getattr(options, name)]
+    command += [f"--{name.replace('_', '-')}" for name in flags]
     return [*command, options.target, "--", *arguments]
 
 

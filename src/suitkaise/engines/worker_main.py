@@ -169,6 +169,7 @@ class WorkerProcess:
         self._lifecycle: Lifecycle | None = None
         self._message_trace: MessageTrace | None = None
         self._traces_from_start = False
+        self._not_traced = 0
 
     def run(self, watch: _HubWatch) -> int:
         """Run the worker from the first frame to the exit report; return the exit code."""
@@ -361,9 +362,17 @@ class WorkerProcess:
         (self._message_trace.on if on else self._message_trace.off)()
 
     def _send_trace(self, fields: dict[str, Any]) -> None:
-        if not self._writer.waiting:  # the hub reads slowly: it does without
-            with contextlib.suppress(OSError):
-                self._writer.offer(MessageTraced(fields), long_header=True)
+        """Send a report; leave it out, and count it, if the hub reads slowly, or if this interrupts another frame."""
+        writer = self._writer
+        with contextlib.suppress(OSError):
+            if not writer.interrupted:
+                writer.flush()
+            if writer.interrupted or writer.waiting:
+                self._not_traced += 1 + fields["skipped"]
+                return
+            fields["skipped"] += self._not_traced
+            self._not_traced = 0
+            writer.offer(MessageTraced(fields), long_header=True)
 
     def _supervise(self, lifecycle: Lifecycle, data: bytes, on_end: Callable[[ExitReason], None]) -> ThreadSupervisor:
         """Make the supervisor of the worker's background threads, which run in this process."""

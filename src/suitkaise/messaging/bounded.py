@@ -220,17 +220,27 @@ class BoundedMailbox:
             message = self._pending.first
             receiver.inbox.note(self._pending.oldest or 0.0)
             try:
-                receiver.deliver(message, accepted=message.kind == "signal")
+                if not self._deliver(receiver, message):
+                    return False
             except WorkerDead:  # the incarnation has just ended: the messages wait for the next one
                 self.receiver = None
-                return False
-            except MailboxFull:  # too many bytes
-                receiver.inbox.want_room()
                 return False
             except SuitkaiseError as error:
                 message.fail(error)
             self._pending.drop_first()
         return True
+
+    def _deliver(self, receiver: BoundedReceiver, message: Message) -> bool:
+        """Deliver a message; return False if too many bytes wait, and the worker rings when it has taken some out."""
+        for wanted in (False, True):
+            if wanted:  # the worker may have taken out all before it could see that, so this tries once more after it
+                receiver.inbox.want_room()
+            try:
+                receiver.deliver(message, accepted=message.kind == "signal")
+                return True
+            except MailboxFull:
+                continue
+        return False
 
     # ------------------------------------------------------------ the end of an incarnation, and of the worker
     def detach(self) -> None:

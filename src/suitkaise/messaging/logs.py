@@ -44,6 +44,9 @@ __all__ = [
 ROOM = 10_000
 """How many records of workers may wait for the program's logging handlers."""
 
+LATEST = 1e11
+"""The Unix time (in the year 5138) before which a record's time must be."""
+
 LONGEST_PAUSE = 1.0
 """Seconds for which nothing is read from a worker that logs too fast; further ones if the handlers make progress."""
 
@@ -126,6 +129,8 @@ class ForwardingHandler(logging.Handler):
                     fields[name] = _shown(value) if isinstance(value, str) else value
                 elif name not in _NOT_SENT:
                     extra[name] = _encoded(value)
+            if not (isinstance(record.created, (int, float)) and 0 <= record.created < LATEST):
+                fields["created"] = time.time()  # whatever has made the record: the program sorts and shows times
             if extra:
                 fields["extra"] = extra
             self._send(fields)

@@ -26,12 +26,16 @@ V = TypeVar("V")
 
 
 class _Memberships(Generic[V]):
-    """A value for each name and incarnation that belongs to it, in the order of their coming."""
+    """A value for each name and incarnation that belongs to it, in the order of their coming.
 
-    def __init__(self, find: Callable[[str], Address], kind: str) -> None:
+    `on_empty` is called with each name that no incarnation has any more.
+    """
+
+    def __init__(self, find: Callable[[str], Address], kind: str, on_empty: Callable[[str], object]) -> None:
         self.lock = threading.Lock()
         self._find = find
         self._kind = kind
+        self._on_empty = on_empty
         self._by_name: dict[str, dict[str, V]] = {}
 
     def add(self, name: str, owner: str, value: V) -> None:
@@ -40,7 +44,8 @@ class _Memberships(Generic[V]):
         with self.lock:
             self._by_name.setdefault(name, {})[owner] = value
         try:
-            alive = self._find(path).watchers.add((self._kind, name), lambda reason: self.drop(name, owner), serial)
+            watchers = self._find(path).watchers
+            alive = watchers.add((self._kind, name, owner), lambda reason: self.drop(name, owner), serial)
         except ChildNotFound:
             alive = False
         if not alive:
@@ -51,7 +56,7 @@ class _Memberships(Generic[V]):
         """Remove the incarnation `owner`; a missing one is no error."""
         self.drop(name, owner)
         try:
-            self._find(split_owner(owner)[0]).watchers.remove((self._kind, name))
+            self._find(split_owner(owner)[0]).watchers.remove((self._kind, name, owner))
         except ChildNotFound:
             return
 
@@ -62,6 +67,7 @@ class _Memberships(Generic[V]):
             members.pop(owner, None)
             if not members:
                 self._by_name.pop(name, None)
+                self._on_empty(name)
 
     def of(self, name: str) -> dict[str, V]:
         """Return the incarnations under this name, with their values."""
@@ -80,8 +86,8 @@ class Groups:
     def __init__(self, find: Callable[[str], Address], dead_letters: DeadLetters) -> None:
         self._find = find
         self._dead_letters = dead_letters
-        self._members: _Memberships[None] = _Memberships(find, "group")
         self._turns: dict[str, itertools.count[int]] = {}
+        self._members: _Memberships[None] = _Memberships(find, "group", lambda name: self._turns.pop(name, None))
 
     def serve(self, name: str, action: GroupAction, argument: Any) -> Any:
         """Carry out what is requested of the group."""
@@ -105,7 +111,6 @@ class Groups:
     def _next(self, name: str, asker: str) -> str:
         paths = [path for path in self._paths(name) if path != asker]
         if not paths:
-            self._turns.pop(name, None)
             other = "other " if asker in self._paths(name) else ""
             raise ChildNotFound(f"the group {name!r} has no {other}members", path=name)
         turn = self._turns.setdefault(name, itertools.count())
@@ -128,7 +133,7 @@ class Topics:
     def __init__(self, find: Callable[[str], Address], dead_letters: DeadLetters) -> None:
         self._find = find
         self._dead_letters = dead_letters
-        self._subscriptions: _Memberships[int] = _Memberships(find, "topic")
+        self._subscriptions: _Memberships[int] = _Memberships(find, "topic", lambda name: None)
 
     def serve(self, name: str, action: TopicAction, argument: Any) -> Any:
         """Carry out what is requested of the topic, or of the pattern."""

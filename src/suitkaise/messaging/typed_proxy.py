@@ -35,9 +35,9 @@ class TypedProxy:
         vars(self).update(_ref=ref, _cls=cls, _timeout=timeout)
 
     def __getattr__(self, name: str) -> Any:
-        ref, cls, timeout = vars(self)["_ref"], vars(self)["_cls"], vars(self)["_timeout"]
-        if name.startswith("_"):
+        if name.startswith("_"):  # first: pickle asks for such names before there is a ref
             raise AttributeError(f"{name!r} is private; a proxy reaches public names only")
+        ref, cls, timeout = vars(self)["_ref"], vars(self)["_cls"], vars(self)["_timeout"]
         found = inspect.getattr_static(cls, name, None)
         found = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
         if not inspect.isroutine(found):

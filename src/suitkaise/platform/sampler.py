@@ -52,12 +52,33 @@ def sample(
         name of its thread, the indices of its frames from outside to inside, and how often it was found; `on_cpu`: how
         often a thread had used the CPU since the look before; None if the system does not tell.
     """
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(min(SWITCH, interval))
-    try:
+    with _often:
         return _sample(seconds, rate, wanted, stopped)
-    finally:
-        sys.setswitchinterval(interval)
+
+
+class _SwitchesOften:
+    """Has running threads let go of the interpreter sooner, while at least one profile is made in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._profiles = 0
+        self._former = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._profiles:
+                self._former = sys.getswitchinterval()
+                sys.setswitchinterval(min(SWITCH, self._former))
+            self._profiles += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._profiles -= 1
+            if not self._profiles:
+                sys.setswitchinterval(self._former)
+
+
+_often = _SwitchesOften()
 
 
 def _sample(

@@ -53,6 +53,7 @@ class LogFiles:
         self._lost_lines = 0  # since files cannot be written
         self._told: set[int] = set()  # the errors that were told
         self._failing: set[str] = set()
+        self._cut: set[str] = set()  # files whose last line was not written as a whole
         self._busy = False
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -103,7 +104,12 @@ class LogFiles:
             texts: dict[str, list[str]] = {}
             counts: dict[str, int] = {}
             for path, run, _ in batch:
-                texts.setdefault(path, []).append(_text(path, run))
+                try:
+                    text = _text(path, run)
+                except Exception:  # the thread goes on, for all other lines
+                    logger.exception("a line of %r cannot be written to its log file", path)
+                    continue
+                texts.setdefault(path, []).append(text)
                 counts[path] = counts.get(path, 0) + len(run.texts)
             for path, parts in texts.items():
                 self._append(path, "".join(parts).encode("utf-8", "backslashreplace"), counts[path])
@@ -117,6 +123,9 @@ class LogFiles:
 
     def _append(self, path: str, data: bytes, lines: int) -> None:
         file = log_file(self._directory, path)
+        if file in self._cut:
+            data = b"\n" + data
+        whole = data
         try:
             while data:
                 descriptor = self._descriptor(file)
@@ -128,6 +137,8 @@ class LogFiles:
         except OSError as error:
             self._lost_lines += lines
             self._failing.add(file)
+            if len(data) < len(whole):
+                (self._cut.discard if whole[: -len(data)].endswith(b"\n") else self._cut.add)(file)
             if error.errno not in self._told:
                 self._told.add(error.errno or 0)
                 logger.error(
@@ -135,6 +146,7 @@ class LogFiles:
                     "affected", file, error.strerror or error,
                 )  # fmt: skip
             return
+        self._cut.discard(file)
         if self._failing:
             self._failing.discard(file)
             if not self._failing:

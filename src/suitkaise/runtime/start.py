@@ -8,16 +8,14 @@ from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any
 
+from suitkaise.runtime import choices
 from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.running_tree import RunningTree, stop_former, wait_until_done
 from suitkaise.runtime.runtime import Runtime
 from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.interface import SupervisorInterface
 
-__all__ = ["AsyncStart", "added", "start", "started"]
-
-started: set[str] = set()
-"""The names of the trees that this program has started; the command line reads it."""
+__all__ = ["AsyncStart", "added", "start"]
 
 
 @contextlib.contextmanager
@@ -29,7 +27,7 @@ def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]
     try:
         supervisor = runtime.add(tree)
         name = tree.name
-        started.add(name)
+        choices.started.add(name)
         yield runtime, supervisor
     except BaseException:
         runtimes.leave(name)

@@ -33,12 +33,14 @@ class Traces:
         self._call_at = call_at
         self._lock = threading.RLock()
         self._traces: dict[str, _Trace] = {}
+        self._past = 0  # the last number of all traces that have ended
 
     def after(self, path: str, number: int | None) -> Answer[dict[str, Any]]:
         """Return the reports after that number; None: return their number so far, at once, to begin with.
 
         Returns:
             `last`: the number for the next request. `reports`, see `MessageTrace`. `missed`: how many were dropped.
+            `resumed`: the trace was switched off after that number, and is on again now.
 
         Raises:
             ChildNotFound: there is no worker at `path`.
@@ -50,7 +52,9 @@ class Traces:
         with self._lock:
             trace = self._traces.get(path)
             if trace is None or trace.address is not address:
-                trace = self._traces[path] = _Trace(address)
+                if trace is not None:
+                    self._past = max(self._past, trace.last)
+                trace = self._traces[path] = _Trace(address, self._past + 1)
                 address.trace(trace.put)
             trace.wanted_until = time.monotonic() + LEASE
             answer = trace.after(number)
@@ -65,18 +69,20 @@ class Traces:
                 self._call_at(time.monotonic() + LEASE, lambda: self._end_if_unwanted(path, trace))
                 return
             del self._traces[path]
+            self._past = max(self._past, trace.last)
         trace.address.trace(None)
 
 
 class _Trace:
-    """The reports of one worker, and the observers that wait for more."""
+    """The reports of one worker, and the observers that wait for more. They are numbered from `first` + 1 on."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, first: int) -> None:
         self.address = address
+        self.last = first
+        self._first = first
         self.wanted_until = 0.0
         self._lock = threading.Lock()
         self._reports: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self._last = 0
         self._waiting: dict[Answer[dict[str, Any]], int] = {}
 
     @property
@@ -86,7 +92,7 @@ class _Trace:
     def put(self, report: dict[str, Any]) -> None:
         """Keep a report and pass it on; called in any thread."""
         with self._lock:
-            self._last += 1
+            self.last += 1
             self._reports.append(report)
             waiting, self._waiting = self._waiting, {}
             told = [(answer, self._since(number)) for answer, number in waiting.items()]
@@ -96,8 +102,8 @@ class _Trace:
     def after(self, number: int | None) -> Answer[dict[str, Any]]:
         answer: Answer[dict[str, Any]] = Answer()
         with self._lock:
-            news = self._since(self._last if number is None else number)
-            if number is not None and not news["reports"]:
+            news = self._since(self.last if number is None else number)
+            if number is not None and not news["reports"] and not news["resumed"]:
                 self._waiting = {one: since for one, since in self._waiting.items() if not one.done()}
                 self._waiting[answer] = number
                 return answer
@@ -105,6 +111,7 @@ class _Trace:
         return answer
 
     def _since(self, number: int) -> dict[str, Any]:
-        new = min(max(0, self._last - number), len(self._reports))
+        resumed, number = number < self._first, max(number, self._first)
+        new = min(max(0, self.last - number), len(self._reports))
         reports = [self._reports[index] for index in range(len(self._reports) - new, len(self._reports))]
-        return {"last": self._last, "reports": reports, "missed": max(0, self._last - number - new)}
+        return {"last": self.last, "reports": reports, "missed": max(0, self.last - number - new), "resumed": resumed}

@@ -48,7 +48,7 @@ def path_of_file(filename: str) -> str | None:
     file = Path(os.path.abspath(filename))
     if str(file).startswith(_OURSELVES) or str(file.resolve()).startswith(_OURSELVES):
         return None
-    if not file.is_file():  # a notebook's cell, for example, whose name only looks like a file's
+    if not os.path.isfile(file):  # a notebook's cell, for example, whose name only looks like a file's
         return MAIN
     root = project_root(file)
     if not file.is_relative_to(root):
@@ -64,7 +64,7 @@ def project_root(file: Path) -> Path:
 @functools.lru_cache(maxsize=1024)
 def _marked_root(folder: Path) -> Path | None:
     for candidate in (folder, *folder.parents):
-        if any((candidate / marker).exists() for marker in _MARKERS):
+        if any(os.path.exists(candidate / marker) for marker in _MARKERS):
             return candidate
     return None
 

@@ -60,8 +60,8 @@ def kill(ref: WorkerRef, timeout: float = 10.0) -> None:
         ValueError: it is a thread or a supervisor, which have no process of their own.
         AssertionError: the supervisor has done nothing in time.
     """
-    before = ref.incarnation
-    os.kill(_pid_of(ref), signal.SIGKILL)
+    pid, before = _process_of(ref)
+    os.kill(pid, signal.SIGKILL)
 
     def decided() -> bool:
         try:
@@ -80,7 +80,7 @@ def hang(ref: WorkerRef) -> Iterator[None]:
     Raises:
         ValueError: it is a thread or a supervisor, which have no process of their own.
     """
-    pid = _pid_of(ref)
+    pid, _ = _process_of(ref)
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -89,13 +89,14 @@ def hang(ref: WorkerRef) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def _pid_of(ref: WorkerRef) -> int:
-    status, pid, _, kind = ref._info()
+def _process_of(ref: WorkerRef) -> tuple[int, int]:
+    """Return the pid of a worker, and the number of the incarnation that has it."""
+    status, pid, incarnation, kind = ref._info()
     if kind not in ("process", "command"):
         raise ValueError(f"{ref.path!r} is a {kind}, which has no process of its own")
     if pid is None:
         raise ValueError(f"{ref.path!r} is {status}; there is no process")
-    return pid
+    return pid, incarnation
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,68 @@
+"""What a worker's process sends to the program of its own accord."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from suitkaise.engines.protocol import MessageTraced, decode_worker_report
+from suitkaise.engines.worker_main import WorkerProcess
+from suitkaise.messaging import wire
+from suitkaise.platform.board import Board
+
+
+class Hub:
+    """The program at the other end, which reads when a test wants that."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.parser = wire.Parser(max_header=wire.MAX_PAYLOAD, decode=decode_worker_report)
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the reports of messages that have come."""
+        reports: list[Any] = []
+        with suppress(BlockingIOError):
+            while True:
+                reports += [header for header, _ in self.parser.receive(self.sock, socket.MSG_DONTWAIT)]
+        return [report.fields for report in reports if isinstance(report, MessageTraced)]
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[WorkerProcess, Hub]]:
+    ours, theirs = socket.socketpair()
+    board = Board.in_memory()
+    with ours, theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        yield WorkerProcess(theirs, "", board, 0.0), Hub(ours)
+    board.close()
+
+
+def test_a_trace_goes_on_after_the_program_has_read_slowly_and_tells_what_is_missing(
+    pair: tuple[WorkerProcess, Hub],
+) -> None:
+    process, hub = pair
+    for number in range(1, 101):
+        process._send_trace({"number": number, "message": "x" * 300, "skipped": 0})
+    shown = len(hub.read())
+    assert shown < 99
+    process._send_trace({"number": 101, "skipped": 0})
+    process._send_trace({"number": 102, "skipped": 3})
+    *_, before, last = hub.read()
+    assert (before["number"], last) == (101, {"number": 102, "skipped": 3})
+    assert before["skipped"] == 100 - (shown + 1)
+
+
+def test_a_report_in_a_signal_handler_that_interrupts_another_frame_is_left_out(
+    pair: tuple[WorkerProcess, Hub],
+) -> None:
+    process, hub = pair
+    process._writer._writer = threading.get_ident()  # as inside of `write`
+    process._send_trace({"number": 1, "skipped": 0})
+    process._writer._writer = None
+    process._send_trace({"number": 2, "skipped": 0})
+    assert hub.read() == [{"number": 2, "skipped": 1}]

@@ -1,0 +1,73 @@
+"""The hub's side of groups: what is left of a member, and of a group without members."""
+
+from __future__ import annotations
+
+import pytest
+
+from suitkaise import Status
+from suitkaise.errors import ChildNotFound, WorkerDead
+from suitkaise.exits import Normal
+from suitkaise.messaging.address import Address
+from suitkaise.messaging.dead_letters import DeadLetters
+from suitkaise.messaging.memberships import Groups
+from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.protocol import GroupAction
+
+
+class Parent:
+    def status_of(self, id: str) -> Status:
+        return Status.RUNNING
+
+    def control(self, kind: str, id: str, drain: float | None = None) -> Answer[None]:
+        raise NotImplementedError
+
+
+class Scene:
+    """One worker, whose incarnations begin and end as a test wants it."""
+
+    def __init__(self) -> None:
+        self.address = Address("app/one", "one", "thread", Parent())
+        self.groups = Groups(lambda path: self.address, DeadLetters())
+
+    def begin(self, serial: int) -> str:
+        self.address.begin(serial)
+        return f"app/one#{serial}"
+
+    def end(self) -> None:
+        self.address.detach(Normal(), None)
+
+    def members(self) -> list[str]:
+        paths: list[str] = self.groups.serve("g", GroupAction.MEMBERS, None)
+        return paths
+
+
+def test_an_abandoned_incarnation_that_leaves_late_leaves_only_itself() -> None:
+    scene = Scene()
+    first = scene.begin(1)
+    scene.groups.serve("g", GroupAction.JOIN, first)
+    scene.end()
+    assert scene.members() == []
+    second = scene.begin(2)
+    scene.groups.serve("g", GroupAction.JOIN, second)
+    scene.groups.serve("g", GroupAction.LEAVE, first)
+    with pytest.raises(WorkerDead):
+        scene.groups.serve("g", GroupAction.JOIN, first)
+    assert scene.members() == ["app/one"]
+    scene.end()
+    assert scene.members() == []
+
+
+def test_nothing_is_kept_of_a_group_that_has_no_members_any_more() -> None:
+    scene = Scene()
+    for serial in (1, 2):
+        owner = scene.begin(serial)
+        scene.groups.serve("g", GroupAction.JOIN, owner)
+        assert scene.groups.serve("g", GroupAction.NEXT, "") == "app/one"
+        assert scene.groups._turns
+        if serial == 1:
+            scene.end()
+        else:
+            scene.groups.serve("g", GroupAction.LEAVE, owner)
+        assert not scene.groups._turns
+    with pytest.raises(ChildNotFound):
+        scene.groups.serve("g", GroupAction.NEXT, "")

@@ -1,0 +1,33 @@
+"""`kill` of `suitkaise.testing`: of which incarnation it waits for the next."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from suitkaise.messaging.refs import WorkerRef
+from suitkaise.testing import actions
+
+
+class Restarted:
+    """A worker that is restarted just after it was asked for its number, and again after it was killed."""
+
+    path = "app/one"
+    incarnation = 1
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def _info(self) -> tuple[str, int, int, str]:
+        self.asked += 1
+        return ("running", 300, 3, "process") if self.asked > 3 else ("running", 200, 2, "process")
+
+
+def test_kill_waits_for_the_incarnation_after_the_one_it_has_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[Any] = []
+    monkeypatch.setattr(actions.os, "kill", lambda pid, number: killed.append(pid))
+    ref = Restarted()
+    actions.kill(cast(WorkerRef, ref))
+    assert killed == [200]
+    assert ref.asked == 4
