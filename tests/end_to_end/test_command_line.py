@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -222,6 +223,16 @@ def test_a_file_that_starts_its_processes_itself_is_run_to_its_end(what: str, tm
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.splitlines() == ["worked 1", "worked 2"]
     assert "no Supervisor" not in finished.stderr
+
+
+def test_a_demo_that_cannot_be_observed_says_that_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        finished = run_program([sys.executable, "-m", "suitkaise", "demo", "--observe", port])
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("suitkaise demo: ")
+    assert port in finished.stderr
+    assert finished.stderr.count("\n") == 1
 
 
 FINE = HEADER + "class W(Process):\n    def __init__(self, x=None): pass\n"

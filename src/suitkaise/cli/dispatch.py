@@ -98,11 +98,11 @@ def _run_demo(options: argparse.Namespace) -> int:
     from suitkaise.cli.demo_tree import TO_TRY, tree  # imports what users import
 
     def run() -> int:
+        if not options.json:
+            print(TO_TRY, file=sys.stderr)
         tree.run()
         return CLEAN
 
-    if not options.json:
-        print(TO_TRY, file=sys.stderr)
     return _in_foreground(options, run)
 
 
