@@ -23,5 +23,5 @@ def test_a_program_that_does_not_answer_is_told_where_there_is_no_limit(monkeypa
     target = SimpleNamespace(path="app", is_root=True, program=program, facts={"children": [{"id": "one"}]})
     monkeypatch.setattr(change, "target_of", lambda options: target)
     options = argparse.Namespace(command="suspend", timeout=None, no_wait=False, json=False)
-    with pytest.raises(CommandError, match="'app': no answer within .* s; it goes on"):
+    with pytest.raises(CommandError, match=r"'app': no answer within .* s; it goes on"):
         change.change(options)
