@@ -69,6 +69,30 @@ def show(title: str, unit: str, rows: list[Row], *, scale: float = 1.0, more_is_
     print(f"  ({unit}; ratio: to {rows[0].name!r}; {len(rows[0].values)} rounds)", flush=True)
 
 
+def measure_latencies(rounds: int, group: dict[str, Callable[[], list[float]]]) -> dict[str, list[float]]:
+    """Collect the seconds of each round trip of all of a group, in turns; the first round does not count."""
+    for take in group.values():
+        take()
+    taken: dict[str, list[float]] = {name: [] for name in group}
+    for _ in range(rounds):
+        for name, take in group.items():
+            taken[name] += take()
+    return taken
+
+
+def show_latencies(title: str, taken: dict[str, list[float]], goals: dict[str, float] | None = None) -> None:
+    """Print a table: the median and the 99th percentile in microseconds, and the ratio of each median to the first."""
+    print(f"\n{title}")
+    width = max(map(len, taken))
+    print(f"  {'':{width}}  {'p50':>8}  {'p99':>8}  {'ratio':>7}  goal")
+    first = statistics.median(next(iter(taken.values())))
+    for name, values in taken.items():
+        goal = f"<= {goals[name]:g}" if goals and name in goals else ""
+        median, last = statistics.median(values), statistics.quantiles(values, n=100)[98]
+        print(f"  {name:{width}}  {median * 1e6:>8.1f}  {last * 1e6:>8.1f}  {median / first:>7.2f}  {goal}")
+    print(f"  (us a round trip; ratio: to {next(iter(taken))!r}; {len(values)} of each)", flush=True)
+
+
 def heading(name: str) -> None:
     """Print the machine and the version of Python."""
     print(

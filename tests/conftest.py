@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import fnmatch
+import gc
 import os
 import re
 import resource
@@ -67,6 +68,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_fast(item):
             item.add_marker(pytest.mark.fast)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what the collection has made from garbage collections, which the check of each test may need."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

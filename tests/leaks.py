@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -30,6 +31,9 @@ MARK = "SUITKAISE_TEST_RUN"
 
 BENIGN_THREADS = ("pytest_timeout ", "execnet")  # by the beginning of the name
 BENIGN_FILES = ("/dev/null", "/dev/urandom", "/dev/random")
+
+MOMENT = 0.2
+"""Seconds that what has just ended gets before the garbage is collected, which takes long."""
 
 _private_base: Path | None = None
 
@@ -79,6 +83,9 @@ def leaks_since(before: Footprint) -> list[Leak]:
 def wait_for_leaks_to_go(before: Footprint, grace: float) -> list[Leak]:
     """Wait up to `grace` seconds until there is no leak; return the leaks that are left."""
     if not leaks_since(before):
+        return []
+    with suppress(AssertionError):
+        eventually(lambda: not leaks_since(before), timeout=min(MOMENT, grace))
         return []
     gc.collect()  # objects in a reference cycle are garbage, not a leak
     with suppress(AssertionError):
@@ -137,9 +144,8 @@ def _processes_since(before: Footprint) -> list[Leak]:
     fresh = set(psutil.pids()) - before.pids
     if not fresh:
         return []
-    ours = [process for process in _own_processes() if process.pid in fresh]
     found = []
-    for process in sorted(ours, key=lambda p: p.pid):
+    for process in sorted(own_processes(fresh), key=lambda p: p.pid):
         description = describe(process.pid)
         if process.pid == resource_tracker._resource_tracker._pid:  # multiprocessing keeps it until the program ends
             continue
@@ -183,27 +189,34 @@ def _files_since(before: Footprint) -> list[Leak]:
 
 def _directories_since(before: Footprint) -> list[Leak]:
     fresh = sorted(runtime_directories() - before.directories)
-    own = own_pids() if fresh else set()
     return [
         Leak("directory", str(path), path=path)
         for path in fresh
-        if path.parent == private_base() or _pid_in_name(path) in own
+        if path.parent == private_base() or _is_own(_pid_in_name(path))
     ]
 
 
-def own_pids() -> set[int]:
-    """Return the pids of this process, its descendants and orphans, and the programs that its tests have started."""
-    return {os.getpid(), *(process.pid for process in _own_processes()), *started_programs}
+def own_processes(among: Iterable[int]) -> list[psutil.Process]:
+    """Return those of the processes that this process or one of its tests has started, orphans included."""
+    pids = set(among) - {os.getpid()}
+    ours = processes_with_variable(MARK, os.environ.get(MARK, "-"), pids)
+    for pid in pids.difference(process.pid for process in ours):
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if any(parent.pid == os.getpid() for parent in process.parents()):
+                ours.append(process)
+    return ours
 
 
-def _own_processes() -> set[psutil.Process]:
-    return {*psutil.Process().children(recursive=True), *processes_with_variable(MARK, os.environ.get(MARK, "-"))}
+def _is_own(pid: int) -> bool:
+    """Return whether it is this process, one that it has started, or a program that its tests have started."""
+    return pid in (os.getpid(), *started_programs) or bool(own_processes([pid]))
 
 
-def _pid_in_name(directory: Path) -> int | None:
-    """Return the pid of the program that made a runtime directory `suitkaise-<pid>-<random>`."""
+def _pid_in_name(directory: Path) -> int:
+    """Return the pid of the program that made a runtime directory `suitkaise-<pid>-<random>`; -1 for another name."""
     number = directory.name.removeprefix(PREFIX).partition("-")[0]
-    return int(number) if number.isdecimal() else None
+    return int(number) if number.isdecimal() else -1
 
 
 def _tracker_pipe() -> str | None:

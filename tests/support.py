@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -129,15 +129,16 @@ def wait_gone(pid: int, timeout: float = 15.0) -> None:
         raise AssertionError(f"process {pid} is still there after {timeout} seconds: {describe(pid)}")
 
 
-def processes_with_variable(variable: str, prefix: str) -> list[psutil.Process]:
+def processes_with_variable(variable: str, prefix: str, among: Iterable[int] | None = None) -> list[psutil.Process]:
     """Return the living processes whose environment has `variable` with a value that starts with `prefix`.
 
     The environment is the one that a process was started with, so a forked process or an orphan still has the
-    variables of its ancestors. This process itself is left out; zombies have no environment.
+    variables of its ancestors. This process itself is left out; zombies have no environment. Only the pids `among`
+    are looked at, if they are given.
     """
     wanted = f"{variable}={prefix}".encode()
     found = []
-    for process in map(_process, psutil.pids()):
+    for process in map(_process, psutil.pids() if among is None else among):
         if process is None or process.pid == os.getpid():
             continue
         with suppress(OSError):

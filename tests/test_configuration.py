@@ -33,17 +33,17 @@ TABLE = "[tool.suitkaise]\n"
 
 
 def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
-    assert filled(tmp_path, {"PATH": "/bin"}) == {"json": False, "debug": False, "health": None}
+    assert filled(tmp_path, {"PATH": "/bin"}) == {"json": False, "debug": False, "health": None, "watch": None}
     assert filled(tmp_path, {}, "[tool.other]\nsuitkaise = 1") == filled(tmp_path, {})
 
 
 def test_the_command_line_comes_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
-    file = f'{TABLE}json = true\ndebug = true\nhealth = "localhost:1"'
-    assert filled(tmp_path, {}, file) == {"json": True, "debug": True, "health": "localhost:1"}
-    environ = {"SUITKAISE_JSON": "0", "SUITKAISE_HEALTH": "2"}
-    assert filled(tmp_path, environ) == {"json": False, "debug": True, "health": "2"}
-    assert filled(tmp_path, environ, json=True, debug=False, health="3") == {
-        "json": True, "debug": False, "health": "3",
+    file = f'{TABLE}json = true\ndebug = true\nhealth = "localhost:1"\nwatch = true'
+    assert filled(tmp_path, {}, file) == {"json": True, "debug": True, "health": "localhost:1", "watch": ""}
+    environ = {"SUITKAISE_JSON": "0", "SUITKAISE_HEALTH": "2", "SUITKAISE_WATCH": "src"}
+    assert filled(tmp_path, environ) == {"json": False, "debug": True, "health": "2", "watch": "src"}
+    assert filled(tmp_path, environ, json=True, debug=False, health="3", watch="") == {
+        "json": True, "debug": False, "health": "3", "watch": "",
     }  # fmt: skip
 
 
@@ -65,15 +65,30 @@ def test_a_flag_in_the_environment_is_a_word(text: str, value: bool, tmp_path: P
     assert filled(tmp_path, {"SUITKAISE_DEBUG": text})["debug"] is value
 
 
+@pytest.mark.parametrize("text, value", [("1", ""), ("on", ""), ("off", None), ("", None), ("src", "src")])
+def test_what_is_watched_is_a_word_or_a_folder_in_the_environment(text: str, value: str | None, tmp_path: Path) -> None:
+    assert filled(tmp_path, {"SUITKAISE_WATCH": text})["watch"] == value
+
+
+def test_a_folder_to_watch_is_below_that_of_the_file_and_the_environment_may_switch_it_off(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(f'{TABLE}watch = "src"')
+    below = tmp_path / "a"
+    below.mkdir()
+    assert filled(below, {})["watch"] == str(tmp_path / "src")
+    assert filled(below, {"SUITKAISE_WATCH": "0"})["watch"] is None
+    assert filled(tmp_path, {}, f"{TABLE}watch = false")["watch"] is None
+
+
 @pytest.mark.parametrize(
     "file, text",
     [
         (f"{TABLE}helth = 1", r"pyproject\.toml: \[tool\.suitkaise\]: unknown option helth; did you mean health\?"),
-        (f"{TABLE}zzz = 1", "option zzz; there are json, debug, health"),
+        (f"{TABLE}zzz = 1", "option zzz; there are json, debug, health, watch"),
         (f"{TABLE}json = 'yes'", "json must be true or false, not 'yes'"),
         (f"{TABLE}json = 1", "json must be true or false, not 1"),
         (f"{TABLE}health = true", "health must be a text or a number, not True"),
         (f"{TABLE}health = [1]", r"health must be a text or a number, not \[1\]"),
+        (f"{TABLE}watch = 1", "watch must be true, false or a folder, not 1"),
         ("[tool]\nsuitkaise = 1", "tool.suitkaise must be a table, not 1"),
         (f"{TABLE}health =", "cannot be read: Invalid value"),
     ],

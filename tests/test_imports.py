@@ -8,6 +8,10 @@ import sys
 import pytest
 
 import suitkaise
+from suitkaise.cli import dispatch
+from suitkaise.cli.completion import commands_of
+from suitkaise.cli.parser import PROFILE_FORMATS, make_parser
+from suitkaise.cli.profile_formats import FORMATS
 
 HEAVY = (
     "asyncio cloudpickle dataclasses inspect logging msgspec multiprocessing numpy pathlib psutil pykka socket sqlite3 "
@@ -29,6 +33,12 @@ NOT_FOR_A_WORKER = (
 )
 """Modules that the keeper, and so each worker's process, does not need."""
 
+NOT_FOR_THE_COMMAND_LINE = (
+    "asyncio cloudpickle msgspec multiprocessing psutil pykka structlog suitkaise.cli.show suitkaise.cli.profile "
+    "suitkaise.engines.processes suitkaise.events suitkaise.messaging.codec suitkaise.runtime.runtime"
+)
+"""Modules that `suitkaise --help` does not need, nor `suitkaise run` before it loads the user's file."""
+
 
 def loaded(code: str) -> set[str]:
     """Return the names of the modules that a new interpreter has after `code`."""
@@ -44,6 +54,7 @@ def loaded(code: str) -> set[str]:
         ("import suitkaise", HEAVY),
         ("from suitkaise import Child, Process, Supervisor", NOT_FOR_A_TREE),
         ("import suitkaise.engines.keeper, suitkaise.engines.worker_main", NOT_FOR_A_WORKER),
+        ("import suitkaise.cli", NOT_FOR_THE_COMMAND_LINE),
     ],
 )
 def test_an_import_loads_no_module_that_the_program_may_never_use(code: str, unwanted: str) -> None:
@@ -53,6 +64,13 @@ def test_an_import_loads_no_module_that_the_program_may_never_use(code: str, unw
 def test_the_import_loads_one_module_of_suitkaise_and_a_name_loads_its_own() -> None:
     assert {name for name in loaded("import suitkaise") if name.startswith("suitkaise")} == {"suitkaise"}
     assert "suitkaise.supervisor" not in loaded("from suitkaise import Status")
+
+
+def test_each_command_has_its_function() -> None:
+    commands = set(commands_of(make_parser())) - {"run", "demo", "completion"}
+    assert set(dispatch._COMMANDS) == commands
+    assert all(callable(dispatch._function_of(command)) for command in commands)
+    assert set(PROFILE_FORMATS) == set(FORMATS)
 
 
 def test_each_public_name_has_one_home_and_is_the_object_of_that_module() -> None:

@@ -129,7 +129,7 @@ class CrashReport:
             fields = {**fields, "allowed": float("inf")}
         report = msgspec.convert(fields, cls)
         try:
-            report._when()
+            report.when()
         except (OverflowError, OSError) as error:
             raise ValueError(f"{report.wall!r} is no time: {error}") from None
         return report
@@ -137,28 +137,31 @@ class CrashReport:
     def line(self) -> str:
         """Return the report as one line: id, time, path, reason and place."""
         where = f" (at {self.where})" if self.where else ""
-        return one_line(f"{self.id}  {self._when()}  {self.path}  {self.reason}{where}")
+        return one_line(f"{self.id}  {self.when()}  {self.path}  {self.reason}{where}")
 
-    def _when(self) -> str:
+    def when(self) -> str:
+        """Return the local time of the exit as text, to the second."""
         return datetime.fromtimestamp(self.wall).strftime("%Y-%m-%d %H:%M:%S")
 
-    def __str__(self) -> str:
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the facts as pairs of a word and a text, without the last lines and the traceback."""
         since = "" if self.in_phase is None else f" for {self.in_phase:.3g} s"
         loop = f", loop {self.loop}" if self.loop else ""
         allowed = "any number" if self.allowed == float("inf") else f"{self.allowed:g}"
         rows = [
-            f"crash {self.id}  {self._when()}",
-            f"  worker   {self.path} ({self.kind}, pid {self.pid}, incarnation {self.incarnation})",
-            f"  reason   {self.reason}",
-            *([f"  where    {self.where}"] if self.where else ()),
-            f"  phase    {self.phase}{since}{loop}",
-            f"  uptime   {self.uptime:.3g} s, after {self.restarts} restart{'s' * (self.restarts != 1)}",
-            f"  verdict  {self.verdict}; {self.used} of {allowed} restarts used in {self.seconds:g} s",
+            ("worker", f"{self.path} ({self.kind}, pid {self.pid}, incarnation {self.incarnation})"),
+            ("reason", self.reason),
+            ("where", self.where),
+            ("phase", f"{self.phase}{since}{loop}"),
+            ("uptime", f"{self.uptime:.3g} s, after {self.restarts} restart{'s' * (self.restarts != 1)}"),
+            ("verdict", f"{self.verdict}; {self.used} of {allowed} restarts used in {self.seconds:g} s"),
+            ("together", ", ".join(self.together)),
+            ("skipped", f"{self.skipped} earlier reports, not written to disk" if self.skipped else ""),
         ]
-        if self.together:
-            rows.append(f"  together {', '.join(self.together)}")
-        if self.skipped:
-            rows.append(f"  skipped  {self.skipped} earlier reports, not written to disk")
+        return [(word, text) for word, text in rows if text]
+
+    def __str__(self) -> str:
+        rows = [f"crash {self.id}  {self.when()}", *(f"  {word:<8} {text}" for word, text in self.rows())]
         if self.lines:
             rows += ["  last lines", *(f"    {one_line(line)}" for line in self.lines)]
         if self.traceback:

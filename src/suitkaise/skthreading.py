@@ -85,6 +85,8 @@ class SKThread(Thread):
     def _num_loops(self) -> float | None:
         given: float | None = self.__dict__.get("_loops_given", self._loops_of_class)
         _check_loops(type(self), given, self.loop_infinitely)
+        if given is None and type(self).loop is Thread.loop:  # without a loop, it waits for messages
+            return None
         return math.inf if self.loop_infinitely else 1 if given is None else given
 
     @_num_loops.setter
@@ -119,7 +121,7 @@ def create_thread(
     args: tuple[Any, ...] | list[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> WorkerRef:
-    """Start a thread, and return its ref when its start is over: `create_thread([name,] func, [setup])`.
+    """Start a thread; return its ref when it has started: `create_thread([name,] func, [setup], args, kwargs)`.
 
     The thread calls the function once, unless its setup or `kwargs` say otherwise: `loop_infinitely` and `num_loops` of
     a `ThreadSetup` or an `SKThread`, `join_after` (`math.inf`: until it is asked to rejoin) and `join_in` in `kwargs`.
@@ -127,7 +129,8 @@ def create_thread(
     waited for, as any thread is.
 
     Args:
-        what: the name, the function or worker, and the setup; or give them by the next three keywords.
+        what: the name, the function or worker, the setup, `args` and `kwargs`, in this order; the name and the setup
+            may be left out. Or give them by the keywords below.
         name: default: the name of the worker, or of the function. A name that is taken gets a number.
         func: a function; or an `SKThread` or `suitkaise.Thread` (an instance, or its class).
         setup: what the `build()` of a `ThreadSetup` returned. Or an `SKThread` without a loop, or its class: the

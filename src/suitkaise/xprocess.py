@@ -76,13 +76,14 @@ class CrossProcessing(WorkerGroup):
         args: tuple[Any, ...] | list[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
     ) -> WorkerRef:
-        """Start a process, and return its ref when its start is over: `create_process([name,] func, [setup])`.
+        """Start a process; return its ref when it has started: `create_process([name,] func, [setup], args, kwargs)`.
 
         The process calls the function once a loop, until `join_in` or `join_after` ends it, `rejoin` is called, or the
         program ends. A `Process` of your own brings its loop with it.
 
         Args:
-            what: the name, the function or worker, and the setup; or give them by the next three keywords.
+            what: the name, the function or worker, the setup, `args` and `kwargs`, in this order; the name and the
+                setup may be left out. Or give them by the keywords below.
             name: default: the name of the worker, or of the function. A name that is taken gets a number, with a
                 warning if you have given it.
             func: a function; or a `Process` (an instance, or its class), or a `Command`.

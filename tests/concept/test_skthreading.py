@@ -142,6 +142,20 @@ def test_the_loops_of_a_thread_hold_in_a_tree_as_well() -> None:
         assert [running[id].result(LIMIT) for id in ("thrice", "once")] == [3, 1]
 
 
+def test_loop_infinitely_may_be_set_in_on_start() -> None:
+    class Starts(SKThread):
+        def __on_start__(self) -> None:
+            self.loop_infinitely = True
+
+        def __loop__(self) -> int:
+            return self.current_loop
+
+    thread = create_thread(Starts)
+    eventually(lambda: skthreading.get_thread_stats(thread)["loops"] > 1)
+    skthreading.rejoin(thread)
+    assert skthreading.get_thread_result(thread, timeout=LIMIT) > 1
+
+
 def test_loop_infinitely_and_a_number_of_loops_contradict_each_other() -> None:
     with pytest.raises(SpecError, match="Both: set loop_infinitely or num_loops, not both"):
 

@@ -205,6 +205,60 @@ def test_a_function_that_was_called_instead_of_passed_is_named() -> None:
         )
 
 
+def test_a_call_without_a_function_is_told_that_it_needs_one() -> None:
+    xp = CrossProcessing()
+    with pytest.raises(TypeError, match=r"create_process\('UI_handler'\) needs a function or a worker.* got none"):
+        xp.create_process("UI_handler", setup=str(1))
+    with pytest.raises(TypeError, match="got 'ui_loop': pass it, and not its name"):
+        xp.create_process("UI_handler", "ui_loop")
+    parts = ("UI_handler", 42)
+    with pytest.raises(TypeError, match="got 42: pass it without calling it"):
+        xp.create_process(*parts)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        ("work", product, (3,), {"b": 4, "join_after": 1}),  # the concept: "params: name, func, func args, func kwargs"
+        ("work", product, [3], {"b": 4, "join_after": 1}),
+        ("work", product, None, (3,), {"b": 4, "join_after": 1}),
+        (product, (3,), {"b": 4, "join_after": 1}),
+    ],
+)
+def test_args_and_kwargs_may_be_positional(what: Any) -> None:
+    child, _ = declared(Call("create_process", what), {"restart": "transient"})
+    assert (child.what.args, child.what.kwargs, child.join_after) == ((3,), {"b": 4}, 1)
+
+
+def test_positional_args_and_kwargs_go_with_a_setup(tmp_path: Path) -> None:
+    setup = Notes(tmp_path)
+    child, _ = declared(
+        Call("create_process", ("work", product, setup, (3,), {"join_after": 2})), {"restart": "transient"}
+    )
+    assert child.join_after == 2
+    child, _ = declared(
+        Call("create_process", ("work", ui_loop, setup, None, {"join_after": 2})), {"restart": "transient"}
+    )
+    assert child.join_after == 2
+    with pytest.raises(TypeError, match="got args twice"):
+        declared(Call("create_process", (product, (1,)), args=(1,)), {})
+    with pytest.raises(TypeError, match="takes a name, a function or worker, a setup, args and kwargs, not"):
+        declared(Call("create_process", ("work", product, setup, (1,), {}, 3)), {})
+
+
+def test_a_worker_class_whose_constructor_takes_an_option_is_to_be_passed_as_a_worker() -> None:
+    class UiProcess(Process):
+        def __init__(self, name: str, num_loops: int | None = None) -> None:
+            super().__init__(name, num_loops)
+
+        def loop(self) -> None: ...
+
+    with pytest.raises(
+        SpecError, match=r"'num_loops' is an option .*; pass a worker .*: UiProcess\(num_loops=\.\.\.\)"
+    ):
+        CrossProcessing().create_process("ui", UiProcess, args=("ui",), kwargs={"num_loops": 3})
+
+
 @pytest.mark.parametrize(
     "what, kwargs, message",
     [

@@ -171,3 +171,39 @@ skthreading.create_thread("worker", work, kwargs={"join_after": 2})
 print("main ends")
 """).check()
     assert ended.stdout.splitlines() == ["main ends", "thread worker 1", "thread worker 2"]
+
+
+def test_a_process_that_multiprocessing_spawns_makes_processes_of_its_own() -> None:
+    """The file of the program runs there as the module `__mp_main__`, which no worker can import."""
+    ended = run_program("""
+import multiprocessing
+from dataclasses import dataclass
+from suitkaise import xprocess
+
+@dataclass
+class Size:
+    width: int
+
+class Wide(xprocess.Process):
+    num_loops = 1
+    def loop(self):
+        return Size(30)
+
+def double(size, factor):
+    return Size(size.width * factor)
+
+def main():
+    xp = xprocess.CrossProcessing()
+    with xp.ProcessSetup() as setup:
+        with xp.OnStart():
+            factor = 2
+    process = xp.create_process(double, setup.build(), args=(Size(10),), kwargs={"join_after": 1})
+    print(process.result(20.0) == Size(20), xp.create_process(Wide).result(20.0) == Size(30))
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=main)
+    process.start()
+    process.join(25.0)
+    print(process.exitcode)
+""").check()
+    assert ended.stdout.splitlines() == ["True True", "0"]

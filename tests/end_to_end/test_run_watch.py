@@ -78,6 +78,19 @@ def test_a_program_that_ends_by_itself_is_started_anew_by_the_next_change(tmp_pa
         assert program.wait() == 0
 
 
+def test_the_file_has_the_code_watched_and_the_program_gets_the_options_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.suitkaise]\nwatch = true\njson = true\n")
+    write(tmp_path, 1)
+    command = [sys.executable, "-m", "suitkaise", "run", "app.py"]
+    with start_program(command, cwd=tmp_path) as program:
+        program.expect("version 1")
+        expect_error(program, '"level": "info"')
+        write(tmp_path, 2)
+        program.expect("version 2")
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0
+
+
 def test_the_program_ends_when_the_process_that_watches_is_killed(tmp_path: Path) -> None:
     with watching(tmp_path) as program:
         pid = int(program.expect("program").split()[1])

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -97,8 +98,8 @@ _numbers = itertools.count(1)
 
 
 @contextlib.contextmanager
-def run_app(folder: Path) -> Iterator[App]:
-    name = f"app-{os.getpid()}-{next(_numbers)}"
+def run_app(folder: Path, name: str = "") -> Iterator[App]:
+    name = name or f"app-{os.getpid()}-{next(_numbers)}"
     (folder / "app.py").write_text(APP.replace("NAME", name))
     os.mkfifo(folder / "orders")
     with start_program([sys.executable, "app.py"], cwd=folder) as program:
@@ -135,6 +136,32 @@ def test_ps_tells_plain_values_with_json(app: App) -> None:
     assert (worker["status"], worker["restart"], worker["looping"]) == ("running", "permanent", True)
 
 
+IN_A_TERMINAL = """
+import os, pty, sys
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
+"""
+
+
+def typed(*args: str) -> Finished:
+    """Carry a command out in a terminal."""
+    command = [sys.executable, "-c", IN_A_TERMINAL, sys.executable, "-m", "suitkaise", *args]
+    return run_program(command, env={"TERM": "xterm-256color", "NO_COLOR": None, "COLUMNS": "110"})
+
+
+def test_in_a_terminal_tables_and_reports_are_shown_by_rich(app: App) -> None:
+    head, _, line = typed("ps", "--pid", str(app.program.pid)).check().stdout.splitlines()[:3]
+    assert re.sub(r"\x1b\[[\d;]*m", "", head).split()[:3] == ["PID", "TREES", "ALIVE"]
+    assert str(app.program.pid) in line
+    assert "\x1b[32mrunning" in typed("tree", app.name).check().stdout
+    app("signal KILL jobs/steady-1").check()
+    eventually(lambda: app.facts("jobs/steady-1")["crashes"])
+    id = app.facts("jobs/steady-1")["crashes"][-1]
+    assert id in typed("crashes", "--path", app.name).check().stdout
+    report = typed("crashes", id).check().stdout
+    assert "╭─" in report
+    assert "signal 9 (SIGKILL)" in report
+
+
 def test_tree_shows_each_worker_with_its_state(app: App) -> None:
     lines = app("tree").check().stdout.splitlines()
     assert lines[1].split()[:2] == [app.name, "running"]
@@ -162,6 +189,18 @@ def test_the_name_of_the_tree_may_be_left_out_and_a_near_name_is_suggested(app: 
     missing = app("status", "jobs/stedy-0")
     assert (missing.returncode, missing.stdout) == (2, "")
     assert missing.stderr.startswith("suitkaise status: there is no 'jobs/stedy-0'; did you mean '")
+
+
+def test_a_second_program_of_the_same_name_is_told_apart_by_its_pid(app: App, tmp_path: Path) -> None:
+    with run_app(tmp_path, app.name) as second:
+        for command in ("status", "logs", "stop"):
+            finished = command_line(command, f"{app.name}/jobs")
+            assert finished.returncode == 2
+            assert "is in several programs" in finished.stderr
+            assert f"pid {app.program.pid}" in finished.stderr
+            assert f"pid {second.program.pid}" in finished.stderr
+        assert app.pid("jobs/steady-0") != second.pid("jobs/steady-0")
+    assert command_line("status", app.name).returncode == 0
 
 
 def test_a_program_that_does_not_run_is_told_with_exit_code_3() -> None:
@@ -229,7 +268,8 @@ def test_stop_and_start_end_a_worker_and_start_it_again(app: App) -> None:
     assert app.facts("jobs/steady-1")["status"] == "stopped"
     assert json.loads(app("start --json jobs/steady-1").check().stdout)["done"] == "started"
     again = app("start jobs/steady-1")
-    assert (again.returncode, "running" in again.stderr) == (1, True)
+    assert (again.returncode, "runs; `suitkaise restart`" in again.stderr) == (4, True)
+    assert app("start", app.name).returncode == 4
 
 
 def test_suspend_and_resume_hold_a_part_of_the_tree(app: App) -> None:

@@ -84,6 +84,8 @@ def check_reads(state: Path) -> None:
 
 def check_rm(state: Path) -> None:
     assert store("rm", state, "limit", "--path", "ui/settings").check().stdout == ""
+    told = store("rm", state, "point", "--path", "ui", "--json").check().stdout
+    assert json.loads(told) == {"path": "ui", "name": "point", "done": "removed"}
     missing = store("rm", state, "limit", "--path", "ui/settings")
     assert (missing.returncode, missing.stdout) == (1, "")
     assert missing.stderr == "suitkaise store: there is no 'limit' in 'ui/settings'; the container is empty\n"
@@ -156,3 +158,16 @@ def test_a_directory_without_a_storage_is_refused_and_nothing_is_made(
 def test_a_wrong_path_is_a_usage_error(state: Path) -> None:
     finished = store("ls", state, "--path", "a//b")
     assert (finished.returncode, "a path is parts divided by '/'" in finished.stderr) == (2, True)
+
+
+def test_in_a_terminal_a_text_is_shown_with_escapes_and_in_a_pipe_as_it_is(tmp_path: Path) -> None:
+    fill = (
+        "from suitkaise import sktree\nsktree.connect('state', durable=True).add('evil', 'x\\x1b[2J\\ny', path='ui')\n"
+    )
+    (tmp_path / "fill.py").write_text(fill)
+    run_program([sys.executable, "fill.py"], cwd=tmp_path).check()
+    command = [*STORE, "get", str(tmp_path / "state"), "evil", "--path", "ui"]
+    assert run_program(command).check().stdout == "x\x1b[2J\ny\n"
+    in_a_terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    shown = run_program([sys.executable, "-c", in_a_terminal, *command]).check().stdout
+    assert shown.splitlines() == [r"x\x1b[2J", "y"]

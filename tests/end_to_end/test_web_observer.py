@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from suitkaise.observer.feed import MOST_PAGES
 from tests.support import Program, eventually, only_root, run_program, start_program, stranger, wait_gone
 
 pytest.importorskip("uvicorn")
@@ -80,8 +81,8 @@ class Site:
         assert answer.status == 303
         self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
 
-    def stream(self) -> Iterator[dict[str, Any]]:
-        answer = self.send("GET", "/events")
+    def stream(self, query: str = "") -> Iterator[dict[str, Any]]:
+        answer = self.send("GET", f"/events{query}")
         assert answer.status == 200
         while line := answer.readline():
             if line.startswith(b"data: "):
@@ -127,7 +128,13 @@ def rows_of(site: Site, wanted: str = "running") -> dict[str, Any]:
 
 def test_the_link_works_once_and_nothing_is_told_without_the_cookie(tmp_path: Path) -> None:
     with observed(tmp_path) as site:
-        for path in ("/", "/events", "/api/history?path=app", "/api/lines?path=app/jobs/steady-0", "/api/crashes/1"):
+        for path in (
+            "/",
+            "/events",
+            "/api/history?path=app",
+            "/api/follow?page=1&path=app/jobs/steady-0",
+            "/api/crashes/1",
+        ):
             assert site.get(path)[0] == 401
         assert site.get("/?token=wrong")[0] == 401
         assert site.get(site.link, Host="evil.example")[0] == 421
@@ -152,7 +159,13 @@ def test_another_user_sees_no_page_and_changes_nothing(tmp_path: Path) -> None:
 
         def act(out: int) -> None:
             theirs = Site(site.program, site.url, csrf="a guess")
-            paths = ["/", "/events", "/api/history?path=app", "/api/lines?path=app/jobs/steady-0", "/api/crashes/1"]
+            paths = [
+                "/",
+                "/events",
+                "/api/history?path=app",
+                "/api/follow?page=1&path=app/jobs/steady-0",
+                "/api/crashes/1",
+            ]
             seen = [theirs.get(path)[0] for path in [*paths, "/?token=a-guess", "/?token="]]
             seen += [theirs.change(action, "app/jobs/steady-0")[0] for action in ("restart", "stop")]
             theirs.cookie = "suitkaise=a-guess"
@@ -203,10 +216,31 @@ def test_a_crash_comes_over_the_stream_with_its_incident_and_report(tmp_path: Pa
         assert text.headers["Content-Disposition"] == f'attachment; filename="crash-{id}.txt"'
         assert b"app/jobs/steady-1" in text.read()
         assert site.get("/api/crashes/none")[0] == 404
-        lines = json.loads(site.get("/api/lines?path=app/jobs/steady-0")[1])
-        assert lines["lines"][0] == "steady starts, incarnation 2"
-        more = f"/api/lines?path=app/jobs/steady-0&serial={lines['serial']}&position={lines['position']}"
-        assert json.loads(site.get(more)[1])["lines"] == []
+
+
+def test_the_log_of_a_worker_and_of_a_part_of_the_tree_comes_over_the_stream_of_the_page(tmp_path: Path) -> None:
+    with observed(tmp_path) as site:
+        site.enter()
+        victim = rows_of(site)["app/jobs/steady-1"]["pid"]
+        assert site.get("/api/follow?page=mine&path=app")[0] == 404
+        logs = (message for message in site.stream("?page=mine") if message["type"] in ("state", "log"))
+        assert next(logs)["type"] == "state"
+        assert site.get("/api/follow?page=mine&path=app/jobs/steady-1")[0] == 200
+        log = next(logs)
+        assert (log["path"], log["first"], log["skipped"]) == ("app/jobs/steady-1", True, 0)
+        started = ["app/jobs/steady-1", 1, "stdout", "steady starts, incarnation 1"]
+        assert started in [[*line[:3], line[4]] for line in log["lines"]]
+        os.kill(victim, signal.SIGKILL)
+        lines: list[str] = []
+        while "steady starts, incarnation 2" not in lines:
+            log = next(logs)
+            lines += [line[4] for line in log["lines"]]
+        assert not log["first"]
+        assert any("SIGKILL" in line for line in lines)  # what has happened is told, too
+        assert site.get("/api/follow?page=mine&path=app/jobs")[0] == 200
+        log = next(one for one in logs if one["path"] == "app/jobs")
+        assert {line[0] for line in log["lines"]} >= {"app/jobs/steady-0", "app/jobs/steady-1"}
+        assert site.get("/api/follow?page=mine&path=")[0] == 200
 
 
 def test_actions_are_off_unless_they_are_asked_for(tmp_path: Path) -> None:
@@ -318,6 +352,31 @@ def test_a_page_that_never_reads_is_dropped_and_the_others_go_on(tmp_path: Path)
                 request = f"GET /events HTTP/1.1\r\nHost: {site.host}\r\nCookie: {site.cookie}\r\n\r\n"
                 sock.sendall(request.encode())
             rows_of(site)
+
+
+def test_a_thousand_pages_are_told_the_same_and_one_more_is_refused(tmp_path: Path) -> None:
+    with observed(tmp_path) as site, contextlib.ExitStack() as sockets:
+        site.enter()
+        victim = rows_of(site)["app/jobs/steady-1"]["pid"]
+        host, _, port = site.host.partition(":")
+        pages = []
+        for _ in range(MOST_PAGES - 1):  # `rows_of` has opened one
+            sock = sockets.enter_context(socket.create_connection((host, int(port)), timeout=30))
+            sock.sendall(f"GET /events HTTP/1.1\r\nHost: {site.host}\r\nCookie: {site.cookie}\r\n\r\n".encode())
+            pages.append(sock)
+        received = [b""] * len(pages)
+
+        def read_until(text: bytes) -> None:
+            for number, page in enumerate(pages):
+                while text not in received[number]:
+                    part = page.recv(1 << 16)
+                    assert part, received[number][-200:]
+                    received[number] = received[number][-100:] + part
+
+        read_until(b'"order":')
+        assert site.get("/events")[0] == 503
+        os.kill(victim, signal.SIGKILL)
+        read_until(b"signal 9 (SIGKILL)")
 
 
 def test_a_program_that_runs_already_is_observed(tmp_path: Path) -> None:

@@ -162,6 +162,24 @@ def test_a_worker_is_restarted_stopped_and_started_by_clicks(opened: Open) -> No
     opened.expect("app/jobs/steady-0", "running")
 
 
+def test_the_log_of_a_part_of_the_tree_is_followed_and_filtered(opened: Open) -> None:
+    page = opened.page
+    opened.row("app/jobs").click()
+    shown = "[...document.querySelectorAll('#log p:not([hidden])')].map((line) => line.textContent).join('\\n')"
+    both = [f"steady-{number} steady starts, incarnation 1" for number in (0, 1)]
+    eventually(lambda: all(text in page.evaluate(shown) for text in both), timeout=30.0)
+    victim = opened.pid("app/jobs/steady-1")
+    opened.row("app/jobs").click()
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: "steady-1 steady starts, incarnation 2" in page.evaluate(shown), timeout=30.0)
+    page.locator("#detail .incident", has_text="app/jobs/steady-1").wait_for(timeout=PATIENCE)
+    page.locator("#log-filter").fill("STEADY-1 ")
+    assert page.evaluate(shown)
+    assert all("steady-1 " in line for line in page.evaluate(shown).split("\n"))
+    page.locator("#log-filter").press("Escape")
+    assert "steady-0 " in page.evaluate(shown)
+
+
 def test_without_the_token_the_page_says_what_to_do(opened: Open, browser: Any) -> None:
     context = browser.new_context()
     page = context.new_page()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, ChildStartFailed, Process, SpecError, SpecWarning, Supervisor, Thread
+from suitkaise import Child, ChildStartFailed, Process, SpecError, SpecWarning, Supervisor, Thread, WorkerRef
 from tests.support import run_program
 
 COMMAND = [sys.executable, "-m", "suitkaise"]
@@ -123,3 +123,32 @@ def test_with_debug_the_workers_have_the_terminal_and_no_time_limit(tmp_path: Pa
     script = f"echo hello | {sys.executable} -m suitkaise run --debug app.py"
     done = run_program(["sh", "-c", script], cwd=tmp_path).check()
     assert done.stdout == "read hello\n"
+
+
+def test_a_worker_without_a_loop_is_told_that_nothing_counts_its_loops() -> None:
+    """The class-based setup of the concept has no loop: given without its function, it waits for messages for ever."""
+    ended = run_program("""
+from suitkaise import xprocess, skthreading
+
+class UiProcess(xprocess.Process):
+    def __beforeloop__(self): ...
+
+class Waits(skthreading.SKThread):
+    def on_receive(self, message): ...
+
+with xprocess.CrossProcessing() as xp:
+    xp.create_process(UiProcess("UI_handler", 3))
+    skthreading.create_thread(Waits)
+    skthreading.shutdown()
+""").check()
+    warned = "xprocess/UI_handler: no loop: it waits for messages, and nothing uses its number of loops, before_loop"
+    assert ended.stderr.splitlines() == [warned]
+
+
+def test_a_ref_names_what_other_libraries_call_by_another_name() -> None:
+    ref = WorkerRef("app/work")
+    for name, meant in (("terminate", r"kill\(\) or ref.rejoin\(\)"), ("stop", r"rejoin\(\)"), ("get", r"result\(\)")):
+        with pytest.raises(
+            AttributeError, match=rf"no attribute '{name}'; use ref.{meant}; a method .*proxy\(\).{name}"
+        ):
+            getattr(ref, name)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from suitkaise.errors import AskTimeout, RuntimeGone
+from suitkaise.messaging.log_reader import LogReader
+from suitkaise.messaging.messages import Answer
 from suitkaise.observer import feed as feeds
+from suitkaise.observer import log_feed
 from suitkaise.observer.feed import BACKLOG, Feed, Page
 from tests.observer.told import Story, overview, supervisor, worker
 
@@ -160,3 +164,77 @@ def test_a_look_that_fails_ends_nothing(error: Exception) -> None:
         return await messages_of(page)
 
     assert asyncio.run(run())[-1] == "ended"
+
+
+async def until(what: Callable[[], Any]) -> None:
+    """Let the other tasks run until it is so."""
+    for _ in range(10_000):
+        if what():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it is not so")
+
+
+class ToldLog:
+    """A connection to a program whose log grows by what the test tells."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.answer: Answer[Any] = Answer()
+
+    def request(self, kind: str, path: str, argument: dict[str, Any]) -> Answer[Any]:
+        self.asked.append(argument)
+        self.answer = Answer()
+        return self.answer
+
+    async def tell(self, *texts: str, skipped: int = 0) -> None:
+        """Answer the next request."""
+        await until(lambda: self.asked and not self.answer.done())
+        lines = [("app/a", 1, "stdout", 100.0, text) for text in texts]
+        missed = {"app/a": skipped} if skipped else {}
+        self.answer.set_result({"lines": lines, "seen": {"app/a": len(texts)}, "skipped": missed, "ended": False})
+
+
+async def logs_of(page: Page, number: int) -> list[Any]:
+    """Return path, whether it is the first, skipped lines and texts of the next messages with lines of a log."""
+    found = []
+    async for data in page.messages():
+        message = json.loads(data[6:])
+        if message["type"] == "log":
+            texts = [line[4] for line in message["lines"]]
+            found.append([message["path"], message["first"], message["skipped"], texts])
+            if len(found) == number:
+                break
+    return found
+
+
+def test_a_log_is_read_once_for_all_pages_that_follow_it_and_no_longer_than_they_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log_feed, "BETWEEN", 0.0)
+
+    async def run() -> None:
+        told, log = Told(), ToldLog()
+        told.log = lambda path, last: LogReader(log, path, last=last)  # type: ignore[attr-defined, arg-type]
+        feed = Feed(told, {})  # type: ignore[arg-type]
+        first, second = await feed.open("first"), await feed.open("second")
+        assert first is not None
+        assert second is not None
+        assert not feed.follow("third", "app")
+        assert feed.follow("first", "app")
+        await log.tell("one")
+        assert await logs_of(first, 1) == [["app", True, 0, ["one"]]]
+        assert feed.follow("second", "app")
+        await log.tell("two", "three", skipped=7)
+        assert await logs_of(first, 1) == [["app", False, 7, ["two", "three"]]]
+        assert await logs_of(second, 2) == [["app", True, 0, ["one"]], ["app", False, 7, ["two", "three"]]]
+        await log.tell(*["x"] * (log_feed.LINES + 1))  # more than a page shows
+        assert await logs_of(first, 1) == [["app", False, 1, ["x"] * log_feed.LINES]]
+        await until(lambda: len(log.asked) == 4)
+        assert ["last" in one for one in log.asked] == [True, False, False, False]
+        assert feed.follow("first", "")
+        feed.forget(second)
+        await until(lambda: log.answer.cancelled())
+        feed.close()
+
+    asyncio.run(run())

@@ -7,11 +7,32 @@ from typing import Any
 import pytest
 
 from suitkaise.errors import AskTimeout, RuntimeGone, SpecError
+from suitkaise.messaging.log_reader import LogReader
+from suitkaise.messaging.messages import Answer
 from suitkaise.observer.observation import Observation
 from suitkaise.observer.terminal import source as sources
-from suitkaise.observer.terminal.lines import Line, lines_of, to_rows
+from suitkaise.observer.terminal.lines import COLUMNS, Line, lines_of, to_rows
 from suitkaise.observer.terminal.source import SHOWN_AS_FAILED, Source
 from tests.observer.told import Story, overview, supervisor, worker
+
+
+class Lines:
+    """A connection whose program tells one line at first, three lines then, and nothing more."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def request(self, kind: str, path: str, argument: dict[str, Any]) -> Answer[Any]:
+        self.asked += 1
+        answer: Answer[Any] = Answer()
+        texts = {1: [f"{path}: first"], 2: ["second", "third", "fourth"]}.get(self.asked)
+        assert ("last" in argument) == (self.asked == 1)
+        assert argument.get("seen") == {2: {path: 1}, 3: {path: 9}}.get(self.asked)
+        if texts is not None:
+            lines = [(path, 1, "stdout", 100.0, text) for text in texts]
+            told = {"lines": lines, "skipped": {path: 5} if self.asked == 2 else {}, "ended": False}
+            answer.set_result(told | {"seen": {path: 1 if self.asked == 1 else 9}})
+        return answer
 
 
 class Told:
@@ -31,8 +52,8 @@ class Told:
     def overview(self) -> Any:
         return overview(*self.trees)
 
-    def lines(self, serial: int, position: int) -> tuple[list[str], int]:
-        return [f"a line of {serial} behind {position}"], position + 1
+    def log(self, path: str, *, last: int) -> LogReader:
+        return LogReader(Lines(), path, last=last)  # type: ignore[arg-type]
 
     def close(self) -> None:
         self.closed = True
@@ -89,10 +110,10 @@ def test_a_name_cannot_steer_the_terminal() -> None:
     assert "\n" not in line.doing
 
 
-def test_the_lines_as_a_table_have_a_head_and_as_many_cells_in_each_row() -> None:
+def test_the_lines_as_a_table_have_a_cell_for_each_column() -> None:
     rows = to_rows(lines_of(observed(TREE), 0.0))
-    assert rows[0][0] == "NAME"
-    assert {len(row) for row in rows} == {len(rows[0])}
+    assert rows[0][0] == "app"
+    assert {len(row) for row in rows} == {1 + len(COLUMNS) + 1}
 
 
 # ---------------------------------------------------------------- the source
@@ -156,9 +177,18 @@ def test_a_worker_that_has_failed_is_shown_so_for_a_while(monkeypatch: pytest.Mo
         assert lines["app/jobs/a"].state == state
 
 
-def test_the_lines_of_an_incarnation_are_read_on_from_where_they_were_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_begins_with_the_last_lines_and_goes_on_and_counts_what_was_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     source = source_of(monkeypatch, Told(TREE))
+    assert source.lines("app/jobs/a") == []
     source.look()
-    source.lines("app/jobs/a")
-    assert source.lines("app/jobs/a") == ["a line of 1 behind 0", "a line of 1 behind 1"]
-    assert source.lines("app/c") == []  # a thread
+
+    def texts(path: str) -> list[str]:
+        return [line[4] for line in source.lines(path)]
+
+    assert texts("app/jobs/a") == ["first"]
+    more = ["[5 lines were skipped]", "second", "third", "fourth"]
+    assert texts("app/jobs/a") == ["first", *more]
+    assert texts("app/jobs/a") == ["first", *more]  # nothing has come
+    assert texts("app/jobs") == ["first"]  # another worker's log begins anew

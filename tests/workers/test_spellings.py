@@ -164,6 +164,10 @@ def test_one_function_under_two_spellings_is_no_contradiction() -> None:
         ("__onFinish__", "__onfinish__"),
         ("__before__loop__", "__before_loop__"),
         ("__loops__", "__loop__"),
+        ("__prerun__", "__beforeloop__"),  # the names in suitkaise 0.4
+        ("__run__", "__loop__"),
+        ("__postrun__", "__afterloop__"),
+        ("__error__", "on_failure"),
     ],
 )
 def test_a_name_that_is_nearly_a_hook_is_refused(name: str, meant: str) -> None:

@@ -9,10 +9,10 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from suitkaise.cli.command import CLEAN, FAILED, CommandError, UsageError
+from suitkaise.cli.command import CLEAN, FAILED, RUNNING, CommandError, UsageError
 from suitkaise.cli.programs import Target
 from suitkaise.cli.show import target_of
-from suitkaise.errors import AskTimeout, RuntimeGone, SuitkaiseError
+from suitkaise.errors import AskTimeout, ChildRunning, RuntimeGone, SuitkaiseError
 from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 
@@ -32,6 +32,8 @@ def change(options: argparse.Namespace) -> int:
     except RuntimeGone:
         if options.command != "stop":
             raise
+    except ChildRunning:
+        raise CommandError(f"{target.path!r} runs; `suitkaise restart` starts it anew", RUNNING) from None
     except SuitkaiseError as error:
         raise CommandError(str(error)) from None
     _tell(options, target, _DONE[options.command] if not options.no_wait else "requested")
@@ -66,7 +68,7 @@ def _stop(target: Target) -> Answer[Any]:
 
 def _start(target: Target) -> Answer[Any]:
     if target.is_root:
-        raise UsageError(f"{target.path!r} runs; start names a worker that is stopped")
+        raise CommandError(f"{target.path!r} runs; start names a worker that is stopped", RUNNING)
     return _of_child(target, AdminAction.RESTART_CHILD)
 
 

@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Callable
 
-__all__ = ["CLEAN", "FAILED", "NO_PROGRAM", "USAGE", "CommandError", "UsageError", "to_reader"]
+__all__ = ["CLEAN", "FAILED", "NO_PROGRAM", "RUNNING", "USAGE", "CommandError", "UsageError", "to_reader"]
 
-CLEAN, FAILED, USAGE, NO_PROGRAM = 0, 1, 2, 3
+CLEAN, FAILED, USAGE, NO_PROGRAM, RUNNING = 0, 1, 2, 3, 4
 
 
 class CommandError(Exception):

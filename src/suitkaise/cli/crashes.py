@@ -7,9 +7,15 @@ import json
 import sys
 
 from suitkaise.cli.command import CLEAN, UsageError
+from suitkaise.cli.display import Column, print_report, print_table
 from suitkaise.crashes import crash_directory, read_reports
 
 __all__ = ["run"]
+
+_COLUMNS = [
+    Column("ID", "dim"), Column("TIME", "", 2), Column("WORKER", "text"), Column("REASON", "name"),
+    Column("WHERE", "name", 1),
+]  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,8 +37,9 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps([report.to_dict() for report in reports]))
         elif not reports:
             print(f"no {'such ' if options.path or options.pid else ''}crash reports in {crash_directory()}")
-        for report in () if options.json else reports:
-            print(report.line())
+        elif reports:
+            rows = [[report.id, report.when(), report.path, report.reason, report.where] for report in reports]
+            print_table(_COLUMNS, rows, plain=(report.line() for report in reports))
         return CLEAN
     last = options.id == "last"
     fitting = reports[-1:] if last else [report for report in reports if report.id.startswith(options.id)]
@@ -41,5 +48,8 @@ def run(options: argparse.Namespace) -> int:
             f"{len(fitting)} reports begin with {options.id!r}" if fitting else f"there is no report {options.id!r}"
         )
         raise UsageError(f"{trouble}; `suitkaise crashes` lists them")
-    print(json.dumps(fitting[0].to_dict()) if options.json else fitting[0])
+    if options.json:
+        print(json.dumps(fitting[0].to_dict()))
+    else:
+        print_report(fitting[0])
     return CLEAN

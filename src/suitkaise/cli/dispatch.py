@@ -1,39 +1,35 @@
 """The commands and their options. Only the command line configures logging, and maps outcomes to exit codes.
 
 Exit codes: 0 clean, 1 the root gave up, was killed or could not start, or a significant child has failed, or the
-command has failed, 2 usage or a wrong declaration, 3 no running tree was reached, 128+n forced by signal n.
+command has failed, 2 usage or a wrong declaration, 3 no running tree was reached, 4 it runs already, 128+n forced by
+signal n.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from suitkaise.cli import change, crashes, show
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, CommandError, to_reader
 from suitkaise.cli.completion import print_completion
 from suitkaise.cli.load import find_tree, load, split_target
-from suitkaise.cli.logs import logs
-from suitkaise.cli.observe import observe, observed, with_address
+from suitkaise.cli.observe import observed, with_address
 from suitkaise.cli.output import configure_logging
 from suitkaise.cli.parser import make_parser
-from suitkaise.cli.profile import profile
 from suitkaise.cli.settings import fill_in
-from suitkaise.cli.stack import stack
-from suitkaise.cli.top import top
-from suitkaise.cli.trace import trace
 from suitkaise.errors import NotSerializable, RuntimeGone, SpecError, SuitkaiseError
 from suitkaise.escapes import indented
 from suitkaise.platform.blocked_streams import returns_within, shield_streams
 from suitkaise.platform.init_process import run_below_init
 from suitkaise.platform.log_queue import PATIENCE
 from suitkaise.platform.processes import die_with_parent
-from suitkaise.runtime import foreground, runtime
+from suitkaise.runtime import choices
 
 __all__ = ["main"]
 
@@ -55,9 +51,11 @@ def main(argv: list[str] | None = None) -> int:
                 return _run_file(options, [*_without_own(options, options.arguments), *theirs])
             case "demo":
                 return _run_demo(options)
+            case "completion":
+                return to_reader(lambda: print_completion(parser, options.shell))
             case command:
                 with contextlib.ExitStack() as options.opened:
-                    return to_reader(lambda: _COMMANDS[command](options))
+                    return to_reader(lambda: _function_of(command)(options))
     except CommandError as error:
         print(f"suitkaise {options.command}: {error}", file=sys.stderr)
         return error.code
@@ -72,16 +70,18 @@ def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
     if options.engine not in (None, "local"):
         print(f"suitkaise run: --engine {options.engine} is not built yet; leave it out", file=sys.stderr)
         return USAGE
-    if options.watch is not None:
+    given = argparse.Namespace(**vars(options))
+    fill_in(options, Path.cwd(), os.environ)
+    if options.watch is not None and options.run_by is None:
         from suitkaise.cli.watch import watched
 
-        return watched(options, arguments)
+        given.watch = options.watch
+        return watched(given, arguments)  # the program takes its other options anew at each start
     if options.run_by is not None:
         die_with_parent(signal.SIGTERM)
         if os.getppid() != options.run_by:  # it has ended already
             return CLEAN
-    fill_in(options, Path.cwd(), os.environ)
-    runtime.debug = options.debug
+    choices.debug = options.debug
 
     def run() -> int:
         if options.health is None:
@@ -101,7 +101,8 @@ def _run_demo(options: argparse.Namespace) -> int:
         tree.run()
         return CLEAN
 
-    print(TO_TRY, file=sys.stderr)
+    if not options.json:
+        print(TO_TRY, file=sys.stderr)
     return _in_foreground(options, run)
 
 
@@ -154,46 +155,40 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
                 return arguments
 
 
-def _store(options: argparse.Namespace) -> int:
-    from suitkaise.cli import store  # loads what the storage needs
-
-    return store.run(options)
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from suitkaise.cli.doctor import doctor
-
-    return doctor(options)
-
-
-_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "ps": show.ps,
-    "tree": show.tree,
-    "status": show.status,
-    "logs": logs,
-    "top": top,
-    "profile": profile,
-    "trace": trace,
-    "observe": observe,
-    "restart": change.change,
-    "stop": change.change,
-    "start": change.change,
-    "suspend": change.change,
-    "resume": change.change,
-    "signal": change.send_signal,
-    "stack": stack,
-    "crashes": crashes.run,
-    "store": _store,
-    "doctor": _doctor,
-    "completion": lambda options: print_completion(make_parser(), options.shell),
+_COMMANDS = {
+    "ps": "show:ps",
+    "tree": "show:tree",
+    "status": "show:status",
+    "logs": "logs:logs",
+    "top": "top:top",
+    "profile": "profile:profile",
+    "trace": "trace:trace",
+    "observe": "observe:observe",
+    "restart": "change:change",
+    "stop": "change:change",
+    "start": "change:change",
+    "suspend": "change:change",
+    "resume": "change:change",
+    "signal": "change:send_signal",
+    "stack": "stack:stack",
+    "crashes": "crashes:run",
+    "store": "store:run",
+    "doctor": "doctor:doctor",
 }
+"""Module and function of each command: the command line loads what the command needs, and nothing else."""
+
+
+def _function_of(command: str) -> Callable[[argparse.Namespace], int]:
+    module, _, name = _COMMANDS[command].partition(":")
+    function: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(f"suitkaise.cli.{module}"), name)
+    return function
 
 
 def _run(target: str, arguments: list[str]) -> int:
     where, name = split_target(target)
-    before = foreground.runs
+    before = choices.runs
     namespace = load(where, arguments)
-    if name is None and foreground.runs != before:
+    if name is None and choices.runs != before:
         return CLEAN  # the file has run its tree itself
     tree = find_tree(namespace, where, name)
     tree.run()

@@ -16,12 +16,15 @@ from typing import Literal
 
 import suitkaise
 from suitkaise.cli.command import CLEAN, FAILED
+from suitkaise.cli.display import Column, print_table
 from suitkaise.cli.programs import running_programs
 from suitkaise.crashes import crash_directory
 from suitkaise.errors import SuitkaiseError
 from suitkaise.platform.runtime_directory import SHARED_MEMORY, base_directory, unused_directories
 
 __all__ = ["Finding", "doctor", "findings"]
+
+_COLUMNS = [Column("STATE", "status"), Column("WHAT"), Column("FOUND", "text"), Column("ADVICE", "text")]
 
 NEEDED = ("pykka", "cloudpickle", "psutil", "structlog", "msgspec", "lmdb")
 DESCRIPTORS = 1024
@@ -44,12 +47,17 @@ def doctor(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(one) for one in found]))
     else:
-        width = max(len(one.what) for one in found)
-        for one in found:
-            print(f"{one.state:<7}  {one.what:<{width}}  {one.found}")
-            if one.advice:
-                print(f"{'':<7}  {'':<{width}}  -> {one.advice}")
+        rows = [[one.state, one.what, one.found, one.advice] for one in found]
+        print_table(_COLUMNS, rows, plain=_lines(found))
     return FAILED if any(one.state == "error" for one in found) else CLEAN
+
+
+def _lines(found: list[Finding]) -> Iterator[str]:
+    width = max(len(one.what) for one in found)
+    for one in found:
+        yield f"{one.state:<7}  {one.what:<{width}}  {one.found}"
+        if one.advice:
+            yield f"{'':<7}  {'':<{width}}  -> {one.advice}"
 
 
 def findings() -> Iterator[Finding]:

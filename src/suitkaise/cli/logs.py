@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 import time
 
 from suitkaise.cli.command import CLEAN, CommandError
+from suitkaise.cli.display import is_coloured
 from suitkaise.cli.show import target_of
 from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.escapes import one_line
+from suitkaise.messaging.log_reader import LogReader, tagged
 from suitkaise.messaging.log_rings import Line
-from suitkaise.messaging.protocol import RequestKind
 
 __all__ = ["logs"]
 
@@ -26,26 +26,23 @@ def logs(options: argparse.Namespace) -> int:
     """Print the last lines of a worker, or of all workers below a supervisor; with `-f`, go on until Ctrl-C."""
     target = target_of(options)
     printer = _Printer(options, several=target.facts["kind"] == "supervisor")
-    client, path = target.program.client, target.path
-    seen: dict[str, int] = {}
-    if options.follow or options.lines:
-        try:
-            answer = client.request(RequestKind.LOGS, path, {"last": options.lines}).get(PATIENCE)
-        except AskTimeout:
-            raise CommandError(f"the program does not answer within {PATIENCE:g} s") from None
-        printer.print(answer["lines"])
-        seen = answer["seen"]
+    reader = LogReader(target.program.client, target.path, last=options.lines)
+    if not options.follow and not options.lines:
+        return CLEAN
+    try:
+        news = reader.read(PATIENCE)
+    except AskTimeout:
+        raise CommandError(f"the program does not answer within {PATIENCE:g} s") from None
+    printer.print(news.lines)
     if not options.follow:
         return CLEAN
-    reader = os.urandom(8).hex()
     with contextlib.suppress(RuntimeGone, KeyboardInterrupt):
-        while not answer["ended"]:
+        while not news.ended:
             sys.stdout.flush()
-            answer = client.request(RequestKind.LOGS, path, {"seen": seen, "reader": reader}).get(None)
-            seen |= answer["seen"]
-            for worker, count in answer["skipped"].items():
+            news = reader.read(None)
+            for worker, count in news.skipped.items():
                 printer.print_skipped(worker, count)
-            printer.print(answer["lines"])
+            printer.print(news.lines)
     return CLEAN
 
 
@@ -60,15 +57,12 @@ class _Printer:
     def print(self, lines: list[Line]) -> None:
         """Print lines of workers. A record of several lines (a traceback) is printed as several."""
         for path, incarnation, stream, when, text in lines:
-            text = text.removeprefix(f"{path}: ")
             if self._json:
                 fields = {"path": path, "incarnation": incarnation, "stream": stream, "time": when, "line": text}
                 print(json.dumps(fields))
                 continue
-            if stream not in ("stdout", "stderr"):
-                text = f"{stream}: {text}"
-            for line in text.split("\n"):
-                self._print(path, when, one_line(line, colours=sys.stdout.isatty()))
+            for line in tagged(stream, text).split("\n"):
+                self._print(path, when, one_line(line, colours=is_coloured()))
 
     def print_skipped(self, path: str, count: int) -> None:
         """Tell that lines were not printed, since more came than could be kept until they were read."""

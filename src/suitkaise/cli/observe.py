@@ -11,9 +11,8 @@ import sys
 from collections.abc import Iterator
 
 from suitkaise.cli.command import CLEAN, NO_PROGRAM, CommandError, UsageError
-from suitkaise.cli.show import chosen
 from suitkaise.errors import SpecError, SuitkaiseError
-from suitkaise.runtime import runtime as runtimes
+from suitkaise.runtime import choices
 
 __all__ = ["observe", "observed", "with_address"]
 
@@ -59,16 +58,17 @@ def observed(options: argparse.Namespace) -> Iterator[None]:
 
     place = Place(options.observe, actions=options.observe_actions, hide_values=options.observe_hide_values)
     _tell(place.url, place.is_local)
-    runtimes.observe = place.start_process
+    choices.observe = place.start_process
     try:
         yield
     finally:
-        runtimes.observe = None
+        choices.observe = None
         place.close()
 
 
 def observe(options: argparse.Namespace) -> int:
     """Serve the page of a program that runs already, until the program ends or Ctrl-C."""
+    from suitkaise.cli.show import chosen
     from suitkaise.observer.launch import Place
 
     programs, silent = chosen(options)

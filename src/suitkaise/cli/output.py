@@ -8,9 +8,7 @@ import os
 import sys
 from typing import Any
 
-from suitkaise import events
 from suitkaise.escapes import escaped
-from suitkaise.messaging.logs import attributes_of
 
 __all__ = ["HumanFormatter", "configure_logging"]
 
@@ -19,6 +17,8 @@ _RED, _GREEN, _YELLOW = 31, 32, 33
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        from suitkaise.messaging.logs import attributes_of  # loaded by then: a tree runs
+
         event = getattr(record, "event", None)
         fields: dict[str, Any] = {
             "time": record.created,
@@ -64,13 +64,16 @@ class HumanFormatter(logging.Formatter):
     @staticmethod
     def _colour(record: logging.LogRecord) -> int | None:
         event = getattr(record, "event", None)
-        if isinstance(event, events.ChildExited):
-            return _RED if event.reason is None or not event.reason.clean else None
+        if event is not None:
+            from suitkaise.events import ChildExited, ChildStarted  # loaded by then: a tree runs
+
+            if isinstance(event, ChildExited):
+                return _RED if event.reason is None or not event.reason.clean else None
+            if isinstance(event, ChildStarted):
+                return _GREEN
         if record.levelno >= logging.ERROR:
             return _RED
-        if record.levelno >= logging.WARNING:
-            return _YELLOW
-        return _GREEN if isinstance(event, events.ChildStarted) else None
+        return _YELLOW if record.levelno >= logging.WARNING else None
 
 
 def configure_logging(*, as_json: bool) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import suitkaise
 from suitkaise.cli.completion import SHELLS
-from suitkaise.cli.profile_formats import FORMATS
 
-__all__ = ["make_parser"]
+__all__ = ["PROFILE_FORMATS", "make_parser"]
+
+PROFILE_FORMATS = ("text", "folded", "speedscope")
+"""The names of `profile_formats.FORMATS`, which the parser does not load."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -51,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     profile.add_argument("--seconds", type=_seconds, default=10.0, metavar="N", help="for how long (default 10)")
     profile.add_argument("--rate", type=_rate, default=100.0, metavar="N", help="looks a second (default 100)")
     profile.add_argument(
-        "--format", choices=list(FORMATS), default="text", help="folded: for flame graphs (default: text)"
+        "--format", choices=PROFILE_FORMATS, default="text", help="folded: for flame graphs (default: text)"
     )
     profile.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
     for name, text in _CHANGES.items():
@@ -86,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 _PATH = "the worker or supervisor, such as app/jobs/worker-1; the tree's name may be left out if one tree runs"
 _EPILOG = """exit codes: 0 clean, 1 failed, 2 wrong usage or declaration, 3 no running tree was reached,
-128+n ended by signal n"""
+4 it runs already, 128+n ended by signal n"""
 _LOOKS = {
     "ps": "list the programs of this user that run trees",
     "tree": "print trees with the state of each worker",
@@ -143,8 +145,8 @@ def _add_run(commands: Any) -> None:
         description="Run a tree until it ends. SIGINT, SIGTERM and SIGHUP stop it gracefully. A second signal kills "
         "it, unless it is the same one within a second.",
         epilog="Without :NAME, the only Supervisor at the top level is run. Further arguments are the program's own. "
-        "Options may also come from SUITKAISE_JSON, SUITKAISE_DEBUG and SUITKAISE_HEALTH, and from [tool.suitkaise] in "
-        "pyproject.toml.",
+        "Options may also come from SUITKAISE_JSON, SUITKAISE_DEBUG, SUITKAISE_HEALTH and SUITKAISE_WATCH, and from "
+        "[tool.suitkaise] in pyproject.toml.",
     )
     run.add_argument("target", metavar="MODULE_OR_FILE[:NAME]", help="app.py, app.py:tree, package.module:tree")
     run.add_argument("--json", action=argparse.BooleanOptionalAction, help="log as JSON lines")
@@ -196,5 +198,4 @@ def _add_store(commands: Any) -> None:
         if action in ("get", "rm"):
             parser.add_argument("name", metavar="NAME")
         parser.add_argument("--path", default="", help="the container; default: the root")
-        if action != "rm":
-            parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.add_argument("--json", action="store_true", help="print JSON")

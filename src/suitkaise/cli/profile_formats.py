@@ -12,7 +12,7 @@ from typing import Any
 import pykka
 
 import suitkaise
-from suitkaise.cli.show import table
+from suitkaise.cli.display import table
 from suitkaise.escapes import one_line
 
 __all__ = ["FORMATS", "Frame", "Profile", "as_json"]

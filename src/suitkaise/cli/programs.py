@@ -14,7 +14,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
 from suitkaise.platform.runtime_directory import HUB_SOCKET, directories_in_use
 
-__all__ = ["NotRunning", "Program", "Target", "find", "running_programs", "walk"]
+__all__ = ["PATIENCE", "NotRunning", "Program", "Target", "find", "running_programs", "walk"]
 
 PATIENCE = 5.0
 """Seconds within which a program has to answer what it is doing."""

@@ -16,8 +16,11 @@ from suitkaise.cli.command import UsageError
 
 __all__ = ["FILE", "OPTIONS", "PREFIX", "fill_in"]
 
-OPTIONS: dict[str, type[bool] | type[str]] = {"json": bool, "debug": bool, "health": str}
-"""The options that may come from other places than the command line. A text may be a number in the file."""
+OPTIONS: dict[str, type[bool] | type[str] | type[Path]] = {"json": bool, "debug": bool, "health": str, "watch": Path}
+"""The options that may come from other places than the command line.
+
+A text may be a number in the file. A folder may be a flag, too: yes is the option without a value, `--watch`.
+"""
 
 PREFIX = "SUITKAISE_"
 
@@ -59,28 +62,39 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             continue
         if OPTIONS[name] is bool and text.lower() not in _WORDS:
             raise UsageError(f"{variable} must be one of {', '.join(_WORDS)}, not {text!r}")
-        found[name] = _WORDS[text.lower()] if OPTIONS[name] is bool else text
+        word = None if OPTIONS[name] is str else _WORDS.get(text.lower())
+        found[name] = text if word is None else _flag(word, OPTIONS[name])
     return found
+
+
+def _flag(value: bool, kind: type) -> bool | str | None:
+    """Return what an option is that is on or off: of a folder, the default one or none."""
+    return value if kind is bool else "" if value else None
 
 
 def _from_file(folder: Path) -> dict[str, Any]:
     files = (place / FILE for place in (folder, *folder.parents))
     file = next((file for file in files if os.path.isfile(file)), None)  # which raises no error, unlike `Path.is_file`
-    table = None if file is None else _table(file)
-    if table is None:
+    if file is None or (table := _table(file)) is None:
         return {}
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in table.items():
         title = f"{file}: [tool.suitkaise]"
         if name not in OPTIONS:
             near = difflib.get_close_matches(name, list(OPTIONS), 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(OPTIONS)}"
             raise UsageError(f"{title}: unknown option {name}; {hint}")
-        if OPTIONS[name] is bool and not isinstance(value, bool):
+        kind = OPTIONS[name]
+        if kind is bool and not isinstance(value, bool):
             raise UsageError(f"{title}: {name} must be true or false, not {value!r}")
-        if OPTIONS[name] is str and (not isinstance(value, (str, int)) or isinstance(value, bool)):
+        if kind is str and (not isinstance(value, (str, int)) or isinstance(value, bool)):
             raise UsageError(f"{title}: {name} must be a text or a number, not {value!r}")
-        found[name] = str(value) if OPTIONS[name] is str else value
+        if kind is Path and not isinstance(value, (str, bool)):
+            raise UsageError(f"{title}: {name} must be true, false or a folder, not {value!r}")
+        if isinstance(value, bool):
+            found[name] = _flag(value, kind)
+        else:
+            found[name] = str(file.parent / value) if kind is Path else str(value)
     return found
 
 

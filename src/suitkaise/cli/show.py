@@ -12,17 +12,29 @@ from typing import Any
 import psutil
 
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, CommandError
-from suitkaise.cli.programs import Program, Target, find, running_programs, walk
+from suitkaise.cli.display import Column, print_details, print_table
+from suitkaise.cli.programs import PATIENCE, Program, Target, find, running_programs, walk
 from suitkaise.crashes import read_reports
+from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.escapes import one_line
-from suitkaise.observer.words import budget, duration, mood
-from suitkaise.platform.runtime_directory import tail_file
-from suitkaise.platform.tail import last_lines
+from suitkaise.messaging.log_reader import LogReader, tagged
+from suitkaise.messaging.log_rings import EVENT
+from suitkaise.observer.words import budget, duration
 
-__all__ = ["chosen", "duration", "ps", "status", "table", "target_of", "tree"]
+__all__ = ["chosen", "duration", "ps", "status", "target_of", "tree"]
 
-_DIM = "2"
-_COLOURS = {"good": "32", "bad": "31", "soon": "33", "": ""}
+_PS = [
+    Column("PID", "number"), Column("TREES", "name"), Column("ALIVE", "number"), Column("RESTARTS", "number", 2),
+    Column("UP", "number", 1), Column("COMMAND", "end", 3),
+]  # fmt: skip
+_TREE = [
+    Column("NAME", "name"), Column("STATE", "status"), Column("PID", "number", 1), Column("UP", "number", 4),
+    Column("RESTARTS", "number", 3), Column("LOOPS", "number", 6), Column("QUEUED", "number", 5),
+    Column("DOING / LAST EXIT", "end", 2),
+]  # fmt: skip
+
+LINES = 10
+"""How many of the last lines of a worker `status` shows."""
 
 
 def chosen(options: argparse.Namespace) -> tuple[list[Program], list[str]]:
@@ -58,7 +70,7 @@ def ps(options: argparse.Namespace) -> int:
             duration(program.facts["time"] - program.facts["started"]), _command(program.facts["command"]),
         ])  # fmt: skip
     if rows:
-        print(table([["PID", "TREES", "ALIVE", "RESTARTS", "UP", "COMMAND"], *rows]))
+        print_table(_PS, rows)
     for directory in silent:
         print(f"suitkaise ps: a program does not answer: {directory}", file=sys.stderr)
     if not rows and not silent:
@@ -78,10 +90,7 @@ def tree(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(parts if options.path is None else parts[0]))
         return CLEAN
-    rows = [["NAME", "STATE", "PID", "UP", "RESTARTS", "LOOPS", "QUEUED", "DOING / LAST EXIT"]]
-    for part in parts:
-        rows += _tree_rows(part, "", "")
-    print(table(rows, coloured=1))
+    print_table(_TREE, [row for part in parts for row in _tree_rows(part, "", "")])
     return CLEAN
 
 
@@ -130,16 +139,23 @@ def status(options: argparse.Namespace) -> int:
     facts = dict(target.facts)
     pid = facts["pid"] if facts["kind"] in ("process", "command") else None
     facts["resources"] = None if pid is None else _resources(pid)
-    facts["last_lines"] = []
-    if "serial" in facts:
-        facts["last_lines"] = list(last_lines(tail_file(target.program.directory, facts["serial"]), 10))
+    facts["last_lines"] = [] if facts["kind"] == "supervisor" else _last_lines(target)
     facts["crashes"] = [report.id for report in read_reports()[0] if report.path == target.path][-5:]
     healthy = facts["pid"] is not None or facts["status"] in ("finished", "stopped", "ignored", "running", "created")
     if options.json:
         print(json.dumps(facts))
     else:
-        print(_details(facts))
+        print_details(f"{facts['path']}: {facts['kind']}, ", facts["status"], _details(facts))
     return CLEAN if healthy else FAILED
+
+
+def _last_lines(target: Target) -> list[str]:
+    """Return what a worker has printed and logged last; what happened to it is told by other facts."""
+    try:
+        news = LogReader(target.program.client, target.path, last=3 * LINES).read(PATIENCE)
+    except (AskTimeout, RuntimeGone):
+        return []
+    return [tagged(stream, text) for _, _, stream, _, text in news.lines if stream != EVENT][-LINES:]
 
 
 def _resources(pid: int) -> dict[str, Any] | None:
@@ -160,13 +176,13 @@ def _resources(pid: int) -> dict[str, Any] | None:
         return None
 
 
-def _details(facts: dict[str, Any]) -> str:
-    lines = [f"{facts['path']}: {facts['kind']}, {_paint(facts['status'], facts['status'])}"]
+def _details(facts: dict[str, Any]) -> list[str]:
+    lines = []
     if facts["pid"] is not None:
         up = "" if facts["uptime"] is None else f", up {duration(facts['uptime'])}"
-        lines.append(f"  pid {facts['pid']}, incarnation {facts['incarnation']}{up}")
+        lines.append(f"pid {facts['pid']}, incarnation {facts['incarnation']}{up}")
     if facts["kind"] == "supervisor" and "max_restarts" in facts:
-        lines.append(f"  {facts['strategy']}: {budget(facts)}; {len(facts['children'])} children")
+        lines.append(f"{facts['strategy']}: {budget(facts)}; {len(facts['children'])} children")
     if facts.get("phase") and facts["pid"] is not None:
         since = "" if facts["in_phase"] is None else f" for {duration(facts['in_phase'])}"
         loops = ""
@@ -174,47 +190,26 @@ def _details(facts: dict[str, Any]) -> str:
             last = facts["last_loop_time"]
             took = f"{last * 1000:.3g} ms" if last < 0.9995 else duration(last)
             loops = f"; {facts['loops']:,} loop{'s' * (facts['loops'] != 1)}, the last {took}"
-        lines.append(f"  in {facts['phase']}{since}{loops}")
+        lines.append(f"in {facts['phase']}{since}{loops}")
         oldest = facts.get("oldest_message")
         waiting = f"{facts['queued']:,} waiting" + (
             "" if oldest is None else f", the oldest for {duration(oldest)} at most"
         )
         blocked = f"; {facts['blocked']:,} more wait for room in the mailbox" if facts.get("blocked") else ""
-        lines.append(f"  {facts['messages']:,} messages handled, {waiting}{blocked}")
+        lines.append(f"{facts['messages']:,} messages handled, {waiting}{blocked}")
     restart = f"; restart={facts['restart']}" if "restart" in facts else ""
-    lines.append(f"  {facts['restarts']} {'restart' if facts['restarts'] == 1 else 'restarts'}{restart}")
+    lines.append(f"{facts['restarts']} {'restart' if facts['restarts'] == 1 else 'restarts'}{restart}")
     if facts["last_exit"] is not None:
-        lines.append(f"  last exit: {one_line(facts['last_exit'])}")
+        lines.append(f"last exit: {one_line(facts['last_exit'])}")
     if facts["resources"] is not None:
         used = facts["resources"]
         below = f" in {used['processes']} processes" if used["processes"] > 1 else ""
-        lines.append(f"  memory {used['rss'] / 2**20:.1f} MiB{below}, cpu {used['cpu']:.0%}, {used['threads']} threads")
+        lines.append(f"memory {used['rss'] / 2**20:.1f} MiB{below}, cpu {used['cpu']:.0%}, {used['threads']} threads")
     if facts["crashes"]:
-        lines.append(f"  crash reports: {', '.join(facts['crashes'])}  (suitkaise crashes ID)")
+        lines.append(f"crash reports: {', '.join(facts['crashes'])}  (suitkaise crashes ID)")
     if facts["last_lines"]:
-        lines += ["  last lines:", *(f"    {one_line(line)}" for line in facts["last_lines"])]
-    return "\n".join(lines)
-
-
-# ---------------------------------------------------------------- text
-def table(rows: list[list[str]], *, coloured: int | None = None) -> str:
-    """Return the rows as aligned columns; the first row is the head. `coloured`: the column that holds statuses."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for number, row in enumerate(rows):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        if number == 0:
-            cells = [_paint(cell, "", _DIM) for cell in cells]
-        elif coloured is not None:
-            cells[coloured] = _paint(cells[coloured], row[coloured])
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def _paint(text: str, status: str, colour: str = "") -> str:
-    colour = colour or _COLOURS[mood(status)]
-    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return text if plain or not colour else f"\x1b[{colour}m{text}\x1b[0m"
+        lines += ["last lines:", *(f"  {one_line(line)}" for line in facts["last_lines"])]
+    return lines
 
 
 def _count(number: int) -> str:

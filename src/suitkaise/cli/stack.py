@@ -8,6 +8,7 @@ import os
 import time
 
 from suitkaise.cli.command import CLEAN, CommandError, UsageError
+from suitkaise.cli.display import print_stacks
 from suitkaise.cli.show import target_of
 from suitkaise.engines.worker_signals import DUMP
 from suitkaise.platform.processes import has_default_action
@@ -37,7 +38,10 @@ def stack(options: argparse.Namespace) -> int:
     if pid is None:
         raise CommandError(f"{target.path!r} is {target.facts['status']}; there is no process")
     text = stacks_of(stack_file(target.program.directory, pid), pid)
-    print(json.dumps({"path": target.path, "pid": pid, "stacks": text}) if options.json else text.rstrip())
+    if options.json:
+        print(json.dumps({"path": target.path, "pid": pid, "stacks": text}))
+    else:
+        print_stacks(text.rstrip())
     return CLEAN
 
 

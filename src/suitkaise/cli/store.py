@@ -13,7 +13,9 @@ from pathlib import Path
 
 from suitkaise import sktree
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE
+from suitkaise.cli.display import Column, print_table
 from suitkaise.errors import StorageError, StorageGone
+from suitkaise.escapes import escaped, one_line
 from suitkaise.runtime.storage_actor import is_served
 from suitkaise.storage.backends.engines import engine_of
 from suitkaise.storage.client import SOCKET
@@ -21,6 +23,13 @@ from suitkaise.storage.records import Entry
 from suitkaise.storage.tree import Tree
 
 __all__ = ["run"]
+
+_COLUMNS = [
+    Column("CHANGED", "dim", 2),
+    Column("BYTES", "number", 1),
+    Column("NAME", "name"),
+    Column("METADATA", "end", 3),
+]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,15 +66,16 @@ def _ls(tree: Tree, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([entry._asdict() for entry in entries]))
         return CLEAN
-    for entry in entries:
-        print(_line(entry))
+    rows = [_row(entry) for entry in entries]
+    lines = (f"{when} {size:>10} {name} {metadata}".rstrip() for when, size, name, metadata in rows)
+    print_table(_COLUMNS, rows, plain=lines)
     return CLEAN
 
 
-def _line(entry: Entry) -> str:
+def _row(entry: Entry) -> list[str]:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
     metadata = " ".join(f"{key}={value!r}" for key, value in entry.metadata.items())
-    return f"{when} {entry.size:>10} {_shown(entry.path, entry.name)} {metadata}".rstrip()
+    return [when, str(entry.size), _shown(entry.path, entry.name), metadata]
 
 
 def _get(tree: Tree, options: argparse.Namespace) -> int:
@@ -78,19 +88,22 @@ def _get(tree: Tree, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(value, default=repr))
     else:
-        print(value if isinstance(value, str) else repr(value))
+        text = value if isinstance(value, str) else repr(value)
+        print(escaped(text) if sys.stdout.isatty() else text)
     return CLEAN
 
 
 def _rm(tree: Tree, options: argparse.Namespace) -> int:
     if _is_in_use(tree):
         tree.remove(options.name, options.path)
-        return CLEAN
-    tree.entry(options.name, options.path)  # raises before anything is started
-    try:
-        sktree.connect(tree.directory, durable=True).remove(options.name, options.path)
-    finally:
-        sktree.disconnect()
+    else:
+        tree.entry(options.name, options.path)  # raises before anything is started
+        try:
+            sktree.connect(tree.directory, durable=True).remove(options.name, options.path)
+        finally:
+            sktree.disconnect()
+    if options.json:
+        print(json.dumps({"path": options.path, "name": options.name, "done": "removed"}))
     return CLEAN
 
 
@@ -103,7 +116,10 @@ def _watch(tree: Tree, options: argparse.Namespace) -> int:
                 if options.json:
                     print(json.dumps(change._asdict()), flush=True)
                 else:
-                    print(f"{change.revision:>10} {change.kind:<8} {_shown(change.path, change.name)}", flush=True)
+                    print(
+                        f"{change.revision:>10} {change.kind:<8} {one_line(_shown(change.path, change.name))}",
+                        flush=True,
+                    )
     except KeyboardInterrupt:
         pass
     except StorageGone:

@@ -11,8 +11,9 @@ import time
 from typing import TYPE_CHECKING
 
 from suitkaise.cli.command import CLEAN, NO_PROGRAM, CommandError, UsageError
+from suitkaise.cli.display import Column, print_table
 from suitkaise.cli.programs import NotRunning, find
-from suitkaise.cli.show import chosen, table
+from suitkaise.cli.show import chosen
 
 if TYPE_CHECKING:
     from suitkaise.observer.terminal.app import TopApp
@@ -89,7 +90,7 @@ def _only(options: argparse.Namespace) -> tuple[str, str]:
 
 def _print(options: argparse.Namespace) -> int:
     directory, scope = _only(options)
-    from suitkaise.observer.terminal.lines import lines_of, to_rows
+    from suitkaise.observer.terminal.lines import COLUMNS, lines_of, to_rows
     from suitkaise.observer.terminal.source import Source
 
     source = Source(lambda: directory)
@@ -103,5 +104,6 @@ def _print(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([line.values for line in lines]))
     else:
-        print(table(to_rows(lines), coloured=1))
+        figures = [Column(one.title, "status" if one.name == "state" else "number", one.rank) for one in COLUMNS]
+        print_table([Column("NAME", "name"), *figures, Column("DOING / LAST EXIT", "end")], to_rows(lines))
     return CLEAN

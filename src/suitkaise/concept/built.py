@@ -13,6 +13,7 @@ from dataclasses import field
 from typing import Any
 
 from suitkaise.concept.blocks import Block
+from suitkaise.messaging.definitions import MAIN
 from suitkaise.records import dataclass
 
 __all__ = ["BoundBlock", "BuiltSetup", "Hook"]
@@ -95,7 +96,7 @@ class BuiltSetup:
             return BuiltSetup, (None, *rest)
         name, code = factory.__module__, factory.__code__
         module = sys.modules.get(name)
-        is_importable = name != "__main__" and getattr(module, "__spec__", None) is not None
+        is_importable = name not in MAIN and getattr(module, "__spec__", None) is not None
         if is_importable and vars(module) is factory.__globals__:
             return _built_in_module, (name, code, *rest)
         lines = None if os.path.exists(code.co_filename) else linecache.getlines(code.co_filename)

@@ -61,7 +61,7 @@ def declared(call: Call, defaults: Mapping[str, Any]) -> tuple[Child, bool]:
         SpecError: the arguments do not fit together, or an option is wrong.
         TypeError: the function is not callable.
     """
-    name, what, setup = _arguments_of(call)
+    call, name, what, setup = _arguments_of(call)
     title = f"{call.function}({name!r})" if name is not None else f"{call.function}()"
     _check_what(call, title, what)
     args, options, kwargs = _sorted_arguments(call, title, what)
@@ -99,20 +99,37 @@ def _with_defaults(options: dict[str, Any], defaults: Mapping[str, Any], worker:
 
 
 # ---------------------------------------------------------------- the arguments
-def _arguments_of(call: Call) -> tuple[str | None, Any, Any]:
-    """Sort the positional arguments `[name,] function [, setup]` and the keywords."""
+def _arguments_of(call: Call) -> tuple[Call, str | None, Any, Any]:
+    """Sort the positional arguments `[name,] function [, setup] [, args] [, kwargs]` and the keywords."""
     rest = list(call.what)
     name = rest.pop(0) if rest and isinstance(rest[0], str) else None
+    if name is not None and call.name is not None:
+        raise TypeError(f"{call.function}() got name twice: {name!r} and {call.name!r}")
+    name = call.name if name is None else name
     if not rest and call.func is None and _is_worker(call.setup):  # a worker with a loop of its own needs no function
-        return call.name if name is None else name, call.setup, None
-    found: list[Any] = []
-    for keyword, value in (("func", call.func), ("setup", call.setup)):
-        if rest and value is not None:
-            raise TypeError(f"{call.function}() got {keyword} twice: {rest[0]!r} and {value!r}")
-        found.append(rest.pop(0) if rest else value)
-    if rest or (name is not None and call.name is not None):
-        raise TypeError(f"{call.function}() takes a name, a function or worker, and a setup, not {call.what!r}")
-    return call.name if name is None else name, *found
+        return call, name, call.setup, None
+    found = {"func": call.func, "setup": call.setup, "args": call.args, "kwargs": call.kwargs}
+    for keyword, fits in _POSITIONS.items():
+        if rest and fits(rest[0]):
+            value = rest.pop(0)
+            if value is not None and found[keyword] is not None:
+                raise TypeError(f"{call.function}() got {keyword} twice: {value!r} and {found[keyword]!r}")
+            found[keyword] = found[keyword] if value is None else value
+    if rest:
+        raise TypeError(
+            f"{call.function}() takes a name, a function or worker, a setup, args and kwargs, not {call.what!r}"
+        )
+    call = replace(call, args=found["args"], kwargs=found["kwargs"])
+    return call, name, found["func"], found["setup"]
+
+
+_POSITIONS: dict[str, Callable[[Any], bool]] = {
+    "func": lambda value: True,
+    "setup": lambda value: not isinstance(value, (tuple, list)),  # those are `args`: the setup was left out
+    "args": lambda value: value is None or isinstance(value, (tuple, list)),
+    "kwargs": lambda value: value is None or isinstance(value, Mapping),
+}
+"""The positional arguments after the name, in their order, each of which may be left out, with what fits there."""
 
 
 def _is_worker(what: Any) -> bool:
@@ -129,20 +146,24 @@ def _check_what(call: Call, title: str, what: Any) -> None:
     if isinstance(what, type):
         raise SpecError(f"{title}: {what.__name__} is a class but not a worker; derive it from Process or Thread")
     if not callable(what):
-        called = _called_function(call) or "ui_loop"
-        raise TypeError(
-            f"{title} takes the function itself, to be called in the {call.kind}; got {what!r}: "
-            f"pass `{called}`, not `{called}()`"
-        )
+        called = _called_function(call)
+        if called is None and what is None:
+            raise TypeError(f"{title} needs a function or a worker, for the {call.kind} to run; got none")
+        if called is not None:
+            hint = f"pass `{called}`, not `{called}()`"
+        else:
+            hint = "pass it, and not its name" if isinstance(what, str) else "pass it without calling it"
+        raise TypeError(f"{title} takes the function itself, to be called in the {call.kind}; got {what!r}: {hint}")
 
 
 def _called_function(call: Call) -> str | None:
     """Return the text of the function that the caller has called instead of passing it."""
     site = call_in(caller())
-    for argument in () if site is None else (*site.args, *(keyword.value for keyword in site.keywords)):
-        if isinstance(argument, ast.Call):
-            return ast.unparse(argument.func)
-    return None
+    if site is None:
+        return None
+    place = 1 if call.what and isinstance(call.what[0], str) else 0
+    functions = [keyword.value for keyword in site.keywords if keyword.arg == "func"] or site.args[place : place + 1]
+    return ast.unparse(functions[0].func) if functions and isinstance(functions[0], ast.Call) else None
 
 
 def _check_kind(call: Call, title: str, worker: Any) -> None:
@@ -181,10 +202,12 @@ def _check_keys(title: str, what: Any, given: Mapping[str, Any], rest: Mapping[s
     name = _name_of(what)
     for key in given:
         if key in SPECIAL and key in parameters:
-            raise SpecError(
-                f"{title}: {key!r} is an option of the {'worker' if _is_worker(what) else 'function'}'s child and a "
-                f"parameter of {name}(); rename the parameter, or bind it: functools.partial({name}, {key}=...)"
+            instead = (
+                f"pass a worker that has its arguments: {name}({key}=...)"
+                if _is_worker(what)
+                else f"rename the parameter, or bind it: functools.partial({name}, {key}=...)"
             )
+            raise SpecError(f"{title}: {key!r} is an option of the child and a parameter of {name}(); {instead}")
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     for key, value in rest.items():
         if key in parameters and parameters[key].kind is not inspect.Parameter.VAR_KEYWORD:

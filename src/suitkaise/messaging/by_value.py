@@ -47,12 +47,12 @@ class ByValue(_Pickler):
         """Return how to rebuild a value, or NotImplemented for pickle's own way."""
         kind = type(value)
         if kind is types.FunctionType:
-            if parts._should_pickle_by_reference(value):
+            if _goes_by_name(value):
                 return NotImplemented
             self.sent.append(value)
             return _reduce_function(value)
         if isinstance(value, type):
-            if value in _CLASSES_OF_BUILTINS or parts._should_pickle_by_reference(value):
+            if value in _CLASSES_OF_BUILTINS or _goes_by_name(value):
                 return super().reducer_override(value)
             self.sent.append(value)
             return _reduce_class(value)
@@ -71,6 +71,11 @@ _CLASSES_OF_BUILTINS = frozenset({type(None), type(Ellipsis), type(NotImplemente
 
 def _standard_streams() -> tuple[Any, ...]:
     return sys.stdin, sys.stdout, sys.stderr
+
+
+def _goes_by_name(definition: Any) -> bool:
+    """Return what cloudpickle says, which does not know that `__mp_main__` cannot be imported either."""
+    return getattr(definition, "__module__", None) != "__mp_main__" and parts._should_pickle_by_reference(definition)
 
 
 # ------------------------------------------------------------ functions

@@ -29,7 +29,7 @@ from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
 from suitkaise.messaging.bundles import reduce_to_bundle
 from suitkaise.messaging.by_value import ByValue
-from suitkaise.messaging.definitions import is_by_value
+from suitkaise.messaging.definitions import MAIN, is_by_value
 from suitkaise.messaging.pieces import Pieces, in_pieces, is_in_pieces, split
 from suitkaise.messaging.reducers import REDUCERS, reduce_exception, reduce_method
 
@@ -245,7 +245,7 @@ class _ByName(pickle.Pickler):
         kind = type(value)
         if kind is types.FunctionType or isinstance(value, type):
             # The C pickler itself checks that the name leads back to this object.
-            if getattr(value, "__module__", None) in ("__main__", None) or cloudpickle.list_registry_pickle_by_value():
+            if getattr(value, "__module__", None) in MAIN or cloudpickle.list_registry_pickle_by_value():
                 return _bundle_of(value)
             return NotImplemented
         if kind in _SENT_BY_CLOUDPICKLE:

@@ -29,6 +29,7 @@ from typing import Any, TypeAlias
 import cloudpickle  # type: ignore[import-untyped]
 
 __all__ = [
+    "MAIN",
     "Home",
     "bind",
     "cell_keys",
@@ -72,6 +73,9 @@ _cell_keys: dict[int, str] = {}
 """From the id of a closure's cell to its key, as long as a function that has the cell is alive."""
 
 _namespaces: dict[Home, dict[str, Any]] = {}
+MAIN = frozenset({"__main__", "__mp_main__", None})
+"""The modules whose definitions no receiver can import: multiprocessing runs `__main__` under the second name."""
+
 _program: str | None = None
 _in_worker = False
 
@@ -152,7 +156,7 @@ def is_at_top_level(definition: Any) -> bool:
 def is_by_value(definition: Any) -> bool:
     """Return whether an object with a name is sent by value: the receiver could not import it by its name."""
     module = name_of(definition)[0]
-    if module in ("__main__", None) or module in cloudpickle.list_registry_pickle_by_value():
+    if module in MAIN or module in cloudpickle.list_registry_pickle_by_value():
         return True
     return not is_at_top_level(definition)
 

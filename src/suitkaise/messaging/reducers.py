@@ -20,7 +20,7 @@ from typing import Any
 from cloudpickle import cloudpickle as parts  # type: ignore[import-untyped]
 
 from suitkaise.messaging import definitions
-from suitkaise.messaging.definitions import Home, is_by_value
+from suitkaise.messaging.definitions import MAIN, Home, is_by_value
 
 __all__ = ["REDUCERS", "reduce_exception", "reduce_method"]
 
@@ -174,10 +174,7 @@ def reduce_method(method: Any) -> Any:
 def _modules_for(owner: Any) -> Iterator[types.ModuleType]:
     first = sys.modules.get(type(owner).__module__)
     for module in (first, *sys.modules.copy().values()):
-        if isinstance(module, types.ModuleType) and module.__name__ not in (
-            "__main__",
-            *parts._PICKLE_BY_VALUE_MODULES,
-        ):
+        if isinstance(module, types.ModuleType) and module.__name__ not in MAIN | parts._PICKLE_BY_VALUE_MODULES:
             yield module
 
 

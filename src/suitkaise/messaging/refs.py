@@ -320,6 +320,8 @@ class WorkerRef:
 
         def __getattr__(self, name: str) -> NoReturn:
             hint = "" if name[:1] == "_" else f"; a method of the worker is called by ref.proxy().{name}(...)"
+            if name in _OTHER_NAMES:
+                hint = f"; use ref.{_OTHER_NAMES[name]}{hint}"
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
     @property
@@ -337,6 +339,14 @@ class WorkerRef:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return WorkerRef, (self.path,)
+
+
+_OTHER_NAMES = {
+    "terminate": "kill() or ref.rejoin()", "stop": "rejoin()", "cancel": "rejoin()", "close": "rejoin()",
+    "wait": "join()", "get": "result()", "get_result": "result()", "exitcode": "status", "done": "is_alive()",
+    "poll": "is_alive()", "start": "recall()", "restart": "recall()",
+}  # fmt: skip
+"""What processes, threads and futures of other libraries have, by the name that it has here."""
 
 
 class WorkerProxy:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from suitkaise.errors import AskTimeout, RuntimeGone
+from suitkaise.observer.log_feed import LINES, LogFeed
 from suitkaise.observer.observation import SECONDS, TICK, Observation
 from suitkaise.observer.program import ObservedProgram
 
@@ -29,9 +30,10 @@ BACKLOG = 32
 
 
 class Page:
-    """An open page: the messages that wait for it."""
+    """An open page: the messages that wait for it. `name`: the page has chosen it, for its requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self.name: str = name
         self._messages: asyncio.Queue[bytes | None] = asyncio.Queue(BACKLOG + 1)
         self.dropped: bool = False
 
@@ -42,6 +44,10 @@ class Page:
             self.close()
         elif not self.dropped:
             self._messages.put_nowait(message)
+
+    def put_message(self, message: dict[str, Any]) -> None:
+        """Add a message for this page alone, or for a few."""
+        self.put(_encode(message))
 
     def close(self) -> None:
         """End the page's stream; a dropped page gets no further message."""
@@ -66,6 +72,7 @@ class Feed:
 
     def __init__(self, program: ObservedProgram, greeting: dict[str, Any]) -> None:
         self._observation = Observation(program)
+        self._logs = LogFeed(lambda path: program.log(path, last=self._observation.last_lines_of(path, LINES)))
         self._greeting = greeting
         self._pages: set[Page] = set()
         self._whole: bytes | None = None
@@ -78,11 +85,11 @@ class Feed:
         self._thread = ThreadPoolExecutor(1, "suitkaise-observer")
 
     # ------------------------------------------------------------ pages
-    async def open(self) -> Page | None:
+    async def open(self, name: str = "") -> Page | None:
         """Open a page, which gets the whole state first; None if too many are open."""
         if len(self._pages) >= MOST_PAGES:
             return None
-        page = Page()
+        page = Page(name)
         async with self._busy:
             if not self.ended and time.monotonic() - self._observation.looked > 2 * SECONDS:
                 await self._look(everything=True)
@@ -99,6 +106,7 @@ class Feed:
 
     def forget(self, page: Page) -> None:
         """Forget a page that was closed."""
+        self._logs.forget(page)
         self._pages.discard(page)
         if not self._pages:
             self._opened.clear()
@@ -108,6 +116,18 @@ class Feed:
         """Wait until no page is open."""
         await self._empty.wait()
 
+    # ------------------------------------------------------------ the log of a worker
+    def follow(self, name: str, path: str) -> bool:
+        """Put the log of a worker, or of all workers below a supervisor, into a page, in place of the former one.
+
+        Returns:
+            Whether there is such a page. An empty path is for no log.
+        """
+        page = next((page for page in self._pages if page.name == name), None)
+        if page is not None:
+            self._logs.follow(page, path)
+        return page is not None
+
     # ------------------------------------------------------------ questions of pages
     def report(self, id: str) -> dict[str, Any] | None:
         """Return the crash report of that id, if an event has named it."""
@@ -116,10 +136,6 @@ class Feed:
     def history(self, path: str) -> list[list[Any]]:
         """Return the figures of a worker so far: time, CPU, memory, loops per second, waiting messages."""
         return list(self._observation.history.get(path, ()))
-
-    def row(self, path: str) -> dict[str, Any] | None:
-        """Return what is known of a worker or supervisor."""
-        return self._observation.rows.get(path)
 
     @property
     def storage(self) -> str | None:
@@ -151,7 +167,8 @@ class Feed:
             self._opened.set()
 
     def close(self) -> None:
-        """End the thread that asks the program."""
+        """End the thread that asks the program, and follow no log."""
+        self._logs.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _look(self, *, everything: bool = False, last: bool = False) -> None:

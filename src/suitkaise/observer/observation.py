@@ -99,6 +99,10 @@ class Observation:
         message["incidents"] = self._incidents.changed()
         return message
 
+    def last_lines_of(self, path: str, most: int) -> int:
+        """Return how many of the last lines of each worker below `path` are wanted, if about `most` are shown."""
+        return max(10, most // max(1, sum(one.startswith(f"{path}/") for one in self.rows)))
+
     def whole(self) -> dict[str, Any]:
         """Return all that is known, as an observer needs it first."""
         return {

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from suitkaise.errors import SpecError
+from suitkaise.messaging.log_reader import LogReader
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.router import HubClient
-from suitkaise.platform.runtime_directory import HUB_SOCKET, tail_file
+from suitkaise.platform.runtime_directory import HUB_SOCKET
 from suitkaise.platform.sockets import connect_own
-from suitkaise.platform.tail import lines_after
 
 __all__ = ["ACTIONS", "ObservedProgram"]
 
@@ -68,9 +68,9 @@ class ObservedProgram:
             raise SpecError(f"{path!r} is a whole tree; a page steers what is below one")
         self._client.administer(ACTIONS[action], supervisor, id).get(FOR_CHANGES)
 
-    def lines(self, serial: int, position: int) -> tuple[list[str], int]:
-        """Return what an incarnation has printed behind `position`, as far as it is kept, and the next position."""
-        return lines_after(tail_file(self.directory, serial), position)
+    def log(self, path: str, *, last: int) -> LogReader:
+        """Return a reader of what the worker at `path`, or the workers below it, have printed and logged."""
+        return LogReader(self._client, path, last=last)
 
     def watch(self, on_end: Callable[[], None]) -> None:
         """Call `on_end`, in the running event loop, when the program has ended. Raises OSError if it has already."""

@@ -32,6 +32,9 @@ logger: logging.Logger = logging.getLogger("suitkaise.observer")
 LARGEST = 4_096
 """Bytes: the largest body of a request."""
 
+LONGEST_NAME = 64
+"""Characters that the name of a page has, at most."""
+
 PATIENCE = 10.0
 """Seconds for which a page may leave its stream unread; it is dropped then."""
 
@@ -68,7 +71,7 @@ def make_app(
         return _file(request.path_params["name"])  # they hold no secret: the page of an error uses them, too
 
     async def stream(request: Request) -> Response:
-        opened = await feed.open()
+        opened = await feed.open(request.query_params.get("page", "")[:LONGEST_NAME])
         if opened is None:
             raise Refused(503, "too many pages are open")
         return _Stream(feed, opened)
@@ -76,14 +79,11 @@ def make_app(
     async def history(request: Request) -> Response:
         return _json(feed.history(request.query_params.get("path", "")))
 
-    async def lines(request: Request) -> Response:
-        row = feed.row(request.query_params.get("path", ""))
-        if row is None or row["kind"] not in ("process", "command") or row.get("serial") is None:
-            return _json({"lines": [], "serial": None, "position": 0})
-        serial, position = row["serial"], request.query_params.get("position", "")
-        same = request.query_params.get("serial") == str(serial) and position.isdecimal()
-        text, end = await asyncio.to_thread(program.lines, serial, int(position) if same else 0)
-        return _json({"lines": text, "serial": serial, "position": end})
+    async def follow(request: Request) -> Response:
+        query = request.query_params
+        if not feed.follow(query.get("page", "none"), query.get("path", "")):
+            raise Refused(404, "there is no such page; its stream is /events?page=NAME")
+        return _json(None)
 
     async def stored(request: Request) -> Response:
         query = request.query_params
@@ -153,7 +153,7 @@ def make_app(
             Route("/static/{name}", static),
             Route("/events", data(stream)),
             Route("/api/history", data(history)),
-            Route("/api/lines", data(lines)),
+            Route("/api/follow", data(follow)),
             Route("/api/storage", data(stored)),
             Route("/api/crashes/{id}.txt", data(crash)),
             Route("/api/crashes/{id}", data(crash)),

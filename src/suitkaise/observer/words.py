@@ -12,11 +12,12 @@ Mood = Literal["good", "bad", "soon", ""]
 _MOODS: dict[str, Mood] = {
     "running": "good", "finished": "good", "crashed": "bad", "killed": "bad", "hung": "bad", "failed": "bad",
     "abandoned": "bad", "restarting": "soon", "starting": "soon", "stopping": "soon", "suspended": "soon",
+    "ok": "good", "warning": "soon", "error": "bad",
 }  # fmt: skip
 
 
 def mood(status: str) -> Mood:
-    """Return whether a status is good, bad, or about to change; empty for one that is neither (`stopped`)."""
+    """Return whether a status, or a finding, is good, bad, or about to change; empty for neither (`stopped`)."""
     return _MOODS.get(status, "")
 
 

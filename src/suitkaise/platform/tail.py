@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-__all__ = ["LINES", "OF_COMMAND", "RECORDED", "Printed", "Tail", "TailReader", "last_lines", "lines_after"]
+__all__ = ["LINES", "OF_COMMAND", "RECORDED", "Printed", "Tail", "TailReader", "last_lines"]
 
 SIZE = 16 * 1024
 _HEAD = 8
@@ -246,13 +246,6 @@ def last_lines(path: str, most: int = LINES) -> tuple[str, ...]:
     """Return the last lines in the tail at `path`, at most `most`; none if there is no such file."""
     text, _ = _bytes_after(path, 0)
     return tuple(_plain(text).splitlines()[-most:])
-
-
-def lines_after(path: str, position: int) -> tuple[list[str], int]:
-    """Return the whole lines that were written behind `position`, as far as they are kept, and the next position."""
-    text, end = _bytes_after(path, position)
-    whole, newline, rest = text.rpartition(b"\n")
-    return (_plain(whole).split("\n") if newline else []), end - len(rest)
 
 
 def _plain(data: bytes) -> str:

@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING
 
 from suitkaise.errors import TreeFailed
 from suitkaise.exits import Crashed, ExitReason, GaveUp, Killed, Shutdown, origin
+from suitkaise.runtime import choices
 from suitkaise.runtime.signals import SignalHandling
 from suitkaise.specs import SupervisorSpec
 
 if TYPE_CHECKING:
     from suitkaise.runtime.service_manager import ServiceManager
 
-__all__ = ["run", "runs"]
-
-runs: int = 0
-"""The number of trees that `run` has run in this program; the command line reads it."""
+__all__ = ["run"]
 
 
 def run(tree: SupervisorSpec) -> ExitReason:
     """Start the tree and wait until it ends. See `Supervisor.run`."""
-    global runs
-    runs += 1
+    choices.runs += 1
     with SignalHandling() as signals, contextlib.ExitStack() as told:
         manager = _service_manager()
         if manager is not None:

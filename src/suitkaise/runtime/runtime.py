@@ -37,6 +37,7 @@ from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, sweep
+from suitkaise.runtime import choices
 from suitkaise.runtime.event_history import EventHistory
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.log_files import LogFiles
@@ -109,7 +110,7 @@ class Runtime:
             threads = ThreadEngine(self.engine_context)
             made.callback(threads.close)
             self.engines: dict[str, Engine] = {
-                "process": DebugEngine(self.engine_context) if debug else self.processes,
+                "process": DebugEngine(self.engine_context) if choices.debug else self.processes,
                 "thread": threads,
                 "command": self.commands,
             }
@@ -138,7 +139,7 @@ class Runtime:
             set_router(self.registry)
             self._levels = levels()
             made.callback(watch_levels(lambda: self.reactor.call_soon_threadsafe(self._send_levels)))
-            self._end_observer = None if observe is None else observe(self.directory)
+            self._end_observer = None if choices.observe is None else choices.observe(self.directory)
             self._made = made.pop_all()
 
     def _check_home(self) -> None:
@@ -240,13 +241,6 @@ class Runtime:
         self.storage.close_after_fork()
         os.close(self._home.lock)
 
-
-debug: bool = False
-"""Whether process workers run as threads of this program, in its terminal; `suitkaise run --debug` sets it."""
-
-observe: Callable[[str], Callable[[], None]] | None = None
-"""Starts an observer of the program that uses a directory, and returns the function that ends it; `suitkaise run
---observe` sets it."""
 
 _listeners: tuple[Callable[[Event], None], ...] = ()
 _guard = threading.RLock()

@@ -24,6 +24,11 @@ _SPELLINGS = {hook: (hook, *dict.fromkeys((f"__{hook.replace('_', '')}__", f"__{
 _HOOK_OF = {spelling: spellings for spellings in _SPELLINGS.values() for spelling in spellings}
 
 
+_OTHER_NAMES = {"__prerun__": "__beforeloop__", "__run__": "__loop__", "__postrun__": "__afterloop__",
+                "__error__": "on_failure"}  # fmt: skip
+"""The hooks of suitkaise 0.4 that have another name here."""
+
+
 def spellings_of(name: str) -> tuple[str, ...]:
     """Return all spellings of the hook of that name; the name alone if it is no hook's.
 
@@ -79,9 +84,11 @@ def _refuse_misspelled(cls: type) -> None:
         if name[:2] == "__" == name[-2:] and callable(value) and name not in _HOOK_OF and not hasattr(object, name):
             import difflib
 
-            near = difflib.get_close_matches(name.lower(), _HOOK_OF, 1, 0.85)
-            if near:
-                raise SpecError(f"{cls.__name__} defines {name}, which nothing calls; did you mean {near[0]}?")
+            near = _OTHER_NAMES.get(name) or next(
+                iter(difflib.get_close_matches(name.lower(), _HOOK_OF, 1, 0.85)), None
+            )
+            if near is not None:
+                raise SpecError(f"{cls.__name__} defines {name}, which nothing calls; did you mean {near}?")
 
 
 def likely_mistakes(what: Any, options: Iterable[str]) -> list[str]:

@@ -111,8 +111,7 @@ class Lifecycle:
             worker.__dict__.setdefault("name", self.path.rpartition("/")[2])
             if worker.__dict__["name"] is None:
                 worker.__dict__["name"] = self.path.rpartition("/")[2]
-            if context.join_after is None and worker._num_loops != math.inf:
-                context.join_after = worker._num_loops
+            self._take_loops(worker)
             self._before = self._hook("before_loop")
             self._loop = self._hook("loop")
             self._after = self._hook("after_loop")
@@ -124,7 +123,10 @@ class Lifecycle:
             if hook is not None:
                 hook()
                 check_attributes(worker)
+                self._take_loops(worker)  # `loop_infinitely` of an SKThread may be set there
             self._end_fork()
+            if self._loop is None:
+                self._warn_without_loop()
             context.background.begin()
         except Ignore as decline:
             self._end_fork(decline)
@@ -144,6 +146,18 @@ class Lifecycle:
             context.deadline_ns = int(until * 1e9)
         words[PHASE] = _clock() + _WAITING
         words[LOOPING] = self._loop is not None
+
+    def _take_loops(self, worker: Any) -> None:
+        """Take the number of loops from the worker, unless the `Child` has one."""
+        if self.incarnation.join_after is None:
+            self.context.join_after = None if worker._num_loops == math.inf else worker._num_loops
+
+    def _warn_without_loop(self) -> None:
+        """Tell what only a worker with a loop uses; without one, a worker waits for messages until it is stopped."""
+        given = {"number of loops": self.context.join_after, "before_loop": self._before, "after_loop": self._after}
+        unused = [name for name, part in given.items() if part is not None]
+        if unused:
+            self.context.logger().warning("no loop: it waits for messages, and nothing uses its " + ", ".join(unused))
 
     def iterate(self) -> None:
         """Run loops until something waits in the mailbox or the worker is to finish."""

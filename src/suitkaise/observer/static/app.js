@@ -4,6 +4,7 @@ import { $, attribute, glyph, h, text } from "./dom.js";
 import { forgetColours } from "./charts.js";
 import { detailed, drawDetail, hide, show } from "./detail.js";
 import { clock, toneOf, uptime } from "./format.js";
+import { followAgain, page, takeLog } from "./log.js";
 import { beginSide, drawSide, drawTimeline } from "./side.js";
 import { now, shown, store, take } from "./store.js";
 import { begin, drawRows, drawTimes, focus, focusTree, view } from "./tree.js";
@@ -24,15 +25,19 @@ function draw() {
 
 // ---- connection
 function connect() {
-  const stream = new EventSource("/events");
+  const stream = new EventSource(`/events?page=${page}`);
   stream.onmessage = ({ data }) => {
     const message = JSON.parse(data);
     lost = false;
     if (message.type === "silent") silent = message.silent;
+    else if (message.type === "log") return takeLog(message);
     else if (message.type === "ended") store.ended = true;
     else {
       take(message);
-      if (message.type === "state") silent = message.silent;
+      if (message.type === "state") {
+        silent = message.silent;
+        followAgain();
+      }
     }
     if (store.ended) stream.close();
     drawConnection();

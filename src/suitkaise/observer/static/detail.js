@@ -3,12 +3,12 @@
 import { $, attribute, glyph, h, setGlyph, text } from "./dom.js";
 import { chart } from "./charts.js";
 import { ask, change } from "./actions.js";
+import { forget, follow, makeLog } from "./log.js";
 import { bytes, clock, duration, number, percent, toneOf, uptime } from "./format.js";
 import { drawIncidents } from "./side.js";
 import { now, prepend, shown, store } from "./store.js";
 
-let path = "", parts = null, log = null, timer = 0;
-const LINES = 400;
+let path = "", parts = null;
 
 export const detailed = () => path;
 
@@ -32,25 +32,21 @@ export function show(wanted, back) {
     box.append(row);
     fetch(`/api/history?path=${encodeURIComponent(path)}`).then((answer) => answer.json())
       .then((earlier) => { if (path === wanted) { prepend(wanted, earlier); drawCharts(); } }).catch(() => {});
-    if (own) {
-      log = h("pre", { class: "box", id: "log", tabindex: "0", "aria-label": "Log", "data-empty": "Nothing printed yet." });
-      box.append(h("div", { class: "cap" }, h("h2", {}, "Log")), log);
-      follow(wanted, "", 0);
-    }
   }
-  box.append(h("div", { class: "cap" }, h("h2", {}, "Incidents")), parts.incidents);
+  box.append(...makeLog(), h("div", { class: "cap" }, h("h2", {}, "Incidents")), parts.incidents);
   $("overview").hidden = true;
   box.hidden = false;
   document.body.classList.add("detailed");
   $("side").scrollTop = 0;
+  follow(path);
   drawDetail();
   return true;
 }
 
 export function hide() {
+  if (path) forget();
   path = "";
-  parts = log = null;
-  clearTimeout(timer);
+  parts = null;
   $("detail").hidden = true;
   $("detail").replaceChildren();
   $("overview").hidden = false;
@@ -111,8 +107,13 @@ export function drawDetail() {
   fact("Last exit", facts.last_exit);
   drawCharts();
   drawActions(facts, status);
-  const incidents = [...store.incidents.values()].reverse().filter((one) => one.path === path || one.affected.includes(path));
+  const incidents = [...store.incidents.values()].reverse().filter(concerns);
   drawIncidents(parts.incidents, incidents, path);
+}
+
+// Those of a supervisor are its own, and those of all below it.
+function concerns(incident) {
+  return [incident.path, ...incident.affected].some((one) => one === path || one.startsWith(`${path}/`));
 }
 
 function drawActions(facts, status) {
@@ -127,31 +128,4 @@ function drawActions(facts, status) {
     type: "button", "data-action": action, disabled: store.ended,
     onclick: async () => { if (action === "start" || action === "resume" || await ask(action, mine)) change(action, mine); },
   }, action[0].toUpperCase() + action.slice(1))));
-}
-
-// Reads on from where the last look has stopped; a new incarnation begins anew.
-async function follow(wanted, serial, position) {
-  if (path !== wanted || !log) return;
-  try {
-    const answer = await fetch(`/api/lines?path=${encodeURIComponent(wanted)}&serial=${serial}&position=${position}`);
-    if (answer.ok) {
-      const news = await answer.json();
-      if (path !== wanted || !log) return;
-      if (news.serial != null) {
-        if (serial !== "" && String(news.serial) !== String(serial)) append(["— a new incarnation —"]);
-        append(news.lines);
-        serial = news.serial;
-        position = news.position;
-      }
-    }
-  } catch { /* the connection is lost; the page says so */ }
-  if (!store.ended) timer = setTimeout(follow, 1000, wanted, serial, position);
-}
-
-function append(lines) {
-  if (!lines.length) return;
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 30;
-  const all = (log.textContent ? log.textContent.split("\n") : []).concat(lines).slice(-LINES);
-  log.textContent = all.join("\n");
-  if (atEnd) log.scrollTop = log.scrollHeight;
 }

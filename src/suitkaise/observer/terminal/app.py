@@ -21,11 +21,13 @@ from textual.widgets import Footer, Input, Static
 
 from suitkaise.errors import AskTimeout, SuitkaiseError
 from suitkaise.escapes import one_line
+from suitkaise.messaging.log_reader import tagged
+from suitkaise.messaging.log_rings import EVENT, Line
 from suitkaise.observer.observation import TICK
 from suitkaise.observer.terminal.detail import TONES, detail_of
 from suitkaise.observer.terminal.dialogs import ChooseSignal, Confirm, Help
 from suitkaise.observer.terminal.lines import COLUMNS, lines_of
-from suitkaise.observer.terminal.source import Source
+from suitkaise.observer.terminal.source import SKIPPED, Source
 from suitkaise.observer.terminal.table import Table
 from suitkaise.observer.words import duration, memory, mood
 
@@ -205,7 +207,7 @@ class TopApp(App[None]):
         log = self._main.query_one("#log", VerticalScroll)
         at_end = log.is_vertical_scroll_end or self._shown.get("log of") != path
         self._shown["log of"] = path
-        self._put("#log-text", _log(self._source, path, lines))
+        self._put("#log-text", _log(path, lines))
         if at_end:
             log.scroll_end(animate=False)
 
@@ -379,19 +381,21 @@ def _banner(source: Source) -> str:
             return ""
 
 
-def _log(source: Source, path: str, lines: list[str]) -> Text:
-    row = None if source.observation is None else source.observation.rows.get(path)
-    if row is None:
-        return Text("")
-    if row["kind"] not in ("process", "command"):
-        return Text(f"A {row['kind']} has no output of its own: it shares that of its program.", "dim")
+def _log(path: str, lines: list[Line]) -> Text:
     if not lines:
-        return Text("It has printed and logged nothing.", "dim")
+        return Text("Nothing was printed and logged.", "dim")
     text = Text()
-    for number, line in enumerate(lines):
-        prefix = line.partition(":")[0]
-        tone = {"error": TONES["bad"], "critical": TONES["bad"], "warning": TONES["soon"], "debug": "dim"}.get(
-            prefix, ""
-        )
-        text.append(("\n" if number else "") + one_line(line), tone)
+    for number, (worker, _, stream, when, line) in enumerate(lines):
+        text.append(("\n" if number else "") + time.strftime("%H:%M:%S ", time.localtime(when)), "dim")
+        if worker != path:
+            text.append(f"{one_line(worker.removeprefix(f'{path}/'))} ", "bold")
+        tone = _TONES_OF_STREAMS.get(stream, "")
+        shown = line if stream == SKIPPED else tagged(stream, line)
+        text.append("\n".join(one_line(part) for part in shown.split("\n")), tone)
     return text
+
+
+_TONES_OF_STREAMS = {
+    "error": TONES["bad"], "critical": TONES["bad"], "warning": TONES["soon"], "debug": "dim", EVENT: "italic",
+    SKIPPED: "dim",
+}  # fmt: skip

@@ -170,6 +170,5 @@ def _doing(row: dict[str, Any], figures: dict[str, Any]) -> str:
 
 
 def to_rows(lines: Iterable[Line]) -> list[list[str]]:
-    """Return the lines as a table of texts with its head, as it is printed where there is no terminal."""
-    head = ["NAME", *(column.title for column in COLUMNS), "DOING / LAST EXIT"]
-    return [head, *([line.name, *(line.cells.get(one.name, "") for one in COLUMNS), line.doing] for line in lines)]
+    """Return the lines as texts: the name, the columns, and what the worker is doing."""
+    return [[line.name, *(line.cells.get(one.name, "") for one in COLUMNS), line.doing] for line in lines]

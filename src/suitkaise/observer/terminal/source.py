@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
 from suitkaise.errors import AskTimeout, RuntimeGone, SpecError
-from suitkaise.observer.observation import SECONDS, Observation
+from suitkaise.messaging.log_reader import LogReader
+from suitkaise.messaging.log_rings import Line
+from suitkaise.messaging.messages import Answer
+from suitkaise.observer.observation import SECONDS, TICK, Observation
 from suitkaise.observer.program import ObservedProgram
 
 __all__ = ["SHOWN_AS_FAILED", "Contact", "Source"]
@@ -26,6 +31,9 @@ SHOWN_AS_FAILED = 2.0
 LINES = 300
 """How many of the last lines of a worker are shown."""
 
+SKIPPED = "skipped"
+"""The stream of the lines that tell how many lines were not kept until they were read."""
+
 
 class Source:
     """One program at a time. `look` is for one thread at a time; the rest may be called from any thread.
@@ -38,7 +46,10 @@ class Source:
         self._find = find
         self._program: ObservedProgram | None = None
         self._next_search = 0.0
-        self._lines: tuple[Any, int, list[str]] = (None, 0, [])
+        self._log_of = ""
+        self._log: LogReader | None = None
+        self._news: Answer[Any] | None = None
+        self._lines: deque[Line] = deque(maxlen=LINES)
         self.contact: Contact = "waiting"
         self.ended: float = 0.0
         """When the program has ended (Unix time)."""
@@ -78,6 +89,7 @@ class Source:
         self._program = ObservedProgram(directory)
         self.observation = Observation(self._program)
         self.failed.clear()
+        self._log = self._news = None
         return True
 
     def _lose(self) -> None:
@@ -92,32 +104,40 @@ class Source:
             self._program.close()
 
     # ------------------------------------------------------------ one worker
-    def lines(self, path: str) -> list[str]:
-        """Return the last lines that a worker has printed and logged; for one thread at a time.
+    def lines(self, path: str) -> list[Line]:
+        """Return the last lines that a worker, or all workers below a supervisor, have printed and logged.
 
-        Threads have no output of their own, and a worker that is down has what its last crash report holds.
+        For one thread at a time. Of a program that has ended, it returns what was read before.
         """
-        row = None if self.observation is None else self.observation.rows.get(path)
-        if row is None or row["kind"] not in ("process", "command"):
-            return []
-        serial = row.get("serial")
-        if serial is None or self._program is None:
-            return self._lines_of_last_crash(path)
-        known, position, lines = self._lines
-        if known != (path, serial):
-            position, lines = 0, []
-        new, position = self._program.lines(serial, position)
-        lines = [*lines, *new][-LINES:]
-        self._lines = (path, serial), position, lines
-        return lines
+        if self._log_of != path:
+            self._forget_log()
+            self._log_of = path
+        if self._program is None or self.observation is None:
+            return list(self._lines)
+        try:
+            if self._log is None:
+                self._log = self._program.log(path, last=self.observation.last_lines_of(path, LINES))
+                self._news = self._log.request()
+                concurrent.futures.wait([self._news], TICK)
+            if self._news is None:
+                self._news = self._log.request()
+            if self._news.done():
+                news = self._log.take(self._news.get(0))
+                self._news = None if news.ended else self._log.request()
+                self._lines += [
+                    (worker, 0, SKIPPED, time.time(), f"[{count} lines were skipped]")
+                    for worker, count in news.skipped.items()
+                ]
+                self._lines += news.lines
+        except RuntimeGone:  # `look` tells the end
+            self._news = None
+        return list(self._lines)
 
-    def _lines_of_last_crash(self, path: str) -> list[str]:
-        known, _, lines = self._lines
-        if known is not None and known[0] == path and lines:
-            return lines
-        assert self.observation is not None
-        reports = [report for report in self.observation.reports.values() if report["path"] == path]
-        return list(reports[-1].get("lines", ())) if reports else []
+    def _forget_log(self) -> None:
+        if self._news is not None:
+            self._news.cancel()
+        self._log = self._news = None
+        self._lines.clear()
 
     # ------------------------------------------------------------ steering
     def change(self, action: str, path: str) -> None:

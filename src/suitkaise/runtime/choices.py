@@ -1,0 +1,17 @@
+"""What the command line chooses for the runtime of its program, before there is one; it loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["debug", "observe", "runs"]
+
+debug: bool = False
+"""Whether process workers run as threads of this program, in its terminal; `suitkaise run --debug` sets it."""
+
+observe: Callable[[str], Callable[[], None]] | None = None
+"""Starts an observer of the program that uses a directory, and returns the function that ends it; `suitkaise run
+--observe` sets it."""
+
+runs: int = 0
+"""The number of trees that this program has run in the foreground; the command line reads it."""

@@ -1,0 +1,62 @@
+"""Which programs commands find: not those that were killed, and none is waited for when another one is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from suitkaise.cli import programs
+from suitkaise.platform.runtime_directory import HUB_SOCKET, PREFIX, hold, unused_directories
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private directory, as a program has one."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    directory = tmp_path / f"{PREFIX}1-0"
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+@contextlib.contextmanager
+def listening(directory: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as hub:
+        hub.bind(str(directory / HUB_SOCKET))
+        hub.listen(1)
+        yield hub
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_socket_at_which_nobody_listens_is_no_program(directory: Path, held: bool) -> None:
+    lock = hold(str(directory))
+    with listening(directory):
+        pass
+    if not held:
+        os.close(lock)
+    try:
+        found, silent = programs.running_programs()
+        for program in found:
+            program.close()
+        assert str(directory) not in [*silent, *(program.directory for program in found)]
+        assert (str(directory) in unused_directories()) is not held
+    finally:
+        if held:
+            os.close(lock)
+
+
+def test_a_program_that_never_answers_is_named_after_a_while(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "PATIENCE", 0.1)
+    lock = hold(str(directory))
+    try:
+        with listening(directory):
+            found, silent = programs.running_programs()
+            for program in found:
+                program.close()
+            assert str(directory) in silent
+    finally:
+        os.close(lock)
