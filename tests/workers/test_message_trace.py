@@ -9,8 +9,10 @@ import pytest
 
 from suitkaise.exits import Killed
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.platform.board import SLOT_BYTES, Slot
 from suitkaise.workers import message_trace
 from suitkaise.workers.message_trace import MessageTrace, shown
+from suitkaise.workers.timers import CANCELLED, Timers
 
 
 class Mailbox:
@@ -124,3 +126,38 @@ def test_a_value_is_shown_whatever_its_repr_does() -> None:
     assert "RuntimeError" in shown(Evil()) or "Evil" in shown(Evil())
     assert len(shown("x" * 10_000)) <= message_trace.LONGEST
     assert len(shown(dict.fromkeys(range(500), "y" * 500))) <= message_trace.LONGEST
+
+
+class Once(Lifecycle):
+    """Handles a message as a worker does: takes its value once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[Any] = []
+
+    def receive(self, message: Message) -> None:
+        self.values.append(message.body.value)
+
+
+def test_a_look_at_the_message_of_a_timer_does_not_take_it() -> None:
+    lifecycle, mailbox = Once(), Mailbox()
+    mailbox.post = mailbox.put  # type: ignore[attr-defined]
+    reports: list[dict[str, Any]] = []
+    MessageTrace(lifecycle, mailbox, reports.append).on()  # type: ignore[arg-type]
+    due: list[Any] = []
+    timers = Timers(
+        "app/one",
+        mailbox,
+        Slot(memoryview(bytearray(SLOT_BYTES))),
+        lambda when, call: due.append(call),  # type: ignore[arg-type, return-value, func-returns-value]
+    )
+    once = timers.start(1.0, "once", None, repeats=False)
+    cancelled = timers.start(1.0, "cancelled", None, repeats=False)
+    for call in due:
+        call()
+    cancelled.cancel()
+    for message in mailbox.waiting:
+        lifecycle.receive(message)
+    assert lifecycle.values == ["once", CANCELLED]
+    assert [report["message"] for report in reports] == ["'once'", "'cancelled'"]
+    assert not once.active

@@ -109,6 +109,10 @@ class Payload:
             self._value, self._data = value, None
         return value
 
+    def peek(self) -> Any:
+        """Return the value, for one who only looks: the message of a timer is not taken by that."""
+        return self.value
+
     @property
     def data(self) -> bytes:
         """The encoded value.

@@ -186,7 +186,7 @@ def _body(message: Message) -> str:
 
 def _value(payload: Payload) -> str:
     try:
-        value = payload.value
+        value = payload.peek()
     except Exception as error:
         return f"<cannot be decoded here: {type(error).__name__}>"
     if isinstance(value, BaseException):

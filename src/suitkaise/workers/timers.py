@@ -182,8 +182,12 @@ class _DueMessage(Payload):
 
     @property
     def value(self) -> Any:
-        """The message, or `CANCELLED`."""
+        """The message, or `CANCELLED`. It is taken by that: a second time it is `CANCELLED`."""
         return self._timer.take()
+
+    def peek(self) -> Any:
+        """Return the message, and leave it to its handler."""
+        return self._timer._message
 
 
 def _check(seconds: Any, *, repeats: bool) -> None:
