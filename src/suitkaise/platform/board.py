@@ -59,7 +59,7 @@ STARTED = 9
 DIRECT = 10
 """The word that counts the messages which the worker has got from other workers, not through the hub."""
 LOOKED = 14
-"""The word with the time (nanoseconds, monotonic) at which the worker last looked for messages and found some."""
+"""The word with a time (nanoseconds, monotonic) before which none of the messages has come that wait."""
 SKIPPED = 11
 """The word that counts, of the messages which the worker has taken out, those that it did not handle."""
 DROPPED = 12
