@@ -51,7 +51,7 @@ class Inbox:
 
     @property
     def oldest(self) -> float | None:
-        """When (monotonic) the oldest one that is to be handled was accepted, timers left out; None if there is none."""
+        """When (monotonic) the oldest to be handled was accepted, timers left out; None if there is none."""
         try:
             waiting = self.delivered + self._words[OWN_TAKEN] - max(self._words[MESSAGES], self._words[DROPPED])
         except ValueError:  # the incarnation has ended
