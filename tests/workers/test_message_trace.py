@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from suitkaise.exits import Killed
@@ -27,6 +28,8 @@ class Mailbox:
 
 class Lifecycle:
     """Answers a question with itself; `raise` ends the worker, and `later` is answered by the test."""
+
+    path = "app/traced"
 
     def __init__(self) -> None:
         self.outcome: Any = None
@@ -161,3 +164,36 @@ def test_a_look_at_the_message_of_a_timer_does_not_take_it() -> None:
     assert lifecycle.values == ["once", CANCELLED]
     assert [report["message"] for report in reports] == ["'once'", "'cancelled'"]
     assert not once.active
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Surrogate:
+    def __repr__(self) -> str:
+        return "file \udcff"
+
+
+@pytest.mark.parametrize("answer", [ValueError("file \udcff"), Surrogate(), Unspeakable()])
+def test_whatever_is_answered_can_be_sent_to_the_program_and_reaches_the_asker(traced: Traced, answer: Any) -> None:
+    traced.send("later", ask=True)
+    reply = traced.lifecycle.handled[0].reply
+    assert reply is not None
+    reply(not isinstance(answer, Exception), Payload(answer))
+    assert traced.answers == [(not isinstance(answer, Exception), answer)]
+    assert msgspec.msgpack.encode(traced.reports)
+
+
+def test_a_report_that_cannot_be_sent_ends_the_trace_and_not_the_worker(
+    traced: Traced, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(report: dict[str, Any]) -> None:
+        raise OSError("no room")
+
+    traced.trace._report = fail
+    traced.send("x", ask=True)
+    traced.send("y", ask=True)
+    assert traced.answers == [(True, "x"), (True, "y")]
+    assert caplog.messages == ["'app/traced': its trace ends: a report could not be sent"]

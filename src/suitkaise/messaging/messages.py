@@ -377,7 +377,7 @@ def undecodable(what: str, payload: Payload, error: Exception) -> WorkerFailed:
     name = codec.first_name(payload.data)
     if name:
         what = f"{what}, which has the type {name},"
-    failed = WorkerFailed(f"{what} cannot be decoded here: {type(error).__name__}: {error}")
+    failed = WorkerFailed(f"{what} cannot be decoded here: {type(error).__name__}: {_text_of(error)}")
     failed.__cause__ = error
     return failed
 
