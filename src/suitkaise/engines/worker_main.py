@@ -342,8 +342,8 @@ class WorkerProcess:
                 self._mailbox.suspend(on)
             case SetLogLevels(levels):
                 apply_levels(levels)
-            case AcceptConnection(sender):
-                self._mailbox.accept(sender)
+            case AcceptConnection(sender, counts):
+                self._mailbox.accept(sender, counted=counts)
             case TraceMessages(on):
                 self._trace(on)
             case EndOfMessages():

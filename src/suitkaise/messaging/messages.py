@@ -69,7 +69,7 @@ def checked_timeout(timeout: float | None) -> float | None:
     """
     if timeout is None:
         return None
-    if not is_number(timeout):
+    if timeout is not DEFAULT_TIMEOUT and not is_number(timeout):
         raise TypeError(f"timeout must be seconds, or None for ever, not {timeout!r}")
     return min(timeout, threading.TIMEOUT_MAX)
 
@@ -141,7 +141,8 @@ class Payload:
         if data is None:
             encode = codec.dumps_error if isinstance(self._value, BaseException) else codec.dumps_in_pieces
             data = encode(self._value, root="message")
-            wire.check_length("the message", len(data))
+            if len(data) > wire.MAX_PAYLOAD:
+                wire.check_length("the message", len(data))
             if isinstance(data, Pieces):
                 self._pieces = data
             else:

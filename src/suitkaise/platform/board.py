@@ -58,7 +58,7 @@ LOOPING = 8
 STARTED = 9
 """The word with the time (nanoseconds, monotonic) when the worker got its process or thread; 0: not yet."""
 DIRECT = 10
-"""The word that counts the messages which the worker has got from other workers, not through the hub."""
+"""The word that counts the messages which the worker has got from other workers, not from the hub."""
 LOOKED = 14
 """The word with a time (nanoseconds, monotonic) before which none of the messages has come that wait."""
 SKIPPED = 11
