@@ -153,6 +153,7 @@ def test_in_a_terminal_tables_and_reports_are_shown_by_rich(app: App) -> None:
     assert re.sub(r"\x1b\[[\d;]*m", "", head).split()[:3] == ["PID", "TREES", "ALIVE"]
     assert str(app.program.pid) in line
     assert "\x1b[32mrunning" in typed("tree", app.name).check().stdout
+    assert f"\x1b[1m{app.name}/jobs/steady-0\x1b[0m: " in typed("logs", app.name).check().stdout
     app("signal KILL jobs/steady-1").check()
     eventually(lambda: app.facts("jobs/steady-1")["crashes"])
     id = app.facts("jobs/steady-1")["crashes"][-1]

@@ -177,8 +177,10 @@ def test_the_detail_tells_facts_log_and_the_incident_with_its_traceback(app: App
         await terminal.until(lambda: terminal.has("memory", "steady starts, incarnation", "restart=permanent"))
         looked = terminal.top._source.observation.looked
         await terminal.until(lambda: terminal.top._source.observation.looked > looked)  # it goes on to look
+        await terminal.choose(f"{app.name}/jobs")
+        await terminal.until(lambda: terminal.has("steady-0 steady starts", "steady-1 steady starts"))
         await terminal.press("escape")
-        await terminal.until(lambda: not terminal.has("restart=permanent"))
+        await terminal.until(lambda: not terminal.has("steady-0 steady starts"))
 
     in_terminal(work, app.name)
 

@@ -10,6 +10,7 @@ import pytest
 
 from suitkaise import Child, DynamicSupervisor, Supervisor, Thread, sktree
 from suitkaise.engines.processes import ProcessEngine
+from suitkaise.errors import RuntimeGone
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
 from suitkaise.messaging.supervisor_ref import ChildLine
@@ -85,6 +86,18 @@ def test_what_the_program_does_is_told_also_while_a_runtime_begins_or_ends() -> 
                 assert client.request(RequestKind.OVERVIEW, "").get(10.0)["pid"] == os.getpid()
         finally:
             client.close()
+            runtime.leave()
+
+
+def test_a_client_that_was_closed_makes_no_new_connection() -> None:
+    with Supervisor("app").start():
+        client = HubClient(os.path.join(runtime.enter().directory, HUB_SOCKET))
+        try:
+            client.request(RequestKind.OVERVIEW, "").get(10.0)
+            client.close()
+            with pytest.raises(RuntimeGone, match="is closed"):
+                client.request(RequestKind.OVERVIEW, "")
+        finally:
             runtime.leave()
 
 

@@ -9,14 +9,16 @@ import sys
 import time
 
 from suitkaise.cli.command import CLEAN, CommandError
-from suitkaise.cli.display import is_coloured
+from suitkaise.cli.display import is_coloured, painted
 from suitkaise.cli.show import target_of
 from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.escapes import one_line
 from suitkaise.messaging.log_reader import LogReader, tagged
-from suitkaise.messaging.log_rings import Line
+from suitkaise.messaging.log_rings import EVENT, Line
 
 __all__ = ["logs"]
+
+_COLOURS = {"error": "31", "critical": "31", "warning": "33", "debug": "2", EVENT: "2"}
 
 PATIENCE = 5.0
 """Seconds within which the program has to tell the last lines."""
@@ -53,6 +55,7 @@ class _Printer:
         self._json = options.json
         self._several = several
         self._timestamps = options.timestamps
+        self._coloured = is_coloured()
 
     def print(self, lines: list[Line]) -> None:
         """Print lines of workers. A record of several lines (a traceback) is printed as several."""
@@ -62,7 +65,10 @@ class _Printer:
                 print(json.dumps(fields))
                 continue
             for line in tagged(stream, text).split("\n"):
-                self._print(path, when, one_line(line, colours=is_coloured()))
+                shown = one_line(line, colours=self._coloured)
+                if "\x1b" in shown:
+                    shown += "\x1b[0m"  # else a colour that the worker leaves on would go on in the lines of others
+                self._print(path, when, painted(shown, colour=_COLOURS.get(stream, "")))
 
     def print_skipped(self, path: str, count: int) -> None:
         """Tell that lines were not printed, since more came than could be kept until they were read."""
@@ -75,4 +81,4 @@ class _Printer:
         if self._timestamps:
             moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
             line = f"{moment}.{int(when % 1 * 1000):03d} {line}"
-        print(f"{path}: {line}" if self._several else line)
+        print(f"{painted(path, colour='1')}: {line}" if self._several else line)

@@ -134,6 +134,7 @@ class HubClient:
         if board is not None:
             self._routes = Routes(self, lambda slot: board.slot(slot).bytes[DIRECT_BELL : DIRECT_BELL + 1])
         self._connections: list[_HubConnection] = []
+        self._closed = False
         self._renew_lock()
         after_fork_in_child(self._renew_lock)
 
@@ -242,8 +243,9 @@ class HubClient:
         return answer
 
     def close(self) -> None:
-        """Close the connections; the next request makes a new one. Answers that are awaited are `RuntimeGone`."""
+        """Close the connections. Answers that are awaited are `RuntimeGone`, and so are later requests."""
         with self._lock:
+            self._closed = True
             for connection in self._connections:
                 connection.close()
             self._connections.clear()
@@ -255,6 +257,8 @@ class HubClient:
         first connection its request would go out only after the interrupted write.
         """
         with self._lock:
+            if self._closed:  # a thread may be about to ask; its connection would stay
+                raise RuntimeGone("the connection with the program is closed")
             for connection in self._connections[:]:
                 if connection.pid != os.getpid() or connection.closed:
                     self._connections.remove(connection)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from suitkaise.errors import RuntimeGone
+from suitkaise.errors import RuntimeGone, SuitkaiseError
 from suitkaise.messaging.log_reader import LogReader
 from suitkaise.messaging.log_rings import Line
 
 __all__ = ["LINES", "LogFeed"]
+
+logger: logging.Logger = logging.getLogger("suitkaise.observer")
 
 LINES = 400
 """How many lines of a log a page shows, at most."""
@@ -69,13 +71,17 @@ class LogFeed:
         self._logs.clear()
 
     async def _run(self, log: _Log) -> None:
-        with contextlib.suppress(RuntimeGone):
+        try:
             reader = self._read(log.path)
             for number in itertools.count():
                 news = reader.take(await reader.request())
                 if news.lines or news.skipped or number == 0:
                     log.tell(news.lines, sum(news.skipped.values()), first=number == 0)
                 await asyncio.sleep(2 * BETWEEN if news.ended else BETWEEN)  # a tree of that name may begin again
+        except RuntimeGone:  # pages are told by the feed
+            pass
+        except SuitkaiseError as error:
+            logger.warning("the log of %r cannot be read: %s", log.path, error)
 
 
 class _Log:

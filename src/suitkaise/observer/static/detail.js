@@ -72,7 +72,7 @@ function fact(name, value) {
   let known = parts.values.get(name);
   if (!known) {
     parts.values.set(name, (known = h("dd")));
-    parts.facts.append(h("div", {}, h("dt", {}, name), known));
+    parts.facts.append(h("div", { class: name === "Last exit" ? "wide" : null }, h("dt", {}, name), known));
   }
   known.parentNode.hidden = value === "" || value == null;
   text(known, value == null ? "" : String(value));
