@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from suitkaise.escapes import encodable
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
@@ -213,6 +214,6 @@ def shown(value: object) -> str:
 def _text(make: Callable[[], str], value: object) -> str:
     """Return a text of a value that can be encoded."""
     try:
-        return make()[:LONGEST].encode("utf-8", "backslashreplace").decode()
+        return encodable(make()[:LONGEST])
     except Exception as error:
         return f"<{type(value).__name__}, whose text cannot be made: {type(error).__name__}>"
