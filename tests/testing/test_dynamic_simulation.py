@@ -95,6 +95,33 @@ def test_s40_a_restarted_dynamic_supervisor_is_empty_and_continues_its_numbers(s
     assert ref.path == "app/pool/work-4"
 
 
+def test_s40_a_restart_brings_back_the_declared_supervisor_in_the_place_of_one_of_another_kind() -> None:
+    declared = Supervisor("middle", DynamicSupervisor("pool"))
+    simulation = Simulation(Supervisor("top", declared), lambda launch: Behaviour())
+    simulation.run(0.0)
+    middle = simulation.root.child("middle")
+    assert middle is not None
+    pool = middle.child("pool")
+    assert pool is not None
+    assert ask(simulation, pool, "start_child", Child(work)).get().path == "top/middle/pool/work-1"
+    for what, argument in (
+        ("terminate", "pool"),
+        ("delete", "pool"),
+        ("start_child", Child(Supervisor("pool", Child(work)), id="pool")),
+    ):
+        ask(simulation, middle, what, argument).get()
+
+    assert ask(simulation, simulation.root, "recall", "middle", 1.0).get()
+
+    middle = simulation.root.child("middle")
+    assert middle is not None
+    pool = middle.child("pool")
+    assert pool is not None
+    assert alive(simulation) == []  # a dynamic supervisor begins empty
+    assert ask(simulation, pool, "start_child", Child(work)).get().path == "top/middle/pool/work-1"
+    simulation.stop()
+
+
 def test_s30_a_dynamic_supervisor_that_gives_up_is_restarted_empty_by_its_parent() -> None:
     simulation = Simulation(
         Supervisor("app", DynamicSupervisor("pool", max_restarts=1)),

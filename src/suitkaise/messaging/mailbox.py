@@ -104,6 +104,7 @@ class Mailbox(ABC):
         self._waiting: deque[Envelope[Any]] = deque()
         self._batch = 0
         self._turn = False
+        self._looked = time.monotonic_ns()
         self._asleep = False
         self._unfinished = threading.Lock()  # released once the worker is about to finish
         self._unfinished.acquire()
@@ -211,11 +212,13 @@ class Mailbox(ABC):
                 return message
         return _STOP
 
-    def _look(self) -> None:
+    def _look(self, *, slept: bool = False) -> None:
+        """Make a batch of what waits: that has come since the former look, or, after a sleep, just now."""
+        former, self._looked = self._looked, time.monotonic_ns()
         self._collect()
         self._batch = self._words[QUEUED] = len(self._waiting)
         if self._batch:
-            self._words[LOOKED] = time.monotonic_ns()
+            self._words[LOOKED] = self._looked if slept else former
 
     def wait(self, seconds: float) -> bool:
         """Sleep at most `seconds`; return True at once when the worker is asked to stop."""
@@ -240,7 +243,7 @@ class Mailbox(ABC):
 
     def sleep(self, seconds: float | None, *, for_messages: bool = True, until_resumed: bool = False) -> None:
         """Wait for input, at most `seconds`; with `until_resumed` also for the end of a suspension."""
-        self._asleep = True
+        self._asleep, slept = True, False
         try:
             if not for_messages or self.sleeper is not None:
                 self._collect()  # after `_asleep` is set: no wake-up comes for earlier input
@@ -250,13 +253,14 @@ class Mailbox(ABC):
                 and not (until_resumed and not self.suspended)
             ):
                 (self.sleeper.block if self.sleeper is not None else self._block)(seconds)
+                slept = True
                 if not for_messages:
                     self._collect()
         finally:
             self._asleep = False
         if for_messages:
             self.bell[0] = 0
-            self._look()
+            self._look(slept=slept)
         elif self._waiting:
             self.bell[0] = 1
 

@@ -109,6 +109,10 @@ class Payload:
             self._value, self._data = value, None
         return value
 
+    def peek(self) -> Any:
+        """Return the value, for one who only looks: the message of a timer is not taken by that."""
+        return self.value
+
     @property
     def data(self) -> bytes:
         """The encoded value.
@@ -374,7 +378,7 @@ def undecodable(what: str, payload: Payload, error: Exception) -> WorkerFailed:
     name = codec.first_name(payload.data)
     if name:
         what = f"{what}, which has the type {name},"
-    failed = WorkerFailed(f"{what} cannot be decoded here: {type(error).__name__}: {error}")
+    failed = WorkerFailed(f"{what} cannot be decoded here: {type(error).__name__}: {_text_of(error)}")
     failed.__cause__ = error
     return failed
 

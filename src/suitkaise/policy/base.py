@@ -6,9 +6,10 @@ several steps is a job (see `jobs`). Rule numbers are those of the supervision r
 
 from __future__ import annotations
 
+import itertools
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from enum import Enum, auto
 from typing import Literal
 
@@ -74,6 +75,7 @@ class BasePolicy(ABC):
         self._chance = chance if chance is not None else random.Random(path).random
         self._queue = JobQueue()
         self.actions: ActionList = ActionList(path)
+        self.numbers: Iterator[int] = itertools.count(1)  # of children without an id, see `named`
 
     # ------------------------------------------------------------ questions, answered at once
     def which_children(self, ends: Mapping[str, Exited | Ignored] = _NO_ENDS) -> list[ChildInfo]:
@@ -163,8 +165,13 @@ class BasePolicy(ABC):
         return WorkerDead(f"supervisor {self.path!r} is stopping: {self.reason}", path=self.path, reason=self.reason)
 
     # ------------------------------------------------------------ events
-    def inherit(self, previous: BasePolicy) -> None:  # noqa: B027  (most policies have nothing to take over)
-        """Take over, after a restart of the supervisor, the state that must outlive its previous incarnation."""
+    def inherit(self, previous: BasePolicy) -> None:
+        """Continue the numbers, so that no ref to an earlier child comes to mean another one.
+
+        The previous incarnation may have had another kind: a request may have put another supervisor into the place of
+        the declared one, which a restart brings back.
+        """
+        self.numbers = previous.numbers
 
     def handle(self, event: Input, now: float) -> list[Action]:
         """Process one event at time `now` (seconds, monotonic); return the actions to carry out, in order."""

@@ -7,7 +7,6 @@ exceeded a limit of its own is kept as failed, until a request revives or remove
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +49,6 @@ class DynamicPolicy(BasePolicy):
         super().__init__(spec, path, chance)
         self._request_jobs = _DynamicRequestJobs(self, spec.max_children)
         self._queues: dict[str | None, JobQueue] = {}
-        self._numbers = itertools.count(1)
         self._given_up: set[str] = set()  # revived ones too
 
     # ------------------------------------------------------------ ids
@@ -58,13 +56,8 @@ class DynamicPolicy(BasePolicy):
         """Return the child with a number if its declaration gives no id; no number is used again."""
         if child.id_given:
             return child
-        id = next(name for number in self._numbers if (name := f"{child.id}-{number}") not in self.children)
+        id = next(name for number in self.numbers if (name := f"{child.id}-{number}") not in self.children)
         return child.renamed(id)
-
-    def inherit(self, previous: BasePolicy) -> None:
-        """Continue the numbers, so that no ref to an earlier child comes to mean another one."""
-        assert isinstance(previous, DynamicPolicy)
-        self._numbers = previous._numbers
 
     # ------------------------------------------------------------ one job queue for each child
     def handle(self, event: Input, now: float) -> list[Action]:

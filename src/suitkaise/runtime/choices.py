@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["debug", "observe", "runs"]
+__all__ = ["debug", "observe", "runs", "started"]
 
 debug: bool = False
 """Whether process workers run as threads of this program, in its terminal; `suitkaise run --debug` sets it."""
@@ -15,3 +15,6 @@ observe: Callable[[str], Callable[[], None]] | None = None
 
 runs: int = 0
 """The number of trees that this program has run in the foreground; the command line reads it."""
+
+started: set[str] = set()
+"""The names of the trees that this program has started; the command line reads it."""
