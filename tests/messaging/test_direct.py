@@ -560,6 +560,27 @@ def test_what_goes_behind_others_costs_no_look_at_them(ends: Any) -> None:
     assert outbox.take_back()[-1] == (HEADER, bytes(1 << 20))
 
 
+def test_small_frames_that_wait_go_out_together_and_whole(ends: Any) -> None:
+    ours, theirs = ends
+    outbox = Outbox(ours, "x")
+    number = 0
+    while len(outbox.waiting) < 2000:
+        assert outbox.put(HEADER, b"%d " % number * 30)
+        number += 1
+    parser, numbers, flushes = wire.Parser(decode=decode_direct), list[int](), 0
+    while len(numbers) < number:
+        outbox.flush()
+        flushes += 1
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frames = parser.receive(theirs, socket.MSG_DONTWAIT)
+                numbers += [int(payload.split()[0]) for _, payload in frames]
+    assert numbers == list(range(number))
+    assert not outbox.waiting
+    assert outbox._bytes == 0
+    assert flushes < 100
+
+
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_a_frame_of_a_signal_handler_goes_out_behind_the_one_that_it_has_interrupted(ends: Any, size: int) -> None:
     ours, theirs = ends
