@@ -23,18 +23,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from suitkaise.errors import AskTimeout, WorkerDead
 from suitkaise.messaging.identity import set_reads_answers
-from suitkaise.messaging.messages import Answer, Message
-from suitkaise.messaging.protocol import RequestKind
-from suitkaise.messaging.route import PATIENCE, Connection, Route
+from suitkaise.messaging.route import PATIENCE, Hub, Route
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 
-__all__ = ["Hub", "Routes"]
+__all__ = ["Routes"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.messages")
 
@@ -49,22 +47,6 @@ _PATHS = 1024
 
 PAUSE = 0.25
 """Seconds until a thread tries again to connect with a worker with which it could not."""
-
-
-class Hub(Protocol):
-    """What the routes need of the hub."""
-
-    def connect(self, path: str) -> Answer[Connection | None]:
-        """Make a connection to the worker at `path`; None if that is not possible now."""
-        ...
-
-    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
-        """Carry out a request about the worker at `path`."""
-        ...
-
-    def post_unawaited(self, path: str, message: Message) -> Answer[bool] | None:
-        """Send a message through the hub; log it if a tell is refused; return its answer."""
-        ...
 
 
 class Routes:

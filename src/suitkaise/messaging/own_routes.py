@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import queue
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from suitkaise.errors import SuitkaiseError, WorkerDead
+from suitkaise.messaging.address import Connected
+from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.direct import Routes
 from suitkaise.messaging.identity import current_path, supervises
 from suitkaise.messaging.messages import Answer, Message
@@ -21,10 +24,25 @@ from suitkaise.messaging.route import PATIENCE, Connection, Route
 from suitkaise.platform.board import DIRECT_BELL, Board
 from suitkaise.platform.reactor import Reactor, in_io_thread
 
-if TYPE_CHECKING:
-    from suitkaise.messaging.registry import Registry
-
 __all__ = ["OwnRoutes"]
+
+
+class Hub(Protocol):
+    """What these connections need of the registry."""
+
+    dead_letters: DeadLetters
+
+    def connect(self, path: str, sender: str, on_detached: Callable[[str], None] | None = None) -> Connected | None:
+        """Make a direct connection to the worker at `path`, if that is possible now."""
+        ...
+
+    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
+        """Carry out a request about the worker at `path`."""
+        ...
+
+    def post(self, path: str, message: Message, *, waits: bool) -> Answer[bool] | None:
+        """Send a message without waiting."""
+        ...
 
 
 class OwnRoutes:
@@ -36,7 +54,7 @@ class OwnRoutes:
         reactor: the thread that handles the reports of the workers.
     """
 
-    def __init__(self, registry: Registry, board: Board, reactor: Reactor) -> None:
+    def __init__(self, registry: Hub, board: Board, reactor: Reactor) -> None:
         self._registry = registry
         self._reactor = reactor
         self._closed = False

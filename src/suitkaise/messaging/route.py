@@ -12,7 +12,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from suitkaise.errors import AskTimeout, WorkerDead
 from suitkaise.messaging import wire
@@ -23,11 +23,9 @@ from suitkaise.messaging.messages import STEP, Answer, Message, Outcome, Payload
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKind, decode_direct_answer
 from suitkaise.messaging.tracing import Carrier
+from suitkaise.platform.reactor import Reactor
 
-if TYPE_CHECKING:
-    from suitkaise.messaging.direct import Routes
-
-__all__ = ["PATIENCE", "Connection", "Route"]
+__all__ = ["PATIENCE", "Connection", "Hub", "Route"]
 
 PATIENCE = 1.0
 """Seconds that a thread waits for the hub to make a connection."""
@@ -52,6 +50,37 @@ class Connection(NamedTuple):
     slot: int
     serial: int
     note_sent: Callable[[int], None] | None = None
+
+
+class Hub(Protocol):
+    """What the routes need of the hub."""
+
+    def connect(self, path: str) -> Answer[Connection | None]:
+        """Make a connection to the worker at `path`; None if that is not possible now."""
+        ...
+
+    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
+        """Carry out a request about the worker at `path`."""
+        ...
+
+    def post_unawaited(self, path: str, message: Message) -> Answer[bool] | None:
+        """Send a message through the hub; log it if a tell is refused; return its answer."""
+        ...
+
+
+class Owner(Protocol):
+    """What a route needs of the connections of its process; see `direct.Routes`."""
+
+    hub: Hub
+
+    @property
+    def reactor(self) -> Reactor:
+        """The I/O thread of these connections."""
+        ...
+
+    def forget(self, route: Route) -> None:
+        """Count the connection no longer: it is closed."""
+        ...
 
 
 class _Awaited:
@@ -83,7 +112,7 @@ def _ignore(ok: bool, payload: Payload) -> None:
 class Route:
     """One connection. One thread sends; that thread and the I/O thread of the process read."""
 
-    def __init__(self, routes: Routes, path: str, made: Connection, bell: memoryview[Any]) -> None:
+    def __init__(self, routes: Owner, path: str, made: Connection, bell: memoryview[Any]) -> None:
         self.broken: bool = False
         self.closed: bool = False
         self.used: bool = True  # lately
