@@ -27,6 +27,7 @@ import psutil
 import pytest
 
 from suitkaise.platform.processes import environment_of
+from suitkaise.runtime.runtime import current
 
 __all__ = [
     "ROOT",
@@ -103,6 +104,14 @@ def small_file_system(size: int) -> Iterator[Path]:
         if folder.is_mount():
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
         folder.rmdir()
+
+
+def start_io_thread_of_connections() -> None:
+    """Start the thread that the first late answer over a direct connection of this program would start."""
+    runtime = current()
+    assert runtime is not None
+    assert runtime.registry._routes is not None
+    assert runtime.registry._routes._routes.reactor is not None
 
 
 def wait_gone(pid: int, timeout: float = 15.0) -> None:

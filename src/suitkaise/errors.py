@@ -256,7 +256,11 @@ class Reject(SuitkaiseError):
     """Raised by a message handler as `Reject(error)`: the asker gets `error`, and the worker goes on."""
 
     def __init__(self, error: BaseException | str) -> None:
-        super().__init__(str(error))
+        try:
+            text = str(error)
+        except Exception:  # the error is the user's
+            text = type(error).__name__
+        super().__init__(text)
         self.error: BaseException | SuitkaiseError = (
             error if isinstance(error, BaseException) else SuitkaiseError(error)
         )

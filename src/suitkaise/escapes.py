@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["LONGEST_LINE", "LONGEST_TEXT", "escaped", "has_control", "indented", "one_line", "shortened"]
+__all__ = ["LONGEST_LINE", "LONGEST_TEXT", "encodable", "escaped", "has_control", "indented", "one_line", "shortened"]
 
 LONGEST_TEXT = 64 << 10
 """Bytes that are kept of a text of a program's: of an error, of a traceback, of an exit reason."""
@@ -57,6 +57,15 @@ def indented(text: str, by: str = "    ", *, colours: bool = False) -> str:
         second
     """
     return escaped(text, colours=colours).replace("\n", f"\n{by}")
+
+
+def encodable(text: str) -> str:
+    r"""Return the text in a form that can be sent: a byte of a file name that is no UTF-8 becomes `\udcff`.
+
+    >>> encodable("n\udcff.txt")
+    'n\\udcff.txt'
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def shortened(text: str, most: int = LONGEST_TEXT) -> str:

@@ -235,7 +235,8 @@ class LimitEvent(Event):
     max_seconds: float = 0
 
     def _limit(self) -> str:
-        return f"more than {self.max_restarts:g} restarts in {self.max_seconds:g} s; last reason: {self.reason}"
+        restarts = f"{self.max_restarts:g} restart{'s' * (self.max_restarts != 1)}"
+        return f"more than {restarts} in {self.max_seconds:g} s; last reason: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +339,7 @@ class KeeperLost(Event):
     _level: ClassVar[str] = "warning"
 
     def _text(self) -> str:
-        return "keeper died; a new keeper takes over"
+        return "died; a new one takes over"
 
 
 @dataclass(frozen=True, slots=True)

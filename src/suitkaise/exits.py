@@ -241,8 +241,8 @@ class GaveUp:
 
     def __str__(self) -> str:
         return (
-            f"gave up: {self.path!r} would need more than {self.max_restarts:g} restarts in "
-            f"{self.max_seconds:g} s; last reason: {self.reason}"
+            f"gave up: {self.path!r} would need more than {self.max_restarts:g} "
+            f"restart{'s' * (self.max_restarts != 1)} in {self.max_seconds:g} s; last reason: {self.reason}"
         )
 
 

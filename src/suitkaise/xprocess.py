@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
 
 from suitkaise.concept.declare import Call
 from suitkaise.concept.group import WorkerGroup, this_worker
@@ -50,6 +50,7 @@ class CrossProcessing(WorkerGroup):
     3
     """
 
+    Process: ClassVar[type[Process]] = Process
     ProcessSetup: ClassVar[type[ProcessSetup]] = ProcessSetup
     OnStart: ClassVar[type[OnStart]] = OnStart
     BeforeLoop: ClassVar[type[BeforeLoop]] = BeforeLoop
@@ -224,3 +225,11 @@ class CrossProcessing(WorkerGroup):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.shutdown()
+
+
+if not TYPE_CHECKING:  # a type checker is to know the names that there are
+
+    def __getattr__(name: str) -> NoReturn:
+        there = name[:1] != "_" and hasattr(CrossProcessing, name)
+        hint = f"; make xp = xprocess.CrossProcessing() once, and call xp.{name}(...)" if there else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}", name=name)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, NotSerializable, SpecError, Supervisor
+from suitkaise import CaptureError, Child, NotSerializable, SpecError, Supervisor
 from suitkaise.concept.group import current_worker
 from suitkaise.concept.setup import AfterLoop, BeforeLoop, BuiltSetup, OnFinish, OnStart, ProcessSetup, ThreadSetup
 from suitkaise.concept.setup_worker import worker_for
@@ -209,6 +209,20 @@ def test_a_setup_without_blocks_is_empty() -> None:
     run(setup.build())
 
 
+def test_the_setup_and_its_blocks_may_be_written_without_parentheses() -> None:
+    with ProcessSetup as setup:
+        with OnStart as start:
+            start.add(value=1)
+        with BeforeLoop:
+            other = 2
+        with AfterLoop(add_for_next=True):
+            pass
+    assert [block.kind for block in setup.build().blocks] == ["OnStart", "BeforeLoop", "AfterLoop"]
+    with pytest.raises(CaptureError, match=r"`with OnStart\(\)` must stand directly in"):
+        with OnStart:
+            pass
+
+
 def test_a_setup_is_built_after_its_with_statement() -> None:
     with pytest.raises(SpecError, match="after the `with` statement"):
         with ProcessSetup() as setup:
@@ -218,9 +232,11 @@ def test_a_setup_is_built_after_its_with_statement() -> None:
 
 
 def test_an_option_that_does_not_exist_is_an_error() -> None:
-    with pytest.raises(AttributeError):
+    with pytest.raises(
+        AttributeError, match=r"ProcessSetup has no option 'num_loops'; .* go into the kwargs of create_"
+    ):
         ProcessSetup().num_loops = 3  # type: ignore[attr-defined]
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="no option 'loop_infinitly'; it has loop_infinitely and num_loops"):
         ThreadSetup().loop_infinitly = True  # type: ignore[attr-defined]
 
 

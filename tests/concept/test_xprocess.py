@@ -414,6 +414,25 @@ def test_unknown_names_are_refused_with_the_nearest(xp: CrossProcessing) -> None
             call("wroker")
 
 
+def test_a_ref_of_another_tree_is_none_of_these_though_it_has_the_same_name(xp: CrossProcessing) -> None:
+    own = xp.create_process("work", waits)
+    with CrossProcessing("others") as others:
+        other = others.create_process("work", waits)
+        with pytest.raises(ChildNotFound, match="'others/work' is no process of 'xprocess'"):
+            xp.kill(other)
+        assert xp.get_status(own) == others.get_status(other) == Status.RUNNING
+    assert repr(others) == "CrossProcessing('others')"
+
+
+def test_what_crossprocessing_offers_is_named_where_the_module_is_asked_for_it() -> None:
+    with pytest.raises(
+        AttributeError, match=r"make xp = xprocess.CrossProcessing\(\) once, and call xp.create_process"
+    ):
+        suitkaise.xprocess.create_process  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"module 'suitkaise.xprocess' has no attribute 'nothing'$"):
+        suitkaise.xprocess.nothing  # type: ignore[attr-defined]
+
+
 def test_stats_of_a_process_that_runs(xp: CrossProcessing) -> None:
     xp.create_process("work", waits)
     eventually(lambda: xp.get_process_stats("work")["loops"] > 2)

@@ -10,6 +10,7 @@ import pytest
 from suitkaise import Supervisor
 from suitkaise.platform import preload as preloading
 from tests.end_to_end.kinds import KINDS, Kinds
+from tests.support import start_io_thread_of_connections
 
 
 @pytest.fixture(autouse=True)
@@ -26,4 +27,5 @@ def kinds(request: pytest.FixtureRequest, tmp_path: Path) -> Kinds:
 def one_runtime_for_all() -> Iterator[None]:
     """Keep the runtime and its keeper during all tests of a module: a tree without children runs meanwhile."""
     with Supervisor("keeps-the-runtime").start():
+        start_io_thread_of_connections()
         yield

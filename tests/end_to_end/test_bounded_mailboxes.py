@@ -35,7 +35,7 @@ from suitkaise.platform.board import SlotView
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.runtime.runtime import current
 from tests.end_to_end.kinds import next_event
-from tests.support import eventually, in_background
+from tests.support import eventually, in_background, start_io_thread_of_connections
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -113,7 +113,9 @@ def program() -> Iterator[RunningTree]:
     """One program for all tests: each of them starts a receiver of its own."""
     preload(__name__)
     with Supervisor("tree", Child(Sender, id="from", shutdown=30.0), max_restarts=1000).start() as running:
-        run(running, is_known)  # it connects to the program
+        for _ in range(2):
+            run(running, is_known)  # it connects to the program
+        start_io_thread_of_connections()
         yield running
 
 

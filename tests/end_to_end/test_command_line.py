@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_a_root_that_gives_up_ends_the_program_with_exit_code_1(tmp_path: Path) 
     )
     finished = suitkaise_run(tmp_path, source)
     assert finished.returncode == 1
-    assert "TreeFailed: 'app' gave up: 'app/bad' would need more than 1 restarts in 5 s" in finished.stderr
+    assert "TreeFailed: 'app' gave up: 'app/bad' would need more than 1 restart in 5 s" in finished.stderr
     assert "raise ValueError('no good')" in finished.stderr
 
 
@@ -200,6 +201,38 @@ def test_a_failed_start_ends_the_program_with_exit_code_1_and_the_remote_traceba
     assert finished.returncode == 1
     assert "ChildStartFailed: 'app/bad' failed to start: OSError in on_start: no disk" in finished.stderr
     assert "raise OSError('no disk')" in finished.stderr
+
+
+STARTS_ITSELF = {
+    "processes that are made by calls": (
+        "from suitkaise import xprocess\nxp = xprocess.CrossProcessing()\n"
+        "def work():\n    print('worked', xp.get_current_loop(), flush=True)\n"
+        "xp.create_process(work, kwargs={'join_after': 2})\n"
+    ),
+    "a tree that the file starts": HEADER
+    + "class W(Process):\n    restart = 'transient'\n    num_loops = 2\n"
+    + "    def loop(self): print('worked', self.current_loop, flush=True)\n"
+    + "tree = Supervisor('app', Supervisor('part', W))\n"
+    + "with tree.start() as running:\n    running['part/w'].join(20)\n",
+}
+
+
+@pytest.mark.parametrize("what", STARTS_ITSELF)
+def test_a_file_that_starts_its_processes_itself_is_run_to_its_end(what: str, tmp_path: Path) -> None:
+    finished = suitkaise_run(tmp_path, STARTS_ITSELF[what])
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.splitlines() == ["worked 1", "worked 2"]
+    assert "no Supervisor" not in finished.stderr
+
+
+def test_a_demo_that_cannot_be_observed_says_that_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        finished = run_program([sys.executable, "-m", "suitkaise", "demo", "--observe", port])
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("suitkaise demo: ")
+    assert port in finished.stderr
+    assert finished.stderr.count("\n") == 1
 
 
 FINE = HEADER + "class W(Process):\n    def __init__(self, x=None): pass\n"

@@ -54,6 +54,12 @@ def sh(script, **options):
     return Command("sh", "-c", script, **{"name": "it", **options})
 
 
+def test_a_command_may_have_a_file_whose_name_is_no_utf_8(tmp_path):
+    file = os.path.join(os.fsencode(tmp_path), b"say-\xff")
+    os.symlink("/bin/echo", file)
+    assert lines_of(Command(os.fsdecode(file), "hello", name="it")) == ["hello"]
+
+
 # ---------------------------------------------------------------- exit reasons
 @pytest.mark.parametrize(
     "script, reason",

@@ -260,6 +260,8 @@ def test_the_command_line_names_a_report_that_does_not_exist(tmp_path: Path) -> 
         finished = run_program([*command, id], env=state)
         assert finished.returncode == 2
         assert f"there is no report '{id}'" in finished.stderr
+    finished = run_program([*command, "app/worker"], env=state)
+    assert "`suitkaise crashes --path app/worker` those of one part" in finished.stderr
 
 
 def test_a_report_that_the_encoding_of_the_output_cannot_show_is_shown_with_escapes(tmp_path: Path) -> None:

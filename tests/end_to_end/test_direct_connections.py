@@ -23,15 +23,22 @@ from suitkaise import (
     WorkerDead,
     WorkerRef,
     flush,
+    preload,
 )
 from suitkaise.events import ChildExited, ChildStopped
-from suitkaise.messaging.direct import Route
+from suitkaise.messaging.registry import Registry
+from suitkaise.messaging.route import Route
 from suitkaise.messaging.router import HubClient, router
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import next_event
-from tests.support import eventually
+from tests.support import descriptors_of, eventually
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_starts() -> None:
+    preload(__name__)
 
 
 def await_file(file: Path) -> None:
@@ -140,9 +147,14 @@ TO = WorkerRef("tree/to")
 
 def is_direct(path: str = TO.path) -> bool:
     hub = router()
-    assert isinstance(hub, HubClient)
-    assert hub._routes is not None
-    known = hub._routes._of_thread.__dict__.get(path)
+    if isinstance(hub, HubClient):
+        routes = hub._routes
+    else:
+        assert isinstance(hub, Registry)
+        assert hub._routes is not None
+        routes = hub._routes._routes
+    assert routes is not None
+    known = routes._of_thread.__dict__.get(path)
     return type(known) is Route and not known.broken
 
 
@@ -547,8 +559,7 @@ def test_a_thread_of_the_program_is_asked_through_the_hub(tmp_path: Path) -> Non
 
 def test_the_connection_of_a_sender_that_has_ended_is_closed(running: RunningTree) -> None:
     def sockets() -> int:
-        folder = f"/proc/{running['to'].pid}/fd"
-        return sum(os.readlink(f"{folder}/{name}").startswith("socket:") for name in os.listdir(folder))
+        return sum(name.startswith("socket:") for name in descriptors_of(running["to"].pid or 0))
 
     before = sockets()
     run(running, send_mixed, 5)

@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from suitkaise import Child, ChildNotFound, Process, Supervisor, Thread, WorkerDead, WorkerRef, preload
-from suitkaise.messaging.direct import Route
+from suitkaise.messaging.route import Route
 from suitkaise.messaging.router import HubClient, router
 from suitkaise.runtime.running_tree import RunningTree
-from tests.support import eventually, in_background
+from tests.support import eventually, in_background, start_io_thread_of_connections
 
 numpy = pytest.importorskip("numpy")
 
@@ -76,8 +76,10 @@ def running() -> Iterator[RunningTree]:
     children = [Child(kind, restart="permanent") for kind in (InProcess, InThread, InAsync, Sender)]
     with Supervisor("big", *children, max_restarts=1000).start() as running:
         for name in ("in_process", "in_thread", "in_async"):  # the connections are there before the first test
-            running["sender"].ask((asks, f"big/{name}", 10))
-            running["sender"].ask((asks, f"big/{name}", 10))
+            for _ in range(2):
+                running["sender"].ask((asks, f"big/{name}", 10))
+                asks(f"big/{name}", 10)
+        start_io_thread_of_connections()
         yield running
 
 

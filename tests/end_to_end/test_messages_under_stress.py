@@ -173,6 +173,22 @@ class Talks:
         return number
 
 
+class Program(Talks):
+    """Talks in threads of the program's own."""
+
+    name = "program"
+
+    def start(self) -> None:
+        """Begin with two threads."""
+        for number in range(2):
+            sender = f"{self.name}/{number}"
+            talk = threading.Thread(target=self.talk, args=(sender, random.Random(f"{self.seed}{sender}")))
+            talk.start()
+
+
+SENDERS = {*NAMES, Program.name}
+
+
 class TalksAndWaits(Talks, Process): ...
 
 
@@ -207,13 +223,14 @@ def ended(folder: Path) -> set[str]:
 @pytest.mark.parametrize("seed", range(3))
 def test_without_deaths_no_message_is_lost_although_workers_renew_themselves(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
+    Program(str(tmp_path), seed, 150, 60.0).start()
     with tree(tmp_path, seed, 150, 60.0).start() as running:
         (tmp_path / "go").touch()  # before, an ask for a worker that starts later is refused (rule 81)
         first = {name: running[name].pid for name in NAMES}
         for _ in range(6):
             running[chance.choice(("waits", "async"))].ask("renew", timeout=60)
         stays = ("loops", "thread")
-        eventually(lambda: {one.split("/")[0] for one in ended(tmp_path)} >= set(NAMES), timeout=120)
+        eventually(lambda: {one.split("/")[0] for one in ended(tmp_path)} >= SENDERS, timeout=120)
         eventually(lambda: all(running[name].ask(("end", -1, b""), timeout=30) == -1 for name in NAMES), timeout=60)
         assert [running[name].pid for name in stays] == [first[name] for name in stays]
     lines = [line for line in notes(tmp_path) if line.number >= 0]
@@ -226,6 +243,7 @@ def test_whoever_dies_each_ask_has_one_outcome_and_nothing_is_handled_twice_or_o
     seed: int, tmp_path: Path
 ) -> None:
     chance = random.Random(seed)
+    Program(str(tmp_path), seed, 150, 3.0).start()
     with tree(tmp_path, seed, 150, 3.0).start() as running:
         (tmp_path / "go").touch()
         for _ in range(8):
@@ -237,7 +255,7 @@ def test_whoever_dies_each_ask_has_one_outcome_and_nothing_is_handled_twice_or_o
                 case how:
                     running[name].tell(how)
             eventually(lambda: running[name].incarnation > before and running[name].is_alive(), timeout=60)  # noqa: B023
-        eventually(lambda: {one.split("/")[0] for one in ended(tmp_path)} >= set(NAMES), timeout=120)
+        eventually(lambda: {one.split("/")[0] for one in ended(tmp_path)} >= SENDERS, timeout=120)
     lines = notes(tmp_path)
     assert faults(lines, ended=ended(tmp_path)) == []
     assert not [line for line in lines if line.what == "wrong"]

@@ -157,7 +157,7 @@ def test_a_value_or_an_argument_that_cannot_be_sent_fails_the_task(running: Runn
     with pytest.raises(NotSerializable):
         running.task(add, threading.Lock()).get(15)  # type: ignore[call-overload]
     with pytest.raises(WorkerFailed, match="result"):
-        running.task(threading.Lock).get(15)
+        running.task(threading.RLock).get(15)
 
 
 def test_a_stop_lets_a_task_that_runs_return_its_value(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from suitkaise import Status
 from suitkaise.errors import AskTimeout, MailboxFull, SpecError, WorkerDead
 from suitkaise.events import DeadLetter, Event
 from suitkaise.exits import Normal, Signaled
-from suitkaise.messaging import bounded
+from suitkaise.messaging import bounded, pending
 from suitkaise.messaging.address import Address
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.inbox import Inbox, Taken
 from suitkaise.messaging.messages import Answer, Message, Payload
-from suitkaise.platform.board import MESSAGES, OWN, SLOT_BYTES, Slot
+from suitkaise.platform.board import MESSAGES, OWN, OWN_TAKEN, SLOT_BYTES, Slot
 from suitkaise.specs.bounded import ON_FULL, Bounded, OnFull
 
 
@@ -61,6 +61,7 @@ class Worker:
         while self.got and len(self.handled) - before < most:
             message = self.got.popleft()
             self.slot.words[MESSAGES] += 1
+            self.slot.words[OWN_TAKEN] += message.body.value == "tick"
             if self.taken(message, self.slot.words[MESSAGES]):
                 message.fail(MailboxFull("dropped"))
             else:
@@ -225,6 +226,27 @@ def test_s84_messages_of_timers_take_room_and_are_never_dropped(on_full: OnFull)
         got = scene.worker.handle(9)
         assert got == (["tick", number] if on_full == "reject" else ["tick", number, -1])
         assert scene.waiting() == 0
+
+
+def test_s84_the_messages_of_timers_have_no_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(pending.time, "monotonic", lambda: now)
+    scene = Scene(9, "block")
+    assert scene.address._bounded is not None
+    scene.tell(0)
+    scene.worker.handle()
+    now = 4000.0
+    scene.worker.ring_timer()
+    assert (scene.waiting(), scene.address._bounded.oldest) == (1, None)
+    scene.tell(1)
+    now = 4001.0
+    scene.tell(2)
+    scene.worker.ring_timer()
+    assert scene.address._bounded.oldest == 4000.0
+    assert scene.worker.handle(2) == ["tick", 1]
+    assert scene.address._bounded.oldest == 4001.0
+    assert scene.worker.handle(9) == [2, "tick"]
+    assert (scene.waiting(), scene.address._bounded.oldest) == (0, None)
 
 
 def test_s84_messages_between_two_incarnations_are_bounded_too() -> None:

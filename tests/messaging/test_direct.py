@@ -16,11 +16,21 @@ import pytest
 from suitkaise.errors import AskTimeout, MailboxFull, WorkerDead
 from suitkaise.exits import Killed
 from suitkaise.messaging import codec, connection, direct, wire
+from suitkaise.messaging import route as routing
 from suitkaise.messaging.connection import Outbox
-from suitkaise.messaging.direct import Connection, Route, Routes
+from suitkaise.messaging.direct import Routes
 from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.messages import Answer, Message, Payload
-from suitkaise.messaging.protocol import DirectAnswer, DirectMessage, DirectReturn, RequestKind, decode_direct
+from suitkaise.messaging.pieces import Pieces
+from suitkaise.messaging.protocol import (
+    DirectAnswer,
+    DirectMessage,
+    DirectReturn,
+    RequestKind,
+    decode_direct,
+    decode_direct_answer,
+)
+from suitkaise.messaging.route import Connection, Route
 from suitkaise.messaging.unawaited import Unawaited
 from tests.support import eventually, in_background
 
@@ -36,6 +46,7 @@ class Hub:
         self.posted: list[Any] = []
         self.ended: list[tuple[str, int]] = []
         self.connects = True
+        self.sent: int | None = None
         self.accepted: Answer[None] | None = None
         self.accept: Any = lambda message: None
         self.routes = Routes(self, lambda slot: self.bell)
@@ -47,8 +58,12 @@ class Hub:
             return answer
         ours, theirs = socket.socketpair()
         self.incoming.append(Incoming(theirs.detach()))
-        answer.set_result(Connection(ours.detach(), 0, 7))
+        answer.set_result(Connection(ours.detach(), 0, 7, None if self.sent is None else self.count))
         return answer
+
+    def count(self, number: int) -> None:
+        assert self.sent is not None
+        self.sent += number
 
     def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
         assert kind is RequestKind.ENDED
@@ -141,6 +156,80 @@ def test_a_process_makes_a_limited_number_of_connections(hub: Hub, monkeypatch: 
     assert not route.broken
 
 
+def test_a_connection_that_is_not_used_makes_room_for_another_one(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "MOST", 1)
+    monkeypatch.setattr(direct, "UNUSED", 0.0)
+    route = hub.route()
+    assert hub.routes.find("tree/other") is None
+    assert route.send(tell("not read yet"))
+    assert [hub.routes.find("tree/other") for _ in range(3)] == [None] * 3
+    assert not route.broken
+    received(hub.incoming[0], 1)
+    assert hub.routes.find("tree/other") is not None
+    assert route.broken
+    assert not route.send(tell("through the hub"))
+
+
+def test_the_paths_without_a_connection_are_forgotten_when_there_are_many(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "_PATHS", 4)
+    route = hub.route()
+    for number in range(100):
+        assert hub.routes.find(f"tree/{number}") is None
+    assert len(hub.routes._of_thread.__dict__) <= 4
+    assert hub.routes.find("tree/to") is route
+
+
+def test_a_connection_closes_with_the_incarnation_unless_an_answer_is_to_come(hub: Hub) -> None:
+    idle = hub.route()
+    hub.routes.close_ended("tree/other")
+    assert not idle.broken
+    answer, message = future("asked")
+    assert idle.send(message)
+    hub.routes.close_ended("tree/to")
+    assert not idle.broken
+    answer_all(received(hub.incoming[0], 1))
+    assert answer.get(SOON) == ("answer", "asked")
+    eventually(lambda: not idle._watched)
+    hub.routes.close_ended("tree/to")
+    assert (idle.broken, idle.closed) == (True, True)
+
+
+def test_the_connections_of_a_thread_close_with_it(hub: Hub) -> None:
+    in_background(hub.route).result(SOON)
+    with pytest.raises(wire.PeerClosed):
+        eventually(lambda: received(hub.incoming[0], 1))
+
+
+def test_messages_are_counted_for_a_hub_that_wants_to_know_and_those_that_come_back_are_not(hub: Hub) -> None:
+    hub.sent = 0
+    route = hub.route()
+    for number in range(FOR_LONG):
+        assert route.send(tell((number, bytes(LARGE))))
+    assert hub.sent == FOR_LONG
+    got = hub.incoming[0].cut()
+    hub.incoming[0].close()
+    eventually(lambda: len(got) + len(hub.posted) == FOR_LONG)
+    assert hub.sent == len(got) < FOR_LONG
+
+
+def test_at_the_end_of_all_connections_a_thread_that_asks_gets_an_error(hub: Hub) -> None:
+    route = hub.route()
+    asking = in_background(lambda: hub.route().ask(Payload("question"), SOON))
+    eventually(lambda: len(hub.incoming) == 2)
+    received(hub.incoming[1], 1)
+    later, message = future("later")
+    assert route.send(message)
+    hub.routes.close()
+    outcome = asking.result(SOON)
+    assert outcome is not None
+    assert isinstance(outcome[1].value, WorkerDead)
+    with pytest.raises(WorkerDead):
+        later.get(SOON)
+    assert not route.send(tell("late"))
+
+
 def test_the_asking_thread_reads_its_answer_itself(hub: Hub) -> None:
     route = hub.route()
     serving = in_background(lambda: answer_all(received(hub.incoming[0], 1)))
@@ -166,6 +255,20 @@ def test_futures_are_answered_by_the_io_thread_and_then_threads_read_again(hub: 
     eventually(lambda: not route._watched)
     assert route.ask(Payload("again"), SOON) is not None
     serving.result(SOON)
+
+
+def test_what_waits_is_sent_although_an_earlier_future_is_not_answered_yet(hub: Hub) -> None:
+    route = hub.route()
+    answer, message = future("first")
+    assert route.send(message)
+    (first,) = received(hub.incoming[0], 1)
+    eventually(lambda: route._watched)
+    for number in range(FOR_LONG):
+        assert route.send(tell((number, bytes(LARGE))))
+    got = received(hub.incoming[0], FOR_LONG)
+    assert [message.body.value[0] for message in got] == list(range(FOR_LONG))
+    answer_all([first])
+    assert answer.get(SOON) == ("answer", "first")
 
 
 def test_an_answer_that_comes_too_late_is_dropped(hub: Hub) -> None:
@@ -226,7 +329,7 @@ def test_no_message_goes_ahead_of_those_that_the_io_thread_sends_again(hub: Hub)
 def test_a_receiver_that_has_cut_the_connection_gets_nothing_more_and_can_answer_still(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct, "LAST_WORDS", 0.01)
+    monkeypatch.setattr(routing, "LAST_WORDS", 0.01)
     route = hub.route()
     answer, message = future(1)
     assert route.send(message)
@@ -236,7 +339,7 @@ def test_a_receiver_that_has_cut_the_connection_gets_nothing_more_and_can_answer
     answer_all(messages)
     assert answer.get(SOON) == ("answer", 1)
     assert hub.posted == []
-    eventually(lambda: route._closed)
+    eventually(lambda: route.closed)
 
 
 def test_asks_that_the_receiver_got_and_did_not_answer_fail_with_its_exit_reason(hub: Hub) -> None:
@@ -424,9 +527,58 @@ def test_a_frame_that_was_sent_as_a_whole_is_the_peers_and_any_other_is_taken_ba
     with pytest.raises(wire.PeerClosed):
         while True:
             whole += len(parser.receive(theirs))
-    assert not outbox.put(HEADER, b"last")
+    assert outbox.put(HEADER, b"last")  # behind the others
+    outbox.flush()
     assert outbox.ended
-    assert whole + len(outbox.take_back()) == 21
+    assert whole + len(outbox.take_back()) == 22
+    assert not outbox.put(HEADER, b"later")
+
+
+def test_what_goes_behind_others_costs_no_look_at_them(ends: Any) -> None:
+    ours, _ = ends
+    calls: list[Any] = []
+
+    class Counts:
+        def send(self, *arguments: Any) -> int:
+            calls.append(arguments)
+            return ours.send(*arguments)  # type: ignore[no-any-return]
+
+        def sendmsg(self, *arguments: Any) -> int:
+            calls.append(arguments)
+            return ours.sendmsg(*arguments)  # type: ignore[no-any-return]
+
+    outbox = Outbox(Counts(), "x")  # type: ignore[arg-type]
+    while not outbox.waiting:
+        assert outbox.put(HEADER, bytes(10_000))
+    calls.clear()
+    array = bytearray(1 << 20)
+    for _ in range(10):
+        assert outbox.put(HEADER, Pieces((array,)))
+    array[:] = b"x" * len(array)
+    assert calls == []
+    assert not any(isinstance(payload, Pieces) for _, _, payload in outbox.waiting)
+    assert outbox.take_back()[-1] == (HEADER, bytes(1 << 20))
+
+
+def test_small_frames_that_wait_go_out_together_and_whole(ends: Any) -> None:
+    ours, theirs = ends
+    outbox = Outbox(ours, "x")
+    number = 0
+    while len(outbox.waiting) < 2000:
+        assert outbox.put(HEADER, b"%d " % number * 30)
+        number += 1
+    parser, numbers, flushes = wire.Parser(decode=decode_direct), list[int](), 0
+    while len(numbers) < number:
+        outbox.flush()
+        flushes += 1
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frames = parser.receive(theirs, socket.MSG_DONTWAIT)
+                numbers += [int(payload.split()[0]) for _, payload in frames]
+    assert numbers == list(range(number))
+    assert not outbox.waiting
+    assert outbox._bytes == 0
+    assert flushes < 100
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
@@ -465,7 +617,7 @@ def test_a_frame_of_a_signal_handler_goes_out_behind_the_one_that_it_has_interru
 # ------------------------------------------------------------ frames and descriptors
 @pytest.mark.parametrize("frame", [DirectAnswer(1, True), DirectReturn("call", 2), DirectReturn("message", None)])
 def test_a_frame_of_the_receiver_is_decoded_as_it_was_encoded(frame: Any) -> None:
-    parser = wire.Parser(decode=direct.decode_direct_answer)
+    parser = wire.Parser(decode=decode_direct_answer)
     assert parser.feed(wire.encode(frame, b"payload")) == [(frame, b"payload")]
 
 

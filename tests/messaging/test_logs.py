@@ -209,6 +209,14 @@ def test_a_forwarded_record_may_name_a_file_whose_name_is_no_utf_8(caplog: pytes
     assert (record.getMessage(), record.pathname) == (r"é caf\udce9", r"caf\udce9.py")
 
 
+def test_a_forwarded_record_may_have_a_field_whose_name_is_no_utf_8(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[bytes] = []
+    handler = ForwardingHandler(lambda fields: sent.append(msgspec.msgpack.encode(fields)))
+    handler.handle(logging.makeLogRecord({"name": "x", "levelno": 40, "msg": "odd", "n\udcff": 5}))
+    handle_forwarded(msgspec.msgpack.decode(sent[0]))
+    assert vars(caplog.records[0])["n\\udcff"] == 5
+
+
 def test_a_forwarded_record_keeps_its_stack(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, object]] = []
     logger = logging.Logger("my.library")  # noqa: LOG001

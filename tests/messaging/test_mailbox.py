@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from suitkaise.exits import Normal, Shutdown
-from suitkaise.messaging import wire
+from suitkaise.messaging import mailbox, wire
 from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox, SocketMailbox, ThreadMailbox
 from suitkaise.messaging.messages import Message, Payload
-from suitkaise.platform.board import BELL, Board, Slot
+from suitkaise.platform.board import BELL, LOOKED, Board, Slot
 from tests.support import eventually, in_background
 
 SOON = 10.0
@@ -421,3 +421,23 @@ def test_no_stop_is_lost_whenever_it_comes(board: Board) -> None:
             inbox.close()
             slot.release()
             board.give_back(slot)
+
+
+def test_no_message_that_waits_has_come_before_the_time_on_the_board(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 5_000
+    monkeypatch.setattr(mailbox.time, "monotonic_ns", lambda: now)
+    inbox.put("first")
+    assert inbox.get() == "first"
+    now = 6_000
+    inbox.put("second")
+    inbox.put("third")
+    now = 9_000
+    assert inbox.get() == "second"
+    assert inbox.slot.words[LOOKED] <= 6_000  # the third waits since then
+    assert inbox.get() == "third"
+    now = 70_000
+    in_background(lambda: (eventually(lambda: inbox.box._asleep), inbox.put("fourth")))
+    assert inbox.get() == "fourth"
+    assert inbox.slot.words[LOOKED] == 70_000  # the worker slept, so nothing has waited

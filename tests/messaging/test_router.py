@@ -307,6 +307,10 @@ def test_a_signal_handler_may_tell_and_ask_at_any_moment(hub: Hub) -> None:
         def __init__(self, sock: socket.socket) -> None:
             self.sock = sock
 
+        def send(self, *args: Any) -> int:
+            signal.raise_signal(signal.SIGUSR1)
+            return self.sock.send(*args)
+
         def sendmsg(self, *args: Any) -> int:
             signal.raise_signal(signal.SIGUSR1)
             return self.sock.sendmsg(*args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -185,3 +186,36 @@ def test_pools_leave_no_descriptors_and_no_threads(one_runtime_for_all: None) ->
         use()
     assert len(os.listdir("/proc/self/fd")) <= before
     assert sys.getallocatedblocks() < sizes + 20_000
+
+
+STUCK = """
+import threading
+from suitkaise import xprocess
+
+xp = xprocess.CrossProcessing()
+
+def stuck(number):
+    print("begun", flush=True)
+    threading.Event().wait()
+
+{use}
+"""
+
+
+USES = (
+    "with xp.create_pool(stuck, 2) as pool:\n    list(pool.map(range(9)))",
+    "pool = xp.create_pool(stuck, 2)\nlist(pool.map(range(9)))",
+    "pool = xp.create_pool(stuck, 2)\nfutures = [pool.submit(n) for n in range(9)]",  # waits at its end
+)
+
+
+def test_ctrl_c_ends_a_program_whose_tasks_never_end() -> None:
+    with contextlib.ExitStack() as stack:  # at once: a worker that does not stop has five seconds
+        programs = [stack.enter_context(start_program(STUCK.format(use=use))) for use in USES]
+        for program in programs:
+            program.expect("begun")
+            program.send_signal(signal.SIGINT)
+        for program in programs:
+            program.wait(timeout=40)
+    assert [program.left_behind for program in programs] == [[], [], []]
+    assert "Exception ignored" not in "".join(program.stderr for program in programs)

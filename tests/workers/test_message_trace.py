@@ -5,12 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from suitkaise.exits import Killed
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.platform.board import SLOT_BYTES, Slot
 from suitkaise.workers import message_trace
 from suitkaise.workers.message_trace import MessageTrace, shown
+from suitkaise.workers.timers import CANCELLED, Timers
 
 
 class Mailbox:
@@ -25,6 +28,8 @@ class Mailbox:
 
 class Lifecycle:
     """Answers a question with itself; `raise` ends the worker, and `later` is answered by the test."""
+
+    path = "app/traced"
 
     def __init__(self) -> None:
         self.outcome: Any = None
@@ -124,3 +129,71 @@ def test_a_value_is_shown_whatever_its_repr_does() -> None:
     assert "RuntimeError" in shown(Evil()) or "Evil" in shown(Evil())
     assert len(shown("x" * 10_000)) <= message_trace.LONGEST
     assert len(shown(dict.fromkeys(range(500), "y" * 500))) <= message_trace.LONGEST
+
+
+class Once(Lifecycle):
+    """Handles a message as a worker does: takes its value once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[Any] = []
+
+    def receive(self, message: Message) -> None:
+        self.values.append(message.body.value)
+
+
+def test_a_look_at_the_message_of_a_timer_does_not_take_it() -> None:
+    lifecycle, mailbox = Once(), Mailbox()
+    mailbox.post = mailbox.put  # type: ignore[attr-defined]
+    reports: list[dict[str, Any]] = []
+    MessageTrace(lifecycle, mailbox, reports.append).on()  # type: ignore[arg-type]
+    due: list[Any] = []
+    timers = Timers(
+        "app/one",
+        mailbox,
+        Slot(memoryview(bytearray(SLOT_BYTES))),
+        lambda when, call: due.append(call),  # type: ignore[arg-type, return-value, func-returns-value]
+    )
+    once = timers.start(1.0, "once", None, repeats=False)
+    cancelled = timers.start(1.0, "cancelled", None, repeats=False)
+    for call in due:
+        call()
+    cancelled.cancel()
+    for message in mailbox.waiting:
+        lifecycle.receive(message)
+    assert lifecycle.values == ["once", CANCELLED]
+    assert [report["message"] for report in reports] == ["'once'", "'cancelled'"]
+    assert not once.active
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Surrogate:
+    def __repr__(self) -> str:
+        return "file \udcff"
+
+
+@pytest.mark.parametrize("answer", [ValueError("file \udcff"), Surrogate(), Unspeakable()])
+def test_whatever_is_answered_can_be_sent_to_the_program_and_reaches_the_asker(traced: Traced, answer: Any) -> None:
+    traced.send("later", ask=True)
+    reply = traced.lifecycle.handled[0].reply
+    assert reply is not None
+    reply(not isinstance(answer, Exception), Payload(answer))
+    assert traced.answers == [(not isinstance(answer, Exception), answer)]
+    assert msgspec.msgpack.encode(traced.reports)
+
+
+def test_a_report_that_cannot_be_sent_ends_the_trace_and_not_the_worker(
+    traced: Traced, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(report: dict[str, Any]) -> None:
+        raise OSError("no room")
+
+    traced.trace._report = fail
+    traced.send("x", ask=True)
+    traced.send("y", ask=True)
+    assert traced.answers == [(True, "x"), (True, "y")]
+    assert caplog.messages == ["'app/traced': its trace ends: a report could not be sent"]

@@ -42,6 +42,21 @@ def answers(harness: Harness, *acts: Act, then: Callable[[], object] = lambda: N
     return asked
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_a_refusal_whose_text_cannot_be_made_is_an_error_of_the_ask_and_not_of_the_worker(harness: Harness) -> None:
+    def refuse(worker: Any) -> None:
+        raise Reject(Unspeakable())
+
+    asked, after = answers(harness, refuse, lambda worker: 1)
+    with pytest.raises(WorkerFailed, match="Unspeakable"):
+        asked.get()
+    assert after.get() == 1
+
+
 # ---------------------------------------------------------------- futures
 def test_the_asker_gets_what_a_returned_future_gets_while_the_worker_handles_other_messages(harness: Harness) -> None:
     future: concurrent.futures.Future[str] = concurrent.futures.Future()

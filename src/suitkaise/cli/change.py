@@ -26,8 +26,9 @@ def change(options: argparse.Namespace) -> int:
         answer = _REQUESTS[options.command](target)
         if not options.no_wait:
             answer.get(options.timeout)
-    except AskTimeout:
-        raise CommandError(f"{target.path!r}: not done after {options.timeout:g} s; it goes on") from None
+    except AskTimeout as error:
+        trouble = str(error) if options.timeout is None else f"not done after {options.timeout:g} s"
+        raise CommandError(f"{target.path!r}: {trouble}; it goes on") from None
     except RuntimeGone:
         if options.command != "stop":
             raise

@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> int:
         trouble = (
             f"{len(fitting)} reports begin with {options.id!r}" if fitting else f"there is no report {options.id!r}"
         )
-        raise UsageError(f"{trouble}; `suitkaise crashes` lists them")
+        of_path = f", `suitkaise crashes --path {options.id}` those of one part" if "/" in options.id else ""
+        raise UsageError(f"{trouble}; `suitkaise crashes` lists them{of_path}")
     if options.json:
         print(json.dumps(fitting[0].to_dict()))
     else:

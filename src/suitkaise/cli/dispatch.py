@@ -18,7 +18,7 @@ from pathlib import Path
 
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, CommandError, to_reader
 from suitkaise.cli.completion import print_completion
-from suitkaise.cli.load import find_tree, load, split_target
+from suitkaise.cli.load import find_tree, load, roots, split_target
 from suitkaise.cli.observe import observed, with_address
 from suitkaise.cli.output import configure_logging
 from suitkaise.cli.parser import make_parser
@@ -98,11 +98,11 @@ def _run_demo(options: argparse.Namespace) -> int:
     from suitkaise.cli.demo_tree import TO_TRY, tree  # imports what users import
 
     def run() -> int:
+        if not options.json:
+            print(TO_TRY, file=sys.stderr)
         tree.run()
         return CLEAN
 
-    if not options.json:
-        print(TO_TRY, file=sys.stderr)
     return _in_foreground(options, run)
 
 
@@ -191,12 +191,18 @@ def _function_of(command: str) -> Callable[[argparse.Namespace], int]:
 def _run(target: str, arguments: list[str]) -> int:
     where, name = split_target(target)
     before = choices.runs
+    choices.started.clear()
     namespace = load(where, arguments)
-    if name is None and choices.runs != before:
-        return CLEAN  # the file has run its tree itself
+    if name is None and (choices.runs != before or _has_started(namespace)):
+        return CLEAN  # the file has run its tree itself, or has made processes by calls
     tree = find_tree(namespace, where, name)
     tree.run()
     return CLEAN
+
+
+def _has_started(namespace: dict[str, object]) -> bool:
+    """Return whether the file has started trees while it was loaded, and has none that it has not started."""
+    return bool(choices.started) and all(tree.name in choices.started for tree in roots(namespace).values())
 
 
 def _print_error(error: BaseException) -> None:

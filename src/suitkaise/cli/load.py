@@ -14,7 +14,7 @@ from suitkaise.cli.command import UsageError
 from suitkaise.errors import SuitkaiseError
 from suitkaise.supervisor import Supervisor
 
-__all__ = ["find_tree", "load", "split_target"]
+__all__ = ["find_tree", "load", "roots", "split_target"]
 
 
 def split_target(target: str) -> tuple[str, str | None]:
@@ -76,13 +76,19 @@ def find_tree(namespace: dict[str, Any], where: str, name: str | None) -> Superv
     distinct = {id(value): key for key, value in trees.items()}
     if len(distinct) == 1:
         return next(iter(trees.values()))
-    held = {id(below) for tree in trees.values() for below in _below(tree)}
-    roots = {key: value for key, value in trees.items() if id(value) not in held}
-    if len({id(value) for value in roots.values()}) == 1:
-        return next(iter(roots.values()))
+    tops = roots(namespace)
+    if len({id(value) for value in tops.values()}) == 1:
+        return next(iter(tops.values()))
     if not trees:
         raise UsageError(f"{where!r} has no Supervisor at its top level; declare one: tree = Supervisor('name', ...)")
-    raise UsageError(f"{where!r} has several trees, name one: {', '.join(f'{where}:{key}' for key in roots or trees)}")
+    raise UsageError(f"{where!r} has several trees, name one: {', '.join(f'{where}:{key}' for key in tops or trees)}")
+
+
+def roots(namespace: dict[str, Any]) -> dict[str, Supervisor]:
+    """Return the trees that are not part of another."""
+    trees = {key: value for key, value in namespace.items() if isinstance(value, Supervisor)}
+    held = {id(below) for tree in trees.values() for below in _below(tree)}
+    return {key: value for key, value in trees.items() if id(value) not in held}
 
 
 def _below(tree: Supervisor) -> Iterator[Supervisor]:

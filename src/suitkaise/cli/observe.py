@@ -56,7 +56,12 @@ def observed(options: argparse.Namespace) -> Iterator[None]:
         return
     from suitkaise.observer.launch import Place
 
-    place = Place(options.observe, actions=options.observe_actions, hide_values=options.observe_hide_values)
+    try:
+        place = Place(options.observe, actions=options.observe_actions, hide_values=options.observe_hide_values)
+    except SpecError:
+        raise
+    except SuitkaiseError as error:  # the extra is missing, or the address is taken
+        raise CommandError(str(error)) from None
     _tell(place.url, place.is_local)
     choices.observe = place.start_process
     try:

@@ -54,6 +54,14 @@ def stacks_of(file: str, pid: int) -> str:
     except OSError as error:
         raise CommandError(f"process {pid} cannot be asked for its stacks: {error.strerror}") from None
     send_to_worker(pid, DUMP)
+    try:
+        return _written(file, pid, before)
+    except FileNotFoundError:
+        raise CommandError(f"process {pid} has ended meanwhile") from None
+
+
+def _written(file: str, pid: int, before: int) -> str:
+    """Return what is written to the file behind its first bytes, as soon as nothing more comes."""
     deadline = time.monotonic() + PATIENCE
     size, changed = before, 0.0
     while size == before or time.monotonic() - changed < QUIET:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import atexit
 import itertools
 import math
-import sys
 import threading
 from typing import TYPE_CHECKING
 
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
-from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.platform.processes import after_fork_in_child, was_interrupted
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.supervisor import Supervisor
@@ -50,7 +49,7 @@ def forget(group: WorkerGroup) -> None:
 @atexit.register  # after the runtime has registered its own, which stops trees: the last one is called first
 def _wait_for_all() -> None:
     """Wait for all groups; Ctrl-C stops them gracefully, the second one kills."""
-    waits = not _was_interrupted()
+    waits = not was_interrupted()
     for group in _groups:
         try:
             if waits:
@@ -65,12 +64,6 @@ def _wait_for_all() -> None:
         except KeyboardInterrupt:
             group._kill()
             group.shutdown()
-
-
-def _was_interrupted() -> bool:
-    """Return whether the main program has ended by Ctrl-C: it is not to wait for what else runs then."""
-    kind = type(sys.last_exc) if hasattr(sys, "last_exc") else getattr(sys, "last_type", None)
-    return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
 
 
 def _reset_after_fork() -> None:

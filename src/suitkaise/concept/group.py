@@ -83,6 +83,9 @@ class WorkerGroup:
         self._kept: dict[str, tuple[ChildLine, Answer[Any], Any]] = {}  # line, result, stats: after the end
         self._lock = threading.RLock()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._path or self._name!r})"
+
     # ------------------------------------------------------------ the supervisor
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as the path of the supervisor: in a worker's process, the group is attached to the program's."""
@@ -153,8 +156,14 @@ class WorkerGroup:
 
     def _line(self, worker: str | WorkerRef) -> ChildLine:
         """Return the line about one worker. Raises ChildNotFound."""
-        name = worker.name if isinstance(worker, WorkerRef) else worker
         lines = {line.id: line for line in self._lines()}
+        name = worker.name if isinstance(worker, WorkerRef) else worker
+        if isinstance(worker, WorkerRef):  # one of another tree may have the same name
+            own = lines[name].ref.path if name in lines else f"{self._path}/{name}"
+            if worker.path != own:
+                raise ChildNotFound(
+                    f"{worker.path!r} is no {self._kind} of {self._path or self._name!r}", path=worker.path
+                )
         if name in lines:
             return lines[name]
         if self._is_up:

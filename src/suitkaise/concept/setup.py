@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 S = TypeVar("S", bound="Setup")
+H = TypeVar("H", bound="WrittenHook")
 
 _open: dict[types.FrameType, Setup] = {}
 """The innermost setup that each frame is writing."""
@@ -43,13 +44,24 @@ class _Written(BaseException):
 
 
 # ------------------------------------------------------------ the blocks
-class WrittenHook(Hook):
+class _HookType(type):
+    """Lets `with OnStart as start:` work without parentheses."""
+
+    def __enter__(cls: type[H]) -> H:  # type: ignore[misc]
+        return cls()._enter(sys._getframe(1))
+
+    def __exit__(cls, *error: object) -> None: ...
+
+
+class WrittenHook(Hook, metaclass=_HookType):
     """The base of the blocks, as they are written: `with OnStart() as start:`."""
 
     kind: ClassVar[str]
 
     def __enter__(self) -> Self:
-        frame = sys._getframe(1)
+        return self._enter(sys._getframe(1))
+
+    def _enter(self, frame: types.FrameType) -> Self:
         setup = _open.get(frame)
         if setup is None:
             raise error_at(
@@ -108,6 +120,7 @@ class Setup(metaclass=_SetupType):
 
     __slots__ = ("_around", "_built", "_first", "_frame", "_statement", "_written")
 
+    _options: ClassVar[str] = "those of a process go into the kwargs of create_process, such as {'join_after': 3}"
     _statement: WithStatement
 
     def __init__(self) -> None:
@@ -148,6 +161,12 @@ class Setup(metaclass=_SetupType):
         if self._built is None:
             raise SpecError(f"{type(self).__name__}: build() must stand after the `with` statement")
         return self._built
+
+    def __setattr__(self, name: str, value: object) -> None:
+        try:
+            super().__setattr__(name, value)
+        except AttributeError:
+            raise AttributeError(f"{type(self).__name__} has no option {name!r}; {self._options}", name=name) from None
 
     def __reduce__(self) -> Any:
         raise TypeError(f"a {type(self).__name__} cannot be sent; send what its build() returns")
@@ -219,6 +238,8 @@ class ThreadSetup(Setup):
 
     __slots__ = ("loop_infinitely", "num_loops")
 
+    _options: ClassVar[str] = "it has loop_infinitely and num_loops; the others go into the kwargs of create_thread"
+
     def __init__(self) -> None:
         super().__init__()
         self.loop_infinitely: bool = False
@@ -280,7 +301,7 @@ def _hooks_of(statement: WithStatement, nodes: list[ast.With], frame: types.Fram
     code = compile(tree, statement.source.filename, "exec", future_flags(frame.f_code), dont_inherit=True)
     names = dict(frame.f_locals)
     exec(next(one for one in code.co_consts if isinstance(one, types.CodeType)), frame.f_globals, names)  # noqa: S102
-    return list(names[".hooks"])
+    return [hook() if isinstance(hook, _HookType) else hook for hook in names[".hooks"]]
 
 
 def _values_of(compiled: Blocks, statement: WithStatement, frame: types.FrameType) -> dict[str, Any]:

@@ -55,7 +55,7 @@ from suitkaise.errors import WorkerDead
 from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.address import TraceReport
+from suitkaise.messaging.address import Connected, TraceReport
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.inbox import Inbox
 from suitkaise.messaging.logs import CommandOutput
@@ -276,8 +276,8 @@ class ProcessHandle:
             if not self._over:
                 self._send(TraceMessages(report is not None), force=True)
 
-    def connect(self, sender: str) -> tuple[socket.socket, int, int] | None:
-        """Make a connection for another worker; see `Connectable`."""
+    def connect(self, sender: str, *, counts: bool = False) -> Connected | None:
+        """Make a connection for another worker, or a thread of this program; see `Connectable`."""
         with self._lock:
             gone = self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None
             if gone or not self.ready.done() or self.launch.child.kind != "process":
@@ -287,11 +287,16 @@ class ProcessHandle:
             except OSError:  # no descriptor is left
                 return None
             with theirs:
-                if self.process.pass_on(wire.encode(AcceptConnection(sender)), theirs.fileno()):
+                if self.process.pass_on(wire.encode(AcceptConnection(sender, counts)), theirs.fileno()):
                     self._bell[0] = self._ring
-                    return ours, self._slot.index, self.launch.incarnation.serial
+                    return Connected(ours, self._slot.index, self.launch.incarnation.serial, self._note_sent)
             ours.close()
             return None
+
+    def _note_sent(self, number: int) -> None:
+        """Count messages that were sent over a connection of this program's own."""
+        with self._lock:
+            self.inbox.delivered += number
 
     def catch_up(self) -> None:
         """Handle what the process has reported so far (reactor's thread)."""

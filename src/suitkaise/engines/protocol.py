@@ -234,9 +234,13 @@ class SetLogLevels(msgspec.Struct, array_like=True, tag=6, gc=False):
 
 
 class AcceptConnection(msgspec.Struct, array_like=True, tag=7, gc=False):
-    """Another worker sends messages over the connection whose end goes with this frame. No answer."""
+    """Another worker, or a thread of the program, sends messages over the connection that goes with this frame.
+
+    No answer.
+    """
 
     sender: str = ""  # its path
+    counts: bool = False  # the sender counts the messages, not the receiver
 
 
 class TraceMessages(msgspec.Struct, array_like=True, tag=15, gc=False):

@@ -48,6 +48,7 @@ from suitkaise.engines.worker_end import end_process, hold, let_go
 from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_signals, restore_signals
 from suitkaise.engines.worker_terminal import refuse_terminal
 from suitkaise.errors import MailboxFull
+from suitkaise.escapes import encodable
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.connection import FrameWriter
@@ -342,8 +343,8 @@ class WorkerProcess:
                 self._mailbox.suspend(on)
             case SetLogLevels(levels):
                 apply_levels(levels)
-            case AcceptConnection(sender):
-                self._mailbox.accept(sender)
+            case AcceptConnection(sender, counts):
+                self._mailbox.accept(sender, counted=counts)
             case TraceMessages(on):
                 self._trace(on)
             case EndOfMessages():
@@ -501,7 +502,7 @@ class _OutputSender:
 
     def send(self, pid: int, program: str, runs: Runs) -> None:
         with contextlib.suppress(OSError):
-            self._writer.offer(OutputReport(pid, program, runs), long_header=True)
+            self._writer.offer(OutputReport(pid, encodable(program), runs), long_header=True)
 
     def flush(self) -> None:
         with contextlib.suppress(OSError):

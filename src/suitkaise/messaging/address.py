@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason
@@ -25,7 +25,7 @@ from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.bounded import Bounded
 from suitkaise.status import Status
 
-__all__ = ["Address", "ExitWatchers", "Parent", "Receiver", "TraceReport"]
+__all__ = ["Address", "Connected", "ExitWatchers", "Parent", "Receiver", "TraceReport"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.links")
 
@@ -66,15 +66,30 @@ class HasChildren(Protocol):
         ...
 
 
+class Connected(NamedTuple):
+    """One end of a new connection, and the incarnation at the other end: its slot of the status board and its number.
+
+    `note_sent`: takes how many messages were sent over it, if the sender counts them and not the receiver.
+    """
+
+    end: socket.socket
+    slot: int
+    serial: int
+    note_sent: Callable[[int], None]
+
+
 @runtime_checkable
 class Connectable(Protocol):
-    """A receiver to which other workers can have connections: a process."""
+    """A receiver to which others can have connections: a process."""
 
-    def connect(self, sender: str) -> tuple[socket.socket, int, int] | None:
-        """Return one end of a new connection to it, its slot of the status board, and its serial number.
+    def connect(self, sender: str, *, counts: bool = False) -> Connected | None:
+        """Make a new connection to it. None if that is not possible now.
 
-        The other end goes to it behind all messages that were delivered before. None if that is not possible now.
-        `sender`: the path of the worker that gets the returned end.
+        The other end goes to it behind all messages that were delivered before.
+
+        Args:
+            sender: the path of the worker that gets the returned end.
+            counts: whether the sender counts the messages.
         """
         ...
 
@@ -112,6 +127,7 @@ class Address:
         self.up_since: float | None = None  # monotonic, of the incarnation that is alive
         self._last_view: SlotView | None = None  # of the last incarnation that has ended
         self.over: bool = False
+        self.on_detached: Callable[[str], None] | None = None  # set once threads of this program have connections
         self.parent = parent
         self.watchers: ExitWatchers = ExitWatchers()
         self.trap_exits: bool = False
@@ -282,13 +298,15 @@ class Address:
                 receiver.trace(report)
 
     # ------------------------------------------------------------ direct connections
-    def connect(self, sender: str) -> tuple[socket.socket, int, int] | None:
-        """Make a direct connection to the incarnation that answers here, if that is possible now."""
+    def connect(self, sender: str, *, counts: bool = False) -> Connected | None:
+        """Make a direct connection to the incarnation that answers here, if that is possible now; see `Connectable`."""
         with self._lock:
             receiver: Any = self._receiver
             if self._bounded is not None:  # all its messages are counted here
                 return None
-            return receiver.connect(sender) if isinstance(receiver, Connectable) and not self._pending else None
+            if not isinstance(receiver, Connectable) or self._pending:
+                return None
+            return receiver.connect(sender, counts=counts)
 
     def await_end(self, serial: int, answer: Answer[Any]) -> None:
         """Set the answer to the exit reason of the incarnation of that number, when it has ended.
@@ -432,6 +450,8 @@ class Address:
             self._pending.drop_signals()  # those were for this incarnation
             if self._bounded is not None:
                 self._bounded.detach()
+        if self.on_detached is not None:
+            self.on_detached(self.path)
         call_each(callbacks, reason)
 
     def finish(self) -> None:

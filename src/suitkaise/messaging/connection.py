@@ -13,6 +13,7 @@ handler sends in the middle of another write is queued, and goes out behind that
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 from collections import deque
@@ -35,6 +36,9 @@ _STEP = 1 << 20
 
 _SMALL = 1 << 15
 """Bytes up to which a payload is copied into one piece with its header."""
+
+_MOST_TOGETHER = 512
+"""Small frames that are sent with one system call."""
 
 _FLAGS = (wire.MSG_NOSIGNAL,)
 _NO_ANCILLARY_DATA = ((),)
@@ -256,11 +260,17 @@ class FrameWriter:
             NotSerializable: it is over the limits.
             OSError: as the socket raises it.
         """
-        frame = _PendingFrame(wire.parts(header, payload, long_header=long_header))
+        frame = None
         with self._lock:
-            self._frames.append(frame)
-            if self.interrupted:
-                return
+            if not self._frames and self._writer is None and len(payload) <= _SMALL:
+                self._write_small(wire.encode(header, payload, long_header=long_header))
+                if not self._frames:
+                    return
+            else:
+                frame = _PendingFrame(wire.parts(header, payload, long_header=long_header))
+                self._frames.append(frame)
+                if self._writer is not None:  # it is this thread, since it has the lock
+                    return
             self._writer = threading.get_ident()
             try:
                 while self._frames:
@@ -270,14 +280,27 @@ class FrameWriter:
                 self._frames.clear()
                 raise
             except BaseException:
-                if frame.sent:
+                if frame is not None and frame.sent:
                     frame.keep()
-                else:
+                elif frame is not None:
                     with contextlib.suppress(ValueError):
                         self._frames.remove(frame)
                 raise
             finally:
                 self._writer = None
+
+    def _write_small(self, data: bytes) -> None:
+        """Write a frame where none waits, at half the cost. If a part of it was sent, the rest waits after that."""
+        sent: list[int] = []
+        self._writer = threading.get_ident()
+        try:
+            _send_and_record(sent, self._sock.send, data, _FLAGS)
+        finally:
+            self._writer = None
+            if sent and sent[0] < len(data):
+                frame = _PendingFrame((data,))
+                frame.sent += sent
+                self._frames.appendleft(frame)  # ahead of those of a signal handler
 
     @property
     def waiting(self) -> bool:
@@ -321,14 +344,10 @@ class Outbox:
         self.ended: bool = False
         self._sock = sock
         self._path = path
-        self._frames: deque[tuple[_PendingFrame, wire.Header, bytes | Pieces]] = deque()
+        self.waiting: deque[tuple[_PendingFrame, wire.Header, bytes | Pieces]] = deque()
+        """The frames that were not sent yet, or not as a whole."""
         self._bytes = 0
         self._writing = False
-
-    @property
-    def waiting(self) -> int:
-        """How many frames were not sent yet, or not as a whole."""
-        return len(self._frames)
 
     def put(self, header: wire.Header, payload: bytes | Pieces, *, copies: bool = True) -> bool:
         """Send a frame, or queue it; return False, and do not keep it, if the peer has ended without it.
@@ -340,38 +359,8 @@ class Outbox:
             MailboxFull: more than `BACKLOG` bytes would wait.
             NotSerializable: the frame is over the limits.
         """
-        if not self._frames and not self._writing and len(payload) <= _SMALL:
-            return self._put_small(header, payload)  # type: ignore[arg-type]
-        if self._frames and self._bytes + len(payload) > BACKLOG:  # a single frame may have any size
-            raise MailboxFull(f"{self._bytes} bytes already wait to be read by {self._path!r}", path=self._path)
-        frame = _PendingFrame(wire.parts(header, payload))
-        entry = frame, header, payload
-        self._frames.append(entry)
-        self._bytes += len(payload)
-        if self._writing:  # this is a signal handler; the interrupted call sends the frame
-            return True
-        try:
-            self.flush()
-        except BaseException:
-            if not frame.sent:
-                self._remove(entry)
-            self.copy()
-            raise
-        if self.ended and self._remove(entry):
-            return False
-        if copies:
-            self.copy()
-        return True
-
-    def copy(self) -> None:
-        """Copy what waits in pieces."""
-        for index, (frame, header, payload) in enumerate(self._frames):
-            if isinstance(payload, Pieces):
-                frame.keep()
-                self._frames[index] = frame, header, bytes(payload)
-
-    def _put_small(self, header: wire.Header, payload: bytes) -> bool:
-        """Do the same where nothing waits, at half the cost: most frames go out at once and as a whole."""
+        if self.waiting or self._writing or len(payload) > _SMALL:
+            return self._queue(header, payload, copies=copies)
         data = wire.encode(header, payload)
         sent: list[int] = []
         kept = True
@@ -390,16 +379,49 @@ class Outbox:
             if kept and sum(sent) < len(data):
                 frame = _PendingFrame((data,))
                 frame.sent += sent
-                self._frames.appendleft((frame, header, payload))  # ahead of those of a signal handler
+                self.waiting.appendleft((frame, header, payload))  # ahead of those of a signal handler
                 self._bytes += len(payload)
-        if self._frames:
+        if self.waiting:
             self.flush()
         return kept
+
+    def _queue(self, header: wire.Header, payload: bytes | Pieces, *, copies: bool) -> bool:
+        """Do the same with a large frame, or where others wait or are being sent, at twice the cost."""
+        if self.waiting and self._bytes + len(payload) > BACKLOG:  # a single frame may have any size
+            raise MailboxFull(f"{self._bytes} bytes already wait to be read by {self._path!r}", path=self._path)
+        goes_behind = bool(self.waiting)
+        if goes_behind and copies and isinstance(payload, Pieces):
+            payload = bytes(payload)
+        frame = _PendingFrame(wire.parts(header, payload))
+        entry = frame, header, payload
+        self.waiting.append(entry)
+        self._bytes += len(payload)
+        if goes_behind or self._writing:  # the socket takes no more; or a signal handler has interrupted a call
+            return True
+        try:
+            self.flush()
+        except BaseException:
+            if not frame.sent:
+                self._remove(entry)
+            self.copy()
+            raise
+        if self.ended and self._remove(entry):
+            return False
+        if copies:
+            self.copy()
+        return True
+
+    def copy(self) -> None:
+        """Copy what waits in pieces."""
+        for index, (frame, header, payload) in enumerate(self.waiting):
+            if isinstance(payload, Pieces):
+                frame.keep()
+                self.waiting[index] = frame, header, bytes(payload)
 
     def _remove(self, entry: tuple[_PendingFrame, wire.Header, bytes | Pieces]) -> bool:
         """Keep a frame no longer; return False if it was sent as a whole."""
         try:
-            self._frames.remove(entry)
+            self.waiting.remove(entry)
         except ValueError:
             return False
         self._bytes -= len(entry[2])
@@ -409,9 +431,13 @@ class Outbox:
         """Send what waits, as much of it as the socket takes."""
         self._writing = True
         try:
-            while self._frames and not self.ended:
-                self._frames[0][0].write_to(self._sock, _NOT_WAITING)
-                self._bytes -= len(self._frames.popleft()[2])
+            while self.waiting and not self.ended:
+                first = self.waiting[0][0]
+                if first.sent or first.size > _SMALL or len(self.waiting) == 1:
+                    first.write_to(self._sock, _NOT_WAITING)
+                    self._bytes -= len(self.waiting.popleft()[2])
+                else:
+                    self._send_several()
         except BlockingIOError:
             return
         except OSError:
@@ -419,26 +445,53 @@ class Outbox:
         finally:
             self._writing = False
 
+    def _send_several(self) -> None:
+        """Send the first of many small frames together."""
+        frames: list[_PendingFrame] = []
+        size = 0
+        for frame, _, _ in itertools.islice(self.waiting, _MOST_TOGETHER):
+            if frame.size > _SMALL or size > _SMALL:
+                break
+            frames.append(frame)
+            size += frame.size
+        sent: list[int] = []
+        try:
+            _send_and_record(sent, self._sock.send, b"".join(frame.data for frame in frames), _NOT_WAITING)
+        finally:
+            count = sum(sent)
+            for frame in frames:
+                if count < frame.size:
+                    if count:
+                        frame.sent.append(count)
+                    break
+                count -= frame.size
+                self._bytes -= len(self.waiting.popleft()[2])
+
     def take_back(self) -> list[tuple[wire.Header, bytes]]:
         """Remove and return the headers and payloads of all frames that were not sent as a whole."""
-        frames = [(header, bytes(payload)) for _, header, payload in self._frames]
-        self._frames.clear()
+        frames = [(header, bytes(payload)) for _, header, payload in self.waiting]
+        self.waiting.clear()
         return frames
 
 
 class _PendingFrame:
     """One frame, and how many bytes of it were sent."""
 
-    __slots__ = ("_parts", "_size", "sent")
+    __slots__ = ("_parts", "sent", "size")
 
     def __init__(self, parts: tuple[Data, ...]) -> None:
         self.sent: list[int] = []
         self._parts = parts
-        self._size = sum(map(len, parts))
+        self.size: int = sum(map(len, parts))
+
+    @property
+    def data(self) -> bytes:
+        """The whole frame."""
+        return b"".join(self._parts)
 
     def write_to(self, sock: socket.socket, flags: tuple[int] = _FLAGS) -> None:
         """Send the rest of the frame."""
-        while (done := sum(self.sent)) < self._size:
+        while (done := sum(self.sent)) < self.size:
             _send_and_record(self.sent, sock.sendmsg, self._rest(done), _NO_ANCILLARY_DATA, flags)
 
     def keep(self) -> None:

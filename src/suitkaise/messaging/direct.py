@@ -1,13 +1,15 @@
-"""Direct connections from worker to worker: the sender's side; for the receiver's side see `incoming`.
+"""Direct connections to workers in processes: the sender's side; for the receiver's side see `incoming`.
 
 A message through the hub wakes the hub's I/O thread twice. So a thread of a worker that sends to another worker again
 and again has a connection to its process. The hub makes it (`Connect`): a pair of sockets, one end for each side. No
 third process can reach it, and the other end reaches the receiver behind all that the hub has accepted for it before.
+Threads of the program itself have such connections, too (see `own_routes`).
 
 These rules keep what a ref promises:
 
 - All messages of one thread to one worker go one way at a time, so they keep their order. The way is changed from the
-  hub to a connection by `Connect`, which keeps the order, and back only when the receiver has cut the connection.
+  hub to a connection by `Connect`, which keeps the order, and back only when the receiver has cut the connection, or
+  has read all that was sent over it.
 - The receiver cuts it at its end. A message that was sent as a whole before is then the receiver's (it handles it, or
   reports it, or hands it over to its next incarnation); any other is the sender's, and goes through the hub.
 - While an ask is unanswered somebody reads: the asking thread itself, or, for a future, this process's I/O thread.
@@ -16,76 +18,35 @@ These rules keep what a ref promises:
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
-import queue
-import select
-import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from suitkaise.errors import AskTimeout, WorkerDead
-from suitkaise.messaging import wire
-from suitkaise.messaging.connection import Outbox
-from suitkaise.messaging.deadlocks import Wait, await_answer
 from suitkaise.messaging.identity import set_reads_answers
-from suitkaise.messaging.messages import STEP, Answer, Message, Outcome, Payload, ReplyCallback
-from suitkaise.messaging.pieces import Pieces
-from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKind, decode_direct_answer
-from suitkaise.messaging.tracing import Carrier
+from suitkaise.messaging.route import PATIENCE, Hub, Route
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 
-__all__ = ["Connection", "Hub", "Route", "Routes"]
+__all__ = ["Routes"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.messages")
 
 MOST = 64
-"""Connections that a process makes; messages to further workers go through the hub."""
+"""Connections that a process has at a time; messages to further workers go through the hub."""
+
+UNUSED = 1.0
+"""Seconds without a message after which a connection may be closed, if there are `MOST`."""
+
+_PATHS = 1024
+"""Paths that a thread remembers without a connection."""
 
 PAUSE = 0.25
 """Seconds until a thread tries again to connect with a worker with which it could not."""
-
-PATIENCE = 1.0
-"""Seconds that a thread waits for the hub to make a connection."""
-
-SETTLING = 0.01
-"""Seconds after which a thread that flushes looks again whether another one has settled the end of a receiver."""
-
-_LONGEST = 1e6
-"""Seconds; `poll` counts milliseconds in 32 bits."""
-
-LAST_WORDS = 5.0
-"""Seconds without any data after which a receiver that has cut a connection is believed to go on."""
-
-
-class Connection(NamedTuple):
-    """What the hub answers to `Connect`."""
-
-    descriptor: int
-    slot: int
-    serial: int
-
-
-class Hub(Protocol):
-    """What the routes need of the hub."""
-
-    def connect(self, path: str) -> Answer[Connection | None]:
-        """Make a connection to the worker at `path`; None if that is not possible now."""
-        ...
-
-    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
-        """Carry out a request about the worker at `path`."""
-        ...
-
-    def post_unawaited(self, path: str, message: Message) -> Answer[bool] | None:
-        """Send a message through the hub; log it if a tell is refused; return its answer."""
-        ...
 
 
 class Routes:
@@ -100,17 +61,28 @@ class Routes:
         self.hub = hub
         self._bell_of = bell_of
         self._begin()
-        after_fork_in_child(self._close_after_fork)
+        _in_this_process.add(self)
 
     def _begin(self) -> None:
         self._of_thread = threading.local()
-        self._all: weakref.WeakSet[Route] = weakref.WeakSet()
+        self._all: dict[weakref.ref[Route], None] = {}
+        self._close_unused_at = 0.0
         self._reactor: Reactor | None = None
         self._lock = threading.RLock()  # a signal handler may need the I/O thread, too
 
-    def _close_after_fork(self) -> None:
+    def close(self) -> None:
+        """Close all connections; asks that were not answered fail."""
+        routes = self._open()
+        for route in routes:
+            route.give_up()
+        if self._reactor is not None:
+            self._reactor.close()
+        for route in routes:
+            route.close()
+
+    def close_after_fork(self) -> None:
         """In a forked child: leave the connections to the parent."""
-        for route in list(self._all):
+        for route in self._open():
             route.close_after_fork()
         if self._reactor is not None:
             self._reactor.close_after_fork()
@@ -127,11 +99,11 @@ class Routes:
 
     def flush(self, until: float) -> int:
         """Wait until all messages have left this process, or for that time (monotonic); return how many have not."""
-        return sum(route.flush(until) for route in list(self._all))
+        return sum(route.flush(until) for route in self._open())
 
     def finish(self, seconds: float) -> None:
         """Wait until all messages have left this process; after `seconds`, drop the others and log how many."""
-        if self.flush(time.monotonic() + seconds) and (left := sum(route.drop() for route in list(self._all))):
+        if self.flush(time.monotonic() + seconds) and (left := sum(route.drop() for route in self._open())):
             logger.warning("%d messages are dropped: their receivers have not taken them in %g s", left, seconds)
 
     def confirm(self, path: str, until: float) -> bool:
@@ -142,6 +114,16 @@ class Routes:
         """
         route = self._of_thread.__dict__.get(path)
         return type(route) is not Route or route.confirm(until)
+
+    def known(self, path: str) -> Route | None:
+        """Return this thread's connection to the worker at `path`, if there is one."""
+        known = self._of_thread.__dict__.get(path)
+        if type(known) is not Route:
+            return None
+        if known.broken:
+            known.await_settled()
+            return None
+        return known
 
     def find(self, path: str) -> Route | None:
         """Return this thread's connection to the worker at `path`, if there is one or one can be made.
@@ -156,16 +138,51 @@ class Routes:
             known.await_settled()
             known = 0.0
         if known is None:
+            if len(routes) >= _PATHS:
+                _forget_unconnected(routes)
             routes[path] = 0.0
             return None
         now = time.monotonic()
-        if now < known or len(self._all) >= MOST:  # type: ignore[operator]
+        if now < known:  # type: ignore[operator]
             return None
+        if len(self._all) >= MOST:
+            self._close_unused(now)
+            if len(self._all) >= MOST:
+                return None
         routes[path] = now + PAUSE  # first: a signal handler that sends meanwhile finds it
         route = self._connect(path)
         if route is not None:
             routes[path] = route
         return route
+
+    def _close_unused(self, now: float) -> None:
+        """Close the connections of all threads over which nothing was sent between two calls, `UNUSED` apart."""
+        if now >= self._close_unused_at:
+            self._close_unused_at = now + UNUSED
+            for route in self._open():
+                if not route.used:
+                    route.close_if_idle()
+                route.used = False
+
+    def close_ended(self, path: str) -> None:
+        """Close the connections to the worker at `path` that nobody waits for: its incarnation has ended. Never waits.
+
+        The others see that themselves.
+        """
+        for route in self._open():
+            if route.path == path:
+                route.close_if_idle(ended=True)
+
+    def forget(self, route: Route) -> None:
+        """Count a connection no longer: it is closed."""
+        self._forget(weakref.ref(route))
+
+    def _forget(self, route: weakref.ref[Route]) -> None:
+        self._all.pop(route, None)
+
+    def _open(self) -> list[Route]:
+        """Return the connections of all threads. The copy is made at once: any thread adds and removes some."""
+        return [route for one in list(self._all) if (route := one()) is not None]
 
     def _connect(self, path: str) -> Route | None:
         answer = self.hub.connect(path)
@@ -179,419 +196,29 @@ class Routes:
         if made is None:
             return None
         route = Route(self, path, made, self._bell_of(made.slot))
-        self._all.add(route)
+        self._all[weakref.ref(route, self._forget)] = None
         return route
+
+
+_in_this_process: weakref.WeakSet[Routes] = weakref.WeakSet()
+
+
+def _close_after_fork() -> None:
+    for routes in list(_in_this_process):
+        routes.close_after_fork()
+
+
+after_fork_in_child(_close_after_fork)
+
+
+def _forget_unconnected(routes: dict[str, Route | float]) -> None:
+    """Remove the paths without an open connection: their next message is a first one again."""
+    for path, known in list(routes.items()):
+        if type(known) is not Route or known.closed:
+            routes.pop(path, None)
 
 
 def _discard(answer: Any) -> None:
     """Close a connection that has come too late."""
     if answer.exception() is None and answer.result() is not None:
         os.close(answer.result().descriptor)
-
-
-class _Awaited:
-    """Takes the answer for a thread that reads the connection itself, or has left that to the I/O thread."""
-
-    __slots__ = ("later", "outcome")
-
-    def __init__(self) -> None:
-        self.outcome: Outcome | None = None
-        self.later: queue.SimpleQueue[None] | None = None
-
-    def __call__(self, ok: bool, payload: Payload) -> None:
-        self.outcome = ok, payload
-        if self.later is not None:
-            self.later.put(None)
-
-    def come(self, seconds: float) -> bool:
-        """Wait at most `seconds` for the answer that another thread reads; return whether it is there."""
-        if self.outcome is None and self.later is not None:
-            with contextlib.suppress(queue.Empty):
-                self.later.get(timeout=seconds)
-        return self.outcome is not None
-
-
-def _ignore(ok: bool, payload: Payload) -> None:
-    """Drop an answer that has come too late."""
-
-
-class Route:
-    """One connection. One thread sends; that thread and the I/O thread of the process read."""
-
-    def __init__(self, routes: Routes, path: str, made: Connection, bell: memoryview[Any]) -> None:
-        self.broken: bool = False
-        self._routes = routes
-        self._path = path
-        self._serial = made.serial
-        self._bell = bell
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, made.descriptor)
-        self._outbox = Outbox(self._sock, path)
-        self._parser = wire.Parser(decode=decode_direct_answer, lends=True)
-        self._poll = select.poll()
-        self._poll.register(self._sock, select.POLLIN)
-        self._lock = threading.RLock()
-        self._numbers = itertools.count(1)
-        self._expected: dict[int, ReplyCallback] = {}
-        self._returned: list[tuple[DirectReturn, bytes]] = []
-        self._last_told: Answer[bool] | None = None  # through the hub, in place of this connection
-        self._sending = False
-        self._asking = False  # the sending thread reads
-        self._watched = False  # the I/O thread reads, and sends what waits
-        self._reading = False
-        self._closed = False
-
-    def fileno(self) -> int:
-        """Return the socket's descriptor."""
-        return self._sock.fileno()
-
-    # ------------------------------------------------------------ from the sending thread
-    def await_settled(self) -> None:
-        """Wait while the I/O thread sends again what the receiver has returned: later messages go behind that."""
-        with self._lock:
-            return
-
-    def send(self, message: Message) -> bool:
-        """Send a message; return False if it has to go through the hub.
-
-        Raises:
-            MailboxFull: too much waits to be sent; nothing of this message is.
-            NotSerializable: it is over the limits.
-        """
-        payload = message.body.parts
-        with self._lock:
-            if self.broken or (message.reply is not None and self._interrupted):
-                return False
-            number = None
-            if message.reply is not None:
-                number = next(self._numbers)
-                self._expected[number] = message.reply
-            outer, self._sending = self._sending, True
-            try:
-                header = DirectMessage(message.kind, number, message.carrier, message.deadline)  # type: ignore[arg-type]
-                return self._put(header, payload)
-            finally:
-                self._sending = outer
-
-    @property
-    def _interrupted(self) -> bool:
-        """Whether the caller is a signal handler that must not wait for an answer here, as others have to go ahead."""
-        return self._asking or self._sending
-
-    def _put(self, header: DirectMessage, payload: bytes | Pieces) -> bool:
-        """Send a frame; return False if the receiver has ended without it."""
-        number = header.number
-        try:
-            sent = self._outbox.put(header, payload, copies=not self._asking)
-        except BaseException:
-            if number is not None:
-                self._expected.pop(number, None)
-            raise
-        self._bell[0] = 1
-        if not sent:
-            if number is not None:
-                self._expected.pop(number, None)
-            if not self._asking:
-                self._settle()
-            return False
-        if not self._asking and (number is not None or self._outbox.waiting):
-            self._watch()
-        return True
-
-    def ask(self, payload: Payload, timeout: float | None, carrier: Carrier | None = None) -> Outcome | None:
-        """Send an ask and read its answer in this thread; None if it was not sent and has to go another way.
-
-        Raises:
-            AskTimeout: no answer came in time.
-        """
-        data = payload.parts
-        with self._lock:
-            if self.broken or self._watched or self._interrupted:
-                return None
-            self._asking = True
-        awaited = _Awaited()
-        number = next(self._numbers)
-        self._expected[number] = awaited
-        began = time.monotonic()
-        deadline = None if timeout is None else began + timeout
-        try:
-            with self._lock:
-                if not self._put(DirectMessage("message", number, carrier, deadline), data):
-                    self._asking = False
-                    self._settle()
-                    return None
-            if self._outbox.waiting:
-                self._send_rest(deadline)
-            if not self._outbox.waiting and self._read_until(awaited, deadline, began):
-                return awaited.outcome
-        except BaseException:
-            if number in self._expected:  # it was sent, and a signal handler has raised this
-                self._expected[number] = _ignore
-                self._hand_over()
-            raise
-        finally:
-            self._asking = False
-            if self._outbox.waiting:
-                self._outbox.copy()
-        return self._wait(number, awaited, deadline, timeout, began)
-
-    def _send_rest(self, deadline: float | None) -> None:
-        """Send a large message on, and read meanwhile; leave the rest to the I/O thread if the receiver stops reading.
-
-        The receiver may be sending, too, so this thread must not only send.
-        """
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN | select.POLLOUT)
-        while self._outbox.waiting and not self._outbox.ended:
-            left = STEP if deadline is None else min(STEP, max(0.0, deadline - time.monotonic()))
-            events = poll.poll(left * 1000)
-            if not events or (events[0][1] & select.POLLIN and not self._read_some()):
-                return
-            self._outbox.flush()
-            self._bell[0] = 1
-
-    def _read_some(self) -> bool:
-        """Read once; return False if nothing more comes."""
-        self._reading = True
-        try:
-            frames = self._parser.receive(self._sock, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            frames = []
-        except (wire.PeerClosed, wire.WireError, OSError):
-            self._reading = False
-            return False
-        self._dispatch(frames)
-        self._reading = False
-        return True
-
-    def _read_until(self, awaited: _Awaited, deadline: float | None, began: float) -> bool:
-        """Read until the answer is there; return False if it has to come another way, or too late."""
-        poll = self._poll.poll
-        wait, step = None, STEP
-        try:
-            while awaited.outcome is None:
-                left = step if deadline is None else min(step, max(0.0, deadline - time.monotonic()))
-                if not poll(left * 1000):
-                    if left < step:
-                        return False
-                    wait = wait or Wait("asks", self._path, began)
-                    step = wait.look()
-                    continue
-                if not self._read_some():
-                    return False
-        finally:
-            if wait is not None:
-                wait.end()
-        return True
-
-    def _wait(
-        self, number: int, awaited: _Awaited, deadline: float | None, timeout: float | None, began: float
-    ) -> Outcome:
-        """Let the I/O thread read on, and wait for it."""
-        awaited.later = queue.SimpleQueue()
-        self._hand_over()
-        try:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if await_answer("asks", self._path, left, awaited.come, began) and awaited.outcome is not None:
-                return awaited.outcome
-        finally:
-            with self._lock:
-                if number in self._expected:
-                    self._expected[number] = _ignore
-        raise AskTimeout(f"{self._path!r} did not answer within {timeout} s", path=self._path)
-
-    def _hand_over(self) -> None:
-        with self._lock:
-            self._asking = False
-            if self._reading:  # an exception has interrupted the reading: what was read may be lost
-                self._retire()
-            elif not self.broken:
-                self._watch()
-
-    def _retire(self) -> None:
-        """Give up a connection whose answers cannot be read any more, once the receiver has got what was sent."""
-        self.broken = self._closed = True
-        self._expected.clear()
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
-            self._sock.settimeout(PATIENCE)
-            while self._sock.recv(1 << 16):
-                pass
-        self._sock.close()
-
-    def flush(self, until: float) -> int:
-        """Wait until all that waits was sent, or for that time (monotonic); return how many messages were not."""
-        while True:
-            poll = select.poll()
-            with self._lock:
-                if self._closed or not self._outbox.waiting:
-                    return 0
-                if (left := until - time.monotonic()) <= 0:
-                    return self._outbox.waiting
-                self._outbox.flush()
-                self._bell[0] = 1
-                if not self._outbox.ended:
-                    poll.register(self._sock, select.POLLOUT)
-                elif not self._asking:
-                    self._settle()
-                    return 0
-                else:  # the asking thread reads the end, and settles it
-                    left = min(left, SETTLING)
-            poll.poll(min(left, _LONGEST) * 1000)
-
-    def drop(self) -> int:
-        """Drop what was not sent; return how many messages that are."""
-        with self._lock:
-            return 0 if self._closed else len(self._outbox.take_back())
-
-    def confirm(self, until: float) -> bool:
-        """Wait until all that was told is accepted, or for that time (monotonic); return whether it was.
-
-        What was sent as a whole is the receiver's. If the receiver has ended without it, the hub has got it.
-
-        Raises:
-            WorkerDead, MailboxFull: the hub has refused the last of it.
-        """
-        if self.flush(until):
-            return False
-        with self._lock:  # the I/O thread may be settling the end
-            told = self._last_told
-        if told is not None:
-            try:
-                told.get(max(0.0, until - time.monotonic()))
-            except AskTimeout:
-                return False
-        return True
-
-    # ------------------------------------------------------------ from the I/O thread
-    def _watch(self) -> None:
-        if not self._watched:
-            self._watched = True
-            self._routes.reactor.call_soon_threadsafe(self._begin_to_watch)
-
-    def _begin_to_watch(self) -> None:
-        with self._lock:
-            if self._watched and not self._closed:
-                self._routes.reactor.add_reader(self, self._on_event)
-                self._on_event()
-
-    def _on_event(self) -> None:
-        with self._lock:
-            if self._closed or not self._watched:
-                return
-            if self._outbox.waiting:
-                self._outbox.flush()
-                self._bell[0] = 1
-            try:
-                self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
-            except BlockingIOError:
-                pass
-            except (wire.PeerClosed, wire.WireError, OSError):
-                self._settle()
-                self._close()
-                return
-            if self._outbox.ended:
-                self._settle()
-            if self._expected or self._outbox.waiting:
-                self._routes.reactor.set_writer(self, self._on_event, also=self._outbox.waiting > 0)
-            elif self.broken:
-                self._close()
-            else:
-                self._routes.reactor.remove_reader(self)
-                self._watched = False
-
-    def _dispatch(self, frames: list[wire.Frame]) -> None:
-        for header, payload in frames:
-            if type(header) is DirectReturn:
-                self._returned.append((header, payload))
-            else:
-                reply = self._expected.pop(header.number, None)
-                if reply is not None:
-                    reply(header.ok, Payload(data=payload))
-
-    # ------------------------------------------------------------ the end of the receiver, in either thread
-    def _settle(self) -> None:
-        """Take what the receiver has sent at its end; send again through the hub what it has not handled.
-
-        The hub learns first that the incarnation has ended: then it keeps the messages for the next one.
-        """
-        with self._lock:
-            if self.broken:
-                return
-            self.broken = True
-            over = self._read_rest()
-            again = [self._again(header, payload) for header, payload in (*self._returned, *self._outbox.take_back())]
-            hub = self._routes.hub
-            try:
-                ended = hub.request(RequestKind.ENDED, self._path, self._serial)
-                for message in again:
-                    if message is not None:
-                        self._last_told = hub.post_unawaited(self._path, message) or self._last_told
-            except WorkerDead as gone:
-                for message in again:
-                    if message is not None:
-                        message.fail(gone)
-                ended = Answer()
-                ended.set_exception(gone)
-                self._last_told = ended
-            if not over and self._expected:  # the receiver lives, and has too many connections: its answers come still
-                self._watch()
-                return
-            lost, self._expected = self._expected, {}
-            ended.when_done(lambda done: _fail(self._path, lost, done))
-            self._close()
-
-    def _read_rest(self) -> bool:
-        """Read what comes until the receiver closes the connection; return False if it does not."""
-        try:
-            while self._poll.poll(LAST_WORDS * 1000):
-                self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
-        except (wire.PeerClosed, wire.WireError, OSError):
-            return True
-        return False
-
-    def _again(self, header: DirectReturn | DirectMessage, payload: bytes) -> Message | None:
-        """Make the message anew; None for an ask for which nobody waits any more."""
-        if header.number is None:
-            return Message(header.kind, Payload(data=payload), carrier=header.carrier)
-        reply = self._expected.pop(header.number, None)
-        if reply is None or reply is _ignore:
-            return None
-        return Message(header.kind, Payload(data=payload), reply, carrier=header.carrier, deadline=header.deadline)
-
-    def _close(self) -> None:
-        """Close the connection; asks that the receiver got and did not answer fail."""
-        if self._closed:
-            return
-        self._closed = True
-        for reply in self._expected.values():
-            reply(False, Payload(WorkerDead(f"{self._path!r} did not answer before it ended", path=self._path)))
-        self._expected.clear()
-        if not self._watched:
-            self._sock.close()
-            return
-        reactor = self._routes.reactor
-
-        def close() -> None:
-            reactor.remove_reader(self)
-            self._sock.close()
-
-        reactor.call_soon_threadsafe(close)
-
-    def close_after_fork(self) -> None:
-        """In a forked child: the connection is the parent's."""
-        self.broken = self._closed = True
-        self._sock.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_sock"):
-            self._sock.close()
-
-
-def _fail(path: str, lost: dict[int, ReplyCallback], ended: Any) -> None:
-    """Answer the asks that the receiver got and did not answer, when the hub knows why it has ended."""
-    if ended.cancelled():
-        return
-    error = ended.exception()
-    payload = Payload(WorkerDead.unanswered(path, ended.result()) if error is None else error)
-    for reply in lost.values():
-        reply(False, payload)

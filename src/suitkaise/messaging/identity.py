@@ -23,12 +23,14 @@ __all__ = [
     "set_owner",
     "set_reads_answers",
     "set_starting",
+    "set_supervises",
     "set_worker",
     "split_owner",
+    "supervises",
     "worker_of_thread",
 ]
 
-_of_thread = threading.local()
+_of_thread = threading.local()  # read by its `__dict__`: without the attribute, `getattr` takes 1 us
 _of_process: str | None = None
 _worker_of_process: Any = None
 
@@ -50,13 +52,13 @@ def split_owner(owner: str) -> tuple[str, int]:
 
 def current_path() -> str:
     """Return the path of the worker that owns the current thread; empty outside of any worker."""
-    owner = current_owner()
-    return "" if owner is None else split_owner(owner)[0]
+    owner = _of_thread.__dict__.get("owner") or _of_process
+    return "" if owner is None else owner.rpartition("#")[0]
 
 
 def current_owner() -> str | None:
     """Return the owner of the current thread, or None outside of any worker."""
-    owner: str | None = getattr(_of_thread, "owner", None)
+    owner: str | None = _of_thread.__dict__.get("owner")
     return owner if owner is not None else _of_process
 
 
@@ -71,7 +73,7 @@ def set_owner(owner: str | None, *, whole_process: bool = False) -> None:
 
 def worker_of_thread() -> Any:
     """Return the object of the worker that owns the current thread, or None outside of any running worker."""
-    worker = getattr(_of_thread, "worker", None)
+    worker = _of_thread.__dict__.get("worker")
     return worker if worker is not None else _worker_of_process
 
 
@@ -82,13 +84,13 @@ def set_worker(worker: Any) -> None:
     """
     global _worker_of_process
     _of_thread.worker = worker
-    if _of_process is not None and getattr(_of_thread, "owner", None) is None:
+    if _of_process is not None and _of_thread.__dict__.get("owner") is None:
         _worker_of_process = worker
 
 
 def is_starting() -> bool:
     """Return whether the current thread is in a worker's `on_start`, for which its supervisor waits."""
-    return getattr(_of_thread, "starting", False)
+    return bool(_of_thread.__dict__.get("starting"))
 
 
 def handles_alone() -> bool | None:
@@ -96,7 +98,7 @@ def handles_alone() -> bool | None:
 
     It is False while some other thread of the worker may answer a message, or other handlers go on meanwhile.
     """
-    check: Callable[[], bool] | None = getattr(_of_thread, "handles_alone", None)
+    check: Callable[[], bool] | None = _of_thread.__dict__.get("handles_alone")
     return None if check is None else check()
 
 
@@ -111,7 +113,7 @@ def set_handles_alone(check: Callable[[], bool] | None, deadline: Callable[[], f
 
 def deadline_of_ask() -> float | None:
     """Return until when (monotonic) the asker waits whose message this thread, a worker's own, handles; else None."""
-    deadline: Callable[[], float | None] | None = _of_thread.__dict__.get("deadline")  # `getattr` takes 1 us without it
+    deadline: Callable[[], float | None] | None = _of_thread.__dict__.get("deadline")
     return None if deadline is None else deadline()
 
 
@@ -120,12 +122,22 @@ def reads_answers() -> bool:
 
     Code of users gets there by the garbage collector, which runs `__del__` in any thread.
     """
-    return getattr(_of_thread, "reads_answers", False)
+    return bool(_of_thread.__dict__.get("reads_answers"))
 
 
 def set_reads_answers() -> None:
     """Record that this thread reads the answers of the hub."""
     _of_thread.reads_answers = True
+
+
+def supervises() -> bool:
+    """Return whether the current thread is the one of a supervisor: it must wait for no worker."""
+    return bool(_of_thread.__dict__.get("supervises"))
+
+
+def set_supervises() -> None:
+    """Record that this thread is the one of a supervisor."""
+    _of_thread.supervises = True
 
 
 def set_starting(starting: bool) -> None:

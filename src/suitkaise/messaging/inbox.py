@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging.messages import Message
-from suitkaise.platform.board import DROPPED, MESSAGES, OWN, WANTED, Slot
+from suitkaise.platform.board import DROPPED, MESSAGES, OWN, OWN_TAKEN, WANTED, Slot
 from suitkaise.specs.bounded import Bounded
 
 __all__ = ["Inbox", "Taken", "dropped_from", "full_mailbox"]
@@ -51,8 +51,11 @@ class Inbox:
 
     @property
     def oldest(self) -> float | None:
-        """When (monotonic) the oldest one that is to be handled was accepted; None if there is none."""
-        waiting = self.waiting
+        """When (monotonic) the oldest to be handled was accepted, timers left out; None if there is none."""
+        try:
+            waiting = self.delivered + self._words[OWN_TAKEN] - max(self._words[MESSAGES], self._words[DROPPED])
+        except ValueError:  # the incarnation has ended
+            return None
         return self._times[-waiting] if 0 < waiting <= len(self._times) else None
 
     @property

@@ -1,4 +1,4 @@
-"""The receiver's side of a direct connection: one thread of another worker sends messages over it; see `direct`."""
+"""The receiver's side of a direct connection: one thread of another process sends messages over it; see `direct`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import struct
 from suitkaise.messaging import wire
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.messages import Message, Payload
-from suitkaise.messaging.pieces import Pieces
-from suitkaise.messaging.protocol import DirectAnswer, DirectMessage, DirectReturn, decode_direct
+from suitkaise.messaging.protocol import DirectAnswer, DirectReturn, decode_direct
 
 __all__ = ["PATIENCE", "DirectReply", "Incoming"]
 
@@ -19,9 +18,16 @@ PATIENCE = 5
 
 
 class Incoming:
-    """The connection of one sender. `receive` and `cut` are for the worker's own thread, answers come from any."""
+    """The connection of one sender. `receive` and `cut` are for the worker's own thread, answers come from any.
 
-    def __init__(self, descriptor: int, sender: str = "") -> None:
+    Args:
+        descriptor: the socket.
+        sender: the path of the worker at the other end.
+        counted: whether the hub counts its messages.
+    """
+
+    def __init__(self, descriptor: int, sender: str = "", *, counted: bool = False) -> None:
+        self.counted = counted
         self._sender = sender
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
@@ -36,15 +42,19 @@ class Incoming:
             PeerClosed, OSError, WireError: nothing more comes.
             BlockingIOError: nothing has come.
         """
+        sender = self._sender
         return [
-            self._message(header, payload) for header, payload in self._parser.receive(self._sock, socket.MSG_DONTWAIT)
+            Message(
+                header.kind,
+                Payload(data=payload),
+                None if header.number is None else DirectReply(self, header.number),
+                sender,
+                header.carrier,
+                self,
+                header.deadline,
+            )
+            for header, payload in self._parser.receive(self._sock, socket.MSG_DONTWAIT)
         ]
-
-    def _message(self, header: DirectMessage, payload: bytes) -> Message:
-        reply = None if header.number is None else DirectReply(self, header.number)
-        return Message(
-            header.kind, Payload(data=payload), reply, self._sender, header.carrier, self, deadline=header.deadline
-        )
 
     def cut(self) -> list[Message]:
         """Let the sender send nothing more; return the messages that it has sent before. Answers can be sent still.
@@ -60,7 +70,11 @@ class Incoming:
 
     def answer(self, number: int, ok: bool, payload: Payload) -> None:
         """Send an answer; if the sender does not read for `PATIENCE`, give up the connection."""
-        self._write(DirectAnswer(number, ok), payload.parts)
+        data = payload.parts
+        try:
+            self._writer.write(DirectAnswer(number, ok), data)
+        except OSError:
+            self._give_up()
 
     def send_back(self, message: Message) -> bool:
         """Send a message back to its sender; return False for one that goes back to the hub.
@@ -72,15 +86,16 @@ class Incoming:
         self._sends_back = self._sends_back or number is not None
         if self._sends_back:
             header = DirectReturn(message.kind, number, message.carrier, message.deadline)  # type: ignore[arg-type]
-            self._write(header, message.body.data)
+            data = message.body.data
+            try:
+                self._writer.write(header, data)
+            except OSError:
+                self._give_up()
         return self._sends_back
 
-    def _write(self, header: DirectAnswer | DirectReturn, data: bytes | Pieces) -> None:
-        try:
-            self._writer.write(header, data)
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
+    def _give_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection."""

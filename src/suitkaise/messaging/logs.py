@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from suitkaise.escapes import one_line
+from suitkaise.escapes import encodable, one_line
 from suitkaise.exits import Crashed
 from suitkaise.messaging import codec
 from suitkaise.messaging.router import in_worker_process
@@ -122,13 +122,13 @@ class ForwardingHandler(logging.Handler):
                 text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
             if record.stack_info:
                 text = f"{text}\n{record.stack_info}"
-            fields: dict[str, Any] = {"msg": _shown(text)}
+            fields: dict[str, Any] = {"msg": encodable(text)}
             extra = {}
             for name, value in vars(record).items():
                 if name in _AS_IT_IS:
-                    fields[name] = _shown(value) if isinstance(value, str) else value
+                    fields[name] = encodable(value) if isinstance(value, str) else value
                 elif name not in _NOT_SENT:
-                    extra[name] = _encoded(value)
+                    extra[encodable(name)] = _encoded(value)
             if not (isinstance(record.created, (int, float)) and 0 <= record.created < LATEST):
                 fields["created"] = time.time()  # whatever has made the record: the program sorts and shows times
             if extra:
@@ -257,11 +257,6 @@ def _decoded(data: bytes) -> Any:
         return codec.loads(data)
     except Exception as error:
         return f"(cannot be decoded here: {error!r})"
-
-
-def _shown(text: str) -> str:
-    r"""Return the text as `sys.stderr` shows it: a byte of a file name that is no UTF-8 as `\udcff`."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _text(value: Any) -> str:

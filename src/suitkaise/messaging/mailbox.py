@@ -80,7 +80,7 @@ class Mailbox(ABC):
     Falling asleep must not lose a wake-up: a message, a stop or a resume may come just before the worker blocks. So
     `sleep` first sets `_asleep`, then looks once more, and blocks only after that; a sender rings first and reads
     `_asleep` after that. One of the two sees the other's change, in whichever order they run. A wake-up that is not
-    needed ends one wait early, and `get` looks again.
+    needed ends one wait early, and `get` looks again. Input of a socket ends `_block` at once.
 
     Signal handlers may call `put`, `order_stop` and `end_waits` at any bytecode, also inside of the same methods. A
     lock that is taken there could be held by the interrupted code itself, so none is taken: all changes are single
@@ -104,6 +104,7 @@ class Mailbox(ABC):
         self._waiting: deque[Envelope[Any]] = deque()
         self._batch = 0
         self._turn = False
+        self._looked = time.monotonic_ns()
         self._asleep = False
         self._unfinished = threading.Lock()  # released once the worker is about to finish
         self._unfinished.acquire()
@@ -211,11 +212,13 @@ class Mailbox(ABC):
                 return message
         return _STOP
 
-    def _look(self) -> None:
+    def _look(self, *, slept: bool = False) -> None:
+        """Make a batch of what waits: that has come since the former look, or, after a sleep, just now."""
+        former, self._looked = self._looked, time.monotonic_ns()
         self._collect()
         self._batch = self._words[QUEUED] = len(self._waiting)
         if self._batch:
-            self._words[LOOKED] = time.monotonic_ns()
+            self._words[LOOKED] = self._looked if slept else former
 
     def wait(self, seconds: float) -> bool:
         """Sleep at most `seconds`; return True at once when the worker is asked to stop."""
@@ -240,22 +243,24 @@ class Mailbox(ABC):
 
     def sleep(self, seconds: float | None, *, for_messages: bool = True, until_resumed: bool = False) -> None:
         """Wait for input, at most `seconds`; with `until_resumed` also for the end of a suspension."""
-        self._asleep = True
+        self._asleep, slept = True, False
         try:
-            self._collect()  # after `_asleep` is set: no wake-up comes for earlier input
+            if not for_messages or self.sleeper is not None:
+                self._collect()  # after `_asleep` is set: no wake-up comes for earlier input
             if (
                 not self.finishing
                 and not (for_messages and self._waiting)
                 and not (until_resumed and not self.suspended)
             ):
                 (self.sleeper.block if self.sleeper is not None else self._block)(seconds)
+                slept = True
                 if not for_messages:
                     self._collect()
         finally:
             self._asleep = False
         if for_messages:
             self.bell[0] = 0
-            self._look()
+            self._look(slept=slept)
         elif self._waiting:
             self.bell[0] = 1
 
@@ -376,22 +381,24 @@ class SocketMailbox(Mailbox):
         self.bell[0] = 1
 
     # ------------------------------------------------------------ direct connections
-    def accept(self, sender: str = "") -> None:
+    def accept(self, sender: str = "", *, counted: bool = False) -> None:
         """Take messages from the connection that has come with the present frame; for `on_frame` only.
 
-        `sender`: the path of the worker at its other end.
+        Args:
+            sender: the path of the worker at its other end.
+            counted: whether the hub counts its messages.
         """
         descriptor = self._descriptors.pop(0)
         if descriptor < 0:
             logger.error("no file descriptor is left for a connection from another worker")
             return
-        incoming = Incoming(descriptor, sender)
+        incoming = Incoming(descriptor, sender, counted=counted)
         if self._accepts and len(self._incoming) < MOST_SENDERS:
             self._incoming[descriptor] = incoming
             self._poll.register(descriptor, select.EPOLLIN)
             self.bell[0] = self.bell[0] or 1  # something may have come already, and its bell was heard
         else:  # the sender finds it cut, and sends through the hub
-            self._take(incoming.cut())
+            self._take_from(incoming, incoming.cut())
 
     def cut(self) -> None:
         """Take the messages that other workers have sent directly, and let them send no more."""
@@ -399,7 +406,7 @@ class SocketMailbox(Mailbox):
         for descriptor, incoming in self._incoming.items():
             with contextlib.suppress(OSError):
                 self._poll.unregister(descriptor)
-            self._take(incoming.cut())
+            self._take_from(incoming, incoming.cut())
 
     def disconnect(self) -> None:
         """Close the connections of other workers."""
@@ -408,9 +415,13 @@ class SocketMailbox(Mailbox):
             incoming.close()
         self._incoming.clear()
 
+    def _take_from(self, incoming: Incoming, messages: list[Message]) -> None:
+        self._take(messages)
+        if not incoming.counted:
+            self._words[DIRECT] += len(messages)
+
     def _take(self, messages: list[Message]) -> None:
         self._waiting.extend(map(envelope, messages))
-        self._words[DIRECT] += len(messages)
 
     # ------------------------------------------------------------ reading
     def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
@@ -464,7 +475,7 @@ class SocketMailbox(Mailbox):
         if incoming is None:
             return
         try:
-            self._take(incoming.receive())
+            self._take_from(incoming, incoming.receive())
         except BlockingIOError:
             return
         except (PeerClosed, OSError, WireError) as error:

@@ -69,7 +69,7 @@ def checked_timeout(timeout: float | None) -> float | None:
     """
     if timeout is None:
         return None
-    if not is_number(timeout):
+    if timeout is not DEFAULT_TIMEOUT and not is_number(timeout):
         raise TypeError(f"timeout must be seconds, or None for ever, not {timeout!r}")
     return min(timeout, threading.TIMEOUT_MAX)
 
@@ -109,6 +109,10 @@ class Payload:
             self._value, self._data = value, None
         return value
 
+    def peek(self) -> Any:
+        """Return the value, for one who only looks: the message of a timer is not taken by that."""
+        return self.value
+
     @property
     def data(self) -> bytes:
         """The encoded value.
@@ -137,7 +141,8 @@ class Payload:
         if data is None:
             encode = codec.dumps_error if isinstance(self._value, BaseException) else codec.dumps_in_pieces
             data = encode(self._value, root="message")
-            wire.check_length("the message", len(data))
+            if len(data) > wire.MAX_PAYLOAD:
+                wire.check_length("the message", len(data))
             if isinstance(data, Pieces):
                 self._pieces = data
             else:
@@ -373,7 +378,7 @@ def undecodable(what: str, payload: Payload, error: Exception) -> WorkerFailed:
     name = codec.first_name(payload.data)
     if name:
         what = f"{what}, which has the type {name},"
-    failed = WorkerFailed(f"{what} cannot be decoded here: {type(error).__name__}: {error}")
+    failed = WorkerFailed(f"{what} cannot be decoded here: {type(error).__name__}: {_text_of(error)}")
     failed.__cause__ = error
     return failed
 

@@ -292,7 +292,7 @@ class WorkerRef:
 
     def _refuse_self(self, what: str) -> None:
         own = current_path()
-        if f"{own}/".startswith(f"{self.path}/"):
+        if own and f"{own}/".startswith(f"{self.path}/"):
             target = "itself" if own == self.path else f"{self.path!r}, which it is a part of,"
             raise DeadlockError(f"{own!r} {what} {target} and would wait for ever", path=self.path)
 

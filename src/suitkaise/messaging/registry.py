@@ -6,7 +6,6 @@ server passes on the requests that workers send to `hub.sock`.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any, assert_never
 
 from suitkaise.errors import ChildNotFound, RuntimeGone, SuitkaiseError, WorkerFailed
 from suitkaise.exits import Crashed
-from suitkaise.messaging.address import Address, Parent
+from suitkaise.messaging.address import Address, Connected, Parent
 from suitkaise.messaging.blocked_asks import BlockedAsks
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.deadlocks import Waits
@@ -22,13 +21,15 @@ from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.memberships import Groups, Topics
 from suitkaise.messaging.messages import Answer, Message, Outcome, Payload
+from suitkaise.messaging.own_routes import OwnRoutes
 from suitkaise.messaging.patterns import matches
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.removed import MOST_FETCHED_BYTES, MOST_RESULT_BYTES, RemovedWorkers
 from suitkaise.messaging.router import await_room, waits_for_itself
 from suitkaise.messaging.supervisor_ref import ref_to
 from suitkaise.messaging.tracing import Carrier
-from suitkaise.platform.reactor import in_io_thread
+from suitkaise.platform.board import Board
+from suitkaise.platform.reactor import Reactor, in_io_thread
 from suitkaise.specs.bounded import Bounded
 
 __all__ = ["Registry"]
@@ -50,6 +51,7 @@ class Registry:
         self._topics = Topics(self.find, self.dead_letters)
         self.blocked_asks: BlockedAsks = BlockedAsks(self.find)
         self.waits: Waits = Waits(self._is_current)
+        self._routes: OwnRoutes | None = None
 
     def add(self, path: str, id: str, kind: str, parent: Parent, bound: Bounded | None = None) -> Address:
         """Return the address at `path`, a new one if there is none; `parent` answers for it from now on.
@@ -95,6 +97,8 @@ class Registry:
         """Close the registry after the program's last tree; results of removed workers can still be requested."""
         self._closed = True
         self.services.clear()
+        if self._routes is not None:
+            self._routes.close()
 
     def __contains__(self, path: object) -> bool:
         return path in self._addresses
@@ -111,6 +115,8 @@ class Registry:
         """Send a message; raises what `Address.send` raises, and `await_room`."""
         address = self._addresses.get(path) or self.find(path)  # without a call for most messages
         if address.bound is None:
+            if address.on_detached is not None and self._routes is not None and self._routes.send(path, message):
+                return True
             if address.send(message):
                 self.blocked_asks.add(address)
             return True
@@ -133,7 +139,12 @@ class Registry:
         return room
 
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
-        """Send a question; raises what `Address.send` raises."""
+        """Ask directly and wait, or send the question; raises what `Address.send` raises."""
+        address = self._addresses.get(path)
+        if address is not None and address.kind == "process" and self._routes is not None and address.bound is None:
+            route = self._routes.find(path)
+            if route is not None and (outcome := route.ask(payload, timeout, carrier)) is not None:
+                return outcome
         answer: Answer[Any] = Answer()
         answer.began = time.monotonic()
         deadline = None if timeout is None else answer.began + timeout
@@ -148,10 +159,26 @@ class Registry:
         """Return 0: what was sent here is accepted."""
         return 0
 
-    def connect(self, path: str, sender: str) -> tuple[socket.socket, int, int] | None:
-        """Make a direct connection to the worker at `path`, if that is possible now; see `Connectable`."""
+    def connect(self, path: str, sender: str, on_detached: Callable[[str], None] | None = None) -> Connected | None:
+        """Make a direct connection to the worker at `path`, if that is possible now; see `Connectable`.
+
+        `on_detached`: for a sender of this program, called with the path when an incarnation has ended there.
+        """
         address = self._addresses.get(path)
-        return None if address is None else address.connect(sender)
+        if address is None:
+            return None
+        if on_detached is not None:
+            address.on_detached = on_detached
+        return address.connect(sender, counts=on_detached is not None)
+
+    def connect_directly(self, board: Board, reactor: Reactor) -> None:
+        """Let threads of this program have direct connections to workers in processes.
+
+        Args:
+            board: the status board of these workers.
+            reactor: the thread that handles their reports.
+        """
+        self._routes = OwnRoutes(self, board, reactor)
 
     def administer(self, action: AdminAction, path: str, argument: Any = None) -> Answer[Any]:
         """Have the supervisor at `path` carry out `action`."""

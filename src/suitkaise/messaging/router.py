@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from suitkaise.errors import AskTimeout, DeadlockError, MailboxFull, RuntimeGone
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import FrameWriter
-from suitkaise.messaging.direct import Connection, Route, Routes
+from suitkaise.messaging.direct import Routes
 from suitkaise.messaging.identity import current_path, handles_alone, reads_answers, set_reads_answers
 from suitkaise.messaging.messages import (
     DEFAULT_TIMEOUT,
@@ -39,6 +39,7 @@ from suitkaise.messaging.protocol import (
     WorkerFrame,
     decode_answer,
 )
+from suitkaise.messaging.route import Connection, Route
 from suitkaise.messaging.tracing import Carrier, carrier
 from suitkaise.messaging.unawaited import Unawaited
 from suitkaise.platform.board import DIRECT_BELL, Board

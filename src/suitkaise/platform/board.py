@@ -32,6 +32,7 @@ __all__ = [
     "LOOPS",
     "MESSAGES",
     "OWN",
+    "OWN_TAKEN",
     "PHASE",
     "PID",
     "QUEUED",
@@ -57,9 +58,9 @@ LOOPING = 8
 STARTED = 9
 """The word with the time (nanoseconds, monotonic) when the worker got its process or thread; 0: not yet."""
 DIRECT = 10
-"""The word that counts the messages which the worker has got from other workers, not through the hub."""
+"""The word that counts the messages which the worker has got from other workers, not from the hub."""
 LOOKED = 14
-"""The word with the time (nanoseconds, monotonic) at which the worker last looked for messages and found some."""
+"""The word with a time (nanoseconds, monotonic) before which none of the messages has come that wait."""
 SKIPPED = 11
 """The word that counts, of the messages which the worker has taken out, those that it did not handle."""
 DROPPED = 12
@@ -68,13 +69,15 @@ WANTED = 13
 """The word that is 1 when the hub waits until the worker takes out a message; see `messaging.inbox`."""
 OWN = 15
 """The word that counts the messages which the worker's timers have put into its inbox."""
+OWN_TAKEN = 17
+"""The word that counts those of them which the worker has taken out."""
 BELL = 7 * 8
 """The byte that a sender sets after it has put a message into the worker's socket or inbox."""
 DIRECT_BELL = BELL + 1
 """The byte of the same word for senders that do not go through the hub, so that they overwrite no order's urgency."""
 LISTENING = 16 * 8
 """The byte that is 1 while the program wants each line that the worker prints, at once."""
-NAME = 17 * 8
+NAME = 18 * 8
 
 _MARK = 60
 _SINCE = (1 << _MARK) - 1

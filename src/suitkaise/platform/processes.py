@@ -48,6 +48,7 @@ __all__ = [
     "request_end",
     "set_process_name",
     "signal_groups",
+    "was_interrupted",
     "was_reaped",
 ]
 
@@ -337,6 +338,12 @@ def finish_interpreter(*, wait: bool = True) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
+
+
+def was_interrupted() -> bool:
+    """Return whether the main program has ended by Ctrl-C: it is not to wait for what else runs then."""
+    kind = type(sys.last_exc) if hasattr(sys, "last_exc") else getattr(sys, "last_type", None)
+    return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
 
 
 def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:

@@ -128,11 +128,11 @@ class Reactor:
         self._selector.close()
         os.close(bell)
 
-    # ------------------------------------------------------------ from the reactor's thread
     def add_reader(self, source: HasFileno | int, callback: Callback) -> None:
-        """Call `callback` whenever `source` is readable."""
+        """Call `callback` whenever `source` is readable. The kernel tells a thread that waits already."""
         self._selector.register(source, selectors.EVENT_READ, callback)
 
+    # ------------------------------------------------------------ from the reactor's thread
     def set_writer(self, source: HasFileno | int, callback: Callback, *, also: bool) -> None:
         """Call `callback` also when `source` can be written to; with `also=False`, only when it can be read."""
         events = selectors.EVENT_READ | selectors.EVENT_WRITE if also else selectors.EVENT_READ

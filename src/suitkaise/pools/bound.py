@@ -161,7 +161,7 @@ class BoundPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.shutdown()
+        self._pool.__exit__(kind, error, traceback)
 
     def __repr__(self) -> str:
         return f"BoundPool({self._function!r}, {self._pool!r})"

@@ -9,9 +9,10 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from types import TracebackType
 from typing import Any, ClassVar, NoReturn, ParamSpec, Self, TypeVar
 
-from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.platform.processes import after_fork_in_child, was_interrupted
 from suitkaise.pools import batches
 from suitkaise.pools.lines import Initializer, PoolWorker, ProcessWorker, ThreadWorker
 from suitkaise.pools.scheduler import Scheduler, live
@@ -208,6 +209,15 @@ class Pool(Executor, ABC):
         """
         self._scheduler.shutdown(wait=wait, cancel=cancel_futures)
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait for the tasks and end the workers; after Ctrl-C, wait for no task."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._scheduler.interrupt()
+        else:
+            self.shutdown()
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a pool cannot be sent to another process: {self!r}")
 
@@ -290,8 +300,15 @@ def _checked(limits: Limits) -> Limits:
 
 @atexit.register  # after the runtime's, so it runs before: the tasks that are left are run, as concurrent.futures does
 def _at_exit() -> None:
+    waits = not was_interrupted()
     for scheduler in list(live):
-        scheduler.shutdown(wait=True, cancel=False)
+        try:
+            if waits:
+                scheduler.shutdown(wait=True, cancel=False)
+        except KeyboardInterrupt:
+            waits = False
+        if not waits:
+            scheduler.interrupt()
 
 
 after_fork_in_child(live.clear)

@@ -150,6 +150,15 @@ class Scheduler:
             self._drained.wait()
             self._close()
 
+    def interrupt(self) -> None:
+        """End the workers without waiting for the tasks, which fail: Ctrl-C has ended the program that needs them."""
+        if os.getpid() != self._process:
+            return
+        with self.lock:
+            self._closing = True
+        self._break("Ctrl-C has ended the program")
+        self._close()
+
     def check_drained(self) -> None:
         """If the pool was shut down and no task is left, end it."""
         with self.lock:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from suitkaise.specs.cluster import Ray
 
-__all__ = ["debug", "engine", "observe", "runs"]
+__all__ = ["debug", "engine", "observe", "runs", "started"]
 
 debug: bool = False
 """Whether process workers run as threads of this program, in its terminal; `suitkaise run --debug` sets it."""
@@ -22,3 +22,6 @@ observe: Callable[[str], Callable[[], None]] | None = None
 
 runs: int = 0
 """The number of trees that this program has run in the foreground; the command line reads it."""
+
+started: set[str] = set()
+"""The names of the trees that this program has started; the command line reads it."""

@@ -139,10 +139,9 @@ class _WorkerConnection:
     def _connect(self, number: int, path: str) -> None:
         made = self._server.registry.connect(path, self._server.paths_by_pid.get(self.pid, ""))
         if made is not None:
-            end, slot, serial = made
-            with end:
-                answer = wire.encode(HubAnswer(number, True, connected=True), codec.dumps((slot, serial)))
-                if self._out.pass_on(answer, end.fileno()):
+            with made.end:
+                answer = wire.encode(HubAnswer(number, True, connected=True), codec.dumps((made.slot, made.serial)))
+                if self._out.pass_on(answer, made.end.fileno()):
                     return
         self._answer(HubAnswer(number, True), codec.dumps(None))
 

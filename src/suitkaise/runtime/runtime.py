@@ -152,6 +152,7 @@ class Runtime:
             self.registry.services[RequestKind.PROFILE] = profile
             self.registry.services[RequestKind.TRACE] = Traces(self.registry.find, self.reactor.call_at).after
             self.reactor.on_end = self._on_io_thread_failed
+            self.registry.connect_directly(board, self.reactor)
             set_router(self.registry)
             self._levels = levels()
             made.callback(watch_levels(lambda: self.reactor.call_soon_threadsafe(self._send_levels)))

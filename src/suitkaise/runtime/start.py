@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any
 
+from suitkaise.runtime import choices
 from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.running_tree import RunningTree, stop_former, wait_until_done
 from suitkaise.runtime.runtime import Runtime
@@ -26,6 +27,7 @@ def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]
     try:
         supervisor = runtime.add(tree)
         name = tree.name
+        choices.started.add(name)
         yield runtime, supervisor
     except BaseException:
         runtimes.leave(name)

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from suitkaise.messaging.actor import Actor, drain, envelope
+from suitkaise.messaging.identity import set_supervises
 from suitkaise.messaging.messages import Answer, Payload
 from suitkaise.policy.actions import Input
 from suitkaise.policy.base import SupervisorPhase
@@ -25,6 +26,10 @@ class SupervisorActor(Actor):
         super().__init__()
         self._executor = executor
         self._asked: set[Answer[Any]] = set()
+
+    def on_start(self) -> None:
+        """Record what this thread is."""
+        set_supervises()
 
     def on_receive(self, message: Any) -> None:
         """Execute one step."""

@@ -66,7 +66,8 @@ class WorkerActor(Actor):
             self.lifecycle.idle()
         else:
             self.lifecycle.receive(message)
-        self._end_if_over()
+        if self.lifecycle.outcome is not None:
+            self._end_if_over()
 
     def _end_if_over(self) -> None:
         outcome = self.lifecycle.outcome

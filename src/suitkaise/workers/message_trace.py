@@ -14,12 +14,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from suitkaise.escapes import encodable
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.workers.lifecycle import Lifecycle
 
 __all__ = ["MOST_A_SECOND", "MessageTrace", "shown"]
+
+logger: QueuedLogger = QueuedLogger("suitkaise.messages")
 
 MOST_A_SECOND = 500
 """How many messages are reported a second; of further ones the next report tells the number."""
@@ -147,7 +151,7 @@ class MessageTrace:
         outcome = self._lifecycle.outcome
         report["ran"] = time.monotonic() - now
         if outcome is not None and not outcome.reason.clean and not answered:
-            answered["error"] = str(outcome.reason)[:LONGEST]
+            answered["error"] = _text(lambda: str(outcome.reason), outcome.reason)
         report["later"] = reply is not None and not answered
         returned = report["later"]
         self._tell(report | answered)
@@ -163,7 +167,11 @@ class MessageTrace:
 
     def _tell(self, report: dict[str, Any]) -> None:
         if self._is_on:
-            self._report(report)
+            try:
+                self._report(report)
+            except Exception:  # the worker must not end because somebody looks
+                self.off()
+                logger.exception("%r: its trace ends: a report could not be sent", self._lifecycle.path)
 
 
 def _kind(message: Message) -> str:
@@ -181,16 +189,16 @@ def _body(message: Message) -> str:
     except Exception:
         return text
     words = [shown(one) for one in args] + [f"{key}={shown(value)}" for key, value in kwargs.items()]
-    return f"{name}({', '.join(words)})"[:LONGEST]
+    return _text(lambda: f"{name}({', '.join(words)})", name)
 
 
 def _value(payload: Payload) -> str:
     try:
-        value = payload.value
+        value = payload.peek()
     except Exception as error:
         return f"<cannot be decoded here: {type(error).__name__}>"
     if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {value}"[:LONGEST]
+        return _text(lambda: f"{type(value).__name__}: {value}", value)
     return shown(value)
 
 
@@ -200,7 +208,12 @@ def shown(value: object) -> str:
     >>> shown(list(range(100)))
     '[0, 1, 2, 3, 4, 5, ...]'
     """
+    return _text(lambda: _short.repr(value), value)
+
+
+def _text(make: Callable[[], str], value: object) -> str:
+    """Return a text of a value that can be encoded."""
     try:
-        return _short.repr(value)[:LONGEST]
+        return encodable(make()[:LONGEST])
     except Exception as error:
-        return f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
+        return f"<{type(value).__name__}, whose text cannot be made: {type(error).__name__}>"

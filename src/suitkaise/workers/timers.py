@@ -19,7 +19,7 @@ from suitkaise.errors import SuitkaiseError, WorkerDead
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.refs import WorkerRef
-from suitkaise.platform.board import OWN, Slot
+from suitkaise.platform.board import OWN, OWN_TAKEN, Slot
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, TimerHandle
@@ -182,8 +182,13 @@ class _DueMessage(Payload):
 
     @property
     def value(self) -> Any:
-        """The message, or `CANCELLED`."""
+        """The message, or `CANCELLED`. It is taken by that: a second time it is `CANCELLED`."""
+        self._timer._timers.slot.words[OWN_TAKEN] += 1
         return self._timer.take()
+
+    def peek(self) -> Any:
+        """Return the message, and leave it to its handler."""
+        return self._timer._message
 
 
 def _check(seconds: Any, *, repeats: bool) -> None:

@@ -1,0 +1,108 @@
+"""The direct connections of the program's own threads to workers in processes: those of `direct`, made here.
+
+A message of the program goes straight into the worker's control connection, so a tell needs no other one. But an answer
+that comes by it wakes the I/O thread, and that wakes the thread that asks. So a thread that asks a worker again and
+again gets a connection, and reads its answers itself. From then on all its messages to this worker go over it, in their
+order. Threads on which trees depend make none: an end of the connection would have them wait for the I/O thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from suitkaise.errors import SuitkaiseError, WorkerDead
+from suitkaise.messaging.address import Connected
+from suitkaise.messaging.dead_letters import DeadLetters
+from suitkaise.messaging.direct import Routes
+from suitkaise.messaging.identity import current_path, supervises
+from suitkaise.messaging.messages import Answer, Message
+from suitkaise.messaging.protocol import RequestKind
+from suitkaise.messaging.route import PATIENCE, Connection, Route
+from suitkaise.platform.board import DIRECT_BELL, Board
+from suitkaise.platform.reactor import Reactor, in_io_thread
+
+__all__ = ["OwnRoutes"]
+
+
+class Hub(Protocol):
+    """What these connections need of the registry."""
+
+    dead_letters: DeadLetters
+
+    def connect(self, path: str, sender: str, on_detached: Callable[[str], None] | None = None) -> Connected | None:
+        """Make a direct connection to the worker at `path`, if that is possible now."""
+        ...
+
+    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
+        """Carry out a request about the worker at `path`."""
+        ...
+
+    def post(self, path: str, message: Message, *, waits: bool) -> Answer[bool] | None:
+        """Send a message without waiting."""
+        ...
+
+
+class OwnRoutes:
+    """The direct connections of this program's threads.
+
+    Args:
+        registry: passes on what does not go over them.
+        board: the status board of the workers.
+        reactor: the thread that handles the reports of the workers.
+    """
+
+    def __init__(self, registry: Hub, board: Board, reactor: Reactor) -> None:
+        self._registry = registry
+        self._reactor = reactor
+        self._closed = False
+        self._routes = Routes(self, lambda slot: board.slot(slot).bytes[DIRECT_BELL : DIRECT_BELL + 1])
+
+    def find(self, path: str) -> Route | None:
+        """Return this thread's connection to the worker at `path`, if there is one or one can be made."""
+        route = self._routes.known(path)
+        return route if route is not None or supervises() or in_io_thread() else self._routes.find(path)
+
+    def send(self, path: str, message: Message) -> bool:
+        """Send a message over this thread's connection to the worker at `path`; return False if there is none.
+
+        Raises what `Route.send` raises.
+        """
+        route = self._routes.known(path)
+        return route is not None and route.send(message)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._closed = True
+        self._routes.close()
+
+    # ------------------------------------------------------------ what the connections need of the hub
+    def connect(self, path: str) -> Answer[Connection | None]:
+        """Make a connection to the worker at `path`; None if that is not possible now."""
+        answer: Answer[Connection | None] = Answer()
+        made = None if self._closed else self._registry.connect(path, current_path(), self._routes.close_ended)
+        answer.set_result(
+            None if made is None else Connection(made.end.detach(), made.slot, made.serial, made.note_sent)
+        )
+        return answer
+
+    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
+        """Carry out a request about the worker at `path` in the thread that handles its reports, and wait for that."""
+        carried_out: queue.SimpleQueue[Answer[Any]] = queue.SimpleQueue()
+        self._reactor.call_soon_threadsafe(lambda: carried_out.put(self._registry.request(kind, path, argument)))
+        with contextlib.suppress(queue.Empty):
+            return carried_out.get(timeout=0.0 if self._closed else PATIENCE)
+        answer: Answer[Any] = Answer()
+        answer.set_exception(WorkerDead(f"{path!r} has ended", path=path))
+        return answer
+
+    def post_unawaited(self, path: str, message: Message) -> None:
+        """Send a message otherwise; one that is refused fails, or is a dead letter."""
+        try:
+            self._registry.post(path, message, waits=False)
+        except SuitkaiseError as error:
+            if message.reply is None:
+                self._registry.dead_letters.add(path, str(error))
+            message.fail(error)

@@ -1,0 +1,542 @@
+"""One direct connection, on the sender's side; `direct` has the rules and the connections of all threads."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import queue
+import select
+import socket
+import termios
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from suitkaise.errors import AskTimeout, WorkerDead
+from suitkaise.messaging import wire
+from suitkaise.messaging.connection import Outbox
+from suitkaise.messaging.deadlocks import Wait, await_answer
+from suitkaise.messaging.identity import current_path
+from suitkaise.messaging.messages import STEP, Answer, Message, Outcome, Payload, ReplyCallback
+from suitkaise.messaging.pieces import Pieces
+from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKind, decode_direct_answer
+from suitkaise.messaging.tracing import Carrier
+from suitkaise.platform.reactor import Reactor
+
+__all__ = ["PATIENCE", "Connection", "Hub", "Route"]
+
+PATIENCE = 1.0
+"""Seconds that a thread waits for the hub to make a connection."""
+
+SETTLING = 0.01
+"""Seconds after which a thread that flushes looks again whether another one has settled the end of a receiver."""
+
+_LONGEST = 1e6
+"""Seconds; `poll` counts milliseconds in 32 bits."""
+
+LAST_WORDS = 5.0
+"""Seconds without any data after which a receiver that has cut a connection is believed to go on."""
+
+
+class Connection(NamedTuple):
+    """What the hub answers to `Connect`.
+
+    `note_sent` takes how many messages were sent over it, if the hub counts them.
+    """
+
+    descriptor: int
+    slot: int
+    serial: int
+    note_sent: Callable[[int], None] | None = None
+
+
+class Hub(Protocol):
+    """What the routes need of the hub."""
+
+    def connect(self, path: str) -> Answer[Connection | None]:
+        """Make a connection to the worker at `path`; None if that is not possible now."""
+        ...
+
+    def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
+        """Carry out a request about the worker at `path`."""
+        ...
+
+    def post_unawaited(self, path: str, message: Message) -> Answer[bool] | None:
+        """Send a message through the hub; log it if a tell is refused; return its answer."""
+        ...
+
+
+class Owner(Protocol):
+    """What a route needs of the connections of its process; see `direct.Routes`."""
+
+    hub: Hub
+
+    @property
+    def reactor(self) -> Reactor:
+        """The I/O thread of these connections."""
+        ...
+
+    def forget(self, route: Route) -> None:
+        """Count the connection no longer: it is closed."""
+        ...
+
+
+class _Awaited:
+    """Takes the answer for a thread that reads the connection itself, or has left that to the I/O thread."""
+
+    __slots__ = ("later", "outcome")
+
+    def __init__(self) -> None:
+        self.outcome: Outcome | None = None
+        self.later: queue.SimpleQueue[None] | None = None
+
+    def __call__(self, ok: bool, payload: Payload) -> None:
+        self.outcome = ok, payload
+        if self.later is not None:
+            self.later.put(None)
+
+    def come(self, seconds: float) -> bool:
+        """Wait at most `seconds` for the answer that another thread reads; return whether it is there."""
+        if self.outcome is None and self.later is not None:
+            with contextlib.suppress(queue.Empty):
+                self.later.get(timeout=seconds)
+        return self.outcome is not None
+
+
+def _ignore(ok: bool, payload: Payload) -> None:
+    """Drop an answer that has come too late."""
+
+
+class Route:
+    """One connection. One thread sends; that thread and the I/O thread of the process read."""
+
+    def __init__(self, routes: Owner, path: str, made: Connection, bell: memoryview[Any]) -> None:
+        self.broken: bool = False
+        self.closed: bool = False
+        self.used: bool = True  # lately
+        self._sender = current_path()
+        self._note_sent = made.note_sent
+        self._routes = routes
+        self.path = path
+        self._serial = made.serial
+        self._bell = bell
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, made.descriptor)
+        self._outbox = Outbox(self._sock, path)
+        self._parser = wire.Parser(decode=decode_direct_answer, lends=True)
+        self._poll = select.poll()
+        self._poll.register(self._sock, select.POLLIN)
+        self._lock = threading.RLock()
+        self._numbers = itertools.count(1)
+        self._expected: dict[int, ReplyCallback] = {}
+        self._returned: list[tuple[DirectReturn, bytes]] = []
+        self._last_told: Answer[bool] | None = None  # through the hub, in place of this connection
+        self._sending = False
+        self._asking = False  # the sending thread reads
+        self._watched = False  # the I/O thread reads
+        self._awaits_room = False  # and it sends what waits
+        self._reading = False
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._sock.fileno()
+
+    # ------------------------------------------------------------ from the sending thread
+    def await_settled(self) -> None:
+        """Wait while the I/O thread sends again what the receiver has returned: later messages go behind that."""
+        with self._lock:
+            return
+
+    def send(self, message: Message) -> bool:
+        """Send a message; return False if it has to go through the hub.
+
+        Raises:
+            MailboxFull: too much waits to be sent; nothing of this message is.
+            NotSerializable: it is over the limits.
+        """
+        payload = message.body.parts
+        with self._lock:
+            if self.broken or (message.reply is not None and (self._asking or self._sending)):
+                return False  # the latter: a signal handler, which must not wait for an answer here
+            number = None
+            if message.reply is not None:
+                number = next(self._numbers)
+                self._expected[number] = message.reply
+            outer, self._sending = self._sending, True
+            try:
+                header = DirectMessage(message.kind, number, message.carrier, message.deadline)  # type: ignore[arg-type]
+                return self._put(header, payload)
+            finally:
+                self._sending = outer
+
+    def _put(self, header: DirectMessage, payload: bytes | Pieces) -> bool:
+        """Send a frame; return False if the receiver has ended without it."""
+        number = header.number
+        try:
+            sent = self._outbox.put(header, payload, copies=not self._asking)
+        except BaseException:
+            if number is not None:
+                self._expected.pop(number, None)
+            raise
+        self._bell[0] = 1
+        if not sent:
+            if number is not None:
+                self._expected.pop(number, None)
+            if not self._asking:
+                self._settle()
+            return False
+        self.used = True
+        if self._note_sent is not None:
+            self._note_sent(1)
+        if not self._asking and (number is not None or self._outbox.waiting):
+            self._watch()
+        return True
+
+    def ask(self, payload: Payload, timeout: float | None, carrier: Carrier | None = None) -> Outcome | None:
+        """Send an ask and read its answer in this thread; None if it was not sent and has to go another way.
+
+        Raises:
+            AskTimeout: no answer came in time.
+        """
+        data = payload.parts
+        awaited = _Awaited()
+        number = next(self._numbers)
+        began = time.monotonic()
+        deadline = None if timeout is None else began + timeout
+        asks = False
+        try:
+            with self._lock:
+                if self.broken or self._watched or self._asking or self._sending:
+                    return None
+                asks = self._asking = True
+                self._expected[number] = awaited
+                if not self._put(DirectMessage("message", number, carrier, deadline), data):
+                    self._asking = False
+                    self._settle()
+                    return None
+            if self._outbox.waiting:
+                self._send_rest(deadline)
+            if not self._outbox.waiting and self._read_until(awaited, deadline, began):
+                return awaited.outcome
+        except BaseException:
+            if number in self._expected:  # it was sent, and a signal handler has raised this
+                self._expected[number] = _ignore
+                self._hand_over()
+            raise
+        finally:
+            if asks:
+                self._asking = False
+                if self._outbox.waiting:
+                    self._outbox.copy()
+        return self._wait(number, awaited, deadline, timeout, began)
+
+    def _send_rest(self, deadline: float | None) -> None:
+        """Send a large message on, and read meanwhile; leave the rest to the I/O thread if the receiver stops reading.
+
+        The receiver may be sending, too, so this thread must not only send.
+        """
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN | select.POLLOUT)
+        while self._outbox.waiting and not self._outbox.ended:
+            left = STEP if deadline is None else min(STEP, max(0.0, deadline - time.monotonic()))
+            events = poll.poll(left * 1000)
+            if not events or (events[0][1] & select.POLLIN and not self._read_some()):
+                return
+            self._outbox.flush()
+            self._bell[0] = 1
+
+    def _read_some(self) -> bool:
+        """Read once; return False if nothing more comes."""
+        self._reading = True
+        try:
+            frames = self._parser.receive(self._sock, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            frames = []
+        except (wire.PeerClosed, wire.WireError, OSError):
+            self._reading = False
+            return False
+        self._dispatch(frames)
+        self._reading = False
+        return True
+
+    def _read_until(self, awaited: _Awaited, deadline: float | None, began: float) -> bool:
+        """Read until the answer is there; return False if it has to come another way, or too late."""
+        poll = self._poll.poll
+        wait, step = None, STEP
+        try:
+            while awaited.outcome is None:
+                left = step if deadline is None else min(step, max(0.0, deadline - time.monotonic()))
+                if not poll(left * 1000):
+                    if left < step:
+                        return False
+                    wait = wait or Wait("asks", self.path, began)
+                    step = wait.look()
+                    continue
+                if not self._read_some():
+                    return False
+        finally:
+            if wait is not None:
+                wait.end()
+        return True
+
+    def _wait(
+        self, number: int, awaited: _Awaited, deadline: float | None, timeout: float | None, began: float
+    ) -> Outcome:
+        """Let the I/O thread read on, and wait for it."""
+        awaited.later = queue.SimpleQueue()
+        self._hand_over()
+        try:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if await_answer("asks", self.path, left, awaited.come, began) and awaited.outcome is not None:
+                return awaited.outcome
+        finally:
+            with self._lock:
+                if number in self._expected:
+                    self._expected[number] = _ignore
+        raise AskTimeout(f"{self.path!r} did not answer within {timeout} s", path=self.path)
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            self._asking = False
+            if self._reading:  # an exception has interrupted the reading: what was read may be lost
+                self._retire()
+            elif not self.broken:
+                self._watch()
+
+    def _retire(self) -> None:
+        """Give up a connection whose answers cannot be read any more, once the receiver has got what was sent."""
+        self.broken = self.closed = True
+        self._routes.forget(self)
+        self._expected.clear()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+            self._sock.settimeout(PATIENCE)
+            while self._sock.recv(1 << 16):
+                pass
+        self._sock.close()
+
+    def flush(self, until: float) -> int:
+        """Wait until all that waits was sent, or for that time (monotonic); return how many messages were not."""
+        while True:
+            poll = select.poll()
+            with self._lock:
+                if self.closed or not self._outbox.waiting:
+                    return 0
+                if (left := until - time.monotonic()) <= 0:
+                    return len(self._outbox.waiting)
+                self._outbox.flush()
+                self._bell[0] = 1
+                if not self._outbox.ended:
+                    poll.register(self._sock, select.POLLOUT)
+                elif not self._asking:
+                    self._settle()
+                    return 0
+                else:  # the asking thread reads the end, and settles it
+                    left = min(left, SETTLING)
+            poll.poll(min(left, _LONGEST) * 1000)
+
+    def drop(self) -> int:
+        """Drop what was not sent; return how many messages that are."""
+        with self._lock:
+            return 0 if self.closed else len(self._outbox.take_back())
+
+    def confirm(self, until: float) -> bool:
+        """Wait until all that was told is accepted, or for that time (monotonic); return whether it was.
+
+        What was sent as a whole is the receiver's. If the receiver has ended without it, the hub has got it.
+
+        Raises:
+            WorkerDead, MailboxFull: the hub has refused the last of it.
+        """
+        if self.flush(until):
+            return False
+        with self._lock:  # the I/O thread may be settling the end
+            told = self._last_told
+        if told is not None:
+            try:
+                told.get(max(0.0, until - time.monotonic()))
+            except AskTimeout:
+                return False
+        return True
+
+    # ------------------------------------------------------------ from the I/O thread
+    def _watch(self) -> None:
+        """Have the I/O thread read, and send what waits; called with the lock."""
+        if not self._watched:
+            self._watched = True
+            self._routes.reactor.add_reader(self, self._on_event)  # which does not wake that thread
+        if self._outbox.waiting and not self._awaits_room:
+            self._awaits_room = True
+            self._routes.reactor.call_soon_threadsafe(self._on_event)
+
+    def _on_event(self) -> None:
+        with self._lock:
+            if self.closed or not self._watched:
+                return
+            if self._outbox.waiting:
+                self._outbox.flush()
+                self._bell[0] = 1
+            try:
+                self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                pass
+            except (wire.PeerClosed, wire.WireError, OSError):
+                self._settle()
+                self._close()
+                return
+            if self._outbox.ended:
+                self._settle()
+            if self._expected or self._outbox.waiting:
+                self._awaits_room = bool(self._outbox.waiting)
+                self._routes.reactor.set_writer(self, self._on_event, also=self._awaits_room)
+            elif self.broken:
+                self._close()
+            else:
+                self._routes.reactor.remove_reader(self)
+                self._watched = self._awaits_room = False
+
+    def _dispatch(self, frames: list[wire.Frame]) -> None:
+        for header, payload in frames:
+            if type(header) is DirectReturn:
+                self._returned.append((header, payload))
+            else:
+                reply = self._expected.pop(header.number, None)
+                if reply is not None:
+                    reply(header.ok, Payload(data=payload))
+
+    # ------------------------------------------------------------ the end of the receiver, in either thread
+    def _settle(self) -> None:
+        """Take what the receiver has sent at its end; send again through the hub what it has not handled.
+
+        The hub learns first that the incarnation has ended: then it keeps the messages for the next one.
+        """
+        with self._lock:
+            if self.broken:
+                return
+            self.broken = True
+            over = self._read_rest()
+            unsent = self._outbox.take_back()
+            if self._note_sent is not None:
+                self._note_sent(-len(unsent))
+            again = [self._again(header, payload) for header, payload in (*self._returned, *unsent)]
+            hub = self._routes.hub
+            try:
+                ended = hub.request(RequestKind.ENDED, self.path, self._serial)
+                for message in again:
+                    if message is not None:
+                        self._last_told = hub.post_unawaited(self.path, message) or self._last_told
+            except WorkerDead as gone:
+                for message in again:
+                    if message is not None:
+                        message.fail(gone)
+                ended = Answer()
+                ended.set_exception(gone)
+                self._last_told = ended
+            if not over and self._expected:  # the receiver lives, and has too many connections: its answers come still
+                self._watch()
+                return
+            lost, self._expected = self._expected, {}
+            ended.when_done(lambda done: _fail(self.path, lost, done))
+            self._close()
+
+    def _read_rest(self) -> bool:
+        """Read what comes until the receiver closes the connection; return False if it does not."""
+        try:
+            while self._poll.poll(LAST_WORDS * 1000):
+                self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+        except (wire.PeerClosed, wire.WireError, OSError):
+            return True
+        return False
+
+    def _again(self, header: DirectReturn | DirectMessage, payload: bytes) -> Message | None:
+        """Make the message anew; None for an ask for which nobody waits any more."""
+        if header.number is None:
+            return Message(header.kind, Payload(data=payload), None, self._sender, header.carrier)
+        reply = self._expected.pop(header.number, None)
+        if reply is None or reply is _ignore:
+            return None
+        return Message(
+            header.kind, Payload(data=payload), reply, self._sender, header.carrier, deadline=header.deadline
+        )
+
+    def _close(self) -> None:
+        """Close the connection; asks that the receiver got and did not answer fail."""
+        if self.closed:
+            return
+        self.closed = True
+        self._bell = memoryview(bytearray(1))  # the status board may be unmapped from now on
+        self._routes.forget(self)
+        self._refuse_expected()
+        if not self._watched:
+            self._sock.close()
+            return
+        reactor = self._routes.reactor
+
+        def close() -> None:
+            reactor.remove_reader(self)
+            self._sock.close()
+
+        reactor.call_soon_threadsafe(close)
+
+    def _refuse_expected(self) -> None:
+        for reply in self._expected.values():
+            reply(False, Payload(WorkerDead(f"{self.path!r} did not answer before it ended", path=self.path)))
+        self._expected.clear()
+
+    # ------------------------------------------------------------ the end of the connection, from any thread
+    def close_if_idle(self, *, ended: bool = False) -> None:
+        """Close the connection if nobody waits for anything, and the receiver has read all or has `ended`.
+
+        Then the next message, which goes through the hub, overtakes none.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            in_use = self._asking or self._sending or self._watched or self._expected or self._outbox.waiting
+            if not (self.closed or in_use) and (ended or not _is_unread(self._sock)):
+                self.broken = True
+                self._close()
+        finally:
+            self._lock.release()
+
+    def give_up(self) -> None:
+        """Send nothing more, and answer all asks with an error; a thread that reads the connection sees its end."""
+        with self._lock:
+            self.broken = True
+            self._refuse_expected()
+            if not self.closed:
+                with contextlib.suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection after `give_up`, unless a thread reads it, which then closes it."""
+        with self._lock:
+            self.closed = True
+            self._bell = memoryview(bytearray(1))
+            if not self._asking:
+                self._sock.close()
+
+    def close_after_fork(self) -> None:
+        """In a forked child: the connection is the parent's."""
+        self.broken = self.closed = True
+        self._sock.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_sock"):
+            self._sock.close()
+
+
+def _is_unread(sock: socket.socket) -> bool:
+    """Return whether the receiver has not read all that was sent."""
+    return any(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+
+
+def _fail(path: str, lost: dict[int, ReplyCallback], ended: Any) -> None:
+    """Answer the asks that the receiver got and did not answer, when the hub knows why it has ended."""
+    if ended.cancelled():
+        return
+    error = ended.exception()
+    payload = Payload(WorkerDead.unanswered(path, ended.result()) if error is None else error)
+    for reply in lost.values():
+        reply(False, payload)
