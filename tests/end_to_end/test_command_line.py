@@ -247,7 +247,7 @@ WRONG = {
         FINE + "import threading\ntree = Supervisor('a', Child(W, args=({'k': [threading.Lock()]},)))",
         "cannot pickle '_thread.lock' object",
     ),
-    "an option that is not built": (FINE + "tree = Supervisor('a', W, engine='ray')", "not built yet"),
+    "an engine that is none": (FINE + "tree = Supervisor('a', W, engine='ray')", "engine must be a Ray(...)"),
     "an import that fails": ("import not_there\n", "No module named 'not_there'"),
     "an error in the file": ("1 / 0\n", "ZeroDivisionError"),
     "a syntax error": ("def (:\n", "SyntaxError"),
@@ -287,7 +287,7 @@ def test_the_error_names_the_path_to_an_argument_that_cannot_be_pickled(tmp_path
         (["stop", "--timeout", "soon"], "invalid number of seconds value"),
         (["completion", "csh"], "invalid choice"),
         (["run", "--jsno", "nowhere.py"], "unrecognized arguments: --jsno"),
-        (["run", "nowhere.py", "--engine=ray"], "--engine ray is not built yet"),
+        (["run", "nowhere.py", "--engine=spark"], "--engine must be local or ray, not 'spark'"),
         (["run", "nowhere.py", "--observe=here:there"], "HOST:PORT"),
         (["run", "nowhere.py", "--observe-actions"], "--observe-actions needs --observe"),
         (["crashes", "--jsno"], "unrecognized arguments: --jsno"),
@@ -384,11 +384,11 @@ def test_a_reader_that_closes_the_pipe_early_causes_no_error(unbuffered: str, tm
     assert (finished.returncode, finished.stderr) == (0, b"")
 
 
-def test_an_option_of_the_command_line_that_is_not_built_is_an_error(tmp_path: Path) -> None:
+def test_the_nodes_of_no_cluster_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("from suitkaise import *\ntree = Supervisor('app')\n")
-    finished = run_program([sys.executable, "-m", "suitkaise", "run", "app.py", "--engine", "ray"], cwd=tmp_path)
+    finished = run_program([sys.executable, "-m", "suitkaise", "run", "--nodes", "3", "app.py"], cwd=tmp_path)
     assert finished.returncode == 2
-    assert "not built yet" in finished.stderr
+    assert "--nodes needs --engine ray" in finished.stderr
 
 
 def test_suitkaise_takes_options_after_the_target_and_the_program_those_after_a_double_dash(tmp_path: Path) -> None:
