@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from suitkaise import crashes
 from suitkaise.crashes import (
     KEPT_IN_MEMORY,
     KEPT_ON_DISK,
@@ -66,14 +66,13 @@ def test_s58_the_writing_thread_lives_only_while_it_writes(tmp_path: Path) -> No
     ledger.close()
 
 
-def test_s58_a_restart_does_not_wait_for_the_disk_but_the_end_of_the_program_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(crashes, "LATER", 600.0)
-    ledger = CrashLog(tmp_path / "crashes")
+def test_s58_a_restart_does_not_wait_for_the_disk_but_the_end_of_the_program_does(tmp_path: Path) -> None:
+    later: list[Callable[[], None]] = []
+    ledger = CrashLog(tmp_path / "crashes", call_later=later.append)
     ledger.add(some(1))
     assert ledger.reports("a") == [some(1)]
     assert read_reports(tmp_path / "crashes")[0] == []
+    assert len(later) == 1
     ledger.close()
     assert read_reports(tmp_path / "crashes")[0] == [some(1)]
 
