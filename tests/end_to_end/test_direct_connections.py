@@ -302,6 +302,20 @@ def test_the_ask_after_a_crash_is_for_the_next_incarnation(running: RunningTree)
     assert running["to"].incarnation == 11
 
 
+def ask_after_a_kill(sender: Any, count: int) -> list[int]:
+    connect()
+    pids = [TO.ask("pid")]
+    for _ in range(count):
+        TO.kill()
+        pids.append(TO.ask("pid", timeout=30))
+        connect()
+    return pids
+
+
+def test_the_ask_after_a_kill_is_for_the_next_incarnation(running: RunningTree) -> None:
+    assert len(set(run(running, ask_after_a_kill, 10))) == 11
+
+
 def tell_and_wait(sender: Any, count: int) -> None:
     connect()
     TO.tell("hold")

@@ -133,6 +133,11 @@ def test_the_ask_after_a_crash_is_for_the_next_incarnation(where: str, running: 
     assert running["to"].incarnation == 11
 
 
+@anywhere
+def test_the_ask_after_a_kill_is_for_the_next_incarnation(where: str, running: RunningTree) -> None:
+    assert len(set(run_in(where, senders.ask_after_a_kill, 10))) == 11
+
+
 def test_an_ask_is_answered_with_the_reason_when_the_receiver_is_killed(running: RunningTree, tmp_path: Path) -> None:
     asking = in_background(lambda: senders.ask_held(None))
     await_file(tmp_path / "blocked")

@@ -214,6 +214,13 @@ def test_messages_are_counted_for_a_hub_that_wants_to_know_and_those_that_come_b
     assert hub.sent == len(got) < FOR_LONG
 
 
+def test_connections_that_have_ended_are_no_trouble_in_a_forked_child(hub: Hub) -> None:
+    assert hub.routes.reactor is not None
+    hub.routes.close()
+    hub.routes.close_after_fork()  # an error would leave the connections of others open there
+    hub.routes.close()
+
+
 def test_at_the_end_of_all_connections_a_thread_that_asks_gets_an_error(hub: Hub) -> None:
     route = hub.route()
     asking = in_background(lambda: hub.route().ask(Payload("question"), SOON))

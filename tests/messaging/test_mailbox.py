@@ -438,6 +438,13 @@ def test_no_message_that_waits_has_come_before_the_time_on_the_board(
     assert inbox.slot.words[LOOKED] <= 6_000  # the third waits since then
     assert inbox.get() == "third"
     now = 70_000
-    in_background(lambda: (eventually(lambda: inbox.box._asleep), inbox.put("fourth")))
+
+    def wake() -> None:
+        nonlocal now
+        eventually(lambda: inbox.box._asleep)
+        now = 90_000_000
+        inbox.put("fourth")
+
+    in_background(wake)
     assert inbox.get() == "fourth"
-    assert inbox.slot.words[LOOKED] == 70_000  # the worker slept, so nothing has waited
+    assert inbox.slot.words[LOOKED] == 90_000_000  # the worker slept, so nothing has waited

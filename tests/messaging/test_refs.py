@@ -29,6 +29,7 @@ class RecordingRouter:
         self.requests: list[tuple[str, str]] = []
         self.answers: dict[str, Any] = {}
         self.confirmed: list[str] = []
+        self.left: list[str] = []
         self.accepts = True
         self.reply: Any = lambda message: message.reply(True, Payload("fine"))
 
@@ -47,6 +48,9 @@ class RecordingRouter:
         if message.reply is not None:
             self.reply(message)
         return True
+
+    def leave(self, path: str) -> None:
+        self.left.append(path)
 
     def confirm(self, path: str, until: float) -> bool:
         self.confirmed.append(path)
@@ -235,6 +239,7 @@ def test_kill_rejoin_and_recall_are_requests(recorder: RecordingRouter, ref: Wor
     recorder.answers[method] = None
     getattr(ref, method)()
     assert recorder.requests == [(method, "tree/one")]
+    assert recorder.left == (["tree/one"] if method == "kill" else [])
 
 
 def test_join_and_result_wait_for_the_end(recorder: RecordingRouter, ref: WorkerRef) -> None:

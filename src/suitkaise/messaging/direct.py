@@ -173,6 +173,16 @@ class Routes:
             if route.path == path:
                 route.close_if_idle(ended=True)
 
+    def leave(self, path: str) -> None:
+        """Send nothing more over the connections to the worker at `path`, which is being killed.
+
+        Waits for its end if this thread has one; those of other threads are closed if nobody waits for an answer.
+        """
+        route = self.known(path)
+        if route is not None:
+            route.await_end()
+        self.close_ended(path)
+
     def forget(self, route: Route) -> None:
         """Count a connection no longer: it is closed."""
         self._forget(weakref.ref(route))

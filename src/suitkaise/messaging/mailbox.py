@@ -53,6 +53,9 @@ MOST_SENDERS = 256
 _LONGEST = 1e6
 """Seconds; longer waits are made in parts, since `poll` counts milliseconds in 32 bits."""
 
+_A_SLEEP = 1_000_000
+"""Nanoseconds; a shorter wait may have found what was there before."""
+
 _ITERATE = envelope(ITERATE)
 _STOP = envelope(STOP)
 _IDLE = envelope(IDLE)
@@ -212,12 +215,13 @@ class Mailbox(ABC):
                 return message
         return _STOP
 
-    def _look(self, *, slept: bool = False) -> None:
+    def _look(self, asleep_since: int | None = None) -> None:
         """Make a batch of what waits: that has come since the former look, or, after a sleep, just now."""
         former, self._looked = self._looked, time.monotonic_ns()
         self._collect()
         self._batch = self._words[QUEUED] = len(self._waiting)
         if self._batch:
+            slept = asleep_since is not None and self._looked - asleep_since > _A_SLEEP
             self._words[LOOKED] = self._looked if slept else former
 
     def wait(self, seconds: float) -> bool:
@@ -243,7 +247,8 @@ class Mailbox(ABC):
 
     def sleep(self, seconds: float | None, *, for_messages: bool = True, until_resumed: bool = False) -> None:
         """Wait for input, at most `seconds`; with `until_resumed` also for the end of a suspension."""
-        self._asleep, slept = True, False
+        began, since = time.monotonic_ns(), None
+        self._asleep = True
         try:
             if not for_messages or self.sleeper is not None:
                 self._collect()  # after `_asleep` is set: no wake-up comes for earlier input
@@ -252,15 +257,15 @@ class Mailbox(ABC):
                 and not (for_messages and self._waiting)
                 and not (until_resumed and not self.suspended)
             ):
+                since = began
                 (self.sleeper.block if self.sleeper is not None else self._block)(seconds)
-                slept = True
                 if not for_messages:
                     self._collect()
         finally:
             self._asleep = False
         if for_messages:
             self.bell[0] = 0
-            self._look(slept=slept)
+            self._look(since)
         elif self._waiting:
             self.bell[0] = 1
 

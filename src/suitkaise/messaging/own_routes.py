@@ -73,6 +73,11 @@ class OwnRoutes:
         route = self._routes.known(path)
         return route is not None and route.send(message)
 
+    def leave(self, path: str) -> None:
+        """Send nothing more directly to the worker at `path`, which is being killed; see `Routes.leave`."""
+        if not supervises() and not in_io_thread():
+            self._routes.leave(path)
+
     def close(self) -> None:
         """Close all connections."""
         self._closed = True

@@ -227,8 +227,12 @@ class WorkerRef:
 
     # ------------------------------------------------------------ control
     def kill(self) -> None:
-        """Kill the worker now. That is a fault: its supervisor restarts it by its rules. Threads cannot be killed."""
+        """Kill the worker now. That is a fault: its supervisor restarts it by its rules. Threads cannot be killed.
+
+        What the caller sends afterwards is for the next incarnation.
+        """
         self._router.request(RequestKind.KILL, self.path).get()
+        self._router.leave(self.path)
 
     def rejoin(self, *, drain: float | None = None) -> None:
         """Ask the worker to finish gracefully. That is an order, not a fault: the worker is not restarted.

@@ -159,6 +159,11 @@ class Registry:
         """Return 0: what was sent here is accepted."""
         return 0
 
+    def leave(self, path: str) -> None:
+        """Send nothing more directly to the worker at `path`, which is being killed."""
+        if self._routes is not None:
+            self._routes.leave(path)
+
     def connect(self, path: str, sender: str, on_detached: Callable[[str], None] | None = None) -> Connected | None:
         """Make a direct connection to the worker at `path`, if that is possible now; see `Connectable`.
 

@@ -484,6 +484,15 @@ class Route:
             reply(False, Payload(WorkerDead(f"{self.path!r} did not answer before it ended", path=self.path)))
         self._expected.clear()
 
+    def await_end(self) -> None:
+        """Wait until the receiver, which is being killed, has closed the connection; for the sending thread.
+
+        What this thread sends from now on goes through the hub, which has it for the next incarnation.
+        """
+        with self._lock:
+            if not self._asking and not self._sending:  # else this is a signal handler
+                self._settle()
+
     # ------------------------------------------------------------ the end of the connection, from any thread
     def close_if_idle(self, *, ended: bool = False) -> None:
         """Close the connection if nobody waits for anything, and the receiver has read all or has `ended`.

@@ -77,6 +77,10 @@ class Router(Protocol):
         """Wait until all that this process has told is accepted, or for that time; return how many messages are not."""
         ...
 
+    def leave(self, path: str) -> None:
+        """Have what this thread sends from now on go to the next incarnation: the worker at `path` is being killed."""
+        ...
+
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Ask the worker at `path`; return the answer to wait for, or what came over a direct connection.
 
@@ -196,6 +200,11 @@ class HubClient:
         _refuse_reader()
         left = 0 if self._routes is None else self._routes.flush(until)
         return left + self._unawaited.wait(until)
+
+    def leave(self, path: str) -> None:
+        """Send nothing more directly to the worker at `path`, which is being killed."""
+        if self._routes is not None and not reads_answers():
+            self._routes.leave(path)
 
     def finish(self, seconds: float) -> None:
         """Wait until all messages that were told have left this process; drop the others after `seconds`."""

@@ -126,7 +126,8 @@ class Reactor:
         self._closed, bell, self._bell = True, self._bell, -1
         self._bell_lock = threading.RLock()
         self._selector.close()
-        os.close(bell)
+        if bell >= 0:  # else the thread had ended, and has closed it
+            os.close(bell)
 
     def add_reader(self, source: HasFileno | int, callback: Callback) -> None:
         """Call `callback` whenever `source` is readable. The kernel tells a thread that waits already."""
