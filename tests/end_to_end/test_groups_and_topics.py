@@ -189,6 +189,18 @@ def test_a_worker_that_matches_twice_gets_a_message_once(kind: str) -> None:
 
 
 @both
+def test_what_the_publisher_sends_by_a_ref_goes_behind_what_it_has_published(kind: str) -> None:
+    with Supervisor("app", member(kind, "a", ("g",), ("n",))).start() as running:
+        for number in range(100):
+            assert running["a"].ask("who") == "app/a"
+            publish("n", number)
+            assert running["a"].ask("seen")[-1] == ("n", number)
+            group("g").tell(("subscribe", f"more-{number}", 10))
+            assert running["a"].ask("who") == "app/a"
+            assert publish(f"more-{number}", number) == 1
+
+
+@both
 def test_a_subscription_ends_with_its_incarnation(kind: str) -> None:
     with Supervisor("app", member(kind, "a", (), ("in_on_start",))).start() as running:
         running["a"].ask(("subscribe", "later", 10))

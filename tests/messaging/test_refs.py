@@ -49,6 +49,8 @@ class RecordingRouter:
             self.reply(message)
         return True
 
+    def go_behind(self) -> None: ...
+
     def leave(self, path: str) -> None:
         self.left.append(path)
 

@@ -173,6 +173,15 @@ class Routes:
             if route.path == path:
                 route.close_if_idle(ended=True)
 
+    def go_behind(self) -> None:
+        """Have what this thread sends next go behind what the hub has delivered: it makes the connections anew.
+
+        A connection stays whose receiver has not read all, or over which an answer is to come.
+        """
+        for known in list(self._of_thread.__dict__.values()):
+            if type(known) is Route:
+                known.close_if_idle()
+
     def leave(self, path: str) -> None:
         """Send nothing more over the connections to the worker at `path`, which is being killed.
 

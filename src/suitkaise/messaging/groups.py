@@ -55,6 +55,7 @@ class Group:
             NotSerializable: the message cannot be sent to another process.
         """
         told: int = self._request(GroupAction.TELL, shared_payload(message))
+        router().go_behind()
         return told
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:

@@ -73,6 +73,10 @@ class OwnRoutes:
         route = self._routes.known(path)
         return route is not None and route.send(message)
 
+    def go_behind(self) -> None:
+        """Have what this thread sends next go behind what was delivered just now; see `Routes.go_behind`."""
+        self._routes.go_behind()
+
     def leave(self, path: str) -> None:
         """Send nothing more directly to the worker at `path`, which is being killed; see `Routes.leave`."""
         if not supervises() and not in_io_thread():

@@ -159,6 +159,11 @@ class Registry:
         """Return 0: what was sent here is accepted."""
         return 0
 
+    def go_behind(self) -> None:
+        """Have what this thread sends next go behind what was delivered just now."""
+        if self._routes is not None:
+            self._routes.go_behind()
+
     def leave(self, path: str) -> None:
         """Send nothing more directly to the worker at `path`, which is being killed."""
         if self._routes is not None:

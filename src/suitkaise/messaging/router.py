@@ -77,6 +77,10 @@ class Router(Protocol):
         """Wait until all that this process has told is accepted, or for that time; return how many messages are not."""
         ...
 
+    def go_behind(self) -> None:
+        """Have what this thread sends next go behind what the hub has just delivered for it to a group or a topic."""
+        ...
+
     def leave(self, path: str) -> None:
         """Have what this thread sends from now on go to the next incarnation: the worker at `path` is being killed."""
         ...
@@ -200,6 +204,11 @@ class HubClient:
         _refuse_reader()
         left = 0 if self._routes is None else self._routes.flush(until)
         return left + self._unawaited.wait(until)
+
+    def go_behind(self) -> None:
+        """Have what this thread sends next go behind what the hub has just delivered for it."""
+        if self._routes is not None:
+            self._routes.go_behind()
 
     def leave(self, path: str) -> None:
         """Send nothing more directly to the worker at `path`, which is being killed."""

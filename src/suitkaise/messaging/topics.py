@@ -50,7 +50,9 @@ def publish(topic: str, message: Any) -> int:
         NotSerializable: the message cannot be sent to another process.
     """
     payload = shared_payload(Published(checked_name("a topic", topic), message))
-    reached: int = router().request(RequestKind.TOPIC, topic, (TopicAction.PUBLISH, payload)).get()
+    way = router()
+    reached: int = way.request(RequestKind.TOPIC, topic, (TopicAction.PUBLISH, payload)).get()
+    way.go_behind()
     return reached
 
 
