@@ -18,7 +18,7 @@ from tests.support import ROOT, eventually, start_program, wait_gone
 MakeCluster = Callable[..., ProcessCluster]
 
 PROGRAM = """
-import os, sys, threading, time
+import contextlib, os, sys, threading, time
 from pathlib import Path
 from suitkaise import Child, Process, Ray, Supervisor
 from suitkaise.cluster import ray_cluster
@@ -34,13 +34,12 @@ class Member(Process):
             file.write(f"{self.name} finish\\n")
 
 def tell_when_up():
-    from suitkaise import whereis
+    from suitkaise import SuitkaiseError, whereis
     while True:
-        try:
+        with contextlib.suppress(SuitkaiseError):  # before the start of the tree
             if whereis("app/member-1").is_alive():
                 break
-        except Exception:
-            time.sleep(0.05)
+        time.sleep(0.05)
     print("up", flush=True)
 
 cluster = ProcessCluster({"a": {}, "b": {}})

@@ -1,7 +1,7 @@
 """The engine for workers on a cluster: places each of them on a node, and starts nodes where there are none yet.
 
-A worker goes back to its node when it is restarted, as long as that node is there: so a restart asks nobody but the
-node. Everything that may wait for the cluster happens in a thread of its own.
+A restarted worker goes back to its node as long as the node is there, so a restart needs no answer from the cluster.
+Everything that may wait for the cluster happens in a thread of its own.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ from suitkaise.records import dataclass
 from suitkaise.specs import Child
 from suitkaise.supervision.background import BackgroundSupervisor
 from suitkaise.supervision.hang_detector import watch
-from suitkaise.supervision.memory_limit import watch_memory
+from suitkaise.supervision.memory_limit import MemoryWatch
 
 __all__ = ["Node", "Settings", "pulse_of", "version"]
 
@@ -332,10 +332,11 @@ class _Worker:
         handle.ready.add_done_callback(lambda ready: self._send(Ready(number, ready.result())))
         child, reactor = launch.child, node.reactor
         watch(child, handle, time.monotonic, reactor.call_at, lambda: self._suspended)
-        watch_memory(
-            child, launch.path, handle, time.monotonic, reactor.call_at, node.context.publish,
-            lambda: self._send(Recycle(number)),
-        )  # fmt: skip
+        if (limit := child.max_memory) is not None:
+            MemoryWatch(
+                limit, launch.path, handle, time.monotonic, reactor.call_at, node.context.publish,
+                lambda: self._send(Recycle(number)),
+            )  # fmt: skip
         if launch.incarnation.bounded:
             handle.on_room = self._report_room
             handle.inbox.want_room()

@@ -105,7 +105,7 @@ def _signals_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_usage_reports(spec: Ray) -> Iterator[None]:
-    """Have a cluster that is started here send nobody reports of its usage, unless the user has decided about that."""
+    """Switch Ray's reports of usage off for a cluster that is started here, unless the user's environment sets them."""
     if spec.address is not None or USAGE_REPORTS in os.environ:
         yield
         return
@@ -147,7 +147,7 @@ class RayCluster:
         options |= _resources(place.resources or {})
         if machine is not None:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(machine.id, soft=False)
-        # Ray would kill the keeper, a child of its process, when that process ends: nobody would see to the workers.
+        # When its process ends, Ray would kill the keeper, too, and no process would be left to end the workers.
         environment = {"RAY_kill_child_processes_on_worker_exit": "false", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         runtime_env = dict(self._spec.runtime_env or {})
         options["runtime_env"] = {**runtime_env, "env_vars": environment | runtime_env.get("env_vars", {})}

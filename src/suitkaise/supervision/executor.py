@@ -51,7 +51,7 @@ from suitkaise.supervision.environment import Environment, unprepare
 from suitkaise.supervision.hang_detector import watch
 from suitkaise.supervision.held_exits import PAUSE, HeldExits
 from suitkaise.supervision.interface import RootParent, SupervisorInterface
-from suitkaise.supervision.memory_limit import watch_memory
+from suitkaise.supervision.memory_limit import MemoryWatch
 from suitkaise.workers.incarnation import Recalled
 
 __all__ = ["Executor"]
@@ -219,7 +219,8 @@ class Executor:
             cast("WatchedElsewhere", worker).recycle = recycle
             return
         watch(launch.child, worker, env.clock, env.call_at, lambda: id in suspended)
-        watch_memory(launch.child, launch.path, worker, env.clock, env.call_at, env.publish, recycle)
+        if (limit := launch.child.max_memory) is not None:
+            MemoryWatch(limit, launch.path, worker, env.clock, env.call_at, env.publish, recycle)
 
     def _report_progress(self, launch: Launch, handle: Handle, address: Address) -> None:
         """Turn the reports of the handle, which come from any thread, into events for this supervisor."""

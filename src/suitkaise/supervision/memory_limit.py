@@ -12,27 +12,18 @@ from suitkaise.engines.engine import WorkerHandle
 from suitkaise.events import ChildOverMemory, Event
 from suitkaise.platform.processes import memory_of
 from suitkaise.platform.reactor import TimerHandle
-from suitkaise.specs import Child
 
-__all__ = ["watch_memory"]
+__all__ = ["MemoryWatch"]
 
 INTERVAL = 1.0
 """Seconds between two looks."""
 
 
-def watch_memory(
-    child: Child,
-    path: str,
-    handle: WorkerHandle,
-    clock: Callable[[], float],
-    call_at: Callable[[float, Callable[[], None]], TimerHandle],
-    publish: Callable[[Event], None],
-    recycle: Callable[[], None],
-) -> None:
-    """Look at the memory of one incarnation from now on, if its child has a limit.
+class MemoryWatch:
+    """Looks at the memory of one incarnation, from now until its end.
 
     Args:
-        child: the declaration, with the limit.
+        limit: bytes that it may use.
         path: the worker's path.
         handle: the incarnation.
         clock: returns the time in seconds (monotonic).
@@ -40,12 +31,6 @@ def watch_memory(
         publish: takes the event about a worker over its limit.
         recycle: orders the restart.
     """
-    if child.max_memory is not None:
-        _Watch(child.max_memory, path, handle, clock, call_at, publish, recycle)
-
-
-class _Watch:
-    """The looks at one incarnation. They end with the incarnation."""
 
     def __init__(
         self,
