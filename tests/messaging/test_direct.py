@@ -181,19 +181,45 @@ def test_the_paths_without_a_connection_are_forgotten_when_there_are_many(
     assert hub.routes.find("tree/to") is route
 
 
-def test_a_connection_closes_with_the_incarnation_unless_an_answer_is_to_come(hub: Hub) -> None:
+def test_a_connection_closes_with_the_incarnation(hub: Hub) -> None:
     idle = hub.route()
     hub.routes.close_ended("tree/other")
     assert not idle.broken
-    answer, message = future("asked")
-    assert idle.send(message)
-    hub.routes.close_ended("tree/to")
-    assert not idle.broken
-    answer_all(received(hub.incoming[0], 1))
-    assert answer.get(SOON) == ("answer", "asked")
-    eventually(lambda: not idle._watched)
     hub.routes.close_ended("tree/to")
     assert (idle.broken, idle.closed) == (True, True)
+
+
+def test_a_connection_over_which_an_answer_is_to_come_closes_after_that(hub: Hub) -> None:
+    route = hub.route()
+    answer, message = future("asked")
+    assert route.send(message)
+    hub.routes.close_ended("tree/to")
+    assert not route.broken
+    answer_all(received(hub.incoming[0], 1))
+    assert answer.get(SOON) == ("answer", "asked")
+    eventually(lambda: route.fileno() == -1)
+
+
+def test_a_connection_whose_answer_a_thread_reads_closes_after_that(hub: Hub) -> None:
+    route = hub.route()
+
+    def serve() -> None:
+        messages = received(hub.incoming[0], 1)
+        hub.routes.close_ended("tree/to")
+        answer_all(messages)
+
+    serving = in_background(serve)
+    assert route.ask(Payload("question"), SOON) is not None
+    serving.result(SOON)
+    assert route.fileno() == -1
+
+
+def test_a_connection_that_is_in_use_at_the_moment_closes_after_that(hub: Hub) -> None:
+    route = hub.route()
+    with route._lock:
+        in_background(lambda: hub.routes.close_ended("tree/to")).result(SOON)
+        assert not route.broken
+    eventually(lambda: route.fileno() == -1)
 
 
 def test_the_connections_of_a_thread_close_with_it(hub: Hub) -> None:

@@ -165,13 +165,13 @@ class Routes:
                 route.used = False
 
     def close_ended(self, path: str) -> None:
-        """Close the connections to the worker at `path` that nobody waits for: its incarnation has ended. Never waits.
+        """Close the connections to the worker at `path`, whose incarnation has ended. Never waits.
 
-        The others see that themselves.
+        One over which somebody waits for an answer is closed when nobody does any more.
         """
         for route in self._open():
             if route.path == path:
-                route.close_if_idle(ended=True)
+                route.close_ended()
 
     def go_behind(self) -> None:
         """Have what this thread sends next go behind what the hub has delivered: it makes the connections anew.

@@ -137,6 +137,7 @@ class Route:
         self._watched = False  # the I/O thread reads
         self._awaits_room = False  # and it sends what waits
         self._reading = False
+        self._receiver_ended = False
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -229,6 +230,8 @@ class Route:
                 self._asking = False
                 if self._outbox.waiting:
                     self._outbox.copy()
+                if self._receiver_ended:
+                    self.close_if_idle()
         return self._wait(number, awaited, deadline, timeout, began)
 
     def _send_rest(self, deadline: float | None) -> None:
@@ -390,7 +393,7 @@ class Route:
             if self._expected or self._outbox.waiting:
                 self._awaits_room = bool(self._outbox.waiting)
                 self._routes.reactor.set_writer(self, self._on_event, also=self._awaits_room)
-            elif self.broken:
+            elif self.broken or self._receiver_ended:
                 self._close()
             else:
                 self._routes.reactor.remove_reader(self)
@@ -494,20 +497,32 @@ class Route:
                 self._settle()
 
     # ------------------------------------------------------------ the end of the connection, from any thread
-    def close_if_idle(self, *, ended: bool = False) -> None:
-        """Close the connection if nobody waits for anything, and the receiver has read all or has `ended`.
+    def close_if_idle(self) -> None:
+        """Close the connection if nobody waits for anything, and the receiver has ended or has read all. Never waits.
 
         Then the next message, which goes through the hub, overtakes none.
         """
         if not self._lock.acquire(blocking=False):
+            if self._receiver_ended:
+                self._routes.reactor.call_soon_threadsafe(self._close_when_free)
             return
         try:
             in_use = self._asking or self._sending or self._watched or self._expected or self._outbox.waiting
-            if not (self.closed or in_use) and (ended or not _is_unread(self._sock)):
+            if not (self.closed or in_use) and (self._receiver_ended or not _is_unread(self._sock)):
                 self.broken = True
                 self._close()
         finally:
             self._lock.release()
+
+    def _close_when_free(self) -> None:
+        """Close the connection if nobody waits for anything; for the I/O thread, which may wait for the lock."""
+        with self._lock:
+            self.close_if_idle()
+
+    def close_ended(self) -> None:
+        """Close the connection, whose receiver has ended, now or when nobody waits for anything any more. Never waits."""
+        self._receiver_ended = True
+        self.close_if_idle()
 
     def give_up(self) -> None:
         """Send nothing more, and answer all asks with an error; a thread that reads the connection sees its end."""
