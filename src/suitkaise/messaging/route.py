@@ -520,7 +520,7 @@ class Route:
             self.close_if_idle()
 
     def close_ended(self) -> None:
-        """Close the connection, whose receiver has ended, now or when nobody waits for anything any more. Never waits."""
+        """Close the connection now, or when nobody waits for anything any more: its receiver has ended. Never waits."""
         self._receiver_ended = True
         self.close_if_idle()
 
