@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from suitkaise.storage import pipeline
 from suitkaise.storage.backends.store import Store
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage, clear
@@ -17,6 +18,12 @@ def engine(request: pytest.FixtureRequest) -> str:
     """Each test that uses a storage runs with every engine."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(autouse=True)
+def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the thread of the pipeline end soon after its last write, since each test waits for its end."""
+    monkeypatch.setattr(pipeline, "LINGER", 0.01)
 
 
 @pytest.fixture
