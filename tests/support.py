@@ -56,7 +56,7 @@ ROOT = Path(__file__).resolve().parent.parent
 started_programs: set[int] = set()  # the pid of every program that was started with the functions below
 STRANGER = 65534  # the id of another user
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run code as another user")
-GRACE = 5.0  # seconds that a program's relatives get to end by themselves once it has ended
+GRACE = 10.0  # seconds that a program's relatives get to end by themselves: orphaned workers get 5 of their keeper
 
 
 def eventually(predicate: Callable[[], T], *, timeout: float = 15.0, what: str = "") -> T:

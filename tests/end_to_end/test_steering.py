@@ -21,7 +21,7 @@ from suitkaise import cli
 from tests.support import Finished, Program, eventually, run_program, start_program, wait_gone
 
 APP = """
-import time
+import os, time
 from suitkaise import Child, Command, Process, Supervisor, Thread
 
 class Steady(Process):
@@ -43,7 +43,8 @@ class Slow(Process):
     def on_start(self):
         print("slow starts", flush=True)
     def on_finish(self):
-        time.sleep(600)
+        while not os.path.exists("over"):
+            time.sleep(0.02)
 
 tree = Supervisor(
     "NAME",
@@ -105,6 +106,7 @@ def run_app(folder: Path, name: str = "") -> Iterator[App]:
     with start_program([sys.executable, "app.py"], cwd=folder) as program:
         program.expect("up")
         yield App(name, program, folder)
+        (folder / "over").touch()
         program.send_signal(signal.SIGKILL)  # its keepers end the rest and remove its directory
         program.wait()
 
@@ -315,8 +317,9 @@ def test_a_slow_child_delays_no_command_for_another(tmp_path: Path) -> None:
 
 
 def test_stop_without_a_path_ends_the_tree_and_its_program(tmp_path: Path) -> None:
-    source, _, _ = APP.replace("NAME", "ends").replace("time.sleep(600)", "pass").partition("if __name__")
+    source, _, _ = APP.replace("NAME", "ends").partition("if __name__")
     (tmp_path / "app.py").write_text(source)
+    (tmp_path / "over").touch()
     with start_program([sys.executable, "-m", "suitkaise", "run", "app.py"], cwd=tmp_path) as program:
         program.expect("slow starts")
         app = App("ends", program, tmp_path)
