@@ -95,6 +95,34 @@ def test_a_file_is_appended_to_and_made_anew_if_it_was_removed(tmp_path: Path) -
     assert file.read_text().count("\n") == 1
 
 
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_a_file_that_another_program_has_moved_is_made_anew(tmp_path: Path, made_anew: bool) -> None:
+    files = LogFiles(str(tmp_path), None, 0)
+    write(files, "before")
+    assert files.flush()
+    file = tmp_path / "app" / "work.log"
+    file.rename(tmp_path / "moved")
+    if made_anew:
+        file.touch()
+    write(files, "after")
+    files.close()
+    assert file.read_text().endswith("stdout: after\n")
+    assert (tmp_path / "moved").read_text().endswith("stdout: before\n")
+
+
+def test_two_programs_that_write_the_same_files_lose_no_line_in_their_rotations(tmp_path: Path) -> None:
+    first, second = (LogFiles(str(tmp_path), 10_000, 100) for _ in range(2))
+    for start in range(0, 1_000, 40):
+        write(first, *LINES[start : start + 20])
+        write(second, *LINES[start + 20 : start + 40])
+    first.close()
+    second.close()
+    files = list((tmp_path / "app").iterdir())
+    assert all(9_000 < file.stat().st_size < 13_000 for file in files if file.name != "work.log")
+    text = "".join(file.read_text() for file in files)
+    assert sorted(line.partition("stdout: ")[2] for line in text.splitlines()) == sorted(LINES)
+
+
 def test_more_workers_than_may_have_an_open_file_have_their_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ that is full or too slow costs lines of these files, which are counted and told,
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import threading
 import time
@@ -168,10 +169,10 @@ class LogFiles:
     def _descriptor(self, file: str) -> int:
         descriptor = self._open.get(file)
         if descriptor is not None:
-            if os.fstat(descriptor).st_nlink:
+            if _is_at(file, descriptor):
                 self._open.move_to_end(file)
                 return descriptor
-            self._close(file)  # another program has removed it
+            self._close(file)  # another program has moved or removed it
         if len(self._open) >= MOST_OPEN:
             self._close(next(iter(self._open)))
         os.makedirs(os.path.dirname(file), exist_ok=True)
@@ -185,15 +186,33 @@ class LogFiles:
             os.close(descriptor)
 
     def _rotate(self, file: str) -> None:
-        """Make room: `work.log` becomes `work.log.1`, and so on; the oldest is removed."""
-        self._close(file)
-        for number in range(self._backups, 0, -1):
-            former = f"{file}.{number - 1}" if number > 1 else file
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(former, f"{file}.{number}")
-        if not self._backups:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(file)
+        """Make room: `work.log` becomes `work.log.1`, and so on; the oldest is removed.
+
+        Of several programs that write the same file, one does that, and the others follow it.
+        """
+        descriptor = self._open[file]
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _is_at(file, descriptor):
+                return
+            for number in range(self._backups, 0, -1):
+                former = f"{file}.{number - 1}" if number > 1 else file
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(former, f"{file}.{number}")
+            if not self._backups:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(file)
+        finally:
+            self._close(file)
+
+
+def _is_at(file: str, descriptor: int) -> bool:
+    """Return whether an open file is the one at this path still."""
+    try:
+        return os.path.samestat(os.stat(file), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def log_file(directory: str, path: str) -> str:
