@@ -23,7 +23,7 @@ from suitkaise.cli.observe import observed, with_address
 from suitkaise.cli.output import configure_logging
 from suitkaise.cli.parser import make_parser
 from suitkaise.cli.settings import fill_in
-from suitkaise.errors import NotSerializable, RuntimeGone, SpecError, SuitkaiseError
+from suitkaise.errors import ChildStartFailed, NotSerializable, RuntimeGone, SpecError, SuitkaiseError, TreeFailed
 from suitkaise.escapes import indented
 from suitkaise.platform.blocked_streams import returns_within, shield_streams
 from suitkaise.platform.init_process import run_below_init
@@ -206,6 +206,8 @@ def _has_started(namespace: dict[str, object]) -> bool:
 
 
 def _print_error(error: BaseException) -> None:
-    text = "\n".join([f"suitkaise: {type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+    logged = isinstance(error, (ChildStartFailed, TreeFailed))  # with the traceback of the worker
+    notes = () if logged else getattr(error, "__notes__", ())
+    text = "\n".join([f"suitkaise: {type(error).__name__}: {error}", *notes])
     if not returns_within(PATIENCE, lambda: print(indented(text), file=sys.stderr)):  # nobody reads it
         shield_streams()
