@@ -12,7 +12,7 @@ ARGS ?=
 # Bytecode, also where PYTHONDONTWRITEBYTECODE is set: the tests start some two thousand programs.
 COMPILE = $(VENV)/bin/python -m compileall -q src tests supervisors
 # In how many processes the tests run: they wait half of their time. `JOBS=` is for one, this one, as a debugger wants it.
-JOBS ?= 3
+JOBS ?= 4
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
 # A .venv that does not run, is too old, or was made in another folder is made anew.

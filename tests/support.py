@@ -158,11 +158,15 @@ def processes_with_variable(variable: str, prefix: str, among: Iterable[int] | N
 
 def children_named(name: str, process: psutil.Process, *, recursive: bool = False) -> list[psutil.Process]:
     """Return the children of a process with this name; leave out those that end meanwhile."""
+    return _named(name, process.children(recursive=recursive))
+
+
+def _named(name: str, processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     found = []
-    for child in process.children(recursive=recursive):
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
-            if child.name() == name:
-                found.append(child)
+            if process.name() == name:
+                found.append(process)
     return found
 
 
@@ -309,10 +313,11 @@ class Program:
                 f"--- stdout ---\n{self.stdout}\n--- stderr ---\n{self.stderr}"
             ) from None
 
-    def relatives(self) -> list[psutil.Process]:
-        """Return the living processes that the program has started, directly or not; orphans included."""
+    def relatives(self, name: str = "") -> list[psutil.Process]:
+        """Return the living processes that the program has started (of that name); orphans are among them."""
         marked = processes_with_variable("SUITKAISE_TEST_PROGRAM", self._mark)
-        return [process for process in marked if process.pid != self.pid]
+        found = [process for process in marked if process.pid != self.pid]
+        return _named(name, found) if name else found
 
     def _text(self, output: _Output) -> str:
         with self._changed:

@@ -150,10 +150,9 @@ def test_each_job_in_redis_is_done_once_while_the_server_and_its_clients_are_kil
         program.expect("works")
         for turn in range(2):
             kill_workers(program, 3, seed * 10 + turn)
-            for process in program.relatives():
+            for process in program.relatives("redis-server"):
                 with suppress(psutil.NoSuchProcess):
-                    if process.name() == "redis-server":
-                        process.kill()
+                    process.kill()
         assert program.wait(40) == 0, program.stderr
     assert program.left_behind == []
     wanted = sum(job**2 for job in range(1, 101))

@@ -326,8 +326,7 @@ def test_the_observer_ends_with_a_program_that_is_killed(tmp_path: Path) -> None
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_observer_that_no_page_has_visited_ends_with_the_program(tmp_path: Path, number: int) -> None:
     with observed(tmp_path) as site:
-        named = lambda: [one for one in site.program.relatives() if one.name() == "sk:observer"]  # noqa: E731
-        (observer,) = eventually(named)
+        (observer,) = eventually(lambda: site.program.relatives("sk:observer"))
         site.program.send_signal(number)
         site.program.wait()
         wait_gone(observer.pid)

@@ -274,7 +274,6 @@ def test_a_lost_observer_is_told(opened: Open) -> None:
     page = opened.page
     observer = page.evaluate("fetch('/events').then(a => a.body.getReader().read()).then(r => 1)")
     assert observer == 1
-    for process in opened.program.relatives():
-        if process.name() == "sk:observer":
-            process.kill()
+    for process in opened.program.relatives("sk:observer"):
+        process.kill()
     page.locator("#banner", has_text="Trying again").wait_for(timeout=PATIENCE)
