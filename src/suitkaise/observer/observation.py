@@ -12,7 +12,7 @@ from typing import Any
 from suitkaise.observer.incidents import Incidents
 from suitkaise.observer.model import Model
 from suitkaise.observer.program import ObservedProgram
-from suitkaise.observer.resources import Resources
+from suitkaise.platform.resources import Resources
 
 __all__ = ["SECONDS", "TICK", "Observation"]
 
