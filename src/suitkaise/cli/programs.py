@@ -52,6 +52,12 @@ class Program:
         return trees
 
     @property
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes of the clusters that the program uses."""
+        nodes: list[dict[str, Any]] = self.facts.get("nodes", [])
+        return nodes
+
+    @property
     def is_here(self) -> bool:
         """Whether it runs on this machine; if not, a node of it does, which passes on what it is asked."""
         return bool(self.directory == self.facts["directory"])

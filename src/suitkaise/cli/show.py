@@ -25,7 +25,7 @@ __all__ = ["chosen", "duration", "ps", "status", "target_of", "tree"]
 
 _PS = [
     Column("PID", "number"), Column("TREES", "name"), Column("ALIVE", "number"), Column("RESTARTS", "number", 2),
-    Column("UP", "number", 1), Column("COMMAND", "end", 3),
+    Column("UP", "number", 1), Column("NODES", "", 4), Column("COMMAND", "end", 3),
 ]  # fmt: skip
 _TREE = [
     Column("NAME", "name"), Column("STATE", "status"), Column("PID", "number", 1), Column("UP", "number", 4),
@@ -67,15 +67,27 @@ def ps(options: argparse.Namespace) -> int:
         rows.append([
             str(program.facts["pid"]), ", ".join(tree["path"] for tree in program.trees) or "-",
             f"{alive}/{len(workers)}", str(sum(one["restarts"] for tree in program.trees for one in walk(tree))),
-            duration(program.facts["time"] - program.facts["started"]), _command(program.facts["command"]),
+            duration(program.facts["time"] - program.facts["started"]), _counted(program.nodes),
+            _command(program.facts["command"]),
         ])  # fmt: skip
     if rows:
-        print_table(_PS, rows)
+        print_table(*_without_empty(_PS, rows))
     for directory in silent:
         print(f"suitkaise ps: a program does not answer: {directory}", file=sys.stderr)
     if not rows and not silent:
         print("no tree of this user is running", file=sys.stderr)
     return CLEAN if rows else NO_PROGRAM
+
+
+def _without_empty(columns: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
+    """Return the table without the column of the nodes if no program has any."""
+    kept = [one for one, column in enumerate(columns) if column.title != "NODES" or any(row[one] for row in rows)]
+    return [columns[one] for one in kept], [[row[one] for one in kept] for row in rows]
+
+
+def _counted(nodes: list[dict[str, Any]]) -> str:
+    lost = sum(node["status"] == "lost" for node in nodes)
+    return f"{len(nodes) - lost}, {lost} lost" if lost else str(len(nodes) or "")
 
 
 def tree(options: argparse.Namespace) -> int:
