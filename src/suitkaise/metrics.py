@@ -30,24 +30,32 @@ if TYPE_CHECKING:
 __all__ = ["Collector", "page"]
 
 _GAUGES = {
-    "up": ("1 if the worker or supervisor is running, else 0", ("path", "kind")),
-    "uptime_seconds": ("Time since the start of the worker's incarnation", ("path",)),
-    "last_loop_seconds": ("Time that the worker's last loop took", ("path",)),
-    "messages_queued": ("Messages that wait for the worker", ("path",)),
-    "messages_blocked": ("Messages that wait for room in the worker's bounded mailbox", ("path",)),
-    "oldest_message_seconds": ("Time that the oldest message has waited for the worker, at most", ("path",)),
-    "memory_bytes": ("Memory (RSS) of the worker's process and all below it", ("path",)),
+    "up": ("1 if the worker or supervisor is running, else 0", ("path", "kind", "node")),
+    "uptime_seconds": ("Time since the start of the worker's incarnation", ("path", "node")),
+    "last_loop_seconds": ("Time that the worker's last loop took", ("path", "node")),
+    "messages_queued": ("Messages that wait for the worker", ("path", "node")),
+    "messages_blocked": ("Messages that wait for room in the worker's bounded mailbox", ("path", "node")),
+    "oldest_message_seconds": ("Time that the oldest message has waited for the worker, at most", ("path", "node")),
+    "memory_bytes": ("Memory (RSS) of the worker's process and all below it", ("path", "node")),
     "restart_window_used": ("Restarts that the supervisor's window holds", ("supervisor",)),
     "restart_window_allowed": ("Restarts that the window may hold (max_restarts)", ("supervisor",)),
+    "node_up": ("1 if the node of the cluster is ready for workers, 0 if it is lost, or starts", ("node",)),
+    "node_workers": ("Workers of this program on the node", ("node",)),
+    "node_silent_seconds": ("Time since the node was heard last", ("node",)),
+    "node_cpus_used": ("Processors of the node's machine that are at work", ("node",)),
+    "node_cpus": ("Processors of the node's machine", ("node",)),
+    "node_memory_used_bytes": ("Memory of the node's machine that is in use", ("node",)),
+    "node_memory_bytes": ("Memory of the node's machine", ("node",)),
 }
 _COUNTERS = {
     "restarts": ("Restarts of the worker or supervisor, all incarnations together", ("path",)),
     "exits": ("Ends of the children of a supervisor, by the kind of the exit reason", ("supervisor", "reason")),
-    "loops": ("Loops of the worker's incarnation", ("path",)),
-    "loop_seconds": ("Time that these loops took", ("path",)),
-    "messages_skipped": ("Messages that were dropped, or whose asker waited no longer", ("path",)),
-    "messages": ("Messages that the worker's incarnation has handled", ("path",)),
+    "loops": ("Loops of the worker's incarnation", ("path", "node")),
+    "loop_seconds": ("Time that these loops took", ("path", "node")),
+    "messages_skipped": ("Messages that were dropped, or whose asker waited no longer", ("path", "node")),
+    "messages": ("Messages that the worker's incarnation has handled", ("path", "node")),
 }
+"""What is counted over all incarnations has no node: a worker that is restarted elsewhere goes on in its series."""
 
 
 class Collector(_Collector):
@@ -83,21 +91,23 @@ class Collector(_Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""
         families = _families()
-        for facts in self._facts():
+        runtime = runtimes.current() if self._running is None else self._running._runtime
+        overview = {"trees": [], "nodes": []} if runtime is None else runtime.overview()
+        _add_nodes(families, overview["nodes"])
+        for facts in self._facts(overview["trees"]):
             if facts["kind"] == "supervisor":
                 _add_supervisor(families, facts)
             else:
                 _add_worker(families, facts)
-            families["up"].add_metric([facts["path"], facts["kind"]], float(facts["status"] == Status.RUNNING))
+            up = float(facts["status"] == Status.RUNNING and not facts.get("node_lost"))
+            families["up"].add_metric([facts["path"], facts["kind"], *_node(facts)], up)
             families["restarts"].add_metric([facts["path"]], facts["restarts"])
         return list(families.values())
 
-    def _facts(self) -> Iterator[dict[str, Any]]:
-        runtime = runtimes.current() if self._running is None else self._running._runtime
-        if runtime is not None:
-            for tree in runtime.overview()["trees"]:
-                if self._running is None or tree["path"] == self._running.name:
-                    yield from _walk(tree)
+    def _facts(self, trees: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for tree in trees:
+            if self._running is None or tree["path"] == self._running.name:
+                yield from _walk(tree)
 
 
 def page() -> tuple[str, bytes]:
@@ -135,11 +145,40 @@ def _add_supervisor(families: dict[str, Any], facts: dict[str, Any]) -> None:
         families["exits"].add_metric([*path, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", reason).lower()], number)
 
 
+def _add_nodes(families: dict[str, Any], nodes: list[dict[str, Any]]) -> None:
+    """Add the machines; a machine with several nodes, some for one worker alone, counts once."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for node in nodes:
+        by_name.setdefault(node["name"], []).append(node)
+    for name, same in by_name.items():
+        told = [one for one in same if one["cpus"] is not None]
+        heard = [one["silent"] for one in same if one["silent"] is not None]
+        values = {
+            "up": any(one["status"] == "running" for one in same),
+            "workers": sum(one["workers"] for one in same),
+            "silent_seconds": min(heard, default=None),
+            "cpus_used": told[-1]["cpu"] if told else None,
+            "cpus": told[-1]["cpus"] if told else None,
+            "memory_used_bytes": told[-1]["memory"] if told else None,
+            "memory_bytes": told[-1]["memory_total"] if told else None,
+        }
+        for what, value in values.items():
+            if value is not None:
+                families[f"node_{what}"].add_metric([name], float(value))
+
+
+def _node(facts: dict[str, Any]) -> list[str]:
+    """Return the label of the node; a worker of this machine has none, which is the same as an empty one."""
+    return [facts["node"]] if facts.get("node") else []
+
+
 def _add_worker(families: dict[str, Any], facts: dict[str, Any]) -> None:
-    path = [facts["path"]]
+    path = [facts["path"], *_node(facts)]
     if facts["uptime"] is not None:
         families["uptime_seconds"].add_metric(path, facts["uptime"])
-    if facts["pid"] is not None and facts["kind"] in ("process", "command") and "node" not in facts:
+    if "memory" in facts:  # as its node has told
+        families["memory_bytes"].add_metric(path, facts["memory"])
+    elif facts["pid"] is not None and facts["kind"] in ("process", "command") and "node" not in facts:
         families["memory_bytes"].add_metric(path, memory_of(facts["pid"]))
     if "loops" in facts:
         families["loops"].add_metric(path, facts["loops"])

@@ -22,9 +22,10 @@ import pytest
 from suitkaise import cli
 from suitkaise.cli import profile as profiles
 from suitkaise.cli import programs
-from suitkaise.cli.command import CommandError
-from suitkaise.cli.stack import send_to_worker
+from suitkaise.engines import inspection
+from suitkaise.engines.inspection import send_to_worker
 from suitkaise.engines.worker_signals import PROFILE
+from suitkaise.errors import SuitkaiseError
 from tests.support import Finished, Program, children_named, eventually, in_background, start_program, wait_gone
 
 APP = """
@@ -211,19 +212,19 @@ def test_without_an_observer_the_signal_does_nothing(app: App) -> None:
 def test_observers_at_once_get_a_profile_each(app: App) -> None:
     pid, place = app.pid("server"), app.directory()
     profiles_made = [
-        in_background(lambda seconds=seconds: profiles._of_process(place, pid, seconds, 50.0))
+        in_background(lambda seconds=seconds: inspection.profile_of(place, pid, seconds, 50.0))
         for seconds in (1.0, 0.2, 0.5)
     ]
     assert all(one.result(60)["stacks"] for one in profiles_made)
-    assert not Path(profiles.profile_socket(place, pid)).exists()
+    assert not Path(inspection.profile_socket(place, pid)).exists()
 
 
 def test_a_profile_ends_with_the_worker_or_with_the_one_who_wanted_it(own_app: App) -> None:
     app = own_app
     pid = app.pid("server")
-    place = Path(profiles.profile_socket(app.directory(), pid))
+    place = Path(inspection.profile_socket(app.directory(), pid))
     with socket.socket(socket.AF_UNIX) as listener:
-        profiles.bind_unix(listener, place)
+        inspection.bind_unix(listener, place)
         listener.listen(1)
         os.kill(pid, PROFILE)
         worker = listener.accept()[0]
@@ -238,9 +239,9 @@ def test_a_profile_ends_with_the_worker_or_with_the_one_who_wanted_it(own_app: A
         wait_gone(pid)
         return real(*args)
 
-    real = profiles._readable
+    real = inspection._readable
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profiles, "_readable", kill)
+        patch.setattr(inspection, "_readable", kill)
         assert "has ended meanwhile" in app.profile("server", seconds=600.0).stderr
 
 
@@ -310,7 +311,7 @@ def test_what_cannot_be_traced_is_told(app: App) -> None:
 def test_a_process_that_does_not_handle_the_signal_is_not_sent_it() -> None:
     with subprocess.Popen(["sleep", "600"]) as process:  # the signal would end it
         try:
-            with pytest.raises(CommandError, match="no worker's"):
+            with pytest.raises(SuitkaiseError, match="no worker's"):
                 send_to_worker(process.pid, PROFILE)
             assert process.poll() is None
         finally:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 from collections.abc import Callable
 from typing import Any
 
-from suitkaise.cli.command import CLEAN, FAILED, RUNNING, CommandError, UsageError
+from suitkaise.cli.command import CLEAN, RUNNING, CommandError, UsageError
 from suitkaise.cli.programs import Target
 from suitkaise.cli.show import target_of
 from suitkaise.errors import AskTimeout, ChildRunning, RuntimeGone, SuitkaiseError
@@ -104,12 +103,9 @@ def send_signal(options: argparse.Namespace) -> int:
     target = target_of(options)
     if target.facts["kind"] not in ("process", "command"):
         raise UsageError(f"{target.path!r} is a {target.facts['kind']}; a signal goes to a process of its own")
-    pid = target.pid
-    try:
-        os.kill(pid, number)
-    except OSError as error:
-        raise CommandError(f"{target.path!r}: {error.strerror}", FAILED) from None
-    _tell(options, target, f"{signal.Signals(number).name} sent to pid {pid}")
+    target.inspect("signal", number)
+    where = f" on the node {target.node}" if target.node else ""
+    _tell(options, target, f"{signal.Signals(number).name} sent to pid {target.pid}{where}")
     return CLEAN
 
 

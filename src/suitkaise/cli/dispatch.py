@@ -161,6 +161,7 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
 
 _COMMANDS = {
     "ps": "show:ps",
+    "nodes": "nodes:nodes",
     "tree": "show:tree",
     "status": "show:status",
     "logs": "logs:logs",

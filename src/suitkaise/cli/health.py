@@ -141,16 +141,19 @@ def health() -> dict[str, str]:
 
 
 def readiness() -> dict[str, str]:
-    """Return the status of each permanent child, and of each supervisor, that does not run; nothing if all do."""
+    """Return the status of each permanent child, and of each supervisor, that does not run; nothing if all do.
+
+    What runs on a node that is lost is not ready either, whether it still runs there or not.
+    """
     runtime = runtimes.current()
     trees = [] if runtime is None else runtime.overview()["trees"]
     if not trees:
         return {"": "no tree has been started"}
     return {
-        one["path"]: one["status"]
+        one["path"]: "its node is lost" if one.get("node_lost") else one["status"]
         for tree in trees
         for one in walk(tree)
-        if one.get("restart", "permanent") == "permanent" and one["status"] != Status.RUNNING
+        if one.get("restart", "permanent") == "permanent" and (one["status"] != Status.RUNNING or one.get("node_lost"))
     }
 
 

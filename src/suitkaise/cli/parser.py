@@ -26,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, text in _LOOKS.items():
         command = _add(commands, name, text)
         command.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
-        if name != "ps":
+        if name not in ("ps", "nodes"):
             command.add_argument("path", nargs="?", metavar="PATH", help=_PATH)
     logs = _add(commands, "logs", "print what workers have printed and logged last")
     logs.add_argument("path", nargs="?", metavar="PATH", help=_PATH)
@@ -91,6 +91,7 @@ _EPILOG = """exit codes: 0 clean, 1 failed, 2 wrong usage or declaration, 3 no r
 4 it runs already, 128+n ended by signal n"""
 _LOOKS = {
     "ps": "list the programs of this user that run trees",
+    "nodes": "list the nodes of the clusters that programs of this user use",
     "tree": "print trees with the state of each worker",
     "status": "print what is known of one worker or supervisor",
 }

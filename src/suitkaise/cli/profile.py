@@ -6,14 +6,10 @@ py-spy looks, where it is installed and allowed; else the worker samples itself.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import json
 import os
 import re
-import select
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,18 +20,12 @@ from suitkaise.cli.command import CLEAN, CommandError, UsageError
 from suitkaise.cli.profile_formats import FORMATS, Frame, Profile, as_json
 from suitkaise.cli.programs import Target
 from suitkaise.cli.show import target_of
-from suitkaise.cli.stack import send_to_worker
-from suitkaise.engines.worker_signals import PROFILE
+from suitkaise.engines.inspection import PATIENCE
 from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.escapes import escaped
 from suitkaise.messaging.protocol import RequestKind
-from suitkaise.platform.runtime_directory import profile_socket, stack_file
-from suitkaise.platform.sockets import bind_unix, is_trusted, peer_of
 
 __all__ = ["profile"]
-
-PATIENCE = 5.0
-"""Seconds within which a worker has to begin, and to answer after its last look."""
 
 
 def profile(options: argparse.Namespace) -> int:
@@ -54,6 +44,12 @@ def _measure(target: Target, seconds: float, rate: float) -> Profile:
     kind = target.facts["kind"]
     if kind not in ("process", "command") or target.facts["pid"] == target.program.facts["pid"]:
         return _of_program(target, seconds, rate)
+    if target.node:  # py-spy looks into processes of its own machine
+        if kind == "command":
+            raise UsageError(
+                f"{target.path!r} is a program of its own on the node {target.node}; only py-spy there can look into it"
+            )
+        return _from_sampler(target.path, target.inspect("profile", seconds, rate, takes=seconds))
     pid = target.pid
     why = "it is not installed (pip install py-spy)"
     spy = shutil.which("py-spy") or shutil.which("py-spy", path=os.path.dirname(sys.executable))
@@ -65,7 +61,7 @@ def _measure(target: Target, seconds: float, rate: float) -> Profile:
         raise UsageError(f"{target.path!r} is a program of its own; py-spy can look into it if it is Python, but {why}")
     if spy is not None:
         print(f"py-spy cannot be used: {why}; the worker samples itself", file=sys.stderr)
-    return _from_sampler(target.path, _of_process(target.program.directory, pid, seconds, rate))
+    return _from_sampler(target.path, target.inspect("profile", seconds, rate, takes=seconds))
 
 
 # ---------------------------------------------------------------- the ways to measure
@@ -78,82 +74,6 @@ def _of_program(target: Target, seconds: float, rate: float) -> Profile:
         raise CommandError(f"{target.path!r}: the program does not answer") from None
     except RuntimeGone:
         raise CommandError(f"{target.path!r}: the program has ended meanwhile") from None
-
-
-def _of_process(directory: str, pid: int, seconds: float, rate: float) -> dict[str, Any]:
-    """Have a worker's process sample its own threads."""
-    with contextlib.ExitStack() as stack:
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError as error:
-            raise CommandError(f"process {pid} cannot be asked: {error.strerror}") from None
-        stack.callback(os.close, pidfd)
-        worker = stack.enter_context(_connection(directory, pid, pidfd))
-        try:
-            worker.sendall(json.dumps({"seconds": seconds, "rate": rate}).encode() + b"\n")
-            return _receive(worker, pid, pidfd, time.monotonic() + seconds + PATIENCE)
-        except OSError:
-            raise CommandError("the worker has ended meanwhile") from None
-
-
-def _connection(directory: str, pid: int, pidfd: int) -> socket.socket:
-    """Have the worker connect to a socket here, and return its connection."""
-    path = profile_socket(directory, pid)
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        try:
-            turn = os.open(stack_file(directory, pid), os.O_RDONLY | os.O_CLOEXEC)  # a file that the worker has anyway
-            stack.callback(os.close, turn)
-            fcntl.flock(turn, fcntl.LOCK_EX)  # the socket has one name: observers that come at once take turns
-            with contextlib.suppress(FileNotFoundError):  # of a client that was killed
-                os.unlink(path)
-            bind_unix(listener, path)
-            stack.callback(os.unlink, path)
-            os.chmod(path, 0o600)
-            listener.listen(1)
-        except OSError as error:
-            raise CommandError(f"process {pid} cannot be asked: {error.strerror}") from None
-        send_to_worker(pid, PROFILE)
-        if not _readable(listener, pidfd, PATIENCE):
-            raise CommandError(
-                f"process {pid} has not begun within {PATIENCE:g} s: it is stopped, runs as another user, or its main "
-                "thread is in C code that does not return to Python; `suitkaise stack` shows where it is, and py-spy "
-                "works nevertheless"
-            )
-        worker = listener.accept()[0]
-        if not is_trusted(peer_of(worker)[1]):
-            worker.close()
-            raise CommandError(f"process {pid} does not run as this user")
-        return worker
-
-
-def _readable(sock: socket.socket, pidfd: int, seconds: float) -> bool:
-    """Wait until there is input; return False after that time. Raises CommandError when the process has ended."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    poll.register(pidfd, select.POLLIN)
-    ready = [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]
-    if pidfd in ready and sock.fileno() not in ready:
-        raise CommandError("the worker has ended meanwhile")
-    return bool(ready)
-
-
-def _receive(worker: socket.socket, pid: int, pidfd: int, until: float) -> dict[str, Any]:
-    """Receive the profile; Ctrl-C ends it earlier, and what there is then counts."""
-    data = bytearray()
-    while not data.endswith(b"\n"):
-        try:
-            if not _readable(worker, pidfd, until - time.monotonic()):
-                raise CommandError(f"process {pid} does not answer: is it stopped?")
-        except KeyboardInterrupt:
-            worker.shutdown(socket.SHUT_WR)
-            continue
-        part = worker.recv(1 << 20)
-        if not part:
-            raise CommandError("the worker has ended meanwhile")
-        data += part
-    told: dict[str, Any] = json.loads(data)
-    return told
 
 
 def _from_sampler(path: str, told: dict[str, Any]) -> Profile:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from suitkaise.cli.command import NO_PROGRAM, USAGE, CommandError
+from suitkaise.engines.inspection import Inspection, inspect
 from suitkaise.errors import AskTimeout, RuntimeGone, SuitkaiseError
 from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.protocol import RequestKind
@@ -51,6 +52,17 @@ class Program:
         return trees
 
     @property
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes of the clusters that the program uses."""
+        nodes: list[dict[str, Any]] = self.facts.get("nodes", [])
+        return nodes
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs on this machine; if not, a node of it does, which passes on what it is asked."""
+        return bool(self.directory == self.facts["directory"])
+
+    @property
     def title(self) -> str:
         """The names of its trees, and its pid."""
         return f"{', '.join(tree['path'] for tree in self.trees) or 'no tree'} (pid {self.facts['pid']})"
@@ -71,17 +83,42 @@ class Target:
 
     @property
     def pid(self) -> int:
-        """Its process on this machine.
-
-        Raises:
-            CommandError: there is none.
-        """
+        """Its process. Raises CommandError if there is none."""
         pid: int | None = self.facts["pid"]
         if pid is None:
             raise CommandError(f"{self.path!r} is {self.facts['status']}; there is no process")
-        if "node" in self.facts:
-            raise CommandError(f"{self.path!r} runs as process {pid} on the node {self.facts['node']}, not here")
         return pid
+
+    @property
+    def node(self) -> str:
+        """The node of the cluster that has its process; empty if it runs on this machine."""
+        return str(self.facts.get("node", ""))
+
+    def inspect(self, what: Inspection, *arguments: float, takes: float = 0.0) -> Any:
+        """Ask its process for something, see `engines.inspection`: here, or by way of the program and its node.
+
+        Args:
+            what: the question.
+            arguments: its arguments.
+            takes: seconds that the answer takes in any case.
+
+        Raises:
+            CommandError: there is no process, or it does not answer.
+        """
+        pid = self.pid
+        if not self.node and not self.program.is_here:
+            raise CommandError(f"{self.path!r} runs on the machine of its program, where this has to be called")
+        try:
+            if not self.node:
+                return inspect(self.program.directory, pid, what, arguments)
+            answer = self.program.client.request(RequestKind.INSPECT, self.path, (what, arguments))
+            return answer.get(takes + 3 * PATIENCE)
+        except RuntimeGone:
+            raise CommandError(f"{self.path!r}: the program has ended meanwhile") from None
+        except AskTimeout:
+            raise CommandError(f"{self.path!r}: its node {self.node} does not answer") from None
+        except SuitkaiseError as error:
+            raise CommandError(str(error)) from None
 
 
 def running_programs() -> tuple[list[Program], list[str]]:
@@ -105,7 +142,17 @@ def running_programs() -> tuple[list[Program], list[str]]:
             programs.append(program)
             continue
         program.close()
-    return sorted(programs, key=lambda program: float(program.facts["started"])), silent
+    return sorted(_once(programs), key=lambda program: float(program.facts["started"])), silent
+
+
+def _once(programs: list[Program]) -> list[Program]:
+    """Leave out a program that was found more than once: nodes of it on this machine pass on what they are asked."""
+    found: dict[tuple[int, str, float], Program] = {}
+    for program in sorted(programs, key=lambda program: not program.is_here):
+        key = program.facts["pid"], program.facts["directory"], program.facts["started"]
+        if found.setdefault(key, program) is not program:
+            program.close()
+    return list(found.values())
 
 
 def walk(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:

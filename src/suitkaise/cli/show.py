@@ -25,7 +25,7 @@ __all__ = ["chosen", "duration", "ps", "status", "target_of", "tree"]
 
 _PS = [
     Column("PID", "number"), Column("TREES", "name"), Column("ALIVE", "number"), Column("RESTARTS", "number", 2),
-    Column("UP", "number", 1), Column("COMMAND", "end", 3),
+    Column("UP", "number", 1), Column("NODES", "", 4), Column("COMMAND", "end", 3),
 ]  # fmt: skip
 _TREE = [
     Column("NAME", "name"), Column("STATE", "status"), Column("PID", "number", 1), Column("UP", "number", 4),
@@ -67,15 +67,27 @@ def ps(options: argparse.Namespace) -> int:
         rows.append([
             str(program.facts["pid"]), ", ".join(tree["path"] for tree in program.trees) or "-",
             f"{alive}/{len(workers)}", str(sum(one["restarts"] for tree in program.trees for one in walk(tree))),
-            duration(program.facts["time"] - program.facts["started"]), _command(program.facts["command"]),
+            duration(program.facts["time"] - program.facts["started"]), _counted(program.nodes),
+            _command(program.facts["command"]),
         ])  # fmt: skip
     if rows:
-        print_table(_PS, rows)
+        print_table(*_without_empty(_PS, rows))
     for directory in silent:
         print(f"suitkaise ps: a program does not answer: {directory}", file=sys.stderr)
     if not rows and not silent:
         print("no tree of this user is running", file=sys.stderr)
     return CLEAN if rows else NO_PROGRAM
+
+
+def _without_empty(columns: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
+    """Return the table without the column of the nodes if no program has any."""
+    kept = [one for one, column in enumerate(columns) if column.title != "NODES" or any(row[one] for row in rows)]
+    return [columns[one] for one in kept], [[row[one] for one in kept] for row in rows]
+
+
+def _counted(nodes: list[dict[str, Any]]) -> str:
+    lost = sum(node["status"] == "lost" for node in nodes)
+    return f"{len(nodes) - lost}, {lost} lost" if lost else str(len(nodes) or "")
 
 
 def tree(options: argparse.Namespace) -> int:
@@ -126,6 +138,8 @@ def _doing(facts: dict[str, Any]) -> str:
     if facts["pid"] is not None and facts.get("phase"):
         since = facts.get("in_phase")
         parts.append(facts["phase"] + (f" for {duration(since)}" if since is not None and since >= 1 else ""))
+    if facts.get("node_lost"):
+        parts.append("its node is lost")
     if facts["last_exit"] is not None:
         parts.append(_exit(facts))
     if facts["abandoned"]:
@@ -144,9 +158,9 @@ def status(options: argparse.Namespace) -> int:
         return tree(options)
     target = target_of(options)
     facts = dict(target.facts)
-    here = facts["kind"] in ("process", "command") and "node" not in facts
+    here = facts["kind"] in ("process", "command") and "node" not in facts and target.program.is_here
     pid = facts["pid"] if here else None
-    facts["resources"] = None if pid is None else _resources(pid)
+    facts["resources"] = _told_by_node(facts) if pid is None else _resources(pid)
     facts["last_lines"] = [] if facts["kind"] == "supervisor" else _last_lines(target)
     facts["crashes"] = [report.id for report in read_reports()[0] if report.path == target.path][-5:]
     healthy = facts["pid"] is not None or facts["status"] in ("finished", "stopped", "ignored", "running", "created")
@@ -184,11 +198,19 @@ def _resources(pid: int) -> dict[str, Any] | None:
         return None
 
 
+def _told_by_node(facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the node of a worker has told last; None if it has told nothing."""
+    if facts["pid"] is None or "memory" not in facts:
+        return None
+    return {"processes": None, "rss": facts["memory"], "cpu": facts["cpu"], "threads": None}
+
+
 def _details(facts: dict[str, Any]) -> list[str]:
     lines = []
     if facts["pid"] is not None:
         up = "" if facts["uptime"] is None else f", up {duration(facts['uptime'])}"
-        node = f" on the node {facts['node']}" if "node" in facts else ""
+        lost = ", which is lost" if facts.get("node_lost") else ""
+        node = f" on the node {facts['node']}{lost}" if "node" in facts else ""
         lines.append(f"pid {facts['pid']}{node}, incarnation {facts['incarnation']}{up}")
     if facts["kind"] == "supervisor" and "max_restarts" in facts:
         lines.append(f"{facts['strategy']}: {budget(facts)}; {len(facts['children'])} children")
@@ -212,8 +234,10 @@ def _details(facts: dict[str, Any]) -> list[str]:
         lines.append(f"last exit: {one_line(facts['last_exit'])}")
     if facts["resources"] is not None:
         used = facts["resources"]
-        below = f" in {used['processes']} processes" if used["processes"] > 1 else ""
-        lines.append(f"memory {used['rss'] / 2**20:.1f} MiB{below}, cpu {used['cpu']:.0%}, {used['threads']} threads")
+        below = f" in {used['processes']} processes" if (used["processes"] or 0) > 1 else ""
+        cpu = "" if used["cpu"] is None else f", cpu {used['cpu']:.0%}"
+        threads = "" if used["threads"] is None else f", {used['threads']} threads"
+        lines.append(f"memory {used['rss'] / 2**20:.1f} MiB{below}{cpu}{threads}")
     if facts["crashes"]:
         lines.append(f"crash reports: {', '.join(facts['crashes'])}  (suitkaise crashes ID)")
     if facts["last_lines"]:

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import wait
+from typing import Any
 
 from suitkaise.cluster.link import NAME_BYTES, Listener
 from suitkaise.cluster.machines import Cluster, Machine
@@ -34,6 +35,9 @@ __all__ = ["ClusterEngine"]
 
 LOOK_AGAIN = 1.0
 """Seconds after which the machines are looked at again, while none is fit for a worker."""
+
+FORMER = 100
+"""How many nodes that were lost are remembered, for those who look."""
 
 QUIT_TIME = 5.0
 """Seconds that nodes get to end before they are killed."""
@@ -68,6 +72,7 @@ class ClusterEngine:
         self._at: dict[str, RemoteNode] = {}  # the node of each path
         self._shared: dict[str, RemoteNode] = {}  # by the id of the machine
         self._nodes: dict[bytes, RemoteNode] = {}  # all that are not over, by their names
+        self._former: dict[str, dict[str, Any]] = {}  # by name: those that were lost, and no other has come since
         self._silent: set[str] = set()  # the machines from which nothing was heard any more
         self._closed = False
         self._surroundings = surroundings_here()
@@ -121,6 +126,13 @@ class ClusterEngine:
             until = time.monotonic() + self.spec.start_timeout
             self._submit(lambda: self._start_on_a_node(worker, until))
         return worker
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return what the nodes are and do, also those that were lost a while ago, and whose machine has none since."""
+        with self._lock:
+            now, former = list(self._nodes.values()), list(self._former.values())
+        facts = [*(node.facts for node in now), *former]
+        return sorted((one for one in facts if one is not None), key=lambda one: (one["name"], one["pid"] or 0))
 
     def set_log_levels(self, levels: dict[str, int]) -> None:
         """Have the workers' loggers use these levels, those of the program's loggers."""
@@ -253,6 +265,8 @@ class ClusterEngine:
     def on_ready(self, node: RemoteNode) -> None:
         """Have the node look what is left of others that were lost on its machine."""
         self._silent.discard(node.machine_id or "")
+        with self._lock:
+            self._former.pop(node.name, None)
         for lost in self._all():
             if lost.directory is not None and not lost.is_open and lost.home == node.home:
                 node.send(Bury(lost.directory))
@@ -274,8 +288,14 @@ class ClusterEngine:
             node.send(Bury(lost.directory))
 
     def on_over(self, node: RemoteNode) -> None:
-        """Forget the node."""
+        """Forget the node, but that it was lost."""
+        facts = node.facts
         with self._lock:
+            if facts is not None and facts["why"]:
+                self._former.pop(node.name, None)
+                self._former[node.name] = facts | {"workers": 0, "silent": None}
+                if len(self._former) > FORMER:
+                    del self._former[next(iter(self._former))]
             self._nodes.pop(node.settings.name, None)
             if self._shared.get(node.machine_id or "") is node:
                 del self._shared[node.machine_id or ""]

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from suitkaise.engines.inspection import Inspection
 from suitkaise.messaging.protocol import HubAnswer, WorkerFrame
 
 __all__ = [
@@ -24,9 +25,12 @@ __all__ = [
     "Deliver",
     "DropUpTo",
     "Exited",
+    "Figures",
     "Finish",
     "Forget",
     "HubFrame",
+    "Inspect",
+    "Inspected",
     "Kill",
     "LinesRead",
     "Listen",
@@ -34,6 +38,7 @@ __all__ = [
     "LogLines",
     "LogOutput",
     "LogRecord",
+    "LogsTaken",
     "MessageDone",
     "News",
     "NodeFrame",
@@ -131,10 +136,25 @@ class DropUpTo(msgspec.Struct, array_like=True, tag=14, gc=False):
     number: int
 
 
+class Inspect(msgspec.Struct, array_like=True, tag=15, gc=False):
+    """Ask the worker's process for something, see `engines.inspection`. `Inspected` with the number answers it."""
+
+    worker: int
+    number: int
+    what: Inspection
+    arguments: list[float]
+
+
 class LogLevels(msgspec.Struct, array_like=True, tag=8, gc=False):
     """The levels of the program's loggers, now and when they change; the root logger has the name ''."""
 
     levels: dict[str, int]
+
+
+class LogsTaken(msgspec.Struct, array_like=True, tag=16, gc=False):
+    """So much of what the node has sent of its workers' logging is handled, or dropped: it may send more."""
+
+    weight: int
 
 
 class Forget(msgspec.Struct, array_like=True, tag=9, gc=False):
@@ -269,6 +289,24 @@ class LinesRead(msgspec.Struct, array_like=True, tag=16, gc=False):
     worker: int
 
 
+class Inspected(msgspec.Struct, array_like=True, tag=18, gc=False):
+    """The answer to `Inspect`: the payload is it, or the encoded error if not `ok`."""
+
+    worker: int
+    number: int
+    ok: bool
+
+
+class Figures(msgspec.Struct, array_like=True, tag=19, gc=False):
+    """What the machine of the node and the workers use, measured every few seconds."""
+
+    cpu: float | None  # processors at work since the last time; None: it is the first time
+    cpus: int
+    memory: int  # bytes in use
+    memory_total: int
+    workers: list[tuple[int, float | None, int]]  # number, CPU as above and memory of the worker and all below it
+
+
 class News(msgspec.Struct, array_like=True, tag=9, gc=False):
     """News of a background thread, or a worker over its memory: the payload is a pickled `Event` or `CrashReport`.
 
@@ -336,6 +374,7 @@ class Pulse(msgspec.Struct, array_like=True, tag=14, gc=False):
     """The node is alive, and its workers look like that. Sent all the time."""
 
     views: list[View]
+    dropped: int  # of the log records of workers, those that were dropped since the last time, for lack of room
 
 
 class Buried(msgspec.Struct, array_like=True, tag=15, gc=False):
@@ -354,7 +393,9 @@ HubFrame: TypeAlias = (
     | Listen
     | ReadLines
     | DropUpTo
+    | Inspect
     | LogLevels
+    | LogsTaken
     | Forget
     | AnswerOfHub
     | Beat
@@ -374,6 +415,8 @@ NodeFrame: TypeAlias = (
     | LogOutput
     | LogLines
     | LinesRead
+    | Inspected
+    | Figures
     | News
     | Traced
     | Recycle

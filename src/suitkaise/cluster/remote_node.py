@@ -28,12 +28,17 @@ import msgspec
 from suitkaise.cluster.link import Link
 from suitkaise.cluster.machines import Ended, Machine, NodeProcess
 from suitkaise.cluster.node import Settings, pulse_of
+from suitkaise.cluster.node_logs import WINDOW, weight_of
 from suitkaise.cluster.protocol import (
     AnswerOfHub,
     Beat,
     Buried,
+    Figures,
     LogLevels,
+    LogLines,
+    LogOutput,
     LogRecord,
+    LogsTaken,
     News,
     NodeFrame,
     Pulse,
@@ -152,6 +157,7 @@ class RemoteNode:
         self.directory: str | None = None
         self.home: str = ""
         self.pid: int | None = None
+        self.figures: Figures | None = None
         self.workers: dict[int, RemoteWorker] = {}
         self._context = context
         self._owner = owner
@@ -162,6 +168,7 @@ class RemoteNode:
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._waiting: list[tuple[Any, bytes | Pieces]] = []
         self._waiting_bytes = 0
+        self._taken = 0  # of its workers' logging, since the last time that it was told
         self._requests: dict[int, RequestServer] = {}
         self._tunnel = TunnelExit(context.reactor, self.send, storage)
         self._last_beat = time.monotonic()
@@ -233,6 +240,27 @@ class RemoteNode:
         """Have its process killed."""
         if self._process is not None:
             self._process.kill()
+
+    @property
+    def facts(self) -> dict[str, Any] | None:
+        """What it is and does, as plain values; None if it was ended in order."""
+        if self._why == _ENDED:
+            return None
+        link, figures = self._link, self.figures
+        return {
+            "name": self.name,
+            "machine": self.machine_id,
+            "pid": self.pid,
+            "status": "running" if self.is_ready else "starting" if self.is_open else "lost",
+            "why": self._why,
+            "dedicated": self.is_dedicated,
+            "workers": len(self.workers),
+            "silent": None if link is None else max(0.0, time.monotonic() - link.heard),
+            "cpu": None if figures is None else figures.cpu,
+            "cpus": None if figures is None else figures.cpus,
+            "memory": None if figures is None else figures.memory,
+            "memory_total": None if figures is None else figures.memory_total,
+        }
 
     def quit(self) -> None:
         """Have it end: it has no workers any more."""
@@ -384,11 +412,18 @@ class RemoteNode:
     # ------------------------------------------------------------ its reports (reactor's thread)
     def _on_frame(self, frame: NodeFrame, payload: bytes) -> None:
         match frame:
-            case Pulse(views):
+            case Pulse(views, dropped):
+                if dropped:
+                    self._context.logs.note_dropped(dropped)
                 for view in views:
                     worker = self.workers.get(view.worker)
                     if worker is not None:
                         worker.show(view)
+            case Figures():
+                self.figures = frame
+                for number, cpu, memory in frame.workers:
+                    if (used := self.workers.get(number)) is not None:
+                        used.used = cpu, memory
             case RequestOfWorker():
                 self._request(frame, payload)
             case WorkerGone(connection):
@@ -417,6 +452,17 @@ class RemoteNode:
                         with self._lock:
                             self.workers.pop(frame.worker, None)
                         self._end_if_over()
+                elif isinstance(frame, LogRecord | LogOutput | LogLines):  # of one that was given up
+                    self.logs_taken(weight_of(frame))
+
+    def logs_taken(self, weight: int) -> None:
+        """Note that so much of what it has sent of its workers' logging is handled; tell it once in a while."""
+        with self._lock:
+            self._taken += weight
+            if self._taken < WINDOW // 8:
+                return
+            taken, self._taken = self._taken, 0
+        self.send(LogsTaken(taken))
 
     def _request(self, frame: RequestOfWorker, payload: bytes) -> None:
         requests = self._requests.get(frame.connection)

@@ -6,17 +6,21 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
+from suitkaise.cluster.node_logs import weight_of
 from suitkaise.cluster.protocol import (
     Checkpoint,
     Deliver,
     DropUpTo,
     Exited,
     Finish,
+    Inspect,
+    Inspected,
     Kill,
     LinesRead,
     Listen,
@@ -36,15 +40,16 @@ from suitkaise.cluster.protocol import (
     View,
 )
 from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
+from suitkaise.engines.inspection import Inspection
 from suitkaise.engines.worker_output import keep_lines, keep_output, keep_record
-from suitkaise.errors import WorkerDead
+from suitkaise.errors import SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging import codec
 from suitkaise.messaging.address import TraceReport
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.inbox import Inbox
 from suitkaise.messaging.logs import CommandOutput
-from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.board import DROPPED, MESSAGES, OWN, SLOT_BYTES, Phase, Slot, SlotView
 
@@ -69,6 +74,10 @@ class Sender(Protocol):
         """Send a frame, or keep it until the node is connected. Raises MailboxFull, not with `force`."""
         ...
 
+    def logs_taken(self, weight: int) -> None:
+        """Note that so much of what it has sent of its workers' logging is handled, or dropped (any thread)."""
+        ...
+
 
 class RemoteWorker:
     """One incarnation on a node. Any thread may call what its supervisor calls; the reactor's thread handles frames.
@@ -80,7 +89,7 @@ class RemoteWorker:
     """
 
     stopping: bool = True
-    """No log record holds up what a node reports: records for which there is no room are dropped."""
+    """No log record holds up what a node reports: it is the node that sends no more than what the handlers take."""
 
     def __init__(self, context: EngineContext, launch: Launch, recipe: bytes) -> None:
         self.exited: Future[Exit] = Future()
@@ -98,10 +107,13 @@ class RemoteWorker:
         self.on_room: Callable[[int], None] = lambda dropped: None
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
+        self._inspections: dict[int, Answer[Any]] = {}
         self._returned: list[Message] = []
         self._late_lines: deque[Future[None]] = deque()
         self._tracer: TraceReport | None = None
         self._view: SlotView | None = None
+        self.used: tuple[float | None, int] | None = None
+        """CPU (1.0: one core; None: not known yet) and memory in bytes of it and its processes, as last told."""
         self.losing: ExitReason | None = None  # why its node, which is lost, may end it
         self._over = False
         if context.log_rings is not None:
@@ -112,6 +124,11 @@ class RemoteWorker:
     def where(self) -> str:
         """The name of its node; empty as long as none is found."""
         return "" if self.node is None else self.node.name
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its node is lost, so that it may run still, or not."""
+        return self.losing is not None and not self._over
 
     def place(self, node: Sender) -> bool:
         """Start it on this node; what was sent to it so far follows. Return False if it was given up meanwhile."""
@@ -217,6 +234,23 @@ class RemoteWorker:
             self._send(ReadLines(self.number))
             return late
 
+    def inspect(self, what: Inspection, arguments: Sequence[float]) -> Answer[Any]:
+        """Have the node ask the worker's process for something, see `engines.inspection`.
+
+        Raises:
+            SuitkaiseError: there is no process, or its node is lost.
+        """
+        path, answer = self.launch.path, Answer[Any]()
+        with self._lock:
+            if self._over or self.node is None:
+                raise SuitkaiseError(f"{path!r} has no process now", path=path)
+            if not self.node.is_open:
+                raise SuitkaiseError(f"the node {self.node.name} of {path!r} is lost", path=path)
+            number = next(self._numbers)
+            self._inspections[number] = answer
+            self._send(Inspect(self.number, number, what, list(arguments)))
+        return answer
+
     def snapshot(self) -> SlotView | None:
         """Return the worker's slot on the status board of its node, as it was last told; None after its end."""
         return None if self._over else self._view
@@ -237,11 +271,17 @@ class RemoteWorker:
                 if message is not None and message.reply is not None:
                     message.reply(frame.ok, Payload(data=payload))
             case LogRecord(_, fields):
-                keep_record(context, launch.path, launch.number, fields, self)
+                keep_record(context, launch.path, launch.number, fields, self, self._taken(frame))
             case LogLines(_, stream, when, lines):
                 keep_lines(context, launch.path, launch.number, [(stream, when, line) for line in lines])
+                self._taken(frame)()
             case LogOutput(_, pid, program, runs):
-                keep_output(context, launch.number, CommandOutput(launch.path, pid, program, runs), self)
+                output = CommandOutput(launch.path, pid, program, runs)
+                keep_output(context, launch.number, output, self, self._taken(frame))
+            case Inspected(_, number, ok):
+                inspected = self._inspections.pop(number, None)
+                if inspected is not None:
+                    inspected.settle(ok, Payload(data=payload))
             case LinesRead():
                 self._late_lines.popleft().set_result(None)
             case Checkpoint():
@@ -269,6 +309,11 @@ class RemoteWorker:
                 result = Payload(data=bytes(payload)) if has_result else None
                 self._finish(replace(exit, result=result, view=None if view is None else _view_of(view)))
 
+    def _taken(self, frame: LogRecord | LogOutput | LogLines) -> Callable[[], None]:
+        """Return what tells the node that the frame is handled."""
+        assert self.node is not None
+        return partial(self.node.logs_taken, weight_of(frame))
+
     def show(self, view: View) -> None:
         """Take the news of the worker's slot."""
         self._view = _view_of(view)
@@ -283,11 +328,14 @@ class RemoteWorker:
                 return
             self._over = True
             asked, self._asked = list(self._asked.values()), {}
+            inspections, self._inspections = list(self._inspections.values()), {}
             self._waiting.clear()
         for late in self._late_lines:
             late.set_result(None)
         if self._context.log_rings is not None:
             self._context.log_rings.detach(self.launch.path, self)
+        for inspection in inspections:
+            inspection.settle(False, Payload(SuitkaiseError(f"{self.launch.path!r} has ended meanwhile")))
         for message in asked:
             message.fail(WorkerDead.unanswered(self.launch.path, exit.reason))
         settle(self.exited, replace(exit, returned=tuple(self._returned)))

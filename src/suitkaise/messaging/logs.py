@@ -288,6 +288,8 @@ class Forwarded:
     handlers have caught up. A worker that was asked to stop is read from in any case, so that no record delays its end.
     """
 
+    room: int = ROOM
+
     def __init__(self, reactor: Reactor, records: LogQueue) -> None:
         self._reactor = reactor
         self._records = records
@@ -298,13 +300,13 @@ class Forwarded:
         self._resuming = False
         self._too_slow = False
 
-    def put(self, fields: dict[str, Any], source: LogSource) -> None:
-        """Queue a record; never blocks. For the I/O thread only."""
-        self._add(1, lambda: handle_forwarded(fields), source)
+    def put(self, fields: dict[str, Any], source: LogSource, done: Callable[[], None] | None = None) -> None:
+        """Queue a record; never blocks. For the I/O thread only. `done` is called after it is handled, or dropped."""
+        self._add(1, lambda: handle_forwarded(fields), source, done)
 
-    def put_output(self, output: CommandOutput, source: LogSource) -> None:
-        """Queue the output of a command; never blocks. For the I/O thread only."""
-        self._add(len(output), lambda: handle_output(output), source)
+    def put_output(self, output: CommandOutput, source: LogSource, done: Callable[[], None] | None = None) -> None:
+        """Queue the output of a command; never blocks. For the I/O thread only. `done`: as for `put`."""
+        self._add(len(output), lambda: handle_output(output), source, done)
 
     def release(self, source: LogSource) -> None:
         """Read from a worker that was asked to stop. For the I/O thread only."""
@@ -312,21 +314,43 @@ class Forwarded:
             self._paused.remove(source)
             source.resume_reading()
 
-    def _add(self, count: int, call: Callable[[], object], source: LogSource) -> None:
-        waiting = self._put - self._handled
-        if waiting <= ROOM // 4:
+    @property
+    def waiting(self) -> int:
+        """How much was put and is not handled yet."""
+        return self._put - self._handled
+
+    def _add(
+        self, count: int, call: Callable[[], object], source: LogSource, done: Callable[[], None] | None = None,
+        size: int | None = None,
+    ) -> None:  # fmt: skip
+        """Put `count` records, which take the room of `size` (None: of as many)."""
+        waiting = self.waiting
+        if waiting <= self.room // 4:
             self._too_slow = False
         must_read = self._too_slow or source.stopping
-        if waiting >= ROOM and must_read:
-            self._records.count_dropped(count)
+        if waiting >= self.room and must_read:
+            self._drop(count)
+            if done is not None:
+                done()
             return
-        self._put += count
-        self._records.put(lambda: self._handle(count, call), count)
-        if waiting >= ROOM // 2 and not must_read and source not in self._paused:
+        self._put += count if size is None else size
+        self._pass_on(count, call, done)
+        if waiting >= self.room // 2 and not must_read and source not in self._paused:
             if self._timer is None:
                 self._look_later()
             self._paused.append(source)
             source.pause_reading()
+
+    def _pass_on(self, count: int, call: Callable[[], object], done: Callable[[], None] | None) -> None:
+        self._records.put(lambda: self._handle(count, call, done), count)
+
+    def _drop(self, count: int) -> None:
+        self._records.count_dropped(count)
+
+    def note_dropped(self, count: int) -> None:
+        """Count records that were dropped on their way, and have that told soon."""
+        self._records.count_dropped(count)
+        self._records.put(lambda: None, 0)
 
     def _look_later(self) -> None:
         handled = self._handled
@@ -334,7 +358,7 @@ class Forwarded:
 
     def _look(self, before: int) -> None:
         """Go on pausing if the handlers have made progress since `before`."""
-        if self._handled - before > ROOM // 10:
+        if self._handled - before > self.room // 10:
             self._look_later()
         else:
             self._too_slow = True
@@ -349,12 +373,14 @@ class Forwarded:
         for source in paused:
             source.resume_reading()
 
-    def _handle(self, count: int, call: Callable[[], object]) -> None:
+    def _handle(self, count: int, call: Callable[[], object], done: Callable[[], None] | None) -> None:
         self._handled += count
         try:
             call()
         finally:
-            if self._paused and not self._resuming and self._put - self._handled <= ROOM // 4:
+            if done is not None:
+                done()
+            if self._paused and not self._resuming and self.waiting <= self.room // 4:
                 self._resuming = True
                 self._reactor.call_soon_threadsafe(self._resume)
 

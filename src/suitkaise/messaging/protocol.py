@@ -77,6 +77,7 @@ class RequestKind(enum.StrEnum):
     EVENTS = "events"  # a number -> the events after it, see `runtime.event_history`; the path is empty
     LOGS = "logs"  # a `LogsRequest` -> the lines at the path and below it, see `runtime.log_requests`
     PROFILE = "profile"  # seconds, looks a second -> a profile, after them, see `runtime.profile`
+    INSPECT = "inspect"  # what, its arguments -> the answer of a process on a node, see `engines.inspection`
     TRACE = "trace"  # a number, or None -> the messages handled after it, when there are some, see `runtime.traces`
     STORAGE_READ = "storage read"  # what is read, and of what -> what is there, see `storage.backends.remote_reader`
     STORAGE = "storage"  # -> the directory of the program's storage, after its start; the path is empty

@@ -251,7 +251,7 @@ class Registry:
                     return self._serve(kind)
                 case RequestKind.EVENTS | RequestKind.STORAGE_READ:
                     return self._serve(kind, argument)
-                case RequestKind.PROFILE:
+                case RequestKind.PROFILE | RequestKind.INSPECT:
                     return self._serve(kind, path, *argument)
                 case RequestKind.TRACE | RequestKind.LOGS:
                     return self._serve(kind, path, argument)

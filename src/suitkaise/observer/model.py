@@ -9,7 +9,7 @@ __all__ = ["Model"]
 
 ROW = (
     "path", "id", "kind", "status", "pid", "incarnation", "restarts", "last_exit", "last_exit_clean", "abandoned",
-    "node", "restart", "serial", "strategy", "dynamic", "restarts_used", "max_restarts", "max_seconds",
+    "node", "node_lost", "restart", "serial", "strategy", "dynamic", "restarts_used", "max_restarts", "max_seconds",
 )  # fmt: skip
 """The facts of `runtime.overview` that change with events only."""
 
@@ -27,6 +27,9 @@ class Model:
         self.program: dict[str, Any] = {}
         self.rows: dict[str, dict[str, Any]] = {}
         self.figures: dict[str, dict[str, Any]] = {}
+        self.nodes: list[dict[str, Any]] = []
+        self.used: dict[str, tuple[float | None, int]] = {}
+        """CPU and memory of the workers on nodes, as their nodes have told them."""
         self._loops: dict[str, tuple[Any, int, float]] = {}
 
     def update(self, overview: dict[str, Any]) -> dict[str, Any]:
@@ -37,16 +40,18 @@ class Model:
             paths in start order, if that has changed. `program`: its facts, if they have changed.
         """
         now = overview["time"]
-        rows, figures = {}, {}
+        rows, figures, used = {}, {}, {}
         for facts, depth in _walk(overview["trees"]):
             path = facts["path"]
             row = {name: facts[name] for name in ROW if name in facts}
             row["depth"] = depth
             row["started"] = self._started(path, facts, now)
             rows[path] = row
+            if "memory" in facts:
+                used[path] = facts["cpu"], facts["memory"]
             if "loops" in facts:
                 figures[path] = self._figures(path, facts, now)
-        program = {name: value for name, value in overview.items() if name not in ("trees", "time")}
+        program = {name: value for name, value in overview.items() if name not in ("trees", "nodes", "time")}
         changes: dict[str, Any] = {
             "rows": {path: changed for path, row in rows.items() if (changed := _changed(self.rows.get(path), row))},
             "removed": [path for path in self.rows if path not in rows],
@@ -56,6 +61,7 @@ class Model:
         if program != self.program:
             changes["program"] = program
         self.program, self.rows, self.figures = program, rows, figures
+        self.nodes, self.used = overview.get("nodes", []), used
         self._loops = {path: value for path, value in self._loops.items() if path in rows}
         return changes
 

@@ -12,7 +12,7 @@ from typing import Any
 from suitkaise.observer.incidents import Incidents
 from suitkaise.observer.model import Model
 from suitkaise.observer.program import ObservedProgram
-from suitkaise.observer.resources import Resources
+from suitkaise.platform.resources import Resources
 
 __all__ = ["SECONDS", "TICK", "Observation"]
 
@@ -61,6 +61,11 @@ class Observation:
         """The facts of each worker and supervisor, in start order, as `Model` holds them."""
         return self._model.rows
 
+    @property
+    def nodes(self) -> list[dict[str, Any]]:
+        """What the nodes of the program's clusters are and do, see `cluster.remote_node.RemoteNode.facts`."""
+        return self._model.nodes
+
     def look(self, *, everything: bool = False, last: bool = False) -> dict[str, Any] | None:
         """Ask the program; return what has changed, ready for JSON; None if nothing has.
 
@@ -90,6 +95,7 @@ class Observation:
                 self._incidents.settle({p: row["status"] for p, row in self.rows.items()}, overview["time"])
             if everything or began >= self._next_look:
                 message["figures"] = self._measure(overview["time"])
+                message["nodes"] = self.nodes
             message["time"] = overview["time"]
             self.looked = time.monotonic()
             if began >= self._next_look:
@@ -107,7 +113,7 @@ class Observation:
         """Return all that is known, as an observer needs it first."""
         return {
             "idle": self.idle, **self._model.whole(), "figures": self.figures, "incidents": self.incidents(),
-            "events": list(self.events),
+            "nodes": self.nodes, "events": list(self.events),
         }  # fmt: skip
 
     def incidents(self) -> list[dict[str, Any]]:
@@ -121,7 +127,8 @@ class Observation:
             for path, row in self.rows.items()
             if row["kind"] in ("process", "command") and row["pid"] is not None and row.get("node") is None
         }
-        used = {pids[pid]: amount for pid, amount in self._resources.measure(pids).items()}
+        measured = self._resources.measure(pids) if pids else {}
+        used = {**self._model.used, **{pids[pid]: amount for pid, amount in measured.items()}}
         figures: dict[str, Any] = {}
         for path in self.rows:
             of_loop = self._model.figures.get(path)

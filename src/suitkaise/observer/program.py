@@ -68,6 +68,10 @@ class ObservedProgram:
             raise SpecError(f"{path!r} is a whole tree; a page steers what is below one")
         self._client.administer(ACTIONS[action], supervisor, id).get(FOR_CHANGES)
 
+    def signal(self, path: str, number: int) -> None:
+        """Have the node of a worker send a signal to its process. Raises SuitkaiseError where that is not possible."""
+        self._client.request(RequestKind.INSPECT, path, ("signal", (number,))).get(PATIENCE)
+
     def log(self, path: str, *, last: int) -> LogReader:
         """Return a reader of what the worker at `path`, or the workers below it, have printed and logged."""
         return LogReader(self._client, path, last=last)

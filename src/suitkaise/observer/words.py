@@ -12,7 +12,7 @@ Mood = Literal["good", "bad", "soon", ""]
 _MOODS: dict[str, Mood] = {
     "running": "good", "finished": "good", "crashed": "bad", "killed": "bad", "hung": "bad", "failed": "bad",
     "abandoned": "bad", "restarting": "soon", "starting": "soon", "stopping": "soon", "suspended": "soon",
-    "ok": "good", "warning": "soon", "error": "bad",
+    "lost": "bad", "ok": "good", "warning": "soon", "error": "bad",
 }  # fmt: skip
 
 

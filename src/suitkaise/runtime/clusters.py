@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from suitkaise.engines.engine import Engine, EngineContext
 from suitkaise.specs.cluster import Ray
@@ -67,6 +67,10 @@ class Clusters:
         except BaseException:
             cluster.close()
             raise
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return what the nodes of all clusters are and do, as plain values."""
+        return [facts for _, engine in list(self._joined) for facts in engine.nodes()]
 
     def set_log_levels(self, levels: dict[str, int]) -> None:
         """Have the loggers of all workers use these levels."""

@@ -28,7 +28,11 @@ _STARTED = time.time()
 
 
 def overview(
-    directory: str, storage: str | None, registry: Registry, roots: dict[str, SupervisorInterface]
+    directory: str,
+    storage: str | None,
+    registry: Registry,
+    roots: dict[str, SupervisorInterface],
+    nodes: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return what this program is and what its trees are doing; ready for JSON.
 
@@ -37,6 +41,7 @@ def overview(
         storage: the directory of its storage; None while it uses none.
         registry: knows the incarnations.
         roots: the roots of the trees that run, by name.
+        nodes: what the nodes of its clusters are and do.
     """
     return {
         "pid": os.getpid(),
@@ -47,6 +52,7 @@ def overview(
         "python": platform.python_version(),
         "started": _STARTED,
         "time": time.time(),
+        "nodes": nodes,
         "trees": [_supervisor(registry, root) for root in roots.values()],
     }
 
@@ -102,6 +108,9 @@ def _child(registry: Registry, path: str, line: ChildLine | None, policy: BasePo
     receiver: Any = None if address is None else address.receiver
     if hasattr(receiver, "where"):  # it runs on a node of a cluster: its pid means nothing here
         facts["node"] = receiver.where
+        facts["node_lost"] = receiver.is_lost
+        if (used := receiver.used) is not None:
+            facts["cpu"], facts["memory"] = used
     if address is not None and pid is not None:
         facts["serial"] = address.watchers.serial
     if view is not None and (line is None or line.kind != "supervisor"):

@@ -29,7 +29,7 @@ __all__ = ["Requests"]
 
 _MAY_WAIT_FOR_EVER = (
     RequestKind.JOIN, RequestKind.RESULT, RequestKind.DOWN, RequestKind.ENDED, RequestKind.WAIT, RequestKind.LOGS,
-    RequestKind.PROFILE, RequestKind.TRACE,
+    RequestKind.PROFILE, RequestKind.INSPECT, RequestKind.TRACE,
 )  # fmt: skip
 
 SendAnswer: TypeAlias = Callable[[HubAnswer, bytes | Pieces], None]

@@ -12,11 +12,12 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from suitkaise.crashes import LATER, CrashLog
 from suitkaise.engines.engine import Engine, EngineContext
+from suitkaise.engines.inspection import Inspection
 from suitkaise.engines.processes import ProcessEngine
 from suitkaise.engines.shared_tracker import serve_tracker
 from suitkaise.engines.threads import DebugEngine, ThreadEngine
@@ -26,6 +27,7 @@ from suitkaise.messaging.event_bus import Bus
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.log_rings import EVENT, LogRings, Run
 from suitkaise.messaging.logs import log_event
+from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router
@@ -150,6 +152,7 @@ class Runtime:
             self.registry.services[RequestKind.EVENTS] = history.after
             self.registry.services[RequestKind.LOGS] = self._logs.serve
             self.registry.services[RequestKind.PROFILE] = profile
+            self.registry.services[RequestKind.INSPECT] = self._inspect
             self.registry.services[RequestKind.TRACE] = Traces(self.registry.find, self.reactor.call_at).after
             self.reactor.on_end = self._on_io_thread_failed
             self.registry.connect_directly(board, self.reactor)
@@ -238,7 +241,15 @@ class Runtime:
 
     def overview(self) -> dict[str, Any]:
         """Return what the program and its trees are doing now, as plain values."""
-        return overview(self.directory, self.storage.place, self.registry, running_trees())
+        return overview(self.directory, self.storage.place, self.registry, running_trees(), self._clusters.nodes())
+
+    def _inspect(self, path: str, what: Inspection, arguments: Sequence[float]) -> Answer[Any]:
+        """Ask the process of a worker on a node for something, see `engines.inspection`."""
+        receiver: Any = self.registry.find(path).receiver
+        if not hasattr(receiver, "inspect"):
+            raise SuitkaiseError(f"{path!r} has no process on a node now", path=path)
+        answer: Answer[Any] = receiver.inspect(what, arguments)
+        return answer
 
     def abandoned(self) -> list[str]:
         """Return the paths of threads that were abandoned and still run (rule 59)."""

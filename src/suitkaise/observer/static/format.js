@@ -3,7 +3,7 @@
 export const STATES = {
   running: "good", starting: "soon", restarting: "soon", stopping: "soon", created: "idle", suspended: "held",
   finished: "done", stopped: "idle", ignored: "idle",
-  crashed: "bad", killed: "bad", hung: "bad", failed: "bad", abandoned: "bad",
+  lost: "bad", crashed: "bad", killed: "bad", hung: "bad", failed: "bad", abandoned: "bad",
 };
 
 export const toneOf = (status) => STATES[status] ?? "idle";

@@ -2,7 +2,7 @@
 
 import { $, attribute, glyph, h, setGlyph, text } from "./dom.js";
 import { timeline } from "./charts.js";
-import { clock, duration, last } from "./format.js";
+import { bytes, clock, duration, last, toneOf } from "./format.js";
 import { drawStorage } from "./storage.js";
 import { now, store } from "./store.js";
 
@@ -45,10 +45,24 @@ export function drawTimeline() {
 export function drawSide() {
   if ($("overview").hidden) return;
   drawTimeline();
+  drawNodes();
   text($("count"), store.incidents.size ? String(store.incidents.size) : "");
   if (!$("incidents").hidden) drawIncidents($("incidents"), [...store.incidents.values()].reverse());
   else if (!$("events").hidden) drawEvents();
   else drawStorage();
+}
+
+// The machines of the cluster, if there is one: a lost one first.
+function drawNodes() {
+  const box = $("nodes"), nodes = [...store.nodes].sort((one, other) => (other.status === "lost") - (one.status === "lost"));
+  box.hidden = !nodes.length;
+  box.lastElementChild.replaceChildren(...nodes.map((node) => {
+    const tone = toneOf(node.status);
+    const used = [`${node.workers} worker${node.workers === 1 ? "" : "s"}`];
+    if (node.cpu != null) used.push(`${node.cpu.toFixed(1)} of ${node.cpus} CPUs`);
+    if (node.memory != null) used.push(`${bytes(node.memory)} of ${bytes(node.memory_total)}`);
+    return h("li", { "data-tone": tone, title: node.why || null }, glyph(tone), h("b", {}, node.name), h("span", {}, node.status === "lost" ? `lost: ${node.why}` : used.join(" · ")));
+  }));
 }
 
 function drawEvents() {

@@ -1,7 +1,7 @@
 // What the page knows: filled by the first message, changed by those that follow.
 
 export const store = {
-  program: null, rows: new Map(), order: [], figures: {}, incidents: new Map(), events: [], history: new Map(),
+  program: null, rows: new Map(), order: [], figures: {}, incidents: new Map(), nodes: [], events: [], history: new Map(),
   hits: new Map(), csrf: "", actions: false, ended: false, idle: false, skew: 0,
 };
 
@@ -24,6 +24,7 @@ export function take(message) {
   for (const [path, facts] of Object.entries(message.rows ?? {})) store.rows.set(path, { ...store.rows.get(path), ...facts });
   for (const path of message.removed ?? []) { store.rows.delete(path); store.history.delete(path); }
   if (message.order) store.order = message.order;
+  if (message.nodes) store.nodes = message.nodes;
   if (message.figures) {
     store.figures = message.figures;
     for (const [path, figures] of Object.entries(message.figures)) remember(path, figures);

@@ -365,6 +365,11 @@ def _head(source: Source, now: float, scope: str) -> Text:
         number = sum(row["status"] == status for row in workers)
         text.append(f"  {number} {status}", f"not bold {TONES[mood(status)]}".strip())
     text.append(f"   CPU {cpu:.0%}  memory {memory(used)}", "not bold dim")
+    lost = sum(node["status"] == "lost" for node in observation.nodes)
+    if observation.nodes:
+        text.append(f"   {len(observation.nodes) - lost} nodes", "not bold dim")
+    if lost:
+        text.append(f"  {lost} lost", f"not bold {TONES['bad']}")
     return text
 
 

@@ -60,6 +60,7 @@ def _facts(row: dict[str, Any], figures: dict[str, Any], now: float) -> list[tup
         up = "" if row["started"] is None else f", up {duration(max(0.0, now - row['started']))}"
         if row["pid"] is not None:
             node = f" on {row['node']}" if row.get("node") else ""
+            node += " (lost)" if row.get("node_lost") else ""
             facts.append(("pid", f"{row['pid']}{node}, incarnation {row['incarnation']}{up}"))
         facts.append(("restarts", f"{row['restarts']}; restart={row.get('restart', '')}"))
     if figures.get("memory") is not None:

@@ -71,7 +71,7 @@ def lines_of(
         observation: what is known of the program.
         now: the Unix time.
         scope: only what is at and below this path.
-        text: only lines in whose path, state or kind this occurs, and the supervisors above them.
+        text: only lines in whose path, state, kind or node this occurs, and the supervisors above them.
         sort: a column; the workers with the highest figures come first, without their tree. Empty: as a tree.
         failed: until when (Unix time) a worker that has failed is shown so, even if it is back already.
     """
@@ -95,7 +95,9 @@ def lines_of(
 
 def _fitting(rows: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
     fitting = {
-        row["path"] for row in rows if any(text in str(row[name]).lower() for name in ("path", "status", "kind"))
+        row["path"]
+        for row in rows
+        if any(text in str(row[name]).lower() for name in ("path", "status", "kind", "node") if name in row)
     }
     above = {path[:end] for path in fitting for end in range(len(path)) if path[end] == "/"}
     return [row for row in rows if row["path"] in fitting or (row["path"] in above and row["kind"] == "supervisor")]
@@ -157,6 +159,8 @@ def _texts(numbers: Mapping[str, float]) -> Iterable[tuple[str, str]]:
 
 def _doing(row: dict[str, Any], figures: dict[str, Any]) -> str:
     parts = []
+    if row.get("node") and row["pid"] is not None:
+        parts.append(f"on {one_line(row['node'])}{', which is lost' if row.get('node_lost') else ''}")
     if row["kind"] == "supervisor" and "max_restarts" in row:
         strategy = "dynamic" if row.get("dynamic") else row.get("strategy", "")
         parts.append(f"{strategy}, {budget(row)}")

@@ -152,12 +152,15 @@ class Source:
         Raises:
             SpecError: it has no process of its own now.
             OSError: the system refuses it.
+            SuitkaiseError: its node refuses it.
         """
-        row = None if self.observation is None or self._program is None else self.observation.rows.get(path)
-        if row is None or row["kind"] not in ("process", "command") or row["pid"] is None:
+        program = self._program
+        row = None if self.observation is None or program is None else self.observation.rows.get(path)
+        if program is None or row is None or row["kind"] not in ("process", "command") or row["pid"] is None:
             raise SpecError(f"{path!r} has no process of its own now")
-        if row.get("node") is not None:
-            raise SpecError(f"{path!r} runs on the node {row['node']}, not on this machine")
         pid: int = row["pid"]
-        os.kill(pid, signal.Signals(number))
+        if row.get("node") is not None:
+            program.signal(path, number)
+        else:
+            os.kill(pid, signal.Signals(number))
         return pid

@@ -1,0 +1,131 @@
+"""What an operator sees of workers on nodes, and can do with them: as with workers of one machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, Command, Ray, RunningTree, Supervisor
+from suitkaise.cli import main
+from suitkaise.cluster import ray_cluster
+from suitkaise.events import ChildExited
+from suitkaise.exits import Signaled
+from suitkaise.runtime.runtime import current
+from tests.cluster.processes import ProcessCluster
+from tests.cluster.workers import Member
+from tests.support import eventually, in_background
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[RunningTree, ProcessCluster]]:
+    """Run one tree on two nodes for all tests."""
+    machines = ProcessCluster({"a": {}, "b": {}})
+    tree = Supervisor(
+        "app",
+        Child(Member, id="one"),
+        Child(Member, id="two"),
+        Command("sh", "-c", "echo up; exec sleep 600", ready="up", name="sleeper"),
+        engine=Ray(),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_cluster, "join", lambda spec: machines)
+        with tree.start() as running:
+            for id in ("one", "two"):
+                running[id].ask("who", timeout=60.0)
+            yield running, machines
+
+
+@pytest.fixture
+def run(shared: object, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command of the command line; return its exit code and what it has printed."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(list(arguments))
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_the_stacks_of_a_worker_on_a_node(run: Run) -> None:
+    code, out, _ = run("stack", "app/one")
+    assert code == 0
+    assert "worker_main.py" in out
+
+
+def test_a_profile_of_a_worker_on_a_node(run: Run) -> None:
+    code, out, _ = run("profile", "app/one", "--seconds", "0.2", "--json")
+    assert code == 0
+    assert json.loads(out)["stacks"]
+
+
+def test_what_cannot_be_done_on_a_node_is_told(run: Run) -> None:
+    code, _, err = run("profile", "app/sleeper", "--seconds", "0.1")
+    assert code == 2
+    assert "'app/sleeper' is a program of its own on the node" in err
+
+
+def test_a_signal_for_a_worker_on_a_node_ends_it_with_that_reason(
+    run: Run, shared: tuple[RunningTree, ProcessCluster]
+) -> None:
+    running, _ = shared
+    with running.events() as events:
+        code, out, _ = run("signal", "USR2", "app/two")
+        assert code == 0
+        assert " on the node " in out
+        assert next(event for event in events if isinstance(event, ChildExited)).reason == Signaled(signal.SIGUSR2)
+    eventually(lambda: running["two"].is_alive())
+    code, out, _ = run("signal", "WINCH", "app/sleeper")
+    assert code == 0
+    assert f"sent to pid {running['sleeper'].pid} on the node" in out
+
+
+def test_cpu_and_memory_of_workers_and_nodes_are_told(shared: object) -> None:
+    def facts() -> dict[str, Any]:
+        runtime = current()
+        assert runtime is not None
+        return runtime.overview()
+
+    def workers() -> list[dict[str, Any]]:
+        return [child for child in facts()["trees"][0]["children"] if child.get("cpu") is not None]
+
+    assert len(eventually(lambda: len(found := workers()) == 3 and found)) == 3
+    assert all(child["memory"] > 100_000 for child in workers())
+    nodes = facts()["nodes"]
+    assert [(node["name"], node["status"], node["workers"]) for node in nodes] in (
+        [("a", "running", 2), ("b", "running", 1)], [("a", "running", 1), ("b", "running", 2)],
+    )  # fmt: skip
+    for node in nodes:
+        assert 0 < node["memory"] < node["memory_total"]
+        assert node["cpu"] <= node["cpus"] == os.cpu_count()
+        assert node["silent"] < 60
+
+
+def test_nodes_on_the_machine_of_their_program_are_no_programs(run: Run) -> None:
+    code, out, _ = run("ps", "--json")
+    assert code == 0
+    assert [program["pid"] for program in json.loads(out)].count(os.getpid()) == 1
+
+
+def test_a_trace_of_a_worker_on_a_node(run: Run, shared: tuple[RunningTree, ProcessCluster]) -> None:
+    running, _ = shared
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.wait(0.02):
+            running["one"].tell("traced")
+
+    sent = in_background(send)
+    code, out, _ = run("trace", "app/one", "--lines", "1", "--json")
+    over.set()
+    sent.result(30.0)
+    assert code == 0
+    assert json.loads(out)["message"] == "'traced'"
