@@ -8,14 +8,36 @@ import pytest
 from suitkaise.storage import pipeline
 from suitkaise.storage.backends.store import Store
 from suitkaise.storage.tree import Tree
+from tests.redis_server import RedisProcess, needs_redis
+from tests.storage import support
 from tests.storage.support import Storage, clear
 
-ENGINES = ("lmdb", "sqlite")
+FILES = ("lmdb", "sqlite")
+ENGINES = (*FILES, pytest.param("redis", marks=needs_redis))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisProcess]:
+    """One server for the storages of all tests."""
+    server = RedisProcess()
+    support.redis_server = server
+    yield server
+    support.redis_server = None
+    server.close()
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
     """Each test that uses a storage runs with every engine."""
+    name: str = request.param
+    if name == "redis":
+        request.getfixturevalue("redis_server")
+    return name
+
+
+@pytest.fixture(scope="module", params=FILES)
+def file_engine(request: pytest.FixtureRequest) -> str:
+    """A test of what concerns files runs with the engines that keep a storage in files."""
     name: str = request.param
     return name
 
@@ -51,6 +73,7 @@ def tree(shared_storage: Storage) -> Iterator[Tree]:
 @pytest.fixture
 def store(tmp_path: Path, engine: str) -> Iterator[Store]:
     """A store that this process writes to, without a server."""
+    support.lead_to_redis(tmp_path, engine)
     store = Store(tmp_path, engine=engine)
     yield store
     store.close()

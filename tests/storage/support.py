@@ -13,15 +13,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from suitkaise.storage.backends.engines import engine_of
 from suitkaise.storage.backends.reader import Reader
+from suitkaise.storage.backends.redis_address import note_address
 from suitkaise.storage.backends.store import WriteTransaction
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.keys import entry_key
 from suitkaise.storage.records import encode_value, value_of
 from suitkaise.storage.tree import Tree
+from tests.redis_server import RedisProcess
 from tests.support import ROOT
 
-__all__ = ["Storage", "clear", "put_entry", "run_in_process", "values_in"]
+__all__ = ["Storage", "clear", "lead_to_redis", "put_entry", "run_in_process", "values_in"]
 
 
 class Storage:
@@ -33,6 +36,7 @@ class Storage:
         shared = Path("/dev/shm")
         base = str(shared) if shared.is_dir() else None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="storage-test-", dir=base))
+        lead_to_redis(self.directory, options.get("engine"))
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(str(self.directory / SOCKET))
         self.listener.listen(1024)
@@ -85,6 +89,15 @@ class Storage:
             self.close()
         except Exception as other:
             error.add_note(f"and at the end: {other!r}")
+
+
+redis_server: RedisProcess | None = None
+
+
+def lead_to_redis(directory: Path, engine: object) -> None:
+    """Have a folder lead to a new storage in Redis, unless it does already or another engine is wanted."""
+    if engine == "redis" and redis_server is not None and engine_of(directory) is None:
+        note_address(directory, redis_server.url())
 
 
 def clear(tree: Tree) -> None:

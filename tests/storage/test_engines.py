@@ -30,7 +30,8 @@ sys.stdin.read()
 """
 
 
-def test_a_new_storage_is_lmdb_and_an_old_one_keeps_its_engine(tmp_path: Path, engine: str) -> None:
+def test_a_new_storage_is_lmdb_and_an_old_one_keeps_its_engine(tmp_path: Path, file_engine: str) -> None:
+    engine = file_engine
     assert engine_of(tmp_path) is None
     assert chosen_engine(tmp_path, None) == "lmdb"
     Store(tmp_path, engine=engine).close()
@@ -44,8 +45,8 @@ def test_a_storage_of_another_engine_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(StorageError, match="is one of 'lmdb', 'sqlite', not 'redis'"):
-        engine_named("redis")
+    with pytest.raises(StorageError, match="is 'lmdb', 'sqlite' or the URL of a Redis server, not 'oracle'"):
+        engine_named("oracle")
 
 
 def test_without_the_package_lmdb_the_storage_is_in_sqlite(tmp_path: Path) -> None:
@@ -73,13 +74,13 @@ except StorageError as error:
 
 
 def test_a_reader_that_is_stuck_on_an_old_state_is_reported_once(
-    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, file_engine: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(server, "STUCK_AFTER", 0.0)
     monkeypatch.setattr(server, "MAINTENANCE_INTERVAL", 0.0)
     with (
         caplog.at_level(logging.WARNING, "suitkaise.storage"),
-        closing(ServerInThread(tmp_path, engine)),
+        closing(ServerInThread(tmp_path, file_engine)),
         closing(Tree(tmp_path)) as tree,
     ):
         tree.add("a", 1, "w")
@@ -90,6 +91,6 @@ def test_a_reader_that_is_stuck_on_an_old_state_is_reported_once(
             for number in range(24):  # SQLite tells once its log is long
                 tree.add(f"n{number}", blob, "w")
             told = eventually(lambda: [line for line in caplog.messages if "an old state of the storage" in line])
-            if engine == "lmdb":
+            if file_engine == "lmdb":
                 assert told[0].startswith(f"pid {other.pid} has been reading an old state")
             assert len(told) == 1

@@ -30,8 +30,8 @@ def fill(storage: Storage) -> int:
     return count
 
 
-def test_a_full_file_system_raises_storage_full_and_reads_still_work(small_tmpfs: Path, engine: str) -> None:
-    with Storage(small_tmpfs, engine=engine) as storage:
+def test_a_full_file_system_raises_storage_full_and_reads_still_work(small_tmpfs: Path, file_engine: str) -> None:
+    with Storage(small_tmpfs, engine=file_engine) as storage:
         count = fill(storage)
         assert count > 50
         for index in range(count):
@@ -40,10 +40,10 @@ def test_a_full_file_system_raises_storage_full_and_reads_still_work(small_tmpfs
         assert str(storage.tree).startswith(f"storage in {small_tmpfs}: {count} entries")
 
 
-def test_freed_space_can_be_used(small_tmpfs: Path, engine: str) -> None:
+def test_freed_space_can_be_used(small_tmpfs: Path, file_engine: str) -> None:
     ballast = small_tmpfs / "ballast"
     ballast.write_bytes(bytes(1 << 20))
-    with Storage(small_tmpfs, engine=engine) as storage:
+    with Storage(small_tmpfs, engine=file_engine) as storage:
         fill(storage)
         ballast.unlink()
         storage.tree.add("after", BLOB, path="full")
@@ -54,8 +54,8 @@ def test_freed_space_can_be_used(small_tmpfs: Path, engine: str) -> None:
         assert storage.tree.get("m14", path="full") == BLOB
 
 
-def test_flush_raises_storage_full_even_if_the_server_was_killed_meanwhile(small_tmpfs: Path, engine: str) -> None:
-    with Storage(small_tmpfs, engine=engine) as storage:
+def test_flush_raises_storage_full_even_if_the_server_was_killed_meanwhile(small_tmpfs: Path, file_engine: str) -> None:
+    with Storage(small_tmpfs, engine=file_engine) as storage:
         count = fill(storage)
         tree = storage.tree
         for index in range(5):
@@ -68,8 +68,8 @@ def test_flush_raises_storage_full_even_if_the_server_was_killed_meanwhile(small
         assert set(found.values()) == {BLOB}
 
 
-def test_the_server_starts_on_a_full_file_system(small_tmpfs: Path, engine: str) -> None:
-    with Storage(small_tmpfs, engine=engine) as storage:
+def test_the_server_starts_on_a_full_file_system(small_tmpfs: Path, file_engine: str) -> None:
+    with Storage(small_tmpfs, engine=file_engine) as storage:
         count = fill(storage)
         (small_tmpfs / "ballast").touch()
         with pytest.raises(OSError, match="No space left"):
@@ -84,12 +84,14 @@ def test_the_server_starts_on_a_full_file_system(small_tmpfs: Path, engine: str)
         assert len(storage.tree.get_all_from("full")) == count
 
 
-def test_a_restore_for_which_there_is_no_room_changes_nothing(small_tmpfs: Path, tmp_path: Path, engine: str) -> None:
-    with Storage(engine=engine) as roomy:
+def test_a_restore_for_which_there_is_no_room_changes_nothing(
+    small_tmpfs: Path, tmp_path: Path, file_engine: str
+) -> None:
+    with Storage(engine=file_engine) as roomy:
         for index in range(200):
             roomy.tree.add(f"n{index}", BLOB, path="full")
         roomy.tree.snapshot(tmp_path / "large")
-    with Storage(small_tmpfs, engine=engine) as storage:
+    with Storage(small_tmpfs, engine=file_engine) as storage:
         storage.tree.add("n0", 1, path="full")
         with pytest.raises(StorageFull, match=r"no room is left for the entries of .*large"):
             storage.tree.restore(tmp_path / "large")
@@ -97,9 +99,9 @@ def test_a_restore_for_which_there_is_no_room_changes_nothing(small_tmpfs: Path,
         storage.tree.add("after", BLOB, path="full")
 
 
-def test_a_snapshot_for_which_there_is_no_room_leaves_no_file(small_tmpfs: Path, engine: str) -> None:
+def test_a_snapshot_for_which_there_is_no_room_leaves_no_file(small_tmpfs: Path, file_engine: str) -> None:
     (small_tmpfs / "earlier").write_bytes(b"snapshot")
-    with Storage(engine=engine) as roomy:
+    with Storage(engine=file_engine) as roomy:
         for index in range(200):
             roomy.tree.add(f"n{index}", BLOB, path="full")
         with pytest.raises(OSError, match="No space left"):

@@ -34,6 +34,7 @@ from suitkaise.storage.protocol import (
 from suitkaise.storage.records import encode_value
 from suitkaise.storage.server import StorageServer
 from suitkaise.storage.tree import Tree
+from tests.storage.support import lead_to_redis
 
 MARKED: dict[str, str | int | float | bool | None] = {"remove_on_process_join": True}
 
@@ -43,6 +44,7 @@ class ServerInThread:
 
     def __init__(self, directory: Path, engine: str = "lmdb") -> None:
         self.directory = directory
+        lead_to_redis(directory, engine)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(str(directory / SOCKET))
         self.listener.listen(100)

@@ -73,7 +73,7 @@ def test_a_full_map_grows_and_the_transaction_runs_again(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("engine", ["lmdb"], scope="module")
-def test_check_readers_frees_the_slots_of_dead_readers(store: Store) -> None:
+def test_maintain_frees_the_slots_of_dead_readers(store: Store) -> None:
     program = """
 import sys
 from pathlib import Path
@@ -92,7 +92,7 @@ sys.stdin.read()
         assert str(other.pid) in slots.readers()
         other.kill()
         other.wait()
-        store.check_readers()
+        store.maintain()
         assert str(other.pid) not in slots.readers()
 
 

@@ -59,7 +59,7 @@ class StorageActor(Process):
 
     def _serve(self, *wake: int) -> None:
         server = self._server
-        while not server.serve(None, *wake) and server.client_count:
+        while not server.serve(server.heartbeat, *wake) and server.client_count:
             pass
 
     def on_finish(self) -> None:

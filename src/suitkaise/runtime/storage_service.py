@@ -17,6 +17,8 @@ from suitkaise.messaging.messages import Answer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import SerialExecutor
+from suitkaise.runtime import choices
+from suitkaise.storage.backends.redis_address import shown
 from suitkaise.storage.connect import detach
 from suitkaise.supervision.environment import Environment, prepare
 from suitkaise.supervision.executor import Executor
@@ -79,7 +81,7 @@ class StorageService:
                 )
             elif engine not in (None, self._engine):
                 raise StorageError(
-                    f"the storage of this program runs with engine={self._engine!r}, not {engine!r}; "
+                    f"the storage of this program runs with engine={shown(self._engine)!r}, not {shown(engine)!r}; "
                     "name the engine where you connect first"
                 )
             return self._storage_directory
@@ -88,8 +90,12 @@ class StorageService:
         from suitkaise.runtime.storage_actor import declare  # only programs that use the storage load its parts
         from suitkaise.storage.backends.engines import chosen_engine
 
-        engine = chosen_engine(Path(directory), engine)
-        modules = ("runtime.storage_actor", "storage.tree", f"storage.backends.{engine}_engine")
+        if not durable and engine is None:
+            engine = choices.storage
+        asked, engine = engine, chosen_engine(Path(directory), engine)
+        modules = ["runtime.storage_actor", "storage.tree", f"storage.backends.{engine}_engine"]
+        if engine == "redis":
+            modules.append("storage.backends.redis_reader")
         preload(*(f"suitkaise.{module}" for module in modules))  # the actor and its clients need them
         with contextlib.ExitStack() as made:
             tree, self._listener = declare(STORAGE_NAME, directory, durable=durable, engine=engine)
@@ -103,14 +109,15 @@ class StorageService:
             except ChildStartFailed as failed:
                 raise _explained(directory, failed) from failed
             made.callback(detach, directory)
-            if durable:
+            if durable or engine == "redis":
                 _forget_former_owners(directory)
             cleaner = threading.Thread(target=self._clean_up, args=(directory,), name="suitkaise-cleaner", daemon=True)
             cleaner.start()
             made.callback(cleaner.join)
             made.callback(self._gone.put, None)
             self._started = made.pop_all()
-        self._storage_directory, self._root, self._engine = directory, root, engine
+        self._storage_directory, self._root = directory, root
+        self._engine = asked if engine == "redis" else engine
 
     def on_event(self, event: Event) -> None:
         """Give the storage up when its actor cannot be started again and again: its clients would wait for ever.
@@ -177,16 +184,20 @@ class StorageService:
 
         tree: Tree = Tree(directory)
         answers = True
+        left: list[str] = []  # owners whose entries could not be removed, while a server is away
         while (owner := self._gone.get()) is not None:
             if isinstance(owner, threading.Event):
                 owner.set()
                 continue
             if not answers and self._closing:  # do not wait for it once for each owner
                 continue
+            left.append(owner)
             try:
-                tree.forget_owner(owner)
-            except Exception as error:  # the entries of the next owner may be removable
-                logger.warning("the storage entries of %s were not removed: %s", owner, error)
+                while left:
+                    tree.forget_owner(left[-1])
+                    left.pop()
+            except Exception as error:  # it is tried again when the next worker ends
+                logger.warning("the storage entries of %s were not removed: %s", left[-1], error)
                 answers = False
         try:
             tree.close()

@@ -396,7 +396,7 @@ def _open_connection(directory: str, client: bytes, timeout: float) -> tuple[soc
 
     Raises:
         StorageGone: the listening socket is gone.
-        StorageError: another user listens there.
+        StorageError: another user listens there; or the server that keeps the store is away.
         BlockingIOError: no answer within `timeout` seconds.
         OSError, WireError: the connection broke.
     """
@@ -408,6 +408,8 @@ def _open_connection(directory: str, client: bytes, timeout: float) -> tuple[soc
         while not frames:
             frames = parser.receive(sock)
         welcome = frames[0][0]
+        if isinstance(welcome, Reply) and welcome.status is not ReplyCode.OK:
+            raise StorageError(f"the storage cannot be used: {welcome.detail}")
         if not isinstance(welcome, Welcome):
             raise wire.WireError(f"the storage actor answered {welcome!r} instead of a welcome")
         return sock, parser, welcome

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from suitkaise.storage.keys import is_below, ranges_below
 from suitkaise.storage.records import Metadata, head_of, metadata_of, path_and_name, unpack_metadata
 
-__all__ = ["ALWAYS_INDEXED", "Scan", "find", "index_keys", "matches"]
+__all__ = ["ALWAYS_INDEXED", "Scan", "find", "index_keys", "matches", "prefixes_of"]
 
 ALWAYS_INDEXED = ("pid", "owner", "remove_on_process_join")
 """The metadata keys that every storage indexes."""
@@ -63,7 +63,7 @@ def find(
         path: the container at the top; the root is "".
     """
     found: Iterator[tuple[bytes, bytes]]
-    prefixes = [_prefix(name, wanted[name]) for name in declared if name in wanted]
+    prefixes = prefixes_of(wanted, declared)
     for start, stop in ranges_below(path):
         if prefixes:
             prefix = _rarest(index, prefixes, start, stop)
@@ -76,6 +76,11 @@ def find(
                 key[:1] != b"\xff" or is_below(path_and_name(bytes(key), head_of(record))[0], path)
             ):
                 yield key, record
+
+
+def prefixes_of(wanted: Metadata, declared: Collection[str]) -> list[bytes]:
+    """Return the digests of those wanted pairs whose keys the index holds."""
+    return [_prefix(name, wanted[name]) for name in declared if name in wanted]
 
 
 def _rarest(index: Scan, prefixes: list[bytes], start: bytes, stop: bytes) -> bytes:

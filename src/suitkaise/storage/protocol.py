@@ -76,8 +76,9 @@ class ReplyCode(enum.IntEnum):
     OWNER_DEAD = 4
     NOT_A_NUMBER = 5
     NOT_A_LIST = 6
-    FULL = 7
+    FULL = 7  # detail: the server that has no room left; None: the file system
     DAMAGED = 8  # detail: what is wrong with an entry, or with a snapshot
+    UNREACHABLE = 9  # detail: which server is away
 
 
 class PutMode(enum.IntEnum):
@@ -338,6 +339,10 @@ def error_for(request: Request, reply: Reply) -> StorageError:
             return StorageError(f"{what} is not a list, so nothing can be appended to it", path=path)
         case ReplyCode.DAMAGED:
             return (SnapshotError if isinstance(request, Restore) else StorageDamaged)(str(reply.detail), path=path)
+        case ReplyCode.UNREACHABLE:
+            return StorageError(f"{what} is not stored, as far as can be told: {reply.detail}", path=path)
+        case ReplyCode.FULL if reply.detail is not None:
+            return StorageFull(f"no room is left for {what}: {reply.detail}", path=path)
         case ReplyCode.FULL:
             return StorageFull(
                 f"no room is left for {what}; free space in the storage's file system, or remove entries "

@@ -22,6 +22,7 @@ from suitkaise.storage import operations
 from suitkaise.storage.backends.access import DEFAULT_MAP_SIZE
 from suitkaise.storage.backends.integrity import check
 from suitkaise.storage.backends.store import Store, WriteTransaction
+from suitkaise.storage.backends.tables import Unreachable
 from suitkaise.storage.connections import Connection, Connections, Requests
 from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, ReplyCode, Watch, Welcome
 from suitkaise.storage.watchers import Watchers
@@ -111,6 +112,11 @@ class StorageServer:
         return len(self._connections)
 
     @property
+    def heartbeat(self) -> float | None:
+        """Seconds after which `serve` has to be called again also while there are no requests; None: no limit."""
+        return self._store.engine.heartbeat
+
+    @property
     def revision(self) -> int:
         """The revision that was committed last."""
         return self._store.revision
@@ -152,6 +158,9 @@ class StorageServer:
             except _BadRequest as bad:
                 self._connections.drop(bad.connection, f"invalid request: {bad.error!r}")
                 requests = [request for request in requests if request[0] is not bad.connection]
+            except Unreachable as error:
+                self._refuse_all(requests, error)
+                return
             except (StorageFull, SnapshotError, StorageDamaged) as error:
                 if len(requests) == len(requests[0][1]) == 1:
                     self._refuse(requests[0][0], requests[0][1][0][0], error)
@@ -222,11 +231,29 @@ class StorageServer:
         client = transaction.look_up_client(hello.client)
         return Welcome(client.last, client.replies + self._unsaved_replies.get(hello.client, []))
 
-    def _refuse(self, connection: Connection, header: Any, error: StorageFull | SnapshotError | StorageDamaged) -> None:
+    def _refuse_all(self, requests: Requests, error: Unreachable) -> None:
+        """Refuse the requests of everybody while the server that keeps the store is away."""
+        logger.error("%s", error)
+        for connection, frames in requests:
+            for header, _ in frames:
+                if type(header) is Hello:  # the client's record is there, too
+                    self._connections.send(connection, wire.encode(_refusal(0, error)))
+                    break
+                if type(header) is Watch:  # it subscribes again, and goes on where it was
+                    self._connections.drop(connection, str(error))
+                    break
+                self._keep(connection, header, _refusal(header.request, error))
+
+    def _refuse(self, connection: Connection, header: Any, error: StorageError) -> None:
         """Refuse a request after its transaction; a file system that is full has no room to store the reply either."""
         logger.error("%s", error)
-        status, detail = (ReplyCode.FULL, None) if isinstance(error, StorageFull) else (ReplyCode.DAMAGED, str(error))
-        reply = Reply(header.request, status, self._store.revision, detail)
+        reply = _refusal(getattr(header, "request", 0), error, self._store.revision)
+        if reply.status is ReplyCode.FULL and not self._store.engine.is_remote:
+            reply.detail = None  # the client knows what to say of a file system
+        self._keep(connection, header, reply)
+
+    def _keep(self, connection: Connection, header: Any, reply: Reply) -> None:
+        """Send a refusal that is not stored; keep it for the client's next connection."""
         if connection.client is not None:
             unsaved = self._unsaved_replies.pop(connection.client, []) if header.quiet else []
             oldest = header.request - WINDOW  # earlier replies have arrived
@@ -250,23 +277,24 @@ class StorageServer:
         (owner, dead), waiting = next(iter(self._reaping.items()))
         try:
             count = self._store.write(lambda transaction: transaction.reap(owner, earlier=dead, limit=REAP_AT_ONCE))
-        except (StorageFull, StorageDamaged) as full:
-            logger.error("cannot remove the entries of %s: %s", owner, full)
-            status = ReplyCode.FULL
+        except (StorageFull, StorageDamaged, Unreachable) as error:
+            logger.error("cannot remove the entries of %s: %s", owner, error)
+            refusal = _refusal(0, error)
+            status, detail = refusal.status, refusal.detail
         else:
             if count == REAP_AT_ONCE:
                 return
-            status = ReplyCode.OK
+            status, detail = ReplyCode.OK, None
         del self._reaping[owner, dead]
         for connection, request in waiting:
-            self._connections.send(connection, wire.encode(Reply(request, status, self._store.revision)))
+            self._connections.send(connection, wire.encode(Reply(request, status, self._store.revision, detail)))
 
     def _maintain(self) -> None:
         now = time.monotonic()
         if now - self._maintained_at < MAINTENANCE_INTERVAL:
             return
         self._maintained_at = now
-        self._store.check_readers()
+        self._store.maintain()
         self._report_stuck_reader(now)
         if self._connections.dropped >= self._next_forget:
             self._next_forget = self._connections.dropped + _FORGET_CLIENTS_EVERY
@@ -290,5 +318,14 @@ class StorageServer:
     def _forget_clients(self) -> None:
         try:
             self._store.forget_clients(self._connections.clients())
-        except StorageFull as full:
-            logger.error("cannot remove the records of former clients: %s", full)
+        except (StorageFull, Unreachable) as error:
+            logger.error("cannot remove the records of former clients: %s", error)
+
+
+def _refusal(request: int, error: StorageError, revision: int = 0) -> Reply:
+    status = ReplyCode.DAMAGED
+    if isinstance(error, StorageFull):
+        status = ReplyCode.FULL
+    elif isinstance(error, Unreachable):
+        status = ReplyCode.UNREACHABLE
+    return Reply(request, status, revision, str(error))

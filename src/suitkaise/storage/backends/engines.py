@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from suitkaise.errors import StorageError
+from suitkaise.storage.backends.redis_address import is_url, note_address
 from suitkaise.storage.backends.tables import FILES, Engine
 
 __all__ = ["chosen_engine", "engine_named", "engine_of"]
@@ -22,8 +23,16 @@ def engine_named(name: str) -> Engine:
         from suitkaise.storage.backends.sqlite_engine import SqliteEngine
 
         return SqliteEngine()
+    if name == "redis":
+        try:
+            from suitkaise.storage.backends.redis_engine import RedisEngine
+        except ImportError as error:
+            raise StorageError(
+                f"a storage in Redis needs the extra `redis` ({error}): pip install 'suitkaise-xprocess[redis]'"
+            ) from error
+        return RedisEngine()
     if name != "lmdb":
-        raise StorageError(f"the engine of a storage is one of {', '.join(map(repr, FILES))}, not {name!r}")
+        raise StorageError(f"the engine of a storage is 'lmdb', 'sqlite' or the URL of a Redis server, not {name!r}")
     try:
         from suitkaise.storage.backends.lmdb_engine import LmdbEngine
     except ImportError as error:
@@ -42,10 +51,18 @@ def engine_of(directory: Path) -> str | None:
 def chosen_engine(directory: Path, wanted: str | None) -> str:
     """Return the name of the engine for the store in `directory`: that of the store, if there is one.
 
+    With the URL of a Redis server, the directory leads there from now on.
+
     Raises:
         StorageError: the store was made by another engine than `wanted`; or the engine is not installed.
     """
     made_by = engine_of(directory)
+    if wanted is not None and is_url(wanted):
+        engine_named("redis")
+        note_address(directory, wanted)
+        return "redis"
+    if wanted == "redis" != made_by:
+        raise StorageError("a storage in Redis needs the URL of the server: engine='redis://HOST:PORT/DB?name=NAME'")
     if wanted is not None and made_by is not None and wanted != made_by:
         raise StorageError(
             f"the storage in {str(directory)!r} was made with engine={made_by!r}, so {wanted!r} cannot open it; "

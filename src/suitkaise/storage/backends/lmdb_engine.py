@@ -35,6 +35,8 @@ class LmdbEngine:
     """Memory-mapped: a read copies one value out of memory that all processes share."""
 
     errors: tuple[type[Exception], ...] = (lmdb.Error,)
+    is_remote: bool = False
+    heartbeat: float | None = None
 
     def open_for_writing(self, directory: Path, *, durable: bool, map_size: int) -> Any:
         """Open the environment in `directory`; make it if it does not exist."""
@@ -86,7 +88,7 @@ class LmdbEngine:
         """Return None: LMDB has no check of its own."""
         return None
 
-    def free_dead_readers(self, opened: Any) -> None:
+    def maintain(self, opened: Any) -> None:
         """Free the slots of readers that died, so that the pages they were reading can be reused."""
         opened.reader_check()
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from suitkaise.errors import StorageError
 from suitkaise.storage.backends import access
-from suitkaise.storage.backends.engines import chosen_engine, engine_named
+from suitkaise.storage.backends.engines import chosen_engine, engine_named, engine_of
 from suitkaise.storage.backends.revision import RevisionWord
 from suitkaise.storage.backends.tables import Engine, Opened, Transaction, declared_index, scan
 from suitkaise.storage.index import find
@@ -295,6 +295,11 @@ def reader_of(directory: Path) -> Reader:
 
 
 def _new_reader(directory: Path) -> Reader:
+    if engine_of(directory) == "redis":
+        engine_named("redis")  # raises what is to be installed
+        from suitkaise.storage.backends.redis_reader import RedisReader
+
+        return RedisReader(directory)
     if (directory / ELSEWHERE).exists():
         from suitkaise.storage.backends.remote_reader import RemoteReader  # only workers on a cluster need it
 

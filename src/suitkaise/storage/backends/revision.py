@@ -46,6 +46,11 @@ class RevisionWord:
         """The page; the word is `words[0]`. (Reading it is one atomic load, and so is storing it.)"""
         self._page = page
 
+    @property
+    def revision(self) -> int:
+        """The revision that was committed last."""
+        return self.words[0] // 2
+
     def begin(self, revision: int) -> None:
         """Mark a commit after `revision` as under way."""
         self.words[0] = 2 * revision + 1

@@ -45,6 +45,8 @@ class SqliteEngine:
     """One file, and the log of the latest commits beside it."""
 
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
+    is_remote: bool = False
+    heartbeat: float | None = None
 
     def open_for_writing(self, directory: Path, *, durable: bool, map_size: int) -> Any:
         """Open the file in `directory`; make it if it does not exist. `map_size` is of LMDB only."""
@@ -103,7 +105,7 @@ class SqliteEngine:
         [(found,)] = opened.run("PRAGMA quick_check(1)")
         return None if found == "ok" else f"SQLite finds: {found}"
 
-    def free_dead_readers(self, opened: Any) -> None:
+    def maintain(self, opened: Any) -> None:
         """Do nothing: the kernel frees the locks of dead readers."""
 
     def oldest_reader(self, opened: Any) -> tuple[int, object] | None:

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import msgspec
 
-from suitkaise.errors import StorageError, StorageFull
+from suitkaise.errors import StorageDamaged, StorageError, StorageFull
 from suitkaise.messaging.identity import split_owner
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.storage.backends import access
@@ -78,7 +78,7 @@ class Store:
         self.errors: tuple[type[Exception], ...] = self.engine.errors
         """What the engine raises when an operation fails."""
         self.opened: Opened = access.open_for_writing(self.engine, directory, durable=durable, map_size=map_size)
-        self.engine.free_dead_readers(self.opened)
+        self.engine.maintain(self.opened)
         tables = [self.engine.table(self.opened, name, create=True) for name in TABLES]
         self.entries: Table = tables[0]
         self.owned: Table = tables[1]
@@ -104,6 +104,13 @@ class Store:
         self.client_records: dict[bytes, ClientRecord] = {}
         """Records of clients as they are stored. A transaction takes out those that it changes."""
         self._word = RevisionWord(directory, write=True)
+        if self.engine.is_remote and self._word.revision > self.revision:
+            self.close()
+            raise StorageDamaged(
+                f"the storage has lost the last {self._word.revision - self.revision} changes that this program had "
+                "stored: the server was started anew from what it had on its disk. Start the program anew to go on "
+                "from there"
+            )
         self._word.publish(self.revision)
         if not self.declared.issuperset(ALWAYS_INDEXED):  # a new store, or one of an earlier version
             try:
@@ -163,9 +170,9 @@ class Store:
         digest, number = _digest_of(owner)
         return number <= self.dead_owners.get(digest, -1)
 
-    def check_readers(self) -> None:
-        """Free the slots of readers that died, so that the pages they were reading can be reused."""
-        self.engine.free_dead_readers(self.opened)
+    def maintain(self) -> None:
+        """Do what the engine needs now and then, see `Engine.maintain`."""
+        self.engine.maintain(self.opened)
 
     def oldest_reader(self) -> tuple[int, object] | None:
         """Return the reader that keeps old data from being reused, see `Engine.oldest_reader`."""

@@ -13,15 +13,25 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-__all__ = ["FILES", "INDEX", "TABLES", "Cursor", "Engine", "Opened", "Table", "Transaction", "declared_index", "scan"]
+from suitkaise.errors import StorageError
+
+__all__ = [
+    "FILES", "INDEX", "TABLES", "Cursor", "Engine", "Opened", "Table", "Transaction", "Unreachable", "declared_index",
+    "scan", "unpack_index",
+]  # fmt: skip
 
 TABLES = ("entries", "owned", "dead", "clients", "facts", "by_metadata")
 
-FILES = {"lmdb": "store", "sqlite": "store.sqlite"}
-"""The file or folder of each engine's data in a storage's directory; the preferred engine comes first."""
+FILES = {"lmdb": "store", "sqlite": "store.sqlite", "redis": "store.redis"}
+"""The file or folder of each engine's data in a storage's directory; that of Redis holds the address of the server."""
 
 INDEX = b"index"
 """The key of the metadata keys that the index holds, in the table of facts."""
+
+
+class Unreachable(StorageError):
+    """The server that keeps the store does not answer, or takes no writes, at present."""
+
 
 Table: TypeAlias = Any
 """A handle that the engine made, see `Engine.table`."""
@@ -104,10 +114,14 @@ class Opened(Protocol):
 
 
 class Engine(Protocol):
-    """One way to keep a store: LMDB, or SQLite."""
+    """One way to keep a store: LMDB, SQLite, or Redis."""
 
     errors: tuple[type[Exception], ...]
     """What the engine raises when an operation fails."""
+    is_remote: bool
+    """Whether the store lies on a server, which may lose what it had stored while the program goes on."""
+    heartbeat: float | None
+    """Seconds after which the writer calls `maintain` also while there is nothing to do; None: it need not."""
 
     def open_for_writing(self, directory: Path, *, durable: bool, map_size: int) -> Opened:
         """Open the store in `directory`, and make it if it does not exist; the caller is its only writer."""
@@ -137,6 +151,7 @@ class Engine(Protocol):
 
         Raises:
             StorageFull: the file system has no room for the `size` bytes of the transaction.
+            Unreachable: the server that keeps the store is away.
             StorageDamaged: the file is not what was written.
         """
         ...
@@ -145,8 +160,8 @@ class Engine(Protocol):
         """Return what is wrong with the structure of the store, as far as the engine itself can tell."""
         ...
 
-    def free_dead_readers(self, opened: Any) -> None:
-        """Free what dead readers have left."""
+    def maintain(self, opened: Any) -> None:
+        """Free what dead readers have left, or show that the writer lives: the writer calls it now and then."""
         ...
 
     def oldest_reader(self, opened: Any) -> tuple[int, object] | None:
@@ -171,5 +186,9 @@ def scan(transaction: Transaction, db: Table, start: bytes, stop: bytes | None) 
 
 def declared_index(transaction: Transaction, facts: Table) -> frozenset[str]:
     """Return the metadata keys that the index holds; none in a store of an earlier version."""
-    stored = transaction.get(INDEX, db=facts)
+    return unpack_index(transaction.get(INDEX, db=facts))
+
+
+def unpack_index(stored: bytes | None) -> frozenset[str]:
+    """Return the metadata keys that are stored under `INDEX`."""
     return frozenset() if stored is None else frozenset(msgspec.msgpack.decode(stored, type=list[str]))
