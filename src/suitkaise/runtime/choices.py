@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from suitkaise.specs.cluster import Ray
 
-__all__ = ["debug", "engine", "observe", "runs", "started", "storage"]
+__all__ = ["debug", "engine", "observe", "runs", "started"]
 
 debug: bool = False
 """Whether process workers run as threads of this program, in its terminal; `suitkaise run --debug` sets it."""
@@ -25,6 +25,3 @@ runs: int = 0
 
 started: set[str] = set()
 """The names of the trees that this program has started; the command line reads it."""
-
-storage: str | None = None
-"""The engine of a storage for which the program names neither engine nor directory; `suitkaise run --storage` sets it."""

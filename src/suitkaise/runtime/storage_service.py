@@ -17,7 +17,6 @@ from suitkaise.messaging.messages import Answer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import SerialExecutor
-from suitkaise.runtime import choices
 from suitkaise.storage.backends.redis_address import shown
 from suitkaise.storage.connect import detach
 from suitkaise.supervision.environment import Environment, prepare
@@ -90,8 +89,6 @@ class StorageService:
         from suitkaise.runtime.storage_actor import declare  # only programs that use the storage load its parts
         from suitkaise.storage.backends.engines import chosen_engine
 
-        if not durable and engine is None:
-            engine = choices.storage
         asked, engine = engine, chosen_engine(Path(directory), engine)
         modules = ["runtime.storage_actor", "storage.tree", f"storage.backends.{engine}_engine"]
         if engine == "redis":
