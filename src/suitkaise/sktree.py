@@ -42,8 +42,10 @@ def connect(
         index: metadata keys by which `select_all_with` finds entries quickly, besides `pid`, `owner` and
             `remove_on_process_join`. A durable storage remembers them. Indexing what is stored already takes
             the storage actor about 5 us an entry, once.
-        engine: "lmdb", the quicker one, or "sqlite", which is part of Python. Default: the engine that made the
-            storage; for a new one LMDB, or SQLite where the package lmdb is not installed.
+        engine: "lmdb", the quicker one, or "sqlite", which is part of Python; or the URL of a Redis or Valkey server
+            with the name of the storage, `redis://HOST:PORT/DB?name=NAME`, which workers on other machines read
+            without asking the program (extra `redis`). Default: the engine that made the storage; for a new one
+            LMDB, or SQLite where the package lmdb is not installed.
 
     Raises:
         StorageError: the directory cannot be used, or another program uses it; the engine is not installed, or is

@@ -289,19 +289,22 @@ class Node:
         """Return the directory that leads to the program's storage, which is started if it does not run."""
         answer: Answer[str] = Answer()
 
-        def found(done: Any) -> None:
+        def started(done: Any) -> None:
+            self._relay.request(RequestKind.STORAGE_ADDRESS).when_done(found)
+
+        def found(address: Any) -> None:
             try:
-                answer.set_result(self._tunnel_to(origin.result(0)))
+                answer.set_result(self._tunnel_to(origin.result(0), address.result()))
             except Exception as error:
                 answer.set_exception(error)
 
         origin: Answer[str] = self._relay.request(RequestKind.STORAGE)
-        origin.when_done(found)
+        origin.when_done(started)
         return answer
 
-    def _tunnel_to(self, origin: str) -> str:
+    def _tunnel_to(self, origin: str, address: bytes | None) -> str:
         if self._tunnel is None:
-            self._tunnel = TunnelEntry(self.context.file(STORAGE), self.reactor, self.link.send, origin)
+            self._tunnel = TunnelEntry(self.context.file(STORAGE), self.reactor, self.link.send, origin, address)
         return self._tunnel.directory
 
     # ------------------------------------------------------------ news

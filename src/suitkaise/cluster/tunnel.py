@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from suitkaise.cluster.link import accept_later
@@ -19,6 +20,7 @@ from suitkaise.errors import MailboxFull
 from suitkaise.messaging.connection import SendBuffer
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.sockets import Peers, accept_own, bind_unix, connect_own
+from suitkaise.storage.backends.redis_address import write_address
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.connections import MAX_CONNECTIONS
 from suitkaise.storage.place import ELSEWHERE
@@ -114,9 +116,10 @@ class TunnelEntry:
         reactor: the I/O thread.
         send: sends a frame to the program.
         origin: the directory of the storage on the program's machine.
+        address: what leads readers to the storage's server; None: they ask the program.
     """
 
-    def __init__(self, directory: str, reactor: Reactor, send: Send, origin: str) -> None:
+    def __init__(self, directory: str, reactor: Reactor, send: Send, origin: str, address: bytes | None) -> None:
         self.directory = directory
         self._reactor = reactor
         self._streams = _Streams(reactor, send)
@@ -125,6 +128,8 @@ class TunnelEntry:
         os.mkdir(directory, 0o700)
         with open(os.path.join(directory, ELSEWHERE), "w") as file:
             file.write(origin)
+        if address is not None:
+            write_address(Path(directory), address)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         bind_unix(self._listener, os.path.join(directory, SOCKET))
         self._listener.listen(512)

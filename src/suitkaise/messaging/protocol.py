@@ -80,6 +80,7 @@ class RequestKind(enum.StrEnum):
     INSPECT = "inspect"  # what, its arguments -> the answer of a process on a node, see `engines.inspection`
     TRACE = "trace"  # a number, or None -> the messages handled after it, when there are some, see `runtime.traces`
     STORAGE_READ = "storage read"  # what is read, and of what -> what is there, see `storage.backends.remote_reader`
+    STORAGE_ADDRESS = "storage address"  # -> what leads another machine to its server, if there is one; no path
     STORAGE = "storage"  # -> the directory of the program's storage, after its start; the path is empty
 
 

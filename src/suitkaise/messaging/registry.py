@@ -247,7 +247,12 @@ class Registry:
                     answer.set_result(self._groups.serve(path, *argument))
                 case RequestKind.TOPIC:
                     answer.set_result(self._topics.serve(path, *argument))
-                case RequestKind.OVERVIEW | RequestKind.STORAGE | RequestKind.RESOURCE_TRACKER:
+                case (
+                    RequestKind.OVERVIEW
+                    | RequestKind.STORAGE
+                    | RequestKind.STORAGE_ADDRESS
+                    | RequestKind.RESOURCE_TRACKER
+                ):
                     return self._serve(kind)
                 case RequestKind.EVENTS | RequestKind.STORAGE_READ:
                     return self._serve(kind, argument)

@@ -146,6 +146,7 @@ class Runtime:
             made.callback(self.storage.close)
             self.bus.subscribe(self.storage.on_event)
             self.registry.services[RequestKind.STORAGE] = self.storage.serve
+            self.registry.services[RequestKind.STORAGE_ADDRESS] = self.storage.address
             self.registry.services[RequestKind.STORAGE_READ] = self.storage.read
             self.registry.services[RequestKind.RESOURCE_TRACKER] = serve_tracker
             self.registry.services[RequestKind.OVERVIEW] = self.overview

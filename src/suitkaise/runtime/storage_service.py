@@ -17,7 +17,7 @@ from suitkaise.messaging.messages import Answer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import SerialExecutor
-from suitkaise.storage.backends.redis_address import shown
+from suitkaise.storage.backends.redis_address import address_for_others, shown
 from suitkaise.storage.connect import detach
 from suitkaise.supervision.environment import Environment, prepare
 from suitkaise.supervision.executor import Executor
@@ -152,6 +152,10 @@ class StorageService:
         else:
             threading.Thread(target=find, name="suitkaise-storage-start", daemon=True).start()
         return answer
+
+    def address(self) -> bytes | None:
+        """Return what leads readers on other machines to the storage's server; None if they read from this program."""
+        return address_for_others(Path(self._storage_directory)) if self._root is not None else None
 
     def read(self, question: tuple[Any, ...]) -> Answer[Any]:
         """Answer a read of a worker on another machine, in a thread of its own. For the I/O thread only."""

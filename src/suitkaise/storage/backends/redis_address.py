@@ -6,6 +6,7 @@ machine in a file that this user alone can read, in the program's private direct
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -86,6 +87,11 @@ class Address:
             unquote(parts.username or ""), unquote(parts.password or ""), parts.scheme == "rediss", options,
         )  # fmt: skip
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the address means another server, or none, on another machine."""
+        return bool(self.path) or self.host in ("localhost", "::1") or self.host.startswith("127.")
+
     def __str__(self) -> str:
         return f"{self.place}?name={self.name}"
 
@@ -162,6 +168,15 @@ def read_address(directory: Path) -> tuple[Address, Holder]:
     """
     file = msgspec.json.decode((directory / FILES["redis"]).read_bytes(), type=_File)
     return Address.parse(file.url), file.holder
+
+
+def address_for_others(directory: Path) -> bytes | None:
+    """Return what `write_address` takes on another machine; None if no server of the storage can be reached there."""
+    with contextlib.suppress(FileNotFoundError):
+        address, _ = read_address(directory)
+        if not address.is_local:
+            return (directory / FILES["redis"]).read_bytes()
+    return None
 
 
 def _system() -> str:

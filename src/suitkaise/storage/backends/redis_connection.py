@@ -87,6 +87,10 @@ class RedisConnection:
         """Close the connection."""
         self._sock.close()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_sock"):
+            self._sock.close()
+
 
 def _connected(address: Address) -> socket.socket:
     if address.path:
