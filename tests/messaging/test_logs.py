@@ -257,7 +257,7 @@ def test_s76_when_the_handlers_make_no_progress_all_workers_are_read_from_and_th
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, reactor: Reactor
 ) -> None:
     source = Source()
-    monkeypatch.setattr(logs, "ROOM", 4)
+    monkeypatch.setattr(logs.Forwarded, "room", 4)
     monkeypatch.setattr(logs, "LONGEST_PAUSE", 0.01)
     forwarded = logs.Forwarded(reactor, LogQueue())
     with held_up(logging.getLogger("my.slow.library")) as (busy, release):
@@ -282,7 +282,7 @@ def test_s76_a_worker_that_was_asked_to_stop_is_read_from_although_the_handlers_
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, reactor: Reactor
 ) -> None:
     source, other = Source(), Source()
-    monkeypatch.setattr(logs, "ROOM", 4)
+    monkeypatch.setattr(logs.Forwarded, "room", 4)
     monkeypatch.setattr(logs, "LONGEST_PAUSE", 1000.0)
     forwarded = logs.Forwarded(reactor, LogQueue())
     with held_up(logging.getLogger("my.slow.library")) as (busy, release):
