@@ -36,6 +36,7 @@ from suitkaise.engines.protocol import (
     MessageTraced,
     OutputReport,
     PreloadReport,
+    ProcessContext,
     ReturnMessage,
     RoomReport,
     SetLogLevels,
@@ -398,7 +399,7 @@ class ProcessHandle:
         self.process.send(wire.frame(order, payload, long_header=True), force=force)
         self._bell[0] = self._ring
 
-    def adopt(self, process: ForkedProcess) -> bool:
+    def adopt(self, process: ForkedProcess, prepared: ProcessContext) -> bool:
         """Start the worker in a spare process, which has the recipe; return False if the process has ended."""
         if not process.hand_over(self):
             return False
@@ -406,7 +407,7 @@ class ProcessHandle:
             if not self._over:  # the process may end at this moment
                 self.process = process
                 self._slot.mark_started()
-                self._send(self._start_order(), force=True)
+                self._send(self._start_order(prepared), force=True)
         return True
 
     # ------------------------------------------------------------ callbacks of its process (reactor's thread)
@@ -414,13 +415,15 @@ class ProcessHandle:
         """Return the order to start the worker, with the recipe."""
         return wire.encode(self._start_order(), self._recipe.data, long_header=True), self._recipe.owners
 
-    def _start_order(self) -> StartWorker:
+    def _start_order(self, prepared: ProcessContext | None = None) -> StartWorker:
+        """Return the order to start the worker; `prepared` is the context that its process has got before."""
         launch = self.launch
         context = context_for(
             launch.incarnation.owner, self.process.inherited, launch.child.env, self._context.surroundings
         )
         return StartWorker(
-            codec.dumps(launch.incarnation), codec.dumps(context), self._slot.index,
+            codec.dumps(launch.incarnation), b"" if context.agrees_with(prepared) else codec.dumps(context),
+            self._slot.index,
             levels(), self._stops_last, self._context.supervise_data, launch.carrier,
         )  # fmt: skip
 
