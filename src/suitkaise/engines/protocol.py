@@ -191,6 +191,7 @@ class PrepareSpare(msgspec.Struct, array_like=True, tag=0, gc=False):
 
     context: bytes  # a pickled `ProcessContext`
     log_levels: dict[str, int]  # see `StartWorker`
+    tells_end: bool = False  # likewise
 
 
 class StartWorker(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -206,6 +207,7 @@ class StartWorker(msgspec.Struct, array_like=True, tag=1, gc=False):
     stops_last: bool  # ends after all others when the hub is gone, and ignores SIGTERM: the storage
     supervise: bytes = b""  # a pickled `SuperviseThreads`, for background threads
     carrier: dict[str, str] | None = None  # the tracing context of the caller that has started the child
+    tells_end: bool = False  # holds the lock in its slot, see `platform.death_lock`
 
 
 class DeliverMessage(msgspec.Struct, array_like=True, tag=2, gc=False):

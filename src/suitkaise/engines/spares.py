@@ -189,7 +189,7 @@ class _Spare:
         self.prepared = context_for(
             self.path, self.process.inherited, self._recipe.child.env, self._context.surroundings
         )
-        order = PrepareSpare(codec.dumps(self.prepared), levels())
+        order = PrepareSpare(codec.dumps(self.prepared), levels(), self._recipe.child.early_restart)
         return wire.encode(order, self._recipe.data, long_header=True), self._recipe.owners
 
     def on_flushed(self) -> None:

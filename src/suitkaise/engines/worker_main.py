@@ -195,6 +195,10 @@ class WorkerProcess:
         self._begin(incarnation, order.log_levels)
         slot = self._board.slot(order.slot)
         slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
+        if order.tells_end:
+            from suitkaise.platform import death_lock  # few workers need it
+
+            death_lock.hold(self._board.lock_address(order.slot))
         self._tail.listening = listening = slot.bytes[LISTENING : LISTENING + 1]
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self.handle)
         signals = self._signals
@@ -275,6 +279,10 @@ class WorkerProcess:
         set_process_name("spare")
         recipe: Recipe = codec.loads_with_descriptors(data, descriptors)
         lifecycle_class(recipe)
+        if order.tells_end:
+            from suitkaise.platform import death_lock
+
+            death_lock.prepare()
         _warm_up(self._board)
         return recipe
 
