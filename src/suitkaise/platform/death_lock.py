@@ -42,9 +42,8 @@ _SHARED, _ROBUST = 1, 1  # PTHREAD_PROCESS_SHARED, PTHREAD_MUTEX_ROBUST
 _EXITING, _SIGNALED = 0x4, 0x400  # PF_EXITING, PF_SIGNALED: flags of a thread, `linux/sched.h`
 _STATE, _FLAGS, _STATUS = 0, 6, 49  # fields of `stat` behind the name, see proc(5)
 
-_LOOKS = 8
-_FIRST_PAUSE = 50e-6
-"""Seconds until the second look at a process; the pause doubles each time: 13 ms in all."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 50e-6, 0.1
+"""Seconds until the next look at a process whose lock is released; the pause doubles each time."""
 
 
 @functools.cache
@@ -96,32 +95,29 @@ def refusal() -> str:
 def status_at_end(pid: int) -> int | None:
     """Return the wait status of a process that can run no code any more; None if it can, or may be able to.
 
-    The status is that of `waitpid`, or 0 where it is 0 or cannot be read.
+    The status is that of `waitpid` if the main thread was ended by a signal, as it is also when another thread ends the
+    process. Else it is 0, for unknown: the main thread may have ended by itself, long before the process. It is 0 also
+    where this program may not read it.
 
     A thread whose flags have PF_EXITING never returns to user mode, and no new one can be started once a signal has
     ended the process. Without such a signal, two looks have to show the same threads. If a thread is gone between two
-    reads, nothing is known: a thread that calls `execve` takes over the number of the main thread. The other threads
-    take note of a SIGKILL within microseconds, but on the processor on which each of them runs, and nothing tells when
-    they have. So this looks several times.
+    reads, nothing is known: a thread that calls `execve` takes over the number of the main thread. Nor is anything
+    known while the threads have different statuses: one of them may just have ended by itself.
     """
     before: set[int] | None = None
-    pause = _FIRST_PAUSE
-    for _ in range(_LOOKS):
+    while True:
         try:
             threads = {int(name): _thread(pid, name) for name in os.listdir(f"/proc/{pid}/task")}
-            flags, status = threads[pid]
-        except (OSError, KeyError):
-            threads = {}
-        if not threads or not flags & _EXITING:
-            before = None
-        elif all(flags & _EXITING for flags, _ in threads.values()):
-            if flags & _SIGNALED or before == threads.keys():
-                return status
-            before = set(threads)
-            continue
-        time.sleep(pause)
-        pause *= 2
-    return None
+        except OSError:
+            return None
+        if pid not in threads or not all(flags & _EXITING for flags, _ in threads.values()):
+            return None
+        flags, status = threads[pid]
+        if flags & _SIGNALED:
+            return status if all(other == status for _, other in threads.values()) else None
+        if before == threads.keys():
+            return 0
+        before = set(threads)
 
 
 def _thread(pid: int, thread: str) -> tuple[int, int]:
@@ -132,6 +128,16 @@ def _thread(pid: int, thread: str) -> tuple[int, int]:
     return int(fields[_FLAGS]), int(fields[_STATUS])
 
 
+class _Time(ctypes.Structure):
+    """`struct timespec`."""
+
+    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
+
+    @classmethod
+    def of(cls, when: float) -> _Time:
+        return cls(int(when), int(when % 1 * 1e9))
+
+
 class _Word(ctypes.Structure):
     """What `futex_waitv` waits for: `struct futex_waitv`."""
 
@@ -139,15 +145,20 @@ class _Word(ctypes.Structure):
                 ("reserved", ctypes.c_uint32)]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Watched:
     address: int
     pid: int
     on_end: Callable[[int], None]
+    pause: float = _FIRST_PAUSE
 
 
 class DeathWatch:
     """Waits for the ends of processes that hold a lock, in a thread that runs while there are any.
+
+    The lock is released by the main thread. The other threads of the process take note of a SIGKILL within
+    microseconds, but on the processor on which each of them runs, and nothing tells when they have. So the thread looks
+    at the process several times, for 0.2 s in all.
 
     It watches `MOST` processes at a time; of further ones, only the pidfd tells the end.
     """
@@ -200,35 +211,43 @@ class DeathWatch:
 
     def _run(self) -> None:
         libc, words = _libc(), (_Word * (MOST + 1))()
+        ending: list[_Watched] = []
         while True:
             with self._lock:
                 words[0] = _Word(self._bell.value, self._bell_address, _PRIVATE_32)
                 watched = list(self._watched.values())
-                if not watched:
+                if not watched and not ending:
                     self._thread = None
                     return
-                ended = []
+                released = []
                 for number, one in enumerate(watched, 1):
                     value = ctypes.c_uint32.from_address(one.address).value
                     if value != one.pid | _WAITERS:
                         del self._watched[one.address]
-                        ended.append((one, value))
+                        if value & _OWNER_DIED:
+                            released.append(one)
                     words[number] = _Word(one.pid | _WAITERS, one.address, _SHARED_32)
-            for one, value in ended:
-                self._look(one, value)
-            if not ended and libc.syscall(_WAITV, words, len(watched) + 1, 0, None, 0) < 0:
+            ending = [one for one in (*ending, *released) if self._look(one)]
+            until = None
+            if ending:
+                until = ctypes.byref(_Time.of(time.monotonic() + min(one.pause for one in ending)))
+            if libc.syscall(_WAITV, words, len(watched) + 1, 0, until, time.CLOCK_MONOTONIC) < 0:
                 code = ctypes.get_errno()
-                if code not in (errno.EAGAIN, errno.EINTR):
+                if code not in (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT):
                     self._give_up(os.strerror(code))
                     return
 
-    def _look(self, one: _Watched, value: int) -> None:
+    def _look(self, one: _Watched) -> bool:
+        """Report the end if it is certain; return whether to look again."""
         try:
-            status = status_at_end(one.pid) if value & _OWNER_DIED else None
-            if status is not None:
-                one.on_end(status)
+            status = status_at_end(one.pid)
+            if status is None:
+                one.pause *= 2
+                return one.pause < _LONGEST_PAUSE
+            one.on_end(status)
         except Exception:
             logger.exception("internal error at the end of process %d", one.pid)
+        return False
 
     def _give_up(self, why: str) -> None:
         logger.warning("ends of processes are noticed later: futex_waitv: %s", why)
