@@ -228,6 +228,8 @@ class DeathWatch:
                             released.append(one)
                     words[number] = _Word(one.pid | _WAITERS, one.address, _SHARED_32)
             ending = [one for one in (*ending, *released) if self._look(one)]
+            if not watched and not ending:
+                continue  # nobody may ring again
             until = None
             if ending:
                 until = ctypes.byref(_Time.of(time.monotonic() + min(one.pause for one in ending)))
