@@ -1,8 +1,11 @@
 """A worker with much memory is killed, and back in a spare before the kernel has freed the memory of the dead one."""
 
+import os
+import signal
 from typing import Any
 
 from suitkaise import Child, Process, Supervisor
+from suitkaise.events import ChildExited, ChildStarted
 
 
 class Model(Process):
@@ -10,13 +13,17 @@ class Model(Process):
         self.weights = bytearray(32 << 20)
 
     def on_receive(self, message: Any) -> str:
-        if message == "crash":
-            raise MemoryError("this model is too large")
         return f"{len(self.weights) >> 20} MiB"
 
 
-if __name__ == "__main__":
-    with Supervisor("desk", Child(Model, spares=1, early_restart=True)).start() as running:
-        running["model"].tell("crash")
-        print(running["model"].ask("size"))
-        print(running["model"].status)
+with Supervisor("desk", Child(Model, spares=1, early_restart=True)).start() as running, running.events() as events:
+    os.kill(running["model"].pid or 0, signal.SIGKILL)
+    for event in events:
+        if isinstance(event, ChildExited):
+            print("it has ended:", event.reason)
+        if isinstance(event, ChildStarted) and event.restarts:
+            break
+    print("it is back, with", running["model"].ask("size"))
+
+# prints: it has ended: signal 9 (SIGKILL)
+# prints: it is back, with 32 MiB
