@@ -36,7 +36,7 @@ class Scene:
     def signal_group(self, number: int) -> None:
         os.killpg(self.hub, number)
 
-    def all_gone(self, within: float = 3.0) -> None:
+    def all_gone(self, within: float = 10.0) -> None:
         """Wait until hub, keeper, workers and directory are gone, for at most `within` seconds each."""
         for pid in (self.hub, *self.workers.values(), self.keeper):
             wait_gone(pid, within)
