@@ -74,7 +74,8 @@ class Open:
 
     def pid(self, path: str) -> int:
         self.row(path).click()
-        return int(self.page.locator('.facts div:has(dt:text-is("Pid")) dd').inner_text())
+        shown = self.page.locator('.facts div:has(dt:text-is("Pid")) dd')
+        return int(eventually(shown.inner_text, what="a pid: it has none while it restarts"))
 
 
 @pytest.fixture
