@@ -16,6 +16,7 @@ from suitkaise.cli import main
 from suitkaise.cluster import ray_cluster
 from suitkaise.events import ChildExited
 from suitkaise.exits import Signaled
+from suitkaise.observer.model import Model
 from suitkaise.runtime.runtime import current
 from tests.cluster.processes import ProcessCluster
 from tests.cluster.workers import Member
@@ -129,3 +130,36 @@ def test_a_trace_of_a_worker_on_a_node(run: Run, shared: tuple[RunningTree, Proc
     sent.result(30.0)
     assert code == 0
     assert json.loads(out)["message"] == "'traced'"
+
+
+def test_status_and_nodes_tell_where_a_worker_runs_and_what_it_uses(run: Run) -> None:
+    def shown() -> str:
+        _, out, _ = run("status", "app/one")
+        return out if " MiB, cpu " in out else ""
+
+    assert " on the node " in eventually(shown)
+    code, out, _ = run("nodes", "--json")
+    mine = [node for node in json.loads(out) if node["program"] == os.getpid()]
+    assert code == 0
+    assert [node["name"] for node in mine] == ["a", "b"]
+    code, out, _ = run("nodes")
+    assert code == 0
+    assert "running" in out
+    code, out, _ = run("ps")
+    assert "NODES" in out
+
+
+def test_metrics_tell_the_node_and_an_observer_gets_the_figures(shared: object) -> None:
+    pytest.importorskip("prometheus_client")
+    from suitkaise.metrics import page
+
+    text = eventually(lambda: 'suitkaise_memory_bytes{node="' in (found := page()[1].decode()) and found)
+    assert 'suitkaise_node_up{node="a"} 1.0' in text
+    assert 'suitkaise_node_workers{node="b"}' in text
+    assert 'suitkaise_restarts_total{path="app/one"} 0.0' in text
+    model = Model()
+    runtime = current()
+    assert runtime is not None
+    model.update(runtime.overview())
+    assert {"app/one", "app/two", "app/sleeper"} == set(model.used)
+    assert len(model.nodes) == 2

@@ -39,6 +39,10 @@ class Member(Process):
             case "print", text:
                 print(text, flush=True)
                 self.log.warning("logged %s", text)
+            case "flood", count:
+                for number in range(count):
+                    self.log.warning("flood %d", number)
+                return count
             case "keep", value:
                 self.checkpoint(value)
             case "hang":
