@@ -76,7 +76,7 @@ DIRECTIONS: dict[str, tuple[Callable[[Any], Any], Any, list[Any]]] = {
         decode_worker_order,
         protocol.WorkerOrder,
         [
-            PrepareSpare(b"context", {"": 30}),
+            PrepareSpare(b"context"),
             StartWorker(b"incarnation", b"context", 7, {"": 30}, True),
             *(DeliverMessage(kind, number) for kind in ("message", "call", "get", "signal") for number in (None, 8)),
             StopWorker(0.0),

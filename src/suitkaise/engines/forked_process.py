@@ -17,13 +17,9 @@ from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import SendBuffer
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.inheritance import Inheritance
-from suitkaise.platform.log_queue import QueuedLogger
-from suitkaise.platform.marks import worker_mark
-from suitkaise.platform.processes import children, has_ended
+from suitkaise.platform.processes import has_ended
 
 __all__ = ["ForkedProcess", "ProcessCallbacks"]
-
-logger: QueuedLogger = QueuedLogger("suitkaise.processes")
 
 _FIRST_READ = 1 << 16
 
@@ -100,7 +96,6 @@ class ForkedProcess:
         self._exit_code: int | None = None
         self._exit_code_lost = False
         self._closed = False
-        self.reaped: threading.Event = threading.Event()  # nothing of the process is left, or nobody will know
 
     # ------------------------------------------------------------ from any thread
     def start(self) -> None:
@@ -277,34 +272,14 @@ class ForkedProcess:
         assert pidfd is not None
         self._context.reactor.remove_reader(pidfd)
         os.close(pidfd)
-        if self._closed:  # its end was reported before
-            self._keeper.forget(self)
         if self._exit_code is not None or self._exit_code_lost:
             self._finish()
         else:
             self._keeper.expect_reply()
 
-    def leaves_anything(self) -> bool:
-        """Return whether a process that can run no code any more leaves processes behind, which the keeper ends."""
-        if self.pid is None or self.keep_children:
-            return False
-        if any(children(self.pid)):  # first: an orphan moves from here to the keeper
-            return True
-        known = self._context.paths_by_pid
-        has_mark = worker_mark(self._context.directory, self.number)
-        return any(has_mark(pid) for pid in children(self._keeper.pid) if pid not in known)
-
-    def end_early(self, code: int) -> None:
-        """Report the exit of a process that can run no code any more; the keeper reaps it later (reactor's thread)."""
-        self._exit_code = code
-        self._finish()
-
     def exit_status(self, code: int) -> None:
         """Take the exit status from the keeper: negative for a signal."""
-        if self._closed and self._exit_code not in (code, None):
-            logger.error("process %s was reported with exit code %s, and had %s", self.pid, self._exit_code, code)
         self._exit_code = code
-        self.reaped.set()
         if self.pid is None:  # the process may have announced itself just before its end
             self._on_readable()
         if self.dead or self.pid is None:
@@ -313,7 +288,6 @@ class ForkedProcess:
     def exit_status_lost(self) -> None:
         """Do without the exit status: the keeper that would have read it is gone."""
         self._exit_code_lost = True
-        self.reaped.set()
         if self.dead:
             self._finish()
 
@@ -329,17 +303,13 @@ class ForkedProcess:
         else:
             self.exit_status_lost()
 
-    def drain(self) -> None:
-        """Handle all frames that the process has sent; it sends no more (reactor's thread)."""
+    def _finish(self) -> None:
         assert self._buffer is not None
         if self.pid is not None:
             with contextlib.suppress(BlockingIOError, wire.PeerClosed, wire.WireError, OSError):
                 while True:  # the last frames are in the socket, even if another process holds the other end open
                     for frame in self._parser.receive(self._buffer.sock):
                         self._handle(frame)
-
-    def _finish(self) -> None:
-        self.drain()
         if self._close():
             self._callbacks.on_exit(self._exit_code)
 
