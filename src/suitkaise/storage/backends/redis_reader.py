@@ -120,7 +120,7 @@ class RedisReader(Reader):
             OSError: there is no address.
         """
         super().__init__(directory)
-        self.is_elsewhere = (directory / ELSEWHERE).exists()
+        self.is_elsewhere: bool = (directory / ELSEWHERE).exists()
         self._address, _ = read_address(directory)
         self._server = RedisServer(self._address)
         tables = dict(zip(TABLES, zip(*[iter(self._address.tables())] * 2, strict=True), strict=True))

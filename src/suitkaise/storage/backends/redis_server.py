@@ -37,8 +37,8 @@ class Script:
     """A Lua script. The server runs it as one step, with nothing in between."""
 
     def __init__(self, source: str) -> None:
-        self.source = source
-        self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self.source: str = source
+        self.digest: str = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 class RedisServer:
