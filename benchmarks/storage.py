@@ -197,7 +197,7 @@ def measure_manager() -> dict[str, float]:
 
 @contextlib.contextmanager
 def redis_server(directory: Path) -> Iterator[Any]:
-    import redis
+    import redis  # redis-py
 
     socket = directory / "redis.sock"
     command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(directory)]
@@ -265,6 +265,11 @@ def main() -> None:
         results = {"suitkaise": measure_suitkaise("lmdb")}
         if shutil.which("redis-server") and has("redis"):
             results["Redis"] = measure_redis(Path(folder))
+        if shutil.which("redis-server") and has("hiredis"):
+            (Path(folder) / "ours").mkdir()
+            with redis_server(Path(folder) / "ours"):
+                url = f"unix://{folder}/ours/redis.sock?name=benchmark"
+                results["suitkaise, Redis"] = measure_suitkaise(url)
         results["suitkaise, SQLite"] = measure_suitkaise("sqlite")
         results["LMDB by hand"] = measure_lmdb(Path(folder))
         results["sqlite3 by hand"] = measure_sqlite(Path(folder))

@@ -32,5 +32,5 @@ def test_no_write_is_lost_in_kills_of_a_durable_server(engine: str) -> None:
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("sabotage", ["acknowledge-early", "carry-out-twice", "tear"])
-def test_the_checker_detects_a_faulty_server(sabotage: str, engine: str) -> None:
-    assert fire.run(kills=100, sabotage=sabotage, engine=engine) != []
+def test_the_checker_detects_a_faulty_server(sabotage: str, file_engine: str) -> None:
+    assert fire.run(kills=100, sabotage=sabotage, engine=file_engine) != []

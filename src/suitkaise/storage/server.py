@@ -6,6 +6,7 @@ here. The loop of the storage actor (`runtime.storage_service`) calls `serve` ag
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -24,7 +25,21 @@ from suitkaise.storage.backends.integrity import check
 from suitkaise.storage.backends.store import Store, WriteTransaction
 from suitkaise.storage.backends.tables import Unreachable
 from suitkaise.storage.connections import Connection, Connections, Requests
-from suitkaise.storage.protocol import VERSION, WINDOW, Forget, Hello, Reply, ReplyCode, Watch, Welcome
+from suitkaise.storage.keys import entry_key
+from suitkaise.storage.protocol import (
+    VERSION,
+    WINDOW,
+    Append,
+    Forget,
+    Hello,
+    Increment,
+    Put,
+    Remove,
+    Reply,
+    ReplyCode,
+    Watch,
+    Welcome,
+)  # fmt: skip
 from suitkaise.storage.watchers import Watchers
 
 __all__ = ["StorageServer"]
@@ -173,6 +188,8 @@ class StorageServer:
     def _apply(self, transaction: WriteTransaction, requests: Requests) -> _Replies:
         """Carry out all requests; return the replies to send after the commit."""
         replies_to: _Replies = {}
+        if self._store.engine.is_remote:
+            transaction.expect(_keys_in(requests))
         for connection, frames in requests:
             if connection not in self._connections:  # the client has a newer one, and sends these requests again
                 continue
@@ -320,6 +337,19 @@ class StorageServer:
             self._store.forget_clients(self._connections.clients())
         except (StorageFull, Unreachable) as error:
             logger.error("cannot remove the records of former clients: %s", error)
+
+
+def _keys_in(requests: Requests) -> list[bytes]:
+    """Return the keys of the entries that the requests will look at."""
+    keys: dict[bytes, None] = {}
+    for _, frames in requests:
+        for header, _ in frames:
+            if isinstance(header, (Put, Remove, Increment, Append)):
+                with contextlib.suppress(
+                    TypeError, ValueError
+                ):  # an invalid name is told when it is the request's turn
+                    keys[entry_key(header.path, header.name)[0]] = None
+    return list(keys)
 
 
 def _refusal(request: int, error: StorageError, revision: int = 0) -> Reply:

@@ -32,7 +32,7 @@ from suitkaise.errors import StorageDamaged, StorageError, StorageFull
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.storage.backends.redis_address import Holder, read_address
 from suitkaise.storage.backends.redis_connection import RedisError
-from suitkaise.storage.backends.redis_server import PATIENCE, RedisServer, Script, is_full, is_passing
+from suitkaise.storage.backends.redis_server import RedisServer, Script, is_full, is_passing
 from suitkaise.storage.backends.revision import RevisionWord
 from suitkaise.storage.backends.tables import TABLES
 
@@ -194,10 +194,14 @@ class _Opened:
         self._known: dict[tuple[int, bytes], bytes | None] = {}  # values as they are stored; nobody else writes
         self._known_bytes = 0
         self._is_cut_off = False
-        self.server.patiently(self.server.check)
-        self._mark = self._opened(is_recalled=(directory / RevisionWord.FILE).exists())
-        if problem := self.server.patiently(self.problem):
-            raise StorageDamaged(f"the storage {self.address} is damaged: {problem}")
+        try:
+            self.server.patiently(self.server.check)
+            self._mark = self._opened(is_recalled=(directory / RevisionWord.FILE).exists())
+            if problem := self.server.patiently(self.problem):
+                raise StorageDamaged(f"the storage {self.address} is damaged: {problem}")
+        except BaseException:
+            self.server.close()
+            raise
 
     def _opened(self, *, is_recalled: bool) -> bytes:
         """Become the writer; return the mark. A program that shows a sign of life keeps its storage."""
@@ -322,7 +326,7 @@ class _Opened:
             Unreachable: it stays away.
             StorageError: it does not have what was stored.
         """
-        mark = self.server.patiently(lambda: self.server.call("HGET", self.tables[0], MARK), PATIENCE + longer)
+        mark = self.server.patiently(lambda: self.server.call("HGET", self.tables[0], MARK), longer)
         doubtful, self._doubtful = self._doubtful, None
         if mark is not None and mark == doubtful:
             return True

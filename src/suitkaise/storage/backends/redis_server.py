@@ -79,14 +79,14 @@ class RedisServer:
             # The server has been started anew.
             return self.call("EVAL", script.source, len(keys), *keys, *arguments)
 
-    def patiently(self, work: Callable[[], T], patience: float = PATIENCE) -> T:
+    def patiently(self, work: Callable[[], T], longer: float = 0.0) -> T:
         """Return what `work` does; repeat it while the server is away. One that stays away is waited for once.
 
         Raises:
-            Unreachable: it was away for so many seconds.
+            Unreachable: it was away for `PATIENCE` and that many seconds longer.
             StorageError: it refuses.
         """
-        deadline = time.monotonic() + (0.0 if self._is_down else patience)
+        deadline = time.monotonic() + (0.0 if self._is_down else PATIENCE + longer)
         while True:
             try:
                 done = work()
@@ -139,7 +139,7 @@ class RedisServer:
 
     def explained(self, error: RedisError) -> StorageError:
         """Return the error for users. The server's own words hold no password."""
-        place, text = self.address.place, str(error).rstrip(".")
+        place, text = self.address.place, str(error).partition(" script: ")[0].rstrip(".")
         if isinstance(error, ConnectionLost):
             return Unreachable(f"the Redis server at {place} cannot be reached: {text}")
         if text.startswith(_LOGIN):

@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -229,6 +229,12 @@ class WriteTransaction:
         """Return the record of an entry; None if there is no such entry."""
         record: bytes | None = self.raw.get(key, db=self._entries)
         return None if record is None else checked(key, record)
+
+    def expect(self, keys: list[bytes]) -> None:
+        """Fetch the records of these entries at once, if each `get` were a way to a server."""
+        if self._store.engine.is_remote:
+            raw: Any = self.raw
+            raw.expect(keys, db=self._entries)
 
     def put(
         self,
