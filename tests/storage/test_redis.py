@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from suitkaise import sktree
 from suitkaise.errors import StorageDamaged, StorageError, StorageFull
 from suitkaise.storage.backends.engines import chosen_engine
 from suitkaise.storage.backends.redis_address import (
@@ -86,6 +87,23 @@ def test_a_url_that_leads_to_no_storage_is_refused_without_telling_its_password(
     with pytest.raises(StorageError, match=why) as caught:
         Address.parse(wrong)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("directory_there", [False, True])
+def test_a_storage_in_redis_takes_no_directory(tmp_path: Path, url: str, directory_there: bool) -> None:
+    directory = tmp_path / "state"
+    if directory_there:
+        directory.mkdir()
+    with pytest.raises(StorageError, match="lies in its server, and takes no directory"):
+        sktree.connect(directory, durable=True, engine=url)
+    assert directory.exists() is directory_there
+    assert not directory_there or not list(directory.iterdir())
+
+
+def test_a_url_with_a_wrong_scheme_is_refused_without_telling_its_password() -> None:
+    with pytest.raises(StorageError, match="not 'reddis://...'") as caught:
+        sktree.connect(engine="reddis://user:secret@cache/0?name=shop")
+    assert "secret" not in str(caught.value)
 
 
 def test_without_the_extra_the_error_tells_what_to_install() -> None:

@@ -165,9 +165,9 @@ class Routes:
                 route.used = False
 
     def close_ended(self, path: str) -> None:
-        """Close the connections to the worker at `path`, whose incarnation has ended. Never waits.
+        """Close the connections to the worker at `path`, whose incarnation has ended, without waiting.
 
-        One over which somebody waits for an answer is closed when nobody does any more.
+        A connection over which an answer is to come is closed after that.
         """
         for route in self._open():
             if route.path == path:

@@ -498,7 +498,7 @@ class Route:
 
     # ------------------------------------------------------------ the end of the connection, from any thread
     def close_if_idle(self) -> None:
-        """Close the connection if nobody waits for anything, and the receiver has ended or has read all. Never waits.
+        """Close the connection if it is idle, and the receiver has ended or has read all; do not wait for its lock.
 
         Then the next message, which goes through the hub, overtakes none.
         """
@@ -515,12 +515,12 @@ class Route:
             self._lock.release()
 
     def _close_when_free(self) -> None:
-        """Close the connection if nobody waits for anything; for the I/O thread, which may wait for the lock."""
+        """Close the connection if it is idle; for the I/O thread, which may wait for the lock."""
         with self._lock:
             self.close_if_idle()
 
     def close_ended(self) -> None:
-        """Close the connection now, or when nobody waits for anything any more: its receiver has ended. Never waits."""
+        """Close the connection, whose receiver has ended, now or as soon as it is idle, without waiting."""
         self._receiver_ended = True
         self.close_if_idle()
 

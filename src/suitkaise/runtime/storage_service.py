@@ -17,7 +17,7 @@ from suitkaise.messaging.messages import Answer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import SerialExecutor
-from suitkaise.storage.backends.redis_address import address_for_others, shown
+from suitkaise.storage.backends.redis_address import address_for_others, is_url, shown
 from suitkaise.storage.connect import detach
 from suitkaise.supervision.environment import Environment, prepare
 from suitkaise.supervision.executor import Executor
@@ -89,6 +89,11 @@ class StorageService:
         from suitkaise.runtime.storage_actor import declare  # only programs that use the storage load its parts
         from suitkaise.storage.backends.engines import chosen_engine
 
+        if durable and engine is not None and is_url(engine):
+            raise StorageError(
+                "a storage in Redis lies in its server, and takes no directory and no durable=True: "
+                f"connect(engine={shown(engine)!r}); whether it survives a power cut is set in the server"
+            )
         asked, engine = engine, chosen_engine(Path(directory), engine)
         modules = ["runtime.storage_actor", "storage.tree", f"storage.backends.{engine}_engine"]
         if engine == "redis":

@@ -345,9 +345,8 @@ def _keys_in(requests: Requests) -> list[bytes]:
     for _, frames in requests:
         for header, _ in frames:
             if isinstance(header, (Put, Remove, Increment, Append)):
-                with contextlib.suppress(
-                    TypeError, ValueError
-                ):  # an invalid name is told when it is the request's turn
+                # An invalid name is told when it is the request's turn.
+                with contextlib.suppress(TypeError, ValueError):
                     keys[entry_key(header.path, header.name)[0]] = None
     return list(keys)
 

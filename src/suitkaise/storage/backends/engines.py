@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from suitkaise.errors import StorageError
-from suitkaise.storage.backends.redis_address import is_url, note_address
+from suitkaise.storage.backends.redis_address import is_url, note_address, shown
 from suitkaise.storage.backends.tables import FILES, Engine
 
 __all__ = ["chosen_engine", "engine_named", "engine_of"]
@@ -32,7 +32,9 @@ def engine_named(name: str) -> Engine:
             ) from error
         return RedisEngine()
     if name != "lmdb":
-        raise StorageError(f"the engine of a storage is 'lmdb', 'sqlite' or the URL of a Redis server, not {name!r}")
+        raise StorageError(
+            f"the engine of a storage is 'lmdb', 'sqlite' or the URL of a Redis server, not {shown(name)!r}"
+        )
     try:
         from suitkaise.storage.backends.lmdb_engine import LmdbEngine
     except ImportError as error:

@@ -139,7 +139,9 @@ def is_url(engine: str) -> bool:
 
 def shown(engine: str | None) -> str | None:
     """Return the name of an engine as people may see it: a URL without user and password."""
-    return str(Address.parse(engine)) if engine is not None and is_url(engine) else engine
+    if engine is None or "://" not in engine:
+        return engine
+    return str(Address.parse(engine)) if is_url(engine) else f"{engine.partition('://')[0]}://..."
 
 
 def has_password(url: str) -> bool:
@@ -188,7 +190,7 @@ def _system() -> str:
 
 
 def _started(pid: int) -> float:
-    """Return when a process was started, 0.0 if there is none. (The clock of the kernel, which nobody sets.)"""
+    """Return when a process was started, 0.0 if there is none. (By the clock of the kernel, which cannot be set.)"""
     try:
         state, *facts = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return 0.0 if state == b"Z" else float(facts[18])

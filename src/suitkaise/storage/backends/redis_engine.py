@@ -13,7 +13,7 @@ written. If the connection breaks at a commit, the mark tells whether the commit
 **One program at a time.** The kernel's file locks, by which LMDB and SQLite lock out a second program, end at the
 machine. Here a key with the program's identity, which expires, says who writes; the storage actor renews it. A program
 that finds it waits until it has expired or is renewed: an error. One that has ended on the same machine is not
-waited for. Nothing but the start depends on clocks: whoever writes is decided by the mark.
+waited for. Nothing but the start depends on clocks: the mark decides who writes.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class _Opened:
         self._identity = msgspec.json.encode(self._holder)
         self._writer = secrets.token_hex(8)
         self._doubtful: bytes | None = None  # the mark of a commit that may or may not be stored
-        self._known: dict[tuple[int, bytes], bytes | None] = {}  # values as they are stored; nobody else writes
+        self._known: dict[tuple[int, bytes], bytes | None] = {}  # values as they are stored; this process alone writes
         self._known_bytes = 0
         self._is_cut_off = False
         try:

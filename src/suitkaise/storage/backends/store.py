@@ -231,10 +231,9 @@ class WriteTransaction:
         return None if record is None else checked(key, record)
 
     def expect(self, keys: list[bytes]) -> None:
-        """Fetch the records of these entries at once, if each `get` were a way to a server."""
-        if self._store.engine.is_remote:
-            raw: Any = self.raw
-            raw.expect(keys, db=self._entries)
+        """Fetch the records of these entries at once; for an engine whose every `get` is a way to a server."""
+        raw: Any = self.raw
+        raw.expect(keys, db=self._entries)
 
     def put(
         self,
