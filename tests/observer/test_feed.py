@@ -238,3 +238,46 @@ def test_a_log_is_read_once_for_all_pages_that_follow_it_and_no_longer_than_they
         feed.close()
 
     asyncio.run(run())
+
+
+def test_a_page_that_has_connected_anew_gets_the_log_although_its_former_stream_is_not_closed_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log_feed, "BETWEEN", 0.0)
+
+    async def run() -> None:
+        for _ in range(16):  # which of the two a set would yield first depends on their addresses
+            told, log = Told(), ToldLog()
+            told.log = lambda path, last, log=log: LogReader(log, path, last=last)  # type: ignore[attr-defined, arg-type]
+            feed = Feed(told, {})  # type: ignore[arg-type]
+            former, page = await feed.open("page"), await feed.open("page")
+            assert former is not None
+            assert page is not None
+            assert feed.follow("page", "app")
+            await log.tell("one")
+            async with asyncio.timeout(10):
+                assert await logs_of(page, 1) == [["app", True, 0, ["one"]]]
+            feed.close()
+
+    asyncio.run(run())
+
+
+def test_a_log_goes_on_after_a_read_that_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_feed, "BETWEEN", 0.0)
+
+    async def run() -> None:
+        told, log = Told(), ToldLog()
+        told.log = lambda path, last: LogReader(log, path, last=last)  # type: ignore[attr-defined, arg-type]
+        feed = Feed(told, {})  # type: ignore[arg-type]
+        page = await feed.open("page")
+        assert page is not None
+        assert feed.follow("page", "app")
+        await log.tell("one")
+        await until(lambda: len(log.asked) == 2)
+        log.answer.set_exception(AskTimeout("too busy", path="app"))
+        await log.tell("two")
+        async with asyncio.timeout(10):
+            assert await logs_of(page, 2) == [["app", True, 0, ["one"]], ["app", False, 0, ["two"]]]
+        feed.close()
+
+    asyncio.run(run())

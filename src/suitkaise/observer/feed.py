@@ -74,7 +74,7 @@ class Feed:
         self._observation = Observation(program)
         self._logs = LogFeed(lambda path: program.log(path, last=self._observation.last_lines_of(path, LINES)))
         self._greeting = greeting
-        self._pages: set[Page] = set()
+        self._pages: dict[Page, None] = {}  # in the order in which they were opened
         self._whole: bytes | None = None
         self._silent = False
         self.ended: bool = False
@@ -99,7 +99,7 @@ class Feed:
             if self.ended:
                 page.close()
                 return page
-            self._pages.add(page)
+            self._pages[page] = None
             self._empty.clear()
             self._opened.set()
         return page
@@ -107,7 +107,7 @@ class Feed:
     def forget(self, page: Page) -> None:
         """Forget a page that was closed."""
         self._logs.forget(page)
-        self._pages.discard(page)
+        self._pages.pop(page, None)
         if not self._pages:
             self._opened.clear()
             self._empty.set()
@@ -123,7 +123,8 @@ class Feed:
         Returns:
             Whether there is such a page. An empty path is for no log.
         """
-        page = next((page for page in self._pages if page.name == name), None)
+        # The last one: a page that has connected anew has a former stream, which may not be known to be closed yet.
+        page = next((page for page in reversed(self._pages) if page.name == name), None)
         if page is not None:
             self._logs.follow(page, path)
         return page is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -71,17 +70,19 @@ class LogFeed:
         self._logs.clear()
 
     async def _run(self, log: _Log) -> None:
-        try:
-            reader = self._read(log.path)
-            for number in itertools.count():
+        reader = self._read(log.path)
+        while True:
+            try:
                 news = reader.take(await reader.request())
-                if news.lines or news.skipped or number == 0:
-                    log.tell(news.lines, sum(news.skipped.values()), first=number == 0)
-                await asyncio.sleep(2 * BETWEEN if news.ended else BETWEEN)  # a tree of that name may begin again
-        except RuntimeGone:  # pages are told by the feed
-            pass
-        except SuitkaiseError as error:
-            logger.warning("the log of %r cannot be read: %s", log.path, error)
+            except RuntimeGone:  # pages are told by the feed
+                return
+            except SuitkaiseError as error:  # the next read may do
+                logger.warning("the log of %r cannot be read: %s", log.path, error)
+                await asyncio.sleep(2 * BETWEEN)
+                continue
+            if news.lines or news.skipped or not log.has_begun:
+                log.tell(news.lines, sum(news.skipped.values()), first=not log.has_begun)
+            await asyncio.sleep(2 * BETWEEN if news.ended else BETWEEN)  # a tree of that name may begin again
 
 
 class _Log:
