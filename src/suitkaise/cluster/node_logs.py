@@ -64,13 +64,14 @@ class NodeLogs(Forwarded):
         """Send a record to the program."""
         number = self._worker_of(getattr(source, "pid", None) or 0)
         if number is not None:
-            self._put_frame(1, LogRecord(number, fields), source)
+            self._put_frame(1, LogRecord(number, fields), source, done)
 
     def put_output(self, output: CommandOutput, source: LogSource, done: Callable[[], None] | None = None) -> None:
         """Send some output of a command to the program."""
         number = self._worker_at(output.path)
         if number is not None:
-            self._put_frame(len(output), LogOutput(number, output.pid, output.program, list(output.runs)), source)
+            frame = LogOutput(number, output.pid, output.program, list(output.runs))
+            self._put_frame(len(output), frame, source, done)
 
     def put_lines(self, path: str, run: Run) -> None:
         """Send lines that a worker has printed; drop them where there is no room."""
@@ -84,11 +85,15 @@ class NodeLogs(Forwarded):
         self._put += weight_of(frame)
         self._send(frame)
 
-    def _put_frame(self, count: int, frame: LogRecord | LogOutput, source: LogSource) -> None:
-        self._add(count, lambda: self._send(frame), source, size=weight_of(frame))
+    def _put_frame(
+        self, count: int, frame: LogRecord | LogOutput, source: LogSource, done: Callable[[], None] | None
+    ) -> None:
+        self._add(count, lambda: self._send(frame), source, done, weight_of(frame))
 
     def _pass_on(self, count: int, call: Callable[[], object], done: Callable[[], None] | None) -> None:
         call()
+        if done is not None:
+            done()
 
     def _drop(self, count: int) -> None:
         self._dropped += count
