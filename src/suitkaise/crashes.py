@@ -75,6 +75,7 @@ class CrashReport:
         traceback: the remote traceback of an exception, or the stacks of a hung worker.
         skipped: the number of earlier reports of this worker that were not written to disk.
         where: the file and line of the crash, `app.py:31`; empty if they are unknown.
+        node: the node of a cluster on which it ran; empty: on the program's machine.
     """
 
     id: str
@@ -99,6 +100,7 @@ class CrashReport:
     traceback: str = ""
     skipped: int = 0
     where: str = ""
+    node: str = ""
 
     def __post_init__(self) -> None:
         traceback = shortened(self.traceback)
@@ -147,9 +149,10 @@ class CrashReport:
         """Return the facts as pairs of a word and a text, without the last lines and the traceback."""
         since = "" if self.in_phase is None else f" for {self.in_phase:.3g} s"
         loop = f", loop {self.loop}" if self.loop else ""
+        node = f" on the node {self.node}" if self.node else ""
         allowed = "any number" if self.allowed == float("inf") else f"{self.allowed:g}"
         rows = [
-            ("worker", f"{self.path} ({self.kind}, pid {self.pid}, incarnation {self.incarnation})"),
+            ("worker", f"{self.path} ({self.kind}, pid {self.pid}{node}, incarnation {self.incarnation})"),
             ("reason", self.reason),
             ("where", self.where),
             ("phase", f"{self.phase}{since}{loop}"),

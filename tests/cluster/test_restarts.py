@@ -60,6 +60,9 @@ def test_the_reason_of_an_end_is_exact_and_the_worker_is_recalled_on_its_node(cl
         assert isinstance(hung, Hung)
         assert hung.phase == "on_receive"
         assert "in on_receive" in hung.stack
+        reports = eventually(lambda: len(found := running.crashes()) == 5 and found)
+        assert {report.node for report in reports} == {"a"}
+        assert " on the node a, incarnation " in str(reports[0])
         assert ref.ask("still there", timeout=30.0) == "still there"
 
 

@@ -338,7 +338,7 @@ class RemoteWorker:
             inspection.settle(False, Payload(SuitkaiseError(f"{self.launch.path!r} has ended meanwhile")))
         for message in asked:
             message.fail(WorkerDead.unanswered(self.launch.path, exit.reason))
-        settle(self.exited, replace(exit, returned=tuple(self._returned)))
+        settle(self.exited, replace(exit, returned=tuple(self._returned), node=self.where))
 
 
 class RemoteInbox(Inbox):

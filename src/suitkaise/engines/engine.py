@@ -48,6 +48,7 @@ class Exit:
         unhandled: the number of messages that waited for the worker at its end.
         returned: those of them that are for the next incarnation (rule 72).
         stack: the stacks of a process that a signal of its own fault has ended (SIGSEGV, SIGABRT).
+        node: the name of the node of a cluster on which it ran; empty: on this machine.
     """
 
     reason: ExitReason
@@ -59,6 +60,7 @@ class Exit:
     unhandled: int = 0
     returned: tuple[Message, ...] = ()
     stack: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ def build_report(
         lines=end.lines,
         traceback=traceback,
         where=where_of(traceback),
+        node=end.node,
     )
 
 
