@@ -118,7 +118,8 @@ def test_two_programs_that_write_the_same_files_lose_no_line_in_their_rotations(
     first.close()
     second.close()
     files = list((tmp_path / "app").iterdir())
-    assert all(9_000 < file.stat().st_size < 13_000 for file in files if file.name != "work.log")
+    sizes = [file.stat().st_size for file in files if file.name != "work.log"]
+    assert all(9_000 < size <= 20_000 for size in sizes), sizes  # each may fill the room that both have seen
     text = "".join(file.read_text() for file in files)
     assert sorted(line.partition("stdout: ")[2] for line in text.splitlines()) == sorted(LINES)
 
