@@ -163,6 +163,23 @@ def test_a_worker_is_restarted_stopped_and_started_by_clicks(opened: Open) -> No
     opened.expect("app/jobs/steady-0", "running")
 
 
+@pytest.mark.parametrize("failure", ["no answer", "no such page"])
+def test_a_log_that_could_not_be_asked_for_is_asked_for_again(opened: Open, failure: str) -> None:
+    page = opened.page
+    failed = []
+
+    def fail_once(route: Any) -> None:
+        if failed:
+            return route.continue_()
+        failed.append(route.request.url)
+        return route.abort() if failure == "no answer" else route.fulfill(status=404, body="")
+
+    page.route("**/api/follow?*", fail_once)
+    opened.row("app/jobs/steady-0").click()
+    page.locator("#log", has_text="steady starts, incarnation 1").wait_for(timeout=PATIENCE)
+    assert failed
+
+
 def test_the_log_of_a_part_of_the_tree_is_followed_and_filtered(opened: Open) -> None:
     page = opened.page
     opened.row("app/jobs").click()

@@ -74,10 +74,9 @@ class LogFeed:
         while True:
             try:
                 news = reader.take(await reader.request())
-            except RuntimeGone:  # pages are told by the feed
-                return
             except SuitkaiseError as error:  # the next read may do
-                logger.warning("the log of %r cannot be read: %s", log.path, error)
+                if not isinstance(error, RuntimeGone):  # the feed tells pages when the program has ended
+                    logger.warning("the log of %r cannot be read: %s", log.path, error)
                 await asyncio.sleep(2 * BETWEEN)
                 continue
             if news.lines or news.skipped or not log.has_begun:

@@ -2,10 +2,12 @@
 
 import { h } from "./dom.js";
 import { clock } from "./format.js";
+import { store } from "./store.js";
 
 const LINES = 400;
 const TONES = { error: "bad", critical: "bad", warning: "soon" };
-let path = "", asked = "", asking = Promise.resolve(), box = null, field = null;
+const AGAIN = 1000; // milliseconds
+let path = "", asked = "", streams = 0, asking = Promise.resolve(), box = null, field = null;
 
 export const page = Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16)).join("");
 
@@ -18,15 +20,24 @@ export function makeLog() {
 // The lines come as messages, over this page's stream.
 export function follow(wanted) {
   path = wanted;
-  asking = asking.then(async () => {
-    if (path === asked) return;
-    asked = path;
-    await fetch(`/api/follow?page=${page}&path=${encodeURIComponent(path)}`);
-  }).catch(() => { /* the connection is lost; the page says so */ });
+  asking = asking.then(ask);
+}
+
+async function ask() {
+  if (path === asked) return;
+  const wanted = path, stream = streams;
+  try {
+    const answer = await fetch(`/api/follow?page=${page}&path=${encodeURIComponent(wanted)}`);
+    if (!answer.ok) throw new Error(answer.statusText);
+    if (stream === streams) asked = wanted;
+  } catch {
+    setTimeout(() => { if (path === wanted && !store.ended) follow(wanted); }, AGAIN);
+  }
 }
 
 // A new stream knows of no log.
 export function followAgain() {
+  streams += 1;
   asked = "";
   follow(path);
 }
