@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,6 +134,28 @@ def test_a_worker_can_be_pinned_and_one_with_resources_has_a_node_of_its_own(clu
         running.terminate_child("trains")
         running.delete_child("trains")
         eventually(lambda: sum(node.process.poll() is None for node in nodes_of.nodes) == len(nodes_of.nodes) - 1)
+
+
+def test_children_can_have_a_process_of_the_cluster_each_and_lose_it_alone(cluster: MakeCluster) -> None:
+    machines = cluster("a", "b")
+    tree = Supervisor(
+        "app",
+        Child(Member, id="alone", copies=3),
+        Child(Member, id="shared", copies=2, place=Place()),
+        engine=Ray(place=Place(dedicated=True)),
+    )
+    with tree.start() as running:
+        before = {id: running[id].ask("who") for id in nodes(running)}
+        homes = {id: home for id, (_, home, _) in before.items()}
+        assert len(set(homes.values())) == len(machines.nodes) == 5  # three of their own, and one on each machine
+        assert sorted(Counter(nodes(running).values()).values()) == [2, 3]
+        os.kill(before["alone-1"][0], signal.SIGKILL)
+        eventually(lambda: running["alone-1"].incarnation == 2 and running["alone-1"].status == "running")
+        assert running["alone-1"].ask("who")[1] == homes["alone-1"]
+        assert isinstance(ended(running, lambda: os.kill(homes["alone-2"], signal.SIGKILL)), Lost)
+        eventually(lambda: running["alone-2"].incarnation == 2 and running["alone-2"].status == "running")
+        after = {id: running[id].ask("who") for id in nodes(running)}
+        assert {id for id in after if after[id][0] != before[id][0]} == {"alone-1", "alone-2"}
 
 
 def test_a_place_that_is_nowhere_is_an_error_of_the_start(cluster: MakeCluster) -> None:

@@ -702,6 +702,7 @@ def test_others_that_end_by_themselves_are_not_warned_about(restart: Any) -> Non
         (lambda: Ray(**one("place", "node")), "place must be a Place(...)"),
         (lambda: Place(**one("node", 3)), "node must be"),
         (lambda: Place(**one("strategy", "anywhere")), "strategy must be 'spread' or 'pack'"),
+        (lambda: Place(**one("dedicated", 1)), "dedicated must be True or False, not 1"),
         (lambda: Place(resources={"GPU": 0}), "must map names to numbers > 0"),
         (lambda: Child(work, **one("place", "gpu")), "place must be a Place(...) or None"),
         (lambda: Child(Thread.of(work), place=Place(node="a")), "threads run in the program"),

@@ -202,8 +202,10 @@ class ClusterEngine:
         machines = [one for one in self._cluster.machines() if place.node is None or one.is_called(place.node)]
         if not machines:
             return None
-        if place.resources:
-            node = self._start(None if place.node is None else machines[0], place)
+        if place.resources and place.node is None:
+            node = self._start(None, place)  # where the cluster has them
+        elif place.resources or place.dedicated:
+            node = self._start(self._choose(machines, place), place)
         else:
             node = self._node_on(self._choose(machines, place))
         with self._lock:
@@ -235,7 +237,7 @@ class ClusterEngine:
         )  # fmt: skip
         node = RemoteNode(
             self._context, settings, machine, self, self._serve, self._storage, self.spec.start_timeout,
-            is_dedicated=bool(place.resources),
+            is_dedicated=place.dedicated or bool(place.resources),
         )  # fmt: skip
         with self._lock:
             if self._closed:

@@ -131,7 +131,7 @@ class RemoteNode:
         serve: carries out the requests of its workers.
         storage: returns the directory of the program's storage; None while it does not run.
         start_timeout: seconds within which it must be connected.
-        is_dedicated: whether it is there for one worker, whose resources it has reserved.
+        is_dedicated: whether it is there for one child alone.
     """
 
     stopping: bool = True  # as a source of log records: it is never paused

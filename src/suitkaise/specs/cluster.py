@@ -31,6 +31,10 @@ class Place:
             Without, nothing is reserved for it.
         strategy: `"spread"` (default): on the node that runs the fewest workers of this program; `"pack"`: on the one
             that runs the most.
+        dedicated: whether it gets a process of Ray (an actor) of its own though it needs no resources (default False:
+            all workers of a node that need none share one). That costs some 50 MiB of memory and a second or two at
+            its first start; a restart is as quick as elsewhere. What happens to an actor, by Ray's hand or an
+            operator's, happens to one worker alone then, and Ray's own tools list it.
 
     Raises:
         SpecError: a value is wrong.
@@ -44,12 +48,15 @@ class Place:
     node: str | None = None
     resources: Mapping[str, float] | None = None
     strategy: Spread = "spread"
+    dedicated: bool = False
 
     def __post_init__(self) -> None:
         if self.node is not None and (not isinstance(self.node, str) or not self.node):
             raise SpecError(f"Place: node must be the name, address or id of a node, or None, not {self.node!r}")
         if self.strategy not in SPREADS:
             raise SpecError(f"Place: strategy must be 'spread' or 'pack', not {self.strategy!r}")
+        if not isinstance(self.dedicated, bool):
+            raise SpecError(f"Place: dedicated must be True or False, not {self.dedicated!r}")
         if self.resources is None:
             return
         if not isinstance(self.resources, Mapping) or not self.resources:
