@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import pytest
 
 from suitkaise import Backoff, Child, ChildStartFailed, Hung, Killed, Shutdown, Supervisor, Thread, WorkerDead
 from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError
+from suitkaise.platform.board import DIRECT_BELL, PID, Phase, Slot
 from suitkaise.runtime.running_tree import RunningTree
+from suitkaise.runtime.runtime import current
 from tests.end_to_end.kinds import keeper_pid, next_event
 from tests.end_to_end.workers_hanging import (
     WAYS,
@@ -23,6 +27,7 @@ from tests.end_to_end.workers_hanging import (
     HangingProcess,
     HangingThread,
     LeavesSlowly,
+    PassesOn,
     StopsWhenUnpickled,
     TakesAnything,
     Waits,
@@ -137,6 +142,45 @@ def test_s55_a_worker_that_does_not_read_a_message_is_replaced() -> None:
         running["w"].tell("hello")
         assert is_hung(next_event(events, ChildExited).reason, "waiting")
         assert running["w"].ask("hello", timeout=10) == "hello"
+
+
+@contextlib.contextmanager
+def slot_of(pid: int) -> Iterator[Slot]:
+    """Return the slot of the status board of the worker in that process."""
+    now = current()
+    assert now is not None
+    slot = next(slot for slot in map(now.engine_context.board.slot, range(100)) if slot.words[PID] == pid)
+    try:
+        yield slot
+    finally:
+        slot.release()
+
+
+@pytest.mark.parametrize("how", ["tell", "ask"])
+def test_s55_a_worker_that_does_not_read_a_message_of_another_worker_is_replaced(how: str) -> None:
+    child = Child(TakesAnything, id="w", receive_timeout=LIMIT)
+    with Supervisor("tree", child, PassesOn, max_restarts=9).start() as running, running.events() as events:
+        assert running["passes_on"].ask(("ask", "warm"), timeout=30) == "warm"  # they have a connection from now on
+        pid = running["w"].pid
+        assert pid is not None
+        with slot_of(pid) as slot:
+            eventually(lambda: slot.read().phase is Phase.WAITING, what="the worker has nothing to do")
+        os.kill(pid, signal.SIGSTOP)
+        running["passes_on"].tell((how, "hello"))
+        assert is_hung(next_event(events, ChildExited).reason, "waiting")
+        assert running["w"].ask("hello", timeout=10) == "hello"
+
+
+def test_s55_a_bell_that_was_heard_already_is_no_message() -> None:
+    child = Child(TakesAnything, id="w", receive_timeout=LIMIT)
+    with Supervisor("tree", child).start() as running:
+        pid = running["w"].pid
+        assert pid is not None
+        with slot_of(pid) as slot:
+            slot.bytes[DIRECT_BELL] = 1  # as by a sender that was slow to set it
+            eventually(lambda: slot.bytes[DIRECT_BELL] == 0, what="the worker has looked")
+        assert running["w"].ask("hello", timeout=10) == "hello"
+        assert running["w"].pid == pid
 
 
 def test_s80_a_recall_whose_start_fails_is_followed_by_a_restart(tmp_path: Path) -> None:

@@ -158,6 +158,14 @@ def stop_if_ordered(folder: Path) -> Path:
     return folder
 
 
+class PassesOn(Process):
+    """Tells or asks the worker `w` what it is told."""
+
+    def on_receive(self, message: tuple[str, Any]) -> Any:
+        how, what = message
+        return self.whereis("tree/w").ask(what, timeout=5) if how == "ask" else self.whereis("tree/w").tell(what)
+
+
 class TakesAnything(Process):
     """Answers messages."""
 

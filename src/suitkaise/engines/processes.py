@@ -32,6 +32,7 @@ from suitkaise.engines.protocol import (
     EndOfMessages,
     ExitReport,
     LogReport,
+    LookForMessages,
     MessageAnswered,
     MessageTraced,
     OutputReport,
@@ -366,6 +367,12 @@ class ProcessHandle:
         """How many messages wait: those that were delivered through the hub, and those that the worker has got else."""
         words = self._slot.words
         return max(0, self.inbox.delivered + words[DIRECT] + words[OWN] - words[MESSAGES])
+
+    def wake(self) -> None:
+        """Send a frame that only has the worker look at its inbox."""
+        with self._lock:
+            if not (self._over or self.process.dead):
+                self._send(LookForMessages(), force=True)
 
     def kill_hung(self, hung: Hung) -> None:
         """Have the process write its stack to a file, where it still can, and kill it.

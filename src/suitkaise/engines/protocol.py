@@ -36,6 +36,7 @@ __all__ = [
     "KeeperRequest",
     "KeeperWarning",
     "LogReport",
+    "LookForMessages",
     "MessageAnswered",
     "MessageTraced",
     "OutputReport",
@@ -249,6 +250,10 @@ class TraceMessages(msgspec.Struct, array_like=True, tag=15, gc=False):
     on: bool
 
 
+class LookForMessages(msgspec.Struct, array_like=True, tag=8, gc=False):
+    """Look at the inbox: the bell has rung, perhaps for a message that was read already. No answer."""
+
+
 class EndOfMessages(msgspec.Struct, array_like=True, tag=5, gc=False):
     """No message follows. Sent when the worker has reported its exit, and `returns_messages`."""
 
@@ -364,6 +369,7 @@ WorkerOrder: TypeAlias = (
     | SetLogLevels
     | AcceptConnection
     | TraceMessages
+    | LookForMessages
 )
 WorkerReport: TypeAlias = (
     Announce

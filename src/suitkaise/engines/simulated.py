@@ -188,6 +188,9 @@ class SimulatedHandle:
             phase, since = Phase.WAITING, self.ready_at
         return SlotView(0, phase, since, 0, 0.0, 0.0, 0, 0, started=self.began)
 
+    def wake(self) -> None:
+        """Do nothing: a script gets no messages."""
+
     def kill_hung(self, hung: Hung) -> None:
         """End now, for that reason."""
         self._clock.soon(lambda: self._end(Exit(hung)))

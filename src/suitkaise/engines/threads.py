@@ -173,6 +173,10 @@ class ThreadHandle:
         with self._lock:
             return None if self._gone else self._slot.read(self._mailbox.queued)
 
+    def wake(self) -> None:
+        """Ring the worker's bell."""
+        self._mailbox.ring()
+
     def _abandon(self, reason: ExitReason) -> None:
         with self._lock:
             if self._gone:

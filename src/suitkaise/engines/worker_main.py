@@ -23,6 +23,7 @@ from suitkaise.engines.protocol import (
     EndOfMessages,
     ExitReport,
     LogReport,
+    LookForMessages,
     MessageAnswered,
     MessageTraced,
     OutputReport,
@@ -347,6 +348,8 @@ class WorkerProcess:
                 self._mailbox.accept(sender, counted=counts)
             case TraceMessages(on):
                 self._trace(on)
+            case LookForMessages():
+                pass  # that it has come is enough
             case EndOfMessages():
                 self._has_all_messages = True
 

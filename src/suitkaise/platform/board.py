@@ -121,7 +121,8 @@ class SlotView:
     """The content of a slot at one moment; times in seconds, `since`, `oldest` and `started` on the monotonic clock.
 
     `oldest`: no message that waits has come before; exactly the time at which the oldest came, if the mailbox is
-    bounded. None if no message waits. `blocked`: how many messages wait for room in it.
+    bounded. None if no message waits. `blocked`: how many messages wait for room in it. `rung`: whether another worker
+    has rung the bell since the worker looked for messages last; the message may be read already.
     """
 
     pid: int
@@ -137,6 +138,7 @@ class SlotView:
     skipped: int = 0
     oldest: float | None = None
     blocked: int = 0
+    rung: bool = False
 
 
 class Slot:
@@ -170,6 +172,7 @@ class Slot:
             words[PID], Phase.of(phase), (phase & _SINCE) / 1e9, words[LOOPS], words[LAST_LOOP] / 1e9,
             words[TOTAL] / 1e9, words[MESSAGES] - words[SKIPPED], waiting, bool(words[LOOPING]),
             words[STARTED] / 1e9 or None, words[SKIPPED], (words[LOOKED] or words[STARTED]) / 1e9 if waiting else None,
+            rung=bool(self.bytes[DIRECT_BELL]),
         )  # fmt: skip
 
     def mark_started(self) -> None:
