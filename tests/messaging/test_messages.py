@@ -1,0 +1,73 @@
+"""The form in which an error travels to another process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from suitkaise import WorkerFailed
+from suitkaise.messaging.messages import portable_error
+
+
+class Thing:
+    """Has no text but its address."""
+
+
+class Changed(Exception):
+    """A copy of it says something else."""
+
+    def __reduce__(self) -> Any:
+        return Changed, ("less",)
+
+
+class Refused(Exception):
+    """Cannot be copied."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("not this one")
+
+
+def error_of(call: Callable[[], object]) -> Exception:
+    with pytest.raises(Exception) as raised:
+        call()
+    return raised.value
+
+
+def fails(error: Exception) -> Callable[[], object]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("too large"),
+        KeyError(Thing()),
+        LookupError("no handler for", Thing()),
+        ValueError(Thing),
+        ValueError({f"name-{number}" for number in range(30)}),
+        FileNotFoundError(2, "No such file or directory", "somewhere"),
+        error_of(lambda: json.loads("{1: 2}")),
+        error_of(lambda: "ä".encode("ascii")),
+    ],
+    ids=lambda error: f"{type(error).__name__}: {str(error)[:20]}",
+)
+def test_an_error_keeps_its_type_and_its_attributes(error: Exception) -> None:
+    copy, _ = portable_error(error_of(fails(error)), "app/worker")
+    assert type(copy) is type(error)
+    assert len(copy.args) == len(error.args)
+    for name in ("errno", "filename", "lineno", "pos", "start"):
+        assert getattr(copy, name, None) == getattr(error, name, None)
+
+
+@pytest.mark.parametrize("error", [Changed("more"), Refused("five")], ids=lambda error: type(error).__name__)
+def test_an_error_that_cannot_be_copied_is_told_with_its_type_and_its_text(error: Exception) -> None:
+    copy, text = portable_error(error_of(fails(error)), "app/worker")
+    assert type(copy) is WorkerFailed
+    assert str(copy) == f"{type(error).__name__}: {error}"
+    assert "in fail" in text
