@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.scene import PROGRAMS
-from tests.support import run_program
+from tests.support import ROOT, run_program
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,46 @@ def test_closures_share_their_variables_in_a_worker(results: dict[str, Any]) -> 
 
 def test_the_functions_of_the_random_module_draw_other_numbers_in_each_incarnation(results: dict[str, Any]) -> None:
     assert results["random"] != results["random again"]
+
+
+def test_the_functions_of_numpy_draw_other_numbers_in_each_copy_and_incarnation() -> None:
+    pytest.importorskip("numpy")
+    program = """
+import numpy
+from numpy.random import randint
+from suitkaise import Child, Process, Supervisor, preload
+
+preload("numpy")
+numpy.random.seed(1)
+
+class Draws(Process):
+    def on_receive(self, message):
+        return int(randint(1, 10**9)), float(numpy.random.random())
+
+with Supervisor("tree", Child(Draws, copies=2, spares=1)).start() as running:
+    print(*running["draws-0"].ask(""), *running["draws-1"].ask(""))
+    running["draws-0"].kill()
+    print(*running["draws-0"].ask("", timeout=20), int(randint(1, 10**9)), float(numpy.random.random()))
+"""
+    numbers = run_program(program).check().stdout.split()
+    assert len(numbers) == len(set(numbers)) == 8
+
+
+def test_the_table_of_values_and_ways_in_the_documentation_is_true() -> None:
+    lines = (ROOT / "docs" / "reference" / "values.md").read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("| value | argument |"))
+    _, *ways = cells(lines[first])
+    promised = {kind: dict(zip(ways, told, strict=True)) for kind, *told in map(cells, table(lines[first + 2 :]))}
+    program = run_program(PROGRAMS / "ways.py", timeout=50).check()
+    assert dict(map(json.loads, program.stdout.splitlines())) == promised
+
+
+def table(lines: list[str]) -> list[str]:
+    return list(itertools.takewhile(lambda line: line.startswith("|"), lines))
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_the_ends_of_pipes_travel_as_arguments_with_their_descriptors(results: dict[str, Any]) -> None:
@@ -220,9 +261,15 @@ with Supervisor("tree", Worker, Silent).start() as running:
     ]
 
 
-def test_the_proxies_of_a_manager_work_in_a_worker_and_other_objects_of_multiprocessing_are_refused() -> None:
+def test_what_holds_descriptors_or_locks_is_refused_as_an_argument_but_the_proxies_of_a_manager_work() -> None:
     program = """
+import mmap
 import multiprocessing
+import os
+import select
+import selectors
+import subprocess
+from multiprocessing.connection import Listener
 from suitkaise import NotSerializable, Process, Supervisor
 
 class Worker(Process):
@@ -234,11 +281,18 @@ class Worker(Process):
         return sorted(self.what.keys())
 
 for make in (multiprocessing.Queue, multiprocessing.SimpleQueue, multiprocessing.Lock, multiprocessing.Event,
-             lambda: multiprocessing.Value("i"), lambda: multiprocessing.Array("i", 2)):
+             lambda: multiprocessing.Value("i"), lambda: multiprocessing.Array("i", 2), multiprocessing.RLock,
+             multiprocessing.Condition, multiprocessing.Semaphore, lambda: multiprocessing.Barrier(2),
+             multiprocessing.JoinableQueue, Listener, select.epoll, selectors.DefaultSelector,
+             lambda: mmap.mmap(-1, 10), lambda: os.scandir("."), lambda: open(os.devnull),
+             lambda: subprocess.Popen(["true"])):
+    what = make()
     try:
-        Supervisor("tree", Worker(make())).start()
+        Supervisor("tree", Worker(what)).start()
     except NotSerializable as error:
-        print(error.path, type(make()).__name__ in str(error))
+        print(error.path)
+    if isinstance(what, subprocess.Popen):
+        what.wait()
 
 with multiprocessing.Manager() as manager:
     shared = manager.dict(program=1)
@@ -247,5 +301,5 @@ with multiprocessing.Manager() as manager:
 """
     lines = run_program(program).check().stdout.splitlines()
     assert lines[-1] == "['program', 'worker'] 2"
-    assert len(lines) == 7
+    assert len(lines) == 19
     assert all(line.startswith("tree/worker: worker") for line in lines[:-1])
